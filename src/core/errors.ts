@@ -1,0 +1,50 @@
+/**
+ * Every error this package throws on purpose. A message says what was wrong, where, what was expected and what to do;
+ * the fields carry the same as data, so that a caller can act without parsing prose.
+ */
+export class RarefyError extends Error {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+export interface FormatErrorDetails {
+  /** File name, URL or another name of the source. */
+  file: string;
+  /** Tensor name or dotted path of the field, when one is to blame. */
+  field?: string;
+  /** What was found. */
+  problem: string;
+  /** What would have been right. */
+  expected?: string;
+  /** What the user can do. */
+  hint?: string;
+}
+
+/** A file, config, recipe or text that does not hold what it must. */
+export class FormatError extends RarefyError {
+  readonly details: FormatErrorDetails;
+  constructor(details: FormatErrorDetails, options?: { cause?: unknown }) {
+    const where = details.field === undefined ? details.file : `${details.file}: ${details.field}`;
+    const expected = details.expected === undefined ? "" : `; expected ${details.expected}`;
+    const hint = details.hint === undefined ? "" : `. ${details.hint}`;
+    super(`${where}: ${details.problem}${expected}${hint}`, options);
+    this.details = details;
+  }
+}
+
+/** A call or command whose arguments do not fit together. */
+export class UsageError extends RarefyError {}
+
+/** A backend or machine that cannot do what was asked: no memory, no shared memory, a lost device. */
+export class DeviceError extends RarefyError {}
+
+/** Several independent problems reported at once, so that they can be mended at once. */
+export class ProblemsError extends RarefyError {
+  readonly problems: readonly string[];
+  constructor(title: string, problems: readonly string[]) {
+    super(`${title}\n${problems.map((p) => `  - ${p}`).join("\n")}`);
+    this.problems = problems;
+  }
+}

@@ -1,0 +1,43 @@
+import type { ActivationFunction } from "../core/index.js";
+
+/** Rotary embedding, from `rope_parameters` (new spelling) or `rope_theta` and `rope_scaling` (old). */
+export type RopeConfig =
+  | { type: "default"; theta: number }
+  | { type: "linear"; theta: number; factor: number }
+  | {
+      type: "llama3";
+      theta: number;
+      factor: number;
+      lowFreqFactor: number;
+      highFreqFactor: number;
+      originalMaxPositions: number;
+    };
+
+/** A decoder's `config.json`, checked and in our names. */
+export interface ModelConfig {
+  /** `model_type` of the file: "llama", "mistral", "qwen2", "qwen3". */
+  modelType: string;
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  layers: number;
+  queryHeads: number;
+  kvHeads: number;
+  headDim: number;
+  /** Longest context the model was made for, in tokens. */
+  maxPositions: number;
+  rmsNormEpsilon: number;
+  rope: RopeConfig;
+  activation: ActivationFunction;
+  tiedEmbeddings: boolean;
+  /** Biases on q, k, v (and o where the checkpoint has one). */
+  attentionBias: boolean;
+  mlpBias: boolean;
+  /** RMS norm on every head of q and k (Qwen3). */
+  qkNorm: boolean;
+  /** Positions seen by each layer; undefined entries see all. Length `layers`. */
+  slidingWindows: readonly (number | undefined)[];
+  bosTokenId?: number;
+  /** Generation stops at any of these. */
+  eosTokenIds: readonly number[];
+}

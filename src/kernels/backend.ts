@@ -1,0 +1,194 @@
+import type { ActivationFunction, JobOptions } from "../core/index.js";
+import type { WeightFormatId } from "../pack/index.js";
+import type { DType } from "../tensor/index.js";
+
+/**
+ * The contract between models and hardware. A backend owns every weight and every activation; a model only enqueues
+ * operations on handles and awaits a read when it needs numbers. The same model code therefore drives plain TypeScript,
+ * WebAssembly threads and a GPU command encoder. Operations run in the order in which they were enqueued.
+ *
+ * Activations are f32 matrices [rows, cols]: one row per token. Weights are written W [out, in], y = W·x.
+ */
+
+/** A handle on f32 [rows, cols] owned by a backend, or on a rectangle of one. */
+export interface Activation {
+  readonly rows: number;
+  readonly cols: number;
+  /** Columns [start, start + count) of all rows, sharing storage. `start` and `count` are multiples of 4. */
+  columns(start: number, count: number): Activation;
+  /** Rows [start, start + count), sharing storage. */
+  rowRange(start: number, count: number): Activation;
+}
+
+/** A handle on an f32 vector: a norm weight or a bias. */
+export interface Vector {
+  readonly length: number;
+}
+
+/** One weight matrix as it lies in a file, read by rows so that it never has to be in memory whole. */
+export interface RowSource {
+  /** Name in the checkpoint, for messages. */
+  readonly name: string;
+  /** Output width. */
+  readonly rows: number;
+  /** Input width. */
+  readonly cols: number;
+  readonly dtype: DType;
+  /** Rows [start, start + count) as stored: little-endian, row-major, `count * cols * dtypeBytes[dtype]` bytes. */
+  read(start: number, count: number, into: Uint8Array): Promise<void>;
+}
+
+/**
+ * A handle on a packed weight matrix [rows, cols] (out, in), possibly several stacked along `rows` because they share
+ * their input (q, k, v; gate, up). In the stack each part begins at its own column of the output activation.
+ */
+export interface Matrix {
+  readonly format: WeightFormatId;
+  /** Sum of the parts' rows. */
+  readonly rows: number;
+  readonly cols: number;
+  readonly parts: readonly MatrixPart[];
+  /** Bytes read by one dense matrix-vector product: codes and scales, with padding. */
+  readonly byteLength: number;
+}
+
+export interface MatrixPart {
+  readonly name: string;
+  /** First row of the part in the stack, and so the first output column. */
+  readonly rowStart: number;
+  readonly rows: number;
+}
+
+export interface LinearOptions {
+  /** f32 [w.rows], added to every row. */
+  bias?: Vector;
+  /** Add to `out` instead of overwriting it (the residual stream). */
+  accumulate?: boolean;
+  /**
+   * Activation sparsity, one threshold per part of `w`: the part sees x where |x| > threshold and 0 elsewhere (TEAL), and
+   * with one row in `x` the weight columns of dropped inputs are never read. 0 keeps everything that is not exactly 0.
+   */
+  thresholds?: readonly number[];
+  /** First row of `x` the thresholds apply to; rows before it are dense. Default 0. */
+  sparseFromRow?: number;
+}
+
+export interface AttentionOptions {
+  queryHeads: number;
+  /** Scores are multiplied by this; usually 1/√headDim. */
+  scale: number;
+  /** Position of the first row of `q` in its sequence; the cache must hold positions up to `start + rows − 1`. */
+  start: number;
+  /** Sliding window: position p sees positions > p − window. Undefined: all. */
+  window?: number;
+}
+
+export interface KvCacheSpec {
+  layers: number;
+  kvHeads: number;
+  headDim: number;
+  /** Largest number of positions. */
+  capacity: number;
+}
+
+/** Keys and values of one sequence, owned by a backend. */
+export interface KvCache extends Disposable {
+  readonly spec: KvCacheSpec;
+  readonly byteLength: number;
+}
+
+/** cos and sin for every position of a rotary embedding: f32 [positions, headDim / 2] each. */
+export interface RopeTable {
+  readonly positions: number;
+  readonly headDim: number;
+}
+
+export interface TopK {
+  /** Descending by value; ties by the lowest id. */
+  ids: Uint32Array;
+  values: Float32Array;
+}
+
+/** What ran since the counters were last taken. Counted, not estimated. */
+export interface BackendCounters {
+  /** Weight bytes read by matrix products, skipped columns left out. */
+  weightBytesRead: number;
+  /** Inputs offered to sparse matrix-vector products, and those skipped. */
+  inputs: number;
+  inputsSkipped: number;
+}
+
+export interface BackendInfo {
+  /** "reference", "wasm", "webgpu". */
+  id: string;
+  /** What was chosen and why, for people: "WebAssembly SIMD, relaxed, u8 dot, 2 threads". */
+  description: string;
+  threads: number;
+}
+
+export interface Backend extends Disposable {
+  readonly info: BackendInfo;
+
+  // --- storage -----------------------------------------------------------------------------------------------------
+  /**
+   * Tells the backend what is about to be loaded so that it can lay out its memory once. Call before the first load.
+   * @throws DeviceError when the machine cannot hold it.
+   */
+  reserve(plan: { weightBytes: number }): void;
+  /**
+   * Packs a matrix straight from its source: reads a few rows, packs them, forgets them.
+   * All parts must have the same `cols`.
+   */
+  loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job?: JobOptions): Promise<Matrix>;
+  loadVector(values: Float32Array): Vector;
+  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable;
+  /** Uninitialised activation. `cols` is a multiple of 4. */
+  allocate(rows: number, cols: number): Activation;
+  /** Gives an activation made by `allocate` back. Views of it must not be used any more. */
+  release(activation: Activation): void;
+  createKvCache(spec: KvCacheSpec): KvCache;
+
+  // --- operations, enqueued ----------------------------------------------------------------------------------------
+  /** Copies values in: f32 [out.rows * out.cols] (the caller may reuse `values` at once). */
+  write(out: Activation, values: Float32Array): void;
+  /** out[r] = row ids[r] of `table`, where `table` is [vocabulary, out.cols]. */
+  embed(out: Activation, table: Matrix, ids: Uint32Array): void;
+  /**
+   * out = x / rms(x) · weight over every run of `weight.length` columns (so heads can be normalised one by one), with
+   * rms = √(mean(x²) + epsilon). `out` may be `x`.
+   */
+  rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void;
+  /** out = x·Wᵀ (+ bias) (+ out). x [n, w.cols], out [n, w.rows]. `out` must not overlap `x`. */
+  linear(out: Activation, x: Activation, w: Matrix, options?: LinearOptions): void;
+  /**
+   * Rotates every run of `table.headDim` columns of row r by position `start + r`: pairs (i, i + headDim/2), as in
+   * Hugging Face's Llama.
+   */
+  rope(x: Activation, table: RopeTable, start: number): void;
+  /** Stores k, v [n, kvHeads * headDim] of one layer at positions start … start + n − 1. */
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
+  /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
+  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
+  /** out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). */
+  gatedActivation(
+    out: Activation,
+    gate: Activation,
+    up: Activation,
+    f: ActivationFunction,
+    options?: { gateThreshold?: number },
+  ): void;
+  /** out += x. */
+  add(out: Activation, x: Activation): void;
+
+  // --- reads, which wait for everything enqueued -------------------------------------------------------------------
+  /** f32 [rows * cols], a copy. */
+  read(activation: Activation): Promise<Float32Array>;
+  /** The k largest values of every row, as [rows] results. */
+  topK(activation: Activation, k: number): Promise<TopK[]>;
+  /** Waits until everything enqueued has run. */
+  flush(): Promise<void>;
+  /** Reads the counters and sets them to 0. */
+  takeCounters(): BackendCounters;
+  /** Bytes held now: weights, activations, caches. */
+  memoryBytes(): number;
+}

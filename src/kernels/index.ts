@@ -1,0 +1,16 @@
+export type {
+  Activation,
+  AttentionOptions,
+  Backend,
+  BackendCounters,
+  BackendInfo,
+  KvCache,
+  KvCacheSpec,
+  LinearOptions,
+  Matrix,
+  MatrixPart,
+  RopeTable,
+  RowSource,
+  TopK,
+  Vector,
+} from "./backend.js";

@@ -1,0 +1,74 @@
+import type { ModelConfig } from "../io/modelConfig.js";
+import type { Activation, Backend, KvCache } from "../kernels/backend.js";
+import type { WeightFormatId } from "../pack/index.js";
+
+/** The seven linear maps of a gated decoder block, by the names of the checkpoint. */
+export const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+export type Projection = (typeof projections)[number];
+
+/**
+ * Places inside a block where activations can be watched. Each is the input of the projections it names, but for
+ * `mlpGate`, which is the gate before its activation function.
+ */
+export const tapSites = {
+  attentionInput: ["q_proj", "k_proj", "v_proj"],
+  attentionOutput: ["o_proj"],
+  mlpInput: ["gate_proj", "up_proj"],
+  mlpHidden: ["down_proj"],
+  mlpGate: [],
+} as const satisfies Record<string, readonly Projection[]>;
+export type TapSite = keyof typeof tapSites;
+
+/** Sees the dense activation of a site, before any threshold; it must read what it needs before its promise resolves. */
+export interface Tap {
+  sites: readonly TapSite[];
+  onActivation(layer: number, site: TapSite, activation: Activation): Promise<void>;
+}
+
+/** Thresholds a model runs with: inputs with |x| ≤ threshold count as 0. */
+export interface ActivationThresholds {
+  /** One record per layer; 0 is dense. */
+  projections: readonly Readonly<Record<Projection, number>>[];
+  /** CATS: |f(gate)| below this becomes 0. One per layer. */
+  gate?: readonly number[];
+}
+
+export interface ForwardOptions {
+  /** Which logits to compute: of every row, of the last (default), or none. */
+  logits?: "all" | "last" | "none";
+  /** First position (not row) to which the thresholds apply; default 0, all. Ignored without thresholds. */
+  sparseFrom?: number;
+  tap?: Tap;
+}
+
+/** A decoder whose weights lie on a backend. One model serves any number of sequences, each with its own cache. */
+export interface Model extends Disposable {
+  readonly config: ModelConfig;
+  readonly backend: Backend;
+  readonly weights: WeightFormatId;
+  /** Weight bytes of all matrices a token multiplies with, and of everything loaded. */
+  readonly weightBytes: { perToken: number; loaded: number };
+  /** Applied from the next `forward` on; undefined is dense. */
+  thresholds: ActivationThresholds | undefined;
+  /** @param capacity positions; at most `config.maxPositions`, or an error unless `allowBeyondTraining`. */
+  createCache(capacity: number): KvCache;
+  /**
+   * Runs tokens at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
+   * have been run. Enqueues; only a tap waits.
+   * @returns logits f32 [tokens.length or 1, vocabSize], owned by the caller (release it), or undefined for "none".
+   */
+  forward(
+    tokens: Uint32Array,
+    cache: KvCache,
+    start: number,
+    options?: ForwardOptions,
+  ): Promise<Activation | undefined>;
+
+  // The parts of `forward`, for block-wise work.
+  /** Residual stream f32 [tokens.length, hiddenSize], owned by the caller. */
+  embed(tokens: Uint32Array): Activation;
+  /** Runs one block in place on the residual stream. */
+  block(layer: number, x: Activation, cache: KvCache, start: number, options?: ForwardOptions): Promise<void>;
+  /** Final norm and output projection; logits owned by the caller. */
+  head(x: Activation): Activation;
+}

@@ -1,0 +1,38 @@
+import { FormatError } from "../core/index.js";
+
+/**
+ * Packed weight formats. A matrix W [rows = out, cols = in] is stored input-major: everything that input i multiplies
+ * lies together, so that the column of a zero input is one run of bytes that need not be read, and a dense product reads
+ * the same bytes from end to end. One layout serves dense and input-sparse products and the tiles of matrix-matrix ones.
+ *
+ * Common to all formats: `paddedRows` = rows rounded up to 32, `paddedCols` = cols rounded up to 32; padding holds the
+ * code of 0. Numbers are little-endian.
+ */
+export type WeightFormatId = "f32" | "bf16" | "q8" | "q4";
+
+export interface WeightFormat {
+  readonly id: WeightFormatId;
+  /** Mean bits per weight, scales included, padding left out. */
+  readonly bitsPerWeight: number;
+  /** Exact size of a packed [rows, cols] matrix in bytes. */
+  byteLength(rows: number, cols: number): number;
+  /** @param weights f32 row-major [rows, cols] */
+  pack(weights: Float32Array, rows: number, cols: number): Uint8Array;
+  /** The f32 values that the packed bytes stand for, row-major [rows, cols]. @throws FormatError on a wrong length. */
+  unpack(bytes: Uint8Array, rows: number, cols: number): Float32Array;
+}
+
+/** Rows and columns are padded to this; it is also the number of consecutive inputs that share a scale in q8 and q4. */
+export const groupSize = 32;
+
+export const padded = (n: number): number => Math.ceil(n / groupSize) * groupSize;
+
+export function checkLength(format: WeightFormat, bytes: Uint8Array, rows: number, cols: number): void {
+  const expected = format.byteLength(rows, cols);
+  if (bytes.byteLength === expected) return;
+  throw new FormatError({
+    file: `${format.id} matrix`,
+    problem: `${bytes.byteLength} bytes for ${rows} × ${cols}`,
+    expected: `${expected} bytes`,
+  });
+}

@@ -1,0 +1,85 @@
+import { bf16FromF32, f32FromBf16 } from "../tensor/index.js";
+import { interleaved8 } from "./dense.js";
+import { checkLength, groupSize, padded, type WeightFormat } from "./format.js";
+
+/**
+ * Symmetric round-to-nearest in groups of 32 consecutive inputs of one row (out), codes stored with an offset so that
+ * they are unsigned: w ≈ scale · (code − zero). The scale is max|w| / (zero − 1), rounded up to bf16, so no code clips.
+ *
+ * Layout: for each group of 32 inputs, bf16 scales [paddedRows] (in the order of `interleaved8`), then the codes of the
+ * 32 inputs, each [paddedRows]. q8: one byte a code. q4: byte k of a block of 16 holds row k of a run of 32 rows in its
+ * low half and row k + 16 in its high half.
+ */
+function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
+  const zero = 1 << (bits - 1);
+  const columnBytes = (stride: number) => (stride * bits) / 8;
+  const groupBytes = (stride: number) => stride * 2 + groupSize * columnBytes(stride);
+
+  const format: WeightFormat = {
+    id,
+    bitsPerWeight: bits + 16 / groupSize,
+    byteLength: (rows, cols) => (padded(cols) / groupSize) * groupBytes(padded(rows)),
+
+    pack(weights, rows, cols) {
+      const stride = padded(rows);
+      const out = new Uint8Array(format.byteLength(rows, cols));
+      const view = new DataView(out.buffer);
+      for (let g = 0; g < padded(cols) / groupSize; g++) {
+        const scales = g * groupBytes(stride);
+        const codes = scales + stride * 2;
+        for (let r = 0; r < stride; r++) {
+          const at = (c: number) => (r < rows && c < cols ? weights[r * cols + c] : 0);
+          const first = g * groupSize;
+          let largest = 0;
+          for (let c = first; c < first + groupSize; c++) largest = Math.max(largest, Math.abs(at(c)));
+          const scaleBits = bf16Up(Math.fround(largest / (zero - 1)));
+          view.setUint16(scales + interleaved8(r) * 2, scaleBits, true);
+          const scale = f32FromBf16(scaleBits);
+          const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
+          for (let i = 0; i < groupSize; i++) {
+            const code = zero + roundToEven(Math.fround(at(first + i) * inverse));
+            const column = codes + i * columnBytes(stride);
+            if (bits === 8) out[column + r] = code;
+            else out[column + nibbleByte(r)] |= code << nibbleShift(r);
+          }
+        }
+      }
+      return out;
+    },
+
+    unpack(bytes, rows, cols) {
+      checkLength(format, bytes, rows, cols);
+      const stride = padded(rows);
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const out = new Float32Array(rows * cols);
+      for (let c = 0; c < cols; c++) {
+        const group = Math.floor(c / groupSize) * groupBytes(stride);
+        const column = group + stride * 2 + (c % groupSize) * columnBytes(stride);
+        for (let r = 0; r < rows; r++) {
+          const code = bits === 8 ? bytes[column + r] : (bytes[column + nibbleByte(r)] >> nibbleShift(r)) & 15;
+          out[r * cols + c] = (code - zero) * f32FromBf16(view.getUint16(group + interleaved8(r) * 2, true));
+        }
+      }
+      return out;
+    },
+  };
+  return format;
+}
+
+export const q8 = quantized("q8", 8);
+export const q4 = quantized("q4", 4);
+
+const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
+const nibbleShift = (row: number) => (row & 16) >> 2;
+
+/** The smallest bf16 number ≥ value, for finite value ≥ 0. */
+function bf16Up(value: number): number {
+  const nearest = bf16FromF32(value);
+  return f32FromBf16(nearest) < value ? nearest + 1 : nearest;
+}
+
+function roundToEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
+}

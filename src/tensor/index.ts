@@ -1,0 +1,12 @@
+export {
+  bf16FromF32,
+  type DType,
+  dtypeBytes,
+  f16FromF32,
+  f32FromBf16,
+  f32FromF16,
+  fromFloat32,
+  isDType,
+  toFloat32,
+} from "./dtype.js";
+export { byteLengthOf, elementCount, type Tensor, type TensorInfo } from "./tensor.js";
