@@ -1,0 +1,93 @@
+import { inspect } from "node:util";
+import { CommanderError } from "commander";
+import pc from "picocolors";
+import { RarefyError, UsageError } from "../core/index.js";
+import type { CommandDefinition, CommonOptions, Context } from "./command.js";
+import { createProgram } from "./program.js";
+import { progressOn, silentProgress } from "./progress.js";
+
+export interface CliEnvironment {
+  stdin: NodeJS.ReadStream;
+  stdout: NodeJS.WriteStream;
+  stderr: NodeJS.WriteStream;
+  signal: AbortSignal;
+  version: string;
+}
+
+/** Exit codes. A run that a signal ended is given its code by main.ts. */
+export const exitCodes = { ok: 0, failed: 1, usage: 2, aborted: 130 } as const;
+
+/** Parses `argv` (without node and script), runs the command, reports its error. @returns the exit code. */
+export async function runCli(
+  definitions: readonly CommandDefinition[],
+  argv: readonly string[],
+  environment: CliEnvironment,
+): Promise<number> {
+  const { stdout, stderr, signal } = environment;
+  const output = {
+    out: (text: string) => void stdout.write(text),
+    error: (text: string) => void stderr.write(text),
+    width: Math.min(stdout.columns ?? 100, 120),
+  };
+  let verbose = false;
+  const program = createProgram(definitions, environment.version, output, async (definition, options, args) => {
+    verbose = options.verbose === true;
+    await execute(definition, options, args, environment);
+  });
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return exitCodes.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+    if (signal.aborted) {
+      stderr.write("Stopped.\n");
+      return exitCodes.aborted;
+    }
+    stderr.write(`${colorsFor(stderr).red("error:")} ${explain(error, verbose)}\n`);
+    return error instanceof UsageError ? exitCodes.usage : exitCodes.failed;
+  }
+}
+
+async function execute(
+  definition: CommandDefinition,
+  options: CommonOptions,
+  args: readonly string[],
+  { stdin, stdout, stderr, signal }: CliEnvironment,
+): Promise<void> {
+  const json = options.json === true;
+  const progress = options.quiet ? silentProgress : progressOn(stderr);
+  const context: Context = {
+    signal,
+    onProgress: options.quiet ? undefined : progress.show,
+    json,
+    print(text) {
+      progress.clear();
+      if (!json) stdout.write(text);
+    },
+    warn(text) {
+      progress.clear();
+      stderr.write(`${text}\n`);
+    },
+    colors: colorsFor(stdout),
+    stdin,
+    stdout,
+  };
+  try {
+    const document = await definition.run(context, options, args);
+    if (json) stdout.write(`${JSON.stringify(document, null, 2)}\n`);
+  } finally {
+    progress.clear();
+  }
+}
+
+/** Colours on a terminal only; picocolors' own guess also looks at CI variables. */
+const colorsFor = (stream: NodeJS.WriteStream) =>
+  pc.createColors(stream.isTTY === true && !("NO_COLOR" in process.env));
+
+/** One message: what went wrong, without a stack unless asked for. */
+function explain(error: unknown, verbose: boolean): string {
+  if (verbose) return inspect(error);
+  if (!(error instanceof Error)) return String(error);
+  const expected = error instanceof RarefyError || "syscall" in error;
+  return expected ? error.message : `${error.name}: ${error.message} (--verbose shows the stack)`;
+}

@@ -1,0 +1,42 @@
+import type { Option } from "commander";
+import type { Colors } from "picocolors/types.js";
+import type { OnProgress } from "../core/index.js";
+
+/** Options that every command has. */
+export interface CommonOptions {
+  json?: boolean;
+  quiet?: boolean;
+  verbose?: boolean;
+}
+
+/** What a command gets from the outside; it touches no global. */
+export interface Context {
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+  /** undefined with --quiet. */
+  readonly onProgress: OnProgress | undefined;
+  readonly json: boolean;
+  /** Writes to stdout; nothing with --json, whose document is the command's return value. */
+  print(text: string): void;
+  /** Writes a line to stderr, even with --quiet: something the user must know. */
+  warn(text: string): void;
+  readonly colors: Colors;
+  readonly stdin: NodeJS.ReadStream;
+  readonly stdout: NodeJS.WriteStream;
+}
+
+/** One command: one file in commands/, one line in commands/index.ts. */
+export interface CommandDefinition<Options extends CommonOptions = CommonOptions> {
+  name: string;
+  /** One line, for the list of commands. */
+  summary: string;
+  /** The paragraph under `--help`. */
+  description: string;
+  /** Positional arguments in commander's syntax: ["MODEL", "what it is"]. */
+  arguments?: readonly (readonly [syntax: string, help: string])[];
+  options: readonly Option[];
+  /** Command lines that work as they stand, once the named model is there. */
+  examples: readonly string[];
+  /** @returns the document that --json prints. */
+  run(context: Context, options: Options, args: readonly string[]): Promise<object>;
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { runCli } from "./cli.js";
+import { commands } from "./commands/index.js";
+
+const controller = new AbortController();
+
+// The first signal ends the work in good order, a second one ends the process.
+const signalCodes = { SIGINT: 130, SIGTERM: 143 } as const;
+let signalCode: number | undefined;
+for (const [name, code] of Object.entries(signalCodes))
+  process.on(name, () => {
+    if (signalCode !== undefined) process.exit(code);
+    signalCode = code;
+    controller.abort();
+  });
+
+// A reader that has seen enough (`rarefy inspect … | head`) is no error.
+let readerGone = false;
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  readerGone = true;
+  controller.abort();
+});
+
+const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+  version: string;
+};
+const code = await runCli(commands, process.argv.slice(2), {
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  signal: controller.signal,
+  version: manifest.version,
+});
+process.exitCode = readerGone ? 0 : code === 0 ? 0 : (signalCode ?? code);

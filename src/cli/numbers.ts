@@ -1,0 +1,34 @@
+import { InvalidArgumentError } from "commander";
+
+interface Range {
+  min: number;
+  max?: number;
+  /** The range is open at that end. */
+  aboveMin?: boolean;
+  belowMax?: boolean;
+}
+
+function parse(text: string, range: Range, integer: boolean): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  const { min, max = Number.MAX_SAFE_INTEGER, aboveMin = false, belowMax = false } = range;
+  const fits =
+    Number.isFinite(value) &&
+    (!integer || Number.isSafeInteger(value)) &&
+    (aboveMin ? value > min : value >= min) &&
+    (belowMax ? value < max : value <= max);
+  if (!fits) throw new InvalidArgumentError(`Give ${describe(range, integer)}.`);
+  return value;
+}
+
+function describe({ min, max, aboveMin, belowMax }: Range, integer: boolean): string {
+  const kind = integer ? "a whole number" : "a number";
+  if (max === undefined) return `${kind} ${aboveMin ? `above ${min}` : `of at least ${min}`}`;
+  if (!aboveMin && !belowMax) return `${kind} from ${min} to ${max}`;
+  return `${kind} ${aboveMin ? `above ${min}` : `of at least ${min}`} and ${belowMax ? `below ${max}` : `of at most ${max}`}`;
+}
+
+/** An option parser for whole numbers; the message of its error names the range. */
+export const integer = (range: Range) => (text: string) => parse(text, range, true);
+
+/** An option parser for numbers; the message of its error names the range. */
+export const number = (range: Range) => (text: string) => parse(text, range, false);

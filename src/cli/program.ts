@@ -1,0 +1,67 @@
+import { Command, Option } from "commander";
+import type { CommandDefinition, CommonOptions } from "./command.js";
+
+/** Runs one chosen command with what was parsed. */
+export type Execute = (definition: CommandDefinition, options: CommonOptions, args: readonly string[]) => Promise<void>;
+
+export interface ProgramOutput {
+  out(text: string): void;
+  error(text: string): void;
+  /** Columns to wrap help at. */
+  width: number;
+}
+
+/** The command line as commander sees it: parses, prints help, hands over to `execute`. Throws instead of exiting. */
+export function createProgram(
+  definitions: readonly CommandDefinition[],
+  version: string,
+  output: ProgramOutput,
+  execute: Execute,
+): Command {
+  const program = new Command("rarefy")
+    .description("Make language models sparse, see what that costs, run them faster.")
+    .usage("COMMAND [options]")
+    .version(version, "-V, --version", "print the version");
+  frame(program, output);
+  for (const definition of definitions) program.addCommand(subcommand(definition, output, execute));
+  program.addHelpText(
+    "after",
+    "\nMODEL is a directory in Hugging Face layout or a Hub id: org/name or org/name@revision." +
+      "\nRun 'rarefy COMMAND --help' for the options of a command and examples.",
+  );
+  return program;
+}
+
+function subcommand(definition: CommandDefinition, output: ProgramOutput, execute: Execute): Command {
+  const command = new Command(definition.name).summary(definition.summary).description(definition.description);
+  frame(command, output);
+  for (const [syntax, help] of definition.arguments ?? []) command.argument(`<${syntax}>`, help);
+  for (const option of [...definition.options, ...commonOptions()]) command.addOption(option);
+  const examples = definition.examples.map((line) => `  $ ${line}`).join("\n");
+  command.addHelpText("after", `\nExamples:\n${examples}`);
+  command.action(async () => {
+    await execute(definition, command.opts(), command.args);
+  });
+  return command;
+}
+
+const commonOptions = () => [
+  new Option("--json", "print one JSON document on stdout instead of text"),
+  new Option("--quiet", "no progress on stderr"),
+  new Option("--verbose", "show the stack of an error"),
+];
+
+function frame(command: Command, { out, error, width }: ProgramOutput): void {
+  command
+    .exitOverride()
+    .helpOption("-h, --help", "print this help")
+    .helpCommand(false)
+    .configureOutput({
+      writeOut: out,
+      writeErr: error,
+      getOutHelpWidth: () => width,
+      getErrHelpWidth: () => width,
+      outputError: (text, write) => write(text),
+    })
+    .showHelpAfterError(false);
+}

@@ -1,0 +1,99 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+import ts from "typescript";
+import { describe, expect, test } from "vitest";
+
+/** The data path from left to right. A folder imports only from folders to its left. */
+const order = [
+  "core",
+  "tensor",
+  "io",
+  "text",
+  "pack",
+  "compress",
+  "kernels",
+  "model",
+  "runtime",
+  "pipeline",
+  "eval",
+  "train",
+  "server",
+  "cli",
+];
+
+/** Arrows that the order would allow and the design does not: only `pipeline` joins models and compression. */
+const forbidden: Readonly<Record<string, readonly string[]>> = {
+  kernels: ["compress"],
+  model: ["compress"],
+  runtime: ["compress"],
+};
+
+/** Folders that only ever run in Node. */
+const nodeFolders = ["cli", "server"];
+
+const maxLines = 500;
+
+interface SourceFile {
+  /** Path under src/ with forward slashes: "io/safetensors.ts". */
+  path: string;
+  text: string;
+}
+
+const root = fileURLToPath(new URL("../src", import.meta.url));
+const sources: SourceFile[] = readdirSync(root, { recursive: true, withFileTypes: true })
+  .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
+  .map((entry) => join(entry.parentPath, entry.name))
+  // AssemblyScript: another language with its own tsconfig.
+  .filter((path) => !path.includes(join("wasm", "assembly")))
+  .map((path) => ({ path: relative(root, path).split(sep).join("/"), text: readFileSync(path, "utf8") }));
+
+/** What is wrong with the imports of one file, in words. Static, dynamic, type and re-exporting imports all count. */
+function importProblems({ path, text }: SourceFile): string[] {
+  const folder = path.includes("/") ? path.split("/")[0] : undefined;
+  const isTest = path.endsWith(".test.ts");
+  const problems: string[] = [];
+  if (folder !== undefined && !order.includes(folder)) problems.push(`${path}: folder ${folder} is not in the order`);
+
+  for (const { fileName: specifier } of ts.preProcessFile(text).importedFiles) {
+    const blame = (problem: string) => problems.push(`${path} imports "${specifier}": ${problem}`);
+    if (!specifier.startsWith(".")) {
+      const nodeFile = isTest || path.endsWith(".node.ts") || (folder !== undefined && nodeFolders.includes(folder));
+      if (specifier.startsWith("node:") && !nodeFile) blame("node: modules only in *.node.ts and in cli");
+      continue;
+    }
+    const target = new URL(specifier, `file:///src/${path}`).pathname.slice("/src/".length);
+    const targetFolder = target.split("/")[0];
+    if (!specifier.endsWith(".js") && !specifier.endsWith(".json")) blame("relative imports end in .js");
+    if (targetFolder === folder) continue;
+    if (folder !== undefined && order.indexOf(targetFolder) >= order.indexOf(folder))
+      blame(`${folder} may import only from folders left of it`);
+    if (folder !== undefined && forbidden[folder]?.includes(targetFolder))
+      blame(`${folder} never imports ${targetFolder}; pipeline joins them`);
+    if (!isTest && target !== `${targetFolder}/index.js`) blame(`another folder is imported through its index.js`);
+  }
+  return problems;
+}
+
+describe("import order", () => {
+  test("every import in src/ follows the data path, through index.js, with node: only in Node files", () => {
+    expect(sources.length).toBeGreaterThan(20);
+    expect(sources.flatMap(importProblems)).toEqual([]);
+  });
+
+  test.each([
+    ["pack/a.ts", 'import { x } from "../kernels/index.js";', "left of it"],
+    ["kernels/a.ts", 'import type { x } from "../compress/index.js";', "pipeline joins them"],
+    ["model/a.ts", 'export * from "../io/modelConfig.js";', "through its index.js"],
+    ["io/a.ts", 'const fs = await import("node:fs");', "node: modules only"],
+    ["io/a.ts", 'import { b } from "./b";', "end in .js"],
+    ["extras/a.ts", "", "not in the order"],
+  ])("the rule catches %s with %s", (path, text, problem) => {
+    expect(importProblems({ path, text })).toEqual([expect.stringContaining(problem)]);
+  });
+});
+
+test(`no source file is longer than ${maxLines} lines`, () => {
+  const long = sources.filter(({ text }) => text.split("\n").length - 1 > maxLines).map(({ path }) => path);
+  expect(long).toEqual([]);
+});
