@@ -32,7 +32,7 @@ export function count(value: number): string {
 export function digits(value: number, significant: number): string {
   if (!Number.isFinite(value)) return String(value);
   if (value === 0) return "0";
-  const magnitude = Math.floor(Math.log10(Math.abs(value)));
+  const magnitude = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(significant)))));
   return value.toFixed(Math.max(0, significant - 1 - magnitude));
 }
 
@@ -69,4 +69,10 @@ export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]
 export function facts(pairs: readonly (readonly [name: string, value: string])[]): string {
   const width = Math.max(...pairs.map(([name]) => name.length));
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join("\n");
+}
+
+/** Names and texts from files, with control characters spelled out so that they cannot drive the terminal. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -1,5 +1,5 @@
 import type { ProgressEvent } from "../core/index.js";
-import { duration } from "./format.js";
+import { duration, printable } from "./format.js";
 
 /** Where progress goes: one line that is redrawn on a terminal, JSON lines elsewhere, nowhere with --quiet. */
 export interface ProgressSink {
@@ -44,7 +44,7 @@ function barLine({ stage, done, total, unit, elapsedMs, etaMs, detail }: Progres
   const bar = "█".repeat(filled) + "░".repeat(barWidth - filled);
   const eta = etaMs === undefined ? "" : `  ${duration(etaMs)} left`;
   const of = unit === "bytes" ? quantity(total, unit) : `${done}/${total} ${unit}`;
-  const what = detail === undefined ? "" : `  ${detail}`;
+  const what = detail === undefined ? "" : `  ${printable(detail)}`;
   return `${stage}  ${bar} ${String(Math.round(share * 100)).padStart(3)} %  ${of}${eta}${what}`;
 }
 
