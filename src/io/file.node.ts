@@ -1,0 +1,73 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { FormatError, UsageError } from "../core/index.js";
+import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { isPlainFileName } from "./fileName.js";
+import { endsEarly, targetOf } from "./range.js";
+
+// One read call moves at most 2³¹ − 4096 bytes on Linux; larger reads are done in steps.
+const maxReadBytes = 2 ** 30;
+
+/** Opens a file for positional reads. @returns undefined when there is no such file. @throws FormatError on a directory. */
+export async function openFile(path: string): Promise<ByteSource | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, "r");
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+  const stat = await handle.stat();
+  if (!stat.isFile()) {
+    await handle.close();
+    throw new FormatError({ file: path, problem: "not a regular file" });
+  }
+  return new FileSource(path, stat.size, handle);
+}
+
+class FileSource implements ByteSource {
+  constructor(
+    readonly name: string,
+    readonly byteLength: number,
+    readonly handle: FileHandle,
+  ) {}
+
+  async read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
+    const target = targetOf(this, offset, length, into);
+    for (let done = 0; done < length; ) {
+      const step = Math.min(length - done, maxReadBytes);
+      const { bytesRead } = await this.handle.read(target, done, step, offset + done);
+      if (bytesRead === 0) throw endsEarly(this.name, length, done);
+      done += bytesRead;
+    }
+    return target;
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+/** The files of a model in a local directory. */
+export interface LocalModelFiles extends ModelFiles {
+  /** Absolute or relative path of the directory that holds the files. */
+  readonly directory: string;
+}
+
+/** @param location what messages call it; the directory itself by default. */
+export function directoryFiles(directory: string, location = directory): LocalModelFiles {
+  return {
+    location,
+    directory,
+    async open(name) {
+      if (!isPlainFileName(name)) throw new UsageError(`${JSON.stringify(name)} is not a plain file name`);
+      return openFile(join(directory, name));
+    },
+    async close() {},
+  };
+}
+
+export function isMissing(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === "ENOENT" || code === "ENOTDIR";
+}

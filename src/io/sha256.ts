@@ -1,0 +1,8 @@
+/** SHA-256 of bytes, or of the UTF-8 form of a string, as 64 lower-case hexadecimal digits. */
+export async function sha256Hex(data: Uint8Array | string): Promise<string> {
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  // WebCrypto refuses views of shared memory.
+  const owned = bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : bytes.slice();
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", owned as Uint8Array<ArrayBuffer>));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
