@@ -1,5 +1,5 @@
-import type { ModelConfig } from "../io/modelConfig.js";
-import type { Activation, Backend, KvCache } from "../kernels/backend.js";
+import type { ModelConfig } from "../io/index.js";
+import type { Activation, Backend, KvCache } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 
 /** The seven linear maps of a gated decoder block, by the names of the checkpoint. */
