@@ -1,0 +1,23 @@
+import type { ModelConfig } from "../../io/index.js";
+
+/**
+ * Weights of each linear map of a decoder block relative to hiddenSize²: q = o = 1 where heads fill the hidden size,
+ * k = v = kvHeads / queryHeads, gate = up = down = intermediateSize / hiddenSize. They say what a share of zeros in front
+ * of each map saves.
+ */
+export function projectionCosts(
+  config: Pick<ModelConfig, "hiddenSize" | "intermediateSize" | "queryHeads" | "kvHeads" | "headDim">,
+) {
+  const queries = (config.queryHeads * config.headDim) / config.hiddenSize;
+  const keys = (config.kvHeads * config.headDim) / config.hiddenSize;
+  const hidden = config.intermediateSize / config.hiddenSize;
+  return {
+    q_proj: queries,
+    k_proj: keys,
+    v_proj: keys,
+    o_proj: queries,
+    gate_proj: hidden,
+    up_proj: hidden,
+    down_proj: hidden,
+  };
+}

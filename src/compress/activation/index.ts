@@ -1,0 +1,14 @@
+export {
+  type Allocation,
+  type AllocationId,
+  type AllocationRequest,
+  type AllocationRow,
+  allocationEvaluations,
+  allocations,
+  blockSparsity,
+  nearestRow,
+} from "./allocation.js";
+export { projectionCosts } from "./costs.js";
+export { ActivationHistogram } from "./histogram.js";
+export { type DynamicSparsityOptions, keepLargest, sparsifyByRatio } from "./largest.js";
+export { type ThresholdEstimator, type ThresholdEstimatorId, thresholdEstimators } from "./thresholds.js";
