@@ -70,7 +70,8 @@ function importProblems({ path, text }: SourceFile): string[] {
       blame(`${folder} may import only from folders left of it`);
     if (folder !== undefined && forbidden[folder]?.includes(targetFolder))
       blame(`${folder} never imports ${targetFolder}; pipeline joins them`);
-    if (!isTest && target !== `${targetFolder}/index.js`) blame(`another folder is imported through its index.js`);
+    const indexes = [`${targetFolder}/index.js`, `${targetFolder}/index.node.js`];
+    if (!isTest && !indexes.includes(target)) blame("another folder is imported through its index.js");
   }
   return problems;
 }
