@@ -48,7 +48,7 @@ export interface Matrix {
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly MatrixPart[];
-  /** Bytes read by one dense matrix-vector product: codes and scales, with padding. */
+  /** Bytes read by one dense matrix-vector product: codes and scales, with padding. Every part is padded by itself. */
   readonly byteLength: number;
 }
 
@@ -67,6 +67,7 @@ export interface LinearOptions {
   /**
    * Activation sparsity, one threshold per part of `w`: the part sees x where |x| > threshold and 0 elsewhere (TEAL), and
    * with one row in `x` the weight columns of dropped inputs are never read. 0 keeps everything that is not exactly 0.
+   * Thresholds are compared as f32.
    */
   thresholds?: readonly number[];
   /** First row of `x` the thresholds apply to; rows before it are dense. Default 0. */
@@ -109,9 +110,17 @@ export interface TopK {
   values: Float32Array;
 }
 
-/** What ran since the counters were last taken. Counted, not estimated. */
+/**
+ * What ran since the counters were last taken. Counted, not estimated.
+ *
+ * A `linear` is a *sparse matrix-vector product* when it has thresholds, `x` has one row and `sparseFromRow` is 0. Then
+ * each part of `w` counts by itself: `cols` inputs, of which those with |x| ≤ threshold are skipped; and the bytes read
+ * are `columnBytes(part.rows)` of its format for every input kept plus `groupScaleBytes(part.rows)` for every group of 32
+ * inputs of which at least one was kept. Every other `linear` reads `w.byteLength` bytes once, whatever the number of
+ * rows of `x`, and counts no inputs. No other operation counts.
+ */
 export interface BackendCounters {
-  /** Weight bytes read by matrix products, skipped columns left out. */
+  /** Weight bytes read by matrix products. */
   weightBytesRead: number;
   /** Inputs offered to sparse matrix-vector products, and those skipped. */
   inputs: number;
@@ -169,7 +178,10 @@ export interface Backend extends Disposable {
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
   /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
-  /** out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). */
+  /**
+   * out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). `out` may be
+   * `gate` or `up`.
+   */
   gatedActivation(
     out: Activation,
     gate: Activation,

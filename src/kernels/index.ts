@@ -14,3 +14,4 @@ export type {
   TopK,
   Vector,
 } from "./backend.js";
+export { type BackendId, type BackendOptions, backends, openBackend } from "./table.js";

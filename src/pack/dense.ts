@@ -6,6 +6,8 @@ export const f32: WeightFormat = {
   id: "f32",
   bitsPerWeight: 32,
   byteLength: (rows, cols) => padded(rows) * padded(cols) * 4,
+  columnBytes: (rows) => padded(rows) * 4,
+  groupScaleBytes: () => 0,
   pack(weights, rows, cols) {
     const stride = padded(rows);
     const out = new Float32Array(stride * padded(cols));
@@ -30,6 +32,8 @@ export const bf16: WeightFormat = {
   id: "bf16",
   bitsPerWeight: 16,
   byteLength: (rows, cols) => padded(rows) * padded(cols) * 2,
+  columnBytes: (rows) => padded(rows) * 2,
+  groupScaleBytes: () => 0,
   pack(weights, rows, cols) {
     const stride = padded(rows);
     const out = new Uint16Array(stride * padded(cols));

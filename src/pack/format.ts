@@ -16,6 +16,10 @@ export interface WeightFormat {
   readonly bitsPerWeight: number;
   /** Exact size of a packed [rows, cols] matrix in bytes. */
   byteLength(rows: number, cols: number): number;
+  /** Bytes of the codes of one column (input) of a matrix with `rows` rows: what a skipped input saves. */
+  columnBytes(rows: number): number;
+  /** Bytes of the scales that the columns of one group share; 0 in formats without scales. */
+  groupScaleBytes(rows: number): number;
   /** @param weights f32 row-major [rows, cols] */
   pack(weights: Float32Array, rows: number, cols: number): Uint8Array;
   /** The f32 values that the packed bytes stand for, row-major [rows, cols]. @throws FormatError on a wrong length. */

@@ -13,12 +13,15 @@ import { checkLength, groupSize, padded, type WeightFormat } from "./format.js";
 function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
   const zero = 1 << (bits - 1);
   const columnBytes = (stride: number) => (stride * bits) / 8;
-  const groupBytes = (stride: number) => stride * 2 + groupSize * columnBytes(stride);
+  const scaleBytes = (stride: number) => stride * 2;
+  const groupBytes = (stride: number) => scaleBytes(stride) + groupSize * columnBytes(stride);
 
   const format: WeightFormat = {
     id,
     bitsPerWeight: bits + 16 / groupSize,
     byteLength: (rows, cols) => (padded(cols) / groupSize) * groupBytes(padded(rows)),
+    columnBytes: (rows) => columnBytes(padded(rows)),
+    groupScaleBytes: (rows) => scaleBytes(padded(rows)),
 
     pack(weights, rows, cols) {
       const stride = padded(rows);
@@ -26,7 +29,7 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
       const view = new DataView(out.buffer);
       for (let g = 0; g < padded(cols) / groupSize; g++) {
         const scales = g * groupBytes(stride);
-        const codes = scales + stride * 2;
+        const codes = scales + scaleBytes(stride);
         for (let r = 0; r < stride; r++) {
           const at = (c: number) => (r < rows && c < cols ? weights[r * cols + c] : 0);
           const first = g * groupSize;
@@ -54,7 +57,7 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
       const out = new Float32Array(rows * cols);
       for (let c = 0; c < cols; c++) {
         const group = Math.floor(c / groupSize) * groupBytes(stride);
-        const column = group + stride * 2 + (c % groupSize) * columnBytes(stride);
+        const column = group + scaleBytes(stride) + (c % groupSize) * columnBytes(stride);
         for (let r = 0; r < rows; r++) {
           const code = bits === 8 ? bytes[column + r] : (bytes[column + nibbleByte(r)] >> nibbleShift(r)) & 15;
           out[r * cols + c] = (code - zero) * f32FromBf16(view.getUint16(group + interleaved8(r) * 2, true));

@@ -1,0 +1,193 @@
+import { type ActivationFunction, type JobOptions, UsageError } from "../../core/index.js";
+import type { WeightFormatId } from "../../pack/index.js";
+import type {
+  Activation,
+  AttentionOptions,
+  Backend,
+  BackendCounters,
+  BackendInfo,
+  KvCache,
+  KvCacheSpec,
+  LinearOptions,
+  Matrix,
+  RopeTable,
+  RowSource,
+  TopK,
+  Vector,
+} from "../backend.js";
+import * as shapes from "../shapes.js";
+import { appendKv, attention } from "./attention.js";
+import { add, embed, gatedActivation, rmsNorm, rope } from "./elementwise.js";
+import { linear } from "./linear.js";
+import { loadMatrix } from "./loadMatrix.js";
+import {
+  own,
+  ReferenceActivation,
+  ReferenceKvCache,
+  type ReferenceMatrix,
+  type ReferenceRopeTable,
+  type ReferenceVector,
+} from "./storage.js";
+import { topK } from "./topK.js";
+
+/**
+ * The plain backend: what the operations mean, in TypeScript that runs everywhere. Operations run at once; sums are f64
+ * and results are rounded to f32 when stored. The others are tested against the same suite.
+ */
+export class ReferenceBackend implements Backend {
+  readonly info: BackendInfo = { id: "reference", description: "plain TypeScript, one thread", threads: 1 };
+  #counters = zeroCounters();
+  #weightBytes = 0;
+  #activationBytes = 0;
+  readonly #caches = new Set<ReferenceKvCache>();
+  #disposed = false;
+
+  reserve(): void {
+    // Weights lie in ordinary arrays: there is nothing to lay out beforehand.
+  }
+
+  async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
+    this.#alive();
+    const matrix = await loadMatrix(parts, format, job);
+    this.#weightBytes += matrix.rows * matrix.cols * 4;
+    return matrix;
+  }
+
+  loadVector(values: Float32Array): Vector {
+    this.#weightBytes += values.byteLength;
+    const vector: ReferenceVector = { length: values.length, values: values.slice() };
+    return vector;
+  }
+
+  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable {
+    this.#weightBytes += cos.byteLength + sin.byteLength;
+    const table: ReferenceRopeTable = {
+      positions: cos.length / (headDim / 2),
+      headDim,
+      cos: cos.slice(),
+      sin: sin.slice(),
+    };
+    return table;
+  }
+
+  allocate(rows: number, cols: number): Activation {
+    this.#alive();
+    shapes.checkAllocate(rows, cols);
+    const data = new Float32Array(rows * cols);
+    this.#activationBytes += data.byteLength;
+    return new ReferenceActivation({ data, released: false }, 0, cols, rows, cols);
+  }
+
+  release(activation: Activation): void {
+    const { block } = own(activation);
+    this.#activationBytes -= block.data.byteLength;
+    block.released = true;
+    block.data = new Float32Array(0);
+  }
+
+  createKvCache(spec: KvCacheSpec): KvCache {
+    this.#alive();
+    const cache = new ReferenceKvCache({ ...spec }, (c) => this.#caches.delete(c));
+    this.#caches.add(cache);
+    return cache;
+  }
+
+  write(out: Activation, values: Float32Array): void {
+    shapes.checkWrite(out, values);
+    const target = own(out);
+    for (let r = 0; r < out.rows; r++) target.row(r).set(values.subarray(r * out.cols, (r + 1) * out.cols));
+  }
+
+  embed(out: Activation, table: Matrix, ids: Uint32Array): void {
+    shapes.checkEmbed(out, table, ids);
+    embed(own(out), table as ReferenceMatrix, ids);
+  }
+
+  rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void {
+    shapes.checkRmsNorm(out, x, weight.length);
+    rmsNorm(own(out), own(x), (weight as ReferenceVector).values, epsilon);
+  }
+
+  linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
+    shapes.checkLinear(out, x, w, options);
+    linear(own(out), own(x), w as ReferenceMatrix, options, this.#counters);
+  }
+
+  rope(x: Activation, table: RopeTable, start: number): void {
+    shapes.checkRope(x, table, start);
+    rope(own(x), table as ReferenceRopeTable, start);
+  }
+
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
+    shapes.checkAppendKv(cache, layer, k, v, start);
+    appendKv(this.#ownCache(cache), layer, own(k), own(v), start);
+  }
+
+  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
+    shapes.checkAttention(out, q, cache, layer, options);
+    attention(own(out), own(q), this.#ownCache(cache), layer, options);
+  }
+
+  gatedActivation(
+    out: Activation,
+    gate: Activation,
+    up: Activation,
+    f: ActivationFunction,
+    options: { gateThreshold?: number } = {},
+  ): void {
+    shapes.checkSameShape("gatedActivation", out, gate);
+    shapes.checkSameShape("gatedActivation", gate, up);
+    gatedActivation(own(out), own(gate), own(up), f, options.gateThreshold ?? 0);
+  }
+
+  add(out: Activation, x: Activation): void {
+    shapes.checkSameShape("add", out, x);
+    add(own(out), own(x));
+  }
+
+  async read(activation: Activation): Promise<Float32Array> {
+    const { rows, cols } = activation;
+    const source = own(activation);
+    const values = new Float32Array(rows * cols);
+    for (let r = 0; r < rows; r++) values.set(source.row(r), r * cols);
+    return values;
+  }
+
+  async topK(activation: Activation, k: number): Promise<TopK[]> {
+    shapes.checkTopK(activation, k);
+    const source = own(activation);
+    return Array.from({ length: source.rows }, (_, r) => topK(source.row(r), k));
+  }
+
+  async flush(): Promise<void> {}
+
+  takeCounters(): BackendCounters {
+    const counters = this.#counters;
+    this.#counters = zeroCounters();
+    return counters;
+  }
+
+  memoryBytes(): number {
+    let bytes = this.#weightBytes + this.#activationBytes;
+    for (const cache of this.#caches) bytes += cache.byteLength;
+    return bytes;
+  }
+
+  [Symbol.dispose](): void {
+    this.#disposed = true;
+    for (const cache of this.#caches) cache[Symbol.dispose]();
+    this.#weightBytes = 0;
+    this.#activationBytes = 0;
+  }
+
+  #alive(): void {
+    if (this.#disposed) throw new UsageError("the backend was disposed");
+  }
+
+  #ownCache(cache: KvCache): ReferenceKvCache {
+    if (cache instanceof ReferenceKvCache && this.#caches.has(cache)) return cache;
+    throw new UsageError("a cache that was disposed or belongs to another backend");
+  }
+}
+
+const zeroCounters = (): BackendCounters => ({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });

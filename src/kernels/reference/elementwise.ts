@@ -1,0 +1,65 @@
+import { type ActivationFunction, activationFunctions } from "../../core/index.js";
+import type { ReferenceActivation, ReferenceMatrix, ReferenceRopeTable } from "./storage.js";
+
+export function embed(out: ReferenceActivation, table: ReferenceMatrix, ids: Uint32Array): void {
+  const { values } = table.parts[0];
+  for (let r = 0; r < ids.length; r++) {
+    out.row(r).set(values.subarray(ids[r] * table.cols, (ids[r] + 1) * table.cols));
+  }
+}
+
+export function rmsNorm(out: ReferenceActivation, x: ReferenceActivation, weight: Float32Array, epsilon: number): void {
+  const width = weight.length;
+  for (let r = 0; r < x.rows; r++) {
+    for (let begin = 0; begin < x.cols; begin += width) {
+      const source = x.row(r).subarray(begin, begin + width);
+      const target = out.row(r).subarray(begin, begin + width);
+      let squares = 0;
+      for (const v of source) squares += v * v;
+      const inverse = 1 / Math.sqrt(squares / width + epsilon);
+      for (let i = 0; i < width; i++) target[i] = source[i] * inverse * weight[i];
+    }
+  }
+}
+
+export function rope(x: ReferenceActivation, table: ReferenceRopeTable, start: number): void {
+  const half = table.headDim / 2;
+  for (let r = 0; r < x.rows; r++) {
+    const angles = (start + r) * half;
+    for (let begin = 0; begin < x.cols; begin += table.headDim) {
+      const head = x.row(r).subarray(begin, begin + table.headDim);
+      for (let i = 0; i < half; i++) {
+        const cos = table.cos[angles + i];
+        const sin = table.sin[angles + i];
+        const [a, b] = [head[i], head[i + half]];
+        head[i] = a * cos - b * sin;
+        head[i + half] = b * cos + a * sin;
+      }
+    }
+  }
+}
+
+export function gatedActivation(
+  out: ReferenceActivation,
+  gate: ReferenceActivation,
+  up: ReferenceActivation,
+  f: ActivationFunction,
+  gateThreshold: number,
+): void {
+  const apply = activationFunctions[f];
+  const threshold = Math.fround(gateThreshold);
+  for (let r = 0; r < gate.rows; r++) {
+    const [target, gates, ups] = [out.row(r), gate.row(r), up.row(r)];
+    for (let i = 0; i < gate.cols; i++) {
+      const activated = Math.fround(apply(gates[i]));
+      target[i] = Math.abs(activated) < threshold ? 0 : activated * ups[i];
+    }
+  }
+}
+
+export function add(out: ReferenceActivation, x: ReferenceActivation): void {
+  for (let r = 0; r < x.rows; r++) {
+    const [target, source] = [out.row(r), x.row(r)];
+    for (let i = 0; i < x.cols; i++) target[i] += source[i];
+  }
+}

@@ -1,0 +1,46 @@
+import type { JobOptions } from "../../core/index.js";
+import { groupSize, type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+import type { RowSource } from "../backend.js";
+import { checkParts } from "../shapes.js";
+import type { ReferenceMatrix, ReferencePart } from "./storage.js";
+
+/**
+ * Packs every part by itself and keeps the f32 values that the packed bytes stand for, so that this backend multiplies
+ * with exactly the weights that the others read.
+ */
+export async function loadMatrix(
+  sources: readonly RowSource[],
+  formatId: WeightFormatId,
+  job: JobOptions,
+): Promise<ReferenceMatrix> {
+  checkParts(sources);
+  const format = weightFormats[formatId];
+  const cols = sources[0].cols;
+  const parts: ReferencePart[] = [];
+  let rows = 0;
+  let byteLength = 0;
+  for (const source of sources) {
+    const stored = await readFloat32(source, job);
+    const values = format.unpack(format.pack(stored, source.rows, cols), source.rows, cols);
+    parts.push({ name: source.name, rowStart: rows, rows: source.rows, values });
+    rows += source.rows;
+    byteLength += format.byteLength(source.rows, cols);
+  }
+  return { format: formatId, rows, cols, parts, byteLength };
+}
+
+/** f32 [rows, cols] of a source, read a few rows at a time. */
+async function readFloat32(source: RowSource, job: JobOptions): Promise<Float32Array> {
+  const { rows, cols, dtype } = source;
+  const out = new Float32Array(rows * cols);
+  const bytes = new Uint8Array(groupSize * cols * dtypeBytes[dtype]);
+  for (let start = 0; start < rows; start += groupSize) {
+    job.signal?.throwIfAborted();
+    const count = Math.min(groupSize, rows - start);
+    const chunk = bytes.subarray(0, count * cols * dtypeBytes[dtype]);
+    await source.read(start, count, chunk);
+    toFloat32(dtype, chunk, out.subarray(start * cols, (start + count) * cols));
+  }
+  return out;
+}

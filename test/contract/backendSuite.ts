@@ -1,0 +1,27 @@
+import { afterAll, beforeAll, describe } from "vitest";
+import type { Backend } from "../../src/kernels/index.js";
+import { attentionSuite } from "./attentionSuite.js";
+import { elementwiseSuite } from "./elementwiseSuite.js";
+import { fuzzSuite } from "./fuzzSuite.js";
+import { type BackendUnderTest, reservedBytes } from "./harness.js";
+import { linearSuite } from "./linearSuite.js";
+import { storageSuite } from "./storageSuite.js";
+
+/** Everything `Backend` promises, against an f64 oracle. A new backend is done when this passes. */
+export function backendSuite(subject: BackendUnderTest): void {
+  describe(`backend ${subject.name}`, () => {
+    let opened: Backend;
+    const backend = () => opened;
+    beforeAll(async () => {
+      opened = await subject.create();
+      opened.reserve({ weightBytes: reservedBytes });
+    });
+    afterAll(() => opened[Symbol.dispose]());
+
+    storageSuite(backend, subject);
+    linearSuite(backend, subject.tolerances);
+    attentionSuite(backend, subject.tolerances);
+    elementwiseSuite(backend, subject.tolerances);
+    fuzzSuite(backend, subject.tolerances);
+  });
+}

@@ -1,0 +1,219 @@
+import type { ActivationFunction } from "../../src/core/index.js";
+import type { Expected, Tolerances } from "./harness.js";
+
+/**
+ * The operations of `Backend` in f64 over plain arrays, written without looking at any backend. Each returns the values
+ * and how far an f32 implementation may be from them.
+ */
+
+const tiny = 1e-6;
+
+export interface LinearCase {
+  /** f32 [rows of x, cols] */
+  x: Float32Array;
+  /** f32 [outputs, cols], all parts */
+  w: Float32Array;
+  cols: number;
+  /** rows of each part */
+  partRows: readonly number[];
+  bias?: Float32Array;
+  /** What `out` holds when it is accumulated into, [rows of x, outputs]. */
+  previous?: Float32Array;
+  thresholds?: readonly number[];
+  sparseFromRow?: number;
+}
+
+export function linear(c: LinearCase, tolerance: Tolerances["linear"]["f32"]): Expected {
+  const n = c.x.length / c.cols;
+  const outputs = c.partRows.reduce((a, b) => a + b, 0);
+  const values = new Float64Array(n * outputs);
+  const bounds = new Float64Array(n * outputs);
+  for (let r = 0; r < n; r++) {
+    let j = 0;
+    for (const [p, rows] of c.partRows.entries()) {
+      const threshold = c.thresholds && r >= (c.sparseFromRow ?? 0) ? Math.fround(c.thresholds[p]) : -1;
+      for (const last = j + rows; j < last; j++) {
+        let sum = 0;
+        let absolute = 0;
+        let rounding = 0;
+        for (let group = 0; group < c.cols; group += 32) {
+          let largest = 0;
+          let weightSum = 0;
+          for (let i = group; i < Math.min(group + 32, c.cols); i++) {
+            const input = c.x[r * c.cols + i];
+            const weight = c.w[j * c.cols + i];
+            if (Math.abs(input) <= threshold) continue;
+            sum += weight * input;
+            absolute += Math.abs(weight * input);
+            largest = Math.max(largest, Math.abs(input));
+            weightSum += Math.abs(weight);
+          }
+          // An input is off by at most half a step of max|x|/127; 1.001 covers the f32 division.
+          if (tolerance.int8Activations) rounding += ((1.001 * largest) / 254) * weightSum;
+        }
+        const extra = (c.bias?.[j] ?? 0) + (c.previous?.[r * outputs + j] ?? 0);
+        values[r * outputs + j] = sum + extra;
+        bounds[r * outputs + j] = tolerance.relative * (absolute + Math.abs(extra)) + rounding + tiny;
+      }
+    }
+  }
+  return { values, bounds };
+}
+
+/** Inputs skipped and bytes read by a one-row sparse product, from the definition at `BackendCounters`. */
+export function sparseCounts(c: LinearCase, bitsPerCode: number, scaleBytesPerRow: number) {
+  const counts = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  for (const [p, rows] of c.partRows.entries()) {
+    const paddedRows = Math.ceil(rows / 32) * 32;
+    const kept = [...c.x.keys()].filter((i) => Math.abs(c.x[i]) > Math.fround(c.thresholds![p]));
+    const groups = new Set(kept.map((i) => i >> 5)).size;
+    counts.inputs += c.cols;
+    counts.inputsSkipped += c.cols - kept.length;
+    counts.weightBytesRead += kept.length * ((paddedRows * bitsPerCode) / 8) + groups * paddedRows * scaleBytesPerRow;
+  }
+  return counts;
+}
+
+export interface AttentionCase {
+  /** f32 [rows, queryHeads * headDim] */
+  q: Float32Array;
+  /** f32 [positions, kvHeads * headDim] each: the whole history */
+  keys: Float32Array;
+  values: Float32Array;
+  queryHeads: number;
+  kvHeads: number;
+  headDim: number;
+  scale: number;
+  start: number;
+  window?: number;
+}
+
+export function attention(c: AttentionCase, tolerance: number): Expected {
+  const { queryHeads, kvHeads, headDim } = c;
+  const n = c.q.length / (queryHeads * headDim);
+  const out = new Float64Array(c.q.length);
+  const bounds = new Float64Array(c.q.length);
+  for (let r = 0; r < n; r++) {
+    for (let h = 0; h < queryHeads; h++) {
+      const g = Math.floor((h * kvHeads) / queryHeads);
+      const at = (r * queryHeads + h) * headDim;
+      const visible = [];
+      for (let s = 0; s <= c.start + r; s++) {
+        if (c.window !== undefined && s <= c.start + r - c.window) continue;
+        let score = 0;
+        let size = 0;
+        for (let i = 0; i < headDim; i++) {
+          const term = c.q[at + i] * c.keys[(s * kvHeads + g) * headDim + i] * c.scale;
+          score += term;
+          size += Math.abs(term);
+        }
+        visible.push({ score, size, value: (s * kvHeads + g) * headDim });
+      }
+      const top = Math.max(...visible.map((v) => v.score));
+      const size = Math.max(...visible.map((v) => v.size));
+      const total = visible.reduce((sum, v) => sum + Math.exp(v.score - top), 0);
+      for (let i = 0; i < headDim; i++) {
+        let largest = 0;
+        for (const v of visible) {
+          out[at + i] += (Math.exp(v.score - top) / total) * c.values[v.value + i];
+          largest = Math.max(largest, Math.abs(c.values[v.value + i]));
+        }
+        bounds[at + i] = tolerance * (1 + size) * largest + tiny;
+      }
+    }
+  }
+  return { values: out, bounds };
+}
+
+export function rmsNorm(x: Float32Array, weight: Float32Array, epsilon: number, tolerance: number): Expected {
+  const width = weight.length;
+  const values = new Float64Array(x.length);
+  for (let run = 0; run < x.length; run += width) {
+    let squares = 0;
+    for (let i = 0; i < width; i++) squares += x[run + i] ** 2;
+    const rms = Math.sqrt(squares / width + epsilon);
+    for (let i = 0; i < width; i++) values[run + i] = (x[run + i] / rms) * weight[i];
+  }
+  return { values, bounds: values.map((v) => tolerance * Math.abs(v) + tiny) };
+}
+
+/** Angles from their definition: position · theta^(−2i/headDim). */
+export function rope(
+  x: Float32Array,
+  cols: number,
+  headDim: number,
+  theta: number,
+  start: number,
+  tolerance: number,
+): Expected {
+  const values = new Float64Array(x.length);
+  const bounds = new Float64Array(x.length);
+  const half = headDim / 2;
+  for (let k = 0; k < x.length; k++) {
+    const position = start + Math.floor(k / cols);
+    const i = (k % cols) % headDim;
+    const first = i < half;
+    const other = x[first ? k + half : k - half];
+    const angle = position * theta ** ((-2 * (i % half)) / headDim);
+    values[k] = x[k] * Math.cos(angle) + (first ? -other : other) * Math.sin(angle);
+    bounds[k] = tolerance * (Math.abs(x[k]) + Math.abs(other)) + 1e-12;
+  }
+  return { values, bounds };
+}
+
+/** f32 [positions, headDim / 2] each. */
+export function ropeTable(positions: number, headDim: number, theta: number) {
+  const cos = new Float32Array((positions * headDim) / 2);
+  const sin = new Float32Array((positions * headDim) / 2);
+  for (let p = 0; p < positions; p++) {
+    for (let i = 0; i < headDim / 2; i++) {
+      const angle = p * theta ** ((-2 * i) / headDim);
+      cos[(p * headDim) / 2 + i] = Math.cos(angle);
+      sin[(p * headDim) / 2 + i] = Math.sin(angle);
+    }
+  }
+  return { cos, sin };
+}
+
+/** erf by its Taylor series (|x| < 3) and its continued fraction, to about 1e-15. */
+function erf(x: number): number {
+  if (x < 0) return -erf(-x);
+  if (x < 3) {
+    let term = x;
+    let sum = x;
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
+      term *= (-x * x) / n;
+      sum += term / (2 * n + 1);
+    }
+    return (2 / Math.sqrt(Math.PI)) * sum;
+  }
+  let fraction = 0;
+  for (let n = 60; n >= 1; n--) fraction = n / 2 / (x + fraction);
+  return 1 - Math.exp(-x * x) / Math.sqrt(Math.PI) / (x + fraction);
+}
+
+export const activations: Readonly<Record<ActivationFunction, (x: number) => number>> = {
+  silu: (x) => x * (x < 0 ? Math.exp(x) / (1 + Math.exp(x)) : 1 / (1 + Math.exp(-x))),
+  relu: (x) => Math.max(x, 0),
+  relu2: (x) => (x > 0 ? x * x : 0),
+  gelu: (x) => (x * (1 + erf(x / Math.SQRT2))) / 2,
+  geluTanh: (x) => (x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)))) / 2,
+};
+
+export function gated(
+  gate: Float32Array,
+  up: Float32Array,
+  f: ActivationFunction,
+  threshold: number,
+  tolerance: number,
+) {
+  const values = new Float64Array(gate.length);
+  const bounds = new Float64Array(gate.length);
+  for (let i = 0; i < gate.length; i++) {
+    const activated = activations[f](gate[i]);
+    values[i] = Math.abs(activated) < threshold ? 0 : activated * up[i];
+    // The last term: erf and tanh are approximated with an absolute error.
+    bounds[i] = tolerance * Math.abs(activated * up[i]) + tiny * Math.abs(gate[i] * up[i]) + 1e-30;
+  }
+  return { values, bounds };
+}
