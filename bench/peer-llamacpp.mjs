@@ -1,0 +1,74 @@
+// Measures a GGUF file with node-llama-cpp on the CPU.
+//
+//   node peer-llamacpp.mjs FILE.gguf [--threads 2] [--prompt 128] [--tokens 64] [--rounds 3]
+//
+// Only the public API. One sequence, its history cleared before every round:
+//   prefill  the time from calling `evaluate` with `prompt` known token ids until its first token, that is: all of them in one
+//            batch (batchSize ≥ prompt), the logits of the last, one greedy choice;
+//   decode   the time of the next `tokens` tokens, each of them one pass over the weights with logits and a greedy choice.
+// End-of-text tokens are generated through, so that random weights cannot end a round early. Two rounds are run first and
+// thrown away: they page the file in.
+
+import { parseArgs } from "node:util";
+import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { isMain, promptIds } from "./measure.mjs";
+
+/** @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
+export async function openLlamaCpp(path, { threads, contextSize = 512 }) {
+  // Without `build: "never"` a missing binary would be compiled; with maxThreads 0 `threads` is what is used.
+  const llama = await getLlama({ gpu: false, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
+  const model = await llama.loadModel({ modelPath: path });
+  const context = await model.createContext({ contextSize, batchSize: contextSize, threads });
+  const sequence = context.getSequence();
+
+  const greedy = async (ids, count) => {
+    await sequence.clearHistory();
+    const times = [performance.now()];
+    const output = [];
+    for await (const id of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
+      times.push(performance.now());
+      output.push(id);
+      if (output.length === count) break;
+    }
+    return { times, output };
+  };
+  return {
+    name: "node-llama-cpp",
+    threads: context.currentThreads || context.idealThreads,
+    greedy: async (ids, count) => (await greedy(ids, count)).output,
+    async measure({ prompt, tokens }) {
+      const { times } = await greedy(promptIds(prompt, model.fileInfo.metadata.llama.vocab_size), tokens + 1);
+      if (times.length !== tokens + 2) throw new Error(`asked for ${tokens + 1} tokens, got ${times.length - 1}`);
+      return {
+        prefillTokensPerSecond: (prompt * 1000) / (times[1] - times[0]),
+        decodeTokensPerSecond: (tokens * 1000) / (times.at(-1) - times[1]),
+      };
+    },
+    async dispose() {
+      await context.dispose();
+      await model.dispose();
+      await llama.dispose();
+    },
+  };
+}
+
+if (isMain(import.meta)) {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      threads: { type: "string", default: "2" },
+      prompt: { type: "string", default: "128" },
+      tokens: { type: "string", default: "64" },
+      rounds: { type: "string", default: "3" },
+    },
+  });
+  const [threads, prompt, tokens, rounds] = [values.threads, values.prompt, values.tokens, values.rounds].map(Number);
+  const peer = await openLlamaCpp(positionals[0], { threads });
+  const results = [];
+  for (let round = -2; round < rounds; round++) {
+    const result = await peer.measure({ prompt, tokens });
+    if (round >= 0) results.push(result);
+  }
+  console.log(JSON.stringify({ peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results }, null, 2));
+  await peer.dispose();
+}

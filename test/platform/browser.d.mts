@@ -1,0 +1,25 @@
+import type { Page } from "playwright-core";
+
+export interface StaticServer {
+  /** "http://127.0.0.1:PORT", a free port. */
+  origin: string;
+  close(): Promise<void>;
+}
+
+/**
+ * Serves files of this machine to this machine, with byte ranges and in a stream, so that files of gigabytes pass.
+ * @param mounts directory by URL prefix, each ending in "/": `{ "/models/": "models" }`; the longest matching prefix wins
+ */
+export function serve(mounts: Readonly<Record<string, string>>, options: { isolated: boolean }): Promise<StaticServer>;
+
+/** CHROMIUM_PATH when set, else the first Chromium or Chrome on PATH; without one, the reason. */
+export function findChromium(): { path: string; reason?: undefined } | { path?: undefined; reason: string };
+
+export interface Chromium {
+  version: string;
+  newPage(): Promise<Page>;
+  close(): Promise<void>;
+}
+
+/** Starts it headless with an empty profile of its own, which `close` removes. */
+export function launchChromium(path: string): Promise<Chromium>;
