@@ -7,3 +7,4 @@ export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { sha256Hex } from "./sha256.js";
+export { readTextFile } from "./textFile.js";

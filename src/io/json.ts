@@ -1,5 +1,6 @@
 import { FormatError } from "../core/index.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { decodeUtf8 } from "./textFile.js";
 
 /** No JSON file of a model is larger; the largest known tokenizer.json has 34 MB. */
 const maxJsonBytes = 256 * 2 ** 20;
@@ -10,14 +11,7 @@ const maxJsonBytes = 256 * 2 ** 20;
  * @throws FormatError
  */
 export function parseJson(bytes: Uint8Array, file: string): unknown {
-  let text: string;
-  try {
-    // The decoder refuses views of shared memory.
-    const owned = bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(owned);
-  } catch (cause) {
-    throw new FormatError({ file, problem: "not UTF-8 text", expected: "JSON in UTF-8" }, { cause });
-  }
+  const text = decodeUtf8(bytes, file);
   let value: unknown;
   try {
     value = JSON.parse(text);

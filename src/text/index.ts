@@ -1,1 +1,3 @@
+export { type ChatMessage, type ChatTemplate, loadChatTemplate, type RenderOptions } from "./chatTemplate.js";
+export { Detokenizer } from "./detokenizer.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";

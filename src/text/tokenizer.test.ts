@@ -95,7 +95,12 @@ describe("broken tokenizer files", () => {
     const tokenizer = await load(
       bpe(
         { a: 0 },
-        { post_processor: { type: "TemplateProcessing", single: [{ SpecialToken: { id: "<s>" } }, { Sequence: {} }] } },
+        {
+          post_processor: {
+            type: "TemplateProcessing",
+            single: [{ SpecialToken: { id: "<s>" } }, { Sequence: { id: "A" } }],
+          },
+        },
       ),
     );
     expect(() => tokenizer.encode("a")).toThrow(FormatError);

@@ -1,0 +1,31 @@
+import { FormatError } from "../core/index.js";
+import type { ModelFiles } from "./byteSource.js";
+
+/** Strict UTF-8. @throws FormatError */
+export function decodeUtf8(bytes: Uint8Array, file: string): string {
+  try {
+    // The decoder refuses views of shared memory.
+    const owned = bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(owned);
+  } catch (cause) {
+    throw new FormatError({ file, problem: "not UTF-8 text" }, { cause });
+  }
+}
+
+/** A whole text file of a model. @returns undefined when there is none. @throws FormatError, also above `maxBytes`. */
+export async function readTextFile(files: ModelFiles, name: string, maxBytes: number): Promise<string | undefined> {
+  const source = await files.open(name);
+  if (source === undefined) return undefined;
+  try {
+    if (source.byteLength > maxBytes) {
+      throw new FormatError({
+        file: source.name,
+        problem: `${source.byteLength} bytes`,
+        expected: `at most ${maxBytes}`,
+      });
+    }
+    return decodeUtf8(await source.read(0, source.byteLength), source.name);
+  } finally {
+    await source.close();
+  }
+}
