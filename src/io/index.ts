@@ -1,3 +1,13 @@
+export {
+  type ActivationSparsity,
+  type Artifact,
+  artifactFileName,
+  checkArtifactLayers,
+  parseArtifact,
+  readArtifact,
+  serializeArtifact,
+} from "./artifact.js";
+export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, ModelFiles } from "./byteSource.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
@@ -6,5 +16,7 @@ export type { ModelConfig, RopeConfig } from "./modelConfig.js";
 export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
+export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";
+export { checkSchema } from "./schema.js";
 export { sha256Hex } from "./sha256.js";
 export { readTextFile } from "./textFile.js";

@@ -1,0 +1,102 @@
+import { z } from "zod";
+import { FormatError } from "../core/index.js";
+import type { ModelFiles } from "./byteSource.js";
+import { isJsonObject, readJsonFile } from "./json.js";
+import { checkSchema } from "./schema.js";
+
+/** What lies beside the weights of a model that rarefy made: how it was made and how to run it. */
+export const artifactFileName = "rarefy.json";
+const version = 1;
+
+const share = z.number().min(0).max(1);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits");
+const count = z.int().min(0);
+// zod's numbers are finite.
+const cut = z.strictObject({ threshold: z.number().min(0), sparsity: share });
+
+const activationSparsity = z.strictObject({
+  /** "teal": inputs of all projections; "cats": the gate of the MLP. */
+  method: z.enum(["teal", "cats"]),
+  /** How thresholds come from the calibration histograms. */
+  estimator: z.enum(["symmetric", "absQuantile"]),
+  /** How the sparsity is spread over the projections of a block. */
+  allocation: z.enum(["greedy", "uniform"]),
+  /** Requested share of zeros, over all projections weighted by their size. */
+  sparsity: share,
+  /** Which part of a prompt runs sparse; decoding always does. */
+  prefill: z.union([z.enum(["dense", "secondHalf"]), z.strictObject({ denseFirst: count })]),
+  layers: z
+    .array(
+      z.strictObject({
+        /** Inputs with |x| ≤ threshold count as 0; `sparsity` is the share of them expected there. */
+        projections: z.strictObject({
+          q_proj: cut,
+          k_proj: cut,
+          v_proj: cut,
+          o_proj: cut,
+          gate_proj: cut,
+          up_proj: cut,
+          down_proj: cut,
+        }),
+        /** CATS: |f(gate)| below the threshold counts as 0. */
+        gate: cut.optional(),
+      }),
+    )
+    .max(4096),
+  calibration: z.strictObject({ textSha256: sha256, windows: count, window: count, seed: z.int() }),
+});
+
+const artifactSchema = z.strictObject({
+  rarefy: z.literal(version),
+  /** Packed format the model is meant to run in. */
+  weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
+  activationSparsity: activationSparsity.optional(),
+  /** The resolved recipe, JSON. */
+  recipe: z.unknown().optional(),
+  /** Measured result rows, JSON objects. */
+  results: z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object")).optional(),
+  /** The model it was made from: directory or Hub id, and the hash of its config.json. */
+  source: z.strictObject({ location: z.string(), configSha256: sha256 }).optional(),
+});
+
+export type ActivationSparsity = z.infer<typeof activationSparsity>;
+export type Artifact = z.infer<typeof artifactSchema>;
+
+/** Reads `rarefy.json` of a model. @returns undefined when there is none. @throws FormatError */
+export async function readArtifact(model: { files: ModelFiles; location: string }): Promise<Artifact | undefined> {
+  const raw = await readJsonFile(model.files, artifactFileName);
+  return raw === undefined ? undefined : parseArtifact(raw, `${model.location}/${artifactFileName}`);
+}
+
+/** @throws FormatError */
+export function parseArtifact(raw: unknown, file: string): Artifact {
+  if (isJsonObject(raw) && raw.rarefy !== version) {
+    throw new FormatError({
+      file,
+      field: "rarefy",
+      problem: `version ${String(JSON.stringify(raw.rarefy)).slice(0, 40)}`,
+      expected: `version ${version}`,
+      hint: "It was written by another version of rarefy; update rarefy or make the model again",
+    });
+  }
+  return checkSchema(artifactSchema, raw, file);
+}
+
+/** The bytes of `rarefy.json`. @throws FormatError when the record could not be read back. */
+export function serializeArtifact(artifact: Artifact): Uint8Array {
+  checkSchema(artifactSchema, artifact, artifactFileName);
+  return new TextEncoder().encode(`${JSON.stringify(artifact, undefined, 2)}\n`);
+}
+
+/** Whether the thresholds fit the model. @throws FormatError */
+export function checkArtifactLayers(artifact: Artifact, layers: number, file: string): void {
+  const found = artifact.activationSparsity?.layers.length;
+  if (found === undefined || found === layers) return;
+  throw new FormatError({
+    file,
+    field: "activationSparsity.layers",
+    problem: `${found} layers`,
+    expected: `${layers}, as config.json has`,
+    hint: "The file belongs to another model; calibrate again",
+  });
+}
