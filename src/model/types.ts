@@ -41,21 +41,33 @@ export interface ForwardOptions {
   tap?: Tap;
 }
 
-/** A decoder whose weights lie on a backend. One model serves any number of sequences, each with its own cache. */
+/**
+ * A decoder whose weights lie on a backend. One model serves any number of sequences, each with its own cache. Disposing
+ * it gives its working memory back; the weights go with the backend.
+ */
 export interface Model extends Disposable {
   readonly config: ModelConfig;
   readonly backend: Backend;
   readonly weights: WeightFormatId;
-  /** Weight bytes of all matrices a token multiplies with, and of everything loaded. */
+  /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
-  /** Applied from the next `forward` on; undefined is dense. */
+  /**
+   * Applied from the next `forward` on; undefined is dense. With thresholds set, exact zeros behind a ReLU or a gate
+   * threshold are skipped too. Setting it throws UsageError when the layers do not match the config.
+   */
   thresholds: ActivationThresholds | undefined;
-  /** @param capacity positions; at most `config.maxPositions`, or an error unless `allowBeyondTraining`. */
-  createCache(capacity: number): KvCache;
+  /** Columns of the logits: `config.vocabSize` rounded up to 4; surplus columns hold −1e30. */
+  readonly logitCols: number;
+  /**
+   * @param capacity positions
+   * @throws UsageError for more than `config.maxPositions` unless `allowBeyondTraining`.
+   */
+  createCache(capacity: number, options?: { allowBeyondTraining?: boolean }): KvCache;
   /**
    * Runs tokens at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
    * have been run. Enqueues; only a tap waits.
-   * @returns logits f32 [tokens.length or 1, vocabSize], owned by the caller (release it), or undefined for "none".
+   * @returns logits f32 [tokens.length or 1, logitCols], owned by the caller (release it), or undefined for "none".
+   * @throws UsageError for no tokens, a token outside the vocabulary, or positions outside the cache.
    */
   forward(
     tokens: Uint32Array,

@@ -1,0 +1,182 @@
+import { UsageError } from "../core/index.js";
+import type { ModelConfig } from "../io/index.js";
+import type { Activation, Backend, KvCache, LinearOptions, RopeTable } from "../kernels/index.js";
+import type { WeightFormatId } from "../pack/index.js";
+import { ropeTables } from "./rope.js";
+import { type Scratch, ScratchPool } from "./scratch.js";
+import { type LayerThresholds, layerThresholds } from "./thresholds.js";
+import { Turns } from "./turns.js";
+import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
+import { type DecoderWeights, padTo4, type Stack } from "./weights.js";
+
+/** Llama and its relatives: pre-norm blocks of grouped-query attention and a gated MLP. */
+export class Decoder implements Model {
+  readonly weightBytes: { perToken: number; loaded: number };
+  readonly logitCols: number;
+  readonly #scratch: ScratchPool;
+  /** Passes share the scratch: those of different sequences take turns. */
+  readonly #turns = new Turns();
+  readonly #attentionScale: number;
+  #rope: RopeTable | undefined;
+  #thresholds: ActivationThresholds | undefined;
+  #layerThresholds: readonly LayerThresholds[] | undefined;
+
+  constructor(
+    readonly config: ModelConfig,
+    readonly backend: Backend,
+    readonly weights: WeightFormatId,
+    readonly loaded: DecoderWeights,
+  ) {
+    this.weightBytes = loaded.bytes;
+    this.logitCols = padTo4(config.vocabSize);
+    this.#scratch = new ScratchPool(backend, config);
+    this.#attentionScale = 1 / Math.sqrt(config.headDim);
+  }
+
+  get thresholds(): ActivationThresholds | undefined {
+    return this.#thresholds;
+  }
+
+  set thresholds(thresholds: ActivationThresholds | undefined) {
+    this.#layerThresholds = thresholds && layerThresholds(thresholds, this.config);
+    this.#thresholds = thresholds;
+  }
+
+  createCache(capacity: number, options: { allowBeyondTraining?: boolean } = {}): KvCache {
+    const { layers, kvHeads, headDim, maxPositions } = this.config;
+    if (!Number.isSafeInteger(capacity) || capacity < 1) throw new UsageError(`a cache of ${capacity} positions`);
+    if (capacity > maxPositions && !options.allowBeyondTraining) {
+      throw new UsageError(
+        `a cache of ${capacity} positions; the model was made for ${maxPositions} (allowBeyondTraining lifts the limit)`,
+      );
+    }
+    this.#ropeTable(capacity);
+    return this.backend.createKvCache({ layers, kvHeads, headDim, capacity });
+  }
+
+  forward(
+    tokens: Uint32Array,
+    cache: KvCache,
+    start: number,
+    options: ForwardOptions = {},
+  ): Promise<Activation | undefined> {
+    return this.#turns.run(async () => {
+      const n = tokens.length;
+      this.#checkTokens(tokens);
+      if (!Number.isSafeInteger(start) || start < 0 || start + n > cache.spec.capacity) {
+        throw new UsageError(`positions ${start} … ${start + n - 1} in a cache of ${cache.spec.capacity}`);
+      }
+      const { residual } = this.#scratch.forRows(n);
+      this.backend.embed(residual, this.loaded.embedding, tokens);
+      for (let layer = 0; layer < this.config.layers; layer++)
+        await this.#block(layer, residual, cache, start, options);
+
+      const { logits = "last" } = options;
+      if (logits === "none") return undefined;
+      return this.head(logits === "all" ? residual : residual.rowRange(n - 1, 1));
+    });
+  }
+
+  embed(tokens: Uint32Array): Activation {
+    this.#checkTokens(tokens);
+    const x = this.backend.allocate(tokens.length, this.config.hiddenSize);
+    this.backend.embed(x, this.loaded.embedding, tokens);
+    return x;
+  }
+
+  block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
+    return this.#turns.run(() => this.#block(layer, x, cache, start, options));
+  }
+
+  /** x [n, hiddenSize] += attention(norm(x)); x += mlp(norm(x)). Shapes of the scratch are in `Scratch`. */
+  async #block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions): Promise<void> {
+    const { config, backend: b } = this;
+    const w = this.loaded.blocks[layer];
+    const s = this.#scratch.forRows(x.rows);
+    const sparse = this.#layerThresholds?.[layer];
+    const denseRows = Math.max(0, (options.sparseFrom ?? 0) - start);
+    const watch = (site: TapSite, activation: Activation) => this.#watch(options, layer, site, activation);
+
+    // Attention: q, k, v = heads of norm(x)·Wᵀ, rotated; x += attention(q, cache)·Wₒᵀ
+    b.rmsNorm(s.normed, x, w.inputNorm, config.rmsNormEpsilon);
+    await watch("attentionInput", s.normed);
+    b.linear(s.qkv, s.normed, w.qkv.matrix, linearOptions(w.qkv, sparse?.qkv, denseRows));
+    if (w.headNorms !== undefined) {
+      b.rmsNorm(s.q, s.q, w.headNorms.q, config.rmsNormEpsilon);
+      b.rmsNorm(s.k, s.k, w.headNorms.k, config.rmsNormEpsilon);
+    }
+    b.rope(s.qk, this.#ropeTable(cache.spec.capacity), start);
+    b.appendKv(cache, layer, s.k, s.v, start);
+    b.attention(s.attended, s.q, cache, layer, {
+      queryHeads: config.queryHeads,
+      scale: this.#attentionScale,
+      start,
+      window: config.slidingWindows[layer],
+    });
+    await watch("attentionOutput", s.attended);
+    b.linear(x, s.attended, w.output.matrix, {
+      ...linearOptions(w.output, sparse?.output, denseRows),
+      accumulate: true,
+    });
+
+    // MLP: x += (f(norm(x)·Wgᵀ) ⊙ norm(x)·Wuᵀ)·Wdᵀ; the hidden values take the place of the gate.
+    b.rmsNorm(s.normed, x, w.mlpNorm, config.rmsNormEpsilon);
+    await watch("mlpInput", s.normed);
+    b.linear(s.gateUp, s.normed, w.gateUp.matrix, linearOptions(w.gateUp, sparse?.gateUp, denseRows));
+    await watch("mlpGate", s.gate);
+    this.#gate(s, x.rows, sparse?.gate, denseRows);
+    await watch("mlpHidden", s.gate);
+    b.linear(x, s.gate, w.down.matrix, { ...linearOptions(w.down, sparse?.down, denseRows), accumulate: true });
+  }
+
+  head(x: Activation): Activation {
+    const { normed } = this.#scratch.forRows(x.rows);
+    const { finalNorm, head } = this.loaded;
+    this.backend.rmsNorm(normed, x, finalNorm, this.config.rmsNormEpsilon);
+    const logits = this.backend.allocate(x.rows, this.logitCols);
+    this.backend.linear(logits, normed, head.matrix, { bias: head.bias });
+    return logits;
+  }
+
+  [Symbol.dispose](): void {
+    this.#scratch[Symbol.dispose]();
+  }
+
+  /** gate = f(gate) ⊙ up, with the CATS threshold only on the rows from `denseRows` on. */
+  #gate(s: Scratch, rows: number, gateThreshold: number | undefined, denseRows: number): void {
+    const { backend: b, config } = this;
+    if (gateThreshold === undefined || denseRows === 0 || denseRows >= rows) {
+      b.gatedActivation(s.gate, s.gate, s.up, config.activation, denseRows === 0 ? { gateThreshold } : {});
+      return;
+    }
+    const [denseGate, denseUp] = [s.gate.rowRange(0, denseRows), s.up.rowRange(0, denseRows)];
+    const [gate, up] = [s.gate, s.up].map((a) => a.rowRange(denseRows, rows - denseRows));
+    b.gatedActivation(denseGate, denseGate, denseUp, config.activation);
+    b.gatedActivation(gate, gate, up, config.activation, { gateThreshold });
+  }
+
+  async #watch({ tap }: ForwardOptions, layer: number, site: TapSite, activation: Activation): Promise<void> {
+    if (tap?.sites.includes(site)) await tap.onActivation(layer, site, activation);
+  }
+
+  /** The rotary table, for at least `positions`. It grows with the largest cache, not with what a config claims. */
+  #ropeTable(positions: number): RopeTable {
+    if (this.#rope === undefined || this.#rope.positions < positions) {
+      const { rope, headDim } = this.config;
+      const { cos, sin } = ropeTables(rope, headDim, 2 ** Math.ceil(Math.log2(positions)));
+      this.#rope = this.backend.loadRope(cos, sin, headDim);
+    }
+    return this.#rope;
+  }
+
+  #checkTokens(tokens: Uint32Array): void {
+    if (tokens.length === 0) throw new UsageError("no tokens to run");
+    for (const id of tokens) {
+      if (id >= this.config.vocabSize) throw new UsageError(`token ${id} in a vocabulary of ${this.config.vocabSize}`);
+    }
+  }
+}
+
+function linearOptions(stack: Stack, thresholds: readonly number[] | undefined, sparseFromRow: number): LinearOptions {
+  return { bias: stack.bias, thresholds, sparseFromRow };
+}

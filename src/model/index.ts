@@ -1,0 +1,14 @@
+export { type Architecture, architectures } from "./arch/index.js";
+export { type DecoderLayout, type DecoderTraits, decoderLayout, type ExpectedTensor, layoutTensors } from "./layout.js";
+export { type LoadModelOptions, loadModel } from "./loadModel.js";
+export { ropeFrequencies } from "./rope.js";
+export {
+  type ActivationThresholds,
+  type ForwardOptions,
+  type Model,
+  type Projection,
+  projections,
+  type Tap,
+  type TapSite,
+  tapSites,
+} from "./types.js";

@@ -1,0 +1,38 @@
+import { FormatError, type JobOptions } from "../core/index.js";
+import { type Checkpoint, parseModelConfig } from "../io/index.js";
+import type { Backend } from "../kernels/index.js";
+import type { WeightFormatId } from "../pack/index.js";
+import { architectures } from "./arch/index.js";
+import { checkTensors } from "./checkTensors.js";
+import { Decoder } from "./decoder.js";
+import { decoderLayout } from "./layout.js";
+import type { Model } from "./types.js";
+import { loadWeights } from "./weights.js";
+
+export interface LoadModelOptions extends JobOptions {
+  /** Format of every matrix that tokens are multiplied with. */
+  weights: WeightFormatId;
+}
+
+/**
+ * Loads a decoder onto a backend that holds no model yet. Weights are packed straight from the file, a few rows at a time.
+ * @throws FormatError for a config that is wrong or of an unknown architecture, ProblemsError for missing or mis-shaped
+ * tensors (all of them, before any weight is read), DeviceError when the backend cannot hold the weights.
+ */
+export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
+  const file = `${checkpoint.location}/config.json`;
+  const config = parseModelConfig(checkpoint.config, file, await checkpoint.readJson("generation_config.json"));
+  if (!Object.hasOwn(architectures, config.modelType)) {
+    throw new FormatError({
+      file,
+      field: "model_type",
+      problem: `there is no architecture ${JSON.stringify(config.modelType)}`,
+      expected: `one of ${Object.keys(architectures).join(", ")}`,
+    });
+  }
+  const { architecture } = await architectures[config.modelType]();
+  const layout = decoderLayout(config, architecture.traits(config));
+  checkTensors(checkpoint, config, layout);
+  const weights = await loadWeights(checkpoint, backend, layout, options.weights, options);
+  return new Decoder(config, backend, options.weights, weights);
+}
