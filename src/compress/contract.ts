@@ -1,0 +1,136 @@
+import type { z } from "zod";
+import type { Pattern, PatternType, Scope } from "./pattern.js";
+import type { InputStatistics, StatisticId } from "./statistics.js";
+
+/**
+ * What a compression method is. A method sees one weight matrix and what was measured at its input, and returns new
+ * arrays; it knows no model, file or device, holds no state and gives the same result for the same input everywhere.
+ * Weights are f32 row-major W [rows = out, cols = in], y = W·x.
+ *
+ * To add one: a file beside its kin and a line in the table of its folder.
+ */
+export interface Method<Options> {
+  /** Key of the table, name on the command line and of the file. */
+  readonly id: string;
+  readonly title: string;
+  /** Where it was published. */
+  readonly paper: string;
+  /** Parses and completes options; every option has a default, a range and a description. */
+  readonly options: z.ZodType<Options>;
+  /** Which statistics of the layer's input it reads. */
+  needs(options: Options): readonly StatisticId[];
+}
+
+/** Options after parsing, when the method is known only by name. */
+export type AnyOptions = Record<string, unknown>;
+
+/** One linear layer. */
+export interface Layer {
+  /** f32 [rows, cols]; never written to. */
+  weight: Float32Array;
+  rows: number;
+  cols: number;
+  /** u8 [rows, cols] of earlier pruning, 1 = keep: whatever a method does, entries with 0 stay exactly 0. */
+  mask?: Uint8Array;
+}
+
+export interface Shape {
+  rows: number;
+  cols: number;
+}
+
+// --- pruning ---------------------------------------------------------------------------------------------------------
+
+export interface PruneMethod<Options = AnyOptions> extends Method<Options> {
+  /** The patterns it can give, each with the scopes it admits; the first scope is the default. */
+  readonly patterns: Readonly<Partial<Record<PatternType, readonly Scope[]>>>;
+  /** Further limits on shape and options, in words; what the pattern itself demands is checked for all methods. */
+  problems?(shape: Shape, pattern: Pattern, options: Options): string[];
+  /**
+   * f32 [rows, cols]: the root of the loss estimated for removing each weight alone. Squares add up over blocks, rows,
+   * neurons and heads. Present in methods that can choose such units.
+   */
+  score?(layer: Layer, statistics: InputStatistics, options: Options): Float32Array;
+  /** @throws UsageError when pattern, shape, options and statistics do not fit together. */
+  prune(layer: Layer, statistics: InputStatistics, pattern: Pattern, options: Options): PruneResult;
+}
+
+export interface PruneResult {
+  /** f32 [rows, cols]; exactly +0 where `mask` is 0. */
+  weight: Float32Array;
+  /** u8 [rows, cols], 1 = keep. */
+  mask: Uint8Array;
+  /** WRP: u8 [rows, cols], 1 for kept entries outside the pattern, which go into a second, very sparse matrix. */
+  recovered?: Uint8Array;
+  /** The method's own loss: Σ over rows of the damped quadratic objective, per token. */
+  loss?: number;
+}
+
+// --- quantisation ----------------------------------------------------------------------------------------------------
+
+export interface QuantizeMethod<Options = AnyOptions> extends Method<Options> {
+  problems?(shape: Shape, options: Options): string[];
+  quantize(layer: Layer, statistics: InputStatistics, options: Options): QuantizeResult;
+}
+
+/**
+ * Integer codes on uniform grids, one grid for `groupSize` consecutive entries of a row:
+ * w ≈ scale · (code − zero). A grid shared by a whole row or matrix is repeated per row.
+ */
+export interface QuantizeResult {
+  /** f32 [rows, cols]: the values that the codes stand for. */
+  weight: Float32Array;
+  /** i16 [rows, cols]. */
+  codes: Int16Array;
+  /** f32 [rows, groups], groups = ⌈cols / groupSize⌉. */
+  scales: Float32Array;
+  /** i16 [rows, groups]; all 0 for symmetric grids, whose codes are signed. */
+  zeros: Int16Array;
+  bits: number;
+  groupSize: number;
+  /** How the method quantises the layer's input, when it does. */
+  activation?: ActivationQuantization;
+  /** AWQ: f32 [cols], the factors of the input channels; `weight` has them divided out again. */
+  inputScales?: Float32Array;
+  loss?: number;
+}
+
+export interface ActivationQuantization {
+  bits: number;
+  symmetric: boolean;
+  per: "tensor" | "token";
+  /** LLM.int8(): input channels that reach this magnitude in a call are multiplied unquantised; 0 = none. */
+  outlierThreshold: number;
+}
+
+/** Chooses factors that move difficulty from the inputs of some matrices into their weights, exactly in real numbers. */
+export interface ScaleMethod<Options = AnyOptions> extends Method<Options> {
+  /**
+   * f32 [cols], all > 0: divide the input channels by it and multiply the weight columns.
+   * @param consumers all matrices that read this input (q, k, v; gate, up)
+   */
+  factors(consumers: readonly Layer[], statistics: InputStatistics, options: Options): Float32Array;
+}
+
+// --- low rank --------------------------------------------------------------------------------------------------------
+
+export interface LowRankMethod<Options = AnyOptions> extends Method<Options> {
+  decompose(layer: Layer, statistics: InputStatistics, options: Options): Spectrum;
+}
+
+/** A decomposition from which factors of any rank can be cut. */
+export interface Spectrum {
+  /** f64, descending. */
+  singularValues: Float64Array;
+  /** Loss of cutting at a rank is Σ of the squared singular values left out, in the method's own norm. */
+  factors(rank: number): LowRankFactors;
+}
+
+/** W ≈ left · right. */
+export interface LowRankFactors {
+  rank: number;
+  /** f32 [rows, rank] */
+  left: Float32Array;
+  /** f32 [rank, cols] */
+  right: Float32Array;
+}

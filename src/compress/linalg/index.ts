@@ -1,0 +1,10 @@
+export { choleskyInPlace, inverseTransposedLower, solveCholesky } from "./cholesky.js";
+export { type InverseFactor, inverseDiagonal, inverseFactor, inverseHessian } from "./inverseFactor.js";
+export {
+  addProductTransposed,
+  type MatrixView,
+  mirrorLower,
+  multiplyTransposed,
+  transposed,
+  view,
+} from "./matmul.js";

@@ -1,0 +1,8 @@
+import type { PruneMethod } from "../contract.js";
+
+/** Every pruning method. */
+export const pruneMethods: Readonly<Record<string, () => Promise<{ method: PruneMethod }>>> = {
+  magnitude: () => import("./magnitude.js"),
+  wanda: () => import("./wanda.js"),
+  sparsegpt: () => import("./sparsegpt.js"),
+};

@@ -1,0 +1,103 @@
+import { z } from "zod";
+import type { Layer, PruneMethod, PruneResult } from "../contract.js";
+import { removeColumns } from "../leastSquares.js";
+import { type InverseFactor, inverseDiagonal, inverseFactor } from "../linalg/index.js";
+import type { Pattern } from "../pattern.js";
+import { GridMatrix, gridOptions } from "../quantize/grid.js";
+import { finishedWeight, scopeFor, workingCopy } from "../score.js";
+import { selectMask } from "../select.js";
+import type { InputStatistics } from "../statistics.js";
+import { compensatedSweep } from "../sweep.js";
+
+const options = z.strictObject({
+  blockSize: z.number().int().min(1).max(4096).default(128).describe("columns whose mask is chosen together"),
+  damping: z.number().min(0).max(1).default(0.01).describe("share of the mean curvature added to the diagonal"),
+  counting: z.enum(["exact", "threshold"]).default("exact").describe("threshold: one more zero per panel, and ties"),
+  quantize: z.strictObject(gridOptions).optional().describe("round kept weights in the same sweep"),
+});
+type Options = z.output<typeof options>;
+
+/**
+ * Columns are frozen from left to right; what pruning a column breaks, the columns to its right repair with the inverse
+ * Hessian of the layer's inputs. The mask of a panel of columns is chosen when the sweep reaches it, from w²/[H⁻¹]; that
+ * of keep:group when it reaches the group. Whole columns are removed at once with their exact least-squares repair.
+ */
+export const method: PruneMethod<Options> = {
+  id: "sparsegpt",
+  title: "SparseGPT",
+  paper: "Frantar, Alistarh 2023, arXiv:2301.00774",
+  options,
+  patterns: {
+    unstructured: ["tensor", "row"],
+    nm: ["row"],
+    block: ["tensor", "row"],
+    columns: ["tensor"],
+    neurons: ["tensor", "global"],
+    heads: ["tensor", "global"],
+  },
+  needs: () => ["gram"],
+  problems(_shape, pattern, { blockSize }) {
+    const width = pattern.type === "nm" && pattern.along !== "column" ? pattern.group : undefined;
+    const unit = pattern.type === "block" ? pattern.cols : width;
+    return unit !== undefined && blockSize % unit !== 0 ? [`blockSize ${blockSize} is not a multiple of ${unit}`] : [];
+  },
+  score(layer, statistics, { damping }) {
+    const inverse = inverseDiagonal(layerFactor(statistics, damping), layer.cols);
+    return layer.weight.map((w, i) => Math.abs(w) / Math.sqrt(2 * inverse[i % layer.cols]));
+  },
+  prune(layer, statistics, pattern, options) {
+    const factor = layerFactor(statistics, options.damping);
+    return pattern.type === "columns"
+      ? pruneColumns(layer, factor, pattern)
+      : pruneEntries(layer, factor, pattern, options);
+  },
+};
+
+/** The factored Hessian H = 2/tokens · Σ x·xᵀ of an input, made once for all layers that read it. */
+export function layerFactor(statistics: InputStatistics, damping: number): InverseFactor {
+  return statistics.derive(`inverseFactor ${damping}`, () =>
+    inverseFactor(statistics.get("gram"), statistics.cols, 2 / Math.max(1, statistics.tokens), damping),
+  );
+}
+
+function pruneEntries(layer: Layer, factor: InverseFactor, pattern: Pattern, options: Options): PruneResult {
+  const { rows, cols } = layer;
+  const { blockSize, counting } = options;
+  const scope = scopeFor(method, pattern);
+  const { weights, keep } = workingCopy(layer, factor.dead);
+
+  const choosePanel = (current: Float64Array, mask: Uint8Array, start: number, end: number) => {
+    const width = end - start;
+    const scores = new Float32Array(rows * width);
+    for (let c = start; c < end; c++) {
+      const u = factor.transposedU[c * cols + c];
+      for (let r = 0; r < rows; r++) {
+        const at = r * cols + c;
+        scores[r * width + c - start] = mask[at] === 1 ? Math.abs(current[at]) / u : 0;
+      }
+    }
+    const chosen = selectMask(scores, rows, width, pattern, scope, counting);
+    for (let r = 0; r < rows; r++) for (let i = 0; i < width; i++) mask[r * cols + start + i] &= chosen[r * width + i];
+  };
+
+  const grid = options.quantize === undefined ? undefined : new GridMatrix(rows, cols, options.quantize);
+  grid?.fitAll(weights);
+  const loss = compensatedSweep(weights, keep, rows, cols, factor, {
+    blockSize,
+    ...(pattern.type === "nm" && pattern.along !== "column" ? { groups: pattern } : { choosePanel }),
+    ...(grid === undefined ? {} : { quantizer: { reach() {}, round: (r, c, value) => grid.round(r, c, value) } }),
+  });
+  return { weight: finishedWeight(weights, keep), mask: keep, loss };
+}
+
+function pruneColumns(layer: Layer, factor: InverseFactor, pattern: Pattern): PruneResult {
+  const { rows, cols } = layer;
+  const { weights, keep } = workingCopy(layer, factor.dead);
+  const inverse = inverseDiagonal(factor, cols);
+  const scores = Float32Array.from(weights, (w, i) => Math.abs(w) / Math.sqrt(inverse[i % cols]));
+  const chosen = selectMask(scores, rows, cols, pattern, scopeFor(method, pattern));
+  const removed = Array.from({ length: cols }, (_, c) => c).filter((c) => chosen[c] === 0);
+  const loss = removeColumns(weights, rows, cols, factor, removed);
+  for (let i = 0; i < keep.length; i++) keep[i] &= chosen[i];
+  return { weight: finishedWeight(weights, keep), mask: keep, loss };
+}

@@ -1,0 +1,141 @@
+import { UsageError } from "../core/index.js";
+import { addProductTransposed, mirrorLower, view } from "./linalg/index.js";
+
+/** Sums over all calibration tokens x [cols] at the input of a layer. */
+export interface StatisticValues {
+  /** f64 [cols], Σ x². */
+  columnSquares: Float64Array;
+  /** f32 [cols], max |x|. */
+  columnAbsMax: Float32Array;
+  /** f64 [cols], mean |x|. */
+  columnAbsMean: Float64Array;
+  /** f64 or f32 [cols, cols], Σ x·xᵀ, both triangles. */
+  gram: Float64Array | Float32Array;
+  /** f32 [rows, cols] of this very weight (so not shared by layers): mean over examples of the squared loss gradient. */
+  squaredGradients: Float32Array;
+}
+
+export type StatisticId = keyof StatisticValues;
+
+/**
+ * What was measured at one place of a model, shared by all layers that read there (q, k, v; gate, up). Things derived
+ * from it that are costly, such as a factored Hessian, are kept with it, so that those layers pay once.
+ */
+export class InputStatistics {
+  readonly #values: Partial<StatisticValues>;
+  readonly #derived = new Map<string, unknown>();
+
+  /** @param tokens how many inputs were seen */
+  constructor(
+    readonly cols: number,
+    readonly tokens: number,
+    values: Partial<StatisticValues> = {},
+  ) {
+    this.#values = values;
+  }
+
+  has(id: StatisticId): boolean {
+    return this.#values[id] !== undefined || (id === "columnSquares" && this.#values.gram !== undefined);
+  }
+
+  /** @throws UsageError when it was not collected. */
+  get<Id extends StatisticId>(id: Id): StatisticValues[Id] {
+    const value = this.#values[id];
+    if (value !== undefined) return value;
+    if (id === "columnSquares" && this.#values.gram !== undefined) {
+      return this.derive("columnSquares", () => diagonal(this.#values.gram!, this.cols)) as StatisticValues[Id];
+    }
+    throw new UsageError(`the statistic ${id} was not collected for this layer`);
+  }
+
+  /** The value made by `compute` on the first call with this key. */
+  derive<T>(key: string, compute: () => T): T {
+    if (!this.#derived.has(key)) this.#derived.set(key, compute());
+    return this.#derived.get(key) as T;
+  }
+}
+
+function diagonal(matrix: Float64Array | Float32Array, n: number): Float64Array {
+  const out = new Float64Array(n);
+  for (let i = 0; i < n; i++) out[i] = matrix[i * n + i];
+  return out;
+}
+
+const chunkTokens = 256;
+const tile = 192;
+
+/** Adds up statistics over batches of inputs. The plain form, in f64; backends may have faster ones of their own. */
+export class StatisticsAccumulator {
+  readonly #values: Partial<StatisticValues> = {};
+  readonly #transposed: Float64Array;
+  #tokens = 0;
+
+  /** @param wanted what to collect; `squaredGradients` cannot be had from inputs. */
+  constructor(
+    readonly cols: number,
+    readonly wanted: readonly StatisticId[],
+  ) {
+    if (wanted.includes("squaredGradients")) throw new UsageError("squared gradients are not a statistic of inputs");
+    if (wanted.includes("columnSquares")) this.#values.columnSquares = new Float64Array(cols);
+    if (wanted.includes("columnAbsMax")) this.#values.columnAbsMax = new Float32Array(cols);
+    if (wanted.includes("columnAbsMean")) this.#values.columnAbsMean = new Float64Array(cols);
+    if (wanted.includes("gram")) this.#values.gram = new Float64Array(cols * cols);
+    this.#transposed = new Float64Array(wanted.includes("gram") ? cols * chunkTokens : 0);
+  }
+
+  /**
+   * @param x f32 [tokens, cols]
+   * @throws UsageError when a value is not finite: it would poison the sums for good.
+   */
+  add(x: Float32Array): void {
+    const { cols } = this;
+    const tokens = x.length / cols;
+    if (!Number.isInteger(tokens)) throw new UsageError(`${x.length} values are no whole rows of ${cols}`);
+    const bad = x.findIndex((value) => !Number.isFinite(value));
+    if (bad >= 0) throw new UsageError(`input channel ${bad % cols} of a calibration batch is ${x[bad]}`);
+    const { columnSquares, columnAbsMax, columnAbsMean, gram } = this.#values;
+    for (let t = 0; t < tokens; t++) {
+      const row = t * cols;
+      if (columnSquares !== undefined) for (let c = 0; c < cols; c++) columnSquares[c] += x[row + c] * x[row + c];
+      if (columnAbsMax !== undefined) {
+        for (let c = 0; c < cols; c++) columnAbsMax[c] = Math.max(columnAbsMax[c], Math.abs(x[row + c]));
+      }
+      if (columnAbsMean !== undefined) for (let c = 0; c < cols; c++) columnAbsMean[c] += Math.abs(x[row + c]);
+    }
+    if (gram !== undefined) {
+      for (let t = 0; t < tokens; t += chunkTokens) {
+        this.#addToGram(gram as Float64Array, x, t, Math.min(chunkTokens, tokens - t));
+      }
+    }
+    this.#tokens += tokens;
+  }
+
+  #addToGram(gram: Float64Array, x: Float32Array, start: number, count: number): void {
+    const { cols } = this;
+    const xt = this.#transposed;
+    for (let t = 0; t < count; t++) {
+      const row = (start + t) * cols;
+      for (let c = 0; c < cols; c++) xt[c * chunkTokens + t] = x[row + c];
+    }
+    // Rows of tiles of the lower triangle; the other half is mirrored at the end.
+    for (let i = 0; i < cols; i += tile) {
+      const rows = Math.min(tile, cols - i);
+      const a = view(xt, chunkTokens, i);
+      addProductTransposed(1, a, view(xt, chunkTokens), view(gram, cols, i), rows, i + rows, count);
+    }
+  }
+
+  /** The sums so far; accumulation may go on afterwards, but not on the arrays handed out. */
+  finish(): InputStatistics {
+    const { columnSquares, columnAbsMax, columnAbsMean, gram } = this.#values;
+    const values: Partial<StatisticValues> = {};
+    if (columnSquares !== undefined) values.columnSquares = columnSquares.slice();
+    if (columnAbsMax !== undefined) values.columnAbsMax = columnAbsMax.slice();
+    if (columnAbsMean !== undefined) values.columnAbsMean = columnAbsMean.map((sum) => sum / Math.max(1, this.#tokens));
+    if (gram !== undefined) {
+      mirrorLower(gram, this.cols);
+      values.gram = gram;
+    }
+    return new InputStatistics(this.cols, this.#tokens, values);
+  }
+}
