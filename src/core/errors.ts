@@ -40,6 +40,16 @@ export class UsageError extends RarefyError {}
 /** A backend or machine that cannot do what was asked: no memory, no shared memory, a lost device. */
 export class DeviceError extends RarefyError {}
 
+/** A server that cannot be reached, answers with an error status or breaks off. */
+export class NetworkError extends RarefyError {
+  /** HTTP status; undefined where there was no answer. */
+  readonly status?: number;
+  constructor(message: string, options?: { cause?: unknown; status?: number }) {
+    super(message, options);
+    this.status = options?.status;
+  }
+}
+
 /** Several independent problems reported at once, so that they can be mended at once. */
 export class ProblemsError extends RarefyError {
   readonly problems: readonly string[];

@@ -1,4 +1,12 @@
 export { type ActivationFunction, activationFunctions } from "./activationFunction.js";
-export { DeviceError, FormatError, type FormatErrorDetails, ProblemsError, RarefyError, UsageError } from "./errors.js";
+export {
+  DeviceError,
+  FormatError,
+  type FormatErrorDetails,
+  NetworkError,
+  ProblemsError,
+  RarefyError,
+  UsageError,
+} from "./errors.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
 export { Random } from "./random.js";

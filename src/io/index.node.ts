@@ -2,4 +2,5 @@
 
 export { directorySinks, linkOrCopyFile, writeFileAtomic } from "./atomic.node.js";
 export { directoryFiles, type LocalModelFiles, openFile } from "./file.node.js";
+export { type ResolveOptions, resolveModel } from "./hub.node.js";
 export { buildModelDirectory, type ModelDirectoryBuilder } from "./modelDirectory.node.js";

@@ -1,0 +1,129 @@
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
+import { indexFileName, shardsOf, singleFileName } from "./checkpoint.js";
+import { directoryFiles, type LocalModelFiles } from "./file.node.js";
+import { isPlainFileName } from "./fileName.js";
+import { HubCache, type HubId, isCommit, isFile, parseHubId } from "./hubCache.node.js";
+import { HubClient, type RemoteFile } from "./hubClient.node.js";
+import { downloadBlob } from "./hubDownload.node.js";
+import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
+import { parseJson } from "./json.js";
+import type { RetryOptions } from "./retry.js";
+
+export interface ResolveOptions extends JobOptions, RetryOptions {
+  /** Default: `process.env`. Read: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and their elders. */
+  env?: Environment;
+}
+
+/**
+ * The files a model argument names: those of an existing directory, or of a model on the Hugging Face Hub
+ * (`org/name[@revision]`), downloaded into the cache that all Hugging Face tools share unless they are there.
+ * @throws UsageError when it names neither, or the Hub refuses; NetworkError when the Hub cannot be reached and the model
+ * is not cached; FormatError when a download is damaged
+ */
+export async function resolveModel(argument: string, options: ResolveOptions = {}): Promise<LocalModelFiles> {
+  const found = await stat(argument).catch(() => undefined);
+  if (found?.isDirectory()) return directoryFiles(argument);
+  if (found !== undefined) {
+    throw new UsageError(`${argument} is a file; give the directory that holds it, with its config.json`);
+  }
+  const id = parseHubId(argument);
+  if (id === undefined) {
+    throw new UsageError(`there is no directory ${argument}, and it is not a Hub id of the form org/name[@revision]`);
+  }
+  const settings = await readHubSettings(options.env ?? process.env);
+  const cache = new HubCache(settings.cache, id.repository);
+  const commit = await findOrFetch(id, settings, cache, options);
+  return directoryFiles(
+    cache.snapshot(commit),
+    `${id.repository}@${isCommit(id.revision) ? commit.slice(0, 8) : id.revision}`,
+  );
+}
+
+async function findOrFetch(
+  id: HubId,
+  settings: HubSettings,
+  cache: HubCache,
+  options: ResolveOptions,
+): Promise<string> {
+  const cached = await cache.commitOf(id.revision);
+  const usable = cached !== undefined && (await cache.isComplete(cached)) ? cached : undefined;
+  // A commit never changes; a branch may.
+  const fixed = isCommit(id.revision) && usable !== undefined;
+  if (fixed && (await isFile(join(cache.snapshot(usable), "tokenizer.json")))) return usable;
+  if (settings.offline) {
+    if (usable !== undefined) return usable;
+    throw new UsageError(
+      `${id.repository} (${id.revision}) is not complete in the cache ${settings.cache} and HF_HUB_OFFLINE is set; ` +
+        "unset it to download the model",
+    );
+  }
+  try {
+    return await fetchSnapshot(new HubClient(settings, id, options), cache, options);
+  } catch (error) {
+    if (!(error instanceof NetworkError)) throw error;
+    if (usable === undefined) {
+      throw new NetworkError(
+        `${error.message}; check the connection, or set HF_ENDPOINT to a mirror. A download goes on where it stopped`,
+        { cause: error, status: error.status },
+      );
+    }
+    options.onProgress?.({
+      stage: `the Hub cannot be reached, using the cached ${id.repository}`,
+      done: 1,
+      total: 1,
+      unit: "models",
+      elapsedMs: 0,
+    });
+    return usable;
+  }
+}
+
+/** Small files that the model, its tokenizer or its licence consist of. */
+const smallFile =
+  /^(?:(?:config|generation_config|special_tokens_map|added_tokens|vocab|rarefy)\.json|merges\.txt|tokenizer[\w.-]*|chat_template\.(?:jinja|json)|(?:LICENSE|NOTICE)[\w.-]*)$/;
+
+async function fetchSnapshot(client: HubClient, cache: HubCache, options: ResolveOptions): Promise<string> {
+  const { repository, revision } = client.id;
+  const { commit, names } = await client.list();
+  const single = names.includes(singleFileName);
+  if (!names.includes("config.json") || !(single || names.includes(indexFileName))) {
+    throw new UsageError(
+      `${repository} (${revision}) has no config.json with ${singleFileName} or ${indexFileName}; ` +
+        "only safetensors models in Hugging Face layout can be loaded",
+    );
+  }
+  const small = names.filter((name) => smallFile.test(name) && isPlainFileName(name));
+  await fetchFiles(client, cache, commit, single ? small : [...small, indexFileName], options);
+  // Weights come last: where they are complete, all is.
+  await fetchFiles(client, cache, commit, single ? [singleFileName] : await shardNames(cache, commit), options);
+  await cache.remember(revision, commit);
+  return commit;
+}
+
+async function shardNames(cache: HubCache, commit: string): Promise<string[]> {
+  const path = join(cache.snapshot(commit), indexFileName);
+  return [...shardsOf(parseJson(await readFile(path), path), path).keys()];
+}
+
+async function fetchFiles(
+  client: HubClient,
+  cache: HubCache,
+  commit: string,
+  names: readonly string[],
+  options: ResolveOptions,
+): Promise<void> {
+  const missing: RemoteFile[] = [];
+  for (const name of names) {
+    options.signal?.throwIfAborted();
+    if (!(await isFile(join(cache.snapshot(commit), name)))) missing.push(await client.describe(commit, name));
+  }
+  const total = missing.reduce((sum, file) => sum + file.byteLength, 0);
+  const stage = new Stage(`download ${client.id.repository}`, total, "bytes", options.onProgress);
+  for (const file of missing) {
+    options.signal?.throwIfAborted();
+    await downloadBlob(client, file, cache.blob(file.etag), stage);
+    await cache.place(commit, file.name, file.etag);
+  }
+}

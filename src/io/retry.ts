@@ -1,0 +1,83 @@
+import { NetworkError } from "../core/index.js";
+
+export interface RetryOptions {
+  /** Waits between attempts, ms; one attempt more than there are waits. */
+  retryDelaysMs?: readonly number[];
+  signal?: AbortSignal;
+}
+
+const defaultDelaysMs = [300, 1000, 3000];
+
+/**
+ * Repeats a request whose failure may pass: no answer, a broken connection, 408, 429 and 5xx.
+ * @param attempt throws NetworkError for what may pass; may call `progressed` to start counting anew
+ */
+export async function withRetries<T>(
+  attempt: (progressed: () => void) => Promise<T>,
+  { retryDelaysMs = defaultDelaysMs, signal }: RetryOptions,
+): Promise<T> {
+  let failures = 0;
+  for (;;) {
+    try {
+      return await attempt(() => {
+        failures = 0;
+      });
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!(error instanceof NetworkError) || !mayPass(error.status) || failures >= retryDelaysMs.length) throw error;
+      await delay(retryDelaysMs[failures++], signal);
+    }
+  }
+}
+
+const mayPass = (status: number | undefined) =>
+  status === undefined || status === 408 || status === 429 || status >= 500;
+
+function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", onAbort);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", onAbort, { once: true });
+  });
+}
+
+/** `fetch` whose failure to get an answer is a NetworkError; an abort stays what it is. */
+export async function request(url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, init);
+  } catch (cause) {
+    init.signal?.throwIfAborted();
+    throw new NetworkError(`${url}: no answer (${reasonOf(cause)})`, { cause });
+  }
+}
+
+/** The pieces of a response body; a connection that breaks off is a NetworkError. The body is released at the end. */
+export async function* bodyOf(response: Response, url: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  const reader = response.body?.getReader();
+  if (reader === undefined) return;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } catch (cause) {
+    signal?.throwIfAborted();
+    throw new NetworkError(`${url}: the connection broke off (${reasonOf(cause)})`, { cause });
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+/** `fetch` says "fetch failed" and keeps the reason in the cause. */
+function reasonOf(error: unknown): string {
+  const { message, cause } = error as Error;
+  const inner = cause as { message?: string; code?: string } | undefined;
+  return inner?.message || inner?.code || message;
+}
