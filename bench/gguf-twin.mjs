@@ -57,7 +57,12 @@ const types = {
     bytes: (n) => n * 4,
     encode: (source) => new Uint8Array(Float32Array.from(source, (b) => widen[b]).buffer),
   },
-  F16: { id: 1, fileType: 1, bytes: (n) => n * 2, encode: (source) => new Uint8Array(source.map((b) => toHalf[b]).buffer) },
+  F16: {
+    id: 1,
+    fileType: 1,
+    bytes: (n) => n * 2,
+    encode: (source) => new Uint8Array(source.map((b) => toHalf[b]).buffer),
+  },
   Q8_0: { id: 8, fileType: 7, bytes: (n) => (n / blockSize) * 34, encode: encodeQ8 },
   Q4_0: { id: 2, fileType: 2, bytes: (n) => (n / blockSize) * 18, encode: encodeQ4 },
 };
@@ -147,7 +152,11 @@ function vocabulary() {
     entry("tokenizer.ggml.pre", "string", "gpt-2"),
     entry("tokenizer.ggml.tokens", "string", pieces),
     entry("tokenizer.ggml.token_type", "i32", kind),
-    entry("tokenizer.ggml.merges", "string", model.merges.map((merge) => (Array.isArray(merge) ? merge.join(" ") : merge))),
+    entry(
+      "tokenizer.ggml.merges",
+      "string",
+      model.merges.map((merge) => (Array.isArray(merge) ? merge.join(" ") : merge)),
+    ),
     entry("tokenizer.ggml.bos_token_id", "u32", config.bos_token_id),
     entry("tokenizer.ggml.eos_token_id", "u32", config.eos_token_id),
     entry("tokenizer.ggml.add_bos_token", "bool", false),
@@ -217,7 +226,8 @@ function writeTwin(type) {
   let offset = 0;
   for (const [name, tensor] of tensors) {
     const stored = tensor.shape.length === 1 ? types.F32 : types[type];
-    if (stored !== types.F32 && tensor.shape[1] % blockSize) throw new Error(`${name}: ${tensor.shape[1]} inputs, not blocks of 32`);
+    if (stored !== types.F32 && tensor.shape[1] % blockSize)
+      throw new Error(`${name}: ${tensor.shape[1]} inputs, not blocks of 32`);
     plan.push({ name, tensor, stored, offset });
     offset += aligned(stored.bytes(tensor.length));
   }

@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 export const isMain = (meta) => process.argv[1] === fileURLToPath(meta.url);
 
 /** The same known ids for everyone: spread over the vocabulary, past its special tokens. */
-export const promptIds = (count, vocabSize) => Array.from({ length: count }, (_, i) => 3 + ((i * 7919) % (vocabSize - 3)));
+export const promptIds = (count, vocabSize) =>
+  Array.from({ length: count }, (_, i) => 3 + ((i * 7919) % (vocabSize - 3)));
 
 export function median(values) {
   const sorted = values.toSorted((a, b) => a - b);

@@ -69,6 +69,12 @@ if (isMain(import.meta)) {
     const result = await peer.measure({ prompt, tokens });
     if (round >= 0) results.push(result);
   }
-  console.log(JSON.stringify({ peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results }, null, 2));
+  console.log(
+    JSON.stringify(
+      { peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results },
+      null,
+      2,
+    ),
+  );
   await peer.dispose();
 }

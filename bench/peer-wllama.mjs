@@ -18,7 +18,12 @@ const here = import.meta.dirname;
 /** A cross-origin isolated origin with the bench, the built package and the directory of a model. */
 export const serveBench = (modelDirectory) =>
   serve(
-    { "/bench/": here, "/dist/": resolve(here, "../dist"), "/node_modules/": resolve(here, "../node_modules"), "/model/": modelDirectory },
+    {
+      "/bench/": here,
+      "/dist/": resolve(here, "../dist"),
+      "/node_modules/": resolve(here, "../node_modules"),
+      "/model/": modelDirectory,
+    },
     { isolated: true },
   );
 
@@ -31,7 +36,10 @@ export async function openWllama(path, { threads, browser, origin, contextSize =
   const actual = await page.evaluate(async ({ url, threads, contextSize }) => {
     const { Wllama } = await import("/bench/node_modules/@wllama/wllama/esm/index.js");
     const quiet = { debug() {}, log() {}, warn() {}, error: console.error };
-    const engine = new Wllama({ default: "/bench/node_modules/@wllama/wllama/esm/wasm/wllama.wasm" }, { logger: quiet });
+    const engine = new Wllama(
+      { default: "/bench/node_modules/@wllama/wllama/esm/wasm/wllama.wasm" },
+      { logger: quiet },
+    );
     const blob = await (await fetch(url)).blob();
     await engine.loadModel([blob], {
       n_gpu_layers: 0,
@@ -66,7 +74,9 @@ export async function openWllama(path, { threads, browser, origin, contextSize =
         { prompt, tokens },
       );
       if (timings.prompt_n !== prompt || timings.predicted_n !== tokens + 1) {
-        throw new Error(`asked for ${prompt} + ${tokens + 1} tokens, wllama ran ${timings.prompt_n} + ${timings.predicted_n}`);
+        throw new Error(
+          `asked for ${prompt} + ${tokens + 1} tokens, wllama ran ${timings.prompt_n} + ${timings.predicted_n}`,
+        );
       }
       return {
         prefillTokensPerSecond: (prompt * 1000) / timings.prompt_ms,
@@ -106,7 +116,13 @@ if (isMain(import.meta)) {
     const result = await peer.measure({ prompt, tokens });
     if (round >= 0) results.push(result);
   }
-  console.log(JSON.stringify({ peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results }, null, 2));
+  console.log(
+    JSON.stringify(
+      { peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results },
+      null,
+      2,
+    ),
+  );
   await peer.dispose();
   await browser.close();
   await server.close();

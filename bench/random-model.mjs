@@ -211,7 +211,8 @@ let index = 0;
 const list = shards();
 for (const [shard, tensors] of list.entries()) {
   const number = (n) => String(n).padStart(5, "0");
-  const name = list.length === 1 ? "model.safetensors" : `model-${number(shard + 1)}-of-${number(list.length)}.safetensors`;
+  const name =
+    list.length === 1 ? "model.safetensors" : `model-${number(shard + 1)}-of-${number(list.length)}.safetensors`;
   const header = { __metadata__: { format: "pt" } };
   let offset = 0;
   for (const tensor of tensors) {
@@ -234,7 +235,8 @@ for (const [shard, tensors] of list.entries()) {
   closeSync(file);
   renameSync(`${path}.part`, path);
 }
-if (list.length > 1) json("model.safetensors.index.json", { metadata: { total_size: totalSize }, weight_map: weightMap });
+if (list.length > 1)
+  json("model.safetensors.index.json", { metadata: { total_size: totalSize }, weight_map: weightMap });
 json("tokenizer.json", tokenizer());
 json("tokenizer_config.json", {
   tokenizer_class: "PreTrainedTokenizerFast",
@@ -246,4 +248,6 @@ json("tokenizer_config.json", {
 json("generation_config.json", { bos_token_id: 1, eos_token_id: 2 });
 json("config.json", config);
 const seconds = ((performance.now() - started) / 1000).toFixed(1);
-console.log(`${values.out}: ${(totalSize / 2e6).toFixed(1)} M parameters, ${(totalSize / 1e9).toFixed(2)} GB in ${list.length} files, ${seconds} s`);
+console.log(
+  `${values.out}: ${(totalSize / 2e6).toFixed(1)} M parameters, ${(totalSize / 1e9).toFixed(2)} GB in ${list.length} files, ${seconds} s`,
+);

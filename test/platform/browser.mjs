@@ -77,7 +77,9 @@ export function findChromium() {
   const path = candidates.find(isExecutable);
   if (path) return { path };
   return {
-    reason: named ? `CHROMIUM_PATH=${named} cannot be run` : `no ${names.join(", ")} on PATH; set CHROMIUM_PATH to name one`,
+    reason: named
+      ? `CHROMIUM_PATH=${named} cannot be run`
+      : `no ${names.join(", ")} on PATH; set CHROMIUM_PATH to name one`,
   };
 }
 

@@ -1,0 +1,49 @@
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { tiny6mGolden } from "../golden/golden.js";
+import { type Chromium, findChromium, launchChromium } from "./browser.mjs";
+import { type Bundle, bundlePage, openPage } from "./bundledPage.js";
+import type { GenerateRequest } from "./page/main.js";
+
+const { path, reason } = findChromium();
+if (reason !== undefined) console.warn(`The browser tests were not run: ${reason}`);
+const golden = tiny6mGolden();
+const common = {
+  weights: "f32",
+  model: "/models/tiny-6m",
+  prompt: Array.from(golden.greedyPrompt),
+  count: golden.greedy.length,
+} satisfies Partial<GenerateRequest>;
+
+/** Only a cross-origin isolated page has threads. */
+const cases = [
+  { backend: "reference", isolated: true, threads: 1 },
+  { backend: "reference", isolated: false, threads: 1 },
+];
+
+describe.skipIf(path === undefined)("Chromium", () => {
+  let chromium: Chromium;
+  let bundle: Bundle;
+  beforeAll(async () => {
+    bundle = await bundlePage(fileURLToPath(new URL("page", import.meta.url)));
+    chromium = await launchChromium(path!);
+  }, 120_000);
+  afterAll(async () => {
+    await chromium?.close();
+    await bundle?.remove();
+  });
+
+  test.each(cases)("$backend, isolated $isolated: $threads thread(s), the golden tokens, no error", async (run) => {
+    const { page, errors, close } = await openPage(chromium, bundle, run);
+    try {
+      const result = await page.evaluate((request) => globalThis.generate(request), {
+        ...common,
+        backend: run.backend,
+      });
+      expect(result).toEqual({ tokens: golden.greedy, threads: run.threads, isolated: run.isolated });
+      expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
+});
