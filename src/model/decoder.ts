@@ -2,12 +2,13 @@ import { UsageError } from "../core/index.js";
 import type { ModelConfig } from "../io/index.js";
 import type { Activation, Backend, KvCache, LinearOptions, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import { padTo4 } from "./footprint.js";
 import { ropeTables } from "./rope.js";
 import { type Scratch, ScratchPool } from "./scratch.js";
 import { type LayerThresholds, layerThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
-import { type DecoderWeights, padTo4, type Stack } from "./weights.js";
+import type { DecoderWeights, Stack } from "./weights.js";
 
 /** Llama and its relatives: pre-norm blocks of grouped-query attention and a gated MLP. */
 export class Decoder implements Model {

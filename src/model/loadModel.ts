@@ -1,11 +1,11 @@
 import { FormatError, type JobOptions } from "../core/index.js";
-import { type Checkpoint, parseModelConfig } from "../io/index.js";
+import { type Checkpoint, type ModelConfig, parseModelConfig } from "../io/index.js";
 import type { Backend } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { architectures } from "./arch/index.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
-import { decoderLayout } from "./layout.js";
+import { type DecoderLayout, decoderLayout } from "./layout.js";
 import type { Model } from "./types.js";
 import { loadWeights } from "./weights.js";
 
@@ -14,12 +14,18 @@ export interface LoadModelOptions extends JobOptions {
   weights: WeightFormatId;
 }
 
+/** What a checkpoint holds, known without reading weights. */
+export interface DecoderDescription {
+  config: ModelConfig;
+  layout: DecoderLayout;
+}
+
 /**
- * Loads a decoder onto a backend that holds no model yet. Weights are packed straight from the file, a few rows at a time.
- * @throws FormatError for a config that is wrong or of an unknown architecture, ProblemsError for missing or mis-shaped
- * tensors (all of them, before any weight is read), DeviceError when the backend cannot hold the weights.
+ * Reads the config and works out every tensor the decoder needs.
+ * @throws FormatError for a config that is wrong or of an unknown architecture, ProblemsError with all missing or
+ * mis-shaped tensors
  */
-export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
+export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDescription> {
   const file = `${checkpoint.location}/config.json`;
   const config = parseModelConfig(checkpoint.config, file, await checkpoint.readJson("generation_config.json"));
   if (!Object.hasOwn(architectures, config.modelType)) {
@@ -33,6 +39,15 @@ export async function loadModel(checkpoint: Checkpoint, backend: Backend, option
   const { architecture } = await architectures[config.modelType]();
   const layout = decoderLayout(config, architecture.traits(config));
   checkTensors(checkpoint, config, layout);
+  return { config, layout };
+}
+
+/**
+ * Loads a decoder onto a backend that holds no model yet. Weights are packed straight from the file, a few rows at a time.
+ * @throws what `describeDecoder` throws, before any weight is read, DeviceError when the backend cannot hold the weights
+ */
+export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
+  const { config, layout } = await describeDecoder(checkpoint);
   const weights = await loadWeights(checkpoint, backend, layout, options.weights, options);
   return new Decoder(config, backend, options.weights, weights);
 }

@@ -1,15 +1,10 @@
 import { type JobOptions, Stage } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
 import type { Backend, Matrix, Vector } from "../kernels/index.js";
-import { type WeightFormatId, weightFormats } from "../pack/index.js";
+import type { WeightFormatId } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
-import {
-  type BlockLayout,
-  type DecoderLayout,
-  type ExpectedLinear,
-  type ExpectedTensor,
-  layoutTensors,
-} from "./layout.js";
+import { embeddingFormat, packedMatrixBytes, padTo4 } from "./footprint.js";
+import { type DecoderLayout, type ExpectedLinear, type ExpectedTensor, layoutTensors } from "./layout.js";
 import { tensorRows } from "./tensorRows.js";
 
 /** Matrices stacked along their outputs because they share their input, with their biases. */
@@ -44,12 +39,8 @@ export interface DecoderWeights {
 /** Logits of the columns that pad the vocabulary to a multiple of 4: never the largest, of no weight in a softmax. */
 const paddingLogit = -1e30;
 
-/** Rows of the head, and columns of the logits. */
-export const padTo4 = (n: number): number => Math.ceil(n / 4) * 4;
-
 /**
  * Loads every tensor of the layout, packing matrices straight from the file. The layout must have been checked.
- * Embeddings that are not tied to the head are looked up, not multiplied: they stay in 16 or 32 bits.
  */
 export async function loadWeights(
   checkpoint: Checkpoint,
@@ -59,18 +50,10 @@ export async function loadWeights(
   job: JobOptions,
 ): Promise<DecoderWeights> {
   const tied = layout.head === layout.embedding;
-  const headRows = padTo4(layout.head.shape[0]);
-  const embeddingFormat = exactFormat(checkpoint, layout.embedding, format);
-  const blockLinears = (block: BlockLayout) => [...block.qkv, block.output, ...block.gateUp, block.down];
-
-  const packedBytes = (id: WeightFormatId, rows: number, cols: number) => weightFormats[id].byteLength(rows, cols);
-  let perToken = packedBytes(format, headRows, layout.head.shape[1]);
-  for (const { weight } of layout.blocks.flatMap(blockLinears)) {
-    perToken += packedBytes(format, weight.shape[0], weight.shape[1]);
-  }
-  const [vocabSize, hiddenSize] = layout.embedding.shape;
-  const weightBytes = perToken + (tied ? 0 : packedBytes(embeddingFormat, vocabSize, hiddenSize));
-  backend.reserve({ weightBytes });
+  const [vocabSize] = layout.head.shape;
+  const headRows = padTo4(vocabSize);
+  const packedBytes = packedMatrixBytes(checkpoint, layout, format);
+  backend.reserve({ weightBytes: packedBytes.loaded });
 
   const storedBytes = layoutTensors(layout).reduce((sum, t) => sum + byteLengthOf(checkpoint.tensors.get(t.name)!), 0);
   const stage = new Stage("load weights", storedBytes, "bytes", job.onProgress);
@@ -108,7 +91,7 @@ export async function loadWeights(
   const blocks: BlockWeights[] = [];
   const head: Stack = { matrix: await matrix([layout.head], format, padTo4) };
   if (headRows > vocabSize) head.bias = vector(new Float32Array(headRows).fill(paddingLogit, vocabSize));
-  const embedding = tied ? head.matrix : await matrix([layout.embedding], embeddingFormat);
+  const embedding = tied ? head.matrix : await matrix([layout.embedding], embeddingFormat(checkpoint, layout, format));
   const finalNorm = await norm(layout.finalNorm);
   for (const block of layout.blocks) {
     blocks.push({
@@ -121,11 +104,5 @@ export async function loadWeights(
       down: await stack([block.down]),
     });
   }
-  return { embedding, blocks, finalNorm, head, bytes: { perToken, loaded: weightBytes + vectorBytes } };
-}
-
-/** The smallest format that holds a tensor as it is stored; f16 loses bits in bf16, which only `f32` models mind. */
-function exactFormat(checkpoint: Checkpoint, { name }: ExpectedTensor, weights: WeightFormatId): WeightFormatId {
-  const { dtype } = checkpoint.tensors.get(name)!;
-  return dtype === "F32" || (dtype === "F16" && weights === "f32") ? "f32" : "bf16";
+  return { embedding, blocks, finalNorm, head, bytes: { ...packedBytes, loaded: packedBytes.loaded + vectorBytes } };
 }

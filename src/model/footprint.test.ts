@@ -1,0 +1,57 @@
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { type Checkpoint, openCheckpoint } from "../io/index.js";
+import { directoryFiles } from "../io/index.node.js";
+import { openBackend } from "../kernels/index.js";
+import { type WeightFormatId, weightFormats } from "../pack/index.js";
+import { elementCount, type TensorInfo } from "../tensor/index.js";
+import { countParameters, embeddingFormat, kvBytesPerPosition, packedMatrixBytes } from "./footprint.js";
+import { describeDecoder, loadModel } from "./loadModel.js";
+
+const directory = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+
+async function describe(path: string) {
+  const checkpoint = await openCheckpoint(directoryFiles(directory(path)));
+  return { checkpoint, ...(await describeDecoder(checkpoint)) };
+}
+
+/** Tied and untied embeddings. */
+const models = ["models/tiny-6m", "test/golden/arch/qwen3"];
+
+test.each(models)("the parameters of %s add up to what its files hold", async (path) => {
+  const { checkpoint, layout } = await describe(path);
+  const stored = Array.from(checkpoint.tensors.values()).reduce((sum, { shape }) => sum + elementCount(shape), 0);
+  const { total, ...kinds } = countParameters(layout);
+  expect(total).toBe(stored);
+  expect(Object.values(kinds).reduce((sum, count) => sum + count)).toBe(stored);
+  await checkpoint.close();
+});
+
+const formats = Object.keys(weightFormats) as WeightFormatId[];
+test.each(models.flatMap((path) => formats.map((format) => [path, format] as const)))(
+  "the matrices of %s in %s take what is foretold",
+  async (path, format) => {
+    const { checkpoint, layout, config } = await describe(path);
+    using backend = await openBackend("reference");
+    using model = await loadModel(checkpoint, backend, { weights: format });
+    const foretold = packedMatrixBytes(checkpoint, layout, format);
+    using cache = model.createCache(3);
+    const logits = await model.forward(Uint32Array.of(1), cache, 0);
+    backend.release(logits!);
+    expect(backend.takeCounters().weightBytesRead).toBe(foretold.perToken);
+    expect(model.weightBytes.loaded - foretold.loaded).toBe(countParameters(layout).vectors * 4);
+    expect(cache.byteLength).toBe(kvBytesPerPosition(config) * 3);
+    await checkpoint.close();
+  },
+);
+
+test("untied embeddings keep their stored precision", async () => {
+  const { layout } = await describe("test/golden/arch/qwen3");
+  const untied = { ...layout, head: { name: "lm_head.weight", shape: layout.embedding.shape } };
+  const stored = (dtype: TensorInfo["dtype"]) =>
+    ({ tensors: new Map([[layout.embedding.name, { ...layout.embedding, dtype }]]) }) as unknown as Checkpoint;
+  expect(embeddingFormat(stored("BF16"), untied, "q4")).toBe("bf16");
+  expect(embeddingFormat(stored("F16"), untied, "q4")).toBe("bf16");
+  expect(embeddingFormat(stored("F16"), untied, "f32")).toBe("f32");
+  expect(embeddingFormat(stored("F32"), untied, "q4")).toBe("f32");
+});
