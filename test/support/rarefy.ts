@@ -1,0 +1,53 @@
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("../../", import.meta.url));
+const main = join(root, "dist/cli/main.js");
+
+/** Builds dist/ when it is missing or older than a source, so that tests of the command line see today's code. */
+export function ensureBuilt(): void {
+  const newest = Math.max(
+    ...readdirSync(join(root, "src"), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && entry.name.endsWith(".ts") && !entry.name.endsWith(".test.ts"))
+      .map((entry) => statSync(join(entry.parentPath, entry.name)).mtimeMs),
+  );
+  if (existsSync(main) && statSync(main).mtimeMs >= newest) return;
+  execFileSync("npm", ["run", "--silent", "build"], { cwd: root, stdio: "inherit" });
+}
+
+export interface Finished {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface RunOptions {
+  /** Written to stdin, which then ends. */
+  input?: string;
+  /** Sent once stderr matches `when`. */
+  interrupt?: { signal: NodeJS.Signals; when: RegExp };
+}
+
+/** Runs the built command line in a child process. */
+export function rarefy(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [main, ...args], { cwd: root });
+    let stdout = "";
+    let stderr = "";
+    let sent = false;
+    child.stdout.setEncoding("utf8").on("data", (text) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      stderr += text;
+      if (interrupt === undefined || sent || !interrupt.when.test(stderr)) return;
+      sent = true;
+      child.kill(interrupt.signal);
+    });
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.stdin.end(input);
+  });
+}
