@@ -11,7 +11,8 @@
 
 import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
-import { isMain, promptIds } from "./measure.mjs";
+import { isMain } from "./machine.mjs";
+import { promptIds } from "./prompt.mjs";
 
 /** @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
 export async function openLlamaCpp(path, { threads, contextSize = 512 }) {

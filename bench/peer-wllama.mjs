@@ -11,7 +11,7 @@
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
-import { isMain } from "./measure.mjs";
+import { isMain } from "./machine.mjs";
 
 const here = import.meta.dirname;
 

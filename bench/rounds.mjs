@@ -1,0 +1,88 @@
+// Takes turns between contestants and compares what came out.
+
+export function median(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/**
+ * Every round measures every contestant once, every other round in reverse, so that whatever else the machine does harms all
+ * alike. One round before the first is thrown away.
+ * @param contestants [{ id, measure({ prompt, tokens }) }]
+ * @returns results by id, one per round
+ */
+export async function alternate(contestants, { rounds, prompt, tokens }) {
+  const results = Object.fromEntries(contestants.map(({ id }) => [id, []]));
+  for (let round = 0; round <= rounds; round++) {
+    const order = round % 2 ? contestants : contestants.toReversed();
+    for (const { id, measure } of order) {
+      const result = await measure({ prompt, tokens });
+      if (round > 0) results[id].push(result);
+      process.stderr.write(
+        `round ${round} of ${rounds}: ${id}, prefill ${show(result.prefillTokensPerSecond)}, decode ${show(result.decodeTokensPerSecond)} tokens/s\n`,
+      );
+    }
+  }
+  return results;
+}
+
+const figures = ["prefillTokensPerSecond", "decodeTokensPerSecond", "bytesPerToken", "inputsSkipped"];
+
+/** Medians over the rounds. */
+export const summarise = (results) =>
+  Object.entries(results).map(([id, rounds]) => ({
+    id,
+    ...Object.fromEntries(
+      figures.filter((name) => name in rounds[0]).map((name) => [name, median(rounds.map((r) => r[name]))]),
+    ),
+  }));
+
+/**
+ * Ratios round by round, then their median: both sides of a ratio ran within the same minute.
+ * @param comparisons [[id, other id, figure]]
+ */
+export const compare = (results, comparisons) =>
+  comparisons.map(([id, against, figure]) => {
+    const ratios = results[id].map((result, round) => result[figure] / results[against][round][figure]);
+    return { id, against, figure, ratio: median(ratios), low: Math.min(...ratios), high: Math.max(...ratios) };
+  });
+
+const show = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
+
+export function printReport({ machine, summary, ratios }) {
+  const bandwidth = machine.readBytesPerSecond.value;
+  const rows = summary.map((row) => [
+    row.id,
+    show(row.prefillTokensPerSecond),
+    show(row.decodeTokensPerSecond),
+    row.bytesPerToken ? (row.bytesPerToken / 1e6).toFixed(0) : "",
+    row.bytesPerToken ? `${((100 * row.bytesPerToken * row.decodeTokensPerSecond) / bandwidth).toFixed(0)} %` : "",
+    row.inputsSkipped === undefined ? "" : `${(100 * row.inputsSkipped).toFixed(1)} %`,
+  ]);
+  const { cpu, cores, vectorFlags, memoryGiB, node } = machine;
+  console.log(`${cpu}, ${cores} cores (${vectorFlags.join(" ")}), ${memoryGiB} GiB, Node ${node}`);
+  console.log(`reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${machine.readBytesPerSecond.threads} threads\n`);
+  table(["", "prefill tok/s", "decode tok/s", "MB/token", "of bandwidth", "inputs skipped"], rows);
+  console.log("");
+  table(
+    ["", "against", "", "ratio", "lowest", "highest"],
+    ratios.map((r) => [
+      r.id,
+      r.against,
+      r.figure.replace("TokensPerSecond", ""),
+      ...[r.ratio, r.low, r.high].map((x) => `${x.toFixed(2)} ×`),
+    ]),
+  );
+}
+
+function table(header, rows) {
+  const widths = header.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i].length)));
+  for (const row of [header, ...rows])
+    console.log(
+      row
+        .map((cell, i) => (/^[\d.]/.test(cell) ? cell.padStart(widths[i]) : cell.padEnd(widths[i])))
+        .join("  ")
+        .trimEnd(),
+    );
+}
