@@ -1,4 +1,4 @@
-import { UsageError } from "../core/index.js";
+import { DeviceError, UsageError } from "../core/index.js";
 import type { Backend } from "./backend.js";
 
 export interface BackendOptions {
@@ -11,18 +11,31 @@ interface BackendModule {
   createBackend(options?: BackendOptions): Promise<Backend>;
 }
 
-/** Every backend. Code of one that nobody opens is never loaded. */
+/** Every backend, the fastest first. Code of one that nobody opens is never loaded. */
 export const backends = {
   reference: () => import("./reference/index.js"),
 } as const satisfies Record<string, () => Promise<BackendModule>>;
 
 export type BackendId = keyof typeof backends;
 
-/** @throws UsageError for an unknown id, DeviceError when the machine cannot run the backend. */
-export async function openBackend(id: string, options: BackendOptions = {}): Promise<Backend> {
-  if (!Object.hasOwn(backends, id)) {
+/**
+ * @param id undefined takes the first of the table that this machine can run.
+ * @throws UsageError for an unknown id, DeviceError when the machine cannot run the backend.
+ */
+export async function openBackend(id: string | undefined, options: BackendOptions = {}): Promise<Backend> {
+  if (id !== undefined && !Object.hasOwn(backends, id)) {
     throw new UsageError(`there is no backend "${id}"; there are ${Object.keys(backends).join(", ")}`);
   }
-  const module: BackendModule = await backends[id as BackendId]();
-  return module.createBackend(options);
+  const candidates = id === undefined ? Object.keys(backends) : [id];
+  const refusals: unknown[] = [];
+  for (const candidate of candidates) {
+    const module: BackendModule = await backends[candidate as BackendId]();
+    try {
+      return await module.createBackend(options);
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      refusals.push(error);
+    }
+  }
+  throw refusals[0];
 }
