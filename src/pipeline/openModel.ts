@@ -1,0 +1,70 @@
+import type { JobOptions } from "../core/index.js";
+import {
+  type Artifact,
+  artifactFileName,
+  checkArtifactLayers,
+  type ModelFiles,
+  openCheckpoint,
+  readArtifact,
+} from "../io/index.js";
+import { openBackend } from "../kernels/index.js";
+import { describeDecoder, loadModel, type Model } from "../model/index.js";
+import type { WeightFormatId } from "../pack/index.js";
+import type { PrefillPolicy } from "../runtime/index.js";
+import { toThresholds } from "./toThresholds.js";
+
+export interface OpenModelOptions extends JobOptions {
+  /** Packed format of the weights. Default: what `rarefy.json` names, else bf16. */
+  weights?: WeightFormatId;
+  /** Default: the fastest that this machine can run. */
+  backend?: string;
+  /** Default: what the backend chooses. */
+  threads?: number;
+}
+
+/** A model on a backend of its own, set up as the `rarefy.json` beside its weights says. */
+export interface OpenedModel extends Disposable {
+  readonly location: string;
+  /** Has the thresholds of the artifact. */
+  readonly model: Model;
+  /** Which part of a prompt runs sparse; for `generate`. */
+  readonly prefill: PrefillPolicy;
+  /** `rarefy.json`; undefined for an ordinary checkpoint. */
+  readonly artifact: Artifact | undefined;
+}
+
+/**
+ * Opens a model directory, dense or sparse, so that it runs as it was made to run.
+ * @throws what `openCheckpoint`, `readArtifact`, `openBackend` and `loadModel` throw
+ */
+export async function openModel(files: ModelFiles, options: OpenModelOptions = {}): Promise<OpenedModel> {
+  const { threads, signal, onProgress } = options;
+  const artifact = await readArtifact({ files, location: files.location });
+  const weights = options.weights ?? artifact?.weights ?? "bf16";
+  const checkpoint = await openCheckpoint(files);
+  const backend = await openBackend(options.backend, threads === undefined ? {} : { threads });
+  try {
+    if (artifact !== undefined) {
+      const { config } = await describeDecoder(checkpoint);
+      checkArtifactLayers(artifact, config.layers, `${files.location}/${artifactFileName}`);
+    }
+    const model = await loadModel(checkpoint, backend, { weights, signal, onProgress });
+    const sparsity = artifact?.activationSparsity;
+    model.thresholds = sparsity && toThresholds(sparsity);
+    return {
+      location: files.location,
+      model,
+      prefill: sparsity?.prefill ?? "dense",
+      artifact,
+      [Symbol.dispose]() {
+        model[Symbol.dispose]();
+        backend[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    backend[Symbol.dispose]();
+    throw error;
+  } finally {
+    await checkpoint.close();
+  }
+}
