@@ -26,13 +26,16 @@ export interface FormatErrorDetails {
 export class FormatError extends RarefyError {
   readonly details: FormatErrorDetails;
   constructor(details: FormatErrorDetails, options?: { cause?: unknown }) {
-    const where = details.field === undefined ? details.file : `${details.file}: ${details.field}`;
-    const expected = details.expected === undefined ? "" : `; expected ${details.expected}`;
+    const where = details.field === undefined ? details.file : `${details.file}: ${clip(details.field)}`;
+    const expected = details.expected === undefined ? "" : `; expected ${clip(details.expected)}`;
     const hint = details.hint === undefined ? "" : `. ${details.hint}`;
-    super(`${where}: ${details.problem}${expected}${hint}`, options);
+    super(`${where}: ${clip(details.problem)}${expected}${hint}`, options);
     this.details = details;
   }
 }
+
+/** Names and values from files can be megabytes long; a message cannot. */
+const clip = (text: string) => (text.length > 400 ? `${text.slice(0, 400)}…` : text);
 
 /** A call or command whose arguments do not fit together. */
 export class UsageError extends RarefyError {}

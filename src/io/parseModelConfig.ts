@@ -164,9 +164,9 @@ export function parseModelConfig(raw: unknown, file: string, generation?: unknow
 
   const headDim = config.head_dim ?? type.headDim ?? config.hidden_size / queryHeads;
   if (!Number.isInteger(headDim)) {
-    throw fail("hidden_size", `${config.hidden_size}`, `a multiple of num_attention_heads, ${queryHeads}`);
+    throw fail("hidden_size", `size ${config.hidden_size}`, `a multiple of num_attention_heads, ${queryHeads}`);
   }
-  if (headDim % 2 !== 0) throw fail("head_dim", `${headDim}`, "an even size, for the rotary embedding");
+  if (headDim % 2 !== 0) throw fail("head_dim", `size ${headDim}`, "an even size, for the rotary embedding");
 
   const layers = config.num_hidden_layers;
   if (config.layer_types !== undefined && config.layer_types.length !== layers) {
