@@ -1,0 +1,17 @@
+/**
+ * Resolves in a new turn of the event loop, so that timers, sockets and painting get theirs. A zero timeout would do, but
+ * browsers stretch repeated ones to 4 ms.
+ */
+export const nextTurn: () => Promise<void> =
+  typeof setImmediate === "function" ? () => new Promise((resolve) => setImmediate(resolve)) : nextMessage;
+
+function nextMessage(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(undefined);
+  });
+}

@@ -1,0 +1,147 @@
+import { DeviceError, type JobOptions, UsageError } from "../core/index.js";
+import type { Activation } from "../kernels/index.js";
+import type { Model } from "../model/index.js";
+import type { Tokenizer } from "../text/index.js";
+import { nextTurn } from "./eventLoop.js";
+import { logProbability } from "./logits.js";
+import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
+import { Sampler, type SamplingOptions } from "./samplers.js";
+import { Sequence } from "./sequence.js";
+import { TextStream } from "./textStream.js";
+import { GenerationClock, type GenerationTimings } from "./timings.js";
+
+export interface GenerateOptions extends SamplingOptions, JobOptions {
+  /** The most tokens to generate, at least 1; default 256. */
+  maxTokens?: number;
+  /** Generation ends with any of these tokens; default: the model's end-of-text tokens. */
+  stopIds?: readonly number[];
+  /** Generation ends before any of these strings; needs `tokenizer`. */
+  stopStrings?: readonly string[];
+  /** Makes `text` of the steps. */
+  tokenizer?: Tokenizer;
+  /** Whether steps carry `logprob`; reads all logits even when greedy. */
+  logprobs?: boolean;
+  /** Prompt tokens run at once; default 128. */
+  prefillChunk?: number;
+  /** Only for models with activation thresholds; default "dense". */
+  prefill?: PrefillPolicy;
+  /** Continued where it agrees with the prompt, and left with prompt and answer in it. Default: a new one, disposed of. */
+  sequence?: Sequence;
+}
+
+/**
+ * Why generation ended: a stop token, a stop string, `maxTokens` reached, or no room left in the sequence or in the
+ * positions the model was made for.
+ */
+export type FinishReason = "stopToken" | "stopString" | "maxTokens" | "capacity";
+
+export interface GenerationSummary {
+  reason: FinishReason;
+  /** All that were generated, a stop token included. */
+  tokenIds: number[];
+  /** All text, stop string left out; "" without a tokenizer. */
+  text: string;
+  seed: number;
+  timings: GenerationTimings;
+}
+
+export interface GenerationStep {
+  id: number;
+  /** Text that this token made certain; often "" inside a character or in what may become a stop string. */
+  text: string;
+  /** ln of the probability the model gave the token, before any sampling option. Only with `logprobs`. */
+  logprob?: number;
+  /** Only in the last step. */
+  finish?: GenerationSummary;
+}
+
+/**
+ * Generates tokens after `prompt`, one step at a time; the last step has `finish`. Between steps other work of the event
+ * loop runs, and any number of generations may be under way on one model.
+ * @throws UsageError for options that do not fit, ProblemsError for sampling options out of range, and the signal's reason
+ * when it is aborted.
+ */
+export async function* generate(
+  model: Model,
+  prompt: Uint32Array,
+  options: GenerateOptions = {},
+): AsyncGenerator<GenerationStep, void, undefined> {
+  const { maxTokens = 256, stopIds = model.config.eosTokenIds, stopStrings = [], signal } = options;
+  if (prompt.length === 0) throw new UsageError("the prompt has no tokens");
+  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw new UsageError(`maxTokens is ${maxTokens}`);
+  if (stopStrings.length > 0 && options.tokenizer === undefined) throw new UsageError("stopStrings need a tokenizer");
+  if (options.sequence !== undefined && options.sequence.model !== model) {
+    throw new UsageError("the sequence belongs to another model");
+  }
+  const sampler = new Sampler(options);
+  const stream = options.tokenizer && new TextStream(options.tokenizer, stopStrings);
+  const sparseFrom = sparseFromPosition(options.prefill ?? "dense", prompt.length);
+  signal?.throwIfAborted();
+
+  const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens);
+  try {
+    const rest = sequence.reuse(prompt);
+    const clock = new GenerationClock(rest.length);
+    const choose = (logits: Activation) => chooseToken(model, logits, sampler, options.logprobs ?? false, sequence);
+    const prefill = { chunk: options.prefillChunk, sparseFrom, signal, onProgress: options.onProgress };
+    let { id, logprob } = await clock.prefill(async () => choose(await sequence.run(rest, prefill)));
+
+    const tokenIds: number[] = [];
+    let text = "";
+    for (;;) {
+      tokenIds.push(id);
+      let piece = stream?.push(id) ?? "";
+      let reason: FinishReason | undefined;
+      if (stopIds.includes(id)) reason = "stopToken";
+      else if (stream?.stopped) reason = "stopString";
+      else if (tokenIds.length === maxTokens) reason = "maxTokens";
+      else if (sequence.length === sequence.capacity) reason = "capacity";
+      if (reason !== undefined) piece += stream?.flush() ?? "";
+      text += piece;
+
+      const step: GenerationStep = { id, text: piece, ...(logprob !== undefined && { logprob }) };
+      if (reason !== undefined) {
+        yield { ...step, finish: { reason, tokenIds, text, seed: sampler.seed, timings: clock.timings() } };
+        return;
+      }
+      yield step;
+      await nextTurn();
+      signal?.throwIfAborted();
+      const last = Uint32Array.of(id);
+      ({ id, logprob } = await clock.step(async () => choose(await sequence.run(last))));
+    }
+  } finally {
+    if (options.sequence === undefined) sequence[Symbol.dispose]();
+  }
+}
+
+function newSequence(model: Model, promptLength: number, maxTokens: number): Sequence {
+  const { maxPositions } = model.config;
+  if (promptLength > maxPositions) {
+    throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${maxPositions} positions`);
+  }
+  return new Sequence(model, Math.min(promptLength + maxTokens - 1, maxPositions));
+}
+
+/** Chooses from logits [1, logitCols] and releases them. */
+async function chooseToken(
+  model: Model,
+  logits: Activation,
+  sampler: Sampler,
+  logprobs: boolean,
+  sequence: Sequence,
+): Promise<{ id: number; logprob?: number }> {
+  const { backend, config } = model;
+  try {
+    if (sampler.greedy && !logprobs) {
+      const [{ ids, values }] = await backend.topK(logits, 1);
+      if (Number.isNaN(values[0])) throw new DeviceError("the model gave NaN");
+      return { id: ids[0] };
+    }
+    const row = (await backend.read(logits)).subarray(0, config.vocabSize);
+    const id = sampler.pick(row, sequence.tokens);
+    return logprobs ? { id, logprob: logProbability(row, id) } : { id };
+  } finally {
+    backend.release(logits);
+  }
+}

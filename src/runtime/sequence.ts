@@ -1,0 +1,92 @@
+import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import type { Activation, KvCache } from "../kernels/index.js";
+import type { Model } from "../model/index.js";
+import { nextTurn } from "./eventLoop.js";
+
+export interface RunOptions extends JobOptions {
+  /** Tokens of one pass; default 128. */
+  chunk?: number;
+  /** See `ForwardOptions.sparseFrom`: an absolute position. */
+  sparseFrom?: number;
+}
+
+/** One text in a model: its tokens and their keys and values. Any number of them share a model, in any order. */
+export class Sequence implements Disposable {
+  readonly #cache: KvCache;
+  readonly #tokens: number[] = [];
+
+  /** @param capacity the most tokens it can hold; see `Model.createCache` for errors. */
+  constructor(
+    readonly model: Model,
+    readonly capacity: number,
+  ) {
+    this.#cache = model.createCache(capacity);
+  }
+
+  /** Tokens that were run, from position 0. */
+  get tokens(): readonly number[] {
+    return this.#tokens;
+  }
+
+  get length(): number {
+    return this.#tokens.length;
+  }
+
+  /** Bytes of its keys and values. */
+  get byteLength(): number {
+    return this.#cache.byteLength;
+  }
+
+  /**
+   * Runs tokens after those it has, in chunks, with a turn of the event loop and a look at `signal` between them. What ran
+   * before an abort stays.
+   * @returns logits f32 [1, logitCols] after the last token, owned by the caller.
+   * @throws UsageError for no tokens or more than the capacity holds.
+   */
+  async run(tokens: Uint32Array, options: RunOptions = {}): Promise<Activation> {
+    const { chunk = 128, sparseFrom, signal } = options;
+    if (!Number.isSafeInteger(chunk) || chunk < 1) throw new UsageError(`a chunk of ${chunk} tokens`);
+    if (tokens.length === 0) throw new UsageError("no tokens to run");
+    if (this.length + tokens.length > this.capacity) {
+      throw new UsageError(`${this.length} + ${tokens.length} tokens in a sequence of ${this.capacity}`);
+    }
+    const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
+    for (let done = 0; ; ) {
+      signal?.throwIfAborted();
+      const part = tokens.subarray(done, done + chunk);
+      done += part.length;
+      const logits = done === tokens.length ? "last" : "none";
+      const result = await this.model.forward(part, this.#cache, this.length, { logits, sparseFrom });
+      for (const id of part) this.#tokens.push(id);
+      stage.advance(part.length);
+      if (result !== undefined) return result;
+      await this.model.backend.flush();
+      await nextTurn();
+    }
+  }
+
+  /** Forgets everything from position `length` on. */
+  rewind(length: number): void {
+    if (!Number.isSafeInteger(length) || length < 0 || length > this.length) {
+      throw new UsageError(`rewind to ${length} in a sequence of ${this.length}`);
+    }
+    this.#tokens.length = length;
+  }
+
+  /**
+   * Rewinds to what it has in common with `prompt`, at least one token short of it, so that a chat need not run its
+   * history again.
+   * @returns the tokens of `prompt` that are still to be run.
+   */
+  reuse(prompt: Uint32Array): Uint32Array {
+    const most = Math.min(this.length, prompt.length - 1);
+    let common = 0;
+    while (common < most && this.#tokens[common] === prompt[common]) common++;
+    this.rewind(common);
+    return prompt.subarray(common);
+  }
+
+  [Symbol.dispose](): void {
+    this.#cache[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,303 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { ProblemsError, type ProgressEvent, UsageError } from "../../src/core/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
+import { type Backend, openBackend } from "../../src/kernels/index.js";
+import { type Model, projections } from "../../src/model/index.js";
+import {
+  collect,
+  type GenerateOptions,
+  type GenerationStep,
+  generate,
+  generateText,
+  Sequence,
+} from "../../src/runtime/index.js";
+import { loadTokenizer, type Tokenizer } from "../../src/text/index.js";
+import { architectureGolden, load, path, tiny6mGolden } from "../golden/golden.js";
+
+const golden = architectureGolden("llama");
+let backend: Backend;
+let model: Model;
+
+beforeAll(async () => {
+  backend = await openBackend("reference");
+  model = await load(path("arch/llama"), backend, "f32");
+});
+beforeEach(() => {
+  model.thresholds = undefined;
+});
+afterAll(() => backend[Symbol.dispose]());
+
+const greedy: GenerateOptions = { maxTokens: golden.greedy.length, stopIds: [] };
+const prompt = golden.greedyPrompt;
+const idsOf = async (options: GenerateOptions, start = prompt) =>
+  (await collect(generate(model, start, { ...greedy, ...options }))).tokenIds;
+
+async function stepsOf(generation: AsyncIterable<GenerationStep>): Promise<GenerationStep[]> {
+  const steps: GenerationStep[] = [];
+  for await (const step of generation) steps.push(step);
+  return steps;
+}
+
+/** The same threshold for every projection of every layer. */
+const uniform = (threshold: number) => ({
+  projections: Array.from(
+    { length: model.config.layers },
+    () =>
+      Object.fromEntries(projections.map((name) => [name, threshold])) as Record<(typeof projections)[number], number>,
+  ),
+});
+
+describe("generate", () => {
+  test("greedy gives the golden tokens, in chunks of any size, alone and through all logits", async () => {
+    for (const prefillChunk of [1, 5, 24, 1000]) expect(await idsOf({ prefillChunk })).toEqual(golden.greedy);
+    expect(await idsOf({ logprobs: true })).toEqual(golden.greedy);
+    expect(await idsOf({ temperature: 0.7, topK: 1 })).toEqual(golden.greedy);
+  });
+
+  test("steps come one by one, the last with the summary", async () => {
+    const steps = await stepsOf(generate(model, prompt, greedy));
+    expect(steps.map((step) => step.id)).toEqual(golden.greedy);
+    expect(steps.slice(0, -1).every((step) => step.finish === undefined)).toBe(true);
+    const finish = steps.at(-1)!.finish!;
+    expect(finish).toMatchObject({ reason: "maxTokens", tokenIds: golden.greedy, text: "" });
+    expect(finish.timings).toMatchObject({ promptTokens: 24, decodeSteps: 15 });
+    expect(finish.timings.decodeTokensPerSecond).toBeGreaterThan(0);
+  });
+
+  test("a seed gives the same sample again", async () => {
+    const sampled = { temperature: 1.5, topP: 0.9, repetitionPenalty: 1.1 };
+    const first = await idsOf({ ...sampled, seed: 3 });
+    expect(await idsOf({ ...sampled, seed: 3 })).toEqual(first);
+    expect(await idsOf({ ...sampled, seed: 4 })).not.toEqual(first);
+  });
+
+  test("a repetition penalty that rules everything seen out gives new tokens only", async () => {
+    const ids = await idsOf({ repetitionPenalty: 1e6 });
+    expect(new Set([...prompt, ...ids]).size).toBe(new Set(prompt).size + ids.length);
+  });
+
+  test("logprobs are those of the golden distribution after the prompt", async () => {
+    const [step] = await stepsOf(generate(model, prompt, { ...greedy, maxTokens: 1, logprobs: true }));
+    const logits = [...golden.lastLogits.values()];
+    const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+    expect(step.logprob).toBeCloseTo(golden.lastLogits.get(golden.greedy[0])! - Math.log(total), 3);
+  });
+
+  test("ends at a stop token, at the model's own by default, and when there is no room left", async () => {
+    const stop = golden.greedy[3];
+    const stopped = await collect(generate(model, prompt, { ...greedy, stopIds: [stop] }));
+    expect(stopped).toMatchObject({ reason: "stopToken", tokenIds: golden.greedy.slice(0, 4) });
+    expect(model.config.eosTokenIds).toEqual([2]);
+
+    using sequence = new Sequence(model, 27);
+    const full = await collect(generate(model, prompt, { ...greedy, sequence }));
+    expect(full).toMatchObject({ reason: "capacity", tokenIds: golden.greedy.slice(0, 4) });
+    const { maxPositions } = model.config;
+    const long = new Uint32Array(maxPositions - 1).fill(5);
+    const last = await collect(generate(model, long, greedy));
+    expect(last).toMatchObject({ reason: "capacity" });
+    expect(last.tokenIds.length).toBe(2);
+  });
+
+  test("an aborted signal stops before a chunk and between tokens, with its reason", async () => {
+    const reason = new Error("enough");
+    const aborted = { ...greedy, signal: AbortSignal.abort(reason) };
+    await expect(collect(generate(model, prompt, aborted))).rejects.toBe(reason);
+
+    const duringPrefill = new AbortController();
+    const events: ProgressEvent[] = [];
+    const onProgress = (event: ProgressEvent) => {
+      events.push(event);
+      duringPrefill.abort(reason);
+    };
+    const chunked = { ...greedy, prefillChunk: 4, signal: duringPrefill.signal, onProgress };
+    await expect(collect(generate(model, prompt, chunked))).rejects.toBe(reason);
+    expect(events).toMatchObject([{ stage: "prefill", done: 4, total: 24, unit: "tokens" }]);
+
+    const between = new AbortController();
+    const seen: number[] = [];
+    const run = async () => {
+      for await (const { id } of generate(model, prompt, { ...greedy, signal: between.signal })) {
+        seen.push(id);
+        if (seen.length === 3) between.abort(reason);
+      }
+    };
+    await expect(run()).rejects.toBe(reason);
+    expect(seen).toEqual(golden.greedy.slice(0, 3));
+  });
+
+  test("timers run while tokens are generated", async () => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 0);
+    await idsOf({ prefillChunk: 4 });
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThan(3);
+  });
+
+  test("gives back everything it allocated, also when it is left early or fails", async () => {
+    await idsOf({});
+    const before = backend.memoryBytes();
+    await idsOf({ temperature: 1, seed: 1 });
+    expect(backend.memoryBytes()).toBe(before);
+    for await (const _ of generate(model, prompt, greedy)) break;
+    expect(backend.memoryBytes()).toBe(before);
+    const failing = { ...greedy, signal: AbortSignal.timeout(0), maxTokens: 200 };
+    await expect(collect(generate(model, prompt, failing))).rejects.toThrow();
+    expect(backend.memoryBytes()).toBe(before);
+  });
+
+  test.each([
+    ["an empty prompt", () => generate(model, new Uint32Array(), greedy), UsageError],
+    ["a token outside the vocabulary", () => generate(model, Uint32Array.of(512), greedy), UsageError],
+    ["no tokens to make", () => generate(model, prompt, { maxTokens: 0 }), UsageError],
+    ["stop strings without a tokenizer", () => generate(model, prompt, { stopStrings: ["x"] }), UsageError],
+    ["a chunk of 0", () => generate(model, prompt, { prefillChunk: 0 }), UsageError],
+    ["a prompt beyond all positions", () => generate(model, new Uint32Array(300), greedy), UsageError],
+    ["sampling options out of range", () => generate(model, prompt, { topP: 2 }), ProblemsError],
+  ])("refuses %s", async (_what, run, error) => {
+    await expect(collect(run())).rejects.toThrow(error);
+  });
+});
+
+describe("sequences", () => {
+  const prompts = [prompt, prompt.slice(5), Uint32Array.of(1, 2, 3), prompt.slice().reverse()];
+
+  test("several generations on one model give what each gives alone, at once and in turns", async () => {
+    const alone = [];
+    for (const start of prompts) alone.push(await idsOf({}, start));
+
+    const atOnce = prompts.map((start, i) => idsOf({ prefillChunk: 3 + i }, start));
+    expect(await Promise.all(atOnce)).toEqual(alone);
+
+    const running = prompts.map((start) => generate(model, start, greedy));
+    const inTurns: number[][] = prompts.map(() => []);
+    // A fixed but irregular order of turns.
+    for (let turn = 0; inTurns.some((ids) => ids.length < golden.greedy.length); turn++) {
+      const i = (turn * turn + (turn >> 1)) % running.length;
+      const { value } = await running[i].next();
+      if (value !== undefined) inTurns[i].push(value.id);
+    }
+    expect(inTurns).toEqual(alone);
+  });
+
+  test("a continued sequence runs only what is new and gives the same tokens", async () => {
+    using sequence = new Sequence(model, 100);
+    const first = await collect(generate(model, prompt, { ...greedy, sequence }));
+    expect(sequence.tokens).toEqual([...prompt, ...golden.greedy.slice(0, -1)]);
+
+    const next = Uint32Array.of(...prompt, ...first.tokenIds, 7, 8, 9);
+    const fresh = await collect(generate(model, next, greedy));
+    const continued = await collect(generate(model, next, { ...greedy, sequence }));
+    expect(continued.tokenIds).toEqual(fresh.tokenIds);
+    expect(continued.timings.promptTokens).toBe(4);
+
+    // Another text: only the common beginning stays; the same prompt again runs one token.
+    const other = Uint32Array.of(...prompt.slice(0, 10), 300, 301);
+    const rewound = await collect(generate(model, other, { ...greedy, sequence }));
+    expect(rewound.timings.promptTokens).toBe(2);
+    expect(rewound.tokenIds).toEqual(await idsOf({}, other));
+    const again = await collect(generate(model, other, { ...greedy, sequence }));
+    expect(again.timings.promptTokens).toBe(1);
+    expect(again.tokenIds).toEqual(rewound.tokenIds);
+  });
+
+  test("rewinding ahead, overfilling and another model's sequence are refused", async () => {
+    using sequence = new Sequence(model, 10);
+    expect(() => sequence.rewind(1)).toThrow(UsageError);
+    await expect(sequence.run(prompt)).rejects.toThrow("0 + 24 tokens in a sequence of 10");
+    const otherBackend = await openBackend("reference");
+    const other = await load(path("arch/llama"), otherBackend, "f32");
+    await expect(collect(generate(other, prompt, { sequence }))).rejects.toThrow("another model");
+    otherBackend[Symbol.dispose]();
+  });
+});
+
+describe("prefill policies with activation thresholds", () => {
+  /** Logits after the prompt. */
+  async function logitsWith(options: { chunk: number; sparseFrom: number }): Promise<Float32Array> {
+    using sequence = new Sequence(model, prompt.length);
+    const logits = await sequence.run(prompt, options);
+    const values = await backend.read(logits);
+    backend.release(logits);
+    return values;
+  }
+
+  test("the cut is that of the whole prompt: chunks change nothing", async () => {
+    model.thresholds = uniform(0.4);
+    for (const sparseFrom of [0, 7, 12, 24]) {
+      const whole = await logitsWith({ chunk: 24, sparseFrom });
+      for (const chunk of [1, 5, 8]) {
+        const chunked = await logitsWith({ chunk, sparseFrom });
+        for (const [id, logit] of chunked.entries()) expect(Math.abs(logit - whole[id])).toBeLessThan(1e-4);
+      }
+    }
+  });
+
+  test("the policies differ from each other, and dense prefill equals the dense model's", async () => {
+    model.thresholds = undefined;
+    const dense = await logitsWith({ chunk: 24, sparseFrom: 0 });
+    model.thresholds = uniform(0.4);
+    expect(await logitsWith({ chunk: 24, sparseFrom: 24 })).toEqual(dense);
+    expect(await logitsWith({ chunk: 24, sparseFrom: 12 })).not.toEqual(dense);
+    expect(await logitsWith({ chunk: 24, sparseFrom: 0 })).not.toEqual(await logitsWith({ chunk: 24, sparseFrom: 12 }));
+  });
+
+  test("generate with dense prefill skips inputs only while decoding; with denseFirst 0 in one-token chunks too", async () => {
+    model.thresholds = uniform(0.4);
+    backend.takeCounters();
+    await idsOf({ maxTokens: 1, prefillChunk: 1 });
+    expect(backend.takeCounters().inputs).toBe(0);
+    await idsOf({ maxTokens: 2, prefillChunk: 1 });
+    const { queryHeads, headDim, hiddenSize, intermediateSize, layers } = model.config;
+    const inputsPerToken = layers * (5 * hiddenSize + queryHeads * headDim + intermediateSize);
+    const decoded = backend.takeCounters();
+    expect(decoded.inputs).toBe(inputsPerToken);
+    expect(decoded.inputsSkipped).toBeGreaterThan(0);
+    await idsOf({ maxTokens: 2, prefillChunk: 1, prefill: { denseFirst: 0 } });
+    expect(backend.takeCounters().inputs).toBe(25 * inputsPerToken);
+    await idsOf({ maxTokens: 2, prefillChunk: 1, prefill: "secondHalf" });
+    expect(backend.takeCounters().inputs).toBe(13 * inputsPerToken);
+  });
+});
+
+describe("text, on tiny-6m", () => {
+  let tinyBackend: Backend;
+  let tiny: Model;
+  let tokenizer: Tokenizer;
+  const tinyGolden = tiny6mGolden();
+  beforeAll(async () => {
+    tinyBackend = await openBackend("reference");
+    tiny = await load(path("../../models/tiny-6m"), tinyBackend, "bf16");
+    tokenizer = await loadTokenizer(directoryFiles(path("../../models/tiny-6m")));
+  });
+  afterAll(() => tinyBackend[Symbol.dispose]());
+
+  test("generateText gives the golden tokens, and steps whose text joins to the decoded whole", async () => {
+    const start = tokenizer.decode(tinyGolden.greedyPrompt);
+    expect(tokenizer.encode(start)).toEqual(tinyGolden.greedyPrompt);
+    const steps = await stepsOf(generateText(tiny, tokenizer, start, { maxTokens: tinyGolden.greedy.length }));
+    expect(steps.map((step) => step.id)).toEqual(tinyGolden.greedy);
+    const text = tokenizer.decode(tinyGolden.greedy);
+    expect(steps.map((step) => step.text).join("")).toBe(text);
+    expect(steps.at(-1)!.finish!.text).toBe(text);
+  });
+
+  test("a stop string never leaks, wherever tokens cut it", async () => {
+    const text = tokenizer.decode(tinyGolden.greedy);
+    for (const [from, length] of [
+      [0, 3],
+      [5, 1],
+      [9, 14],
+      [30, 25],
+    ]) {
+      const stop = text.slice(from, from + length);
+      const generation = generate(tiny, tinyGolden.greedyPrompt, { tokenizer, stopStrings: [stop], maxTokens: 32 });
+      const steps = await stepsOf(generation);
+      const finish = steps.at(-1)!.finish!;
+      expect(finish.reason).toBe("stopString");
+      expect(finish.text).toBe(text.slice(0, text.indexOf(stop)));
+      expect(steps.map((step) => step.text).join("")).toBe(finish.text);
+      expect(finish.tokenIds).toEqual(tinyGolden.greedy.slice(0, finish.tokenIds.length));
+    }
+  });
+});
