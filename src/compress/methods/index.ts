@@ -5,4 +5,7 @@ export const pruneMethods: Readonly<Record<string, () => Promise<{ method: Prune
   magnitude: () => import("./magnitude.js"),
   wanda: () => import("./wanda.js"),
   sparsegpt: () => import("./sparsegpt.js"),
+  wrp: () => import("./wrp.js"),
+  obd: () => import("./obd.js"),
+  obs: () => import("./obs.js"),
 };

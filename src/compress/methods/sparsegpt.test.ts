@@ -1,11 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { countZeros, mean, outputError, statisticsOf, syntheticLayer } from "../../../test/support/layers.js";
 import type { Layer } from "../contract.js";
+import { dampedHessian, layerFactor } from "../hessian.js";
 import { leastSquaresRow } from "../leastSquares.js";
 import type { Pattern } from "../pattern.js";
 import { InputStatistics } from "../statistics.js";
 import { method as magnitude } from "./magnitude.js";
-import { layerFactor, method } from "./sparsegpt.js";
+import { method } from "./sparsegpt.js";
 import { method as wanda } from "./wanda.js";
 
 const options = (change: Parameters<typeof method.options.parse>[0] = {}) => method.options.parse(change);
@@ -13,17 +14,6 @@ const layer = syntheticLayer(21, 20, 64);
 const statistics = statisticsOf(layer);
 const half: Pattern = { type: "unstructured", sparsity: 0.5 };
 const twoFour: Pattern = { type: "nm", keep: 2, group: 4 };
-
-/** The damped Hessian of the method, from the gram. */
-function hessian(of: InputStatistics, damping = 0.01): Float64Array {
-  const n = of.cols;
-  const gram = of.get("gram");
-  const h = Float64Array.from(gram, (v) => (v * 2) / of.tokens);
-  let trace = 0;
-  for (let i = 0; i < n; i++) trace += h[i * n + i];
-  for (let i = 0; i < n; i++) h[i * n + i] += (damping * trace) / n;
-  return h;
-}
 
 /** ½ tr(D·H·Dᵀ). */
 function quadraticLoss(a: Layer, weight: ArrayLike<number>, h: Float64Array): number {
@@ -51,7 +41,7 @@ describe("sparsegpt", () => {
   ])("the reported loss is ½ tr(D·H·Dᵀ): %s", (_name, pattern, change) => {
     const { weight, loss } = method.prune(layer, statistics, pattern, options(change));
     // Weights are rounded to f32 on the way out, hence not 1e-12.
-    expect(loss! / quadraticLoss(layer, weight, hessian(statistics))).toBeCloseTo(1, 5);
+    expect(loss! / quadraticLoss(layer, weight, dampedHessian(statistics, 0.01))).toBeCloseTo(1, 5);
   });
 
   it("counts zeros exactly per panel, and one more per panel by threshold", () => {
@@ -106,7 +96,7 @@ describe("sparsegpt", () => {
   });
 
   it("exact least squares on the same mask is at least as good as the sweep and as zeroing", () => {
-    const h = hessian(statistics);
+    const h = dampedHessian(statistics, 0.01);
     const { weight, mask } = method.prune(layer, statistics, half, options());
     for (let r = 0; r < layer.rows; r++) {
       const one = { weight: layer.weight.subarray(r * 64, (r + 1) * 64), rows: 1, cols: 64 };
@@ -124,7 +114,7 @@ describe("sparsegpt", () => {
   });
 
   it("removing whole columns is the exact least-squares solution", () => {
-    const h = hessian(statistics);
+    const h = dampedHessian(statistics, 0.01);
     const { weight, mask } = method.prune(layer, statistics, { type: "columns", sparsity: 0.25 }, options());
     expect(countZeros(mask, 0, 64)).toBe(16);
     for (let r = 0; r < layer.rows; r++) {

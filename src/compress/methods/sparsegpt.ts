@@ -1,12 +1,12 @@
 import { z } from "zod";
 import type { Layer, PruneMethod, PruneResult } from "../contract.js";
+import { layerFactor } from "../hessian.js";
 import { removeColumns } from "../leastSquares.js";
-import { type InverseFactor, inverseDiagonal, inverseFactor } from "../linalg/index.js";
+import { type InverseFactor, inverseDiagonal } from "../linalg/index.js";
 import type { Pattern } from "../pattern.js";
 import { GridMatrix, gridOptions } from "../quantize/grid.js";
 import { finishedWeight, scopeFor, workingCopy } from "../score.js";
 import { selectMask } from "../select.js";
-import type { InputStatistics } from "../statistics.js";
 import { compensatedSweep } from "../sweep.js";
 
 const options = z.strictObject({
@@ -52,13 +52,6 @@ export const method: PruneMethod<Options> = {
       : pruneEntries(layer, factor, pattern, options);
   },
 };
-
-/** The factored Hessian H = 2/tokens · Σ x·xᵀ of an input, made once for all layers that read it. */
-export function layerFactor(statistics: InputStatistics, damping: number): InverseFactor {
-  return statistics.derive(`inverseFactor ${damping}`, () =>
-    inverseFactor(statistics.get("gram"), statistics.cols, 2 / Math.max(1, statistics.tokens), damping),
-  );
-}
 
 function pruneEntries(layer: Layer, factor: InverseFactor, pattern: Pattern, options: Options): PruneResult {
   const { rows, cols } = layer;
