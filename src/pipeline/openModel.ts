@@ -42,28 +42,30 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   const artifact = await readArtifact({ files, location: files.location });
   const weights = options.weights ?? artifact?.weights ?? "bf16";
   const checkpoint = await openCheckpoint(files);
-  const backend = await openBackend(options.backend, threads === undefined ? {} : { threads });
   try {
     if (artifact !== undefined) {
       const { config } = await describeDecoder(checkpoint);
       checkArtifactLayers(artifact, config.layers, `${files.location}/${artifactFileName}`);
     }
-    const model = await loadModel(checkpoint, backend, { weights, signal, onProgress });
-    const sparsity = artifact?.activationSparsity;
-    model.thresholds = sparsity && toThresholds(sparsity);
-    return {
-      location: files.location,
-      model,
-      prefill: sparsity?.prefill ?? "dense",
-      artifact,
-      [Symbol.dispose]() {
-        model[Symbol.dispose]();
-        backend[Symbol.dispose]();
-      },
-    };
-  } catch (error) {
-    backend[Symbol.dispose]();
-    throw error;
+    const backend = await openBackend(options.backend, threads === undefined ? {} : { threads });
+    try {
+      const model = await loadModel(checkpoint, backend, { weights, signal, onProgress });
+      const sparsity = artifact?.activationSparsity;
+      model.thresholds = sparsity && toThresholds(sparsity);
+      return {
+        location: files.location,
+        model,
+        prefill: sparsity?.prefill ?? "dense",
+        artifact,
+        [Symbol.dispose]() {
+          model[Symbol.dispose]();
+          backend[Symbol.dispose]();
+        },
+      };
+    } catch (error) {
+      backend[Symbol.dispose]();
+      throw error;
+    }
   } finally {
     await checkpoint.close();
   }

@@ -102,7 +102,7 @@ describe("ActivationHistogram", () => {
   it("refuses NaN, infinities, empty histograms and shares that are none, and stays as it was", () => {
     const histogram = histogramOf(new Float32Array([1, 2, 3, 4]));
     for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-      expect(() => histogram.add(new Float32Array([5, 5, bad]))).toThrow(/activation 2 of 3 is (NaN|-?Infinity)/);
+      expect(() => histogram.add(new Float32Array([5, 5, bad]))).toThrow(/value 2 of 3 is (NaN|-?Infinity)/);
     }
     expect(histogram.count).toBe(4);
     expect(histogram.absQuantile(1)).toBeCloseTo(4, 1);

@@ -30,6 +30,9 @@ export class ActivationHistogram {
   #count = 0;
   #cumulative: { magnitude: Float64Array; positive: Float64Array } | undefined;
 
+  /** @param name for messages: which activations these are */
+  constructor(readonly name = "activations") {}
+
   /** Values seen. */
   get count(): number {
     return this.#count;
@@ -47,7 +50,7 @@ export class ActivationHistogram {
       for (let i = 0; i < bits.length; i++) counts[bits[i] >>> droppedBits]--;
       const index = values.findIndex((value) => !Number.isFinite(value));
       throw new UsageError(
-        `activation ${index} of ${values.length} is ${values[index]}; thresholds need finite activations. Check the weights, or use a wider number format.`,
+        `${this.name}: value ${index} of ${values.length} is ${values[index]}; thresholds need finite activations. Check the weights, or use a wider number format.`,
       );
     }
     this.#count += values.length;
@@ -102,7 +105,7 @@ export class ActivationHistogram {
 
   #checkShare(p: number): void {
     if (!(p >= 0 && p <= 1)) throw new UsageError(`a share of zeros lies in [0, 1], not ${p}`);
-    if (this.#count === 0) throw new UsageError("no activations were counted, so there is no threshold");
+    if (this.#count === 0) throw new UsageError(`${this.name}: nothing was counted, so there is no threshold`);
   }
 
   #holdsNonFinite(): boolean {

@@ -8,6 +8,7 @@ export {
   blockSparsity,
   nearestRow,
 } from "./allocation.js";
+export { blockOutputError } from "./blockError.js";
 export { projectionCosts } from "./costs.js";
 export { ActivationHistogram } from "./histogram.js";
 export { type DynamicSparsityOptions, keepLargest, sparsifyByRatio } from "./largest.js";

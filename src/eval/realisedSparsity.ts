@@ -1,0 +1,53 @@
+import { blockSparsity, projectionCosts } from "../compress/index.js";
+import { type ActivationThresholds, type Model, type Projection, type Tap, tapSites } from "../model/index.js";
+
+/**
+ * Counts what thresholds drop while a model runs: hand `tap` to its forward calls, then take `sparsity`.
+ *
+ * Backends count skipped inputs themselves, but only in matrix-vector products, that is, in decoding.
+ */
+export class RealisedSparsity {
+  readonly tap: Tap;
+  readonly #model: Model;
+  readonly #seen = new Map<string, { inputs: number; dropped: number }>();
+
+  /** @param firstRow first row of every activation to which the thresholds apply */
+  constructor(model: Model, thresholds: ActivationThresholds, firstRow: number) {
+    this.#model = model;
+    const consuming = Object.entries(tapSites).filter(([, consumers]) => consumers.length > 0);
+    this.tap = {
+      sites: consuming.map(([site]) => site as keyof typeof tapSites),
+      onActivation: async (layer, site, activation) => {
+        if (firstRow >= activation.rows) return;
+        const values = await model.backend.read(activation.rowRange(firstRow, activation.rows - firstRow));
+        for (const projection of tapSites[site]) {
+          this.#add(layer, projection, values, thresholds.projections[layer][projection]);
+        }
+      },
+    };
+  }
+
+  /** Share of the blocks' weights that met a zero: over the layers, the mean by weights of every projection. */
+  get sparsity(): number {
+    const { config } = this.#model;
+    const shareOf = (layer: number, projection: Projection) => {
+      const seen = this.#seen.get(`${layer} ${projection}`);
+      return seen === undefined ? 0 : seen.dropped / seen.inputs;
+    };
+    const costs = projectionCosts(config);
+    let sum = 0;
+    for (let layer = 0; layer < config.layers; layer++) {
+      const shares = Object.keys(costs).map((name) => [name, shareOf(layer, name as Projection)]);
+      sum += blockSparsity(costs, Object.fromEntries(shares));
+    }
+    return sum / config.layers;
+  }
+
+  #add(layer: number, projection: Projection, values: Float32Array, threshold: number): void {
+    const key = `${layer} ${projection}`;
+    const seen = this.#seen.get(key) ?? { inputs: 0, dropped: 0 };
+    for (let i = 0; i < values.length; i++) if (Math.abs(values[i]) <= threshold) seen.dropped++;
+    seen.inputs += values.length;
+    this.#seen.set(key, seen);
+  }
+}

@@ -1,0 +1,106 @@
+import { expect, test } from "vitest";
+import { resultRow } from "./resultRow.js";
+import { formatResultRows } from "./resultTable.js";
+
+const quality = (perplexity: number, activationSparsity: number, klDivergence?: number) => ({
+  name: "a variant",
+  perplexity,
+  nll: Math.log(perplexity),
+  tokens: 20440,
+  window: 512,
+  windows: 40,
+  textSha256: "ab12cd34ef56".padEnd(64, "0"),
+  activationSparsity,
+  divergence: klDivergence === undefined ? undefined : { klDivergence, top1Agreement: 0.781 },
+});
+
+const speed = (decodeTokensPerSecond: number, bytesPerToken: number, inputsSkipped: number) => ({
+  name: "a variant",
+  threads: 2,
+  prefillTokens: 128,
+  contextTokens: 128,
+  decodeTokens: 32,
+  repeats: 5,
+  prefillTokensPerSecond: 3120.4,
+  decodeTokensPerSecond,
+  bytesPerToken,
+  inputsSkipped,
+  peakMemoryBytes: 121e6,
+});
+
+const model = { model: "tiny-6m", weights: "bf16", backend: "wasm" } as const;
+const dense = resultRow({
+  ...model,
+  quality: quality(37.5269, 0),
+  speed: speed(812.3, 13.1e6, 0),
+  readBandwidth: 22e9,
+});
+const sparse = resultRow({
+  ...model,
+  quality: quality(47.58, 0.501, 0.2314),
+  speed: speed(1203.1, 7.9e6, 0.498),
+  readBandwidth: 22e9,
+});
+
+test("a row joins the figures of one variant under their names", () => {
+  expect(sparse).toEqual({
+    model: "tiny-6m",
+    weights: "bf16",
+    activationSparsity: 0.501,
+    perplexity: 47.58,
+    nll: Math.log(47.58),
+    tokens: 20440,
+    window: 512,
+    windows: 40,
+    textSha256: "ab12cd34ef56".padEnd(64, "0"),
+    klDivergence: 0.2314,
+    top1Agreement: 0.781,
+    backend: "wasm",
+    threads: 2,
+    prefillTokens: 128,
+    contextTokens: 128,
+    decodeTokens: 32,
+    repeats: 5,
+    prefillTokensPerSecond: 3120.4,
+    decodeTokensPerSecond: 1203.1,
+    bytesPerToken: 7.9e6,
+    readBandwidth: 22e9,
+    bandwidthShare: (7.9e6 * 1203.1) / 22e9,
+    peakMemoryBytes: 121e6,
+  });
+  expect(resultRow({ ...model, speed: speed(10, 1e6, 0.4) })).toMatchObject({ activationSparsity: 0.4 });
+  expect(resultRow({ ...model, speed: speed(10, 1e6, 0.4) })).not.toHaveProperty("bandwidthShare");
+});
+
+test("the table aligns, compares with the first row and states its conventions", () => {
+  expect(`\n${formatResultRows([dense, sparse])}\n`).toBe(`
+                    zero     per-  KL from    same  prefill  decode         MB per  band-  peak
+model    weights  inputs  plexity    first   top 1    tok/s   tok/s  speed   token  width    MB
+───────  ───────  ──────  ───────  ───────  ──────  ───────  ──────  ─────  ──────  ─────  ────
+tiny-6m  bf16      0.0 %    37.53                      3120     812   1.00    13.1   48 %   121
+tiny-6m  bf16     50.1 %    47.58   0.2314  78.1 %     3120    1203   1.48    7.90   43 %   121
+
+zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.
+perplexity: 40 windows of 512 tokens without overlap or BOS, 20440 predicted tokens; text sha256
+  ab12cd34ef56….
+KL from first: KL(first row ‖ this row), nats per token; same top 1: equal most likely token.
+speed: decode against the first row; batch 1, 2 threads, rows taking turns in one run, median of 5;
+  dense prefill of 128 tokens, 32 tokens decoded after 128.
+MB per token: weights read, as counted by the backend, and keys and values; 1 MB = 10⁶ bytes.
+bandwidth: share of the 22.0 GB/s that this machine was measured to read.
+`);
+});
+
+test("what was not measured is left out, of the columns and of the conventions", () => {
+  const text = formatResultRows([resultRow({ ...model, quality: quality(37.5, 0) })]);
+  expect(text.split("\n").slice(0, 4).join("\n")).toBe(
+    [
+      "                    zero     per-",
+      "model    weights  inputs  plexity",
+      "───────  ───────  ──────  ───────",
+      "tiny-6m  bf16      0.0 %    37.50",
+    ].join("\n"),
+  );
+  expect(text).not.toMatch(/speed|KL|bandwidth|zero inputs:/);
+  expect(formatResultRows([])).toBe("nothing was measured");
+});

@@ -1,0 +1,151 @@
+import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import type { BackendCounters } from "../kernels/index.js";
+import type { Model } from "../model/index.js";
+import { Sequence } from "../runtime/index.js";
+import { checkComparable, type Variant, withThresholds } from "./variant.js";
+
+export interface SpeedOptions extends JobOptions {
+  /** Tokens of the timed prefill, from the start of the text. Default 128. */
+  prefillTokens?: number;
+  /** Positions in the cache when decoding begins; at least `prefillTokens`. Default `prefillTokens`. */
+  contextTokens?: number;
+  /** Tokens of the timed decode, after the context. Default 32. */
+  decodeTokens?: number;
+  /** Timed rounds; every round runs every variant once. Default 5. */
+  repeats?: number;
+  /** Process memory in bytes, sampled after every run; default: what the backends hold. */
+  residentBytes?: () => number;
+}
+
+export interface Speed {
+  name: string;
+  threads: number;
+  prefillTokens: number;
+  contextTokens: number;
+  decodeTokens: number;
+  repeats: number;
+  /** Medians over the rounds. */
+  prefillTokensPerSecond: number;
+  decodeTokensPerSecond: number;
+  /** Bytes read per decoded token: weights as counted by the backend, and keys and values of the positions attended. */
+  bytesPerToken: number;
+  /** Share of the inputs that decoding skipped, as counted by the backend; 0 for a dense variant. */
+  inputsSkipped: number;
+  peakMemoryBytes: number;
+}
+
+interface Run extends BackendCounters {
+  prefillMs: number;
+  decodeMs: number;
+  kvBytesRead: number;
+  memoryBytes: number;
+}
+
+/**
+ * Prefill and decode speed of every variant in one run: one warm-up round, then rounds in which the variants take turns,
+ * every other round in reverse, so that a machine that slows down or is shared harms all alike; medians over the rounds.
+ *
+ * Prefill is dense. Decoding is fed the tokens of the text, one at a time, because activations on real text decide how
+ * sparse they are; each step ends with a greedy choice, as in generation. Batch 1.
+ * @param tokens at least contextTokens + 1 + decodeTokens of real text
+ * @throws UsageError when the text or a model's context is too short
+ */
+export async function measureSpeed(
+  variants: readonly Variant[],
+  tokens: Uint32Array,
+  options: SpeedOptions = {},
+): Promise<Speed[]> {
+  const { prefillTokens = 128, decodeTokens = 32, repeats = 5, signal, onProgress, residentBytes } = options;
+  const contextTokens = options.contextTokens ?? prefillTokens;
+  const firstTimed = contextTokens + 1;
+  const needed = firstTimed + decodeTokens;
+  checkComparable(variants);
+  if (!(prefillTokens >= 1 && decodeTokens >= 1 && repeats >= 1 && contextTokens >= prefillTokens)) {
+    throw new UsageError(
+      `cannot time ${repeats} × prefill of ${prefillTokens} and decode of ${decodeTokens} tokens after ${contextTokens}`,
+    );
+  }
+  if (tokens.length < needed) throw new UsageError(`a text of ${tokens.length} tokens; timing needs ${needed}`);
+
+  const runs: Run[][] = variants.map(() => []);
+  const stage = new Stage("time", (repeats + 1) * variants.length, "runs", onProgress);
+  for (let round = 0; round <= repeats; round++) {
+    const order = Array.from(variants.keys());
+    if (round % 2 === 1) order.reverse();
+    for (const v of order) {
+      signal?.throwIfAborted();
+      const variant = variants[v];
+      const run = await withThresholds(variant, () => timedRun(variant.model));
+      if (round > 0) runs[v].push(run);
+      stage.advance(1, variant.name);
+    }
+  }
+  return variants.map((variant, v) => summary(variant, runs[v]));
+
+  async function timedRun(model: Model): Promise<Run> {
+    using sequence = new Sequence(model, needed);
+    const startMs = performance.now();
+    await predict(sequence, tokens.subarray(0, prefillTokens), needed);
+    const prefillMs = performance.now() - startMs;
+    if (contextTokens > prefillTokens) await predict(sequence, tokens.subarray(prefillTokens, contextTokens), needed);
+    // One untimed step, so that the decode path is warm when the clock starts.
+    await predict(sequence, tokens.subarray(contextTokens, firstTimed));
+    model.backend.takeCounters();
+    const decodeStartMs = performance.now();
+    for (let position = firstTimed; position < needed; position++) {
+      await predict(sequence, tokens.subarray(position, position + 1));
+    }
+    const decodeMs = performance.now() - decodeStartMs;
+    return {
+      prefillMs,
+      decodeMs,
+      ...model.backend.takeCounters(),
+      kvBytesRead: kvBytesRead(sequence, firstTimed),
+      memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
+    };
+  }
+
+  function summary({ name, model }: Variant, timed: readonly Run[]): Speed {
+    const { inputs, inputsSkipped, weightBytesRead, kvBytesRead } = timed[0];
+    return {
+      name,
+      threads: model.backend.info.threads,
+      prefillTokens,
+      contextTokens,
+      decodeTokens,
+      repeats,
+      prefillTokensPerSecond: median(timed.map((run) => (prefillTokens * 1000) / run.prefillMs)),
+      decodeTokensPerSecond: median(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
+      bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
+      inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
+      peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
+    };
+  }
+}
+
+/** Runs tokens, dense before position `sparseFrom`, and waits for the most likely next one. */
+async function predict(sequence: Sequence, tokens: Uint32Array, sparseFrom = 0): Promise<void> {
+  const { backend } = sequence.model;
+  const logits = await sequence.run(tokens, { sparseFrom });
+  try {
+    await backend.topK(logits, 1);
+  } finally {
+    backend.release(logits);
+  }
+}
+
+/** Bytes of keys and values attended by each single token from position `first` on, over all layers. */
+function kvBytesRead({ model, byteLength, capacity, length }: Sequence, first: number): number {
+  const { layers, slidingWindows } = model.config;
+  let positions = 0;
+  for (let position = first; position < length; position++) {
+    for (const window of slidingWindows) positions += Math.min(position + 1, window ?? position + 1);
+  }
+  return (positions * byteLength) / (capacity * layers);
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}

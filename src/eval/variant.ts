@@ -1,0 +1,34 @@
+import { UsageError } from "../core/index.js";
+import type { ActivationThresholds, Model } from "../model/index.js";
+
+/** What is compared: a model with given thresholds. Several variants may share one loaded model. */
+export interface Variant {
+  /** For tables and messages. */
+  name: string;
+  model: Model;
+  /** Undefined is dense. */
+  thresholds?: ActivationThresholds;
+}
+
+/** Runs `work` with the variant's thresholds on its model and puts back what was there. */
+export async function withThresholds<T>({ model, thresholds }: Variant, work: () => Promise<T>): Promise<T> {
+  const before = model.thresholds;
+  model.thresholds = thresholds;
+  try {
+    return await work();
+  } finally {
+    model.thresholds = before;
+  }
+}
+
+/** @throws UsageError when variants cannot be compared token by token. */
+export function checkComparable(variants: readonly Variant[]): void {
+  const [first, ...others] = variants;
+  if (first === undefined) throw new UsageError("nothing to evaluate");
+  for (const { name, model } of others) {
+    if (model.config.vocabSize === first.model.config.vocabSize) continue;
+    throw new UsageError(
+      `${name} has ${model.config.vocabSize} tokens in its vocabulary, ${first.name} has ${first.model.config.vocabSize}; compare models with one tokenizer`,
+    );
+  }
+}

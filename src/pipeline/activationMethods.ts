@@ -1,0 +1,97 @@
+import {
+  type AllocationId,
+  type AllocationRow,
+  allocations,
+  nearestRow,
+  type ThresholdEstimatorId,
+  thresholdEstimators,
+} from "../compress/index.js";
+import type { ActivationSparsity } from "../io/index.js";
+import { type Model, type Projection, projections, type TapSite } from "../model/index.js";
+import { BlockProbe } from "./blockProbe.js";
+import { type LayerHistograms, siteOf } from "./layerHistograms.js";
+
+export type MethodId = ActivationSparsity["method"];
+type LayerRecord = ActivationSparsity["layers"][number];
+
+/** What a method has to work with once a layer's activations have been counted. */
+export interface LayerContext {
+  model: Model;
+  layer: number;
+  histograms: LayerHistograms;
+  /** Requested sparsities. */
+  levels: readonly number[];
+  estimator: ThresholdEstimatorId;
+  allocation: AllocationId;
+  costs: Readonly<Record<Projection, number>>;
+  /** Greedy: rise of a projection of cost 1 in one move. */
+  base: number;
+  /** Greedy: f32 [window, hiddenSize] each, what enters the block. */
+  greedyInputs: readonly Float32Array[];
+  window: number;
+  signal?: AbortSignal;
+  /** Called with the number of rows that were run through the block. */
+  onRows(rows: number): void;
+}
+
+interface ActivationMethod {
+  /** Where activations are counted. */
+  sites: readonly TapSite[];
+  /** One record for each level, and the allocation they were chosen from. */
+  calibrateLayer(context: LayerContext): Promise<{ records: LayerRecord[]; rows?: AllocationRow<Projection>[] }>;
+}
+
+/** Every method of activation sparsity. */
+export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
+  /** Threshold on the input of every projection: Liu et al., arXiv 2408.14690. */
+  teal: {
+    sites: ["attentionInput", "attentionOutput", "mlpInput", "mlpHidden"],
+    async calibrateLayer(context) {
+      const rows = await allocate(context);
+      const records = context.levels.map((level) => ({
+        projections: cuts(context, nearestRow(rows, level).projections),
+      }));
+      return { records, rows };
+    },
+  },
+  /** Threshold on the activated gate: Lee et al., arXiv 2404.08763. */
+  cats: {
+    sites: ["mlpGate"],
+    async calibrateLayer({ histograms, levels, estimator }) {
+      const dense = Object.fromEntries(projections.map((name) => [name, { threshold: 0, sparsity: 0 }]));
+      const gates = histograms.at("mlpGate");
+      const records = levels.map((level) => {
+        const threshold = thresholdEstimators[estimator](gates, level);
+        const gate = { threshold, sparsity: gates.sparsityAt(threshold) };
+        return { projections: dense as LayerRecord["projections"], gate };
+      });
+      return { records };
+    },
+  },
+};
+
+async function allocate(context: LayerContext): Promise<AllocationRow<Projection>[]> {
+  const { model, layer, greedyInputs, window } = context;
+  using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, window) : undefined;
+  return await allocations[context.allocation]({
+    ...context,
+    async blockError(shares) {
+      const error = await probe!.error(mapProjections((name) => cut(context, name, shares[name]).threshold));
+      context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, window));
+      return error;
+    },
+  });
+}
+
+const cuts = (context: LayerContext, shares: Readonly<Record<Projection, number>>) =>
+  mapProjections((name) => cut(context, name, shares[name]));
+
+/** The threshold that gives a projection its share of zeros, and the share it gives on what was counted. */
+function cut({ histograms, estimator }: LayerContext, projection: Projection, share: number) {
+  const histogram = histograms.at(siteOf[projection]);
+  const threshold = thresholdEstimators[estimator](histogram, share);
+  return { threshold, sparsity: histogram.sparsityAt(threshold) };
+}
+
+const mapProjections = <T>(value: (name: Projection) => T) =>
+  Object.fromEntries(projections.map((name) => [name, value(name)])) as Record<Projection, T>;

@@ -1,0 +1,223 @@
+import {
+  type AllocationId,
+  type AllocationRow,
+  allocationEvaluations,
+  blockSparsity,
+  projectionCosts,
+  type ThresholdEstimatorId,
+} from "../compress/index.js";
+import { type JobOptions, Random, Stage, UsageError } from "../core/index.js";
+import type { ActivationSparsity } from "../io/index.js";
+import type { KvCache } from "../kernels/index.js";
+import type { Model, Projection, TapSite } from "../model/index.js";
+import type { TokenizedText } from "../text/index.js";
+import { activationMethods, type MethodId } from "./activationMethods.js";
+import { BlockProbe } from "./blockProbe.js";
+import { LayerHistograms, type SiteStatistics } from "./layerHistograms.js";
+
+export interface CalibrationOptions extends JobOptions {
+  /** Requested shares of zeros, each in [0, 1): one record for each, from one pass over the text. */
+  sparsities: readonly number[];
+  /**
+   * "teal" (default) thresholds the input of every projection (arXiv 2408.14690); "cats" the activated gate, which leaves
+   * zeros in front of `down_proj` alone (arXiv 2404.08763).
+   */
+  method?: MethodId;
+  /** Default "absQuantile". */
+  estimator?: ThresholdEstimatorId;
+  /** How a block's share is divided among its projections. Default "uniform", the only one for CATS. */
+  allocation?: AllocationId;
+  /** Which part of a prompt will run sparse; only written to the records. Default "dense". */
+  prefill?: ActivationSparsity["prefill"];
+  /** Tokens of a calibration window. Default 512. */
+  window?: number;
+  /** Windows from the start of the text; fewer where it ends. Default 32. */
+  calibrationWindows?: number;
+  /** Greedy: rise of a projection with hiddenSize² weights in one move. Default 0.05. */
+  greedyBase?: number;
+  /**
+   * Greedy: tokens that candidates are judged on, rounded to whole windows, at least one. Every move runs half of them
+   * through a block seven times, so time is proportional to this. Ranking candidates takes far fewer tokens than placing
+   * thresholds, because all are judged on the same ones. Default 1024.
+   */
+  greedyTokens?: number;
+  /** Draws the windows for the greedy allocation. Default 0. */
+  seed?: number;
+}
+
+export interface Calibration {
+  /** One for each requested sparsity, in the order asked: what `rarefy.json` stores and `toThresholds` takes. */
+  records: ActivationSparsity[];
+  /** Share of the blocks' weights whose inputs each record's thresholds drop on the calibration text. */
+  realisedSparsities: number[];
+  /** Per layer: what was seen at each watched place. */
+  sites: Partial<Record<TapSite, SiteStatistics>>[];
+  /** TEAL, per layer: the rows that records were chosen from; with greedy allocation, the table of its moves. */
+  allocationRows: AllocationRow<Projection>[][];
+}
+
+/**
+ * Finds thresholds for activation sparsity. Runs the dense model block by block over windows of text, counts the
+ * activations of one layer at a time, and reads the thresholds off the counts; so what is held beside the model is the
+ * residual stream of every window, f32 [window, hiddenSize], and one layer's histograms. Works with every weight format
+ * and backend: the thresholds are those of the model as loaded. The same input gives the same records.
+ *
+ * @throws UsageError for options out of range, a text shorter than one window, activations that are not finite
+ */
+export async function calibrateActivationSparsity(
+  model: Model,
+  text: TokenizedText,
+  options: CalibrationOptions,
+): Promise<Calibration> {
+  const plan = planCalibration(model, text, options);
+  const { method, windows, window, greedyWindows, records, signal } = plan;
+  const { sites, calibrateLayer } = activationMethods[method];
+  const { layers } = model.config;
+  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, window);
+  const stage = new Stage(
+    "calibrate",
+    layers * (windows * window + greedyTokensPerLayer),
+    "tokens",
+    options.onProgress,
+  );
+  const result: Calibration = { records, realisedSparsities: [], sites: [], allocationRows: [] };
+
+  const before = model.thresholds;
+  using cache = model.createCache(window);
+  try {
+    model.thresholds = undefined;
+    const streams = await embedWindows(model, text.tokens, windows, window);
+    for (let layer = 0; layer < layers; layer++) {
+      const detail = `layer ${layer + 1} of ${layers}`;
+      const histograms = new LayerHistograms(model, layer, sites);
+      const greedyInputs = greedyWindows.map((w) => streams[w]);
+      model.thresholds = undefined;
+      for (let w = 0; w < windows; w++) {
+        signal?.throwIfAborted();
+        streams[w] = await runDenseBlock(model, layer, streams[w], cache, histograms);
+        stage.advance(window, detail);
+      }
+      result.sites.push(histograms.statistics());
+
+      let greedyTokensDone = 0;
+      const calibrated = await calibrateLayer({
+        model,
+        layer,
+        histograms,
+        greedyInputs,
+        ...plan,
+        onRows(rows) {
+          greedyTokensDone += rows;
+          stage.advance(rows, detail);
+        },
+      });
+      // A share that is cut at 1 changes the number of moves from the planned one.
+      if (greedyTokensDone !== greedyTokensPerLayer) stage.advance(greedyTokensPerLayer - greedyTokensDone, detail);
+      for (const [level, record] of calibrated.records.entries()) records[level].layers.push(record);
+      if (calibrated.rows !== undefined) result.allocationRows.push(calibrated.rows);
+    }
+    result.realisedSparsities = records.map((record) => realisedSparsity(model, record));
+    return result;
+  } finally {
+    model.thresholds = before;
+  }
+}
+
+function planCalibration(model: Model, text: TokenizedText, options: CalibrationOptions) {
+  const { sparsities, method = "teal", estimator = "absQuantile", allocation = "uniform", prefill = "dense" } = options;
+  const { window = 512, calibrationWindows = 32, greedyBase = 0.05, greedyTokens = 1024, seed = 0, signal } = options;
+  const windows = Math.min(calibrationWindows, Math.floor(text.tokens.length / window));
+  if (!(window >= 4 && windows >= 1)) {
+    throw new UsageError(
+      `${calibrationWindows} windows of ${window} tokens from a calibration text of ${text.tokens.length}; a window has at least 4 tokens, and the text at least one window`,
+    );
+  }
+  const outside = sparsities.find((sparsity) => !(sparsity >= 0 && sparsity < 1));
+  if (outside !== undefined)
+    throw new UsageError(`sparsity ${outside}; it is a share of zeros, at least 0 and below 1`);
+  if (!(greedyBase > 0)) throw new UsageError(`greedy base ${greedyBase}; it must be above 0`);
+  const greedy = allocation === "greedy";
+  if (greedy && method === "cats")
+    throw new UsageError("CATS has one threshold a layer, so there is nothing to allocate");
+
+  const costs = projectionCosts(model.config);
+  const greedyWindowCount = greedy ? Math.max(1, Math.min(windows, Math.round(greedyTokens / window))) : 0;
+  return {
+    method,
+    windows,
+    window,
+    levels: sparsities,
+    estimator,
+    allocation,
+    costs,
+    base: greedyBase,
+    greedyEvaluations: allocationEvaluations(allocation, { costs, levels: sparsities, base: greedyBase }),
+    greedyWindows: draw(greedyWindowCount, windows, new Random(seed)),
+    signal,
+    records: sparsities.map(
+      (sparsity): ActivationSparsity => ({
+        method,
+        estimator,
+        allocation,
+        sparsity,
+        prefill,
+        layers: [],
+        calibration: { textSha256: text.sha256, windows, window, seed },
+      }),
+    ),
+  };
+}
+
+/** `count` different integers below `below`, ascending. */
+function draw(count: number, below: number, random: Random): number[] {
+  const all = Array.from({ length: below }, (_, i) => i);
+  for (let i = 0; i < count; i++) {
+    const other = i + random.integer(below - i);
+    [all[i], all[other]] = [all[other], all[i]];
+  }
+  return all.slice(0, count).toSorted((a, b) => a - b);
+}
+
+/** f32 [window, hiddenSize] each. */
+async function embedWindows(model: Model, tokens: Uint32Array, windows: number, window: number) {
+  const streams: Float32Array[] = [];
+  for (let w = 0; w < windows; w++) {
+    const x = model.embed(tokens.subarray(w * window, (w + 1) * window));
+    try {
+      streams.push(await model.backend.read(x));
+    } finally {
+      model.backend.release(x);
+    }
+  }
+  return streams;
+}
+
+/** What leaves the block, f32 [tokens, hiddenSize] like what enters it. */
+async function runDenseBlock(
+  model: Model,
+  layer: number,
+  input: Float32Array,
+  cache: KvCache,
+  histograms: LayerHistograms,
+): Promise<Float32Array> {
+  const { backend, config } = model;
+  const x = backend.allocate(input.length / config.hiddenSize, config.hiddenSize);
+  try {
+    backend.write(x, input);
+    await model.block(layer, x, cache, 0, { tap: histograms.tap });
+    return await backend.read(x);
+  } finally {
+    backend.release(x);
+  }
+}
+
+function realisedSparsity(model: Model, record: ActivationSparsity): number {
+  const costs = projectionCosts(model.config);
+  const names = Object.keys(costs) as Projection[];
+  const shares = record.layers.map(({ projections, gate }) => {
+    const realised = names.map((name) => [name, projections[name].sparsity]);
+    // Behind a dropped gate lies a zero in front of `down_proj`.
+    return { ...Object.fromEntries(realised), ...(gate && { down_proj: gate.sparsity }) } as Record<Projection, number>;
+  });
+  return shares.reduce((sum, share) => sum + blockSparsity(costs, share), 0) / shares.length;
+}
