@@ -1,0 +1,238 @@
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { Option } from "commander";
+import type { Artifact, Checkpoint, ModelConfig } from "../../io/index.js";
+import { openCheckpoint, readArtifact } from "../../io/index.js";
+import { resolveModel } from "../../io/index.node.js";
+import {
+  countParameters,
+  type DecoderDescription,
+  describeDecoder,
+  kvBytesPerPosition,
+  type ParameterCounts,
+  packedMatrixBytes,
+} from "../../model/index.js";
+import { type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { expectedBytesSaved } from "../../pipeline/index.js";
+import { byteLengthOf } from "../../tensor/index.js";
+import { loadChatTemplate, loadTokenizer } from "../../text/index.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
+import { bytes, count, facts, percent, printable, table } from "../format.js";
+import { modelArgument } from "../options.js";
+
+interface InspectOptions extends CommonOptions {
+  tensors?: boolean;
+}
+
+/** What one weight format would take. */
+interface FormatRow {
+  weights: WeightFormatId;
+  packedBytes: number;
+  /** Weights that a decoded token reads, dense and with the thresholds of rarefy.json. */
+  bytesPerToken: number;
+  sparseBytesPerToken?: number;
+  /** Packed weights with keys and values of one sequence of `maxPositions` tokens. */
+  memoryBytes: number;
+}
+
+export const inspectCommand: CommandDefinition<InspectOptions> = {
+  name: "inspect",
+  summary: "what a model holds and what it would take to run, without loading it",
+  description:
+    "Reads the config, the headers of the weight files, the tokenizer and rarefy.json, and tells the sizes in every weight " +
+    "format: packed, read per decoded token, and in memory with a full context.",
+  arguments: [modelArgument],
+  options: [new Option("--tensors", "list every tensor")],
+  examples: ["rarefy inspect models/tiny-6m", "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors"],
+  async run(context, options, [argument]) {
+    const files = await resolveModel(argument, context);
+    const checkpoint = await openCheckpoint(files);
+    try {
+      const described = await describeDecoder(checkpoint);
+      const artifact = await readArtifact(checkpoint);
+      const document = {
+        model: files.location,
+        config: described.config,
+        parameters: countParameters(described.layout),
+        bytesOnDisk: await sizeOf(files.directory),
+        dtypes: dtypesOf(checkpoint),
+        tokenizer: await describeTokenizer(checkpoint),
+        kvBytesPerPosition: kvBytesPerPosition(described.config),
+        formats: formatRows(checkpoint, described, artifact),
+        artifact: artifact === undefined ? null : summary(artifact),
+        ...(options.tensors && {
+          tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+        }),
+      };
+      context.print(render(document));
+      return document;
+    } finally {
+      await checkpoint.close();
+    }
+  },
+};
+
+interface InspectDocument {
+  model: string;
+  config: ModelConfig;
+  parameters: ParameterCounts;
+  bytesOnDisk: number;
+  dtypes: { dtype: string; tensors: number; bytes: number }[];
+  tokenizer: { tokens: number; special: number; chatTemplate: boolean } | null;
+  kvBytesPerPosition: number;
+  formats: FormatRow[];
+  artifact: ReturnType<typeof summary> | null;
+  tensors?: { name: string; dtype: string; shape: readonly number[] }[];
+}
+
+async function sizeOf(directory: string): Promise<number> {
+  let total = 0;
+  for (const name of await readdir(directory)) {
+    const found = await stat(join(directory, name));
+    if (found.isFile()) total += found.size;
+  }
+  return total;
+}
+
+function dtypesOf(checkpoint: Checkpoint): InspectDocument["dtypes"] {
+  const found = new Map<string, { dtype: string; tensors: number; bytes: number }>();
+  for (const tensor of checkpoint.tensors.values()) {
+    const entry = found.get(tensor.dtype) ?? { dtype: tensor.dtype, tensors: 0, bytes: 0 };
+    entry.tensors++;
+    entry.bytes += byteLengthOf(tensor);
+    found.set(tensor.dtype, entry);
+  }
+  return [...found.values()];
+}
+
+/** null without a tokenizer.json: such a model can be measured but not talked to. */
+async function describeTokenizer({ files }: Checkpoint): Promise<InspectDocument["tokenizer"]> {
+  const source = await files.open("tokenizer.json");
+  if (source === undefined) return null;
+  await source.close();
+  const tokenizer = await loadTokenizer(files);
+  const chatTemplate = (await loadChatTemplate(files)) !== undefined;
+  return { tokens: tokenizer.vocabSize, special: tokenizer.specialIds.size, chatTemplate };
+}
+
+function formatRows(
+  checkpoint: Checkpoint,
+  { config, layout }: DecoderDescription,
+  artifact: Artifact | undefined,
+): FormatRow[] {
+  const cacheBytes = kvBytesPerPosition(config) * config.maxPositions;
+  const sparsity = artifact?.activationSparsity;
+  return (Object.keys(weightFormats) as WeightFormatId[]).map((weights) => {
+    const { perToken, loaded } = packedMatrixBytes(checkpoint, layout, weights);
+    const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
+    if (sparsity !== undefined) row.sparseBytesPerToken = perToken - expectedBytesSaved(layout, weights, sparsity);
+    return row;
+  });
+}
+
+/** rarefy.json without the thresholds of single layers. */
+function summary({ weights, activationSparsity, source, results }: Artifact) {
+  if (activationSparsity === undefined) return { weights, source, results };
+  const { layers, ...settings } = activationSparsity;
+  return { weights, source, results, activationSparsity: { ...settings, layers: layers.length } };
+}
+
+function render(document: InspectDocument): string {
+  const { config, parameters, tokenizer, formats, tensors } = document;
+  const lines = [
+    printable(document.model),
+    "",
+    facts([
+      ["architecture", inWords(config)],
+      ["context", `${config.maxPositions} tokens, ${ropeInWords(config)}`],
+      ["parameters", parametersInWords(parameters)],
+      ["on disk", onDiskInWords(document)],
+      [
+        "tokenizer",
+        tokenizer === null
+          ? "none"
+          : `${tokenizer.tokens} tokens, ${tokenizer.special} special; ${tokenizer.chatTemplate ? "with" : "no"} chat template`,
+      ],
+      ["rarefy.json", artifactInWords(document.artifact)],
+    ]),
+    "",
+    table(
+      [
+        { title: "weights", cell: (row: FormatRow) => row.weights, align: "left" },
+        { title: "packed", cell: (row) => bytes(row.packedBytes) },
+        { title: "read per token\ndense", cell: (row) => bytes(row.bytesPerToken) },
+        ...(formats[0].sparseBytesPerToken === undefined
+          ? []
+          : [{ title: "read per token\nsparse", cell: (row: FormatRow) => bytes(row.sparseBytesPerToken!) }]),
+        { title: "memory with\nfull context", cell: (row) => bytes(row.memoryBytes) },
+      ],
+      formats,
+    ),
+    "",
+    `Read per token: weights; attention adds ${bytes(document.kvBytesPerPosition)} for every position in the context.`,
+  ];
+  if (tensors !== undefined) {
+    lines.push(
+      "",
+      table(
+        [
+          { title: "tensor", cell: (tensor: (typeof tensors)[number]) => printable(tensor.name), align: "left" },
+          { title: "dtype", cell: (tensor) => tensor.dtype, align: "left" },
+          { title: "shape", cell: (tensor) => tensor.shape.join(" × "), align: "left" },
+        ],
+        tensors,
+      ),
+    );
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+function inWords(config: ModelConfig): string {
+  const heads =
+    config.queryHeads === config.kvHeads
+      ? `${config.queryHeads} heads of ${config.headDim}`
+      : `${config.queryHeads} query and ${config.kvHeads} key/value heads of ${config.headDim}`;
+  const extras = [
+    config.attentionBias && "attention biases",
+    config.mlpBias && "MLP biases",
+    config.qkNorm && "normalised q and k",
+    config.slidingWindows.some((window) => window !== undefined) &&
+      `sliding window of ${config.slidingWindows.find((window) => window !== undefined)}`,
+    config.tiedEmbeddings ? "tied embeddings" : "separate output embeddings",
+  ].filter((extra) => extra !== false);
+  return `${config.modelType}: ${config.layers} layers, hidden ${config.hiddenSize}, MLP ${config.intermediateSize} (${config.activation}), ${heads}, ${extras.join(", ")}`;
+}
+
+function ropeInWords({ rope }: ModelConfig): string {
+  const scaling = rope.type === "default" ? "" : `, scaled by ${rope.factor} (${rope.type})`;
+  return `rotary base ${rope.theta}${scaling}`;
+}
+
+function parametersInWords({ total, ...kinds }: ParameterCounts): string {
+  const names = {
+    embedding: "embedding",
+    attention: "attention",
+    mlp: "MLP",
+    head: "head",
+    vectors: "norms and biases",
+  };
+  const parts = (Object.keys(names) as (keyof typeof names)[])
+    .filter((kind) => kinds[kind] > 0)
+    .map((kind) => `${names[kind]} ${count(kinds[kind])}`);
+  return `${count(total)}: ${parts.join(", ")}`;
+}
+
+function onDiskInWords({ bytesOnDisk, dtypes }: InspectDocument): string {
+  const tensors = dtypes.map((entry) => `${entry.tensors} tensors ${entry.dtype} (${bytes(entry.bytes)})`);
+  return `${bytes(bytesOnDisk)}: ${tensors.join(", ")}`;
+}
+
+function artifactInWords(artifact: InspectDocument["artifact"]): string {
+  if (artifact === null) return "none: an ordinary, dense checkpoint";
+  const weights = artifact.weights === undefined ? "" : `runs in ${artifact.weights}; `;
+  const sparse = artifact.activationSparsity;
+  if (sparse === undefined) return `${weights}dense`;
+  const { method, sparsity, allocation, estimator, prefill, calibration } = sparse;
+  const prompt = typeof prefill === "string" ? prefill : `dense for the first ${prefill.denseFirst} tokens`;
+  return `${weights}${method} at ${percent(sparsity)} activation sparsity, ${allocation} allocation, ${estimator} thresholds, prefill ${prompt}; calibrated on ${calibration.windows} windows of ${calibration.window} tokens`;
+}
