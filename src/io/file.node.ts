@@ -67,7 +67,7 @@ export function directoryFiles(directory: string, location = directory): LocalMo
   };
 }
 
-export function isMissing(error: unknown): boolean {
+function isMissing(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
   return code === "ENOENT" || code === "ENOTDIR";
 }

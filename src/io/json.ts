@@ -1,9 +1,9 @@
 import { FormatError } from "../core/index.js";
-import type { ByteSource, ModelFiles } from "./byteSource.js";
-import { decodeUtf8 } from "./textFile.js";
+import type { ModelFiles } from "./byteSource.js";
+import { decodeUtf8, readWhole } from "./textFile.js";
 
-/** No JSON file of a model is larger; the largest known tokenizer.json has 34 MB. */
-const maxJsonBytes = 256 * 2 ** 20;
+/** Configs and indexes are far smaller. */
+const maxJsonBytes = 64 * 2 ** 20;
 
 /**
  * Parses strict UTF-8 JSON and refuses duplicate keys, which `JSON.parse` would drop in silence.
@@ -51,27 +51,19 @@ function findDuplicateKey(text: string): string | undefined {
   return undefined;
 }
 
-/** Reads and parses a whole JSON source of bounded size. */
-export async function readJsonSource(source: ByteSource, maxBytes = maxJsonBytes): Promise<unknown> {
-  if (source.byteLength > maxBytes) {
-    throw new FormatError({
-      file: source.name,
-      problem: `${source.byteLength} bytes of JSON`,
-      expected: `at most ${maxBytes}`,
-    });
-  }
-  return parseJson(await source.read(0, source.byteLength), source.name);
-}
-
-/** Reads a JSON file of a model. @returns undefined when there is none. @throws FormatError */
-export async function readJsonFile(files: ModelFiles, name: string): Promise<unknown | undefined> {
+/**
+ * Reads a JSON file of a model.
+ * @returns undefined when there is none
+ * @throws FormatError, also for a file above `maxBytes`
+ */
+export async function readJsonFile(
+  files: ModelFiles,
+  name: string,
+  maxBytes = maxJsonBytes,
+): Promise<unknown | undefined> {
   const source = await files.open(name);
   if (source === undefined) return undefined;
-  try {
-    return await readJsonSource(source);
-  } finally {
-    await source.close();
-  }
+  return parseJson(await readWhole(source, maxBytes), source.name);
 }
 
 /** A JSON object, not an array, not null. */

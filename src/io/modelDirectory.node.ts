@@ -1,10 +1,9 @@
-import { mkdir, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
 import { type JobOptions, Stage, UsageError } from "../core/index.js";
 import { artifactFileName } from "./artifact.js";
 import { directorySinks, linkOrCopyFile, syncDirectory, temporaryBeside, writeFileAtomic } from "./atomic.node.js";
 import type { FileSinks } from "./byteSink.js";
-import { isMissing } from "./file.node.js";
 
 /** A model directory being built under a temporary name. */
 export interface ModelDirectoryBuilder {
@@ -81,7 +80,7 @@ async function refuseForeign(target: string): Promise<Old> {
   try {
     names = await readdir(target);
   } catch (error) {
-    if (isMissing(error)) return "none";
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "none";
     throw new UsageError(`the output ${target} is not a directory; name another one`, { cause: error });
   }
   if (names.length === 0) return "empty";
@@ -95,7 +94,7 @@ async function refuseForeign(target: string): Promise<Old> {
 async function replaceDirectory(directory: string, target: string, old: Old): Promise<void> {
   if (old !== "replaceable") {
     // A rename replaces an empty directory on POSIX only.
-    if (old === "empty") await rm(target, { recursive: true });
+    if (old === "empty") await rmdir(target);
     await rename(directory, target);
     await syncDirectory(dirname(target));
     return;

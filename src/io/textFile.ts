@@ -1,5 +1,5 @@
 import { FormatError } from "../core/index.js";
-import type { ModelFiles } from "./byteSource.js";
+import type { ByteSource, ModelFiles } from "./byteSource.js";
 
 /** Strict UTF-8. @throws FormatError */
 export function decodeUtf8(bytes: Uint8Array, file: string): string {
@@ -12,10 +12,8 @@ export function decodeUtf8(bytes: Uint8Array, file: string): string {
   }
 }
 
-/** A whole text file of a model. @returns undefined when there is none. @throws FormatError, also above `maxBytes`. */
-export async function readTextFile(files: ModelFiles, name: string, maxBytes: number): Promise<string | undefined> {
-  const source = await files.open(name);
-  if (source === undefined) return undefined;
+/** Reads all of a source that is not larger than `maxBytes`, and closes it. @throws FormatError */
+export async function readWhole(source: ByteSource, maxBytes: number): Promise<Uint8Array> {
   try {
     if (source.byteLength > maxBytes) {
       throw new FormatError({
@@ -24,8 +22,14 @@ export async function readTextFile(files: ModelFiles, name: string, maxBytes: nu
         expected: `at most ${maxBytes}`,
       });
     }
-    return decodeUtf8(await source.read(0, source.byteLength), source.name);
+    return await source.read(0, source.byteLength);
   } finally {
     await source.close();
   }
+}
+
+/** A whole text file of a model. @returns undefined when there is none. @throws FormatError, also above `maxBytes`. */
+export async function readTextFile(files: ModelFiles, name: string, maxBytes: number): Promise<string | undefined> {
+  const source = await files.open(name);
+  return source && decodeUtf8(await readWhole(source, maxBytes), source.name);
 }

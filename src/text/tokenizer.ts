@@ -28,6 +28,8 @@ export interface Tokenizer {
 
 /** Ids above this belong to no known tokenizer; the library would make arrays of that length. */
 const maxTokenId = 2 ** 24;
+/** The largest known tokenizer.json has 34 MB. */
+const maxTokenizerBytes = 256 * 2 ** 20;
 
 /**
  * Loads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
@@ -35,7 +37,7 @@ const maxTokenId = 2 ** 24;
  */
 export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
   const file = `${files.location}/tokenizer.json`;
-  const definition = await readJsonFile(files, "tokenizer.json");
+  const definition = await readJsonFile(files, "tokenizer.json", maxTokenizerBytes);
   if (definition === undefined) {
     throw new FormatError({
       file,
