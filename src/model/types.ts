@@ -65,7 +65,7 @@ export interface Model extends Disposable {
   createCache(capacity: number, options?: { allowBeyondTraining?: boolean }): KvCache;
   /**
    * Runs tokens at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
-   * have been run. Enqueues; only a tap waits.
+   * have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.
    * @returns logits f32 [tokens.length or 1, logitCols], owned by the caller (release it), or undefined for "none".
    * @throws UsageError for no tokens, a token outside the vocabulary, or positions outside the cache.
    */
