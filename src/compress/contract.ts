@@ -70,7 +70,13 @@ export interface PruneResult {
 
 export interface QuantizeMethod<Options = AnyOptions> extends Method<Options> {
   problems?(shape: Shape, options: Options): string[];
-  quantize(layer: Layer, statistics: InputStatistics, options: Options): QuantizeResult;
+  /**
+   * f32 [cols]: factors of the input channels (see ScaleMethod) shared by all matrices that read the input, so that they
+   * can be folded into whatever makes it.
+   */
+  factors?(consumers: readonly Layer[], statistics: InputStatistics, options: Options): Float32Array;
+  /** @param factors from `factors`, when the layer shares its input; otherwise they are chosen for it alone */
+  quantize(layer: Layer, statistics: InputStatistics, options: Options, factors?: Float32Array): QuantizeResult;
 }
 
 /**
@@ -90,8 +96,10 @@ export interface QuantizeResult {
   groupSize: number;
   /** How the method quantises the layer's input, when it does. */
   activation?: ActivationQuantization;
-  /** AWQ: f32 [cols], the factors of the input channels; `weight` has them divided out again. */
+  /** f32 [cols], factors the input channels are to be divided by; in `weight` they are divided out again. */
   inputScales?: Float32Array;
+  /** i32, ascending: input channels whose weights stay as they were, outside the codes. */
+  outlierColumns?: Int32Array;
   loss?: number;
 }
 

@@ -14,6 +14,7 @@ export type {
   Shape,
   Spectrum,
 } from "./contract.js";
+export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
 export { pruneMethods } from "./methods/index.js";
 export {
   type Pattern,
@@ -25,5 +26,21 @@ export {
   shapeProblems,
   sparsityOf,
 } from "./pattern.js";
+export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./quantize/fold.js";
+export { quantizeMethods, scaleMethods } from "./quantize/index.js";
+export { integerProduct } from "./quantize/integerProduct.js";
+export { type ReconstructionError, reconstructionError } from "./reconstruction.js";
 export { type Counting, selectMask } from "./select.js";
 export { InputStatistics, type StatisticId, StatisticsAccumulator, type StatisticValues } from "./statistics.js";
+export {
+  type CoupledGroup,
+  type CoupledMember,
+  chooseUnits,
+  coupledProjections,
+  keepUnits,
+  keepUnitsOfVector,
+  repairColumns,
+  type UnitType,
+  unitMask,
+  unitScores,
+} from "./structured.js";

@@ -1,5 +1,5 @@
 import { UsageError } from "../core/index.js";
-import type { Layer, PruneMethod, PruneResult, Shape } from "./contract.js";
+import type { Layer, PruneMethod, PruneResult } from "./contract.js";
 import type { Pattern, Scope } from "./pattern.js";
 import { type Counting, selectMask } from "./select.js";
 
@@ -40,7 +40,10 @@ export function maskedCopy(layer: Layer, mask: Uint8Array): PruneResult {
 export function workingCopy(layer: Layer, dead: Uint8Array): { weights: Float64Array; keep: Uint8Array } {
   const weights = Float64Array.from(layer.weight);
   const keep = layer.mask?.slice() ?? new Uint8Array(weights.length).fill(1);
-  for (let i = 0; i < weights.length; i++) if (dead[i % layer.cols] === 1 || keep[i] === 0) weights[i] = 0;
+  for (let i = 0; i < weights.length; i++) {
+    if (!Number.isFinite(weights[i])) throw new UsageError(`weight ${i} is ${weights[i]}; it must be finite`);
+    if (dead[i % layer.cols] === 1 || keep[i] === 0) weights[i] = 0;
+  }
   return { weights, keep };
 }
 
@@ -48,5 +51,3 @@ export function workingCopy(layer: Layer, dead: Uint8Array): { weights: Float64A
 export function finishedWeight(weights: Float64Array, mask: Uint8Array): Float32Array {
   return Float32Array.from(weights, (value, i) => (mask[i] === 1 ? value : 0));
 }
-
-export const shapeText = ({ rows, cols }: Shape): string => `${rows} × ${cols}`;

@@ -8,3 +8,4 @@ export {
   transposed,
   view,
 } from "./matmul.js";
+export { quadraticTrace } from "./quadratic.js";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { UsageError } from "../../core/index.js";
 import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
 import type { QuantizeResult } from "../contract.js";
 import { roundHalfEven } from "../rounding.js";
@@ -53,6 +54,25 @@ const scaleTypes: Readonly<Record<GridOptions["scaleType"], (scale: number) => n
   },
 };
 
+export interface Range {
+  /** ≤ 0 */
+  min: number;
+  /** ≥ 0 */
+  max: number;
+}
+
+/** The range of values[start … end) and 0; −1 … 1 when there is nothing else. @throws UsageError when one is not finite */
+export function rangeOf(values: ArrayLike<number>, start = 0, end = values.length): Range {
+  let min = 0;
+  let max = 0;
+  for (let i = start; i < end; i++) {
+    if (!Number.isFinite(values[i])) throw new UsageError(`weight ${i} is ${values[i]}; it must be finite`);
+    if (values[i] < min) min = values[i];
+    if (values[i] > max) max = values[i];
+  }
+  return min === 0 && max === 0 ? { min: -1, max: 1 } : { min, max };
+}
+
 /** A matrix being rounded: its grids, then its codes. */
 export class GridMatrix {
   readonly codes: Int16Array;
@@ -82,17 +102,8 @@ export class GridMatrix {
   fit(row: number, col: number, values: ArrayLike<number>): void {
     const start = row * this.cols + col;
     const end = row * this.cols + Math.min(this.cols, col + this.groupSize);
-    let min = 0;
-    let max = 0;
-    for (let i = start; i < end; i++) {
-      if (values[i] < min) min = values[i];
-      if (values[i] > max) max = values[i];
-    }
-    if (min === 0 && max === 0) {
-      min = -1;
-      max = 1;
-    }
-    this.setGrid(row, col, this.options.searchRange ? this.#bestRange(values, start, end, min, max) : { min, max });
+    const range = rangeOf(values, start, end);
+    this.setGrid(row, col, this.options.searchRange ? this.#bestRange(values, start, end, range) : range);
   }
 
   /** Fits the grids of all groups. */
@@ -103,7 +114,7 @@ export class GridMatrix {
   }
 
   /** Gives the group of (row, col) the grid for a range, min ≤ 0 ≤ max. */
-  setGrid(row: number, col: number, range: { min: number; max: number }): void {
+  setGrid(row: number, col: number, range: Range): void {
     const grid = this.#gridOf(range.min, range.max);
     const group = row * this.groupsPerRow + Math.floor(col / this.groupSize);
     this.scales[group] = grid.scale;
@@ -150,7 +161,7 @@ export class GridMatrix {
     return { ...grid, scale: Math.max(scaleTypes[scaleType](grid.scale), 2 ** -126) };
   }
 
-  #bestRange(values: ArrayLike<number>, start: number, end: number, min: number, max: number) {
+  #bestRange(values: ArrayLike<number>, start: number, end: number, { min, max }: Range): Range {
     let best = { min, max };
     let bestError = Number.POSITIVE_INFINITY;
     for (let i = 0; i < 80; i++) {
