@@ -13,6 +13,7 @@ interface BackendModule {
 
 /** Every backend, the fastest first. Code of one that nobody opens is never loaded. */
 export const backends = {
+  wasm: () => import("./wasm/index.js"),
   reference: () => import("./reference/index.js"),
 } as const satisfies Record<string, () => Promise<BackendModule>>;
 

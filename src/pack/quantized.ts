@@ -75,8 +75,9 @@ export const q4 = quantized("q4", 4);
 const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
 const nibbleShift = (row: number) => (row & 16) >> 2;
 
-/** The smallest bf16 number ≥ value, for finite value ≥ 0. */
+/** The smallest bf16 number ≥ value ≥ 0; 0 where it would be subnormal, because its inverse could overflow. */
 function bf16Up(value: number): number {
+  if (value < 2 ** -126) return 0;
   const nearest = bf16FromF32(value);
   return f32FromBf16(nearest) < value ? nearest + 1 : nearest;
 }

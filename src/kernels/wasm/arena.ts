@@ -1,0 +1,146 @@
+import { DeviceError } from "../../core/index.js";
+import { Heap } from "./heap.js";
+import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
+import { controlCounters, heapStart, maxThreads, opEnd, programBytes, programStart } from "./layout.js";
+import type { Pool } from "./pool.js";
+
+const pageBytes = 65536;
+
+/** One WebAssembly memory with its share of the weights, and the program being recorded for it. */
+export class Arena {
+  readonly index: number;
+  readonly #memory: WebAssembly.Memory;
+  readonly #kernels: KernelExports;
+  readonly #pool: Pool;
+  readonly #heap = new Heap(heapStart);
+  readonly #limit: number;
+  #bytes!: Uint8Array<ArrayBufferLike>;
+  #words!: Int32Array;
+  #floats!: Float32Array;
+  /** Next free word of the program. */
+  #at = programStart / 4;
+  #scratch = { offset: 0, byteLength: 0 };
+
+  private constructor(index: number, memory: WebAssembly.Memory, kernels: KernelExports, pool: Pool, limit: number) {
+    this.index = index;
+    this.#memory = memory;
+    this.#kernels = kernels;
+    this.#pool = pool;
+    this.#limit = limit;
+    this.#refresh();
+  }
+
+  /**
+   * @param limit bytes it may grow to
+   * @throws DeviceError when the machine will not give that address space
+   */
+  static async create(index: number, kernels: Kernels, pool: Pool, limit: number, mayBlock: boolean): Promise<Arena> {
+    // Looks at a flag before a thread goes to sleep: some 30 µs.
+    const spins = 50_000;
+    const pages = Math.ceil((heapStart + pageBytes) / pageBytes);
+    let memory: WebAssembly.Memory;
+    try {
+      memory = newMemory(pages, Math.max(pages, Math.floor(limit / pageBytes)));
+    } catch (cause) {
+      throw new DeviceError(`no WebAssembly memory of up to ${limit} bytes could be reserved`, { cause });
+    }
+    const instance = instantiate(kernels.module, memory);
+    instance.configure(pool.threads, mayBlock ? 1 : 0, spins);
+    await pool.addMemory(kernels.module, memory, instance, spins);
+    return new Arena(index, memory, instance, pool, limit);
+  }
+
+  get byteLength(): number {
+    return this.#bytes.byteLength;
+  }
+
+  fits(byteLength: number): boolean {
+    return this.#heap.fits(byteLength, this.#limit - pageBytes);
+  }
+
+  /** @throws DeviceError when the machine has no more memory */
+  allocate(byteLength: number): number {
+    if (!this.fits(byteLength))
+      throw new DeviceError(`${byteLength} bytes do not fit a WebAssembly memory of ${this.#limit}`);
+    const offset = this.#heap.allocate(byteLength);
+    const missing = this.#heap.top + 256 - this.#bytes.byteLength;
+    if (missing > 0) {
+      try {
+        this.#memory.grow(Math.ceil(missing / pageBytes));
+      } catch (cause) {
+        this.#heap.release(offset);
+        throw new DeviceError(`the machine has no ${byteLength} bytes of memory left`, { cause });
+      }
+      this.#refresh();
+    }
+    return offset;
+  }
+
+  release(offset: number): void {
+    this.#heap.release(offset);
+  }
+
+  /** Memory that one operation may use until the next is recorded; may run what is recorded to grow. */
+  scratch(byteLength: number): number {
+    if (byteLength > this.#scratch.byteLength) {
+      this.run();
+      if (this.#scratch.byteLength > 0) this.release(this.#scratch.offset);
+      this.#scratch = { offset: this.allocate(byteLength), byteLength };
+    }
+    return this.#scratch.offset;
+  }
+
+  bytes(offset: number, byteLength: number): Uint8Array<ArrayBufferLike> {
+    return this.#bytes.subarray(offset, offset + byteLength);
+  }
+
+  floats(offset: number, count: number): Float32Array {
+    return this.#floats.subarray(offset / 4, offset / 4 + count);
+  }
+
+  /** Appends an operation. Numbers wrapped by `float` are stored as f32, others as 32-bit integers. */
+  record(op: number, args: readonly (number | Float)[]): void {
+    if ((this.#at + args.length + 3) * 4 > programStart + programBytes) this.run();
+    const words = this.#words;
+    words[this.#at++] = op;
+    words[this.#at++] = args.length;
+    for (const arg of args) {
+      if (typeof arg === "number") words[this.#at++] = arg;
+      else this.#floats[this.#at++] = arg.value;
+    }
+  }
+
+  /** Runs what was recorded on all threads, the calling one included, and returns when it is done. */
+  run(): void {
+    if (this.#at === programStart / 4) return;
+    this.#words[this.#at] = opEnd;
+    this.#at = programStart / 4;
+    this.#pool.wake(this.index);
+    this.#kernels.run(0);
+  }
+
+  /** Sums what the threads counted and sets it to 0. */
+  takeCounters(): { bytes: number; inputs: number; skipped: number } {
+    const total = { bytes: 0, inputs: 0, skipped: 0 };
+    const counters = new Float64Array(this.#memory.buffer, controlCounters, maxThreads * 8);
+    for (let t = 0; t < maxThreads * 8; t += 8) {
+      total.bytes += counters[t];
+      total.inputs += counters[t + 1];
+      total.skipped += counters[t + 2];
+    }
+    counters.fill(0);
+    return total;
+  }
+
+  #refresh(): void {
+    this.#bytes = new Uint8Array(this.#memory.buffer);
+    this.#words = new Int32Array(this.#memory.buffer);
+    this.#floats = new Float32Array(this.#memory.buffer);
+  }
+}
+
+/** Marks an argument of `record` that is stored as f32. */
+export interface Float {
+  value: number;
+}
+export const float = (value: number): Float => ({ value });

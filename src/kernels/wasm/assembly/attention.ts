@@ -1,0 +1,210 @@
+import { attentionScoreBytes } from "../layout";
+import { exp4, mulAdd } from "./math";
+import { takeWork } from "./sync";
+
+/** Keys whose scores are held at once. */
+const blockKeys = 64;
+const masked: f32 = -3e38;
+
+
+/**
+ * Causal grouped-query attention with online softmax (Milakov and Gimelshein, 1805.02867; tiles as in FlashAttention,
+ * 2205.14135). A work item is four queries that share a key head: four heads of one row, or rows of one head. Scores of the
+ * four lie in the lanes of one vector, so that maxima, exponentials and sums are lane by lane.
+ *
+ * @param a out, outStride, q, qStride, rows, queryHeads, kvHeads, headDim, keys, values, capacity, start, window (0: none),
+ *   f32 scale, scratch, scratchStride. Keys and values f32 [kvHeads][capacity][headDim].
+ */
+export function attention(a: usize, thread: i32): void {
+  const rows = load<i32>(a, 16);
+  const kvHeads = load<i32>(a, 24);
+  const shared = load<i32>(a, 20) / kvHeads;
+  const queries = rows * shared;
+  const blocks = (queries + 3) >> 2;
+  const scratch = <usize>load<u32>(a, 56) + <usize>(thread * load<i32>(a, 60));
+  for (let item = takeWork(); item < kvHeads * blocks; item = takeWork()) {
+    // Late rows see more keys: the longest work goes first.
+    const first = (blocks - 1 - item / kvHeads) << 2;
+    attendFour(a, item % kvHeads, first, min(4, queries - first), shared, scratch);
+  }
+}
+
+function attendFour(a: usize, head: i32, first: i32, count: i32, shared: i32, scratch: usize): void {
+  const headDim = load<i32>(a, 28);
+  const start = load<i32>(a, 44);
+  const window = load<i32>(a, 48);
+  const bytes = (<usize>headDim) << 2;
+  const queries = scratch + attentionScoreBytes;
+  const sums = queries + (bytes << 2);
+  const scale = load<f32>(a, 52);
+  for (let n = 0; n < 4; n++) {
+    // A block of fewer than four repeats its first query.
+    const source = queryAt(a, load<u32>(a, 8), load<i32>(a, 12), head, first + (n < count ? n : 0), shared, bytes);
+    const target = queries + <usize>n * bytes;
+    for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), f32x4.splat(scale)));
+  }
+  memory.fill(sums, 0, bytes << 2);
+
+  const firstPosition = start + first / shared;
+  const lastPosition = start + (first + count - 1) / shared;
+  const positions = i32x4(
+    firstPosition,
+    start + (first + (count > 1 ? 1 : 0)) / shared,
+    start + (first + (count > 2 ? 2 : 0)) / shared,
+    start + (first + (count > 3 ? 3 : 0)) / shared,
+  );
+  const oldest = window > 0 ? i32x4.sub(positions, i32x4.splat(window)) : i32x4.splat(-1);
+  const from = window > 0 ? max(0, firstPosition - window + 1) : 0;
+  const headAt = <usize>(head * load<i32>(a, 40)) * bytes;
+  const keys = <usize>load<u32>(a, 32) + headAt;
+  const values = <usize>load<u32>(a, 36) + headAt;
+
+  let largest = f32x4.splat(masked);
+  let total = f32x4.splat(0);
+  for (let block = from; block <= lastPosition; block += blockKeys) {
+    const n = min(blockKeys, lastPosition + 1 - block);
+    const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest));
+    const shrink = exp4(f32x4.sub(largest, newLargest));
+    largest = newLargest;
+    total = f32x4.mul(total, shrink);
+    for (let k = 0; k < n; k++) {
+      const at = scratch + ((<usize>k) << 4);
+      const score = v128.load(at);
+      const weight = v128.and(exp4(f32x4.sub(score, largest)), f32x4.gt(score, f32x4.splat(-1e38)));
+      total = f32x4.add(total, weight);
+      v128.store(at, weight);
+    }
+    addValues(scratch, sums, values + <usize>block * bytes, bytes, n, shrink);
+  }
+  const share = f32x4.div(f32x4.splat(1), total);
+  v128.store(scratch, share);
+  for (let n = 0; n < count; n++) {
+    const target = queryAt(a, load<u32>(a), load<i32>(a, 4), head, first + n, shared, bytes);
+    const factor = v128.load32_splat(scratch + ((<usize>n) << 2));
+    const source = sums + <usize>n * bytes;
+    for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), factor));
+  }
+}
+
+/** Query n of a key head: row n / shared, query head head · shared + n % shared. */
+// @ts-ignore: decorator
+@inline
+function queryAt(a: usize, base: u32, stride: i32, head: i32, n: i32, shared: i32, bytes: usize): usize {
+  return <usize>base + ((<usize>((n / shared) * stride)) << 2) + <usize>(head * shared + (n % shared)) * bytes;
+}
+
+/** Lane n of the result: Σ of the lanes of argument n. */
+// @ts-ignore: decorator
+@inline
+function sumEach(a: v128, b: v128, c: v128, d: v128): v128 {
+  const ab = f32x4.add(v128.shuffle<i32>(a, b, 0, 4, 1, 5), v128.shuffle<i32>(a, b, 2, 6, 3, 7));
+  const cd = f32x4.add(v128.shuffle<i32>(c, d, 0, 4, 1, 5), v128.shuffle<i32>(c, d, 2, 6, 3, 7));
+  return f32x4.add(v128.shuffle<i32>(ab, cd, 0, 1, 4, 5), v128.shuffle<i32>(ab, cd, 2, 3, 6, 7));
+}
+
+/** Scores of n keys, hidden ones `masked`; returns the largest of each query. Keys are taken in pairs. */
+function scoreBlock(
+  scores: usize, queries: usize, keys: usize, bytes: usize, block: i32, n: i32, positions: v128, oldest: v128,
+): v128 {
+  let largest = f32x4.splat(masked);
+  const q1 = queries + bytes;
+  const q2 = q1 + bytes;
+  const q3 = q2 + bytes;
+  for (let k = 0; k < n; k += 2) {
+    const key = keys + <usize>k * bytes;
+    const other = k + 1 < n ? key + bytes : key;
+    let a0 = f32x4.splat(0);
+    let a1 = a0;
+    let a2 = a0;
+    let a3 = a0;
+    let b0 = a0;
+    let b1 = a0;
+    let b2 = a0;
+    let b3 = a0;
+    for (let i: usize = 0; i < bytes; i += 16) {
+      const u = v128.load(key + i);
+      const v = v128.load(other + i);
+      let q = v128.load(queries + i);
+      a0 = mulAdd(u, q, a0);
+      b0 = mulAdd(v, q, b0);
+      q = v128.load(q1 + i);
+      a1 = mulAdd(u, q, a1);
+      b1 = mulAdd(v, q, b1);
+      q = v128.load(q2 + i);
+      a2 = mulAdd(u, q, a2);
+      b2 = mulAdd(v, q, b2);
+      q = v128.load(q3 + i);
+      a3 = mulAdd(u, q, a3);
+      b3 = mulAdd(v, q, b3);
+    }
+    largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4), sumEach(a0, a1, a2, a3), block + k, positions, oldest));
+    if (k + 1 < n) {
+      largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4) + 16, sumEach(b0, b1, b2, b3), block + k + 1, positions, oldest));
+    }
+  }
+  return largest;
+}
+
+// @ts-ignore: decorator
+@inline
+function storeScore(at: usize, score: v128, position: i32, positions: v128, oldest: v128): v128 {
+  const p = i32x4.splat(position);
+  const visible = v128.and(i32x4.le_s(p, positions), i32x4.gt_s(p, oldest));
+  const kept = v128.bitselect(score, f32x4.splat(masked), visible);
+  v128.store(at, kept);
+  return kept;
+}
+
+/** sums[q] = sums[q] · shrink[q] + Σ_k weights[k][q] · values[k], 8 columns at a time (4 at the end). */
+function addValues(weights: usize, sums: usize, values: usize, bytes: usize, n: i32, shrink: v128): void {
+  const f0 = f32x4.splat(f32x4.extract_lane(shrink, 0));
+  const f1 = f32x4.splat(f32x4.extract_lane(shrink, 1));
+  const f2 = f32x4.splat(f32x4.extract_lane(shrink, 2));
+  const f3 = f32x4.splat(f32x4.extract_lane(shrink, 3));
+  const s1 = sums + bytes;
+  const s2 = s1 + bytes;
+  const s3 = s2 + bytes;
+  for (let i: usize = 0; i < bytes; i += 32) {
+    const wide = i + 32 <= bytes;
+    const j = wide ? i + 16 : i;
+    let a0 = f32x4.mul(v128.load(sums + i), f0);
+    let a1 = f32x4.mul(v128.load(s1 + i), f1);
+    let a2 = f32x4.mul(v128.load(s2 + i), f2);
+    let a3 = f32x4.mul(v128.load(s3 + i), f3);
+    let b0 = f32x4.mul(v128.load(sums + j), f0);
+    let b1 = f32x4.mul(v128.load(s1 + j), f1);
+    let b2 = f32x4.mul(v128.load(s2 + j), f2);
+    let b3 = f32x4.mul(v128.load(s3 + j), f3);
+    let value = values + i;
+    let other = values + j;
+    let w = weights;
+    for (let k = 0; k < n; k++) {
+      const u = v128.load(value);
+      const v = v128.load(other);
+      let p = v128.load32_splat(w);
+      a0 = mulAdd(p, u, a0);
+      b0 = mulAdd(p, v, b0);
+      p = v128.load32_splat(w, 4);
+      a1 = mulAdd(p, u, a1);
+      b1 = mulAdd(p, v, b1);
+      p = v128.load32_splat(w, 8);
+      a2 = mulAdd(p, u, a2);
+      b2 = mulAdd(p, v, b2);
+      p = v128.load32_splat(w, 12);
+      a3 = mulAdd(p, u, a3);
+      b3 = mulAdd(p, v, b3);
+      value += bytes;
+      other += bytes;
+      w += 16;
+    }
+    // At an odd end both halves are the same columns with the same sums.
+    v128.store(sums + i, a0);
+    v128.store(s1 + i, a1);
+    v128.store(s2 + i, a2);
+    v128.store(s3 + i, a3);
+    v128.store(sums + j, b0);
+    v128.store(s1 + j, b1);
+    v128.store(s2 + j, b2);
+    v128.store(s3 + j, b3);
+  }
+}

@@ -1,0 +1,58 @@
+import {
+  opAdd, opAppendKv, opAttention, opEmbed, opEnd, opGated, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, programStart,
+} from "../layout";
+import { attention } from "./attention";
+import { dotBytes } from "./columns";
+import { add, appendKv, embed, gatedActivation, rmsNorm, rope } from "./elementwise";
+import { matmul } from "./matmul";
+import { matvec } from "./matvec";
+import { pack } from "./pack";
+import { readBytes } from "./readBytes";
+import { barrier } from "./sync";
+import { topK } from "./topk";
+
+export { configure, park, wake } from "./sync";
+
+/**
+ * Runs the program at `programStart`: records of opcode, words that follow, arguments; `opEnd` ends it. Every thread runs
+ * every record with its own index and all meet after each.
+ */
+export function run(thread: i32): void {
+  let at: usize = programStart;
+  let op = load<i32>(at);
+  while (op != opEnd) {
+    const a = at + 8;
+    if (op == opMatvec) matvec(a, thread);
+    else if (op == opMatmul) matmul(a, thread);
+    else if (op == opRmsNorm) rmsNorm(a, thread);
+    else if (op == opRope) rope(a, thread);
+    else if (op == opAppendKv) appendKv(a, thread);
+    else if (op == opAttention) attention(a, thread);
+    else if (op == opGated) gatedActivation(a, thread);
+    else if (op == opAdd) add(a, thread);
+    else if (op == opEmbed) embed(a, thread);
+    else if (op == opTopK) {
+      if (thread == 0) topK(a);
+    } else if (op == opPack) pack(a, thread);
+    else if (op == opReadBytes) readBytes(a, thread);
+    at = a + ((<usize>load<i32>(at, 4)) << 2);
+    // Read before the barrier: once the last one is passed, the host may record the next program.
+    op = load<i32>(at);
+    barrier();
+  }
+}
+
+/** Whether the relaxed dot multiplies signed by unsigned bytes exactly on this machine (it may saturate or sign-extend). */
+export function byteDotIsExact(): i32 {
+  if (!ASC_FEATURE_RELAXED_SIMD) return 0;
+  const x = i8x16(127, 127, 127, 127, -128, -128, -128, -128, -127, 127, -127, 127, 1, -1, 127, -128);
+  const w = i8x16(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -128, -128, -1, 1, -128, -1); // as unsigned: 255, …, 128
+  const sums = dotBytes(x, w, i32x4.splat(1000));
+  const expected = i32x4(
+    1000 + 4 * 127 * 255,
+    1000 - 4 * 128 * 255,
+    1000 - 127 * 255 + 127 * 255 - 127 * 128 + 127 * 128,
+    1000 + 255 - 1 + 127 * 128 - 128 * 255,
+  );
+  return i32(i32x4.all_true(i32x4.eq(sums, expected)));
+}

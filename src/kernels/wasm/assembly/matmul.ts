@@ -1,0 +1,147 @@
+import { dotByte, formatQ8, panelBytes } from "../layout";
+import { quantizeGroup } from "./activeInputs";
+import { columnBytes, scaleBytes } from "./matvec";
+import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
+import { unpackPanel } from "./panels";
+import { barrier, takeWork, threadCount } from "./sync";
+
+/**
+ * out = X·Wᵀ for `tokens` rows of X, in two phases: all threads bring X into the form that the weights want (masked by the
+ * thresholds, quantised in groups of 32 for q8 and q4), then take tiles of 64 rows of W. For each group of 32 inputs a tile
+ * is unpacked once into a panel in the first-level cache and multiplied with all tokens; the sums stay in the second.
+ *
+ * @param a x, xStride, tokens, cols, weights, paddedRows, format, dot, inputs (prepared X, one after the other), scratch (per thread:
+ *   a panel and f32 [tokens rounded up to 4][64]), scratchStride, out, outStride, bias or 0, accumulate, parts;
+ *   then per part: f32 threshold, first sparse row, first padded row, first output, rows, which prepared X it uses, whether it
+ *   makes it. Strides of x and out in floats.
+ */
+export function matmul(a: usize, thread: i32): void {
+  const tokens = load<i32>(a, 8);
+  const groups = (load<i32>(a, 12) + 31) >> 5;
+  const format = load<i32>(a, 24);
+  const byteDot = load<i32>(a, 28) == dotByte;
+  const inputs = <usize>load<u32>(a, 32);
+  const parts = load<i32>(a, 60);
+  const size = preparedBytes(format, byteDot, (tokens + 3) & ~3, groups);
+  const threads = threadCount();
+
+  for (let p = 0; p < parts; p++) {
+    const part = partAt(a, p);
+    if (load<i32>(part, 24) == 0) continue;
+    const prepared = inputs + <usize>load<u32>(part, 20) * size;
+    for (let g = thread; g < groups; g += threads) prepareGroup(a, part, prepared, g, groups, format, byteDot);
+  }
+  barrier();
+
+  let item = takeWork();
+  let first = 0;
+  for (let p = 0; p < parts; p++) {
+    const part = partAt(a, p);
+    const tiles = (load<i32>(part, 16) + 63) >> 6;
+    for (; item < first + tiles; item = takeWork()) {
+      multiplyTile(a, part, <usize>(item - first) << 6, inputs + <usize>load<u32>(part, 20) * size, groups, format, byteDot, thread);
+    }
+    first += tiles;
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function partAt(a: usize, p: i32): usize {
+  return a + 64 + <usize>p * 28;
+}
+
+/** Bytes of one prepared input of 32 numbers. */
+// @ts-ignore: decorator
+@inline
+function runBytes(format: i32, byteDot: bool): usize {
+  return format < formatQ8 ? 128 : byteDot ? 32 : 64;
+}
+
+/** Prepared X: codes [groups][tokens][32], then (quantised) f32 scale and i32 Σ codes [groups][tokens]. */
+function preparedBytes(format: i32, byteDot: bool, tokens: i32, groups: i32): usize {
+  return <usize>(tokens * groups) * (runBytes(format, byteDot) + 8);
+}
+
+function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups: i32, format: i32, byteDot: bool): void {
+  const x = <usize>load<u32>(a);
+  const xStride = <usize>load<u32>(a, 4);
+  const tokens = load<i32>(a, 8);
+  const cols = load<i32>(a, 12);
+  const threshold = load<f32>(part);
+  const sparseFrom = load<i32>(part, 4);
+  const padded = (tokens + 3) & ~3;
+  const run = runBytes(format, byteDot);
+  const valid = min(cols - (group << 5), 32);
+  let codes = prepared + <usize>(group * padded) * run;
+  let meta = prepared + <usize>(groups * padded) * run + ((<usize>(group * padded)) << 3);
+  for (let t = 0; t < padded; t++) {
+    const row = x + ((<usize>t * xStride + <usize>(group << 5)) << 2);
+    const limit: f32 = t >= sparseFrom ? threshold : -1;
+    const present = t < tokens ? valid : 0;
+    if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta);
+    else {
+      for (let k = 0; k < 32; k++) {
+        const value: f32 = k < present ? load<f32>(row + ((<usize>k) << 2)) : 0;
+        store<f32>(codes + ((<usize>k) << 2), abs(value) > limit ? value : 0);
+      }
+    }
+    codes += run;
+    meta += 8;
+  }
+}
+
+/** 64 rows of W (fewer at the end of a part) times all tokens. */
+function multiplyTile(
+  a: usize, part: usize, tileStart: usize, prepared: usize, groups: i32, format: i32, byteDot: bool, thread: i32,
+): void {
+  const tokens = load<i32>(a, 8);
+  const padded = (tokens + 3) & ~3;
+  const rows = <usize>load<u32>(a, 20);
+  const panel = <usize>load<u32>(a, 36) + <usize>thread * <usize>load<u32>(a, 40);
+  const sums = panel + panelBytes;
+  const firstRow = <usize>load<u32>(part, 8) + tileStart;
+  const partRows = <usize>load<i32>(part, 16);
+  const count = min(<usize>64, partRows - tileStart);
+  const blocks = <i32>((count + 7) >> 3);
+
+  const scale = scaleBytes(format, rows);
+  const groupBytes = scale + (columnBytes(format, rows) << 5);
+  const run = runBytes(format, byteDot);
+  const metas = prepared + <usize>(groups * padded) * run;
+  memory.fill(sums, 0, (<usize>padded) << 8);
+  for (let g = 0; g < groups; g++) {
+    const source = <usize>load<u32>(a, 16) + <usize>g * groupBytes;
+    unpackPanel(format, byteDot, source, rows, firstRow, blocks, panel);
+    const codes = prepared + <usize>(g * padded) * run;
+    const meta = metas + ((<usize>(g * padded)) << 3);
+    if (format < formatQ8) multiplyFloats(panel, codes, sums, padded, blocks);
+    else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, format == formatQ8 ? 128 : 8);
+    else multiplyWide(panel, codes, meta, sums, padded, blocks, format == formatQ8 ? 128 : 8);
+  }
+  writeTile(a, sums, tokens, <usize>load<u32>(part, 12) + tileStart, count);
+}
+
+/** out[t][first …] = sums[t] (+ bias) (+ out). */
+function writeTile(a: usize, sums: usize, tokens: i32, first: usize, count: usize): void {
+  const outStride = <usize>load<u32>(a, 48);
+  const bias = <usize>load<u32>(a, 52);
+  const accumulate = load<i32>(a, 56) != 0;
+  for (let t = 0; t < tokens; t++) {
+    const out = <usize>load<u32>(a, 44) + ((<usize>t * outStride + first) << 2);
+    const source = sums + ((<usize>t) << 8);
+    let i: usize = 0;
+    for (; i + 4 <= count; i += 4) {
+      let v = v128.load(source + (i << 2));
+      if (bias != 0) v = f32x4.add(v, v128.load(bias + ((first + i) << 2)));
+      if (accumulate) v = f32x4.add(v, v128.load(out + (i << 2)));
+      v128.store(out + (i << 2), v);
+    }
+    for (; i < count; i++) {
+      let v = load<f32>(source + (i << 2));
+      if (bias != 0) v += load<f32>(bias + ((first + i) << 2));
+      if (accumulate) v += load<f32>(out + (i << 2));
+      store<f32>(out + (i << 2), v);
+    }
+  }
+}

@@ -1,0 +1,131 @@
+import { dtypeBf16, dtypeF32, formatBf16, formatF32, formatQ4, formatQ8 } from "../layout";
+import { columnBytes, scaleBytes } from "./matvec";
+import { threadCount } from "./sync";
+
+/**
+ * Packs 32 rows at a time of a row-major matrix into the input-major formats of src/pack, bit for bit as its TypeScript
+ * packers do. Threads share the groups of 32 inputs.
+ *
+ * @param a source (rows as stored), dtype, rows, cols, weights, paddedRows, format, firstRow (a multiple of 32), scratch (per thread
+ *   f32 [32 inputs][32 rows]), scratchStride. Rows and inputs past the end are written as zeros.
+ */
+export function pack(a: usize, thread: i32): void {
+  const source = <usize>load<u32>(a);
+  const dtype = load<i32>(a, 4);
+  const rows = load<i32>(a, 8);
+  const cols = load<i32>(a, 12);
+  const weights = <usize>load<u32>(a, 16);
+  const paddedRows = <usize>load<u32>(a, 20);
+  const format = load<i32>(a, 24);
+  const firstRow = <usize>load<u32>(a, 28);
+  const block = <usize>load<u32>(a, 32) + <usize>(thread * load<i32>(a, 36));
+  const groups = (cols + 31) >> 5;
+  const scale = scaleBytes(format, paddedRows);
+  const column = columnBytes(format, paddedRows);
+  const threads = threadCount();
+  for (let g = (groups * thread) / threads; g < (groups * (thread + 1)) / threads; g++) {
+    const group = weights + <usize>g * (scale + (column << 5));
+    for (let r = 0; r < rows; r += 32) {
+      loadBlock(block, source, dtype, r, min(32, rows - r), g << 5, min(32, cols - (g << 5)), cols);
+      const row = firstRow + r;
+      if (format == formatQ8 || format == formatQ4) {
+        packQuantized(block, group, scale, column, row, format == formatQ8);
+      } else if (format == formatBf16) packHalf(block, group + (row << 1), column);
+      else {
+        for (let k: usize = 0; k < 32; k++) memory.copy(group + k * column + (row << 2), block + (k << 7), 128);
+      }
+    }
+  }
+}
+
+/** Widens 32 × 32 stored numbers into f32 block[input][row]. */
+function loadBlock(block: usize, source: usize, dtype: i32, firstRow: i32, rows: i32, firstCol: i32, cols: i32, stride: i32): void {
+  if (rows < 32 || cols < 32) memory.fill(block, 0, 4096);
+  for (let r = 0; r < rows; r++) {
+    const index = <usize>(firstRow + r) * <usize>stride + <usize>firstCol;
+    const target = block + ((<usize>r) << 2);
+    if (dtype == dtypeF32) {
+      for (let c: usize = 0; c < <usize>cols; c++) store<f32>(target + (c << 7), load<f32>(source + ((index + c) << 2)));
+    } else if (dtype == dtypeBf16) {
+      for (let c: usize = 0; c < <usize>cols; c++) store<u32>(target + (c << 7), <u32>load<u16>(source + ((index + c) << 1)) << 16);
+    } else {
+      for (let c: usize = 0; c < <usize>cols; c++) store<f32>(target + (c << 7), widenF16(load<u16>(source + ((index + c) << 1))));
+    }
+  }
+}
+
+function widenF16(bits: u32): f32 {
+  const sign = (bits & 0x8000) << 16;
+  const magnitude = bits & 0x7fff;
+  if (magnitude >= 0x7c00) return reinterpret<f32>(sign | 0x7f800000 | ((magnitude & 0x3ff) << 13));
+  // Scaling by 2^112 moves the exponent into place, subnormal numbers included.
+  return reinterpret<f32>(sign | (magnitude << 13)) * reinterpret<f32>(0x77800000);
+}
+
+/** f32 → bf16, nearest even; NaN stays NaN. */
+// @ts-ignore: decorator
+@inline
+function halfBits(value: f32): u32 {
+  const bits = reinterpret<u32>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >> 16) | 0x40;
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// @ts-ignore: decorator
+@inline
+function interleaved8(row: usize): usize {
+  return (row & ~7) | ((row & 3) << 1) | ((row >> 2) & 1);
+}
+
+function packHalf(block: usize, target: usize, column: usize): void {
+  for (let k: usize = 0; k < 32; k++) {
+    for (let r: usize = 0; r < 32; r++) {
+      store<u16>(target + k * column + (interleaved8(r) << 1), <u16>halfBits(load<f32>(block + (k << 7) + (r << 2))));
+    }
+  }
+}
+
+/** Scale max|w| / (zero − 1) rounded up to bf16, codes zero + round(w / scale), nearest even. */
+function packQuantized(block: usize, group: usize, scaleArea: usize, column: usize, row: usize, wide: bool): void {
+  const zero = wide ? 128 : 8;
+  for (let r: usize = 0; r < 32; r += 4) {
+    let largest = f32x4.splat(0);
+    for (let k: usize = 0; k < 32; k++) largest = f32x4.max(largest, f32x4.abs(v128.load(block + (k << 7) + (r << 2))));
+    const exact = f32x4.div(largest, f32x4.splat(<f32>(zero - 1)));
+    const scale = f32x4(
+      storeScale(group, row + r, f32x4.extract_lane(exact, 0)),
+      storeScale(group, row + r + 1, f32x4.extract_lane(exact, 1)),
+      storeScale(group, row + r + 2, f32x4.extract_lane(exact, 2)),
+      storeScale(group, row + r + 3, f32x4.extract_lane(exact, 3)),
+    );
+    const inverse = v128.and(f32x4.div(f32x4.splat(1), scale), f32x4.gt(scale, f32x4.splat(0)));
+    for (let k: usize = 0; k < 32; k++) {
+      const at = block + (k << 7) + (r << 2);
+      const code = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(at), inverse)));
+      v128.store(at, i32x4.add(code, i32x4.splat(zero)));
+    }
+  }
+  const codes = group + scaleArea;
+  for (let k: usize = 0; k < 32; k++) {
+    const source = block + (k << 7);
+    if (wide) {
+      const target = codes + k * column + row;
+      for (let r: usize = 0; r < 32; r++) store<u8>(target + r, load<u8>(source + (r << 2)));
+    } else {
+      const target = codes + k * column + (row >> 1);
+      for (let r: usize = 0; r < 16; r++) {
+        store<u8>(target + r, load<u8>(source + (r << 2)) | (load<u8>(source + ((r + 16) << 2)) << 4));
+      }
+    }
+  }
+}
+
+/** Stores the smallest bf16 number ≥ value, or 0 where that would be subnormal, and returns it. */
+// @ts-ignore: decorator
+@inline
+function storeScale(group: usize, row: usize, value: f32): f32 {
+  let bits = value < 1.1754943508222875e-38 ? 0 : halfBits(value);
+  if (bits != 0 && reinterpret<f32>(bits << 16) < value) bits++;
+  store<u16>(group + (interleaved8(row) << 1), <u16>bits);
+  return reinterpret<f32>(bits << 16);
+}

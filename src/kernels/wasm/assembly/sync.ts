@@ -1,0 +1,66 @@
+import { controlArena, controlBarrierCount, controlBarrierPhase, controlTicket, controlWork } from "../layout";
+
+// Each thread has its own instance of the module, and so its own copy of these.
+let threads: i32 = 1;
+let mayBlock: bool = true;
+let spins: i32 = 0;
+let lastTicket: u32 = 0;
+
+/** @param blocking 0 on a page's main thread, which may not wait on memory. @param spinCount looks before sleeping. */
+export function configure(threadCount: i32, blocking: i32, spinCount: i32): void {
+  threads = threadCount;
+  mayBlock = blocking != 0;
+  spins = spinCount;
+}
+
+export function threadCount(): i32 {
+  return threads;
+}
+
+/** Waits until all threads have arrived. The last to arrive resets the work counter for the next phase. */
+export function barrier(): void {
+  if (threads == 1) {
+    store<u32>(controlWork, 0);
+    return;
+  }
+  const phase = atomic.load<u32>(controlBarrierPhase);
+  if (atomic.add<u32>(controlBarrierCount, 1) + 1 == <u32>threads) {
+    atomic.store<u32>(controlBarrierCount, 0);
+    atomic.store<u32>(controlWork, 0);
+    atomic.store<u32>(controlBarrierPhase, phase + 1);
+    atomic.notify(controlBarrierPhase, -1);
+    return;
+  }
+  waitWhile(controlBarrierPhase, phase);
+}
+
+function waitWhile(address: usize, value: u32): void {
+  for (let i = 0; i < spins || !mayBlock; i++) {
+    if (atomic.load<u32>(address) != value) return;
+  }
+  while (atomic.load<u32>(address) == value) atomic.wait<i32>(address, <i32>value, -1);
+}
+
+/** Next work item of the running phase: 0, 1, 2 … over all threads. */
+export function takeWork(): i32 {
+  if (threads == 1) {
+    const item = load<i32>(controlWork);
+    store<i32>(controlWork, item + 1);
+    return item;
+  }
+  return <i32>atomic.add<u32>(controlWork, 1);
+}
+
+/** Called by a worker on the first memory: sleeps until a program is to be run; returns the memory it is for. */
+export function park(): i32 {
+  waitWhile(controlTicket, lastTicket);
+  lastTicket = atomic.load<u32>(controlTicket);
+  return atomic.load<i32>(controlArena);
+}
+
+/** Called by the host on the first memory: wakes the workers for a program in memory `arena`. */
+export function wake(arena: i32): void {
+  atomic.store<i32>(controlArena, arena);
+  atomic.add<u32>(controlTicket, 1);
+  atomic.notify(controlTicket, -1);
+}

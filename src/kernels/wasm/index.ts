@@ -1,0 +1,43 @@
+import { DeviceError, UsageError } from "../../core/index.js";
+import { WasmBackend } from "./backend.js";
+import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
+import { maxThreads } from "./layout.js";
+
+export type { WasmBackend } from "./backend.js";
+export type { DotProduct, KernelBuild } from "./kernels.js";
+
+export interface WasmBackendOptions {
+  /** Threads that work at the same time, the calling one included; default: the machine's, 1 where memory cannot be shared. */
+  threads?: number;
+  /** A build or a way of summing 8-bit products other than the fastest that works here. */
+  build?: KernelBuild;
+  dot?: DotProduct;
+  /** Largest size of one WebAssembly memory in bytes; default 4 GiB less a page. */
+  memoryLimit?: number;
+}
+
+/** @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers */
+export async function createBackend(options: WasmBackendOptions = {}): Promise<WasmBackend> {
+  const shareable = canShareMemory();
+  const threads = options.threads ?? (shareable ? Math.min(hardwareThreads(), maxThreads) : 1);
+  if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
+    throw new UsageError(`${threads} threads; expected 1 to ${maxThreads}`);
+  }
+  if (threads > 1 && !shareable) {
+    throw new DeviceError(
+      "threads need shared memory, and this page may not share any: serve it with the headers Cross-Origin-Opener-Policy: " +
+        "same-origin and Cross-Origin-Embedder-Policy: require-corp, or use one thread",
+    );
+  }
+  const kernels = await loadKernels(options);
+  return WasmBackend.create(kernels, {
+    threads,
+    memoryLimit: options.memoryLimit ?? 0xffff0000,
+    mayBlock: typeof window === "undefined",
+  });
+}
+
+/** Node and isolated pages may send shared memory to workers. */
+const canShareMemory = () => (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+
+const hardwareThreads = () => globalThis.navigator?.hardwareConcurrency ?? 1;

@@ -1,0 +1,66 @@
+import { DeviceError } from "../../core/index.js";
+import { baseline, relaxed } from "./generated/kernels.js";
+import { dotByte, dotWide } from "./layout.js";
+
+/** What the AssemblyScript module exports. */
+export interface KernelExports {
+  configure(threads: number, mayBlock: number, spins: number): void;
+  /** Runs the program in this memory as thread `thread`. */
+  run(thread: number): void;
+  park(): number;
+  wake(arena: number): void;
+  byteDotIsExact(): number;
+}
+
+export type KernelBuild = "baseline" | "relaxed";
+export type DotProduct = "wide" | "byte";
+
+export interface Kernels {
+  module: WebAssembly.Module;
+  build: KernelBuild;
+  dot: DotProduct;
+  dotCode: number;
+}
+
+const builds: Readonly<Record<KernelBuild, string>> = { relaxed, baseline };
+
+/**
+ * The fastest build that this engine takes, and the way of summing 8-bit products that is exact on this machine.
+ * `build` and `dot` ask for one of them, for tests and comparisons.
+ * @throws DeviceError when the engine lacks what the build needs
+ */
+export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduct } = {}): Promise<Kernels> {
+  const candidates: KernelBuild[] = wanted.build === undefined ? ["relaxed", "baseline"] : [wanted.build];
+  for (const build of candidates) {
+    const bytes = fromBase64(builds[build]);
+    if (!WebAssembly.validate(bytes)) continue;
+    const module = await WebAssembly.compile(bytes);
+    const exact = instantiate(module, newMemory(8, 8)).byteDotIsExact() === 1;
+    if (wanted.dot === "byte" && !exact) {
+      throw new DeviceError(`the ${build} build has no exact dot product of bytes on this machine; leave "dot" out`);
+    }
+    const dot = exact && wanted.dot !== "wide" ? "byte" : "wide";
+    return { module, build, dot, dotCode: dot === "byte" ? dotByte : dotWide };
+  }
+  throw new DeviceError(
+    wanted.build === undefined
+      ? "this JavaScript engine lacks WebAssembly SIMD or threads; use Node 20 or a browser of 2023 or later, or the reference backend"
+      : `this JavaScript engine does not take the ${wanted.build} build of the kernels`,
+  );
+}
+
+export function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): KernelExports {
+  return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as KernelExports;
+}
+
+/** Shared memories exist without cross-origin isolation too; they only cannot be sent to a worker then. */
+export function newMemory(pages: number, maximumPages: number): WebAssembly.Memory {
+  return new WebAssembly.Memory({ initial: pages, maximum: maximumPages, shared: true });
+}
+
+function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}

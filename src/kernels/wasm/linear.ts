@@ -1,0 +1,157 @@
+import { groupSize, padded } from "../../pack/index.js";
+import type { LinearOptions } from "../backend.js";
+import { type Float, float } from "./arena.js";
+import * as layout from "./layout.js";
+import { formatCode } from "./loadMatrix.js";
+import type { WasmActivation, WasmMatrix, WasmMatrixPart, WasmVector } from "./storage.js";
+
+/** Keeps every input, zeros included. */
+const keepAll = -1;
+
+/** Rows of X that one matrix-matrix operation takes: its sums for 64 outputs then stay in the second-level cache. */
+const maxTokens = 128;
+
+interface Thresholds {
+  /** One per part, as f32. */
+  values: readonly number[];
+  /** First row of x they apply to. */
+  fromRow: number;
+}
+
+/**
+ * Records out = x·Wᵀ: a matrix-vector product for one row, else matrix-matrix products of at most 128 rows.
+ * @returns whether the kernels count the bytes and inputs (a sparse matrix-vector product)
+ */
+export function linear(
+  out: WasmActivation,
+  x: WasmActivation,
+  w: WasmMatrix,
+  options: LinearOptions,
+  threads: number,
+  dot: number,
+): boolean {
+  const { thresholds, sparseFromRow = 0 } = options;
+  const sparse: Thresholds = {
+    values: thresholds?.map(Math.fround) ?? w.parts.map(() => keepAll),
+    fromRow: thresholds === undefined ? x.rows : sparseFromRow,
+  };
+  if (x.rows === 1) return matvec(out, x, w, options, sparse, threads, dot);
+  for (let row = 0; row < x.rows; row += maxTokens) {
+    const count = Math.min(maxTokens, x.rows - row);
+    const block = { values: sparse.values, fromRow: Math.min(Math.max(sparse.fromRow - row, 0), count) };
+    matmul(out.rowRange(row, count), x.rowRange(row, count), w, options, block, threads, dot);
+  }
+  return false;
+}
+
+function matvec(
+  out: WasmActivation,
+  x: WasmActivation,
+  w: WasmMatrix,
+  options: LinearOptions,
+  sparse: Thresholds,
+  threads: number,
+  dot: number,
+): boolean {
+  const { arena } = w;
+  const isSparse = sparse.fromRow <= 0;
+  const segments: { threshold: number; start: number; end: number; parts: number }[] = [];
+  for (const [i, part] of w.parts.entries()) {
+    const threshold = isSparse ? sparse.values[i] : keepAll;
+    const end = part.packedStart + padded(part.rows);
+    const last = segments.at(-1);
+    if (last !== undefined && last.threshold === threshold) {
+      last.end = end;
+      last.parts++;
+    } else segments.push({ threshold, start: part.packedStart, end, parts: 1 });
+  }
+  const sumBytes = layout.inputSlices * w.packedRows * 4;
+  const sums = arena.scratch(sumBytes + threads * layout.matvecScratchBytes);
+  const args: (number | Float)[] = [
+    x.readIn(arena),
+    w.cols,
+    w.offset,
+    w.packedRows,
+    formatCode[w.format],
+    dot,
+    sums,
+    sums + sumBytes,
+    layout.matvecScratchBytes,
+    outAt(out, w, options),
+    biasAt(w, options),
+    options.accumulate ? 1 : 0,
+    0,
+    segments.length,
+    w.parts.length,
+  ];
+  for (const { threshold, start, end, parts } of segments)
+    args.push(float(threshold), start, end, isSparse ? 1 : 0, parts);
+  for (const part of w.parts) args.push(part.packedStart, part.rowStart, part.rows);
+  arena.record(layout.opMatvec, args);
+  return isSparse;
+}
+
+function matmul(
+  out: WasmActivation,
+  x: WasmActivation,
+  w: WasmMatrix,
+  options: LinearOptions,
+  sparse: Thresholds,
+  threads: number,
+  dot: number,
+): void {
+  const { arena } = w;
+  const tokens = padded4(x.rows);
+  const isSparse = sparse.fromRow < x.rows;
+  const values = isSparse ? sparse.values : w.parts.map(() => keepAll);
+  // Parts with the same threshold share one prepared x.
+  const distinct = [...new Set(values)];
+  const quantised = w.format === "q8" || w.format === "q4";
+  const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
+  const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
+  const threadBytes = layout.panelBytes + tokens * 256;
+  const inputs = arena.scratch(inputBytes + threads * threadBytes);
+  const args: (number | Float)[] = [
+    x.readIn(arena),
+    x.stride,
+    x.rows,
+    w.cols,
+    w.offset,
+    w.packedRows,
+    formatCode[w.format],
+    dot,
+    inputs,
+    inputs + inputBytes,
+    threadBytes,
+    outAt(out, w, options),
+    out.stride,
+    biasAt(w, options),
+    options.accumulate ? 1 : 0,
+    w.parts.length,
+  ];
+  const first = new Set<number>();
+  for (const [i, part] of w.parts.entries()) args.push(...matmulPart(part, values[i], sparse.fromRow, distinct, first));
+  arena.record(layout.opMatmul, args);
+}
+
+function matmulPart(
+  part: WasmMatrixPart,
+  threshold: number,
+  fromRow: number,
+  distinct: readonly number[],
+  made: Set<number>,
+): (number | Float)[] {
+  const input = distinct.indexOf(threshold);
+  const makes = made.has(input) ? 0 : 1;
+  made.add(input);
+  return [float(threshold), fromRow, part.packedStart, part.rowStart, part.rows, input, makes];
+}
+
+const padded4 = (n: number) => Math.ceil(n / 4) * 4;
+
+/** Byte offset of `out`; what it holds is needed only when it is added to. */
+const outAt = (out: WasmActivation, w: WasmMatrix, { accumulate }: LinearOptions) =>
+  accumulate ? out.readIn(w.arena) : out.writeIn(w.arena);
+
+const biasAt = (w: WasmMatrix, { bias }: LinearOptions) =>
+  bias === undefined ? 0 : (bias as WasmVector).constant.readIn(w.arena);

@@ -1,0 +1,46 @@
+import fc from "fast-check";
+import { afterAll, expect, it } from "vitest";
+import { type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { fromFloat32, toFloat32 } from "../../tensor/index.js";
+import { createBackend } from "./index.js";
+import type { WasmMatrix } from "./storage.js";
+
+const backend = await createBackend({ threads: 2 });
+afterAll(() => backend[Symbol.dispose]());
+
+const dtypes = ["F32", "BF16", "F16"] as const;
+
+it("packs every format and stored type bit for bit as src/pack does, special values included", async () => {
+  const weight = fc.oneof(
+    fc.float({ noNaN: true, noDefaultInfinity: true, min: -100, max: 100 }),
+    fc.constantFrom(0, -0, 2 ** -24, 2 ** -30, 60000, -60000, 1e-38),
+  );
+  const cases = fc.record({
+    rows: fc.integer({ min: 1, max: 80 }),
+    cols: fc.integer({ min: 1, max: 80 }),
+    dtype: fc.constantFrom(...dtypes),
+    format: fc.constantFrom(...(Object.keys(weightFormats) as WeightFormatId[])),
+    pool: fc.array(weight, { minLength: 1, maxLength: 97 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(cases, async ({ rows, cols, dtype, format, pool }) => {
+      const stored = fromFloat32(
+        dtype,
+        Float32Array.from({ length: rows * cols }, (_, i) => pool[(i * 31) % pool.length]),
+      );
+      const rowBytes = stored.byteLength / rows;
+      const source = {
+        name: "w",
+        rows,
+        cols,
+        dtype,
+        read: async (start: number, count: number, into: Uint8Array) =>
+          into.set(stored.subarray(start * rowBytes, (start + count) * rowBytes)),
+      };
+      const matrix = (await backend.loadMatrix([source], format)) as WasmMatrix;
+      const packed = matrix.arena.bytes(matrix.offset, matrix.byteLength).slice();
+      expect(packed).toEqual(weightFormats[format].pack(toFloat32(dtype, stored), rows, cols));
+    }),
+    { numRuns: 300, seed: 1 },
+  );
+});

@@ -1,0 +1,12 @@
+import { Worker } from "node:worker_threads";
+
+/** Starts a worker thread of Node that does not keep the process alive. */
+export function startNodeHost(program: string, onMessage: (message: unknown) => void) {
+  const worker = new Worker(program, { eval: true, execArgv: [] });
+  worker.on("message", onMessage);
+  worker.unref();
+  return {
+    post: (message: unknown) => worker.postMessage(message),
+    terminate: () => void worker.terminate(),
+  };
+}

@@ -1,0 +1,205 @@
+import { UsageError } from "../../core/index.js";
+import type { WeightFormatId } from "../../pack/index.js";
+import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import { checkColumns, checkRowRange } from "../shapes.js";
+import type { Arena } from "./arena.js";
+
+/**
+ * f32 numbers that may be wanted in several memories. They lie where they were last written (`home`) and are copied when
+ * an operation in another memory reads them.
+ */
+export class Block {
+  readonly #places = new Map<Arena, number>();
+  #home: Arena;
+
+  constructor(
+    readonly count: number,
+    home: Arena,
+  ) {
+    this.#home = home;
+    this.#place(home);
+  }
+
+  get home(): Arena {
+    return this.#home;
+  }
+
+  /** Byte offset in `arena` for reading. */
+  readIn(arena: Arena): number {
+    this.#alive();
+    const offset = this.#place(arena);
+    if (arena !== this.#home) {
+      this.#home.run();
+      arena.floats(offset, this.count).set(this.#home.floats(this.#place(this.#home), this.count));
+      this.#home = arena;
+    }
+    return offset;
+  }
+
+  /** Byte offset in `arena` for writing part of it or all (`whole`): what is not written must be there too. */
+  writeIn(arena: Arena, whole: boolean): number {
+    this.#alive();
+    if (!whole) return this.readIn(arena);
+    this.#home = arena;
+    return this.#place(arena);
+  }
+
+  /** Frees the storage; operations on it that are still recorded run first. */
+  release(): void {
+    this.#alive();
+    for (const [arena, offset] of this.#places) {
+      arena.run();
+      arena.release(offset);
+    }
+    this.#places.clear();
+  }
+
+  #place(arena: Arena): number {
+    let offset = this.#places.get(arena);
+    if (offset === undefined) {
+      offset = arena.allocate(this.count * 4);
+      this.#places.set(arena, offset);
+    }
+    return offset;
+  }
+
+  #alive(): void {
+    if (this.#places.size === 0) throw new UsageError("an activation that was released");
+  }
+}
+
+/** A rectangle of a block; offsets and stride in floats. */
+export class WasmActivation implements Activation {
+  constructor(
+    readonly block: Block,
+    readonly offset: number,
+    readonly stride: number,
+    readonly rows: number,
+    readonly cols: number,
+  ) {}
+
+  columns(start: number, count: number): WasmActivation {
+    checkColumns(this, start, count);
+    return new WasmActivation(this.block, this.offset + start, this.stride, this.rows, count);
+  }
+
+  rowRange(start: number, count: number): WasmActivation {
+    checkRowRange(this, start, count);
+    return new WasmActivation(this.block, this.offset + start * this.stride, this.stride, count, this.cols);
+  }
+
+  readIn(arena: Arena): number {
+    return this.block.readIn(arena) + this.offset * 4;
+  }
+
+  writeIn(arena: Arena): number {
+    return this.block.writeIn(arena, this.rows * this.cols === this.block.count) + this.offset * 4;
+  }
+}
+
+export function own(activation: Activation): WasmActivation {
+  if (activation instanceof WasmActivation) return activation;
+  throw new UsageError("an activation of another backend");
+}
+
+/** Constant f32 numbers, copied into each memory that reads them. */
+export class Constant {
+  readonly #places = new Map<Arena, number>();
+  constructor(readonly values: Float32Array) {}
+
+  readIn(arena: Arena): number {
+    let offset = this.#places.get(arena);
+    if (offset === undefined) {
+      offset = arena.allocate(this.values.byteLength);
+      arena.floats(offset, this.values.length).set(this.values);
+      this.#places.set(arena, offset);
+    }
+    return offset;
+  }
+}
+
+export class WasmVector implements Vector {
+  readonly constant: Constant;
+  constructor(values: Float32Array) {
+    this.constant = new Constant(values);
+  }
+  get length(): number {
+    return this.constant.values.length;
+  }
+}
+
+export class WasmRopeTable implements RopeTable {
+  readonly cos: Constant;
+  readonly sin: Constant;
+  readonly positions: number;
+  constructor(
+    cos: Float32Array,
+    sin: Float32Array,
+    readonly headDim: number,
+  ) {
+    this.cos = new Constant(cos);
+    this.sin = new Constant(sin);
+    this.positions = cos.length / (headDim / 2);
+  }
+}
+
+/** A part of a stack: its rows begin at a multiple of 32 of the packed rows. */
+export interface WasmMatrixPart extends MatrixPart {
+  readonly packedStart: number;
+}
+
+export interface WasmMatrix extends Matrix {
+  readonly format: WeightFormatId;
+  readonly parts: readonly WasmMatrixPart[];
+  readonly arena: Arena;
+  /** Byte offset of the packed bytes. */
+  readonly offset: number;
+  /** Rows of the packed stack, padding included. */
+  readonly packedRows: number;
+}
+
+/** Keys and values f32 [kvHeads][capacity][headDim] per layer, placed in the memory where the layer first writes. */
+export class WasmKvCache implements KvCache {
+  readonly byteLength: number;
+  readonly #layers: ({ keys: number; values: number; arena: Arena } | undefined)[];
+  #disposed = false;
+
+  constructor(
+    readonly spec: KvCacheSpec,
+    readonly onDispose: (cache: WasmKvCache) => void,
+  ) {
+    this.byteLength = spec.layers * 2 * this.#layerCount() * 4;
+    this.#layers = new Array(spec.layers).fill(undefined);
+  }
+
+  #layerCount(): number {
+    return this.spec.kvHeads * this.spec.capacity * this.spec.headDim;
+  }
+
+  /** Byte offsets of a layer's keys and values. */
+  layer(index: number, home: Arena): { keys: number; values: number; arena: Arena } {
+    if (this.#disposed) throw new UsageError("a cache that was disposed");
+    let layer = this.#layers[index];
+    if (layer === undefined) {
+      layer = {
+        keys: home.allocate(this.#layerCount() * 4),
+        values: home.allocate(this.#layerCount() * 4),
+        arena: home,
+      };
+      this.#layers[index] = layer;
+    }
+    return layer;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const layer of this.#layers) {
+      if (layer === undefined) continue;
+      layer.arena.run();
+      layer.arena.release(layer.keys);
+      layer.arena.release(layer.values);
+    }
+    this.onDispose(this);
+  }
+}
