@@ -64,9 +64,9 @@ async function execute(
       progress.clear();
       if (!json) stdout.write(text);
     },
-    warn(text) {
+    note(text) {
       progress.clear();
-      stderr.write(`${text}\n`);
+      if (stderr.isTTY && !options.quiet) stderr.write(`${colorsFor(stderr).dim(text)}\n`);
     },
     colors: colorsFor(stdout),
     stdin,

@@ -18,8 +18,8 @@ export interface Context {
   readonly json: boolean;
   /** Writes to stdout; nothing with --json, whose document is the command's return value. */
   print(text: string): void;
-  /** Writes a line to stderr, even with --quiet: something the user must know. */
-  warn(text: string): void;
+  /** Writes a line to stderr where that is a terminal and --quiet was not given: what only a person wants to know. */
+  note(text: string): void;
   readonly colors: Colors;
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;

@@ -76,3 +76,6 @@ export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
+
+/** Text of a model for the terminal: line breaks and tabs pass, other control characters are spelled out. */
+export const terminalText = (text: string): string => text.replace(/[^\n\t]+/g, printable);

@@ -1,23 +1,29 @@
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { backends } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
+import type { PrefillPolicy } from "../runtime/index.js";
 import { integer } from "./numbers.js";
 import { defaultThreads } from "./threads.js";
 
 /**
- * Options that several commands share, so that a name means the same everywhere. Each is a function that makes a fresh
- * commander option, beside the type of what it parses to.
+ * Options that several commands share, so that a name means the same everywhere. Each is a function that makes fresh
+ * commander options, beside the type of what they parse to.
  */
+
+/** What every command that takes a model calls it. */
+export const modelArgument = ["MODEL", "directory in Hugging Face layout, or Hub id org/name[@revision]"] as const;
 
 export interface MachineOptions {
   threads: number;
   backend?: string;
 }
 export const machineOptions = () => [
-  new Option("--threads <n>", "CPU threads (default: one per physical core, at most 16)")
+  new Option("--threads <n>", "CPU threads")
     .argParser(integer({ min: 1, max: 256 }))
-    .default(defaultThreads(), "the cores"),
-  new Option("--backend <id>", "what computes (default: the fastest this machine has)").choices(Object.keys(backends)),
+    .default(defaultThreads(), "one per physical core, at most 16"),
+  new Option("--backend <id>", "what computes (default: the fastest that this machine can run)").choices(
+    Object.keys(backends),
+  ),
 ];
 
 export interface WeightsOption {
@@ -26,16 +32,23 @@ export interface WeightsOption {
 export const weightsOption = () =>
   new Option(
     "--weights <format>",
-    "format of the weights in memory (default: what rarefy.json says, else bf16)",
+    "format of the weights in memory (default: what rarefy.json names, else bf16)",
   ).choices(Object.keys(weightFormats));
 
 export const textOption = (use: string) => new Option("--text <file>", `UTF-8 text ${use}`);
 
-export const windowOption = (tokens: number) =>
-  new Option("--window <n>", "tokens per window").argParser(integer({ min: 2 })).default(tokens);
+export const windowOption = () =>
+  new Option("--window <n>", "tokens of a window").argParser(integer({ min: 2 })).default(512);
 
-export const seedOption = (use: string) =>
-  new Option("--seed <n>", `seed ${use}`).argParser(integer({ min: 0 })).default(0);
+export const seedOption = (use: string) => new Option("--seed <n>", use).argParser(integer({ min: 0 }));
 
-/** What every command that takes a model calls it. */
-export const modelArgument = ["MODEL", "directory in Hugging Face layout, or Hub id org/name[@revision]"] as const;
+/** @param use what the policy does in this command */
+export const prefillOption = (use: string, preset: PrefillPolicy, words: string) =>
+  new Option("--prefill <policy>", use).argParser(prefillPolicy).default(preset, words);
+
+function prefillPolicy(text: string): PrefillPolicy {
+  if (text === "dense" || text === "secondHalf") return text;
+  const denseFirst = text.trim() === "" ? Number.NaN : Number(text);
+  if (Number.isSafeInteger(denseFirst) && denseFirst >= 0) return { denseFirst };
+  throw new InvalidArgumentError("Give dense, secondHalf, or the number of first tokens that stay dense.");
+}

@@ -1,5 +1,15 @@
 import type { CommandDefinition } from "../command.js";
+import { benchCommand } from "./bench.js";
+import { calibrateCommand } from "./calibrate.js";
+import { evalCommand } from "./eval.js";
 import { inspectCommand } from "./inspect.js";
+import { runCommand } from "./run.js";
 
 /** Every command, in the order in which help lists them. */
-export const commands: readonly CommandDefinition[] = [inspectCommand];
+export const commands: readonly CommandDefinition[] = [
+  inspectCommand,
+  calibrateCommand,
+  evalCommand,
+  runCommand,
+  benchCommand,
+] as readonly CommandDefinition[];

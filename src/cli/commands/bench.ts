@@ -1,0 +1,91 @@
+import { Option } from "commander";
+import { Random } from "../../core/index.js";
+import { formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
+import { embeddedTexts } from "../embedded.js";
+import { machine, machineInWords, peakResidentBytes } from "../machine.js";
+import { integer } from "../numbers.js";
+import {
+  type MachineOptions,
+  machineOptions,
+  modelArgument,
+  textOption,
+  type WeightsOption,
+  weightsOption,
+} from "../options.js";
+import { openComparison, readTokens, type Session } from "../session.js";
+
+interface BenchOptions extends CommonOptions, MachineOptions, WeightsOption {
+  against?: string[];
+  text?: string;
+  prefillTokens: number;
+  contextTokens?: number;
+  decodeTokens: number;
+  repeats: number;
+}
+
+const tokenCount = (flag: string, use: string) =>
+  new Option(`--${flag} <n>`, use).argParser(integer({ min: 1, max: 1_000_000 }));
+
+export const benchCommand: CommandDefinition<BenchOptions> = {
+  name: "bench",
+  summary: "prefill and decode speed, bytes per token, share of the memory bandwidth",
+  description:
+    "Times a dense prefill and then decoding of real text, batch 1. With --against all models take turns in one run, so that a " +
+    "machine that slows down or is shared harms all alike. Rows give medians over the rounds.",
+  arguments: [modelArgument],
+  options: [
+    new Option("--against <model...>", "models to compare with; 'dense' is MODEL without its thresholds"),
+    textOption("to decode (default: a book that comes with rarefy; random tokens for a model without tokenizer)"),
+    tokenCount("prefill-tokens", "tokens of the timed prefill").default(128),
+    tokenCount("context-tokens", "positions in the cache when decoding begins (default: those of the prefill)"),
+    tokenCount("decode-tokens", "tokens of the timed decode").default(64),
+    new Option("--repeats <n>", "timed rounds").argParser(integer({ min: 1, max: 1000 })).default(5),
+    weightsOption(),
+    ...machineOptions(),
+  ],
+  examples: ["rarefy bench models/tiny-6m --weights q8", "rarefy bench tiny-sparse --against dense --threads 2 --json"],
+  async run(context, options, [argument]) {
+    using comparison = await openComparison(context, [argument, ...(options.against ?? [])], options);
+    const { variants, first, severalModels } = comparison;
+    const { prefillTokens, contextTokens = prefillTokens, decodeTokens, repeats } = options;
+    const tokens = await tokensToDecode(first, options.text, contextTokens + decodeTokens);
+    const speeds = await measureSpeed(variants, tokens, {
+      prefillTokens,
+      contextTokens,
+      decodeTokens,
+      repeats,
+      // The process's own peak belongs to no single model when there are several.
+      ...(!severalModels && { residentBytes: peakResidentBytes }),
+      ...context,
+    });
+    const { backend } = first.model;
+    const readBandwidth = await backend.measureReadBandwidth?.();
+    const rows = speeds.map((speed, v) => {
+      const { weights } = variants[v].model;
+      return resultRow({
+        model: speed.name,
+        weights,
+        speed,
+        backend: variants[v].model.backend.info.id,
+        readBandwidth,
+      });
+    });
+    const document = { rows, backend: backend.info.description, machine: machine() };
+    const memory = severalModels ? "peak: held by the model's backend." : "peak: resident memory of the process.";
+    const notes = [memory, `${backend.info.description}; ${machineInWords(document.machine)}.`];
+    context.print(`${formatResultRows(rows)}\n${notes.join("\n")}\n`);
+    return document;
+  },
+};
+
+/** Real text where there is any: activations on it decide how sparse they are. */
+async function tokensToDecode(session: Session, text: string | undefined, needed: number): Promise<Uint32Array> {
+  const hasTokenizer = await session.files.open("tokenizer.json");
+  await hasTokenizer?.close();
+  if (text !== undefined || hasTokenizer !== undefined) {
+    return (await readTokens(session, text ?? embeddedTexts.evaluation)).tokens;
+  }
+  const random = new Random(0);
+  return Uint32Array.from({ length: needed }, () => random.integer(session.model.config.vocabSize));
+}

@@ -1,0 +1,120 @@
+import { Option } from "commander";
+import { UsageError } from "../../core/index.js";
+import { collect, type GenerateOptions, generate } from "../../runtime/index.js";
+import { loadChatTemplate, loadTokenizer } from "../../text/index.js";
+import { chat } from "../chat.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
+import { digits, terminalText } from "../format.js";
+import { integer, number } from "../numbers.js";
+import {
+  type MachineOptions,
+  machineOptions,
+  modelArgument,
+  seedOption,
+  type WeightsOption,
+  weightsOption,
+} from "../options.js";
+import { openSession } from "../session.js";
+
+interface RunOptions extends CommonOptions, MachineOptions, WeightsOption {
+  prompt?: string;
+  chat?: boolean;
+  system?: string;
+  maxTokens: number;
+  temperature: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  stop?: string[];
+}
+
+export const runCommand: CommandDefinition<RunOptions> = {
+  name: "run",
+  summary: "generate text; without --prompt, a chat",
+  description:
+    "Generates text with a model, sparse if its rarefy.json says so. With --prompt the text is continued as it stands, or put " +
+    "into the model's chat template with --chat. Without --prompt it talks: each line you type is answered, through the chat " +
+    "template where the model has one. Ctrl-C stops an answer, a second one or Ctrl-D ends the talk.",
+  arguments: [modelArgument],
+  options: [
+    new Option("--prompt <text>", "text to continue"),
+    new Option("--chat", "put the prompt into the chat template (default without --prompt)"),
+    new Option("--no-chat", "do not use the chat template"),
+    new Option("--system <text>", "system message for the chat template"),
+    new Option("--max-tokens <n>", "tokens to generate at most").argParser(integer({ min: 1 })).default(256),
+    new Option("--temperature <t>", "0 takes the most likely token").argParser(number({ min: 0, max: 100 })).default(0),
+    new Option("--top-k <n>", "keep the n most likely tokens").argParser(integer({ min: 1 })),
+    new Option("--top-p <p>", "keep the fewest tokens with this probability together").argParser(
+      number({ min: 0, max: 1, aboveMin: true }),
+    ),
+    new Option("--min-p <p>", "keep tokens at least this fraction as likely as the first").argParser(
+      number({ min: 0, max: 1 }),
+    ),
+    new Option("--repetition-penalty <x>", "make tokens that occurred less likely; 1 is off").argParser(
+      number({ min: 0, max: 100, aboveMin: true }),
+    ),
+    seedOption("the same seed gives the same text (default: a new one each time)"),
+    new Option("--stop <text...>", "end before any of these texts"),
+    weightsOption(),
+    ...machineOptions(),
+  ],
+  examples: [
+    'rarefy run models/tiny-6m --prompt "It was a dark night" --max-tokens 64 --temperature 0.8 --seed 1',
+    "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
+  ],
+  async run(context, options, [argument]) {
+    const { prompt } = options;
+    if (prompt === undefined && context.json) throw new UsageError("--json needs --prompt");
+    if (options.system !== undefined && options.chat === false)
+      throw new UsageError("--system needs the chat template");
+    using session = await openSession(context, argument, options);
+    const { model, prefill } = session;
+    const tokenizer = await loadTokenizer(session.files);
+    const template = options.chat === false ? undefined : await loadChatTemplate(session.files);
+    const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
+    const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed };
+    const generation: GenerateOptions = { ...sampling, maxTokens, stopStrings: stop, tokenizer, prefill };
+
+    if (prompt === undefined) {
+      await chat(context, { model, tokenizer, template, system: options.system, generation });
+      return {};
+    }
+    if (options.chat === true && template === undefined)
+      throw new UsageError(`${session.location} has no chat template`);
+    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    const ids =
+      options.chat === true
+        ? tokenizer.encode(template!.render([...system, { role: "user", content: prompt }]), {
+            addSpecialTokens: false,
+          })
+        : tokenizer.encode(prompt);
+    const steps = generate(model, ids, { ...generation, signal: context.signal, onProgress: context.onProgress });
+    const summary = await collect(printed(steps, (text) => context.print(terminalText(text))));
+    context.print("\n");
+    const { tokenIds, text, reason, timings } = summary;
+    context.note(
+      `${tokenIds.length} tokens, ${digits(timings.decodeTokensPerSecond ?? Number.NaN, 3)} per second; ` +
+        `prompt of ${timings.promptTokens} at ${digits(timings.prefillTokensPerSecond, 3)}`,
+    );
+    return {
+      model: session.location,
+      weights: model.weights,
+      prompt,
+      text,
+      tokenIds,
+      finishReason: reason,
+      seed: summary.seed,
+      timings,
+    };
+  },
+};
+
+/** Passes steps on as they come and shows their text. */
+async function* printed<Step extends { text: string }>(steps: AsyncIterable<Step>, show: (text: string) => void) {
+  for await (const step of steps) {
+    if (step.text !== "") show(step.text);
+    yield step;
+  }
+}

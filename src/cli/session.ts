@@ -1,0 +1,87 @@
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { RarefyError } from "../core/index.js";
+import type { Variant } from "../eval/index.js";
+import { type LocalModelFiles, resolveModel } from "../io/index.node.js";
+import { type OpenedModel, openModel } from "../pipeline/index.js";
+import { loadTokenizer, type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
+import type { Context } from "./command.js";
+import type { MachineOptions, WeightsOption } from "./options.js";
+
+/** The word that stands for the first model without its thresholds, where models are compared. */
+export const denseKeyword = "dense";
+
+/** A model named on the command line, loaded and ready. */
+export interface Session extends OpenedModel {
+  readonly files: LocalModelFiles;
+}
+
+export async function openSession(
+  context: Context,
+  argument: string,
+  options: MachineOptions & WeightsOption,
+): Promise<Session> {
+  const { signal, onProgress } = context;
+  const files = await resolveModel(argument, { signal, onProgress });
+  const { weights, backend, threads } = options;
+  const opened = await openModel(files, { weights, backend, threads, signal, onProgress });
+  return { ...opened, files };
+}
+
+/** Several models to be measured against each other. */
+export interface Comparison extends Disposable {
+  /** One for each argument, in their order. */
+  readonly variants: readonly Variant[];
+  readonly first: Session;
+  /** More than one model is in memory. */
+  readonly severalModels: boolean;
+}
+
+/** Loads every argument on a backend of its own; `dense` is the first one again, without thresholds. */
+export async function openComparison(
+  context: Context,
+  args: readonly string[],
+  options: MachineOptions & WeightsOption,
+): Promise<Comparison> {
+  const sessions: Session[] = [];
+  const dispose = () => {
+    for (const session of sessions) session[Symbol.dispose]();
+  };
+  try {
+    const variants: Variant[] = [];
+    for (const argument of args) {
+      const [first] = sessions;
+      if (argument === denseKeyword && first !== undefined) {
+        variants.push({ name: denseKeyword, model: first.model });
+        continue;
+      }
+      const session = await openSession(context, argument, options);
+      sessions.push(session);
+      const { model } = session;
+      variants.push({ name: basename(session.location), model, thresholds: model.thresholds });
+    }
+    return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+}
+
+/** A text file of the user. @throws RarefyError when it cannot be read or is not UTF-8. */
+export async function readText(path: string): Promise<string> {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await readFile(path));
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    const problem =
+      code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "is a directory" : (cause as Error).message;
+    throw new RarefyError(`${path}: ${problem}`, { cause });
+  }
+}
+
+/** A text file as tokens of the session's model. */
+export async function readTokens(session: Session, path: string): Promise<TokenizedText & { tokenizer: Tokenizer }> {
+  const text = await readText(path);
+  const tokenizer = await loadTokenizer(session.files);
+  return { ...(await tokenizeText(tokenizer, text)), tokenizer };
+}
