@@ -203,4 +203,9 @@ export interface Backend extends Disposable {
   takeCounters(): BackendCounters;
   /** Bytes held now: weights, activations, caches. */
   memoryBytes(): number;
+  /**
+   * What this machine reads from memory at best with this backend's threads, in bytes per second: the ceiling that decode
+   * speeds are held against. Left out where it cannot be measured.
+   */
+  measureReadBandwidth?(): Promise<number>;
 }
