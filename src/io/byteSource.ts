@@ -20,3 +20,9 @@ export interface ModelFiles {
   open(name: string): Promise<ByteSource | undefined>;
   close(): Promise<void>;
 }
+
+/** The files of a model in a local directory. */
+export interface LocalModelFiles extends ModelFiles {
+  /** Absolute or relative path of the directory that holds the files. */
+  readonly directory: string;
+}

@@ -1,7 +1,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, UsageError } from "../core/index.js";
-import type { ByteSource, ModelFiles } from "./byteSource.js";
+import type { ByteSource, LocalModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
 import { endsEarly, targetOf } from "./range.js";
 
@@ -46,12 +46,6 @@ class FileSource implements ByteSource {
   close(): Promise<void> {
     return this.handle.close();
   }
-}
-
-/** The files of a model in a local directory. */
-export interface LocalModelFiles extends ModelFiles {
-  /** Absolute or relative path of the directory that holds the files. */
-  readonly directory: string;
 }
 
 /** @param location what messages call it; the directory itself by default. */

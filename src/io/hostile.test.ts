@@ -189,8 +189,15 @@ async function openHostile(files: Map<string, Uint8Array>): Promise<boolean> {
     expectFormatError(error, `${location}/`);
     return false;
   }
+  let tensorBytes = 0;
   for (const [name, info] of checkpoint.tensors) {
     expect((await checkpoint.read(name)).byteLength).toBe(byteLengthOf(info));
+    tensorBytes += byteLengthOf(info);
+  }
+  const single = files.get("model.safetensors");
+  if (single !== undefined) {
+    const headerLength = Number(new DataView(single.buffer, single.byteOffset).getBigUint64(0, true));
+    expect(tensorBytes).toBe(single.byteLength - 8 - headerLength);
   }
   await checkpoint.close();
   return true;

@@ -58,6 +58,7 @@ describe("HTTP byte source", () => {
 
   const lies: [string, (request: IncomingMessage, response: ServerResponse) => void, RegExp][] = [
     ["shifts the range", (_, r) => r.writeHead(206, { "content-range": "bytes 5-8/1000" }).end("abcd"), /sent bytes 5/],
+    ["grows the range", (_, r) => r.writeHead(206, { "content-range": "bytes 1-3/1000" }).end("abcd"), /sent bytes 1/],
     ["changes the size", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/999" }).end("abcd"), /changed/],
     ["sends too much", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/1000" }).end("abcde"), /more than/],
     ["sends too little", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/1000" }).end("ab"), /2 bytes early/],

@@ -1,8 +1,9 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
+import type { LocalModelFiles } from "./byteSource.js";
 import { indexFileName, shardsOf, singleFileName } from "./checkpoint.js";
-import { directoryFiles, type LocalModelFiles } from "./file.node.js";
+import { directoryFiles } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
 import { HubCache, type HubId, isCommit, isFile, parseHubId } from "./hubCache.node.js";
 import { HubClient, type RemoteFile } from "./hubClient.node.js";

@@ -106,7 +106,9 @@ describe("Hub models", () => {
     hub.requests.length = 0;
     await resolveFrom(hub.origin);
     expect(hub.requests).toEqual(["GET /api/models/org/name/revision/main"]);
-    const model = await resolveFrom("http://127.0.0.1:1", {}, `org/name@${commit}`);
+    hub.requests.length = 0;
+    const model = await resolveFrom(hub.origin, {}, `org/name@${commit}`);
+    expect(hub.requests).toEqual([]);
     expect(model.location).toBe("org/name@01234567");
   });
 
@@ -123,6 +125,10 @@ describe("Hub models", () => {
     expect((await readdir(model.directory)).toSorted()).toEqual(["config.json", shard, "model.safetensors.index.json"]);
     expect(hub.requests[0]).toBe("GET /api/models/org/name/revision/refs%2Fpr%2F1");
     expect(await readFile(join(repository(), "refs", "refs", "pr", "1"), "utf8")).toBe(commit);
+    const offline = () => resolveFrom(hub.origin, { HF_HUB_OFFLINE: "1" }, "org/name@refs/pr/1");
+    await offline();
+    await rm(join(model.directory, shard));
+    await expect(offline()).rejects.toThrow(/not complete in the cache/);
   });
 
   it("goes on after broken connections within one call", async () => {
@@ -130,7 +136,7 @@ describe("Hub models", () => {
       storage: (request, response, bytes) => sendBytes(request, response, bytes, { cutAfter: 40_000 }),
     });
     const model = await resolveFrom(hub.origin);
-    expect(new Uint8Array(await readFile(join(model.directory, "model.safetensors")))).toEqual(weights);
+    expect((await readFile(join(model.directory, "model.safetensors"))).equals(weights)).toBe(true);
     const ranges = hub.requests.filter((request) => request.startsWith("GET /storage/") && request.includes("range"));
     expect(ranges.length).toBeGreaterThanOrEqual(2);
   });
@@ -172,7 +178,7 @@ describe("Hub models", () => {
     await using hub = await serveHub({ storage: (_, response, bytes) => response.end(bytes) });
     await resolveFrom(hub.origin);
     expect(hub.requests.at(-1)).toBe("GET /storage/model.safetensors range=bytes=500-");
-    expect(new Uint8Array(await readFile(join(repository(), "blobs", weightsHash)))).toEqual(weights);
+    expect((await readFile(join(repository(), "blobs", weightsHash))).equals(weights)).toBe(true);
   });
 
   it.each([

@@ -8,7 +8,7 @@ export {
   serializeArtifact,
 } from "./artifact.js";
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
-export type { ByteSource, ModelFiles } from "./byteSource.js";
+export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";

@@ -102,7 +102,8 @@ describe("Detokenizer", async () => {
     const bytes = new TextEncoder().encode(JSON.stringify(sentencePiece));
     const spaced = await loadTokenizer(memoryFiles("m", new Map([["tokenizer.json", bytes]])));
     const words = fc.nat(sentencePieceVocab.length - 1);
-    const anyId = fc.oneof(words, fc.nat(spaced.vocabSize - 1));
+    // Ids the tokenizer does not know give no text.
+    const anyId = fc.oneof(words, fc.nat(spaced.vocabSize + 20));
     fc.assert(
       fc.property(fc.array(anyId, { maxLength: 60 }), fc.boolean(), (ids, skipSpecialTokens) => {
         expect(stream(spaced, ids, skipSpecialTokens).join("")).toBe(spaced.decode(ids, { skipSpecialTokens }));
@@ -111,6 +112,21 @@ describe("Detokenizer", async () => {
     );
     const ids = ["<s>", "▁the", "▁", "▁a", "<0xE6>", "<0x97>", "<0xA5>", "▁the"].map((token) => spaced.idOf(token)!);
     expect(stream(spaced, ids, true)).toEqual(["", "the", " ", " a", "", "", "日", " the", ""]);
+  });
+
+  it("cuts a long window at characters, not inside one that spans tokens", async () => {
+    // Bytes E4, and B8 AD E4: the end of 中 and the beginning of the next.
+    const definition = {
+      ...sentencePiece,
+      model: { type: "BPE", vocab: { ä: 0, "¸\u0143ä": 1, "¸\u0143": 2 }, merges: [] },
+      added_tokens: [],
+      decoder: { type: "ByteLevel" },
+    };
+    const bytes = new TextEncoder().encode(JSON.stringify(definition));
+    const spanning = await loadTokenizer(memoryFiles("m", new Map([["tokenizer.json", bytes]])));
+    const ids = [0, ...Array(60).fill(1), 2];
+    expect(spanning.decode(ids)).toBe("中".repeat(61));
+    expect(stream(spanning, ids).join("")).toBe("中".repeat(61));
   });
 
   it("decodes a bounded number of tokens per step, on text and on garbage", () => {
