@@ -12,7 +12,17 @@ export async function describeMachine(threads) {
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: availableParallelism(),
     // What a native peer may multiply with and WebAssembly may not.
-    vectorFlags: cpuFlags(["avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve"]),
+    vectorFlags: cpuFlags([
+      "avx2",
+      "avx_vnni",
+      "avx512f",
+      "avx512_vnni",
+      "amx_int8",
+      "asimd",
+      "asimddp",
+      "i8mm",
+      "sve",
+    ]),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     arch: arch(),
     platform: process.platform,

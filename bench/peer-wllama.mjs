@@ -13,25 +13,15 @@ import { parseArgs } from "node:util";
 import { findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
 import { isMain } from "./machine.mjs";
 
-const here = import.meta.dirname;
-
-/** A cross-origin isolated origin with the bench, the built package and the directory of a model. */
-export const serveBench = (modelDirectory) =>
-  serve(
-    {
-      "/bench/": here,
-      "/dist/": resolve(here, "../dist"),
-      "/node_modules/": resolve(here, "../node_modules"),
-      "/model/": modelDirectory,
-    },
-    { isolated: true },
-  );
+/** A cross-origin isolated origin with the bench, the directory of a model, and what else is asked for. */
+export const serveBench = (modelDirectory, mounts = {}) =>
+  serve({ "/bench/": import.meta.dirname, "/model/": modelDirectory, ...mounts }, { isolated: true });
 
 /** @returns a peer as in peer-llamacpp.mjs, whose engine lives in a page of its own. */
 export async function openWllama(path, { threads, browser, origin, contextSize = 512 }) {
   const page = await browser.newPage();
   page.on("pageerror", (error) => console.error(`wllama page: ${error}`));
-  await page.goto(`${origin}/bench/page.html`);
+  await page.goto(`${origin}/bench/page/wllama.html`);
   const open = { url: `/model/${basename(path)}`, threads, contextSize };
   const actual = await page.evaluate(async ({ url, threads, contextSize }) => {
     const { Wllama } = await import("/bench/node_modules/@wllama/wllama/esm/index.js");

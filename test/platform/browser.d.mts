@@ -12,6 +12,17 @@ export interface StaticServer {
  */
 export function serve(mounts: Readonly<Record<string, string>>, options: { isolated: boolean }): Promise<StaticServer>;
 
+export interface Bundle {
+  directory: string;
+  remove(): Promise<void>;
+}
+
+/**
+ * Bundles a page with Vite, as an application would, taking the built package in dist/ where the page imports src/.
+ * @param page directory with an index.html
+ */
+export function bundlePage(page: string): Promise<Bundle>;
+
 /** CHROMIUM_PATH when set, else the first Chromium or Chrome on PATH; without one, the reason. */
 export function findChromium(): { path: string; reason?: undefined } | { path?: undefined; reason: string };
 

@@ -7,6 +7,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { delimiter, extname, join, resolve, sep } from "node:path";
 import { chromium } from "playwright-core";
+import { build } from "vite";
 
 const contentTypes = {
   ".html": "text/html; charset=utf-8",
@@ -66,6 +67,21 @@ export async function serve(mounts, { isolated }) {
       await new Promise((closed) => server.close(closed));
     },
   };
+}
+
+export async function bundlePage(page) {
+  const directory = await mkdtemp(join(tmpdir(), "rarefy-page-"));
+  await build({
+    root: page,
+    configFile: false,
+    logLevel: "error",
+    base: "./",
+    // Tests are written against src/ so that the type checker sees it; pages get what applications get.
+    resolve: { alias: [{ find: /^(\.\.\/)+src\//, replacement: resolve(import.meta.dirname, "../../dist") + sep }] },
+    worker: { format: "es" },
+    build: { outDir: directory, emptyOutDir: true, target: "es2023", chunkSizeWarningLimit: 2000 },
+  });
+  return { directory, remove: () => rm(directory, { recursive: true, force: true }) };
 }
 
 export function findChromium() {

@@ -1,8 +1,9 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { tiny6mGolden } from "../golden/golden.js";
-import { type Chromium, findChromium, launchChromium } from "./browser.mjs";
-import { type Bundle, bundlePage, openPage } from "./bundledPage.js";
+import { ensureBuilt } from "../support/rarefy.js";
+import { type Bundle, bundlePage, type Chromium, findChromium, launchChromium } from "./browser.mjs";
+import { openPage } from "./openPage.js";
 import type { GenerateRequest } from "./page/main.js";
 
 const { path, reason } = findChromium();
@@ -25,6 +26,7 @@ describe.skipIf(path === undefined)("Chromium", () => {
   let chromium: Chromium;
   let bundle: Bundle;
   beforeAll(async () => {
+    ensureBuilt();
     bundle = await bundlePage(fileURLToPath(new URL("page", import.meta.url)));
     chromium = await launchChromium(path!);
   }, 120_000);

@@ -1,4 +1,4 @@
-import { memoryFiles, openCheckpoint } from "../../../src/io/index.js";
+import { openCheckpoint, urlFiles } from "../../../src/io/index.js";
 import { openBackend } from "../../../src/kernels/index.js";
 import { loadModel, type Model } from "../../../src/model/index.js";
 import type { WeightFormatId } from "../../../src/pack/index.js";
@@ -26,19 +26,11 @@ declare global {
 
 globalThis.generate = async ({ backend: id, threads, weights, model: url, prompt, count }) => {
   using backend = await openBackend(id, threads === undefined ? {} : { threads });
-  const names = ["config.json", "generation_config.json", "model.safetensors"];
-  const files = await Promise.all(names.map(async (name) => [name, await bytesOf(`${url}/${name}`)] as const));
-  const checkpoint = await openCheckpoint(memoryFiles(url, new Map(files)));
+  const checkpoint = await openCheckpoint(urlFiles(new URL(url, location.href).href));
   const model = await loadModel(checkpoint, backend, { weights });
   const tokens = await greedy(model, Uint32Array.from(prompt), count);
   return { tokens, threads: backend.info.threads, isolated: crossOriginIsolated };
 };
-
-async function bytesOf(url: string): Promise<Uint8Array> {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url}: ${response.status}`);
-  return new Uint8Array(await response.arrayBuffer());
-}
 
 async function greedy(model: Model, prompt: Uint32Array, count: number): Promise<number[]> {
   using cache = model.createCache(prompt.length + count);
