@@ -1,0 +1,94 @@
+import { DeviceError } from "../../core/index.js";
+import type { AttentionOptions } from "../backend.js";
+import type { Context } from "./context.js";
+import type { GpuActivation, GpuKvCache } from "./storage.js";
+import { type AttentionShape, attention, attentionBytes, attentionMerge } from "./wgsl/attention.js";
+
+/** Below this many workgroups the keys are cut into runs. */
+const wantedWorkgroups = 256;
+
+/** Fewer keys than this are not worth a run of their own. */
+const minimumRun = 64;
+
+/** "All positions", small enough that adding a position does not wrap. */
+const noWindow = 0x7fffffff;
+
+/** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
+export class Attend {
+  readonly #kernels = new Map<string, ReturnType<typeof attention>>();
+
+  constructor(readonly context: Context) {}
+
+  enqueue(out: GpuActivation, q: GpuActivation, cache: GpuKvCache, layer: number, options: AttentionOptions): void {
+    const { context } = this;
+    const { kvHeads, headDim } = cache.spec;
+    const { queryHeads, start, scale } = options;
+    const window = Math.min(options.window ?? noWindow, noWindow);
+    const group = queryHeads / kvHeads;
+    const shape = fittingShape(headDim, q.rows * group, context.device.limits.maxComputeWorkgroupStorageSize);
+
+    const blocks = Math.ceil((q.rows * group) / shape.queries);
+    const span = Math.min(start + q.rows, window + q.rows);
+    const wantedRuns = Math.ceil(wantedWorkgroups / (blocks * kvHeads));
+    const keysPerRun = roundUp(Math.max(minimumRun, Math.ceil(span / wantedRuns)), shape.keys);
+    const runs = Math.ceil(span / keysPerRun);
+
+    const split = runs > 1;
+    const rows = runs * q.rows * queryHeads;
+    const sums = split ? context.scratch("attention sums", rows * headDim * 4) : out.memory;
+    const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
+    context.recorder.run(
+      this.#kernel(shape, split),
+      {
+        qOffset: q.offset,
+        qStride: q.stride,
+        outOffset: out.offset,
+        outStride: out.stride,
+        tokens: q.rows,
+        start,
+        window,
+        kvHeads,
+        group,
+        keysPerRun,
+        scale,
+      },
+      { outs: sums, qs: q.memory, cachedKeys: cache.keys[layer], cachedValues: cache.values[layer], states },
+      [blocks, kvHeads, runs],
+    );
+    if (!split) return;
+    context.recorder.run(
+      attentionMerge,
+      { headDim, heads: queryHeads, tokens: q.rows, runs, outOffset: out.offset, outStride: out.stride },
+      { outs: out.memory, sums, states },
+      [queryHeads, q.rows],
+    );
+  }
+
+  #kernel(shape: AttentionShape, split: boolean): ReturnType<typeof attention> {
+    const key = `${shape.headDim} ${shape.queries} ${shape.keys} ${split}`;
+    let kernel = this.#kernels.get(key);
+    if (kernel === undefined) {
+      kernel = attention(shape, split);
+      this.#kernels.set(key, kernel);
+    }
+    return kernel;
+  }
+}
+
+/** Few shapes, so that few kernels are compiled. */
+const queryCounts = [1, 4, 16];
+const keyCounts = [32, 16, 8];
+
+/** The most keys, then the most query rows per workgroup, that are of use and fit its memory. */
+function fittingShape(headDim: number, queryRows: number, limitBytes: number): AttentionShape {
+  const useful = queryCounts.find((queries) => queries >= queryRows) ?? queryCounts[queryCounts.length - 1];
+  for (const keys of keyCounts) {
+    for (const queries of queryCounts.toReversed()) {
+      const shape = { headDim, queries, keys };
+      if (queries <= useful && queries * 4 >= useful && attentionBytes(shape) <= limitBytes) return shape;
+    }
+  }
+  throw new DeviceError(`attention over heads of ${headDim} does not fit the workgroup memory of this GPU`);
+}
+
+const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple) * multiple;

@@ -1,0 +1,288 @@
+import { type ActivationFunction, type JobOptions, UsageError } from "../../core/index.js";
+import type { WeightFormatId } from "../../pack/index.js";
+import type {
+  Activation,
+  AttentionOptions,
+  Backend,
+  BackendCounters,
+  BackendInfo,
+  KvCache,
+  KvCacheSpec,
+  LinearOptions,
+  Matrix,
+  RopeTable,
+  RowSource,
+  TopK,
+  Vector,
+} from "../backend.js";
+import * as shapes from "../shapes.js";
+import { Attend } from "./attend.js";
+import { Context } from "./context.js";
+import { type Device, type GpuMemory, usage } from "./device.js";
+import { largest } from "./largest.js";
+import { linear } from "./linear.js";
+import { type GpuMatrix, loadMatrix } from "./matrix.js";
+import {
+  ActivationPool,
+  type GpuActivation,
+  GpuKvCache,
+  type GpuRopeTable,
+  type GpuVector,
+  own,
+  readRows,
+} from "./storage.js";
+import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
+import { embedRows, embedThreads } from "./wgsl/embed.js";
+import { rmsNorm } from "./wgsl/rmsNorm.js";
+
+/** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
+export class WebGpuBackend implements Backend {
+  readonly info: BackendInfo;
+  readonly #device: Device;
+  readonly #context: Context;
+  readonly #pool: ActivationPool;
+  readonly #attend: Attend;
+  readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
+  readonly #caches = new Set<GpuKvCache>();
+  #weightBytes = 0;
+  readonly #counters = zeroCounters();
+
+  constructor(device: Device) {
+    this.#device = device;
+    this.#context = new Context(device);
+    this.#pool = new ActivationPool(device, this.#context.recorder);
+    this.#attend = new Attend(this.#context);
+    this.info = { id: "webgpu", description: describe(device), threads: 1 };
+  }
+
+  reserve(_plan: { weightBytes: number }): void {
+    this.#device.throwIfGone();
+  }
+
+  async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
+    const matrix = await loadMatrix(this.#device, parts, format, job);
+    this.#weightBytes += matrix.byteLength;
+    return matrix;
+  }
+
+  loadVector(values: Float32Array): Vector {
+    const vector: GpuVector = { length: values.length, memory: this.#upload(values, "vector") };
+    return vector;
+  }
+
+  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable {
+    const table: GpuRopeTable = {
+      positions: cos.length / (headDim / 2),
+      headDim,
+      cos: this.#upload(cos, "cosines"),
+      sin: this.#upload(sin, "sines"),
+    };
+    return table;
+  }
+
+  #upload(values: Float32Array, label: string): GpuMemory {
+    const memory = this.#device.allocate(values.byteLength, usage.storage | usage.copyDst, label);
+    this.#device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
+    this.#weightBytes += values.byteLength;
+    return memory;
+  }
+
+  allocate(rows: number, cols: number): Activation {
+    shapes.checkAllocate(rows, cols);
+    return this.#pool.take(rows, cols);
+  }
+
+  release(activation: Activation): void {
+    this.#pool.giveBack(own(activation));
+  }
+
+  createKvCache(spec: KvCacheSpec): KvCache {
+    const cache = new GpuKvCache({ ...spec }, this.#device, (disposed) => {
+      if (!this.#caches.delete(disposed)) return;
+      for (const memory of [...disposed.keys, ...disposed.values]) this.#context.recorder.freeLater(memory);
+    });
+    this.#caches.add(cache);
+    return cache;
+  }
+
+  write(out: Activation, values: Float32Array): void {
+    shapes.checkWrite(out, values);
+    const { memory, offset, stride } = own(out);
+    const { recorder } = this.#context;
+    // Writes go to the queue at once: what was recorded before must be there first.
+    recorder.submit();
+    const rowsAtOnce = stride === out.cols ? out.rows : 1;
+    for (let row = 0; row < out.rows; row += rowsAtOnce) {
+      const begin = row * out.cols;
+      this.#device.gpu.queue.writeBuffer(
+        memory.buffer,
+        (offset + row * stride) * 4,
+        values as Float32Array<ArrayBuffer>,
+        begin,
+        rowsAtOnce * out.cols,
+      );
+    }
+  }
+
+  embed(out: Activation, table: Matrix, ids: Uint32Array): void {
+    shapes.checkEmbed(out, table, ids);
+    const target = own(out);
+    const { cols, rows, groups, chunks, kernels } = table as GpuMatrix;
+    for (const { memory, runs } of chunks) {
+      for (const { firstTile, tiles, unitBase } of runs) {
+        for (let first = 0; first < ids.length; first += embedRows) {
+          const some = ids.subarray(first, first + embedRows);
+          const outOffset = target.offset + first * target.stride;
+          this.#context.recorder.run(
+            kernels.embed,
+            { cols, rows, groups, firstTile, tiles, unitBase, outOffset, outStride: target.stride },
+            { outs: target.memory, units: memory },
+            [Math.ceil(cols / embedThreads), some.length],
+            some,
+          );
+        }
+      }
+    }
+  }
+
+  rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void {
+    shapes.checkRmsNorm(out, x, weight.length);
+    const [target, source] = [own(out), own(x)];
+    const width = weight.length;
+    this.#context.recorder.run(
+      width > 256 ? wideNorm : narrowNorm,
+      { width, epsilon, ...at("out", target), ...at("x", source) },
+      { outs: target.memory, xs: source.memory, weight: (weight as GpuVector).memory },
+      [x.cols / width, x.rows],
+    );
+  }
+
+  linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
+    shapes.checkLinear(out, x, w, options);
+    linear(this.#context, own(out), own(x), w as GpuMatrix, options, this.#counters);
+  }
+
+  rope(x: Activation, table: RopeTable, start: number): void {
+    shapes.checkRope(x, table, start);
+    const { memory, offset, stride } = own(x);
+    const { cos, sin } = table as GpuRopeTable;
+    const pairs = x.cols / 2;
+    this.#context.recorder.run(
+      rope,
+      { pairs, half: table.headDim / 2, offset, stride, start },
+      { xs: memory, cosines: cos, sines: sin },
+      [Math.ceil(pairs / elementThreads), x.rows],
+    );
+  }
+
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
+    shapes.checkAppendKv(cache, layer, k, v, start);
+    const { keys, values } = this.#ownCache(cache);
+    const [ownK, ownV] = [own(k), own(v)];
+    this.#context.recorder.run(
+      appendKv,
+      { cols: k.cols, start, ...at("k", ownK), ...at("v", ownV) },
+      { ks: ownK.memory, vs: ownV.memory, keys: keys[layer], values: values[layer] },
+      [Math.ceil(k.cols / elementThreads), k.rows],
+    );
+  }
+
+  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
+    shapes.checkAttention(out, q, cache, layer, options);
+    this.#attend.enqueue(own(out), own(q), this.#ownCache(cache), layer, options);
+  }
+
+  gatedActivation(
+    out: Activation,
+    gate: Activation,
+    up: Activation,
+    f: ActivationFunction,
+    options: { gateThreshold?: number } = {},
+  ): void {
+    shapes.checkSameShape("gatedActivation", out, gate);
+    shapes.checkSameShape("gatedActivation", gate, up);
+    const [target, ownGate, ownUp] = [own(out), own(gate), own(up)];
+    let kernel = this.#gated.get(f);
+    if (kernel === undefined) {
+      kernel = gatedActivation(f);
+      this.#gated.set(f, kernel);
+    }
+    this.#context.recorder.run(
+      kernel,
+      {
+        cols: out.cols,
+        threshold: options.gateThreshold ?? 0,
+        ...at("out", target),
+        ...at("gate", ownGate),
+        ...at("up", ownUp),
+      },
+      { outs: target.memory, gates: ownGate.memory, ups: ownUp.memory },
+      [Math.ceil(out.cols / elementThreads), out.rows],
+    );
+  }
+
+  add(out: Activation, x: Activation): void {
+    shapes.checkSameShape("add", out, x);
+    const [target, source] = [own(out), own(x)];
+    this.#context.recorder.run(
+      add,
+      { cols: out.cols, ...at("out", target), ...at("x", source) },
+      { outs: target.memory, xs: source.memory },
+      [Math.ceil(out.cols / elementThreads), out.rows],
+    );
+  }
+
+  async read(activation: Activation): Promise<Float32Array> {
+    return readRows(this.#context, own(activation));
+  }
+
+  async topK(activation: Activation, k: number): Promise<TopK[]> {
+    shapes.checkTopK(activation, k);
+    return largest(this.#context, own(activation), k);
+  }
+
+  async flush(): Promise<void> {
+    await this.#context.recorder.settle();
+  }
+
+  /** Counts of sparse products arrive with the next awaited read or flush. */
+  takeCounters(): BackendCounters {
+    const taken = { ...this.#counters };
+    Object.assign(this.#counters, zeroCounters());
+    return taken;
+  }
+
+  memoryBytes(): number {
+    let bytes = this.#weightBytes + this.#pool.liveBytes;
+    for (const cache of this.#caches) bytes += cache.byteLength;
+    return bytes;
+  }
+
+  [Symbol.dispose](): void {
+    this.#caches.clear();
+    this.#weightBytes = 0;
+    this.#device[Symbol.dispose]();
+  }
+
+  #ownCache(cache: KvCache): GpuKvCache {
+    if (cache instanceof GpuKvCache && this.#caches.has(cache)) return cache;
+    throw new UsageError("a cache that was disposed or belongs to another backend");
+  }
+}
+
+const wideNorm = rmsNorm(256);
+const narrowNorm = rmsNorm(64);
+
+const zeroCounters = (): BackendCounters => ({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });
+
+/** The parameters that say where an operand lies. */
+function at<N extends string>(name: N, { offset, stride }: GpuActivation): Record<`${N}Offset` | `${N}Stride`, number> {
+  return { [`${name}Offset`]: offset, [`${name}Stride`]: stride } as Record<`${N}Offset` | `${N}Stride`, number>;
+}
+
+function describe({ adapterInfo, features }: Device): string {
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapterInfo;
+  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
+  const subgroups = features.has("subgroups") ? `subgroups of ${subgroupMinSize}–${subgroupMaxSize}` : "no subgroups";
+  return `WebGPU on ${name}, ${subgroups}, ${features.has("shader-f16") ? "f16" : "no f16"}`;
+}

@@ -1,0 +1,72 @@
+import { type WeightFormat, type WeightFormatId, weightFormats } from "../../pack/index.js";
+
+/**
+ * How the kernels read one weight format. All kernels are written once over "units": 16 bytes of one column, which hold
+ * `unitRows` consecutive rows.
+ *
+ * A matrix lies on the GPU as row tiles of `tileRows` rows, each packed by itself as `pack` does, one after another. So a
+ * workgroup that owns a tile reads one run of memory from end to end, inputs that are dropped leave holes of at least a
+ * cache line, and a matrix is packed while its rows are read. The last tile of a part has only the rows it needs,
+ * rounded up to 32.
+ */
+export interface GpuFormat {
+  readonly format: WeightFormat;
+  /** Rows in one unit. */
+  readonly unitRows: number;
+  readonly tileRows: number;
+  /** Whether groups of 32 columns begin with one bf16 scale per row. */
+  readonly scaled: boolean;
+  /** WGSL expressions, each a vec4<f32> of four consecutive rows of the unit `u: vec4<u32>`; without the scale. */
+  readonly rows: readonly string[];
+}
+
+const words = ["u.x", "u.y", "u.z", "u.w"];
+
+/** Four codes of a word, `shift` bits up, as exact f32: the code becomes the low mantissa bits of 2²³. */
+const codes = (word: string, shift: number, mask: number, zero: number) =>
+  `(bitcast<vec4<f32>>(((vec4<u32>(${word}) >> vec4<u32>(${[0, 8, 16, 24].map((s) => `${s + shift}u`)})) & vec4<u32>(${mask}u)) | vec4<u32>(0x4b000000u)) - vec4<f32>(${8388608 + zero}.0))`;
+
+const table: Readonly<Record<WeightFormatId, Omit<GpuFormat, "format" | "unitRows">>> = {
+  f32: { tileRows: 64, scaled: false, rows: ["bitcast<vec4<f32>>(u)"] },
+  bf16: {
+    tileRows: 64,
+    scaled: false,
+    rows: ["bitcast<vec4<f32>>(u << vec4<u32>(16u))", "bitcast<vec4<f32>>(u & vec4<u32>(0xffff0000u))"],
+  },
+  q8: { tileRows: 128, scaled: true, rows: words.map((word) => codes(word, 0, 255, 128)) },
+  q4: { tileRows: 256, scaled: true, rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 15, 8))) },
+};
+
+export function gpuFormat(id: WeightFormatId): GpuFormat {
+  const entry = table[id];
+  return { format: weightFormats[id], unitRows: entry.rows.length * 4, ...entry };
+}
+
+/** WGSL vec4<f32> expressions for the scales of a unit's rows; scales lie as bf16 does, 8 rows in `s0`, 8 in `s1` … */
+export function scaleRows(unitRows: number): string[] {
+  return Array.from({ length: unitRows / 8 }, (_, i) => [
+    `bitcast<vec4<f32>>(s${i} << vec4<u32>(16u))`,
+    `bitcast<vec4<f32>>(s${i} & vec4<u32>(0xffff0000u))`,
+  ]).flat();
+}
+
+/**
+ * WGSL functions on places inside a tile, in units. `width` is the number of units in a column of the tile, `group` and
+ * `column` (0 … 31 within the group) say which column.
+ */
+export function tileFunctions({ unitRows, tileRows, scaled }: GpuFormat): string {
+  const scaleUnits = scaled ? `width * ${unitRows / 8}u` : "0u";
+  return /* wgsl */ `
+const UNIT_ROWS = ${unitRows}u;
+const TILE_ROWS = ${tileRows}u;
+fn tileWidth(rows: u32, tile: u32) -> u32 {
+  return min(TILE_ROWS, (rows + 31u) / 32u * 32u - tile * TILE_ROWS) / UNIT_ROWS;
+}
+fn scaleUnits(width: u32) -> u32 { return ${scaleUnits}; }
+fn groupUnits(width: u32) -> u32 { return scaleUnits(width) + 32u * width; }
+fn columnUnit(width: u32, group: u32, column: u32) -> u32 {
+  return group * groupUnits(width) + scaleUnits(width) + column * width;
+}
+fn tileUnits(groups: u32) -> u32 { return groups * groupUnits(TILE_ROWS / UNIT_ROWS); }
+`;
+}

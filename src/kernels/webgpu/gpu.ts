@@ -1,0 +1,19 @@
+/// <reference types="@webgpu/types" />
+import { DeviceError } from "../../core/index.js";
+
+/** An open entry point to the machine's GPUs. */
+export interface GpuEntry {
+  readonly gpu: GPU;
+  /** Lets the process end; nothing made from `gpu` may be used afterwards. */
+  release(): void;
+}
+
+/** `navigator.gpu` where there is one (browsers, Deno), else the optional package `webgpu` (Dawn) in Node. */
+export async function openGpu(): Promise<GpuEntry> {
+  const gpu = globalThis.navigator?.gpu;
+  if (gpu !== undefined) return { gpu, release() {} };
+  if (globalThis.process?.versions?.node !== undefined) return (await import("./dawn.node.js")).openDawn();
+  throw new DeviceError(
+    "this browser has no WebGPU (navigator.gpu is undefined); use a current browser and a secure (https) page",
+  );
+}

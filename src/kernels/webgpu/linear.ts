@@ -1,0 +1,181 @@
+import { groupSize } from "../../pack/index.js";
+import type { BackendCounters, LinearOptions } from "../backend.js";
+import type { Context } from "./context.js";
+import type { GpuMatrix, TileRun } from "./matrix.js";
+import type { GpuActivation, GpuVector } from "./storage.js";
+import { blockSize, matmulParts } from "./wgsl/matmul.js";
+import { matvecParts, notCounted, reduce, reduceThreads, sliceColumns } from "./wgsl/matvec.js";
+
+/** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
+export function linear(
+  context: Context,
+  out: GpuActivation,
+  x: GpuActivation,
+  w: GpuMatrix,
+  options: LinearOptions,
+  counters: BackendCounters,
+): void {
+  const { thresholds, sparseFromRow = 0 } = options;
+  if (x.rows > 1) {
+    multiplyRows(context, out, x, w, options);
+  } else if (thresholds !== undefined && sparseFromRow <= 0) {
+    multiplyRow(context, out, x, w, options, thresholds, counters);
+    return;
+  } else {
+    multiplyRow(context, out, x, w, options);
+  }
+  counters.weightBytesRead += w.byteLength;
+}
+
+/** Enough workgroups to fill a large GPU; on a small one more of them cost little. */
+const wantedWorkgroups = 512;
+
+/** Fewer columns than this are not worth a workgroup of their own. */
+const minimumGroups = 4;
+
+function multiplyRow(
+  context: Context,
+  out: GpuActivation,
+  x: GpuActivation,
+  w: GpuMatrix,
+  options: LinearOptions,
+  thresholds?: readonly number[],
+  counters?: BackendCounters,
+): void {
+  const { recorder, nothing } = context;
+  const { bias, accumulate = false } = options;
+  const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
+  const groupsPerSlice = Math.min(
+    sliceColumns / groupSize,
+    Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wantedWorkgroups)),
+  );
+  const slices = Math.ceil(w.groups / groupsPerSlice);
+  const biasMemory = (bias as GpuVector | undefined)?.memory ?? nothing;
+  const hasBias = bias === undefined ? 0 : 1;
+  const whole = slices === 1;
+  const target = whole ? out.memory : context.scratch("partial sums", slices * w.rows * 4);
+
+  const batches = w.chunks.flatMap(({ memory, runs }) =>
+    batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })),
+  );
+  recorder.makeRoom(batches.length, w.parts.length);
+  for (const { memory, batch } of batches) {
+    const workgroups = fillTable(
+      w,
+      batch,
+      (run) => run.tiles,
+      ({ part, firstTile }) => [
+        thresholds?.[part] ?? 0,
+        thresholds !== undefined && firstTile === 0 ? countPart(context, w, part, counters!) : notCounted,
+      ],
+    );
+    recorder.run(
+      thresholds === undefined ? w.kernels.matvec : w.kernels.sparseMatvec,
+      {
+        xOffset: x.offset,
+        cols: w.cols,
+        groups: w.groups,
+        groupsPerSlice,
+        parts: batch.length,
+        outOffset: whole ? out.offset : 0,
+        sliceStride: whole ? 0 : w.rows,
+        hasBias: whole ? hasBias : 0,
+        accumulate: whole && accumulate ? 1 : 0,
+      },
+      { outs: target, xs: x.memory, units: memory, bias: biasMemory, counters: recorder.counters },
+      [workgroups, slices],
+      table,
+    );
+  }
+  if (whole) return;
+  recorder.run(
+    reduce,
+    { cols: w.rows, slices, outOffset: out.offset, hasBias, accumulate: accumulate ? 1 : 0 },
+    { outs: out.memory, partials: target, bias: biasMemory },
+    [Math.ceil(w.rows / reduceThreads)],
+  );
+}
+
+function multiplyRows(
+  { recorder, nothing }: Context,
+  out: GpuActivation,
+  x: GpuActivation,
+  w: GpuMatrix,
+  options: LinearOptions,
+): void {
+  const { thresholds, sparseFromRow = 0, bias, accumulate = false } = options;
+  const blocks = ({ part, firstTile, tiles }: TileRun) => {
+    const first = firstTile * w.gpuFormat.tileRows;
+    const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
+    return Math.ceil(rows / blockSize);
+  };
+  for (const { memory, runs } of w.chunks) {
+    for (const batch of batchesOf(runs, matmulParts)) {
+      const workgroups = fillTable(w, batch, blocks, ({ part }) => [
+        thresholds?.[part] ?? 0,
+        thresholds === undefined ? 0 : 1,
+      ]);
+      recorder.run(
+        w.kernels.matmul,
+        {
+          xOffset: x.offset,
+          xStride: x.stride,
+          xRows: x.rows,
+          cols: w.cols,
+          groups: w.groups,
+          parts: batch.length,
+          outOffset: out.offset,
+          outStride: out.stride,
+          hasBias: bias === undefined ? 0 : 1,
+          accumulate: accumulate ? 1 : 0,
+          sparseFromRow: Math.max(0, sparseFromRow),
+        },
+        { outs: out.memory, xs: x.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
+        [workgroups, Math.ceil(x.rows / blockSize)],
+        table.subarray(0, 8 * matmulParts),
+      );
+    }
+  }
+}
+
+/** A counter pair for one part of a sparse product: kept inputs, and groups of 32 with a kept input. */
+function countPart(context: Context, w: GpuMatrix, part: number, counters: BackendCounters): number {
+  const { format } = w.gpuFormat;
+  const { rows } = w.parts[part];
+  return context.recorder.countPair((kept, groups) => {
+    counters.weightBytesRead += kept * format.columnBytes(rows) + groups * format.groupScaleBytes(rows);
+    counters.inputs += w.cols;
+    counters.inputsSkipped += w.cols - kept;
+  });
+}
+
+const tileCount = (runs: readonly TileRun[]): number => runs.reduce((sum, run) => sum + run.tiles, 0);
+
+function batchesOf<T>(items: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
+}
+
+const table = new Uint32Array(8 * matvecParts);
+const tableF32 = new Float32Array(table.buffer);
+
+/**
+ * Writes the part table of a dispatch; see `matvec` and `matmul`.
+ * @param last the threshold and the last word of each part
+ * @returns number of workgroups
+ */
+function fillTable(
+  w: GpuMatrix,
+  runs: readonly TileRun[],
+  workgroupsOf: (run: TileRun) => number,
+  last: (run: TileRun) => readonly [threshold: number, word: number],
+): number {
+  let workgroups = 0;
+  for (const [i, run] of runs.entries()) {
+    const part = w.parts[run.part];
+    const [threshold, word] = last(run);
+    table.set([workgroups, run.unitBase, part.rows, part.rowStart, run.firstTile, 0, word, 0], 8 * i);
+    tableF32[8 * i + 5] = threshold;
+    workgroups += workgroupsOf(run);
+  }
+  return workgroups;
+}

@@ -1,0 +1,160 @@
+import type { JobOptions } from "../../core/index.js";
+import { groupSize, padded, type WeightFormatId } from "../../pack/index.js";
+import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+import type { Matrix, MatrixPart, RowSource } from "../backend.js";
+import { checkParts } from "../shapes.js";
+import { type Device, type GpuMemory, usage } from "./device.js";
+import { type GpuFormat, gpuFormat } from "./formats.js";
+import { embed } from "./wgsl/embed.js";
+import { matmul } from "./wgsl/matmul.js";
+import { matvec } from "./wgsl/matvec.js";
+
+/** Consecutive row tiles of one part that lie in one buffer. */
+export interface TileRun {
+  /** Index into `parts`. */
+  readonly part: number;
+  /** First tile, counted within the part. */
+  readonly firstTile: number;
+  readonly tiles: number;
+  /** Where the first tile begins in the buffer, in units of 16 bytes. */
+  readonly unitBase: number;
+}
+
+/** One buffer of a matrix: as many tiles as the GPU can bind at once. */
+export interface Chunk {
+  readonly memory: GpuMemory;
+  readonly runs: readonly TileRun[];
+}
+
+/** The kernels that read one format. */
+export interface FormatKernels {
+  readonly embed: ReturnType<typeof embed>;
+  readonly matvec: ReturnType<typeof matvec>;
+  readonly sparseMatvec: ReturnType<typeof matvec>;
+  readonly matmul: ReturnType<typeof matmul>;
+}
+
+export function formatKernels(format: GpuFormat): FormatKernels {
+  return {
+    embed: embed(format),
+    matvec: matvec(format, false),
+    sparseMatvec: matvec(format, true),
+    matmul: matmul(format),
+  };
+}
+
+export interface GpuMatrix extends Matrix {
+  readonly gpuFormat: GpuFormat;
+  readonly kernels: FormatKernels;
+  /** Groups of 32 columns, the last one padded. */
+  readonly groups: number;
+  readonly chunks: readonly Chunk[];
+}
+
+/** Bytes handed to the queue before waiting for it to take them: bounds what the driver stages. */
+const stagedBytes = 64 * 2 ** 20;
+
+/**
+ * Reads the rows of one tile, packs them, writes them to the GPU and forgets them.
+ * @throws DeviceError when the GPU has no memory for the matrix
+ */
+export async function loadMatrix(
+  device: Device,
+  sources: readonly RowSource[],
+  formatId: WeightFormatId,
+  job: JobOptions,
+): Promise<GpuMatrix> {
+  checkParts(sources);
+  const layout = gpuFormat(formatId);
+  const { format, tileRows } = layout;
+  const cols = sources[0].cols;
+  const parts: MatrixPart[] = [];
+  let rows = 0;
+  let byteLength = 0;
+  for (const source of sources) {
+    parts.push({ name: source.name, rowStart: rows, rows: source.rows });
+    rows += source.rows;
+    byteLength += format.byteLength(source.rows, cols);
+  }
+
+  const limit = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
+  const plan = planChunks(layout, parts, cols, limit);
+  const what = sources.map((source) => source.name).join(", ");
+  const chunks: Chunk[] = [];
+  try {
+    await device.withinMemory(what, () => {
+      for (const { bytes, runs } of plan)
+        chunks.push({ memory: device.allocate(bytes, usage.storage | usage.copyDst, what), runs });
+    });
+    let staged = 0;
+    for (const { memory, runs } of chunks) {
+      for (const run of runs) {
+        let offset = run.unitBase * 16;
+        for (let tile = run.firstTile; tile < run.firstTile + run.tiles; tile++) {
+          job.signal?.throwIfAborted();
+          const source = sources[run.part];
+          const start = tile * tileRows;
+          const count = Math.min(tileRows, source.rows - start);
+          const bytes = new Uint8Array(count * cols * dtypeBytes[source.dtype]);
+          await source.read(start, count, bytes);
+          const packed = format.pack(toFloat32(source.dtype, bytes), count, cols);
+          device.gpu.queue.writeBuffer(memory.buffer, offset, packed as Uint8Array<ArrayBuffer>);
+          offset += packed.byteLength;
+          staged += packed.byteLength;
+          if (staged >= stagedBytes) {
+            device.gpu.queue.submit([]);
+            await device.gpu.queue.onSubmittedWorkDone();
+            staged = 0;
+          }
+        }
+      }
+    }
+    device.throwIfFailed();
+  } catch (error) {
+    for (const { memory } of chunks) device.free(memory);
+    throw error;
+  }
+  return {
+    format: formatId,
+    rows,
+    cols,
+    parts,
+    byteLength,
+    gpuFormat: layout,
+    kernels: formatKernels(layout),
+    groups: padded(cols) / groupSize,
+    chunks,
+  };
+}
+
+/** Which tiles go into which buffer, none larger than `limit` bytes. */
+function planChunks(
+  { format, tileRows }: GpuFormat,
+  parts: readonly MatrixPart[],
+  cols: number,
+  limit: number,
+): { bytes: number; runs: TileRun[] }[] {
+  const plan = [{ bytes: 0, runs: [] as TileRun[] }];
+  for (const [part, { rows }] of parts.entries()) {
+    const tileBytes = (tile: number) => format.byteLength(Math.min(tileRows, rows - tile * tileRows), cols);
+    const tileCount = Math.ceil(rows / tileRows);
+    for (let firstTile = 0; firstTile < tileCount; ) {
+      let chunk = plan[plan.length - 1];
+      if (chunk.bytes > 0 && chunk.bytes + tileBytes(firstTile) > limit) {
+        chunk = { bytes: 0, runs: [] };
+        plan.push(chunk);
+      }
+      const unitBase = chunk.bytes / 16;
+      let tiles = 0;
+      while (firstTile + tiles < tileCount) {
+        const bytes = tileBytes(firstTile + tiles);
+        if (tiles > 0 && chunk.bytes + bytes > limit) break;
+        chunk.bytes += bytes;
+        tiles++;
+      }
+      chunk.runs.push({ part, firstTile, tiles, unitBase });
+      firstTile += tiles;
+    }
+  }
+  return plan;
+}

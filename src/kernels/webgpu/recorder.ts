@@ -1,0 +1,192 @@
+import { DeviceError } from "../../core/index.js";
+import { type Device, type GpuMemory, usage } from "./device.js";
+import { type Kernel, paramBytes } from "./kernel.js";
+
+const maxDispatches = 1024;
+
+/** What a kernel counts into two consecutive words of the counter buffer, and who wants to know. */
+export type OnCounted = (first: number, second: number) => void;
+
+const counterWords = 4096;
+
+/**
+ * Collects dispatches in one command encoder. Parameters of all of them travel in one write, just before the submit;
+ * nothing is created per dispatch but what the WebGPU calls themselves create.
+ */
+export class Recorder {
+  readonly #device: Device;
+  readonly #ring: GpuMemory;
+  readonly #ringGroup: GPUBindGroup;
+  readonly #params = new ArrayBuffer(maxDispatches * paramBytes);
+  readonly #u32 = new Uint32Array(this.#params);
+  readonly #f32 = new Float32Array(this.#params);
+  /** u32 words that kernels add to; cleared after every submit. */
+  readonly counters: GpuMemory;
+  #counted: OnCounted[] = [];
+  readonly #unread: { staging: GpuMemory; counted: OnCounted[] }[] = [];
+  readonly #freeStaging: GpuMemory[] = [];
+  #dispatches = 0;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #afterSubmit: GpuMemory[] = [];
+
+  constructor(device: Device) {
+    this.#device = device;
+    this.#ring = device.allocate(this.#params.byteLength, usage.uniform | usage.copyDst, "parameters");
+    this.#ringGroup = device.paramGroup(this.#ring);
+    this.counters = device.allocate(counterWords * 4, usage.storage | usage.copySrc | usage.copyDst, "counters");
+  }
+
+  /** Enqueues one dispatch of `grid` workgroups. */
+  run<P extends string, B extends string>(
+    kernel: Kernel<P, B>,
+    params: Readonly<Record<NoInfer<P>, number>>,
+    buffers: Readonly<Record<NoInfer<B>, GpuMemory>>,
+    grid: readonly [number, number?, number?],
+    table: ArrayLike<number> = [],
+  ): void {
+    for (const size of grid) {
+      if (size !== undefined && size > this.#device.limits.maxComputeWorkgroupsPerDimension) {
+        throw new DeviceError(`${kernel.name}: ${size} workgroups in one dimension are more than this GPU takes`);
+      }
+    }
+    if (this.#dispatches === maxDispatches) this.submit();
+    const byteOffset = this.#dispatches++ * paramBytes;
+    let word = byteOffset / 4;
+    for (const name in kernel.params) {
+      (kernel.params[name] === "f32" ? this.#f32 : this.#u32)[word++] = params[name];
+    }
+    if (table.length > 0) this.#u32.set(table, Math.ceil(word / 4) * 4);
+
+    const slots: GpuMemory[] = [];
+    for (const name in kernel.buffers) slots.push(buffers[name]);
+    const { pipeline, bindGroup } = this.#device.prepare(kernel, slots);
+    const pass = this.#openPass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, this.#ringGroup, [byteOffset]);
+    pass.setBindGroup(1, bindGroup);
+    pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+  }
+
+  /**
+   * Makes sure that so many dispatches and counter pairs fit before the next submit: an operation whose counters lie in
+   * one submit and whose dispatches in another would lose its counts.
+   */
+  makeRoom(dispatches: number, counterPairs: number): void {
+    const pairs = this.#counted.length + counterPairs;
+    if (this.#dispatches + dispatches > maxDispatches || pairs * 2 > counterWords) this.submit();
+  }
+
+  /**
+   * Two words of `counters` for dispatches of this submit; `onCounted` learns their values at a later wait.
+   * @returns index of the first word
+   */
+  countPair(onCounted: OnCounted): number {
+    this.#counted.push(onCounted);
+    return (this.#counted.length - 1) * 2;
+  }
+
+  copy(source: GpuMemory, sourceOffset: number, target: GpuMemory, targetOffset: number, byteLength: number): void {
+    this.#closePass().copyBufferToBuffer(source.buffer, sourceOffset, target.buffer, targetOffset, byteLength);
+  }
+
+  /** Frees a buffer once everything enqueued so far is submitted. */
+  freeLater(memory: GpuMemory): void {
+    this.#afterSubmit.push(memory);
+  }
+
+  /** Hands everything enqueued to the GPU. */
+  submit(): void {
+    if (this.#encoder !== undefined) {
+      const encoder = this.#closePass();
+      if (this.#counted.length > 0) this.#drainCounters(encoder);
+      this.#device.gpu.queue.writeBuffer(this.#ring.buffer, 0, this.#params, 0, this.#dispatches * paramBytes);
+      this.#device.gpu.queue.submit([encoder.finish()]);
+      this.#encoder = undefined;
+      this.#dispatches = 0;
+    }
+    for (const memory of this.#afterSubmit) this.#device.free(memory);
+    this.#afterSubmit = [];
+  }
+
+  /** Submits, and waits until all of it has run and its counts are delivered. @throws DeviceError */
+  async settle(): Promise<void> {
+    this.#device.throwIfGone();
+    this.submit();
+    await this.#device.gpu.queue.onSubmittedWorkDone();
+    await this.#deliverCounts();
+    this.#device.throwIfFailed();
+  }
+
+  /** Bytes [offset, offset + byteLength) of a buffer, after everything enqueued before. @throws DeviceError */
+  async read(memory: GpuMemory, offset: number, byteLength: number): Promise<ArrayBuffer> {
+    this.#device.throwIfGone();
+    const staging = this.#staging(byteLength);
+    this.copy(memory, offset, staging, 0, byteLength);
+    this.submit();
+    const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliverCounts()]);
+    this.#device.throwIfFailed();
+    return bytes;
+  }
+
+  #openPass(): GPUComputePassEncoder {
+    this.#device.throwIfGone();
+    this.#encoder ??= this.#device.gpu.createCommandEncoder();
+    this.#pass ??= this.#encoder.beginComputePass();
+    return this.#pass;
+  }
+
+  #closePass(): GPUCommandEncoder {
+    this.#pass?.end();
+    this.#pass = undefined;
+    this.#encoder ??= this.#device.gpu.createCommandEncoder();
+    return this.#encoder;
+  }
+
+  #drainCounters(encoder: GPUCommandEncoder): void {
+    const byteLength = this.#counted.length * 8;
+    const staging = this.#staging(byteLength);
+    encoder.copyBufferToBuffer(this.counters.buffer, 0, staging.buffer, 0, byteLength);
+    encoder.clearBuffer(this.counters.buffer, 0, byteLength);
+    this.#unread.push({ staging, counted: this.#counted });
+    this.#counted = [];
+  }
+
+  /** A mappable buffer of at least this size: a free one that is not much larger, or a new one. */
+  #staging(byteLength: number): GpuMemory {
+    const size = Math.max(256, 2 ** Math.ceil(Math.log2(byteLength)));
+    const found = this.#freeStaging.findIndex((memory) => memory.byteLength === size);
+    if (found >= 0) return this.#freeStaging.splice(found, 1)[0];
+    return this.#device.allocate(size, usage.mapRead | usage.copyDst, "read-back");
+  }
+
+  async #deliverCounts(): Promise<void> {
+    await Promise.all(
+      this.#unread.splice(0).map(async ({ staging, counted }) => {
+        const words = new Uint32Array(await this.#take(staging, counted.length * 8));
+        for (const [i, onCounted] of counted.entries()) onCounted(words[2 * i], words[2 * i + 1]);
+      }),
+    );
+  }
+
+  /** Waits for a read-back, copies it and gives its buffer back. */
+  async #take(staging: GpuMemory, byteLength: number): Promise<ArrayBuffer> {
+    try {
+      await staging.buffer.mapAsync(mapRead, 0, byteLength);
+    } catch (cause) {
+      this.#device.throwIfFailed();
+      throw new DeviceError(`the GPU did not finish: ${(cause as Error).message}`, { cause });
+    }
+    const copy = staging.buffer.getMappedRange(0, byteLength).slice(0);
+    staging.buffer.unmap();
+    if (staging.byteLength <= keptStagingBytes) this.#freeStaging.push(staging);
+    else this.#device.free(staging);
+    return copy;
+  }
+}
+
+/** Larger read-back buffers are not kept for the next one. */
+const keptStagingBytes = 2 ** 20;
+
+/** GPUMapMode.READ */
+const mapRead = 1;

@@ -1,0 +1,152 @@
+import { DeviceError, UsageError } from "../../core/index.js";
+import type { Activation, KvCache, KvCacheSpec, RopeTable, Vector } from "../backend.js";
+import { checkColumns, checkRowRange } from "../shapes.js";
+import type { Context } from "./context.js";
+import { type Device, type GpuMemory, usage } from "./device.js";
+import type { Recorder } from "./recorder.js";
+
+/** One allocated block of f32; activations and their views point into it. */
+export interface Block {
+  readonly memory: GpuMemory;
+  /** What was asked for; the buffer behind it may be larger. */
+  readonly byteLength: number;
+  released: boolean;
+}
+
+/** f32 [rows, cols] inside a block: element (r, c) is at `offset + r * stride + c`. */
+export class GpuActivation implements Activation {
+  constructor(
+    readonly block: Block,
+    readonly offset: number,
+    readonly stride: number,
+    readonly rows: number,
+    readonly cols: number,
+  ) {}
+
+  get memory(): GpuMemory {
+    return this.block.memory;
+  }
+
+  columns(start: number, count: number): GpuActivation {
+    checkColumns(this, start, count);
+    return new GpuActivation(this.block, this.offset + start, this.stride, this.rows, count);
+  }
+
+  rowRange(start: number, count: number): GpuActivation {
+    checkRowRange(this, start, count);
+    return new GpuActivation(this.block, this.offset + start * this.stride, this.stride, count, this.cols);
+  }
+}
+
+/** The backend's own view of a handle. @throws UsageError for a foreign or released one. */
+export function own(activation: Activation): GpuActivation {
+  if (!(activation instanceof GpuActivation)) throw new UsageError("an activation of another backend");
+  if (activation.block.released) throw new UsageError("an activation that was released");
+  return activation;
+}
+
+/** f32 [rows * cols], a copy; waits for everything enqueued. */
+export async function readRows({ recorder }: Context, activation: GpuActivation): Promise<Float32Array> {
+  const { memory, offset, stride, rows, cols } = activation;
+  const span = (rows - 1) * stride + cols;
+  const values = new Float32Array(await recorder.read(memory, offset * 4, span * 4));
+  if (stride === cols) return values;
+  const packed = new Float32Array(rows * cols);
+  for (let r = 0; r < rows; r++) packed.set(values.subarray(r * stride, r * stride + cols), r * cols);
+  return packed;
+}
+
+export interface GpuVector extends Vector {
+  readonly memory: GpuMemory;
+}
+
+export interface GpuRopeTable extends RopeTable {
+  /** f32 [positions, headDim / 2] each. */
+  readonly cos: GpuMemory;
+  readonly sin: GpuMemory;
+}
+
+/** Keys and values, f32 [capacity, kvHeads * headDim] per layer. */
+export class GpuKvCache implements KvCache {
+  readonly byteLength: number;
+  readonly keys: GpuMemory[] = [];
+  readonly values: GpuMemory[] = [];
+
+  constructor(
+    readonly spec: KvCacheSpec,
+    device: Device,
+    readonly onDispose: (cache: GpuKvCache) => void,
+  ) {
+    const layerBytes = spec.capacity * spec.kvHeads * spec.headDim * 4;
+    if (layerBytes > device.limits.maxStorageBufferBindingSize) {
+      throw new DeviceError(
+        `the keys of one layer take ${layerBytes} bytes; this GPU binds at most ${device.limits.maxStorageBufferBindingSize}; use a smaller capacity`,
+      );
+    }
+    for (let layer = 0; layer < spec.layers; layer++) {
+      this.keys.push(device.allocate(layerBytes, usage.storage, `keys ${layer}`));
+      this.values.push(device.allocate(layerBytes, usage.storage, `values ${layer}`));
+    }
+    this.byteLength = 2 * layerBytes * spec.layers;
+  }
+
+  [Symbol.dispose](): void {
+    this.onDispose(this);
+    this.keys.length = 0;
+    this.values.length = 0;
+  }
+}
+
+/** Buffers of released activations are kept for the next `allocate` up to this many bytes. */
+const keptBytes = 64 * 2 ** 20;
+
+const activationUsage = usage.storage | usage.copySrc | usage.copyDst;
+
+/** Activations come and go with every token: their buffers are used again, by size. */
+export class ActivationPool {
+  readonly #free: GpuMemory[] = [];
+  #freeBytes = 0;
+  #liveBytes = 0;
+
+  constructor(
+    readonly device: Device,
+    readonly recorder: Recorder,
+  ) {}
+
+  get liveBytes(): number {
+    return this.#liveBytes;
+  }
+
+  take(rows: number, cols: number): GpuActivation {
+    const byteLength = rows * cols * 4;
+    const limit = this.device.limits.maxStorageBufferBindingSize;
+    if (byteLength > limit) {
+      throw new DeviceError(`an activation of ${byteLength} bytes; this GPU binds at most ${limit}; use fewer rows`);
+    }
+    const size = Math.min(roundUp(byteLength), limit);
+    const found = this.#free.findIndex((memory) => memory.byteLength === size);
+    const memory =
+      found < 0 ? this.device.allocate(size, activationUsage, "activation") : this.#free.splice(found, 1)[0];
+    if (found >= 0) this.#freeBytes -= size;
+    this.#liveBytes += byteLength;
+    return new GpuActivation({ memory, byteLength, released: false }, 0, cols, rows, cols);
+  }
+
+  giveBack({ block }: GpuActivation): void {
+    block.released = true;
+    this.#liveBytes -= block.byteLength;
+    this.#free.push(block.memory);
+    this.#freeBytes += block.memory.byteLength;
+    while (this.#freeBytes > keptBytes) {
+      const oldest = this.#free.shift()!;
+      this.#freeBytes -= oldest.byteLength;
+      this.recorder.freeLater(oldest);
+    }
+  }
+}
+
+/** The next of 4, 5, 6, 7, 8, 10, 12, 14, 16 … × 64 bytes, so that nearly equal sizes share buffers. */
+function roundUp(byteLength: number): number {
+  const step = 2 ** Math.max(6, Math.floor(Math.log2(byteLength)) - 2);
+  return Math.ceil(byteLength / step) * step;
+}

@@ -1,0 +1,194 @@
+import { kernel, read, readWrite } from "../kernel.js";
+
+export interface AttentionShape {
+  headDim: number;
+  /** Query rows of one workgroup: pairs of a token and a query head that share a key head. */
+  queries: number;
+  /** Keys in workgroup memory at a time. */
+  keys: number;
+}
+
+/** Bytes of workgroup memory that a shape takes. */
+export const attentionBytes = ({ headDim, queries, keys }: AttentionShape): number =>
+  4 * (queries * headDim + keys * (headDim + 4) + queries * keys + 3 * queries);
+
+/**
+ * Flash attention (Dao et al. 2022): one workgroup takes `queries` query rows of one key head and one run of keys, walks
+ * the keys in tiles and keeps, per query row, the running maximum m, the sum l of exp(score − m) and the weighted values.
+ * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
+ *
+ * @param split whether there are several runs
+ */
+export const attention = (shape: AttentionShape, split: boolean) => {
+  const { headDim, queries, keys } = shape;
+  const threads = headDim > 128 ? 256 : 128;
+  const quads = headDim / 4;
+  // Each thread owns one dimension of the values; threads beyond headDim take other keys of the tile.
+  const keyGroups = Math.max(1, Math.floor(threads / headDim));
+  const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
+  return kernel({
+    name: `attention ${headDim} ${queries} ${keys}${split ? " split" : ""}`,
+    params: {
+      qOffset: "u32",
+      qStride: "u32",
+      outOffset: "u32",
+      outStride: "u32",
+      tokens: "u32",
+      start: "u32",
+      window: "u32",
+      kvHeads: "u32",
+      group: "u32",
+      keysPerRun: "u32",
+      scale: "f32",
+    },
+    buffers: {
+      outs: readWrite(),
+      qs: read(),
+      cachedKeys: read("vec4<f32>"),
+      cachedValues: read(),
+      states: readWrite(),
+    },
+    code: /* wgsl */ `
+const NONE = -3.0e38;
+var<workgroup> query: array<vec4<f32>, ${queries * quads}>;
+var<workgroup> keyTile: array<vec4<f32>, ${keys * (quads + 1)}>;
+var<workgroup> weights: array<f32, ${queries * keys}>;
+var<workgroup> maxima: array<f32, ${queries}>;
+var<workgroup> lengths: array<f32, ${queries}>;
+var<workgroup> rescale: array<f32, ${queries}>;
+
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let kvHead = workgroup.y;
+  let queryRows = p.tokens * p.group;
+  let firstQuery = workgroup.x * ${queries}u;
+  for (var i = t; i < ${queries * quads}u; i += ${threads}u) {
+    let j = min(firstQuery + i / ${quads}u, queryRows - 1u);
+    let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${headDim}u + i % ${quads}u * 4u;
+    query[i] = vec4<f32>(qs[at], qs[at + 1u], qs[at + 2u], qs[at + 3u]);
+  }
+  if (t < ${queries}u) {
+    maxima[t] = NONE;
+    lengths[t] = 0.0;
+  }
+
+  // Positions that the rows of this workgroup can see, cut to its run.
+  let firstToken = firstQuery / p.group;
+  let lastToken = min(firstQuery + ${queries - 1}u, queryRows - 1u) / p.group;
+  let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
+  let begin = seenFrom + workgroup.z * p.keysPerRun;
+  let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);
+
+  let dimension = t % ${headDim}u;
+  let keyGroup = t / ${headDim}u;
+  ${each((j) => `var acc${j} = 0.0;`)}
+
+  for (var tile = begin; tile < end; tile += ${keys}u) {
+    workgroupBarrier();
+    for (var i = t; i < ${keys * quads}u; i += ${threads}u) {
+      let position = min(tile + i / ${quads}u, end - 1u);
+      keyTile[i / ${quads}u * ${quads + 1}u + i % ${quads}u] =
+        cachedKeys[(position * p.kvHeads + kvHead) * ${quads}u + i % ${quads}u];
+    }
+    workgroupBarrier();
+    for (var i = t; i < ${queries * keys}u; i += ${threads}u) {
+      let j = i / ${keys}u;
+      let k = i % ${keys}u;
+      var products = vec4<f32>();
+      for (var d = 0u; d < ${quads}u; d += 1u) {
+        products = fma(query[j * ${quads}u + d], keyTile[k * ${quads + 1}u + d], products);
+      }
+      let position = tile + k;
+      let own = p.start + min(firstQuery + j, queryRows - 1u) / p.group;
+      let visible = position < end && position <= own && position + p.window > own;
+      weights[i] = select(NONE, dot(products, vec4<f32>(1.0)) * p.scale, visible);
+    }
+    workgroupBarrier();
+    if (t < ${queries}u) {
+      var highest = maxima[t];
+      for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, weights[t * ${keys}u + k]); }
+      let shrink = select(exp(maxima[t] - highest), 0.0, maxima[t] == NONE);
+      var length = lengths[t] * shrink;
+      for (var k = 0u; k < ${keys}u; k += 1u) {
+        let score = weights[t * ${keys}u + k];
+        let weight = select(exp(score - highest), 0.0, score == NONE);
+        weights[t * ${keys}u + k] = weight;
+        length += weight;
+      }
+      maxima[t] = highest;
+      lengths[t] = length;
+      rescale[t] = shrink;
+    }
+    workgroupBarrier();
+    if (keyGroup < ${keyGroups}u) {
+      ${each((j) => `acc${j} *= rescale[${j}];`)}
+      for (var k = keyGroup; k < min(${keys}u, end - tile); k += ${keyGroups}u) {
+        let value = cachedValues[((tile + k) * p.kvHeads + kvHead) * ${headDim}u + dimension];
+        ${each((j) => `acc${j} = fma(weights[${j * keys}u + k], value, acc${j});`)}
+      }
+    }
+  }
+
+  ${
+    keyGroups === 1
+      ? ""
+      : each(
+          (j) => /* wgsl */ `
+    workgroupBarrier();
+    if (keyGroup < ${keyGroups}u) { partial[t] = acc${j}; }
+    workgroupBarrier();
+    acc${j} = 0.0;
+    for (var k = 0u; k < ${keyGroups}u; k += 1u) { acc${j} += partial[k * ${headDim}u + dimension]; }`,
+        )
+  }
+  workgroupBarrier();
+  if (t < ${headDim}u) {
+    ${each((j) => `write(firstQuery + ${j}u, queryRows, kvHead, workgroup.z, t, acc${j}, maxima[${j}], lengths[${j}]);`)}
+  }
+}
+${keyGroups === 1 ? "" : `var<workgroup> partial: array<f32, ${threads}>;`}
+
+fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f32, l: f32) {
+  if (j >= queryRows) { return; }
+  let head = kvHead * p.group + j % p.group;
+  let token = j / p.group;
+  ${
+    split
+      ? /* wgsl */ `
+  let at = (run * p.tokens + token) * p.kvHeads * p.group + head;
+  outs[at * ${headDim}u + d] = value;
+  if (d == 0u) {
+    states[2u * at] = m;
+    states[2u * at + 1u] = l;
+  }`
+      : `outs[p.outOffset + token * p.outStride + head * ${headDim}u + d] = select(value / l, 0.0, l == 0.0);`
+  }
+}`,
+  });
+};
+
+/** Joins the states of several runs of keys; one workgroup per token and head, one thread per dimension. */
+export const attentionMerge = kernel({
+  name: "attentionMerge",
+  params: { headDim: "u32", heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
+  buffers: { outs: readWrite(), sums: read(), states: read() },
+  code: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let row = workgroup.y * p.heads + workgroup.x;
+  let rows = p.tokens * p.heads;
+  var highest = states[2u * row];
+  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, states[2u * (s * rows + row)]); }
+  for (var d = t; d < p.headDim; d += 64u) {
+    var sum = 0.0;
+    var length = 0.0;
+    for (var s = 0u; s < p.runs; s += 1u) {
+      let at = s * rows + row;
+      let weight = exp(states[2u * at] - highest);
+      sum = fma(weight, sums[at * p.headDim + d], sum);
+      length = fma(weight, states[2u * at + 1u], length);
+    }
+    outs[p.outOffset + workgroup.y * p.outStride + workgroup.x * p.headDim + d] = select(sum / length, 0.0, length == 0.0);
+  }
+}`,
+});

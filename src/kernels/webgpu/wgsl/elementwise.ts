@@ -1,0 +1,96 @@
+import type { ActivationFunction } from "../../../core/index.js";
+import { kernel, read, readWrite } from "../kernel.js";
+
+/** Threads of a workgroup in the kernels of this file; one thread per element (or pair), one grid row per matrix row. */
+export const elementThreads = 64;
+
+const entry = (body: string) => /* wgsl */ `
+@compute @workgroup_size(${elementThreads})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let i = id.x;
+  let row = id.y;
+  ${body}
+}`;
+
+/** out += x */
+export const add = kernel({
+  name: "add",
+  params: { cols: "u32", outOffset: "u32", outStride: "u32", xOffset: "u32", xStride: "u32" },
+  buffers: { outs: readWrite(), xs: read() },
+  code: entry(/* wgsl */ `
+  if (i < p.cols) { outs[p.outOffset + row * p.outStride + i] += xs[p.xOffset + row * p.xStride + i]; }`),
+});
+
+/** Rotates pairs (i, i + headDim/2) of every run of headDim columns; one thread per pair. */
+export const rope = kernel({
+  name: "rope",
+  params: { pairs: "u32", half: "u32", offset: "u32", stride: "u32", start: "u32" },
+  buffers: { xs: readWrite(), cosines: read(), sines: read() },
+  code: entry(/* wgsl */ `
+  if (i < p.pairs) {
+    let k = i % p.half;
+    let a = p.offset + row * p.stride + i / p.half * 2u * p.half + k;
+    let b = a + p.half;
+    let angle = (p.start + row) * p.half + k;
+    let c = cosines[angle];
+    let s = sines[angle];
+    let xa = xs[a];
+    let xb = xs[b];
+    xs[a] = xa * c - xb * s;
+    xs[b] = xb * c + xa * s;
+  }`),
+});
+
+/** Rows of k and v to their positions in the cache. */
+export const appendKv = kernel({
+  name: "appendKv",
+  params: { cols: "u32", kOffset: "u32", kStride: "u32", vOffset: "u32", vStride: "u32", start: "u32" },
+  buffers: { ks: read(), vs: read(), keys: readWrite(), values: readWrite() },
+  code: entry(/* wgsl */ `
+  if (i < p.cols) {
+    let at = (p.start + row) * p.cols + i;
+    keys[at] = ks[p.kOffset + row * p.kStride + i];
+    values[at] = vs[p.vOffset + row * p.vStride + i];
+  }`),
+});
+
+/**
+ * `f(x)` in WGSL. Arguments of exp and tanh are bounded because WGSL lets a driver assume that no infinity arises.
+ * erf: Abramowitz and Stegun 7.1.26.
+ */
+const functions: Readonly<Record<ActivationFunction, string>> = {
+  silu: "return x / (1.0 + exp(min(-x, 80.0)));",
+  relu: "return max(x, 0.0);",
+  relu2: "let r = max(x, 0.0); return r * r;",
+  gelu: /* wgsl */ `
+  let z = abs(x) * 0.70710678118654752;
+  let t = 1.0 / (1.0 + 0.3275911 * z);
+  let poly = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+  return 0.5 * x * (1.0 + sign(x) * (1.0 - poly * exp(-min(z * z, 80.0))));`,
+  geluTanh: "return 0.5 * x * (1.0 + tanh(clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), -15.0, 15.0)));",
+};
+
+/** out = f(gate) · up, 0 where |f(gate)| < threshold. */
+export const gatedActivation = (f: ActivationFunction) =>
+  kernel({
+    name: `gatedActivation ${f}`,
+    params: {
+      cols: "u32",
+      outOffset: "u32",
+      outStride: "u32",
+      gateOffset: "u32",
+      gateStride: "u32",
+      upOffset: "u32",
+      upStride: "u32",
+      threshold: "f32",
+    },
+    buffers: { outs: readWrite(), gates: read(), ups: read() },
+    code:
+      `fn f(x: f32) -> f32 { ${functions[f]} }` +
+      entry(/* wgsl */ `
+  if (i < p.cols) {
+    let activated = f(gates[p.gateOffset + row * p.gateStride + i]);
+    let product = activated * ups[p.upOffset + row * p.upStride + i];
+    outs[p.outOffset + row * p.outStride + i] = select(product, 0.0, abs(activated) < p.threshold);
+  }`),
+  });
