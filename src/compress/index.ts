@@ -15,6 +15,9 @@ export type {
   Spectrum,
 } from "./contract.js";
 export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
+export { poolHeads } from "./headPooling.js";
+export { lowRankMethods } from "./lowrank/index.js";
+export { factorSize, productOf, rankForRatio, residualOf, shareRanks } from "./lowrank/rank.js";
 export { pruneMethods } from "./methods/index.js";
 export {
   type Pattern,

@@ -1,4 +1,5 @@
 export { choleskyInPlace, inverseTransposedLower, solveCholesky } from "./cholesky.js";
+export { type Eigen, symmetricEigen } from "./eigen.js";
 export { type InverseFactor, inverseDiagonal, inverseFactor, inverseHessian } from "./inverseFactor.js";
 export {
   addProductTransposed,
@@ -9,3 +10,4 @@ export {
   view,
 } from "./matmul.js";
 export { quadraticTrace } from "./quadratic.js";
+export { type Svd, svd } from "./svd.js";
