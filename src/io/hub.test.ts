@@ -214,13 +214,20 @@ describe("Hub models", () => {
     const seen: [string, string | undefined][] = [];
     await using storage = await serve((request, response) => {
       seen.push(["storage", request.headers.authorization]);
-      sendBytes(request, response, weights);
+      const tokenizer = files["tokenizer.json"];
+      if (request.url === "/tokenizer")
+        sendBytes(request, response, tokenizer, { headers: { etag: gitHash(tokenizer) } });
+      else sendBytes(request, response, weights);
     });
     await using hub = await serveHub({
       intercept(request, response) {
         seen.push(["hub", request.headers.authorization]);
-        if (request.method !== "GET" || !request.url!.endsWith("model.safetensors")) return false;
-        response.writeHead(302, { location: `${storage.origin}/x` }).end();
+        const path = request.url!;
+        const moved = path.endsWith("tokenizer.json")
+          ? "tokenizer"
+          : request.method === "GET" && path.endsWith("model.safetensors") && "weights";
+        if (!moved) return false;
+        response.writeHead(302, { location: `${storage.origin}/${moved}` }).end();
         return true;
       },
     });
@@ -230,7 +237,7 @@ describe("Hub models", () => {
     expect(new Set(seen.filter(([where]) => where === "hub").map(([, token]) => token))).toEqual(
       new Set(["Bearer from-file"]),
     );
-    expect(seen.filter(([where]) => where === "storage")).toEqual([["storage", undefined]]);
+    expect(seen.filter(([where]) => where === "storage")).toEqual(Array(3).fill(["storage", undefined]));
   });
 
   it.each([
