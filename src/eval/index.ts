@@ -1,4 +1,3 @@
-export type { MeasureReadBandwidth } from "./bandwidth.js";
 export type { Divergence } from "./divergence.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";
 export { type Measured, type ResultRow, resultRow } from "./resultRow.js";

@@ -1,5 +1,4 @@
 import type { WeightFormatId } from "../pack/index.js";
-import { bandwidthShare } from "./bandwidth.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
 
@@ -69,7 +68,7 @@ export function resultRow({ model, weights, quality, speed, backend, readBandwid
     Object.assign(row, figures);
     if (readBandwidth !== undefined) {
       row.readBandwidth = readBandwidth;
-      row.bandwidthShare = bandwidthShare(speed.bytesPerToken, speed.decodeTokensPerSecond, readBandwidth);
+      row.bandwidthShare = (speed.bytesPerToken * speed.decodeTokensPerSecond) / readBandwidth;
     }
   }
   return row;

@@ -153,6 +153,10 @@ describe("TEAL, greedy", () => {
     }
   });
 
+  test("leaves the dense pass alone: what is counted does not depend on the allocation", async () => {
+    expect((await greedy({ sparsities: [0.3], greedyTokens: window })).sites).toEqual((await calibrate()).sites);
+  });
+
   test("beats uniform on the blocks' error, on the windows it was judged on", async () => {
     const { records } = await greedy({ greedyTokens: windows * window });
     const { records: uniform } = await calibrate();

@@ -89,8 +89,11 @@ describe("ActivationHistogram", () => {
     const values = normals(9_999, 7);
     const whole = histogramOf(values);
     const parts = histogramOf(values.subarray(0, 1234));
-    parts.merge(histogramOf(values.subarray(1234, 5000)));
+    // Quantiles in between must not be remembered.
     parts.absQuantile(0.5);
+    parts.merge(histogramOf(values.subarray(1234, 5000)));
+    expect(parts.sparsityAt(Number.MAX_VALUE)).toBe(1);
+    expect(parts.absQuantile(0.5)).toBe(histogramOf(values.subarray(0, 5000)).absQuantile(0.5));
     parts.add(values.subarray(5000));
     expect(parts.count).toBe(whole.count);
     for (const p of [0.1, 0.5, 0.99]) {
@@ -106,6 +109,8 @@ describe("ActivationHistogram", () => {
     }
     expect(histogram.count).toBe(4);
     expect(histogram.absQuantile(1)).toBeCloseTo(4, 1);
+    histogram.add(new Float32Array([1]));
+    expect(histogram.absQuantile(0.4)).toBeCloseTo(1, 2);
     expect(() => histogram.absQuantile(1.5)).toThrow(UsageError);
     expect(() => histogram.absQuantile(Number.NaN)).toThrow(UsageError);
     expect(() => new ActivationHistogram().absQuantile(0.5)).toThrow(UsageError);
