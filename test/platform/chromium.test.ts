@@ -16,11 +16,13 @@ const common = {
   count: golden.greedy.length,
 } satisfies Partial<GenerateRequest>;
 
-/** Only a cross-origin isolated page has threads. */
+/** Without `threads` the backend takes what it can get: memory is shared in a cross-origin isolated page only. */
 const cases = [
-  { backend: "reference", isolated: true, threads: 1 },
-  { backend: "reference", isolated: false, threads: 1 },
-];
+  { backend: "wasm", isolated: true, threads: 2 },
+  { backend: "wasm", isolated: true, threads: 1 },
+  { backend: "wasm", isolated: false, threads: undefined },
+  { backend: "reference", isolated: true, threads: undefined },
+] as const;
 
 describe.skipIf(path === undefined)("Chromium", () => {
   let chromium: Chromium;
@@ -35,15 +37,27 @@ describe.skipIf(path === undefined)("Chromium", () => {
     await bundle?.remove();
   });
 
-  test.each(cases)("$backend, isolated $isolated: $threads thread(s), the golden tokens, no error", async (run) => {
+  test.each(cases)("$backend, isolated: $isolated, threads: $threads: the golden tokens, no error", async (run) => {
+    const { backend, threads, isolated } = run;
     const { page, errors, close } = await openPage(chromium, bundle, run);
     try {
-      const result = await page.evaluate((request) => globalThis.generate(request), {
-        ...common,
-        backend: run.backend,
-      });
-      expect(result).toEqual({ tokens: golden.greedy, threads: run.threads, isolated: run.isolated });
+      const result = await page.evaluate((request) => globalThis.generate(request), { ...common, backend, threads });
+      expect(result).toEqual({ tokens: golden.greedy, threads: threads ?? 1, isolated });
       expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
+
+  test("a page that is not isolated is told how to get threads", async () => {
+    const { page, close } = await openPage(chromium, bundle, { isolated: false });
+    try {
+      const asked = page.evaluate((request) => globalThis.generate(request), {
+        ...common,
+        backend: "wasm",
+        threads: 2,
+      });
+      await expect(asked).rejects.toThrow("Cross-Origin-Opener-Policy");
     } finally {
       await close();
     }
