@@ -47,7 +47,7 @@ interface Run extends BackendCounters {
  *
  * Prefill is dense. Decoding is fed the tokens of the text, one at a time, because activations on real text decide how
  * sparse they are; each step ends with a greedy choice, as in generation. Batch 1.
- * @param tokens at least contextTokens + 1 + decodeTokens of real text
+ * @param tokens at least contextTokens + decodeTokens of real text
  * @throws UsageError when the text or a model's context is too short
  */
 export async function measureSpeed(
@@ -57,8 +57,7 @@ export async function measureSpeed(
 ): Promise<Speed[]> {
   const { prefillTokens = 128, decodeTokens = 32, repeats = 5, signal, onProgress, residentBytes } = options;
   const contextTokens = options.contextTokens ?? prefillTokens;
-  const firstTimed = contextTokens + 1;
-  const needed = firstTimed + decodeTokens;
+  const needed = contextTokens + decodeTokens;
   checkComparable(variants);
   if (!(prefillTokens >= 1 && decodeTokens >= 1 && repeats >= 1 && contextTokens >= prefillTokens)) {
     throw new UsageError(
@@ -88,11 +87,12 @@ export async function measureSpeed(
     await predict(sequence, tokens.subarray(0, prefillTokens), needed);
     const prefillMs = performance.now() - startMs;
     if (contextTokens > prefillTokens) await predict(sequence, tokens.subarray(prefillTokens, contextTokens), needed);
-    // One untimed step, so that the decode path is warm when the clock starts.
-    await predict(sequence, tokens.subarray(contextTokens, firstTimed));
+    // The last token of the context once more, untimed, so that the decode path is warm when the clock starts.
+    sequence.rewind(contextTokens - 1);
+    await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
     model.backend.takeCounters();
     const decodeStartMs = performance.now();
-    for (let position = firstTimed; position < needed; position++) {
+    for (let position = contextTokens; position < needed; position++) {
       await predict(sequence, tokens.subarray(position, position + 1));
     }
     const decodeMs = performance.now() - decodeStartMs;
@@ -100,7 +100,7 @@ export async function measureSpeed(
       prefillMs,
       decodeMs,
       ...model.backend.takeCounters(),
-      kvBytesRead: kvBytesRead(sequence, firstTimed),
+      kvBytesRead: kvBytesRead(sequence, contextTokens),
       memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
     };
   }

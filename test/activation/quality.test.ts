@@ -148,8 +148,8 @@ describe("measureSpeed", () => {
 
   test("counts the bytes of a decoded token: weights once, keys and values of what is attended", async () => {
     const [whole, half] = await measureSpeed([dense, sparse], text.tokens, options);
-    // f32 keys and values of 2 layers of 2 heads of 16; tokens at positions 41 … 48 attend to 42 … 49.
-    const kvBytes = 2 * 2 * 2 * 16 * 4 * 45.5;
+    // f32 keys and values of 2 layers of 2 heads of 16; tokens at positions 40 … 47 attend to 41 … 48.
+    const kvBytes = 2 * 2 * 2 * 16 * 4 * 44.5;
     expect(whole.bytesPerToken).toBe(model.weightBytes.perToken + kvBytes);
     expect(whole.inputsSkipped).toBe(0);
     expect(Math.abs(half.inputsSkipped - 0.5)).toBeLessThan(0.08);
@@ -158,8 +158,8 @@ describe("measureSpeed", () => {
   });
 
   test("refuses a text that is too short and rounds without work", async () => {
-    await expect(measureSpeed([dense], text.tokens.subarray(0, 48), options)).rejects.toThrow(
-      "a text of 48 tokens; timing needs 49",
+    await expect(measureSpeed([dense], text.tokens.subarray(0, 47), options)).rejects.toThrow(
+      "a text of 47 tokens; timing needs 48",
     );
     await expect(measureSpeed([dense], text.tokens, { ...options, decodeTokens: 0 })).rejects.toThrow("cannot time");
     await expect(measureSpeed([dense], text.tokens, { ...options, contextTokens: 8 })).rejects.toThrow("cannot time");
