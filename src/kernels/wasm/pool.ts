@@ -76,7 +76,10 @@ export class Pool implements Disposable {
     this.#leave();
     const arrived = this.#hosts.map(() => new Promise<void>((resolve) => this.#ready.push(resolve)));
     for (const host of this.#hosts) host.post({ module, memory, threads: this.threads, spins });
+    // Workers do not keep a Node process alive, but somebody is waiting for them now.
+    const awake = setInterval(() => {}, 1000);
     await Promise.all(arrived);
+    clearInterval(awake);
     this.#kernels ??= kernels;
     for (const [i, host] of this.#hosts.entries()) host.post({ index: i + 1 });
     this.#parked = this.#hosts.length > 0;
