@@ -1,4 +1,5 @@
 export * from "./activation/index.js";
+export { checkRecipe, type RecipeTarget, type ResolvedStage } from "./checkRecipe.js";
 export type {
   ActivationQuantization,
   AnyOptions,
@@ -14,6 +15,7 @@ export type {
   Shape,
   Spectrum,
 } from "./contract.js";
+export { matchesGlob } from "./glob.js";
 export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
 export { poolHeads } from "./headPooling.js";
 export { lowRankMethods } from "./lowrank/index.js";
@@ -29,9 +31,11 @@ export {
   shapeProblems,
   sparsityOf,
 } from "./pattern.js";
+export { presetRecipe, presets } from "./presets.js";
 export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./quantize/fold.js";
 export { quantizeMethods, scaleMethods } from "./quantize/index.js";
 export { integerProduct } from "./quantize/integerProduct.js";
+export { parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
 export { type ReconstructionError, reconstructionError } from "./reconstruction.js";
 export { type Counting, selectMask } from "./select.js";
 export { InputStatistics, type StatisticId, StatisticsAccumulator, type StatisticValues } from "./statistics.js";

@@ -62,11 +62,16 @@ export function unitScores(group: CoupledGroup, scores: readonly Float32Array[])
  */
 export function chooseUnits(scores: Float32Array, sparsity: number, multipleOf = 1): number[] {
   const count = scores.length;
-  const wanted = Math.max(1, count - zerosFor(count, sparsity));
-  const kept = Math.min(count, Math.ceil(wanted / multipleOf) * multipleOf);
+  const kept = unitsKept(count, sparsity, multipleOf);
   const keep = new Uint8Array(count).fill(1);
   pruneSmallest(scores, 0, count, count - kept, keep);
   return Array.from(keep.keys()).filter((unit) => keep[unit] === 1);
+}
+
+/** How many of `count` units stay at a sparsity. */
+export function unitsKept(count: number, sparsity: number, multipleOf = 1): number {
+  const wanted = Math.max(1, count - zerosFor(count, sparsity));
+  return Math.min(count, Math.ceil(wanted / multipleOf) * multipleOf);
 }
 
 /** The slices of the kept units as a smaller matrix, mask included. */

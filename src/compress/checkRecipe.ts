@@ -1,0 +1,234 @@
+import { ProblemsError } from "../core/index.js";
+import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";
+import { matchesGlob } from "./glob.js";
+import { lowRankMethods } from "./lowrank/index.js";
+import { factorSize, rankForRatio } from "./lowrank/rank.js";
+import { pruneMethods } from "./methods/index.js";
+import { type Pattern, shapeProblems } from "./pattern.js";
+import { quantizeMethods, scaleMethods } from "./quantize/index.js";
+import type { Recipe, RecipeStage } from "./recipe.js";
+import { coupledProjections, unitsKept } from "./structured.js";
+
+/** What must be known of a model to check a recipe against it. */
+export interface RecipeTarget {
+  tensors: readonly { name: string; shape: readonly number[] }[];
+  /** Key and value heads of every block. */
+  kvHeads: number;
+}
+
+/** A stage with its method, its complete options and the tensors it works on, in the order of the model. */
+export interface ResolvedStage {
+  stage: RecipeStage;
+  options: AnyOptions;
+  tensors: readonly string[];
+}
+
+type Table = Readonly<Record<string, () => Promise<{ method: Method<AnyOptions> }>>>;
+const tables = { prune: pruneMethods, quantize: quantizeMethods, scale: scaleMethods, lowRank: lowRankMethods };
+
+/** What becomes of the tensors while stages run. */
+interface State {
+  shapes: Map<string, Shape>;
+  pruned: Set<string>;
+  quantized: Set<string>;
+  factored: Set<string>;
+  kvHeads: number;
+}
+
+/**
+ * Checks every stage of a recipe against the shapes that the stages before it leave.
+ * @throws ProblemsError with all problems at once
+ */
+export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise<ResolvedStage[]> {
+  const matrices = target.tensors.filter(({ shape }) => shape.length === 2);
+  const state: State = {
+    shapes: new Map(matrices.map(({ name, shape }) => [name, { rows: shape[0], cols: shape[1] }])),
+    pruned: new Set(),
+    quantized: new Set(),
+    factored: new Set(),
+    kvHeads: target.kvHeads,
+  };
+  const problems: string[] = [];
+  const resolved: ResolvedStage[] = [];
+  for (const [index, stage] of recipe.stages.entries()) {
+    const found: string[] = [];
+    resolved.push(await resolveStage(stage, state, found));
+    const label = `stage ${index + 1} (${stage.type}${"method" in stage ? ` ${stage.method}` : ""})`;
+    problems.push(...found.map((problem) => `${label}: ${problem}`));
+  }
+  if (problems.length > 0) throw new ProblemsError("the recipe does not fit the model", problems);
+  return resolved;
+}
+
+async function resolveStage(stage: RecipeStage, state: State, problems: string[]): Promise<ResolvedStage> {
+  if (stage.type === "poolHeads") return poolHeads(stage, state, problems);
+  const tensors = select(stage, state, problems);
+  const loaded = await loadMethod(tables[stage.type], stage.method, stage.options, problems);
+  const report = (name: string, found: readonly string[]) => problems.push(...found.map((p) => `${name}: ${p}`));
+
+  for (const name of tensors) {
+    if (state.factored.has(name)) report(name, ["an earlier stage replaced it by low-rank factors"]);
+    if (state.quantized.has(name)) report(name, ["an earlier stage quantised it"]);
+    if (stage.type === "lowRank" && state.pruned.has(name)) {
+      report(name, [
+        "an earlier stage pruned it, and factors would fill its zeros; use residual for low rank plus sparse",
+      ]);
+    }
+  }
+  if (loaded !== undefined) {
+    const { method, options } = loaded;
+    if (stage.type === "prune") checkPrune(stage, method as PruneMethod, options, tensors, state, report, problems);
+    if (stage.type === "lowRank") await checkLowRank(stage, tensors, state, report, problems);
+    if (stage.type === "quantize") for (const name of tensors) state.quantized.add(name);
+  }
+  return { stage, options: loaded?.options ?? {}, tensors };
+}
+
+type Report = (name: string, problems: readonly string[]) => void;
+
+function select(
+  stage: { targets: readonly string[]; ignore: readonly string[] },
+  { shapes }: State,
+  problems: string[],
+): string[] {
+  const names = [...shapes.keys()];
+  for (const glob of [...stage.targets, ...stage.ignore]) {
+    if (!names.some((name) => matchesGlob(glob, name))) problems.push(`"${glob}" matches no matrix of the model`);
+  }
+  const any = (globs: readonly string[], name: string) => globs.some((glob) => matchesGlob(glob, name));
+  const selected = names.filter((name) => any(stage.targets, name) && !any(stage.ignore, name));
+  if (selected.length === 0) problems.push("no tensors are left to work on");
+  return selected;
+}
+
+async function loadMethod(table: Table, id: string, raw: AnyOptions, problems: string[]) {
+  if (!Object.hasOwn(table, id)) {
+    problems.push(`there is no method "${id}"; there are ${Object.keys(table).join(", ")}`);
+    return undefined;
+  }
+  const { method } = await table[id]();
+  const parsed = method.options.safeParse(raw);
+  if (parsed.success) return { method, options: parsed.data };
+  for (const issue of parsed.error.issues) {
+    problems.push(`${["options", ...issue.path].map(String).join(".")}: ${issue.message}`);
+  }
+  return undefined;
+}
+
+function patternProblems(method: PruneMethod, pattern: Pattern, shape: Shape, options: AnyOptions): string[] {
+  return [...shapeProblems(shape.rows, shape.cols, pattern), ...(method.problems?.(shape, pattern, options) ?? [])];
+}
+
+/** Whether the method has the pattern with its scope, said once and not for each tensor. */
+function admits(method: PruneMethod, pattern: Pattern, problems: string[]): boolean {
+  const scopes = method.patterns[pattern.type];
+  const scope = "scope" in pattern ? pattern.scope : undefined;
+  if (scopes !== undefined && (scope === undefined || scopes.includes(scope))) return true;
+  problems.push(
+    scopes === undefined
+      ? `it has no pattern ${pattern.type}; it has ${Object.keys(method.patterns).join(", ")}`
+      : `it compares ${pattern.type} per ${scopes.join(" or ")}, not per ${scope}`,
+  );
+  return false;
+}
+
+function checkPrune(
+  stage: RecipeStage & { type: "prune" },
+  method: PruneMethod,
+  options: AnyOptions,
+  tensors: readonly string[],
+  state: State,
+  report: Report,
+  problems: string[],
+): void {
+  const { pattern } = stage;
+  if (!admits(method, pattern, problems)) return;
+  if (pattern.type !== "neurons" && pattern.type !== "heads") {
+    for (const name of tensors) {
+      report(name, patternProblems(method, pattern, state.shapes.get(name)!, options));
+      state.pruned.add(name);
+    }
+    return;
+  }
+  const projections = coupledProjections[pattern.type];
+  const groups = new Map<string, string[]>();
+  for (const name of tensors) {
+    const match = /^(.*)\.([^.]+)\.weight$/.exec(name);
+    if (match === null || !Object.hasOwn(projections, match[2])) continue;
+    groups.set(match[1], [...(groups.get(match[1]) ?? []), match[2]]);
+  }
+  let kvHeads = state.kvHeads;
+  if (groups.size === 0) problems.push(`the targets hold none of ${Object.keys(projections).join(", ")}`);
+  for (const [prefix, members] of groups) {
+    const missing = Object.keys(projections).filter((name) => !members.includes(name));
+    if (missing.length > 0) {
+      report(prefix, [`${pattern.type} are shared with ${missing.join(", ")}, which must be targeted too`]);
+      continue;
+    }
+    const axisLength = (name: string) => {
+      const { rows, cols } = state.shapes.get(`${prefix}.${name}.weight`)!;
+      return projections[name] === "rows" ? rows : cols;
+    };
+    const count = pattern.type === "heads" ? state.kvHeads : axisLength(members[0]);
+    const uneven = members.filter((name) => axisLength(name) % count !== 0);
+    report(
+      prefix,
+      uneven.map((name) => `${axisLength(name)} ${projections[name]} of ${name} are not a multiple of ${count}`),
+    );
+    // With one threshold for all blocks the counts are only known once there are scores.
+    if (uneven.length > 0 || !stage.shrink || pattern.scope === "global") continue;
+    const kept = unitsKept(count, pattern.sparsity);
+    for (const name of members) {
+      const shape = state.shapes.get(`${prefix}.${name}.weight`)!;
+      const length = (axisLength(name) / count) * kept;
+      const { rows, cols } = shape;
+      state.shapes.set(
+        `${prefix}.${name}.weight`,
+        projections[name] === "rows" ? { rows: length, cols } : { rows, cols: length },
+      );
+    }
+    if (pattern.type === "heads") kvHeads = kept;
+  }
+  state.kvHeads = kvHeads;
+}
+
+async function checkLowRank(
+  stage: RecipeStage & { type: "lowRank" },
+  tensors: readonly string[],
+  state: State,
+  report: Report,
+  problems: string[],
+): Promise<void> {
+  const residual =
+    stage.residual && (await loadMethod(pruneMethods, stage.residual.method, stage.residual.options, problems));
+  const residualMethod = residual?.method as PruneMethod | undefined;
+  const residualFits = residualMethod !== undefined && admits(residualMethod, stage.residual!.pattern, problems);
+  for (const name of tensors) {
+    const shape = state.shapes.get(name)!;
+    const rank = stage.rank ?? rankForRatio(shape, stage.keepRatio!, stage.align);
+    const full = Math.min(shape.rows, shape.cols);
+    if (rank > full) report(name, [`rank ${rank} is more than the ${full} of ${shape.rows} × ${shape.cols}`]);
+    else if (stage.residual === undefined && factorSize(shape, rank) >= shape.rows * shape.cols) {
+      report(name, [`factors of rank ${rank} are no smaller than ${shape.rows} × ${shape.cols}`]);
+    }
+    if (residualFits) report(name, patternProblems(residualMethod, stage.residual!.pattern, shape, residual!.options));
+    state.factored.add(name);
+  }
+}
+
+function poolHeads(stage: RecipeStage & { type: "poolHeads" }, state: State, problems: string[]): ResolvedStage {
+  if (state.kvHeads % stage.kvHeads !== 0) {
+    problems.push(`${state.kvHeads} key and value heads do not divide into ${stage.kvHeads}`);
+    return { stage, options: {}, tensors: [] };
+  }
+  const tensors: string[] = [];
+  for (const [name, { rows, cols }] of state.shapes) {
+    if (!name.endsWith(".k_proj.weight") && !name.endsWith(".v_proj.weight")) continue;
+    if (state.quantized.has(name) || state.factored.has(name)) problems.push(`${name}: an earlier stage packed it`);
+    tensors.push(name);
+    state.shapes.set(name, { rows: (rows / state.kvHeads) * stage.kvHeads, cols });
+  }
+  if (tensors.length === 0) problems.push("there are no k_proj and v_proj");
+  state.kvHeads = stage.kvHeads;
+  return { stage, options: {}, tensors };
+}

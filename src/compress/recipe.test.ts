@@ -1,0 +1,186 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { FormatError, ProblemsError } from "../core/index.js";
+import { checkRecipe, type RecipeTarget } from "./checkRecipe.js";
+import { presetRecipe, presets } from "./presets.js";
+import { parseRecipe, type RecipeInput } from "./recipe.js";
+
+/** Two blocks of a decoder: 8 query heads and 4 key and value heads of 32, 704 neurons. */
+const target: RecipeTarget = {
+  kvHeads: 4,
+  tensors: [
+    { name: "model.embed_tokens.weight", shape: [8192, 256] },
+    { name: "model.norm.weight", shape: [256] },
+    ...[0, 1].flatMap((layer) => {
+      const of = (name: string, ...shape: number[]) => ({ name: `model.layers.${layer}.${name}.weight`, shape });
+      return [
+        of("input_layernorm", 256),
+        of("self_attn.q_proj", 256, 256),
+        of("self_attn.k_proj", 128, 256),
+        of("self_attn.v_proj", 128, 256),
+        of("self_attn.o_proj", 256, 256),
+        of("mlp.gate_proj", 704, 256),
+        of("mlp.up_proj", 704, 256),
+        of("mlp.down_proj", 256, 704),
+      ];
+    }),
+  ],
+};
+const recipe = (...stages: unknown[]) => parseRecipe({ version: 1, stages }, "test.json");
+async function problemsOf(...stages: unknown[]): Promise<readonly string[]> {
+  try {
+    await checkRecipe(recipe(...stages), target);
+  } catch (error) {
+    if (error instanceof ProblemsError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+const sparsegpt = (change: object = {}) => ({ type: "prune", method: "sparsegpt", pattern: "2:4", ...change });
+
+describe("recipes", () => {
+  it("fill in defaults, so that what is stored says everything", async () => {
+    const full = recipe(sparsegpt());
+    expect(full).toMatchObject({ seed: 0, calibration: { windows: 64, window: 512 } });
+    const [stage] = await checkRecipe(full, target);
+    expect(stage.options).toEqual({ blockSize: 128, damping: 0.01, counting: "exact" });
+    expect(stage.tensors).toHaveLength(14);
+    expect(stage.tensors).not.toContain("model.embed_tokens.weight");
+    expect(parseRecipe(JSON.parse(JSON.stringify(full)), "again")).toEqual(full);
+  });
+
+  it.each([
+    [{ stages: [sparsegpt()] }, "version"],
+    [{ version: 2, stages: [sparsegpt()] }, "version"],
+    [{ version: 1, stages: [] }, "stages"],
+    [{ version: 1, stages: [sparsegpt({ pattern: "4:2" })] }, "stages.0.pattern"],
+    [{ version: 1, stages: [sparsegpt({ path: "../x" })] }, "stages.0"],
+    [{ version: 1, stages: [{ type: "lowRank", method: "svd" }] }, "stages.0"],
+    [{ version: 1, stages: [{ type: "lowRank", method: "svd", rank: 4, keepRatio: 0.5 }] }, "stages.0"],
+    [{ version: 1, stages: [{ type: "explode" }] }, "stages.0.type"],
+    [{ version: 1, stages: [sparsegpt()], calibration: { windows: 1e9, window: 512 } }, "calibration.windows"],
+    ["recipe", undefined],
+  ])("refuse %j at %s", (raw, field) => {
+    try {
+      parseRecipe(raw, "bad.yaml");
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(FormatError);
+      expect((error as FormatError).details).toMatchObject({ file: "bad.yaml", field });
+    }
+  });
+
+  it("any JSON value is taken or refused with FormatError", () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (raw) => {
+        try {
+          parseRecipe(raw, "any");
+        } catch (error) {
+          expect(error).toBeInstanceOf(FormatError);
+        }
+      }),
+    );
+  });
+
+  it("choose tensors by targets and ignore", async () => {
+    const stage = sparsegpt({
+      targets: ["model.layers.*.mlp.*.weight"],
+      ignore: ["model.layers.0.**", "**.down_proj.weight"],
+    });
+    const [{ tensors }] = await checkRecipe(recipe(stage), target);
+    expect(tensors).toEqual(["model.layers.1.mlp.gate_proj.weight", "model.layers.1.mlp.up_proj.weight"]);
+  });
+
+  it("all problems of all stages are reported at once", async () => {
+    const problems = await problemsOf(
+      { type: "prune", method: "wanda", pattern: { type: "nm", keep: 1, group: 3 } },
+      sparsegpt({ options: { blockSize: 0, dampening: 1 } }),
+      { type: "quantize", method: "gpt-q" },
+      sparsegpt({ targets: ["transformer.h.*"] }),
+    );
+    expect(problems.filter((p) => p.startsWith("stage 1 (prune wanda): model.layers."))).toHaveLength(14);
+    expect(problems).toContain(
+      "stage 1 (prune wanda): model.layers.1.mlp.down_proj.weight: 704 columns are not a multiple of 3 (1:3)",
+    );
+    expect(problems.filter((p) => p.startsWith("stage 2"))).toHaveLength(2);
+    expect(problems).toContainEqual(expect.stringMatching(/^stage 3 .*no method "gpt-q"; there are rtn, gptq/));
+    expect(problems).toContain('stage 4 (prune sparsegpt): "transformer.h.*" matches no matrix of the model');
+    expect(problems).toContain("stage 4 (prune sparsegpt): no tensors are left to work on");
+  });
+
+  it.each<[string, unknown[], RegExp]>([
+    ["a pattern it lacks", [{ type: "prune", method: "wrp", pattern: 0.5 }], /no pattern unstructured; it has nm/],
+    [
+      "a scope it lacks",
+      [{ type: "prune", method: "wanda", pattern: { type: "unstructured", sparsity: 0.5, scope: "global" } }],
+      /per row or tensor, not per global/,
+    ],
+    ["its own limits", [sparsegpt({ options: { blockSize: 30 } })], /blockSize 30 is not a multiple of 4/],
+    ["quantise, then prune", [{ type: "quantize", method: "rtn" }, sparsegpt()], /an earlier stage quantised it/],
+    [
+      "prune, then low rank",
+      [sparsegpt(), { type: "lowRank", method: "svdllm", keepRatio: 0.5 }],
+      /factors would fill its zeros/,
+    ],
+    [
+      "low rank, then quantise",
+      [
+        { type: "lowRank", method: "svd", keepRatio: 0.5 },
+        { type: "quantize", method: "rtn" },
+      ],
+      /replaced it by low-rank factors/,
+    ],
+    [
+      "a rank too high",
+      [{ type: "lowRank", method: "svd", rank: 200, targets: ["**.k_proj.weight"] }],
+      /rank 200 is more than the 128 of 128 × 256/,
+    ],
+    ["a rank that saves nothing", [{ type: "lowRank", method: "svd", rank: 100 }], /rank 100 are no smaller than 128/],
+    [
+      "half a group",
+      [
+        {
+          type: "prune",
+          method: "magnitude",
+          pattern: { type: "neurons", sparsity: 0.5 },
+          ignore: ["**.up_proj.weight"],
+        },
+      ],
+      /neurons are shared with up_proj/,
+    ],
+    ["heads that do not pool", [{ type: "poolHeads", kvHeads: 3 }], /4 key and value heads do not divide into 3/],
+  ])("%s", async (_name, stages, expected) => {
+    const problems = await problemsOf(...stages);
+    expect(problems.length).toBeGreaterThan(0);
+    for (const problem of problems) expect(problem).toMatch(expected);
+  });
+
+  it("shapes are those that earlier stages leave", async () => {
+    const neurons = { type: "prune", method: "magnitude", pattern: { type: "neurons", sparsity: 0.5 } };
+    const down = { targets: ["**.down_proj.weight"] };
+    expect(await problemsOf(neurons, sparsegpt({ ...down, pattern: "8:32" }))).toEqual([]);
+    const tighter = { ...neurons, pattern: { type: "neurons", sparsity: 0.25 } };
+    expect(await problemsOf(tighter, sparsegpt({ ...down, pattern: "8:32", options: { blockSize: 96 } }))).toHaveLength(
+      2,
+    );
+    expect(await problemsOf({ ...tighter, shrink: false }, sparsegpt({ ...down, pattern: "8:32" }))).toEqual([]);
+    const pool = { type: "poolHeads", kvHeads: 2 };
+    expect(await problemsOf(pool, { type: "lowRank", method: "svd", rank: 64, targets: ["**.k_proj.weight"] })).toEqual(
+      [
+        expect.stringMatching(/layers.0.self_attn.k_proj.weight: factors of rank 64 are no smaller than 64 × 256/),
+        expect.stringMatching(/layers.1/),
+      ],
+    );
+  });
+
+  it.each(Object.keys(presets))("preset %s fits the model", async (name) => {
+    expect((await checkRecipe(presetRecipe(name), target)).length).toBe(presets[name].stages.length);
+    expect(presetRecipe(name).title).toBe(presets[name].title);
+  });
+
+  it("an unknown preset is named with those there are", () => {
+    expect(() => presetRecipe("toString")).toThrow(/no preset "toString"; there are sparsegpt-50/);
+    const input: RecipeInput = { version: 1, stages: [{ type: "poolHeads", kvHeads: 1 }] };
+    expect(parseRecipe(input, "typed").stages).toHaveLength(1);
+  });
+});
