@@ -19,9 +19,12 @@ export const leaveLoop = -1;
 /** Inputs of a matrix-vector product are cut into this many slices whatever the number of threads, so that sums are always added in the same order. */
 export const inputSlices = 4;
 
-/** One active-input list (assembly/activeInputs.ts), and the scratch of one thread: a list and 32 indices. */
+/** Rows of a matrix-vector product whose integer sums are held at once: they stay in the first-level cache. */
+export const tileRows = 2048;
+
+/** One active-input list (assembly/activeInputs.ts), and the scratch of one thread: a list, 32 indices, i32 [tileRows]. */
 export const groupRecordBytes = 288;
-export const matvecScratchBytes = 320;
+export const matvecScratchBytes = 8512;
 
 /** Scratch of one thread in a matrix-matrix product: an unpacked panel, then f32 sums [tokens][64]. */
 export const panelBytes = 8448;

@@ -4,7 +4,7 @@
  * each and possibly one over 4:
  *
  *   0  i32 passes of 8        4  i32 passes of 4 (0 or 1)    8  f32 scale of the 8-bit inputs
- *  16  i32[4] start value of the integer sums of each pass: −zero · Σ codes, which takes the weights' offset out
+ *  16  i32 start value of the integer sums: −zero · Σ inputs, which takes the offset of the weights' codes out
  *  32  u32[32] byte offset of each column from the first of the group
  * 160  i8[32] inputs        192  i16[32] the same, widened   (8- and 4-bit weights)
  * 160  f32[32] inputs                                          (f32 and bf16 weights)
@@ -83,7 +83,7 @@ export function listQuantized(
   const first = load<u8>(kept) * columnBytes;
   for (let slot: usize = 0; slot < 32; slot++) store<u32>(record + offsetsAt + (slot << 2), <u32>first);
   memory.fill(record + codesAt, 0, 96);
-  v128.store(record, i32x4.splat(0), 16);
+  let sum = 0;
   for (let n = 0; n < count; n++) {
     const i = <usize>load<u8>(kept + n);
     const slot = slotOf(n, passes);
@@ -91,9 +91,9 @@ export function listQuantized(
     store<u32>(record + offsetsAt + ((<usize>slot) << 2), <u32>(i * columnBytes));
     store<i8>(record + codesAt + slot, <i8>code);
     store<i16>(record + wideAt + ((<usize>slot) << 1), <i16>code);
-    const start = record + 16 + (((<usize>slot) >> 3) << 2);
-    store<i32>(start, load<i32>(start) - zero * code);
+    sum += code;
   }
+  store<i32>(record, -zero * sum, 16);
   return count;
 }
 

@@ -1,7 +1,8 @@
+import { tileRows } from "../layout";
 import { codesAt, wideAt } from "./activeInputs";
 import { bf16High, bf16Low, mulAdd } from "./math";
 
-// The inner loops of matrix-vector products: y[from, to) += Σ x_c · W[:, c] over the 8 (or 4) columns of one pass.
+// The inner loops of matrix-vector products: y[from, to) += Σ x_c · W[:, c] over the kept columns c of one group.
 // `y` f32, `from` and `to` in rows, multiples of 32.
 
 // @ts-ignore: decorator
@@ -45,31 +46,19 @@ export function dotBytes(x: v128, bytes: v128, sum: v128): v128 {
   return sum;
 }
 
-/** y[0, 16) += sums · xScale · scales. */
-// @ts-ignore: decorator
-@inline
-function scaleAndAdd(y: usize, scales: usize, xScale: v128, s0: v128, s1: v128, s2: v128, s3: v128): void {
-  const near = v128.load(scales);
-  const far = v128.load(scales, 16);
-  v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(s0), xScale), bf16Low(near), v128.load(y)));
-  v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(s1), xScale), bf16High(near), v128.load(y, 16)), 16);
-  v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(s2), xScale), bf16Low(far), v128.load(y, 32)), 32);
-  v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(s3), xScale), bf16High(far), v128.load(y, 48)), 48);
-}
-
-/** 16 rows of 8 columns with 16-bit products. */
+/** 16 rows of 8 columns added to i32 sums with 16-bit products. */
 // @ts-ignore: decorator
 @inline
 function rows16Wide8(
-  y: usize, scales: usize, xScale: v128, start: v128, x01: v128, x23: v128, x45: v128, x67: v128,
+  sums: usize, x01: v128, x23: v128, x45: v128, x67: v128,
   a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128,
 ): void {
   let near = low8(a, b);
   let far = high8(a, b);
-  let s0 = dotLow(near, x01, start);
-  let s1 = dotHigh(near, x01, start);
-  let s2 = dotLow(far, x01, start);
-  let s3 = dotHigh(far, x01, start);
+  let s0 = dotLow(near, x01, v128.load(sums));
+  let s1 = dotHigh(near, x01, v128.load(sums, 16));
+  let s2 = dotLow(far, x01, v128.load(sums, 32));
+  let s3 = dotHigh(far, x01, v128.load(sums, 48));
   near = low8(c, d);
   far = high8(c, d);
   s0 = dotLow(near, x23, s0);
@@ -84,55 +73,60 @@ function rows16Wide8(
   s3 = dotHigh(far, x45, s3);
   near = low8(g, h);
   far = high8(g, h);
-  scaleAndAdd(y, scales, xScale, dotLow(near, x67, s0), dotHigh(near, x67, s1), dotLow(far, x67, s2), dotHigh(far, x67, s3));
+  v128.store(sums, dotLow(near, x67, s0));
+  v128.store(sums, dotHigh(near, x67, s1), 16);
+  v128.store(sums, dotLow(far, x67, s2), 32);
+  v128.store(sums, dotHigh(far, x67, s3), 48);
 }
 
 // @ts-ignore: decorator
 @inline
-function rows16Wide4(y: usize, scales: usize, xScale: v128, start: v128, x01: v128, x23: v128, a: v128, b: v128, c: v128, d: v128): void {
+function rows16Wide4(sums: usize, x01: v128, x23: v128, a: v128, b: v128, c: v128, d: v128): void {
   let near = low8(a, b);
   let far = high8(a, b);
-  const s0 = dotLow(near, x01, start);
-  const s1 = dotHigh(near, x01, start);
-  const s2 = dotLow(far, x01, start);
-  const s3 = dotHigh(far, x01, start);
+  const s0 = dotLow(near, x01, v128.load(sums));
+  const s1 = dotHigh(near, x01, v128.load(sums, 16));
+  const s2 = dotLow(far, x01, v128.load(sums, 32));
+  const s3 = dotHigh(far, x01, v128.load(sums, 48));
   near = low8(c, d);
   far = high8(c, d);
-  scaleAndAdd(y, scales, xScale, dotLow(near, x23, s0), dotHigh(near, x23, s1), dotLow(far, x23, s2), dotHigh(far, x23, s3));
+  v128.store(sums, dotLow(near, x23, s0));
+  v128.store(sums, dotHigh(near, x23, s1), 16);
+  v128.store(sums, dotLow(far, x23, s2), 32);
+  v128.store(sums, dotHigh(far, x23, s3), 48);
 }
 
-/** 16 rows of 8 columns with byte products. */
+/** 16 rows of 8 columns added to i32 sums with byte products. */
 // @ts-ignore: decorator
 @inline
 function rows16Byte8(
-  y: usize, scales: usize, xScale: v128, start: v128, x0: v128, x1: v128,
-  a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128,
+  sums: usize, x0: v128, x1: v128, a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128,
 ): void {
   let ab = low8(a, b);
   let cd = low8(c, d);
   let ef = low8(e, f);
   let gh = low8(g, h);
-  const s0 = dotBytes(x1, low16(ef, gh), dotBytes(x0, low16(ab, cd), start));
-  const s1 = dotBytes(x1, high16(ef, gh), dotBytes(x0, high16(ab, cd), start));
+  v128.store(sums, dotBytes(x1, low16(ef, gh), dotBytes(x0, low16(ab, cd), v128.load(sums))));
+  v128.store(sums, dotBytes(x1, high16(ef, gh), dotBytes(x0, high16(ab, cd), v128.load(sums, 16))), 16);
   ab = high8(a, b);
   cd = high8(c, d);
   ef = high8(e, f);
   gh = high8(g, h);
-  const s2 = dotBytes(x1, low16(ef, gh), dotBytes(x0, low16(ab, cd), start));
-  const s3 = dotBytes(x1, high16(ef, gh), dotBytes(x0, high16(ab, cd), start));
-  scaleAndAdd(y, scales, xScale, s0, s1, s2, s3);
+  v128.store(sums, dotBytes(x1, low16(ef, gh), dotBytes(x0, low16(ab, cd), v128.load(sums, 32))), 32);
+  v128.store(sums, dotBytes(x1, high16(ef, gh), dotBytes(x0, high16(ab, cd), v128.load(sums, 48))), 48);
 }
 
 // @ts-ignore: decorator
 @inline
-function rows16Byte4(y: usize, scales: usize, xScale: v128, start: v128, x0: v128, a: v128, b: v128, c: v128, d: v128): void {
+function rows16Byte4(sums: usize, x0: v128, a: v128, b: v128, c: v128, d: v128): void {
   let ab = low8(a, b);
   let cd = low8(c, d);
-  const s0 = dotBytes(x0, low16(ab, cd), start);
-  const s1 = dotBytes(x0, high16(ab, cd), start);
+  v128.store(sums, dotBytes(x0, low16(ab, cd), v128.load(sums)));
+  v128.store(sums, dotBytes(x0, high16(ab, cd), v128.load(sums, 16)), 16);
   ab = high8(a, b);
   cd = high8(c, d);
-  scaleAndAdd(y, scales, xScale, s0, s1, dotBytes(x0, low16(ab, cd), start), dotBytes(x0, high16(ab, cd), start));
+  v128.store(sums, dotBytes(x0, low16(ab, cd), v128.load(sums, 32)), 32);
+  v128.store(sums, dotBytes(x0, high16(ab, cd), v128.load(sums, 48)), 48);
 }
 
 // @ts-ignore: decorator
@@ -147,16 +141,14 @@ export function highNibbles(v: v128): v128 {
 }
 
 /**
- * One pass over 8 columns of q8 or q4 codes.
+ * One pass over 8 columns of q8 or q4 codes, added to i32 sums [to − from].
  * @param bits 8 or 4, and @param bytes whether products are of bytes: constants at every call, so that each call is a loop of its own
  * @param codes first column of the group; @param pass which pass of the record
  */
 // @ts-ignore: decorator
 @inline
-function pass8(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
+function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
   const offsets = record + 32 + (pass << 5);
-  const xScale = v128.load32_splat(record, 8);
-  const start = v128.load32_splat(record + 16 + (pass << 2));
   const x = record + codesAt + (pass << 3);
   const wide = record + wideAt + (pass << 4);
   const skip = bits == 8 ? from : from >> 1;
@@ -172,8 +164,6 @@ function pass8(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
   const x1 = bytes ? v128.load32_splat(x, 4) : v128.load32_splat(wide, 4);
   const x2 = v128.load32_splat(wide, 8);
   const x3 = v128.load32_splat(wide, 12);
-  y += from << 2;
-  scales += from << 1;
   for (let row = from; row < to; row += 32) {
     const va = v128.load(a);
     const vb = v128.load(b);
@@ -185,19 +175,19 @@ function pass8(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
     const vh = v128.load(h);
     if (bits == 8) {
       if (bytes) {
-        rows16Byte8(y, scales, xScale, start, x0, x1, va, vb, vc, vd, ve, vf, vg, vh);
-        rows16Byte8(y + 64, scales + 32, xScale, start, x0, x1, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16), v128.load(e, 16), v128.load(f, 16), v128.load(g, 16), v128.load(h, 16));
+        rows16Byte8(sums, x0, x1, va, vb, vc, vd, ve, vf, vg, vh);
+        rows16Byte8(sums + 64, x0, x1, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16), v128.load(e, 16), v128.load(f, 16), v128.load(g, 16), v128.load(h, 16));
       } else {
-        rows16Wide8(y, scales, xScale, start, x0, x1, x2, x3, va, vb, vc, vd, ve, vf, vg, vh);
-        rows16Wide8(y + 64, scales + 32, xScale, start, x0, x1, x2, x3, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16), v128.load(e, 16), v128.load(f, 16), v128.load(g, 16), v128.load(h, 16));
+        rows16Wide8(sums, x0, x1, x2, x3, va, vb, vc, vd, ve, vf, vg, vh);
+        rows16Wide8(sums + 64, x0, x1, x2, x3, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16), v128.load(e, 16), v128.load(f, 16), v128.load(g, 16), v128.load(h, 16));
       }
     } else {
       if (bytes) {
-        rows16Byte8(y, scales, xScale, start, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
-        rows16Byte8(y + 64, scales + 32, xScale, start, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
+        rows16Byte8(sums, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
+        rows16Byte8(sums + 64, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
       } else {
-        rows16Wide8(y, scales, xScale, start, x0, x1, x2, x3, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
-        rows16Wide8(y + 64, scales + 32, xScale, start, x0, x1, x2, x3, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
+        rows16Wide8(sums, x0, x1, x2, x3, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
+        rows16Wide8(sums + 64, x0, x1, x2, x3, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
       }
     }
     const step: usize = bits == 8 ? 32 : 16;
@@ -209,17 +199,14 @@ function pass8(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
     f += step;
     g += step;
     h += step;
-    y += 128;
-    scales += 64;
+    sums += 128;
   }
 }
 
 // @ts-ignore: decorator
 @inline
-function pass4(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
+function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
   const offsets = record + 32 + (pass << 5);
-  const xScale = v128.load32_splat(record, 8);
-  const start = v128.load32_splat(record + 16 + (pass << 2));
   const x = record + codesAt + (pass << 3);
   const wide = record + wideAt + (pass << 4);
   const skip = bits == 8 ? from : from >> 1;
@@ -229,8 +216,6 @@ function pass4(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
   let d = codes + load<u32>(offsets, 12) + skip;
   const x0 = bytes ? v128.load32_splat(x) : v128.load32_splat(wide);
   const x1 = v128.load32_splat(wide, 4);
-  y += from << 2;
-  scales += from << 1;
   for (let row = from; row < to; row += 32) {
     const va = v128.load(a);
     const vb = v128.load(b);
@@ -238,19 +223,19 @@ function pass4(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
     const vd = v128.load(d);
     if (bits == 8) {
       if (bytes) {
-        rows16Byte4(y, scales, xScale, start, x0, va, vb, vc, vd);
-        rows16Byte4(y + 64, scales + 32, xScale, start, x0, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16));
+        rows16Byte4(sums, x0, va, vb, vc, vd);
+        rows16Byte4(sums + 64, x0, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16));
       } else {
-        rows16Wide4(y, scales, xScale, start, x0, x1, va, vb, vc, vd);
-        rows16Wide4(y + 64, scales + 32, xScale, start, x0, x1, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16));
+        rows16Wide4(sums, x0, x1, va, vb, vc, vd);
+        rows16Wide4(sums + 64, x0, x1, v128.load(a, 16), v128.load(b, 16), v128.load(c, 16), v128.load(d, 16));
       }
     } else {
       if (bytes) {
-        rows16Byte4(y, scales, xScale, start, x0, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
-        rows16Byte4(y + 64, scales + 32, xScale, start, x0, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
+        rows16Byte4(sums, x0, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
+        rows16Byte4(sums + 64, x0, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
       } else {
-        rows16Wide4(y, scales, xScale, start, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
-        rows16Wide4(y + 64, scales + 32, xScale, start, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
+        rows16Wide4(sums, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
+        rows16Wide4(sums + 64, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
       }
     }
     const step: usize = bits == 8 ? 32 : 16;
@@ -258,45 +243,67 @@ function pass4(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, re
     b += step;
     c += step;
     d += step;
-    y += 128;
-    scales += 64;
+    sums += 128;
   }
 }
 
-/** All passes of one group over rows [from, to), `tile` rows at a time so that the sums stay in the first-level cache. */
+/** y[from, to) += sums · xScale · scales. */
 // @ts-ignore: decorator
 @inline
-function group(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  const passes = <usize>load<i32>(record);
-  const quads = load<i32>(record, 4);
-  for (let start = from; start < to; start += tile) {
-    const end = min(start + tile, to);
-    for (let p: usize = 0; p < passes; p++) pass8(bits, bytes, y, scales, codes, record, p, start, end);
-    if (quads != 0) pass4(bits, bytes, y, scales, codes, record, passes, start, end);
+function scaleAndAdd(y: usize, sums: usize, scales: usize, xScale: v128, from: usize, to: usize): void {
+  y += from << 2;
+  scales += from << 1;
+  for (let row = from; row < to; row += 8) {
+    const scale = v128.load(scales);
+    v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums)), xScale), bf16Low(scale), v128.load(y)));
+    v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums, 16)), xScale), bf16High(scale), v128.load(y, 16)), 16);
+    y += 32;
+    sums += 32;
+    scales += 16;
   }
 }
 
-export function groupQ8Wide(y: usize, scales: usize, codes: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  group(8, false, y, scales, codes, record, from, to, tile);
+/**
+ * All passes of one group over rows [from, to), `tileRows` at a time, so that the integer sums of a tile stay in the
+ * first-level cache; they are scaled once per group.
+ */
+// @ts-ignore: decorator
+@inline
+function group(bits: i32, bytes: bool, y: usize, scales: usize, codes: usize, record: usize, sums: usize, from: usize, to: usize): void {
+  const passes = <usize>load<i32>(record);
+  const quads = load<i32>(record, 4);
+  const xScale = v128.load32_splat(record, 8);
+  const start = v128.load32_splat(record, 16);
+  for (let first = from; first < to; first += tileRows) {
+    const end = min(first + tileRows, to);
+    for (let at = sums; at < sums + ((end - first) << 2); at += 16) v128.store(at, start);
+    for (let p: usize = 0; p < passes; p++) pass8(bits, bytes, sums, codes, record, p, first, end);
+    if (quads != 0) pass4(bits, bytes, sums, codes, record, passes, first, end);
+    scaleAndAdd(y, sums, scales, xScale, first, end);
+  }
 }
-export function groupQ8Byte(y: usize, scales: usize, codes: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  group(8, true, y, scales, codes, record, from, to, tile);
+
+export function groupQ8Wide(y: usize, scales: usize, codes: usize, record: usize, sums: usize, from: usize, to: usize): void {
+  group(8, false, y, scales, codes, record, sums, from, to);
 }
-export function groupQ4Wide(y: usize, scales: usize, codes: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  group(4, false, y, scales, codes, record, from, to, tile);
+export function groupQ8Byte(y: usize, scales: usize, codes: usize, record: usize, sums: usize, from: usize, to: usize): void {
+  group(8, true, y, scales, codes, record, sums, from, to);
 }
-export function groupQ4Byte(y: usize, scales: usize, codes: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  group(4, true, y, scales, codes, record, from, to, tile);
+export function groupQ4Wide(y: usize, scales: usize, codes: usize, record: usize, sums: usize, from: usize, to: usize): void {
+  group(4, false, y, scales, codes, record, sums, from, to);
+}
+export function groupQ4Byte(y: usize, scales: usize, codes: usize, record: usize, sums: usize, from: usize, to: usize): void {
+  group(4, true, y, scales, codes, record, sums, from, to);
 }
 
 /** The same for f32 and bf16 weights: always passes of 4 columns, so that the sums and the weights fit the registers. */
 // @ts-ignore: decorator
 @inline
-function groupFloat(half: bool, y: usize, columns: usize, record: usize, from: usize, to: usize, tile: usize): void {
+function groupFloat(half: bool, y: usize, columns: usize, record: usize, from: usize, to: usize): void {
   const fours = (load<i32>(record) << 1) + load<i32>(record, 4);
   const shift: usize = half ? 1 : 2;
-  for (let start = from; start < to; start += tile) {
-    const end = min(start + tile, to);
+  for (let start = from; start < to; start += tileRows) {
+    const end = min(start + tileRows, to);
     for (let p: usize = 0; p < <usize>fours; p++) {
       const offsets = record + 32 + (p << 4);
       const x = record + codesAt + (p << 4);
@@ -360,9 +367,9 @@ function groupFloat(half: bool, y: usize, columns: usize, record: usize, from: u
   }
 }
 
-export function groupBf16(y: usize, columns: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  groupFloat(true, y, columns, record, from, to, tile);
+export function groupBf16(y: usize, columns: usize, record: usize, from: usize, to: usize): void {
+  groupFloat(true, y, columns, record, from, to);
 }
-export function groupF32(y: usize, columns: usize, record: usize, from: usize, to: usize, tile: usize): void {
-  groupFloat(false, y, columns, record, from, to, tile);
+export function groupF32(y: usize, columns: usize, record: usize, from: usize, to: usize): void {
+  groupFloat(false, y, columns, record, from, to);
 }

@@ -20,9 +20,6 @@ export function scaleBytes(format: i32, rows: usize): usize {
   return format >= formatQ8 ? rows << 1 : 0;
 }
 
-/** Rows of the sums that stay in the first-level cache while a group's columns are added. */
-const tileRows: usize = 2048;
-
 /**
  * out = W·x for one x, reading the columns of kept inputs only.
  *
@@ -30,8 +27,8 @@ const tileRows: usize = 2048;
  * depend on the number of threads. Threads first share the slices, so that each reads whole columns; further threads
  * share the rows.
  *
- * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), record (per thread: one record and
- *   32 bytes), recordStride, out, bias or 0, accumulate, counts, segments, parts;
+ * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), scratch (per thread: an active-input list, 32
+ *   indices, i32 [tileRows]), scratchStride, out, bias or 0, accumulate, counts, segments, parts;
  *   then per segment: f32 threshold, first row, end row (padded), counts (1 if inputs are to be counted), parts in it;
  *   then per part: first padded row, first output, rows.
  */
@@ -42,7 +39,7 @@ export function matvec(a: usize, thread: i32): void {
   const rows = <usize>load<u32>(a, 12);
   const format = load<i32>(a, 16);
   const byteDot = load<i32>(a, 20) == dotByte;
-  const sums = <usize>load<u32>(a, 24);
+  const slices = <usize>load<u32>(a, 24);
   const record = <usize>load<u32>(a, 28) + <usize>(thread * load<i32>(a, 32));
   const segments = load<i32>(a, 52);
   const segmentAt = a + 60;
@@ -62,12 +59,13 @@ export function matvec(a: usize, thread: i32): void {
   const groupBytes = scale + (column << 5);
   const zero = format == formatQ8 ? 128 : 8;
   const kept = record + groupRecordBytes;
+  const sums = kept + 32;
 
   let bytes: f64 = 0;
   let offered: f64 = 0;
   let skipped: f64 = 0;
   for (let slice = (share * inputSlices) / shares; slice < ((share + 1) * inputSlices) / shares; slice++) {
-    const y = sums + <usize>slice * (rows << 2);
+    const y = slices + <usize>slice * (rows << 2);
     memory.fill(y + (from << 2), 0, (to - from) << 2);
     const last = (groups * (slice + 1)) / inputSlices;
     for (let g = (groups * slice) / inputSlices; g < last; g++) {
@@ -96,13 +94,13 @@ export function matvec(a: usize, thread: i32): void {
         }
         if (count == 0) continue;
         if (format == formatQ8) {
-          if (byteDot) groupQ8Byte(y, scales, codes, record, start, end, tileRows);
-          else groupQ8Wide(y, scales, codes, record, start, end, tileRows);
+          if (byteDot) groupQ8Byte(y, scales, codes, record, sums, start, end);
+          else groupQ8Wide(y, scales, codes, record, sums, start, end);
         } else if (format == formatQ4) {
-          if (byteDot) groupQ4Byte(y, scales, codes, record, start, end, tileRows);
-          else groupQ4Wide(y, scales, codes, record, start, end, tileRows);
-        } else if (format == formatBf16) groupBf16(y, codes, record, start, end, tileRows);
-        else groupF32(y, codes, record, start, end, tileRows);
+          if (byteDot) groupQ4Byte(y, scales, codes, record, sums, start, end);
+          else groupQ4Wide(y, scales, codes, record, sums, start, end);
+        } else if (format == formatBf16) groupBf16(y, codes, record, start, end);
+        else groupF32(y, codes, record, start, end);
       }
     }
   }
@@ -112,7 +110,7 @@ export function matvec(a: usize, thread: i32): void {
   store<f64>(counter, load<f64>(counter, 16) + skipped, 16);
 
   barrier();
-  addSlices(a, segmentAt + <usize>segments * 20, sums, rows, thread, threads);
+  addSlices(a, segmentAt + <usize>segments * 20, slices, rows, thread, threads);
 }
 
 /** out = Σ slices (+ bias) (+ out), part by part: the padding between parts is dropped here. */
