@@ -21,6 +21,7 @@ test("all missing, mis-shaped and wrongly typed tensors are reported together, b
   checkpoint.tensors.delete("lm_head.weight");
   checkpoint.set("model.layers.1.mlp.down_proj.weight", [160, 64], new Float32Array(160 * 64));
   checkpoint.set("model.norm.weight", [64, 1], new Float32Array(64));
+  checkpoint.set("model.layers.0.mlp.up_proj.weight", [160], new Float32Array(160));
   checkpoint.tensors.set("model.layers.1.self_attn.q_proj.weight", {
     name: "model.layers.1.self_attn.q_proj.weight",
     dtype: "I8",
@@ -33,6 +34,7 @@ test("all missing, mis-shaped and wrongly typed tensors are reported together, b
   expect((failure as ProblemsError).message).toContain("memory: the tensors do not fit a qwen3 model of 2 layers");
   expect((failure as ProblemsError).problems).toEqual([
     "model.layers.0.self_attn.k_norm.weight [16] is missing",
+    "model.layers.0.mlp.up_proj.weight is [160]; expected [160, 64]",
     "model.layers.1.self_attn.q_proj.weight is I8; expected F32, F16, BF16",
     "model.layers.1.mlp.down_proj.weight is [160, 64]; expected [64, 160]",
     "model.norm.weight is [64, 1]; expected [64]",

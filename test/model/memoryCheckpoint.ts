@@ -43,6 +43,9 @@ export class MemoryCheckpoint implements Checkpoint {
   async read(name: string, byteOffset = 0, byteLength?: number, into?: Uint8Array): Promise<Uint8Array> {
     const tensor = this.tensors.get(name)!;
     const length = byteLength ?? byteLengthOf(tensor) - byteOffset;
+    if (byteOffset + length > byteLengthOf(tensor)) throw new RangeError(`${name}: a read beyond the end`);
+    if (into !== undefined && into.byteLength !== length)
+      throw new RangeError(`${name}: ${into.byteLength} ≠ ${length}`);
     this.reads.push({ name, byteOffset, byteLength: length });
     const target = into ?? new Uint8Array(length);
     target.set(tensor.bytes.subarray(byteOffset, byteOffset + length));

@@ -1,0 +1,27 @@
+import { expect, test } from "vitest";
+import type { Checkpoint } from "../io/index.js";
+import { tensorRows } from "./tensorRows.js";
+
+test("rows come by range; those beyond what is stored are zeros, whatever the buffer held", async () => {
+  const stored = Uint8Array.from({ length: 3 * 2 * 2 }, (_, i) => i + 1);
+  const checkpoint = {
+    tensors: new Map([["w", { name: "w", dtype: "BF16", shape: [3, 2] }]]),
+    async read(_name: string, offset: number, length: number, into: Uint8Array) {
+      into.set(stored.subarray(offset, offset + length));
+      return into;
+    },
+  } as unknown as Checkpoint;
+  const read: number[] = [];
+  const source = tensorRows(checkpoint, "w", 5, (byteLength) => read.push(byteLength));
+  expect([source.rows, source.cols, source.dtype]).toEqual([5, 2, "BF16"]);
+
+  const rows = async (start: number, count: number) => {
+    const into = new Uint8Array(count * 4).fill(99);
+    await source.read(start, count, into);
+    return [...into];
+  };
+  expect(await rows(1, 1)).toEqual([5, 6, 7, 8]);
+  expect(await rows(2, 2)).toEqual([9, 10, 11, 12, 0, 0, 0, 0]);
+  expect(await rows(3, 2)).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+  expect(read).toEqual([4, 4, 0]);
+});
