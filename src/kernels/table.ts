@@ -11,9 +11,10 @@ interface BackendModule {
   createBackend(options?: BackendOptions): Promise<Backend>;
 }
 
-/** Every backend, the fastest first. Code of one that nobody opens is never loaded. */
+/** Every backend, in the order in which they are tried when none is named. Code of one that nobody opens is never loaded. */
 export const backends = {
   wasm: () => import("./wasm/index.js"),
+  webgpu: () => import("./webgpu/index.js"),
   reference: () => import("./reference/index.js"),
 } as const satisfies Record<string, () => Promise<BackendModule>>;
 

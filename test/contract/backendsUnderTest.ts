@@ -1,5 +1,6 @@
 import { openBackend } from "../../src/kernels/index.js";
 import { createBackend, type WasmBackendOptions } from "../../src/kernels/wasm/index.js";
+import { useSoftwareGpu } from "../support/softwareGpu.js";
 import { type BackendUnderTest, f32Tolerances, int8ActivationTolerances } from "./harness.js";
 
 /** What the wasm backend is tested as: every build, way of summing, and number of threads that shares work differently. */
@@ -32,12 +33,18 @@ export const backendsUnderTest: BackendUnderTest[] = [reference];
 /** Those that this machine cannot run, with the reason. */
 export const backendsNotHere: { name: string; reason: string }[] = [];
 
-for (const options of wasmVariants) {
-  const name = nameOf(options);
+/** Opens it once to see whether it can be opened. */
+async function offer(subject: BackendUnderTest): Promise<void> {
   try {
-    (await createBackend(options))[Symbol.dispose]();
-    backendsUnderTest.push({ name, create: () => createBackend(options), tolerances: int8ActivationTolerances });
+    (await subject.create())[Symbol.dispose]();
+    backendsUnderTest.push(subject);
   } catch (error) {
-    backendsNotHere.push({ name, reason: (error as Error).message });
+    backendsNotHere.push({ name: subject.name, reason: (error as Error).message });
   }
 }
+
+for (const options of wasmVariants) {
+  await offer({ name: nameOf(options), create: () => createBackend(options), tolerances: int8ActivationTolerances });
+}
+useSoftwareGpu();
+await offer({ name: "webgpu", create: () => openBackend("webgpu"), tolerances: f32Tolerances });

@@ -6,6 +6,7 @@ import { type AttentionShape, attention, attentionBytes, attentionMerge } from "
 
 /** Below this many workgroups the keys are cut into runs. */
 const wantedWorkgroups = 256;
+const wantedInSoftware = 8;
 
 /** Fewer keys than this are not worth a run of their own. */
 const minimumRun = 64;
@@ -29,7 +30,8 @@ export class Attend {
 
     const blocks = Math.ceil((q.rows * group) / shape.queries);
     const span = Math.min(start + q.rows, window + q.rows);
-    const wantedRuns = Math.ceil(wantedWorkgroups / (blocks * kvHeads));
+    const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
+    const wantedRuns = Math.ceil(wanted / (blocks * kvHeads));
     const keysPerRun = roundUp(Math.max(minimumRun, Math.ceil(span / wantedRuns)), shape.keys);
     const runs = Math.ceil(span / keysPerRun);
 

@@ -40,6 +40,8 @@ export class Device implements Disposable {
   readonly limits: GPUSupportedLimits;
   readonly features: ReadonlySet<string>;
   readonly adapterInfo: GPUAdapterInfo;
+  /** A GPU played by the CPU: threads that wait for one another are dear, and it has few cores. */
+  readonly isSoftware: boolean;
   readonly #entry: GpuEntry;
   /** Held because Dawn frees an adapter that nobody refers to. */
   readonly #adapter: GPUAdapter;
@@ -59,6 +61,7 @@ export class Device implements Disposable {
     this.limits = gpu.limits;
     this.features = gpu.features as ReadonlySet<string>;
     this.adapterInfo = adapter.info;
+    this.isSoftware = adapter.info.isFallbackAdapter;
     this.#paramLayout = gpu.createBindGroupLayout({
       entries: [
         {

@@ -1,9 +1,9 @@
 import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
-import type { GpuMatrix, TileRun } from "./matrix.js";
+import { fewTokens, type GpuMatrix, manyTokens, type TileRun } from "./matrix.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
-import { blockSize, matmulParts } from "./wgsl/matmul.js";
+import { blockRows, matmulParts } from "./wgsl/matmul.js";
 import { matvecParts, notCounted, reduce, reduceThreads, sliceColumns } from "./wgsl/matvec.js";
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
@@ -27,8 +27,9 @@ export function linear(
   counters.weightBytesRead += w.byteLength;
 }
 
-/** Enough workgroups to fill a large GPU; on a small one more of them cost little. */
+/** Enough workgroups to fill a large GPU; on a small one more of them cost little, in software they cost much. */
 const wantedWorkgroups = 512;
+const wantedInSoftware = 8;
 
 /** Fewer columns than this are not worth a workgroup of their own. */
 const minimumGroups = 4;
@@ -45,9 +46,10 @@ function multiplyRow(
   const { recorder, nothing } = context;
   const { bias, accumulate = false } = options;
   const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
+  const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
   const groupsPerSlice = Math.min(
     sliceColumns / groupSize,
-    Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wantedWorkgroups)),
+    Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wanted)),
   );
   const slices = Math.ceil(w.groups / groupsPerSlice);
   const biasMemory = (bias as GpuVector | undefined)?.memory ?? nothing;
@@ -107,7 +109,7 @@ function multiplyRows(
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
-    return Math.ceil(rows / blockSize);
+    return Math.ceil(rows / blockRows);
   };
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
@@ -116,7 +118,7 @@ function multiplyRows(
         thresholds === undefined ? 0 : 1,
       ]);
       recorder.run(
-        w.kernels.matmul,
+        x.rows > fewTokens ? w.kernels.matmulMany : w.kernels.matmulFew,
         {
           xOffset: x.offset,
           xStride: x.stride,
@@ -131,7 +133,7 @@ function multiplyRows(
           sparseFromRow: Math.max(0, sparseFromRow),
         },
         { outs: out.memory, xs: x.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
-        [workgroups, Math.ceil(x.rows / blockSize)],
+        [workgroups, Math.ceil(x.rows / (x.rows > fewTokens ? manyTokens : fewTokens))],
         table.subarray(0, 8 * matmulParts),
       );
     }

@@ -26,20 +26,28 @@ export interface Chunk {
   readonly runs: readonly TileRun[];
 }
 
+/** Rows of x per workgroup in the two matrix-matrix kernels. */
+export const fewTokens = 16;
+export const manyTokens = 64;
+
 /** The kernels that read one format. */
 export interface FormatKernels {
   readonly embed: ReturnType<typeof embed>;
   readonly matvec: ReturnType<typeof matvec>;
   readonly sparseMatvec: ReturnType<typeof matvec>;
-  readonly matmul: ReturnType<typeof matmul>;
+  readonly matmulFew: ReturnType<typeof matmul>;
+  readonly matmulMany: ReturnType<typeof matmul>;
 }
 
-export function formatKernels(format: GpuFormat): FormatKernels {
+export function formatKernels(format: GpuFormat, isSoftware: boolean): FormatKernels {
+  // Scaled formats hold more sums per thread: half the threads keep them within 16 KiB of workgroup memory.
+  const threads = isSoftware ? 32 : format.scaled ? 128 : 256;
   return {
     embed: embed(format),
-    matvec: matvec(format, false),
-    sparseMatvec: matvec(format, true),
-    matmul: matmul(format),
+    matvec: matvec(format, false, threads),
+    sparseMatvec: matvec(format, true, threads),
+    matmulFew: matmul(format, fewTokens),
+    matmulMany: matmul(format, manyTokens),
   };
 }
 
@@ -121,7 +129,7 @@ export async function loadMatrix(
     parts,
     byteLength,
     gpuFormat: layout,
-    kernels: formatKernels(layout),
+    kernels: formatKernels(layout, device.isSoftware),
     groups: padded(cols) / groupSize,
     chunks,
   };

@@ -4,27 +4,28 @@ import { kernel, read, readWrite } from "../kernel.js";
 /** Parts of a stack that one dispatch of `matmul` takes, two vec4<u32> each. */
 export const matmulParts = 5;
 
-/** Rows of W and rows of x in the block of one workgroup. Every row tile is a multiple of it, or the last of its part. */
-export const blockSize = 64;
+/** Rows of W in the block of one workgroup. Every row tile is a multiple of it, or the last of its part. */
+export const blockRows = 64;
 
-const threads = 256;
 /** Block rows in fours, and one more to spread the columns over the memory banks. */
-const stride = blockSize / 4 + 1;
+const stride = blockRows / 4 + 1;
 
 /**
- * out = x·Wᵀ (+ bias) (+ out) for many rows of x. A workgroup owns a block of 64 × 64 outputs and walks the columns in
- * groups of 32, through workgroup memory; each thread owns 4 × 4 outputs. Rows of x from `sparseFromRow` on see 0 where
- * |x| ≤ the part's threshold.
+ * out = x·Wᵀ (+ bias) (+ out) for many rows of x. A workgroup owns 64 rows of W × `tokens` rows of x (a multiple of 4) and
+ * walks the columns in groups of 32, through workgroup memory; each thread owns 4 × 4 outputs. Rows of x from
+ * `sparseFromRow` on see 0 where |x| ≤ the part's threshold.
  *
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, masked, –).
  */
-export const matmul = (format: GpuFormat) => {
+export const matmul = (format: GpuFormat, tokens: number) => {
+  const threads = (blockRows / 4) * (tokens / 4);
+  const xStride = tokens / 4 + 1;
   const { unitRows, rows, scaled } = format;
-  const unitsPerColumn = blockSize / unitRows;
+  const unitsPerColumn = blockRows / unitRows;
   const scales = scaleRows(unitRows);
   const value = (i: number) => (scaled ? `${rows[i]} * ${scales[i]}` : rows[i]);
   return kernel({
-    name: `matmul ${format.format.id}`,
+    name: `matmul ${format.format.id} ${tokens}`,
     params: {
       xOffset: "u32",
       xStride: "u32",
@@ -42,7 +43,7 @@ export const matmul = (format: GpuFormat) => {
     buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },
     code: /* wgsl */ `
 ${tileFunctions(format)}
-var<workgroup> xTile: array<vec4<f32>, ${32 * stride}>;
+var<workgroup> xTile: array<vec4<f32>, ${32 * xStride}>;
 var<workgroup> wTile: array<vec4<f32>, ${32 * stride}>;
 
 @compute @workgroup_size(${threads})
@@ -52,12 +53,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let place0 = p.table[2u * part];
   let place1 = p.table[2u * part + 1u];
   let block = workgroup.x - place0.x;
-  let tileInChunk = block * ${blockSize}u / TILE_ROWS;
+  let tileInChunk = block * ${blockRows}u / TILE_ROWS;
   let tile = place1.x + tileInChunk;
   let base = place0.y + tileInChunk * tileUnits(p.groups);
   let width = tileWidth(place0.z, tile);
-  let firstRow = block * ${blockSize}u % TILE_ROWS;
-  let firstToken = workgroup.y * ${blockSize}u;
+  let firstRow = block * ${blockRows}u % TILE_ROWS;
+  let firstToken = workgroup.y * ${tokens}u;
   let threshold = bitcast<f32>(place1.y);
   let masked = place1.z != 0u;
 
@@ -68,7 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var acc2 = vec4<f32>();
   var acc3 = vec4<f32>();
   for (var g = 0u; g < p.groups; g += 1u) {
-    for (var i = t; i < ${32 * (blockSize / 4)}u; i += ${threads}u) {
+    for (var i = t; i < ${8 * tokens}u; i += ${threads}u) {
       let c = g * 32u + i % 32u;
       let quad = i / 32u;
       var v = vec4<f32>();
@@ -79,7 +80,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
           v[k] = select(x, 0.0, masked && token >= p.sparseFromRow && abs(x) <= threshold);
         }
       }
-      xTile[i % 32u * ${stride}u + quad] = v;
+      xTile[i % 32u * ${xStride}u + quad] = v;
     }
     for (var i = t; i < ${32 * unitsPerColumn}u; i += ${threads}u) {
       let c = i / ${unitsPerColumn}u;
@@ -99,7 +100,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     for (var c = 0u; c < 32u; c += 1u) {
       let w = wTile[c * ${stride}u + tx];
-      let x = xTile[c * ${stride}u + ty];
+      let x = xTile[c * ${xStride}u + ty];
       acc0 = fma(vec4<f32>(x.x), w, acc0);
       acc1 = fma(vec4<f32>(x.y), w, acc1);
       acc2 = fma(vec4<f32>(x.z), w, acc2);

@@ -13,17 +13,17 @@ export const notCounted = 0xffffffff;
 /**
  * out = x·Wᵀ for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are `lanes` units of
  * a column × groups of columns side by side. Sums over the column groups go through workgroup memory, sums over slices
- * through a buffer of partial sums (see `reduce`), always in the same order.
+ * through a buffer of partial sums (see `reduce`), always in the same order. Takes 2 · threads · unitRows bytes of workgroup
+ * memory, and 4 KiB more.
  *
  * The sparse variant first lists the columns of its slice whose |x| exceeds the part's threshold, in ascending order, and
  * walks that list; nothing else differs.
  *
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
  */
-export const matvec = (format: GpuFormat, sparse: boolean) => {
+export const matvec = (format: GpuFormat, sparse: boolean, threads: number) => {
   const { unitRows, tileRows, scaled, rows } = format;
   const lanes = tileRows / unitRows;
-  const threads = matvecThreads(format);
   const columnGroups = threads / lanes;
   const unroll = scaled ? 8 : 4;
   const quads = rows.length;
@@ -143,9 +143,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 }`,
   });
 };
-
-/** Scaled formats hold more sums per thread: half the threads keep them within 16 KiB of workgroup memory. */
-const matvecThreads = ({ scaled }: GpuFormat) => (scaled ? 128 : 256);
 
 const halvings = (n: number): number[] => (n === 1 ? [] : [n / 2, ...halvings(n / 2)]);
 
