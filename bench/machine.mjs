@@ -1,13 +1,12 @@
 // The machine as far as it decides speed; no name of it.
 
 import { readFileSync } from "node:fs";
-import { arch, availableParallelism, cpus, totalmem } from "node:os";
+import { arch, availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
-import { readBandwidth } from "./bandwidth.mjs";
 
 export const isMain = (meta) => process.argv[1] === fileURLToPath(meta.url);
 
-export async function describeMachine(threads) {
+export function describeMachine() {
   return {
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: availableParallelism(),
@@ -27,7 +26,8 @@ export async function describeMachine(threads) {
     arch: arch(),
     platform: process.platform,
     node: process.version,
-    readBytesPerSecond: { threads, value: await readBandwidth(threads) },
+    // Processes that wanted to run over the last minute: anything above a few tenths disturbs.
+    loadAverage: loadavg()[0],
   };
 }
 

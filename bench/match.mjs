@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { readBandwidth } from "./bandwidth.mjs";
 import { describeMachine } from "./machine.mjs";
 import { alternate, compare, printReport, summarise } from "./rounds.mjs";
 
@@ -37,13 +38,16 @@ export async function runMatch(open, defaults) {
   const [threads, rounds, prompt, tokens] = [values.threads, values.rounds, values.prompt, values.tokens].map(Number);
   const sparsities = values.sparsity.split(",").filter(Boolean).map(Number);
 
-  const machine = await describeMachine(threads);
+  const machine = describeMachine();
+  const bandwidths = [await readBandwidth(threads)];
   const site = await open(directory);
   try {
     const { contestants, comparisons, close } = await enter(site, directory, { ...values, threads, sparsities });
     const results = await alternate(contestants, { rounds, prompt, tokens });
+    bandwidths.push(await readBandwidth(threads));
     const report = {
       machine,
+      readBytesPerSecond: Math.max(...bandwidths),
       settings: { model: basename(directory), threads, rounds, prompt, tokens },
       summary: summarise(results),
       ratios: compare(results, comparisons),

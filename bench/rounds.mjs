@@ -50,8 +50,7 @@ export const compare = (results, comparisons) =>
 
 const show = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
 
-export function printReport({ machine, summary, ratios }) {
-  const bandwidth = machine.readBytesPerSecond.value;
+export function printReport({ machine, settings, readBytesPerSecond: bandwidth, summary, ratios }) {
   const rows = summary.map((row) => [
     row.id,
     show(row.prefillTokensPerSecond),
@@ -60,9 +59,13 @@ export function printReport({ machine, summary, ratios }) {
     row.bytesPerToken ? `${((100 * row.bytesPerToken * row.decodeTokensPerSecond) / bandwidth).toFixed(0)} %` : "",
     row.inputsSkipped === undefined ? "" : `${(100 * row.inputsSkipped).toFixed(1)} %`,
   ]);
-  const { cpu, cores, vectorFlags, memoryGiB, node } = machine;
+  const { cpu, cores, vectorFlags, memoryGiB, node, loadAverage } = machine;
+  const { model, threads, rounds, prompt, tokens } = settings;
   console.log(`${cpu}, ${cores} cores (${vectorFlags.join(" ")}), ${memoryGiB} GiB, Node ${node}`);
-  console.log(`reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${machine.readBytesPerSecond.threads} threads\n`);
+  console.log(
+    `reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${threads} threads; load average before the run ${loadAverage.toFixed(1)}`,
+  );
+  console.log(`${model}, ${threads} threads, ${rounds} rounds, prefill ${prompt}, decode ${tokens} tokens\n`);
   table(["", "prefill tok/s", "decode tok/s", "MB/token", "of bandwidth", "inputs skipped"], rows);
   console.log("");
   table(

@@ -10,7 +10,6 @@ const { path, reason } = findChromium();
 if (reason !== undefined) console.warn(`The browser tests were not run: ${reason}`);
 const golden = tiny6mGolden();
 const common = {
-  weights: "f32",
   model: "/models/tiny-6m",
   prompt: Array.from(golden.greedyPrompt),
   count: golden.greedy.length,
@@ -18,13 +17,14 @@ const common = {
 
 /** Without `threads` the backend takes what it can get: memory is shared in a cross-origin isolated page only. */
 const cases = [
-  { backend: "wasm", isolated: true, threads: 2 },
-  { backend: "wasm", isolated: true, threads: 1 },
-  { backend: "wasm", isolated: false, threads: undefined },
-  { backend: "reference", isolated: true, threads: undefined },
+  { backend: "wasm", weights: "f32", isolated: true, threads: 2 },
+  { backend: "wasm", weights: "q8", isolated: true, threads: 2 },
+  { backend: "wasm", weights: "f32", isolated: true, threads: 1 },
+  { backend: "wasm", weights: "f32", isolated: false, threads: undefined },
+  { backend: "reference", weights: "f32", isolated: true, threads: undefined },
 ] as const;
 
-describe.skipIf(path === undefined)("Chromium", () => {
+describe.skipIf(path === undefined)("Chromium generates the golden tokens and logs no error", () => {
   let chromium: Chromium;
   let bundle: Bundle;
   beforeAll(async () => {
@@ -37,11 +37,12 @@ describe.skipIf(path === undefined)("Chromium", () => {
     await bundle?.remove();
   });
 
-  test.each(cases)("$backend, isolated: $isolated, threads: $threads: the golden tokens, no error", async (run) => {
-    const { backend, threads, isolated } = run;
+  test.each(cases)("$backend, $weights, isolated: $isolated, threads: $threads", async (run) => {
+    const { backend, weights, threads, isolated } = run;
     const { page, errors, close } = await openPage(chromium, bundle, run);
     try {
-      const result = await page.evaluate((request) => globalThis.generate(request), { ...common, backend, threads });
+      const request: GenerateRequest = { ...common, backend, weights, threads };
+      const result = await page.evaluate((r) => globalThis.generate(r), request);
       expect(result).toEqual({ tokens: golden.greedy, threads: threads ?? 1, isolated });
       expect(errors).toEqual([]);
     } finally {
@@ -52,11 +53,8 @@ describe.skipIf(path === undefined)("Chromium", () => {
   test("a page that is not isolated is told how to get threads", async () => {
     const { page, close } = await openPage(chromium, bundle, { isolated: false });
     try {
-      const asked = page.evaluate((request) => globalThis.generate(request), {
-        ...common,
-        backend: "wasm",
-        threads: 2,
-      });
+      const request: GenerateRequest = { ...common, backend: "wasm", weights: "f32", threads: 2 };
+      const asked = page.evaluate((r) => globalThis.generate(r), request);
       await expect(asked).rejects.toThrow("Cross-Origin-Opener-Policy");
     } finally {
       await close();
