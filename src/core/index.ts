@@ -8,5 +8,6 @@ export {
   RarefyError,
   UsageError,
 } from "./errors.js";
+export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
 export { Random } from "./random.js";

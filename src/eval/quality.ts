@@ -1,4 +1,4 @@
-import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, KvCache } from "../kernels/index.js";
 import type { ForwardOptions, Model } from "../model/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "../runtime/index.js";
@@ -71,7 +71,7 @@ export async function evaluateQuality(
     const streams: Activation[] = [];
     try {
       for (const [v, variant] of variants.entries()) {
-        signal?.throwIfAborted();
+        await breathe(signal);
         const tap = w === 0 ? realised[v]?.tap : undefined;
         const cache = caches.of(variant.model);
         const forward = { sparseFrom, tap };
@@ -107,7 +107,7 @@ async function residualStream(
   const stream = model.embed(tokens);
   try {
     for (let layer = 0; layer < model.config.layers; layer++) {
-      signal?.throwIfAborted();
+      await breathe(signal);
       await model.block(layer, stream, cache, 0, forward);
     }
     return stream;

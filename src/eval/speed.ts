@@ -1,4 +1,4 @@
-import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
 import type { Model } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
@@ -72,7 +72,7 @@ export async function measureSpeed(
     const order = Array.from(variants.keys());
     if (round % 2 === 1) order.reverse();
     for (const v of order) {
-      signal?.throwIfAborted();
+      await breathe(signal);
       const variant = variants[v];
       const run = await withThresholds(variant, () => timedRun(variant.model));
       if (round > 0) runs[v].push(run);

@@ -6,7 +6,7 @@ import {
   projectionCosts,
   type ThresholdEstimatorId,
 } from "../compress/index.js";
-import { type JobOptions, Random, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, Random, Stage, UsageError } from "../core/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import type { KvCache } from "../kernels/index.js";
 import type { Model, Projection, TapSite } from "../model/index.js";
@@ -93,7 +93,7 @@ export async function calibrateActivationSparsity(
       const greedyInputs = greedyWindows.map((w) => streams[w]);
       model.thresholds = undefined;
       for (let w = 0; w < windows; w++) {
-        signal?.throwIfAborted();
+        await breathe(signal);
         streams[w] = await runDenseBlock(model, layer, streams[w], cache, histograms);
         stage.advance(window, detail);
       }

@@ -1,8 +1,7 @@
-import { DeviceError, type JobOptions, UsageError } from "../core/index.js";
+import { breathe, DeviceError, type JobOptions, UsageError } from "../core/index.js";
 import type { Activation } from "../kernels/index.js";
 import type { Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
-import { nextTurn } from "./eventLoop.js";
 import { logProbability } from "./logits.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 import { Sampler, type SamplingOptions } from "./samplers.js";
@@ -105,8 +104,7 @@ export async function* generate(
         return;
       }
       yield step;
-      await nextTurn();
-      signal?.throwIfAborted();
+      await breathe(signal);
       const last = Uint32Array.of(id);
       ({ id, logprob } = await clock.step(async () => choose(await sequence.run(last))));
     }

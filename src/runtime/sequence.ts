@@ -1,7 +1,6 @@
-import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, KvCache } from "../kernels/index.js";
 import type { Model } from "../model/index.js";
-import { nextTurn } from "./eventLoop.js";
 
 export interface RunOptions extends JobOptions {
   /** Tokens of one pass; default 128. */
@@ -52,7 +51,7 @@ export class Sequence implements Disposable {
     }
     const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
     for (let done = 0; ; ) {
-      signal?.throwIfAborted();
+      await breathe(signal);
       const part = tokens.subarray(done, done + chunk);
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
@@ -61,7 +60,6 @@ export class Sequence implements Disposable {
       stage.advance(part.length);
       if (result !== undefined) return result;
       await this.model.backend.flush();
-      await nextTurn();
     }
   }
 

@@ -1,4 +1,4 @@
-import { UsageError } from "../../core/index.js";
+import { breathe, UsageError } from "../../core/index.js";
 
 /** A row of an allocation: which share of zeros each projection of one block gets, and what that does to the block. */
 export interface AllocationRow<K extends string> {
@@ -61,7 +61,7 @@ async function greedy<K extends string>(request: AllocationRequest<K>): Promise<
     let best: AllocationRow<K> | undefined;
     for (const name of names) {
       if (row.projections[name] >= 1) continue;
-      signal?.throwIfAborted();
+      await breathe(signal);
       const raised = Math.min(1, row.projections[name] + base / costs[name]);
       const projections = { ...row.projections, [name]: raised };
       const error = await blockError(projections);

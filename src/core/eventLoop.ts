@@ -15,3 +15,12 @@ function nextMessage(): Promise<void> {
     port2.postMessage(undefined);
   });
 }
+
+/**
+ * What long work calls between its units: gives the event loop a turn, so that a Ctrl-C or a click is noticed even where
+ * every await inside the work resolves at once, then throws the signal's reason if it is aborted.
+ */
+export async function breathe(signal: AbortSignal | undefined): Promise<void> {
+  await nextTurn();
+  signal?.throwIfAborted();
+}
