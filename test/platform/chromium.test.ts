@@ -31,11 +31,11 @@ describe.skipIf(path === undefined)("Chromium generates the golden tokens and lo
     ensureBuilt();
     bundle = await bundlePage(fileURLToPath(new URL("page", import.meta.url)));
     chromium = await launchChromium(path!);
-  }, 120_000);
+  }, 300_000);
   afterAll(async () => {
     await chromium?.close();
     await bundle?.remove();
-  });
+  }, 60_000);
 
   test.each(cases)("$backend, $weights, isolated: $isolated, threads: $threads", async (run) => {
     const { backend, weights, threads, isolated } = run;
