@@ -22,9 +22,10 @@ export const inputSlices = 4;
 /** Rows of a matrix-vector product whose integer sums are held at once: they stay in the first-level cache. */
 export const tileRows = 2048;
 
-/** One active-input list (assembly/activeInputs.ts), and the scratch of one thread: a list, 32 indices, i32 [tileRows]. */
+/** One active-input list, what making it takes (assembly/activeInputs.ts), and with i32 [tileRows] the scratch of one thread. */
 export const groupRecordBytes = 288;
-export const matvecScratchBytes = 8512;
+export const activeInputsScratchBytes = 224;
+export const matvecScratchBytes = 8704;
 
 /** Scratch of one thread in a matrix-matrix product: an unpacked panel, then f32 sums [tokens][64]. */
 export const panelBytes = 8448;

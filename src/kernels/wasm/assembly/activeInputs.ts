@@ -1,4 +1,3 @@
-
 /**
  * The inputs of one group of 32 that a matrix-vector product keeps, arranged for the kernels in passes over 8 columns
  * each and possibly one over 4:
@@ -17,7 +16,21 @@ const offsetsAt: usize = 32;
 export const codesAt: usize = 160;
 export const wideAt: usize = 192;
 
-/** Indices of the inputs of a group with |x| > threshold; returns how many. A negative threshold keeps all. */
+// Scratch: the indices of the kept inputs u8[32], the inputs of an incomplete group f32[32], and all codes i16[32].
+const inputsAt: usize = 32;
+const allCodesAt: usize = 160;
+
+/** The group's 32 inputs; an incomplete group is copied and filled with zeros. */
+// @ts-ignore: decorator
+@inline
+function completed(x: usize, valid: i32, scratch: usize): usize {
+  if (valid == 32) return x;
+  memory.fill(scratch + inputsAt, 0, 128);
+  memory.copy(scratch + inputsAt, x, (<usize>valid) << 2);
+  return scratch + inputsAt;
+}
+
+/** Indices of the inputs with |x| > threshold; returns how many. A negative threshold keeps all. */
 // @ts-ignore: decorator
 @inline
 function select(x: usize, valid: i32, threshold: f32, kept: usize): i32 {
@@ -29,71 +42,62 @@ function select(x: usize, valid: i32, threshold: f32, kept: usize): i32 {
   return count;
 }
 
-/** Where in the record the n-th kept input goes. Passes of 8 take every m-th input; what is left goes into the pass of 4. */
+/**
+ * Gives every kept input its slot. Passes of 8 take every m-th input, where m is their number; up to four left over make
+ * the pass of 4. Slots without an input read the first kept column and multiply it by 0.
+ * @param quantised whether inputs are the codes at scratch + allCodesAt, or f32 at x
+ */
 // @ts-ignore: decorator
 @inline
-function slotOf(n: i32, passes: i32): i32 {
-  if (n >= passes * 8) return n;
-  return (n % passes) * 8 + n / passes;
-}
-
-// @ts-ignore: decorator
-@inline
-function arrange(record: usize, count: i32): i32 {
+function arrange(record: usize, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool): void {
   const rest = count & 7;
   const quads = i32(rest > 0 && rest <= 4);
   const passes = (count >> 3) + i32(rest > 4);
   store<i32>(record, passes);
   store<i32>(record, quads, 4);
-  return passes;
+  let slot = record;
+  for (let p = 0; p < passes; p++) {
+    for (let n = p; n < passes << 3; n += passes) slot = place(record, slot, n, x, count, columnBytes, scratch, quantised);
+  }
+  for (let n = passes << 3; n < (passes << 3) + (quads << 2); n++) {
+    slot = place(record, slot, n, x, count, columnBytes, scratch, quantised);
+  }
 }
 
-/** For f32 and bf16 weights. `kept`: 32 bytes of scratch. Returns the number of inputs kept. */
-export function listFloat(record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, kept: usize): i32 {
-  const count = select(x, valid, threshold, kept);
-  if (count == 0) return 0;
-  const passes = arrange(record, count);
-  // Slots without an input read the first column and multiply it by 0.
-  const first = load<u8>(kept) * columnBytes;
-  for (let slot: usize = 0; slot < 32; slot++) {
-    store<u32>(record + offsetsAt + (slot << 2), <u32>first);
-    store<f32>(record + codesAt + (slot << 2), 0);
-  }
-  for (let n = 0; n < count; n++) {
-    const i = <usize>load<u8>(kept + n);
-    const slot = (<usize>slotOf(n, passes)) << 2;
-    store<u32>(record + offsetsAt + slot, <u32>(i * columnBytes));
-    store<f32>(record + codesAt + slot, load<f32>(x + (i << 2)));
-  }
+/** Fills the slot at `slot` (record + 4 · its number) with the n-th kept input; returns the next. */
+// @ts-ignore: decorator
+@inline
+function place(record: usize, slot: usize, n: i32, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool): usize {
+  const present = n < count;
+  const i = <usize>load<u8>(scratch + <usize>(present ? n : 0));
+  store<u32>(slot, <u32>(i * columnBytes), offsetsAt);
+  if (quantised) {
+    const index = (slot - record) >> 2;
+    const code = present ? <i32>load<i16>(scratch + allCodesAt + (i << 1)) : 0;
+    store<i8>(record + codesAt + index, <i8>code);
+    store<i16>(record + wideAt + (index << 1), <i16>code);
+  } else store<f32>(slot, present ? load<f32>(x + (i << 2)) : 0, codesAt);
+  return slot + 4;
+}
+
+/** For f32 and bf16 weights. Returns the number of inputs kept. */
+export function listFloat(record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, scratch: usize): i32 {
+  const count = select(x, valid, threshold, scratch);
+  if (count > 0) arrange(record, x, count, columnBytes, scratch, false);
   return count;
 }
 
 /** For q8 and q4 weights: inputs as 8-bit integers with one scale, max|x| / 127 of those kept, nearest even. */
 export function listQuantized(
-  record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, zero: i32, kept: usize,
+  record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, zero: i32, scratch: usize,
 ): i32 {
-  const count = select(x, valid, threshold, kept);
+  const count = select(x, valid, threshold, scratch);
   if (count == 0) return 0;
-  let largest: f32 = 0;
-  for (let n = 0; n < count; n++) largest = max(largest, abs(load<f32>(x + ((<usize>load<u8>(kept + n)) << 2))));
-  const passes = arrange(record, count);
-  const scale = largest / 127;
-  const inverse: f32 = largest > 0 ? 127 / largest : 0;
-  store<f32>(record, scale, 8);
-  const first = load<u8>(kept) * columnBytes;
-  for (let slot: usize = 0; slot < 32; slot++) store<u32>(record + offsetsAt + (slot << 2), <u32>first);
-  memory.fill(record + codesAt, 0, 96);
-  let sum = 0;
-  for (let n = 0; n < count; n++) {
-    const i = <usize>load<u8>(kept + n);
-    const slot = slotOf(n, passes);
-    const code = <i32>nearest(load<f32>(x + (i << 2)) * inverse);
-    store<u32>(record + offsetsAt + ((<usize>slot) << 2), <u32>(i * columnBytes));
-    store<i8>(record + codesAt + slot, <i8>code);
-    store<i16>(record + wideAt + ((<usize>slot) << 1), <i16>code);
-    sum += code;
-  }
-  store<i32>(record, -zero * sum, 16);
+  const inputs = completed(x, valid, scratch);
+  const meta = record + 8;
+  quantizeFull(inputs, threshold, scratch + allCodesAt, true, meta);
+  store<i32>(record, -zero * load<i32>(meta, 4), 16);
+  arrange(record, x, count, columnBytes, scratch, true);
   return count;
 }
 
@@ -101,29 +105,48 @@ export function listQuantized(
  * Quantises 32 inputs (`valid` of them; the rest 0) of one row as `listQuantized` does, for matrix-matrix products.
  * @param codes i16[32] when `wide`, else i8[32]
  * @param meta where f32 scale and i32 Σ codes go
+ * @param scratch as of `listQuantized`
  */
-export function quantizeGroup(x: usize, valid: i32, threshold: f32, codes: usize, wide: bool, meta: usize): void {
+export function quantizeGroup(x: usize, valid: i32, threshold: f32, codes: usize, wide: bool, meta: usize, scratch: usize): void {
+  quantizeFull(completed(x, valid, scratch), threshold, codes, wide, meta);
+}
+
+// @ts-ignore: decorator
+@inline
+function largestLane(v: v128): f32 {
+  return max(max(f32x4.extract_lane(v, 0), f32x4.extract_lane(v, 1)), max(f32x4.extract_lane(v, 2), f32x4.extract_lane(v, 3)));
+}
+
+/** 32 inputs, those with |x| ≤ threshold as 0. */
+// @ts-ignore: decorator
+@inline
+function quantizeFull(x: usize, threshold: f32, codes: usize, wide: bool, meta: usize): void {
+  const limit = f32x4.splat(threshold);
   let largest = f32x4.splat(0);
-  let i = 0;
-  let tail: f32 = 0;
-  for (; i + 4 <= valid; i += 4) largest = f32x4.max(largest, f32x4.abs(v128.load(x + ((<usize>i) << 2))));
-  for (; i < valid; i++) tail = max(tail, abs(load<f32>(x + ((<usize>i) << 2))));
-  tail = max(tail, max(max(f32x4.extract_lane(largest, 0), f32x4.extract_lane(largest, 1)), max(f32x4.extract_lane(largest, 2), f32x4.extract_lane(largest, 3))));
-  // The largest decides the scale only if it is kept, and if it is not, nothing is.
-  const any = tail > threshold && tail > 0;
-  const inverse: f32 = any ? 127 / tail : 0;
-  store<f32>(meta, any ? tail / 127 : 0);
-  let sum = 0;
-  for (let k = 0; k < 32; k++) {
-    let code = 0;
-    if (k < valid) {
-      const value = load<f32>(x + ((<usize>k) << 2));
-      if (abs(value) > threshold) code = <i32>nearest(value * inverse);
-    }
-    sum += code;
-    if (wide) store<i16>(codes + ((<usize>k) << 1), <i16>code);
-    else store<i8>(codes + k, <i8>code);
+  for (let i: usize = 0; i < 128; i += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(x + i)));
+  // The largest decides the scale if it is kept, and if it is not, nothing is.
+  const top = largestLane(largest);
+  const any = top > threshold && top > 0;
+  const inverse = f32x4.splat(any ? 127 / top : 0);
+  store<f32>(meta, any ? top / 127 : 0);
+  let sums = i32x4.splat(0);
+  for (let i: usize = 0; i < 8; i += 2) {
+    const a = v128.load(x + (i << 4));
+    const b = v128.load(x + (i << 4), 16);
+    const codeA = code4(a, inverse, limit);
+    const codeB = code4(b, inverse, limit);
+    sums = i32x4.add(sums, i32x4.add(codeA, codeB));
+    const both = i16x8.narrow_i32x4_s(codeA, codeB);
+    if (wide) v128.store(codes + (i << 3), both);
+    else v128.store64_lane(codes + (i << 2), i8x16.narrow_i16x8_s(both, both), 0);
   }
+  const sum = i32x4.extract_lane(sums, 0) + i32x4.extract_lane(sums, 1) + i32x4.extract_lane(sums, 2) + i32x4.extract_lane(sums, 3);
   store<i32>(meta, sum, 4);
 }
 
+// @ts-ignore: decorator
+@inline
+function code4(x: v128, inverse: v128, limit: v128): v128 {
+  const kept = f32x4.gt(f32x4.abs(x), limit);
+  return v128.and(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x, inverse))), kept);
+}

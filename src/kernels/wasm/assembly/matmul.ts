@@ -29,7 +29,7 @@ export function matmul(a: usize, thread: i32): void {
     const part = partAt(a, p);
     if (load<i32>(part, 24) == 0) continue;
     const prepared = inputs + <usize>load<u32>(part, 20) * size;
-    for (let g = thread; g < groups; g += threads) prepareGroup(a, part, prepared, g, groups, format, byteDot);
+    for (let g = thread; g < groups; g += threads) prepareGroup(a, part, prepared, g, groups, format, byteDot, panelOf(a, thread));
   }
   barrier();
 
@@ -51,6 +51,13 @@ function partAt(a: usize, p: i32): usize {
   return a + 64 + <usize>p * 28;
 }
 
+/** The calling thread's scratch. */
+// @ts-ignore: decorator
+@inline
+function panelOf(a: usize, thread: i32): usize {
+  return <usize>load<u32>(a, 36) + <usize>thread * <usize>load<u32>(a, 40);
+}
+
 /** Bytes of one prepared input of 32 numbers. */
 // @ts-ignore: decorator
 @inline
@@ -63,7 +70,7 @@ function preparedBytes(format: i32, byteDot: bool, tokens: i32, groups: i32): us
   return <usize>(tokens * groups) * (runBytes(format, byteDot) + 8);
 }
 
-function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups: i32, format: i32, byteDot: bool): void {
+function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups: i32, format: i32, byteDot: bool, scratch: usize): void {
   const x = <usize>load<u32>(a);
   const xStride = <usize>load<u32>(a, 4);
   const tokens = load<i32>(a, 8);
@@ -79,7 +86,7 @@ function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups
     const row = x + ((<usize>t * xStride + <usize>(group << 5)) << 2);
     const limit: f32 = t >= sparseFrom ? threshold : -1;
     const present = t < tokens ? valid : 0;
-    if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta);
+    if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
     else {
       for (let k = 0; k < 32; k++) {
         const value: f32 = k < present ? load<f32>(row + ((<usize>k) << 2)) : 0;
@@ -98,7 +105,7 @@ function multiplyTile(
   const tokens = load<i32>(a, 8);
   const padded = (tokens + 3) & ~3;
   const rows = <usize>load<u32>(a, 20);
-  const panel = <usize>load<u32>(a, 36) + <usize>thread * <usize>load<u32>(a, 40);
+  const panel = panelOf(a, thread);
   const sums = panel + panelBytes;
   const firstRow = <usize>load<u32>(part, 8) + tileStart;
   const partRows = <usize>load<i32>(part, 16);

@@ -1,5 +1,5 @@
 import {
-  controlCounters, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes, inputSlices,
+  activeInputsScratchBytes, controlCounters, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes, inputSlices,
 } from "../layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
@@ -27,8 +27,8 @@ export function scaleBytes(format: i32, rows: usize): usize {
  * depend on the number of threads. Threads first share the slices, so that each reads whole columns; further threads
  * share the rows.
  *
- * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), scratch (per thread: an active-input list, 32
- *   indices, i32 [tileRows]), scratchStride, out, bias or 0, accumulate, counts, segments, parts;
+ * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), scratch (per thread: an active-input list,
+ *   what making it takes, i32 [tileRows]), scratchStride, out, bias or 0, accumulate, counts, segments, parts;
  *   then per segment: f32 threshold, first row, end row (padded), counts (1 if inputs are to be counted), parts in it;
  *   then per part: first padded row, first output, rows.
  */
@@ -58,8 +58,8 @@ export function matvec(a: usize, thread: i32): void {
   const scale = scaleBytes(format, rows);
   const groupBytes = scale + (column << 5);
   const zero = format == formatQ8 ? 128 : 8;
-  const kept = record + groupRecordBytes;
-  const sums = kept + 32;
+  const scratch = record + groupRecordBytes;
+  const sums = scratch + activeInputsScratchBytes;
 
   let bytes: f64 = 0;
   let offered: f64 = 0;
@@ -80,8 +80,8 @@ export function matvec(a: usize, thread: i32): void {
         if (start >= end) continue;
         const threshold = load<f32>(segment);
         let count: i32;
-        if (format >= formatQ8) count = listQuantized(record, input, valid, threshold, column, zero, kept);
-        else count = listFloat(record, input, valid, threshold, column, kept);
+        if (format >= formatQ8) count = listQuantized(record, input, valid, threshold, column, zero, scratch);
+        else count = listFloat(record, input, valid, threshold, column, scratch);
         if (load<i32>(segment, 12) != 0) {
           const share: f64 = <f64>(end - start) / <f64>rows;
           const parts = load<i32>(segment, 16);
