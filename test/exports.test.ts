@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
@@ -17,18 +18,32 @@ const entryPoints = Object.entries(manifest.exports).filter(([, target]) => type
   { types: string; default: string },
 ][];
 
+/** "./io" → "io/index", "./io/node" → "io/index.node": the parts of a folder that need Node.js. */
+const indexOf = (path: string) => {
+  const [, folder, node] = path.split("/");
+  return `${folder === undefined ? "" : `${folder}/`}index${node === undefined ? "" : `.${node}`}`;
+};
+
 test("every library folder is an import path of the package and the reverse", () => {
-  const exported = entryPoints.map(([path]) => path).filter((path) => path !== ".");
+  const exported = entryPoints.map(([path]) => path).filter((path) => path !== "." && !path.endsWith("/node"));
   expect(exported.toSorted()).toEqual(folders.map((folder) => `./${folder}`).toSorted());
 });
 
 test.each(entryPoints)("%s points at the built index of its folder, which imports cleanly", async (path, target) => {
-  const folder = path === "." ? "" : `${path.slice(2)}/`;
-  expect(target).toEqual({ types: `./dist/${folder}index.d.ts`, default: `./dist/${folder}index.js` });
-  const source = new URL(`src/${folder}index.ts`, root);
-  expect(existsSync(fileURLToPath(source)), `src/${folder}index.ts`).toBe(true);
+  const index = indexOf(path);
+  expect(target).toEqual({ types: `./dist/${index}.d.ts`, default: `./dist/${index}.js` });
+  const source = new URL(`src/${index}.ts`, root);
+  expect(existsSync(source), `src/${index}.ts`).toBe(true);
   const module = (await import(fileURLToPath(source))) as object;
   expect(Object.keys(module).length).toBeGreaterThan(0);
+});
+
+test("every index.node.ts is an import path", () => {
+  const found = readdirSync(new URL("src", root), { recursive: true }).filter((path) =>
+    String(path).endsWith("index.node.ts"),
+  );
+  const expected = found.map((path) => `./${String(path).split(sep)[0]}/node`);
+  expect(entryPoints.map(([path]) => path)).toEqual(expect.arrayContaining(expected));
 });
 
 test("the bin is a built file of src/cli", () => {
