@@ -13,7 +13,10 @@ export class Context {
     this.nothing = device.allocate(16, usage.storage, "nothing");
   }
 
-  /** Uninitialised memory of at least this size; the same name gets the same memory, in the order of the queue. */
+  /**
+   * Memory of at least this size: 0 at first, then as the last operation left it. The same name gets the same memory, in
+   * the order of the queue, until it is too small.
+   */
   scratch(name: string, byteLength: number): GpuMemory {
     const current = this.#scratch.get(name);
     if (current !== undefined && current.byteLength >= byteLength) return current;

@@ -11,6 +11,8 @@ export interface BufferSlot {
 export interface Kernel<P extends string = string, B extends string = string> {
   /** Unique; variants (a weight format, a head size) carry their constants in it. */
   readonly name: string;
+  /** WGSL extensions, which the device must have. */
+  readonly enable?: readonly string[];
   /** Scalars of `p`, in this order. */
   readonly params: Readonly<Record<P, "u32" | "f32">>;
   /** Number of `vec4<u32>` in `p.table`; default 0. */
@@ -49,6 +51,7 @@ export function wgsl(k: Kernel, sharedWith: readonly number[]): string {
     }
   }
   return [
+    ...(k.enable ?? []).map((extension) => `enable ${extension};`),
     "struct Params {",
     ...params,
     "}",

@@ -4,7 +4,7 @@ import type { Context } from "./context.js";
 import { fewTokens, type GpuMatrix, manyTokens, type TileRun } from "./matrix.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
 import { blockRows, matmulParts } from "./wgsl/matmul.js";
-import { matvecParts, notCounted, reduce, reduceThreads, sliceColumns } from "./wgsl/matvec.js";
+import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
 export function linear(
@@ -47,15 +47,10 @@ function multiplyRow(
   const { bias, accumulate = false } = options;
   const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
   const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-  const groupsPerSlice = Math.min(
-    sliceColumns / groupSize,
-    Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wanted)),
-  );
+  const most = thresholds === undefined ? w.groups : w.tuning.sparseColumns / groupSize;
+  const groupsPerSlice = Math.min(most, Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wanted)));
   const slices = Math.ceil(w.groups / groupsPerSlice);
-  const biasMemory = (bias as GpuVector | undefined)?.memory ?? nothing;
-  const hasBias = bias === undefined ? 0 : 1;
-  const whole = slices === 1;
-  const target = whole ? out.memory : context.scratch("partial sums", slices * w.rows * 4);
+  const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
 
   const batches = w.chunks.flatMap(({ memory, runs }) =>
     batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })),
@@ -78,24 +73,25 @@ function multiplyRow(
         cols: w.cols,
         groups: w.groups,
         groupsPerSlice,
+        slices,
         parts: batch.length,
-        outOffset: whole ? out.offset : 0,
-        sliceStride: whole ? 0 : w.rows,
-        hasBias: whole ? hasBias : 0,
-        accumulate: whole && accumulate ? 1 : 0,
+        outOffset: out.offset,
+        exchangeStride: w.rows,
+        hasBias: bias === undefined ? 0 : 1,
+        accumulate: accumulate ? 1 : 0,
       },
-      { outs: target, xs: x.memory, units: memory, bias: biasMemory, counters: recorder.counters },
+      {
+        outs: out.memory,
+        xs: x.memory,
+        units: memory,
+        bias: (bias as GpuVector | undefined)?.memory ?? nothing,
+        counters: recorder.counters,
+        exchange,
+      },
       [workgroups, slices],
       table,
     );
   }
-  if (whole) return;
-  recorder.run(
-    reduce,
-    { cols: w.rows, slices, outOffset: out.offset, hasBias, accumulate: accumulate ? 1 : 0 },
-    { outs: out.memory, partials: target, bias: biasMemory },
-    [Math.ceil(w.rows / reduceThreads)],
-  );
 }
 
 function multiplyRows(

@@ -7,7 +7,7 @@ import { type Device, type GpuMemory, usage } from "./device.js";
 import { type GpuFormat, gpuFormat } from "./formats.js";
 import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
-import { matvec } from "./wgsl/matvec.js";
+import { type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
 export interface TileRun {
@@ -39,21 +39,39 @@ export interface FormatKernels {
   readonly matmulMany: ReturnType<typeof matmul>;
 }
 
-export function formatKernels(format: GpuFormat, isSoftware: boolean): FormatKernels {
-  // Scaled formats hold more sums per thread: half the threads keep them within 16 KiB of workgroup memory.
-  const threads = isSoftware ? 32 : format.scaled ? 128 : 256;
+export function formatKernels(format: GpuFormat, tuning: MatvecTuning): FormatKernels {
   return {
     embed: embed(format),
-    matvec: matvec(format, false, threads),
-    sparseMatvec: matvec(format, true, threads),
+    matvec: matvec(format, false, tuning),
+    sparseMatvec: matvec(format, true, tuning),
     matmulFew: matmul(format, fewTokens),
     matmulMany: matmul(format, manyTokens),
   };
 }
 
+/** Measured on an NVIDIA H200; cut down to the workgroup memory of smaller devices. */
+export function matvecTuning(device: Device, format: GpuFormat): MatvecTuning {
+  const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
+  const subgroups32 = device.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
+  // Unrolled code takes a software device seconds to compile.
+  if (device.isSoftware) return { subgroups32, threads: 32, sparseColumns: 256, unroll: 1 };
+  const tuning = {
+    subgroups32,
+    threads: format.scaled ? 128 : 256,
+    sparseColumns: 2048,
+    unroll: format.scaled ? 8 : 4,
+  };
+  while (matvecBytes(format, true, tuning) > device.limits.maxComputeWorkgroupStorageSize) {
+    if (tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
+    else tuning.threads /= 2;
+  }
+  return tuning;
+}
+
 export interface GpuMatrix extends Matrix {
   readonly gpuFormat: GpuFormat;
   readonly kernels: FormatKernels;
+  readonly tuning: MatvecTuning;
   /** Groups of 32 columns, the last one padded. */
   readonly groups: number;
   readonly chunks: readonly Chunk[];
@@ -122,17 +140,10 @@ export async function loadMatrix(
     for (const { memory } of chunks) device.free(memory);
     throw error;
   }
-  return {
-    format: formatId,
-    rows,
-    cols,
-    parts,
-    byteLength,
-    gpuFormat: layout,
-    kernels: formatKernels(layout, device.isSoftware),
-    groups: padded(cols) / groupSize,
-    chunks,
-  };
+  const tuning = matvecTuning(device, layout);
+  const kernels = formatKernels(layout, tuning);
+  const groups = padded(cols) / groupSize;
+  return { format: formatId, rows, cols, parts, byteLength, gpuFormat: layout, kernels, tuning, groups, chunks };
 }
 
 /** Which tiles go into which buffer, none larger than `limit` bytes. */

@@ -4,42 +4,61 @@ import { kernel, read, readWrite } from "../kernel.js";
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
 
-/** Columns of the largest slice that one workgroup takes. */
-export const sliceColumns = 512;
-
 /** Marks a part whose inputs another dispatch counts. */
 export const notCounted = 0xffffffff;
 
+/** What suits a device: see `matvec`. */
+export interface MatvecTuning {
+  /** Whether subgroups have 32 threads, always. */
+  subgroups32: boolean;
+  /** Threads of a workgroup, a power of two. */
+  threads: number;
+  /** Columns of the largest slice that a workgroup of the sparse variant takes, a multiple of `threads` and of 32. */
+  sparseColumns: number;
+  /** Columns that a thread reads before it uses the first of them. */
+  unroll: number;
+}
+
+/** Bytes of workgroup memory that a kernel takes. */
+export const matvecBytes = ({ unitRows }: GpuFormat, sparse: boolean, { threads, sparseColumns }: MatvecTuning) => {
+  const sums = threads * unitRows * 4;
+  return sparse ? Math.max(sums, sparseColumns * 8) + (sparseColumns / 32) * 8 + 8 : sums + 4;
+};
+
 /**
- * out = x·Wᵀ for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are `lanes` units of
- * a column × groups of columns side by side. Sums over the column groups go through workgroup memory, sums over slices
- * through a buffer of partial sums (see `reduce`), always in the same order. Takes 2 · threads · unitRows bytes of workgroup
- * memory, and 4 KiB more.
+ * out = x·Wᵀ (+ bias) (+ out) for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are
+ * `lanes` units of a column × groups of columns side by side.
  *
  * The sparse variant first lists the columns of its slice whose |x| exceeds the part's threshold, in ascending order, and
  * walks that list; nothing else differs.
  *
+ * Sums are joined in workgroup memory; those of several slices by the workgroup that finishes its tile last. WGSL orders
+ * no writes between workgroups, so a partial sum travels in an atomic word that is 0 while it is empty: the last workgroup
+ * takes each with an exchange, which empties it again, until it holds something. Every sum is added in the same order
+ * whoever comes last.
+ *
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
+ * `exchange`: a ticket per tile, then partial sums [slices][exchangeStride]; all 0 between dispatches.
  */
-export const matvec = (format: GpuFormat, sparse: boolean, threads: number) => {
+export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
   const { unitRows, tileRows, scaled, rows } = format;
+  const { threads, sparseColumns, unroll, subgroups32 } = tuning;
   const lanes = tileRows / unitRows;
   const columnGroups = threads / lanes;
-  const unroll = scaled ? 8 : 4;
-  const quads = rows.length;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
+  const rounds = (line: (k: number) => string) => Array.from({ length: unroll }, (_, k) => line(k)).join("\n    ");
 
-  /** Adds the columns `begin, begin + step … < end` of the list to the accumulators `into0 …`. */
+  /** Adds columns `begin, begin + step … < end` of the list (or of the slice) to the accumulators `into0 …`. */
   const sum = (into: string, begin: string, step: number, end: string) => /* wgsl */ `
   for (var e = ${begin}; e < ${end}; e += ${step * unroll}u) {
-    ${Array.from({ length: unroll }, (_, k) =>
+    ${rounds((k) =>
+      // Past the end: the last column again, times 0, so that all loads of a round are independent.
       k === 0
-        ? "let e0 = e; let x0 = value(e0);"
-        : // Past the end: the last column again, times 0, so that all loads of a round are independent.
-          `let e${k} = min(e + ${k * step}u, ${end} - 1u); let x${k} = select(0.0, value(e${k}), e + ${k * step}u < ${end});`,
-    ).join("\n    ")}
-    ${Array.from({ length: unroll }, (_, k) => `let u${k} = units[base + place(width, firstGroup, e${k}) + lane];`).join("\n    ")}
-    ${Array.from({ length: unroll }, (_, k) => `{ let u = u${k}; ${rows.map((row, i) => `${into}${i} = fma(${row}, vec4<f32>(x${k}), ${into}${i});`).join(" ")} }`).join("\n    ")}
+        ? "let c0 = column(e); let x0 = value(e, firstColumn);"
+        : `let e${k} = min(e + ${k * step}u, ${end} - 1u); let c${k} = column(e${k}); let x${k} = select(0.0, value(e${k}, firstColumn), e + ${k * step}u < ${end});`,
+    )}
+    ${rounds((k) => `let u${k} = units[base + columnUnit(width, firstGroup + c${k} / 32u, c${k} % 32u)];`)}
+    ${rounds((k) => `{ let u = u${k}; ${rows.map((row, i) => `${into}${i} = fma(${row}, vec4<f32>(x${k}), ${into}${i});`).join(" ")} }`)}
   }`;
 
   const body = scaled
@@ -48,10 +67,10 @@ export const matvec = (format: GpuFormat, sparse: boolean, threads: number) => {
     let begin = ${sparse ? "starts[g]" : "g * 32u"};
     let end = ${sparse ? "starts[g + 1u]" : "g * 32u + 32u"};
     if (begin == end) { continue; }
+    let scales = place0.y + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
+    ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
     ${each((i) => `var part${i} = vec4<f32>();`)}
     ${sum("part", "begin", 1, "end")}
-    let scales = base + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
-    ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
     ${scaleRows(unitRows)
       .map((scale, i) => `acc${i} = fma(${scale}, part${i}, acc${i});`)
       .join("\n    ")}
@@ -60,16 +79,23 @@ export const matvec = (format: GpuFormat, sparse: boolean, threads: number) => {
   let end = ${sparse ? "starts[groupCount]" : "groupCount * 32u"};
   ${sum("acc", "columnGroup", columnGroups, "end")}`;
 
+  // The sums of a tile are added in pairs of rows. Threads beyond the pairs take a share of the column groups.
+  const pairs = tileRows / 2;
+  const shares = Math.max(1, threads / pairs);
+  const poolLength = Math.max((threads * unitRows) / 2, sparse ? sparseColumns : 0);
+
   return kernel({
-    name: `matvec ${format.format.id}${sparse ? " sparse" : ""}`,
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}`,
+    ...(sparse && subgroups32 ? { enable: ["subgroups"] } : {}),
     params: {
       xOffset: "u32",
       cols: "u32",
       groups: "u32",
       groupsPerSlice: "u32",
+      slices: "u32",
       parts: "u32",
       outOffset: "u32",
-      sliceStride: "u32",
+      exchangeStride: "u32",
       hasBias: "u32",
       accumulate: "u32",
     },
@@ -80,19 +106,17 @@ export const matvec = (format: GpuFormat, sparse: boolean, threads: number) => {
       units: read("vec4<u32>"),
       bias: read(),
       counters: readWrite("atomic<u32>"),
+      exchange: readWrite("atomic<u32>"),
     },
     code: /* wgsl */ `
 ${tileFunctions(format)}
 const THREADS = ${threads}u;
 const LANES = ${lanes}u;
-var<workgroup> values: array<f32, ${sliceColumns}>;
-var<workgroup> sums: array<vec4<f32>, ${Math.max((quads * threads) / 2, tileRows / 4)}>;
-${sparse ? sparseDeclarations : ""}
-fn value(e: u32) -> f32 { return values[e]; }
-fn place(width: u32, firstGroup: u32, e: u32) -> u32 {
-  let column = ${sparse ? "columns[e]" : "e"};
-  return columnUnit(width, firstGroup + column / 32u, column % 32u);
-}
+const MAX_TICKETS = ${maxTickets}u;
+/** First the list (column in the slice, bits of x), then the sums of pairs of rows. */
+var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
+var<workgroup> isLast: u32;
+${sparse ? listDeclarations(tuning) : denseFunctions}
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -100,116 +124,174 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   while (part + 1u < p.parts && workgroup.x >= p.table[2u * part + 2u].x) { part += 1u; }
   let place0 = p.table[2u * part];
   let place1 = p.table[2u * part + 1u];
-  let tile = place1.x + workgroup.x - place0.x;
-  let base = place0.y + (workgroup.x - place0.x) * tileUnits(p.groups);
+  let tileInChunk = workgroup.x - place0.x;
+  let tile = place1.x + tileInChunk;
   let width = tileWidth(place0.z, tile);
   let lane = min(t % LANES, width - 1u);
+  let base = place0.y + tileInChunk * tileUnits(p.groups) + lane;
   let columnGroup = t / LANES;
 
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
   let firstColumn = firstGroup * 32u;
-  ${sparse ? listActive : stage}
+  ${sparse ? listActive(tuning) : ""}
 
   ${each((i) => `var acc${i} = vec4<f32>();`)}
   ${body}
+  ${sparse ? "workgroupBarrier();" : ""}
 
-  ${halvings(columnGroups)
-    .map(
-      (half) => /* wgsl */ `
-  if (columnGroup >= ${half}u && columnGroup < ${2 * half}u) {
-    let to = t - ${half * lanes}u;
-    ${each((i) => `sums[${(i * threads) / 2}u + to] = acc${i};`)}
-  }
+  ${each(
+    (i) =>
+      `pool[${2 * i * threads}u + t] = bitcast<vec2<u32>>(acc${i}.xy); pool[${(2 * i + 1) * threads}u + t] = bitcast<vec2<u32>>(acc${i}.zw);`,
+  )}
   workgroupBarrier();
-  if (columnGroup < ${half}u) {
-    ${each((i) => `acc${i} += sums[${(i * threads) / 2}u + t];`)}
-  }
-  workgroupBarrier();`,
-    )
-    .join("")}
-  if (t < width) {
-    ${each((i) => `sums[t * ${quads}u + ${i}u] = acc${i};`)}
-  }
+  ${
+    shares === 1
+      ? ""
+      : /* wgsl */ `
+  let own = addPairs(t % ${pairs}u, t / ${pairs}u);
   workgroupBarrier();
-  for (var r = t; r < min(TILE_ROWS, place0.z - tile * TILE_ROWS); r += THREADS) {
-    let column = place0.w + tile * TILE_ROWS + r;
-    var total = sums[r / 4u][r % 4u];
-    let at = p.outOffset + workgroup.y * p.sliceStride + column;
-    if (p.hasBias != 0u) { total += bias[column]; }
-    if (p.accumulate != 0u) { total += outs[at]; }
-    outs[at] = total;
+  pool[t] = bitcast<vec2<u32>>(own);
+  workgroupBarrier();`
   }
+
+  let tileStart = place0.w + tile * TILE_ROWS;
+  let tileEnd = place0.w + place0.z;
+  for (var pair = t; pair < ${pairs}u; pair += THREADS) {
+    ${
+      shares === 1
+        ? "let total = addPairs(pair, 0u);"
+        : `
+    var total = vec2<f32>();
+    for (var s = 0u; s < ${shares}u; s += 1u) { total += bitcast<vec2<f32>>(pool[s * ${pairs}u + pair]); }`
+    }
+    let column = tileStart + pair % LANES * UNIT_ROWS + pair / LANES * 2u;
+    for (var i = 0u; i < 2u; i += 1u) {
+      if (column + i >= tileEnd) { continue; }
+      if (p.slices == 1u) {
+        put(column + i, total[i]);
+      } else {
+        // 0 means empty: a sum of 0 travels as −0.
+        let bits = bitcast<u32>(total[i]);
+        atomicStore(&exchange[p.exchangeStride * workgroup.y + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
+      }
+    }
+  }
+  if (p.slices == 1u) { return; }
+
+  if (t == 0u) {
+    let ticket = atomicAdd(&exchange[workgroup.x], 1u);
+    isLast = select(0u, 1u, ticket == p.slices - 1u);
+    if (ticket == p.slices - 1u) { atomicStore(&exchange[workgroup.x], 0u); }
+  }
+  if (workgroupUniformLoad(&isLast) == 0u) { return; }
+  for (var r = t; r < min(TILE_ROWS, tileEnd - tileStart); r += THREADS) {
+    var total = 0.0;
+    for (var s = 0u; s < p.slices; s += 4u) {
+      let at = MAX_TICKETS + tileStart + r + p.exchangeStride * s;
+      var taken = vec4<u32>(0x80000000u);
+      taken.x = atomicExchange(&exchange[at], 0u);
+      if (s + 1u < p.slices) { taken.y = atomicExchange(&exchange[at + p.exchangeStride], 0u); }
+      if (s + 2u < p.slices) { taken.z = atomicExchange(&exchange[at + p.exchangeStride * 2u], 0u); }
+      if (s + 3u < p.slices) { taken.w = atomicExchange(&exchange[at + p.exchangeStride * 3u], 0u); }
+      for (var i = 0u; i < 4u; i += 1u) { total += arrived(taken[i], at + p.exchangeStride * i); }
+    }
+    put(tileStart + r, total);
+  }
+}
+
+/** The value of a word taken from the exchange; waits for it if it was still empty. */
+fn arrived(taken: u32, at: u32) -> f32 {
+  var bits = taken;
+  // The writer has run: its write is under way. The bound turns a broken driver into a wrong number, not a hung GPU.
+  for (var tries = 0u; bits == 0u && tries < 1000000u; tries += 1u) { bits = atomicExchange(&exchange[at], 0u); }
+  return bitcast<f32>(bits);
+}
+
+fn put(column: u32, sum: f32) {
+  var total = sum;
+  if (p.hasBias != 0u) { total += bias[column]; }
+  if (p.accumulate != 0u) { total += outs[p.outOffset + column]; }
+  outs[p.outOffset + column] = total;
+}
+
+/** Sums of two rows, of one share of the column groups. Lanes run fastest. */
+fn addPairs(pair: u32, share: u32) -> vec2<f32> {
+  var total = vec2<f32>();
+  let first = pair / LANES * THREADS + pair % LANES;
+  for (var g = share * ${columnGroups / shares}u; g < (share + 1u) * ${columnGroups / shares}u; g += 1u) {
+    total += bitcast<vec2<f32>>(pool[first + g * LANES]);
+  }
+  return total;
 }`,
   });
 };
 
-const halvings = (n: number): number[] => (n === 1 ? [] : [n / 2, ...halvings(n / 2)]);
+/** Tickets at the beginning of the exchange buffer: more than a grid has columns. */
+export const maxTickets = 65536;
 
-/** Dense: the slice of x. */
-const stage = /* wgsl */ `
-  for (var i = t; i < groupCount * 32u; i += THREADS) {
-    let c = firstColumn + i;
-    values[i] = select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
-  }
-  workgroupBarrier();`;
+const denseFunctions = /* wgsl */ `
+fn column(e: u32) -> u32 { return e; }
+fn value(e: u32, firstColumn: u32) -> f32 {
+  let c = firstColumn + e;
+  return select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
+}`;
 
-const sparseDeclarations = /* wgsl */ `
-var<workgroup> columns: array<u32, ${sliceColumns}>;
+const listDeclarations = ({ sparseColumns, subgroups32 }: MatvecTuning) => /* wgsl */ `
 /** One bit per column of a group: its |x| exceeds the threshold. */
-var<workgroup> masks: array<atomic<u32>, ${sliceColumns / 32}>;
-/** Where each group begins in the list. */
-var<workgroup> starts: array<u32, ${sliceColumns / 32 + 1}>;
-`;
+var<workgroup> masks: array<${subgroups32 ? "u32" : "atomic<u32>"}, ${sparseColumns / 32}>;
+/** Where each group begins in the list, and where the last one ends. */
+var<workgroup> starts: array<u32, ${sparseColumns / 32 + 1}>;
+fn column(e: u32) -> u32 { return pool[e].x; }
+fn value(e: u32, firstColumn: u32) -> f32 { return bitcast<f32>(pool[e].y); }
+fn maskOf(g: u32) -> u32 { return ${subgroups32 ? "masks[g]" : "atomicLoad(&masks[g])"}; }`;
 
-const listActive = /* wgsl */ `
-  let threshold = bitcast<f32>(place1.y);
-  if (t < groupCount) { atomicStore(&masks[t], 0u); }
-  workgroupBarrier();
-  for (var i = t; i < groupCount * 32u; i += THREADS) {
-    let c = firstColumn + i;
-    if (c < p.cols && abs(xs[p.xOffset + c]) > threshold) { atomicOr(&masks[i / 32u], 1u << (i % 32u)); }
-  }
-  workgroupBarrier();
-  if (t <= groupCount) {
+/** Lists the active columns of the slice in `pool` and `starts`. Thread t looks at columns t, t + THREADS … */
+const listActive = ({ threads, sparseColumns, subgroups32 }: MatvecTuning) => {
+  const each = (line: (j: number) => string) =>
+    Array.from({ length: Math.ceil(sparseColumns / threads) }, (_, j) => line(j)).join("\n  ");
+  const mark = subgroups32
+    ? (j: number) => /* wgsl */ `
+  let ballot${j} = subgroupBallot(active${j}).x;
+  if (t % 32u == 0u && c${j} / 32u < groupCount) { masks[c${j} / 32u] = ballot${j}; }`
+    : (j: number) => `if (active${j}) { atomicOr(&masks[c${j} / 32u], 1u << (c${j} % 32u)); }`;
+  const perLane = Math.ceil(sparseColumns / 1024);
+  const prefix = subgroups32
+    ? /* wgsl */ `
+  ${Array.from({ length: perLane }, (_, i) => `let g${i} = t * ${perLane}u + ${i}u; let n${i} = select(0u, countOneBits(masks[min(g${i}, ${sparseColumns / 32 - 1}u)]), g${i} < groupCount);`).join("\n  ")}
+  var start = subgroupExclusiveAdd(${Array.from({ length: perLane }, (_, i) => `n${i}`).join(" + ")});
+  if (t < 32u) {
+    ${Array.from({ length: perLane }, (_, i) => `if (g${i} < groupCount) { starts[g${i}] = start; } start += n${i};`).join("\n    ")}
+    if (t == 31u) { starts[groupCount] = start; }
+  }`
+    : /* wgsl */ `
+  for (var g = t; g <= groupCount; g += THREADS) {
     var start = 0u;
-    for (var g = 0u; g < t; g += 1u) { start += countOneBits(atomicLoad(&masks[g])); }
-    starts[t] = start;
+    for (var k = 0u; k < g; k += 1u) { start += countOneBits(atomicLoad(&masks[k])); }
+    starts[g] = start;
+  }`;
+  return /* wgsl */ `
+  let threshold = bitcast<f32>(place1.y);
+  let sliceEnd = min(p.cols - firstColumn, groupCount * 32u);
+  ${each((j) => `let c${j} = t + ${j * threads}u; let x${j} = xs[p.xOffset + min(firstColumn + c${j}, p.cols - 1u)];`)}
+  ${
+    subgroups32
+      ? ""
+      : /* wgsl */ `
+  for (var g = t; g < groupCount; g += THREADS) { atomicStore(&masks[g], 0u); }
+  workgroupBarrier();`
   }
+  ${each((j) => `let active${j} = c${j} < sliceEnd && abs(x${j}) > threshold;`)}
+  ${each(mark)}
   workgroupBarrier();
-  for (var i = t; i < groupCount * 32u; i += THREADS) {
-    let mask = atomicLoad(&masks[i / 32u]);
-    let bit = 1u << (i % 32u);
-    if ((mask & bit) != 0u) {
-      let e = starts[i / 32u] + countOneBits(mask & (bit - 1u));
-      columns[e] = i;
-      values[e] = xs[p.xOffset + firstColumn + i];
+  ${prefix}
+  workgroupBarrier();
+  ${each((j) => `if (active${j}) { pool[starts[c${j} / 32u] + countOneBits(maskOf(c${j} / 32u) & ((1u << (c${j} % 32u)) - 1u))] = vec2<u32>(c${j}, bitcast<u32>(x${j})); }`)}
+  if (workgroup.x == place0.x && place1.z != ${notCounted}u) {
+    for (var g = t; g < groupCount; g += THREADS) {
+      if (maskOf(g) != 0u) { atomicAdd(&counters[place1.z + 1u], 1u); }
     }
-  }
-  if (t == 0u && workgroup.x == place0.x && place1.z != ${notCounted}u) {
-    var touched = 0u;
-    for (var g = 0u; g < groupCount; g += 1u) { touched += select(0u, 1u, atomicLoad(&masks[g]) != 0u); }
-    atomicAdd(&counters[place1.z], starts[groupCount]);
-    atomicAdd(&counters[place1.z + 1u], touched);
+    if (t == 0u) { atomicAdd(&counters[place1.z], starts[groupCount]); }
   }
   workgroupBarrier();`;
-
-export const reduceThreads = 64;
-
-/** out = sum over slices of partial sums [slices][cols] (+ bias) (+ out). */
-export const reduce = kernel({
-  name: "reduce",
-  params: { cols: "u32", slices: "u32", outOffset: "u32", hasBias: "u32", accumulate: "u32" },
-  buffers: { outs: readWrite(), partials: read(), bias: read() },
-  code: /* wgsl */ `
-@compute @workgroup_size(${reduceThreads})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let c = id.x;
-  if (c >= p.cols) { return; }
-  var total = 0.0;
-  for (var s = 0u; s < p.slices; s += 1u) { total += partials[s * p.cols + c]; }
-  if (p.hasBias != 0u) { total += bias[c]; }
-  if (p.accumulate != 0u) { total += outs[p.outOffset + c]; }
-  outs[p.outOffset + c] = total;
-}`,
-});
+};
