@@ -41,6 +41,13 @@ describe("selection by rank", () => {
     for (let r = 0; r < 4; r++) expect(countZeros(byRow, r * 10, r * 10 + 10)).toBe(2);
     const threshold = selectMask(scores, 4, 10, { type: "unstructured", sparsity: 0.5 }, "tensor", "threshold");
     expect(countZeros(threshold)).toBe(21);
+    const tied = Float32Array.of(1, 2, 2, 2, 3, 4);
+    const zeros = (counting: "exact" | "threshold" | "below") => [
+      ...selectMask(tied, 1, 6, { type: "unstructured", sparsity: 0.5 }, "tensor", counting),
+    ];
+    expect(zeros("exact")).toEqual([0, 0, 0, 1, 1, 1]);
+    expect(zeros("threshold")).toEqual([0, 0, 0, 0, 1, 1]);
+    expect(zeros("below")).toEqual([0, 1, 1, 1, 1, 1]);
     expect(zerosFor(100, 0.29)).toBe(29);
   });
 

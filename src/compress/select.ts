@@ -6,9 +6,11 @@ import { type Pattern, type Scope, shapeProblems, zerosFor } from "./pattern.js"
  * goes first, as in a stable ascending sort, so that results do not depend on the machine.
  *
  * "exact" prunes ⌊n·s⌋ of n. "threshold" is the convention of the SparseGPT and Wanda repositories: everything up to and
- * including the score of rank ⌊n·s⌋, one more and all its ties.
+ * including the score of rank ⌊n·s⌋, so one more and all its ties. "below" spares that score and all its ties. The three
+ * differ visibly for magnitude alone: bf16 weights have few values, and a hundredth of them may tie at the threshold.
  */
-export type Counting = "exact" | "threshold";
+export const countings = ["exact", "threshold", "below"] as const;
+export type Counting = (typeof countings)[number];
 
 /**
  * Keep mask for a matrix of scores.
@@ -123,9 +125,11 @@ export function pruneSmallest(
   keep: Uint8Array,
   counting: Counting = "exact",
 ): void {
-  if (counting === "threshold" && count < length) {
-    const { value } = rank(scores, start, length, count);
-    for (let i = start; i < start + length; i++) if (scores[i] <= value) keep[i] = 0;
+  if (counting !== "exact") {
+    const { value } = rank(scores, start, length, Math.min(count, length - 1));
+    for (let i = start; i < start + length; i++) {
+      if (scores[i] < value || (counting === "threshold" && scores[i] === value)) keep[i] = 0;
+    }
     return;
   }
   if (count === 0) return;

@@ -1,12 +1,13 @@
 import { z } from "zod";
 import type { PruneMethod } from "../contract.js";
 import { pruneByScore } from "../score.js";
+import { countings } from "../select.js";
 
 const options = z.strictObject({
   counting: z
-    .enum(["exact", "threshold"])
+    .enum(countings)
     .default("exact")
-    .describe("exact: ⌊n·s⌋ zeros; threshold: everything up to the score of that rank, as in published baselines"),
+    .describe("exact: ⌊n·s⌋ zeros; threshold, below: everything up to, or below, the score of that rank"),
 });
 
 /**

@@ -6,13 +6,13 @@ import { type InverseFactor, inverseDiagonal } from "../linalg/index.js";
 import type { Pattern } from "../pattern.js";
 import { GridMatrix, gridOptions } from "../quantize/grid.js";
 import { finishedWeight, scopeFor, workingCopy } from "../score.js";
-import { selectMask } from "../select.js";
+import { countings, selectMask } from "../select.js";
 import { compensatedSweep } from "../sweep.js";
 
 const options = z.strictObject({
   blockSize: z.number().int().min(1).max(4096).default(128).describe("columns whose mask is chosen together"),
   damping: z.number().min(0).max(1).default(0.01).describe("share of the mean curvature added to the diagonal"),
-  counting: z.enum(["exact", "threshold"]).default("exact").describe("threshold: one more zero per panel, and ties"),
+  counting: z.enum(countings).default("exact").describe("threshold: one more zero per panel, and ties"),
   quantize: z.strictObject(gridOptions).optional().describe("round kept weights in the same sweep"),
 });
 type Options = z.output<typeof options>;

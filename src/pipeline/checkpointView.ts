@@ -1,0 +1,102 @@
+import { FormatError } from "../core/index.js";
+import { type Checkpoint, isJsonObject } from "../io/index.js";
+import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
+
+/** f32 values that stand in for a tensor of a checkpoint, or add one. */
+export interface ReplacedTensor {
+  shape: readonly number[];
+  values: Float32Array;
+}
+
+/** A checkpoint with some tensors replaced by f32 values in memory. Closing it closes nothing. */
+export function replaceTensors(checkpoint: Checkpoint, replaced: ReadonlyMap<string, ReplacedTensor>): Checkpoint {
+  const tensors = new Map(checkpoint.tensors);
+  for (const [name, { shape }] of replaced) tensors.set(name, { name, dtype: "F32", shape });
+  return viewOf(checkpoint, checkpoint.config, tensors, (name) => {
+    const found = replaced.get(name);
+    return found === undefined ? name : found.values;
+  });
+}
+
+const layerPrefix = "model.layers.";
+
+/**
+ * One block of a decoder as a checkpoint of its own: layer `layer` becomes layer 0, and a vocabulary of four tokens of
+ * zeros takes the place of embedding and head, so that loading it costs no more than the block.
+ * @param windowed whether the layer has a sliding window, which some configs tell by position
+ */
+export function singleBlock(checkpoint: Checkpoint, layer: number, hiddenSize: number, windowed: boolean): Checkpoint {
+  const from = `${layerPrefix}${layer}.`;
+  const stored = new Map<string, string | Float32Array>([
+    ["model.embed_tokens.weight", new Float32Array(4 * hiddenSize)],
+    ["model.norm.weight", new Float32Array(hiddenSize)],
+  ]);
+  const tensors = new Map<string, TensorInfo>();
+  for (const [name, values] of stored) {
+    const shape = values.length === hiddenSize ? [hiddenSize] : [4, hiddenSize];
+    tensors.set(name, { name, dtype: "F32", shape });
+  }
+  for (const [name, info] of checkpoint.tensors) {
+    if (!name.startsWith(from)) continue;
+    const renamed = `${layerPrefix}0.${name.slice(from.length)}`;
+    stored.set(renamed, name);
+    tensors.set(renamed, { ...info, name: renamed });
+  }
+  const config = {
+    ...(isJsonObject(checkpoint.config) ? checkpoint.config : {}),
+    num_hidden_layers: 1,
+    vocab_size: 4,
+    tie_word_embeddings: true,
+    layer_types: [windowed ? "sliding_attention" : "full_attention"],
+  };
+  return viewOf(checkpoint, config, tensors, (name) => stored.get(name));
+}
+
+/** @param locate the name of a stored tensor or values in memory */
+function viewOf(
+  checkpoint: Checkpoint,
+  config: unknown,
+  tensors: ReadonlyMap<string, TensorInfo>,
+  locate: (name: string) => string | Float32Array | undefined,
+): Checkpoint {
+  const find = (name: string): string | Float32Array => {
+    const found = locate(name);
+    if (found === undefined)
+      throw new FormatError({ file: checkpoint.location, field: name, problem: "no such tensor" });
+    return found;
+  };
+  return {
+    location: checkpoint.location,
+    files: checkpoint.files,
+    config,
+    tensors,
+    async read(name, byteOffset = 0, byteLength, into) {
+      const found = find(name);
+      if (typeof found === "string") return checkpoint.read(found, byteOffset, byteLength, into);
+      const all = new Uint8Array(found.buffer, found.byteOffset, found.byteLength);
+      const bytes = all.subarray(byteOffset, byteOffset + (byteLength ?? all.length - byteOffset));
+      into?.set(bytes);
+      return into ?? bytes.slice();
+    },
+    async readFloat32(name) {
+      const found = find(name);
+      return typeof found === "string" ? checkpoint.readFloat32(found) : found.slice();
+    },
+    readJson: (fileName) => checkpoint.readJson(fileName),
+    close: async () => {},
+  };
+}
+
+/** Rows of a stored matrix, widened to f32 [ids.length, cols]; each row is read once. */
+export async function gatherRows(checkpoint: Checkpoint, name: string, ids: Uint32Array): Promise<Float32Array> {
+  const { dtype, shape } = checkpoint.tensors.get(name)!;
+  const cols = shape[1];
+  const rowBytes = cols * dtypeBytes[dtype];
+  const rows = new Map<number, Float32Array>();
+  for (const id of [...new Set(ids)].sort((a, b) => a - b)) {
+    rows.set(id, toFloat32(dtype, await checkpoint.read(name, id * rowBytes, rowBytes)));
+  }
+  const out = new Float32Array(ids.length * cols);
+  for (const [i, id] of ids.entries()) out.set(rows.get(id)!, i * cols);
+  return out;
+}
