@@ -1,0 +1,76 @@
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { beforeAll, expect, test } from "vitest";
+import { commands } from "../src/cli/commands/index.js";
+import { createProgram } from "../src/cli/program.js";
+import { ensureBuilt, root } from "./support/rarefy.js";
+
+beforeAll(ensureBuilt, 120_000);
+
+const read = (path: string) => readFileSync(join(root, path), "utf8");
+const pages = ["README.md", "CONTRIBUTING.md", ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`)];
+
+/** Parses a command line without running it. @returns what it prints */
+async function parse(argv: readonly string[]): Promise<string> {
+  let text = "";
+  const write = (part: string) => {
+    text += part;
+  };
+  const program = createProgram(commands, "0.0.0", { out: write, error: write, width: 100 }, async () => {});
+  try {
+    await program.parseAsync(argv, { from: "user" });
+  } catch (error) {
+    if ((error as { code?: string }).code !== "commander.helpDisplayed") throw error;
+  }
+  return text;
+}
+
+/** Words of a shell line, with "quoted ones" whole. */
+const words = (line: string) => Array.from(line.matchAll(/"([^"]*)"|(\S+)/g), ([, quoted, plain]) => quoted ?? plain);
+
+test("docs/cli.md is what --help prints; `vitest run test/docs.test.ts -u` refreshes it", async () => {
+  const sections = [`# Command line\n\n\`\`\`\n${await parse(["--help"])}\`\`\`\n`];
+  for (const { name } of commands) {
+    // The number of cores is no part of the documentation.
+    const help = await parse([name, "--help"]);
+    sections.push(`## ${name}\n\n\`\`\`\n${help}\`\`\`\n`);
+  }
+  await expect(sections.join("\n")).toMatchFileSnapshot("../docs/cli.md");
+});
+
+const examples = commands.flatMap(({ examples }) => examples);
+const names = commands.map(({ name }) => name).join("|");
+const commandLine = new RegExp(`^ *(?:\\$ )?(?:npx )?(rarefy (?:${names}) .+?)(?: {2,}.*| +#.*)?$`, "gm");
+const documented = pages
+  .flatMap((page) => Array.from(read(page).matchAll(commandLine), ([, line]) => line))
+  .filter((line) => !line.includes("[options]"));
+
+test("command lines are found in the pages", () => {
+  expect(documented.length).toBeGreaterThan(10);
+});
+
+test.each([...new Set([...examples, ...documented])])("parses: %s", async (line) => {
+  const [program, ...argv] = words(line);
+  expect(program).toBe("rarefy");
+  await parse(argv);
+});
+
+test("the example of the README is examples/sparse.mjs, and it runs", async () => {
+  const example = read("examples/sparse.mjs");
+  expect(read("README.md")).toContain(`\`\`\`js\n${example}\`\`\``);
+  const { stdout } = await promisify(execFile)(process.execPath, ["examples/sparse.mjs"], { cwd: root });
+  expect(stdout).toMatch(/[a-z]{3}[^]*\n(3[5-9]|4[0-5]) % of the inputs were skipped\n$/);
+}, 120_000);
+
+test.each(pages)("%s links to files that are there", (page) => {
+  for (const [, target] of read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
+    expect(existsSync(join(root, dirname(page), target)), target).toBe(true);
+  }
+});
+
+test.each(pages)("%s names files that are there", (page) => {
+  const named = Array.from(read(page).matchAll(/`((?:src|test|docs|scripts|models)\/[\w./-]+)`/g), ([, path]) => path);
+  expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+});
