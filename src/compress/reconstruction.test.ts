@@ -1,0 +1,40 @@
+import { expect, it } from "vitest";
+import { outputError, statisticsOf, syntheticLayer } from "../../test/support/layers.js";
+import { quadraticTrace } from "./linalg/index.js";
+import { reconstructionError } from "./reconstruction.js";
+import { InputStatistics } from "./statistics.js";
+
+// 130 columns cross the panels (96) of the quadratic form.
+const layer = syntheticLayer(17, 10, 130, { tokens: 200 });
+const statistics = statisticsOf(layer);
+const rounded = layer.weight.map((w) => Math.round(w * 40) / 40);
+
+it("the output error from the gram is the one from the inputs", () => {
+  const { squaredError, squaredOutput, relative } = reconstructionError(layer.weight, rounded, layer, statistics);
+  const error = outputError(layer, rounded);
+  const output = outputError(layer, new Float32Array(layer.weight.length));
+  expect(squaredError / error).toBeCloseTo(1, 9);
+  expect(squaredOutput / output).toBeCloseTo(1, 9);
+  expect(relative).toBeCloseTo(Math.sqrt(error / output), 9);
+});
+
+it("takes a gram in f32, and a layer without output", () => {
+  const gram = Float32Array.from(statistics.get("gram"));
+  const single = new InputStatistics(130, statistics.tokens, { gram });
+  const { relative } = reconstructionError(layer.weight, rounded, layer, single);
+  expect(relative).toBeCloseTo(reconstructionError(layer.weight, rounded, layer, statistics).relative, 5);
+  const nothing = new Float32Array(layer.weight.length);
+  expect(reconstructionError(nothing, nothing, layer, statistics).relative).toBe(0);
+});
+
+it("the quadratic form equals the plain sums", () => {
+  const d = Float64Array.from(layer.weight);
+  const g = Float64Array.from(statistics.get("gram"));
+  let expected = 0;
+  for (let r = 0; r < 10; r++) {
+    for (let i = 0; i < 130; i++) {
+      for (let j = 0; j < 130; j++) expected += d[r * 130 + i] * g[i * 130 + j] * d[r * 130 + j];
+    }
+  }
+  expect(quadraticTrace(d, g, 10, 130) / expected).toBeCloseTo(1, 11);
+});
