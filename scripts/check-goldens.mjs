@@ -27,7 +27,7 @@ const { values: options, positionals } = parseArgs({
     levels: { type: "string", default: "0.25,0.4,0.5,0.6" },
     greedy: { type: "string", default: "0.4,0.5" },
     "greedy-base": { type: "string", default: "0.05" },
-    "greedy-tokens": { type: "string", default: "1024" },
+    "greedy-tokens": { type: "string", default: "512" },
   },
 });
 

@@ -26,9 +26,9 @@ export interface LayerContext {
   costs: Readonly<Record<Projection, number>>;
   /** Greedy: rise of a projection of cost 1 in one move. */
   base: number;
-  /** Greedy: f32 [window, hiddenSize] each, what enters the block. */
+  /** Greedy: f32 [greedyWindow, hiddenSize] each, what enters the block. */
   greedyInputs: readonly Float32Array[];
-  window: number;
+  greedyWindow: number;
   signal?: AbortSignal;
   /** Called with the number of rows that were run through the block. */
   onRows(rows: number): void;
@@ -71,13 +71,13 @@ export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
 };
 
 async function allocate(context: LayerContext): Promise<AllocationRow<Projection>[]> {
-  const { model, layer, greedyInputs, window } = context;
-  using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, window) : undefined;
+  const { model, layer, greedyInputs, greedyWindow } = context;
+  using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, greedyWindow) : undefined;
   return await allocations[context.allocation]({
     ...context,
     async blockError(shares) {
       const error = await probe!.error(mapProjections((name) => cut(context, name, shares[name]).threshold));
-      context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, window));
+      context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, greedyWindow));
       return error;
     },
   });

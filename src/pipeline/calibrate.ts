@@ -36,9 +36,9 @@ export interface CalibrationOptions extends JobOptions {
   /** Greedy: rise of a projection with hiddenSize² weights in one move. Default 0.05. */
   greedyBase?: number;
   /**
-   * Greedy: tokens that candidates are judged on, rounded to whole windows, at least one. Every move runs half of them
-   * through a block seven times, so time is proportional to this. Ranking candidates takes far fewer tokens than placing
-   * thresholds, because all are judged on the same ones. Default 1024.
+   * Greedy: tokens that candidates are judged on: whole windows, or the beginning of one for fewer than `window`. Every
+   * move runs half of them through a block seven times, so time is proportional to this. Ranking candidates takes far
+   * fewer tokens than placing thresholds, because all are judged on the same ones. Default 512.
    */
   greedyTokens?: number;
   /** Draws the windows for the greedy allocation. Default 0. */
@@ -72,8 +72,8 @@ export async function calibrateActivationSparsity(
   const plan = planCalibration(model, text, options);
   const { method, windows, window, greedyWindows, records, signal } = plan;
   const { sites, calibrateLayer } = activationMethods[method];
-  const { layers } = model.config;
-  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, window);
+  const { layers, hiddenSize } = model.config;
+  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyWindow);
   const stage = new Stage(
     "calibrate",
     layers * (windows * window + greedyTokensPerLayer),
@@ -90,7 +90,7 @@ export async function calibrateActivationSparsity(
     for (let layer = 0; layer < layers; layer++) {
       const detail = `layer ${layer + 1} of ${layers}`;
       const histograms = new LayerHistograms(model, layer, sites);
-      const greedyInputs = greedyWindows.map((w) => streams[w]);
+      const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyWindow * hiddenSize));
       model.thresholds = undefined;
       for (let w = 0; w < windows; w++) {
         await breathe(signal);
@@ -125,7 +125,7 @@ export async function calibrateActivationSparsity(
 
 function planCalibration(model: Model, text: TokenizedText, options: CalibrationOptions) {
   const { sparsities, method = "teal", estimator = "absQuantile", allocation = "uniform", prefill = "dense" } = options;
-  const { window = 512, calibrationWindows = 32, greedyBase = 0.05, greedyTokens = 1024, seed = 0, signal } = options;
+  const { window = 512, calibrationWindows = 32, greedyBase = 0.05, greedyTokens = 512, seed = 0, signal } = options;
   const windows = Math.min(calibrationWindows, Math.floor(text.tokens.length / window));
   if (!(window >= 4 && windows >= 1)) {
     throw new UsageError(
@@ -136,12 +136,16 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
   if (outside !== undefined)
     throw new UsageError(`sparsity ${outside}; it is a share of zeros, at least 0 and below 1`);
   if (!(greedyBase > 0)) throw new UsageError(`greedy base ${greedyBase}; it must be above 0`);
+  if (!(Number.isSafeInteger(greedyTokens) && greedyTokens >= 4)) {
+    throw new UsageError(`${greedyTokens} greedy tokens; at least 4 are needed`);
+  }
   const greedy = allocation === "greedy";
   if (greedy && method === "cats")
     throw new UsageError("CATS has one threshold a layer, so there is nothing to allocate");
 
   const costs = projectionCosts(model.config);
-  const greedyWindowCount = greedy ? Math.max(1, Math.min(windows, Math.round(greedyTokens / window))) : 0;
+  const greedyWindow = Math.min(window, greedyTokens);
+  const greedyWindowCount = greedy ? Math.min(windows, Math.round(greedyTokens / greedyWindow)) : 0;
   return {
     method,
     windows,
@@ -152,6 +156,7 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
     costs,
     base: greedyBase,
     greedyEvaluations: allocationEvaluations(allocation, { costs, levels: sparsities, base: greedyBase }),
+    greedyWindow,
     greedyWindows: draw(greedyWindowCount, windows, new Random(seed)),
     signal,
     records: sparsities.map(

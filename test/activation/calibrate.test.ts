@@ -158,7 +158,7 @@ describe("TEAL, greedy", () => {
   });
 
   test("beats uniform on the blocks' error, on the windows it was judged on", async () => {
-    const { records } = await greedy({ greedyTokens: windows * window });
+    const { records } = await greedy({ greedyBase: 0.4, greedyTokens: windows * window });
     const { records: uniform } = await calibrate();
     for (let layer = 0; layer < 2; layer++) {
       using probe = await BlockProbe.create(model, layer, await blockInputs(layer), window);
@@ -269,6 +269,8 @@ test.each([
   [{ window: 200 }, "from a calibration text of 150"],
   [{ calibrationWindows: 0 }, "0 windows"],
   [{ greedyBase: 0 }, "greedy base 0"],
+  [{ greedyTokens: 3 }, "3 greedy tokens"],
+  [{ window: 3 }, "a window has at least 4 tokens"],
 ])("refuses %j", async (options, message) => {
   await expect(calibrate(options)).rejects.toThrow(message);
 });
