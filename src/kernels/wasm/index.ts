@@ -2,6 +2,7 @@ import { DeviceError, UsageError } from "../../core/index.js";
 import { WasmBackend } from "./backend.js";
 import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
 import { maxThreads } from "./layout.js";
+import { hardwareThreads } from "./pool.js";
 
 export type { WasmBackend } from "./backend.js";
 export type { DotProduct, KernelBuild } from "./kernels.js";
@@ -19,7 +20,7 @@ export interface WasmBackendOptions {
 /** @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers */
 export async function createBackend(options: WasmBackendOptions = {}): Promise<WasmBackend> {
   const shareable = canShareMemory();
-  const threads = options.threads ?? (shareable ? Math.min(hardwareThreads(), maxThreads) : 1);
+  const threads = options.threads ?? (shareable ? Math.min(await hardwareThreads(), maxThreads) : 1);
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
     throw new UsageError(`${threads} threads; expected 1 to ${maxThreads}`);
   }
@@ -39,5 +40,3 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<W
 
 /** Node and isolated pages may send shared memory to workers. */
 const canShareMemory = () => (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
-
-const hardwareThreads = () => globalThis.navigator?.hardwareConcurrency ?? 1;

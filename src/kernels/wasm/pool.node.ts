@@ -1,4 +1,8 @@
+import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
+
+/** Threads that this machine runs at once. */
+export const hardwareThreads = availableParallelism;
 
 /** Starts a worker thread of Node that does not keep the process alive. */
 export function startNodeHost(program: string, onMessage: (message: unknown) => void) {

@@ -119,4 +119,10 @@ async function startHost(onMessage: (message: unknown) => void): Promise<Host> {
   };
 }
 
+/** Threads that this machine runs at once; 1 where it does not tell. */
+export async function hardwareThreads(): Promise<number> {
+  if (isNode()) return (await import("./pool.node.js")).hardwareThreads();
+  return globalThis.navigator?.hardwareConcurrency ?? 1;
+}
+
 const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;
