@@ -12,8 +12,7 @@ import { openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openBackend } from "../dist/kernels/index.js";
 import { loadModel } from "../dist/model/index.js";
-import { compressBlockwise } from "../dist/pipeline/blockwise.js";
-import { replaceTensors } from "../dist/pipeline/checkpointView.js";
+import { compressBlockwise, replaceTensors } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
 
 const { values: options, positionals } = parseArgs({

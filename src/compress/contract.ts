@@ -62,6 +62,8 @@ export interface PruneResult {
   mask: Uint8Array;
   /** WRP: u8 [rows, cols], 1 for kept entries outside the pattern, which go into a second, very sparse matrix. */
   recovered?: Uint8Array;
+  /** Present when weights were rounded in the same go: the codes that `weight` stands for. */
+  quantized?: Omit<QuantizeResult, "weight">;
   /** The method's own loss: Σ over rows of the damped quadratic objective, per token. */
   loss?: number;
 }

@@ -155,7 +155,11 @@ describe("sparsegpt", () => {
 
   it("rounds kept weights to the grid of the dense row in the same sweep", () => {
     const quantize = { bits: 3, groupSize: 0, scheme: "asymmetric" } as const;
-    const { weight } = method.prune(layer, statistics, half, options({ quantize }));
+    const { weight, quantized } = method.prune(layer, statistics, half, options({ quantize }));
+    weight.forEach((w, i) => {
+      const row = Math.floor(i / 64);
+      expect(w).toBe(Math.fround(quantized!.scales[row] * (quantized!.codes[i] - quantized!.zeros[row])));
+    });
     for (let r = 0; r < layer.rows; r++) {
       expect(new Set(weight.subarray(r * 64, (r + 1) * 64)).size).toBeLessThanOrEqual(8);
     }

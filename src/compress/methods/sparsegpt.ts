@@ -80,7 +80,9 @@ function pruneEntries(layer: Layer, factor: InverseFactor, pattern: Pattern, opt
     ...(pattern.type === "nm" && pattern.along !== "column" ? { groups: pattern } : { choosePanel }),
     ...(grid === undefined ? {} : { quantizer: { reach() {}, round: (r, c, value) => grid.round(r, c, value) } }),
   });
-  return { weight: finishedWeight(weights, keep), mask: keep, loss };
+  const result: PruneResult = { weight: finishedWeight(weights, keep), mask: keep, loss };
+  if (grid !== undefined) result.quantized = grid.codesAndGrids();
+  return result;
 }
 
 function pruneColumns(layer: Layer, factor: InverseFactor, pattern: Pattern): PruneResult {

@@ -150,8 +150,12 @@ export class GridMatrix {
   }
 
   result(): QuantizeResult {
+    return { weight: this.dequantized(), ...this.codesAndGrids() };
+  }
+
+  codesAndGrids(): Omit<QuantizeResult, "weight"> {
     const { codes, scales, zeros, groupSize } = this;
-    return { weight: this.dequantized(), codes, scales, zeros, bits: this.options.bits, groupSize };
+    return { codes, scales, zeros, bits: this.options.bits, groupSize };
   }
 
   #gridOf(min: number, max: number): Grid {
