@@ -40,6 +40,21 @@ export const textOption = (use: string) => new Option("--text <file>", `UTF-8 te
 export const windowOption = () =>
   new Option("--window <n>", "tokens of a window").argParser(integer({ min: 2 })).default(512);
 
+export const calibrationWindowsOption = () =>
+  new Option("--calibration-windows <n>", "windows of calibration text, from its start")
+    .argParser(integer({ min: 1 }))
+    .default(32);
+
+export const maxWindowsOption = (preset: number) =>
+  new Option("--max-windows <n>", "windows of evaluation text at most, from its start")
+    .argParser(integer({ min: 1 }))
+    .default(preset);
+
+export const repeatsOption = () =>
+  new Option("--repeats <n>", "timed rounds; figures are their medians")
+    .argParser(integer({ min: 1, max: 1000 }))
+    .default(5);
+
 export const seedOption = (use: string) => new Option("--seed <n>", use).argParser(integer({ min: 0 }));
 
 /** @param use what the policy does in this command */

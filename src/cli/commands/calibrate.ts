@@ -6,8 +6,9 @@ import { projections } from "../../model/index.js";
 import { activationMethods, type CalibrationOptions, calibrateActivationSparsity } from "../../pipeline/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { digits, percent, table } from "../format.js";
-import { integer, number } from "../numbers.js";
+import { number } from "../numbers.js";
 import {
+  calibrationWindowsOption,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -63,9 +64,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       "dense",
     ),
     windowOption(),
-    new Option("--calibration-windows <n>", "windows from the start of the text")
-      .argParser(integer({ min: 1 }))
-      .default(32),
+    calibrationWindowsOption(),
     seedOption("draws the windows that the greedy allocation judges by").default(0),
     weightsOption(),
     ...machineOptions(),

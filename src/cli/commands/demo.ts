@@ -7,15 +7,25 @@ import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel, embeddedTexts } from "../embedded.js";
 import { count, digits, duration, percent, terminalText } from "../format.js";
 import { machine, machineInWords, peakResidentBytes } from "../machine.js";
-import { type MachineOptions, machineOptions, type WeightsOption, weightsOption } from "../options.js";
+import {
+  calibrationWindowsOption,
+  type MachineOptions,
+  machineOptions,
+  maxWindowsOption,
+  repeatsOption,
+  type WeightsOption,
+  weightsOption,
+} from "../options.js";
 import { openSession, readText, type Session } from "../session.js";
 import { sideBySide, wrap } from "../sideBySide.js";
 
-type DemoOptions = CommonOptions & MachineOptions & WeightsOption;
+interface DemoOptions extends CommonOptions, MachineOptions, WeightsOption {
+  calibrationWindows: number;
+  maxWindows: number;
+  repeats: number;
+}
 
 const sparsities = [0.25, 0.4, 0.5];
-const calibrationWindows = 32;
-const evaluationWindows = 20;
 const window = 512;
 const sample = { prompt: "The old house stood at the end of the lane, and", maxTokens: 72, temperature: 0.7, seed: 7 };
 const width = 96;
@@ -32,17 +42,17 @@ export const demoCommand: CommandDefinition<DemoOptions> = {
   description:
     "Takes the embedded model of 6.5 million parameters, finds TEAL thresholds for 25, 40 and 50 % activation sparsity, measures " +
     "quality and speed of all against the dense model in one run, and lets the dense and the sparse model write.",
-  options: [weightsOption(), ...machineOptions()],
+  options: [calibrationWindowsOption(), maxWindowsOption(20), repeatsOption(), weightsOption(), ...machineOptions()],
   examples: ["rarefy demo", "rarefy demo --weights q8 --threads 1"],
   async run(context, options) {
     const startMs = performance.now();
     using session = await openSession(context, embeddedModel, options);
     const { model } = session;
     const tokenizer = await loadTokenizer(session.files);
-    context.print(`${heading(context, session)}\n\n`);
+    context.print(`${heading(context, session, options)}\n\n`);
 
-    const variants = await sparseVariants(context, session, tokenizer);
-    const rows = await measure(context, variants, tokenizer);
+    const variants = await sparseVariants(context, session, tokenizer, options);
+    const rows = await measure(context, variants, tokenizer, options);
     context.print(`${formatResultRows(rows)}\n\n${reading(rows)}\n\n`);
 
     const samples: Sample[] = [];
@@ -67,7 +77,12 @@ export const demoCommand: CommandDefinition<DemoOptions> = {
 };
 
 /** The dense model, and the same weights with thresholds for every sparsity. */
-async function sparseVariants(context: Context, { model }: Session, tokenizer: Tokenizer): Promise<Variant[]> {
+async function sparseVariants(
+  context: Context,
+  { model }: Session,
+  tokenizer: Tokenizer,
+  { calibrationWindows }: DemoOptions,
+): Promise<Variant[]> {
   const text = await tokenizeText(tokenizer, await readText(embeddedTexts.calibration));
   const { records } = await calibrateActivationSparsity(model, text, {
     sparsities,
@@ -84,11 +99,17 @@ async function sparseVariants(context: Context, { model }: Session, tokenizer: T
 }
 
 /** Quality on a book that the model never saw, then speed on the same text. */
-async function measure(context: Context, variants: readonly Variant[], tokenizer: Tokenizer): Promise<ResultRow[]> {
+async function measure(
+  context: Context,
+  variants: readonly Variant[],
+  tokenizer: Tokenizer,
+  { maxWindows, repeats }: DemoOptions,
+): Promise<ResultRow[]> {
   const text = await tokenizeText(tokenizer, await readText(embeddedTexts.evaluation));
-  const qualities = await evaluateQuality(variants, text, { window, maxWindows: evaluationWindows, ...context });
+  const qualities = await evaluateQuality(variants, text, { window, maxWindows, ...context });
   const speeds = await measureSpeed(variants, text.tokens, {
     decodeTokens: 64,
+    repeats,
     residentBytes: peakResidentBytes,
     ...context,
   });
@@ -99,7 +120,7 @@ async function measure(context: Context, variants: readonly Variant[], tokenizer
   );
 }
 
-function heading({ colors }: Context, { model }: Session): string {
+function heading({ colors }: Context, { model }: Session, { calibrationWindows }: DemoOptions): string {
   const { layers, hiddenSize } = model.config;
   return [
     `${colors.bold("tiny-6m")}: a Llama of 6.5 million parameters (${layers} layers, hidden ${hiddenSize}), trained on public-domain books`,

@@ -2,10 +2,10 @@ import { Option } from "commander";
 import { evaluateQuality, formatResultRows, resultRow } from "../../eval/index.js";
 import type { PrefillPolicy } from "../../runtime/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
-import { integer } from "../numbers.js";
 import {
   type MachineOptions,
   machineOptions,
+  maxWindowsOption,
   modelArgument,
   prefillOption,
   textOption,
@@ -33,9 +33,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
   options: [
     textOption("to evaluate on").makeOptionMandatory(),
     windowOption(),
-    new Option("--max-windows <n>", "windows at most, from the start of the text")
-      .argParser(integer({ min: 1 }))
-      .default(40),
+    maxWindowsOption(40),
     new Option("--against <model>", "model to compare with; 'dense' is MODEL without its thresholds"),
     prefillOption(
       "which tokens of a window stay dense: dense (all), secondHalf (the first half), or how many",

@@ -1,0 +1,273 @@
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ensureBuilt, type Finished, rarefy } from "./support/rarefy.js";
+
+const model = "models/tiny-6m";
+const calibrationText = "models/text/calib.txt";
+const evaluationText = "models/text/books-eval.txt";
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-cli-"));
+const sparse = join(scratch, "sparse");
+const calibrate = ["calibrate", model, "--text", calibrationText, "--window", "128", "--calibration-windows", "4"];
+
+beforeAll(ensureBuilt, 120_000);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+/** The JSON document of a command that must succeed. */
+async function json(args: readonly string[]) {
+  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  return JSON.parse(stdout);
+}
+
+describe("a sparse model directory", () => {
+  let document: Record<string, unknown>;
+  beforeAll(async () => {
+    document = await json([...calibrate, "--sparsity", "0.5", "--weights", "q8", "-o", sparse]);
+  });
+
+  test("calibrate writes a complete directory and says what it did", () => {
+    expect(document).toMatchObject({ output: sparse, weights: "q8", method: "teal", sparsity: 0.5, prefill: "dense" });
+    expect(document.realisedSparsity).toBeCloseTo(0.5, 2);
+    expect(document.layers).toHaveLength(6);
+    const names = readdirSync(sparse);
+    expect(names).toEqual(
+      expect.arrayContaining(["config.json", "model.safetensors", "tokenizer.json", "rarefy.json"]),
+    );
+    expect(readdirSync(scratch)).toEqual(["sparse"]);
+  });
+
+  test("the same calibration gives the same file", async () => {
+    const again = join(scratch, "again");
+    await json([...calibrate, "--sparsity", "0.5", "--weights", "q8", "-o", again]);
+    expect(readFileSync(join(again, "rarefy.json"), "utf8")).toBe(readFileSync(join(sparse, "rarefy.json"), "utf8"));
+    rmSync(again, { recursive: true });
+  });
+
+  test("inspect tells sizes and what rarefy.json holds, without thresholds of layers", async () => {
+    const inspected = await json(["inspect", sparse, "--tensors"]);
+    expect(inspected.parameters.total).toBe(6_524_160);
+    expect(inspected.tensors).toHaveLength(56);
+    expect(inspected.artifact).toMatchObject({ weights: "q8", activationSparsity: { sparsity: 0.5, layers: 6 } });
+    const q8 = inspected.formats.find((row: { weights: string }) => row.weights === "q8");
+    expect(q8.sparseBytesPerToken).toBeLessThan(0.7 * q8.bytesPerToken);
+    expect(inspected.tokenizer).toEqual({ tokens: 8192, special: 3, chatTemplate: true });
+  });
+
+  test("eval runs it sparse with no flags, and compares it with itself dense", async () => {
+    const row = await json([
+      "eval",
+      sparse,
+      "--text",
+      evaluationText,
+      "--window",
+      "64",
+      "--max-windows",
+      "2",
+      "--against",
+      "dense",
+    ]);
+    expect(row).toMatchObject({
+      weights: "q8",
+      window: 64,
+      windows: 2,
+      tokens: 126,
+      against: { activationSparsity: 0 },
+    });
+    expect(row.textSha256).toBe(createHash("sha256").update(readFileSync(evaluationText)).digest("hex"));
+    expect(row.activationSparsity).toBeGreaterThan(0.4);
+    expect(row.perplexity).toBeGreaterThan(row.against.perplexity);
+    expect(row.klDivergence).toBeGreaterThan(0);
+    expect(row.top1Agreement).toBeLessThan(1);
+  });
+
+  test("run generates with it, and differently from the dense model", async () => {
+    const prompt = ["--prompt", "It was a dark night", "--max-tokens", "24"];
+    const [first, second, dense] = await Promise.all([
+      json(["run", sparse, ...prompt]),
+      json(["run", sparse, ...prompt]),
+      json(["run", model, ...prompt, "--weights", "q8"]),
+    ]);
+    expect(first.tokenIds).toHaveLength(24);
+    expect(first.finishReason).toBe("maxTokens");
+    expect(first.tokenIds).toEqual(second.tokenIds);
+    expect(first.tokenIds).not.toEqual(dense.tokenIds);
+  });
+
+  test("bench gives a row for each model", async () => {
+    const few = ["--prefill-tokens", "8", "--decode-tokens", "4", "--repeats", "1", "--threads", "1"];
+    const { rows } = await json(["bench", sparse, "--against", "dense", model, ...few]);
+    expect(rows.map((row: { model: string; weights: string }) => [row.model, row.weights])).toEqual([
+      ["sparse", "q8"],
+      ["dense", "q8"],
+      ["tiny-6m", "bf16"],
+    ]);
+    for (const row of rows) {
+      expect(row.threads).toBe(1);
+      for (const field of [
+        "prefillTokensPerSecond",
+        "decodeTokensPerSecond",
+        "bytesPerToken",
+        "bandwidthShare",
+        "peakMemoryBytes",
+      ])
+        expect(row[field], field).toBeGreaterThan(0);
+    }
+    expect(rows[0].bytesPerToken).toBeLessThan(0.8 * rows[1].bytesPerToken);
+    expect(rows[0].activationSparsity).toBeGreaterThan(0.3);
+    expect(rows[1].activationSparsity).toBe(0);
+  });
+});
+
+describe("run", () => {
+  const run = ["run", model, "--max-tokens", "12"];
+  const prompt = ["--prompt", "The sea was"];
+
+  test("prints the text that --json reports, and stops before a stop string", async () => {
+    const [text, document, stopped] = await Promise.all([
+      rarefy([...run, ...prompt, "--quiet"]),
+      json([...run, ...prompt]),
+      json([...run, ...prompt, "--stop", " the"]),
+    ]);
+    expect(text.stdout).toBe(`${document.text}\n`);
+    expect(document.text).toContain(" the");
+    expect(stopped).toMatchObject({ finishReason: "stopString", text: document.text.split(" the")[0] });
+  });
+
+  test("the same seed gives the same text, another one another", async () => {
+    const sampled = (seed: string) =>
+      json([...run, ...prompt, "--temperature", "1", "--top-p", "0.95", "--seed", seed]);
+    const [one, same, other] = await Promise.all([sampled("1"), sampled("1"), sampled("2")]);
+    expect(one.seed).toBe(1);
+    expect(same.tokenIds).toEqual(one.tokenIds);
+    expect(other.tokenIds).not.toEqual(one.tokenIds);
+  });
+
+  test("without a prompt it answers line after line", async () => {
+    const { code, stdout, stderr } = await rarefy([...run, "--no-chat", "--quiet"], {
+      input: "The sea was\n\nThe sky was\n",
+    });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const document = await json([...run, ...prompt]);
+    expect(stdout.startsWith(`${document.text}\n\n`)).toBe(true);
+    expect(stdout.slice(document.text.length).trim()).not.toBe("");
+  });
+});
+
+test("demo measures dense against sparse, and lets both write", async () => {
+  const document = await json(["demo", "--calibration-windows", "2", "--max-windows", "1", "--repeats", "1"]);
+  const sparsities = document.rows.map((row: { activationSparsity: number }) => row.activationSparsity);
+  for (const [i, expected] of [0, 0.25, 0.4, 0.5].entries()) expect(sparsities[i]).toBeCloseTo(expected, 1);
+  const perplexities = document.rows.map((row: { perplexity: number }) => row.perplexity);
+  expect(perplexities).toEqual(perplexities.toSorted((a: number, b: number) => a - b));
+  const bytes = document.rows.map((row: { bytesPerToken: number }) => row.bytesPerToken);
+  expect(bytes).toEqual(bytes.toSorted((a: number, b: number) => b - a));
+  expect(document.samples.map(({ name }: { name: string }) => name)).toEqual(["dense", "50 % sparse"]);
+  expect(document.samples[0].text).not.toBe(document.samples[1].text);
+});
+
+test("progress is JSON lines on stderr where that is no terminal", async () => {
+  const { code, stderr } = await rarefy(["run", model, "--prompt", "a", "--max-tokens", "1"]);
+  expect(code).toBe(0);
+  const stages = stderr
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line).stage);
+  expect(stages).toContain("load weights");
+});
+
+describe("errors are one clear line", () => {
+  const text = ["--text", evaluationText];
+  function broken(change: (config: Record<string, unknown>) => void): string {
+    const directory = mkdtempSync(join(scratch, "broken-"));
+    cpSync(model, directory, { recursive: true });
+    const config = JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
+    change(config);
+    writeFileSync(join(directory, "config.json"), JSON.stringify(config));
+    return directory;
+  }
+  const fails = async (args: readonly string[]): Promise<Finished> => {
+    const finished = await rarefy([...args, "--quiet"]);
+    expect(finished.stdout).toBe("");
+    expect(finished.stderr).not.toMatch(/^ +at /m);
+    return finished;
+  };
+
+  test.each<[string, () => string[], number, RegExp]>([
+    ["no such directory", () => ["inspect", "./nowhere"], 2, /error: there is no directory \.\/nowhere/],
+    ["a file for a directory", () => ["inspect", "package.json"], 2, /is a file; give the directory/],
+    ["no text file", () => ["eval", model, "--text", "nowhere.txt"], 1, /nowhere\.txt: there is no such file/],
+    ["a text too short", () => ["eval", model, "--text", "LICENSE", "--window", "100000"], 2, /window/],
+    [
+      "broken config",
+      () => [
+        "eval",
+        broken((c) => {
+          c.num_hidden_layers = -1;
+        }),
+        ...text,
+      ],
+      1,
+      /config\.json: num_hidden_layers/,
+    ],
+    [
+      "config of another model",
+      () => [
+        "eval",
+        broken((c) => {
+          c.hidden_size = 512;
+        }),
+        ...text,
+      ],
+      1,
+      /embed_tokens/,
+    ],
+    [
+      "unknown architecture",
+      () => [
+        "eval",
+        broken((c) => {
+          c.model_type = "gpt9";
+        }),
+        ...text,
+      ],
+      1,
+      /gpt9/,
+    ],
+    ["a missing option", () => ["eval", model], 2, /required option '--text/],
+    [
+      "sparsity of 1",
+      () => [...calibrate, "--sparsity", "1", "-o", join(scratch, "never")],
+      2,
+      /at least 0 and below 1/,
+    ],
+    ["a made-up format", () => ["bench", model, "--weights", "q3"], 2, /Allowed choices are f32, bf16, q8, q4/],
+    ["an output that holds the model", () => [...calibrate, "-o", "models"], 2, /contains the input/],
+    ["an output of someone else", () => [...calibrate, "-o", "docs"], 2, /not made by rarefy/],
+  ])("%s", async (_name, args, code, message) => {
+    const finished = await fails(args());
+    expect(finished.stderr).toMatch(message);
+    expect(finished.code).toBe(code);
+  });
+});
+
+test.skipIf(process.platform === "win32")("an interrupted calibration leaves nothing behind", async () => {
+  const output = join(scratch, "interrupted");
+  const long = ["calibrate", model, "--text", calibrationText, "--allocation", "greedy", "-o", output];
+  const finished = await rarefy(long, { interrupt: { signal: "SIGINT", when: /"calibrate"/ } });
+  expect(finished.code).toBe(130);
+  expect(finished.stderr).toMatch(/Stopped\.\n$/);
+  expect(existsSync(output)).toBe(false);
+  expect(readdirSync(scratch).filter((name) => name.includes("interrupted"))).toEqual([]);
+});
+
+test("a reader that goes away is no error", async () => {
+  const { execFile } = await import("node:child_process");
+  const command = `"${process.execPath}" dist/cli/main.js inspect ${model} --quiet | true`;
+  const stderr = await new Promise((resolve, reject) =>
+    execFile("bash", ["-o", "pipefail", "-c", command], (error, _out, text) => (error ? reject(error) : resolve(text))),
+  );
+  expect(stderr).toBe("");
+});
