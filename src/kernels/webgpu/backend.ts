@@ -21,7 +21,9 @@ import { Context } from "./context.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { largest } from "./largest.js";
 import { linear } from "./linear.js";
-import { type GpuMatrix, loadMatrix } from "./matrix.js";
+import { lookUp } from "./lookUp.js";
+import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
+import { checkFormat } from "./selfCheck.js";
 import {
   ActivationPool,
   type GpuActivation,
@@ -32,18 +34,18 @@ import {
   readRows,
 } from "./storage.js";
 import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
-import { embedRows, embedThreads } from "./wgsl/embed.js";
 import { rmsNorm } from "./wgsl/rmsNorm.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
 export class WebGpuBackend implements Backend {
-  readonly info: BackendInfo;
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
   readonly #attend: Attend;
   readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
   readonly #caches = new Set<GpuKvCache>();
+  readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
+  readonly #problems: string[] = [];
   #weightBytes = 0;
   readonly #counters = zeroCounters();
 
@@ -52,7 +54,12 @@ export class WebGpuBackend implements Backend {
     this.#context = new Context(device);
     this.#pool = new ActivationPool(device, this.#context.recorder);
     this.#attend = new Attend(this.#context);
-    this.info = { id: "webgpu", description: describe(device), threads: 1 };
+  }
+
+  /** Kernels that failed their self-check are part of the description. */
+  get info(): BackendInfo {
+    const disabled = this.#problems.map((problem) => `; not used because wrong on this GPU: ${problem}`).join("");
+    return { id: "webgpu", description: describe(this.#device) + disabled, threads: 1 };
   }
 
   reserve(_plan: { weightBytes: number }): void {
@@ -60,9 +67,23 @@ export class WebGpuBackend implements Backend {
   }
 
   async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
-    const matrix = await loadMatrix(this.#device, parts, format, job);
+    const kernels = await this.#formatKernels(format);
+    const matrix = await loadMatrix(this.#device, parts, format, kernels, job);
     this.#weightBytes += matrix.byteLength;
     return matrix;
+  }
+
+  /** The kernels of a format, checked when the first matrix of it is loaded. */
+  #formatKernels(format: WeightFormatId): Promise<FormatKernels> {
+    let kernels = this.#formats.get(format);
+    if (kernels === undefined) {
+      kernels = checkFormat(this.#context, this.#pool, format).then((checked) => {
+        this.#problems.push(...checked.problems);
+        return checked.kernels;
+      });
+      this.#formats.set(format, kernels);
+    }
+    return kernels;
   }
 
   loadVector(values: Float32Array): Vector {
@@ -126,23 +147,7 @@ export class WebGpuBackend implements Backend {
 
   embed(out: Activation, table: Matrix, ids: Uint32Array): void {
     shapes.checkEmbed(out, table, ids);
-    const target = own(out);
-    const { cols, rows, groups, chunks, kernels } = table as GpuMatrix;
-    for (const { memory, runs } of chunks) {
-      for (const { firstTile, tiles, unitBase } of runs) {
-        for (let first = 0; first < ids.length; first += embedRows) {
-          const some = ids.subarray(first, first + embedRows);
-          const outOffset = target.offset + first * target.stride;
-          this.#context.recorder.run(
-            kernels.embed,
-            { cols, rows, groups, firstTile, tiles, unitBase, outOffset, outStride: target.stride },
-            { outs: target.memory, units: memory },
-            [Math.ceil(cols / embedThreads), some.length],
-            some,
-          );
-        }
-      }
-    }
+    lookUp(this.#context, own(out), table as GpuMatrix, ids);
   }
 
   rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void {

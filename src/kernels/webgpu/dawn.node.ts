@@ -3,9 +3,13 @@ import type { GpuEntry } from "./gpu.js";
 
 /**
  * f16 is off on NVIDIA by default although its drivers do it right. Workgroup memory need not be cleared: our kernels write
- * it before they read it, and a software Vulkan device takes seconds to compile the clearing of a few KiB.
+ * it before they read it, and a software Vulkan device takes seconds to compile the clearing of a few KiB. Timestamps
+ * are rounded for the privacy of browsers.
  */
-const dawnOptions = ["enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia,disable_workgroup_init"];
+const dawnOptions = [
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia,disable_workgroup_init",
+  "disable-dawn-features=timestamp_quantization",
+];
 
 /**
  * Dawn frees its instance, and with it the running device, when the garbage collector finds nobody who refers to the `GPU`

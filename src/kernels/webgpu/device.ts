@@ -71,7 +71,10 @@ export class Device implements Disposable {
         },
       ],
     });
-    gpu.addEventListener("uncapturederror", ({ error }) => this.fail(error));
+    gpu.addEventListener("uncapturederror", (event) => {
+      event.preventDefault(); // or it is written to the console
+      this.fail(event.error);
+    });
     // The promise settles only when the device goes; what it brings is kept for the next call.
     gpu.lost.then(
       ({ message }) => {

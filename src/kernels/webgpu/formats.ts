@@ -37,9 +37,9 @@ const table: Readonly<Record<WeightFormatId, Omit<GpuFormat, "format" | "unitRow
   q4: { tileRows: 256, scaled: true, rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 15, 8))) },
 };
 
-export function gpuFormat(id: WeightFormatId): GpuFormat {
+export function gpuFormat(id: WeightFormatId, tileRows = table[id].tileRows): GpuFormat {
   const entry = table[id];
-  return { format: weightFormats[id], unitRows: entry.rows.length * 4, ...entry };
+  return { format: weightFormats[id], unitRows: entry.rows.length * 4, ...entry, tileRows };
 }
 
 /** WGSL vec4<f32> expressions for the scales of a unit's rows; scales lie as bf16 does, 8 rows in `s0`, 8 in `s1` … */

@@ -1,7 +1,7 @@
 import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
-import { fewTokens, type GpuMatrix, manyTokens, type TileRun } from "./matrix.js";
+import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
 import { blockRows, matmulParts } from "./wgsl/matmul.js";
 import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
@@ -16,14 +16,14 @@ export function linear(
   counters: BackendCounters,
 ): void {
   const { thresholds, sparseFromRow = 0 } = options;
-  if (x.rows > 1) {
-    multiplyRows(context, out, x, w, options);
-  } else if (thresholds !== undefined && sparseFromRow <= 0) {
-    multiplyRow(context, out, x, w, options, thresholds, counters);
+  const { matvec, sparseMatvec } = w.kernels;
+  const sparse = thresholds !== undefined && sparseFromRow <= 0;
+  if (x.rows === 1 && sparse && sparseMatvec !== undefined) {
+    multiplyRow(context, out, x, w, sparseMatvec, options, { thresholds, counters });
     return;
-  } else {
-    multiplyRow(context, out, x, w, options);
   }
+  if (x.rows === 1 && !sparse && matvec !== undefined) multiplyRow(context, out, x, w, matvec, options);
+  else multiplyRows(context, out, x, w, options);
   counters.weightBytesRead += w.byteLength;
 }
 
@@ -34,20 +34,20 @@ const wantedInSoftware = 8;
 /** Fewer columns than this are not worth a workgroup of their own. */
 const minimumGroups = 4;
 
+/** @param sparse thresholds, and where to count what they drop; none for the dense kernel */
 function multiplyRow(
   context: Context,
   out: GpuActivation,
   x: GpuActivation,
   w: GpuMatrix,
-  options: LinearOptions,
-  thresholds?: readonly number[],
-  counters?: BackendCounters,
+  kernel: MatvecKernel,
+  { bias, accumulate = false }: LinearOptions,
+  sparse?: { thresholds: readonly number[]; counters: BackendCounters },
 ): void {
   const { recorder, nothing } = context;
-  const { bias, accumulate = false } = options;
   const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
   const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-  const most = thresholds === undefined ? w.groups : w.tuning.sparseColumns / groupSize;
+  const most = sparse === undefined ? w.groups : w.kernels.tuning.sparseColumns / groupSize;
   const groupsPerSlice = Math.min(most, Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wanted)));
   const slices = Math.ceil(w.groups / groupsPerSlice);
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
@@ -62,12 +62,12 @@ function multiplyRow(
       batch,
       (run) => run.tiles,
       ({ part, firstTile }) => [
-        thresholds?.[part] ?? 0,
-        thresholds !== undefined && firstTile === 0 ? countPart(context, w, part, counters!) : notCounted,
+        sparse?.thresholds[part] ?? 0,
+        sparse !== undefined && firstTile === 0 ? countPart(context, w, part, sparse.counters) : notCounted,
       ],
     );
     recorder.run(
-      thresholds === undefined ? w.kernels.matvec : w.kernels.sparseMatvec,
+      kernel,
       {
         xOffset: x.offset,
         cols: w.cols,
@@ -102,6 +102,8 @@ function multiplyRows(
   options: LinearOptions,
 ): void {
   const { thresholds, sparseFromRow = 0, bias, accumulate = false } = options;
+  const { matmuls } = w.kernels;
+  const { tokens, kernel } = matmuls.find((m) => m.tokens >= x.rows) ?? matmuls[matmuls.length - 1];
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
@@ -114,7 +116,7 @@ function multiplyRows(
         thresholds === undefined ? 0 : 1,
       ]);
       recorder.run(
-        x.rows > fewTokens ? w.kernels.matmulMany : w.kernels.matmulFew,
+        kernel,
         {
           xOffset: x.offset,
           xStride: x.stride,
@@ -129,7 +131,7 @@ function multiplyRows(
           sparseFromRow: Math.max(0, sparseFromRow),
         },
         { outs: out.memory, xs: x.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
-        [workgroups, Math.ceil(x.rows / (x.rows > fewTokens ? manyTokens : fewTokens))],
+        [workgroups, Math.ceil(x.rows / tokens)],
         table.subarray(0, 8 * matmulParts),
       );
     }

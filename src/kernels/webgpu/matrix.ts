@@ -26,31 +26,33 @@ export interface Chunk {
   readonly runs: readonly TileRun[];
 }
 
-/** Rows of x per workgroup in the two matrix-matrix kernels. */
-export const fewTokens = 16;
-export const manyTokens = 64;
+export type MatvecKernel = ReturnType<typeof matvec>;
 
-/** The kernels that read one format. */
+/** The kernels that read one format; those that a device gets wrong are left out (see `selfCheck`). */
 export interface FormatKernels {
   readonly embed: ReturnType<typeof embed>;
-  readonly matvec: ReturnType<typeof matvec>;
-  readonly sparseMatvec: ReturnType<typeof matvec>;
-  readonly matmulFew: ReturnType<typeof matmul>;
-  readonly matmulMany: ReturnType<typeof matmul>;
+  /** Products of one row of x, dense and with thresholds. Without them `matmuls` serve. */
+  readonly matvec?: MatvecKernel;
+  readonly sparseMatvec?: MatvecKernel;
+  /** Products of several rows of x: how many a workgroup takes, ascending. At least one. */
+  readonly matmuls: readonly { readonly tokens: number; readonly kernel: ReturnType<typeof matmul> }[];
+  readonly tuning: MatvecTuning;
 }
 
-export function formatKernels(format: GpuFormat, tuning: MatvecTuning): FormatKernels {
+/** What is tried for a format, best first. */
+export function candidates(device: Device, format: GpuFormat) {
+  const tuning = matvecTuning(device, format);
   return {
+    tuning,
     embed: embed(format),
     matvec: matvec(format, false, tuning),
-    sparseMatvec: matvec(format, true, tuning),
-    matmulFew: matmul(format, fewTokens),
-    matmulMany: matmul(format, manyTokens),
+    sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t)),
+    matmuls: [16, 64].map((tokens) => ({ tokens, kernel: matmul(format, tokens) })),
   };
 }
 
 /** Measured on an NVIDIA H200; cut down to the workgroup memory of smaller devices. */
-export function matvecTuning(device: Device, format: GpuFormat): MatvecTuning {
+function matvecTuning(device: Device, format: GpuFormat): MatvecTuning {
   const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
   const subgroups32 = device.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
   // Unrolled code takes a software device seconds to compile.
@@ -71,7 +73,6 @@ export function matvecTuning(device: Device, format: GpuFormat): MatvecTuning {
 export interface GpuMatrix extends Matrix {
   readonly gpuFormat: GpuFormat;
   readonly kernels: FormatKernels;
-  readonly tuning: MatvecTuning;
   /** Groups of 32 columns, the last one padded. */
   readonly groups: number;
   readonly chunks: readonly Chunk[];
@@ -88,6 +89,7 @@ export async function loadMatrix(
   device: Device,
   sources: readonly RowSource[],
   formatId: WeightFormatId,
+  kernels: FormatKernels,
   job: JobOptions,
 ): Promise<GpuMatrix> {
   checkParts(sources);
@@ -140,10 +142,8 @@ export async function loadMatrix(
     for (const { memory } of chunks) device.free(memory);
     throw error;
   }
-  const tuning = matvecTuning(device, layout);
-  const kernels = formatKernels(layout, tuning);
   const groups = padded(cols) / groupSize;
-  return { format: formatId, rows, cols, parts, byteLength, gpuFormat: layout, kernels, tuning, groups, chunks };
+  return { format: formatId, rows, cols, parts, byteLength, gpuFormat: layout, kernels, groups, chunks };
 }
 
 /** Which tiles go into which buffer, none larger than `limit` bytes. */

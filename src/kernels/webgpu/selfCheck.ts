@@ -1,0 +1,251 @@
+import { type ActivationFunction, activationFunctions, DeviceError, Random } from "../../core/index.js";
+import { type WeightFormatId, weightFormats } from "../../pack/index.js";
+import type { Backend, LinearOptions, RowSource } from "../backend.js";
+import type { Context } from "./context.js";
+import { gpuFormat } from "./formats.js";
+import { linear } from "./linear.js";
+import { lookUp } from "./lookUp.js";
+import { candidates, type FormatKernels, loadMatrix } from "./matrix.js";
+import { type ActivationPool, readRows } from "./storage.js";
+
+// Drivers miscompile shaders now and then. Every kernel therefore computes something known before it is used.
+
+/** How far a result may be from the exact one, as a share of the sizes of its terms. */
+const tolerance = 1e-4;
+
+/**
+ * The kernels of a format that compute right on this device, and what was wrong with those that are left out.
+ * @throws DeviceError when the device gets an operation wrong by every kernel there is
+ */
+export async function checkFormat(
+  context: Context,
+  pool: ActivationPool,
+  formatId: WeightFormatId,
+): Promise<{ kernels: FormatKernels; problems: string[] }> {
+  const { tuning, embed, matvec, sparseMatvecs, matmuls } = candidates(context.device, gpuFormat(formatId));
+  const common = { embed, tuning };
+  const test = await testProduct(context, pool, formatId, { ...common, matmuls });
+  const { thresholds } = test;
+  try {
+    const goodMatmuls: (typeof matmuls)[number][] = [];
+    for (const m of matmuls) {
+      if (await test.works(m.kernel.name, { ...common, matmuls: [m] }, m.tokens + 3, { thresholds }))
+        goodMatmuls.push(m);
+    }
+    const goodMatvec = (await test.works(matvec.name, { ...common, matmuls, matvec }, 1, {})) ? matvec : undefined;
+    let goodSparse: FormatKernels["sparseMatvec"];
+    for (const sparseMatvec of sparseMatvecs) {
+      if (goodSparse !== undefined) break;
+      const works = await test.works(sparseMatvec.name, { ...common, matmuls, sparseMatvec }, 1, { thresholds });
+      if (works) goodSparse = sparseMatvec;
+    }
+    if (!(await test.embedWorks()) || goodMatmuls.length === 0) {
+      throw new DeviceError(`this GPU computes wrongly: ${test.problems.join("; ")}`);
+    }
+    const kernels = { ...common, matmuls: goodMatmuls, matvec: goodMatvec, sparseMatvec: goodSparse };
+    return { kernels, problems: test.problems };
+  } finally {
+    test.release();
+  }
+}
+
+/** A stack of two parts, the first of two row tiles, the second of less than one; columns that do not fill a group. */
+async function testProduct(context: Context, pool: ActivationPool, formatId: WeightFormatId, kernels: FormatKernels) {
+  const format = weightFormats[formatId];
+  const random = new Random(1);
+  const cols = 200;
+  const thresholds = [0.4, 0.9];
+  const parts = [gpuFormat(formatId).tileRows + 36, 40].map((rows, i) => {
+    const stored = Float32Array.from({ length: rows * cols }, () => random.normal());
+    return { source: source(`self-check ${i}`, stored, rows, cols), values: unpacked(stored, rows, cols) };
+  });
+  function unpacked(stored: Float32Array, rows: number, columns: number): Float32Array {
+    return format.unpack(format.pack(stored, rows, columns), rows, columns);
+  }
+
+  const matrix = await loadMatrix(
+    context.device,
+    parts.map((part) => part.source),
+    formatId,
+    kernels,
+    {},
+  );
+  const tokens = Math.max(...kernels.matmuls.map((m) => m.tokens)) + 3;
+  const inputs = Float32Array.from({ length: tokens * cols }, () => random.normal());
+  const x = pool.take(tokens, cols);
+  const out = pool.take(tokens, Math.max(matrix.rows, cols));
+  context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
+  const problems: string[] = [];
+
+  return {
+    thresholds,
+    problems,
+
+    /** Whether a product of `rows` rows of x is right; if not, why goes into `problems`. */
+    async works(name: string, withKernels: FormatKernels, rows: number, options: LinearOptions): Promise<boolean> {
+      const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+      const target = out.columns(0, matrix.rows).rowRange(0, rows);
+      linear(context, target, x.rowRange(0, rows), { ...matrix, kernels: withKernels }, options, counters);
+      const result = await readRows(context, target);
+      for (let r = 0; r < rows; r++) {
+        for (const [p, { values }] of parts.entries()) {
+          const threshold = options.thresholds === undefined ? -1 : Math.fround(options.thresholds[p]);
+          for (let j = 0; j < matrix.parts[p].rows; j++) {
+            let [sum, size] = [0, 0];
+            for (let c = 0; c < cols; c++) {
+              const term = Math.abs(inputs[r * cols + c]) > threshold ? inputs[r * cols + c] * values[j * cols + c] : 0;
+              sum += term;
+              size += Math.abs(term);
+            }
+            const actual = result[r * matrix.rows + matrix.parts[p].rowStart + j];
+            if (Math.abs(actual - sum) <= tolerance * size) continue;
+            problems.push(`${name} gave ${actual} for ${sum}`);
+            return false;
+          }
+        }
+      }
+      return true;
+    },
+
+    async embedWorks(): Promise<boolean> {
+      const { rows } = matrix.parts[0];
+      const ids = Uint32Array.of(0, 1, 31, rows - 37, rows - 1);
+      const target = out.columns(0, cols).rowRange(0, ids.length);
+      lookUp(context, target, matrix, ids);
+      const result = await readRows(context, target);
+      const wrong = result.findIndex((v, i) => v !== parts[0].values[ids[Math.floor(i / cols)] * cols + (i % cols)]);
+      if (wrong >= 0) problems.push(`${kernels.embed.name} gave ${result[wrong]}`);
+      return wrong < 0;
+    },
+
+    release(): void {
+      for (const activation of [x, out]) pool.giveBack(activation);
+      for (const { memory } of matrix.chunks) context.recorder.freeLater(memory);
+    },
+  };
+}
+
+function source(name: string, values: Float32Array, rows: number, cols: number): RowSource {
+  const bytes = new Uint8Array(values.buffer);
+  const read = async (start: number, count: number, into: Uint8Array) =>
+    into.set(bytes.subarray(start * cols * 4, (start + count) * cols * 4));
+  return { name, rows, cols, dtype: "F32", read };
+}
+
+/**
+ * Runs every operation but the products on small known cases.
+ * @throws DeviceError naming the operations that this device gets wrong
+ */
+export async function checkOperations(b: Backend): Promise<void> {
+  const random = new Random(2);
+  const numbers = (count: number) => Float32Array.from({ length: count }, () => random.normal());
+  const wrong: string[] = [];
+  const compare = (name: string, actual: ArrayLike<number>, expected: ArrayLike<number>) => {
+    const at = Array.from(expected).findIndex((e, i) => !(Math.abs(actual[i] - e) <= tolerance * (1 + Math.abs(e))));
+    if (at >= 0) wrong.push(`${name} gave ${actual[at]} for ${expected[at]}`);
+  };
+  const upload = (rows: number, values: Float32Array) => {
+    const activation = b.allocate(rows, values.length / rows);
+    b.write(activation, values);
+    return activation;
+  };
+
+  const [rows, cols] = [3, 320];
+  const [a, c] = [numbers(rows * cols), numbers(rows * cols)];
+  const [x, y, out] = [upload(rows, a), upload(rows, c), b.allocate(rows, cols)];
+  const fresh = async (run: () => void) => {
+    b.write(out, a);
+    run();
+    return b.read(out);
+  };
+
+  compare(
+    "add",
+    await fresh(() => b.add(out, y)),
+    a.map((v, i) => v + c[i]),
+  );
+  for (const f of Object.keys(activationFunctions) as ActivationFunction[]) {
+    const expected = a.map((v, i) => activationFunctions[f](v) * c[i]);
+    compare(`gatedActivation ${f}`, await fresh(() => b.gatedActivation(out, x, y, f)), expected);
+  }
+  for (const width of [cols, 32]) {
+    const weight = c.subarray(0, width);
+    const expected = a.map((v, i) => {
+      const run = a.subarray(i - (i % width), i - (i % width) + width);
+      return (v / Math.sqrt(run.reduce((sum, r) => sum + r * r, 0) / width + 1e-5)) * weight[i % width];
+    });
+    compare("rmsNorm", await fresh(() => b.rmsNorm(out, x, b.loadVector(weight), 1e-5)), expected);
+  }
+  const [top] = await b.topK(x.rowRange(1, 1), 3);
+  compare(
+    "topK",
+    top.values,
+    a
+      .slice(cols, 2 * cols)
+      .sort()
+      .reverse()
+      .slice(0, 3),
+  );
+
+  // Rotation, then attention of five rows and of one over a cache of 150 positions.
+  const [headDim, kvHeads, queryHeads, positions, tokens] = [32, 2, 4, 150, 5];
+  const scale = 1 / Math.sqrt(headDim);
+  const angles = numbers((positions * headDim) / 2);
+  const table = b.loadRope(angles.map(Math.cos), angles.map(Math.sin), headDim);
+  const [qs, ks, vs] = [tokens * queryHeads, positions * kvHeads, positions * kvHeads].map((n) => numbers(n * headDim));
+  const [q, k, v] = [upload(tokens, qs), upload(positions, ks), upload(positions, vs)];
+  b.rope(k, table, 0);
+  const rotated = rotate(ks, angles, kvHeads, headDim);
+  compare("rope", await b.read(k), rotated);
+  using cache = b.createKvCache({ layers: 1, kvHeads, headDim, capacity: positions });
+  b.appendKv(cache, 0, k, v, 0);
+  const attended = b.allocate(tokens, queryHeads * headDim);
+  const start = positions - tokens;
+  const expected = attend(qs, rotated, vs, { queryHeads, kvHeads, headDim, scale, start });
+  b.attention(attended, q, cache, 0, { queryHeads, scale, start });
+  compare("attention", await b.read(attended), expected);
+  const [lastOut, lastQ] = [attended, q].map((activation) => activation.rowRange(tokens - 1, 1));
+  b.attention(lastOut, lastQ, cache, 0, { queryHeads, scale, start: positions - 1 });
+  compare("attention of one row", await b.read(lastOut), expected.subarray(-lastOut.cols));
+
+  for (const activation of [q, k, v, attended]) b.release(activation);
+  for (const activation of [x, y, out]) b.release(activation);
+  if (wrong.length > 0) throw new DeviceError(`this GPU computes wrongly: ${wrong.join("; ")}`);
+}
+
+/** See `Backend.rope`; positions from 0, `heads` heads in a row. */
+function rotate(x: Float32Array, angles: Float32Array, heads: number, headDim: number): Float32Array {
+  const half = headDim / 2;
+  return x.map((value, i) => {
+    const d = i % headDim;
+    const angle = angles[Math.floor(i / (heads * headDim)) * half + (d % half)];
+    const other = d < half ? -x[i + half] : x[i - half];
+    return value * Math.cos(angle) + other * Math.sin(angle);
+  });
+}
+
+/** See `Backend.attention`, without a window. */
+function attend(
+  q: Float32Array,
+  keys: Float32Array,
+  values: Float32Array,
+  shape: { queryHeads: number; kvHeads: number; headDim: number; scale: number; start: number },
+): Float32Array {
+  const { queryHeads, kvHeads, headDim, scale, start } = shape;
+  const out = new Float32Array(q.length);
+  for (let begin = 0; begin < q.length; begin += headDim) {
+    const head = (begin / headDim) % queryHeads;
+    const position = start + Math.floor(begin / headDim / queryHeads);
+    const at = (p: number) => (p * kvHeads + Math.floor((head * kvHeads) / queryHeads)) * headDim;
+    const weights = Array.from({ length: position + 1 }, (_, p) => {
+      let score = 0;
+      for (let d = 0; d < headDim; d++) score += q[begin + d] * keys[at(p) + d];
+      return Math.exp(score * scale);
+    });
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    for (let d = 0; d < headDim; d++) {
+      out[begin + d] = weights.reduce((sum, weight, p) => sum + (weight / total) * values[at(p) + d], 0);
+    }
+  }
+  return out;
+}

@@ -1,0 +1,184 @@
+import { spawnSync } from "node:child_process";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { DeviceError } from "../../src/core/index.js";
+import type { Backend, LinearOptions } from "../../src/kernels/index.js";
+import { WebGpuBackend } from "../../src/kernels/webgpu/backend.js";
+import { Context } from "../../src/kernels/webgpu/context.js";
+import { Device } from "../../src/kernels/webgpu/device.js";
+import type { Kernel } from "../../src/kernels/webgpu/kernel.js";
+import { checkFormat } from "../../src/kernels/webgpu/selfCheck.js";
+import { ActivationPool } from "../../src/kernels/webgpu/storage.js";
+import { expectWithin, f32Tolerances, formats, loadStack, normals, upload } from "../contract/harness.js";
+import * as oracle from "../contract/oracle.js";
+import { ensureBuilt } from "../support/rarefy.js";
+import { useSoftwareGpu } from "../support/softwareGpu.js";
+
+useSoftwareGpu();
+const unavailable = await Device.open().then(
+  (device) => void device[Symbol.dispose](),
+  (error: Error) => error.message,
+);
+
+describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`, () => {
+  let device: Device;
+  let backend: Backend;
+  beforeEach(async () => {
+    device = await Device.open();
+    backend = new WebGpuBackend(device);
+  });
+  afterEach(() => backend[Symbol.dispose]());
+
+  /** Makes the device pretend. */
+  const pretend = (name: keyof Device, value: unknown) => Object.defineProperty(device, name, { value });
+
+  /** Every kernel that `matches` gets its WGSL changed. */
+  const sabotage = (matches: RegExp, from: string, to: string) => {
+    const prepare = device.prepare.bind(device);
+    pretend("prepare", (kernel: Kernel, buffers: Parameters<Device["prepare"]>[1]) => {
+      if (!matches.test(kernel.name)) return prepare(kernel, buffers);
+      const code = kernel.code.replace(from, to);
+      expect(code).not.toBe(kernel.code);
+      return prepare({ ...kernel, name: `${kernel.name} sabotaged`, code }, buffers);
+    });
+  };
+
+  /** One product of a stack of parts, dense or sparse, against the f64 oracle. */
+  const expectProduct = async (format: (typeof formats)[number], rows: number, options: LinearOptions) => {
+    const partRows = [300, 100];
+    const cols = 160;
+    const w = await loadStack(backend, format, partRows, cols, 3);
+    const x = normals(4, rows * cols);
+    const xs = upload(backend, rows, cols, x);
+    const out = backend.allocate(rows, w.handle.rows);
+    backend.linear(out, xs, w.handle, options);
+    const { thresholds } = options;
+    const expected = oracle.linear({ x, w: w.values, cols, partRows, thresholds }, f32Tolerances.linear[format]);
+    expectWithin(await backend.read(out), expected, `${format}, ${rows} rows`);
+  };
+
+  it.each(formats)("%s: a matrix larger than a binding lies in several buffers", async (format) => {
+    const { limits } = device;
+    pretend("limits", {
+      maxBufferSize: limits.maxBufferSize,
+      maxStorageBufferBindingSize: 90_000,
+      maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
+      maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+    });
+    let buffers = 0;
+    const allocate = device.allocate.bind(device);
+    pretend("allocate", (byteLength: number, usage: number, label: string) => {
+      if (label.startsWith("part")) {
+        buffers++;
+        expect(byteLength).toBeLessThanOrEqual(90_000);
+      }
+      return allocate(byteLength, usage, label);
+    });
+    const thresholds = [0.2, 0.8];
+    for (const rows of [1, 5]) {
+      await expectProduct(format, rows, {});
+      await expectProduct(format, rows, { thresholds });
+    }
+    buffers = 0;
+    const table = await loadStack(backend, format, [4000], 160, 9);
+    expect(buffers).toBeGreaterThanOrEqual(Math.max(2, table.handle.byteLength / 90_000));
+    const out = backend.allocate(3, 160);
+    backend.embed(out, table.handle, Uint32Array.of(3999, 0, 1000));
+    const rows = [3999, 0, 1000].map((id) => [...table.values.subarray(id * 160, (id + 1) * 160)]);
+    expect([...(await backend.read(out))]).toEqual(rows.flat());
+  });
+
+  it.each(formats)("%s: the kernels of a real GPU compute right on this device too", async (format) => {
+    pretend("isSoftware", false);
+    const context = new Context(device);
+    const { kernels, problems } = await checkFormat(context, new ActivationPool(device, context.recorder), format);
+    expect(problems).toEqual([]);
+    expect(kernels.tuning.threads).toBeGreaterThan(32);
+  });
+
+  it("a kernel that computes wrongly is left out with a message, and the operation falls back", async () => {
+    sabotage(/^matvec bf16/, "var total = sum;", "var total = sum * 1.01;");
+    await expectProduct("bf16", 1, {});
+    await expectProduct("bf16", 1, { thresholds: [0.3, 0.6] });
+    expect(backend.info.description).toContain("not used because wrong on this GPU: matvec bf16");
+    expect(backend.info.description).toContain("sparse");
+    expect(backend.info.description).not.toContain("matmul");
+  });
+
+  it("an operation that no kernel gets right is refused", async () => {
+    sabotage(/^matmul q8/, "var total = acc[i][k];", "var total = acc[i][k] * 1.01;");
+    await expect(loadStack(backend, "q8", [32], 32)).rejects.toThrow(DeviceError);
+    await expectProduct("bf16", 1, {});
+  });
+
+  it("a lost device ends in DeviceError, and another backend can be opened", async () => {
+    const x = upload(backend, 1, 4, Float32Array.of(1, 2, 3, 4));
+    await backend.flush();
+    device.gpu.destroy();
+    await device.gpu.lost;
+    await expect(backend.read(x)).rejects.toThrow(DeviceError);
+    expect(() => backend.allocate(1, 4)).toThrow("the GPU device was lost");
+    using next = new WebGpuBackend(await Device.open());
+    expect([...(await next.read(upload(next, 1, 4, Float32Array.of(5, 6, 7, 8))))]).toEqual([5, 6, 7, 8]);
+  });
+
+  it("an error that the GPU reports late is thrown by the next wait, once", async () => {
+    device.gpu.createBuffer({ size: 16, usage: 3 });
+    await expect(backend.flush()).rejects.toThrow(/the GPU reported: .+/s);
+    await backend.flush();
+  });
+
+  it("a matrix that the GPU has no memory for ends in DeviceError and leaves nothing behind", async () => {
+    await loadStack(backend, "f32", [8], 32);
+    const { gpu } = device;
+    const popErrorScope = gpu.popErrorScope.bind(gpu);
+    const freed: string[] = [];
+    const free = device.free.bind(device);
+    pretend("free", (memory: Parameters<Device["free"]>[0]) => {
+      freed.push(memory.buffer.label);
+      free(memory);
+    });
+    gpu.popErrorScope = async () => {
+      await popErrorScope();
+      return { message: "out of memory" } as GPUError;
+    };
+    await expect(loadStack(backend, "f32", [8], 32)).rejects.toThrow("the GPU has no memory left for part0");
+    gpu.popErrorScope = popErrorScope;
+    expect(freed).toEqual(["part0"]);
+    await expectProduct("f32", 1, {});
+  });
+
+  it("an activation or cache beyond the device's limits is refused", () => {
+    const columns = 4 * (device.limits.maxStorageBufferBindingSize / 4);
+    expect(() => backend.allocate(2, columns)).toThrow(DeviceError);
+    const spec = {
+      layers: 1,
+      kvHeads: 64,
+      headDim: 256,
+      capacity: device.limits.maxStorageBufferBindingSize / 2 ** 15,
+    };
+    expect(() => backend.createKvCache(spec)).toThrow("use a smaller capacity");
+  });
+
+  it("the process ends once the backend is disposed, and garbage collection does not take a live device", () => {
+    ensureBuilt();
+    const script = `
+      import { openBackend } from "./dist/kernels/index.js";
+      const backend = await openBackend("webgpu");
+      for (let i = 0; i < 20; i++) {
+        gc();
+        const x = backend.allocate(1, 4);
+        backend.write(x, Float32Array.of(i, 0, 0, 0));
+        if ((await backend.read(x))[0] !== i) throw new Error("wrong");
+        backend.release(x);
+        await new Promise((resume) => setTimeout(resume, 5));
+      }
+      backend[Symbol.dispose]();
+      console.log("done");`;
+    const child = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "-e", script], {
+      encoding: "utf8",
+      timeout: 30_000,
+    });
+    expect(child.stdout, child.stderr).toBe("done\n");
+    expect(child.status).toBe(0);
+  });
+});
