@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { findChromium } from "../test/platform/browser.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-test-"));
@@ -61,7 +62,11 @@ try {
   await check("typecheck", "typecheck");
   await check("lint", "lint");
   if (built) {
-    await vitest("unit and contract tests", []);
+    await vitest("unit and contract tests", ["--exclude", "test/platform/**"]);
+    // The tests themselves are skipped, and counted as such, where there is no browser.
+    const { reason } = findChromium();
+    await vitest("browser tests", ["test/platform"]);
+    if (reason !== undefined) console.log(`The browser tests were skipped: ${reason}.`);
   } else {
     console.error("\nThe tests run the built package, so they wait for a build that succeeds.");
   }

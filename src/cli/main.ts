@@ -17,11 +17,12 @@ for (const [name, code] of Object.entries(signalCodes))
 
 // A reader that has seen enough (`rarefy inspect … | head`) is no error.
 let readerGone = false;
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  readerGone = true;
-  controller.abort();
-});
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    readerGone = true;
+    controller.abort();
+  });
 
 const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string;

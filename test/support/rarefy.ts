@@ -33,7 +33,7 @@ export interface RunOptions {
 /** Runs the built command line in a child process. */
 export function rarefy(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main, ...args], { cwd: root });
+    const child = spawn(process.execPath, [main, ...args], { cwd: root, timeout: 120_000, killSignal: "SIGKILL" });
     let stdout = "";
     let stderr = "";
     let sent = false;
