@@ -57,7 +57,7 @@ export async function evaluateQuality(
     throw new UsageError(`${maxWindows} windows of ${window} tokens from a text of ${text.tokens.length}; take fewer`);
   }
 
-  using caches = new CachePerModel(variants, window);
+  using caches = new CachePerModel(window);
   const stage = new Stage("evaluate", windows * window * variants.length, "tokens", onProgress);
   const sparseFrom = sparseFromPosition(prefill, window);
   const realised = variants.map(
@@ -144,14 +144,12 @@ async function compareLogits(
 class CachePerModel implements Disposable {
   readonly #caches = new Map<Model, KvCache>();
 
-  constructor(variants: readonly Variant[], capacity: number) {
-    for (const { model } of variants) {
-      if (!this.#caches.has(model)) this.#caches.set(model, model.createCache(capacity));
-    }
-  }
+  constructor(readonly capacity: number) {}
 
   of(model: Model): KvCache {
-    return this.#caches.get(model)!;
+    const cache = this.#caches.get(model) ?? model.createCache(this.capacity);
+    this.#caches.set(model, cache);
+    return cache;
   }
 
   [Symbol.dispose](): void {
