@@ -67,14 +67,19 @@ export async function linkOrCopyFile(source: string, target: string): Promise<vo
     await link(real, target);
   } catch (error) {
     if (!refusesLinks.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
-    const temporary = temporaryBeside(target);
-    try {
-      await copyFile(real, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
-      await rename(temporary, target);
-    } catch (copyError) {
-      await rm(temporary, { force: true });
-      throw copyError;
-    }
+    await copyFileAtomic(real, target);
+  }
+}
+
+/** Copies a whole file or nothing; where the filesystem can, the two share their blocks until one is changed. */
+export async function copyFileAtomic(source: string, target: string): Promise<void> {
+  const temporary = temporaryBeside(target);
+  try {
+    await copyFile(source, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    await rename(temporary, target);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
   }
 }
 

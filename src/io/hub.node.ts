@@ -66,7 +66,8 @@ async function findOrFetch(
     if (!(error instanceof NetworkError)) throw error;
     if (usable === undefined) {
       throw new NetworkError(
-        `${error.message}; check the connection, or set HF_ENDPOINT to a mirror. A download goes on where it stopped`,
+        `there is no directory ${id.repository}, and as a model of the Hub: ${error.message}; check the connection, or ` +
+          "set HF_ENDPOINT to a mirror. A download goes on where it stopped",
         { cause: error, status: error.status },
       );
     }

@@ -2,7 +2,14 @@ import { mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promi
 import { dirname, join, resolve, sep } from "node:path";
 import { type JobOptions, Stage, UsageError } from "../core/index.js";
 import { artifactFileName } from "./artifact.js";
-import { directorySinks, linkOrCopyFile, syncDirectory, temporaryBeside, writeFileAtomic } from "./atomic.node.js";
+import {
+  copyFileAtomic,
+  directorySinks,
+  linkOrCopyFile,
+  syncDirectory,
+  temporaryBeside,
+  writeFileAtomic,
+} from "./atomic.node.js";
 import type { FileSinks } from "./byteSink.js";
 
 /** A model directory being built under a temporary name. */
@@ -11,7 +18,7 @@ export interface ModelDirectoryBuilder {
   readonly directory: string;
   readonly sinks: FileSinks;
   add(name: string, bytes: Uint8Array): Promise<void>;
-  /** Takes over the plain files of another directory that `keep` accepts, by hard link or copy. */
+  /** Takes over the plain files of another directory that `keep` accepts: weights by hard link or copy, others by copy. */
   takeOver(from: string, keep?: (name: string) => boolean): Promise<void>;
 }
 
@@ -56,7 +63,9 @@ function builderIn(directory: string, options: JobOptions): ModelDirectoryBuilde
       for (const name of names) {
         options.signal?.throwIfAborted();
         const source = join(from, name);
-        if ((await stat(source)).isFile()) await linkOrCopyFile(source, join(directory, name));
+        // People edit configs in place; through a link that would change the original too.
+        const takeFile = name.endsWith(".safetensors") ? linkOrCopyFile : copyFileAtomic;
+        if ((await stat(source)).isFile()) await takeFile(source, join(directory, name));
         stage.advance(1, name);
       }
     },

@@ -74,6 +74,8 @@ describe("model directory", () => {
     expect(await names("deep")).toEqual(["out"]);
     expect(await names("deep", "out")).toEqual(["config.json", "model.safetensors", "rarefy.json"]);
     expect(await text("deep", "out", "model.safetensors")).toBe("weights");
+    await writeFile(join(work, "deep", "out", "config.json"), "edited in place");
+    expect(await text("input", "config.json")).not.toBe("edited in place");
     const [linked, blob] = await Promise.all([
       stat(join(work, "deep", "out", "model.safetensors")),
       stat(join(work, "blobs", "abc")),
