@@ -51,9 +51,10 @@ export async function evaluateQuality(
 ): Promise<Quality[]> {
   const { window = 512, maxWindows = 40, prefill = { denseFirst: 0 }, signal, onProgress } = options;
   checkComparable(variants);
-  if (!(window >= 2)) throw new UsageError(`a window of ${window} tokens predicts nothing; take at least 2`);
+  if (!(Number.isSafeInteger(window) && window >= 2))
+    throw new UsageError(`a window of ${window} tokens predicts nothing; take at least 2`);
   const windows = Math.min(maxWindows, Math.floor(text.tokens.length / window));
-  if (!(windows >= 1)) {
+  if (!(Number.isSafeInteger(windows) && windows >= 1)) {
     throw new UsageError(`${maxWindows} windows of ${window} tokens from a text of ${text.tokens.length}; take fewer`);
   }
 

@@ -127,7 +127,7 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
   const { sparsities, method = "teal", estimator = "absQuantile", allocation = "uniform", prefill = "dense" } = options;
   const { window = 512, calibrationWindows = 32, greedyBase = 0.05, greedyTokens = 512, seed = 0, signal } = options;
   const windows = Math.min(calibrationWindows, Math.floor(text.tokens.length / window));
-  if (!(window >= 4 && windows >= 1)) {
+  if (!(Number.isSafeInteger(window) && Number.isSafeInteger(windows) && window >= 4 && windows >= 1)) {
     throw new UsageError(
       `${calibrationWindows} windows of ${window} tokens from a calibration text of ${text.tokens.length}; a window has at least 4 tokens, and the text at least one window`,
     );

@@ -268,6 +268,7 @@ test.each([
   [{ sparsities: [Number.NaN] }, "sparsity NaN"],
   [{ window: 200 }, "from a calibration text of 150"],
   [{ calibrationWindows: 0 }, "0 windows"],
+  [{ calibrationWindows: 2.5 }, "2.5 windows"],
   [{ greedyBase: 0 }, "greedy base 0"],
   [{ greedyTokens: 3 }, "3 greedy tokens"],
   [{ window: 3 }, "a window has at least 4 tokens"],
