@@ -6,6 +6,21 @@ import type { Pool } from "./pool.js";
 
 const pageBytes = 65536;
 
+/**
+ * How long a thread looks at a flag before it goes to sleep. Waking a sleeper takes 50 µs and more, which is the time of
+ * whole operations; longer gaps mean that a thread was not scheduled, and then looking only takes its processor away.
+ */
+const spinMs = 0.3;
+
+/** Milliseconds of one look, which depends on engine and machine. */
+function lookMs(kernels: KernelExports): number {
+  const looks = 200_000;
+  kernels.spin(looks);
+  const start = performance.now();
+  kernels.spin(looks);
+  return Math.max(performance.now() - start, 0.01) / looks;
+}
+
 /** One WebAssembly memory with its share of the weights, and the program being recorded for it. */
 export class Arena {
   readonly index: number;
@@ -35,8 +50,6 @@ export class Arena {
    * @throws DeviceError when the machine will not give that address space
    */
   static async create(index: number, kernels: Kernels, pool: Pool, limit: number, mayBlock: boolean): Promise<Arena> {
-    // Looks at a flag before a thread goes to sleep: some 30 µs.
-    const spins = 50_000;
     const pages = Math.ceil((heapStart + pageBytes) / pageBytes);
     let memory: WebAssembly.Memory;
     try {
@@ -45,6 +58,7 @@ export class Arena {
       throw new DeviceError(`no WebAssembly memory of up to ${limit} bytes could be reserved`, { cause });
     }
     const instance = instantiate(kernels.module, memory);
+    const spins = pool.threads === 1 ? 0 : Math.ceil(spinMs / lookMs(instance));
     instance.configure(pool.threads, mayBlock ? 1 : 0, spins);
     await pool.addMemory(kernels.module, memory, instance, spins);
     return new Arena(index, memory, instance, pool, limit);

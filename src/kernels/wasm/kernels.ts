@@ -7,6 +7,8 @@ export interface KernelExports {
   configure(threads: number, mayBlock: number, spins: number): void;
   /** Runs the program in this memory as thread `thread`. */
   run(thread: number): void;
+  /** Looks `count` times at a flag. */
+  spin(count: number): void;
   park(): number;
   wake(arena: number): void;
   byteDotIsExact(): number;

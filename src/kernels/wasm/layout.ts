@@ -16,9 +16,6 @@ export const heapStart = 270336;
 
 export const leaveLoop = -1;
 
-/** Inputs of a matrix-vector product are cut into this many slices whatever the number of threads, so that sums are always added in the same order. */
-export const inputSlices = 4;
-
 /** Rows of a matrix-vector product whose integer sums are held at once: they stay in the first-level cache. */
 export const tileRows = 2048;
 

@@ -44,6 +44,9 @@ export function linear(
   return false;
 }
 
+/** Slices of the inputs in a matrix-vector product: enough that 16 threads share them, each of whole groups. */
+const slicesOf = (cols: number) => Math.min(16, padded(cols) / groupSize);
+
 function matvec(
   out: WasmActivation,
   x: WasmActivation,
@@ -65,7 +68,8 @@ function matvec(
       last.parts++;
     } else segments.push({ threshold, start: part.packedStart, end, parts: 1 });
   }
-  const sumBytes = layout.inputSlices * w.packedRows * 4;
+  const slices = slicesOf(w.cols);
+  const sumBytes = slices * w.packedRows * 4;
   const sums = arena.scratch(sumBytes + threads * layout.matvecScratchBytes);
   const args: (number | Float)[] = [
     x.readIn(arena),
@@ -80,7 +84,7 @@ function matvec(
     outAt(out, w, options),
     biasAt(w, options),
     options.accumulate ? 1 : 0,
-    0,
+    slices,
     segments.length,
     w.parts.length,
   ];

@@ -69,7 +69,7 @@ function arrange(record: usize, x: usize, count: i32, columnBytes: usize, scratc
 @inline
 function place(record: usize, slot: usize, n: i32, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool): usize {
   const present = n < count;
-  const i = <usize>load<u8>(scratch + <usize>(present ? n : 0));
+  const i = <usize>load<u8>(scratch + (present ? <usize>n : 0));
   store<u32>(slot, <u32>(i * columnBytes), offsetsAt);
   if (quantised) {
     const index = (slot - record) >> 2;

@@ -11,7 +11,7 @@ import { readBytes } from "./readBytes";
 import { barrier } from "./sync";
 import { topK } from "./topk";
 
-export { configure, park, wake } from "./sync";
+export { configure, park, spin, wake } from "./sync";
 
 /**
  * Runs the program at `programStart`: records of opcode, words that follow, arguments; `opEnd` ends it. Every thread runs

@@ -17,6 +17,13 @@ export function threadCount(): i32 {
   return threads;
 }
 
+/** Looks `count` times at a flag that does not change: how the host learns what a look costs. */
+export function spin(count: i32): void {
+  for (let i = 0; i < count; i++) {
+    if (atomic.load<u32>(controlTicket) == 0xffffffff) return;
+  }
+}
+
 /** Waits until all threads have arrived. The last to arrive resets the work counter for the next phase. */
 export function barrier(): void {
   if (threads == 1) {
