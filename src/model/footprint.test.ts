@@ -46,7 +46,8 @@ test.each(models.flatMap((path) => formats.map((format) => [path, format] as con
 );
 
 test("untied embeddings keep their stored precision", async () => {
-  const { layout } = await describe("test/golden/arch/qwen3");
+  const { checkpoint, layout } = await describe("test/golden/arch/qwen3");
+  await checkpoint.close();
   const untied = { ...layout, head: { name: "lm_head.weight", shape: layout.embedding.shape } };
   const stored = (dtype: TensorInfo["dtype"]) =>
     ({ tensors: new Map([[layout.embedding.name, { ...layout.embedding, dtype }]]) }) as unknown as Checkpoint;
