@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { countZeros, outputError, statisticsOf, syntheticLayer } from "../../test/support/layers.js";
+import { outputError, statisticsOf, syntheticLayer } from "../../test/support/layers.js";
 import { Random } from "../core/index.js";
 import type { Layer } from "./contract.js";
 import {
@@ -96,6 +96,7 @@ describe("neurons", () => {
     const scores = Float32Array.from({ length: 24 }, (_, i) => i);
     expect(chooseUnits(scores, 0.5, 8)).toHaveLength(16);
     expect(chooseUnits(scores, 0.999)).toEqual([23]);
+    expect(chooseUnits(scores, 0.99999999)).toEqual([23]);
     expect(chooseUnits(new Float32Array(4), 0.5)).toEqual([2, 3]);
   });
 });
@@ -108,7 +109,12 @@ describe("heads", () => {
     expect(q.weight).toEqual(heads.members[0].layer.weight.slice(6 * 8));
     expect(k.weight).toEqual(heads.members[1].layer.weight.slice(3 * 8));
     expect([...o.weight.subarray(0, 6)]).toEqual([...heads.members[3].layer.weight.subarray(6, 12)]);
-    expect(countZeros(unitMask(heads.members[3], 2, kept))).toBe(8 * 6);
+    unitMask(heads.members[0], 2, kept).forEach((keep, i) => {
+      expect(keep).toBe(i < 6 * 8 ? 0 : 1);
+    });
+    unitMask(heads.members[3], 2, kept).forEach((keep, i) => {
+      expect(keep).toBe(i % 12 < 6 ? 0 : 1);
+    });
   });
 
   it("a head of zeros is the first to go", () => {

@@ -3,8 +3,8 @@ import { addProductTransposed, view } from "./matmul.js";
 const panel = 48;
 
 /**
- * Cholesky factor of a symmetric positive definite matrix, in place: a = L·Lᵀ. Reads and writes the lower triangle of
- * f64 [n, n]; the upper one is left as it was.
+ * Cholesky factor of a symmetric positive definite matrix, in place: a = L·Lᵀ. Reads the lower triangle of f64 [n, n] and
+ * leaves L there; the upper one is of no use afterwards.
  * @returns false when the matrix is not positive definite (its contents are then useless).
  */
 export function choleskyInPlace(a: Float64Array, n: number): boolean {

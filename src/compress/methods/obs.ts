@@ -79,7 +79,6 @@ function surgeon(
     const factor = w[q] / curvature;
     loss += (w[q] * factor) / 2;
     for (let i = 0; i < n; i++) w[i] -= factor * running[q * n + i];
-    w[q] = 0;
     keep[q] = 0;
     const row = running.slice(q * n, (q + 1) * n);
     for (let i = 0; i < n; i++) {

@@ -77,7 +77,11 @@ describe("wrp", () => {
 
   it("never recovers what was pruned before", () => {
     const mask = Uint8Array.from(layer.weight, (_, i) => (i % 3 === 0 ? 0 : 1));
-    const { weight } = method.prune({ ...layer, mask }, statistics, twoFour, method.options.parse({ alpha: 1 }));
+    const options = method.options.parse({ alpha: 1 });
+    const { weight, recovered } = method.prune({ ...layer, mask }, statistics, twoFour, options);
+    recovered!.forEach((back, i) => {
+      if (mask[i] === 0) expect(back).toBe(0);
+    });
     expect(weight).toEqual(layer.weight.map((w, i) => (i % 3 === 0 ? 0 : w)));
   });
 });

@@ -79,7 +79,22 @@ describe("gptq", () => {
     }
   });
 
-  it("on average over correlated layers it beats round to nearest at 4 and 3 bits; order by energy helps", () => {
+  it("order by energy is the plain sweep over columns sorted by descending Σ x²", () => {
+    const energy = statistics.get("columnSquares");
+    const order = Array.from(energy.keys()).sort((a, b) => energy[b] - energy[a]);
+    const permute = <A extends Float32Array>(values: A, out: A) =>
+      out.map((_, i) => values[Math.floor(i / 64) * 64 + order[i % 64]]);
+    const sorted = {
+      ...layer,
+      weight: permute(layer.weight, new Float32Array(layer.weight.length)),
+      inputs: permute(layer.inputs, new Float32Array(layer.inputs.length)),
+    };
+    const plain = gptq.quantize(sorted, statisticsOf(sorted), gptqOptions({ groupSize: 0 }));
+    const ordered = gptq.quantize(layer, statistics, gptqOptions({ groupSize: 0, actOrder: true }));
+    expect(permute(ordered.weight, new Float32Array(ordered.weight.length))).toEqual(plain.weight);
+  });
+
+  it("on average over correlated layers it beats round to nearest at 4 and 3 bits", () => {
     const errors = { rtn4: [] as number[], gptq4: [] as number[], rtn3: [] as number[], gptq3: [] as number[] };
     for (let seed = 300; seed < 320; seed++) {
       const random = syntheticLayer(seed, 16, 64);
