@@ -135,6 +135,13 @@ describe("awq", () => {
     expect(total(shared)).toBeLessThanOrEqual(total(awq.factors!([layer], statistics, options)));
     expect(total(shared)).toBeLessThanOrEqual(total(awq.factors!([other], statistics, options)));
     expect(awq.quantize(layer, statistics, options, shared).inputScales).toBe(shared);
+    // Large weights in the channels with the smallest inputs want another ratio, but what is tiny does not count.
+    const absMean = statistics.get("columnAbsMean");
+    const contrary = { ...layer, weight: layer.weight.map((w, i) => (1e-4 * w) / absMean[i % 64] ** 3) };
+    const alone = awq.factors!([layer], statistics, options);
+    expect(awq.factors!([contrary], statistics, options)).not.toEqual(alone);
+    expect(awq.factors!([layer, contrary], statistics, options)).toEqual(alone);
+    expect(awq.factors!([contrary, layer], statistics, options)).toEqual(alone);
   });
 
   it("clipping lowers the error of groups by themselves", () => {
