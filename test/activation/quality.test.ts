@@ -146,6 +146,30 @@ describe("measureSpeed", () => {
     expect(model.thresholds).toBeUndefined();
   });
 
+  test("prefills densely and decodes sparsely, whatever the variant", async () => {
+    const calls: { tokens: number; start: number; sparseFrom: number | undefined }[] = [];
+    const watched = new Proxy(model, {
+      get(target, key) {
+        const value = Reflect.get(target, key, target);
+        if (key === "forward") {
+          return (...args: Parameters<Model["forward"]>) => {
+            calls.push({ tokens: args[0].length, start: args[2], sparseFrom: args[3]?.sparseFrom });
+            return target.forward(...args);
+          };
+        }
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+      set: (target, key, value) => Reflect.set(target, key, value, target),
+    });
+    await measureSpeed([{ ...sparse, model: watched }], text.tokens, { ...options, repeats: 1 });
+    const round = [
+      { tokens: 16, start: 0, sparseFrom: 48 },
+      { tokens: 24, start: 16, sparseFrom: 48 },
+      ...Array.from({ length: 9 }, (_, i) => ({ tokens: 1, start: 39 + i, sparseFrom: 0 })),
+    ];
+    expect(calls).toEqual([...round, ...round]);
+  });
+
   test("counts the bytes of a decoded token: weights once, keys and values of what is attended", async () => {
     const [whole, half] = await measureSpeed([dense, sparse], text.tokens, options);
     // f32 keys and values of 2 layers of 2 heads of 16; tokens at positions 40 … 47 attend to 41 … 48.
