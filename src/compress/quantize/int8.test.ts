@@ -95,6 +95,9 @@ describe("LLM.int8()", () => {
   it("with an outlier channel the decomposition loses much less", () => {
     const apart = llmint8.quantize(layer, ofSpiked, { threshold: 6 });
     expect([...apart.outlierColumns!]).toContain(7);
+    for (let r = 0; r < 16; r++) expect(apart.codes[r * 48 + 7]).toBe(0);
+    const heavy = { ...layer, weight: layer.weight.map((w, i) => (i % 48 === 7 ? 100 * w : w)) };
+    expect(llmint8.quantize(heavy, ofSpiked, { threshold: 6 }).scales).toEqual(apart.scales);
     const together = vectorwise.quantize(layer, ofSpiked, eight);
     expect(errorOf(apart, spiked, exact)).toBeLessThan(0.1 * errorOf(together, spiked, exact));
   });
