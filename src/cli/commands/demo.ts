@@ -108,7 +108,7 @@ async function measure(
   const text = await tokenizeText(tokenizer, await readText(embeddedTexts.evaluation));
   const qualities = await evaluateQuality(variants, text, { window, maxWindows, ...context });
   const speeds = await measureSpeed(variants, text.tokens, {
-    decodeTokens: 64,
+    decodeTokens: 128,
     repeats,
     residentBytes: peakResidentBytes,
     ...context,
