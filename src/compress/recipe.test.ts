@@ -165,6 +165,10 @@ describe("recipes", () => {
     );
     expect(await problemsOf({ ...tighter, shrink: false }, sparsegpt({ ...down, pattern: "8:32" }))).toEqual([]);
     const pool = { type: "poolHeads", kvHeads: 2 };
+    const heads = { type: "prune", method: "magnitude", pattern: { type: "heads", sparsity: 0.25 } };
+    expect(await problemsOf(heads, pool)).toEqual([
+      expect.stringMatching(/3 key and value heads do not divide into 2/),
+    ]);
     expect(await problemsOf(pool, { type: "lowRank", method: "svd", rank: 64, targets: ["**.k_proj.weight"] })).toEqual(
       [
         expect.stringMatching(/layers.0.self_attn.k_proj.weight: factors of rank 64 are no smaller than 64 × 256/),
