@@ -124,9 +124,10 @@ function heading({ colors }: Context, { model }: Session, { calibrationWindows }
   const { layers, hiddenSize } = model.config;
   return [
     `${colors.bold("tiny-6m")}: a Llama of 6.5 million parameters (${layers} layers, hidden ${hiddenSize}), trained on public-domain books`,
-    `${model.backend.info.description}; ${machineInWords(machine())}`,
+    model.backend.info.description,
+    machineInWords(machine()),
     "",
-    `TEAL: inputs of the linear maps below a threshold count as zero, and their weight columns are never read.`,
+    "TEAL: inputs below a threshold count as zero, and their columns of the weights are never read.",
     `Thresholds for ${sparsities.map((share) => percent(share)).join(", ")} zeros come from ${count(calibrationWindows * window)} tokens of text; nothing is trained.`,
   ].join("\n");
 }

@@ -14,4 +14,4 @@ export const commands: readonly CommandDefinition[] = [
   evalCommand,
   runCommand,
   benchCommand,
-] as readonly CommandDefinition[];
+];
