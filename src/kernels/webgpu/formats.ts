@@ -16,25 +16,50 @@ export interface GpuFormat {
   readonly tileRows: number;
   /** Whether groups of 32 columns begin with one bf16 scale per row. */
   readonly scaled: boolean;
-  /** WGSL expressions, each a vec4<f32> of four consecutive rows of the unit `u: vec4<u32>`; without the scale. */
+  /** WGSL expressions, each a vec4<f32> of four consecutive rows of the unit `u: vec4<u32>`; without scale and step. */
   readonly rows: readonly string[];
+  /** What each of `rows` is to be multiplied with besides the scale, in WGSL; powers of two. Empty: nothing. */
+  readonly steps: readonly string[];
 }
 
 const words = ["u.x", "u.y", "u.z", "u.w"];
 
-/** Four codes of a word, `shift` bits up, as exact f32: the code becomes the low mantissa bits of 2²³. */
-const codes = (word: string, shift: number, mask: number, zero: number) =>
-  `(bitcast<vec4<f32>>(((vec4<u32>(${word}) >> vec4<u32>(${[0, 8, 16, 24].map((s) => `${s + shift}u`)})) & vec4<u32>(${mask}u)) | vec4<u32>(0x4b000000u)) - vec4<f32>(${8388608 + zero}.0))`;
+/** 2²³ as f32: its ulp is 1, so a code of few bits ORed into the mantissa is that number plus the code. */
+const two23 = 2 ** 23;
+
+/**
+ * Four codes of `bits` bits, one from each byte of a word, `shift` bits up. They stay where they are in their half of the
+ * word: the code of an odd byte comes out 256 times as large, which a step takes back for a whole sum at once.
+ */
+const codes = (word: string, shift: number, bits: number) => {
+  const mask = (2 ** bits - 1) << shift;
+  const zeros = [0, 8].map((byte) => `${two23 + 2 ** (bits - 1 + shift + byte)}.0`);
+  const halves = `vec4<u32>(${word}, ${word}, ${word} >> 16u, ${word} >> 16u)`;
+  const masked = `${halves} & vec4<u32>(${mask}u, ${mask << 8}u, ${mask}u, ${mask << 8}u)`;
+  return `(bitcast<vec4<f32>>((${masked}) | vec4<u32>(0x4b000000u)) - vec4<f32>(${[...zeros, ...zeros].join(", ")}))`;
+};
+
+/** The steps that belong to `codes`, for a unit of four words. */
+const codeSteps = (shift: number) => {
+  const step = [0, 8].map((byte) => `${2 ** -(shift + byte)}`).join(", ");
+  return words.map(() => `vec4<f32>(${step}, ${step})`);
+};
 
 const table: Readonly<Record<WeightFormatId, Omit<GpuFormat, "format" | "unitRows">>> = {
-  f32: { tileRows: 64, scaled: false, rows: ["bitcast<vec4<f32>>(u)"] },
+  f32: { tileRows: 64, scaled: false, rows: ["bitcast<vec4<f32>>(u)"], steps: [] },
   bf16: {
-    tileRows: 64,
+    tileRows: 128,
     scaled: false,
     rows: ["bitcast<vec4<f32>>(u << vec4<u32>(16u))", "bitcast<vec4<f32>>(u & vec4<u32>(0xffff0000u))"],
+    steps: [],
   },
-  q8: { tileRows: 128, scaled: true, rows: words.map((word) => codes(word, 0, 255, 128)) },
-  q4: { tileRows: 256, scaled: true, rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 15, 8))) },
+  q8: { tileRows: 128, scaled: true, rows: words.map((word) => codes(word, 0, 8)), steps: codeSteps(0) },
+  q4: {
+    tileRows: 128,
+    scaled: true,
+    rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 4))),
+    steps: [0, 4].flatMap(codeSteps),
+  },
 };
 
 export function gpuFormat(id: WeightFormatId, tileRows = table[id].tileRows): GpuFormat {
@@ -42,11 +67,11 @@ export function gpuFormat(id: WeightFormatId, tileRows = table[id].tileRows): Gp
   return { format: weightFormats[id], unitRows: entry.rows.length * 4, ...entry, tileRows };
 }
 
-/** WGSL vec4<f32> expressions for the scales of a unit's rows; scales lie as bf16 does, 8 rows in `s0`, 8 in `s1` … */
-export function scaleRows(unitRows: number): string[] {
+/** WGSL vec4<f32> factors of a unit's rows: scale times step. Scales lie as bf16 does, 8 rows in `s0`, 8 in `s1` … */
+export function scaleRows({ unitRows, steps }: GpuFormat): string[] {
   return Array.from({ length: unitRows / 8 }, (_, i) => [
-    `bitcast<vec4<f32>>(s${i} << vec4<u32>(16u))`,
-    `bitcast<vec4<f32>>(s${i} & vec4<u32>(0xffff0000u))`,
+    `(bitcast<vec4<f32>>(s${i} << vec4<u32>(16u)) * ${steps[2 * i]})`,
+    `(bitcast<vec4<f32>>(s${i} & vec4<u32>(0xffff0000u)) * ${steps[2 * i + 1]})`,
   ]).flat();
 }
 

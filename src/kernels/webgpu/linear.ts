@@ -27,8 +27,8 @@ export function linear(
   counters.weightBytesRead += w.byteLength;
 }
 
-/** Enough workgroups to fill a large GPU; on a small one more of them cost little, in software they cost much. */
-const wantedWorkgroups = 512;
+/** About as many workgroups as a large GPU has cores: more slices cost more in joining than they hide. */
+const wantedWorkgroups = 128;
 const wantedInSoftware = 8;
 
 /** Fewer columns than this are not worth a workgroup of their own. */
@@ -48,7 +48,8 @@ function multiplyRow(
   const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
   const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
   const most = sparse === undefined ? w.groups : w.kernels.tuning.sparseColumns / groupSize;
-  const groupsPerSlice = Math.min(most, Math.max(minimumGroups, Math.ceil((w.groups * tiles) / wanted)));
+  const wantedSlices = Math.min(Math.round(wanted / tiles), Math.ceil(w.groups / minimumGroups));
+  const groupsPerSlice = Math.ceil(w.groups / Math.max(1, wantedSlices, Math.ceil(w.groups / most)));
   const slices = Math.ceil(w.groups / groupsPerSlice);
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
 

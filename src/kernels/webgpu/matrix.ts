@@ -36,35 +36,45 @@ export interface FormatKernels {
   readonly sparseMatvec?: MatvecKernel;
   /** Products of several rows of x: how many a workgroup takes, ascending. At least one. */
   readonly matmuls: readonly { readonly tokens: number; readonly kernel: ReturnType<typeof matmul> }[];
+  /** Of the sparse kernel. */
   readonly tuning: MatvecTuning;
 }
 
 /** What is tried for a format, best first. */
 export function candidates(device: Device, format: GpuFormat) {
-  const tuning = matvecTuning(device, format);
+  const dense = matvecTuning(device, format, false);
+  const tuning = matvecTuning(device, format, true);
   return {
     tuning,
     embed: embed(format),
-    matvec: matvec(format, false, tuning),
+    matvec: matvec(format, false, dense),
     sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t)),
     matmuls: [16, 64].map((tokens) => ({ tokens, kernel: matmul(format, tokens) })),
   };
 }
 
-/** Measured on an NVIDIA H200; cut down to the workgroup memory of smaller devices. */
-function matvecTuning(device: Device, format: GpuFormat): MatvecTuning {
+type Shape = Omit<MatvecTuning, "subgroups32">;
+
+/** The fastest of those tried on an NVIDIA H200 (f32 was hardly tuned); see bench/webgpu/README.md. */
+const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColumns">; sparse: Shape }>> = {
+  f32: { dense: { threads: 256, unroll: 4 }, sparse: { threads: 256, unroll: 4, sparseColumns: 4096 } },
+  bf16: { dense: { threads: 1024, unroll: 8 }, sparse: { threads: 512, unroll: 16, sparseColumns: 4096 } },
+  q8: { dense: { threads: 512, unroll: 16 }, sparse: { threads: 256, unroll: 4, sparseColumns: 2048 } },
+  q4: { dense: { threads: 256, unroll: 16 }, sparse: { threads: 128, unroll: 8, sparseColumns: 2048 } },
+};
+
+/** Cut down to what smaller devices hold in a workgroup. */
+function matvecTuning(device: Device, format: GpuFormat, sparse: boolean): MatvecTuning {
   const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
   const subgroups32 = device.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
   // Unrolled code takes a software device seconds to compile.
   if (device.isSoftware) return { subgroups32, threads: 32, sparseColumns: 256, unroll: 1 };
-  const tuning = {
-    subgroups32,
-    threads: format.scaled ? 128 : 256,
-    sparseColumns: 2048,
-    unroll: format.scaled ? 8 : 4,
-  };
-  while (matvecBytes(format, true, tuning) > device.limits.maxComputeWorkgroupStorageSize) {
-    if (tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
+  const { dense, sparse: whenSparse } = fastest[format.format.id];
+  const tuning: MatvecTuning = { subgroups32, ...whenSparse, ...(sparse ? {} : dense) };
+  const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
+  tuning.threads = Math.min(tuning.threads, maxComputeInvocationsPerWorkgroup);
+  while (matvecBytes(format, sparse, tuning) > maxComputeWorkgroupStorageSize) {
+    if (sparse && tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
     else tuning.threads /= 2;
   }
   return tuning;

@@ -25,7 +25,7 @@ export const embed = (format: GpuFormat) =>
     code: /* wgsl */ `
 ${tileFunctions(format)}
 fn decode(u: vec4<u32>, quad: u32) -> vec4<f32> {
-  var rows = array<vec4<f32>, ${format.rows.length}>(${format.rows.join(", ")});
+  var rows = array<vec4<f32>, ${format.rows.length}>(${format.rows.map((row, i) => (format.scaled ? `${row} * ${format.steps[i]}` : row)).join(", ")});
   return rows[quad];
 }
 @compute @workgroup_size(${embedThreads})

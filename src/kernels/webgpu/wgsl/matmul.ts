@@ -22,7 +22,7 @@ export const matmul = (format: GpuFormat, tokens: number) => {
   const xStride = tokens / 4 + 1;
   const { unitRows, rows, scaled } = format;
   const unitsPerColumn = blockRows / unitRows;
-  const scales = scaleRows(unitRows);
+  const scales = scaleRows(format);
   const value = (i: number) => (scaled ? `${rows[i]} * ${scales[i]}` : rows[i]);
   return kernel({
     name: `matmul ${format.format.id} ${tokens}`,

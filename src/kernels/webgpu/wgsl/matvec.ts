@@ -11,7 +11,7 @@ export const notCounted = 0xffffffff;
 export interface MatvecTuning {
   /** Whether subgroups have 32 threads, always. */
   subgroups32: boolean;
-  /** Threads of a workgroup, a power of two. */
+  /** Threads of a workgroup, a power of two, at least 32. */
   threads: number;
   /** Columns of the largest slice that a workgroup of the sparse variant takes, a multiple of `threads` and of 32. */
   sparseColumns: number;
@@ -19,18 +19,22 @@ export interface MatvecTuning {
   unroll: number;
 }
 
+/** Distance between the sums of neighbouring pairs of rows in workgroup memory, so chosen that they lie in other banks. */
+const pitchOf = ({ tileRows, unitRows }: GpuFormat, threads: number) => threads + tileRows / unitRows;
+
 /** Bytes of workgroup memory that a kernel takes. */
-export const matvecBytes = ({ unitRows }: GpuFormat, sparse: boolean, { threads, sparseColumns }: MatvecTuning) => {
-  const sums = threads * unitRows * 4;
-  return sparse ? Math.max(sums, sparseColumns * 8) + (sparseColumns / 32) * 8 + 8 : sums + 4;
+export const matvecBytes = (format: GpuFormat, sparse: boolean, { threads, sparseColumns }: MatvecTuning) => {
+  const sums = pitchOf(format, threads) * format.unitRows * 4;
+  return sparse ? Math.max(sums, sparseColumns * 8) + sparseColumns / 8 + 4 : sums + 4;
 };
 
 /**
  * out = x·Wᵀ (+ bias) (+ out) for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are
- * `lanes` units of a column × groups of columns side by side.
+ * `lanes` units of a column (at most 32) × columns side by side.
  *
- * The sparse variant first lists the columns of its slice whose |x| exceeds the part's threshold, in ascending order, and
- * walks that list; nothing else differs.
+ * The sparse variant first lists the columns of its slice whose |x| exceeds the part's threshold, and walks that list. So
+ * that no thread waits for all others to count, there is one list for every 32 threads, of a share of the slice, or with
+ * scales one for every group of 32 columns.
  *
  * Sums are joined in workgroup memory; those of several slices by the workgroup that finishes its tile last. WGSL orders
  * no writes between workgroups, so a partial sum travels in an atomic word that is 0 while it is empty: the last workgroup
@@ -44,45 +48,58 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning)
   const { unitRows, tileRows, scaled, rows } = format;
   const { threads, sparseColumns, unroll, subgroups32 } = tuning;
   const lanes = tileRows / unitRows;
+  const pitch = pitchOf(format, threads);
   const columnGroups = threads / lanes;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
   const rounds = (line: (k: number) => string) => Array.from({ length: unroll }, (_, k) => line(k)).join("\n    ");
 
-  /** Adds columns `begin, begin + step … < end` of the list (or of the slice) to the accumulators `into0 …`. */
-  const sum = (into: string, begin: string, step: number, end: string) => /* wgsl */ `
+  /**
+   * Adds columns `begin, begin + step … < end` of the list (or of the slice) to the accumulators `into0 …`. `start` is the
+   * unit of column 0; `whole` says that no round reaches past the end.
+   */
+  const sum = (into: string, start: string, begin: string, step: number, end: string, whole: boolean) => /* wgsl */ `
   for (var e = ${begin}; e < ${end}; e += ${step * unroll}u) {
     ${rounds((k) =>
       // Past the end: the last column again, times 0, so that all loads of a round are independent.
-      k === 0
-        ? "let c0 = column(e); let x0 = value(e, firstColumn);"
-        : `let e${k} = min(e + ${k * step}u, ${end} - 1u); let c${k} = column(e${k}); let x${k} = select(0.0, value(e${k}, firstColumn), e + ${k * step}u < ${end});`,
+      whole || k === 0
+        ? `let e${k} = e + ${k * step}u; let x${k} = value(e${k}, xStart);`
+        : `let e${k} = min(e + ${k * step}u, ${end} - 1u); let x${k} = select(0.0, value(e${k}, xStart), e + ${k * step}u < ${end});`,
     )}
-    ${rounds((k) => `let u${k} = units[base + columnUnit(width, firstGroup + c${k} / 32u, c${k} % 32u)];`)}
+    ${rounds((k) => `let u${k} = units[${start} + unitOf(e${k}, width)];`)}
     ${rounds((k) => `{ let u = u${k}; ${rows.map((row, i) => `${into}${i} = fma(${row}, vec4<f32>(x${k}), ${into}${i});`).join(" ")} }`)}
   }`;
 
   const body = scaled
     ? /* wgsl */ `
   for (var g = columnGroup; g < groupCount; g += ${columnGroups}u) {
-    let begin = ${sparse ? "starts[g]" : "g * 32u"};
-    let end = ${sparse ? "starts[g + 1u]" : "g * 32u + 32u"};
+    let xStart = firstColumn + g * 32u;
+    let begin = ${sparse ? "g * 32u" : "0u"};
+    let end = ${sparse ? "begin + countOneBits(maskOf(g))" : "32u"};
     if (begin == end) { continue; }
     let scales = place0.y + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
+    let start = base + columnUnit(width, firstGroup + g, 0u);
     ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
     ${each((i) => `var part${i} = vec4<f32>();`)}
-    ${sum("part", "begin", 1, "end")}
-    ${scaleRows(unitRows)
+    ${sum("part", "start", "begin", 1, "end", !sparse)}
+    ${scaleRows(format)
       .map((scale, i) => `acc${i} = fma(${scale}, part${i}, acc${i});`)
       .join("\n    ")}
   }`
     : /* wgsl */ `
-  let end = ${sparse ? "starts[groupCount]" : "groupCount * 32u"};
-  ${sum("acc", "columnGroup", columnGroups, "end")}`;
+  let xStart = firstColumn;
+  let start = base + columnUnit(width, firstGroup, 0u);
+  ${
+    sparse
+      ? `let end = listStart + kept;
+  ${sum("acc", "start", `listStart + within / LANES`, 32 / lanes, "end", false)}`
+      : `let end = groupCount * 32u;
+  ${sum("acc", "start", "columnGroup", columnGroups, "end", false)}`
+  }`;
 
   // The sums of a tile are added in pairs of rows. Threads beyond the pairs take a share of the column groups.
   const pairs = tileRows / 2;
   const shares = Math.max(1, threads / pairs);
-  const poolLength = Math.max((threads * unitRows) / 2, sparse ? sparseColumns : 0);
+  const poolLength = Math.max((pitch * unitRows) / 2, sparse ? sparseColumns : 0);
 
   return kernel({
     name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}`,
@@ -113,7 +130,7 @@ ${tileFunctions(format)}
 const THREADS = ${threads}u;
 const LANES = ${lanes}u;
 const MAX_TICKETS = ${maxTickets}u;
-/** First the list (column in the slice, bits of x), then the sums of pairs of rows. */
+/** First the lists (unit of the column, bits of x), then the sums of pairs of rows. */
 var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
 var<workgroup> isLast: u32;
 ${sparse ? listDeclarations(tuning) : denseFunctions}
@@ -134,7 +151,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
   let firstColumn = firstGroup * 32u;
-  ${sparse ? listActive(tuning) : ""}
+  ${sparse ? listActive(format, tuning) : ""}
 
   ${each((i) => `var acc${i} = vec4<f32>();`)}
   ${body}
@@ -142,7 +159,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   ${each(
     (i) =>
-      `pool[${2 * i * threads}u + t] = bitcast<vec2<u32>>(acc${i}.xy); pool[${(2 * i + 1) * threads}u + t] = bitcast<vec2<u32>>(acc${i}.zw);`,
+      `pool[${2 * i * pitch}u + t] = bitcast<vec2<u32>>(acc${i}.xy); pool[${(2 * i + 1) * pitch}u + t] = bitcast<vec2<u32>>(acc${i}.zw);`,
   )}
   workgroupBarrier();
   ${
@@ -218,7 +235,7 @@ fn put(column: u32, sum: f32) {
 /** Sums of two rows, of one share of the column groups. Lanes run fastest. */
 fn addPairs(pair: u32, share: u32) -> vec2<f32> {
   var total = vec2<f32>();
-  let first = pair / LANES * THREADS + pair % LANES;
+  let first = pair / LANES * ${pitch}u + pair % LANES;
   for (var g = share * ${columnGroups / shares}u; g < (share + 1u) * ${columnGroups / shares}u; g += 1u) {
     total += bitcast<vec2<f32>>(pool[first + g * LANES]);
   }
@@ -231,67 +248,62 @@ fn addPairs(pair: u32, share: u32) -> vec2<f32> {
 export const maxTickets = 65536;
 
 const denseFunctions = /* wgsl */ `
-fn column(e: u32) -> u32 { return e; }
-fn value(e: u32, firstColumn: u32) -> f32 {
-  let c = firstColumn + e;
+fn unitOf(e: u32, width: u32) -> u32 { return e * width; }
+fn value(e: u32, xStart: u32) -> f32 {
+  let c = xStart + e;
   return select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
 }`;
 
 const listDeclarations = ({ sparseColumns, subgroups32 }: MatvecTuning) => /* wgsl */ `
 /** One bit per column of a group: its |x| exceeds the threshold. */
 var<workgroup> masks: array<${subgroups32 ? "u32" : "atomic<u32>"}, ${sparseColumns / 32}>;
-/** Where each group begins in the list, and where the last one ends. */
-var<workgroup> starts: array<u32, ${sparseColumns / 32 + 1}>;
-fn column(e: u32) -> u32 { return pool[e].x; }
-fn value(e: u32, firstColumn: u32) -> f32 { return bitcast<f32>(pool[e].y); }
+fn unitOf(e: u32, width: u32) -> u32 { return pool[e].x; }
+fn value(e: u32, xStart: u32) -> f32 { return bitcast<f32>(pool[e].y); }
 fn maskOf(g: u32) -> u32 { return ${subgroups32 ? "masks[g]" : "atomicLoad(&masks[g])"}; }`;
 
-/** Lists the active columns of the slice in `pool` and `starts`. Thread t looks at columns t, t + THREADS … */
-const listActive = ({ threads, sparseColumns, subgroups32 }: MatvecTuning) => {
+/**
+ * Lists the active columns of the slice in `pool`. Every 32 threads look at several groups of 32 columns: at consecutive
+ * ones, listed from `listStart` on without a gap, `kept` of them; or with scales at groups apart, each listed by itself.
+ */
+const listActive = ({ scaled }: GpuFormat, { threads, sparseColumns, subgroups32 }: MatvecTuning) => {
+  const teams = threads / 32;
   const each = (line: (j: number) => string) =>
     Array.from({ length: Math.ceil(sparseColumns / threads) }, (_, j) => line(j)).join("\n  ");
-  const mark = subgroups32
-    ? (j: number) => /* wgsl */ `
-  let ballot${j} = subgroupBallot(active${j}).x;
-  if (t % 32u == 0u && c${j} / 32u < groupCount) { masks[c${j} / 32u] = ballot${j}; }`
-    : (j: number) => `if (active${j}) { atomicOr(&masks[c${j} / 32u], 1u << (c${j} % 32u)); }`;
-  const perLane = Math.ceil(sparseColumns / 1024);
-  const prefix = subgroups32
-    ? /* wgsl */ `
-  ${Array.from({ length: perLane }, (_, i) => `let g${i} = t * ${perLane}u + ${i}u; let n${i} = select(0u, countOneBits(masks[min(g${i}, ${sparseColumns / 32 - 1}u)]), g${i} < groupCount);`).join("\n  ")}
-  var start = subgroupExclusiveAdd(${Array.from({ length: perLane }, (_, i) => `n${i}`).join(" + ")});
-  if (t < 32u) {
-    ${Array.from({ length: perLane }, (_, i) => `if (g${i} < groupCount) { starts[g${i}] = start; } start += n${i};`).join("\n    ")}
-    if (t == 31u) { starts[groupCount] = start; }
-  }`
-    : /* wgsl */ `
-  for (var g = t; g <= groupCount; g += THREADS) {
-    var start = 0u;
-    for (var k = 0u; k < g; k += 1u) { start += countOneBits(atomicLoad(&masks[k])); }
-    starts[g] = start;
-  }`;
   return /* wgsl */ `
   let threshold = bitcast<f32>(place1.y);
   let sliceEnd = min(p.cols - firstColumn, groupCount * 32u);
-  ${each((j) => `let c${j} = t + ${j * threads}u; let x${j} = xs[p.xOffset + min(firstColumn + c${j}, p.cols - 1u)];`)}
+  let team = t / 32u;
+  let within = t % 32u;
+  let share = (groupCount + ${teams - 1}u) / ${teams}u;
+  let listStart = team * share * 32u;
+  ${each((j) => `let g${j} = ${scaled ? `team + ${j * teams}u` : `team * share + ${j}u`}; let c${j} = g${j} * 32u + within;`)}
+  ${each((j) => `let x${j} = xs[p.xOffset + min(firstColumn + c${j}, p.cols - 1u)];`)}
+  ${each((j) => `let active${j} = ${scaled ? "" : `${j}u < share && `}c${j} < sliceEnd && abs(x${j}) > threshold;`)}
   ${
     subgroups32
-      ? ""
+      ? each((j) => `let mask${j} = subgroupBallot(active${j}).x;`)
       : /* wgsl */ `
   for (var g = t; g < groupCount; g += THREADS) { atomicStore(&masks[g], 0u); }
-  workgroupBarrier();`
+  workgroupBarrier();
+  ${each((j) => `if (active${j}) { atomicOr(&masks[g${j}], 1u << within); }`)}
+  workgroupBarrier();
+  ${each((j) => `let mask${j} = select(0u, maskOf(min(g${j}, groupCount - 1u)), ${scaled ? "" : `${j}u < share && `}g${j} < groupCount);`)}`
   }
-  ${each((j) => `let active${j} = c${j} < sliceEnd && abs(x${j}) > threshold;`)}
-  ${each(mark)}
-  workgroupBarrier();
-  ${prefix}
-  workgroupBarrier();
-  ${each((j) => `if (active${j}) { pool[starts[c${j} / 32u] + countOneBits(maskOf(c${j} / 32u) & ((1u << (c${j} % 32u)) - 1u))] = vec2<u32>(c${j}, bitcast<u32>(x${j})); }`)}
-  if (workgroup.x == place0.x && place1.z != ${notCounted}u) {
-    for (var g = t; g < groupCount; g += THREADS) {
-      if (maskOf(g) != 0u) { atomicAdd(&counters[place1.z + 1u], 1u); }
-    }
-    if (t == 0u) { atomicAdd(&counters[place1.z], starts[groupCount]); }
+  let before = (1u << within) - 1u;
+  var kept = 0u;
+  var groupsKept = 0u;
+  ${each(
+    (j) => /* wgsl */ `
+  if (active${j}) {
+    pool[${scaled ? `g${j} * 32u` : "listStart + kept"} + countOneBits(mask${j} & before)] = vec2<u32>(${scaled ? "within" : `c${j}`} * width, bitcast<u32>(x${j}));
+  }
+  ${scaled && subgroups32 ? `if (within == 0u && g${j} < groupCount) { masks[g${j}] = mask${j}; }` : ""}
+  kept += countOneBits(mask${j});
+  groupsKept += select(0u, 1u, mask${j} != 0u);`,
+  )}
+  if (workgroup.x == place0.x && place1.z != ${notCounted}u && within == 0u) {
+    atomicAdd(&counters[place1.z], kept);
+    atomicAdd(&counters[place1.z + 1u], groupsKept);
   }
   workgroupBarrier();`;
 };

@@ -1,0 +1,210 @@
+// Decode and prefill of a random model of Llama-2-7B shape on WebGPU, dense and with activation thresholds, in one run.
+//
+//   node decode.mjs [--weights bf16,q4] [--sparsities 0.4,0.5] [--layers 32] [--tokens 64] [--rounds 3] [--out result.json]
+//
+// Nothing is stored: every row tile of a matrix is one of a few that were packed from random numbers. Thresholds are
+// quantiles of |x| at each projection, taken over the prompt; the share of inputs skipped is counted while measuring.
+// Variants take turns, round by round; figures are medians.
+
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { Random } from "../../dist/core/index.js";
+import { createBackend } from "../../dist/kernels/webgpu/index.js";
+import { loadModel, tapSites } from "../../dist/model/index.js";
+import { weightFormats } from "../../dist/pack/index.js";
+import { promptIds } from "../prompt.mjs";
+
+const { values } = parseArgs({
+  options: {
+    weights: { type: "string", default: "bf16,q4" },
+    sparsities: { type: "string", default: "0.4,0.5" },
+    layers: { type: "string", default: "32" },
+    hidden: { type: "string", default: "4096" },
+    ffn: { type: "string", default: "11008" },
+    tokens: { type: "string", default: "64" },
+    prompt: { type: "string", default: "512" },
+    rounds: { type: "string", default: "3" },
+    out: { type: "string" },
+  },
+});
+const sparsities = values.sparsities.split(",").map(Number);
+const [layers, hidden, ffn, tokens, prompt, rounds] = ["layers", "hidden", "ffn", "tokens", "prompt", "rounds"].map(
+  (name) => Number(values[name]),
+);
+const heads = hidden / 128;
+const vocab = 32000;
+
+/** Shapes of all tensors, and reads of nothing: what is loaded comes from `packRandomTiles`. */
+function randomCheckpoint() {
+  const tensors = new Map();
+  const add = (name, ...shape) => tensors.set(name, { dtype: "F32", shape });
+  tensors.set("model.embed_tokens.weight", { dtype: "BF16", shape: [vocab, hidden] });
+  for (let layer = 0; layer < layers; layer++) {
+    const name = (part) => `model.layers.${layer}.${part}.weight`;
+    for (const part of ["input_layernorm", "post_attention_layernorm"]) add(name(part), hidden);
+    for (const part of ["q_proj", "k_proj", "v_proj", "o_proj"]) add(name(`self_attn.${part}`), hidden, hidden);
+    for (const part of ["gate_proj", "up_proj"]) add(name(`mlp.${part}`), ffn, hidden);
+    add(name("mlp.down_proj"), hidden, ffn);
+  }
+  add("model.norm.weight", hidden);
+  add("lm_head.weight", vocab, hidden);
+  const config = {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_act: "silu",
+    hidden_size: hidden,
+    intermediate_size: ffn,
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: heads,
+    max_position_embeddings: 4096,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10000,
+    tie_word_embeddings: false,
+    vocab_size: vocab,
+    bos_token_id: 1,
+    eos_token_id: 2,
+    torch_dtype: "float32",
+  };
+  return {
+    location: "random",
+    config,
+    tensors,
+    read: async (_name, _offset, _length, into) => into,
+    readFloat32: async (name) => new Float32Array(tensors.get(name).shape[0]).fill(1),
+    readJson: async () => undefined,
+    close: async () => {},
+  };
+}
+
+const replaced = new Set();
+
+/** From now on `pack` gives large tiles of this format one of eight random contents, packed once per shape. */
+function packRandomTiles(id) {
+  if (replaced.has(id)) return;
+  replaced.add(id);
+  const format = weightFormats[id];
+  const { pack } = format;
+  const random = new Random(1);
+  const known = new Map();
+  let turn = 0;
+  format.pack = (weights, rows, cols) => {
+    if (cols < hidden) return pack.call(format, weights, rows, cols); // the backend checking itself
+    const key = `${rows} ${cols}`;
+    if (!known.has(key)) {
+      const tiles = Array.from({ length: 8 }, () => {
+        // Uniform with the standard deviation 1/√cols.
+        const scale = Math.sqrt(12 / cols);
+        return pack.call(
+          format,
+          Float32Array.from({ length: rows * cols }, () => (random.uniform() - 0.5) * scale),
+          rows,
+          cols,
+        );
+      });
+      known.set(key, tiles);
+    }
+    return known.get(key)[turn++ % 8];
+  };
+}
+
+const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
+
+async function measure(weights) {
+  const backend = await createBackend();
+  for (const id of ["bf16", weights]) packRandomTiles(id);
+  const started = performance.now();
+  const model = await loadModel(randomCheckpoint(), backend, { weights });
+  await backend.flush();
+  console.log(
+    `${weights}: ${backend.info.description}; loaded in ${((performance.now() - started) / 1000).toFixed(1)} s`,
+  );
+  const ids = Uint32Array.from(promptIds(prompt, vocab));
+
+  let enqueueMs = 0;
+  async function step(ids, cache, start) {
+    const sparseFrom = ids.length > 1 ? start + ids.length : start;
+    const begun = performance.now();
+    const logits = await model.forward(ids, cache, start, { logits: "last", sparseFrom });
+    enqueueMs += performance.now() - begun;
+    const [top] = await backend.topK(logits, 1);
+    backend.release(logits);
+    return top.ids;
+  }
+
+  const magnitudes = Array.from({ length: layers }, () => ({}));
+  const sites = Object.keys(tapSites).filter((site) => tapSites[site].length > 0);
+  const tap = {
+    sites,
+    async onActivation(layer, site, activation) {
+      magnitudes[layer][site] = (await backend.read(activation)).map(Math.abs).sort();
+    },
+  };
+  const calibrationCache = model.createCache(32);
+  backend.release(await model.forward(ids.subarray(0, 32), calibrationCache, 0, { logits: "last", tap }));
+  calibrationCache[Symbol.dispose]();
+  const quantile = (sorted, p) => sorted[Math.floor(p * (sorted.length - 1))];
+  const variants = [{ sparsity: 0 }].concat(
+    sparsities.map((sparsity) => ({
+      sparsity,
+      thresholds: {
+        projections: magnitudes.map((bySite) =>
+          Object.fromEntries(sites.flatMap((s) => tapSites[s].map((p) => [p, quantile(bySite[s], sparsity)]))),
+        ),
+      },
+    })),
+  );
+
+  const decodes = variants.map(() => []);
+  const prefills = [];
+  let parameters = 0;
+  for (let round = -1; round < rounds; round++) {
+    for (const [i, { thresholds }] of variants.entries()) {
+      model.thresholds = thresholds;
+      const cache = model.createCache(prompt + tokens);
+      const begun = performance.now();
+      let next = await step(ids, cache, 0);
+      const first = performance.now();
+      backend.takeCounters();
+      enqueueMs = 0;
+      for (let t = 0; t < tokens; t++) next = await step(next, cache, prompt + t);
+      const elapsedMs = performance.now() - first;
+      const counters = backend.takeCounters();
+      cache[Symbol.dispose]();
+      if (round < 0) continue; // warming up
+      prefills.push(first - begun);
+      decodes[i].push({ msPerToken: elapsedMs / tokens, enqueueMs: enqueueMs / tokens, ...counters });
+    }
+  }
+  // Two operations per weight of a block and token; the head runs for the last row alone.
+  parameters = layers * (4 * hidden * hidden + 3 * hidden * ffn);
+  const prefillMs = median(prefills);
+  const results = {
+    weights,
+    prefillMs,
+    prefillTflops: (2 * parameters * prompt) / prefillMs / 1e9,
+    decode: variants.map(({ sparsity }, i) => {
+      const msPerToken = median(decodes[i].map((d) => d.msPerToken));
+      const { weightBytesRead, inputs, inputsSkipped } = decodes[i][0];
+      return {
+        sparsity,
+        skipped: inputs === 0 ? 0 : inputsSkipped / inputs,
+        msPerToken,
+        // Of it, until the commands of a token were recorded.
+        enqueueMs: median(decodes[i].map((d) => d.enqueueMs)),
+        tokensPerSecond: 1000 / msPerToken,
+        bytesPerToken: weightBytesRead / tokens,
+        gigabytesPerSecond: weightBytesRead / tokens / msPerToken / 1e6,
+      };
+    }),
+  };
+  console.log(JSON.stringify(results, undefined, 1));
+  model[Symbol.dispose]();
+  backend[Symbol.dispose]();
+  return results;
+}
+
+const all = [];
+for (const weights of values.weights.split(",")) all.push(await measure(weights));
+if (values.out !== undefined) writeFileSync(values.out, JSON.stringify(all));
+process.exit(0); // a live GPU object would keep the process running
