@@ -15,9 +15,13 @@ const calibrate = ["calibrate", model, "--text", calibrationText, "--window", "1
 beforeAll(ensureBuilt, 120_000);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
+// Tests run beside each other; threads that wait for each other on busy cores would take long.
+const oneThread = ["--threads", "1"];
+
 /** The JSON document of a command that must succeed. */
 async function json(args: readonly string[]) {
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
+  const threads = args[0] === "inspect" ? [] : oneThread;
+  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet", ...threads]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   return JSON.parse(stdout);
 }
@@ -97,7 +101,7 @@ describe("a sparse model directory", () => {
   });
 
   test("bench gives a row for each model", async () => {
-    const few = ["--prefill-tokens", "8", "--decode-tokens", "4", "--repeats", "1", "--threads", "1"];
+    const few = ["--prefill-tokens", "8", "--decode-tokens", "4", "--repeats", "1"];
     const { rows } = await json(["bench", sparse, "--against", "dense", model, ...few]);
     expect(rows.map((row: { model: string; weights: string }) => [row.model, row.weights])).toEqual([
       ["sparse", "q8"],
@@ -127,7 +131,7 @@ describe("run", () => {
 
   test("prints the text that --json reports, and stops before a stop string", async () => {
     const [text, document, stopped] = await Promise.all([
-      rarefy([...run, ...prompt, "--quiet"]),
+      rarefy([...run, ...prompt, "--quiet", ...oneThread]),
       json([...run, ...prompt]),
       json([...run, ...prompt, "--stop", " the"]),
     ]);
@@ -146,7 +150,7 @@ describe("run", () => {
   });
 
   test("without a prompt it answers line after line", async () => {
-    const { code, stdout, stderr } = await rarefy([...run, "--no-chat", "--quiet"], {
+    const { code, stdout, stderr } = await rarefy([...run, "--no-chat", "--quiet", ...oneThread], {
       input: "The sea was\n\nThe sky was\n",
     });
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
@@ -169,7 +173,7 @@ test("demo measures dense against sparse, and lets both write", async () => {
 });
 
 test("progress is JSON lines on stderr where that is no terminal", async () => {
-  const { code, stderr } = await rarefy(["run", model, "--prompt", "a", "--max-tokens", "1"]);
+  const { code, stderr } = await rarefy(["run", model, "--prompt", "a", "--max-tokens", "1", "--threads", "2"]);
   expect(code).toBe(0);
   const stages = stderr
     .trim()
@@ -255,7 +259,7 @@ describe("errors are one clear line", () => {
 
 test.skipIf(process.platform === "win32")("an interrupted calibration leaves nothing behind", async () => {
   const output = join(scratch, "interrupted");
-  const long = ["calibrate", model, "--text", calibrationText, "--allocation", "greedy", "-o", output];
+  const long = ["calibrate", model, "--text", calibrationText, "--allocation", "greedy", "-o", output, ...oneThread];
   const finished = await rarefy(long, { interrupt: { signal: "SIGINT", when: /"calibrate"/ } });
   expect(finished.code).toBe(130);
   expect(finished.stderr).toMatch(/Stopped\.\n$/);
