@@ -7,17 +7,33 @@ import asc from "assemblyscript/asc";
 
 const folder = fileURLToPath(new URL("../src/kernels/wasm/", import.meta.url));
 const target = `${folder}generated/kernels.ts`;
-const sources = ["layout.ts", ...readdirSync(`${folder}assembly`).filter((f) => f.endsWith(".ts")).map((f) => `assembly/${f}`)];
+const sources = [
+  "layout.ts",
+  ...readdirSync(`${folder}assembly`)
+    .filter((f) => f.endsWith(".ts"))
+    .map((f) => `assembly/${f}`),
+];
 
 const hash = createHash("sha256");
 for (const name of [...sources.map((s) => folder + s), fileURLToPath(import.meta.url)]) hash.update(readFileSync(name));
 const stamp = `// sources ${hash.digest("hex")}`;
 
 const flags = [
-  "-O3", "--enable", "simd", "--enable", "threads", "--sharedMemory", "--importMemory", "--maximumMemory", "65536",
-  "--runtime", "stub", "--noAssert",
+  "-O3",
+  "--enable",
+  "simd",
+  "--enable",
+  "threads",
+  "--sharedMemory",
+  "--importMemory",
+  "--maximumMemory",
+  "65536",
+  "--runtime",
+  "stub",
+  "--noAssert",
   // Helpers exported between the files, never to JavaScript, take vectors.
-  "--disableWarning", "112",
+  "--disableWarning",
+  "112",
 ];
 
 async function compile(extra) {
