@@ -5,7 +5,9 @@ import { GridMatrix, type GridOptions } from "./grid.js";
 
 const base: GridOptions = { bits: 4, groupSize: 8, scheme: "symmetric", scaleType: "f32", searchRange: false };
 const schemes = ["symmetric", "fullRange", "asymmetric"] as const;
-const rowArbitrary = fc.array(fc.float({ min: -8, max: 8, noNaN: true }), { minLength: 20, maxLength: 20 });
+// Multiples of 2⁻²⁰: among subnormal numbers a scale itself is rounded by more than the bounds below allow.
+const weightArbitrary = fc.integer({ min: -(2 ** 23), max: 2 ** 23 }).map((n) => n / 2 ** 20);
+const rowArbitrary = fc.array(weightArbitrary, { minLength: 20, maxLength: 20 });
 
 function rounded(values: readonly number[], change: Partial<GridOptions> = {}) {
   const matrix = new GridMatrix(1, values.length, { ...base, ...change });
@@ -42,7 +44,6 @@ describe.each(schemes)("grid %s", (scheme) => {
           values.map((v) => v * 4),
           { scheme },
         );
-        if (values.every((v) => Math.abs(v) < 1e-30)) return;
         expect(scaled.codes).toEqual(rounded(values, { scheme }).codes);
       }),
     );
