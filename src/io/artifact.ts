@@ -1,7 +1,9 @@
 import { z } from "zod";
 import { FormatError } from "../core/index.js";
 import type { ModelFiles } from "./byteSource.js";
+import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject, readJsonFile } from "./json.js";
+import type { BlockShape } from "./modelConfig.js";
 import { checkSchema } from "./schema.js";
 
 /** What lies beside the weights of a model that rarefy made: how it was made and how to run it. */
@@ -46,11 +48,25 @@ const activationSparsity = z.strictObject({
   calibration: z.strictObject({ textSha256: sha256, windows: count, window: count, seed: z.int() }),
 });
 
+/** Sizes of one decoder block that structured pruning changes. */
+const blockShape: z.ZodType<BlockShape> = z.strictObject({
+  queryHeads: z.int().min(1).max(4096),
+  kvHeads: z.int().min(1).max(4096),
+  intermediateSize: z
+    .int()
+    .min(1)
+    .max(2 ** 20),
+});
+
 const artifactSchema = z.strictObject({
   rarefy: z.literal(version),
   /** Packed format the model is meant to run in. */
   weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
   activationSparsity: activationSparsity.optional(),
+  /** Matrices that do not lie in the file as plain values, by the name a model knows them by. */
+  tensors: z.record(z.string(), tensorDeclaration).optional(),
+  /** One entry per layer, when blocks differ from each other (structured pruning). */
+  blocks: z.array(blockShape).max(4096).optional(),
   /** The resolved recipe, JSON. */
   recipe: z.unknown().optional(),
   /** Measured result rows, JSON objects. */

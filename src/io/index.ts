@@ -10,10 +10,11 @@ export {
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+export type { TensorDeclaration, TensorGrid } from "./encoding/declaration.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export type { ModelConfig, RopeConfig } from "./modelConfig.js";
+export type { BlockShape, ModelConfig, RopeConfig } from "./modelConfig.js";
 export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";

@@ -13,12 +13,20 @@ export type RopeConfig =
       originalMaxPositions: number;
     };
 
+/** Sizes of one decoder block that structured pruning may change. */
+export interface BlockShape {
+  queryHeads: number;
+  kvHeads: number;
+  intermediateSize: number;
+}
+
 /** A decoder's `config.json`, checked and in our names. */
 export interface ModelConfig {
   /** `model_type` of the file: "llama", "mistral", "qwen2", "qwen3". */
   modelType: string;
   vocabSize: number;
   hiddenSize: number;
+  /** Of a block as config.json gives it, like the heads; what each block has is in `blocks`. */
   intermediateSize: number;
   layers: number;
   queryHeads: number;
@@ -35,6 +43,8 @@ export interface ModelConfig {
   mlpBias: boolean;
   /** RMS norm on every head of q and k (Qwen3). */
   qkNorm: boolean;
+  /** One per layer: equal to the fields above unless rarefy.json says otherwise. Length `layers`. */
+  blocks: readonly BlockShape[];
   /** Positions seen by each layer; undefined entries see all. Length `layers`. */
   slidingWindows: readonly (number | undefined)[];
   bosTokenId?: number;

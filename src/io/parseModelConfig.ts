@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type ActivationFunction, FormatError } from "../core/index.js";
-import type { ModelConfig } from "./modelConfig.js";
+import type { BlockShape, ModelConfig } from "./modelConfig.js";
 import { parseRope, ropeFields } from "./ropeConfig.js";
 import { checkSchema } from "./schema.js";
 
@@ -133,10 +133,16 @@ const activations: Readonly<Record<string, ActivationFunction>> = {
  * embedding, and fields left out or null as transformers does. Stored dtypes are not read here: each tensor tells its own.
  * @param raw parsed JSON
  * @param generation parsed `generation_config.json`, whose `eos_token_id` wins over that of the config
+ * @param blocks of rarefy.json, when the sizes of the blocks differ from those of the config
  * @param file for messages
  * @throws FormatError naming the field
  */
-export function parseModelConfig(raw: unknown, file: string, generation?: unknown): ModelConfig {
+export function parseModelConfig(
+  raw: unknown,
+  file: string,
+  generation?: unknown,
+  blocks?: readonly BlockShape[],
+): ModelConfig {
   const { model_type: modelType } = checkSchema(z.object({ model_type: z.string() }), raw, file);
   const type = lookUp(modelTypes, modelType, file, "model_type", "model type");
   const config = checkSchema(fields, raw, file);
@@ -154,6 +160,7 @@ export function parseModelConfig(raw: unknown, file: string, generation?: unknow
   }
 
   const queryHeads = config.num_attention_heads;
+  const intermediateSize = config.intermediate_size;
   const kvHeads =
     config.num_key_value_heads === undefined
       ? (type.kvHeads ?? queryHeads)
@@ -173,6 +180,8 @@ export function parseModelConfig(raw: unknown, file: string, generation?: unknow
     throw fail("layer_types", `${config.layer_types.length} entries`, `${layers}, one per layer`);
   }
 
+  checkBlocks(blocks, layers);
+
   // Ids outside the vocabulary (-1 in old files) can neither be fed nor produced.
   const inVocabulary = (id: number) => id >= 0 && id < config.vocab_size;
   const bosTokenId = config.bos_token_id === undefined ? type.bosTokenId : (config.bos_token_id ?? undefined);
@@ -183,7 +192,7 @@ export function parseModelConfig(raw: unknown, file: string, generation?: unknow
     modelType,
     vocabSize: config.vocab_size,
     hiddenSize: config.hidden_size,
-    intermediateSize: config.intermediate_size,
+    intermediateSize,
     layers,
     queryHeads,
     kvHeads,
@@ -196,10 +205,22 @@ export function parseModelConfig(raw: unknown, file: string, generation?: unknow
     attentionBias: type.attentionBias(config),
     mlpBias: type.mlpBias(config),
     qkNorm: type.qkNorm,
+    blocks: blocks ?? Array.from({ length: layers }, () => ({ queryHeads, kvHeads, intermediateSize })),
     slidingWindows: Array.from({ length: layers }, (_, layer) => type.slidingWindow(config, layer)),
     bosTokenId: bosTokenId !== undefined && inVocabulary(bosTokenId) ? bosTokenId : undefined,
     eosTokenIds: eosTokenIds.filter(inVocabulary),
   };
+}
+
+function checkBlocks(blocks: readonly BlockShape[] | undefined, layers: number): void {
+  if (blocks === undefined) return;
+  const fail = (field: string, problem: string, expected: string) =>
+    new FormatError({ file: "rarefy.json", field, problem, expected });
+  if (blocks.length !== layers) throw fail("blocks", `${blocks.length} entries`, `${layers}, one per layer`);
+  for (const [layer, { queryHeads, kvHeads }] of blocks.entries()) {
+    if (queryHeads % kvHeads === 0) continue;
+    throw fail(`blocks.${layer}.kvHeads`, `${kvHeads} for ${queryHeads} query heads`, "a divisor of queryHeads");
+  }
 }
 
 function generationEos(generation: unknown): readonly number[] | undefined {

@@ -1,0 +1,41 @@
+import { z } from "zod";
+
+/** Bounds a declaration may ask for; what it says is then checked against the sizes of the stored parts. */
+const size = z
+  .int()
+  .min(1)
+  .max(2 ** 31);
+
+/** Integer codes on uniform grids: value = scale · (code − zero), one scale for `groupSize` consecutive entries of a row. */
+const tensorGrid = z.strictObject({
+  bits: z.int().min(2).max(8),
+  /** Entries of a row that share a scale; the last group of a row may be shorter. */
+  groupSize: size,
+  /** zero is 2^(bits − 1) everywhere; otherwise each group has its own. */
+  symmetric: z.boolean(),
+  scaleDType: z.enum(["F32", "BF16", "F16"]),
+});
+
+/**
+ * How a matrix lies in the file when it is not plain values: an entry of `tensors` in rarefy.json. Raw tensors carry the
+ * parts (`partsOf`); the pair is read back as one tensor of `dtype` and `shape`.
+ */
+const matrixShape = z.array(size).length(2);
+export const tensorDeclaration = z.discriminatedUnion("encoding", [
+  z.strictObject({ encoding: z.literal("grid"), dtype: z.literal("F32"), shape: matrixShape, grid: tensorGrid }),
+  z.strictObject({
+    encoding: z.literal("bitmask"),
+    dtype: z.enum(["F32", "BF16", "F16"]),
+    shape: matrixShape,
+    /** Present: the non-zeros are codes, and `dtype` is F32. */
+    grid: tensorGrid.optional(),
+  }),
+  z.strictObject({
+    encoding: z.literal("24-bitmask"),
+    dtype: z.enum(["F32", "BF16", "F16"]),
+    shape: matrixShape.refine((shape) => shape[1] % 4 === 0, "the number of columns is not a multiple of 4"),
+  }),
+]);
+
+export type TensorGrid = z.infer<typeof tensorGrid>;
+export type TensorDeclaration = z.infer<typeof tensorDeclaration>;
