@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import { backends } from "../kernels/index.js";
+import { type DeviceId, devices } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { integer } from "./numbers.js";
@@ -15,15 +15,15 @@ export const modelArgument = ["MODEL", "directory in Hugging Face layout, or Hub
 
 export interface MachineOptions {
   threads: number;
-  backend?: string;
+  device: DeviceId;
 }
 export const machineOptions = () => [
   new Option("--threads <n>", "CPU threads")
     .argParser(integer({ min: 1, max: 256 }))
     .default(defaultThreads(), "one per physical core, at most 16"),
-  new Option("--backend <id>", "what computes (default: the fastest that this machine can run)").choices(
-    Object.keys(backends),
-  ),
+  new Option("--device <id>", "what computes; webgpu needs the npm package webgpu, auto is webgpu where a GPU is found")
+    .choices(Object.keys(devices))
+    .default("cpu"),
 ];
 
 export interface WeightsOption {

@@ -14,4 +14,12 @@ export type {
   TopK,
   Vector,
 } from "./backend.js";
-export { type BackendId, type BackendOptions, backends, openBackend } from "./table.js";
+export {
+  type BackendId,
+  type BackendOptions,
+  backends,
+  type DeviceId,
+  devices,
+  openBackend,
+  openDevice,
+} from "./table.js";

@@ -4,6 +4,8 @@ import type { Backend } from "./backend.js";
 export interface BackendOptions {
   /** Threads that work at the same time, the calling one included; default: what the machine has. */
   threads?: number;
+  /** Refuses a GPU that the CPU plays; default false. */
+  hardwareGpu?: boolean;
 }
 
 interface BackendModule {
@@ -11,7 +13,7 @@ interface BackendModule {
   createBackend(options?: BackendOptions): Promise<Backend>;
 }
 
-/** Every backend, in the order in which they are tried when none is named. Code of one that nobody opens is never loaded. */
+/** Every backend. Code of one that nobody opens is never loaded. */
 export const backends = {
   wasm: () => import("./wasm/index.js"),
   webgpu: () => import("./webgpu/index.js"),
@@ -21,17 +23,40 @@ export const backends = {
 export type BackendId = keyof typeof backends;
 
 /**
- * @param id undefined takes the first of the table that this machine can run.
+ * What people choose between: the backends of each, in the order in which they are tried. `auto` takes a GPU only if it is
+ * one: a software GPU is slower than the CPU's own backend.
+ */
+export const devices = {
+  cpu: ["wasm", "reference"],
+  webgpu: ["webgpu"],
+  auto: ["webgpu", "wasm", "reference"],
+} as const satisfies Record<string, readonly BackendId[]>;
+
+export type DeviceId = keyof typeof devices;
+
+/**
+ * Opens the first backend of a device that this machine can run; default "cpu".
+ * @throws UsageError for an unknown device, DeviceError when the machine can run none of its backends.
+ */
+export async function openDevice(device: string = "cpu", options: BackendOptions = {}): Promise<Backend> {
+  if (!Object.hasOwn(devices, device)) throw unknown("device", device, devices);
+  return firstOf(devices[device as DeviceId], { ...options, hardwareGpu: device === "auto" });
+}
+
+/**
+ * @param id undefined takes the fastest that this machine's CPU can run.
  * @throws UsageError for an unknown id, DeviceError when the machine cannot run the backend.
  */
 export async function openBackend(id: string | undefined, options: BackendOptions = {}): Promise<Backend> {
-  if (id !== undefined && !Object.hasOwn(backends, id)) {
-    throw new UsageError(`there is no backend "${id}"; there are ${Object.keys(backends).join(", ")}`);
-  }
-  const candidates = id === undefined ? Object.keys(backends) : [id];
+  if (id === undefined) return firstOf(devices.cpu, options);
+  if (!Object.hasOwn(backends, id)) throw unknown("backend", id, backends);
+  return firstOf([id as BackendId], options);
+}
+
+async function firstOf(candidates: readonly BackendId[], options: BackendOptions): Promise<Backend> {
   const refusals: unknown[] = [];
   for (const candidate of candidates) {
-    const module: BackendModule = await backends[candidate as BackendId]();
+    const module: BackendModule = await backends[candidate]();
     try {
       return await module.createBackend(options);
     } catch (error) {
@@ -41,3 +66,6 @@ export async function openBackend(id: string | undefined, options: BackendOption
   }
   throw refusals[0];
 }
+
+const unknown = (what: string, id: string, table: object) =>
+  new UsageError(`there is no ${what} "${id}"; there are ${Object.keys(table).join(", ")}`);

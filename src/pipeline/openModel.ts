@@ -7,7 +7,7 @@ import {
   openCheckpoint,
   readArtifact,
 } from "../io/index.js";
-import { openBackend } from "../kernels/index.js";
+import { type DeviceId, openDevice } from "../kernels/index.js";
 import { describeDecoder, loadModel, type Model } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
@@ -16,8 +16,8 @@ import { toThresholds } from "./toThresholds.js";
 export interface OpenModelOptions extends JobOptions {
   /** Packed format of the weights. Default: what `rarefy.json` names, else bf16. */
   weights?: WeightFormatId;
-  /** Default: the fastest that this machine can run. */
-  backend?: string;
+  /** What computes; default "cpu". */
+  device?: DeviceId;
   /** Default: what the backend chooses. */
   threads?: number;
 }
@@ -35,7 +35,7 @@ export interface OpenedModel extends Disposable {
 
 /**
  * Opens a model directory, dense or sparse, so that it runs as it was made to run.
- * @throws what `openCheckpoint`, `readArtifact`, `openBackend` and `loadModel` throw
+ * @throws what `openCheckpoint`, `readArtifact`, `openDevice` and `loadModel` throw
  */
 export async function openModel(files: ModelFiles, options: OpenModelOptions = {}): Promise<OpenedModel> {
   const { threads, signal, onProgress } = options;
@@ -47,7 +47,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
       const { config } = await describeDecoder(checkpoint);
       checkArtifactLayers(artifact, config.layers, `${files.location}/${artifactFileName}`);
     }
-    const backend = await openBackend(options.backend, threads === undefined ? {} : { threads });
+    const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
       const model = await loadModel(checkpoint, backend, { weights, signal, onProgress });
       const sparsity = artifact?.activationSparsity;

@@ -1,11 +1,17 @@
+import { DeviceError } from "../../core/index.js";
 import type { Backend } from "../backend.js";
+import type { BackendOptions } from "../table.js";
 import { WebGpuBackend } from "./backend.js";
 import { Device } from "./device.js";
 import { checkOperations } from "./selfCheck.js";
 
 /** @throws DeviceError when there is no WebGPU, no GPU, (in Node) no package `webgpu`, or a GPU that computes wrongly. */
-export async function createBackend(): Promise<Backend> {
+export async function createBackend({ hardwareGpu = false }: BackendOptions = {}): Promise<Backend> {
   const device = await Device.open();
+  if (hardwareGpu && device.isSoftware) {
+    device[Symbol.dispose]();
+    throw new DeviceError("the only GPU that WebGPU found is one that the CPU plays");
+  }
   const backend = new WebGpuBackend(device);
   try {
     await checkOperations(backend);
