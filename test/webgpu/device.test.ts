@@ -42,8 +42,7 @@ describe.skipIf(unavailable !== undefined)(
     });
 
     test("calibrate finds the thresholds of the CPU, and eval its perplexity, dense and sparse", () => {
-      const text = "models/text/calib.txt";
-      const windows = ["--text", text, "--window", "32", "--weights", "f32"];
+      const windows = (text: string) => ["--text", `models/text/${text}`, "--window", "32", "--weights", "f32"];
       const output = (device: string) => join(scratch, device);
       onBoth((device) => [
         "calibrate",
