@@ -191,6 +191,11 @@ export interface Backend extends Disposable {
   ): void;
   /** out += x. */
   add(out: Activation, x: Activation): void;
+  /**
+   * gram [x.cols, x.cols] += xᵀ·x on and above the diagonal; what is below is undefined. Summed in f32. What second-order
+   * compression wants to know of a layer's inputs; left out where the host does it as well.
+   */
+  addGram?(gram: Activation, x: Activation): void;
 
   // --- reads, which wait for everything enqueued -------------------------------------------------------------------
   /** f32 [rows * cols], a copy. */

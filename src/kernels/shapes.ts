@@ -57,6 +57,10 @@ export function checkRmsNorm(out: Activation, x: Activation, weightLength: numbe
   check("rmsNorm", x.cols % weightLength === 0, () => `${x.cols} columns are no multiple of ${weightLength} weights`);
 }
 
+export function checkAddGram(gram: Activation, x: Activation): void {
+  check("addGram", gram.rows === x.cols && gram.cols === x.cols, () => `${shape(x)} into ${shape(gram)}`);
+}
+
 export function checkLinear(out: Activation, x: Activation, w: Matrix, options: LinearOptions): void {
   const { bias, thresholds } = options;
   check(

@@ -3,6 +3,7 @@ import type { Backend } from "../../src/kernels/index.js";
 import { attentionSuite } from "./attentionSuite.js";
 import { elementwiseSuite } from "./elementwiseSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
+import { gramSuite } from "./gramSuite.js";
 import { type BackendUnderTest, reservedBytes } from "./harness.js";
 import { linearSuite } from "./linearSuite.js";
 import { storageSuite } from "./storageSuite.js";
@@ -23,6 +24,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     linearSuite(backend, subject.tolerances);
     attentionSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject.tolerances);
+    gramSuite(backend);
     fuzzSuite(backend, subject.tolerances);
   });
 }

@@ -17,6 +17,7 @@ import type {
 } from "../backend.js";
 import * as shapes from "../shapes.js";
 import { Arena, float } from "./arena.js";
+import { addGram } from "./gram.js";
 import type { Kernels } from "./kernels.js";
 import * as layout from "./layout.js";
 import { linear } from "./linear.js";
@@ -188,6 +189,12 @@ export class WasmBackend implements Backend {
     this.#in(matrix.arena);
     const counted = linear(own(out), own(x), matrix, options, this.#pool.threads, this.#kernels.dotCode);
     if (!counted) this.#denseBytes += matrix.byteLength;
+  }
+
+  addGram(gram: Activation, x: Activation): void {
+    shapes.checkAddGram(gram, x);
+    this.#in(own(gram).block.home);
+    addGram(own(gram), own(x), this.#pool.threads, this.#kernels.dotCode);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {
