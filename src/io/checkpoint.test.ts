@@ -103,7 +103,7 @@ describe("checkpoint", () => {
     await expect(openCheckpoint(spy)).rejects.toThrow(
       /m\/model.safetensors.index.json: weight_map.x: shard .*plain name/,
     );
-    expect(opened).toEqual(["config.json", "model.safetensors", indexName]);
+    expect(opened).toEqual(["config.json", "rarefy.json", "model.safetensors", indexName]);
   });
 
   it.each([

@@ -1,34 +1,42 @@
 import { FormatError, UsageError } from "../core/index.js";
-import { type TensorInfo, toFloat32 } from "../tensor/index.js";
+import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
+import { type Artifact, readArtifact } from "./artifact.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
-import { isPlainFileName } from "./fileName.js";
-import { isJsonObject, readJsonFile } from "./json.js";
-import { readSafetensorsHeader } from "./safetensors.js";
-import type { StoredTensor } from "./safetensorsHeader.js";
+import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
+import { readJsonFile } from "./json.js";
+import { type PlacedTensor, placeTensors } from "./placeTensors.js";
 
-/** A model directory opened for reading: its config and its tensors, read by range. */
+/**
+ * A model directory opened for reading: its config and its tensors, read by range. Tensors are logical ones: however they
+ * are encoded on disk, they show the name, dtype and shape that the model knows, and reading decodes.
+ */
 export interface Checkpoint {
   /** For messages: the directory, URL or Hub id. */
   readonly location: string;
   readonly files: ModelFiles;
   /** `config.json`, parsed and not yet checked. */
   readonly config: unknown;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** `rarefy.json`, checked; undefined when there is none. */
+  readonly artifact?: Artifact;
+  readonly tensors: ReadonlyMap<string, LogicalTensor>;
   /**
-   * Stored bytes of a tensor: `byteLength` of them (default: the rest) from `byteOffset` (default 0).
+   * Bytes of a tensor, little-endian values of its dtype, row-major: `byteLength` of them (default: the rest) from
+   * `byteOffset` (default 0). Of an encoded tensor whole rows are decoded, so ranges of whole rows cost least.
    * @param into filled and returned when given; must be `byteLength` long. It may be a view of shared memory.
    * @throws FormatError when there is no such tensor or the file ends early, UsageError when the range leaves the tensor.
    */
   read(name: string, byteOffset?: number, byteLength?: number, into?: Uint8Array): Promise<Uint8Array>;
   /** A whole tensor widened to f32, row-major. @throws FormatError, also for a dtype without f32 form. */
   readFloat32(name: string): Promise<Float32Array>;
+  /**
+   * The scales of rows [rowStart, rowStart + count) of a tensor that has a `grid`: f32 [count, ⌈cols / groupSize⌉].
+   * @throws FormatError, UsageError when the tensor has no grid or the range leaves it
+   */
+  readScales(name: string, rowStart: number, count: number): Promise<Float32Array>;
   /** Another JSON file of the directory; undefined when there is none. */
   readJson(fileName: string): Promise<unknown | undefined>;
   close(): Promise<void>;
 }
-
-export const singleFileName = "model.safetensors";
-export const indexFileName = "model.safetensors.index.json";
 
 /**
  * Opens a checkpoint in Hugging Face layout: `config.json` and `model.safetensors`, or shards named by
@@ -44,117 +52,98 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
       hint: "Give a model directory in Hugging Face layout",
     });
   }
+  const artifact = await readArtifact({ files, location: files.location });
   const sources: ByteSource[] = [];
   try {
     const placed = await placeTensors(files, sources);
-    return new FileCheckpoint(files, config, sources, placed);
+    const encoded = openDeclared(files.location, placed, artifact);
+    return new FileCheckpoint(files, config, artifact, sources, placed, encoded);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
     throw error;
   }
 }
 
-interface PlacedTensor {
-  source: ByteSource;
-  tensor: StoredTensor;
-}
-
-async function placeTensors(files: ModelFiles, sources: ByteSource[]): Promise<Map<string, PlacedTensor>> {
-  const single = await files.open(singleFileName);
-  if (single !== undefined) {
-    sources.push(single);
-    const { tensors } = await readSafetensorsHeader(single);
-    return new Map(Array.from(tensors, ([name, tensor]) => [name, { source: single, tensor }]));
+/** Takes the parts of declared tensors out of `placed` and opens the tensors they make up. */
+function openDeclared(
+  location: string,
+  placed: Map<string, PlacedTensor>,
+  artifact: Artifact | undefined,
+): Map<string, EncodedTensor> {
+  const all = new Map(placed);
+  const raw: RawTensors = {
+    location,
+    info: (name) => all.get(name)?.tensor,
+    read(name, byteOffset, byteLength) {
+      const { source, tensor } = all.get(name)!;
+      return source.read(tensor.byteOffset + byteOffset, byteLength);
+    },
+  };
+  const encoded = new Map<string, EncodedTensor>();
+  for (const [name, declaration] of Object.entries(artifact?.tensors ?? {})) {
+    encoded.set(name, openEncoded(name, declaration, raw));
+    for (const part of partNamesOf(name, declaration)) placed.delete(part);
   }
-
-  const index = await readJsonFile(files, indexFileName);
-  if (index === undefined) {
-    throw new FormatError({
-      file: files.location,
-      problem: `there is neither ${singleFileName} nor ${indexFileName}`,
-      hint: "Only safetensors weights are read; convert other formats first",
-    });
-  }
-  const placed = new Map<string, PlacedTensor>();
-  for (const [shard, names] of shardsOf(index, `${files.location}/${indexFileName}`)) {
-    const source = await files.open(shard);
-    if (source === undefined) {
-      throw new FormatError({
-        file: `${files.location}/${shard}`,
-        field: names[0],
-        problem: `the shard is missing, ${indexFileName} names it`,
-        hint: "The download may be incomplete",
-      });
-    }
-    sources.push(source);
-    const { tensors } = await readSafetensorsHeader(source);
-    for (const name of names) {
-      const tensor = tensors.get(name);
-      if (tensor === undefined) {
-        throw new FormatError({
-          file: source.name,
-          field: name,
-          problem: `no such tensor, though ${indexFileName} places it here`,
-        });
-      }
-      placed.set(name, { source, tensor });
-    }
-  }
-  return placed;
-}
-
-/** The shards a parsed index names, each with its tensors, in order of first mention. @throws FormatError */
-export function shardsOf(index: unknown, file: string): Map<string, string[]> {
-  const weightMap = isJsonObject(index) ? index.weight_map : undefined;
-  if (!isJsonObject(weightMap)) throw new FormatError({ file, field: "weight_map", problem: "not a JSON object" });
-  const shards = new Map<string, string[]>();
-  for (const [name, shard] of Object.entries(weightMap)) {
-    if (typeof shard !== "string" || !isPlainFileName(shard) || !shard.endsWith(".safetensors")) {
-      throw new FormatError({
-        file,
-        field: `weight_map.${name}`,
-        problem: `shard ${JSON.stringify(shard)?.slice(0, 80)}`,
-        expected: "the plain name of a .safetensors file, without any path",
-      });
-    }
-    const names = shards.get(shard);
-    if (names === undefined) shards.set(shard, [name]);
-    else names.push(name);
-  }
-  return shards;
+  return encoded;
 }
 
 class FileCheckpoint implements Checkpoint {
   readonly location: string;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly tensors: ReadonlyMap<string, LogicalTensor>;
 
   constructor(
     readonly files: ModelFiles,
     readonly config: unknown,
+    readonly artifact: Artifact | undefined,
     readonly sources: readonly ByteSource[],
     readonly placed: ReadonlyMap<string, PlacedTensor>,
+    readonly encoded: ReadonlyMap<string, EncodedTensor>,
   ) {
     this.location = files.location;
-    this.tensors = new Map(Array.from(placed, ([name, { tensor }]) => [name, tensor]));
+    const tensors = new Map<string, LogicalTensor>();
+    for (const [name, { tensor }] of placed) tensors.set(name, tensor);
+    for (const [name, { info }] of encoded) tensors.set(name, info);
+    this.tensors = tensors;
   }
 
   async read(name: string, byteOffset = 0, byteLength?: number, into?: Uint8Array): Promise<Uint8Array> {
-    const { source, tensor } = this.#find(name);
-    const length = byteLength ?? tensor.byteLength - byteOffset;
-    if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= tensor.byteLength)) {
-      throw new UsageError(`bytes ${byteOffset} … ${byteOffset + length} of ${name}, which has ${tensor.byteLength}`);
+    const { dtype, shape } = this.#find(name);
+    const rowBytes = (shape[1] ?? 1) * dtypeBytes[dtype];
+    const total = elementCount(shape) * dtypeBytes[dtype];
+    const length = byteLength ?? total - byteOffset;
+    if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= total)) {
+      throw new UsageError(`bytes ${byteOffset} … ${byteOffset + length} of ${name}, which has ${total}`);
     }
-    return source.read(tensor.byteOffset + byteOffset, length, into);
+    const plain = this.placed.get(name);
+    if (plain !== undefined) return plain.source.read(plain.tensor.byteOffset + byteOffset, length, into);
+
+    const first = Math.floor(byteOffset / rowBytes);
+    const rows = await this.encoded.get(name)!.readRows(first, Math.ceil((byteOffset + length) / rowBytes) - first);
+    const from = byteOffset - first * rowBytes;
+    const bytes = rows.subarray(from, from + length);
+    into?.set(bytes);
+    return into ?? bytes;
   }
 
   async readFloat32(name: string): Promise<Float32Array> {
-    const { source, tensor } = this.#find(name);
-    const bytes = await source.read(tensor.byteOffset, tensor.byteLength);
+    const { dtype } = this.#find(name);
+    const bytes = await this.read(name);
     try {
-      return toFloat32(tensor.dtype, bytes);
+      return toFloat32(dtype, bytes);
     } catch (cause) {
-      throw new FormatError({ file: source.name, field: name, problem: `${tensor.dtype} has no f32 form` }, { cause });
+      const file = this.placed.get(name)?.source.name ?? this.location;
+      throw new FormatError({ file, field: name, problem: `${dtype} has no f32 form` }, { cause });
     }
+  }
+
+  async readScales(name: string, rowStart: number, count: number): Promise<Float32Array> {
+    const { shape } = this.#find(name);
+    const encoded = this.encoded.get(name);
+    if (encoded?.readScales === undefined) throw new UsageError(`${name} has no grid`);
+    if (!(rowStart >= 0 && count >= 0 && rowStart + count <= shape[0])) {
+      throw new UsageError(`rows ${rowStart} … ${rowStart + count} of ${name}, which has ${shape[0]}`);
+    }
+    return encoded.readScales(rowStart, count);
   }
 
   readJson(fileName: string): Promise<unknown | undefined> {
@@ -166,8 +155,8 @@ class FileCheckpoint implements Checkpoint {
     await this.files.close();
   }
 
-  #find(name: string): PlacedTensor {
-    const found = this.placed.get(name);
+  #find(name: string): LogicalTensor {
+    const found = this.tensors.get(name);
     if (found !== undefined) return found;
     throw new FormatError({
       file: this.location,

@@ -2,7 +2,6 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
 import type { LocalModelFiles } from "./byteSource.js";
-import { indexFileName, shardsOf, singleFileName } from "./checkpoint.js";
 import { directoryFiles } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
 import { HubCache, type HubId, isCommit, isFile, parseHubId } from "./hubCache.node.js";
@@ -10,6 +9,7 @@ import { HubClient, type RemoteFile } from "./hubClient.node.js";
 import { downloadBlob } from "./hubDownload.node.js";
 import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
+import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import type { RetryOptions } from "./retry.js";
 
 export interface ResolveOptions extends JobOptions, RetryOptions {

@@ -1,8 +1,8 @@
 import { mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { linkOrCopyFile, temporaryBeside, writeFileAtomic } from "./atomic.node.js";
-import { indexFileName, shardsOf, singleFileName } from "./checkpoint.js";
 import { parseJson } from "./json.js";
+import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 
 /** `org/name`, and a branch, tag or commit. */
 export interface HubId {

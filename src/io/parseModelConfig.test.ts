@@ -51,6 +51,10 @@ const common = {
   attentionBias: false,
   mlpBias: false,
   qkNorm: false,
+  blocks: [
+    { queryHeads: 4, kvHeads: 2, intermediateSize: 160 },
+    { queryHeads: 4, kvHeads: 2, intermediateSize: 160 },
+  ],
   slidingWindows: [undefined, undefined],
   bosTokenId: 1,
   eosTokenIds: [2],
@@ -234,5 +238,21 @@ describe("model config", () => {
 
   it("refuses a wrong generation config by its own name", () => {
     expect(() => parse(llama, { eos_token_id: "x" })).toThrow(/^generation_config.json: eos_token_id/);
+  });
+
+  it("takes the sizes of blocks from rarefy.json", () => {
+    const blocks = [
+      { queryHeads: 2, kvHeads: 1, intermediateSize: 96 },
+      { queryHeads: 4, kvHeads: 2, intermediateSize: 160 },
+    ];
+    const parsed = parseModelConfig(llama, "config.json", undefined, blocks);
+    expect(parsed.blocks).toEqual(blocks);
+    expect(parsed).toMatchObject({ queryHeads: 4, intermediateSize: 160 });
+    expect(() => parseModelConfig(llama, "c", undefined, blocks.slice(1))).toThrow(
+      /rarefy.json: blocks: 1 entries; expected 2/,
+    );
+    expect(() => parseModelConfig(llama, "c", undefined, [{ ...blocks[0], kvHeads: 4 }, blocks[1]])).toThrow(
+      /blocks.0.kvHeads/,
+    );
   });
 });

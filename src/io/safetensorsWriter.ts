@@ -1,7 +1,7 @@
 import { type JobOptions, Stage, UsageError } from "../core/index.js";
 import { byteLengthOf, dtypeBytes, type TensorInfo } from "../tensor/index.js";
 import { type ByteSink, createFile, type FileSinks } from "./byteSink.js";
-import { indexFileName, singleFileName } from "./checkpoint.js";
+import { indexFileName, singleFileName } from "./placeTensors.js";
 
 /** A tensor to be written; its bytes are asked for when its turn comes, and not kept. */
 export interface TensorToWrite extends TensorInfo {

@@ -27,7 +27,8 @@ export interface DecoderDescription {
  */
 export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDescription> {
   const file = `${checkpoint.location}/config.json`;
-  const config = parseModelConfig(checkpoint.config, file, await checkpoint.readJson("generation_config.json"));
+  const generation = await checkpoint.readJson("generation_config.json");
+  const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
   if (!Object.hasOwn(architectures, config.modelType)) {
     throw new FormatError({
       file,

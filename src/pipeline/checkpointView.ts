@@ -1,4 +1,4 @@
-import { FormatError } from "../core/index.js";
+import { FormatError, UsageError } from "../core/index.js";
 import { type Checkpoint, isJsonObject } from "../io/index.js";
 import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 
@@ -12,7 +12,7 @@ export interface ReplacedTensor {
 export function replaceTensors(checkpoint: Checkpoint, replaced: ReadonlyMap<string, ReplacedTensor>): Checkpoint {
   const tensors = new Map(checkpoint.tensors);
   for (const [name, { shape }] of replaced) tensors.set(name, { name, dtype: "F32", shape });
-  return viewOf(checkpoint, checkpoint.config, tensors, (name) => {
+  return viewOf(checkpoint, checkpoint, tensors, (name) => {
     const found = replaced.get(name);
     return found === undefined ? name : found.values;
   });
@@ -49,13 +49,15 @@ export function singleBlock(checkpoint: Checkpoint, layer: number, hiddenSize: n
     tie_word_embeddings: true,
     layer_types: [windowed ? "sliding_attention" : "full_attention"],
   };
-  return viewOf(checkpoint, config, tensors, (name) => stored.get(name));
+  const blocks = checkpoint.artifact?.blocks?.slice(layer, layer + 1);
+  const artifact = checkpoint.artifact && { ...checkpoint.artifact, blocks };
+  return viewOf(checkpoint, { config, artifact }, tensors, (name) => stored.get(name));
 }
 
 /** @param locate the name of a stored tensor or values in memory */
 function viewOf(
   checkpoint: Checkpoint,
-  config: unknown,
+  { config, artifact }: Pick<Checkpoint, "config" | "artifact">,
   tensors: ReadonlyMap<string, TensorInfo>,
   locate: (name: string) => string | Float32Array | undefined,
 ): Checkpoint {
@@ -69,6 +71,7 @@ function viewOf(
     location: checkpoint.location,
     files: checkpoint.files,
     config,
+    artifact,
     tensors,
     async read(name, byteOffset = 0, byteLength, into) {
       const found = find(name);
@@ -81,6 +84,11 @@ function viewOf(
     async readFloat32(name) {
       const found = find(name);
       return typeof found === "string" ? checkpoint.readFloat32(found) : found.slice();
+    },
+    async readScales(name, rowStart, count) {
+      const found = find(name);
+      if (typeof found !== "string") throw new UsageError(`${name} has no grid`);
+      return checkpoint.readScales(found, rowStart, count);
     },
     readJson: (fileName) => checkpoint.readJson(fileName),
     close: async () => {},

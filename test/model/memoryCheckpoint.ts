@@ -57,6 +57,10 @@ export class MemoryCheckpoint implements Checkpoint {
     return this.values(name);
   }
 
+  async readScales(name: string): Promise<Float32Array> {
+    throw new RangeError(`${name} has no grid`);
+  }
+
   async readJson(): Promise<undefined> {
     return undefined;
   }

@@ -27,6 +27,11 @@ export const tensorDeclaration = z.discriminatedUnion("encoding", [
     encoding: z.literal("bitmask"),
     dtype: z.enum(["F32", "BF16", "F16"]),
     shape: matrixShape,
+    /** Entries whose bit is set. */
+    nonZeros: z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1),
     /** Present: the non-zeros are codes, and `dtype` is F32. */
     grid: tensorGrid.optional(),
   }),

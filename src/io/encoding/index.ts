@@ -1,0 +1,6 @@
+export type { TensorDeclaration, TensorGrid } from "./declaration.js";
+export { type EncodedTensor, type LogicalTensor, openEncoded, type RawTensors } from "./encodedTensor.js";
+export type { GridCodes } from "./encodeOnGrid.js";
+export { type EncodedTensors, encodeTensor, type TensorToEncode } from "./encodeTensor.js";
+export type { FloatDType } from "./floatDType.js";
+export { encodedBytes, partNamesOf } from "./parts.js";
