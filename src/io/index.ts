@@ -10,7 +10,17 @@ export {
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
-export type { TensorDeclaration, TensorGrid } from "./encoding/declaration.js";
+export {
+  type EncodedTensors,
+  encodedBytes,
+  encodeTensor,
+  type FloatDType,
+  type GridCodes,
+  type LogicalTensor,
+  type TensorDeclaration,
+  type TensorGrid,
+  type TensorToEncode,
+} from "./encoding/index.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
