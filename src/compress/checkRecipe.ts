@@ -12,8 +12,8 @@ import { coupledProjections, unitsKept } from "./structured.js";
 /** What must be known of a model to check a recipe against it. */
 export interface RecipeTarget {
   tensors: readonly { name: string; shape: readonly number[] }[];
-  /** Key and value heads of every block. */
-  kvHeads: number;
+  /** One per layer. */
+  blocks: readonly { queryHeads: number; kvHeads: number }[];
 }
 
 /** A stage with its method, its complete options and the tensors it works on, in the order of the model. */
@@ -32,7 +32,11 @@ interface State {
   pruned: Set<string>;
   quantized: Set<string>;
   factored: Set<string>;
-  kvHeads: number;
+  /** Of every layer. */
+  kvHeads: number[];
+  queryHeads: number[];
+  /** Tensors of which one length is only known to be a multiple of what `shapes` says. */
+  unsure: Set<string>;
 }
 
 /**
@@ -46,13 +50,15 @@ export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise
     pruned: new Set(),
     quantized: new Set(),
     factored: new Set(),
-    kvHeads: target.kvHeads,
+    kvHeads: target.blocks.map((block) => block.kvHeads),
+    queryHeads: target.blocks.map((block) => block.queryHeads),
+    unsure: new Set(),
   };
   const problems: string[] = [];
   const resolved: ResolvedStage[] = [];
   for (const [index, stage] of recipe.stages.entries()) {
     const found: string[] = [];
-    resolved.push(await resolveStage(stage, state, found));
+    resolved.push(await resolveStage(stage, index, state, found));
     const label = `stage ${index + 1} (${stage.type}${"method" in stage ? ` ${stage.method}` : ""})`;
     problems.push(...found.map((problem) => `${label}: ${problem}`));
   }
@@ -60,8 +66,19 @@ export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise
   return resolved;
 }
 
-async function resolveStage(stage: RecipeStage, state: State, problems: string[]): Promise<ResolvedStage> {
+async function resolveStage(
+  stage: RecipeStage,
+  index: number,
+  state: State,
+  problems: string[],
+): Promise<ResolvedStage> {
   if (stage.type === "poolHeads") return poolHeads(stage, state, problems);
+  if (stage.type === "dropLayers") {
+    const layers = state.kvHeads.length;
+    if (index > 0) problems.push("layers are dropped before anything else is done");
+    if (stage.count >= layers) problems.push(`${stage.count} layers of ${layers}; at least one must stay`);
+    return { stage, options: {}, tensors: [] };
+  }
   const tensors = select(stage, state, problems);
   const loaded = await loadMethod(tables[stage.type], stage.method, stage.options, problems);
   const report = (name: string, found: readonly string[]) => problems.push(...found.map((p) => `${name}: ${p}`));
@@ -79,12 +96,27 @@ async function resolveStage(stage: RecipeStage, state: State, problems: string[]
     const { method, options } = loaded;
     if (stage.type === "prune") checkPrune(stage, method as PruneMethod, options, tensors, state, report, problems);
     if (stage.type === "lowRank") await checkLowRank(stage, tensors, state, report, problems);
+    if (stage.type === "scale") checkScale(tensors, state, report);
     if (stage.type === "quantize") for (const name of tensors) state.quantized.add(name);
   }
   return { stage, options: loaded?.options ?? {}, tensors };
 }
 
 type Report = (name: string, problems: readonly string[]) => void;
+
+/** The layer that a tensor belongs to. */
+const layerOf = (name: string) => Number(/\.layers\.(\d+)\./.exec(name)?.[1]);
+
+/** Factors go into what makes the input; several query heads that read one value head would want different ones. */
+function checkScale(tensors: readonly string[], { kvHeads, queryHeads }: State, report: Report): void {
+  for (const name of tensors) {
+    const layer = layerOf(name);
+    if (!name.endsWith(".o_proj.weight") || kvHeads[layer] === queryHeads[layer]) continue;
+    report(name, [
+      `factors of its inputs have no place in v_proj: ${queryHeads[layer]} query heads share ${kvHeads[layer]}`,
+    ]);
+  }
+}
 
 function select(
   stage: { targets: readonly string[]; ignore: readonly string[] },
@@ -157,7 +189,6 @@ function checkPrune(
     if (match === null || !Object.hasOwn(projections, match[2])) continue;
     groups.set(match[1], [...(groups.get(match[1]) ?? []), match[2]]);
   }
-  let kvHeads = state.kvHeads;
   if (groups.size === 0) problems.push(`the targets hold none of ${Object.keys(projections).join(", ")}`);
   for (const [prefix, members] of groups) {
     const missing = Object.keys(projections).filter((name) => !members.includes(name));
@@ -169,27 +200,31 @@ function checkPrune(
       const { rows, cols } = state.shapes.get(`${prefix}.${name}.weight`)!;
       return projections[name] === "rows" ? rows : cols;
     };
-    const count = pattern.type === "heads" ? state.kvHeads : axisLength(members[0]);
+    const layer = layerOf(`${prefix}.`);
+    const heads = pattern.type === "heads";
+    const count = heads ? state.kvHeads[layer] : axisLength(members[0]);
     const uneven = members.filter((name) => axisLength(name) % count !== 0);
     report(
       prefix,
       uneven.map((name) => `${axisLength(name)} ${projections[name]} of ${name} are not a multiple of ${count}`),
     );
+    if (uneven.length > 0 || !stage.shrink) continue;
     // With one threshold for all blocks the counts are only known once there are scores.
-    if (uneven.length > 0 || !stage.shrink || pattern.scope === "global") continue;
-    const kept = unitsKept(count, pattern.sparsity);
+    const multipleOf = heads ? 1 : Math.min(stage.multipleOf, count);
+    const global = pattern.scope === "global";
+    const kept = global ? multipleOf : unitsKept(count, pattern.sparsity, multipleOf);
+    if (!heads && kept % 4 !== 0) report(prefix, [`${kept} neurons stay; only multiples of 4 can be run`]);
     for (const name of members) {
-      const shape = state.shapes.get(`${prefix}.${name}.weight`)!;
+      const full = `${prefix}.${name}.weight`;
+      const { rows, cols } = state.shapes.get(full)!;
       const length = (axisLength(name) / count) * kept;
-      const { rows, cols } = shape;
-      state.shapes.set(
-        `${prefix}.${name}.weight`,
-        projections[name] === "rows" ? { rows: length, cols } : { rows, cols: length },
-      );
+      state.shapes.set(full, projections[name] === "rows" ? { rows: length, cols } : { rows, cols: length });
+      if (global) state.unsure.add(full);
     }
-    if (pattern.type === "heads") kvHeads = kept;
+    if (!heads) continue;
+    state.queryHeads[layer] *= kept / count;
+    state.kvHeads[layer] = kept;
   }
-  state.kvHeads = kvHeads;
 }
 
 async function checkLowRank(
@@ -205,6 +240,7 @@ async function checkLowRank(
   const residualFits = residualMethod !== undefined && admits(residualMethod, stage.residual!.pattern, problems);
   for (const name of tensors) {
     const shape = state.shapes.get(name)!;
+    if (state.unsure.has(name)) report(name, ["its size is not known before the stages before it have run"]);
     const rank = stage.rank ?? rankForRatio(shape, stage.keepRatio!, stage.align);
     const full = Math.min(shape.rows, shape.cols);
     if (rank > full) report(name, [`rank ${rank} is more than the ${full} of ${shape.rows} × ${shape.cols}`]);
@@ -217,18 +253,18 @@ async function checkLowRank(
 }
 
 function poolHeads(stage: RecipeStage & { type: "poolHeads" }, state: State, problems: string[]): ResolvedStage {
-  if (state.kvHeads % stage.kvHeads !== 0) {
-    problems.push(`${state.kvHeads} key and value heads do not divide into ${stage.kvHeads}`);
-    return { stage, options: {}, tensors: [] };
-  }
   const tensors: string[] = [];
+  const uneven = new Set<number>();
   for (const [name, { rows, cols }] of state.shapes) {
     if (!name.endsWith(".k_proj.weight") && !name.endsWith(".v_proj.weight")) continue;
+    const heads = state.kvHeads[layerOf(name)];
+    if (heads % stage.kvHeads !== 0) uneven.add(heads);
     if (state.quantized.has(name) || state.factored.has(name)) problems.push(`${name}: an earlier stage packed it`);
     tensors.push(name);
-    state.shapes.set(name, { rows: (rows / state.kvHeads) * stage.kvHeads, cols });
+    state.shapes.set(name, { rows: (rows / heads) * stage.kvHeads, cols });
   }
+  for (const heads of uneven) problems.push(`${heads} key and value heads do not divide into ${stage.kvHeads}`);
   if (tensors.length === 0) problems.push("there are no k_proj and v_proj");
-  state.kvHeads = stage.kvHeads;
+  state.kvHeads.fill(stage.kvHeads);
   return { stage, options: {}, tensors };
 }

@@ -36,6 +36,7 @@ export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./qu
 export { quantizeMethods, scaleMethods } from "./quantize/index.js";
 export { integerProduct } from "./quantize/integerProduct.js";
 export { parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
+export { parseRecipeText } from "./recipeText.js";
 export { type ReconstructionError, reconstructionError } from "./reconstruction.js";
 export { type Counting, selectMask } from "./select.js";
 export { InputStatistics, type StatisticId, StatisticsAccumulator, type StatisticValues } from "./statistics.js";

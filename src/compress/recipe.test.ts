@@ -7,7 +7,7 @@ import { parseRecipe, type RecipeInput } from "./recipe.js";
 
 /** Two blocks of a decoder: 8 query heads and 4 key and value heads of 32, 704 neurons. */
 const target: RecipeTarget = {
-  kvHeads: 4,
+  blocks: Array.from({ length: 2 }, () => ({ queryHeads: 8, kvHeads: 4 })),
   tensors: [
     { name: "model.embed_tokens.weight", shape: [8192, 256] },
     { name: "model.norm.weight", shape: [256] },
@@ -148,6 +148,13 @@ describe("recipes", () => {
       ],
       /neurons are shared with up_proj/,
     ],
+    ["layers dropped late", [sparsegpt(), { type: "dropLayers", count: 1 }], /before anything else/],
+    ["all layers dropped", [{ type: "dropLayers", count: 2 }], /2 layers of 2; at least one must stay/],
+    [
+      "factors with no place to go",
+      [{ type: "scale", method: "smoothquant", targets: ["**.o_proj.weight"] }],
+      /8 query heads share 4/,
+    ],
     ["heads that do not pool", [{ type: "poolHeads", kvHeads: 3 }], /4 key and value heads do not divide into 3/],
   ])("%s", async (_name, stages, expected) => {
     const problems = await problemsOf(...stages);
@@ -159,11 +166,19 @@ describe("recipes", () => {
     const neurons = { type: "prune", method: "magnitude", pattern: { type: "neurons", sparsity: 0.5 } };
     const down = { targets: ["**.down_proj.weight"] };
     expect(await problemsOf(neurons, sparsegpt({ ...down, pattern: "8:32" }))).toEqual([]);
-    const tighter = { ...neurons, pattern: { type: "neurons", sparsity: 0.25 } };
+    const tighter = { ...neurons, pattern: { type: "neurons", sparsity: 0.25 }, multipleOf: 8 };
     expect(await problemsOf(tighter, sparsegpt({ ...down, pattern: "8:32", options: { blockSize: 96 } }))).toHaveLength(
       2,
     );
     expect(await problemsOf({ ...tighter, shrink: false }, sparsegpt({ ...down, pattern: "8:32" }))).toEqual([]);
+    // With one threshold for all blocks the count is only known to be a multiple of 8.
+    const global = { ...tighter, pattern: { type: "neurons", sparsity: 0.25, scope: "global" } };
+    expect(await problemsOf(global, sparsegpt({ ...down, pattern: "4:8" }))).toEqual([]);
+    expect(await problemsOf(global, sparsegpt({ ...down, pattern: "8:16" }))).toHaveLength(2);
+    expect(await problemsOf({ ...neurons, multipleOf: 3, pattern: { type: "neurons", sparsity: 0.11 } })).toEqual([
+      expect.stringMatching(/layers.0.mlp: 627 neurons stay; only multiples of 4/),
+      expect.stringMatching(/layers.1.mlp/),
+    ]);
     const pool = { type: "poolHeads", kvHeads: 2 };
     const heads = { type: "prune", method: "magnitude", pattern: { type: "heads", sparsity: 0.25 } };
     expect(await problemsOf(heads, pool)).toEqual([

@@ -19,6 +19,8 @@ const pruneStage = z.strictObject({
   options: methodOptions,
   /** Neurons and heads: make matrices smaller (default) or leave zeros. */
   shrink: z.boolean().default(true),
+  /** Neurons: how many stay is rounded up to a multiple of this; kernels take 32 at a time. */
+  multipleOf: z.number().int().min(1).max(1024).default(32),
   ...selection,
 });
 
@@ -62,6 +64,15 @@ const poolHeadsStage = z.strictObject({
   kvHeads: z.number().int().min(1).max(65_536),
 });
 
+/** Whole blocks, the first thing a recipe does: what is left is another, shallower model. */
+const dropLayersStage = z.strictObject({
+  type: z.literal("dropLayers"),
+  /** influence: the blocks whose output points most the way of their input (ShortGPT); last: those at the end. */
+  method: z.enum(["influence", "last"]).default("influence"),
+  /** Blocks to drop. */
+  count: z.number().int().min(1).max(4095),
+});
+
 const recipeSchema = z.strictObject({
   version: z.literal(1),
   title: z.string().max(200).optional(),
@@ -71,10 +82,23 @@ const recipeSchema = z.strictObject({
       windows: z.number().int().min(1).max(65_536).default(64),
       /** Tokens of a window. */
       window: z.number().int().min(4).max(1_048_576).default(512),
+      /** Which windows of the text: the first ones, or ones that the seed draws. */
+      order: z.enum(["first", "random"]).default("first"),
+      /** Measure what the stages do to the outputs of matrices, also where the method would not need it. */
+      measureError: z.boolean().default(true),
     })
-    .default({ windows: 64, window: 512 }),
+    .prefault({}),
   stages: z
-    .array(z.discriminatedUnion("type", [pruneStage, quantizeStage, scaleStage, lowRankStage, poolHeadsStage]))
+    .array(
+      z.discriminatedUnion("type", [
+        dropLayersStage,
+        pruneStage,
+        quantizeStage,
+        scaleStage,
+        lowRankStage,
+        poolHeadsStage,
+      ]),
+    )
     .min(1)
     .max(16),
 });

@@ -48,6 +48,21 @@ export class InputStatistics {
     throw new UsageError(`the statistic ${id} was not collected for this layer`);
   }
 
+  /** The same inputs with channel c divided by factors[c]. */
+  dividedBy(factors: Float32Array): InputStatistics {
+    const { columnSquares, columnAbsMax, columnAbsMean, gram } = this.#values;
+    const values: Partial<StatisticValues> = {};
+    const n = this.cols;
+    if (columnSquares !== undefined) values.columnSquares = columnSquares.map((sum, c) => sum / factors[c] ** 2);
+    if (columnAbsMax !== undefined) values.columnAbsMax = columnAbsMax.map((max, c) => max / factors[c]);
+    if (columnAbsMean !== undefined) values.columnAbsMean = columnAbsMean.map((mean, c) => mean / factors[c]);
+    if (gram !== undefined) {
+      values.gram = gram.slice();
+      for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) values.gram[i * n + j] /= factors[i] * factors[j];
+    }
+    return new InputStatistics(n, this.tokens, values);
+  }
+
   /** The value made by `compute` on the first call with this key. */
   derive<T>(key: string, compute: () => T): T {
     if (!this.#derived.has(key)) this.#derived.set(key, compute());
