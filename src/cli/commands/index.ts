@@ -3,6 +3,7 @@ import { benchCommand } from "./bench.js";
 import { calibrateCommand } from "./calibrate.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
+import { experimentCommand } from "./experiment.js";
 import { inspectCommand } from "./inspect.js";
 import { runCommand } from "./run.js";
 
@@ -14,4 +15,5 @@ export const commands: readonly CommandDefinition[] = [
   evalCommand,
   runCommand,
   benchCommand,
+  experimentCommand,
 ];

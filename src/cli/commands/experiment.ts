@@ -1,0 +1,137 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { Option } from "commander";
+import { UsageError } from "../../core/index.js";
+import { parseJson } from "../../io/index.js";
+import { writeFileAtomic } from "../../io/index.node.js";
+import {
+  type Cell,
+  type CellResult,
+  type CellStore,
+  type Experiment,
+  experiments,
+  htmlPage,
+  markdownPage,
+  type ResultTable,
+  runExperiment,
+  type Scale,
+  scales,
+} from "../../train/index.js";
+import type { CommandDefinition, CommonOptions, Context } from "../command.js";
+import { facts, table } from "../format.js";
+import { integer } from "../numbers.js";
+import { readText } from "../session.js";
+
+interface ExperimentCommandOptions extends CommonOptions {
+  scale: Scale;
+  seeds?: number;
+  texts: string;
+  output?: string;
+}
+
+export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
+  name: "experiment",
+  summary: "train small models sparse by a published protocol, set the results beside the published ones",
+  description:
+    "'list' names the experiments. 'run NAME' runs one: fixed seeds, a written protocol, and in OUT a report.md, report.html " +
+    "and report.json with the tables beside the published ones and the figures as SVG. Finished runs are kept in OUT/cells; the " +
+    "same command goes on where it was stopped.",
+  arguments: [["ACTION...", "list, or run NAME"]],
+  options: [
+    new Option("-o, --output <dir>", "directory to write, or to go on in"),
+    new Option("--scale <scale>", "smoke: seconds; laptop: one CPU core; gpu: the full protocol")
+      .choices(scales)
+      .default("laptop"),
+    new Option("--seeds <n>", "repeats (default: what the experiment has for the scale)").argParser(
+      integer({ min: 1, max: 1000 }),
+    ),
+    new Option("--texts <dir>", "where the text files of an experiment lie").default("."),
+  ],
+  examples: [
+    "rarefy experiment list",
+    "rarefy experiment run spirals --scale smoke -o out/spirals",
+    "rarefy experiment run sinc --seeds 5 -o out/sinc",
+  ],
+  async run(context, options, [action, name, ...rest]) {
+    if (action === "list" && name === undefined) return list(context);
+    if (action !== "run" || name === undefined || rest.length > 0) {
+      throw new UsageError("give 'list', or 'run' and the name of one experiment");
+    }
+    if (!Object.hasOwn(experiments, name)) {
+      throw new UsageError(`there is no experiment ${name}; there are ${Object.keys(experiments).join(", ")}`);
+    }
+    if (options.output === undefined) throw new UsageError("give the directory to write, -o OUT");
+    const { experiment } = await experiments[name]();
+    return runAndReport(context, experiment, options.output, options);
+  },
+};
+
+async function list(context: Context): Promise<object> {
+  const all = await Promise.all(Object.values(experiments).map(async (load) => (await load()).experiment));
+  context.print(`${facts(all.map(({ id, title }) => [id, title] as const))}\n`);
+  return {
+    experiments: all.map(({ id, title, description, seeds, texts = [] }) => ({ id, title, description, seeds, texts })),
+  };
+}
+
+async function runAndReport(
+  context: Context,
+  experiment: Experiment,
+  output: string,
+  { scale, seeds, texts }: ExperimentCommandOptions,
+): Promise<object> {
+  await mkdir(join(output, "cells"), { recursive: true });
+  const { report } = await runExperiment(experiment, {
+    scale,
+    seeds,
+    readText: (name) => readText(join(texts, name)),
+    store: cellFiles(join(output, "cells")),
+    ...context,
+  });
+  const write = (name: string, text: string) => writeFileAtomic(join(output, name), new TextEncoder().encode(text));
+  for (const { name, svg } of report.figures) await write(`${name}.svg`, svg);
+  const { protocol, tables, notes, figures } = report;
+  const document = {
+    experiment: experiment.id,
+    scale,
+    protocol: Object.fromEntries(protocol),
+    tables,
+    notes,
+    figures: figures.map(({ name, title }) => ({ file: `${name}.svg`, title })),
+  };
+  await write("report.json", `${JSON.stringify(document, null, 2)}\n`);
+  await write("report.md", markdownPage(experiment, scale, report));
+  await write("report.html", htmlPage(experiment, scale, report));
+  context.print(`${report.tables.map(inWords).join("\n\n")}\n\n${join(output, "report.html")}\n`);
+  return document;
+}
+
+const inWords = ({ title, columns, rows }: ResultTable): string =>
+  `${title}\n${table(
+    columns.map((name, c) => ({
+      title: name,
+      cell: (row: readonly string[]) => row[c],
+      align: c === 0 ? "left" : "right",
+    })),
+    rows,
+  )}`;
+
+/** One JSON file per finished cell. */
+function cellFiles(directory: string): CellStore {
+  const pathOf = (cell: Cell) => join(directory, `${cell.key}.json`);
+  return {
+    async load(cell) {
+      let bytes: Uint8Array;
+      try {
+        bytes = await readFile(pathOf(cell));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+        throw error;
+      }
+      const stored = parseJson(bytes, pathOf(cell)) as { cell?: Cell; result?: CellResult };
+      return isDeepStrictEqual(stored.cell, JSON.parse(JSON.stringify(cell))) ? stored.result : undefined;
+    },
+    save: (cell, result) => writeFileAtomic(pathOf(cell), new TextEncoder().encode(JSON.stringify({ cell, result }))),
+  };
+}

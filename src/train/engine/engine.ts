@@ -1,0 +1,18 @@
+import { DeviceError } from "../../core/index.js";
+
+/** Where gradients are computed. */
+export type EngineDevice = "wasm" | "webgpu";
+
+/**
+ * Starts the autograd engine (@jax-js/jax) on a device. The engine keeps one default device for the whole process; the
+ * objectives of one process therefore run on one device.
+ * @throws DeviceError when the device is not there
+ */
+export async function startEngine(device: EngineDevice = "wasm"): Promise<void> {
+  const engine = await import("@jax-js/jax");
+  const ready = await engine.init(device);
+  if (!ready.includes(device)) {
+    throw new DeviceError(`the training engine found no ${device} here`);
+  }
+  engine.defaultDevice(device);
+}

@@ -1,0 +1,72 @@
+import type { ActivationFunction } from "../../core/index.js";
+import {
+  add,
+  divide,
+  equal,
+  greater,
+  logSoftmax,
+  matmul,
+  mean,
+  meanOfRows,
+  multiply,
+  negate,
+  range,
+  reshape,
+  sqrt,
+  square,
+  subtract,
+  sum,
+  type Traced,
+  tanh,
+  transpose,
+  where,
+} from "./ops.js";
+
+/** x [n, in] · Wᵀ for W [out, in]. */
+export const linear = (x: Traced, weight: Traced): Traced => matmul(x, transpose(weight));
+
+/** Without the overflow of 1 / (1 + e⁻ˣ), whose gradient is NaN at −100 in f32. */
+export const sigmoid = (x: Traced): Traced => multiply(0.5, add(1, tanh(multiply(0.5, x))));
+
+/** With gradient 0 at 0; the engine's own has 1 there. */
+export const relu = (x: Traced): Traced => where(greater(x, 0), x, 0);
+
+const geluTanh = (x: Traced): Traced =>
+  multiply(
+    multiply(0.5, x),
+    add(1, tanh(multiply(Math.sqrt(2 / Math.PI), add(x, multiply(0.044715, multiply(x, square(x))))))),
+  );
+
+/** Activations that can be trained through. */
+export const activations: Readonly<Partial<Record<ActivationFunction, (x: Traced) => Traced>>> = {
+  silu: (x) => multiply(x, sigmoid(x)),
+  relu,
+  relu2: (x) => square(relu(x)),
+  geluTanh,
+};
+
+/** x / √(mean x² + ε) ∘ weight over the last axis. */
+export const rmsNorm = (x: Traced, weight: Traced, epsilon: number): Traced =>
+  multiply(divide(x, sqrt(add(meanOfRows(square(x)), epsilon))), weight);
+
+/** (x − mean) / √(variance + ε) ∘ weight + bias over the last axis. */
+export function layerNorm(x: Traced, weight: Traced, bias: Traced, epsilon: number): Traced {
+  const centred = subtract(x, meanOfRows(x));
+  return add(multiply(divide(centred, sqrt(add(meanOfRows(square(centred)), epsilon))), weight), bias);
+}
+
+/** 1 where row i of `labels` [n] names column j, else 0: boolean [n, classes]. */
+export const isLabel = (labels: Traced, classes: number): Traced =>
+  equal(reshape(labels, [-1, 1]), reshape(range(classes), [1, classes]));
+
+/** Mean over rows of −log softmax(logits)[label]; logits [n, classes], labels int32 [n]. */
+export function crossEntropy(logits: Traced, labels: Traced): Traced {
+  const [rows, classes] = logits.shape;
+  // A gather here would need a scatter in its gradient, which the engine cannot compile after a fused product.
+  return multiply(sum(where(isLabel(labels, classes), logSoftmax(logits), 0)), -1 / rows);
+}
+
+export const meanSquaredError = (predicted: Traced, wanted: Traced): Traced =>
+  mean(square(subtract(reshape(predicted, [-1]), reshape(wanted, [-1]))));
+
+export { negate };

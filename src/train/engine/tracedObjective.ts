@@ -1,0 +1,67 @@
+import { jit, numpy as np, valueAndGrad } from "@jax-js/jax";
+import type { Batch, LossAndGradients, Objective } from "../objective.js";
+import type { FloatArray, ParameterInfo, Values } from "../values.js";
+import type { Traced } from "./ops.js";
+
+/** Traced weights by parameter name, and the arrays of a batch by their names. */
+export type TracedArrays = Readonly<Record<string, Traced>>;
+
+/** A model as two functions that the engine traces: nothing in them may branch on values. */
+export interface TracedModel {
+  readonly parameters: readonly ParameterInfo[];
+  predict(weights: TracedArrays, batch: TracedArrays): Traced;
+  /** A scalar, and arrays to be reported that no gradient flows through. */
+  loss(weights: TracedArrays, batch: TracedArrays): { loss: Traced; measured?: TracedArrays };
+}
+
+/** Compiles a model for the engine's device. Call `startEngine` first. */
+export function tracedObjective(model: TracedModel): Objective {
+  const lossAndMeasured = (weights: TracedArrays, batch: TracedArrays): [Traced, Record<string, Traced>] => {
+    const { loss, measured = {} } = model.loss(weights, batch);
+    return [loss, measured];
+  };
+  const compiledLoss = jit(valueAndGrad(lossAndMeasured, { hasAux: true }));
+  const compiledPredict = jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
+    model.predict(weights, batch),
+  );
+  const shapes = new Map(model.parameters.map(({ name, shape }) => [name, shape]));
+  const upload = (weights: Values) =>
+    Object.fromEntries(
+      Array.from(shapes, ([name, shape]) => [
+        name,
+        np.array(weights.get(name)! as Float32Array<ArrayBuffer>, { shape: [...shape] }),
+      ]),
+    );
+  const uploadBatch = (batch: Batch) =>
+    Object.fromEntries(
+      Object.entries(batch).map(([name, { shape, values }]) => [
+        name,
+        np.array(values as Float32Array<ArrayBuffer>, { shape: [...shape] }),
+      ]),
+    );
+
+  return {
+    parameters: model.parameters,
+    async lossAndGradients(weights, batch): Promise<LossAndGradients> {
+      const [[loss, measured], gradients] = compiledLoss(upload(weights), uploadBatch(batch));
+      return {
+        loss: (await loss.data())[0],
+        gradients: await download(gradients as Record<string, Traced>),
+        measured: await download(measured),
+      };
+    },
+    async predict(weights, batch) {
+      return (await compiledPredict(upload(weights), uploadBatch(batch)).data()) as FloatArray;
+    },
+    [Symbol.dispose]() {
+      compiledLoss.dispose();
+      compiledPredict.dispose();
+    },
+  };
+}
+
+async function download(arrays: Record<string, Traced>): Promise<Map<string, FloatArray>> {
+  const values = new Map<string, FloatArray>();
+  for (const [name, array] of Object.entries(arrays)) values.set(name, (await array.data()) as FloatArray);
+  return values;
+}

@@ -1,0 +1,64 @@
+import type { JobOptions } from "../../core/index.js";
+
+/** How much is run: "smoke" in seconds for tests, "laptop" on one CPU core, "gpu" the full protocol. */
+export const scales = ["smoke", "laptop", "gpu"] as const;
+export type Scale = (typeof scales)[number];
+
+/** JSON. */
+export type CellResult = Record<string, unknown>;
+
+/** One independent piece of an experiment: one setting with one seed. */
+export interface Cell {
+  /** A plain file name without extension; the same settings always give the same key. */
+  key: string;
+  seed: number;
+  settings: Readonly<Record<string, string | number | boolean>>;
+}
+
+export interface FinishedCell extends Cell {
+  result: CellResult;
+}
+
+export interface ResultTable {
+  title: string;
+  columns: readonly string[];
+  rows: readonly (readonly string[])[];
+}
+
+export interface Figure {
+  /** Plain file name without extension. */
+  name: string;
+  title: string;
+  svg: string;
+}
+
+export interface ExperimentReport {
+  /** The protocol as it was run, "name: value" pairs. */
+  protocol: readonly (readonly [name: string, value: string])[];
+  tables: readonly ResultTable[];
+  figures: readonly Figure[];
+  /** What a reader must know to compare the figures with the published ones. */
+  notes: readonly string[];
+}
+
+/** Text files that an experiment reads, by name, as the caller found them. */
+export type ExperimentTexts = (name: string) => Promise<string>;
+
+export interface CellOptions extends JobOptions {
+  readText: ExperimentTexts;
+}
+
+/** An experiment: one file, one line in index.ts. Cells depend on nothing but their settings, so they run in any order. */
+export interface Experiment {
+  id: string;
+  title: string;
+  /** One paragraph for `experiment list`. */
+  description: string;
+  /** Seeds of a full run at each scale. */
+  seeds: Readonly<Record<Scale, number>>;
+  /** Names of the text files it reads. */
+  texts?: readonly string[];
+  plan(scale: Scale, seeds: number): Cell[];
+  run(cell: Cell, options: CellOptions): Promise<CellResult>;
+  report(cells: readonly FinishedCell[], scale: Scale): Promise<ExperimentReport>;
+}

@@ -1,0 +1,7 @@
+import type { Experiment } from "./contract.js";
+
+/** Every experiment, by the name the command line knows it by. */
+export const experiments: Readonly<Record<string, () => Promise<{ experiment: Experiment }>>> = {
+  sinc: () => import("./sinc.js"),
+  spirals: () => import("./spirals.js"),
+};

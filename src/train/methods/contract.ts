@@ -1,0 +1,48 @@
+import type { z } from "zod";
+import type { OptimizerOptions } from "../optimizers/adamW.js";
+import type { Link, Updates } from "../optimizers/link.js";
+import type { Masks } from "../optimizers/links.js";
+import type { State } from "../state.js";
+import type { FloatArray, ParameterInfo, Values } from "../values.js";
+
+/** What a method is given when a run begins. */
+export interface MethodContext {
+  readonly parameters: readonly ParameterInfo[];
+  /** Weights at the start; a method may zero some of them in place. */
+  readonly weights: Updates;
+  readonly optimizer: OptimizerOptions;
+  /** Steps the run is planned for. */
+  readonly steps: number;
+  readonly seed: number;
+}
+
+/**
+ * One run of a method. A training step is: `refresh`, gradient of the loss at `effective` weights, `gradient`, one step of
+ * `link`, `after`. The engine sees only the effective weights; everything that makes training sparse is arithmetic on
+ * arrays, here.
+ */
+export interface MethodRun {
+  readonly link: Link;
+  /** Masks, counters and flags, stored with the run. The arrays are the run's own and are restored in place. */
+  readonly state: State;
+  /** Current keep masks of the sparse parameters; undefined where weights themselves hold the zeros. */
+  readonly masks?: Masks;
+  /** Before the gradient: new masks from the weights. */
+  refresh?(weights: Values, step: number): void;
+  /** What the forward pass multiplies with; the weights themselves by default. */
+  effective?(weights: Values): Values;
+  /** Turns dL/d(effective weights) into the gradient of the weights, in place. */
+  gradient?(gradients: Map<string, FloatArray>, weights: Values, step: number): void;
+  after?(weights: Values, step: number): void;
+  /** Leaves in the weights what the method promises: exact zeros, folded scales. */
+  finish?(weights: Map<string, FloatArray>): void;
+}
+
+/** One method: one file, one line in index.ts. */
+export interface TrainMethod<Options = unknown> {
+  id: string;
+  title: string;
+  paper: string;
+  options: z.ZodType<Options>;
+  start(context: MethodContext, options: Options): MethodRun;
+}

@@ -1,0 +1,26 @@
+import type { FloatArray, ParameterInfo, Values } from "./values.js";
+
+/** One array of a batch, row-major. Token ids and labels are Int32Array. */
+export interface BatchArray {
+  readonly shape: readonly number[];
+  readonly values: FloatArray | Int32Array;
+}
+
+export type Batch = Readonly<Record<string, BatchArray>>;
+
+export interface LossAndGradients {
+  loss: number;
+  /** dL/dW of every parameter, at the weights given; owned by the caller. */
+  gradients: Map<string, FloatArray>;
+  /** What else the objective measures, by name: counts of tokens per expert, shares of zeros. */
+  measured: ReadonlyMap<string, FloatArray>;
+}
+
+/** A loss over batches and its gradient. What is sparse, how weights move and when is not its concern. */
+export interface Objective extends Disposable {
+  readonly parameters: readonly ParameterInfo[];
+  /** Batches of other shapes than before compile anew. */
+  lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients>;
+  /** The model's outputs, row-major: logits or predictions. */
+  predict(weights: Values, batch: Batch): Promise<FloatArray>;
+}

@@ -1,0 +1,97 @@
+import type { MethodContext, MethodRun } from "./methods/contract.js";
+import type { Batch, Objective } from "./objective.js";
+import type { OptimizerOptions } from "./optimizers/adamW.js";
+import { applyStep } from "./optimizers/link.js";
+import type { State } from "./state.js";
+import { restoreState, stateOf } from "./state.js";
+import type { FloatArray } from "./values.js";
+
+export interface TrainingOptions {
+  objective: Objective;
+  /** Taken over and changed in place. */
+  weights: Map<string, FloatArray>;
+  optimizer: OptimizerOptions;
+  /** Steps the run is planned for; schedules of methods stretch over them. */
+  steps: number;
+  seed: number;
+  /** Starts the method on these weights. */
+  method: (context: MethodContext) => MethodRun;
+}
+
+export interface StepResult {
+  /** 0 for the first. */
+  step: number;
+  /** At the effective weights before the step. */
+  loss: number;
+  measured: ReadonlyMap<string, FloatArray>;
+}
+
+/** A training run, one step at a time. Its `state` is all that must be stored to go on exactly. */
+export class Training {
+  readonly run: MethodRun;
+  readonly #optimizerState: State;
+  #step = 0;
+
+  constructor(readonly options: TrainingOptions) {
+    const { objective, weights, optimizer, steps, seed } = options;
+    const context = { parameters: objective.parameters, weights, optimizer, steps, seed };
+    this.run = options.method(context);
+    this.#optimizerState = this.run.link.init(weights);
+  }
+
+  /** Steps done. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** Dense values behind the forward pass. */
+  get weights(): Map<string, FloatArray> {
+    return this.options.weights;
+  }
+
+  /** What the forward pass multiplies with. */
+  get effective(): ReadonlyMap<string, FloatArray> {
+    return this.run.effective?.(this.weights) ?? this.weights;
+  }
+
+  async advance(batch: Batch): Promise<StepResult> {
+    const { run, weights } = this;
+    const step = this.#step;
+    run.refresh?.(weights, step);
+    const { loss, gradients, measured } = await this.options.objective.lossAndGradients(this.effective, batch);
+    run.gradient?.(gradients, weights, step);
+    applyStep(run.link, weights, gradients, this.#optimizerState, step);
+    run.after?.(weights, step);
+    this.#step++;
+    return { step, loss, measured };
+  }
+
+  /** Ends the method: exact zeros, folded scales. @returns the weights */
+  finish(): Map<string, FloatArray> {
+    this.run.finish?.(this.weights);
+    return this.weights;
+  }
+
+  /** The arrays are the run's own: store them before the next step. */
+  get state(): State {
+    return {
+      step: this.#step,
+      weights: stateOf(this.weights),
+      optimizer: this.#optimizerState,
+      method: this.run.state,
+    };
+  }
+
+  /** Goes on where a run with the same options stood. @throws RangeError when the state is of another run */
+  restore(state: State): void {
+    restoreState(
+      { weights: stateOf(this.weights), optimizer: this.#optimizerState, method: this.run.state },
+      {
+        weights: state.weights,
+        optimizer: state.optimizer,
+        method: state.method,
+      },
+    );
+    this.#step = state.step as number;
+  }
+}

@@ -1,0 +1,43 @@
+/** Arrays that training works on: f32; f64 only where a test differentiates numerically. */
+export type FloatArray = Float32Array | Float64Array;
+
+/** Trainable values by parameter name, row-major; the shapes are in the objective's `parameters`. */
+export type Values = ReadonlyMap<string, FloatArray>;
+
+/** What is known of a trainable tensor. */
+export interface ParameterInfo {
+  name: string;
+  /** [out, in] of a linear weight. */
+  shape: readonly number[];
+  /** Layer to which layer-wise budgets count it: "0", "1" … from input to output. */
+  layer: string;
+  /**
+   * What may be made sparse: "inner" linear weights, "outer" ones (first and last layer, which layer-wise methods leave
+   * dense), or "dense" for everything else: embeddings, norms, biases.
+   */
+  role: "inner" | "outer" | "dense";
+}
+
+export const isSparsifiable = (info: ParameterInfo): boolean => info.role !== "dense";
+
+/** New arrays of the same types and lengths, made by `make`. */
+export function mapValues(
+  values: Values,
+  make: (values: FloatArray, name: string) => FloatArray,
+): Map<string, FloatArray> {
+  return new Map(Array.from(values, ([name, array]) => [name, make(array, name)]));
+}
+
+export const zerosLike = (values: Values): Map<string, FloatArray> =>
+  mapValues(values, (array) =>
+    array instanceof Float64Array ? new Float64Array(array.length) : new Float32Array(array.length),
+  );
+
+export const cloneValues = (values: Values): Map<string, FloatArray> => mapValues(values, (array) => array.slice());
+
+/** Σ x² over all arrays, in f64. */
+export function squaredNorm(values: Iterable<FloatArray>): number {
+  let sum = 0;
+  for (const array of values) for (let i = 0; i < array.length; i++) sum += array[i] * array[i];
+  return sum;
+}
