@@ -1,0 +1,342 @@
+import { breathe, DeviceError, FormatError, type JobOptions, Stage, UsageError } from "../core/index.js";
+import { artifactFileName } from "./artifact.js";
+import { blobSource } from "./blob.js";
+import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { isPlainFileName } from "./fileName.js";
+import { isJsonObject, readJsonFile } from "./json.js";
+import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
+import { sha256Hex } from "./sha256.js";
+
+/** A model in the store, whole or on its way. */
+export interface StoredModel {
+  /** Where it came from: a URL, the name of a folder. The store knows it by this. */
+  location: string;
+  /** Of all its files. */
+  byteLength: number;
+  storedBytes: number;
+  /** Everything is there, and was read back and compared once. */
+  complete: boolean;
+}
+
+/** What a directory of the store says about itself, in `store.json`. */
+interface Manifest {
+  location: string;
+  files: StoredFile[];
+  complete: boolean;
+}
+
+interface StoredFile {
+  name: string;
+  byteLength: number;
+  /** SHA-256 of every chunk written so far. */
+  chunks: string[];
+}
+
+/** Written, hashed and, after a break, checked at once. */
+const chunkBytes = 8 * 2 ** 20;
+
+const manifestName = "store.json";
+
+/** Files beside the weights, taken where they are there. */
+const smallFiles = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "chat_template.jinja",
+  artifactFileName,
+];
+
+/** The parts of the File System API that TypeScript's DOM library leaves out. */
+interface SyncAccessHandle {
+  getSize(): number;
+  truncate(size: number): void;
+  write(bytes: Uint8Array, options: { at: number }): number;
+  flush(): void;
+  close(): void;
+}
+type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncAccessHandle> };
+type DirectoryHandle = FileSystemDirectoryHandle & { values(): AsyncIterable<FileSystemHandle> };
+
+export interface ModelStoreOptions {
+  /** Default: "rarefy-models" in the origin's private file system. */
+  root?: FileSystemDirectoryHandle;
+  /** Default: what the browser says. */
+  estimate?: () => Promise<StorageEstimate>;
+}
+
+/**
+ * Models in the private file system of a page's origin (OPFS), one directory each. Works in dedicated workers only: that is
+ * where browsers allow files to be written in place.
+ */
+export class ModelStore {
+  readonly #root: DirectoryHandle;
+  readonly #estimate: () => Promise<StorageEstimate>;
+
+  private constructor(root: FileSystemDirectoryHandle, estimate: () => Promise<StorageEstimate>) {
+    this.#root = root as DirectoryHandle;
+    this.#estimate = estimate;
+  }
+
+  /** @throws DeviceError where the browser gives no private file system (an old one, or a page that is not secure). */
+  static async open(options: ModelStoreOptions = {}): Promise<ModelStore> {
+    try {
+      const root =
+        options.root ??
+        (await (await navigator.storage.getDirectory()).getDirectoryHandle("rarefy-models", { create: true }));
+      return new ModelStore(root, options.estimate ?? (() => navigator.storage.estimate()));
+    } catch (cause) {
+      const message = "this browser keeps no files for this page; use a current browser, https and no private window";
+      throw new DeviceError(message, { cause });
+    }
+  }
+
+  /** All models, by location. */
+  async list(): Promise<StoredModel[]> {
+    const models: StoredModel[] = [];
+    for await (const entry of this.#root.values()) {
+      if (entry.kind !== "directory") continue;
+      const manifest = await readManifest(entry as DirectoryHandle);
+      if (manifest !== undefined) models.push(summary(manifest));
+    }
+    return models.toSorted((a, b) => (a.location < b.location ? -1 : 1));
+  }
+
+  /**
+   * Copies a model into the store, 8 MiB at a time. After an abort or a closed page the next call goes on where this one
+   * stopped: chunks that lie in the store are checked against their hashes, and the last one against the source, so that a
+   * model that changed in between is fetched anew. At the end all that was written is read back and compared.
+   * @throws DeviceError when the browser has no room for it, FormatError for files that are no model, and what the source
+   * throws
+   */
+  async add(source: ModelFiles, job: JobOptions = {}): Promise<StoredModel> {
+    const { location } = source;
+    const directory = await this.#directory(location, true);
+    const known = await readManifest(directory!);
+    if (known?.complete) return summary(known);
+    const sources = await openAll(source);
+    try {
+      const files = sources.map(({ name, file }): StoredFile => {
+        const before = known?.files.find((stored) => stored.name === name && stored.byteLength === file.byteLength);
+        return { name, byteLength: file.byteLength, chunks: before?.chunks ?? [] };
+      });
+      const manifest: Manifest = { location, files, complete: false };
+      const keep = () => writeFile(directory!, manifestName, (access) => writeJson(access, manifest));
+      const stage = new Stage("store model", summary(manifest).byteLength, "bytes", job.onProgress);
+      for (const [i, { file }] of sources.entries()) await checkStored(directory!, files[i], file);
+      await this.#checkRoom(summary(manifest), undefined);
+      try {
+        for (const [i, { file }] of sources.entries()) await copy(directory!, files[i], file, stage, keep, job.signal);
+      } catch (cause) {
+        if ((cause as Error).name === "QuotaExceededError") await this.#checkRoom(summary(manifest), cause as Error);
+        throw cause;
+      }
+      for (const stored of files) await verify(directory!, stored, location);
+      manifest.complete = true;
+      await keep();
+      return summary(manifest);
+    } finally {
+      await Promise.all(sources.map(({ file }) => file.close()));
+    }
+  }
+
+  /** The files of a complete model. @throws UsageError when there is none of this location. */
+  async files(location: string): Promise<ModelFiles> {
+    const directory = await this.#directory(location, false);
+    const manifest = directory && (await readManifest(directory));
+    if (!manifest?.complete) throw new UsageError(`${location} is not in the store, or not all of it`);
+    const names = new Set(manifest.files.map(({ name }) => name));
+    return {
+      location,
+      async open(name) {
+        if (!names.has(name)) return undefined;
+        return blobSource(`${location}/${name}`, await (await directory!.getFileHandle(name)).getFile());
+      },
+      async close() {},
+    };
+  }
+
+  async remove(location: string): Promise<void> {
+    await this.#root.removeEntry(await directoryName(location), { recursive: true });
+  }
+
+  async #directory(location: string, create: boolean): Promise<DirectoryHandle | undefined> {
+    try {
+      return (await this.#root.getDirectoryHandle(await directoryName(location), { create })) as DirectoryHandle;
+    } catch (error) {
+      if ((error as Error).name === "NotFoundError") return undefined;
+      throw error;
+    }
+  }
+
+  /** @param refusal the browser has refused already, whatever it estimates */
+  async #checkRoom({ location, byteLength, storedBytes }: StoredModel, refusal: Error | undefined): Promise<void> {
+    const { quota, usage } = await this.#estimate();
+    const missing = byteLength - storedBytes;
+    const room = quota === undefined || usage === undefined ? Number.POSITIVE_INFINITY : Math.max(0, quota - usage);
+    if (missing <= room && refusal === undefined) return;
+    const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+    throw new DeviceError(
+      `${location} needs ${megabytes(missing)} more, and the browser gives this page ${room < missing ? megabytes(room) : "no more room"}; ` +
+        "remove a stored model or free space on the disk, then load it again: what is stored stays",
+      { cause: refusal },
+    );
+  }
+}
+
+/** Locations are anything; directory names are not. */
+const directoryName = async (location: string): Promise<string> => (await sha256Hex(location)).slice(0, 32);
+
+function summary({ location, files, complete }: Manifest): StoredModel {
+  const sum = (count: (file: StoredFile) => number) => files.reduce((total, file) => total + count(file), 0);
+  return { location, complete, byteLength: sum((file) => file.byteLength), storedBytes: sum(storedBytes) };
+}
+
+const storedBytes = ({ byteLength, chunks }: StoredFile): number => Math.min(byteLength, chunks.length * chunkBytes);
+
+/** undefined when there is none, or one that makes no sense: the model is then fetched anew. */
+async function readManifest(directory: DirectoryHandle): Promise<Manifest | undefined> {
+  try {
+    const parsed: unknown = JSON.parse(await (await (await directory.getFileHandle(manifestName)).getFile()).text());
+    return isManifest(parsed) ? parsed : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isManifest(value: unknown): value is Manifest {
+  if (!isJsonObject(value)) return false;
+  const isFile = (file: unknown) =>
+    isJsonObject(file) &&
+    typeof file.name === "string" &&
+    isPlainFileName(file.name) &&
+    Number.isSafeInteger(file.byteLength) &&
+    Array.isArray(file.chunks) &&
+    file.chunks.every((hash) => typeof hash === "string");
+  const { location, complete, files } = value;
+  return typeof location === "string" && typeof complete === "boolean" && Array.isArray(files) && files.every(isFile);
+}
+
+interface OpenFile {
+  name: string;
+  file: ByteSource;
+}
+
+/** Everything that belongs to the model, weights last. @throws FormatError when there is no model */
+async function openAll(source: ModelFiles): Promise<OpenFile[]> {
+  const opened: OpenFile[] = [];
+  const take = async (name: string): Promise<boolean> => {
+    const file = await source.open(name);
+    if (file !== undefined) opened.push({ name, file });
+    return file !== undefined;
+  };
+  const require = async (name: string) => {
+    if (await take(name)) return;
+    throw new FormatError({
+      file: source.location,
+      problem: `there is no ${name}`,
+      hint: "Give a model in Hugging Face layout, with config.json and safetensors weights",
+    });
+  };
+  try {
+    for (const name of smallFiles) await (name === "config.json" ? require(name) : take(name));
+    if (!(await take(singleFileName))) {
+      const index = await readJsonFile(source, indexFileName);
+      if (index === undefined) await require(singleFileName);
+      await require(indexFileName);
+      for (const shard of shardsOf(index, `${source.location}/${indexFileName}`).keys()) await require(shard);
+    }
+    return opened;
+  } catch (error) {
+    await Promise.all(opened.map(({ file }) => file.close()));
+    throw error;
+  }
+}
+
+/** Opens a file of the store for writing in place. */
+async function writeFile(
+  directory: DirectoryHandle,
+  name: string,
+  write: (access: SyncAccessHandle) => void | Promise<void>,
+): Promise<void> {
+  const handle = (await directory.getFileHandle(name, { create: true })) as FileHandle;
+  let access: SyncAccessHandle;
+  try {
+    access = await handle.createSyncAccessHandle();
+  } catch (cause) {
+    if ((cause as Error).name !== "NoModificationAllowedError") throw cause;
+    throw new DeviceError("another page of this site is storing the same model; wait for it or close it", { cause });
+  }
+  try {
+    await write(access);
+    access.flush();
+  } finally {
+    access.close();
+  }
+}
+
+function writeJson(access: SyncAccessHandle, value: unknown): void {
+  const bytes = new TextEncoder().encode(JSON.stringify(value));
+  access.truncate(0);
+  access.write(bytes, { at: 0 });
+}
+
+/** Drops chunks from the first one on that is not there as its hash says, and all when the source has others. */
+async function checkStored(directory: DirectoryHandle, stored: StoredFile, source: ByteSource): Promise<void> {
+  if (stored.chunks.length === 0) return;
+  const good = await goodChunks(directory, stored);
+  stored.chunks.length = good;
+  if (good === 0) return;
+  const offset = (good - 1) * chunkBytes;
+  const last = await source.read(offset, Math.min(chunkBytes, stored.byteLength - offset));
+  if ((await sha256Hex(last)) !== stored.chunks[good - 1]) stored.chunks.length = 0;
+}
+
+/** How many chunks from the start on are as their hashes say. */
+async function goodChunks(directory: DirectoryHandle, { name, byteLength, chunks }: StoredFile): Promise<number> {
+  const file = await (await directory.getFileHandle(name, { create: true })).getFile();
+  for (const [i, hash] of chunks.entries()) {
+    const end = Math.min(byteLength, (i + 1) * chunkBytes);
+    if (file.size < end) return i;
+    const bytes = new Uint8Array(await file.slice(i * chunkBytes, end).arrayBuffer());
+    if ((await sha256Hex(bytes)) !== hash) return i;
+  }
+  return chunks.length;
+}
+
+/** Fetches the chunks that are missing; `keep` makes the manifest say so after each. */
+async function copy(
+  directory: DirectoryHandle,
+  stored: StoredFile,
+  source: ByteSource,
+  stage: Stage,
+  keep: () => Promise<void>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  stage.advance(storedBytes(stored), stored.name);
+  await writeFile(directory, stored.name, async (access) => {
+    access.truncate(storedBytes(stored));
+    while (storedBytes(stored) < stored.byteLength) {
+      await breathe(signal);
+      const offset = storedBytes(stored);
+      const bytes = await source.read(offset, Math.min(chunkBytes, stored.byteLength - offset));
+      const written = access.write(bytes, { at: offset });
+      // A full disk may also show as a short write.
+      if (written < bytes.byteLength) throw new DOMException("the file could not be extended", "QuotaExceededError");
+      access.flush();
+      stored.chunks.push(await sha256Hex(bytes));
+      await keep();
+      stage.advance(bytes.byteLength, stored.name);
+    }
+  });
+}
+
+/** @throws FormatError when a file is not what was written; the next `add` fetches it again */
+async function verify(directory: DirectoryHandle, stored: StoredFile, location: string): Promise<void> {
+  if ((await goodChunks(directory, stored)) === stored.chunks.length) return;
+  throw new FormatError({
+    file: `${location}/${stored.name}`,
+    problem: "the stored copy is not what was loaded",
+    hint: "Load the model again; if it happens again the disk is failing",
+  });
+}
