@@ -58,6 +58,48 @@ const blockShape: z.ZodType<BlockShape> = z.strictObject({
     .max(2 ** 20),
 });
 
+/** What one-shot compression made of the matrices of a block. */
+const compressedMatrix = z.strictObject({
+  rows: count,
+  cols: count,
+  /** Share of zeros; of the remainder, where there are factors. */
+  sparsity: share,
+  /** Numbers stored that are not 0: entries, or those of the factors and of the remainder. */
+  nonZeros: count,
+  /**
+   * √(Σ‖(Ŵ − W)·x‖² / Σ‖W·x‖²) on the calibration inputs at up to 128 evenly spaced outputs; those of several stages added
+   * as squares. Absent where there was no calibration text.
+   */
+  relativeError: z.number().min(0).optional(),
+  /** Codes of so many bits, one scale for `groupSize` consecutive entries of a row. */
+  bits: z.int().min(1).max(8).optional(),
+  groupSize: count.optional(),
+  /** Factors of this rank take the matrix's place. */
+  rank: count.optional(),
+});
+
+/** How a model was compressed; the same command gives the same record, so it holds no times. */
+const compression = z.strictObject({
+  /** Version of rarefy. */
+  version: z.string().max(64),
+  /** SHA-256 over everything that decides the result: recipe, source, text, storage. */
+  job: sha256,
+  store: z.enum(["packed", "dense"]),
+  calibration: z.strictObject({ textSha256: sha256, windows: count, window: count }).optional(),
+  /** Weights that the blocks' projections had in the source. */
+  sourceWeights: count,
+  layers: z
+    .array(
+      z.strictObject({
+        /** Layer of the source. */
+        source: count,
+        /** By projection: "q_proj" … */
+        matrices: z.record(z.string().max(64), compressedMatrix),
+      }),
+    )
+    .max(4096),
+});
+
 const artifactSchema = z.strictObject({
   rarefy: z.literal(version),
   /** Packed format the model is meant to run in. */
@@ -67,8 +109,9 @@ const artifactSchema = z.strictObject({
   tensors: z.record(z.string(), tensorDeclaration).optional(),
   /** One entry per layer, when blocks differ from each other (structured pruning). */
   blocks: z.array(blockShape).max(4096).optional(),
-  /** The resolved recipe, JSON. */
+  /** The resolved recipe of `compression`, JSON. */
   recipe: z.unknown().optional(),
+  compression: compression.optional(),
   /** Measured result rows, JSON objects. */
   results: z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object")).optional(),
   /** The model it was made from: directory or Hub id, and the hash of its config.json. */
@@ -76,6 +119,8 @@ const artifactSchema = z.strictObject({
 });
 
 export type ActivationSparsity = z.infer<typeof activationSparsity>;
+export type Compression = z.infer<typeof compression>;
+export type CompressedMatrix = z.infer<typeof compressedMatrix>;
 export type Artifact = z.infer<typeof artifactSchema>;
 
 /** Reads `rarefy.json` of a model. @returns undefined when there is none. @throws FormatError */

@@ -2,11 +2,14 @@ export {
   type ActivationSparsity,
   type Artifact,
   artifactFileName,
+  type CompressedMatrix,
+  type Compression,
   checkArtifactLayers,
   parseArtifact,
   readArtifact,
   serializeArtifact,
 } from "./artifact.js";
+export { blobFiles, blobSource } from "./blob.js";
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
@@ -25,6 +28,7 @@ export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
 export type { BlockShape, ModelConfig, RopeConfig } from "./modelConfig.js";
+export { ModelStore, type ModelStoreOptions, type StoredModel } from "./opfs.js";
 export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
