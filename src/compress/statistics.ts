@@ -22,35 +22,32 @@ export type StatisticId = keyof StatisticValues;
  * from it that are costly, such as a factored Hessian, are kept with it, so that those layers pay once.
  */
 export class InputStatistics {
-  readonly #values: Partial<StatisticValues>;
   readonly #derived = new Map<string, unknown>();
 
   /** @param tokens how many inputs were seen */
   constructor(
     readonly cols: number,
     readonly tokens: number,
-    values: Partial<StatisticValues> = {},
-  ) {
-    this.#values = values;
-  }
+    readonly values: Partial<StatisticValues> = {},
+  ) {}
 
   has(id: StatisticId): boolean {
-    return this.#values[id] !== undefined || (id === "columnSquares" && this.#values.gram !== undefined);
+    return this.values[id] !== undefined || (id === "columnSquares" && this.values.gram !== undefined);
   }
 
   /** @throws UsageError when it was not collected. */
   get<Id extends StatisticId>(id: Id): StatisticValues[Id] {
-    const value = this.#values[id];
+    const value = this.values[id];
     if (value !== undefined) return value;
-    if (id === "columnSquares" && this.#values.gram !== undefined) {
-      return this.derive("columnSquares", () => diagonal(this.#values.gram!, this.cols)) as StatisticValues[Id];
+    if (id === "columnSquares" && this.values.gram !== undefined) {
+      return this.derive("columnSquares", () => diagonal(this.values.gram!, this.cols)) as StatisticValues[Id];
     }
     throw new UsageError(`the statistic ${id} was not collected for this layer`);
   }
 
   /** The same inputs with channel c divided by factors[c]. */
   dividedBy(factors: Float32Array): InputStatistics {
-    const { columnSquares, columnAbsMax, columnAbsMean, gram } = this.#values;
+    const { columnSquares, columnAbsMax, columnAbsMean, gram } = this.values;
     const values: Partial<StatisticValues> = {};
     const n = this.cols;
     if (columnSquares !== undefined) values.columnSquares = columnSquares.map((sum, c) => sum / factors[c] ** 2);

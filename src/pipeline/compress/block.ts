@@ -1,0 +1,117 @@
+import type { LowRankFactors } from "../../compress/index.js";
+import { productOf } from "../../compress/index.js";
+import { FormatError } from "../../core/index.js";
+import type { Checkpoint, FloatDType, GridCodes, ModelConfig } from "../../io/index.js";
+import { type DecoderDescription, type Projection, projections } from "../../model/index.js";
+
+/** One matrix of a block while stages work on it. */
+export interface BlockMatrix {
+  /** The tensor in the source. */
+  readonly name: string;
+  readonly projection: Projection;
+  readonly biasName: string | undefined;
+  /** Type of its values in the source. */
+  readonly dtype: FloatDType;
+  rows: number;
+  cols: number;
+  /** f32 [rows, cols]; with `lowRank`, what is added to the product of the factors. */
+  weight: Float32Array;
+  /** u8 [rows, cols], 1 = keep: zeros that later stages must leave. */
+  mask?: Uint8Array;
+  /** The codes that `weight` stands for, once quantised. */
+  grid?: GridCodes;
+  lowRank?: LowRankFactors;
+  /** Factors were folded into it, which is exact in f32 only. */
+  folded: boolean;
+  /** Sum over the stages of the squared relative error of its output on the calibration inputs; undefined: not measured. */
+  squaredError?: number;
+}
+
+/** A norm or a bias. */
+export interface BlockVector {
+  values: Float32Array;
+  readonly dtype: FloatDType;
+  folded: boolean;
+}
+
+/** Sizes that structured pruning changes. */
+export type BlockSizes = ModelConfig["blocks"][number];
+
+/** A decoder block in memory, by the names of the source. */
+export interface DecoderBlock {
+  /** Its layer in the source. */
+  readonly layer: number;
+  readonly sizes: BlockSizes;
+  readonly matrices: ReadonlyMap<Projection, BlockMatrix>;
+  readonly vectors: ReadonlyMap<string, BlockVector>;
+  readonly roles: DecoderDescription["layout"]["blocks"][number];
+}
+
+/** Names of the two factors that take the place of a matrix, W = left · right (+ the matrix, if it is there too). */
+export const factorNames = (name: string) => {
+  const stem = name.replace(/\.weight$/, "");
+  return { left: `${stem}.low_rank.left`, right: `${stem}.low_rank.right` };
+};
+
+/** Above this share of zeros a matrix of the source counts as pruned, and stays so. */
+const alreadySparse = 0.05;
+
+/** Reads a block whole. @throws FormatError, also for a block that is factored already */
+export async function loadBlock(
+  checkpoint: Checkpoint,
+  { config, layout }: DecoderDescription,
+  layer: number,
+): Promise<DecoderBlock> {
+  const roles = layout.blocks[layer];
+  const vectors = new Map<string, BlockVector>();
+  const loadVector = async (name: string) => {
+    vectors.set(name, {
+      values: await checkpoint.readFloat32(name),
+      dtype: floatDType(checkpoint, name),
+      folded: false,
+    });
+  };
+  for (const { name } of [roles.inputNorm, roles.mlpNorm]) await loadVector(name);
+  if (roles.headNorms !== undefined) for (const { name } of Object.values(roles.headNorms)) await loadVector(name);
+
+  const matrices = new Map<Projection, BlockMatrix>();
+  for (const [p, { weight, bias }] of [...roles.qkv, roles.output, ...roles.gateUp, roles.down].entries()) {
+    if (bias !== undefined) await loadVector(bias.name);
+    const [rows, cols] = weight.shape;
+    const values = await checkpoint.readFloat32(weight.name);
+    let zeros = 0;
+    for (const value of values) if (value === 0) zeros++;
+    matrices.set(projections[p], {
+      name: weight.name,
+      projection: projections[p],
+      biasName: bias?.name,
+      dtype: floatDType(checkpoint, weight.name),
+      rows,
+      cols,
+      weight: values,
+      ...(zeros > alreadySparse * values.length && { mask: Uint8Array.from(values, (value) => (value === 0 ? 0 : 1)) }),
+      folded: false,
+    });
+  }
+  return { layer, sizes: { ...config.blocks[layer] }, matrices, vectors, roles };
+}
+
+function floatDType(checkpoint: Checkpoint, name: string): FloatDType {
+  const dtype = checkpoint.tensors.get(name)?.dtype;
+  if (dtype === "F32" || dtype === "BF16" || dtype === "F16") return dtype;
+  throw new FormatError({
+    file: checkpoint.location,
+    field: name,
+    problem: dtype === undefined ? "no such tensor" : `dtype ${dtype}`,
+    expected: "F32, BF16 or F16",
+    hint: "Low-rank models cannot be compressed again; take the model they were made from",
+  });
+}
+
+/** f32 [rows, cols]: what the matrix multiplies with, factors included. */
+export function effectiveWeight({ rows, cols, weight, lowRank }: BlockMatrix): Float32Array {
+  if (lowRank === undefined) return weight;
+  const product = productOf({ rows, cols }, lowRank);
+  for (let i = 0; i < product.length; i++) product[i] += weight[i];
+  return product;
+}

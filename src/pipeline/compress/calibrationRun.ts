@@ -1,0 +1,166 @@
+import {
+  InputStatistics,
+  type StatisticId,
+  StatisticsAccumulator,
+  type StatisticValues,
+} from "../../compress/index.js";
+import { breathe, UsageError } from "../../core/index.js";
+import type { Checkpoint } from "../../io/index.js";
+import { type Activation, type Backend, type BackendOptions, openBackend } from "../../kernels/index.js";
+import { loadModel, type Model, type TapSite, tapSites } from "../../model/index.js";
+import { gatherRows } from "../checkpointView.js";
+
+export interface CalibrationWindows {
+  /** u32 [windows * window], one window after the other. */
+  tokens: Uint32Array;
+  window: number;
+}
+
+export interface CalibrationRunOptions extends BackendOptions {
+  backend?: string;
+  signal?: AbortSignal;
+  /** Called after each window that ran through a block. */
+  onWindow?(): void;
+}
+
+/** Sites whose inputs matrices read, in the order in which a block comes to them. */
+const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[site].length > 0);
+
+/**
+ * All calibration windows on their way through a model, block by block: the residual stream of each, f32
+ * [windows * window, hiddenSize], and nothing else between blocks.
+ */
+export class CalibrationRun {
+  private constructor(
+    readonly streams: Float32Array,
+    readonly hiddenSize: number,
+    readonly window: number,
+    readonly options: CalibrationRunOptions,
+  ) {}
+
+  /** @param embedding name of the matrix that tokens are looked up in */
+  static async start(
+    checkpoint: Checkpoint,
+    embedding: string,
+    { tokens, window }: CalibrationWindows,
+    options: CalibrationRunOptions,
+  ): Promise<CalibrationRun> {
+    const streams = await gatherRows(checkpoint, embedding, tokens);
+    return new CalibrationRun(streams, checkpoint.tensors.get(embedding)!.shape[1], window, options);
+  }
+
+  get windows(): number {
+    return this.streams.length / (this.window * this.hiddenSize);
+  }
+
+  /** What enters the matrices of a block, over all windows. The streams stay what they are. */
+  async collect(block: Checkpoint, wanted: readonly StatisticId[]): Promise<Map<TapSite, InputStatistics>> {
+    return this.#withBlock(block, async (backend, model) => {
+      const sums = new Map(sites.map((site) => [site, new SiteSums(backend, wanted)]));
+      const last = sites[sites.length - 1];
+      const onActivation = async (_layer: number, site: TapSite, activation: Activation) => {
+        await sums.get(site)!.add(activation);
+        // What follows, the block's last product, is not needed.
+        if (site === last) throw enough;
+      };
+      await this.#eachWindow(backend, model, async (run) => {
+        try {
+          await run({ sites, onActivation });
+        } catch (error) {
+          if (error !== enough) throw error;
+        }
+      });
+      const statistics = new Map<TapSite, InputStatistics>();
+      for (const [site, sum] of sums) statistics.set(site, await sum.finish());
+      return statistics;
+    });
+  }
+
+  /** Runs all windows through a block; the streams become its outputs. */
+  async advance(block: Checkpoint): Promise<void> {
+    await this.#withBlock(block, (backend, model) =>
+      this.#eachWindow(backend, model, async (run, stream, x) => {
+        await run();
+        stream.set(await backend.read(x));
+      }),
+    );
+  }
+
+  async #withBlock<T>(block: Checkpoint, use: (backend: Backend, model: Model) => Promise<T>): Promise<T> {
+    const { backend: id, threads, signal } = this.options;
+    using backend = await openBackend(id, threads === undefined ? {} : { threads });
+    using model = await loadModel(block, backend, { weights: "f32", signal });
+    return await use(backend, model);
+  }
+
+  async #eachWindow(
+    backend: Backend,
+    model: Model,
+    visit: (run: (tap?: Tap) => Promise<void>, stream: Float32Array, x: Activation) => Promise<void>,
+  ): Promise<void> {
+    const { streams, hiddenSize, window } = this;
+    using cache = model.createCache(window);
+    const x = backend.allocate(window, hiddenSize);
+    for (let start = 0; start < streams.length; start += window * hiddenSize) {
+      await breathe(this.options.signal);
+      const stream = streams.subarray(start, start + window * hiddenSize);
+      backend.write(x, stream);
+      await visit((tap) => model.block(0, x, cache, 0, { tap }), stream, x);
+      this.options.onWindow?.();
+    }
+  }
+}
+
+type Tap = NonNullable<NonNullable<Parameters<Model["block"]>[4]>["tap"]>;
+
+/** Thrown by the tap of `collect` and caught there. */
+const enough = new UsageError("the block was left half-way, on purpose");
+
+/** Sums over what enters one site: the gram on the backend where it can, the rest on the host. */
+class SiteSums {
+  readonly #onHost: readonly StatisticId[];
+  #host: StatisticsAccumulator | undefined;
+  #gram: Activation | undefined;
+  #cols = 0;
+  #tokens = 0;
+
+  constructor(
+    readonly backend: Backend,
+    readonly wanted: readonly StatisticId[],
+  ) {
+    // The squares are the diagonal of the gram.
+    const gram = wanted.includes("gram");
+    const onBackend = gram && backend.addGram !== undefined;
+    this.#onHost = wanted.filter((id) => !(id === "columnSquares" && gram) && !(id === "gram" && onBackend));
+  }
+
+  async add(x: Activation): Promise<void> {
+    const { backend, wanted } = this;
+    this.#cols = x.cols;
+    this.#tokens += x.rows;
+    if (this.#onHost.length > 0) {
+      this.#host ??= new StatisticsAccumulator(x.cols, this.#onHost);
+      this.#host.add(await backend.read(x));
+    }
+    if (!wanted.includes("gram") || backend.addGram === undefined) return;
+    if (this.#gram === undefined) {
+      this.#gram = backend.allocate(x.cols, x.cols);
+      backend.write(this.#gram, new Float32Array(x.cols * x.cols));
+    }
+    backend.addGram(this.#gram, x);
+  }
+
+  /** @throws UsageError when an input was not finite */
+  async finish(): Promise<InputStatistics> {
+    const values: Partial<StatisticValues> = this.#host?.finish().values ?? {};
+    if (this.#gram !== undefined) {
+      const n = this.#cols;
+      const gram = await this.backend.read(this.#gram);
+      const bad = gram.findIndex((value, i) => i % n >= Math.floor(i / n) && !Number.isFinite(value));
+      if (bad >= 0) throw new UsageError(`input channel ${bad % n} of a calibration batch is not finite`);
+      for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) gram[i * n + j] = gram[j * n + i];
+      values.gram = gram;
+    }
+    return new InputStatistics(this.#cols, this.#tokens, values);
+  }
+}

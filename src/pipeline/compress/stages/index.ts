@@ -1,0 +1,12 @@
+import type { RecipeStage } from "../../../compress/index.js";
+import { lowRank } from "./lowRank.js";
+import { poolHeads } from "./poolHeads.js";
+import { prune } from "./prune.js";
+import { quantize } from "./quantize.js";
+import { scale } from "./scale.js";
+import type { StageHandler } from "./stage.js";
+
+/** What each kind of stage does to a block. Dropped layers are never loaded. */
+export const stageHandlers = { prune, quantize, scale, lowRank, poolHeads } as {
+  readonly [Type in Exclude<RecipeStage["type"], "dropLayers">]: StageHandler<Type>;
+};

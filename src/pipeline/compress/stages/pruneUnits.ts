@@ -1,0 +1,99 @@
+import {
+  type CoupledGroup,
+  chooseUnits,
+  coupledProjections,
+  type InputStatistics,
+  keepUnits,
+  keepUnitsOfVector,
+  type PruneMethod,
+  repairColumns,
+  type UnitType,
+  unitMask,
+  unitScores,
+} from "../../../compress/index.js";
+import type { BlockMatrix, DecoderBlock } from "../block.js";
+import { inputOf, layerOf, measureChange, type StageContext } from "./stage.js";
+
+/** The matrices of a block that lose units together, in the order of `coupledProjections`. */
+export function coupledMatrices(block: DecoderBlock, type: UnitType): { group: CoupledGroup; matrices: BlockMatrix[] } {
+  const axes = Object.entries(coupledProjections[type]);
+  const matrices = axes.map(([projection]) => block.matrices.get(projection as BlockMatrix["projection"])!);
+  const members = matrices.map((matrix, m) => ({ layer: layerOf(matrix), axis: axes[m][1] }));
+  const count = type === "heads" ? block.sizes.kvHeads : block.sizes.intermediateSize;
+  return { group: { count, members }, matrices };
+}
+
+/** f32 [units]: what the block loses with each. */
+export function scoresOfUnits(
+  method: PruneMethod,
+  { group, matrices }: ReturnType<typeof coupledMatrices>,
+  statisticsOf: (matrix: BlockMatrix) => InputStatistics,
+  options: Record<string, unknown>,
+): Float32Array {
+  const scores = group.members.map(({ layer }, m) => method.score!(layer, statisticsOf(matrices[m]), options));
+  return unitScores(group, scores);
+}
+
+/**
+ * Removes whole neurons, or key and value heads with the query heads that read them: matching slices of all their
+ * matrices and biases. Methods that know the gram of the inputs let the columns that stay make good for those that go.
+ */
+export async function pruneUnits(context: StageContext<"prune">, method: PruneMethod): Promise<void> {
+  const { stage, block, options, budget } = context;
+  const type = stage.pattern.type as UnitType;
+  // A block of which some matrices are ignored is left alone.
+  if (context.targets.length === 0) return;
+  const coupled = coupledMatrices(block, type);
+  const { group, matrices } = coupled;
+  const { count } = group;
+  const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(context, matrix), options);
+  const multipleOf = type === "heads" ? 1 : Math.min(stage.multipleOf, count);
+  const sparsity = "sparsity" in stage.pattern ? stage.pattern.sparsity : 0;
+  const kept = chooseUnits(
+    scores,
+    budget?.unitsKept === undefined ? sparsity : 1 - budget.unitsKept / count,
+    multipleOf,
+  );
+
+  const repairs = method.needs(options).includes("gram");
+  for (const [m, member] of group.members.entries()) {
+    await context.breathe();
+    const matrix = matrices[m];
+    const masked = unitMask(member, count, kept);
+    const repaired =
+      repairs && member.axis === "columns"
+        ? repairColumns(member, count, kept, inputOf(context, matrix)).weight
+        : matrix.weight.map((w, i) => (masked[i] === 1 ? w : 0));
+    if (member.axis === "columns") measureChange(context, matrix, repaired);
+    if (stage.shrink) {
+      const smaller = keepUnits({ ...member, layer: { ...member.layer, weight: repaired } }, count, kept);
+      Object.assign(matrix, smaller);
+    } else {
+      matrix.weight = repaired;
+      matrix.mask = matrix.mask?.map((keep, i) => keep & masked[i]) ?? masked;
+    }
+    if (matrix.biasName !== undefined && member.axis === "rows") pruneBias(context, matrix.biasName, count, kept);
+  }
+  if (!stage.shrink) return;
+  if (type === "neurons") block.sizes.intermediateSize = kept.length;
+  else {
+    block.sizes.queryHeads *= kept.length / count;
+    block.sizes.kvHeads = kept.length;
+  }
+}
+
+function pruneBias(
+  { block, stage }: StageContext<"prune">,
+  name: string,
+  count: number,
+  kept: readonly number[],
+): void {
+  const bias = block.vectors.get(name)!;
+  if (stage.shrink) {
+    bias.values = keepUnitsOfVector(bias.values, count, kept);
+    return;
+  }
+  const size = bias.values.length / count;
+  const stays = new Set(kept);
+  bias.values = bias.values.map((value, i) => (stays.has(Math.floor(i / size)) ? value : 0));
+}

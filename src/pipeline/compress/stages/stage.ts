@@ -1,0 +1,79 @@
+import {
+  type AnyOptions,
+  type InputStatistics,
+  type Layer,
+  type Recipe,
+  type RecipeStage,
+  type ResolvedStage,
+  reconstructionError,
+  type StatisticId,
+} from "../../../compress/index.js";
+import { type Projection, type TapSite, tapSites } from "../../../model/index.js";
+import type { BlockMatrix, DecoderBlock } from "../block.js";
+
+/** What a stage sees while it works on one block. */
+export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["type"]> {
+  readonly stage: RecipeStage & { type: Type };
+  /** Complete options of the stage's method. */
+  readonly options: AnyOptions;
+  /** The matrices of the block that the stage is for, in the order of the model. */
+  readonly targets: readonly BlockMatrix[];
+  readonly block: DecoderBlock;
+  /** What enters the block's matrices as they are before the stage; without calibration nothing is in them. */
+  readonly statistics: ReadonlyMap<TapSite, InputStatistics>;
+  /** With a global scope: how many zeros (entries) or units stay, by tensor name or for the block. */
+  readonly budget: StageBudget | undefined;
+  /** Called between matrices. */
+  breathe(): Promise<void>;
+}
+
+/** What one threshold for the whole model gave this stage and block. */
+export interface StageBudget {
+  /** Entries that go, by tensor name. */
+  zeros?: Readonly<Record<string, number>>;
+  /** Neurons or key and value heads that stay. */
+  unitsKept?: number;
+}
+
+export interface StageHandler<Type extends RecipeStage["type"] = RecipeStage["type"]> {
+  /** Which statistics `apply` reads. */
+  needs(resolved: ResolvedStage & { stage: { type: Type } }): Promise<readonly StatisticId[]>;
+  /** Whether it changes the outputs of single matrices, so that an error can be measured. */
+  readonly approximates: boolean;
+  apply(context: StageContext<Type>): Promise<void>;
+}
+
+const siteOf = Object.fromEntries(
+  (Object.entries(tapSites) as [TapSite, readonly Projection[]][]).flatMap(([site, projections]) =>
+    projections.map((projection) => [projection, site]),
+  ),
+) as Record<Projection, TapSite>;
+
+/** What enters a matrix. */
+export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
+  const found = statistics.get(siteOf[matrix.projection]);
+  if (found === undefined) throw new Error(`no statistics for ${matrix.name}`);
+  return found;
+}
+
+export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
+  weight,
+  rows,
+  cols,
+  ...(mask && { mask }),
+});
+
+/** Of larger matrices so many rows stand for all. */
+const measuredRows = 128;
+
+/** Adds what a change of a matrix does to its output; nothing where the gram of the input was not collected. */
+export function measureChange(context: StageContext, matrix: BlockMatrix, after: Float32Array): void {
+  const statistics = inputOf(context, matrix);
+  if (!statistics.has("gram")) return;
+  const { relative } = reconstructionError(matrix.weight, after, matrix, statistics, measuredRows);
+  matrix.squaredError = (matrix.squaredError ?? 0) + relative ** 2;
+}
+
+/** Whether the recipe's stage looks at the whole model before it begins. */
+export const isGlobal = (stage: Recipe["stages"][number]): boolean =>
+  stage.type === "prune" && "scope" in stage.pattern && stage.pattern.scope === "global";
