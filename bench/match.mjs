@@ -14,7 +14,7 @@ const twins = {
 };
 
 /**
- * @param open called with the model directory, gives { openPeer(file, { threads }), openOurs({ backend, weights, threads,
+ * @param open called with the model directory, gives { peerName, openPeer(file, { threads }), openOurs({ backend, weights, threads,
  *   sparsities }), close() }
  * @param defaults strings by option name
  */
@@ -42,8 +42,8 @@ export async function runMatch(open, defaults) {
   const bandwidths = [await readBandwidth(threads)];
   const site = await open(directory);
   try {
-    const { contestants, comparisons, close } = await enter(site, directory, { ...values, threads, sparsities });
-    const results = await alternate(contestants, { rounds, prompt, tokens });
+    const { engines, comparisons } = enter(site, directory, { ...values, threads, sparsities });
+    const results = await alternate(engines, { rounds, prompt, tokens });
     bandwidths.push(await readBandwidth(threads));
     const report = {
       machine,
@@ -55,39 +55,42 @@ export async function runMatch(open, defaults) {
     };
     printReport(report);
     if (values.out) writeFileSync(values.out, `${JSON.stringify(report, null, 2)}\n`);
-    await close();
   } finally {
     await site.close();
   }
 }
 
-/** Loads everything that takes part. */
-async function enter(site, directory, { backend, weights: list, threads, sparsities }) {
-  const contestants = [];
+/** Who takes part and who is compared with whom. */
+function enter(site, directory, { backend, weights: list, threads, sparsities }) {
+  const engines = [];
   const comparisons = [];
-  const opened = [];
   for (const weights of list.split(",")) {
     const { file, type, bytesPerToken } = twinOf(directory, weights);
-    const peer = await site.openPeer(file, { threads });
-    const ours = await site.openOurs({ backend, weights, threads, sparsities });
-    opened.push(peer, ours);
-    process.stderr.write(`rarefy ${weights}: ${ours.description}\n`);
-
-    const peerId = `${peer.name} ${type}`;
+    const peerId = `${site.peerName} ${type}`;
     const oursId = (sparsity) => `rarefy ${weights} ${sparsity ? `${100 * sparsity} % sparse` : "dense"}`;
-    contestants.push({ id: peerId, measure: async (job) => ({ ...(await peer.measure(job)), bytesPerToken }) });
-    for (const { sparsity, measure } of ours.variants) {
-      contestants.push({ id: oursId(sparsity), measure });
+    engines.push({
+      async open() {
+        const { measure, dispose } = await site.openPeer(file, { threads });
+        return {
+          contestants: [{ id: peerId, measure: async (job) => ({ ...(await measure(job)), bytesPerToken }) }],
+          dispose,
+        };
+      },
+    });
+    engines.push({
+      async open() {
+        const { variants, description, dispose } = await site.openOurs({ backend, weights, threads, sparsities });
+        process.stderr.write(`rarefy ${weights}: ${description}\n`);
+        return { contestants: variants.map(({ sparsity, measure }) => ({ id: oursId(sparsity), measure })), dispose };
+      },
+    });
+    comparisons.push([oursId(0), peerId, "decodeTokensPerSecond"], [oursId(0), peerId, "prefillTokensPerSecond"]);
+    for (const sparsity of sparsities) {
       comparisons.push([oursId(sparsity), peerId, "decodeTokensPerSecond"]);
-      if (sparsity) comparisons.push([oursId(sparsity), oursId(0), "decodeTokensPerSecond"]);
-      else comparisons.push([oursId(sparsity), peerId, "prefillTokensPerSecond"]);
+      comparisons.push([oursId(sparsity), oursId(0), "decodeTokensPerSecond"]);
     }
   }
-
-  const close = async () => {
-    for (const { dispose } of opened) await dispose();
-  };
-  return { contestants, comparisons, close };
+  return { engines, comparisons };
 }
 
 function twinOf(directory, weights) {

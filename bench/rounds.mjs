@@ -6,22 +6,30 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+/** What every engine runs after it was opened and before it counts. */
+const warmUp = { prompt: 16, tokens: 2 };
+
 /**
- * Every round measures every contestant once, every other round in reverse, so that whatever else the machine does harms all
- * alike. One round before the first is thrown away.
- * @param contestants [{ id, measure({ prompt, tokens }) }]
+ * Every round opens every engine once, every other round in reverse, so that whatever else the machine does harms all alike.
+ * One engine is open at a time: the idle threads of some wait by polling, and would share the cores with the one measured.
+ * @param engines [{ open() → { contestants: [{ id, measure({ prompt, tokens }) }], dispose() } }]
  * @returns results by id, one per round
  */
-export async function alternate(contestants, { rounds, prompt, tokens }) {
-  const results = Object.fromEntries(contestants.map(({ id }) => [id, []]));
-  for (let round = 0; round <= rounds; round++) {
-    const order = round % 2 ? contestants : contestants.toReversed();
-    for (const { id, measure } of order) {
-      const result = await measure({ prompt, tokens });
-      if (round > 0) results[id].push(result);
-      process.stderr.write(
-        `round ${round} of ${rounds}: ${id}, prefill ${show(result.prefillTokensPerSecond)}, decode ${show(result.decodeTokensPerSecond)} tokens/s\n`,
-      );
+export async function alternate(engines, { rounds, prompt, tokens }) {
+  const results = {};
+  for (let round = 1; round <= rounds; round++) {
+    const inOrder = (list) => (round % 2 ? list : list.toReversed());
+    for (const { open } of inOrder(engines)) {
+      const { contestants, dispose } = await open();
+      for (const { id, measure } of inOrder(contestants)) {
+        await measure(warmUp);
+        const result = await measure({ prompt, tokens });
+        results[id] = [...(results[id] ?? []), result];
+        process.stderr.write(
+          `round ${round} of ${rounds}: ${id}, prefill ${show(result.prefillTokensPerSecond)}, decode ${show(result.decodeTokensPerSecond)} tokens/s\n`,
+        );
+      }
+      await dispose();
     }
   }
   return results;

@@ -1,4 +1,4 @@
-// rarefy against wllama in one headless Chromium, taking turns, each engine in a page of its own.
+// rarefy against wllama in one headless Chromium, taking turns, each engine in a page of its own that is closed after its turn.
 //
 //   node run-browser.mjs [--model .models/llama-1.1b] [--threads 2] [--rounds 3] [--prompt 128] [--tokens 16]
 //                        [--weights q8] [--sparsity 0.5] [--backend wasm] [--out result.json]
@@ -13,6 +13,7 @@ async function open(directory) {
   const server = await serveBench(directory, { "/ours/": bundle.directory });
   const browser = await openBrowser();
   return {
+    peerName: "wllama",
     openPeer: (file, { threads }) => openWllama(file, { threads, browser, origin: server.origin }),
     openOurs: (options) => openOursInPage(browser, server.origin, options),
     async close() {

@@ -9,6 +9,7 @@ import { openOurs } from "./ours.mjs";
 import { openLlamaCpp } from "./peer-llamacpp.mjs";
 
 const open = (directory) => ({
+  peerName: "node-llama-cpp",
   openPeer: openLlamaCpp,
   openOurs: (options) => openOurs(directoryFiles(directory), options),
   close() {},
