@@ -36,6 +36,12 @@ export interface RowSource {
   readonly dtype: DType;
   /** Rows [start, start + count) as stored: little-endian, row-major, `count * cols * dtypeBytes[dtype]` bytes. */
   read(start: number, count: number, into: Uint8Array): Promise<void>;
+  /**
+   * Present where the matrix lies on symmetric grids: the scale of every group of 32 consecutive inputs of rows
+   * [start, start + count), f32 [count, ⌈cols / 32⌉]. q8 and q4 take a scale over where it is exact in bf16 and the codes
+   * of its group fit, and then hold the stored values exactly; elsewhere they fit their own.
+   */
+  scales?(start: number, count: number, into: Float32Array): Promise<void>;
 }
 
 /**

@@ -1,7 +1,7 @@
 import { ProblemsError } from "../core/index.js";
 import type { Checkpoint, ModelConfig } from "../io/index.js";
 import type { DType } from "../tensor/index.js";
-import { type DecoderLayout, layoutTensors } from "./layout.js";
+import { blockLinears, type DecoderLayout, layoutTensors } from "./layout.js";
 
 const weightDTypes: readonly DType[] = ["F32", "F16", "BF16"];
 
@@ -11,8 +11,15 @@ const weightDTypes: readonly DType[] = ["F32", "F16", "BF16"];
  */
 export function checkTensors(checkpoint: Checkpoint, config: ModelConfig, layout: DecoderLayout): void {
   const problems: string[] = [];
-  for (const field of ["hiddenSize", "intermediateSize", "headDim"] as const) {
-    if (config[field] % 4 !== 0) problems.push(`${field} is ${config[field]}; only multiples of 4 can be run`);
+  const checkFours = (what: string, size: number) => {
+    if (size % 4 !== 0) problems.push(`${what} is ${size}; only multiples of 4 can be run`);
+  };
+  checkFours("hiddenSize", config.hiddenSize);
+  checkFours("headDim", config.headDim);
+  for (const size of new Set(config.blocks.map((block) => block.intermediateSize)))
+    checkFours("intermediateSize", size);
+  for (const { lowRank } of layout.blocks.flatMap(blockLinears)) {
+    if (lowRank !== undefined) checkFours(`the rank of ${lowRank.right.name}`, lowRank.right.shape[0]);
   }
   for (const { name, shape } of layoutTensors(layout)) {
     const found = checkpoint.tensors.get(name);

@@ -1,14 +1,16 @@
 import { UsageError } from "../core/index.js";
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, KvCache, LinearOptions, RopeTable } from "../kernels/index.js";
+import type { Activation, Backend, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import { BlockCaches } from "./blockCaches.js";
 import { padTo4 } from "./footprint.js";
 import { ropeTables } from "./rope.js";
 import { type Scratch, ScratchPool } from "./scratch.js";
+import { linearStack } from "./stack.js";
 import { type LayerThresholds, layerThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
-import type { DecoderWeights, Stack } from "./weights.js";
+import type { DecoderWeights } from "./weights.js";
 
 /** Llama and its relatives: pre-norm blocks of grouped-query attention and a gated MLP. */
 export class Decoder implements Model {
@@ -30,7 +32,7 @@ export class Decoder implements Model {
   ) {
     this.weightBytes = loaded.bytes;
     this.logitCols = padTo4(config.vocabSize);
-    this.#scratch = new ScratchPool(backend, config);
+    this.#scratch = new ScratchPool(backend, config, loaded.lowRank);
     this.#attentionScale = 1 / Math.sqrt(config.headDim);
   }
 
@@ -44,7 +46,7 @@ export class Decoder implements Model {
   }
 
   createCache(capacity: number, options: { allowBeyondTraining?: boolean } = {}): KvCache {
-    const { layers, kvHeads, headDim, maxPositions } = this.config;
+    const { layers, blocks, headDim, maxPositions } = this.config;
     if (!Number.isSafeInteger(capacity) || capacity < 1) throw new UsageError(`a cache of ${capacity} positions`);
     if (capacity > maxPositions && !options.allowBeyondTraining) {
       throw new UsageError(
@@ -52,6 +54,8 @@ export class Decoder implements Model {
       );
     }
     this.#ropeTable(capacity);
+    const [{ kvHeads }] = blocks;
+    if (blocks.some((block) => block.kvHeads !== kvHeads)) return new BlockCaches(this.backend, this.config, capacity);
     return this.backend.createKvCache({ layers, kvHeads, headDim, capacity });
   }
 
@@ -93,41 +97,39 @@ export class Decoder implements Model {
   async #block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions): Promise<void> {
     const { config, backend: b } = this;
     const w = this.loaded.blocks[layer];
-    const s = this.#scratch.forRows(x.rows);
+    const s = this.#scratch.forRows(x.rows, layer);
+    const keys = cache instanceof BlockCaches ? cache.of(layer) : { cache, layer };
     const sparse = this.#layerThresholds?.[layer];
-    const denseRows = Math.max(0, (options.sparseFrom ?? 0) - start);
+    const sparseFromRow = Math.max(0, (options.sparseFrom ?? 0) - start);
     const watch = (site: TapSite, activation: Activation) => this.#watch(options, layer, site, activation);
 
     // Attention: q, k, v = heads of norm(x)·Wᵀ, rotated; x += attention(q, cache)·Wₒᵀ
     b.rmsNorm(s.normed, x, w.inputNorm, config.rmsNormEpsilon);
     await watch("attentionInput", s.normed);
-    b.linear(s.qkv, s.normed, w.qkv.matrix, linearOptions(w.qkv, sparse?.qkv, denseRows));
+    linearStack(b, s.qkv, s.normed, w.qkv, s.lowRank, { thresholds: sparse?.qkv, sparseFromRow });
     if (w.headNorms !== undefined) {
       b.rmsNorm(s.q, s.q, w.headNorms.q, config.rmsNormEpsilon);
       b.rmsNorm(s.k, s.k, w.headNorms.k, config.rmsNormEpsilon);
     }
     b.rope(s.qk, this.#ropeTable(cache.spec.capacity), start);
-    b.appendKv(cache, layer, s.k, s.v, start);
-    b.attention(s.attended, s.q, cache, layer, {
-      queryHeads: config.queryHeads,
+    b.appendKv(keys.cache, keys.layer, s.k, s.v, start);
+    b.attention(s.attended, s.q, keys.cache, keys.layer, {
+      queryHeads: config.blocks[layer].queryHeads,
       scale: this.#attentionScale,
       start,
       window: config.slidingWindows[layer],
     });
     await watch("attentionOutput", s.attended);
-    b.linear(x, s.attended, w.output.matrix, {
-      ...linearOptions(w.output, sparse?.output, denseRows),
-      accumulate: true,
-    });
+    linearStack(b, x, s.attended, w.output, s.lowRank, { thresholds: sparse?.output, sparseFromRow, accumulate: true });
 
     // MLP: x += (f(norm(x)·Wgᵀ) ⊙ norm(x)·Wuᵀ)·Wdᵀ; the hidden values take the place of the gate.
     b.rmsNorm(s.normed, x, w.mlpNorm, config.rmsNormEpsilon);
     await watch("mlpInput", s.normed);
-    b.linear(s.gateUp, s.normed, w.gateUp.matrix, linearOptions(w.gateUp, sparse?.gateUp, denseRows));
+    linearStack(b, s.gateUp, s.normed, w.gateUp, s.lowRank, { thresholds: sparse?.gateUp, sparseFromRow });
     await watch("mlpGate", s.gate);
-    this.#gate(s, x.rows, sparse?.gate, denseRows);
+    this.#gate(s, x.rows, sparse?.gate, sparseFromRow);
     await watch("mlpHidden", s.gate);
-    b.linear(x, s.gate, w.down.matrix, { ...linearOptions(w.down, sparse?.down, denseRows), accumulate: true });
+    linearStack(b, x, s.gate, w.down, s.lowRank, { thresholds: sparse?.down, sparseFromRow, accumulate: true });
   }
 
   head(x: Activation): Activation {
@@ -176,8 +178,4 @@ export class Decoder implements Model {
       if (id >= this.config.vocabSize) throw new UsageError(`token ${id} in a vocabulary of ${this.config.vocabSize}`);
     }
   }
-}
-
-function linearOptions(stack: Stack, thresholds: readonly number[] | undefined, sparseFromRow: number): LinearOptions {
-  return { bias: stack.bias, thresholds, sparseFromRow };
 }

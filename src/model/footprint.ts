@@ -1,14 +1,17 @@
 import type { Checkpoint, ModelConfig } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { elementCount } from "../tensor/index.js";
-import { type BlockLayout, type DecoderLayout, type ExpectedTensor, layoutTensors } from "./layout.js";
+import {
+  blockLinears,
+  type DecoderLayout,
+  type ExpectedLinear,
+  type ExpectedTensor,
+  layoutTensors,
+  storedMatrices,
+} from "./layout.js";
 
 /** Rows of the head, and columns of the logits, which come in fours. */
 export const padTo4 = (n: number): number => Math.ceil(n / 4) * 4;
-
-/** The matrices of a block that tokens are multiplied with. */
-const blockMatrices = (block: BlockLayout): ExpectedTensor[] =>
-  [...block.qkv, block.output, ...block.gateUp, block.down].map((linear) => linear.weight);
 
 /**
  * The format of embeddings that are not tied to the head: they are looked up, not multiplied, so they stay in the
@@ -32,7 +35,9 @@ export function packedMatrixBytes(
 ): { perToken: number; loaded: number } {
   const bytes = (id: WeightFormatId, rows: number, cols: number) => weightFormats[id].byteLength(rows, cols);
   let perToken = bytes(weights, padTo4(layout.head.shape[0]), layout.head.shape[1]);
-  for (const { shape } of layout.blocks.flatMap(blockMatrices)) perToken += bytes(weights, shape[0], shape[1]);
+  for (const { shape } of layout.blocks.flatMap(blockLinears).flatMap(storedMatrices)) {
+    perToken += bytes(weights, shape[0], shape[1]);
+  }
   if (layout.head === layout.embedding) return { perToken, loaded: perToken };
   const [rows, cols] = layout.embedding.shape;
   return { perToken, loaded: perToken + bytes(embeddingFormat(checkpoint, layout, weights), rows, cols) };
@@ -51,19 +56,20 @@ export interface ParameterCounts {
 }
 
 export function countParameters(layout: DecoderLayout): ParameterCounts {
-  const sum = (tensors: readonly ExpectedTensor[]) => tensors.reduce((all, { shape }) => all + elementCount(shape), 0);
-  const weights = (linears: BlockLayout["qkv"]) => linears.map((linear) => linear.weight);
+  const elements = (tensors: readonly ExpectedTensor[]) =>
+    tensors.reduce((all, { shape }) => all + elementCount(shape), 0);
+  const sum = (linears: readonly ExpectedLinear[]) => elements(linears.flatMap(storedMatrices));
   const matrices = {
-    embedding: sum([layout.embedding]),
-    attention: sum(layout.blocks.flatMap((block) => weights([...block.qkv, block.output]))),
-    mlp: sum(layout.blocks.flatMap((block) => weights([...block.gateUp, block.down]))),
-    head: layout.head === layout.embedding ? 0 : sum([layout.head]),
+    embedding: elementCount(layout.embedding.shape),
+    attention: sum(layout.blocks.flatMap((block) => [...block.qkv, block.output])),
+    mlp: sum(layout.blocks.flatMap((block) => [...block.gateUp, block.down])),
+    head: layout.head === layout.embedding ? 0 : elementCount(layout.head.shape),
   };
-  const vectors = sum(layoutTensors(layout).filter(({ shape }) => shape.length === 1));
+  const vectors = elements(layoutTensors(layout).filter(({ shape }) => shape.length === 1));
   return { ...matrices, vectors, total: vectors + Object.values(matrices).reduce((all, count) => all + count, 0) };
 }
 
 /** Keys and values of one position in f32, over all layers. */
-export function kvBytesPerPosition({ layers, kvHeads, headDim }: ModelConfig): number {
-  return layers * kvHeads * headDim * 2 * Float32Array.BYTES_PER_ELEMENT;
+export function kvBytesPerPosition({ blocks, headDim }: ModelConfig): number {
+  return blocks.reduce((sum, { kvHeads }) => sum + kvHeads, 0) * headDim * 2 * Float32Array.BYTES_PER_ELEMENT;
 }

@@ -1,6 +1,16 @@
 export { type Architecture, architectures } from "./arch/index.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
-export { type DecoderLayout, type DecoderTraits, decoderLayout, type ExpectedTensor, layoutTensors } from "./layout.js";
+export {
+  type BlockLayout,
+  blockLinears,
+  type DecoderLayout,
+  type DecoderTraits,
+  decoderLayout,
+  type ExpectedLinear,
+  type ExpectedTensor,
+  layoutTensors,
+  storedMatrices,
+} from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
 export { ropeFrequencies } from "./rope.js";
 export {

@@ -1,4 +1,5 @@
 import type { ModelConfig } from "../io/index.js";
+import type { TensorInfo } from "../tensor/index.js";
 import type { Projection } from "./types.js";
 
 /** What tells one Llama-like decoder from another; windows, heads and functions are in the config. */
@@ -21,7 +22,10 @@ export interface ExpectedTensor {
 }
 
 export interface ExpectedLinear {
+  /** The matrix as a whole; with `lowRank` it is stored only if there is a sparse residual to add to the pair. */
   weight: ExpectedTensor;
+  /** W = left · right (+ weight): [out, rank] and [rank, in]. */
+  lowRank?: { left: ExpectedTensor; right: ExpectedTensor; residual: boolean };
   bias?: ExpectedTensor;
 }
 
@@ -53,17 +57,26 @@ export interface DecoderLayout {
   head: ExpectedTensor;
 }
 
-/** The names and shapes of Hugging Face's Llama and its relatives. */
-export function decoderLayout(config: ModelConfig, traits: DecoderTraits): DecoderLayout {
-  const { hiddenSize, intermediateSize, vocabSize } = config;
-  const queryWidth = config.queryHeads * config.headDim;
-  const kvWidth = config.kvHeads * config.headDim;
+/**
+ * The names and shapes of Hugging Face's Llama and its relatives.
+ * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix
+ */
+export function decoderLayout(
+  config: ModelConfig,
+  traits: DecoderTraits,
+  stored: ReadonlyMap<string, TensorInfo> = new Map(),
+): DecoderLayout {
+  const { hiddenSize, vocabSize } = config;
 
   const block = (layer: number): BlockLayout => {
     const prefix = `model.layers.${layer}`;
+    const { queryHeads, kvHeads, intermediateSize } = config.blocks[layer];
+    const queryWidth = queryHeads * config.headDim;
+    const kvWidth = kvHeads * config.headDim;
     const norm = (name: string, length = hiddenSize) => ({ name: `${prefix}.${name}.weight`, shape: [length] });
     const linear = (module: string, name: Projection, rows: number, cols: number, bias: boolean): ExpectedLinear => ({
       weight: { name: `${prefix}.${module}.${name}.weight`, shape: [rows, cols] },
+      lowRank: lowRankOf(`${prefix}.${module}.${name}`, rows, cols, stored),
       ...(bias && { bias: { name: `${prefix}.${module}.${name}.bias`, shape: [rows] } }),
     });
     const { qkvBias, outputBias, mlpBias, qkNorm } = traits;
@@ -96,9 +109,42 @@ export function decoderLayout(config: ModelConfig, traits: DecoderTraits): Decod
   };
 }
 
+function lowRankOf(
+  name: string,
+  rows: number,
+  cols: number,
+  stored: ReadonlyMap<string, TensorInfo>,
+): ExpectedLinear["lowRank"] {
+  const right = stored.get(`${name}.low_rank.right`);
+  if (right === undefined) return undefined;
+  const [rank] = right.shape;
+  return {
+    left: { name: `${name}.low_rank.left`, shape: [rows, rank] },
+    right: { name: right.name, shape: [rank, cols] },
+    residual: stored.has(`${name}.weight`),
+  };
+}
+
+/** The matrices that a linear map is stored as. */
+export function storedMatrices({ weight, lowRank }: ExpectedLinear): ExpectedTensor[] {
+  if (lowRank === undefined) return [weight];
+  return [lowRank.left, lowRank.right, ...(lowRank.residual ? [weight] : [])];
+}
+
+/** The linear maps of a block. */
+export const blockLinears = (block: BlockLayout): ExpectedLinear[] => [
+  ...block.qkv,
+  block.output,
+  ...block.gateUp,
+  block.down,
+];
+
 /** Every tensor of a layout once. */
 export function layoutTensors(layout: DecoderLayout): ExpectedTensor[] {
-  const ofLinear = ({ weight, bias }: ExpectedLinear) => (bias === undefined ? [weight] : [weight, bias]);
+  const ofLinear = (linear: ExpectedLinear) => [
+    ...storedMatrices(linear),
+    ...(linear.bias === undefined ? [] : [linear.bias]),
+  ];
   const ofBlock = (block: BlockLayout) => [
     block.inputNorm,
     ...block.qkv.flatMap(ofLinear),

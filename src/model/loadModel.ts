@@ -38,7 +38,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
     });
   }
   const { architecture } = await architectures[config.modelType]();
-  const layout = decoderLayout(config, architecture.traits(config));
+  const layout = decoderLayout(config, architecture.traits(config), checkpoint.tensors);
   checkTensors(checkpoint, config, layout);
   return { config, layout };
 }

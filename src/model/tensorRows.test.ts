@@ -25,3 +25,26 @@ test("rows come by range; those beyond what is stored are zeros, whatever the bu
   expect(await rows(3, 2)).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
   expect(read).toEqual([4, 4, 0]);
 });
+
+test("scales of a symmetric grid come per 32 inputs; other grids show none", async () => {
+  const open = (grid: object) => {
+    const info = {
+      name: "w",
+      dtype: "F32",
+      shape: [2, 100],
+      grid: { bits: 4, symmetric: true, groupSize: 64, ...grid },
+    };
+    const checkpoint = {
+      tensors: new Map([["w", info]]),
+      readScales: async (_name: string, start: number, count: number) =>
+        Float32Array.of(1, 2, 3, 4).slice(start * 2, (start + count) * 2),
+    } as unknown as Checkpoint;
+    return tensorRows(checkpoint, "w", 4, () => {});
+  };
+  const into = new Float32Array(3 * 4).fill(99);
+  await open({}).scales!(1, 3, into);
+  expect([...into]).toEqual([3, 3, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+  expect(open({ groupSize: 100 }).scales).toBeDefined();
+  expect(open({ groupSize: 48 }).scales).toBeUndefined();
+  expect(open({ symmetric: false }).scales).toBeUndefined();
+});

@@ -1,9 +1,10 @@
 import type { Checkpoint } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
+import { groupSize } from "../pack/index.js";
 import { dtypeBytes } from "../tensor/index.js";
 
 /**
- * A stored matrix read by ranges of rows.
+ * A stored matrix read by ranges of rows, with the scales of its grid where packed formats can take them over.
  * @param rows at least what is stored; rows beyond it are zeros.
  * @param onRead told how many stored bytes were read.
  */
@@ -13,19 +14,39 @@ export function tensorRows(
   rows: number,
   onRead: (byteLength: number, name: string) => void,
 ): RowSource {
-  const { dtype, shape } = checkpoint.tensors.get(name)!;
+  const { dtype, shape, grid } = checkpoint.tensors.get(name)!;
   const [storedRows, cols] = shape;
   const rowBytes = cols * dtypeBytes[dtype];
-  return {
+  const stored = (start: number, count: number) => Math.max(0, Math.min(count, storedRows - start));
+  const source: RowSource = {
     name,
     rows,
     cols,
     dtype,
     async read(start, count, into) {
-      const stored = Math.max(0, Math.min(count, storedRows - start)) * rowBytes;
-      if (stored > 0) await checkpoint.read(name, start * rowBytes, stored, into.subarray(0, stored));
-      into.fill(0, stored);
-      onRead(stored, name);
+      const byteLength = stored(start, count) * rowBytes;
+      if (byteLength > 0) await checkpoint.read(name, start * rowBytes, byteLength, into.subarray(0, byteLength));
+      into.fill(0, byteLength);
+      onRead(byteLength, name);
+    },
+  };
+  // Groups of 32 must lie within groups of the grid.
+  if (grid === undefined || !grid.symmetric || (grid.groupSize % groupSize !== 0 && grid.groupSize < cols))
+    return source;
+  const groups = Math.ceil(cols / groupSize);
+  const gridGroups = Math.ceil(cols / grid.groupSize);
+  return {
+    ...source,
+    async scales(start, count, into) {
+      into.fill(0);
+      const present = stored(start, count);
+      if (present === 0) return;
+      const scales = await checkpoint.readScales(name, start, present);
+      for (let r = 0; r < present; r++) {
+        for (let g = 0; g < groups; g++) {
+          into[r * groups + g] = scales[r * gridGroups + Math.floor((g * groupSize) / grid.groupSize)];
+        }
+      }
     },
   };
 }

@@ -1,18 +1,12 @@
 import { type JobOptions, Stage } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
-import type { Backend, Matrix, Vector } from "../kernels/index.js";
+import type { Backend, Matrix, RowSource, Vector } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
 import { embeddingFormat, packedMatrixBytes, padTo4 } from "./footprint.js";
 import { type DecoderLayout, type ExpectedLinear, type ExpectedTensor, layoutTensors } from "./layout.js";
+import type { Stack, StackPart, WholeStack } from "./stack.js";
 import { tensorRows } from "./tensorRows.js";
-
-/** Matrices stacked along their outputs because they share their input, with their biases. */
-export interface Stack {
-  matrix: Matrix;
-  /** f32 [matrix.rows] */
-  bias?: Vector;
-}
 
 /** The roles of `BlockLayout`, loaded. */
 export interface BlockWeights {
@@ -31,7 +25,9 @@ export interface DecoderWeights {
   blocks: readonly BlockWeights[];
   finalNorm: Vector;
   /** [logitCols, hiddenSize] */
-  head: Stack;
+  head: WholeStack;
+  /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
+  lowRank: number;
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };
 }
@@ -71,15 +67,34 @@ export async function loadWeights(
     return values;
   };
   const norm = async (expected: ExpectedTensor) => vector(await readVector(expected));
-  const matrix = (tensors: readonly ExpectedTensor[], id: WeightFormatId, pad = (rows: number) => rows) => {
-    const sources = tensors.map(({ name, shape }) => tensorRows(checkpoint, name, pad(shape[0]), advance));
+  let lowRank = 0;
+  const matrix = (tensors: readonly ExpectedTensor[], id: WeightFormatId = format, pad = (rows: number) => rows) => {
+    const sources = tensors.map(({ name, shape }): RowSource => tensorRows(checkpoint, name, pad(shape[0]), advance));
     return backend.loadMatrix(sources, id, { signal: job.signal });
   };
+  const splitStack = async (linears: readonly ExpectedLinear[]): Promise<Stack> => {
+    const pairs = linears.flatMap(({ lowRank }) => lowRank ?? []);
+    const right = await matrix(pairs.map((pair) => pair.right));
+    lowRank = Math.max(lowRank, right.rows);
+    const parts: StackPart[] = [];
+    let rowStart = 0;
+    for (const { weight, lowRank: pair, bias } of linears) {
+      const rankStart = right.parts.find(({ name }) => name === pair?.right.name)?.rowStart ?? 0;
+      parts.push({
+        rowStart,
+        rows: weight.shape[0],
+        ...(bias && { bias: await norm(bias) }),
+        ...(pair && { lowRank: { left: await matrix([pair.left]), rankStart } }),
+        ...((pair === undefined || pair.residual) && { direct: await matrix([weight]) }),
+      });
+      rowStart += weight.shape[0];
+    }
+    const rightOf = [...linears.keys()].filter((p) => linears[p].lowRank !== undefined);
+    return { parts, right, rightOf };
+  };
   const stack = async (linears: readonly ExpectedLinear[]): Promise<Stack> => {
-    const loaded = await matrix(
-      linears.map((linear) => linear.weight),
-      format,
-    );
+    if (linears.some((linear) => linear.lowRank !== undefined)) return splitStack(linears);
+    const loaded = await matrix(linears.map((linear) => linear.weight));
     if (linears.every((linear) => linear.bias === undefined)) return { matrix: loaded };
     const bias = new Float32Array(loaded.rows);
     for (const [p, linear] of linears.entries()) {
@@ -89,8 +104,11 @@ export async function loadWeights(
   };
 
   const blocks: BlockWeights[] = [];
-  const head: Stack = { matrix: await matrix([layout.head], format, padTo4) };
-  if (headRows > vocabSize) head.bias = vector(new Float32Array(headRows).fill(paddingLogit, vocabSize));
+  const paddingBias = new Float32Array(headRows).fill(paddingLogit, vocabSize);
+  const head: WholeStack = {
+    matrix: await matrix([layout.head], format, padTo4),
+    ...(headRows > vocabSize && { bias: vector(paddingBias) }),
+  };
   const embedding = tied ? head.matrix : await matrix([layout.embedding], embeddingFormat(checkpoint, layout, format));
   const finalNorm = await norm(layout.finalNorm);
   for (const block of layout.blocks) {
@@ -104,5 +122,12 @@ export async function loadWeights(
       down: await stack([block.down]),
     });
   }
-  return { embedding, blocks, finalNorm, head, bytes: { ...packedBytes, loaded: packedBytes.loaded + vectorBytes } };
+  return {
+    embedding,
+    blocks,
+    finalNorm,
+    head,
+    lowRank,
+    bytes: { ...packedBytes, loaded: packedBytes.loaded + vectorBytes },
+  };
 }

@@ -10,6 +10,22 @@ import { FormatError } from "../core/index.js";
  */
 export type WeightFormatId = "f32" | "bf16" | "q8" | "q4";
 
+/** Formats that leave zeros out, `<structure>-<value>`, and mixed precision; see sparse.ts. */
+export type SparseFormatId =
+  | "bitmask-bf16"
+  | "bitmask-q8"
+  | "bitmask-q4"
+  | "2:4-bf16"
+  | "2:4-q8"
+  | "2:4-q4"
+  | "block-bf16"
+  | "block-q8"
+  | "csr-bf16"
+  | "tiled-csl-bf16"
+  | "int8-mixed";
+
+export type PackedFormatId = WeightFormatId | SparseFormatId;
+
 export interface WeightFormat {
   readonly id: WeightFormatId;
   /** Mean bits per weight, scales included, padding left out. */
@@ -20,8 +36,11 @@ export interface WeightFormat {
   columnBytes(rows: number): number;
   /** Bytes of the scales that the columns of one group share; 0 in formats without scales. */
   groupScaleBytes(rows: number): number;
-  /** @param weights f32 row-major [rows, cols] */
-  pack(weights: Float32Array, rows: number, cols: number): Uint8Array;
+  /**
+   * @param weights f32 row-major [rows, cols]
+   * @param scales f32 [rows, ⌈cols / 32⌉] of the grid that the weights lie on, for q8 and q4: see `quantized`
+   */
+  pack(weights: Float32Array, rows: number, cols: number, scales?: Float32Array): Uint8Array;
   /** The f32 values that the packed bytes stand for, row-major [rows, cols]. @throws FormatError on a wrong length. */
   unpack(bytes: Uint8Array, rows: number, cols: number): Float32Array;
 }

@@ -5,6 +5,8 @@ import { checkLength, groupSize, padded, type WeightFormat } from "./format.js";
 /**
  * Symmetric round-to-nearest in groups of 32 consecutive inputs of one row (out), codes stored with an offset so that
  * they are unsigned: w ≈ scale · (code − zero). The scale is max|w| / (zero − 1), rounded up to bf16, so no code clips.
+ * Where the weights come with the scale of their grid, and it is exact in bf16 and no code of the group leaves the range,
+ * that scale is taken instead: then codes that another quantiser chose (GPTQ, AWQ) stand as they are.
  *
  * Layout: for each group of 32 inputs, bf16 scales [paddedRows] (in the order of `interleaved8`), then the codes of the
  * 32 inputs, each [paddedRows]. q8: one byte a code. q4: byte k of a block of 16 holds row k of a run of 32 rows in its
@@ -23,19 +25,25 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
     columnBytes: (rows) => columnBytes(padded(rows)),
     groupScaleBytes: (rows) => scaleBytes(padded(rows)),
 
-    pack(weights, rows, cols) {
+    pack(weights, rows, cols, given) {
       const stride = padded(rows);
       const out = new Uint8Array(format.byteLength(rows, cols));
       const view = new DataView(out.buffer);
-      for (let g = 0; g < padded(cols) / groupSize; g++) {
+      const groups = padded(cols) / groupSize;
+      for (let g = 0; g < groups; g++) {
         const scales = g * groupBytes(stride);
         const codes = scales + scaleBytes(stride);
         for (let r = 0; r < stride; r++) {
           const at = (c: number) => (r < rows && c < cols ? weights[r * cols + c] : 0);
           const first = g * groupSize;
-          let largest = 0;
-          for (let c = first; c < first + groupSize; c++) largest = Math.max(largest, Math.abs(at(c)));
-          const scaleBits = bf16Up(Math.fround(largest / (zero - 1)));
+          let [smallest, largest] = [0, 0];
+          for (let c = first; c < first + groupSize; c++) {
+            smallest = Math.min(smallest, at(c));
+            largest = Math.max(largest, at(c));
+          }
+          const scaleBits =
+            gridScale(given === undefined || r >= rows ? 0 : given[r * groups + g], smallest, largest, zero) ??
+            bf16Up(Math.fround(Math.max(-smallest, largest) / (zero - 1)));
           view.setUint16(scales + interleaved8(r) * 2, scaleBits, true);
           const scale = f32FromBf16(scaleBits);
           const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
@@ -74,6 +82,15 @@ export const q4 = quantized("q4", 4);
 
 const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
 const nibbleShift = (row: number) => (row & 16) >> 2;
+
+/** bf16 bits of the scale of a grid, or undefined where codes of such a scale could not hold what lies between the two. */
+function gridScale(scale: number, smallest: number, largest: number, zero: number): number | undefined {
+  const bits = bf16FromF32(scale);
+  if (!(scale >= 2 ** -126 && scale < Infinity) || f32FromBf16(bits) !== scale) return undefined;
+  const inverse = Math.fround(1 / scale);
+  const fits = Math.fround(smallest * inverse) >= -zero - 0.5 && Math.fround(largest * inverse) < zero - 0.5;
+  return fits ? bits : undefined;
+}
 
 /** The smallest bf16 number ≥ value ≥ 0; 0 where it would be subnormal, because its inverse could overflow. */
 function bf16Up(value: number): number {

@@ -1,5 +1,5 @@
 import type { Checkpoint } from "../../src/io/index.js";
-import { openCheckpoint } from "../../src/io/index.js";
+import { type Artifact, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { byteLengthOf, fromFloat32, type Tensor, toFloat32 } from "../../src/tensor/index.js";
 import { path } from "../golden/golden.js";
@@ -9,6 +9,8 @@ export class MemoryCheckpoint implements Checkpoint {
   readonly location = "memory";
   readonly files: Checkpoint["files"] = { location: "memory", open: async () => undefined, close: async () => {} };
   readonly reads: { name: string; byteOffset: number; byteLength: number }[] = [];
+
+  artifact?: Artifact;
 
   constructor(
     public config: Record<string, unknown>,

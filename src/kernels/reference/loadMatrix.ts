@@ -22,12 +22,21 @@ export async function loadMatrix(
   let byteLength = 0;
   for (const source of sources) {
     const stored = await readFloat32(source, job);
-    const values = format.unpack(format.pack(stored, source.rows, cols), source.rows, cols);
+    const scales = await readScales(source);
+    const values = format.unpack(format.pack(stored, source.rows, cols, scales), source.rows, cols);
     parts.push({ name: source.name, rowStart: rows, rows: source.rows, values });
     rows += source.rows;
     byteLength += format.byteLength(source.rows, cols);
   }
   return { format: formatId, rows, cols, parts, byteLength };
+}
+
+/** f32 [rows, ⌈cols / 32⌉] of a source that lies on a grid. */
+async function readScales(source: RowSource): Promise<Float32Array | undefined> {
+  if (source.scales === undefined) return undefined;
+  const scales = new Float32Array(source.rows * Math.ceil(source.cols / groupSize));
+  await source.scales(0, source.rows, scales);
+  return scales;
 }
 
 /** f32 [rows, cols] of a source, read a few rows at a time. */

@@ -1,10 +1,10 @@
-import { type JobOptions, UsageError } from "../../core/index.js";
+import type { JobOptions } from "../../core/index.js";
 import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
-import { type DType, dtypeBytes } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
 import { checkParts } from "../shapes.js";
 import type { Arena } from "./arena.js";
-import { dtypeBf16, dtypeF16, dtypeF32, formatBf16, formatF32, formatQ4, formatQ8, opPack } from "./layout.js";
+import { formatBf16, formatF32, formatQ4, formatQ8, opPack } from "./layout.js";
+import { type Chunk, Staging } from "./staging.js";
 import type { WasmMatrix, WasmMatrixPart } from "./storage.js";
 
 export const formatCode: Readonly<Record<WeightFormatId, number>> = {
@@ -14,19 +14,8 @@ export const formatCode: Readonly<Record<WeightFormatId, number>> = {
   q4: formatQ4,
 };
 
-const dtypeCode: Partial<Record<DType, number>> = { F32: dtypeF32, BF16: dtypeBf16, F16: dtypeF16 };
-
-/** Stored bytes that are read at a time, unless 32 rows are more; two such buffers exist while a matrix is loaded. */
-const stagingBytes = 4 << 20;
-
-const chunkRowsOf = (cols: number) => Math.max(32, Math.floor(stagingBytes / (cols * 4) / 32) * 32);
-
 /** Memory that loading a stack takes beside its place. */
-export function stagingBytesOf(parts: readonly RowSource[]): number {
-  const { cols } = parts[0];
-  const rows = Math.max(...parts.map((part) => part.rows));
-  return 2 * Math.min(chunkRowsOf(cols), padded(rows)) * cols * 4 + 65536;
-}
+export const stagingBytesOf = (parts: readonly RowSource[]): number => Staging.byteLength(parts) + 65536;
 
 /** Bytes that a stack of parts takes once packed. */
 export function packedBytes(parts: readonly RowSource[], format: WeightFormatId): number {
@@ -34,6 +23,19 @@ export function packedBytes(parts: readonly RowSource[], format: WeightFormatId)
 }
 
 const packedRowsOf = (parts: readonly RowSource[]) => parts.reduce((sum, part) => sum + padded(part.rows), 0);
+
+/** Names the parts of a stack and where their rows begin, in the stack and packed. */
+function placeParts(sources: readonly RowSource[]): WasmMatrixPart[] {
+  const parts: WasmMatrixPart[] = [];
+  let rowStart = 0;
+  let packedStart = 0;
+  for (const { name, rows } of sources) {
+    parts.push({ name, rowStart, rows, packedStart });
+    rowStart += rows;
+    packedStart += padded(rows);
+  }
+  return parts;
+}
 
 /**
  * Reads a few rows at a time into one of two buffers and packs them from there into their place, while the next are
@@ -47,55 +49,38 @@ export async function loadMatrix(
   job: JobOptions,
 ): Promise<WasmMatrix> {
   checkParts(sources);
-  const cols = sources[0].cols;
+  const { cols } = sources[0];
+  const parts = placeParts(sources);
   const packedRows = packedRowsOf(sources);
   const byteLength = packedBytes(sources, format);
   const offset = arena.allocate(byteLength);
-  const chunkRows = chunkRowsOf(cols);
-  const bufferBytes = Math.min(chunkRows, padded(Math.max(...sources.map((source) => source.rows)))) * cols * 4;
-  const staging = [arena.allocate(bufferBytes), arena.allocate(bufferBytes)];
   try {
-    const parts: WasmMatrixPart[] = [];
-    let rowStart = 0;
-    let packedStart = 0;
-    for (const source of sources) {
-      const code = dtypeCode[source.dtype];
-      if (code === undefined) throw new UsageError(`${source.name}: weights of type ${source.dtype} cannot be packed`);
-      const rowBytes = cols * dtypeBytes[source.dtype];
-      const read = (start: number, buffer: number) => {
-        const count = Math.min(chunkRows, source.rows - start);
-        return source.read(start, count, arena.bytes(buffer, count * rowBytes));
-      };
-      let pending = read(0, staging[0]);
-      for (let start = 0, turn = 0; start < source.rows; start += chunkRows, turn ^= 1) {
-        await pending;
-        job.signal?.throwIfAborted();
-        if (start + chunkRows < source.rows) pending = read(start + chunkRows, staging[turn ^ 1]);
-        const count = Math.min(chunkRows, source.rows - start);
-        const scratch = arena.scratch(threads * 4096);
-        arena.record(opPack, [
-          staging[turn],
-          code,
-          count,
-          cols,
-          offset,
-          packedRows,
-          formatCode[format],
-          packedStart + start,
-          scratch,
-          4096,
-        ]);
-        arena.run();
-      }
-      parts.push({ name: source.name, rowStart, rows: source.rows, packedStart });
-      rowStart += source.rows;
-      packedStart += padded(source.rows);
+    using staging = new Staging(arena, sources);
+    for (const [p, source] of sources.entries()) {
+      await staging.forEach(source, job, (chunk) =>
+        pack(arena, threads, chunk, cols, { offset, packedRows, format, firstRow: parts[p].packedStart + chunk.start }),
+      );
     }
-    return { format, rows: rowStart, cols, parts, byteLength, arena, offset, packedRows };
+    const rows = sources.reduce((sum, source) => sum + source.rows, 0);
+    return { format, rows, cols, parts, byteLength, arena, offset, packedRows };
   } catch (error) {
     arena.release(offset);
     throw error;
-  } finally {
-    for (const buffer of staging) arena.release(buffer);
   }
+}
+
+interface PackTarget {
+  offset: number;
+  packedRows: number;
+  format: WeightFormatId;
+  /** Where the chunk's first row goes, a multiple of 32. */
+  firstRow: number;
+}
+
+function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target: PackTarget): void {
+  const scratch = arena.scratch(threads * 4096);
+  const source = [chunk.offset, chunk.dtype, chunk.count, cols];
+  const to = [target.offset, target.packedRows, formatCode[target.format], target.firstRow];
+  arena.record(opPack, [...source, ...to, scratch, 4096, chunk.scales]);
+  arena.run();
 }

@@ -7,7 +7,8 @@ import { threadCount } from "./sync";
  * packers do. Threads share the groups of 32 inputs.
  *
  * @param a source (rows as stored), dtype, rows, cols, weights, paddedRows, format, firstRow (a multiple of 32), scratch (per thread
- *   f32 [32 inputs][32 rows]), scratchStride. Rows and inputs past the end are written as zeros.
+ *   f32 [32 inputs][32 rows]), scratchStride, scales of the weights' grid (f32 [rows][groups]) or 0. Rows and inputs past the end
+ *   are written as zeros.
  */
 export function pack(a: usize, thread: i32): void {
   const source = <usize>load<u32>(a);
@@ -19,6 +20,7 @@ export function pack(a: usize, thread: i32): void {
   const format = load<i32>(a, 24);
   const firstRow = <usize>load<u32>(a, 28);
   const block = <usize>load<u32>(a, 32) + <usize>(thread * load<i32>(a, 36));
+  const given = <usize>load<u32>(a, 40);
   const groups = (cols + 31) >> 5;
   const scale = scaleBytes(format, paddedRows);
   const column = columnBytes(format, paddedRows);
@@ -29,7 +31,8 @@ export function pack(a: usize, thread: i32): void {
       loadBlock(block, source, dtype, r, min(32, rows - r), g << 5, min(32, cols - (g << 5)), cols);
       const row = firstRow + r;
       if (format == formatQ8 || format == formatQ4) {
-        packQuantized(block, group, scale, column, row, format == formatQ8);
+        const grid: usize = given == 0 ? 0 : given + ((<usize>r * <usize>groups + <usize>g) << 2);
+        packQuantized(block, group, scale, column, row, format == formatQ8, grid, (<usize>groups) << 2, rows - r);
       } else if (format == formatBf16) packHalf(block, group + (row << 1), column);
       else {
         for (let k: usize = 0; k < 32; k++) memory.copy(group + k * column + (row << 2), block + (k << 7), 128);
@@ -85,13 +88,33 @@ function packHalf(block: usize, target: usize, column: usize): void {
   }
 }
 
-/** Scale max|w| / (zero − 1) rounded up to bf16, codes zero + round(w / scale), nearest even. */
-function packQuantized(block: usize, group: usize, scaleArea: usize, column: usize, row: usize, wide: bool): void {
+/**
+ * Scale max|w| / (zero − 1) rounded up to bf16, or that of the grid where it serves; codes zero + round(w / scale),
+ * nearest even.
+ * @param grid the scales of the first row's grid or 0, and @param gridStride bytes to those of the next of `rows` rows
+ */
+function packQuantized(
+  block: usize, group: usize, scaleArea: usize, column: usize, row: usize, wide: bool, grid: usize, gridStride: usize, rows: i32,
+): void {
   const zero = wide ? 128 : 8;
   for (let r: usize = 0; r < 32; r += 4) {
     let largest = f32x4.splat(0);
-    for (let k: usize = 0; k < 32; k++) largest = f32x4.max(largest, f32x4.abs(v128.load(block + (k << 7) + (r << 2))));
-    const exact = f32x4.div(largest, f32x4.splat(<f32>(zero - 1)));
+    let smallest = largest;
+    for (let k: usize = 0; k < 32; k++) {
+      const w = v128.load(block + (k << 7) + (r << 2));
+      largest = f32x4.max(largest, w);
+      smallest = f32x4.min(smallest, w);
+    }
+    let exact = f32x4.div(f32x4.max(largest, f32x4.neg(smallest)), f32x4.splat(<f32>(zero - 1)));
+    if (grid != 0) {
+      let given = f32x4.splat(0);
+      const first = grid + r * gridStride;
+      if (<i32>r < rows) given = f32x4.replace_lane(given, 0, load<f32>(first));
+      if (<i32>r + 1 < rows) given = f32x4.replace_lane(given, 1, load<f32>(first + gridStride));
+      if (<i32>r + 2 < rows) given = f32x4.replace_lane(given, 2, load<f32>(first + 2 * gridStride));
+      if (<i32>r + 3 < rows) given = f32x4.replace_lane(given, 3, load<f32>(first + 3 * gridStride));
+      exact = v128.bitselect(given, exact, usableScale(given, smallest, largest, <f32>zero));
+    }
     const scale = f32x4(
       storeScale(group, row + r, f32x4.extract_lane(exact, 0)),
       storeScale(group, row + r + 1, f32x4.extract_lane(exact, 1)),
@@ -118,6 +141,22 @@ function packQuantized(block: usize, group: usize, scaleArea: usize, column: usi
       }
     }
   }
+}
+
+/** Lanes whose scale is exact in bf16 and makes codes that hold what lies between the two. */
+// @ts-ignore: decorator
+@inline
+function usableScale(scale: v128, smallest: v128, largest: v128, zero: f32): v128 {
+  const exact = v128.and(
+    f32x4.ge(scale, f32x4.splat(1.1754943508222875e-38)),
+    v128.and(f32x4.lt(scale, f32x4.splat(Infinity)), i32x4.eq(v128.and(scale, i32x4.splat(0xffff)), i32x4.splat(0))),
+  );
+  const inverse = f32x4.div(f32x4.splat(1), scale);
+  const fits = v128.and(
+    f32x4.ge(f32x4.mul(smallest, inverse), f32x4.splat(-zero - 0.5)),
+    f32x4.lt(f32x4.mul(largest, inverse), f32x4.splat(zero - 0.5)),
+  );
+  return v128.and(exact, fits);
 }
 
 /** Stores the smallest bf16 number ≥ value, or 0 where that would be subnormal, and returns it. */
