@@ -43,8 +43,8 @@ export interface RunResult extends CellResult {
   layerDensities: number[];
   /** |most often kept ∩ final support| / s over the sparse matrices. */
   overlap: number;
-  /** First step at which the study's criterion, squared movement below 10⁻³, held. */
-  firstStillStep: number | null;
+  /** Where the study's criterion, squared movement of a step below 10⁻³, would have ended training. */
+  stop: { step: number; train: number; test: number } | null;
   pictures?: { retention: GreyMap[]; kept: GreyMap[] };
 }
 
@@ -90,7 +90,8 @@ export async function trainSparse(task: Task, cell: Cell, { signal, onProgress }
   });
 
   const losses: number[] = [];
-  let firstStillStep: number | null = null;
+  const evaluate = async (batch: Batch) => task.score(await objective.predict(training.weights, batch), batch);
+  let stop: RunResult["stop"] = null;
   const before = new Map(Array.from(training.weights, ([name, values]) => [name, values.slice()]));
   for (let step = 0; step < steps; step++) {
     const { loss } = await training.advance(batchOfStep(data.train, batchSize, cell.seed, step));
@@ -99,7 +100,9 @@ export async function trainSparse(task: Task, cell: Cell, { signal, onProgress }
       onProgress?.({ stage: cell.key, done: step, total: steps, unit: "steps", elapsedMs: 0 });
       await breathe(signal);
     }
-    if (firstStillStep === null && movedSince(before, training.weights) < stillness) firstStillStep = step;
+    if (stop === null && movedSince(before, training.weights) < stillness) {
+      stop = { step, train: await evaluate(data.train), test: await evaluate(data.test) };
+    }
   }
 
   const { retention } = training.run.state as { retention: Record<string, Int32Array> };
@@ -110,14 +113,13 @@ export async function trainSparse(task: Task, cell: Cell, { signal, onProgress }
     for (let i = 0; i < values.length; i++) if (values[i] === 0) zeros++;
     return 1 - zeros / values.length;
   });
-  const evaluate = async (batch: Batch) => task.score(await objective.predict(training.weights, batch), batch);
   const result: RunResult = {
     train: await evaluate(data.train),
     test: await evaluate(data.test),
     losses,
     layerDensities,
     overlap: overallOverlap(retention, training.run.masks!),
-    firstStillStep,
+    stop,
   };
   if (cell.seed === 0 && density === task.pictured.density && scope === task.pictured.scope) {
     result.pictures = {

@@ -67,6 +67,22 @@ export async function hardThresholdingReport(
         ];
       }),
     ]);
+  const stops = protocol.densities.map((density) => [
+    `${Math.round(density * 100)} %`,
+    ...scopes.flatMap((scope) => {
+      const stopped = runs(density, scope).flatMap(({ stop }) => (stop === null ? [] : [stop]));
+      return [
+        spread(
+          stopped.map(({ step }) => step),
+          0,
+        ),
+        spread(
+          stopped.map(({ test }) => test),
+          places,
+        ),
+      ];
+    }),
+  ]);
   return {
     protocol: [
       ...options.facts,
@@ -88,6 +104,11 @@ export async function hardThresholdingReport(
           "Where the weights stay: density of each layer, and share of the final support among the most often kept",
         columns: ["density", ...scopes.flatMap((s) => [`${scopeNames[s]}: layers`, `${scopeNames[s]}: overlap`])],
         rows: supports,
+      },
+      {
+        title: "Where the study's rule, ‖w(k+1) − w(k)‖² < 0.001, would have ended training, and the test figure there",
+        columns: ["density", ...scopes.flatMap((s) => [`${scopeNames[s]}: step`, `${scopeNames[s]}: test`])],
+        rows: stops,
       },
     ],
     figures: [densityChart(options, runs), lossChart(options, runs), ...(await pictures(options, cells))],

@@ -22,7 +22,7 @@ const task: Task = {
 
 const protocols: Readonly<Record<Scale, Protocol>> = {
   smoke: { steps: 20, batchSize: 100, rate: 1e-2, densities: [1, 0.2] },
-  laptop: { steps: 2000, batchSize: 100, rate: 1e-2, densities },
+  laptop: { steps: 3000, batchSize: 100, rate: 3e-3, densities },
   gpu: { steps: 20_000, batchSize: 400, rate: 1e-3, densities },
 };
 

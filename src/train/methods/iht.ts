@@ -43,11 +43,8 @@ export const method: TrainMethod<z.output<typeof options>> = {
         for (const group of groups) {
           const parts = group.map(({ name }) => moved.get(name) as Float32Array);
           const total = parts.reduce((sum, part) => sum + part.length, 0);
-          hardThreshold(parts, Math.round(density * total));
-        }
-        for (const [name, mask] of masks) {
-          const values = moved.get(name)!;
-          for (let i = 0; i < mask.length; i++) mask[i] = values[i] === 0 ? 0 : 1;
+          const groupMasks = group.map(({ name }) => masks.get(name)!);
+          hardThreshold(parts, Math.round(density * total), groupMasks);
         }
       },
     };

@@ -15,6 +15,11 @@ export interface OptimizerOptions extends AdamOptions {
 
 /** Clipping, Adam, decoupled weight decay, learning rate. */
 export function adamW(options: OptimizerOptions): Link {
-  const { weightDecay = 0, decays = () => true, clip = Number.POSITIVE_INFINITY, rate } = options;
-  return chain(clipByNorm(clip), adam(options), decayWeights(weightDecay, decays), descend(rate));
+  const { weightDecay = 0, decays = () => true, clip, rate } = options;
+  return chain(
+    ...(clip === undefined ? [] : [clipByNorm(clip)]),
+    adam(options),
+    ...(weightDecay === 0 ? [] : [decayWeights(weightDecay, decays)]),
+    descend(rate),
+  );
 }

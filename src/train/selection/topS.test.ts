@@ -54,6 +54,8 @@ test("hardThreshold zeroes exactly the rest", () => {
   const parts = [1000, 10, 300].map((n) => Float32Array.from({ length: n }, () => random.normal()));
   const masks = topS(parts, 333);
   const wanted = parts.map((part, p) => part.map((x, i) => (masks[p][i] ? x : 0)));
-  hardThreshold(parts, 333);
+  const found = parts.map((part) => new Uint8Array(part.length));
+  hardThreshold(parts, 333, found);
   expect(parts).toEqual(wanted);
+  expect(found).toEqual(masks);
 });

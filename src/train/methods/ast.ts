@@ -1,0 +1,37 @@
+import { z } from "zod";
+import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
+import { chain } from "../optimizers/link.js";
+import { clipByNorm, decayWeights, descend } from "../optimizers/links.js";
+import { magnitudeMask, patternOption } from "../selection/masks.js";
+import type { TrainMethod } from "./contract.js";
+import { maskedTraining } from "./maskedTraining.js";
+
+const options = z.strictObject({
+  pattern: patternOption,
+  decay: z.number().min(0).default(1e-4).describe("λ at the end of its ramp"),
+  rampUntil: z.number().gt(0).max(1).default(0.25).describe("share of the steps over which λ rises from 0"),
+  interval: z.int().min(1).default(10).describe("steps between two choices of masks"),
+});
+
+/** Adaptive sparse trainer: straight-through training under refreshed masks, with a decay of pruned weights inside AdamW. */
+export const method: TrainMethod<z.output<typeof options>> = {
+  id: "ast",
+  title: "AST",
+  paper: "Huang, Hu, Zhu, Chen 2024, arXiv:2407.20584",
+  options,
+  start(context, { pattern, decay, rampUntil, interval }) {
+    const { optimizer, steps } = context;
+    const ramp = (step: number) => decay * Math.min(1, step / (rampUntil * steps));
+    return maskedTraining(context, {
+      interval,
+      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      link: (masks) =>
+        chain(
+          clipByNorm(optimizer.clip ?? Number.POSITIVE_INFINITY),
+          adamWithMaskedDecay(optimizer, masks, (mean, weight, step) => mean + ramp(step) * weight),
+          decayWeights(optimizer.weightDecay ?? 0, optimizer.decays ?? (() => true)),
+          descend(optimizer.rate),
+        ),
+    });
+  },
+};

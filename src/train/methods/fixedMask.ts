@@ -1,0 +1,40 @@
+import { z } from "zod";
+import { adamW } from "../optimizers/adamW.js";
+import { chain } from "../optimizers/link.js";
+import { keepMasks } from "../optimizers/links.js";
+import { applyMasks, densityOf, fullMasks, magnitudeMask, patternOption } from "../selection/masks.js";
+import { stateOf } from "../state.js";
+import type { TrainMethod } from "./contract.js";
+
+const options = z.strictObject({
+  mask: z
+    .enum(["zeros", "magnitude"])
+    .default("zeros")
+    .describe("zeros: the zeros that the weights have, as a pruned model does; magnitude: the pattern, by magnitude"),
+  pattern: patternOption,
+});
+
+/** Prune once, then train what is left: the mask stays, through momentum and weight decay. */
+export const method: TrainMethod<z.output<typeof options>> = {
+  id: "fixed-mask",
+  title: "Fixed mask",
+  paper: "Han, Pool, Tran, Dally 2015, arXiv:1506.02626",
+  options,
+  start({ parameters, weights, optimizer }, { mask: from, pattern }) {
+    const masks = fullMasks(parameters, weights);
+    for (const { name, shape } of parameters) {
+      const mask = masks.get(name);
+      if (mask === undefined) continue;
+      const weight = weights.get(name)!;
+      if (from === "magnitude") magnitudeMask(weight, shape, pattern, mask);
+      else for (let i = 0; i < mask.length; i++) mask[i] = weight[i] === 0 ? 0 : 1;
+    }
+    applyMasks(weights, masks);
+    return {
+      link: chain(keepMasks(masks), adamW(optimizer), keepMasks(masks)),
+      state: { masks: stateOf(masks) },
+      masks,
+      metrics: () => ({ density: densityOf(masks) }),
+    };
+  },
+};

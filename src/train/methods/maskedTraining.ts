@@ -1,0 +1,76 @@
+import { adamW } from "../optimizers/adamW.js";
+import type { Link } from "../optimizers/link.js";
+import { applyMasks, flips, fullMasks, type MutableMasks } from "../selection/masks.js";
+import { type State, stateOf } from "../state.js";
+import type { FloatArray, ParameterInfo, Values } from "../values.js";
+import type { MethodContext, MethodRun } from "./contract.js";
+
+/** What tells one way of training under a changing mask from another. */
+export interface MaskRule {
+  /** Fills the mask of a parameter from its dense weights. */
+  choose(weight: FloatArray, info: ParameterInfo, mask: Uint8Array): void;
+  /** Steps between two choices of masks. */
+  interval: number;
+  /** Turns g = dL/d(effective weight) into the gradient of the dense weight, in place. Default: passes it (STE). */
+  gradient?(g: FloatArray, weight: FloatArray, mask: Uint8Array, step: number): void;
+  /** Fills `out` with what the forward pass uses. Default: weight ∘ mask. */
+  forward?(weight: FloatArray, mask: Uint8Array, out: FloatArray, name: string): void;
+  /** Optimiser; AdamW by default. */
+  link?(masks: MutableMasks): Link;
+}
+
+const maskedWeight = (weight: FloatArray, mask: Uint8Array, out: FloatArray) => {
+  for (let i = 0; i < mask.length; i++) out[i] = mask[i] === 0 ? 0 : weight[i];
+};
+
+/**
+ * Dense weights behind a mask that follows them: min over W of L(W ∘ M(W)). Logs the share of mask entries that change from
+ * one choice to the next (flip rate) and since the first choice (drift).
+ */
+export function maskedTraining(context: MethodContext, rule: MaskRule): MethodRun {
+  const { parameters, weights, optimizer } = context;
+  const masks = fullMasks(parameters, weights);
+  const infos = new Map(parameters.map((info) => [info.name, info]));
+  const first = new Map(Array.from(masks, ([name, mask]) => [name, mask.slice()]));
+  const entries = Array.from(masks.values()).reduce((sum, mask) => sum + mask.length, 0);
+  const forward = rule.forward ?? maskedWeight;
+  const seen = new Map<string, FloatArray>(weights);
+  for (const name of masks.keys()) seen.set(name, weights.get(name)!.slice());
+  const state = { masks: stateOf(masks), first: stateOf(first), chosen: false, flipRate: 0, drift: 0 } satisfies State;
+
+  const effective = (current: Values): Values => {
+    for (const [name, mask] of masks) forward(current.get(name)!, mask, seen.get(name)!, name);
+    return seen;
+  };
+  return {
+    link: rule.link?.(masks) ?? adamW(optimizer),
+    state,
+    masks,
+    refresh(current, step) {
+      if (state.chosen && step % rule.interval !== 0) return;
+      let flipped = 0;
+      let drifted = 0;
+      for (const [name, mask] of masks) {
+        const old = mask.slice();
+        rule.choose(current.get(name)!, infos.get(name)!, mask);
+        if (!state.chosen) first.get(name)!.set(mask);
+        else flipped += flips(old, mask);
+        drifted += flips(first.get(name)!, mask);
+      }
+      state.flipRate = flipped / entries;
+      state.drift = drifted / entries;
+      state.chosen = true;
+    },
+    effective,
+    gradient(gradients, current, step) {
+      if (rule.gradient === undefined) return;
+      for (const [name, mask] of masks) rule.gradient(gradients.get(name)!, current.get(name)!, mask, step);
+    },
+    finish(current) {
+      if (rule.forward === undefined) return applyMasks(current, masks);
+      const last = effective(current);
+      for (const name of masks.keys()) current.get(name)!.set(last.get(name)!);
+    },
+    metrics: () => ({ flipRate: state.flipRate, drift: state.drift }),
+  };
+}

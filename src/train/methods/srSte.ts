@@ -1,0 +1,32 @@
+import { z } from "zod";
+import { magnitudeMask, patternOption } from "../selection/masks.js";
+import type { FloatArray } from "../values.js";
+import type { TrainMethod } from "./contract.js";
+import { maskedTraining } from "./maskedTraining.js";
+
+const options = z.strictObject({
+  pattern: patternOption,
+  decay: z.number().min(0).default(2e-4).describe("λ of the pull of pruned weights towards 0"),
+  interval: z.int().min(1).default(1).describe("steps between two choices of masks"),
+});
+
+/** g += λ(1 − M) ∘ W: the gradient of (λ/2)‖(1 − M) ∘ W‖², which keeps pruned weights from coming back by noise. */
+export const decayPruned =
+  (decay: number) =>
+  (g: FloatArray, weight: FloatArray, mask: Uint8Array): void => {
+    for (let i = 0; i < g.length; i++) if (mask[i] === 0) g[i] += decay * weight[i];
+  };
+
+/** Sparse-refined straight-through estimator. The decay enters the gradient, so Adam's moments see it. */
+export const method: TrainMethod<z.output<typeof options>> = {
+  id: "sr-ste",
+  title: "SR-STE",
+  paper: "Zhou et al. 2021, arXiv:2102.04010",
+  options,
+  start: (context, { pattern, decay, interval }) =>
+    maskedTraining(context, {
+      interval,
+      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      gradient: decayPruned(decay),
+    }),
+};

@@ -1,0 +1,44 @@
+import { z } from "zod";
+import { magnitudeMask, patternOption } from "../selection/masks.js";
+import type { FloatArray } from "../values.js";
+import type { TrainMethod } from "./contract.js";
+import { maskedTraining } from "./maskedTraining.js";
+
+type GradientRule = (g: FloatArray, weight: FloatArray, mask: Uint8Array) => void;
+
+/** Gradient of the dense weight from g = dL/d(W ∘ M). */
+const rules = {
+  /** Reaches pruned weights as if the mask were not there. */
+  dense: () => {},
+  /** What differentiating W ∘ M with a constant M gives: pruned weights never move. */
+  autograd(g, _weight, mask) {
+    for (let i = 0; i < g.length; i++) if (mask[i] === 0) g[i] = 0;
+  },
+  /** Differentiates M(W) as well, with M′ taken as 1: g ∘ (M + W). */
+  maskDerivative(g, weight, mask) {
+    for (let i = 0; i < g.length; i++) g[i] *= mask[i] + weight[i];
+  },
+} satisfies Record<string, GradientRule>;
+
+const options = z.strictObject({
+  pattern: patternOption,
+  rule: z
+    .enum(Object.keys(rules) as (keyof typeof rules)[])
+    .default("dense")
+    .describe("gradient of pruned weights: dense (as if kept), autograd (none), maskDerivative (g ∘ (M + W))"),
+  interval: z.int().min(1).default(1).describe("steps between two choices of masks"),
+});
+
+/** Training under a mask of the largest weights, chosen anew from the dense ones, with a straight-through gradient. */
+export const method: TrainMethod<z.output<typeof options>> = {
+  id: "ste",
+  title: "Straight-through estimator",
+  paper: "Bengio, Léonard, Courville 2013, arXiv:1308.3432",
+  options,
+  start: (context, { pattern, rule, interval }) =>
+    maskedTraining(context, {
+      interval,
+      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      gradient: rules[rule],
+    }),
+};

@@ -1,0 +1,97 @@
+import { numpy as np } from "@jax-js/jax";
+import { type Random, UsageError } from "../../core/index.js";
+import type { ModelConfig } from "../../io/index.js";
+import { ropeFrequencies } from "../../model/index.js";
+import { attention, causalMask, rotate } from "../engine/attention.js";
+import { activations, crossEntropy, linear, rmsNorm } from "../engine/layers.js";
+import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
+import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
+import type { FloatArray, ParameterInfo } from "../values.js";
+
+/**
+ * Llama and its relatives (Mistral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
+ * `label` of the same shape: the token that follows each. Parameters have the names of the checkpoint.
+ * @param window tokens of a sequence
+ */
+export function decoder(config: ModelConfig, parameters: readonly ParameterInfo[], window: number): TracedModel {
+  const activate = activations[config.activation];
+  if (activate === undefined) throw new UsageError(`the activation ${config.activation} cannot be trained yet`);
+  const epsilon = config.rmsNormEpsilon;
+
+  const predict = (w: TracedArrays, { tokens }: TracedArrays): Traced => {
+    const sequences = tokens.shape[0] / window;
+    const rope = ropeTables(config, window);
+    const mask = (layer: number) =>
+      np.array(causalMask(window, config.slidingWindows[layer]), { shape: [window, window] });
+
+    /** x [n, in] through a linear map of the checkpoint, with its bias where there is one. */
+    const project = (x: Traced, name: string): Traced => {
+      const y = linear(x, w[`${name}.weight`]);
+      return `${name}.bias` in w ? add(y, w[`${name}.bias`]) : y;
+    };
+    /** [sequences, window, heads, headDim]; the heads that are there are counted by the weights. */
+    const heads = (x: Traced, name: string, normName?: string): Traced => {
+      const y = project(x, name);
+      const split = reshape(y, [sequences, window, y.shape[1] / config.headDim, config.headDim]);
+      const norm = normName === undefined ? undefined : w[`${normName}.weight`];
+      return norm === undefined ? split : rmsNorm(split, norm, epsilon);
+    };
+
+    // Flat from the start: the engine cannot compile the gradient of a gather whose result is only reshaped.
+    let x = take(w["model.embed_tokens.weight"], tokens);
+    for (let layer = 0; layer < config.layers; layer++) {
+      const at = `model.layers.${layer}`;
+      const normed = rmsNorm(x, w[`${at}.input_layernorm.weight`], epsilon);
+      const q = rotate(heads(normed, `${at}.self_attn.q_proj`, `${at}.self_attn.q_norm`), rope);
+      const k = rotate(heads(normed, `${at}.self_attn.k_proj`, `${at}.self_attn.k_norm`), rope);
+      const v = heads(normed, `${at}.self_attn.v_proj`);
+      x = add(x, project(attention(q, k, v, mask(layer)), `${at}.self_attn.o_proj`));
+
+      const hidden = rmsNorm(x, w[`${at}.post_attention_layernorm.weight`], epsilon);
+      const gated = multiply(activate(project(hidden, `${at}.mlp.gate_proj`)), project(hidden, `${at}.mlp.up_proj`));
+      x = add(x, project(gated, `${at}.mlp.down_proj`));
+    }
+    const final = rmsNorm(x, w["model.norm.weight"], epsilon);
+    return linear(final, w[config.tiedEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"]);
+  };
+  return {
+    parameters,
+    predict,
+    loss: (weights, batch) => ({ loss: crossEntropy(predict(weights, batch), batch.label) }),
+  };
+}
+
+function ropeTables({ rope, headDim }: ModelConfig, positions: number) {
+  const frequencies = ropeFrequencies(rope, headDim);
+  const half = headDim / 2;
+  const angle = (_: unknown, i: number) => Math.floor(i / half) * frequencies[i % half];
+  return {
+    cos: Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(_, i))),
+    sin: Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(_, i))),
+  };
+}
+
+const projection = /^model\.layers\.(\d+)\..*(_proj|experts\.\d+\.w[123])\.weight$/;
+
+/** The trainable tensors of a decoder: its linear maps may be made sparse, all of them inner. */
+export function decoderParameters(tensors: Iterable<{ name: string; shape: readonly number[] }>): ParameterInfo[] {
+  return Array.from(tensors, ({ name, shape }) => {
+    const layer = projection.exec(name)?.[1];
+    return { name, shape, layer: layer ?? "", role: layer === undefined ? "dense" : "inner" };
+  });
+}
+
+/** Norms 1, biases 0, everything else normal with the given deviation. */
+export function initialDecoder(
+  parameters: readonly ParameterInfo[],
+  random: Random,
+  deviation = 0.02,
+): Map<string, FloatArray> {
+  return new Map(
+    parameters.map(({ name, shape }) => {
+      const length = shape.reduce((a, b) => a * b, 1);
+      if (shape.length === 2) return [name, Float32Array.from({ length }, () => deviation * random.normal())];
+      return [name, new Float32Array(length).fill(name.endsWith(".bias") ? 0 : 1)];
+    }),
+  );
+}
