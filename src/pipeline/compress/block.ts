@@ -56,20 +56,32 @@ export const factorNames = (name: string) => {
 /** Above this share of zeros a matrix of the source counts as pruned, and stays so. */
 const alreadySparse = 0.05;
 
-/** Reads a block whole. @throws FormatError, also for a block that is factored already */
+/** A block that a job has written, as layer `layer` of its result. */
+export interface StoredBlock {
+  layer: number;
+  sizes: BlockSizes;
+  /** By projection. */
+  matrices: Readonly<Record<string, { rows: number; cols: number; rank?: number }>>;
+}
+
+/**
+ * Reads a block whole.
+ * @param stored read it back from the result, where names and shapes may differ; the block has the names of the source
+ * @throws FormatError
+ */
 export async function loadBlock(
   checkpoint: Checkpoint,
   { config, layout }: DecoderDescription,
   layer: number,
+  stored?: StoredBlock,
 ): Promise<DecoderBlock> {
   const roles = layout.blocks[layer];
+  const at = (name: string) =>
+    stored === undefined ? name : name.replace(`model.layers.${layer}.`, `model.layers.${stored.layer}.`);
   const vectors = new Map<string, BlockVector>();
   const loadVector = async (name: string) => {
-    vectors.set(name, {
-      values: await checkpoint.readFloat32(name),
-      dtype: floatDType(checkpoint, name),
-      folded: false,
-    });
+    const values = await checkpoint.readFloat32(at(name));
+    vectors.set(name, { values, dtype: floatDType(checkpoint, at(name)), folded: false });
   };
   for (const { name } of [roles.inputNorm, roles.mlpNorm]) await loadVector(name);
   if (roles.headNorms !== undefined) for (const { name } of Object.values(roles.headNorms)) await loadVector(name);
@@ -77,23 +89,34 @@ export async function loadBlock(
   const matrices = new Map<Projection, BlockMatrix>();
   for (const [p, { weight, bias }] of [...roles.qkv, roles.output, ...roles.gateUp, roles.down].entries()) {
     if (bias !== undefined) await loadVector(bias.name);
-    const [rows, cols] = weight.shape;
-    const values = await checkpoint.readFloat32(weight.name);
+    const projection = projections[p];
+    const [sourceRows, sourceCols] = weight.shape;
+    const { rows, cols, rank } = stored?.matrices[projection] ?? { rows: sourceRows, cols: sourceCols };
+    const factors = factorNames(at(weight.name));
+    const isThere = rank === undefined || checkpoint.tensors.has(at(weight.name));
+    const values = isThere ? await checkpoint.readFloat32(at(weight.name)) : new Float32Array(rows * cols);
     let zeros = 0;
     for (const value of values) if (value === 0) zeros++;
-    matrices.set(projections[p], {
+    matrices.set(projection, {
       name: weight.name,
-      projection: projections[p],
+      projection,
       biasName: bias?.name,
-      dtype: floatDType(checkpoint, weight.name),
+      dtype: floatDType(checkpoint, isThere ? at(weight.name) : factors.left),
       rows,
       cols,
       weight: values,
       ...(zeros > alreadySparse * values.length && { mask: Uint8Array.from(values, (value) => (value === 0 ? 0 : 1)) }),
+      ...(rank !== undefined && {
+        lowRank: {
+          rank,
+          left: await checkpoint.readFloat32(factors.left),
+          right: await checkpoint.readFloat32(factors.right),
+        },
+      }),
       folded: false,
     });
   }
-  return { layer, sizes: { ...config.blocks[layer] }, matrices, vectors, roles };
+  return { layer, sizes: { ...(stored?.sizes ?? config.blocks[layer]) }, matrices, vectors, roles };
 }
 
 function floatDType(checkpoint: Checkpoint, name: string): FloatDType {

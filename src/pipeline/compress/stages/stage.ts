@@ -1,6 +1,6 @@
 import {
   type AnyOptions,
-  type InputStatistics,
+  InputStatistics,
   type Layer,
   type Recipe,
   type RecipeStage,
@@ -49,11 +49,9 @@ const siteOf = Object.fromEntries(
   ),
 ) as Record<Projection, TapSite>;
 
-/** What enters a matrix. */
+/** What enters a matrix; without calibration, nothing is known of it. */
 export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
-  const found = statistics.get(siteOf[matrix.projection]);
-  if (found === undefined) throw new Error(`no statistics for ${matrix.name}`);
-  return found;
+  return statistics.get(siteOf[matrix.projection]) ?? new InputStatistics(matrix.cols, 0);
 }
 
 export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({

@@ -1,0 +1,343 @@
+import { breathe, Stage, UsageError } from "../../core/index.js";
+import {
+  type Artifact,
+  artifactFileName,
+  type Checkpoint,
+  readArtifact,
+  readJsonFile,
+  readSafetensorsHeader,
+  serializeArtifact,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../../io/index.js";
+import { byteLengthOf, dtypeBytes, elementCount, type TensorInfo } from "../../tensor/index.js";
+import { type DecoderBlock, loadBlock } from "./block.js";
+import { blockView } from "./blockView.js";
+import { CalibrationRun } from "./calibrationRun.js";
+import type { CompressionPlan, CompressOptions } from "./plan.js";
+import { resultConfig } from "./resultConfig.js";
+import { type BlockRecord, storeBlock } from "./storeBlock.js";
+import { parseSurvey, type Survey, surveyModel, wholeModel } from "./survey.js";
+import {
+  type JobRecord,
+  jobFileName,
+  openShard,
+  readRecord,
+  recordName,
+  shardName,
+  surveyFileName,
+  type Workspace,
+  writeBytes,
+  writeJson,
+  writeRecord,
+  writeShard,
+} from "./workspace.js";
+
+/** Where the time of a job went, in milliseconds. */
+export interface JobTimes {
+  /** Looking at the dense model before the first block. */
+  survey: number;
+  /** Running windows through blocks and adding up what enters their matrices. */
+  statistics: number;
+  /** Running windows through finished blocks. */
+  forward: number;
+  /** Choosing, solving, rounding. */
+  compress: number;
+  /** Reading and writing. */
+  files: number;
+}
+
+export interface CompressedModel {
+  artifact: Artifact;
+  /** Blocks that an earlier run of the job had finished. */
+  resumedBlocks: number;
+  elapsedMs: JobTimes;
+}
+
+export interface JobFiles {
+  /** Where the result grows. */
+  workspace: Workspace;
+  /** Files of the source that go with the result as they are: tokenizer, templates. */
+  companions: readonly string[];
+}
+
+/**
+ * Compresses a decoder block by block. Every block sees the outputs of the compressed blocks before it, read back from the
+ * files they were written to: what a killed job has finished is all it takes to go on, and the end is the same to the bit.
+ * Held at a time: the residual stream of the calibration windows, one block, and what was measured at its matrices.
+ *
+ * Each finished block is a file of its own with a record beside it; config, index and, last, rarefy.json follow, and then
+ * everything but the model is removed.
+ * @throws UsageError when the workspace holds another job
+ */
+export async function runCompression(
+  checkpoint: Checkpoint,
+  plan: CompressionPlan,
+  files: JobFiles,
+  options: CompressOptions,
+): Promise<CompressedModel> {
+  const job = new CompressionJob(checkpoint, plan, files, options);
+  return job.run();
+}
+
+const isOfBlock = (name: string) => /^model\.layers\.\d+\./.test(name);
+
+class CompressionJob {
+  readonly #elapsedMs: JobTimes = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
+  readonly #record: JobRecord;
+
+  constructor(
+    readonly checkpoint: Checkpoint,
+    readonly plan: CompressionPlan,
+    readonly files: JobFiles,
+    readonly options: CompressOptions,
+  ) {
+    const { recipe, store, version, calibration } = options;
+    const { window, windows } = recipe.calibration;
+    let sourceWeights = 0;
+    for (const block of plan.description.layout.blocks) {
+      for (const { weight } of [...block.qkv, block.output, ...block.gateUp, block.down]) {
+        sourceWeights += elementCount(weight.shape);
+      }
+    }
+    this.#record = {
+      version,
+      job: plan.job,
+      store,
+      ...(plan.windows && { calibration: { textSha256: calibration!.sha256, windows, window } }),
+      sourceWeights,
+    };
+  }
+
+  async run(): Promise<CompressedModel> {
+    const { workspace } = this.files;
+    // rarefy.json is written last: where it is, only the tidying up is left.
+    let artifact = await readArtifact({ files: workspace.files, location: workspace.files.location });
+    let resumedBlocks = this.plan.layers;
+    if (artifact === undefined) {
+      await this.#claim();
+      const survey = await this.#timed("survey", () => this.#survey());
+      await this.#timed("files", () => this.#writeOutside());
+      const finished = await this.#finishedBlocks();
+      resumedBlocks = finished.length;
+      const records = await this.#compressBlocks(survey, finished);
+      artifact = await this.#timed("files", () => this.#finish(survey, records));
+    } else this.#checkJob(artifact.compression?.job);
+    for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
+    for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
+    return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
+  }
+
+  /** Takes the workspace for this job, or goes on with it. */
+  async #claim(): Promise<void> {
+    const { workspace } = this.files;
+    const found = await readJsonFile(workspace.files, jobFileName);
+    if (found !== undefined) return this.#checkJob((found as { job?: unknown } | null)?.job);
+    const { recipe, store, dtype } = this.options;
+    await writeJson(workspace, jobFileName, { ...this.#record, recipe, store, dtype });
+  }
+
+  #checkJob(found: unknown): void {
+    if (found === this.plan.job) return;
+    throw new UsageError(
+      `${this.files.workspace.files.location} holds another job: its recipe, model, text or version differs; remove it or write elsewhere`,
+    );
+  }
+
+  async #survey(): Promise<Survey> {
+    const { workspace } = this.files;
+    const whole = wholeModel(this.plan);
+    if (whole !== undefined) return whole;
+    const found = await readJsonFile(workspace.files, surveyFileName);
+    if (found !== undefined) return parseSurvey(found, `${workspace.files.location}/${surveyFileName}`);
+    const survey = await surveyModel(this.checkpoint, this.plan, this.options);
+    await writeJson(workspace, surveyFileName, survey);
+    return survey;
+  }
+
+  async #finishedBlocks(): Promise<BlockRecord[]> {
+    const finished: BlockRecord[] = [];
+    while (finished.length < this.plan.layers) {
+      const record = await readRecord(this.files.workspace, finished.length, this.plan.job);
+      if (record === undefined) break;
+      finished.push(record);
+    }
+    return finished;
+  }
+
+  async #compressBlocks({ kept, budgets }: Survey, finished: readonly BlockRecord[]): Promise<BlockRecord[]> {
+    const { checkpoint, plan, options } = this;
+    const records = [...finished];
+    if (records.length === plan.layers) return records;
+    const { windows, stages, description, layers } = plan;
+    const progress = this.#progress(finished.length);
+    const run =
+      windows &&
+      (await CalibrationRun.start(checkpoint, description.layout.embedding.name, windows, {
+        ...options,
+        onWindow: () => progress.window(),
+      }));
+    for (let layer = 0; layer < layers; layer++) {
+      await breathe(options.signal);
+      progress.block(layer);
+      if (layer >= finished.length) {
+        const block = await this.#timed("files", () => loadBlock(checkpoint, description, kept[layer]));
+        for (const planned of stages) {
+          const targets = [...block.matrices.values()].filter(({ name }) => planned.tensors.includes(name));
+          if (targets.length === 0) continue;
+          const { stage, options, statistics: wanted } = planned;
+          const statistics =
+            run === undefined || wanted.length === 0
+              ? new Map()
+              : await this.#timed("statistics", () => run.collect(this.#view(block), wanted));
+          const budget = budgets[planned.index]?.[block.layer];
+          const context = {
+            stage,
+            options,
+            targets,
+            block,
+            statistics,
+            budget,
+            breathe: () => breathe(this.options.signal),
+          };
+          await this.#timed("compress", () => planned.handler.apply(context));
+        }
+        records.push(await this.#timed("files", () => this.#store(block, layer)));
+        progress.finished();
+      }
+      // Nobody looks at what the last block gives.
+      if (run !== undefined && layer + 1 < layers) {
+        const block = await this.#timed("files", () => this.#readBack(records[layer], layer));
+        await this.#timed("forward", () => run.advance(this.#view(block)));
+      }
+    }
+    return records;
+  }
+
+  #view(block: DecoderBlock): Checkpoint {
+    return blockView(this.checkpoint, this.plan.description.config, block);
+  }
+
+  async #store(block: DecoderBlock, layer: number): Promise<BlockRecord> {
+    const { workspace } = this.files;
+    const { tensors, record } = storeBlock(block, layer, this.options);
+    await writeShard(workspace, this.#shard(layer), tensors);
+    await writeRecord(workspace, layer, record, this.#record);
+    return record;
+  }
+
+  async #readBack(record: BlockRecord, layer: number): Promise<DecoderBlock> {
+    const stored = await openShard(this.files.workspace, this.#shard(layer), record);
+    try {
+      const { sizes, matrices } = record;
+      return await loadBlock(stored, this.plan.description, record.source, { layer, sizes, matrices });
+    } finally {
+      await stored.close();
+    }
+  }
+
+  #shard(layer: number): string {
+    return shardName(layer + 1, this.plan.layers + 1);
+  }
+
+  /** Embedding, final norm and head, as they are. */
+  async #writeOutside(): Promise<void> {
+    const { workspace } = this.files;
+    const name = shardName(0, this.plan.layers + 1);
+    const there = await workspace.files.open(name);
+    if (there !== undefined) return there.close();
+    const outside = [...this.checkpoint.tensors.values()].filter((info) => !isOfBlock(info.name));
+    await writeSafetensors(
+      { create: () => workspace.sinks.create(name) },
+      outside.map((info) => copyOf(this.checkpoint, info)),
+      { ...this.options, maxShardBytes: Number.POSITIVE_INFINITY },
+    );
+  }
+
+  /** Everything that makes the files a model. */
+  async #finish({ kept }: Survey, records: readonly BlockRecord[]): Promise<Artifact> {
+    const { checkpoint, plan, options } = this;
+    const { workspace, companions } = this.files;
+    for (const name of companions) {
+      const source = await checkpoint.files.open(name);
+      if (source === undefined) continue;
+      await writeBytes(workspace, name, await source.read(0, source.byteLength));
+      await source.close();
+    }
+    await writeJson(workspace, "model.safetensors.index.json", await this.#index());
+    const sizes = records.map((record) => record.sizes);
+    const { config, blocks } = resultConfig(checkpoint.config, plan.description.config, kept, sizes, options.dtype);
+    await writeJson(workspace, "config.json", config);
+    const tensors = Object.assign({}, ...records.map((record) => record.tensors));
+    const artifact: Artifact = {
+      rarefy: 1,
+      ...(Object.keys(tensors).length > 0 && { tensors }),
+      ...(blocks && { blocks: [...blocks] }),
+      recipe: options.recipe,
+      compression: { ...this.#record, layers: records.map(({ source, matrices }) => ({ source, matrices })) },
+      source: { location: checkpoint.location, configSha256: plan.configSha256 },
+    };
+    await writeBytes(workspace, artifactFileName, serializeArtifact(artifact));
+    return artifact;
+  }
+
+  async #index(): Promise<object> {
+    const placed: [string, string][] = [];
+    let totalBytes = 0;
+    for (let i = 0; i <= this.plan.layers; i++) {
+      const name = shardName(i, this.plan.layers + 1);
+      const source = (await this.files.workspace.files.open(name))!;
+      const { tensors } = await readSafetensorsHeader(source);
+      await source.close();
+      for (const tensor of tensors.values()) {
+        placed.push([tensor.name, name]);
+        totalBytes += tensor.byteLength;
+      }
+    }
+    placed.sort(([a], [b]) => (a < b ? -1 : 1));
+    return { metadata: { total_size: totalBytes }, weight_map: Object.fromEntries(placed) };
+  }
+
+  /** Progress in windows run through blocks; in blocks where none are run. */
+  #progress(finished: number) {
+    const { layers, windows, stages } = this.plan;
+    const count = windows === undefined ? 0 : windows.tokens.length / windows.window;
+    const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
+    const total = count === 0 ? layers - finished : count * ((layers - finished) * collections + layers - 1);
+    const stage = new Stage("compress", total, count === 0 ? "blocks" : "windows", this.options.onProgress);
+    let at = "";
+    return {
+      block(layer: number) {
+        at = `block ${layer + 1} of ${layers}`;
+      },
+      window: () => stage.advance(1, at),
+      finished: () => count === 0 && stage.advance(1, at),
+    };
+  }
+
+  async #timed<T>(part: keyof JobTimes, work: () => Promise<T>): Promise<T> {
+    const startMs = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.#elapsedMs[part] += performance.now() - startMs;
+    }
+  }
+}
+
+const pieceBytes = 4 << 20;
+
+/** A tensor of the source, read by whole rows. */
+function copyOf(checkpoint: Checkpoint, info: TensorInfo): TensorToWrite {
+  const total = byteLengthOf(info);
+  const rowBytes = info.shape.slice(1).reduce((product, size) => product * size, dtypeBytes[info.dtype]);
+  const step = Math.max(1, Math.floor(pieceBytes / rowBytes)) * rowBytes;
+  return {
+    name: info.name,
+    dtype: info.dtype,
+    shape: info.shape,
+    async *bytes() {
+      for (let at = 0; at < total; at += step) yield checkpoint.read(info.name, at, Math.min(step, total - at));
+    },
+  };
+}

@@ -1,0 +1,117 @@
+import { lowRankMethods, pruneMethods, type StatisticId } from "../../compress/index.js";
+import type { Checkpoint } from "../../io/index.js";
+import { tapSites } from "../../model/index.js";
+import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
+import { loadBlock } from "./block.js";
+import { blockView } from "./blockView.js";
+import { CalibrationRun } from "./calibrationRun.js";
+import type { CompressionPlan, CompressOptions, PlannedStage } from "./plan.js";
+
+/** What a job is expected to take; figures are within a factor of two or so. */
+export interface Estimate {
+  elapsedMs: number;
+  /** The most it holds at a time. */
+  memoryBytes: number;
+  /** Of the result, while it is written and afterwards; packed results are smaller. */
+  diskBytes: number;
+}
+
+/** Multiply-adds that plain TypeScript does in a millisecond, in f64. */
+const hostSpeed = 1e6;
+/** The runtime with its code and the tokenizer. */
+const baseBytes = 200e6;
+
+export async function estimateJob(
+  checkpoint: Checkpoint,
+  plan: Omit<CompressionPlan, "estimate">,
+  options: CompressOptions,
+): Promise<Estimate> {
+  const { description, stages, layers, windows } = plan;
+  const { config, layout } = description;
+  const block = layout.blocks[0];
+  const linears = [...block.qkv, block.output, ...block.gateUp, block.down].map(({ weight }) => weight.shape);
+  const blockWeights = linears.reduce((sum, shape) => sum + elementCount(shape), 0);
+  const sites = Object.keys(tapSites).length - 1;
+  const widest = Math.max(...linears.map(([, cols]) => cols));
+  const gramEntries = (sites - 1) * config.hiddenSize ** 2 + widest ** 2;
+  const grams = stages.some(({ statistics }) => statistics.includes("gram"));
+
+  let elapsedMs = 0;
+  for (const stage of stages) elapsedMs += (await hostWork(stage, linears, gramEntries)) / hostSpeed;
+  elapsedMs += (blockWeights * 60) / hostSpeed;
+  elapsedMs *= layers;
+  let streamBytes = 0;
+  if (windows !== undefined) {
+    const count = windows.tokens.length / windows.window;
+    const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, options);
+    const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
+    elapsedMs += layers * count * (collections * collectMs + advanceMs);
+    streamBytes = count * windows.window * config.hiddenSize * 4;
+  }
+
+  const window = windows?.window ?? 0;
+  const activationBytes = window * (3 * config.hiddenSize + 4 * config.intermediateSize) * 4;
+  const memoryBytes =
+    baseBytes + streamBytes + activationBytes + blockWeights * 4 * 5 + (grams ? gramEntries * (4 + 4 + 8 * 4) : 0);
+  let diskBytes = 0;
+  for (const info of checkpoint.tensors.values()) {
+    const isMatrix = info.shape.length === 2 && options.dtype !== undefined;
+    diskBytes += isMatrix ? elementCount(info.shape) * dtypeBytes[options.dtype!] : byteLengthOf(info);
+  }
+  return { elapsedMs, memoryBytes, diskBytes };
+}
+
+/** Multiply-adds on the host for one block. */
+async function hostWork(
+  { stage, options, statistics }: PlannedStage,
+  linears: readonly (readonly number[])[],
+  gramEntries: number,
+): Promise<number> {
+  if (stage.type === "lowRank") {
+    const { method } = await lowRankMethods[stage.method]();
+    const sweeps = 12;
+    const svd = linears.reduce((sum, [rows, cols]) => sum + sweeps * rows * cols * Math.min(rows, cols), 0);
+    return svd + (method.needs(options).length > 0 ? gramEntries * 500 : 0);
+  }
+  const second = await solvesWithGram(stage, options, statistics);
+  if (!second) return 0;
+  const solve = linears.reduce((sum, [rows, cols]) => sum + rows * cols * cols, 0);
+  const factor = linears.reduce((sum, [, cols]) => Math.max(sum, cols ** 3), 0);
+  return solve + 2 * factor;
+}
+
+async function solvesWithGram(
+  stage: PlannedStage["stage"],
+  options: PlannedStage["options"],
+  statistics: readonly StatisticId[],
+): Promise<boolean> {
+  if (stage.type === "prune") return (await pruneMethods[stage.method]()).method.needs(options).includes("gram");
+  return stage.type === "quantize" && statistics.includes("gram") && stage.method !== "rtn";
+}
+
+/** Milliseconds of one window through the first block, with the statistics that the stages want and without. */
+async function timeOneWindow(
+  checkpoint: Checkpoint,
+  { description, windows, stages }: Omit<CompressionPlan, "estimate">,
+  options: CompressOptions,
+) {
+  const { tokens, window } = windows!;
+  const first = { tokens: tokens.subarray(0, window), window };
+  const marks: number[] = [];
+  const run = await CalibrationRun.start(checkpoint, description.layout.embedding.name, first, {
+    ...options,
+    onWindow: () => marks.push(performance.now()),
+  });
+  const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
+  const wanted = [...new Set(stages.flatMap(({ statistics }) => statistics))];
+  // What the first run of each kind takes for loading and for the compiler to warm up is not paid again.
+  const timed = async (work: () => Promise<unknown>) => {
+    await work();
+    const startMs = performance.now();
+    await work();
+    return performance.now() - startMs;
+  };
+  const advanceMs = await timed(() => run.advance(view));
+  const collectMs = wanted.length === 0 ? 0 : await timed(() => run.collect(view, wanted));
+  return { collectMs, advanceMs };
+}

@@ -1,0 +1,188 @@
+import {
+  checkRecipe,
+  type Recipe,
+  type RecipeStage,
+  type ResolvedStage,
+  type StatisticId,
+} from "../../compress/index.js";
+import { type JobOptions, ProblemsError, Random } from "../../core/index.js";
+import { type Checkpoint, sha256Hex } from "../../io/index.js";
+import type { BackendOptions } from "../../kernels/index.js";
+import { type DecoderDescription, describeDecoder } from "../../model/index.js";
+import { byteLengthOf } from "../../tensor/index.js";
+import type { TokenizedText } from "../../text/index.js";
+import { factorNames } from "./block.js";
+import type { CalibrationWindows } from "./calibrationRun.js";
+import { type Estimate, estimateJob } from "./estimate.js";
+import { stageHandlers } from "./stages/index.js";
+import type { StageHandler } from "./stages/stage.js";
+import type { StorageOptions } from "./storeBlock.js";
+
+export interface CompressOptions extends StorageOptions, BackendOptions, JobOptions {
+  recipe: Recipe;
+  /** Default: none, and then only recipes that look at nothing but weights can run. */
+  calibration?: TokenizedText;
+  /** Default: the fastest that this machine can run. */
+  backend?: string;
+  /** Version of rarefy, for the record. */
+  version: string;
+  /** What this machine has left; plans that need more are refused. */
+  limits?: { memoryBytes?: number; diskBytes?: number };
+}
+
+/** A stage that works on blocks, with what it wants to know of their inputs. */
+export interface PlannedStage extends ResolvedStage {
+  stage: Exclude<RecipeStage, { type: "dropLayers" }>;
+  /** Place in the recipe. */
+  index: number;
+  handler: StageHandler;
+  /** Empty: no windows are run for it. */
+  statistics: readonly StatisticId[];
+}
+
+/** Everything a job has decided before it begins. */
+export interface CompressionPlan {
+  description: DecoderDescription;
+  /** How many blocks go, by which rule. */
+  drop: (RecipeStage & { type: "dropLayers" }) | undefined;
+  stages: readonly PlannedStage[];
+  /** Layers of the result. */
+  layers: number;
+  /** undefined: nothing is measured. */
+  windows: CalibrationWindows | undefined;
+  /** SHA-256 over everything that decides the result. */
+  job: string;
+  configSha256: string;
+  estimate: Estimate;
+}
+
+/**
+ * Checks a job as a whole and says what it will take. One window is run through one block to learn how fast this machine
+ * is.
+ * @throws FormatError for a model that cannot be read, ProblemsError with everything else that stands in the way
+ */
+export async function planCompression(checkpoint: Checkpoint, options: CompressOptions): Promise<CompressionPlan> {
+  const { recipe, calibration, limits = {} } = options;
+  const description = await describeDecoder(checkpoint);
+  const problems: string[] = [];
+  const resolved = await resolve(checkpoint, description, recipe, problems);
+  const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
+  const stages = await planStages(resolved, recipe, calibration !== undefined);
+  const needsText = drop?.method === "influence" || stages.some(({ statistics }) => statistics.length > 0);
+  if (needsText && calibration === undefined) problems.push("the recipe needs a calibration text, and none is given");
+  const { window, windows: count } = recipe.calibration;
+  const { maxPositions, layers } = description.config;
+  if (needsText && window > maxPositions) {
+    problems.push(`windows of ${window} tokens for a model of ${maxPositions} positions`);
+  }
+  if (needsText && calibration !== undefined && calibration.tokens.length < count * window) {
+    problems.push(
+      `${count} windows of ${window} tokens are ${count * window}, and the calibration text has ${calibration.tokens.length}`,
+    );
+  }
+  for (const { tensors } of resolved) {
+    for (const name of tensors) {
+      if (checkpoint.tensors.has(factorNames(name).left)) problems.push(`${name} is in factors already`);
+    }
+  }
+  refuse(problems);
+
+  const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
+  const plan = {
+    description,
+    drop,
+    stages,
+    layers: layers - (drop?.count ?? 0),
+    windows,
+    ...(await identify(checkpoint, options, needsText)),
+  };
+  const estimate = await estimateJob(checkpoint, plan, options);
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toPrecision(2)} GB`;
+  const check = (what: string, needed: number, free: number | undefined, hint: string) => {
+    if (free === undefined || needed <= free) return;
+    problems.push(`about ${gigabytes(needed)} of ${what} are needed and ${gigabytes(free)} are free${hint}`);
+  };
+  check("memory", estimate.memoryBytes, limits.memoryBytes, windows === undefined ? "" : "; take fewer windows");
+  check("disk", estimate.diskBytes, limits.diskBytes, "");
+  refuse(problems);
+  return { ...plan, estimate };
+}
+
+function refuse(problems: readonly string[]): void {
+  if (problems.length > 0) throw new ProblemsError("this job cannot be done", problems);
+}
+
+async function resolve(
+  checkpoint: Checkpoint,
+  { config }: DecoderDescription,
+  recipe: Recipe,
+  problems: string[],
+): Promise<ResolvedStage[]> {
+  try {
+    return await checkRecipe(recipe, { tensors: [...checkpoint.tensors.values()], blocks: config.blocks });
+  } catch (error) {
+    if (!(error instanceof ProblemsError)) throw error;
+    problems.push(...error.problems);
+    return [];
+  }
+}
+
+async function planStages(
+  resolved: readonly ResolvedStage[],
+  recipe: Recipe,
+  hasText: boolean,
+): Promise<PlannedStage[]> {
+  const planned: PlannedStage[] = [];
+  for (const [index, { stage, options, tensors }] of resolved.entries()) {
+    if (stage.type === "dropLayers") continue;
+    const handler = stageHandlers[stage.type] as StageHandler;
+    const statistics = new Set(await handler.needs({ stage, options, tensors }));
+    if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
+    planned.push({ stage, options, tensors, index, handler, statistics: [...statistics] });
+  }
+  return planned;
+}
+
+/** The windows that the recipe asks for; the same seed draws the same ones. */
+function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): CalibrationWindows {
+  const { window, windows, order } = calibration;
+  if (order === "first") return { tokens: tokens.slice(0, windows * window), window };
+  const all = Array.from({ length: Math.floor(tokens.length / window) }, (_, i) => i);
+  const random = new Random(seed);
+  const drawn = new Uint32Array(windows * window);
+  for (let w = 0; w < windows; w++) {
+    const other = w + random.integer(all.length - w);
+    [all[w], all[other]] = [all[other], all[w]];
+    drawn.set(tokens.subarray(all[w] * window, (all[w] + 1) * window), w * window);
+  }
+  return { tokens: drawn, window };
+}
+
+/** Bytes from the start of every tensor that tell one set of weights from another. */
+const fingerprintBytes = 4096;
+
+async function identify(checkpoint: Checkpoint, options: CompressOptions, calibrated: boolean) {
+  const { recipe, calibration, store, dtype, version, backend } = options;
+  const config = await checkpoint.files.open("config.json");
+  const configBytes = await config?.read(0, config.byteLength);
+  await config?.close();
+  const configSha256 = await sha256Hex(configBytes ?? JSON.stringify(checkpoint.config));
+  const weights: string[] = [];
+  for (const info of checkpoint.tensors.values()) {
+    const { name, dtype, shape } = info;
+    const start = await checkpoint.read(name, 0, Math.min(fingerprintBytes, byteLengthOf(info)));
+    weights.push(`${name} ${dtype} ${shape.join("x")} ${await sha256Hex(start)}`);
+  }
+  const job = await sha256Hex(
+    JSON.stringify({
+      version,
+      recipe,
+      config: configSha256,
+      weights: await sha256Hex(weights.join("\n")),
+      text: calibrated ? calibration!.sha256 : null,
+      storage: [store, dtype ?? null],
+      backend: backend ?? null,
+    }),
+  );
+  return { job, configSha256 };
+}

@@ -1,0 +1,183 @@
+import { z } from "zod";
+import {
+  InputStatistics,
+  pruneMethods,
+  type ScoredTensor,
+  shareGlobally,
+  type UnitType,
+} from "../../compress/index.js";
+import { breathe, Stage, UsageError } from "../../core/index.js";
+import { type Checkpoint, checkSchema } from "../../io/index.js";
+import { loadBlock } from "./block.js";
+import { blockView } from "./blockView.js";
+import { CalibrationRun } from "./calibrationRun.js";
+import type { CompressionPlan, CompressOptions, PlannedStage } from "./plan.js";
+import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
+import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
+
+/** What has to be known of the whole dense model before the first block is compressed. */
+export interface Survey {
+  /** Layers of the source that stay, ascending. */
+  kept: number[];
+  /** By stage of the recipe, then by layer of the source. */
+  budgets: Record<string, Record<string, StageBudget>>;
+}
+
+const surveySchema: z.ZodType<Survey> = z.strictObject({
+  kept: z.array(z.int().min(0)).max(4096),
+  budgets: z.record(
+    z.string(),
+    z.record(
+      z.string(),
+      z.strictObject({
+        zeros: z.record(z.string(), z.int().min(0)).optional(),
+        unitsKept: z.int().min(1).optional(),
+      }),
+    ),
+  ),
+});
+
+/** @throws FormatError */
+export const parseSurvey = (raw: unknown, file: string): Survey => checkSchema(surveySchema, raw, file);
+
+/** The survey of a job that need not look. */
+export function wholeModel({ drop, stages, description }: CompressionPlan): Survey | undefined {
+  if (drop !== undefined || stages.some(({ stage }) => isGlobal(stage))) return undefined;
+  return { kept: Array.from({ length: description.config.layers }, (_, layer) => layer), budgets: {} };
+}
+
+/** Looks at the dense model; what it finds is worth keeping. */
+export async function surveyModel(
+  checkpoint: Checkpoint,
+  plan: CompressionPlan,
+  options: CompressOptions,
+): Promise<Survey> {
+  const kept = await layersToKeep(checkpoint, plan, options);
+  const budgets: Survey["budgets"] = {};
+  for (const planned of plan.stages) {
+    if (!isGlobal(planned.stage) || planned.stage.type !== "prune") continue;
+    const { type } = planned.stage.pattern;
+    budgets[planned.index] =
+      type === "neurons" || type === "heads"
+        ? await shareUnits(checkpoint, plan, planned, kept, type, options)
+        : await shareEntries(checkpoint, planned, kept);
+  }
+  return { kept, budgets };
+}
+
+/** Drops the blocks of least influence, 1 − the mean cosine of what enters and what leaves (Men et al. 2024, ShortGPT). */
+async function layersToKeep(
+  checkpoint: Checkpoint,
+  plan: CompressionPlan,
+  options: CompressOptions,
+): Promise<number[]> {
+  const { layers } = plan.description.config;
+  const all = Array.from({ length: layers }, (_, layer) => layer);
+  if (plan.drop === undefined) return all;
+  const { method, count } = plan.drop;
+  if (method === "last") return all.slice(0, layers - count);
+  const influence: number[] = [];
+  await eachDenseBlock(checkpoint, plan, all, options, async ({ run, view }) => {
+    const before = run.streams.slice();
+    await run.advance(view);
+    influence.push(1 - meanCosine(before, run.streams, run.hiddenSize));
+  });
+  const dropped = all.toSorted((a, b) => influence[a] - influence[b] || a - b).slice(0, count);
+  return all.filter((layer) => !dropped.includes(layer));
+}
+
+/** Mean over rows of the cosine between a and b, f32 [rows, width]. */
+function meanCosine(a: Float32Array, b: Float32Array, width: number): number {
+  let sum = 0;
+  for (let start = 0; start < a.length; start += width) {
+    let [aa, bb, ab] = [0, 0, 0];
+    for (let i = start; i < start + width; i++) {
+      aa += a[i] * a[i];
+      bb += b[i] * b[i];
+      ab += a[i] * b[i];
+    }
+    sum += aa > 0 && bb > 0 ? ab / Math.sqrt(aa * bb) : 0;
+  }
+  return sum / (a.length / width);
+}
+
+/** One threshold for all entries: how many zeros each matrix gets. Scores that need no inputs only. */
+async function shareEntries(
+  checkpoint: Checkpoint,
+  { stage, options, tensors }: PlannedStage,
+  kept: readonly number[],
+) {
+  if (stage.type !== "prune" || stage.pattern.type !== "unstructured") throw new UsageError("no global scope");
+  const { method } = await pruneMethods[stage.method]();
+  const { score } = method;
+  if (score === undefined || method.needs(options).length > 0)
+    throw new UsageError(`${stage.method} has no global scope`);
+  const targets: ScoredTensor[] = [];
+  for (const name of tensors) {
+    if (!kept.some((layer) => name.startsWith(`model.layers.${layer}.`))) continue;
+    const [rows, cols] = checkpoint.tensors.get(name)!.shape;
+    const scores = async () => {
+      const weight = await checkpoint.readFloat32(name);
+      return score({ weight, rows, cols }, new InputStatistics(cols, 0), options);
+    };
+    targets.push({ name, length: rows * cols, scores });
+  }
+  const zeros = await shareGlobally(targets, stage.pattern.sparsity);
+  const budgets: Record<string, StageBudget> = {};
+  for (const layer of kept) budgets[layer] = { zeros: {} };
+  for (const [t, { name }] of targets.entries()) {
+    const layer = /^model\.layers\.(\d+)\./.exec(name)![1];
+    (budgets[layer].zeros as Record<string, number>)[name] = zeros[t];
+  }
+  return budgets;
+}
+
+/** One threshold for the units of all blocks: how many each block keeps. Scores are those of the dense model. */
+async function shareUnits(
+  checkpoint: Checkpoint,
+  plan: CompressionPlan,
+  { stage, options }: PlannedStage,
+  kept: readonly number[],
+  type: UnitType,
+  job: CompressOptions,
+) {
+  if (stage.type !== "prune" || !("sparsity" in stage.pattern)) throw new UsageError("no global scope");
+  const { method } = await pruneMethods[stage.method]();
+  const needs = method.needs(options);
+  const scored: ScoredTensor[] = [];
+  await eachDenseBlock(checkpoint, plan, kept, job, async ({ run, view, block }) => {
+    const coupled = coupledMatrices(block, type);
+    const statistics = run.windows > 0 && needs.length > 0 ? await run.collect(view, needs) : new Map();
+    const scores = scoresOfUnits(method, coupled, (matrix) => inputOf({ statistics }, matrix), options);
+    scored.push({ name: String(block.layer), length: scores.length, scores: async () => scores });
+    if (run.windows > 0) await run.advance(view);
+  });
+  const gone = await shareGlobally(scored, stage.pattern.sparsity);
+  return Object.fromEntries(
+    kept.map((layer, i): [string, StageBudget] => [String(layer), { unitsKept: scored[i].length - gone[i] }]),
+  );
+}
+
+/** Visits blocks of the source with the windows on their way through them. */
+async function eachDenseBlock(
+  checkpoint: Checkpoint,
+  { description, windows }: CompressionPlan,
+  layers: readonly number[],
+  options: CompressOptions,
+  visit: (at: { run: CalibrationRun; view: Checkpoint; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
+): Promise<void> {
+  const { config, layout } = description;
+  const stage = new Stage("look at the dense model", layers.length, "blocks", options.onProgress);
+  const run = await CalibrationRun.start(
+    checkpoint,
+    layout.embedding.name,
+    windows ?? { tokens: new Uint32Array(), window: 1 },
+    options,
+  );
+  for (const layer of layers) {
+    await breathe(options.signal);
+    const block = await loadBlock(checkpoint, description, layer);
+    await visit({ run, view: blockView(checkpoint, config, block), block });
+    stage.advance(1, `block ${layer}`);
+  }
+}

@@ -1,0 +1,95 @@
+import { FormatError } from "../../core/index.js";
+import {
+  type Checkpoint,
+  type Compression,
+  createFile,
+  type FileSinks,
+  type ModelFiles,
+  memoryFiles,
+  openCheckpoint,
+  parseArtifact,
+  readJsonFile,
+  serializeArtifact,
+  writeSafetensors,
+} from "../../io/index.js";
+import type { Tensor } from "../../tensor/index.js";
+import type { BlockRecord } from "./storeBlock.js";
+
+/** Where a job keeps what it has finished: files that appear whole or not at all. */
+export interface Workspace {
+  readonly files: ModelFiles;
+  readonly sinks: FileSinks;
+  remove(name: string): Promise<void>;
+}
+
+export const jobFileName = "job.json";
+export const surveyFileName = "survey.json";
+
+/** File `index` of `count` of the result: the first holds what is outside the blocks, then one for each block. */
+export const shardName = (index: number, count: number): string =>
+  `model-${String(index + 1).padStart(5, "0")}-of-${String(count).padStart(5, "0")}.safetensors`;
+
+/** Beside each finished block. */
+export const recordName = (layer: number): string => `block-${String(layer).padStart(5, "0")}.json`;
+
+export function writeBytes({ sinks }: Workspace, name: string, bytes: Uint8Array): Promise<void> {
+  return createFile(sinks, name, (sink) => sink.write(bytes));
+}
+
+export function writeJson(workspace: Workspace, name: string, value: unknown): Promise<void> {
+  return writeBytes(workspace, name, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
+}
+
+/** Writes tensors as one safetensors file. */
+export async function writeShard({ sinks }: Workspace, name: string, tensors: readonly Tensor[]): Promise<void> {
+  await writeSafetensors(
+    { create: () => sinks.create(name) },
+    tensors.map((tensor) => ({ ...tensor, bytes: () => [tensor.bytes] })),
+    { maxShardBytes: Number.POSITIVE_INFINITY },
+  );
+}
+
+/** Notes a finished block beside its tensors, as the part of the result's rarefy.json that is about it. */
+export function writeRecord(workspace: Workspace, layer: number, record: BlockRecord, job: JobRecord): Promise<void> {
+  const { source, sizes, tensors, matrices } = record;
+  const artifact = {
+    rarefy: 1 as const,
+    tensors,
+    blocks: [sizes],
+    compression: { ...job, layers: [{ source, matrices }] },
+  };
+  return writeBytes(workspace, recordName(layer), serializeArtifact(artifact));
+}
+
+/** What all blocks of a job say alike. */
+export type JobRecord = Omit<Compression, "layers">;
+
+/** @returns undefined when the block is not finished. @throws FormatError */
+export async function readRecord(workspace: Workspace, layer: number, job: string): Promise<BlockRecord | undefined> {
+  const name = recordName(layer);
+  const raw = await readJsonFile(workspace.files, name);
+  if (raw === undefined) return undefined;
+  const { tensors = {}, blocks, compression } = parseArtifact(raw, `${workspace.files.location}/${name}`);
+  const [block] = compression?.layers ?? [];
+  if (block === undefined || blocks?.length !== 1 || compression?.job !== job) {
+    throw new FormatError({
+      file: `${workspace.files.location}/${name}`,
+      problem: "not the record of this job's block",
+    });
+  }
+  return { ...block, sizes: blocks[0], tensors };
+}
+
+/** A finished block as a checkpoint that holds nothing else. */
+export async function openShard(workspace: Workspace, shard: string, { tensors }: BlockRecord): Promise<Checkpoint> {
+  const json = new Map<string, Uint8Array>([
+    ["config.json", new TextEncoder().encode("{}")],
+    ["rarefy.json", serializeArtifact({ rarefy: 1, tensors })],
+  ]);
+  const memory = memoryFiles(workspace.files.location, json);
+  return openCheckpoint({
+    location: workspace.files.location,
+    open: (name) => (name === "model.safetensors" ? workspace.files.open(shard) : memory.open(name)),
+    close: () => memory.close(),
+  });
+}
