@@ -40,7 +40,8 @@ export async function runCli(
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
     if (signal.aborted) {
-      stderr.write("Stopped.\n");
+      // What can be gone on with says how.
+      stderr.write(error instanceof RarefyError ? `Stopped. ${error.message}\n` : "Stopped.\n");
       return exitCodes.aborted;
     }
     stderr.write(`${colorsFor(stderr).red("error:")} ${explain(error, verbose)}\n`);

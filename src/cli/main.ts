@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
 import { runCli } from "./cli.js";
 import { commands } from "./commands/index.js";
+import { packageVersion } from "./version.js";
 
 const controller = new AbortController();
 
@@ -24,14 +24,11 @@ for (const stream of [process.stdout, process.stderr])
     controller.abort();
   });
 
-const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-  version: string;
-};
 const code = await runCli(commands, process.argv.slice(2), {
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   signal: controller.signal,
-  version: manifest.version,
+  version: packageVersion(),
 });
 process.exitCode = readerGone ? 0 : code === 0 ? 0 : (signalCode ?? code);

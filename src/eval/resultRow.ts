@@ -41,6 +41,13 @@ export interface ResultRow {
   /** bytesPerToken · decodeTokensPerSecond / readBandwidth. */
   bandwidthShare?: number;
   peakMemoryBytes?: number;
+
+  /** Numbers stored for the projections of all blocks (non-zeros, factors), per weight that they had in the source. */
+  densityStored?: number;
+  /** Of the weight files. */
+  bytesOnDisk?: number;
+  /** What making it took, all included. */
+  elapsedMs?: number;
 }
 
 /** What a row is made of; `quality` and `speed` are of the same variant. */

@@ -23,6 +23,11 @@ const columns: readonly Column[] = [
   { title: ["", "model"], align: "left", cell: (row) => row.model },
   { title: ["", "weights"], align: "left", cell: (row) => row.weights },
   { title: ["zero", "inputs"], cell: (row) => percent(row.activationSparsity, 1) },
+  { title: ["numbers", "stored"], cell: (row) => percent(row.densityStored, 1) },
+  {
+    title: ["MB on", "disk"],
+    cell: (row) => figures(row.bytesOnDisk === undefined ? undefined : row.bytesOnDisk / 1e6),
+  },
   { title: ["per-", "plexity"], cell: (row) => fixed(row.perplexity, 2) },
   { title: ["KL from", "first"], cell: (row) => fixed(row.klDivergence, 4) },
   { title: ["same", "top 1"], cell: (row) => percent(row.top1Agreement, 1) },
@@ -71,6 +76,9 @@ function conventions(rows: readonly ResultRow[]): string[] {
   const sparse = rows.some((row) => row.activationSparsity > 0);
   if (sparse) sentences.push("zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.");
 
+  if (rows.some((row) => row.densityStored !== undefined)) {
+    sentences.push("numbers stored: non-zeros and factors, per weight of the source's blocks.");
+  }
   const judged = rows.find((row) => row.perplexity !== undefined);
   if (judged !== undefined) {
     const { windows, window, tokens, textSha256 } = judged;

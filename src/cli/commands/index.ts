@@ -1,10 +1,13 @@
 import type { CommandDefinition } from "../command.js";
 import { benchCommand } from "./bench.js";
 import { calibrateCommand } from "./calibrate.js";
+import { compressCommand } from "./compress.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
 import { experimentCommand } from "./experiment.js";
 import { inspectCommand } from "./inspect.js";
+import { pruneCommand } from "./prune.js";
+import { quantizeCommand } from "./quantize.js";
 import { runCommand } from "./run.js";
 
 /** Every command, in the order in which help lists them. */
@@ -12,6 +15,9 @@ export const commands: readonly CommandDefinition[] = [
   demoCommand,
   inspectCommand,
   calibrateCommand,
+  pruneCommand,
+  quantizeCommand,
+  compressCommand,
   evalCommand,
   runCommand,
   benchCommand,

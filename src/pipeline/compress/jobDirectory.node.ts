@@ -48,7 +48,7 @@ export async function compressToDirectory(
     const workspace = directoryWorkspace(partial);
     await dropTemporaries(partial);
     try {
-      const companions = await companionsOf(source.directory);
+      const companions = (await source.names()).filter((name) => !notCompanion.test(name)).sort();
       const result = await runCompression(checkpoint, plan, { workspace, companions }, options);
       await place(partial);
       return { ...result, plan, wasThere: false };
@@ -89,9 +89,3 @@ async function limitsOf(directory: string): Promise<CompressOptions["limits"]> {
 
 /** Weights in any form, and what the job writes itself. */
 const notCompanion = /\.(safetensors|gguf|bin|pt|pth|onnx|h5|msgpack)(\.index\.json)?$|^(config|rarefy)\.json$/;
-
-async function companionsOf(directory: string): Promise<string[]> {
-  const entries = await readdir(directory, { withFileTypes: true });
-  const names = entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
-  return names.filter((name) => !name.startsWith(".") && !notCompanion.test(name)).sort();
-}

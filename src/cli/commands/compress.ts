@@ -1,0 +1,40 @@
+import { Option } from "commander";
+import type { CommandDefinition } from "../command.js";
+import { compressFromCommand } from "../compression.js";
+import {
+  type CompressionOptions,
+  compressionOptions,
+  outputOption,
+  readRecipe,
+  restartOption,
+} from "../compressionOptions.js";
+import { modelArgument } from "../options.js";
+
+interface CompressOptions extends CompressionOptions {
+  recipe: string;
+  output: string;
+  restart?: boolean;
+}
+
+export const compressCommand: CommandDefinition<CompressOptions> = {
+  name: "compress",
+  summary: "run a recipe: prune, quantise, factor, pool heads, drop layers, in any order that makes sense",
+  description:
+    "Runs the stages of a recipe on every block. A recipe is a YAML or JSON file (docs/compress.md) or the name of a preset. " +
+    "Before anything is written the whole recipe is checked against the model and all problems are told at once. Killed or " +
+    "stopped, the same command goes on and ends the same to the bit.",
+  arguments: [modelArgument],
+  options: [
+    outputOption(),
+    new Option("--recipe <file|preset>", "what to do; rarefy presets lists the presets").makeOptionMandatory(),
+    ...compressionOptions(),
+    restartOption(),
+  ],
+  examples: [
+    "rarefy compress models/tiny-6m --recipe sparsegpt-2:4-q8 --calib models/text/calib.txt -o tiny-24-q8",
+    "rarefy compress models/tiny-6m --recipe recipe.yaml --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-out",
+  ],
+  async run(context, options, [model]) {
+    return compressFromCommand(context, model, await readRecipe(options.recipe), options.output, options);
+  },
+};

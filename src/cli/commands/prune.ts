@@ -1,0 +1,88 @@
+import { InvalidArgumentError, Option } from "commander";
+import { parsePattern, pruneMethods } from "../../compress/index.js";
+import { UsageError } from "../../core/index.js";
+import type { CommandDefinition } from "../command.js";
+import { compressFromCommand } from "../compression.js";
+import {
+  type CompressionOptions,
+  compressionOptions,
+  type MethodOptions,
+  methodOptionsOption,
+  outputOption,
+  recipeOf,
+  restartOption,
+  selection,
+  type TargetOptions,
+  targetOptions,
+} from "../compressionOptions.js";
+import { integer, number } from "../numbers.js";
+import { modelArgument } from "../options.js";
+
+interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions {
+  method: string;
+  sparsity?: number;
+  pattern?: string;
+  scope?: string;
+  shrink: boolean;
+  multipleOf?: number;
+  output: string;
+  restart?: boolean;
+}
+
+export const pruneCommand: CommandDefinition<PruneOptions> = {
+  name: "prune",
+  summary: "remove weights: single ones, keep:group, blocks, whole neurons or heads",
+  description:
+    "Prunes a model block by block; every block is calibrated on the outputs of the pruned blocks before it. OUT becomes a " +
+    "complete model directory with a rarefy.json. A run that was killed or stopped goes on when the same command is given " +
+    "again, and ends the same to the bit.",
+  arguments: [modelArgument],
+  options: [
+    outputOption(),
+    new Option("--method <id>", "how weights are chosen").choices(Object.keys(pruneMethods)).default("sparsegpt"),
+    new Option("--sparsity <share>", "share of zeros; for heads and neurons, of those removed").argParser(
+      number({ min: 0, max: 1, belowMax: true }),
+    ),
+    new Option(
+      "--pattern <pattern>",
+      "which zeros: unstructured, KEEP:GROUP (2:4), block:RxC, rows, columns, neurons, heads (default: unstructured)",
+    ).argParser((text) => {
+      if (/^(\d+:\d+|block:\d+x\d+|unstructured|rows|columns|neurons|heads)$/.test(text)) return text;
+      throw new InvalidArgumentError("Give KEEP:GROUP, block:RxC, unstructured, rows, columns, neurons or heads.");
+    }),
+    new Option(
+      "--scope <scope>",
+      "what competes: a row, a tensor (or block), all of the model (default: the method's)",
+    ).choices(["row", "tensor", "global"]),
+    new Option("--no-shrink", "neurons and heads: leave zeros instead of making matrices smaller"),
+    new Option(
+      "--multiple-of <n>",
+      "neurons: how many stay is rounded up to a multiple of this (default: 32)",
+    ).argParser(integer({ min: 1, max: 1024 })),
+    methodOptionsOption(),
+    ...targetOptions(),
+    ...compressionOptions(),
+    restartOption(),
+  ],
+  examples: [
+    "rarefy prune models/tiny-6m --sparsity 0.5 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-50",
+    "rarefy prune models/tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
+    "rarefy prune models/tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib models/text/calib.txt -o tiny-slim",
+  ],
+  async run(context, options, [model]) {
+    const { method, pattern, sparsity, scope, shrink, multipleOf, option } = options;
+    if (pattern === undefined && sparsity === undefined)
+      throw new UsageError("give --sparsity, or --pattern KEEP:GROUP");
+    const parsed = parsePattern(pattern ?? "unstructured", sparsity);
+    const recipe = recipeOf({
+      type: "prune",
+      method,
+      pattern: scope === undefined ? parsed : { ...parsed, scope },
+      shrink,
+      ...(multipleOf !== undefined && { multipleOf }),
+      ...(option && { options: option }),
+      ...selection(options),
+    });
+    return compressFromCommand(context, model, recipe, options.output, options);
+  },
+};
