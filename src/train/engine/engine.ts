@@ -1,7 +1,10 @@
 import { DeviceError } from "../../core/index.js";
 
-/** Where gradients are computed. */
-export type EngineDevice = "wasm" | "webgpu";
+/**
+ * Where gradients are computed. "cpu" interprets, slowly; it alone computes exponentials to the precision of f64, which
+ * the tests of gradients need.
+ */
+export type EngineDevice = "cpu" | "wasm" | "webgpu";
 
 /**
  * Starts the autograd engine (@jax-js/jax) on a device. The engine keeps one default device for the whole process; the

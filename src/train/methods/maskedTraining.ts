@@ -19,6 +19,14 @@ export interface MaskRule {
   link?(masks: MutableMasks): Link;
 }
 
+interface MaskState extends State {
+  masks: State;
+  first: State;
+  chosen: boolean;
+  flipRate: number;
+  drift: number;
+}
+
 const maskedWeight = (weight: FloatArray, mask: Uint8Array, out: FloatArray) => {
   for (let i = 0; i < mask.length; i++) out[i] = mask[i] === 0 ? 0 : weight[i];
 };
@@ -36,7 +44,7 @@ export function maskedTraining(context: MethodContext, rule: MaskRule): MethodRu
   const forward = rule.forward ?? maskedWeight;
   const seen = new Map<string, FloatArray>(weights);
   for (const name of masks.keys()) seen.set(name, weights.get(name)!.slice());
-  const state = { masks: stateOf(masks), first: stateOf(first), chosen: false, flipRate: 0, drift: 0 } satisfies State;
+  const state: MaskState = { masks: stateOf(masks), first: stateOf(first), chosen: false, flipRate: 0, drift: 0 };
 
   const effective = (current: Values): Values => {
     for (const [name, mask] of masks) forward(current.get(name)!, mask, seen.get(name)!, name);

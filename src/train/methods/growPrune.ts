@@ -1,0 +1,59 @@
+import { z } from "zod";
+import type { TrainMethod } from "./contract.js";
+import { dynamicSparse } from "./dynamicSparse.js";
+import { cubicSparsity } from "./gradual.js";
+
+const share = z.number().min(0).max(1);
+const options = z.strictObject({
+  initial: share.default(0.1).describe("density at the start"),
+  peak: share.default(0.6).describe("density that growth reaches"),
+  final: share.default(0.05).describe("density after pruning"),
+  growUntil: share.default(0.15).describe("share of the steps at which growth ends"),
+  pruneFrom: share.default(0.3).describe("share of the steps at which pruning begins"),
+  pruneUntil: share.default(0.75).describe("share of the steps at which it ends"),
+  interval: z.int().min(1).default(100).describe("steps between two updates of the connections"),
+  growth: z.enum(["gradient", "random"]).default("gradient").describe("which connections grow"),
+  regrown: share.default(0.1).describe("share of connections that a pruning update replaces besides"),
+});
+
+/** Density at a step: up in a line, a plateau, down on a cubic. */
+export function growPruneDensity(
+  { initial, peak, final, growUntil, pruneFrom, pruneUntil }: z.output<typeof options>,
+  way: number,
+): number {
+  if (way < growUntil) return initial + ((peak - initial) * way) / growUntil;
+  if (way < pruneFrom) return peak;
+  return (
+    1 - cubicSparsity(1 - peak, 1 - final, pruneUntil === pruneFrom ? 1 : (way - pruneFrom) / (pruneUntil - pruneFrom))
+  );
+}
+
+/**
+ * A schedule after the developing brain, which makes too many connections and then prunes by use: density rises, peaks early
+ * and falls while the units stay. Whether the rise helps is what its ablations ask; none is claimed.
+ */
+export const method: TrainMethod<z.output<typeof options>> = {
+  id: "grow-prune",
+  title: "Grow, then prune",
+  paper: "after Mocanu et al. 2018 and Liu et al. 2021 (GraNet), arXiv:2106.10404",
+  options,
+  start: (context, settings) =>
+    dynamicSparse(context, {
+      density: settings.initial,
+      distribution: "uniform",
+      growth: settings.growth,
+      rewire(step, ones, size) {
+        const way = step / context.steps;
+        if (
+          step === 0 ||
+          step % settings.interval !== 0 ||
+          way > settings.pruneUntil + settings.interval / context.steps
+        ) {
+          return undefined;
+        }
+        const change = Math.round(growPruneDensity(settings, way) * size) - ones;
+        const replaced = change < 0 ? Math.floor(settings.regrown * (ones + change)) : 0;
+        return { drop: Math.max(0, -change) + replaced, grow: Math.max(0, change) + replaced };
+      },
+    }),
+};
