@@ -21,8 +21,12 @@ export interface ModelFiles {
   close(): Promise<void>;
 }
 
-/** The files of a model in a local directory. */
+/** The files of a local model: a directory, or a GGUF file that is seen as one. */
 export interface LocalModelFiles extends ModelFiles {
   /** Absolute or relative path of the directory that holds the files. */
   readonly directory: string;
+  /** Plain names of all files. */
+  names(): Promise<string[]>;
+  /** Where a file lies; undefined for one that is made from another (config.json of a GGUF file). */
+  pathOf(name: string): string | undefined;
 }

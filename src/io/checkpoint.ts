@@ -3,8 +3,11 @@ import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { type Artifact, readArtifact } from "./artifact.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
+import { ggufFileName } from "./gguf/files.js";
+import { openGgufTensors } from "./gguf/tensors.js";
 import { readJsonFile } from "./json.js";
-import { type PlacedTensor, placeTensors } from "./placeTensors.js";
+import { parseModelConfig } from "./parseModelConfig.js";
+import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
 
 /**
  * A model directory opened for reading: its config and its tensors, read by range. Tensors are logical ones: however they
@@ -39,8 +42,8 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a checkpoint in Hugging Face layout: `config.json` and `model.safetensors`, or shards named by
- * `model.safetensors.index.json`. Reads the headers of all shards, no tensor bytes.
+ * Opens a checkpoint: `config.json` with `model.safetensors`, or with shards named by `model.safetensors.index.json`, or with
+ * `model.gguf`. Reads the headers of all files, no tensor bytes.
  * @throws FormatError
  */
 export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
@@ -55,13 +58,39 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
   const artifact = await readArtifact({ files, location: files.location });
   const sources: ByteSource[] = [];
   try {
-    const placed = await placeTensors(files, sources);
-    const encoded = openDeclared(files.location, placed, artifact);
+    const { placed, encoded } = await openTensors(files, config, artifact, sources);
     return new FileCheckpoint(files, config, artifact, sources, placed, encoded);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
     throw error;
   }
+}
+
+interface Tensors {
+  /** Plain values. */
+  placed: Map<string, PlacedTensor>;
+  encoded: Map<string, EncodedTensor>;
+}
+
+async function openTensors(
+  files: ModelFiles,
+  config: unknown,
+  artifact: Artifact | undefined,
+  sources: ByteSource[],
+): Promise<Tensors> {
+  const placed = await placeTensors(files, sources);
+  if (placed !== undefined) return { placed, encoded: openDeclared(files.location, placed, artifact) };
+  const gguf = await files.open(ggufFileName);
+  if (gguf !== undefined) {
+    sources.push(gguf);
+    const { headDim } = parseModelConfig(config, `${files.location}/config.json`);
+    return openGgufTensors(gguf, headDim);
+  }
+  throw new FormatError({
+    file: files.location,
+    problem: `there is neither ${singleFileName} nor ${indexFileName} nor ${ggufFileName}`,
+    hint: "Only safetensors and GGUF weights are read; convert other formats first",
+  });
 }
 
 /** Takes the parts of declared tensors out of `placed` and opens the tensors they make up. */

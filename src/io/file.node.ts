@@ -1,4 +1,4 @@
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, UsageError } from "../core/index.js";
 import type { ByteSource, LocalModelFiles } from "./byteSource.js";
@@ -57,6 +57,12 @@ export function directoryFiles(directory: string, location = directory): LocalMo
       if (!isPlainFileName(name)) throw new UsageError(`${JSON.stringify(name)} is not a plain file name`);
       return openFile(join(directory, name));
     },
+    async names() {
+      const names = (await readdir(directory)).filter((name) => !name.startsWith("."));
+      const files = await Promise.all(names.map(async (name) => (await stat(join(directory, name))).isFile()));
+      return names.filter((_, i) => files[i]);
+    },
+    pathOf: (name) => join(directory, name),
     async close() {},
   };
 }

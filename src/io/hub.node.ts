@@ -4,6 +4,7 @@ import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.
 import type { LocalModelFiles } from "./byteSource.js";
 import { directoryFiles } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
+import { localGgufFiles } from "./gguf/local.node.js";
 import { HubCache, type HubId, isCommit, isFile, parseHubId } from "./hubCache.node.js";
 import { HubClient, type RemoteFile } from "./hubClient.node.js";
 import { downloadBlob } from "./hubDownload.node.js";
@@ -18,7 +19,7 @@ export interface ResolveOptions extends JobOptions, RetryOptions {
 }
 
 /**
- * The files a model argument names: those of an existing directory, or of a model on the Hugging Face Hub
+ * The files a model argument names: those of an existing directory, a .gguf file seen as one, or those of a model on the Hugging Face Hub
  * (`org/name[@revision]`), downloaded into the cache that all Hugging Face tools share unless they are there.
  * @throws UsageError when it names neither, or the Hub refuses; NetworkError when the Hub cannot be reached and the model
  * is not cached; FormatError when a download is damaged
@@ -27,7 +28,10 @@ export async function resolveModel(argument: string, options: ResolveOptions = {
   const found = await stat(argument).catch(() => undefined);
   if (found?.isDirectory()) return directoryFiles(argument);
   if (found !== undefined) {
-    throw new UsageError(`${argument} is a file; give the directory that holds it, with its config.json`);
+    if (argument.endsWith(".gguf")) return localGgufFiles(argument);
+    throw new UsageError(
+      `${argument} is a file; give a .gguf file or the directory that holds it, with its config.json`,
+    );
   }
   const id = parseHubId(argument);
   if (id === undefined) {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, realpath, rename, rm, rmdir, stat } from "node:fs/promises";
+import { mkdir, readdir, realpath, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve, sep } from "node:path";
 import { type JobOptions, Stage, UsageError } from "../core/index.js";
 import { artifactFileName } from "./artifact.js";
@@ -11,6 +11,8 @@ import {
   writeFileAtomic,
 } from "./atomic.node.js";
 import type { FileSinks } from "./byteSink.js";
+import type { LocalModelFiles } from "./byteSource.js";
+import { readWhole } from "./textFile.js";
 
 /** A model directory being built under a temporary name. */
 export interface ModelDirectoryBuilder {
@@ -18,8 +20,8 @@ export interface ModelDirectoryBuilder {
   readonly directory: string;
   readonly sinks: FileSinks;
   add(name: string, bytes: Uint8Array): Promise<void>;
-  /** Takes over the plain files of another directory that `keep` accepts: weights by hard link or copy, others by copy. */
-  takeOver(from: string, keep?: (name: string) => boolean): Promise<void>;
+  /** Takes over the files of another model that `keep` accepts: weights by hard link or copy, others by copy. */
+  takeOver(from: LocalModelFiles, keep?: (name: string) => boolean): Promise<void>;
 }
 
 /**
@@ -34,22 +36,43 @@ export async function buildModelDirectory(
   build: (builder: ModelDirectoryBuilder) => Promise<void>,
   options: JobOptions = {},
 ): Promise<void> {
-  const target = resolve(output);
-  await refuseInputs(target, inputs);
-  const old = await refuseForeign(target);
-
+  const { target, place } = await claimOutput(output, inputs);
   await mkdir(dirname(target), { recursive: true });
   const directory = temporaryBeside(target);
   await mkdir(directory);
   try {
     await build(builderIn(directory, options));
     options.signal?.throwIfAborted();
-    await syncDirectory(directory);
-    await replaceDirectory(directory, target, old);
+    await place(directory);
   } catch (error) {
     await rm(directory, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** A directory that may be written to, and how it is put there. */
+export interface ClaimedOutput {
+  /** Absolute path. */
+  readonly target: string;
+  /** Renames a finished directory of the same filesystem to it; an earlier output of rarefy makes way. */
+  place(directory: string): Promise<void>;
+}
+
+/**
+ * @param inputs directories that are still to be read; `output` must not be or contain one of them
+ * @throws UsageError when something else is there
+ */
+export async function claimOutput(output: string, inputs: readonly string[]): Promise<ClaimedOutput> {
+  const target = resolve(output);
+  await refuseInputs(target, inputs);
+  const old = await refuseForeign(target);
+  return {
+    target,
+    async place(directory) {
+      await syncDirectory(directory);
+      await replaceDirectory(directory, target, old);
+    },
+  };
 }
 
 function builderIn(directory: string, options: JobOptions): ModelDirectoryBuilder {
@@ -58,19 +81,27 @@ function builderIn(directory: string, options: JobOptions): ModelDirectoryBuilde
     sinks: directorySinks(directory),
     add: (name, bytes) => writeFileAtomic(join(directory, name), bytes),
     async takeOver(from, keep = () => true) {
-      const names = (await readdir(from)).filter((name) => !name.startsWith(".") && keep(name));
+      const names = (await from.names()).filter(keep);
       const stage = new Stage("take over files", names.length, "files", options.onProgress);
       for (const name of names) {
         options.signal?.throwIfAborted();
-        const source = join(from, name);
-        // People edit configs in place; through a link that would change the original too.
-        const takeFile = name.endsWith(".safetensors") ? linkOrCopyFile : copyFileAtomic;
-        if ((await stat(source)).isFile()) await takeFile(source, join(directory, name));
+        const target = join(directory, name);
+        const path = from.pathOf(name);
+        if (path === undefined) {
+          const source = (await from.open(name))!;
+          await writeFileAtomic(target, await readWhole(source, source.byteLength));
+        } else {
+          // People edit configs in place; through a link that would change the original too.
+          const takeFile = isWeightFile(name) ? linkOrCopyFile : copyFileAtomic;
+          await takeFile(path, target);
+        }
         stage.advance(1, name);
       }
     },
   };
 }
+
+const isWeightFile = (name: string) => name.endsWith(".safetensors") || name.endsWith(".gguf");
 
 async function refuseInputs(target: string, inputs: readonly string[]): Promise<void> {
   const real = await realpath(target).catch(() => target);

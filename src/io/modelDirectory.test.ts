@@ -5,6 +5,7 @@ import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { UsageError } from "../core/index.js";
 import { directorySinks, linkOrCopyFile, writeFileAtomic } from "./atomic.node.js";
 import { createFile } from "./byteSink.js";
+import { directoryFiles } from "./file.node.js";
 import { buildModelDirectory, type ModelDirectoryBuilder } from "./modelDirectory.node.js";
 
 const root = await mkdtemp(join(tmpdir(), "rarefy-"));
@@ -27,7 +28,7 @@ const utf8 = (text: string) => new TextEncoder().encode(text);
 const text = (...path: string[]) => readFile(join(work, ...path), "utf8");
 const names = async (...path: string[]) => (await readdir(join(work, ...path))).toSorted();
 const build = async (builder: ModelDirectoryBuilder) => {
-  await builder.takeOver(input);
+  await builder.takeOver(directoryFiles(input));
   await builder.add("rarefy.json", utf8("new"));
 };
 
@@ -85,7 +86,7 @@ describe("model directory", () => {
 
   it("does not change the input when a file it took over is replaced", async () => {
     await buildModelDirectory(join(work, "out"), [input], async (builder) => {
-      await builder.takeOver(input, (name) => name === "config.json");
+      await builder.takeOver(directoryFiles(input), (name) => name === "config.json");
       await builder.add("config.json", utf8("changed"));
     });
     expect(await names("out")).toEqual(["config.json"]);

@@ -17,9 +17,13 @@ export interface PlacedTensor {
 /**
  * Finds the raw tensors of a safetensors checkpoint, in one file or in shards; reads their headers.
  * @param sources every file opened is added, also when this fails
+ * @returns undefined when there is neither a single file nor an index
  * @throws FormatError
  */
-export async function placeTensors(files: ModelFiles, sources: ByteSource[]): Promise<Map<string, PlacedTensor>> {
+export async function placeTensors(
+  files: ModelFiles,
+  sources: ByteSource[],
+): Promise<Map<string, PlacedTensor> | undefined> {
   const single = await files.open(singleFileName);
   if (single !== undefined) {
     sources.push(single);
@@ -28,13 +32,7 @@ export async function placeTensors(files: ModelFiles, sources: ByteSource[]): Pr
   }
 
   const index = await readJsonFile(files, indexFileName);
-  if (index === undefined) {
-    throw new FormatError({
-      file: files.location,
-      problem: `there is neither ${singleFileName} nor ${indexFileName}`,
-      hint: "Only safetensors weights are read; convert other formats first",
-    });
-  }
+  if (index === undefined) return undefined;
   const placed = new Map<string, PlacedTensor>();
   for (const [shard, names] of shardsOf(index, `${files.location}/${indexFileName}`)) {
     const source = await files.open(shard);

@@ -81,7 +81,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       [source.directory],
       async (builder) => {
         const { artifact, realisedSparsity } = await calibrated(context, options, argument);
-        await builder.takeOver(source.directory, (name) => name !== artifactFileName);
+        await builder.takeOver(source, (name) => name !== artifactFileName);
         await builder.add(artifactFileName, serializeArtifact(artifact));
         const { layers, ...settings } = artifact.activationSparsity!;
         document = {

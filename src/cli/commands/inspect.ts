@@ -1,7 +1,6 @@
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat } from "node:fs/promises";
 import { Option } from "commander";
-import type { Artifact, Checkpoint, ModelConfig } from "../../io/index.js";
+import type { Artifact, Checkpoint, LocalModelFiles, ModelConfig } from "../../io/index.js";
 import { openCheckpoint, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {
@@ -54,7 +53,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
         model: files.location,
         config: described.config,
         parameters: countParameters(described.layout),
-        bytesOnDisk: await sizeOf(files.directory),
+        bytesOnDisk: await sizeOf(files),
         dtypes: dtypesOf(checkpoint),
         tokenizer: await describeTokenizer(checkpoint),
         kvBytesPerPosition: kvBytesPerPosition(described.config),
@@ -85,11 +84,11 @@ interface InspectDocument {
   tensors?: { name: string; dtype: string; shape: readonly number[] }[];
 }
 
-async function sizeOf(directory: string): Promise<number> {
+async function sizeOf(files: LocalModelFiles): Promise<number> {
   let total = 0;
-  for (const name of await readdir(directory)) {
-    const found = await stat(join(directory, name));
-    if (found.isFile()) total += found.size;
+  for (const name of await files.names()) {
+    const path = files.pathOf(name);
+    if (path !== undefined) total += (await stat(path)).size;
   }
   return total;
 }

@@ -1,0 +1,47 @@
+import { UsageError } from "../../core/index.js";
+import type { ModelConfig } from "../modelConfig.js";
+import { architectureOf } from "./architectures.js";
+import type { TypedValue } from "./headerBytes.js";
+
+/** The keys that say how a model computes. @throws UsageError for what llama.cpp has no key for */
+export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
+  const architecture = architectureOf[config.modelType];
+  const problem = problemOf(config);
+  if (architecture === undefined || problem !== undefined) {
+    throw new UsageError(`this model cannot be written as GGUF: ${problem ?? `model type ${config.modelType}`}`);
+  }
+  const window = config.slidingWindows.find((size) => size !== undefined);
+  const keys: [string, TypedValue][] = [
+    ["block_count", { u32: config.layers }],
+    ["context_length", { u32: config.maxPositions }],
+    ["embedding_length", { u32: config.hiddenSize }],
+    ["feed_forward_length", { u32: config.intermediateSize }],
+    ["attention.head_count", { u32: config.queryHeads }],
+    ["attention.head_count_kv", { u32: config.kvHeads }],
+    ["attention.key_length", { u32: config.headDim }],
+    ["attention.value_length", { u32: config.headDim }],
+    ["attention.layer_norm_rms_epsilon", { f32: config.rmsNormEpsilon }],
+    ["rope.dimension_count", { u32: config.headDim }],
+    ["rope.freq_base", { f32: config.rope.theta }],
+    ["vocab_size", { u32: config.vocabSize }],
+  ];
+  if (config.rope.type === "linear") {
+    keys.push(["rope.scaling.type", { string: "linear" }], ["rope.scaling.factor", { f32: config.rope.factor }]);
+  }
+  if (window !== undefined) keys.push(["attention.sliding_window", { u32: window }]);
+  return new Map([
+    ["general.architecture", { string: architecture }],
+    ...keys.map(([key, value]): [string, TypedValue] => [`${architecture}.${key}`, value]),
+  ]);
+}
+
+function problemOf({ activation, blocks, slidingWindows, ...config }: ModelConfig): string | undefined {
+  if (activation !== "silu") return `llama.cpp computes it with silu, the model uses ${activation}`;
+  if (new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
+  const differs = blocks.some(
+    ({ queryHeads, kvHeads, intermediateSize }) =>
+      queryHeads !== config.queryHeads || kvHeads !== config.kvHeads || intermediateSize !== config.intermediateSize,
+  );
+  if (differs) return "its blocks differ in size; prune to a uniform width";
+  return undefined;
+}

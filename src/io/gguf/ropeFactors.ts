@@ -1,0 +1,53 @@
+/**
+ * Llama 3 stretches its rotary frequencies by a factor that depends on the frequency. A config says so in four numbers, a
+ * GGUF file in one divisor per frequency (tensor `rope_freqs.weight`, f32 [headDim / 2]).
+ */
+export interface Llama3Scaling {
+  factor: number;
+  lowFreqFactor: number;
+  highFreqFactor: number;
+  originalMaxPositions: number;
+}
+
+/** The divisors f32 [headDim / 2] of a scaling. */
+export function ropeDivisors(scaling: Llama3Scaling, theta: number, headDim: number): Float32Array {
+  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositions } = scaling;
+  return Float32Array.from({ length: headDim / 2 }, (_, i) => {
+    const turns = originalMaxPositions / wavelength(i, theta, headDim);
+    if (turns > highFreqFactor) return 1;
+    if (turns < lowFreqFactor) return factor;
+    const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+    return 1 / ((1 - smooth) / factor + smooth);
+  });
+}
+
+const wavelength = (i: number, theta: number, headDim: number) => 2 * Math.PI * theta ** ((2 * i) / headDim);
+
+/**
+ * The scaling that gives these divisors; undefined when there is none. The share of the original frequency that is kept,
+ * s = (original / wavelength − low) / (high − low), is a straight line in 1 / wavelength between its ends 0 and 1, and low,
+ * high and original may be scaled together; low is taken to be 1.
+ */
+export function fitLlama3Scaling(divisors: Float32Array, theta: number, headDim: number): Llama3Scaling | undefined {
+  const factor = divisors.at(-1)!;
+  if (divisors.length !== headDim / 2 || !(factor > 1 && factor < 1e6)) return undefined;
+  const points: { frequency: number; share: number }[] = [];
+  for (const [i, divisor] of divisors.entries()) {
+    const share = (1 / divisor - 1 / factor) / (1 - 1 / factor);
+    if (share > 1e-3 && share < 1 - 1e-3) points.push({ frequency: 1 / wavelength(i, theta, headDim), share });
+  }
+  if (points.length < 2) return undefined;
+  const [first, last] = [points[0], points.at(-1)!];
+  const slope = (first.share - last.share) / (first.frequency - last.frequency);
+  const below = slope * first.frequency - first.share;
+  if (!(slope > 0 && below > 0)) return undefined;
+  const scaling = {
+    factor,
+    lowFreqFactor: 1,
+    highFreqFactor: Number((1 + 1 / below).toPrecision(4)),
+    originalMaxPositions: Math.round(slope / below),
+  };
+  if (scaling.originalMaxPositions < 1) return undefined;
+  const again = ropeDivisors(scaling, theta, headDim);
+  return again.every((divisor, i) => Math.abs(divisor / divisors[i] - 1) < 2e-3) ? scaling : undefined;
+}

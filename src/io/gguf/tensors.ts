@@ -1,0 +1,90 @@
+import { FormatError } from "../../core/index.js";
+import { dtypeBytes, f32FromF16 } from "../../tensor/index.js";
+import type { ByteSource } from "../byteSource.js";
+import type { EncodedTensor } from "../encoding/index.js";
+import type { PlacedTensor } from "../placeTensors.js";
+import { ggufArchitectures } from "./architectures.js";
+import { ropeTensorName } from "./files.js";
+import { type GgufTensor, readGgufHeader } from "./header.js";
+import { reorderRows } from "./rotaryRows.js";
+import { huggingFaceName } from "./tensorNames.js";
+
+/** The tensors of a GGUF file under the names and in the row order of a Hugging Face checkpoint. */
+export interface GgufTensors {
+  placed: Map<string, PlacedTensor>;
+  encoded: Map<string, EncodedTensor>;
+}
+
+/**
+ * @param headDim of the config; rows of q and k are reordered within heads where the architecture needs it
+ * @throws FormatError
+ */
+export async function openGgufTensors(source: ByteSource, headDim: number): Promise<GgufTensors> {
+  const { metadata, tensors } = await readGgufHeader(source);
+  const architecture = ggufArchitectures.find(({ id }) => id === metadata.get("general.architecture"));
+  const placed = new Map<string, PlacedTensor>();
+  const encoded = new Map<string, EncodedTensor>();
+  for (const tensor of tensors.values()) {
+    if (tensor.name === ropeTensorName) continue;
+    const name = huggingFaceName(tensor.name) ?? tensor.name;
+    const rotary =
+      architecture?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);
+    const fail = (problem: string, expected: string) =>
+      new FormatError({ file: source.name, field: tensor.name, problem, expected });
+    if (rotary && tensor.shape[0] % headDim !== 0) throw fail(`${tensor.shape[0]} rows`, `heads of ${headDim}`);
+    if (tensor.type.decode !== undefined && tensor.shape.length !== 2) {
+      throw fail(`${tensor.type.name} with shape [${tensor.shape.join(", ")}]`, "a matrix");
+    }
+    if (tensor.type.dtype !== undefined && !rotary) {
+      const { shape, byteOffset, byteLength } = tensor;
+      placed.set(name, { source, tensor: { name, dtype: tensor.type.dtype, shape, byteOffset, byteLength } });
+    } else {
+      encoded.set(name, openBlocks(source, name, tensor, rotary ? headDim : undefined));
+    }
+  }
+  return { placed, encoded };
+}
+
+/** @param rotaryHeadDim heads of rows in the order of neighbours; undefined leaves rows where they are */
+function openBlocks(
+  source: ByteSource,
+  name: string,
+  { type, shape, byteOffset, byteLength }: GgufTensor,
+  rotaryHeadDim: number | undefined,
+): EncodedTensor {
+  const [rows] = shape;
+  const dtype = type.dtype ?? "F32";
+  const storedRowBytes = byteLength / rows;
+  const cols = (storedRowBytes / type.blockBytes) * type.blockSize;
+
+  /** Stored rows, in the order of the checkpoint. */
+  const readStored = async (start: number, count: number): Promise<Uint8Array> => {
+    if (rotaryHeadDim === undefined) return source.read(byteOffset + start * storedRowBytes, count * storedRowBytes);
+    const first = start - (start % rotaryHeadDim);
+    const end = Math.ceil((start + count) / rotaryHeadDim) * rotaryHeadDim;
+    const bytes = await source.read(byteOffset + first * storedRowBytes, (end - first) * storedRowBytes);
+    const ordered = reorderRows(bytes, storedRowBytes, rotaryHeadDim, "toHalves");
+    return ordered.subarray((start - first) * storedRowBytes, (start - first + count) * storedRowBytes);
+  };
+  return {
+    info: { name, dtype, shape, encoding: type.name, storedBytes: byteLength, ...(type.grid && { grid: type.grid }) },
+    async readRows(start, count) {
+      const bytes = await readStored(start, count);
+      if (type.decode === undefined) return bytes;
+      const out = new Uint8Array(count * cols * dtypeBytes.F32);
+      const values = new Float32Array(out.buffer);
+      for (let at = 0, to = 0; at < bytes.byteLength; at += type.blockBytes, to += type.blockSize) {
+        type.decode(bytes, at, values, to);
+      }
+      return out;
+    },
+    ...(type.grid && {
+      async readScales(start: number, count: number) {
+        const bytes = await readStored(start, count);
+        return Float32Array.from({ length: bytes.byteLength / type.blockBytes }, (_, block) =>
+          f32FromF16(bytes[block * type.blockBytes] | (bytes[block * type.blockBytes + 1] << 8)),
+        );
+      },
+    }),
+  };
+}

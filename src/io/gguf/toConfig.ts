@@ -1,0 +1,125 @@
+import { FormatError } from "../../core/index.js";
+import { type GgufArchitecture, ggufArchitectures } from "./architectures.js";
+import type { GgufTensor } from "./header.js";
+import type { Metadata } from "./metadata.js";
+import { fitLlama3Scaling } from "./ropeFactors.js";
+
+/** @throws FormatError when the architecture is none of those that can be run */
+export function architectureIn(metadata: Metadata): GgufArchitecture {
+  const key = "general.architecture";
+  const id = metadata.require(metadata.string(key), key);
+  const found = ggufArchitectures.find((architecture) => architecture.id === id);
+  if (found !== undefined) return found;
+  throw new FormatError({
+    file: metadata.file,
+    field: key,
+    problem: `architecture ${JSON.stringify(id.slice(0, 80))} is not supported`,
+    expected: `one of ${ggufArchitectures.map((architecture) => architecture.id).join(", ")}`,
+  });
+}
+
+/**
+ * The `config.json` that the metadata stands for, to be checked like one.
+ * @param ropeDivisors values of `rope_freqs.weight`, where the file has it
+ * @throws FormatError
+ */
+export function configFromMetadata(
+  metadata: Metadata,
+  tensors: ReadonlyMap<string, GgufTensor>,
+  ropeDivisors: Float32Array | undefined,
+): Record<string, unknown> {
+  const { file } = metadata;
+  const architecture = architectureIn(metadata);
+  const key = (name: string) => `${architecture.id}.${name}`;
+  const number = (name: string) => uniform(metadata, key(name));
+  const required = (name: string) => metadata.require(number(name), key(name));
+
+  const hiddenSize = required("embedding_length");
+  const queryHeads = required("attention.head_count");
+  const headDim = number("attention.key_length") ?? number("rope.dimension_count") ?? hiddenSize / queryHeads;
+  const valueDim = number("attention.value_length") ?? headDim;
+  if (valueDim !== headDim) {
+    throw new FormatError({
+      file,
+      field: key("attention.value_length"),
+      problem: `${valueDim}`,
+      expected: `${headDim}`,
+    });
+  }
+  if ((number("expert_count") ?? 0) > 0) {
+    throw new FormatError({ file, field: key("expert_count"), problem: "mixtures of experts are not supported" });
+  }
+  const theta = number("rope.freq_base") ?? 10_000;
+  const window = number("attention.sliding_window");
+  const id = (name: string) => metadata.number(`tokenizer.ggml.${name}_token_id`);
+  const ends = [id("eos"), id("eot"), id("eom")].filter((token) => token !== undefined);
+
+  return {
+    model_type: architecture.id === "llama" && window !== undefined ? "mistral" : architecture.id,
+    vocab_size: tensors.get("token_embd.weight")?.shape[0] ?? metadata.strings("tokenizer.ggml.tokens")?.length,
+    hidden_size: hiddenSize,
+    intermediate_size: required("feed_forward_length"),
+    num_hidden_layers: required("block_count"),
+    num_attention_heads: queryHeads,
+    num_key_value_heads: number("attention.head_count_kv") ?? queryHeads,
+    head_dim: headDim,
+    max_position_embeddings: required("context_length"),
+    rms_norm_eps: shortest(required("attention.layer_norm_rms_epsilon")),
+    hidden_act: "silu",
+    tie_word_embeddings: !tensors.has("output.weight"),
+    ...(architecture.optionalAttentionBias && { attention_bias: tensors.has("blk.0.attn_q.bias") }),
+    ...(tensors.has("blk.0.ffn_up.bias") && { mlp_bias: true }),
+    ...(window !== undefined && { sliding_window: window, use_sliding_window: true, max_window_layers: 0 }),
+    rope_parameters: {
+      rope_theta: shortest(theta),
+      ...ropeScaling(metadata, key, ropeDivisors, theta, headDim),
+      partial_rotary_factor: (number("rope.dimension_count") ?? headDim) / headDim,
+    },
+    bos_token_id: id("bos") ?? null,
+    eos_token_id: [...new Set(ends)],
+  };
+}
+
+function ropeScaling(
+  metadata: Metadata,
+  key: (name: string) => string,
+  divisors: Float32Array | undefined,
+  theta: number,
+  headDim: number,
+): object {
+  if (divisors !== undefined) {
+    const fitted = fitLlama3Scaling(divisors, theta, headDim);
+    if (fitted === undefined) {
+      throw new FormatError({
+        file: metadata.file,
+        field: "rope_freqs.weight",
+        problem: "rotary frequencies that are not scaled as in Llama 3 are not supported",
+      });
+    }
+    return {
+      rope_type: "llama3",
+      factor: fitted.factor,
+      low_freq_factor: fitted.lowFreqFactor,
+      high_freq_factor: fitted.highFreqFactor,
+      original_max_position_embeddings: fitted.originalMaxPositions,
+    };
+  }
+  const type = metadata.string(key("rope.scaling.type")) ?? "none";
+  if (type === "none") return { rope_type: "default" };
+  // Other types are refused by name when the config is parsed.
+  return { rope_type: type, factor: metadata.number(key("rope.scaling.factor")) };
+}
+
+/** A number, or a list with one entry per layer that are all equal. */
+function uniform(metadata: Metadata, key: string): number | undefined {
+  if (!Array.isArray(metadata.values.get(key))) return metadata.number(key);
+  const values = metadata.numbers(key)!;
+  if (values.length > 0 && values.every((value) => value === values[0])) return values[0];
+  throw new FormatError({ file: metadata.file, field: key, problem: "it differs from layer to layer" });
+}
+
+/** The shortest decimal that is the same f32: 1e-5 for 9.999999747378752e-6. */
+function shortest(value: number): number {
+  const short = Number(value.toPrecision(7));
+  return Math.fround(short) === value ? short : value;
+}

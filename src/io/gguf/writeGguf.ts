@@ -1,0 +1,121 @@
+import { type JobOptions, Stage, UsageError } from "../../core/index.js";
+import { elementCount } from "../../tensor/index.js";
+import type { ByteSink } from "../byteSink.js";
+import type { Checkpoint } from "../checkpoint.js";
+import type { ModelConfig } from "../modelConfig.js";
+import { plainWeights, type Weights } from "../weights.js";
+import { architectureOf, ggufArchitectures } from "./architectures.js";
+import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlocks.js";
+import { ropeTensorName } from "./files.js";
+import { metadataOfConfig } from "./fromConfig.js";
+import { metadataOfTokenizer } from "./fromTokenizer.js";
+import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
+import { ropeDivisors } from "./ropeFactors.js";
+import { reorderRows } from "./rotaryRows.js";
+import { ggufName } from "./tensorNames.js";
+
+export interface WriteGgufOptions extends JobOptions {
+  /** Type of all matrices whose rows are whole blocks; the others are f16, vectors f32. */
+  type: GgufTypeId;
+  /** `general.name`. */
+  name: string;
+}
+
+/** About this many values are converted at a time. */
+const chunkValues = 2 ** 20;
+
+/**
+ * Writes a model as one GGUF file, version 3, a few rows at a time: weights, config and tokenizer. Weights that lie on a
+ * symmetric grid of at most 8 (Q8_0) or 4 bits (Q4_0) with groups of 32·k inputs and scales that f16 holds keep their codes.
+ * @throws UsageError for a model or tokenizer that llama.cpp cannot run, before anything is written
+ */
+export async function writeGguf(
+  sink: ByteSink,
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  options: WriteGgufOptions,
+): Promise<void> {
+  const metadata = await metadataOf(checkpoint, config, options);
+  const plans = (await plainWeights(checkpoint)).map((weights) => planOf(weights, options.type));
+  let end = 0;
+  const tensors: (TensorPlan & { bytes: () => AsyncIterable<Uint8Array> })[] = [];
+  const place = (
+    name: string,
+    { type }: GgufEncoding,
+    shape: readonly number[],
+    bytes: () => AsyncIterable<Uint8Array>,
+  ) => {
+    tensors.push({ name, type, shape, offset: end, bytes });
+    end += aligned((elementCount(shape) / type.blockSize) * type.blockBytes);
+  };
+  if (config.rope.type === "llama3") {
+    const divisors = ropeDivisors(config.rope, config.rope.theta, config.headDim);
+    place(ropeTensorName, ggufEncodings.f32, [divisors.length], async function* () {
+      yield ggufEncodings.f32.encode(divisors);
+    });
+  }
+  const neighbours = ggufArchitectures.find(({ id }) => id === architectureOf[config.modelType])!.rotaryNeighbours;
+  for (const { weights, encoding, name } of plans) {
+    const headDim = neighbours && /\.attn_[qk]\.(?:weight|bias)$/.test(name) ? config.headDim : undefined;
+    place(name, encoding, weights.shape, () => encodeRows(weights, encoding, headDim, options.signal));
+  }
+
+  const stage = new Stage("write GGUF", end, "bytes", options.onProgress);
+  await sink.write(headerBytes(metadata, tensors));
+  for (const { name, bytes } of tensors) {
+    let written = 0;
+    for await (const piece of bytes()) {
+      await sink.write(piece);
+      written += piece.byteLength;
+      stage.advance(piece.byteLength, name);
+    }
+    await sink.write(new Uint8Array(aligned(written) - written));
+  }
+}
+
+async function metadataOf(
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  { type, name }: WriteGgufOptions,
+): Promise<Map<string, TypedValue>> {
+  const tokenizer = await checkpoint.readJson("tokenizer.json");
+  const tokenizerConfig = await checkpoint.readJson("tokenizer_config.json");
+  if (tokenizer === undefined)
+    throw new UsageError(`${checkpoint.location} has no tokenizer.json, which GGUF holds too`);
+  const ids = { bos: config.bosTokenId, eos: config.eosTokenIds[0] };
+  return new Map<string, TypedValue>([
+    ...metadataOfConfig(config),
+    ["general.name", { string: name }],
+    ["general.file_type", { u32: ggufEncodings[type].fileType }],
+    ["general.quantization_version", { u32: 2 }],
+    ...metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids),
+  ]);
+}
+
+function planOf(weights: Weights, type: GgufTypeId): { weights: Weights; encoding: GgufEncoding; name: string } {
+  const name = ggufName(weights.name);
+  if (name === undefined) throw new UsageError(`${weights.name} has no name in GGUF files`);
+  const isMatrix = weights.shape.length === 2;
+  const wholeBlocks = isMatrix && weights.shape[1] % ggufEncodings[type].type.blockSize === 0;
+  return { weights, name, encoding: ggufEncodings[!isMatrix ? "f32" : wholeBlocks ? type : "f16"] };
+}
+
+async function* encodeRows(
+  { shape, readRows, readScales32 }: Weights,
+  { type, encode }: GgufEncoding,
+  headDim: number | undefined,
+  signal: AbortSignal | undefined,
+): AsyncIterable<Uint8Array> {
+  const [rows, cols = 1] = shape;
+  // Whole heads, so that their rows can be reordered.
+  const unit = headDim ?? 1;
+  const step = Math.max(1, Math.floor(chunkValues / (cols * unit))) * unit;
+  for (let start = 0; start < rows; start += step) {
+    signal?.throwIfAborted();
+    const count = Math.min(step, rows - start);
+    const values = await readRows(start, count);
+    const bytes = encode(values, await readScales32?.(start, count));
+    const rowBytes = (cols / type.blockSize) * type.blockBytes;
+    yield headDim === undefined ? bytes : reorderRows(bytes, rowBytes, headDim, "toNeighbours");
+  }
+}

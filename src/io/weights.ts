@@ -1,0 +1,108 @@
+import { FormatError } from "../core/index.js";
+import { dtypeBytes, toFloat32 } from "../tensor/index.js";
+import type { Checkpoint } from "./checkpoint.js";
+import type { FloatDType } from "./encoding/index.js";
+
+/** A tensor of weights as numbers, read a few rows at a time: what every exporter starts from. */
+export interface Weights {
+  name: string;
+  /** [rows, cols] of a matrix, [length] of a vector. */
+  shape: readonly number[];
+  /** The smallest type that is known to hold the values. */
+  dtype: FloatDType;
+  /** f32 [count, cols]; of a vector, `count` entries. */
+  readRows(start: number, count: number): Promise<Float32Array>;
+  /** Scales of grids of 32 entries, f32 [count, cols / 32], where the values lie on such. */
+  readScales32?(start: number, count: number): Promise<Float32Array>;
+}
+
+const [leftSuffix, rightSuffix] = [".low_rank.left", ".low_rank.right"];
+
+/**
+ * The weights of a checkpoint as plain tensors under the names other tools know: encodings are decoded and low-rank pairs
+ * multiplied out, with their sparse residual added.
+ * @throws FormatError for a tensor that is not of a float type, or a low-rank half without the other
+ */
+export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
+  const weights = new Map<string, Weights>();
+  for (const name of checkpoint.tensors.keys()) {
+    if (name.endsWith(rightSuffix)) continue;
+    if (!name.endsWith(leftSuffix)) weights.set(name, stored(checkpoint, name));
+  }
+  for (const name of checkpoint.tensors.keys()) {
+    if (!name.endsWith(leftSuffix)) continue;
+    const stem = name.slice(0, -leftSuffix.length);
+    const target = `${stem}.weight`;
+    weights.set(target, product(checkpoint, stem, target, weights.get(target)));
+  }
+  return [...weights.values()];
+}
+
+function stored(checkpoint: Checkpoint, name: string): Weights {
+  const { dtype, shape, grid } = checkpoint.tensors.get(name)!;
+  if (dtype !== "F32" && dtype !== "BF16" && dtype !== "F16") {
+    throw new FormatError({
+      file: checkpoint.location,
+      field: name,
+      problem: `${dtype} weights`,
+      expected: "F32, BF16 or F16",
+    });
+  }
+  const cols = shape[1] ?? 1;
+  const rowBytes = cols * dtypeBytes[dtype];
+  const fits = grid?.symmetric === true && grid.groupSize % 32 === 0 && cols % 32 === 0;
+  return {
+    name,
+    shape,
+    dtype,
+    readRows: async (start, count) => toFloat32(dtype, await checkpoint.read(name, start * rowBytes, count * rowBytes)),
+    ...(fits && {
+      async readScales32(start: number, count: number) {
+        const scales = await checkpoint.readScales(name, start, count);
+        const perRow = Math.ceil(cols / grid.groupSize);
+        const blocks = cols / 32;
+        return Float32Array.from({ length: count * blocks }, (_, i) => {
+          const group = Math.floor(((i % blocks) * 32) / grid.groupSize);
+          return scales[Math.floor(i / blocks) * perRow + group];
+        });
+      },
+    }),
+  };
+}
+
+/** W = left · right (+ residual), in f64 sums. */
+function product(checkpoint: Checkpoint, stem: string, name: string, residual: Weights | undefined): Weights {
+  const left = stored(checkpoint, stem + leftSuffix);
+  if (!checkpoint.tensors.has(stem + rightSuffix)) {
+    throw new FormatError({
+      file: checkpoint.location,
+      field: stem + rightSuffix,
+      problem: "it is missing",
+      expected: `the other half of ${left.name}`,
+    });
+  }
+  const right = stored(checkpoint, stem + rightSuffix);
+  const [rank, cols] = right.shape;
+  let rightValues: Promise<Float32Array> | undefined;
+  return {
+    name,
+    shape: [left.shape[0], cols],
+    dtype: "F32",
+    async readRows(start, count) {
+      rightValues ??= right.readRows(0, rank);
+      const [a, b] = [await left.readRows(start, count), await rightValues];
+      const rest = await residual?.readRows(start, count);
+      const out = new Float32Array(count * cols);
+      const row = new Float64Array(cols);
+      for (let r = 0; r < count; r++) {
+        row.fill(0);
+        for (let k = 0; k < rank; k++) {
+          const factor = a[r * rank + k];
+          for (let c = 0; c < cols; c++) row[c] += factor * b[k * cols + c];
+        }
+        for (let c = 0; c < cols; c++) out[r * cols + c] = row[c] + (rest?.[r * cols + c] ?? 0);
+      }
+      return out;
+    },
+  };
+}
