@@ -10,7 +10,13 @@ import { ensureBuilt, root } from "./support/rarefy.js";
 beforeAll(ensureBuilt, 120_000);
 
 const read = (path: string) => readFileSync(join(root, path), "utf8");
-const pages = ["README.md", "CONTRIBUTING.md", ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`)];
+const pages = [
+  "README.md",
+  "CONTRIBUTING.md",
+  ...readdirSync(join(root, "docs"))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
+];
 
 /** Parses a command line without running it. @returns what it prints */
 async function parse(argv: readonly string[]): Promise<string> {

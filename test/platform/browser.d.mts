@@ -32,5 +32,8 @@ export interface Chromium {
   close(): Promise<void>;
 }
 
-/** Starts it headless with an empty profile of its own, which `close` removes. */
-export function launchChromium(path: string): Promise<Chromium>;
+/**
+ * Starts it headless with an empty profile of its own, which `close` removes.
+ * @param options.gpu whether pages find a GPU, played by the CPU; default false
+ */
+export function launchChromium(path: string, options?: { gpu?: boolean }): Promise<Chromium>;

@@ -11,6 +11,7 @@ import { build } from "vite";
 
 const contentTypes = {
   ".html": "text/html; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
   ".js": "text/javascript; charset=utf-8",
   ".mjs": "text/javascript; charset=utf-8",
   ".json": "application/json",
@@ -108,7 +109,10 @@ function isExecutable(path) {
   }
 }
 
-export async function launchChromium(path) {
+/** WebGPU played by the CPU, for machines without a GPU. */
+const softwareGpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+
+export async function launchChromium(path, { gpu = false } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "rarefy-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: path,
@@ -116,6 +120,7 @@ export async function launchChromium(path) {
     args: [
       ...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), // Chromium's sandbox refuses to start as root.
       "--disable-gpu",
+      ...(gpu ? softwareGpu : []),
       "--disable-quic",
       "--disable-dev-shm-usage",
       "--no-first-run",

@@ -1,0 +1,254 @@
+import type { ProgressEvent } from "rarefy/core";
+import type { StoredModel } from "rarefy/io";
+import type { DeviceId } from "rarefy/kernels";
+import type { WeightFormatId } from "rarefy/pack";
+import { droppedFolder, pickedFolder } from "./folder.js";
+import { HeatMap } from "./heatMap.js";
+import {
+  type CompareRequest,
+  type Generated,
+  type GeneratedToken,
+  type Machine,
+  type ModelSource,
+  type OpenedModel,
+  type Side,
+  type StudioEvent,
+  sides,
+  sparsities,
+} from "./protocol.js";
+import { Client, Stopped } from "./rpc.js";
+
+const element = <E extends HTMLElement>(id: string): E => document.getElementById(id) as E;
+const percent = (share: number) => `${Math.round(100 * share)} %`;
+const megabytes = (bytes: number) => `${(bytes / 1e6).toPrecision(3)} MB`;
+
+const channel = new MessageChannel();
+new Worker(new URL("./worker.ts", import.meta.url), { type: "module" }).postMessage(undefined, [channel.port1]);
+const worker = new Client(channel.port2);
+const map = new HeatMap(element("map"));
+let opened: OpenedModel | undefined;
+
+/** Runs one task at a time, with its progress shown and its error said. @returns undefined when it failed */
+async function task<T>(work: (onEvent: (event: StudioEvent) => void) => Promise<T>): Promise<T | undefined> {
+  document.body.classList.add("busy");
+  element("error").hidden = true;
+  try {
+    return await work((event) => event.type === "progress" && showProgress(event));
+  } catch (error) {
+    if (!(error instanceof Stopped)) {
+      element("error").textContent = (error as Error).message;
+      element("error").hidden = false;
+    }
+    return undefined;
+  } finally {
+    element("task").hidden = true;
+    document.body.classList.remove("busy");
+  }
+}
+
+function showProgress({ stage, done, total, unit, detail }: ProgressEvent): void {
+  element("task").hidden = false;
+  const bar = element<HTMLProgressElement>("progress");
+  if (total === undefined) bar.removeAttribute("value");
+  else Object.assign(bar, { max: total, value: done });
+  const amount = unit === "bytes" ? megabytes(done) : `${done} ${unit}`;
+  element("progress-text").textContent = [stage, amount, detail].filter(Boolean).join(" · ");
+}
+
+// --- what this browser offers ----------------------------------------------------------------------------------------
+
+function showMachine({ gpu, isolated, threads, storage }: Machine): void {
+  const chip = (good: boolean, text: string, title: string) =>
+    Object.assign(document.createElement("li"), { className: good ? "good" : "missing", textContent: text, title });
+  const free = (storage.quotaBytes ?? 0) - (storage.usedBytes ?? 0);
+  element("machine").replaceChildren(
+    chip(gpu.usable, gpu.usable ? "WebGPU" : "no WebGPU: models run on the CPU", gpu.detail),
+    chip(
+      isolated,
+      isolated
+        ? `${threads} threads`
+        : "1 thread: this page is not cross-origin isolated (its server must send the headers " +
+            "Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)",
+      "WebAssembly threads need shared memory, which only a cross-origin isolated page has",
+    ),
+    chip(free > 0, `${(free / 1e9).toPrecision(2)} GB for models`, "what the browser lets this page store"),
+  );
+}
+
+// --- models ----------------------------------------------------------------------------------------------------------
+
+async function showStored(): Promise<void> {
+  const models = await worker.call("list", undefined);
+  element("stored-none").hidden = models.length > 0;
+  element("stored").replaceChildren(...models.map(storedRow));
+}
+
+function storedRow(model: StoredModel): HTMLLIElement {
+  const { location, complete, byteLength, storedBytes } = model;
+  const button = (text: string, action: () => void) => {
+    const made = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+    made.addEventListener("click", action);
+    return made;
+  };
+  const name = Object.assign(document.createElement("span"), { textContent: shortName(location), title: location });
+  const state = complete ? megabytes(byteLength) : `${percent(storedBytes / byteLength)} of ${megabytes(byteLength)}`;
+  const row = document.createElement("li");
+  row.classList.toggle("current", opened?.location === location);
+  row.append(
+    name,
+    Object.assign(document.createElement("small"), { textContent: state }),
+    ...(complete ? [button("Open", () => open(location))] : []),
+    ...(!complete && URL.canParse(location) ? [button("Resume", () => store({ url: location }))] : []),
+    button("Remove", () => remove(location)),
+  );
+  return row;
+}
+
+const shortName = (location: string) => location.split("/").filter(Boolean).pop() ?? location;
+
+async function store(source: ModelSource): Promise<void> {
+  // Without this the browser may drop what is stored when it runs short of room.
+  await navigator.storage.persist?.();
+  const model = await task((onEvent) => worker.call("store", source, { onEvent }));
+  await showStored();
+  if (model !== undefined) await open(model.location);
+}
+
+async function open(location: string): Promise<void> {
+  opened = undefined;
+  const device = element<HTMLSelectElement>("device").value as DeviceId;
+  const weights = (element<HTMLSelectElement>("weights").value || undefined) as WeightFormatId | undefined;
+  const request = { location, device, weights, base: document.baseURI };
+  opened = await task((onEvent) => worker.call("open", request, { onEvent }));
+  showOpened();
+  await showStored();
+}
+
+async function remove(location: string): Promise<void> {
+  if (opened?.location === location) opened = undefined;
+  await task(() => worker.call("remove", location));
+  showOpened();
+  await showStored();
+}
+
+function showOpened(): void {
+  const choice = element<HTMLSelectElement>("sparsity");
+  element<HTMLButtonElement>("generate").disabled = opened === undefined;
+  choice.disabled = opened === undefined;
+  element("opened").textContent =
+    opened === undefined
+      ? ""
+      : `${shortName(opened.location)} is open: ${opened.layers} layers, ${opened.weights}, ${opened.backend}`;
+  const own = opened?.ownSparsity;
+  choice.replaceChildren(
+    ...(own === undefined ? [] : [new Option(`${percent(own)} (rarefy.json)`, "own", true, true)]),
+    ...sparsities.map((s) => new Option(percent(s), String(s), false, own === undefined && s === 0.5)),
+  );
+}
+
+// --- dense against sparse --------------------------------------------------------------------------------------------
+
+let stopping: AbortController | undefined;
+
+async function compare(): Promise<void> {
+  const number = (id: string) => element<HTMLInputElement>(id).valueAsNumber;
+  const choice = element<HTMLSelectElement>("sparsity");
+  const request: CompareRequest = {
+    prompt: element<HTMLTextAreaElement>("prompt").value,
+    maxTokens: number("max-tokens"),
+    temperature: number("temperature"),
+    sparsity: (choice.value === "own" ? "own" : Number(choice.value)) as CompareRequest["sparsity"],
+  };
+  for (const side of sides) clear(side, request.prompt);
+  element("sparse-title").textContent = `Sparse, ${choice.selectedOptions[0].text}`;
+  stopping = new AbortController();
+  element("stop").hidden = false;
+  element("generate").hidden = true;
+  const { signal } = stopping;
+  const results = await task((onEvent) =>
+    worker.call("compare", request, {
+      signal,
+      onEvent(event) {
+        onEvent(event);
+        if (event.type === "picture") map.show(event);
+        if (event.type === "token") showToken(event);
+      },
+    }),
+  );
+  element("stop").hidden = true;
+  element("generate").hidden = false;
+  if (results === undefined) return;
+  for (const side of sides) showBytes(side, results[side]);
+  element("verdict").textContent = verdict(results.dense, results.sparse);
+}
+
+const text = (className: string, textContent: string) =>
+  Object.assign(document.createElement("span"), { className, textContent });
+
+function clear(side: Side, prompt: string): void {
+  element(`${side}-text`).replaceChildren(text("prompt", prompt));
+  element(`${side}-speed`).textContent = "–";
+  element(`${side}-bytes`).textContent = "\u00a0";
+  element("verdict").textContent = "";
+}
+
+function showToken({ side, id, text: written, tokensPerSecond }: GeneratedToken): void {
+  element("task").hidden = true;
+  const piece = text("", written);
+  piece.dataset.id = String(id);
+  element(`${side}-text`).append(piece);
+  element(`${side}-speed`).textContent = tokensPerSecond?.toPrecision(3) ?? "–";
+}
+
+function showBytes(side: Side, { bytesPerToken, skipped }: Generated): void {
+  if (bytesPerToken === undefined) return;
+  const share = percent(bytesPerToken / opened!.bytesPerToken);
+  element(`${side}-bytes`).textContent =
+    `${megabytes(bytesPerToken)} of weights per token (${share}), ${percent(skipped)} of inputs skipped`;
+}
+
+function verdict(dense: Generated, sparse: Generated): string {
+  if (!dense.tokensPerSecond || !sparse.tokensPerSecond || !dense.bytesPerToken || !sparse.bytesPerToken) return "";
+  const speed = sparse.tokensPerSecond / dense.tokensPerSecond;
+  const same = dense.tokenIds.findIndex((id, i) => id !== sparse.tokenIds[i]);
+  return (
+    `Sparse decoding ran at ${speed.toFixed(2)} × the speed of dense and read ${percent(sparse.bytesPerToken / dense.bytesPerToken)} ` +
+    `of its weights; ${same < 0 ? "the texts are the same" : `the texts part at token ${same + 1}`}.`
+  );
+}
+
+// --- wiring ----------------------------------------------------------------------------------------------------------
+
+element("fetch-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void store({ url: new URL(element<HTMLInputElement>("url").value, document.baseURI).href });
+});
+element<HTMLInputElement>("folder").addEventListener("change", ({ currentTarget }) => {
+  const source = pickedFolder(currentTarget as HTMLInputElement);
+  if (source !== undefined) void store(source);
+});
+const drop = element("drop");
+drop.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  const source = await task(() => droppedFolder(event.dataTransfer!));
+  if (source !== undefined) await store(source);
+});
+for (const id of ["device", "weights"]) {
+  element(id).addEventListener("change", () => opened && void open(opened.location));
+}
+element("generate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void compare();
+});
+element("stop").addEventListener("click", () => stopping?.abort());
+
+await task(async () => {
+  showMachine(await worker.call("machine", undefined));
+  await showStored();
+});

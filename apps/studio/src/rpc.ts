@@ -1,0 +1,73 @@
+import type { Calls, StudioEvent } from "./protocol.js";
+
+// Calls from the page to its worker, over one MessagePort: a request, any number of events, a result or an error.
+
+type Name = keyof Calls;
+type Request = { id: number } & ({ cancel: true } | { name: Name; argument: unknown });
+type Answer = { id: number } & ({ event: StudioEvent } | { result: unknown } | { error: string; aborted: boolean });
+
+export interface CallContext {
+  readonly signal: AbortSignal;
+  emit(event: StudioEvent, transfer?: Transferable[]): void;
+}
+
+export type Handlers = { [N in Name]: (argument: Calls[N][0], context: CallContext) => Promise<Calls[N][1]> };
+
+/** Answers what comes in through `port`. */
+export function serve(port: MessagePort, handlers: Handlers): void {
+  const running = new Map<number, AbortController>();
+  port.onmessage = async ({ data }: MessageEvent<Request>) => {
+    const { id } = data;
+    if ("cancel" in data) {
+      running.get(id)?.abort();
+      return;
+    }
+    const controller = new AbortController();
+    running.set(id, controller);
+    const post = (answer: Answer, transfer: Transferable[] = []) => port.postMessage(answer, transfer);
+    const emit: CallContext["emit"] = (event, transfer) => post({ id, event }, transfer);
+    try {
+      const handler = handlers[data.name] as (argument: unknown, context: CallContext) => Promise<unknown>;
+      post({ id, result: await handler(data.argument, { signal: controller.signal, emit }) });
+    } catch (error) {
+      post({ id, error: (error as Error).message, aborted: controller.signal.aborted });
+    } finally {
+      running.delete(id);
+    }
+  };
+}
+
+export interface CallOptions {
+  onEvent?: (event: StudioEvent) => void;
+  signal?: AbortSignal;
+}
+
+/** Thrown by a call that its own signal ended. */
+export class Stopped extends Error {}
+
+/** The page's end. */
+export class Client {
+  readonly #port: MessagePort;
+  readonly #waiting = new Map<number, (answer: Answer) => void>();
+  #nextId = 0;
+
+  constructor(port: MessagePort) {
+    this.#port = port;
+    port.onmessage = ({ data }: MessageEvent<Answer>) => this.#waiting.get(data.id)?.(data);
+  }
+
+  /** @throws Stopped when `signal` was aborted, Error with the worker's message otherwise. */
+  call<N extends Name>(name: N, argument: Calls[N][0], { onEvent, signal }: CallOptions = {}): Promise<Calls[N][1]> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, (answer) => {
+        if ("event" in answer) return onEvent?.(answer.event);
+        this.#waiting.delete(id);
+        if ("result" in answer) resolve(answer.result as Calls[N][1]);
+        else reject(answer.aborted ? new Stopped(answer.error) : new Error(answer.error));
+      });
+      signal?.addEventListener("abort", () => this.#port.postMessage({ id, cancel: true } satisfies Request));
+      this.#port.postMessage({ id, name, argument } satisfies Request);
+    });
+  }
+}

@@ -1,0 +1,222 @@
+import { expect, test } from "vitest";
+import { DeviceError, FormatError, UsageError } from "../core/index.js";
+import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { memoryFiles } from "./memory.js";
+import { ModelStore } from "./opfs.js";
+
+const MiB = 2 ** 20;
+
+/** As much of a private file system as the store uses, in memory. The real one is used by test/platform/studio.test.ts. */
+class FakeDirectory {
+  readonly kind = "directory";
+  readonly files = new Map<string, { bytes: Uint8Array<ArrayBuffer> }>();
+  readonly directories = new Map<string, FakeDirectory>();
+  /** Bytes that may be written from now on, in all directories. */
+  readonly room: { bytes: number };
+
+  constructor(room = { bytes: Number.POSITIVE_INFINITY }) {
+    this.room = room;
+  }
+
+  async getDirectoryHandle(name: string, { create = false } = {}) {
+    const found = this.directories.get(name) ?? (create ? new FakeDirectory(this.room) : undefined);
+    if (found === undefined) throw new DOMException("no such directory", "NotFoundError");
+    this.directories.set(name, found);
+    return found;
+  }
+
+  async getFileHandle(name: string, { create = false } = {}) {
+    const file = this.files.get(name) ?? (create ? { bytes: new Uint8Array(0) } : undefined);
+    if (file === undefined) throw new DOMException("no such file", "NotFoundError");
+    this.files.set(name, file);
+    const { room } = this;
+    const resize = (size: number) => {
+      const resized = new Uint8Array(size);
+      resized.set(file.bytes.subarray(0, size));
+      file.bytes = resized;
+    };
+    return {
+      getFile: async () => new Blob([file.bytes]),
+      createSyncAccessHandle: async () => ({
+        getSize: () => file.bytes.length,
+        truncate: resize,
+        write(bytes: Uint8Array, { at }: { at: number }) {
+          room.bytes -= bytes.length;
+          if (room.bytes < 0) throw new DOMException("full", "QuotaExceededError");
+          if (at + bytes.length > file.bytes.length) resize(at + bytes.length);
+          file.bytes.set(bytes, at);
+          return bytes.length;
+        },
+        flush() {},
+        close() {},
+      }),
+    };
+  }
+
+  async removeEntry(name: string) {
+    this.directories.delete(name);
+  }
+
+  async *values() {
+    yield* this.directories.values();
+  }
+}
+
+/** A model whose weights take several chunks of 8 MiB. */
+const weights = Uint8Array.from({ length: 20 * MiB }, (_, i) => (i * 2654435761) >>> 24);
+const small = (text: string) => new TextEncoder().encode(text);
+const model = new Map([
+  ["config.json", small("{}")],
+  ["tokenizer.json", small("{}")],
+  ["notes.txt", small("no part of a model")],
+  ["model.safetensors", weights],
+]);
+const location = "https://models.example/a";
+
+/** The model's files, with a count of the bytes read; `onRead` may throw. */
+function source(files = model, onRead: (name: string, offset: number) => void = () => {}) {
+  const inner = memoryFiles(location, files);
+  const counted = {
+    location,
+    bytesRead: 0,
+    async open(name: string): Promise<ByteSource | undefined> {
+      const file = await inner.open(name);
+      return (
+        file && {
+          ...file,
+          read: async (offset, length) => {
+            onRead(name, offset);
+            counted.bytesRead += length;
+            return file.read(offset, length);
+          },
+        }
+      );
+    },
+    async close() {},
+  } satisfies ModelFiles & { bytesRead: number };
+  return counted;
+}
+
+const open = (root: FakeDirectory, estimate: StorageEstimate = {}) =>
+  ModelStore.open({ root: root as unknown as FileSystemDirectoryHandle, estimate: async () => estimate });
+
+const stored = (root: FakeDirectory) => [...root.directories.values()][0].files;
+
+/** A store in which a load broke off after the first chunk of the weights. */
+async function interrupted() {
+  const root = new FakeDirectory();
+  const store = await open(root);
+  const broken = source(model, (name, offset) => {
+    if (name === "model.safetensors" && offset > 0) throw new Error("connection lost");
+  });
+  await expect(store.add(broken)).rejects.toThrow("connection lost");
+  return { root, store };
+}
+
+test("a model is stored with the files that belong to it, listed, read, and removed", async () => {
+  const root = new FakeDirectory();
+  const store = await open(root);
+  const entry = { location, complete: true, byteLength: 20 * MiB + 4, storedBytes: 20 * MiB + 4 };
+  const done: number[] = [];
+  expect(await store.add(source(), { onProgress: (event) => done.push(event.done) })).toEqual(entry);
+  expect(done.at(-1)).toBe(entry.byteLength);
+  expect(await store.list()).toEqual([entry]);
+  const files = await (await open(root)).files(location);
+  const file = (await files.open("model.safetensors"))!;
+  expect(await file.read(9 * MiB, 100)).toEqual(weights.subarray(9 * MiB, 9 * MiB + 100));
+  await expect(file.read(20 * MiB, 1)).rejects.toThrow(FormatError);
+  expect(await files.open("notes.txt")).toBeUndefined();
+  await store.remove(location);
+  expect(await store.list()).toEqual([]);
+  await expect(store.files(location)).rejects.toThrow(UsageError);
+});
+
+test("after a break only what is missing is fetched, and the last stored chunk to compare", async () => {
+  const { store } = await interrupted();
+  expect(await store.list()).toMatchObject([{ complete: false, storedBytes: 8 * MiB + 4 }]);
+  await expect(store.files(location)).rejects.toThrow("not all of it");
+  const again = source();
+  await store.add(again);
+  expect(again.bytesRead).toBe(4 + 8 * MiB + 12 * MiB);
+  const unread = source();
+  await store.add(unread);
+  expect(unread.bytesRead).toBe(0);
+});
+
+test("a model that changed in between is fetched anew", async () => {
+  const { store } = await interrupted();
+  const changed = weights.slice();
+  changed[5] ^= 1;
+  await store.add(source(new Map([...model, ["model.safetensors", changed]])));
+  const file = (await (await store.files(location)).open("model.safetensors"))!;
+  expect(await file.read(5, 1)).toEqual(changed.subarray(5, 6));
+  expect(await file.read(19 * MiB, 1)).toEqual(changed.subarray(19 * MiB, 19 * MiB + 1));
+});
+
+test("a stored chunk that was damaged is fetched again", async () => {
+  const { root, store } = await interrupted();
+  stored(root).get("model.safetensors")!.bytes[77] ^= 1;
+  await store.add(source());
+  expect(Buffer.compare(stored(root).get("model.safetensors")!.bytes, weights)).toBe(0);
+});
+
+test("a manifest that makes no sense counts as no model", async () => {
+  for (const text of ["{", "[]", '{"location":1}', '{"location":"a","complete":true,"files":[{"name":"../x"}]}']) {
+    const { root, store } = await interrupted();
+    stored(root).get("store.json")!.bytes = small(text) as Uint8Array<ArrayBuffer>;
+    expect(await store.list()).toEqual([]);
+    await store.add(source());
+    expect(Buffer.compare(stored(root).get("model.safetensors")!.bytes, weights)).toBe(0);
+  }
+});
+
+test("a write that the disk did not keep is found before the model counts as complete", async () => {
+  const root = new FakeDirectory();
+  const store = await open(root);
+  // The second chunk is read once the first is written.
+  const damaging = source(model, (name, offset) => {
+    if (name === "model.safetensors" && offset === 8 * MiB) stored(root).get(name)!.bytes[0] ^= 1;
+  });
+  await expect(store.add(damaging)).rejects.toThrow("the stored copy is not what was loaded");
+  expect(await store.list()).toMatchObject([{ complete: false }]);
+});
+
+test("too little room is said before anything is fetched, with what helps", async () => {
+  const store = await open(new FakeDirectory(), { quota: 30e6, usage: 25e6 });
+  const adding = store.add(source());
+  await expect(adding).rejects.toThrow(DeviceError);
+  await expect(adding).rejects.toThrow(
+    `${location} needs 21 MB more, and the browser gives this page 5 MB; remove a stored`,
+  );
+});
+
+test("room that runs out on the way ends in the same error, and what is stored stays", async () => {
+  const room = { bytes: 10 * MiB };
+  const root = new FakeDirectory(room);
+  const store = await open(root);
+  await expect(store.add(source())).rejects.toThrow("the browser gives this page no more room");
+  room.bytes = Number.POSITIVE_INFINITY;
+  const again = source();
+  await store.add(again);
+  expect(again.bytesRead).toBe(4 + 20 * MiB);
+});
+
+test("an abort stops between chunks", async () => {
+  const controller = new AbortController();
+  const store = await open(new FakeDirectory());
+  const stopping = source(model, (_, offset) => offset > 0 && controller.abort());
+  await expect(store.add(stopping, { signal: controller.signal })).rejects.toThrow("aborted");
+  expect(await store.list()).toMatchObject([{ complete: false, storedBytes: 16 * MiB + 4 }]);
+});
+
+test("what is no model is refused, and a missing shard is named", async () => {
+  const store = await open(new FakeDirectory());
+  await expect(store.add(source(new Map()))).rejects.toThrow("there is no config.json");
+  const config: [string, Uint8Array] = ["config.json", small("{}")];
+  await expect(store.add(source(new Map([config])))).rejects.toThrow("there is no model.safetensors");
+  const index = small(JSON.stringify({ weight_map: { a: "one.safetensors" } }));
+  const sharded = new Map([config, ["model.safetensors.index.json", index] as [string, Uint8Array]]);
+  await expect(store.add(source(sharded))).rejects.toThrow("there is no one.safetensors");
+  sharded.set("one.safetensors", small("weights"));
+  expect(await store.add(source(sharded))).toMatchObject({ complete: true });
+});

@@ -1,0 +1,140 @@
+import { join } from "node:path";
+import type { Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openCheckpoint } from "../../src/io/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
+import { loadTokenizer } from "../../src/text/index.js";
+import { tiny6mGolden } from "../golden/golden.js";
+import { ensureBuilt, root } from "../support/rarefy.js";
+import { type Bundle, bundlePage, type Chromium, findChromium, launchChromium, serve } from "./browser.mjs";
+
+const { path, reason } = findChromium();
+if (reason !== undefined) console.warn(`The tests of the studio were not run: ${reason}`);
+
+const model = join(root, "models/tiny-6m");
+const { greedyPrompt, greedy } = tiny6mGolden();
+/** A software GPU is slow. */
+const tokens = 6;
+const timeout = 240_000;
+
+describe.skipIf(path === undefined)("the studio in Chromium", () => {
+  let bundle: Bundle;
+  let prompt: string;
+  beforeAll(async () => {
+    ensureBuilt();
+    bundle = await bundlePage(join(root, "apps/studio"));
+    const checkpoint = await openCheckpoint(directoryFiles(model));
+    prompt = (await loadTokenizer(checkpoint.files)).decode(greedyPrompt);
+    await checkpoint.close();
+  }, timeout);
+  afterAll(() => bundle?.remove());
+
+  /** The page on an origin of its own, in a browser of its own: nothing is stored yet. */
+  async function withStudio(
+    options: { gpu: boolean; isolated: boolean },
+    use: (page: Page, chromium: Chromium) => Promise<void>,
+  ) {
+    const mounts = { "/": bundle.directory, "/tiny-6m/": model, "/text/": join(root, "models/text") };
+    const server = await serve(mounts, options);
+    const chromium = await launchChromium(path!, options);
+    try {
+      const page = await chromium.newPage();
+      const errors: string[] = [];
+      page.on("pageerror", (error) => errors.push(String(error)));
+      page.setDefaultTimeout(timeout / 2);
+      await page.goto(`${server.origin}/index.html`);
+      await page.locator("#machine li").first().waitFor();
+      await use(page, chromium);
+      expect(errors).toEqual([]);
+    } finally {
+      await chromium.close();
+      await server.close();
+    }
+  }
+
+  const chips = (page: Page) => page.locator("#machine").innerText();
+
+  const opened = async (page: Page, backend: string) => {
+    await page.locator("#generate:enabled").waitFor();
+    expect(await page.locator("#opened").innerText()).toContain(backend);
+  };
+
+  /** Lets the page write, dense and sparse. */
+  async function expectGoldenTokens(page: Page): Promise<void> {
+    await page.fill("#prompt", prompt);
+    await page.fill("#max-tokens", String(tokens));
+    await page.click("#generate");
+    await page.locator("#verdict", { hasText: "the texts" }).or(page.locator("#error:not([hidden])")).waitFor();
+    expect(await page.locator("#error").textContent()).toBe("");
+    const ids = (side: string) =>
+      page.locator(`#${side}-text [data-id]`).evaluateAll((spans) => spans.map((span) => Number(span.dataset.id)));
+    expect(await ids("dense")).toEqual(greedy.slice(0, tokens));
+    expect(await ids("sparse")).toHaveLength(tokens);
+    expect(await page.locator("#dense-bytes").innerText()).toContain("(100 %), 0 % of inputs skipped");
+    expect(await page.locator("#sparse-bytes").innerText()).toMatch(/\(6\d %\), (4[5-9]|5\d) % of inputs skipped/);
+    expect(await page.locator("#map canvas").count()).toBe(6 * 7);
+    const titles = await page
+      .locator("#map td")
+      .evaluateAll((cells) => cells.map((cell) => (cell as HTMLElement).title));
+    expect(titles[13]).toMatch(/^layer 1, down_proj: (4|5|6)\d % skipped$/);
+  }
+
+  test(
+    "loads a model from a URL, writes the golden tokens on WebGPU, and has the model after a reload",
+    () =>
+      withStudio({ gpu: true, isolated: true }, async (page) => {
+        expect(await chips(page)).toMatch(/^WebGPU\n\d+ threads\n/);
+        await page.selectOption("#device", "webgpu");
+        await page.click("#fetch-form button");
+        await opened(page, "WebGPU on");
+        await expectGoldenTokens(page);
+
+        await page.reload();
+        await page.route("**/tiny-6m/**", (route) => route.abort());
+        await page.selectOption("#device", "cpu");
+        await page.getByRole("button", { name: "Open" }).click();
+        await opened(page, "WebAssembly");
+        await page.getByRole("button", { name: "Remove" }).click();
+        await page.locator("#stored-none").waitFor();
+        await page.click("#fetch-form button");
+        await page.locator("#error", { hasText: "no answer" }).waitFor();
+      }),
+    timeout,
+  );
+
+  test(
+    "without GPU and isolation it says so, takes a dropped folder, and writes the golden tokens on WebAssembly",
+    () =>
+      withStudio({ gpu: false, isolated: false }, async (page) => {
+        expect(await chips(page)).toMatch(/^no WebGPU[^\n]+\n1 thread: this page is not cross-origin isolated/);
+        await dropFolder(page, model);
+        await opened(page, "WebAssembly SIMD");
+        await expectGoldenTokens(page);
+      }),
+    timeout,
+  );
+
+  test(
+    "a chosen folder that holds no model is refused by name",
+    () =>
+      withStudio({ gpu: false, isolated: false }, async (page) => {
+        await page.setInputFiles("#folder", join(root, "models/text"));
+        await page.locator("#error", { hasText: "text: there is no config.json" }).waitFor();
+      }),
+    timeout,
+  );
+});
+
+/** Drops a folder of this machine as a file manager would. */
+async function dropFolder(page: Page, folder: string): Promise<void> {
+  const box = (await page.locator("#drop").boundingBox())!;
+  const session = await page.context().newCDPSession(page);
+  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+    await session.send("Input.dispatchDragEvent", {
+      type,
+      x: box.x + box.width / 2,
+      y: box.y + box.height / 2,
+      data: { items: [], files: [folder], dragOperationsMask: 1 },
+    });
+  }
+}
