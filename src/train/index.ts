@@ -1,3 +1,7 @@
+export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
+export { type EngineDevice, startEngine } from "./engine/engine.js";
+export { decoderObjective } from "./engine/open.js";
+export { lineChart } from "./experiments/chart.js";
 export {
   type Cell,
   type CellResult,
@@ -11,3 +15,18 @@ export {
 export { experiments } from "./experiments/index.js";
 export { htmlPage, markdownPage } from "./experiments/pages.js";
 export { type CellStore, type ExperimentOptions, runExperiment } from "./experiments/runExperiment.js";
+export { meanLoss, readWeights, type StoredFloat, tensorsOfConfig, writeWeights } from "./languageModel.js";
+export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
+export { trainMethods } from "./methods/index.js";
+export { decoderParameters, initialDecoder } from "./models/decoderParameters.js";
+export type { Batch, BatchArray, LossAndGradients, Objective } from "./objective.js";
+export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
+export { applyStep, chain, type Link } from "./optimizers/link.js";
+export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
+export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
+export { randomFor } from "./seeds.js";
+export { findThreshold, ThresholdSearch, topS } from "./selection/topS.js";
+export type { State } from "./state.js";
+export { readState, writeState } from "./storedState.js";
+export { type StepResult, Training, type TrainingOptions } from "./training.js";
+export type { FloatArray, ParameterInfo, Values } from "./values.js";

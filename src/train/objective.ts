@@ -21,6 +21,8 @@ export interface Objective extends Disposable {
   readonly parameters: readonly ParameterInfo[];
   /** Batches of other shapes than before compile anew. */
   lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients>;
+  /** The loss alone, for evaluation. */
+  loss(weights: Values, batch: Batch): Promise<number>;
   /** The model's outputs, row-major: logits or predictions. */
   predict(weights: Values, batch: Batch): Promise<FloatArray>;
 }

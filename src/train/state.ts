@@ -1,28 +1,36 @@
+import { UsageError } from "../core/index.js";
 import type { FloatArray } from "./values.js";
 
 export type StateArray = FloatArray | Uint8Array | Int32Array;
 
 /**
  * What a part of a training run must keep to go on exactly: numbers and arrays in a tree, so that one writer stores the
- * state of every part. Keys must not hold "/".
+ * state of every part. Keys hold no "/".
  */
 export interface State {
   [key: string]: number | string | boolean | StateArray | State;
 }
 
-export const isStateArray = (value: State[string]): value is StateArray => ArrayBuffer.isView(value);
+export const isStateArray = (value: unknown): value is StateArray => ArrayBuffer.isView(value);
 
-/** Copies what `from` holds into the arrays of `into`, and takes over its numbers. Both have the same keys. */
-export function restoreState(into: State, from: State): void {
-  for (const [key, value] of Object.entries(from)) {
-    const target = into[key];
-    if (isStateArray(value)) {
-      if (!isStateArray(target) || target.length !== value.length) throw new RangeError(`state ${key} does not fit`);
+/**
+ * Copies what `from` holds into the arrays of `into`, and takes over its numbers.
+ * @throws UsageError naming the first entry that is missing or of another kind or length
+ */
+export function restoreState(into: State, from: State, path = "state"): void {
+  for (const [key, target] of Object.entries(into)) {
+    const value = Object.hasOwn(from, key) ? from[key] : undefined;
+    const at = `${path}/${key}`;
+    const wrong = () => new UsageError(`${at} does not fit; the state belongs to a run with other settings`);
+    if (isStateArray(target)) {
+      if (!isStateArray(value) || value.constructor !== target.constructor || value.length !== target.length)
+        throw wrong();
       target.set(value);
-    } else if (typeof value === "object") {
-      if (typeof target !== "object" || isStateArray(target)) throw new RangeError(`state ${key} does not fit`);
-      restoreState(target, value);
+    } else if (typeof target === "object") {
+      if (typeof value !== "object" || isStateArray(value)) throw wrong();
+      restoreState(target, value, at);
     } else {
+      if (value === undefined || typeof value !== typeof target) throw wrong();
       into[key] = value;
     }
   }

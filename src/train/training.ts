@@ -2,8 +2,7 @@ import type { MethodContext, MethodRun } from "./methods/contract.js";
 import type { Batch, Objective } from "./objective.js";
 import type { OptimizerOptions } from "./optimizers/adamW.js";
 import { applyStep } from "./optimizers/link.js";
-import type { State } from "./state.js";
-import { restoreState, stateOf } from "./state.js";
+import { restoreState, type State, stateOf } from "./state.js";
 import type { FloatArray } from "./values.js";
 
 export interface TrainingOptions {
@@ -82,16 +81,10 @@ export class Training {
     };
   }
 
-  /** Goes on where a run with the same options stood. @throws RangeError when the state is of another run */
+  /** Goes on where a run with the same options stood. @throws UsageError when the state is of another run */
   restore(state: State): void {
-    restoreState(
-      { weights: stateOf(this.weights), optimizer: this.#optimizerState, method: this.run.state },
-      {
-        weights: state.weights,
-        optimizer: state.optimizer,
-        method: state.method,
-      },
-    );
-    this.#step = state.step as number;
+    const own = this.state;
+    restoreState(own, state);
+    this.#step = own.step as number;
   }
 }

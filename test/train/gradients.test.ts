@@ -9,7 +9,8 @@ import { Random } from "../../src/core/index.js";
 import { parseModelConfig } from "../../src/io/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
-import { decoder, decoderParameters } from "../../src/train/models/decoder.js";
+import { decoder } from "../../src/train/models/decoder.js";
+import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import { type EncoderConfig, encoder } from "../../src/train/models/encoder.js";
 import { mlp } from "../../src/train/models/mlp.js";
 import type { Batch } from "../../src/train/objective.js";
@@ -131,7 +132,7 @@ describe.each(Object.entries(cases))("%s", (_name, make) => {
       const direction = values.map(() => random.normal());
       const lossAt = async (shift: number) => {
         for (let i = 0; i < values.length; i++) values[i] = start[i] + shift * direction[i];
-        return (await objective.lossAndGradients(weights, batch)).loss;
+        return objective.loss(weights, batch);
       };
       const difference = ((await lossAt(h)) - (await lossAt(-h))) / (2 * h);
       values.set(start);

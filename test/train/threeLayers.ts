@@ -43,6 +43,9 @@ export function threeLayers(): Objective {
       }
       return { loss, gradients, measured: new Map() };
     },
+    async loss(weights, batch) {
+      return (await this.lossAndGradients(weights, batch)).loss;
+    },
     async predict(weights, batch) {
       const rows = batch.x.shape[0];
       const out = new Float64Array(rows * outputs);

@@ -5,10 +5,12 @@ import { compressCommand } from "./compress.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
 import { experimentCommand } from "./experiment.js";
+import { finetuneCommand } from "./finetune.js";
 import { inspectCommand } from "./inspect.js";
 import { pruneCommand } from "./prune.js";
 import { quantizeCommand } from "./quantize.js";
 import { runCommand } from "./run.js";
+import { trainCommand } from "./train.js";
 
 /** Every command, in the order in which help lists them. */
 export const commands: readonly CommandDefinition[] = [
@@ -21,5 +23,7 @@ export const commands: readonly CommandDefinition[] = [
   evalCommand,
   runCommand,
   benchCommand,
+  trainCommand,
+  finetuneCommand,
   experimentCommand,
 ];

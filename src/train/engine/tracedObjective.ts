@@ -21,6 +21,9 @@ export function tracedObjective(model: TracedModel): Objective {
     return [loss, measured];
   };
   const compiledLoss = jit(valueAndGrad(lossAndMeasured, { hasAux: true }));
+  const compiledLossOnly = jit(
+    (weights: Record<string, Traced>, batch: Record<string, Traced>) => model.loss(weights, batch).loss,
+  );
   const compiledPredict = jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
     model.predict(weights, batch),
   );
@@ -50,11 +53,15 @@ export function tracedObjective(model: TracedModel): Objective {
         measured: await download(measured),
       };
     },
+    async loss(weights, batch) {
+      return (await compiledLossOnly(upload(weights), uploadBatch(batch)).data())[0];
+    },
     async predict(weights, batch) {
       return (await compiledPredict(upload(weights), uploadBatch(batch)).data()) as FloatArray;
     },
     [Symbol.dispose]() {
       compiledLoss.dispose();
+      compiledLossOnly.dispose();
       compiledPredict.dispose();
     },
   };

@@ -1,12 +1,12 @@
 import { numpy as np } from "@jax-js/jax";
-import { type Random, UsageError } from "../../core/index.js";
+import { UsageError } from "../../core/index.js";
 import type { ModelConfig } from "../../io/index.js";
 import { ropeFrequencies } from "../../model/index.js";
 import { attention, causalMask, rotate } from "../engine/attention.js";
 import { activations, crossEntropy, linear, rmsNorm } from "../engine/layers.js";
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
-import type { FloatArray, ParameterInfo } from "../values.js";
+import type { ParameterInfo } from "../values.js";
 
 /**
  * Llama and its relatives (Mistral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
@@ -69,29 +69,4 @@ function ropeTables({ rope, headDim }: ModelConfig, positions: number) {
     cos: Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(_, i))),
     sin: Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(_, i))),
   };
-}
-
-const projection = /^model\.layers\.(\d+)\..*(_proj|experts\.\d+\.w[123])\.weight$/;
-
-/** The trainable tensors of a decoder: its linear maps may be made sparse, all of them inner. */
-export function decoderParameters(tensors: Iterable<{ name: string; shape: readonly number[] }>): ParameterInfo[] {
-  return Array.from(tensors, ({ name, shape }) => {
-    const layer = projection.exec(name)?.[1];
-    return { name, shape, layer: layer ?? "", role: layer === undefined ? "dense" : "inner" };
-  });
-}
-
-/** Norms 1, biases 0, everything else normal with the given deviation. */
-export function initialDecoder(
-  parameters: readonly ParameterInfo[],
-  random: Random,
-  deviation = 0.02,
-): Map<string, FloatArray> {
-  return new Map(
-    parameters.map(({ name, shape }) => {
-      const length = shape.reduce((a, b) => a * b, 1);
-      if (shape.length === 2) return [name, Float32Array.from({ length }, () => deviation * random.normal())];
-      return [name, new Float32Array(length).fill(name.endsWith(".bias") ? 0 : 1)];
-    }),
-  );
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { type Pattern, patternSchema, selectMask } from "../../compress/index.js";
 import type { Masks } from "../optimizers/links.js";
 import { type FloatArray, isSparsifiable, type ParameterInfo } from "../values.js";
+import { keepLargestOfGroups } from "./groups.js";
 
 export type MutableMasks = Map<string, Uint8Array>;
 
@@ -24,7 +25,12 @@ export function fullMasks(
 
 /** Keeps the largest magnitudes that the pattern allows, in each matrix by itself. @throws UsageError for a wrong shape */
 export function magnitudeMask(weight: FloatArray, shape: readonly number[], pattern: Pattern, mask: Uint8Array): void {
-  mask.set(selectMask(Float32Array.from(weight, Math.abs), shape[0], shape[1], pattern, "tensor"));
+  if (pattern.type === "nm" && pattern.along !== "column" && shape[1] % pattern.group === 0) {
+    // Done at every step, unlike the one-shot pruning that `selectMask` was made for.
+    keepLargestOfGroups(weight, pattern.keep, pattern.group, mask);
+  } else {
+    mask.set(selectMask(Float32Array.from(weight, Math.abs), shape[0], shape[1], pattern, "tensor"));
+  }
 }
 
 /** Sets masked entries to zero. */

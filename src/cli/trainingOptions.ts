@@ -1,0 +1,92 @@
+import { InvalidArgumentError, Option } from "commander";
+import type { OptimizerOptions } from "../train/index.js";
+import { cosine } from "../train/index.js";
+import { integer, number } from "./numbers.js";
+
+/** Options that `train` and `finetune` share. */
+export interface TrainingCommandOptions {
+  text: string;
+  evalText?: string;
+  output: string;
+  steps: number;
+  batch: number;
+  window: number;
+  rate: number;
+  finalRate?: number;
+  warmup: number;
+  weightDecay: number;
+  clip: number;
+  seed: number;
+  saveEvery: number;
+  maxTokens?: number;
+  device: "wasm" | "webgpu";
+  dtype?: "f32" | "bf16";
+  method: string;
+  methodOption: Record<string, unknown>;
+}
+
+/** @param presets what differs between training anew and going on */
+export const trainingOptions = (presets: { rate: number; steps: number; warmup: number }) => [
+  new Option(
+    "-o, --output <dir>",
+    "model directory to write; OUT.run beside it holds the run while it lasts",
+  ).makeOptionMandatory(),
+  new Option(
+    "--text <file>",
+    "UTF-8 text to train on, .txt or .xz; documents end in a line <|endoftext|>",
+  ).makeOptionMandatory(),
+  new Option("--eval-text <file>", "text to measure the perplexity on, before and after"),
+  new Option("--steps <n>", "optimiser steps").argParser(integer({ min: 1, max: 1e9 })).default(presets.steps),
+  new Option("--batch <n>", "sequences of a step").argParser(integer({ min: 1, max: 65_536 })).default(4),
+  new Option("--window <n>", "tokens of a sequence").argParser(integer({ min: 2, max: 65_536 })).default(128),
+  new Option("--rate <x>", "peak learning rate of AdamW")
+    .argParser(number({ min: 0, aboveMin: true }))
+    .default(presets.rate),
+  new Option("--final-rate <x>", "rate at the end of the cosine (default: a tenth of the peak)").argParser(
+    number({ min: 0 }),
+  ),
+  new Option("--warmup <n>", "steps of linear warm-up").argParser(integer({ min: 0 })).default(presets.warmup),
+  new Option("--weight-decay <x>", "decoupled decay of linear weights").argParser(number({ min: 0 })).default(0.1),
+  new Option("--clip <x>", "longest gradient").argParser(number({ min: 0, aboveMin: true })).default(1),
+  new Option("--seed <n>", "decides the first weights and the order of windows")
+    .argParser(integer({ min: 0 }))
+    .default(0),
+  new Option("--save-every <n>", "steps between two stored states; Ctrl-C stores one too")
+    .argParser(integer({ min: 1 }))
+    .default(100),
+  new Option("--max-tokens <n>", "tokens of the text to use, from its start").argParser(integer({ min: 2 })),
+  new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default("wasm"),
+  new Option("--dtype <type>", "stored type of the trained weights (default: that of the model)").choices([
+    "f32",
+    "bf16",
+  ]),
+  new Option("--method <id>", "how the weights are made sparse; see docs/training.md").default("dense"),
+  new Option("--method-option <name=value...>", 'options of the method, the value as JSON: pattern="2:4"')
+    .argParser(collect)
+    .default({}),
+];
+
+function collect(text: string, earlier: Record<string, unknown>): Record<string, unknown> {
+  const at = text.indexOf("=");
+  if (at < 1) throw new InvalidArgumentError("Give name=value.");
+  const value = text.slice(at + 1);
+  let parsed: unknown = value;
+  try {
+    parsed = JSON.parse(value);
+  } catch {
+    // A bare word is a string.
+  }
+  return { ...earlier, [text.slice(0, at)]: parsed };
+}
+
+/** AdamW with a cosine, as language models are trained. @param decays linear weights */
+export function optimizerOf(options: TrainingCommandOptions, decays: (name: string) => boolean): OptimizerOptions {
+  const { rate, finalRate = rate / 10, warmup, steps, weightDecay, clip } = options;
+  return {
+    rate: cosine({ peak: rate, final: finalRate, warmup, steps }),
+    beta2: 0.95,
+    weightDecay,
+    clip,
+    decays,
+  };
+}

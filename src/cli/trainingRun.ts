@@ -1,0 +1,304 @@
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { UsageError } from "../core/index.js";
+import { artifactFileName, type LocalModelFiles, type ModelConfig, serializeArtifact, sha256Hex } from "../io/index.js";
+import { buildModelDirectory, directoryFiles } from "../io/index.node.js";
+import { loadTokenizer } from "../text/index.js";
+import {
+  decoderObjective,
+  type FloatArray,
+  type LogRecord,
+  lineChart,
+  meanLoss,
+  type ParameterInfo,
+  readState,
+  runTraining,
+  type State,
+  type StoredFloat,
+  TokenWindows,
+  Training,
+  tokenizeDocuments,
+  trainMethods,
+  writeState,
+  writeWeights,
+} from "../train/index.js";
+import { readTrainingText } from "../train/index.node.js";
+import type { Context } from "./command.js";
+import { digits, facts } from "./format.js";
+import { optimizerOf, type TrainingCommandOptions } from "./trainingOptions.js";
+
+export interface ModelToTrain {
+  files: LocalModelFiles;
+  config: ModelConfig;
+  parameters: readonly ParameterInfo[];
+  weights: Map<string, FloatArray>;
+  dtypeOf: (name: string) => StoredFloat;
+}
+
+const evaluationWindows = 64;
+
+/** Trains a language model and writes it as a model directory; goes on with a run that was stopped. */
+export async function trainingRun(
+  context: Context,
+  command: string,
+  model: ModelToTrain,
+  options: TrainingCommandOptions,
+): Promise<object> {
+  const { signal } = context;
+  const { files, config, parameters, weights } = model;
+  const { method, settings } = await methodOf(options);
+  const tokenizer = await loadTokenizer(files);
+  const tokensOf = async (path: string, maxTokens?: number) =>
+    tokenizeDocuments(tokenizer, await readTrainingText(path, signal), { ...context, maxTokens });
+  const windowsOf = (tokens: Uint32Array, batch = options.batch) =>
+    new TokenWindows(tokens, options.window, batch, options.seed);
+  const tokens = await tokensOf(options.text, options.maxTokens);
+  const windows = windowsOf(tokens);
+  const evaluation = options.evalText === undefined ? undefined : windowsOf(await tokensOf(options.evalText));
+
+  const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
+  const optimizer = optimizerOf(options, (name) => linear.has(name));
+  using objective = await decoderObjective(config, parameters, options.window, options.device);
+  const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
+    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, context));
+
+  const run = new RunDirectory(`${resolve(options.output)}.run`, {
+    command,
+    model: files.location,
+    tokens: await sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength)),
+    steps: options.steps,
+    batch: options.batch,
+    window: options.window,
+    rate: options.rate,
+    finalRate: options.finalRate ?? options.rate / 10,
+    warmup: options.warmup,
+    weightDecay: options.weightDecay,
+    clip: options.clip,
+    seed: options.seed,
+    method: method.id,
+    methodOptions: settings,
+  });
+  const stored = await run.open();
+  const before = stored?.perplexityBefore ?? (await perplexity(weights));
+  const training = new Training({
+    objective,
+    weights,
+    optimizer,
+    steps: options.steps,
+    seed: options.seed,
+    method: (start) => method.start(start, settings),
+  });
+  if (stored !== undefined) {
+    training.restore(stored.state);
+    context.note(`Going on at step ${training.step} of ${options.steps}`);
+  }
+  const log = await run.openLog(training.step);
+  await runTraining({
+    training,
+    batch: (step) => windows.batch(step),
+    steps: options.steps,
+    rate: optimizer.rate,
+    onStep: (record) => log.add(record),
+    saveEvery: options.saveEvery,
+    save: async () => {
+      await log.flush();
+      await run.save(training, before);
+    },
+    ...context,
+  });
+  await log.flush();
+  training.finish();
+  const after = await perplexity(weights);
+  const zeros = zeroShare(weights, linear);
+  const result = {
+    output: options.output,
+    model: files.location,
+    ...run.settings,
+    tokensSeen: options.steps * options.batch * options.window,
+    finalLoss: log.records.at(-1)!.loss,
+    tokensPerSecond: (1000 * options.batch * options.window) / median(log.records.map(({ elapsedMs }) => elapsedMs)),
+    sparsity: zeros,
+    ...(before !== undefined && { perplexityBefore: before, perplexityAfter: after }),
+  };
+  await writeModel(context, model, options, weights, result, log.records);
+  await run.remove();
+  context.print(`${inWords(result)}\n`);
+  return result;
+}
+
+async function methodOf({ method: id, methodOption }: TrainingCommandOptions) {
+  if (!Object.hasOwn(trainMethods, id)) {
+    throw new UsageError(`there is no method ${id}; there are ${Object.keys(trainMethods).join(", ")}`);
+  }
+  const { method } = await trainMethods[id]();
+  const parsed = method.options.safeParse(methodOption);
+  if (!parsed.success) {
+    const [first] = parsed.error.issues;
+    throw new UsageError(`--method-option for ${id}: ${first.path.join(".")}: ${first.message}`);
+  }
+  return { method, settings: parsed.data };
+}
+
+/** Where a run lives until its model is written: settings, the last stored state, the log. */
+class RunDirectory {
+  constructor(
+    readonly directory: string,
+    readonly settings: Record<string, unknown>,
+  ) {}
+
+  /** @returns the stored state of a run with the same settings. @throws UsageError when it has others */
+  async open() {
+    await mkdir(this.directory, { recursive: true });
+    const names = (await readdir(this.directory)).filter((name) => stateName.test(name)).sort();
+    const last = names.at(-1);
+    if (last === undefined) return undefined;
+    const state = await readState(directoryFiles(join(this.directory, last)));
+    if (state === undefined) return undefined;
+    if (state.settings !== JSON.stringify(this.settings)) {
+      throw new UsageError(
+        `${this.directory} holds a run with other settings; give the same options to go on, or remove it`,
+      );
+    }
+    const { perplexityBefore, run } = state as { perplexityBefore?: number; run: State };
+    return { state: run, perplexityBefore };
+  }
+
+  /** Stores the run under a new name, then forgets the one before. */
+  async save(training: Training, perplexityBefore: number | undefined): Promise<void> {
+    const name = `step-${String(training.step).padStart(9, "0")}`;
+    const target = join(this.directory, name);
+    const old = (await readdir(this.directory)).filter((other) => stateName.test(other) && other !== name);
+    await rm(target, { recursive: true, force: true });
+    await buildModelDirectory(target, [], ({ sinks }) =>
+      writeState(sinks, {
+        settings: JSON.stringify(this.settings),
+        run: training.state,
+        ...(perplexityBefore !== undefined && { perplexityBefore }),
+      }),
+    );
+    for (const other of old) await rm(join(this.directory, other), { recursive: true, force: true });
+  }
+
+  /** The log as far as the stored state; what came after it will come again. */
+  async openLog(step: number): Promise<RunLog> {
+    const path = join(this.directory, "log.jsonl");
+    const text = await readFile(path, "utf8").catch(() => "");
+    const records = text
+      .split("\n")
+      .flatMap((line) => {
+        try {
+          return [JSON.parse(line) as LogRecord];
+        } catch {
+          return [];
+        }
+      })
+      .filter((record) => record.step <= step);
+    return new RunLog(path, records);
+  }
+
+  remove(): Promise<void> {
+    return rm(this.directory, { recursive: true, force: true });
+  }
+}
+
+const stateName = /^step-\d{9}$/;
+
+/** One JSON object per step, appended as the steps come. */
+class RunLog {
+  #unwritten: string[] = [];
+  #begun = false;
+
+  constructor(
+    readonly path: string,
+    readonly records: LogRecord[],
+  ) {}
+
+  add(record: LogRecord): void {
+    this.records.push(record);
+    this.#unwritten.push(`${JSON.stringify(record)}\n`);
+    if (this.#unwritten.length >= 20) void this.flush();
+  }
+
+  async flush(): Promise<void> {
+    const lines = this.#unwritten;
+    this.#unwritten = [];
+    if (this.#begun) return writeFile(this.path, lines.join(""), { flag: "a" });
+    this.#begun = true;
+    await writeFile(this.path, this.records.map((record) => `${JSON.stringify(record)}\n`).join(""));
+  }
+}
+
+async function writeModel(
+  context: Context,
+  { files, parameters, dtypeOf }: ModelToTrain,
+  options: TrainingCommandOptions,
+  weights: ReadonlyMap<string, FloatArray>,
+  result: Record<string, unknown>,
+  records: readonly LogRecord[],
+): Promise<void> {
+  const config = (await files.open("config.json"))!;
+  const configSha256 = await sha256Hex(await config.read(0, config.byteLength));
+  await config.close();
+  const stored = { f32: "F32", bf16: "BF16" } as const;
+  const { dtype } = options;
+  await buildModelDirectory(
+    options.output,
+    [files.directory],
+    async (builder) => {
+      await builder.takeOver(
+        files,
+        (name) => !/\.safetensors(\.index\.json)?$/.test(name) && name !== artifactFileName,
+      );
+      await writeWeights(
+        builder.sinks,
+        parameters,
+        weights,
+        (name) => (dtype ? stored[dtype] : dtypeOf(name)),
+        context,
+      );
+      const { output, ...recipe } = result;
+      const lines = records.map((record) => JSON.stringify(record)).join("\n");
+      const text = (content: string) => new TextEncoder().encode(content);
+      await builder.add("training.jsonl", text(`${lines}\n`));
+      await builder.add("training.svg", text(lossCurve(records, basename(output as string))));
+      await builder.add(
+        artifactFileName,
+        serializeArtifact({ rarefy: 1, recipe, source: { location: files.location, configSha256 } }),
+      );
+    },
+    context,
+  );
+}
+
+function lossCurve(records: readonly LogRecord[], name: string): string {
+  const every = Math.max(1, Math.floor(records.length / 500));
+  const points = records.filter((_, i) => i % every === 0).map(({ step, loss }) => [step, loss] as const);
+  return lineChart([{ name: "training loss", points }], { title: name, xLabel: "step", yLabel: "nats per token" });
+}
+
+function zeroShare(weights: ReadonlyMap<string, FloatArray>, names: ReadonlySet<string>): number {
+  let zeros = 0;
+  let all = 0;
+  for (const name of names) {
+    const values = weights.get(name)!;
+    for (let i = 0; i < values.length; i++) if (values[i] === 0) zeros++;
+    all += values.length;
+  }
+  return all === 0 ? 0 : zeros / all;
+}
+
+const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+function inWords(result: Record<string, unknown>): string {
+  const number = (name: string) => digits(result[name] as number, 4);
+  return facts([
+    ["tokens seen", String(result.tokensSeen)],
+    ["last loss", number("finalLoss")],
+    ["tokens per second", number("tokensPerSecond")],
+    ["zeros in linear weights", `${((result.sparsity as number) * 100).toFixed(1)} %`],
+    ...(result.perplexityBefore === undefined
+      ? []
+      : ([["perplexity", `${number("perplexityBefore")} before, ${number("perplexityAfter")} after`]] as const)),
+    ["wrote", `${result.output}`],
+  ]);
+}

@@ -1,0 +1,23 @@
+import type { ModelConfig } from "../../io/index.js";
+import type { Objective } from "../objective.js";
+import type { ParameterInfo } from "../values.js";
+import { type EngineDevice, startEngine } from "./engine.js";
+
+/**
+ * The next-token loss of a decoder, compiled for a device; the engine is loaded when first needed.
+ * @param window tokens of every sequence
+ * @throws DeviceError, UsageError for an activation that cannot be trained
+ */
+export async function decoderObjective(
+  config: ModelConfig,
+  parameters: readonly ParameterInfo[],
+  window: number,
+  device: EngineDevice = "wasm",
+): Promise<Objective> {
+  await startEngine(device);
+  const [{ tracedObjective }, { decoder }] = await Promise.all([
+    import("./tracedObjective.js"),
+    import("../models/decoder.js"),
+  ]);
+  return tracedObjective(decoder(config, parameters, window));
+}

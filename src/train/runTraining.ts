@@ -1,0 +1,49 @@
+import { breathe, type JobOptions, Stage } from "../core/index.js";
+import type { Batch } from "./objective.js";
+import type { Schedule } from "./optimizers/schedule.js";
+import type { Training } from "./training.js";
+
+/** One line of a run log. */
+export interface LogRecord {
+  /** Steps done, this one included. */
+  step: number;
+  /** Before the step. */
+  loss: number;
+  rate: number;
+  /** Of this step. */
+  elapsedMs: number;
+  /** What the method measures: flip rates, densities. */
+  [metric: string]: number;
+}
+
+export interface RunOptions extends JobOptions {
+  training: Training;
+  batch: (step: number) => Batch | Promise<Batch>;
+  /** Steps of the whole run; those done before are not repeated. */
+  steps: number;
+  rate: Schedule;
+  onStep?: (record: LogRecord) => void;
+  /** Stores the run; called every `saveEvery` steps, and when the signal stops it. */
+  save?: () => Promise<void>;
+  saveEvery?: number;
+}
+
+/** Runs a training to its end, or until the signal stops it: then it is stored first. */
+export async function runTraining(options: RunOptions): Promise<void> {
+  const { training, steps, save, saveEvery = Number.POSITIVE_INFINITY, signal } = options;
+  const stage = new Stage("train", steps - training.step, "steps", options.onProgress);
+  while (training.step < steps) {
+    try {
+      await breathe(signal);
+    } catch (reason) {
+      await save?.();
+      throw reason;
+    }
+    const startMs = performance.now();
+    const { step, loss } = await training.advance(await options.batch(training.step));
+    const elapsedMs = performance.now() - startMs;
+    options.onStep?.({ step: step + 1, loss, rate: options.rate(step), elapsedMs, ...training.run.metrics?.() });
+    stage.advance(1, `loss ${loss.toFixed(3)}`);
+    if ((step + 1) % saveEvery === 0 && step + 1 < steps) await save?.();
+  }
+}

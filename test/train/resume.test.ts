@@ -1,0 +1,102 @@
+import { describe, expect, test } from "vitest";
+import { memoryFiles, memorySinks } from "../../src/io/index.js";
+import { trainMethods } from "../../src/train/methods/index.js";
+import { cosine } from "../../src/train/optimizers/schedule.js";
+import { runTraining } from "../../src/train/runTraining.js";
+import { readState, writeState } from "../../src/train/storedState.js";
+import { Training } from "../../src/train/training.js";
+import { threeLayerBatch, threeLayers, threeLayerWeights } from "./threeLayers.js";
+
+const steps = 12;
+const rate = cosine({ peak: 0.02, warmup: 3, steps });
+
+/** Options under which something happens within twelve steps. */
+const lively: Record<string, object> = {
+  gradual: { interval: 3 },
+  iht: { density: 0.4, freezeAt: 0.6, countRetention: true },
+  l1: { lambda: 0.02, sparsity: 0.5 },
+  transposable: { interval: 2, denseFrom: 0.8 },
+  ast: { interval: 2 },
+  cast: { interval: 2, decay: 0.01 },
+  set: { interval: 2 },
+  rigl: { interval: 2 },
+  "grow-prune": { interval: 2 },
+};
+
+async function begin(id: string): Promise<Training> {
+  const { method } = await trainMethods[id]();
+  return new Training({
+    objective: threeLayers(),
+    weights: threeLayerWeights(1),
+    optimizer: { rate, weightDecay: 0.1, clip: 1 },
+    steps,
+    seed: 9,
+    method: (context) => method.start(context, method.options.parse(lively[id] ?? {})),
+  });
+}
+
+const advance = async (training: Training, until: number) => {
+  const losses: number[] = [];
+  while (training.step < until) losses.push((await training.advance(threeLayerBatch(training.step))).loss);
+  return losses;
+};
+
+/** Through bytes, as a run that was killed comes back. */
+async function throughStorage(training: Training, id: string): Promise<Training> {
+  const files = new Map<string, Uint8Array>();
+  await writeState(memorySinks(files), training.state);
+  const back = await begin(id);
+  back.restore((await readState(memoryFiles("memory", files)))!);
+  return back;
+}
+
+const bytesOf = (weights: ReadonlyMap<string, Float32Array | Float64Array>) =>
+  Array.from(weights, ([name, values]) => [name, Array.from(new Uint8Array(values.buffer))]);
+
+describe.each(Object.keys(trainMethods))("%s", (id) => {
+  test("killed after any step and continued is the uninterrupted run, bit for bit", async () => {
+    const whole = await begin(id);
+    const losses = await advance(whole, steps);
+    const finished = bytesOf(whole.finish());
+    for (let kill = 1; kill < steps; kill += 2) {
+      const killed = await begin(id);
+      const first = await advance(killed, kill);
+      const continued = await throughStorage(killed, id);
+      const second = await advance(continued, steps);
+      expect([...first, ...second]).toEqual(losses);
+      expect(bytesOf(continued.finish())).toEqual(finished);
+    }
+  });
+});
+
+test("a state of other settings is refused, naming the entry", async () => {
+  const dense = await begin("dense");
+  const masked = await begin("ste");
+  expect(() => masked.restore(dense.state)).toThrow(/state\/method\/masks does not fit/);
+});
+
+test("a run that is stopped stores itself before it ends", async () => {
+  const training = await begin("dense");
+  const controller = new AbortController();
+  const saved: number[] = [];
+  const run = runTraining({
+    training,
+    steps,
+    rate,
+    batch: threeLayerBatch,
+    saveEvery: 2,
+    save: async () => void saved.push(training.step),
+    onStep: ({ step }) => step === 5 && controller.abort(),
+    signal: controller.signal,
+  });
+  await expect(run).rejects.toThrow(/abort/i);
+  expect(saved).toEqual([2, 4, 5]);
+});
+
+test("a broken state file is a FormatError", async () => {
+  const files = new Map<string, Uint8Array>();
+  await writeState(memorySinks(files), (await begin("dense")).state);
+  const text = new TextDecoder().decode(files.get("state.json"));
+  files.set("state.json", new TextEncoder().encode(text.replace('"state/weights/a"', '"state/weights/z"')));
+  await expect(readState(memoryFiles("memory", files))).rejects.toThrow(/state\/weights\/z: no such array/);
+});
