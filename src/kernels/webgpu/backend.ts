@@ -34,6 +34,7 @@ import {
   readRows,
 } from "./storage.js";
 import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
+import { addGram, gramTile } from "./wgsl/gram.js";
 import { rmsNorm } from "./wgsl/rmsNorm.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
@@ -42,6 +43,7 @@ export class WebGpuBackend implements Backend {
   readonly #context: Context;
   readonly #pool: ActivationPool;
   readonly #attend: Attend;
+  readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
   readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
   readonly #caches = new Set<GpuKvCache>();
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
@@ -54,6 +56,10 @@ export class WebGpuBackend implements Backend {
     this.#context = new Context(device);
     this.#pool = new ActivationPool(device, this.#context.recorder);
     this.#attend = new Attend(this.#context);
+    const mostThreads = device.isSoftware ? 256 : device.limits.maxComputeInvocationsPerWorkgroup;
+    this.#norms = norms
+      .filter(({ threads }) => threads <= mostThreads)
+      .map(({ least, threads }) => ({ least, kernel: rmsNorm(threads) }));
   }
 
   /** Kernels that failed their self-check are part of the description. */
@@ -155,7 +161,7 @@ export class WebGpuBackend implements Backend {
     const [target, source] = [own(out), own(x)];
     const width = weight.length;
     this.#context.recorder.run(
-      width > 256 ? wideNorm : narrowNorm,
+      this.#norms.find(({ least }) => width >= least)!.kernel,
       { width, epsilon, ...at("out", target), ...at("x", source) },
       { outs: target.memory, xs: source.memory, weight: (weight as GpuVector).memory },
       [x.cols / width, x.rows],
@@ -237,6 +243,18 @@ export class WebGpuBackend implements Backend {
     );
   }
 
+  addGram(gram: Activation, x: Activation): void {
+    shapes.checkAddGram(gram, x);
+    const [target, source] = [own(gram), own(x)];
+    const tiles = Math.ceil(x.cols / gramTile);
+    this.#context.recorder.run(
+      addGram,
+      { cols: x.cols, rows: x.rows, ...at("out", target), ...at("x", source) },
+      { outs: target.memory, xs: source.memory },
+      [tiles, tiles],
+    );
+  }
+
   async read(activation: Activation): Promise<Float32Array> {
     return readRows(this.#context, own(activation));
   }
@@ -275,8 +293,12 @@ export class WebGpuBackend implements Backend {
   }
 }
 
-const wideNorm = rmsNorm(256);
-const narrowNorm = rmsNorm(64);
+/** A row is one workgroup's: the more threads, the fewer loads that wait for one another. */
+const norms = [
+  { least: 2048, threads: 1024 },
+  { least: 257, threads: 256 },
+  { least: 0, threads: 64 },
+] as const;
 
 const zeroCounters = (): BackendCounters => ({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });
 

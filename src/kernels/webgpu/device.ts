@@ -16,6 +16,12 @@ interface Compiled {
   readonly layoutKey: string;
 }
 
+/** What a dispatch is recorded with. */
+interface Prepared {
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+}
+
 const wantedFeatures = [
   "subgroups",
   "shader-f16",
@@ -48,6 +54,8 @@ export class Device implements Disposable {
   readonly #compiled = new Map<string, Compiled>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #bindGroups = new Map<string, GPUBindGroup>();
+  /** By kernel, then by the ids of its buffers: what `prepare` found before. */
+  readonly #prepared = new Map<Kernel, Map<string, Prepared>>();
   readonly #paramLayout: GPUBindGroupLayout;
   #nextId = 0;
   #lost: DeviceError | undefined;
@@ -67,7 +75,7 @@ export class Device implements Disposable {
         {
           binding: 0,
           visibility: computeStage,
-          buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: paramBytes },
+          buffer: { type: "uniform", minBindingSize: paramBytes },
         },
       ],
     });
@@ -120,10 +128,29 @@ export class Device implements Disposable {
     for (const key of this.#bindGroups.keys()) {
       if (key.split(":")[1].split(",").includes(`${memory.id}`)) this.#bindGroups.delete(key);
     }
+    for (const byIds of this.#prepared.values()) {
+      for (const key of byIds.keys()) if (key.split(",").includes(`${memory.id}`)) byIds.delete(key);
+    }
   }
 
   /** The pipeline of a kernel for these buffers (one per slot) and the bind group that holds them. */
-  prepare(kernel: Kernel, buffers: readonly GpuMemory[]): { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup } {
+  prepare(kernel: Kernel, buffers: readonly GpuMemory[]): Prepared {
+    let byIds = this.#prepared.get(kernel);
+    if (byIds === undefined) {
+      byIds = new Map();
+      this.#prepared.set(kernel, byIds);
+    }
+    let ids = "";
+    for (const { id } of buffers) ids += `${id},`;
+    let prepared = byIds.get(ids);
+    if (prepared === undefined) {
+      prepared = this.#prepare(kernel, buffers);
+      byIds.set(ids, prepared);
+    }
+    return prepared;
+  }
+
+  #prepare(kernel: Kernel, buffers: readonly GpuMemory[]): Prepared {
     const sharedWith = buffers.map((memory) => buffers.indexOf(memory));
     const compiled = this.#compile(kernel, sharedWith);
     const unique = buffers.filter((_, i) => sharedWith[i] === i);
@@ -139,11 +166,11 @@ export class Device implements Disposable {
     return { pipeline: compiled.pipeline, bindGroup };
   }
 
-  /** The bind group of the parameter ring; takes the offset of a block at `setBindGroup`. */
-  paramGroup(ring: GpuMemory): GPUBindGroup {
+  /** The bind group of one block of the parameter ring. */
+  paramGroup(ring: GpuMemory, offset: number): GPUBindGroup {
     return this.gpu.createBindGroup({
       layout: this.#paramLayout,
-      entries: [{ binding: 0, resource: { buffer: ring.buffer, size: paramBytes } }],
+      entries: [{ binding: 0, resource: { buffer: ring.buffer, offset, size: paramBytes } }],
     });
   }
 
@@ -224,6 +251,7 @@ export class Device implements Disposable {
     this.#compiled.clear();
     this.#layouts.clear();
     this.#bindGroups.clear();
+    this.#prepared.clear();
     this.gpu.destroy();
     this.#entry.release();
   }

@@ -29,7 +29,7 @@ export function kernel<P extends string, B extends string>(k: Kernel<P, B>): Ker
 export const read = (type: BufferSlot["type"] = "f32"): BufferSlot => ({ type, access: "read" });
 export const readWrite = (type: BufferSlot["type"] = "f32"): BufferSlot => ({ type, access: "read_write" });
 
-/** Every parameter block is this long, so that all kernels share one binding with a dynamic offset. */
+/** Every parameter block is this long, so that all kernels share one layout for it. */
 export const paramBytes = 256;
 
 /**

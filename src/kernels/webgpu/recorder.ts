@@ -4,6 +4,9 @@ import { type Kernel, paramBytes } from "./kernel.js";
 
 const maxDispatches = 1024;
 
+/** So many dispatches are handed over at once: the GPU works on them while the next ones are recorded. */
+const handOver = 32;
+
 /** What a kernel counts into two consecutive words of the counter buffer, and who wants to know. */
 export type OnCounted = (first: number, second: number) => void;
 
@@ -16,11 +19,12 @@ const counterWords = 4096;
 export class Recorder {
   readonly #device: Device;
   readonly #ring: GpuMemory;
-  readonly #ringGroup: GPUBindGroup;
+  /** One per block, made when first used: quicker to set than one with a dynamic offset. */
+  readonly #ringGroups: GPUBindGroup[] = [];
   readonly #params = new ArrayBuffer(maxDispatches * paramBytes);
   readonly #u32 = new Uint32Array(this.#params);
   readonly #f32 = new Float32Array(this.#params);
-  /** u32 words that kernels add to; cleared after every submit. */
+  /** u32 words that kernels add to; cleared when they are read. */
   readonly counters: GpuMemory;
   #counted: OnCounted[] = [];
   readonly #unread: { staging: GpuMemory; counted: OnCounted[] }[] = [];
@@ -33,7 +37,6 @@ export class Recorder {
   constructor(device: Device) {
     this.#device = device;
     this.#ring = device.allocate(this.#params.byteLength, usage.uniform | usage.copyDst, "parameters");
-    this.#ringGroup = device.paramGroup(this.#ring);
     this.counters = device.allocate(counterWords * 4, usage.storage | usage.copySrc | usage.copyDst, "counters");
   }
 
@@ -51,7 +54,8 @@ export class Recorder {
       }
     }
     if (this.#dispatches === maxDispatches) this.submit();
-    const byteOffset = this.#dispatches++ * paramBytes;
+    const block = this.#dispatches++;
+    const byteOffset = block * paramBytes;
     let word = byteOffset / 4;
     for (const name in kernel.params) {
       (kernel.params[name] === "f32" ? this.#f32 : this.#u32)[word++] = params[name];
@@ -62,23 +66,25 @@ export class Recorder {
     for (const name in kernel.buffers) slots.push(buffers[name]);
     const { pipeline, bindGroup } = this.#device.prepare(kernel, slots);
     const pass = this.#openPass();
+    this.#ringGroups[block] ??= this.#device.paramGroup(this.#ring, byteOffset);
     pass.setPipeline(pipeline);
-    pass.setBindGroup(0, this.#ringGroup, [byteOffset]);
+    pass.setBindGroup(0, this.#ringGroups[block]);
     pass.setBindGroup(1, bindGroup);
     pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
   }
 
   /**
-   * Makes sure that so many dispatches and counter pairs fit before the next submit: an operation whose counters lie in
-   * one submit and whose dispatches in another would lose its counts.
+   * Makes sure that so many dispatches fit before the next submit and so many counter pairs before the next wait: counters
+   * are read between operations, so that none is split. Between operations is also where work is handed over early.
    */
   makeRoom(dispatches: number, counterPairs: number): void {
     const pairs = this.#counted.length + counterPairs;
-    if (this.#dispatches + dispatches > maxDispatches || pairs * 2 > counterWords) this.submit();
+    if (pairs * 2 > counterWords) this.#drainCounters();
+    if (this.#dispatches >= handOver || this.#dispatches + dispatches > maxDispatches) this.submit();
   }
 
   /**
-   * Two words of `counters` for dispatches of this submit; `onCounted` learns their values at a later wait.
+   * Two words of `counters` for dispatches enqueued from now on; `onCounted` learns their values at a later wait.
    * @returns index of the first word
    */
   countPair(onCounted: OnCounted): number {
@@ -99,7 +105,6 @@ export class Recorder {
   submit(): void {
     if (this.#encoder !== undefined) {
       const encoder = this.#closePass();
-      if (this.#counted.length > 0) this.#drainCounters(encoder);
       this.#device.gpu.queue.writeBuffer(this.#ring.buffer, 0, this.#params, 0, this.#dispatches * paramBytes);
       this.#device.gpu.queue.submit([encoder.finish()]);
       this.#encoder = undefined;
@@ -112,6 +117,7 @@ export class Recorder {
   /** Submits, and waits until all of it has run and its counts are delivered. @throws DeviceError */
   async settle(): Promise<void> {
     this.#device.throwIfGone();
+    this.#drainCounters();
     this.submit();
     await this.#device.gpu.queue.onSubmittedWorkDone();
     await this.#deliverCounts();
@@ -123,6 +129,7 @@ export class Recorder {
     this.#device.throwIfGone();
     const staging = this.#staging(byteLength);
     this.copy(memory, offset, staging, 0, byteLength);
+    this.#drainCounters();
     this.submit();
     const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliverCounts()]);
     this.#device.throwIfFailed();
@@ -143,7 +150,9 @@ export class Recorder {
     return this.#encoder;
   }
 
-  #drainCounters(encoder: GPUCommandEncoder): void {
+  #drainCounters(): void {
+    if (this.#counted.length === 0) return;
+    const encoder = this.#closePass();
     const byteLength = this.#counted.length * 8;
     const staging = this.#staging(byteLength);
     encoder.copyBufferToBuffer(this.counters.buffer, 0, staging.buffer, 0, byteLength);

@@ -176,6 +176,16 @@ export async function checkOperations(b: Backend): Promise<void> {
     });
     compare("rmsNorm", await fresh(() => b.rmsNorm(out, x, b.loadVector(weight), 1e-5)), expected);
   }
+  const gram = upload(cols, new Float32Array(cols * cols));
+  b.addGram?.(gram, x);
+  const sums = await b.read(gram);
+  const upper = Array.from({ length: cols * cols }, (_, i) => i).filter((i) => i % cols >= Math.floor(i / cols));
+  compare(
+    "addGram",
+    upper.map((i) => sums[i]),
+    upper.map((i) => dotOfColumns(a, cols, Math.floor(i / cols), i % cols)),
+  );
+  b.release(gram);
   const [top] = await b.topK(x.rowRange(1, 1), 3);
   compare(
     "topK",
@@ -211,6 +221,13 @@ export async function checkOperations(b: Backend): Promise<void> {
   for (const activation of [q, k, v, attended]) b.release(activation);
   for (const activation of [x, y, out]) b.release(activation);
   if (wrong.length > 0) throw new DeviceError(`this GPU computes wrongly: ${wrong.join("; ")}`);
+}
+
+/** Product of two columns of f32 [rows, cols]. */
+function dotOfColumns(x: Float32Array, cols: number, i: number, j: number): number {
+  let sum = 0;
+  for (let row = 0; row < x.length; row += cols) sum += x[row + i] * x[row + j];
+  return sum;
 }
 
 /** See `Backend.rope`; positions from 0, `heads` heads in a row. */

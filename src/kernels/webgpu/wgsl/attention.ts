@@ -10,7 +10,9 @@ export interface AttentionShape {
 
 /** Bytes of workgroup memory that a shape takes. */
 export const attentionBytes = ({ headDim, queries, keys }: AttentionShape): number =>
-  4 * (queries * headDim + keys * (headDim + 4) + queries * keys + 3 * queries);
+  4 * (queries * headDim + keys * (headDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(headDim));
+
+const threadsFor = (headDim: number) => (headDim > 128 ? 256 : 128);
 
 /**
  * Flash attention (Dao et al. 2022): one workgroup takes `queries` query rows of one key head and one run of keys, walks
@@ -21,8 +23,13 @@ export const attentionBytes = ({ headDim, queries, keys }: AttentionShape): numb
  */
 export const attention = (shape: AttentionShape, split: boolean) => {
   const { headDim, queries, keys } = shape;
-  const threads = headDim > 128 ? 256 : 128;
+  const threads = threadsFor(headDim);
   const quads = headDim / 4;
+  const scores = queries * keys;
+  // Where there are fewer scores than threads, several threads share the dot product of one.
+  const shares = Math.max(1, Math.floor(threads / scores));
+  // Threads that look after the softmax of one query row. Each finds the maximum and the sum by itself: no waiting.
+  const team = Math.floor(threads / queries);
   // Each thread owns one dimension of the values; threads beyond headDim take other keys of the tile.
   const keyGroups = Math.max(1, Math.floor(threads / headDim));
   const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
@@ -52,7 +59,8 @@ export const attention = (shape: AttentionShape, split: boolean) => {
 const NONE = -3.0e38;
 var<workgroup> query: array<vec4<f32>, ${queries * quads}>;
 var<workgroup> keyTile: array<vec4<f32>, ${keys * (quads + 1)}>;
-var<workgroup> weights: array<f32, ${queries * keys}>;
+var<workgroup> products: array<f32, ${scores * shares}>;
+var<workgroup> weights: array<f32, ${scores}>;
 var<workgroup> maxima: array<f32, ${queries}>;
 var<workgroup> lengths: array<f32, ${queries}>;
 var<workgroup> rescale: array<f32, ${queries}>;
@@ -67,10 +75,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${headDim}u + i % ${quads}u * 4u;
     query[i] = vec4<f32>(qs[at], qs[at + 1u], qs[at + 2u], qs[at + 3u]);
   }
-  if (t < ${queries}u) {
-    maxima[t] = NONE;
-    lengths[t] = 0.0;
-  }
 
   // Positions that the rows of this workgroup can see, cut to its run.
   let firstToken = firstQuery / p.group;
@@ -81,6 +85,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   let dimension = t % ${headDim}u;
   let keyGroup = t / ${headDim}u;
+  let row = t / ${team}u;
+  var highest = NONE;
+  var length = 0.0;
   ${each((j) => `var acc${j} = 0.0;`)}
 
   for (var tile = begin; tile < end; tile += ${keys}u) {
@@ -91,42 +98,46 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         cachedKeys[(position * p.kvHeads + kvHead) * ${quads}u + i % ${quads}u];
     }
     workgroupBarrier();
-    for (var i = t; i < ${queries * keys}u; i += ${threads}u) {
-      let j = i / ${keys}u;
-      let k = i % ${keys}u;
-      var products = vec4<f32>();
-      for (var d = 0u; d < ${quads}u; d += 1u) {
-        products = fma(query[j * ${quads}u + d], keyTile[k * ${quads + 1}u + d], products);
+    for (var i = t; i < ${scores * shares}u; i += ${threads}u) {
+      let j = i / ${shares}u / ${keys}u;
+      let k = i / ${shares}u % ${keys}u;
+      var product = vec4<f32>();
+      for (var d = i % ${shares}u; d < ${quads}u; d += ${shares}u) {
+        product = fma(query[j * ${quads}u + d], keyTile[k * ${quads + 1}u + d], product);
       }
-      let position = tile + k;
-      let own = p.start + min(firstQuery + j, queryRows - 1u) / p.group;
-      let visible = position < end && position <= own && position + p.window > own;
-      weights[i] = select(NONE, dot(products, vec4<f32>(1.0)) * p.scale, visible);
+      products[i] = dot(product, vec4<f32>(1.0));
     }
     workgroupBarrier();
-    if (t < ${queries}u) {
-      var highest = maxima[t];
-      for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, weights[t * ${keys}u + k]); }
-      let shrink = select(exp(maxima[t] - highest), 0.0, maxima[t] == NONE);
-      var length = lengths[t] * shrink;
-      for (var k = 0u; k < ${keys}u; k += 1u) {
-        let score = weights[t * ${keys}u + k];
-        let weight = select(exp(score - highest), 0.0, score == NONE);
-        weights[t * ${keys}u + k] = weight;
-        length += weight;
+    if (row < ${queries}u) {
+      let own = p.start + min(firstQuery + row, queryRows - 1u) / p.group;
+      let before = highest;
+      for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, score(row, k, tile + k, end, own)); }
+      for (var k = t % ${team}u; k < ${keys}u; k += ${team}u) {
+        let s = score(row, k, tile + k, end, own);
+        weights[row * ${keys}u + k] = select(exp(s - highest), 0.0, s == NONE);
       }
-      maxima[t] = highest;
-      lengths[t] = length;
-      rescale[t] = shrink;
+      let shrink = select(exp(before - highest), 0.0, before == NONE);
+      length *= shrink;
+      if (t % ${team}u == 0u) { rescale[row] = shrink; }
     }
     workgroupBarrier();
+    if (row < ${queries}u) {
+      for (var k = 0u; k < ${keys}u; k += 1u) { length += weights[row * ${keys}u + k]; }
+    }
     if (keyGroup < ${keyGroups}u) {
       ${each((j) => `acc${j} *= rescale[${j}];`)}
-      for (var k = keyGroup; k < min(${keys}u, end - tile); k += ${keyGroups}u) {
-        let value = cachedValues[((tile + k) * p.kvHeads + kvHead) * ${headDim}u + dimension];
+      // As many rounds for every tile, so that their loads can be under way together; keys past the end have weight 0.
+      for (var i = 0u; i < ${Math.ceil(keys / keyGroups)}u; i += 1u) {
+        let k = keyGroup + i * ${keyGroups}u;
+        ${keys % keyGroups === 0 ? "" : `if (k >= ${keys}u) { break; }`}
+        let value = cachedValues[(min(tile + k, end - 1u) * p.kvHeads + kvHead) * ${headDim}u + dimension];
         ${each((j) => `acc${j} = fma(weights[${j * keys}u + k], value, acc${j});`)}
       }
     }
+  }
+  if (row < ${queries}u && t % ${team}u == 0u) {
+    maxima[row] = highest;
+    lengths[row] = length;
   }
 
   ${
@@ -147,6 +158,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   }
 }
 ${keyGroups === 1 ? "" : `var<workgroup> partial: array<f32, ${threads}>;`}
+
+/** The score of a key for a query row whose token stands at own; NONE where it is not visible. */
+fn score(row: u32, k: u32, position: u32, end: u32, own: u32) -> f32 {
+  var product = 0.0;
+  for (var s = 0u; s < ${shares}u; s += 1u) { product += products[(row * ${keys}u + k) * ${shares}u + s]; }
+  let visible = position < end && position <= own && position + p.window > own;
+  return select(NONE, product * p.scale, visible);
+}
 
 fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f32, l: f32) {
   if (j >= queryRows) { return; }

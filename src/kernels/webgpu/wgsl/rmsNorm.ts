@@ -1,7 +1,7 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
 /** out = x / √(mean(x²) + epsilon) · weight over one run of `width` columns per workgroup. */
-export const rmsNorm = (threads: 64 | 256) =>
+export const rmsNorm = (threads: 64 | 256 | 1024) =>
   kernel({
     name: `rmsNorm ${threads}`,
     params: {
