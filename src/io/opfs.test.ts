@@ -74,7 +74,10 @@ const model = new Map([
 const location = "https://models.example/a";
 
 /** The model's files, with a count of the bytes read; `onRead` may throw. */
-function source(files = model, onRead: (name: string, offset: number) => void = () => {}) {
+function source(
+  files: ReadonlyMap<string, Uint8Array> = model,
+  onRead: (name: string, offset: number) => void = () => {},
+) {
   const inner = memoryFiles(location, files);
   const counted = {
     location,
