@@ -1,18 +1,19 @@
 // Perplexity of a reference checkpoint after one-shot compression, against test/golden/reference.json, on the built package:
 //   npm run build && node scripts/check-compression.mjs DIRECTORY CANDIDATE ...
 // A directory is named after its checkpoint (tiny-6m, ref-28m). A candidate is METHOD-SPARSITY (sparsegpt-50),
-// METHOD-KEEP:GROUP (wanda-2:4) or QUANTISER-BITS (gptq-4); options as JSON after an @. Exit code 1 when a figure lies
-// further from its golden one than the tolerance. Magnitude is counted as the golden figures are: bf16 weights tie.
+// METHOD-KEEP:GROUP (wanda-2:4), QUANTISER-BITS (gptq-4), FACTORS-PERCENT (svdllm-60) or smoothquant; options as JSON after
+// an @. Exit code 1 when a figure lies further from its golden one than the tolerance. Results are stored in f32, and
+// magnitude is counted as the golden figures are: bf16 weights tie.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
-import { parsePattern, pruneMethods, quantizeMethods } from "../dist/compress/index.js";
+import { lowRankMethods, parsePattern, parseRecipe, pruneMethods, scaleMethods } from "../dist/compress/index.js";
 import { evaluateQuality } from "../dist/eval/index.js";
-import { openCheckpoint } from "../dist/io/index.js";
+import { memoryFiles, openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openBackend } from "../dist/kernels/index.js";
 import { loadModel } from "../dist/model/index.js";
-import { compressBlockwise, replaceTensors } from "../dist/pipeline/index.js";
+import { memoryWorkspace, planCompression, runCompression } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
 
 const { values: options, positionals } = parseArgs({
@@ -23,6 +24,7 @@ const { values: options, positionals } = parseArgs({
     calibration: { type: "string", default: "models/text/calib.txt" },
     "calibration-windows": { type: "string", default: "64" },
     windows: { type: "string", default: "40" },
+    threads: { type: "string", default: "2" },
   },
 });
 const [directory, ...candidates] = positionals;
@@ -36,25 +38,43 @@ const [text, calibration] = await Promise.all(
   [options.text, options.calibration].map((path) => tokenizeText(tokenizer, readFileSync(path, "utf8"))),
 );
 
-/** What a candidate does to a layer. */
-async function compressor(id, parameter, extra) {
+/** The stage of a candidate. */
+function stageOf(id, parameter, options) {
   if (Object.hasOwn(pruneMethods, id)) {
-    const { method } = await pruneMethods[id]();
-    const pattern = parameter.includes(":")
-      ? parsePattern(parameter)
-      : parsePattern("unstructured", Number(parameter) / 100);
-    const parsed = method.options.parse({ ...(id === "magnitude" && { counting: "below" }), ...extra });
-    return {
-      statistics: method.needs(parsed),
-      compress: (layer, statistics) => method.prune(layer, statistics, pattern, parsed).weight,
-    };
+    const pattern = parameter.includes(":") ? parameter : parsePattern("unstructured", Number(parameter) / 100);
+    const counting = id === "magnitude" && { counting: "below" };
+    return { type: "prune", method: id, pattern, options: { ...counting, ...options } };
   }
-  const { method } = await quantizeMethods[id]();
-  const parsed = method.options.parse({ bits: Number(parameter), ...extra });
-  return {
-    statistics: method.needs(parsed),
-    compress: (layer, statistics) => method.quantize(layer, statistics, parsed).weight,
-  };
+  if (Object.hasOwn(lowRankMethods, id))
+    return { type: "lowRank", method: id, keepRatio: Number(parameter) / 100, options };
+  if (Object.hasOwn(scaleMethods, id)) {
+    const targets = ["q", "k", "v", "gate", "up"].map((name) => `**.${name}_proj.weight`);
+    return { type: "scale", method: id, options, targets };
+  }
+  return { type: "quantize", method: id, options: { bits: Number(parameter), ...options } };
+}
+
+/** The files of the compressed model, and where the time went. */
+async function compressed(stage) {
+  const recipe = parseRecipe(
+    {
+      version: 1,
+      calibration: { windows: Number(options["calibration-windows"]), measureError: false },
+      stages: [stage],
+    },
+    "candidate",
+  );
+  const threads = Number(options.threads);
+  const job = { recipe, calibration, store: "dense", dtype: "F32", version: "check", threads };
+  const result = new Map();
+  const plan = await planCompression(checkpoint, job);
+  const { elapsedMs } = await runCompression(
+    checkpoint,
+    plan,
+    { workspace: memoryWorkspace(result), companions: [] },
+    job,
+  );
+  return { elapsedMs, files: memoryFiles("result", result) };
 }
 
 let failures = 0;
@@ -62,25 +82,13 @@ for (const candidate of candidates) {
   const [name, extra = "{}"] = candidate.split("@");
   const [id, parameter] = name.split("-");
   const startMs = performance.now();
-  const weights = new Map();
-  const elapsedMs = { forward: 0, statistics: 0, compress: 0 };
-  if (id !== "dense") {
-    const job = await compressor(id, parameter, JSON.parse(extra));
-    const windows = Number(options["calibration-windows"]);
-    for await (const block of compressBlockwise(checkpoint, {
-      tokens: calibration.tokens,
-      windows,
-      window: 512,
-      ...job,
-    })) {
-      for (const [tensor, replaced] of block.weights) weights.set(tensor, replaced);
-      for (const part of Object.keys(elapsedMs)) elapsedMs[part] += block.elapsedMs[part];
-    }
-  }
+  const { elapsedMs, files: result } =
+    id === "dense" ? { elapsedMs: {} } : await compressed(stageOf(id, parameter, JSON.parse(extra)));
   const compressMs = performance.now() - startMs;
 
-  const backend = await openBackend();
-  const model = await loadModel(replaceTensors(checkpoint, weights), backend, { weights: "f32" });
+  const opened = result === undefined ? checkpoint : await openCheckpoint(result);
+  const backend = await openBackend(undefined, { threads: Number(options.threads) });
+  const model = await loadModel(opened, backend, { weights: "f32" });
   const [{ perplexity }] = await evaluateQuality([{ name, model }], text, { maxWindows: Number(options.windows) });
   model[Symbol.dispose]();
   backend[Symbol.dispose]();
@@ -91,7 +99,9 @@ for (const candidate of candidates) {
   const ok = reference === undefined || Math.abs(difference) <= tolerance;
   if (!ok) failures++;
   const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
-  const parts = Object.entries(elapsedMs).map(([part, ms]) => `${part} ${seconds(ms)}`);
+  const parts = Object.entries(elapsedMs)
+    .filter(([, ms]) => ms >= 50)
+    .map(([part, ms]) => `${part} ${seconds(ms)}`);
   console.log(
     [
       candidate.padEnd(16),

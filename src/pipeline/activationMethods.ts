@@ -8,7 +8,7 @@ import {
 } from "../compress/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import { type Model, type Projection, projections, type TapSite } from "../model/index.js";
-import { BlockProbe } from "./blockProbe.js";
+import { BlockProbe, type ProbeRows } from "./blockProbe.js";
 import { type LayerHistograms, siteOf } from "./layerHistograms.js";
 
 export type MethodId = ActivationSparsity["method"];
@@ -26,9 +26,9 @@ export interface LayerContext {
   costs: Readonly<Record<Projection, number>>;
   /** Greedy: rise of a projection of cost 1 in one move. */
   base: number;
-  /** Greedy: f32 [greedyWindow, hiddenSize] each, what enters the block. */
+  /** Greedy: f32 [greedyRows.tokens, hiddenSize] each, what enters the block. */
   greedyInputs: readonly Float32Array[];
-  greedyWindow: number;
+  greedyRows: ProbeRows;
   signal?: AbortSignal;
   /** Called with the number of rows that were run through the block. */
   onRows(rows: number): void;
@@ -71,13 +71,13 @@ export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
 };
 
 async function allocate(context: LayerContext): Promise<AllocationRow<Projection>[]> {
-  const { model, layer, greedyInputs, greedyWindow } = context;
-  using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, greedyWindow) : undefined;
+  const { model, layer, greedyInputs, greedyRows } = context;
+  using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, greedyRows) : undefined;
   return await allocations[context.allocation]({
     ...context,
     async blockError(shares) {
       const error = await probe!.error(mapProjections((name) => cut(context, name, shares[name]).threshold));
-      context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, greedyWindow));
+      context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, greedyRows));
       return error;
     },
   });

@@ -12,7 +12,7 @@ import type { KvCache } from "../kernels/index.js";
 import type { Model, Projection, TapSite } from "../model/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { activationMethods, type MethodId } from "./activationMethods.js";
-import { BlockProbe } from "./blockProbe.js";
+import { BlockProbe, probeRows } from "./blockProbe.js";
 import { LayerHistograms, type SiteStatistics } from "./layerHistograms.js";
 
 export interface CalibrationOptions extends JobOptions {
@@ -27,7 +27,7 @@ export interface CalibrationOptions extends JobOptions {
   estimator?: ThresholdEstimatorId;
   /** How a block's share is divided among its projections. Default "uniform", the only one for CATS. */
   allocation?: AllocationId;
-  /** Which part of a prompt will run sparse; only written to the records. Default "dense". */
+  /** Which part of a prompt will run sparse: written to the records, and what greedy candidates are judged on. Default "dense". */
   prefill?: ActivationSparsity["prefill"];
   /** Tokens of a calibration window. Default 512. */
   window?: number;
@@ -37,7 +37,7 @@ export interface CalibrationOptions extends JobOptions {
   greedyBase?: number;
   /**
    * Greedy: tokens that candidates are judged on: whole windows, or the beginning of one for fewer than `window`. Every
-   * move runs half of them through a block seven times, so time is proportional to this. Ranking candidates takes far
+   * move runs half of them (those that `prefill` lets be sparse) through a block seven times, so time is proportional to this. Ranking candidates takes far
    * fewer tokens than placing thresholds, because all are judged on the same ones. Default 512.
    */
   greedyTokens?: number;
@@ -73,7 +73,7 @@ export async function calibrateActivationSparsity(
   const { method, windows, window, greedyWindows, records, signal } = plan;
   const { sites, calibrateLayer } = activationMethods[method];
   const { layers, hiddenSize } = model.config;
-  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyWindow);
+  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyRows);
   const stage = new Stage(
     "calibrate",
     layers * (windows * window + greedyTokensPerLayer),
@@ -90,7 +90,7 @@ export async function calibrateActivationSparsity(
     for (let layer = 0; layer < layers; layer++) {
       const detail = `layer ${layer + 1} of ${layers}`;
       const histograms = new LayerHistograms(model, layer, sites);
-      const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyWindow * hiddenSize));
+      const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyRows.tokens * hiddenSize));
       model.thresholds = undefined;
       for (let w = 0; w < windows; w++) {
         await breathe(signal);
@@ -156,7 +156,7 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
     costs,
     base: greedyBase,
     greedyEvaluations: allocationEvaluations(allocation, { costs, levels: sparsities, base: greedyBase }),
-    greedyWindow,
+    greedyRows: probeRows(greedyWindow, prefill),
     greedyWindows: draw(greedyWindowCount, windows, new Random(seed)),
     signal,
     records: sparsities.map(

@@ -1,5 +1,5 @@
 import { FormatError, UsageError } from "../core/index.js";
-import { type Checkpoint, isJsonObject } from "../io/index.js";
+import type { Checkpoint } from "../io/index.js";
 import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 
 /** f32 values that stand in for a tensor of a checkpoint, or add one. */
@@ -16,42 +16,6 @@ export function replaceTensors(checkpoint: Checkpoint, replaced: ReadonlyMap<str
     const found = replaced.get(name);
     return found === undefined ? name : found.values;
   });
-}
-
-const layerPrefix = "model.layers.";
-
-/**
- * One block of a decoder as a checkpoint of its own: layer `layer` becomes layer 0, and a vocabulary of four tokens of
- * zeros takes the place of embedding and head, so that loading it costs no more than the block.
- * @param windowed whether the layer has a sliding window, which some configs tell by position
- */
-export function singleBlock(checkpoint: Checkpoint, layer: number, hiddenSize: number, windowed: boolean): Checkpoint {
-  const from = `${layerPrefix}${layer}.`;
-  const stored = new Map<string, string | Float32Array>([
-    ["model.embed_tokens.weight", new Float32Array(4 * hiddenSize)],
-    ["model.norm.weight", new Float32Array(hiddenSize)],
-  ]);
-  const tensors = new Map<string, TensorInfo>();
-  for (const [name, values] of stored) {
-    const shape = values.length === hiddenSize ? [hiddenSize] : [4, hiddenSize];
-    tensors.set(name, { name, dtype: "F32", shape });
-  }
-  for (const [name, info] of checkpoint.tensors) {
-    if (!name.startsWith(from)) continue;
-    const renamed = `${layerPrefix}0.${name.slice(from.length)}`;
-    stored.set(renamed, name);
-    tensors.set(renamed, { ...info, name: renamed });
-  }
-  const config = {
-    ...(isJsonObject(checkpoint.config) ? checkpoint.config : {}),
-    num_hidden_layers: 1,
-    vocab_size: 4,
-    tie_word_embeddings: true,
-    layer_types: [windowed ? "sliding_attention" : "full_attention"],
-  };
-  const blocks = checkpoint.artifact?.blocks?.slice(layer, layer + 1);
-  const artifact = checkpoint.artifact && { ...checkpoint.artifact, blocks };
-  return viewOf(checkpoint, { config, artifact }, tensors, (name) => stored.get(name));
 }
 
 /** @param locate the name of a stored tensor or values in memory */

@@ -1,12 +1,11 @@
 export { activationMethods, type MethodId } from "./activationMethods.js";
-export { type BlockLayer, type BlockwiseOptions, type CompressedBlock, compressBlockwise } from "./blockwise.js";
 export { type Calibration, type CalibrationOptions, calibrateActivationSparsity } from "./calibrate.js";
 export { type ReplacedTensor, replaceTensors } from "./checkpointView.js";
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export type { Estimate } from "./compress/estimate.js";
 export { type CompressionPlan, type CompressOptions, planCompression } from "./compress/plan.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
-export type { Workspace } from "./compress/workspace.js";
+export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";

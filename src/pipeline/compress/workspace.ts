@@ -6,6 +6,7 @@ import {
   type FileSinks,
   type ModelFiles,
   memoryFiles,
+  memorySinks,
   openCheckpoint,
   parseArtifact,
   readJsonFile,
@@ -92,4 +93,15 @@ export async function openShard(workspace: Workspace, shard: string, { tensors }
     open: (name) => (name === "model.safetensors" ? workspace.files.open(shard) : memory.open(name)),
     close: () => memory.close(),
   });
+}
+
+/** A workspace in memory, for small models. @param files filled with the result */
+export function memoryWorkspace(files: Map<string, Uint8Array>): Workspace {
+  return {
+    files: memoryFiles("memory", files),
+    sinks: memorySinks(files),
+    async remove(name) {
+      files.delete(name);
+    },
+  };
 }

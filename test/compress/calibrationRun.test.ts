@@ -1,0 +1,104 @@
+import { describe, expect, test } from "vitest";
+import { type StatisticId, StatisticsAccumulator } from "../../src/compress/index.js";
+import type { Checkpoint } from "../../src/io/index.js";
+import { openBackend } from "../../src/kernels/index.js";
+import { describeDecoder, loadModel, type TapSite, tapSites } from "../../src/model/index.js";
+import { loadBlock } from "../../src/pipeline/compress/block.js";
+import { blockView } from "../../src/pipeline/compress/blockView.js";
+import { CalibrationRun } from "../../src/pipeline/compress/calibrationRun.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { calibration, relativeDifference, window, windows } from "./support.js";
+
+const { tokens } = calibration;
+const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[site].length > 0);
+
+/** What enters every site of the last layer when the whole model runs, summed in f64. */
+async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]) {
+  using backend = await openBackend("reference");
+  using model = await loadModel(checkpoint, backend, { weights: "f32" });
+  using cache = model.createCache(window);
+  const sums = new Map<TapSite, StatisticsAccumulator>();
+  for (let w = 0; w < windows; w++) {
+    await model.forward(tokens.subarray(w * window, (w + 1) * window), cache, 0, {
+      logits: "none",
+      tap: {
+        sites,
+        async onActivation(layer, site, activation) {
+          if (layer + 1 < model.config.layers) return;
+          if (!sums.has(site)) sums.set(site, new StatisticsAccumulator(activation.cols, wanted));
+          sums.get(site)!.add(await backend.read(activation));
+        },
+      },
+    });
+  }
+  return sums;
+}
+
+describe.each(["llama", "mistral", "qwen2", "qwen3"])("%s", (architecture) => {
+  test.each(["reference", "wasm"])("block by block on %s gives the statistics of the whole model", async (backend) => {
+    const checkpoint = await MemoryCheckpoint.golden(architecture);
+    const description = await describeDecoder(checkpoint);
+    const { config, layout } = description;
+    let counted = 0;
+    const run = await CalibrationRun.start(
+      checkpoint,
+      layout.embedding.name,
+      { tokens, window },
+      {
+        backend,
+        threads: 1,
+        onWindow: () => counted++,
+      },
+    );
+    const view = async (layer: number) =>
+      blockView(checkpoint, config, await loadBlock(checkpoint, description, layer));
+    for (let layer = 0; layer + 1 < config.layers; layer++) await run.advance(await view(layer));
+    const wanted = ["gram", "columnSquares", "columnAbsMax", "columnAbsMean"] as const;
+    const before = run.streams.slice();
+    const measured = await run.collect(await view(config.layers - 1), wanted);
+    expect(run.streams).toEqual(before);
+    expect(counted).toBe(windows * config.layers);
+
+    const expected = await wholeModel(checkpoint, wanted);
+    expect([...measured.keys()].sort()).toEqual([...expected.keys()].sort());
+    for (const [site, sums] of expected) {
+      const statistics = measured.get(site)!;
+      expect(statistics.tokens).toBe(windows * window);
+      for (const id of wanted) {
+        expect(relativeDifference(statistics.get(id), sums.finish().get(id)), `${site} ${id}`).toBeLessThan(1e-4);
+      }
+    }
+  });
+});
+
+test("an aborted signal stops it", async () => {
+  const checkpoint = await MemoryCheckpoint.golden("llama");
+  const description = await describeDecoder(checkpoint);
+  const controller = new AbortController();
+  const run = await CalibrationRun.start(
+    checkpoint,
+    description.layout.embedding.name,
+    { tokens, window },
+    {
+      backend: "reference",
+      signal: controller.signal,
+      onWindow: () => controller.abort(),
+    },
+  );
+  const block = await loadBlock(checkpoint, description, 0);
+  await expect(run.advance(blockView(checkpoint, description.config, block))).rejects.toThrow(/abort/i);
+});
+
+test("an input that is not finite is named", async () => {
+  const checkpoint = await MemoryCheckpoint.golden("llama");
+  const name = "model.embed_tokens.weight";
+  const values = checkpoint.values(name);
+  values[tokens[3] * 64 + 5] = Number.NaN;
+  checkpoint.set(name, [512, 64], values);
+  const description = await describeDecoder(checkpoint);
+  for (const backend of ["reference", "wasm"]) {
+    const run = await CalibrationRun.start(checkpoint, name, { tokens, window }, { backend, threads: 1 });
+    const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
+    await expect(run.collect(view, ["gram"])).rejects.toThrow(/calibration batch is/);
+  }
+});
