@@ -24,13 +24,20 @@ export function ropeDivisors(scaling: Llama3Scaling, theta: number, headDim: num
 const wavelength = (i: number, theta: number, headDim: number) => 2 * Math.PI * theta ** ((2 * i) / headDim);
 
 /**
- * The scaling that gives these divisors; undefined when there is none. The share of the original frequency that is kept,
+ * The scaling that gives these divisors; undefined when there is none. Published models have low 1, high 4 and a power of two
+ * as original; others are worked out. The share of the original frequency that is kept,
  * s = (original / wavelength − low) / (high − low), is a straight line in 1 / wavelength between its ends 0 and 1, and low,
  * high and original may be scaled together; low is taken to be 1.
  */
 export function fitLlama3Scaling(divisors: Float32Array, theta: number, headDim: number): Llama3Scaling | undefined {
   const factor = divisors.at(-1)!;
   if (divisors.length !== headDim / 2 || !(factor > 1 && factor < 1e6)) return undefined;
+  const gives = (scaling: Llama3Scaling) =>
+    ropeDivisors(scaling, theta, headDim).every((divisor, i) => Math.abs(divisor / divisors[i] - 1) < 2e-3);
+  for (let original = 16; original <= 2 ** 24; original *= 2) {
+    const scaling = { factor, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: original };
+    if (gives(scaling)) return scaling;
+  }
   const points: { frequency: number; share: number }[] = [];
   for (const [i, divisor] of divisors.entries()) {
     const share = (1 / divisor - 1 / factor) / (1 - 1 / factor);
@@ -47,7 +54,5 @@ export function fitLlama3Scaling(divisors: Float32Array, theta: number, headDim:
     highFreqFactor: Number((1 + 1 / below).toPrecision(4)),
     originalMaxPositions: Math.round(slope / below),
   };
-  if (scaling.originalMaxPositions < 1) return undefined;
-  const again = ropeDivisors(scaling, theta, headDim);
-  return again.every((divisor, i) => Math.abs(divisor / divisors[i] - 1) < 2e-3) ? scaling : undefined;
+  return scaling.originalMaxPositions >= 1 && gives(scaling) ? scaling : undefined;
 }
