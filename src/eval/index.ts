@@ -1,3 +1,4 @@
+export { type AllocationComparison, calibrateBetterAllocation } from "./betterAllocation.js";
 export type { Divergence } from "./divergence.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";
 export { type Measured, type ResultRow, resultRow } from "./resultRow.js";

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { blockOutputError, blockSparsity, projectionCosts } from "../../src/compress/index.js";
 import { type ProgressEvent, Random } from "../../src/core/index.js";
+import { calibrateBetterAllocation, evaluateQuality } from "../../src/eval/index.js";
 import { type ActivationSparsity, parseArtifact, serializeArtifact } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import { type Model, type Projection, projections, type TapSite, tapSites } from "../../src/model/index.js";
-import { BlockProbe } from "../../src/pipeline/blockProbe.js";
+import { BlockProbe, probeRows } from "../../src/pipeline/blockProbe.js";
 import { type CalibrationOptions, calibrateActivationSparsity, toThresholds } from "../../src/pipeline/index.js";
 import type { TokenizedText } from "../../src/text/index.js";
 import { load, logitsOf, path } from "../golden/golden.js";
@@ -161,7 +162,7 @@ describe("TEAL, greedy", () => {
     const { records } = await greedy({ greedyBase: 0.4, greedyTokens: windows * window });
     const { records: uniform } = await calibrate();
     for (let layer = 0; layer < 2; layer++) {
-      using probe = await BlockProbe.create(model, layer, await blockInputs(layer), window);
+      using probe = await BlockProbe.create(model, layer, await blockInputs(layer), probeRows(window, "dense"));
       const error = (record: ActivationSparsity) => probe.error(toThresholds(record).projections[layer]);
       expect(await error(records[1])).toBeLessThan(await error(uniform[0]));
     }
@@ -191,7 +192,12 @@ async function blockInputs(layer: number): Promise<Float32Array[]> {
 }
 
 describe("BlockProbe", () => {
-  test("judges the last quarter of a block whose second half is sparse, as one whole pass would", async () => {
+  test.each([
+    { prefill: "dense", dense: window / 2, judged: window / 4 },
+    { prefill: { denseFirst: 0 }, dense: 0, judged: window },
+    { prefill: { denseFirst: 8 }, dense: 8, judged: window - 8 },
+  ] as const)("judges the block as a whole pass would be: $prefill", async ({ prefill, dense, judged }) => {
+    expect(probeRows(window, prefill)).toEqual({ tokens: window, dense, judged });
     const inputs = await blockInputs(1);
     const thresholds = toThresholds((await calibrate()).records[0]);
     let expected = 0;
@@ -201,17 +207,42 @@ describe("BlockProbe", () => {
         using cache = model.createCache(window);
         const x = backend.allocate(window, 64);
         backend.write(x, input);
-        await model.block(1, x, cache, 0, { sparseFrom: window / 2 });
+        await model.block(1, x, cache, 0, { sparseFrom: dense });
         const values = await backend.read(x);
         backend.release(x);
-        return values.subarray((window * 64 * 3) / 4);
+        return values.subarray((window - judged) * 64);
       };
       expected += blockOutputError(await run(true), await run(false), 64) / inputs.length;
     }
-    using probe = await BlockProbe.create(model, 1, inputs, window);
+    using probe = await BlockProbe.create(model, 1, inputs, probeRows(window, prefill));
     expect(await probe.error(thresholds.projections[1])).toBeCloseTo(expected, 5);
     const zeros = Object.fromEntries(projections.map((name) => [name, 0])) as Record<Projection, number>;
     expect(await probe.error(zeros)).toBe(0);
+    model.thresholds = undefined;
+  });
+});
+
+describe("the better of both allocations", () => {
+  test("is the one with less perplexity on the calibration text, for each sparsity", async () => {
+    const sparsities = [0.3, 0.5, 0.7];
+    const settings = { sparsities, window, calibrationWindows: windows, greedyBase: 0.2, greedyTokens: window };
+    const { records, realisedSparsities, comparisons } = await calibrateBetterAllocation(model, text, settings);
+    const uniform = await calibrateActivationSparsity(model, text, { ...settings, allocation: "uniform" });
+    const greedy = await calibrateActivationSparsity(model, text, { ...settings, allocation: "greedy" });
+    for (const [i, { sparsity, kept, perplexity }] of comparisons.entries()) {
+      const variants = [greedy, uniform].map(({ records }, v) => ({
+        name: `${v}`,
+        model,
+        thresholds: toThresholds(records[i]),
+      }));
+      const qualities = await evaluateQuality(variants, text, { window, maxWindows: windows });
+      expect(sparsity).toBe(sparsities[i]);
+      expect([perplexity.greedy, perplexity.uniform]).toEqual(qualities.map((q) => q.perplexity));
+      expect(kept).toBe(perplexity.uniform < perplexity.greedy ? "uniform" : "greedy");
+      const expected = kept === "greedy" ? greedy : uniform;
+      expect(records[i]).toEqual(expected.records[i]);
+      expect(realisedSparsities[i]).toBe(expected.realisedSparsities[i]);
+    }
     model.thresholds = undefined;
   });
 });

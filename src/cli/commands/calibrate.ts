@@ -1,12 +1,18 @@
 import { Option } from "commander";
 import { allocations, thresholdEstimators } from "../../compress/index.js";
+import { type AllocationComparison, calibrateBetterAllocation } from "../../eval/index.js";
 import { type Artifact, artifactFileName, serializeArtifact, sha256Hex } from "../../io/index.js";
 import { buildModelDirectory, resolveModel } from "../../io/index.node.js";
 import { projections } from "../../model/index.js";
-import { activationMethods, type CalibrationOptions, calibrateActivationSparsity } from "../../pipeline/index.js";
+import {
+  activationMethods,
+  type Calibration,
+  type CalibrationOptions,
+  calibrateActivationSparsity,
+} from "../../pipeline/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { digits, percent, table } from "../format.js";
-import { number } from "../numbers.js";
+import { integer, number } from "../numbers.js";
 import {
   calibrationWindowsOption,
   type MachineOptions,
@@ -28,6 +34,8 @@ interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption,
   sparsity: number;
   window: number;
   calibrationWindows: number;
+  greedyStep: number;
+  greedyTokens: number;
   seed: number;
   output: string;
 }
@@ -51,7 +59,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       .default("teal"),
     new Option(
       "--allocation <id>",
-      "uniform: the same share everywhere; greedy: where it hurts least, which takes longer",
+      "uniform: the same share everywhere; greedy: where it hurts least, which takes longer, unless uniform then predicts the text better",
     )
       .choices(Object.keys(allocations))
       .default("uniform"),
@@ -65,6 +73,12 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
     ),
     windowOption(),
     calibrationWindowsOption(),
+    new Option("--greedy-step <share>", "greedy: rise in one move of a linear map with hiddenSize² weights")
+      .argParser(number({ min: 0.001, max: 1 }))
+      .default(0.05),
+    new Option("--greedy-tokens <n>", "greedy: calibration tokens that moves are judged on; time grows with them")
+      .argParser(integer({ min: 4 }))
+      .default(512),
     seedOption("draws the windows that the greedy allocation judges by").default(0),
     weightsOption(),
     ...machineOptions(),
@@ -80,7 +94,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       options.output,
       [source.directory],
       async (builder) => {
-        const { artifact, realisedSparsity } = await calibrated(context, options, argument);
+        const { artifact, realisedSparsity, comparison } = await calibrated(context, options, argument);
         await builder.takeOver(source, (name) => name !== artifactFileName);
         await builder.add(artifactFileName, serializeArtifact(artifact));
         const { layers, ...settings } = artifact.activationSparsity!;
@@ -89,6 +103,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
           model: source.location,
           weights: artifact.weights!,
           realisedSparsity,
+          ...(comparison && { comparison }),
           ...settings,
           layers,
         };
@@ -107,27 +122,34 @@ interface CalibrateDocument extends Sparsity {
   weights: string;
   /** Share of the blocks' weights whose inputs are dropped on the calibration text. */
   realisedSparsity: number;
+  /** Of the greedy allocation with the uniform one, when it was asked for. */
+  comparison?: AllocationComparison;
 }
 
 async function calibrated(
   context: Context,
   options: CalibrateOptions,
   argument: string,
-): Promise<{ artifact: Artifact; realisedSparsity: number }> {
+): Promise<{ artifact: Artifact; realisedSparsity: number; comparison?: AllocationComparison }> {
   using session = await openSession(context, argument, options);
   const text = await readTokens(session, options.text);
-  const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, seed } = options;
-  const calibration = await calibrateActivationSparsity(session.model, text, {
+  const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyTokens, seed } = options;
+  const settings = {
     sparsities: [sparsity],
     method,
     estimator,
-    allocation,
     prefill,
     window,
     calibrationWindows,
+    greedyBase: options.greedyStep,
+    greedyTokens,
     seed,
     ...context,
-  });
+  };
+  const calibration: Calibration & { comparisons?: AllocationComparison[] } =
+    allocation === "greedy"
+      ? await calibrateBetterAllocation(session.model, text, settings)
+      : await calibrateActivationSparsity(session.model, text, { ...settings, allocation });
   const config = (await session.files.open("config.json"))!;
   const configSha256 = await sha256Hex(await config.read(0, config.byteLength));
   await config.close();
@@ -139,10 +161,19 @@ async function calibrated(
       source: { location: session.location, configSha256 },
     },
     realisedSparsity: calibration.realisedSparsities[0],
+    comparison: calibration.comparisons?.[0],
   };
 }
 
-function render({ output, method, sparsity, realisedSparsity, layers, calibration }: CalibrateDocument): string {
+function render({
+  output,
+  method,
+  sparsity,
+  realisedSparsity,
+  comparison,
+  layers,
+  calibration,
+}: CalibrateDocument): string {
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const range = (values: readonly number[]) => `${digits(Math.min(...values), 2)} … ${digits(Math.max(...values), 2)}`;
   const cutsOf = {
@@ -168,7 +199,13 @@ function render({ output, method, sparsity, realisedSparsity, layers, calibratio
     "",
     `${method} at ${percent(sparsity)}: ${percent(realisedSparsity, 1)} of the blocks' weights skipped on the calibration text ` +
       `(${calibration.windows} windows of ${calibration.window} tokens).`,
+    ...(comparison ? [renderComparison(comparison)] : []),
     `Wrote ${output}. What it costs: rarefy eval ${output} --text FILE --against dense`,
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function renderComparison({ kept, perplexity }: AllocationComparison): string {
+  const [greedy, uniform] = [perplexity.greedy, perplexity.uniform].map((value) => digits(value, 2));
+  return `Perplexity on the calibration text: ${greedy} with greedy allocation, ${uniform} with uniform; kept ${kept}.`;
 }
