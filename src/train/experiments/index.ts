@@ -4,4 +4,6 @@ import type { Experiment } from "./contract.js";
 export const experiments: Readonly<Record<string, () => Promise<{ experiment: Experiment }>>> = {
   sinc: () => import("./sinc.js"),
   spirals: () => import("./spirals.js"),
+  selection: () => import("./selection.js"),
+  "text-classification": () => import("./textClassification.js"),
 };

@@ -57,14 +57,32 @@ export class ThresholdSearch {
     }
   }
 
-  /** Ends a pass over all parts. */
-  endPass(): void {
+  /** Ends a pass over all parts. @returns how many entries the next passes still look at */
+  endPass(): number {
     const width = digitBits[this.#pass++];
     this.#shift -= width;
     let digit = (1 << width) - 1;
     while (digit > 0 && this.#counts[digit] < this.#left) this.#left -= this.#counts[digit--];
     this.#prefix |= digit << this.#shift;
+    const candidates = this.#counts[digit];
     this.#counts.fill(0);
+    return candidates;
+  }
+
+  /** The entries that the next passes look at, copied out of the parts. */
+  candidates(parts: readonly Float32Array[], count: number): Float32Array {
+    const found = new Uint32Array(count);
+    const prefix = this.#prefix >>> this.#shift;
+    const shift = this.#shift;
+    let at = 0;
+    for (const part of parts) {
+      const bits = bitsOf(part);
+      for (let i = 0; i < bits.length; i++) {
+        const u = bits[i] & 0x7fffffff;
+        if (u >>> shift === prefix) found[at++] = u;
+      }
+    }
+    return new Float32Array(found.buffer);
   }
 
   /** After the last pass. */
@@ -81,8 +99,11 @@ export function findThreshold(parts: readonly Float32Array[], count: number): Th
   }
   if (count === 0) return { bits: infinityBits + 1, ties: 0 };
   const search = new ThresholdSearch(count);
-  for (let pass = 0; pass < search.passes; pass++) {
-    for (const part of parts) search.add(part);
+  for (const part of parts) search.add(part);
+  // One bin of the first histogram is a few per cent of the entries, unless many tie.
+  const bin = search.candidates(parts, search.endPass());
+  for (let pass = 1; pass < search.passes; pass++) {
+    search.add(bin);
     search.endPass();
   }
   return search.threshold;
@@ -90,13 +111,14 @@ export function findThreshold(parts: readonly Float32Array[], count: number): Th
 
 /**
  * Applies a threshold to the parts in their order.
- * @param onPart the keep mask of each part, u8, 1 = keep; filled into `masks` when given
+ * @param masks filled with the keep mask of each part, 1 = keep
+ * @returns the ties that later parts may still keep
  */
 export function keepAbove(
   parts: readonly Float32Array[],
   { bits: threshold, ties }: Threshold,
   masks: readonly Uint8Array[],
-): void {
+): number {
   let left = ties;
   for (const [p, part] of parts.entries()) {
     const bits = bitsOf(part);
@@ -106,6 +128,7 @@ export function keepAbove(
       mask[i] = u > threshold || (u === threshold && left-- > 0) ? 1 : 0;
     }
   }
+  return Math.max(0, left);
 }
 
 /** Keep masks of the `count` entries of largest magnitude over all parts together. */
