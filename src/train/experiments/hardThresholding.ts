@@ -86,7 +86,7 @@ export async function trainSparse(task: Task, cell: Cell, { signal, onProgress }
     optimizer: { rate: constant(rate) },
     steps,
     seed: cell.seed,
-    method: (context) => iht.start(context, { density, scope, interval: 1, freezeAt: 1, countRetention: true }),
+    method: (context) => iht.start(context, iht.options.parse({ density, scope, countRetention: true })),
   });
 
   const losses: number[] = [];

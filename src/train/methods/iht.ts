@@ -2,22 +2,32 @@ import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
-import { hardThreshold } from "../selection/hardThreshold.js";
-import { retentionCounter } from "../selection/retention.js";
+import { type Budget, projectSparse } from "../optimizers/projection.js";
+import { densityOf } from "../selection/masks.js";
+import { meanOverlap, retentionCounter } from "../selection/retention.js";
 import { stateOf } from "../state.js";
 import { isSparsifiable, type ParameterInfo } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({
-  density: z.number().gt(0).max(1).describe("share of weights kept"),
+  density: z.number().gt(0).max(1).default(0.5).describe("share of weights kept"),
   scope: z
     .enum(["global", "layer"])
     .default("layer")
     .describe("global: all layers share one budget; layer: each inner layer has its own, first and last stay dense"),
   interval: z.int().min(1).default(1).describe("optimiser steps between two projections"),
   freezeAt: z.number().min(0).max(1).default(1).describe("share of training after which positions stay as they are"),
+  freezeOverlap: z
+    .number()
+    .gt(0)
+    .max(1)
+    .optional()
+    .describe("freeze once the support has been so far the most often kept positions, three checks running"),
+  checkEvery: z.int().min(1).default(50).describe("steps between two checks"),
   countRetention: z.boolean().default(false).describe("count how often each weight was kept"),
 });
+
+const checksToFreeze = 3;
 
 /**
  * Sparse optimisation by iterative hard thresholding: an optimiser step, then all but the s largest magnitudes become 0
@@ -28,48 +38,50 @@ export const method: TrainMethod<z.output<typeof options>> = {
   title: "Iterative hard thresholding",
   paper: "Beck, Eldar, SIAM Journal on Optimization 23(3), 2013",
   options,
-  start({ parameters, weights, optimizer, steps }, { density, scope, interval, freezeAt, countRetention }) {
+  start({ parameters, weights, optimizer, steps }, settings) {
+    const { density, scope, interval, freezeAt, freezeOverlap, checkEvery, countRetention } = settings;
     const groups = budgetGroups(parameters, scope);
-    const sparse = groups.flat();
-    const masks = new Map(sparse.map(({ name }) => [name, new Uint8Array(weights.get(name)!.length).fill(1)]));
-    const retention = retentionCounter(countRetention ? masks : new Map());
-    const state = { masks: stateOf(masks), retention: stateOf(retention.counts), frozen: false };
+    const lengthOf = (name: string) => weights.get(name)!.length;
+    const names = groups.flat();
+    const masks = new Map(names.map((name) => [name, new Uint8Array(lengthOf(name)).fill(1)]));
+    const budgets: Budget[] = groups.map((group) => ({
+      names: group,
+      count: Math.round(density * group.reduce((sum, name) => sum + lengthOf(name), 0)),
+    }));
+    const retention = retentionCounter(countRetention || freezeOverlap !== undefined ? masks : new Map());
+    const state = { masks: stateOf(masks), retention: stateOf(retention.counts), frozen: false, checksPassed: 0 };
     const freezeStep = Math.round(freezeAt * steps);
 
-    const project: Link = {
-      init: () => ({}),
-      settle(moved, _state, step) {
-        if (state.frozen || (step + 1) % interval !== 0) return;
-        for (const group of groups) {
-          const parts = group.map(({ name }) => moved.get(name) as Float32Array);
-          const total = parts.reduce((sum, part) => sum + part.length, 0);
-          const groupMasks = group.map(({ name }) => masks.get(name)!);
-          hardThreshold(parts, Math.round(density * total), groupMasks);
-        }
-      },
-    };
     const keep = keepMasks(masks);
     const keepFrozen: Link = {
       init: () => ({}),
       update: (...step) => state.frozen && keep.update!(...step),
       settle: (...step) => state.frozen && keep.settle!(...step),
     };
+    const due = (step: number) => !state.frozen && (step + 1) % interval === 0;
     return {
-      link: chain(keepFrozen, adamW(optimizer), project),
+      link: chain(keepFrozen, adamW(optimizer), projectSparse(budgets, masks, due), keepFrozen),
       state,
       masks,
       refresh(_weights, step) {
         if (step >= freezeStep && step > 0) state.frozen = true;
       },
-      after: () => retention.count(masks),
+      after(_weights, step) {
+        retention.count(masks);
+        if (freezeOverlap === undefined || state.frozen || (step + 1) % checkEvery !== 0) return;
+        state.checksPassed = meanOverlap(retention.counts, masks) >= freezeOverlap ? state.checksPassed + 1 : 0;
+        state.frozen = state.checksPassed >= checksToFreeze;
+      },
+      metrics: () => ({ density: densityOf(masks), frozen: Number(state.frozen) }),
     };
   },
 };
 
-/** Parameters that share one budget. */
-function budgetGroups(parameters: readonly ParameterInfo[], scope: "global" | "layer"): ParameterInfo[][] {
-  if (scope === "global") return [parameters.filter(isSparsifiable)];
+/** Names that share one budget. */
+function budgetGroups(parameters: readonly ParameterInfo[], scope: "global" | "layer"): string[][] {
+  const nameOf = ({ name }: ParameterInfo) => name;
+  if (scope === "global") return [parameters.filter(isSparsifiable).map(nameOf)];
   const inner = parameters.filter(({ role }) => role === "inner");
   const layers = new Set(inner.map(({ layer }) => layer));
-  return [...layers].map((layer) => inner.filter((info) => info.layer === layer));
+  return [...layers].map((layer) => inner.filter((info) => info.layer === layer).map(nameOf));
 }

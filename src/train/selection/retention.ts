@@ -35,3 +35,15 @@ export function supportOverlap(counts: Int32Array, mask: Uint8Array): number {
   }
   return (above + Math.min(tied, ties)) / size;
 }
+
+/** The overlap of all masks, each weighted by its support. */
+export function meanOverlap(counts: ReadonlyMap<string, Int32Array>, masks: Masks): number {
+  let kept = 0;
+  let predicted = 0;
+  for (const [name, mask] of masks) {
+    const size = mask.reduce((sum, keep) => sum + keep, 0);
+    kept += size;
+    predicted += size * supportOverlap(counts.get(name)!, mask);
+  }
+  return kept === 0 ? 1 : predicted / kept;
+}
