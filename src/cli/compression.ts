@@ -64,13 +64,13 @@ export async function compressFromCommand(
   const { compression } = result.artifact;
   const figures = {
     densityStored: densityStored(result.artifact),
-    bytesOnDisk: await weightBytesOf(output),
+    bytesOnDisk: await weightBytesOf(directoryFiles(output)),
     elapsedMs: Math.round(elapsedMs),
     peakMemoryBytes: peakResidentBytes(),
   };
   const [before, after = { model: basename(output), weights: "f32" as const, activationSparsity: 0 }] = rows;
   const row: ResultRow = { ...after, ...figures };
-  if (before !== undefined) before.bytesOnDisk = await sizeOf(source);
+  if (before !== undefined) before.bytesOnDisk = await weightBytesOf(source);
   context.print(`${formatResultRows(before === undefined ? [row] : [before, row])}\n\n${summary(output, result, row)}`);
   return {
     ...row,
@@ -117,17 +117,15 @@ async function addResults(output: string, artifact: Artifact, rows: readonly Res
   await writeFileAtomic(join(output, artifactFileName), serializeArtifact({ ...artifact, results }));
 }
 
-function densityStored({ compression }: Artifact): number {
+/** See `ResultRow`. */
+export function densityStored({ compression }: Artifact): number {
   const { layers, sourceWeights } = compression!;
   const stored = layers.flatMap(({ matrices }) => Object.values(matrices).map(({ nonZeros }) => nonZeros));
   return stored.reduce((sum, count) => sum + count, 0) / sourceWeights;
 }
 
-async function weightBytesOf(directory: string): Promise<number> {
-  return sizeOf(directoryFiles(directory));
-}
-
-async function sizeOf(files: LocalModelFiles): Promise<number> {
+/** Bytes of the files that hold weights. */
+export async function weightBytesOf(files: LocalModelFiles): Promise<number> {
   let total = 0;
   for (const name of await files.names()) {
     const path = files.pathOf(name);

@@ -158,6 +158,11 @@ describe("a plan", () => {
     });
     expect(problems.filter((p) => /64 columns are not a multiple of 7/.test(p)).length).toBeGreaterThan(3);
     expect(problems).toContainEqual(expect.stringMatching(/no method "gtpq"/));
+    expect(
+      await problemsOf({
+        stages: [{ type: "prune", method: "obd", pattern: 0.5, options: { curvature: "gradients" } }],
+      }),
+    ).toEqual([expect.stringMatching(/needs gradients/)]);
     expect(await problemsOf({ stages, calibration: undefined })).toEqual([
       expect.stringMatching(/needs a calibration text/),
     ]);

@@ -5,11 +5,14 @@ import { compressCommand } from "./compress.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
 import { experimentCommand } from "./experiment.js";
+import { exportCommand } from "./export.js";
 import { finetuneCommand } from "./finetune.js";
 import { inspectCommand } from "./inspect.js";
+import { presetsCommand } from "./presets.js";
 import { pruneCommand } from "./prune.js";
 import { quantizeCommand } from "./quantize.js";
 import { runCommand } from "./run.js";
+import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
 
 /** Every command, in the order in which help lists them. */
@@ -20,6 +23,9 @@ export const commands: readonly CommandDefinition[] = [
   pruneCommand,
   quantizeCommand,
   compressCommand,
+  sweepCommand,
+  presetsCommand,
+  exportCommand,
   evalCommand,
   runCommand,
   benchCommand,

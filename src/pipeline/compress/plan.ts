@@ -80,6 +80,9 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
       `${count} windows of ${window} tokens are ${count * window}, and the calibration text has ${calibration.tokens.length}`,
     );
   }
+  if (stages.some(({ statistics }) => statistics.includes("squaredGradients"))) {
+    problems.push("the recipe needs gradients of the loss, which a forward calibration does not give");
+  }
   for (const { tensors } of resolved) {
     for (const name of tensors) {
       if (checkpoint.tensors.has(factorNames(name).left)) problems.push(`${name} is in factors already`);

@@ -1,0 +1,215 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ensureBuilt, type Finished, rarefy } from "../support/rarefy.js";
+
+const model = "models/tiny-6m";
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-compress-"));
+const small = ["--window", "64", "--calibration-windows", "4", "--threads", "1"];
+const calib = ["--calib", "models/text/calib.txt", ...small];
+const text = ["--text", "models/text/books-eval.txt", "--max-windows", "2"];
+const out = (name: string) => join(scratch, name);
+
+beforeAll(ensureBuilt, 120_000);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+/** The JSON document of a command that must succeed. */
+async function json(args: readonly string[]) {
+  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  return JSON.parse(stdout);
+}
+
+function expectSameFiles(actual: string, expected: string): void {
+  expect(readdirSync(actual).sort()).toEqual(readdirSync(expected).sort());
+  for (const name of readdirSync(expected)) {
+    expect(readFileSync(join(actual, name)).equals(readFileSync(join(expected, name))), name).toBe(true);
+  }
+}
+
+describe("prune", () => {
+  test("writes a complete model and measures it; eval reads the same figure", async () => {
+    const row = await json(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
+    expect(row).toMatchObject({
+      model: "half",
+      weights: "f32",
+      window: 64,
+      windows: 2,
+      output: out("half"),
+      resumedBlocks: 0,
+      before: { model: "tiny-6m", activationSparsity: 0 },
+    });
+    expect(row.densityStored).toBeCloseTo(0.5, 3);
+    expect(row.perplexity).toBeGreaterThan(row.before.perplexity);
+    expect(row.bytesOnDisk).toBeLessThan(0.75 * row.before.bytesOnDisk);
+    for (const field of ["elapsedMs", "peakMemoryBytes", "klDivergence"]) expect(row[field], field).toBeGreaterThan(0);
+    expect(row.layers).toHaveLength(6);
+    expect(existsSync(`${out("half")}.partial`)).toBe(false);
+
+    const again = await json(["eval", out("half"), "--weights", "f32", "--window", "64", "--threads", "1", ...text]);
+    expect(again.perplexity).toBe(row.perplexity);
+    const stored = JSON.parse(readFileSync(join(out("half"), "rarefy.json"), "utf8"));
+    expect(stored.results.map((result: { perplexity: number }) => result.perplexity)).toEqual([
+      row.before.perplexity,
+      row.perplexity,
+    ]);
+
+    const repeated = await json(["prune", model, "--sparsity", "0.5", ...calib, "-o", out("half")]);
+    expect(repeated).toMatchObject({ resumedBlocks: 6, densityStored: row.densityStored });
+  });
+
+  test("without calibration, dense, for other tools", async () => {
+    const args = ["prune", model, "--method", "magnitude", "--pattern", "2:4", "--store", "dense", "-o", out("dense")];
+    const { bytesOnDisk, densityStored } = await json([...args, "--option", "counting=exact", "--threads", "1"]);
+    expect(densityStored).toBeCloseTo(0.5, 3);
+    expect(bytesOnDisk).toBeGreaterThan(13e6);
+    expect(JSON.parse(readFileSync(join(out("dense"), "rarefy.json"), "utf8")).tensors).toBeUndefined();
+  });
+});
+
+test("quantize keeps codes that q4 runs as they are", async () => {
+  const args = ["quantize", model, "--bits", "4", ...calib, ...text, "-o", out("q4")];
+  const row = await json(args);
+  expect(row.layers[0].matrices.q_proj).toMatchObject({ bits: 4, groupSize: 32 });
+  const tensors = JSON.parse(readFileSync(join(out("q4"), "rarefy.json"), "utf8")).tensors;
+  expect(tensors["model.layers.0.mlp.up_proj.weight"]).toMatchObject({
+    encoding: "grid",
+    grid: { scaleDType: "BF16" },
+  });
+  expect(row.perplexity).toBeLessThan(1.3 * row.before.perplexity);
+});
+
+test("compress runs a recipe file in YAML", async () => {
+  const recipe = out("recipe.yaml");
+  writeFileSync(
+    recipe,
+    [
+      "version: 1",
+      "title: slimmer and sparse",
+      "stages:",
+      "  - type: dropLayers",
+      "    count: 1",
+      "  - { type: prune, method: wanda, pattern: { type: heads, sparsity: 0.25 } }",
+      "  - { type: prune, method: wanda, pattern: 2:4, ignore: ['**.layers.0.**'] }",
+    ].join("\n"),
+  );
+  const { layers, densityStored } = await json(["compress", model, "--recipe", recipe, ...calib, "-o", out("slim")]);
+  expect(layers).toHaveLength(5);
+  expect(densityStored).toBeLessThan(0.5);
+  const config = JSON.parse(readFileSync(join(out("slim"), "config.json"), "utf8"));
+  expect(config).toMatchObject({ num_hidden_layers: 5, num_attention_heads: 6, num_key_value_heads: 3, head_dim: 32 });
+  const { recipe: stored } = JSON.parse(readFileSync(join(out("slim"), "rarefy.json"), "utf8"));
+  expect(stored).toMatchObject({ title: "slimmer and sparse", calibration: { windows: 4, window: 64 } });
+  const { text: written } = await json([
+    "run",
+    out("slim"),
+    "--prompt",
+    "The sea",
+    "--max-tokens",
+    "4",
+    "--threads",
+    "1",
+  ]);
+  expect(written.length).toBeGreaterThan(0);
+});
+
+test("sweep puts candidates in one table and does nothing twice", async () => {
+  const args = ["sweep", model, "--recipe", "magnitude-50", "wanda-50", "--sparsity", "0.3,2:4", ...calib, ...text];
+  const { entries } = await json([...args, "-o", out("sweep")]);
+  expect(entries.map(({ name }: { name: string }) => name)).toEqual([
+    "tiny-6m",
+    "magnitude-0.3",
+    "magnitude-2of4",
+    "wanda-0.3",
+    "wanda-2of4",
+  ]);
+  for (const { row, layers, recipe } of entries.slice(1)) {
+    expect(row.perplexity).toBeGreaterThan(entries[0].row.perplexity);
+    expect(row.densityStored).toBeLessThan(0.75);
+    expect(layers).toHaveLength(6);
+    expect(recipe.calibration.windows).toBe(4);
+  }
+  const before = readFileSync(join(out("sweep"), "wanda-0.3.json"));
+  await json([...args, "-o", out("sweep")]);
+  expect(readFileSync(join(out("sweep"), "wanda-0.3.json")).equals(before)).toBe(true);
+  expect(readdirSync(out("sweep")).filter((name) => !name.endsWith(".json"))).toEqual([]);
+});
+
+test("presets lists recipes and methods", async () => {
+  const { presets, methods } = await json(["presets"]);
+  expect(presets["sparsegpt-2:4"].stages[0]).toMatchObject({ type: "prune", method: "sparsegpt" });
+  expect(methods.prune.map(({ id }: { id: string }) => id)).toContain("wrp");
+  expect(methods.quantize[0].options.bits).toMatchObject({ default: 4, maximum: 8 });
+});
+
+describe.skipIf(process.platform === "win32")("a command that is killed or stopped", () => {
+  const args = ["prune", model, "--pattern", "2:4", ...calib];
+
+  test("goes on when given again, and ends with the same bytes", async () => {
+    await json([...args, "-o", out("whole")]);
+    for (const [i, when] of [/"stage":"write weights"/, /block 3 of 6/, /block 6 of 6/].entries()) {
+      const output = out(`killed-${i}`);
+      const killed = await rarefy([...args, "-o", output], { interrupt: { signal: "SIGKILL", when } });
+      expect(killed.code).toBeNull();
+      const { resumedBlocks } = await json([...args, "-o", output]);
+      if (i > 0) expect(resumedBlocks).toBeGreaterThan(0);
+      expectSameFiles(output, out("whole"));
+    }
+  }, 240_000);
+
+  test("a stopped one says what it left", async () => {
+    const output = out("stopped");
+    const finished = await rarefy([...args, "-o", output], { interrupt: { signal: "SIGINT", when: /block 3 of 6/ } });
+    expect(finished.code).toBe(130);
+    expect(finished.stderr).toMatch(
+      /Stopped\. .*stopped\.partial holds \d of 6 blocks; the same command goes on from there\.\n$/,
+    );
+    expect(existsSync(output)).toBe(false);
+    const other = await rarefy([...args, "--option", "damping=0.5", "-o", output, "--quiet"]);
+    expect(other.stderr).toMatch(/holds another job/);
+    expect(other.code).toBe(2);
+    await json([...args, "--option", "damping=0.5", "-o", output, "--restart"]);
+  });
+});
+
+describe("errors are clear and come before any work", () => {
+  const fails = async (args: readonly string[]): Promise<Finished> => {
+    const finished = await rarefy([...args, "-o", out("never"), "--quiet", "--threads", "1"]);
+    expect(finished.stdout).toBe("");
+    expect(finished.stderr).not.toMatch(/^ +at /m);
+    expect(existsSync(`${out("never")}.partial`)).toBe(false);
+    return finished;
+  };
+
+  test.each<[string, string[], number, RegExp]>([
+    ["no calibration text", ["prune", model, "--sparsity", "0.5"], 1, /needs a calibration text/],
+    ["neither sparsity nor pattern", ["prune", model], 2, /give --sparsity, or --pattern/],
+    ["an option that is none", ["prune", model, "--sparsity", "0.5", "--option", "dampin=3", ...calib], 1, /dampin/],
+    ["no preset and no file", ["compress", model, "--recipe", "nothing"], 2, /neither a preset \(sparsegpt-50/],
+    ["a recipe that is no YAML", ["compress", model, "--recipe", "package.json"], 1, /package\.json: version/],
+    [
+      "a range without a step",
+      ["sweep", model, "--recipe", "wanda-50", "--sparsity", "0.5..", ...text],
+      2,
+      /ranges? like 0\.3\.\.0\.8/,
+    ],
+  ])("%s", async (_name, args, code, message) => {
+    const finished = await fails(args);
+    expect(finished.stderr).toMatch(message);
+    expect(finished.code).toBe(code);
+  });
+
+  test("all problems at once", async () => {
+    const recipe = out("wrong.json");
+    const stages = [
+      { type: "prune", method: "obs", pattern: { type: "columns", sparsity: 0.5 } },
+      { type: "quantize", method: "gptq", options: { bits: 9 }, targets: ["nothing"] },
+    ];
+    writeFileSync(recipe, JSON.stringify({ version: 1, stages }));
+    const { stderr } = await fails(["compress", model, "--recipe", recipe]);
+    expect(stderr).toMatch(/this job cannot be done\n {2}- stage 1 \(prune obs\): it has no pattern columns/);
+    expect(stderr).toMatch(/"nothing" matches no matrix/);
+    expect(stderr).toMatch(/options\.bits/);
+  });
+});
