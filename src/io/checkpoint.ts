@@ -2,6 +2,8 @@ import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { type Artifact, readArtifact } from "./artifact.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { openCompressedTensors } from "./compressedTensors/open.js";
+import { type SparseFormat, takeSparsityConfig } from "./compressedTensors/sparsityConfig.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
 import { ggufFileName } from "./gguf/files.js";
 import { openGgufTensors } from "./gguf/tensors.js";
@@ -17,7 +19,7 @@ export interface Checkpoint {
   /** For messages: the directory, URL or Hub id. */
   readonly location: string;
   readonly files: ModelFiles;
-  /** `config.json`, parsed and not yet checked. */
+  /** `config.json`, parsed and not yet checked. What it says of how weights are stored is left out: that is undone here. */
   readonly config: unknown;
   /** `rarefy.json`, checked; undefined when there is none. */
   readonly artifact?: Artifact;
@@ -47,8 +49,8 @@ export interface Checkpoint {
  * @throws FormatError
  */
 export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
-  const config = await readJsonFile(files, "config.json");
-  if (config === undefined) {
+  const raw = await readJsonFile(files, "config.json");
+  if (raw === undefined) {
     throw new FormatError({
       file: files.location,
       problem: "there is no config.json",
@@ -56,9 +58,10 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
     });
   }
   const artifact = await readArtifact({ files, location: files.location });
+  const { config, format } = takeSparsityConfig(raw, `${files.location}/config.json`);
   const sources: ByteSource[] = [];
   try {
-    const { placed, encoded } = await openTensors(files, config, artifact, sources);
+    const { placed, encoded } = await openTensors(files, config, artifact, format, sources);
     return new FileCheckpoint(files, config, artifact, sources, placed, encoded);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
@@ -76,10 +79,11 @@ async function openTensors(
   files: ModelFiles,
   config: unknown,
   artifact: Artifact | undefined,
+  format: SparseFormat | undefined,
   sources: ByteSource[],
 ): Promise<Tensors> {
   const placed = await placeTensors(files, sources);
-  if (placed !== undefined) return { placed, encoded: openDeclared(files.location, placed, artifact) };
+  if (placed !== undefined) return { placed, encoded: await openEncodings(files.location, placed, artifact, format) };
   const gguf = await files.open(ggufFileName);
   if (gguf !== undefined) {
     sources.push(gguf);
@@ -93,12 +97,16 @@ async function openTensors(
   });
 }
 
-/** Takes the parts of declared tensors out of `placed` and opens the tensors they make up. */
-function openDeclared(
+/**
+ * Takes the parts of encoded tensors out of `placed` and opens the tensors they make up: those that rarefy.json declares, and
+ * those of a sparse format of compressed-tensors.
+ */
+async function openEncodings(
   location: string,
   placed: Map<string, PlacedTensor>,
   artifact: Artifact | undefined,
-): Map<string, EncodedTensor> {
+  format: SparseFormat | undefined,
+): Promise<Map<string, EncodedTensor>> {
   const all = new Map(placed);
   const raw: RawTensors = {
     location,
@@ -112,6 +120,11 @@ function openDeclared(
   for (const [name, declaration] of Object.entries(artifact?.tensors ?? {})) {
     encoded.set(name, openEncoded(name, declaration, raw));
     for (const part of partNamesOf(name, declaration)) placed.delete(part);
+  }
+  if (format !== undefined) {
+    const found = await openCompressedTensors(format, all.keys(), raw);
+    for (const [name, tensor] of found.encoded) encoded.set(name, tensor);
+    for (const name of found.used) placed.delete(name);
   }
   return encoded;
 }

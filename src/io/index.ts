@@ -24,6 +24,7 @@ export {
   type TensorGrid,
   type TensorToEncode,
 } from "./encoding/index.js";
+export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeGguf } from "./gguf/index.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
@@ -36,3 +37,4 @@ export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safet
 export { checkSchema } from "./schema.js";
 export { sha256Hex } from "./sha256.js";
 export { readTextFile } from "./textFile.js";
+export { plainWeights, type Weights } from "./weights.js";

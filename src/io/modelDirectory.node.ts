@@ -101,7 +101,7 @@ function builderIn(directory: string, options: JobOptions): ModelDirectoryBuilde
   };
 }
 
-const isWeightFile = (name: string) => name.endsWith(".safetensors") || name.endsWith(".gguf");
+export const isWeightFile = (name: string) => name.endsWith(".safetensors") || name.endsWith(".gguf");
 
 async function refuseInputs(target: string, inputs: readonly string[]): Promise<void> {
   const real = await realpath(target).catch(() => target);

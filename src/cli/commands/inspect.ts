@@ -76,6 +76,7 @@ interface InspectDocument {
   config: ModelConfig;
   parameters: ParameterCounts;
   bytesOnDisk: number;
+  /** By dtype, or by encoding where tensors are encoded. */
   dtypes: { dtype: string; tensors: number; bytes: number }[];
   tokenizer: { tokens: number; special: number; chatTemplate: boolean } | null;
   kvBytesPerPosition: number;
@@ -96,10 +97,11 @@ async function sizeOf(files: LocalModelFiles): Promise<number> {
 function dtypesOf(checkpoint: Checkpoint): InspectDocument["dtypes"] {
   const found = new Map<string, { dtype: string; tensors: number; bytes: number }>();
   for (const tensor of checkpoint.tensors.values()) {
-    const entry = found.get(tensor.dtype) ?? { dtype: tensor.dtype, tensors: 0, bytes: 0 };
+    const dtype = tensor.encoding ?? tensor.dtype;
+    const entry = found.get(dtype) ?? { dtype, tensors: 0, bytes: 0 };
     entry.tensors++;
-    entry.bytes += byteLengthOf(tensor);
-    found.set(tensor.dtype, entry);
+    entry.bytes += tensor.storedBytes ?? byteLengthOf(tensor);
+    found.set(dtype, entry);
   }
   return [...found.values()];
 }

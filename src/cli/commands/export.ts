@@ -1,0 +1,96 @@
+import { Option } from "commander";
+import { FormatError } from "../../core/index.js";
+import type { LocalModelFiles } from "../../io/index.js";
+import {
+  type ExportFormat,
+  type ExportResult,
+  type ExportType,
+  exportModel,
+  exportTypes,
+  resolveModel,
+} from "../../io/index.node.js";
+import { loadTokenizer } from "../../text/index.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
+import { bytes, count, facts, percent, printable } from "../format.js";
+import { modelArgument } from "../options.js";
+
+interface ExportOptions extends CommonOptions {
+  format: ExportFormat;
+  type?: ExportType;
+  output: string;
+}
+
+export const exportCommand: CommandDefinition<ExportOptions> = {
+  name: "export",
+  summary: "write a model for other tools: GGUF, dense safetensors, compressed-tensors",
+  description:
+    "Decodes what rarefy stores in its own encodings, multiplies low-rank pairs out, and writes weights, config and tokenizer. The " +
+    "export is read back, every weight and some texts are compared with the original, and only then it gets its name. gguf " +
+    "writes one file for llama.cpp; safetensors a directory with plain values, zeros included, for Hugging Face and vLLM; " +
+    "compressed-tensors the legacy sparse-bitmask or sparse-24-bitmask layout. Thresholds of activation sparsity have no place " +
+    "in GGUF.",
+  arguments: [modelArgument],
+  options: [
+    new Option("--format <format>", "what to write").choices(Object.keys(exportTypes)).makeOptionMandatory(),
+    new Option("--type <type>", "type of the weights (default: f16 in gguf, as stored in the others)").choices(
+      exportTypes.gguf,
+    ),
+    new Option("-o, --output <path>", "a .gguf file, or a directory").makeOptionMandatory(),
+  ],
+  examples: [
+    "rarefy export models/tiny-6m --format gguf --type q8_0 -o tiny-6m.gguf",
+    "rarefy export models/tiny-6m --format safetensors --type f16 -o tiny-6m-f16",
+  ],
+  async run(context, { format, type, output }, [argument]) {
+    const files = await resolveModel(argument, context);
+    const result = await exportModel(files, output, {
+      format,
+      type,
+      signal: context.signal,
+      onProgress: context.onProgress,
+      check: (exported) => compareTokenizers(files, exported),
+    });
+    const document = { model: files.location, output, ...result };
+    context.print(render(document));
+    return document;
+  },
+};
+
+/** Letters, digits, spaces, line ends, accents and other scripts: where rules for splitting differ. */
+const sample =
+  "The year 1999 wasn't 2000's; they'll say:  \"Zażółć gęślą jaźń\"\n\n\tx_1 += 12345.678e-9;\r\n 漢字かな 한국어 Ελληνικά עברית 🦉🏽 ";
+
+/** @throws FormatError when the exported tokenizer gives other tokens for a sample */
+async function compareTokenizers(original: LocalModelFiles, exported: LocalModelFiles): Promise<void> {
+  if (!(await original.names()).includes("tokenizer.json")) return;
+  const [before, after] = await Promise.all([loadTokenizer(original), loadTokenizer(exported)]);
+  const specials = Array.from(before.specialIds, (id) => before.tokenOf(id)).join("a");
+  for (const text of [sample, specials]) {
+    const [wanted, found] = [before.encode(text), after.encode(text)];
+    const place = wanted.findIndex((id, i) => id !== found[i]);
+    if (place < 0 && wanted.length === found.length) continue;
+    throw new FormatError({
+      file: exported.location,
+      field: "tokenizer",
+      problem: `read back: token ${place} of a sample is ${found[place]}`,
+      expected: String(wanted[place]),
+    });
+  }
+}
+
+function render(document: ExportResult & { model: string; output: string }): string {
+  const { verification, sparseFormat, sparsity } = document;
+  const { tensors, unchanged, largestRelativeError } = verification;
+  return `${facts([
+    ["model", printable(document.model)],
+    ["wrote", `${document.output}, ${bytes(document.bytesOnDisk)}`],
+    ["format", `${sparseFormat ?? document.format}, ${document.type}`],
+    ...(sparsity === undefined ? [] : [["zeros", `${percent(sparsity, 1)} of the compressed matrices`] as const]),
+    [
+      "read back",
+      unchanged === tensors
+        ? `all ${count(tensors)} tensors as they were, same tokens`
+        : `${unchanged} of ${tensors} tensors as they were, relative error of the others at most ${largestRelativeError.toPrecision(2)} (root mean square), same tokens`,
+    ],
+  ])}\n`;
+}

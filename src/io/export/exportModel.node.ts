@@ -1,0 +1,211 @@
+import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { type JobOptions, UsageError } from "../../core/index.js";
+import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
+import { directorySinks, syncDirectory, temporaryBeside } from "../atomic.node.js";
+import { createFile } from "../byteSink.js";
+import type { LocalModelFiles } from "../byteSource.js";
+import { type Checkpoint, openCheckpoint } from "../checkpoint.js";
+import { compressedTensors, withQuantizationConfig } from "../compressedTensors/write.js";
+import type { FloatDType } from "../encoding/index.js";
+import { directoryFiles } from "../file.node.js";
+import { type GgufTypeId, ggufTypeIds, writeGguf } from "../gguf/index.js";
+import { localGgufFiles } from "../gguf/local.node.js";
+import { isJsonObject } from "../json.js";
+import type { ModelConfig } from "../modelConfig.js";
+import { buildModelDirectory, isWeightFile, type ModelDirectoryBuilder } from "../modelDirectory.node.js";
+import { parseModelConfig } from "../parseModelConfig.js";
+import { indexFileName } from "../placeTensors.js";
+import { type TensorToWrite, writeSafetensors } from "../safetensorsWriter.js";
+import { plainWeights, type Weights } from "../weights.js";
+import { plainTensor } from "./plainSafetensors.js";
+import { type Fidelity, type Verification, verifyExport } from "./verify.js";
+
+export type ExportFormat = "gguf" | "safetensors" | "compressed-tensors";
+export type ExportType = GgufTypeId;
+
+/** The types each format can hold. */
+export const exportTypes: Readonly<Record<ExportFormat, readonly ExportType[]>> = {
+  gguf: ggufTypeIds,
+  safetensors: ["f32", "f16", "bf16"],
+  "compressed-tensors": ["f32", "f16", "bf16"],
+};
+
+export interface ExportOptions extends JobOptions {
+  format: ExportFormat;
+  /** Default: f16 in GGUF, as stored in the others. */
+  type?: ExportType;
+  /** Sees the export before it gets its name: what it throws undoes it. */
+  check?(exported: LocalModelFiles): Promise<void>;
+}
+
+export interface ExportResult {
+  format: ExportFormat;
+  type: ExportType | "as stored";
+  /** The file, or all files of the directory. */
+  bytesOnDisk: number;
+  verification: Verification;
+  /** compressed-tensors: the format it came to, and the share of zeros of the compressed matrices. */
+  sparseFormat?: string;
+  sparsity?: number;
+}
+
+/**
+ * Writes a model for other tools, reads it back and compares every value before the output gets its name: whole and right, or
+ * not at all.
+ * @param output a file for GGUF, a directory for the others
+ * @throws UsageError when the format cannot hold the model, FormatError when it reads back otherwise
+ */
+export async function exportModel(
+  files: LocalModelFiles,
+  output: string,
+  options: ExportOptions,
+): Promise<ExportResult> {
+  const { format, type } = options;
+  if (type !== undefined && !exportTypes[format].includes(type)) {
+    throw new UsageError(`${format} is not written in ${type}; it can be ${exportTypes[format].join(", ")}`);
+  }
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const generation = await checkpoint.readJson("generation_config.json");
+    const blocks = checkpoint.artifact?.blocks;
+    const config = parseModelConfig(checkpoint.config, `${files.location}/config.json`, generation, blocks);
+    if (blocks !== undefined && format !== "gguf") {
+      throw new UsageError(
+        `the blocks of ${files.location} differ in size, which no other tool reads; prune to a uniform width`,
+      );
+    }
+    return await writers[format](files, checkpoint, config, resolve(output), options);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+type Writer = (
+  files: LocalModelFiles,
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  output: string,
+  options: ExportOptions,
+) => Promise<ExportResult>;
+
+const writers: Readonly<Record<ExportFormat, Writer>> = {
+  gguf: exportGguf,
+  safetensors: (files, checkpoint, _config, output, options) =>
+    exportDirectory(files, checkpoint, output, options, async (weights) => ({
+      tensors: weights.map((tensor) => plainTensor(tensor, floatDType(options.type))),
+      config: checkpoint.config,
+    })),
+  "compressed-tensors": (files, checkpoint, _config, output, options) =>
+    exportDirectory(files, checkpoint, output, options, async (weights) => {
+      const made = await compressedTensors(weights, floatDType(options.type), options);
+      const config = withQuantizationConfig(checkpoint.config, made.quantizationConfig);
+      return { tensors: made.tensors, config, result: { sparseFormat: made.format, sparsity: made.sparsity } };
+    }),
+};
+
+/** What a block of 32 at least keeps of normal numbers, with room for one large value among small ones. */
+const ggufFidelity: Readonly<Record<GgufTypeId, Fidelity>> = {
+  f32: { exact: "F32" },
+  f16: { exact: "F16" },
+  bf16: { exact: "BF16" },
+  q8_0: { relativeError: 0.02 },
+  q4_0: { relativeError: 0.3 },
+};
+
+async function exportGguf(
+  _files: LocalModelFiles,
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  output: string,
+  options: ExportOptions,
+): Promise<ExportResult> {
+  const { type = "f16", signal, onProgress, check } = options;
+  if (!output.endsWith(".gguf")) throw new UsageError(`${output}: the name of a GGUF file ends in .gguf`);
+  if ((await stat(output).catch(() => undefined))?.isDirectory()) throw new UsageError(`${output} is a directory`);
+  const directory = dirname(output);
+  await mkdir(directory, { recursive: true });
+  const temporary = `${temporaryBeside(output)}.gguf`;
+  try {
+    await createFile(directorySinks(directory), basename(temporary), (sink) =>
+      writeGguf(sink, checkpoint, config, { type, name: basename(output, ".gguf"), signal, onProgress }),
+    );
+    const back = await localGgufFiles(temporary);
+    // Vectors are always f32; rows that are no whole blocks, f16.
+    const fidelity = ({ shape }: Weights): Fidelity => {
+      if (shape.length === 1) return { exact: "F32" };
+      return shape[1] % 32 === 0 ? ggufFidelity[type] : ggufFidelity[type.startsWith("q") ? "f16" : type];
+    };
+    const verification = await readBack(back, await plainWeights(checkpoint), fidelity, options);
+    await check?.(back);
+    await rename(temporary, output);
+    await syncDirectory(directory);
+    return { format: "gguf", type, bytesOnDisk: (await stat(output)).size, verification };
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+/** Builds a directory: weights and config as `make` gives them, the other files as they are. */
+async function exportDirectory(
+  files: LocalModelFiles,
+  checkpoint: Checkpoint,
+  output: string,
+  options: ExportOptions,
+  make: (weights: readonly Weights[]) => Promise<{ tensors: TensorToWrite[]; config: unknown; result?: object }>,
+): Promise<ExportResult> {
+  const { format, type, signal, onProgress, check } = options;
+  const weights = await plainWeights(checkpoint);
+  let exported: ExportResult | undefined;
+  const build = async (builder: ModelDirectoryBuilder) => {
+    const made = await make(weights);
+    const own = new Set(["config.json", artifactFileName, indexFileName]);
+    await builder.takeOver(files, (name) => !own.has(name) && !isWeightFile(name));
+    await builder.add("config.json", jsonBytes(withDType(made.config, floatDType(type))));
+    await builder.add(artifactFileName, serializeArtifact(withoutTensors(checkpoint.artifact)));
+    await writeSafetensors(builder.sinks, made.tensors, { signal, onProgress });
+    const back = directoryFiles(builder.directory);
+    const fidelity = (original: Weights) => ({ exact: floatDType(type) ?? original.dtype });
+    const verification = await readBack(back, weights, fidelity, options);
+    await check?.(back);
+    let bytesOnDisk = 0;
+    for (const name of await back.names()) bytesOnDisk += (await stat(join(builder.directory, name))).size;
+    exported = { format, type: type ?? "as stored", bytesOnDisk, verification, ...made.result };
+  };
+  await buildModelDirectory(output, [files.directory], build, options);
+  return exported!;
+}
+
+async function readBack(
+  files: LocalModelFiles,
+  weights: readonly Weights[],
+  fidelity: (weights: Weights) => Fidelity,
+  options: ExportOptions,
+): Promise<Verification> {
+  const exported = await openCheckpoint(files);
+  try {
+    return await verifyExport(weights, exported, fidelity, options);
+  } finally {
+    await exported.close();
+  }
+}
+
+const floatDType = (type: ExportType | undefined) => type?.toUpperCase() as FloatDType | undefined;
+
+/** Names of dtypes in config.json; transformers 5 renamed the field. */
+const torchNames: Readonly<Record<FloatDType, string>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+
+function withDType(config: unknown, dtype: FloatDType | undefined): unknown {
+  if (dtype === undefined || !isJsonObject(config)) return config;
+  const fields = ["dtype", "torch_dtype"].filter((field) => field in config);
+  return { ...config, ...Object.fromEntries(fields.map((field) => [field, torchNames[dtype]])) };
+}
+
+/** How to run the model is as true of the export; how its matrices were stored is not. */
+function withoutTensors(artifact: Artifact | undefined): Artifact {
+  const { tensors: _tensors, ...rest } = artifact ?? { rarefy: 1 as const };
+  return rest;
+}
+
+const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);
