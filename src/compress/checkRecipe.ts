@@ -243,6 +243,7 @@ async function checkLowRank(
     if (state.unsure.has(name)) report(name, ["its size is not known before the stages before it have run"]);
     const rank = stage.rank ?? rankForRatio(shape, stage.keepRatio!, stage.align);
     const full = Math.min(shape.rows, shape.cols);
+    if (rank % 4 !== 0) report(name, [`rank ${rank}; only multiples of 4 can be run`]);
     if (rank > full) report(name, [`rank ${rank} is more than the ${full} of ${shape.rows} × ${shape.cols}`]);
     else if (stage.residual === undefined && factorSize(shape, rank) >= shape.rows * shape.cols) {
       report(name, [`factors of rank ${rank} are no smaller than ${shape.rows} × ${shape.cols}`]);

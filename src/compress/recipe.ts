@@ -50,8 +50,8 @@ const lowRankStage = z
     keepRatio: z.number().gt(0).max(1).optional(),
     /** … of each matrix, or of a block with the ranks shared out by what they explain. */
     shareWithinBlock: z.boolean().default(false),
-    /** Ranks by ratio are multiples of this. */
-    align: z.number().int().min(1).max(256).default(1),
+    /** Ranks by ratio are multiples of this; only multiples of 4 can be run. */
+    align: z.number().int().min(1).max(256).default(4),
     /** What the factors leave, pruned and added as a sparse matrix. */
     residual: z.strictObject({ method: methodName, pattern: patternSchema, options: methodOptions }).optional(),
     ...selection,

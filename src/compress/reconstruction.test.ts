@@ -18,6 +18,17 @@ it("the output error from the gram is the one from the inputs", () => {
   expect(relative).toBeCloseTo(Math.sqrt(error / output), 9);
 });
 
+it("some rows stand for all: every second of ten", () => {
+  const rows = (from: Float32Array) =>
+    Float32Array.from([0, 2, 4, 6, 8].flatMap((r) => [...from.subarray(r * 130, (r + 1) * 130)]));
+  const some = reconstructionError(rows(layer.weight), rows(rounded), { rows: 5, cols: 130 }, statistics);
+  const estimate = reconstructionError(layer.weight, rounded, layer, statistics, 5);
+  expect(estimate.relative).toBeCloseTo(some.relative, 12);
+  expect(estimate.squaredError / some.squaredError).toBeCloseTo(2, 12);
+  const all = reconstructionError(layer.weight, rounded, layer, statistics);
+  expect(reconstructionError(layer.weight, rounded, layer, statistics, 99)).toEqual(all);
+});
+
 it("takes a gram in f32, and a layer without output", () => {
   const gram = Float32Array.from(statistics.get("gram"));
   const single = new InputStatistics(130, statistics.tokens, { gram });

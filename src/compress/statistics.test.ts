@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { allStatistics, syntheticLayer } from "../../test/support/layers.js";
-import { InputStatistics, StatisticsAccumulator } from "./statistics.js";
+import { InputStatistics, type StatisticId, StatisticsAccumulator } from "./statistics.js";
 
 describe("statistics of inputs", () => {
   // 300 columns and 700 tokens cross the tiles of the gram and its chunks of tokens.
@@ -43,6 +43,24 @@ describe("statistics of inputs", () => {
     expect(fromGram.has("columnSquares")).toBe(true);
     expect(fromGram.get("columnSquares")[7]).toBe(statistics.get("gram")[7 * cols + 7]);
     expect(() => fromGram.get("columnAbsMax")).toThrow(/columnAbsMax was not collected/);
+  });
+
+  it("divided channels: the sums of the divided inputs", () => {
+    const x = Float32Array.from({ length: 60 }, (_, i) => Math.sin(i * i));
+    const factors = Float32Array.of(0.5, 2, 4);
+    const all: StatisticId[] = ["columnSquares", "columnAbsMax", "columnAbsMean", "gram"];
+    const sum = (values: Float32Array) => {
+      const sums = new StatisticsAccumulator(3, all);
+      sums.add(values);
+      return sums.finish();
+    };
+    const divided = sum(x).dividedBy(factors);
+    const expected = sum(x.map((value, i) => value / factors[i % 3]));
+    expect(divided.tokens).toBe(20);
+    for (const id of all) {
+      expect(divided.get(id)).toHaveLength(expected.get(id).length);
+      for (const [i, value] of expected.get(id).entries()) expect(divided.get(id)[i]).toBeCloseTo(value, 5);
+    }
   });
 
   it("derived values are made once", () => {

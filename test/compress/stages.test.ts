@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import type { RecipeInput } from "../../src/compress/index.js";
+import { presets, type RecipeInput } from "../../src/compress/index.js";
 import { describeDecoder } from "../../src/model/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { compress, logits, relativeDifference } from "./support.js";
@@ -81,6 +81,22 @@ describe.each(["llama", "qwen2", "qwen3"])("stages on %s", (architecture) => {
     expect(after).toHaveLength(16 * 64);
     expect(after[70]).toBeCloseTo((before[70] + before[70 + 16 * 64]) / 2, 6);
     expect((await logits(opened)).every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe("presets", () => {
+  test.each(Object.keys(presets))("%s makes a model that loads", async (name) => {
+    const checkpoint = await MemoryCheckpoint.golden("llama");
+    const stages = structuredClone(presets[name].stages) as StageInput[];
+    // The model has few neurons and short rows.
+    for (const stage of stages) if (stage.type === "prune") stage.multipleOf = 4;
+    const { opened, artifact } = await compress(checkpoint, { stages });
+    expect((await logits(opened)).every(Number.isFinite)).toBe(true);
+    const matrices = artifact.compression!.layers.flatMap((layer) => Object.values(layer.matrices));
+    expect(matrices).toHaveLength(14);
+    const stored = matrices.reduce((sum, { nonZeros }) => sum + nonZeros, 0) / artifact.compression!.sourceWeights;
+    if (stages.some(({ type }) => type === "prune" || type === "lowRank")) expect(stored).toBeLessThan(0.85);
+    if (stages.some(({ type }) => type === "quantize")) expect(matrices[0].bits).toBeGreaterThanOrEqual(4);
   });
 });
 

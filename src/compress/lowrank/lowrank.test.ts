@@ -88,12 +88,13 @@ describe("truncation", () => {
 });
 
 describe("ranks", () => {
-  it("by ratio: at most the share of numbers, aligned where possible, at least 1", () => {
+  it("by ratio: at most the share of numbers, aligned, at least one step", () => {
     const shape = { rows: 512, cols: 1408 };
     expect(rankForRatio(shape, 0.5)).toBe(187);
     expect(factorSize(shape, 187)).toBeLessThanOrEqual(0.5 * 512 * 1408);
     expect(rankForRatio(shape, 0.5, 32)).toBe(160);
-    expect(rankForRatio(shape, 0.001, 32)).toBe(1);
+    expect(rankForRatio(shape, 0.001, 32)).toBe(32);
+    expect(rankForRatio(shape, 0.001)).toBe(1);
   });
 
   it("one budget: never exceeded, and no exchange of one component for another explains more", () => {

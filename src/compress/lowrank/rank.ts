@@ -4,23 +4,27 @@ import type { Layer, LowRankFactors, Shape, Spectrum } from "../contract.js";
 export const factorSize = ({ rows, cols }: Shape, rank: number): number => rank * (rows + cols);
 
 /**
- * The largest rank whose factors hold at most `keepRatio` of the matrix's numbers, a multiple of `align` where it can be.
- * @returns at least 1
+ * The largest multiple of `align` whose factors hold at most `keepRatio` of the matrix's numbers.
+ * @returns at least `align`
  */
 export function rankForRatio({ rows, cols }: Shape, keepRatio: number, align = 1): number {
   const rank = Math.floor((keepRatio * rows * cols) / (rows + cols) + 1e-9);
-  return Math.max(1, rank >= align ? rank - (rank % align) : rank);
+  return roundedDown(rank, align);
 }
+
+const roundedDown = (rank: number, align: number) => Math.max(align, rank - (rank % align));
 
 /**
  * Shares one budget among several matrices: components are taken in the order of explained share of the matrix's own
  * energy (Σ σ²) per stored number. A matrix whose factors would be no smaller than itself stays dense.
  * @param budget numbers stored in all, dense matrices included
+ * @param align ranks are rounded down to multiples of it
  * @returns a rank for each matrix, or "dense"
  */
 export function shareRanks(
   matrices: readonly { shape: Shape; spectrum: Pick<Spectrum, "singularValues"> }[],
   budget: number,
+  align = 1,
 ): (number | "dense")[] {
   const ranks = matrices.map(() => 1);
   const dense = matrices.map(() => false);
@@ -43,7 +47,7 @@ export function shareRanks(
     ranks[matrix]++;
     dense[matrix] = next === full;
   }
-  return ranks.map((rank, i) => (dense[i] ? "dense" : rank));
+  return ranks.map((rank, i) => (dense[i] ? "dense" : roundedDown(rank, align)));
 }
 
 /** f32 [rows, cols]: left · right. */

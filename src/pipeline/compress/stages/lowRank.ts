@@ -67,5 +67,5 @@ function ranksOf(stage: LowRankStage, targets: readonly BlockMatrix[], spectra: 
   if (!shareWithinBlock) return targets.map((matrix) => rankForRatio(matrix, keepRatio!, align));
   const matrices = targets.map((shape, t) => ({ shape, spectrum: spectra[t] }));
   const weights = targets.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
-  return shareRanks(matrices, Math.floor(weights * keepRatio!));
+  return shareRanks(matrices, Math.floor(weights * keepRatio!), align);
 }

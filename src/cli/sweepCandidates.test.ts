@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import { parseRecipe, presetRecipe, type RecipeInput } from "../compress/index.js";
+import { candidatesOf, parseLevels } from "./sweepCandidates.js";
+
+describe("levels of a sweep", () => {
+  test.each([
+    ["0.3..0.8", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]],
+    ["0.5..0.6/.05", [0.5, 0.55, 0.6]],
+    ["0..0.1", [0, 0.1]],
+    ["0.5", [0.5]],
+    ["0.7,2:4, 0", [0.7, { keep: 2, group: 4 }, 0]],
+  ])("%s", (text, expected) => {
+    expect(parseLevels(text)).toEqual(expected);
+  });
+
+  test.each(["", "1", "0.3..", "0.8..0.3", "0.1..0.9/0.00001", "-0.5", "a", "0.5,,0.6", "1:2:3"])(
+    "%s is refused",
+    (text) => {
+      expect(() => parseLevels(text)).toThrow(/Give/);
+    },
+  );
+});
+
+describe("candidates", () => {
+  const named = (name: string, stages: RecipeInput["stages"]) => ({
+    name,
+    recipe: parseRecipe({ version: 1, stages }, name),
+  });
+
+  test("every recipe at every level, called after both", () => {
+    const recipes = ["wanda-2:4", "gptq-4"].map((name) => ({ name, recipe: presetRecipe(name) }));
+    const candidates = candidatesOf(recipes, parseLevels("0.5,4:8"));
+    expect(candidates.map(({ name }) => name)).toEqual(["wanda-0.5", "wanda-4of8", "gptq-4"]);
+    expect(candidates.map(({ recipe }) => recipe.stages[0])).toMatchObject([
+      { method: "wanda", pattern: { type: "unstructured", sparsity: 0.5 } },
+      { method: "wanda", pattern: { type: "nm", keep: 4, group: 8 } },
+      { type: "quantize" },
+    ]);
+  });
+
+  test("shapes of patterns stay, factors keep the rest", () => {
+    const recipes = [
+      named("dir/slim.yaml", [
+        { type: "prune", method: "wanda", pattern: { type: "heads", sparsity: 0.1 } },
+        { type: "quantize", method: "rtn" },
+      ]),
+      named("low.json", [{ type: "lowRank", method: "svd", rank: 4 }]),
+    ];
+    const [slim, low] = candidatesOf(recipes, [0.25]);
+    expect(slim).toMatchObject({
+      name: "slim-0.25",
+      recipe: { stages: [{ pattern: { type: "heads", sparsity: 0.25 } }, {}] },
+    });
+    expect(low).toMatchObject({ name: "low-0.25", recipe: { stages: [{ keepRatio: 0.75, rank: undefined }] } });
+    expect(parseRecipe(JSON.parse(JSON.stringify(low.recipe)), "again").stages).toHaveLength(1);
+    expect(() => candidatesOf(recipes, parseLevels("2:4"))).toThrow(/low rank has no keep:group/);
+  });
+
+  test("without levels recipes are taken as they are; equal names are refused", () => {
+    const recipes = [
+      named("a.yaml", [{ type: "poolHeads", kvHeads: 1 }]),
+      { name: "wanda-50", recipe: presetRecipe("wanda-50") },
+    ];
+    expect(candidatesOf(recipes, undefined).map(({ name }) => name)).toEqual(["a", "wanda-50"]);
+    expect(() => candidatesOf([...recipes, recipes[0]], [0.5])).toThrow(/two candidates are called a;/);
+  });
+});

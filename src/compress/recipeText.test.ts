@@ -1,0 +1,54 @@
+import { describe, expect, it } from "vitest";
+import { FormatError } from "../core/index.js";
+import { parseRecipeText } from "./recipeText.js";
+
+const yaml = `
+# Half of the weights, then 4 bits.
+version: 1
+calibration: { windows: 32 }
+stages:
+  - type: prune
+    method: sparsegpt
+    pattern: 2:4
+    ignore: ["**.layers.0.**"]
+  - type: quantize
+    method: gptq
+    options: { bits: 4 }
+`;
+
+describe("recipe files", () => {
+  it("YAML and JSON mean the same", () => {
+    const recipe = parseRecipeText(yaml, "r.yaml");
+    expect(recipe).toMatchObject({
+      calibration: { windows: 32, window: 512, order: "first" },
+      stages: [{ pattern: { type: "nm", keep: 2, group: 4 }, ignore: ["**.layers.0.**"] }, { options: { bits: 4 } }],
+    });
+    expect(parseRecipeText(JSON.stringify(recipe), "r.json")).toEqual(recipe);
+  });
+
+  it.each([
+    ["not YAML", "stages: [", /r: .*line 1/],
+    ["a key twice", "version: 1\nversion: 1", /r: .*unique/],
+    ["no object", "- 1", /r: /],
+    ["an unknown key", `${yaml}\nshell: rm`, /r: .*shell/],
+    ["code", "version: !!js/function 'x'", /r: version/],
+    ["a version to come", "version: 2\nstages: []", /version/],
+    ["a bomb of aliases", bomb(), /r: .*alias/i],
+    ["too much", "#".repeat(1_000_001), /characters/],
+  ])("%s is refused with the file's name", (_name, text, message) => {
+    expect(() => parseRecipeText(text, "r")).toThrow(message);
+    expect(() => parseRecipeText(text, "r")).toThrow(FormatError);
+  });
+});
+
+/** Nine levels of ten aliases each. */
+function bomb(): string {
+  const lines = ["version: 1", "a0: &a0 [x]"];
+  for (let i = 1; i < 9; i++)
+    lines.push(
+      `a${i}: &a${i} [${Array(10)
+        .fill(`*a${i - 1}`)
+        .join(",")}]`,
+    );
+  return lines.join("\n");
+}
