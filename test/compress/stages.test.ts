@@ -124,6 +124,7 @@ describe("stages", () => {
       const code = weight[3 * 64 + c] / scales[Math.floor(c / 32)];
       expect(Math.abs(code - Math.round(code))).toBeLessThan(1e-5);
     }
+    expect(artifact.weights).toBe("q4");
     const report = artifact.compression!.layers[1].matrices.up_proj;
     expect(report).toMatchObject({ rows: 160, cols: 64, bits: 4, groupSize: 32 });
     expect(report.sparsity).toBeGreaterThanOrEqual(0.5);
@@ -138,6 +139,7 @@ describe("stages", () => {
     };
     const eight = await compress(checkpoint, { stages: [{ type: "quantize", method: "awq", options: { bits: 8 } }] });
     expect(relativeDifference(await logits(eight.opened), await logits(checkpoint))).toBeLessThan(0.05);
+    expect(eight.artifact.weights).toBeUndefined();
     expect(await errorOf("awq")).toBeLessThan(1.2 * (await errorOf("rtn")));
   });
 

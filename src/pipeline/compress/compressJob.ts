@@ -10,6 +10,7 @@ import {
   type TensorToWrite,
   writeSafetensors,
 } from "../../io/index.js";
+import { groupSize } from "../../pack/index.js";
 import { byteLengthOf, dtypeBytes, elementCount, type TensorInfo } from "../../tensor/index.js";
 import { type DecoderBlock, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
@@ -271,6 +272,7 @@ class CompressionJob {
     const tensors = Object.assign({}, ...records.map((record) => record.tensors));
     const artifact: Artifact = {
       rarefy: 1,
+      ...runsIn(records),
       ...(Object.keys(tensors).length > 0 && { tensors }),
       ...(blocks && { blocks: [...blocks] }),
       recipe: options.recipe,
@@ -323,6 +325,22 @@ class CompressionJob {
       this.#elapsedMs[part] += performance.now() - startMs;
     }
   }
+}
+
+/** The packed format that runs the codes of all matrices as they are, when there is one. */
+function runsIn(records: readonly BlockRecord[]): Pick<Artifact, "weights"> {
+  let bits = 0;
+  for (const { tensors, matrices } of records) {
+    const declared = Object.values(tensors);
+    if (declared.length < Object.keys(matrices).length) return {};
+    for (const declaration of declared) {
+      const grid = declaration.encoding === "24-bitmask" ? undefined : declaration.grid;
+      const fits = grid?.symmetric === true && grid.groupSize === groupSize && grid.scaleDType === "BF16";
+      if (!fits) return {};
+      bits = Math.max(bits, grid.bits);
+    }
+  }
+  return { weights: bits <= 4 ? "q4" : "q8" };
 }
 
 const pieceBytes = 4 << 20;
