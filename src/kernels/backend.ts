@@ -1,5 +1,5 @@
 import type { ActivationFunction, JobOptions } from "../core/index.js";
-import type { WeightFormatId } from "../pack/index.js";
+import type { PackedFormatId } from "../pack/index.js";
 import type { DType } from "../tensor/index.js";
 
 /**
@@ -49,12 +49,12 @@ export interface RowSource {
  * their input (q, k, v; gate, up). In the stack each part begins at its own column of the output activation.
  */
 export interface Matrix {
-  readonly format: WeightFormatId;
+  readonly format: PackedFormatId;
   /** Sum of the parts' rows. */
   readonly rows: number;
   readonly cols: number;
   readonly parts: readonly MatrixPart[];
-  /** Bytes read by one dense matrix-vector product: codes and scales, with padding. Every part is padded by itself. */
+  /** Bytes of all parts as packed, each padded by itself: what one product without thresholds reads. */
   readonly byteLength: number;
 }
 
@@ -122,7 +122,7 @@ export interface TopK {
  * A `linear` is a *sparse matrix-vector product* when it has thresholds, `x` has one row and `sparseFromRow` is 0. Then
  * each part of `w` counts by itself: `cols` inputs, of which those with |x| ≤ threshold are skipped; and the bytes read
  * are `columnBytes(part.rows)` of its format for every input kept plus `groupScaleBytes(part.rows)` for every group of 32
- * inputs of which at least one was kept. Every other `linear` reads `w.byteLength` bytes once, whatever the number of
+ * inputs of which at least one was kept; or `bytesRead` of a format that leaves zeros out. Every other `linear` reads `w.byteLength` bytes once, whatever the number of
  * rows of `x`, and counts no inputs. No other operation counts.
  */
 export interface BackendCounters {
@@ -143,6 +143,8 @@ export interface BackendInfo {
 
 export interface Backend extends Disposable {
   readonly info: BackendInfo;
+  /** The formats that it has kernels for; left out: all dense ones. */
+  readonly formats?: readonly PackedFormatId[];
 
   // --- storage -----------------------------------------------------------------------------------------------------
   /**
@@ -151,10 +153,12 @@ export interface Backend extends Disposable {
    */
   reserve(plan: { weightBytes: number }): void;
   /**
-   * Packs a matrix straight from its source: reads a few rows, packs them, forgets them.
+   * Packs a matrix straight from its source: reads a few rows, packs them, forgets them. Formats that leave zeros out
+   * read every row twice, first to measure.
    * All parts must have the same `cols`.
+   * @throws UsageError for a format that is not one of `formats`, or that cannot hold the pattern of the weights
    */
-  loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job?: JobOptions): Promise<Matrix>;
+  loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job?: JobOptions): Promise<Matrix>;
   loadVector(values: Float32Array): Vector;
   loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable;
   /** Uninitialised activation. `cols` is a multiple of 4. */

@@ -1,7 +1,3 @@
-import { bf16, f32 } from "./dense.js";
-import type { WeightFormat, WeightFormatId } from "./format.js";
-import { q4, q8 } from "./quantized.js";
-
 export {
   groupSize,
   type PackedFormatId,
@@ -10,6 +6,6 @@ export {
   type WeightFormat,
   type WeightFormatId,
 } from "./format.js";
-
-/** Every packed weight format. */
-export const weightFormats: Readonly<Record<WeightFormatId, WeightFormat>> = { f32, bf16, q8, q4 };
+export { packSparse, type SparseFormat, type SparsePacker } from "./sparseFormat.js";
+export { isSparse, sparseFormats, valueTypeOf } from "./sparseFormats.js";
+export { weightFormats } from "./weightFormats.js";

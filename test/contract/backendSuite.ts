@@ -21,10 +21,10 @@ export function backendSuite(subject: BackendUnderTest): void {
     afterAll(() => opened[Symbol.dispose]());
 
     storageSuite(backend, subject);
-    linearSuite(backend, subject.tolerances);
+    linearSuite(backend, subject);
     attentionSuite(backend, subject.tolerances);
-    elementwiseSuite(backend, subject.tolerances);
+    elementwiseSuite(backend, subject);
     gramSuite(backend);
-    fuzzSuite(backend, subject.tolerances);
+    fuzzSuite(backend, subject);
   });
 }

@@ -1,7 +1,7 @@
 import { openBackend } from "../../src/kernels/index.js";
 import { createBackend, type WasmBackendOptions } from "../../src/kernels/wasm/index.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
-import { type BackendUnderTest, f32Tolerances, int8ActivationTolerances } from "./harness.js";
+import { allFormats, type BackendUnderTest, denseFormats, f32Tolerances, int8ActivationTolerances } from "./harness.js";
 
 /** What the wasm backend is tested as: every build, way of summing, and number of threads that shares work differently. */
 const wasmVariants: readonly WasmBackendOptions[] = [
@@ -25,6 +25,7 @@ const reference: BackendUnderTest = {
   name: "reference",
   create: () => openBackend("reference"),
   tolerances: f32Tolerances,
+  formats: allFormats,
 };
 
 /** Every backend, and every build of one, that the contract suite and the golden tests run on here. */
@@ -44,7 +45,17 @@ async function offer(subject: BackendUnderTest): Promise<void> {
 }
 
 for (const options of wasmVariants) {
-  await offer({ name: nameOf(options), create: () => createBackend(options), tolerances: int8ActivationTolerances });
+  await offer({
+    name: nameOf(options),
+    create: () => createBackend(options),
+    tolerances: int8ActivationTolerances,
+    formats: allFormats,
+  });
 }
 useSoftwareGpu();
-await offer({ name: "webgpu", create: () => openBackend("webgpu"), tolerances: f32Tolerances });
+await offer({
+  name: "webgpu",
+  create: () => openBackend("webgpu"),
+  tolerances: f32Tolerances,
+  formats: denseFormats,
+});

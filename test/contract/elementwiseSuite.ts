@@ -1,10 +1,10 @@
 import { expect, it } from "vitest";
 import type { ActivationFunction } from "../../src/core/index.js";
 import type { Backend } from "../../src/kernels/index.js";
-import { columnsOf, expectWithin, formats, loadStack, normals, type Tolerances, upload } from "./harness.js";
+import { type BackendUnderTest, columnsOf, expectWithin, loadStack, normals, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 
-export function elementwiseSuite(backend: () => Backend, tolerances: Tolerances): void {
+export function elementwiseSuite(backend: () => Backend, { formats, tolerances }: BackendUnderTest): void {
   const tolerance = tolerances.elementwise;
 
   for (const format of formats) {

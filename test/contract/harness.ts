@@ -1,6 +1,13 @@
 import { Random } from "../../src/core/index.js";
 import type { Activation, Backend, Matrix, RowSource } from "../../src/kernels/index.js";
-import { type WeightFormatId, weightFormats } from "../../src/pack/index.js";
+import {
+  isSparse,
+  type PackedFormatId,
+  packSparse,
+  sparseFormats,
+  type WeightFormatId,
+  weightFormats,
+} from "../../src/pack/index.js";
 import { type DType, fromFloat32 } from "../../src/tensor/index.js";
 
 /** How far a backend may be from the f64 oracle. The bounds that use these figures are printed in the test titles. */
@@ -37,9 +44,15 @@ export interface BackendUnderTest {
   name: string;
   create(): Promise<Backend>;
   tolerances: Tolerances;
+  /** The formats that it has kernels for. */
+  formats: readonly PackedFormatId[];
 }
 
-export const formats = Object.keys(weightFormats) as WeightFormatId[];
+export const denseFormats = Object.keys(weightFormats) as WeightFormatId[];
+export const allFormats: readonly PackedFormatId[] = [
+  ...denseFormats,
+  ...(Object.keys(sparseFormats) as PackedFormatId[]),
+];
 
 /** Enough for everything the suite loads into one backend. */
 export const reservedBytes = 96 * 2 ** 20;
@@ -69,28 +82,61 @@ export function rowSource(
   };
 }
 
+/** Bytes of a packed matrix, and the f32 values that they stand for. */
+export function packed(format: PackedFormatId, values: Float32Array, rows: number, cols: number) {
+  const bytes = isSparse(format)
+    ? packSparse(sparseFormats[format], values, rows, cols)
+    : weightFormats[format].pack(values, rows, cols);
+  const { unpack } = isSparse(format) ? sparseFormats[format] : weightFormats[format];
+  return { bytes, values: unpack(bytes, rows, cols) };
+}
+
+/** Sets weights to 0 so that a format can hold the matrix and has something to leave out. */
+export function thinned(format: PackedFormatId, values: Float32Array, cols: number, seed: number): Float32Array {
+  if (!isSparse(format)) return values;
+  const random = new Random(seed + 7);
+  if (format.startsWith("2:4")) {
+    return values.map((v, i) => {
+      const [row, c] = [Math.floor(i / cols), i % cols];
+      // Two of four, or fewer, that differ from row to row and from four to four.
+      const kept = [(row + (c >> 2)) % 4, (row * 3 + (c >> 2) * 2 + 1) % 4];
+      return kept.includes(c % 4) && (row + c) % 7 !== 0 ? v : 0;
+    });
+  }
+  // Blocks of 32 × 32 that are nearly empty, nearly full, and in between; some wholly empty.
+  const shares = Array.from({ length: 64 }, () => [0, 0, 0.1, 0.4, 0.6, 1][Math.floor(random.uniform() * 6)]);
+  return values.map((v, i) => {
+    const block = Math.floor(i / cols / 32) * 5 + Math.floor((i % cols) / 32);
+    return random.uniform() < shares[block % 64] ? v : 0;
+  });
+}
+
 /** A loaded stack of matrices with the f32 values [rows, cols] that its packed bytes stand for. */
 export interface LoadedMatrix {
   handle: Matrix;
   values: Float32Array;
+  /** Of each part. */
+  bytes: Uint8Array[];
 }
 
 export async function loadStack(
   backend: Backend,
-  format: WeightFormatId,
+  format: PackedFormatId,
   partRows: readonly number[],
   cols: number,
   seed = 1,
 ): Promise<LoadedMatrix> {
-  const stored = partRows.map((rows, p) => normals(seed * 31 + p, rows * cols, 0.5));
+  const stored = partRows.map((rows, p) => thinned(format, normals(seed * 31 + p, rows * cols, 0.5), cols, seed + p));
   const sources = stored.map((values, p) => rowSource(`part${p}`, values, partRows[p], cols));
   const handle = await backend.loadMatrix(sources, format);
-  const { pack, unpack } = weightFormats[format];
   const values = new Float32Array(handle.rows * cols);
+  const bytes: Uint8Array[] = [];
   for (const [p, part] of handle.parts.entries()) {
-    values.set(unpack(pack(stored[p], part.rows, cols), part.rows, cols), part.rowStart * cols);
+    const made = packed(format, stored[p], part.rows, cols);
+    values.set(made.values, part.rowStart * cols);
+    bytes.push(made.bytes);
   }
-  return { handle, values };
+  return { handle, values, bytes };
 }
 
 /** An activation that holds `values`. */

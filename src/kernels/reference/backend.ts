@@ -1,5 +1,5 @@
 import { type ActivationFunction, type JobOptions, UsageError } from "../../core/index.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import { type PackedFormatId, sparseFormats, weightFormats } from "../../pack/index.js";
 import type {
   Activation,
   AttentionOptions,
@@ -35,6 +35,7 @@ import { topK } from "./topK.js";
  * and results are rounded to f32 when stored. The others are tested against the same suite.
  */
 export class ReferenceBackend implements Backend {
+  readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
   readonly info: BackendInfo = { id: "reference", description: "plain TypeScript, one thread", threads: 1 };
   #counters = zeroCounters();
   #weightBytes = 0;
@@ -46,7 +47,7 @@ export class ReferenceBackend implements Backend {
     // Weights lie in ordinary arrays: there is nothing to lay out beforehand.
   }
 
-  async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
+  async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
     this.#alive();
     const matrix = await loadMatrix(parts, format, job);
     this.#weightBytes += matrix.rows * matrix.cols * 4;

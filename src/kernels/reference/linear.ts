@@ -1,4 +1,4 @@
-import { groupSize, weightFormats } from "../../pack/index.js";
+import { groupSize, isSparse, sparseFormats, weightFormats } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { ReferenceActivation, ReferenceMatrix, ReferencePart, ReferenceVector } from "./storage.js";
 
@@ -45,7 +45,6 @@ function countSparse(
   formatId: ReferenceMatrix["format"],
   counters: BackendCounters,
 ): void {
-  const format = weightFormats[formatId];
   let active = 0;
   const groups = new Set<number>();
   for (let i = 0; i < seen.length; i++) {
@@ -53,7 +52,14 @@ function countSparse(
     active++;
     groups.add(Math.floor(i / groupSize));
   }
-  counters.weightBytesRead += active * format.columnBytes(part.rows) + groups.size * format.groupScaleBytes(part.rows);
+  if (isSparse(formatId)) {
+    const { bytesRead } = sparseFormats[formatId];
+    counters.weightBytesRead += bytesRead(part.packed!, part.rows, seen.length, (input) => seen[input] !== 0);
+  } else {
+    const format = weightFormats[formatId];
+    counters.weightBytesRead +=
+      active * format.columnBytes(part.rows) + groups.size * format.groupScaleBytes(part.rows);
+  }
   counters.inputs += seen.length;
   counters.inputsSkipped += seen.length - active;
 }

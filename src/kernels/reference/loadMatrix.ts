@@ -1,5 +1,12 @@
 import type { JobOptions } from "../../core/index.js";
-import { groupSize, type WeightFormatId, weightFormats } from "../../pack/index.js";
+import {
+  groupSize,
+  isSparse,
+  type PackedFormatId,
+  packSparse,
+  sparseFormats,
+  weightFormats,
+} from "../../pack/index.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
 import { checkParts } from "../shapes.js";
@@ -11,11 +18,10 @@ import type { ReferenceMatrix, ReferencePart } from "./storage.js";
  */
 export async function loadMatrix(
   sources: readonly RowSource[],
-  formatId: WeightFormatId,
+  formatId: PackedFormatId,
   job: JobOptions,
 ): Promise<ReferenceMatrix> {
   checkParts(sources);
-  const format = weightFormats[formatId];
   const cols = sources[0].cols;
   const parts: ReferencePart[] = [];
   let rows = 0;
@@ -23,10 +29,15 @@ export async function loadMatrix(
   for (const source of sources) {
     const stored = await readFloat32(source, job);
     const scales = await readScales(source);
-    const values = format.unpack(format.pack(stored, source.rows, cols, scales), source.rows, cols);
-    parts.push({ name: source.name, rowStart: rows, rows: source.rows, values });
+    const shape = [source.rows, cols] as const;
+    const packed = isSparse(formatId)
+      ? packSparse(sparseFormats[formatId], stored, ...shape, scales)
+      : weightFormats[formatId].pack(stored, ...shape, scales);
+    const { unpack } = isSparse(formatId) ? sparseFormats[formatId] : weightFormats[formatId];
+    const part = { name: source.name, rowStart: rows, rows: source.rows, values: unpack(packed, ...shape) };
+    parts.push(isSparse(formatId) ? { ...part, packed } : part);
     rows += source.rows;
-    byteLength += format.byteLength(source.rows, cols);
+    byteLength += packed.byteLength;
   }
   return { format: formatId, rows, cols, parts, byteLength };
 }

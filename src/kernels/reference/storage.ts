@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
 import { checkColumns, checkRowRange } from "../shapes.js";
 
@@ -56,10 +56,12 @@ export interface ReferenceRopeTable extends RopeTable {
 export interface ReferencePart extends MatrixPart {
   /** f32 [rows, cols]: what the packed bytes stand for. */
   readonly values: Float32Array;
+  /** The packed bytes, kept by formats that leave zeros out, whose reads depend on them. */
+  readonly packed?: Uint8Array;
 }
 
 export interface ReferenceMatrix extends Matrix {
-  readonly format: WeightFormatId;
+  readonly format: PackedFormatId;
   readonly parts: readonly ReferencePart[];
 }
 

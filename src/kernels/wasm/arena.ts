@@ -3,6 +3,7 @@ import { Heap } from "./heap.js";
 import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
 import { controlCounters, heapStart, maxThreads, opEnd, programBytes, programStart } from "./layout.js";
 import type { Pool } from "./pool.js";
+import { writeTables } from "./tables.js";
 
 const pageBytes = 65536;
 
@@ -43,6 +44,7 @@ export class Arena {
     this.#pool = pool;
     this.#limit = limit;
     this.#refresh();
+    writeTables(new Uint8Array(memory.buffer));
   }
 
   /**

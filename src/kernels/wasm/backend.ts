@@ -1,5 +1,5 @@
 import { type ActivationFunction, DeviceError, type JobOptions, UsageError } from "../../core/index.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import { isSparse, type PackedFormatId } from "../../pack/index.js";
 import type {
   Activation,
   AttentionOptions,
@@ -21,7 +21,7 @@ import { addGram } from "./gram.js";
 import type { Kernels } from "./kernels.js";
 import * as layout from "./layout.js";
 import { linear } from "./linear.js";
-import { formatCode, loadMatrix, packedBytes, stagingBytesOf } from "./loadMatrix.js";
+import { formatCode, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js";
 import { Pool } from "./pool.js";
 import { Block, own, WasmActivation, WasmKvCache, type WasmMatrix, WasmRopeTable, WasmVector } from "./storage.js";
 
@@ -51,6 +51,7 @@ export interface WasmBackendSettings {
  */
 export class WasmBackend implements Backend {
   readonly info: BackendInfo;
+  readonly formats = packedFormats;
   readonly #kernels: Kernels;
   readonly #pool: Pool;
   readonly #settings: WasmBackendSettings;
@@ -93,10 +94,10 @@ export class WasmBackend implements Backend {
     // Memories grow in place and address space costs nothing, so nothing need be laid out beforehand.
   }
 
-  async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
+  async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
     this.#alive();
     shapes.checkParts(parts);
-    const arena = await this.#arenaFor(packedBytes(parts, format) + stagingBytesOf(parts));
+    const arena = await this.#arenaFor(spaceFor(parts, format));
     const matrix = await loadMatrix(arena, this.#pool.threads, parts, format, job);
     this.#weightBytes += matrix.byteLength;
     return matrix;
@@ -152,13 +153,16 @@ export class WasmBackend implements Backend {
     const at = target.writeIn(arena);
     for (let row = 0; row < ids.length; row += embedRows) {
       const some = ids.subarray(row, row + embedRows);
-      arena.record(layout.opEmbed, [
+      const sparse = isSparse(w.format);
+      const scratch = sparse ? [arena.scratch(this.#pool.threads * layout.unpackedBytes), layout.unpackedBytes] : [];
+      arena.record(sparse ? layout.opUnpackRows : layout.opEmbed, [
         at + row * target.stride * 4,
         target.stride,
         out.cols,
         w.offset,
         w.packedRows,
         formatCode[w.format],
+        ...scratch,
         some.length,
         ...some,
       ]);

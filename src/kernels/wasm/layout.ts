@@ -12,7 +12,16 @@ export const controlCounters = 2048;
 export const maxThreads = 64;
 export const programStart = 8192;
 export const programBytes = 262144;
-export const heapStart = 270336;
+/**
+ * Lookup tables, written by the host. For every mask of 8 rows 32 bytes: 16 that spread the present 16-bit codes over the 8
+ * rows in the order of `interleaved8`, 8 that spread bytes, how many are present, and twice that. A byte above 127 gives 0.
+ */
+export const spreadTable = 270336;
+/** For every four 2-bit positions 16 bytes that take those of four f32 numbers. */
+export const gatherTable = 278528;
+/** Vectors: 0xffff0000 in each word; 15, 3, 1, 128, and 8 in each byte; bytes 0, 0, 4, 4 repeated. */
+export const constantsTable = 282624;
+export const heapStart = 282752;
 
 export const leaveLoop = -1;
 
@@ -24,8 +33,14 @@ export const groupRecordBytes = 288;
 export const activeInputsScratchBytes = 224;
 export const matvecScratchBytes = 8704;
 
+/** As `matvecScratchBytes`, for the formats that leave zeros out; sums of at most `sparseTileRows` rows. */
+export const sparseTileRows = 512;
+export const sparseScratchBytes = 12288;
+
 /** Scratch of one thread in a matrix-matrix product: an unpacked panel, then f32 sums [tokens][64]. */
 export const panelBytes = 8448;
+/** One group of a format that leaves zeros out, unpacked; it lies between panel and sums. */
+export const unpackedBytes = 4224;
 
 /** Scratch of one thread in attention: scores, then queries and sums f32 [4][headDim] each. */
 export const attentionScoreBytes = 1024;
@@ -34,6 +49,13 @@ export const formatF32 = 0;
 export const formatBf16 = 1;
 export const formatQ8 = 2;
 export const formatQ4 = 3;
+/** From here on formats leave zeros out. */
+export const formatBitmaskBf16 = 4;
+export const formatBitmaskQ8 = 5;
+export const formatBitmaskQ4 = 6;
+export const formatTwoOfFourBf16 = 7;
+export const formatTwoOfFourQ8 = 8;
+export const formatTwoOfFourQ4 = 9;
 
 export const dtypeF32 = 0;
 export const dtypeBf16 = 1;
@@ -62,3 +84,4 @@ export const opEmbed = 9;
 export const opTopK = 10;
 export const opPack = 11;
 export const opReadBytes = 12;
+export const opUnpackRows = 13;

@@ -1,4 +1,4 @@
-import { groupSize, padded } from "../../pack/index.js";
+import { groupSize, isSparse, padded, valueTypeOf } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
 import { type Float, float } from "./arena.js";
 import * as layout from "./layout.js";
@@ -57,20 +57,12 @@ function matvec(
   dot: number,
 ): boolean {
   const { arena } = w;
-  const isSparse = sparse.fromRow <= 0;
-  const segments: { threshold: number; start: number; end: number; parts: number }[] = [];
-  for (const [i, part] of w.parts.entries()) {
-    const threshold = isSparse ? sparse.values[i] : keepAll;
-    const end = part.packedStart + padded(part.rows);
-    const last = segments.at(-1);
-    if (last !== undefined && last.threshold === threshold) {
-      last.end = end;
-      last.parts++;
-    } else segments.push({ threshold, start: part.packedStart, end, parts: 1 });
-  }
+  const counts = sparse.fromRow <= 0;
+  const segments = segmentsOf(w, counts ? sparse.values : w.parts.map(() => keepAll));
   const slices = slicesOf(w.cols);
   const sumBytes = slices * w.packedRows * 4;
-  const sums = arena.scratch(sumBytes + threads * layout.matvecScratchBytes);
+  const threadBytes = isSparse(w.format) ? layout.sparseScratchBytes : layout.matvecScratchBytes;
+  const sums = arena.scratch(sumBytes + threads * threadBytes);
   const args: (number | Float)[] = [
     x.readIn(arena),
     w.cols,
@@ -80,7 +72,7 @@ function matvec(
     dot,
     sums,
     sums + sumBytes,
-    layout.matvecScratchBytes,
+    threadBytes,
     outAt(out, w, options),
     biasAt(w, options),
     options.accumulate ? 1 : 0,
@@ -88,11 +80,32 @@ function matvec(
     segments.length,
     w.parts.length,
   ];
-  for (const { threshold, start, end, parts } of segments)
-    args.push(float(threshold), start, end, isSparse ? 1 : 0, parts);
+  for (const { threshold, start, end, last } of segments) args.push(float(threshold), start, end, counts ? 1 : 0, last);
   for (const part of w.parts) args.push(part.packedStart, part.rowStart, part.rows);
   arena.record(layout.opMatvec, args);
-  return isSparse;
+  return counts;
+}
+
+interface Segment {
+  threshold: number;
+  start: number;
+  end: number;
+  /** How many parts it spans; where its weights lie, in formats that leave zeros out. */
+  last: number;
+}
+
+/** Runs of packed rows with one threshold: neighbouring parts together, unless each part is a matrix of its own. */
+function segmentsOf(w: WasmMatrix, thresholds: readonly number[]): Segment[] {
+  const segments: Segment[] = [];
+  for (const [i, part] of w.parts.entries()) {
+    const end = part.packedStart + padded(part.rows);
+    const before = segments.at(-1);
+    if (part.offset === undefined && before !== undefined && before.threshold === thresholds[i]) {
+      before.end = end;
+      before.last++;
+    } else segments.push({ threshold: thresholds[i], start: part.packedStart, end, last: part.offset ?? 1 });
+  }
+  return segments;
 }
 
 function matmul(
@@ -106,14 +119,13 @@ function matmul(
 ): void {
   const { arena } = w;
   const tokens = padded4(x.rows);
-  const isSparse = sparse.fromRow < x.rows;
-  const values = isSparse ? sparse.values : w.parts.map(() => keepAll);
+  const values = sparse.fromRow < x.rows ? sparse.values : w.parts.map(() => keepAll);
   // Parts with the same threshold share one prepared x.
   const distinct = [...new Set(values)];
-  const quantised = w.format === "q8" || w.format === "q4";
+  const quantised = valueTypeOf(w.format) === "q8" || valueTypeOf(w.format) === "q4";
   const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
-  const threadBytes = layout.panelBytes + tokens * 256;
+  const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + tokens * 256;
   const inputs = arena.scratch(inputBytes + threads * threadBytes);
   const args: (number | Float)[] = [
     x.readIn(arena),
@@ -148,7 +160,7 @@ function matmulPart(
   const input = distinct.indexOf(threshold);
   const makes = made.has(input) ? 0 : 1;
   made.add(input);
-  return [float(threshold), fromRow, part.packedStart, part.rowStart, part.rows, input, makes];
+  return [float(threshold), fromRow, part.offset ?? part.packedStart, part.rowStart, part.rows, input, makes];
 }
 
 const padded4 = (n: number) => Math.ceil(n / 4) * 4;

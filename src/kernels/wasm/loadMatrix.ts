@@ -1,25 +1,42 @@
 import type { JobOptions } from "../../core/index.js";
-import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
+import {
+  isSparse,
+  type PackedFormatId,
+  padded,
+  type SparseFormatId,
+  sparseFormats,
+  valueTypeOf,
+  type WeightFormatId,
+  weightFormats,
+} from "../../pack/index.js";
 import type { RowSource } from "../backend.js";
 import { checkParts } from "../shapes.js";
 import type { Arena } from "./arena.js";
-import { formatBf16, formatF32, formatQ4, formatQ8, opPack } from "./layout.js";
+import * as layout from "./layout.js";
 import { type Chunk, Staging } from "./staging.js";
 import type { WasmMatrix, WasmMatrixPart } from "./storage.js";
 
-export const formatCode: Readonly<Record<WeightFormatId, number>> = {
-  f32: formatF32,
-  bf16: formatBf16,
-  q8: formatQ8,
-  q4: formatQ4,
+export const formatCode: Readonly<Record<PackedFormatId, number>> = {
+  f32: layout.formatF32,
+  bf16: layout.formatBf16,
+  q8: layout.formatQ8,
+  q4: layout.formatQ4,
+  "bitmask-bf16": layout.formatBitmaskBf16,
+  "bitmask-q8": layout.formatBitmaskQ8,
+  "bitmask-q4": layout.formatBitmaskQ4,
+  "2:4-bf16": layout.formatTwoOfFourBf16,
+  "2:4-q8": layout.formatTwoOfFourQ8,
+  "2:4-q4": layout.formatTwoOfFourQ4,
 };
 
-/** Memory that loading a stack takes beside its place. */
-export const stagingBytesOf = (parts: readonly RowSource[]): number => Staging.byteLength(parts) + 65536;
+export const packedFormats = Object.keys(formatCode) as PackedFormatId[];
 
-/** Bytes that a stack of parts takes once packed. */
-export function packedBytes(parts: readonly RowSource[], format: WeightFormatId): number {
-  return weightFormats[format].byteLength(packedRowsOf(parts), parts[0].cols);
+/** Memory to look for before a stack is loaded. What leaves zeros out is never much larger than what does not. */
+export function spaceFor(parts: readonly RowSource[], format: PackedFormatId): number {
+  const dense = weightFormats[valueTypeOf(format)];
+  const matrix = dense.byteLength(packedRowsOf(parts), parts[0].cols);
+  if (!isSparse(format)) return matrix + Staging.byteLength(parts) + 65536;
+  return matrix * 1.25 + 2 * Staging.byteLength(parts) + 65536;
 }
 
 const packedRowsOf = (parts: readonly RowSource[]) => parts.reduce((sum, part) => sum + padded(part.rows), 0);
@@ -37,35 +54,97 @@ function placeParts(sources: readonly RowSource[]): WasmMatrixPart[] {
   return parts;
 }
 
+export async function loadMatrix(
+  arena: Arena,
+  threads: number,
+  sources: readonly RowSource[],
+  format: PackedFormatId,
+  job: JobOptions,
+): Promise<WasmMatrix> {
+  checkParts(sources);
+  const shape = {
+    format,
+    rows: sources.reduce((sum, source) => sum + source.rows, 0),
+    cols: sources[0].cols,
+    arena,
+    packedRows: packedRowsOf(sources),
+  };
+  if (isSparse(format)) {
+    const parts = await loadSparse(arena, threads, sources, format, job);
+    const byteLength = parts.reduce((sum, part) => sum + part.byteLength, 0);
+    return { ...shape, parts, byteLength, offset: parts[0].offset };
+  }
+  return { ...shape, ...(await loadDense(arena, threads, sources, format, job)) };
+}
+
 /**
  * Reads a few rows at a time into one of two buffers and packs them from there into their place, while the next are
  * being read. All parts lie side by side in one matrix, so that the columns of an input are one run of bytes.
  */
-export async function loadMatrix(
+async function loadDense(
   arena: Arena,
   threads: number,
   sources: readonly RowSource[],
   format: WeightFormatId,
   job: JobOptions,
-): Promise<WasmMatrix> {
-  checkParts(sources);
+) {
   const { cols } = sources[0];
   const parts = placeParts(sources);
   const packedRows = packedRowsOf(sources);
-  const byteLength = packedBytes(sources, format);
+  const byteLength = weightFormats[format].byteLength(packedRows, cols);
   const offset = arena.allocate(byteLength);
   try {
     using staging = new Staging(arena, sources);
     for (const [p, source] of sources.entries()) {
-      await staging.forEach(source, job, (chunk) =>
-        pack(arena, threads, chunk, cols, { offset, packedRows, format, firstRow: parts[p].packedStart + chunk.start }),
-      );
+      await staging.forEach(source, job, (chunk) => {
+        const firstRow = parts[p].packedStart + chunk.start;
+        pack(arena, threads, chunk, cols, { offset, packedRows, format, firstRow });
+      });
     }
-    const rows = sources.reduce((sum, source) => sum + source.rows, 0);
-    return { format, rows, cols, parts, byteLength, arena, offset, packedRows };
+    return { parts, byteLength, offset };
   } catch (error) {
     arena.release(offset);
     throw error;
+  }
+}
+
+/** Every part by itself, as src/pack lays it out: chunks are packed densely and then thinned, once to measure, once to write. */
+async function loadSparse(
+  arena: Arena,
+  threads: number,
+  sources: readonly RowSource[],
+  format: SparseFormatId,
+  job: JobOptions,
+) {
+  const { cols } = sources[0];
+  const { value, packer } = sparseFormats[format];
+  const parts: (WasmMatrixPart & { offset: number; byteLength: number })[] = [];
+  using staging = new Staging(arena, sources);
+  const chunkBytes = weightFormats[value].byteLength(staging.rows, cols);
+  const dense = arena.allocate(chunkBytes);
+  try {
+    for (const [p, place] of placeParts(sources).entries()) {
+      const { rows } = sources[p];
+      const target = packer(rows, cols);
+      const forEach = (use: (packed: Uint8Array, start: number, count: number) => void) =>
+        staging.forEach(sources[p], job, (chunk) => {
+          const packedRows = padded(chunk.count);
+          pack(arena, threads, chunk, cols, { offset: dense, packedRows, format: value, firstRow: 0 });
+          use(arena.bytes(dense, weightFormats[value].byteLength(packedRows, cols)), chunk.start, chunk.count);
+        });
+      await forEach((packed, start, count) => target.measure(packed, start, count));
+      const { byteLength } = target;
+      const offset = arena.allocate(byteLength);
+      parts.push({ ...place, offset, byteLength });
+      arena.bytes(offset, byteLength).fill(0);
+      await forEach((packed, start, count) => target.write(packed, start, count, arena.bytes(offset, byteLength)));
+    }
+    return parts;
+  } catch (error) {
+    for (const { offset } of parts) arena.release(offset);
+    throw error;
+  } finally {
+    arena.release(dense);
   }
 }
 
@@ -81,6 +160,6 @@ function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target:
   const scratch = arena.scratch(threads * 4096);
   const source = [chunk.offset, chunk.dtype, chunk.count, cols];
   const to = [target.offset, target.packedRows, formatCode[target.format], target.firstRow];
-  arena.record(opPack, [...source, ...to, scratch, 4096, chunk.scales]);
+  arena.record(layout.opPack, [...source, ...to, scratch, 4096, chunk.scales]);
   arena.run();
 }

@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
 import { checkColumns, checkRowRange } from "../shapes.js";
 import type { Arena } from "./arena.js";
@@ -146,13 +146,16 @@ export class WasmRopeTable implements RopeTable {
 /** A part of a stack: its rows begin at a multiple of 32 of the packed rows. */
 export interface WasmMatrixPart extends MatrixPart {
   readonly packedStart: number;
+  /** In formats that leave zeros out, where the part's bytes lie and how many they are; there each part is by itself. */
+  readonly offset?: number;
+  readonly byteLength?: number;
 }
 
 export interface WasmMatrix extends Matrix {
-  readonly format: WeightFormatId;
+  readonly format: PackedFormatId;
   readonly parts: readonly WasmMatrixPart[];
   readonly arena: Arena;
-  /** Byte offset of the packed bytes. */
+  /** Byte offset of the packed bytes, or of those of the first part. */
   readonly offset: number;
   /** Rows of the packed stack, padding included. */
   readonly packedRows: number;

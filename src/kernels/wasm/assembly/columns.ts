@@ -1,6 +1,6 @@
 import { tileRows } from "../layout";
 import { codesAt, wideAt } from "./activeInputs";
-import { bf16High, bf16Low, mulAdd } from "./math";
+import { bf16High, bf16Low, highHalves, lowNibble, mulAdd } from "./math";
 
 // The inner loops of matrix-vector products: y[from, to) += Σ x_c · W[:, c] over the kept columns c of one group.
 // `y` f32, `from` and `to` in rows, multiples of 32.
@@ -131,13 +131,13 @@ function rows16Byte4(sums: usize, x0: v128, a: v128, b: v128, c: v128, d: v128):
 
 // @ts-ignore: decorator
 @inline
-export function lowNibbles(v: v128): v128 {
-  return v128.and(v, i8x16.splat(15));
+export function lowNibbles(v: v128, low: v128): v128 {
+  return v128.and(v, low);
 }
 // @ts-ignore: decorator
 @inline
-export function highNibbles(v: v128): v128 {
-  return v128.and(i16x8.shr_u(v, 4), i8x16.splat(15));
+export function highNibbles(v: v128, low: v128): v128 {
+  return v128.and(i16x8.shr_u(v, 4), low);
 }
 
 /**
@@ -147,7 +147,7 @@ export function highNibbles(v: v128): v128 {
  */
 // @ts-ignore: decorator
 @inline
-function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
+export function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
   const offsets = record + 32 + (pass << 5);
   const x = record + codesAt + (pass << 3);
   const wide = record + wideAt + (pass << 4);
@@ -164,6 +164,7 @@ function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
   const x1 = bytes ? v128.load32_splat(x, 4) : v128.load32_splat(wide, 4);
   const x2 = v128.load32_splat(wide, 8);
   const x3 = v128.load32_splat(wide, 12);
+  const low = lowNibble();
   for (let row = from; row < to; row += 32) {
     const va = v128.load(a);
     const vb = v128.load(b);
@@ -183,11 +184,11 @@ function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
       }
     } else {
       if (bytes) {
-        rows16Byte8(sums, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
-        rows16Byte8(sums + 64, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
+        rows16Byte8(sums, x0, x1, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low), lowNibbles(ve, low), lowNibbles(vf, low), lowNibbles(vg, low), lowNibbles(vh, low));
+        rows16Byte8(sums + 64, x0, x1, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low), highNibbles(ve, low), highNibbles(vf, low), highNibbles(vg, low), highNibbles(vh, low));
       } else {
-        rows16Wide8(sums, x0, x1, x2, x3, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd), lowNibbles(ve), lowNibbles(vf), lowNibbles(vg), lowNibbles(vh));
-        rows16Wide8(sums + 64, x0, x1, x2, x3, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd), highNibbles(ve), highNibbles(vf), highNibbles(vg), highNibbles(vh));
+        rows16Wide8(sums, x0, x1, x2, x3, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low), lowNibbles(ve, low), lowNibbles(vf, low), lowNibbles(vg, low), lowNibbles(vh, low));
+        rows16Wide8(sums + 64, x0, x1, x2, x3, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low), highNibbles(ve, low), highNibbles(vf, low), highNibbles(vg, low), highNibbles(vh, low));
       }
     }
     const step: usize = bits == 8 ? 32 : 16;
@@ -205,7 +206,7 @@ function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
 
 // @ts-ignore: decorator
 @inline
-function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
+export function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize, pass: usize, from: usize, to: usize): void {
   const offsets = record + 32 + (pass << 5);
   const x = record + codesAt + (pass << 3);
   const wide = record + wideAt + (pass << 4);
@@ -216,6 +217,7 @@ function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
   let d = codes + load<u32>(offsets, 12) + skip;
   const x0 = bytes ? v128.load32_splat(x) : v128.load32_splat(wide);
   const x1 = v128.load32_splat(wide, 4);
+  const low = lowNibble();
   for (let row = from; row < to; row += 32) {
     const va = v128.load(a);
     const vb = v128.load(b);
@@ -231,11 +233,11 @@ function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
       }
     } else {
       if (bytes) {
-        rows16Byte4(sums, x0, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
-        rows16Byte4(sums + 64, x0, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
+        rows16Byte4(sums, x0, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low));
+        rows16Byte4(sums + 64, x0, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low));
       } else {
-        rows16Wide4(sums, x0, x1, lowNibbles(va), lowNibbles(vb), lowNibbles(vc), lowNibbles(vd));
-        rows16Wide4(sums + 64, x0, x1, highNibbles(va), highNibbles(vb), highNibbles(vc), highNibbles(vd));
+        rows16Wide4(sums, x0, x1, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low));
+        rows16Wide4(sums + 64, x0, x1, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low));
       }
     }
     const step: usize = bits == 8 ? 32 : 16;
@@ -250,13 +252,14 @@ function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record: usize,
 /** y[from, to) += sums · xScale · scales. */
 // @ts-ignore: decorator
 @inline
-function scaleAndAdd(y: usize, sums: usize, scales: usize, xScale: v128, from: usize, to: usize): void {
+export function scaleAndAdd(y: usize, sums: usize, scales: usize, xScale: v128, from: usize, to: usize): void {
+  const high = highHalves();
   y += from << 2;
   scales += from << 1;
   for (let row = from; row < to; row += 8) {
     const scale = v128.load(scales);
     v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums)), xScale), bf16Low(scale), v128.load(y)));
-    v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums, 16)), xScale), bf16High(scale), v128.load(y, 16)), 16);
+    v128.store(y, mulAdd(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums, 16)), xScale), bf16High(scale, high), v128.load(y, 16)), 16);
     y += 32;
     sums += 32;
     scales += 16;
@@ -302,6 +305,7 @@ export function groupQ4Byte(y: usize, scales: usize, codes: usize, record: usize
 function groupFloat(half: bool, y: usize, columns: usize, record: usize, from: usize, to: usize): void {
   const fours = (load<i32>(record) << 1) + load<i32>(record, 4);
   const shift: usize = half ? 1 : 2;
+  const high = highHalves();
   for (let start = from; start < to; start += tileRows) {
     const end = min(start + tileRows, to);
     for (let p: usize = 0; p < <usize>fours; p++) {
@@ -325,27 +329,27 @@ function groupFloat(half: bool, y: usize, columns: usize, record: usize, from: u
           const a0 = v128.load(a);
           const a1 = v128.load(a, 16);
           s0 = mulAdd(bf16Low(a0), x0, s0);
-          s1 = mulAdd(bf16High(a0), x0, s1);
+          s1 = mulAdd(bf16High(a0, high), x0, s1);
           s2 = mulAdd(bf16Low(a1), x0, s2);
-          s3 = mulAdd(bf16High(a1), x0, s3);
+          s3 = mulAdd(bf16High(a1, high), x0, s3);
           const b0 = v128.load(b);
           const b1 = v128.load(b, 16);
           s0 = mulAdd(bf16Low(b0), x1, s0);
-          s1 = mulAdd(bf16High(b0), x1, s1);
+          s1 = mulAdd(bf16High(b0, high), x1, s1);
           s2 = mulAdd(bf16Low(b1), x1, s2);
-          s3 = mulAdd(bf16High(b1), x1, s3);
+          s3 = mulAdd(bf16High(b1, high), x1, s3);
           const c0 = v128.load(c);
           const c1 = v128.load(c, 16);
           s0 = mulAdd(bf16Low(c0), x2, s0);
-          s1 = mulAdd(bf16High(c0), x2, s1);
+          s1 = mulAdd(bf16High(c0, high), x2, s1);
           s2 = mulAdd(bf16Low(c1), x2, s2);
-          s3 = mulAdd(bf16High(c1), x2, s3);
+          s3 = mulAdd(bf16High(c1, high), x2, s3);
           const d0 = v128.load(d);
           const d1 = v128.load(d, 16);
           s0 = mulAdd(bf16Low(d0), x3, s0);
-          s1 = mulAdd(bf16High(d0), x3, s1);
+          s1 = mulAdd(bf16High(d0, high), x3, s1);
           s2 = mulAdd(bf16Low(d1), x3, s2);
-          s3 = mulAdd(bf16High(d1), x3, s3);
+          s3 = mulAdd(bf16High(d1, high), x3, s3);
         } else {
           s0 = mulAdd(v128.load(d), x3, mulAdd(v128.load(c), x2, mulAdd(v128.load(b), x1, mulAdd(v128.load(a), x0, s0))));
           s1 = mulAdd(v128.load(d, 16), x3, mulAdd(v128.load(c, 16), x2, mulAdd(v128.load(b, 16), x1, mulAdd(v128.load(a, 16), x0, s1))));

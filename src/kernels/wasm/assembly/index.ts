@@ -1,5 +1,5 @@
 import {
-  opAdd, opAppendKv, opAttention, opEmbed, opEnd, opGated, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, programStart,
+  opAdd, opAppendKv, opAttention, opEmbed, opEnd, opGated, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, programStart,
 } from "../layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
@@ -8,6 +8,7 @@ import { matmul } from "./matmul";
 import { matvec } from "./matvec";
 import { pack } from "./pack";
 import { readBytes } from "./readBytes";
+import { unpackRows } from "./sparsePanel";
 import { barrier } from "./sync";
 import { topK } from "./topk";
 
@@ -35,6 +36,7 @@ export function run(thread: i32): void {
       if (thread == 0) topK(a);
     } else if (op == opPack) pack(a, thread);
     else if (op == opReadBytes) readBytes(a, thread);
+    else if (op == opUnpackRows) unpackRows(a, thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

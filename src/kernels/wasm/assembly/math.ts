@@ -1,4 +1,4 @@
-import { functionGelu, functionGeluTanh, functionRelu, functionRelu2 } from "../layout";
+import { constantsTable, functionGelu, functionGeluTanh, functionRelu, functionRelu2 } from "../layout";
 
 /** a · b + c: fused where the build has it. */
 // @ts-ignore: decorator
@@ -15,11 +15,28 @@ export function bf16Low(v: v128): v128 {
   return i32x4.shl(v, 16);
 }
 
-/** Rows k+4 … k+7. */
+/** Rows k+4 … k+7. @param high `highHalves()` */
 // @ts-ignore: decorator
 @inline
-export function bf16High(v: v128): v128 {
-  return v128.and(v, i32x4.splat(0xffff0000));
+export function bf16High(v: v128, high: v128): v128 {
+  return v128.and(v, high);
+}
+
+// V8 makes vector constants anew wherever they are used, three instructions each time; what is loaded stays in a register.
+// So inner loops take their constants from memory, once.
+
+/** The upper halves of 32-bit words. */
+// @ts-ignore: decorator
+@inline
+export function highHalves(): v128 {
+  return v128.load(constantsTable);
+}
+
+/** The lower halves of bytes. */
+// @ts-ignore: decorator
+@inline
+export function lowNibble(): v128 {
+  return v128.load(constantsTable + 16);
 }
 
 // @ts-ignore: decorator

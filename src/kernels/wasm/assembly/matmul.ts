@@ -1,8 +1,9 @@
-import { dotByte, formatQ8, panelBytes } from "../layout";
+import { dotByte, formatBitmaskBf16, formatQ8, panelBytes, unpackedBytes } from "../layout";
 import { quantizeGroup } from "./activeInputs";
 import { columnBytes, scaleBytes } from "./matvec";
 import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
 import { unpackPanel } from "./panels";
+import { groupRows, unpackedFormat, unpackGroup, zeroCode } from "./sparsePanel";
 import { barrier, takeWork, threadCount } from "./sync";
 
 /**
@@ -12,13 +13,14 @@ import { barrier, takeWork, threadCount } from "./sync";
  *
  * @param a x, xStride, tokens, cols, weights, paddedRows, format, dot, inputs (prepared X, one after the other), scratch (per thread:
  *   a panel and f32 [tokens rounded up to 4][64]), scratchStride, out, outStride, bias or 0, accumulate, parts;
- *   then per part: f32 threshold, first sparse row, first padded row, first output, rows, which prepared X it uses, whether it
+ *   then per part: f32 threshold, first sparse row, first padded row (in formats that leave zeros out, the part's weights), first output, rows, which prepared X it uses, whether it
  *   makes it. Strides of x and out in floats.
  */
 export function matmul(a: usize, thread: i32): void {
   const tokens = load<i32>(a, 8);
   const groups = (load<i32>(a, 12) + 31) >> 5;
-  const format = load<i32>(a, 24);
+  const packed = load<i32>(a, 24);
+  const format = unpackedFormat(packed);
   const byteDot = load<i32>(a, 28) == dotByte;
   const inputs = <usize>load<u32>(a, 32);
   const parts = load<i32>(a, 60);
@@ -39,7 +41,7 @@ export function matmul(a: usize, thread: i32): void {
     const part = partAt(a, p);
     const tiles = (load<i32>(part, 16) + 63) >> 6;
     for (; item < first + tiles; item = takeWork()) {
-      multiplyTile(a, part, <usize>(item - first) << 6, inputs + <usize>load<u32>(part, 20) * size, groups, format, byteDot, thread);
+      multiplyTile(a, part, <usize>(item - first) << 6, inputs + <usize>load<u32>(part, 20) * size, groups, packed, byteDot, thread);
     }
     first += tiles;
   }
@@ -100,14 +102,17 @@ function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups
 
 /** 64 rows of W (fewer at the end of a part) times all tokens. */
 function multiplyTile(
-  a: usize, part: usize, tileStart: usize, prepared: usize, groups: i32, format: i32, byteDot: bool, thread: i32,
+  a: usize, part: usize, tileStart: usize, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
 ): void {
+  const format = unpackedFormat(packed);
+  const isSparse = packed >= formatBitmaskBf16;
   const tokens = load<i32>(a, 8);
   const padded = (tokens + 3) & ~3;
   const rows = <usize>load<u32>(a, 20);
   const panel = panelOf(a, thread);
-  const sums = panel + panelBytes;
-  const firstRow = <usize>load<u32>(part, 8) + tileStart;
+  const unpacked = panel + panelBytes;
+  const sums = isSparse ? unpacked + unpackedBytes : unpacked;
+  const place = <usize>load<u32>(part, 8);
   const partRows = <usize>load<i32>(part, 16);
   const count = min(<usize>64, partRows - tileStart);
   const blocks = <i32>((count + 7) >> 3);
@@ -118,13 +123,18 @@ function multiplyTile(
   const metas = prepared + <usize>(groups * padded) * run;
   memory.fill(sums, 0, (<usize>padded) << 8);
   for (let g = 0; g < groups; g++) {
-    const source = <usize>load<u32>(a, 16) + <usize>g * groupBytes;
-    unpackPanel(format, byteDot, source, rows, firstRow, blocks, panel);
+    if (isSparse) {
+      unpackGroup(packed, place, (partRows + 31) & ~31, load<i32>(a, 12), g, tileStart, unpacked);
+      unpackPanel(format, byteDot, unpacked, groupRows, 0, blocks, panel);
+    } else {
+      const source = <usize>load<u32>(a, 16) + <usize>g * groupBytes;
+      unpackPanel(format, byteDot, source, rows, place + tileStart, blocks, panel);
+    }
     const codes = prepared + <usize>(g * padded) * run;
     const meta = metas + ((<usize>(g * padded)) << 3);
     if (format < formatQ8) multiplyFloats(panel, codes, sums, padded, blocks);
-    else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, format == formatQ8 ? 128 : 8);
-    else multiplyWide(panel, codes, meta, sums, padded, blocks, format == formatQ8 ? 128 : 8);
+    else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
+    else multiplyWide(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
   }
   writeTile(a, sums, tokens, <usize>load<u32>(part, 12) + tileStart, count);
 }

@@ -1,8 +1,9 @@
 import {
-  activeInputsScratchBytes, controlCounters, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes,
+  activeInputsScratchBytes, controlCounters, dotByte, formatBf16, formatBitmaskBf16, formatF32, formatQ4, formatQ8, groupRecordBytes,
 } from "../layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
+import { multiplySparseSlice } from "./sparseMatvec";
 import { barrier, takeWork, threadCount } from "./sync";
 
 /** Bytes of one column's codes. `rows` padded to 32. */
@@ -20,8 +21,8 @@ export function scaleBytes(format: i32, rows: usize): usize {
   return format >= formatQ8 ? rows << 1 : 0;
 }
 
-const segmentsAt: usize = 60;
-const segmentBytes: usize = 20;
+export const segmentsAt: usize = 60;
+export const segmentBytes: usize = 20;
 
 /**
  * out = W·x for one x, reading the columns of kept inputs only.
@@ -32,12 +33,17 @@ const segmentBytes: usize = 20;
  *
  * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), scratch (per thread: an active-input list,
  *   what making it takes, i32 [tileRows]), scratchStride, out, bias or 0, accumulate, slices, segments, parts;
- *   then per segment: f32 threshold, first row, end row (padded), counts (1 if inputs are to be counted), parts in it;
+ *   then per segment: f32 threshold, first row, end row (padded), counts (1 if inputs are to be counted), parts in it, or in
+ *   formats that leave zeros out, where each part is a segment, its weights;
  *   then per part: first padded row, first output, rows.
  */
 export function matvec(a: usize, thread: i32): void {
   const slices = load<i32>(a, 48);
-  for (let slice = takeWork(); slice < slices; slice = takeWork()) multiplySlice(a, thread, slice, slices);
+  const sparse = load<i32>(a, 16) >= formatBitmaskBf16;
+  for (let slice = takeWork(); slice < slices; slice = takeWork()) {
+    if (sparse) multiplySparseSlice(a, thread, slice, slices);
+    else multiplySlice(a, thread, slice, slices);
+  }
   barrier();
   addSlices(a, slices, thread);
 }
@@ -97,6 +103,10 @@ function multiplySlice(a: usize, thread: i32, slice: i32, slices: i32): void {
       else groupF32(y, codes, record, start, end);
     }
   }
+  addCounts(thread, bytes, offered, skipped);
+}
+
+export function addCounts(thread: i32, bytes: f64, offered: f64, skipped: f64): void {
   const counter = <usize>controlCounters + ((<usize>thread) << 6);
   store<f64>(counter, load<f64>(counter) + bytes);
   store<f64>(counter, load<f64>(counter, 8) + offered, 8);

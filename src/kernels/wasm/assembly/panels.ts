@@ -1,6 +1,6 @@
 import { formatF32, formatQ8 } from "../layout";
 import { high16, high8, highNibbles, low16, low8, lowNibbles } from "./columns";
-import { bf16High, bf16Low } from "./math";
+import { bf16High, bf16Low, highHalves, lowNibble } from "./math";
 import { columnBytes, scaleBytes } from "./matvec";
 import { panelScalesAt } from "./panelKernels";
 
@@ -22,10 +22,11 @@ export function unpackPanel(
     }
     return;
   }
+  const upper = highHalves();
   for (let b: usize = 0; b < <usize>blocks; b++) {
     const scales = v128.load(group + ((firstRow + (b << 3)) << 1));
     v128.store(panel + panelScalesAt + (b << 5), bf16Low(scales));
-    v128.store(panel + panelScalesAt + (b << 5), bf16High(scales), 16);
+    v128.store(panel + panelScalesAt + (b << 5), bf16High(scales, upper), 16);
   }
   // Codes go 16 rows at a time; the second half of the last 16 may be rows that nobody asked for.
   for (let b = 0; b < blocks; b += 2) {
@@ -46,7 +47,7 @@ export function unpackPanel(
 function codes16(at: usize, nibbles: bool, high: bool): v128 {
   const v = v128.load(at);
   if (!nibbles) return v;
-  return high ? highNibbles(v) : lowNibbles(v);
+  return high ? highNibbles(v, lowNibble()) : lowNibbles(v, lowNibble());
 }
 
 // @ts-ignore: decorator
@@ -63,10 +64,11 @@ function floatRun(source: usize, panel: usize, blocks: i32): void {
 // @ts-ignore: decorator
 @inline
 function halfRun(source: usize, panel: usize, blocks: i32): void {
+  const upper = highHalves();
   for (let b = 0; b < blocks; b++) {
     const v = v128.load(source);
     v128.store(panel, bf16Low(v));
-    v128.store(panel, bf16High(v), 16);
+    v128.store(panel, bf16High(v, upper), 16);
     source += 16;
     panel += 1024;
   }

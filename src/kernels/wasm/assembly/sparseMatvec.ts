@@ -1,0 +1,246 @@
+import {
+  activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
+  groupRecordBytes, sparseTileRows,
+} from "../layout";
+import { codesAt, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
+import { pass4, pass8, scaleAndAdd } from "./columns";
+import { addCounts, segmentBytes, segmentsAt } from "./matvec";
+import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
+import { twoOfFourQ4Byte, twoOfFourQ4Wide, twoOfFourQ8Byte, twoOfFourQ8Wide } from "./twoOfFour";
+
+// Matrix-vector products with formats that leave zeros out (src/pack). Every part of a stack is a matrix of its own.
+
+/** Inputs that one pass reads side by side: more streams than this disturb the hardware's prefetchers. */
+const passInputs = 8;
+
+// One thread's scratch: the record of the inputs, what making it takes, then as `at…` says.
+const slotsAt: usize = groupRecordBytes + activeInputsScratchBytes; // 32 slots of at most 32 bytes
+const sumsAt: usize = slotsAt + 1024; // i32 [sparseTileRows]
+const tileAt: usize = sumsAt + 4 * sparseTileRows; // u8 [8 inputs][sparseTileRows]
+const nibblesAt: usize = tileAt + 8 * sparseTileRows; // 32 bytes and more
+
+// @ts-ignore: decorator
+@inline
+export function hasScales(format: i32): bool {
+  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16;
+}
+
+/** Tiles of 512 rows in the table of a bitmask. */
+// @ts-ignore: decorator
+@inline
+export function tilesOf(rows: usize): usize {
+  return (rows + 511) >> 9;
+}
+
+/** Where the scales of a bitmask begin: behind the table. */
+// @ts-ignore: decorator
+@inline
+export function bitmaskScales(weights: usize, rows: usize, cols: i32): usize {
+  return weights + ((<usize>cols * tilesOf(rows) + 1) << 2);
+}
+
+// @ts-ignore: decorator
+@inline
+export function scalesSize(format: i32, rows: usize, groups: i32): usize {
+  return hasScales(format) ? (rows * <usize>groups) << 1 : 0;
+}
+
+export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i32): void {
+  const x = <usize>load<u32>(a);
+  const cols = load<i32>(a, 4);
+  const allRows = <usize>load<u32>(a, 12);
+  const format = load<i32>(a, 16);
+  const byteDot = load<i32>(a, 20) == dotByte;
+  const y = <usize>load<u32>(a, 24) + <usize>slice * (allRows << 2);
+  const scratch = <usize>load<u32>(a, 28) + <usize>(thread * load<i32>(a, 32));
+  const segments = load<i32>(a, 52);
+  const groups = (cols + 31) >> 5;
+
+  let bytes: f64 = 0;
+  let offered: f64 = 0;
+  let skipped: f64 = 0;
+  memory.fill(y, 0, allRows << 2);
+  const last = (groups * (slice + 1)) / slices;
+  for (let g = (groups * slice) / slices; g < last; g++) {
+    const valid = min(cols - (g << 5), 32);
+    const input = x + ((<usize>g) << 7);
+    for (let s = 0; s < segments; s++) {
+      const segment = a + segmentsAt + <usize>s * segmentBytes;
+      const threshold = load<f32>(segment);
+      const start = <usize>load<u32>(segment, 4);
+      const rows = <usize>load<u32>(segment, 8) - start;
+      const weights = <usize>load<u32>(segment, 16);
+      const out = y + (start << 2);
+      // Both return kept inputs and bytes read as count · 2^32 + bytes.
+      const result = format <= formatBitmaskQ4
+        ? bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch)
+        : twoOfFourGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
+      if (load<i32>(segment, 12) == 0) continue;
+      offered += <f64>valid;
+      skipped += <f64>(valid - <i32>(result >> 32));
+      bytes += <f64>(result & 0xffffffff);
+    }
+  }
+  addCounts(thread, bytes, offered, skipped);
+}
+
+/** Of a bitmask, the inputs of one group. */
+function bitmaskGroup(
+  format: i32, byteDot: bool, y: usize, weights: usize, rows: usize, cols: i32, groups: i32, group: i32, x: usize, valid: i32,
+  threshold: f32, scratch: usize,
+): u64 {
+  const tiles = tilesOf(rows);
+  const columnBytes = tiles << 2;
+  const table = weights + <usize>(group << 5) * columnBytes;
+  const scales = bitmaskScales(weights, rows, cols);
+  const data = scales + scalesSize(format, rows, groups);
+  const slots = scratch + slotsAt;
+  let bytes: u64 = 0;
+  let count = 0;
+  if (format == formatBitmaskBf16) {
+    for (let i = 0; i < valid; i++) {
+      store<u8>(scratch + count, <u8>i);
+      count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+    }
+    // As in activeInputs.ts, the inputs of a pass lie far apart and the next pass follows on them.
+    const passes = (count + passInputs - 1) / passInputs;
+    for (let p = 0; p < passes; p++) {
+      let slot = slots;
+      for (let n = p; n < count; n += passes) {
+        const i = <usize>load<u8>(scratch + n);
+        const at = table + i * columnBytes;
+        const begin = load<u32>(at);
+        store<u32>(slot, <u32>(data + begin));
+        store<f32>(slot, load<f32>(x + (i << 2)), 4);
+        bytes += load<u32>(at + columnBytes) - begin;
+        slot += 8;
+      }
+      addBitmaskHalf(y, slots, <i32>(slot - slots) >> 3, <i32>(rows >> 5));
+    }
+    return ((<u64>count) << 32) | bytes;
+  }
+
+  const record = scratch;
+  const bits = format == formatBitmaskQ8 ? 8 : 4;
+  // Without byte products 8-bit codes are signed, and there is no offset to take out.
+  const zero = bits == 4 ? 8 : byteDot ? 128 : 0;
+  // Slots hold the index of an input; they become addresses in the data.
+  count = listQuantized(record, x, valid, threshold, 1, zero, scratch + groupRecordBytes);
+  if (count == 0) return 0;
+  const passes = load<i32>(record);
+  const present = (passes << 3) + (load<i32>(record, 4) << 2);
+  for (let n = 0; n < present; n++) {
+    const offset = record + 32 + ((<usize>n) << 2);
+    const at = table + <usize>load<u32>(offset) * columnBytes;
+    const begin = load<u32>(at);
+    store<u32>(slots + ((<usize>n) << 2), <u32>(data + begin));
+    if (bits == 4) store<u32>(offset, <u32>(n & 7) * sparseTileRows);
+  }
+  bytes = <u64>keptBytes(x, valid, threshold, table, columnBytes) + (rows << 1);
+
+  const sums = scratch + sumsAt;
+  const tile = scratch + tileAt;
+  const xScale = v128.load32_splat(record, 8);
+  const startValue = v128.load32_splat(record, 16);
+  const groupScales = scales + ((<usize>group * rows) << 1);
+  for (let first: usize = 0; first < rows; first += sparseTileRows) {
+    const length = min<usize>(sparseTileRows, rows - first);
+    const blocks = <i32>(length >> 5);
+    for (let at = sums; at < sums + (length << 2); at += 16) v128.store(at, startValue);
+    for (let n = 0; bits == 8 && n < present; n += 4) {
+      const cursors = slots + ((<usize>n) << 2);
+      if (byteDot) addBitmaskQ8Byte(sums, cursors, record + codesAt + <usize>n, blocks);
+      else addBitmaskQ8Wide(sums, cursors, record + wideAt + ((<usize>n) << 1), blocks);
+    }
+    for (let n = 0; bits == 4 && n < present; n += 8) {
+      const inPass = min(8, present - n);
+      for (let k = 0; k < inPass; k++) {
+        const slot = slots + ((<usize>(n + k)) << 2);
+        store<u32>(slot, <u32>spreadQ4(load<u32>(slot), blocks, tile + <usize>k * sparseTileRows, scratch + nibblesAt));
+      }
+      if (inPass == 8) {
+        if (byteDot) pass8(8, true, sums, tile, record, <usize>(n >> 3), 0, length);
+        else pass8(8, false, sums, tile, record, <usize>(n >> 3), 0, length);
+      } else if (byteDot) pass4(8, true, sums, tile, record, <usize>(n >> 3), 0, length);
+      else pass4(8, false, sums, tile, record, <usize>(n >> 3), 0, length);
+    }
+    scaleAndAdd(y + (first << 2), sums, groupScales + (first << 1), xScale, 0, length);
+  }
+  return ((<u64>count) << 32) | bytes;
+}
+
+/** Bytes of the inputs that are kept. */
+function keptBytes(x: usize, valid: i32, threshold: f32, table: usize, columnBytes: usize): u32 {
+  let bytes: u32 = 0;
+  for (let i = 0; i < valid; i++) {
+    if (!(abs(load<f32>(x + ((<usize>i) << 2))) > threshold)) continue;
+    const at = table + <usize>i * columnBytes;
+    bytes += load<u32>(at + columnBytes) - load<u32>(at);
+  }
+  return bytes;
+}
+
+/** Of a 2:4 matrix, the inputs of one group. Units of which no input is kept are not read. */
+function twoOfFourGroup(
+  format: i32, byteDot: bool, y: usize, weights: usize, rows: usize, groups: i32, group: i32, x: usize, valid: i32,
+  threshold: f32, scratch: usize,
+): u64 {
+  const slots = scratch + slotsAt;
+  const blocks = <i32>(rows >> 5);
+  const blockBytes: usize = format == formatTwoOfFourBf16 ? 144 : format == formatTwoOfFourQ8 ? 160 : 96;
+  const unitBytes = <usize>blocks * blockBytes;
+  let count = 0;
+  let units = 0;
+  if (format == formatTwoOfFourBf16) {
+    const data = weights + <usize>(group << 3) * unitBytes;
+    for (let first = 0; first < valid; first += 4) {
+      const slot = slots + ((<usize>units) << 5);
+      let kept = 0;
+      for (let i = 0; i < 4; i++) {
+        const value: f32 = first + i < valid ? load<f32>(x + ((<usize>(first + i)) << 2)) : 0;
+        const present = first + i < valid && abs(value) > threshold;
+        store<f32>(slot + ((<usize>i) << 2), present ? value : 0, 16);
+        kept += i32(present);
+      }
+      if (kept == 0) continue;
+      store<u32>(slot, <u32>(data + <usize>(first >> 2) * unitBytes));
+      count += kept;
+      units++;
+    }
+    if (units > 0) addTwoOfFourHalf(y, slots, units, blocks);
+    return ((<u64>count) << 32) | (<u64>units * <u64>unitBytes);
+  }
+
+  const scales = weights + ((<usize>group * rows) << 1);
+  const data = weights + ((<usize>groups * rows) << 1) + <usize>(group << 2) * unitBytes;
+  // The inputs as bytes: their codes lie at scratch + 160 (see quantizeGroup), the scale and the sum before them.
+  const codes = scratch + codesAt;
+  quantizeGroup(x, valid, threshold, codes, false, scratch + 8, scratch + groupRecordBytes);
+  const vectors = slots + 16;
+  let read: u32 = 0;
+  for (let unit = 0; unit < 4; unit++) {
+    let kept = 0;
+    for (let i = unit << 3; i < min(valid, (unit + 1) << 3); i++) {
+      kept += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+    }
+    if (kept > 0) {
+      if (units == 0) read = <u32>(data + <usize>unit * unitBytes);
+      count += kept;
+      units++;
+    }
+    v128.store(vectors + ((<usize>unit) << 4), v128.load64_zero(codes + ((<usize>unit) << 3)));
+    store<u32>(slots + ((<usize>unit) << 2), kept > 0 ? <u32>(data + <usize>unit * unitBytes) : 0);
+  }
+  if (units == 0) return 0;
+  // Units that are not read repeat the first that is, with inputs of 0.
+  for (let unit: usize = 0; unit < 4; unit++) {
+    if (load<u32>(slots + (unit << 2)) == 0) store<u32>(slots + (unit << 2), read);
+  }
+  const xScale = load<f32>(scratch, 8);
+  if (format == formatTwoOfFourQ8) {
+    if (byteDot) twoOfFourQ8Byte(y, scales, slots, vectors, xScale, blocks);
+    else twoOfFourQ8Wide(y, scales, slots, vectors, xScale, blocks);
+  } else if (byteDot) twoOfFourQ4Byte(y, scales, slots, vectors, xScale, blocks);
+  else twoOfFourQ4Wide(y, scales, slots, vectors, xScale, blocks);
+  return ((<u64>count) << 32) | (<u64>units * <u64>unitBytes + <u64>(rows << 1));
+}

@@ -1,0 +1,143 @@
+import {
+  formatBf16, formatBitmaskBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
+  formatTwoOfFourQ8,
+} from "../layout";
+import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
+import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";
+import { takeWork } from "./sync";
+
+// Formats that leave zeros out, unpacked for matrix-matrix products and embeddings: 64 rows of one group of 32 inputs at a
+// time become a group of a dense format with 64 rows. 4-bit codes become bytes.
+
+/** Rows of an unpacked group, and the bytes it takes at most. */
+export const groupRows: usize = 64;
+
+/** The dense format that a group is unpacked to; a dense format is its own. */
+// @ts-ignore: decorator
+@inline
+export function unpackedFormat(format: i32): i32 {
+  if (format < formatBitmaskBf16) return format;
+  return hasScales(format) ? formatQ8 : formatBf16;
+}
+
+/** The code of 0 in what is unpacked. */
+// @ts-ignore: decorator
+@inline
+export function zeroCode(format: i32): i32 {
+  return format == formatQ4 || format == formatBitmaskQ4 || format == formatTwoOfFourQ4 ? 8 : 128;
+}
+
+/**
+ * @param weights of one part, and @param rows its padded rows
+ * @param firstRow a multiple of 64
+ */
+export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32, group: i32, firstRow: usize, target: usize): void {
+  const groups = (cols + 31) >> 5;
+  const valid = min(cols - (group << 5), 32);
+  const blocks = <i32>(min<usize>(rows - firstRow, groupRows) >> 5);
+  const scales = format <= formatBitmaskQ4 ? bitmaskScales(weights, rows, cols) : weights;
+  const data = scales + scalesSize(format, rows, groups);
+  let codes = target;
+  if (hasScales(format)) {
+    memory.copy(target, scales + ((<usize>group * rows + firstRow) << 1), <usize>blocks << 6);
+    codes += groupRows << 1;
+  }
+  if (format <= formatBitmaskQ4) unpackBitmask(format, weights, data, rows, group, valid, firstRow, blocks, codes);
+  else unpackTwoOfFour(format, data, rows, group, firstRow, blocks, codes);
+}
+
+function unpackBitmask(
+  format: i32, weights: usize, data: usize, rows: usize, group: i32, valid: i32, firstRow: usize, blocks: i32, codes: usize,
+): void {
+  const tiles = tilesOf(rows);
+  const bits = format == formatBitmaskBf16 ? 16 : format == formatBitmaskQ8 ? 8 : 4;
+  const columnBytes: usize = format == formatBitmaskBf16 ? groupRows << 1 : groupRows;
+  for (let i = 0; i < 32; i++) {
+    const column = codes + <usize>i * columnBytes;
+    if (i >= valid) {
+      memory.fill(column, 0, columnBytes);
+      continue;
+    }
+    const entry = weights + ((<usize>((group << 5) + i) * tiles + (firstRow >> 9)) << 2);
+    const p = skipBlocks(data + <usize>load<u32>(entry), <i32>((firstRow & 511) >> 5), bits);
+    if (bits == 16) spreadHalf(p, blocks, column);
+    else if (bits == 8) spreadQ8(p, blocks, column);
+    // Behind the codes there is room for 32 bytes.
+    else spreadQ4(p, blocks, column, codes + (groupRows << 5));
+  }
+}
+
+function unpackTwoOfFour(format: i32, data: usize, rows: usize, group: i32, firstRow: usize, blocks: i32, codes: usize): void {
+  const half = format == formatTwoOfFourBf16;
+  const blockBytes: usize = half ? 144 : format == formatTwoOfFourQ8 ? 160 : 96;
+  const unitBytes = (rows >> 5) * blockBytes;
+  const columnBytes: usize = half ? groupRows << 1 : groupRows;
+  memory.fill(codes, half ? 0 : <u8>zeroCode(format), columnBytes << 5);
+  const units = half ? 8 : 4;
+  for (let u = 0; u < units; u++) {
+    const unit = data + <usize>(group * units + u) * unitBytes + (firstRow >> 5) * blockBytes;
+    const columns = codes + <usize>u * (half ? 4 : 8) * columnBytes;
+    for (let r: usize = 0; r < <usize>blocks << 5; r++) {
+      const block = unit + (r >> 5) * blockBytes;
+      if (half) scatterHalf(block, r, columns, columnBytes);
+      else scatterBytes(block, r, format == formatTwoOfFourQ8, columns, columnBytes);
+    }
+  }
+}
+
+/** Row r of four inputs, whose 32-row block begins at `block`. */
+// @ts-ignore: decorator
+@inline
+function scatterHalf(block: usize, r: usize, columns: usize, columnBytes: usize): void {
+  const k = r & 31;
+  const interleaved = (k & ~7) | ((k & 3) << 1) | ((k >> 2) & 1);
+  const target = columns + (((r & ~31) | interleaved) << 1);
+  for (let n: usize = 0; n < 2; n++) {
+    const position = <usize>(load<u8>(block + (n << 3) + (k >> 2)) >> <u8>((k & 3) << 1)) & 3;
+    const code = load<u16>(block + (n << 6) + (interleaved << 1), 16);
+    if (code != 0) store<u16>(target + position * columnBytes, code);
+  }
+}
+
+/** Row r of eight inputs. */
+// @ts-ignore: decorator
+@inline
+function scatterBytes(block: usize, r: usize, wide: bool, columns: usize, columnBytes: usize): void {
+  const vector = (r & 31) >> 2;
+  for (let n: usize = 0; n < 4; n++) {
+    const lane = ((r & 3) << 2) + n;
+    const position = (<usize>(load<u8>(block + ((vector >> 2) << 4) + lane) >> <u8>((vector & 3) << 1)) & 3) + ((n >> 1) << 2);
+    let code = load<u8>(block + ((wide ? vector : vector & 3) << 4) + lane, 32);
+    if (!wide) code = (vector & 4) != 0 ? code >> 4 : code & 15;
+    store<u8>(columns + position * columnBytes + r, code);
+  }
+}
+
+/**
+ * Rows of a matrix as f32: embeddings.
+ * @param a out, outStride, cols, weights, paddedRows, format, scratch (per thread `unpackedBytes`), scratchStride, count; then the rows
+ */
+export function unpackRows(a: usize, thread: i32): void {
+  const count = load<i32>(a, 32);
+  const scratch = <usize>load<u32>(a, 24) + <usize>(thread * load<i32>(a, 28));
+  for (let n = takeWork(); n < count; n = takeWork()) {
+    const row = <usize>load<u32>(a + 36 + ((<usize>n) << 2));
+    const out = <usize>load<u32>(a) + ((<usize>(n * load<i32>(a, 4))) << 2);
+    unpackRow(load<i32>(a, 20), <usize>load<u32>(a, 12), <usize>load<u32>(a, 16), load<i32>(a, 8), row, scratch, out);
+  }
+}
+
+function unpackRow(format: i32, weights: usize, rows: usize, cols: i32, row: usize, scratch: usize, out: usize): void {
+  const within = row & 63;
+  const k = (within & ~7) | ((within & 3) << 1) | ((within >> 2) & 1);
+  const quantised = hasScales(format);
+  for (let g = 0; g << 5 < cols; g++) {
+    unpackGroup(format, weights, rows, cols, g, row & ~63, scratch);
+    const scale = quantised ? reinterpret<f32>(<u32>load<u16>(scratch + (k << 1)) << 16) : 0;
+    for (let i = 0; i < min(cols - (g << 5), 32); i++) {
+      const at = out + ((<usize>((g << 5) + i)) << 2);
+      if (!quantised) store<u32>(at, <u32>load<u16>(scratch + (((<usize>i * groupRows) + k) << 1)) << 16);
+      else store<f32>(at, scale * <f32>(<i32>load<u8>(scratch + (groupRows << 1) + <usize>i * groupRows + within) - zeroCode(format)));
+    }
+  }
+}

@@ -1,0 +1,153 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { FormatError, UsageError } from "../core/index.js";
+import { padded, type SparseFormatId } from "./format.js";
+import { packSparse } from "./sparseFormat.js";
+import { sparseFormats } from "./sparseFormats.js";
+import { weightFormats } from "./weightFormats.js";
+
+/** A matrix with the share of non-zeros of each input between nothing and all, and at most two of four when asked for. */
+const matrices = (twoOfFour: boolean) =>
+  fc
+    .record({
+      rows: fc.oneof(fc.integer({ min: 1, max: 70 }), fc.constantFrom(512, 513, 1100)),
+      cols: fc.integer({ min: 1, max: 70 }),
+      shares: fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 9 }),
+      values: fc.array(fc.float({ min: -8, max: 8, noNaN: true }), { minLength: 1, maxLength: 50 }),
+      seed: fc.nat(1e6),
+    })
+    .map(({ rows, cols, shares, values, seed }) => {
+      const weights = Float32Array.from({ length: rows * cols }, (_, i) => {
+        const [row, c] = [Math.floor(i / cols), i % cols];
+        const noise = Math.abs(Math.sin(i * 12.9898 + seed) * 43758.5453) % 1;
+        const allowed = !twoOfFour || [row % 4, (row + 1 + (c >> 2)) % 4].includes(c % 4);
+        return allowed && noise < shares[c % shares.length] ? values[i % values.length] : 0;
+      });
+      return { rows, cols, weights };
+    });
+
+const ids = Object.keys(sparseFormats) as SparseFormatId[];
+
+describe.each(ids)("%s", (id) => {
+  const format = sparseFormats[id];
+  const dense = weightFormats[format.value];
+  const cases = matrices(id.startsWith("2:4"));
+
+  it("stands for the same values as the dense format of its value type", () => {
+    fc.assert(
+      fc.property(cases, ({ rows, cols, weights }) => {
+        const expected = dense.unpack(dense.pack(weights, rows, cols), rows, cols);
+        expect(format.unpack(packSparse(format, weights, rows, cols), rows, cols)).toEqual(expected.map((v) => v + 0));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("gives the same bytes however the rows are cut into chunks", () => {
+    fc.assert(
+      fc.property(cases, fc.integer({ min: 1, max: 20 }), ({ rows, cols, weights }, blocks) => {
+        const packer = format.packer(rows, cols);
+        const chunks: { start: number; count: number; bytes: Uint8Array }[] = [];
+        for (let start = 0; start < rows; start += blocks * 32) {
+          const count = Math.min(blocks * 32, rows - start);
+          const bytes = dense.pack(weights.subarray(start * cols, (start + count) * cols), count, cols);
+          chunks.push({ start, count, bytes });
+        }
+        for (const { start, count, bytes } of chunks) packer.measure(bytes, start, count);
+        const out = new Uint8Array(packer.byteLength);
+        for (const { start, count, bytes } of chunks) packer.write(bytes, start, count, out);
+        expect(out).toEqual(packSparse(format, weights, rows, cols));
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it("takes the bytes that its formula says, and reads all but tables and padding when every input is kept", () => {
+    fc.assert(
+      fc.property(cases, ({ rows, cols, weights }) => {
+        const bytes = packSparse(format, weights, rows, cols);
+        const values = format.unpack(bytes, rows, cols);
+        const { byteLength, unreadBytes } = exactSize(id, values, rows, cols);
+        expect(bytes.byteLength).toBe(byteLength);
+        expect(format.bytesRead(bytes, rows, cols, () => true)).toBe(byteLength - unreadBytes);
+        expect(format.bytesRead(bytes, rows, cols, () => false)).toBe(0);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it("foretells the size of a large random matrix within 1 %", () => {
+    const [rows, cols, density] = [1024, 256, 0.5];
+    const weights = Float32Array.from({ length: rows * cols }, (_, i) => {
+      const [row, c] = [Math.floor(i / cols), i % cols];
+      const noise = Math.abs(Math.sin(i * 78.233) * 43758.5453) % 1;
+      const kept = id.startsWith("2:4") ? (row + c) % 4 < 2 : noise < density;
+      return kept ? 1 + (i % 7) : 0;
+    });
+    const actual = packSparse(format, weights, rows, cols).byteLength;
+    expect(Math.abs(format.expectedBytes(rows, cols, density) / actual - 1)).toBeLessThan(0.01);
+  });
+
+  it("refuses damaged bytes with a FormatError, or reads them as some matrix, and never leaves them", () => {
+    const damage = fc.record({
+      flips: fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { minLength: 1, maxLength: 8 }),
+      cut: fc.option(fc.nat(), { nil: undefined }),
+      grow: fc.option(fc.integer({ min: 1, max: 64 }), { nil: undefined }),
+    });
+    fc.assert(
+      fc.property(cases, damage, ({ rows, cols, weights }, { flips, cut, grow }) => {
+        const whole = packSparse(format, weights, rows, cols);
+        const wrongLength = cut !== undefined ? cut % whole.length : whole.length + (grow ?? 0);
+        // Bytes behind the view belong to somebody else.
+        const around = new Uint8Array(Math.max(wrongLength, whole.length) + 128).fill(0xff);
+        around.set(whole.subarray(0, Math.min(wrongLength, whole.length)), 64);
+        const bytes = around.subarray(64, 64 + wrongLength);
+        for (const [at, value] of flips) if (bytes.length > 0) bytes[at % bytes.length] = value;
+        let values: Float32Array | undefined;
+        try {
+          values = format.unpack(bytes, rows, cols);
+        } catch (error) {
+          expect(error).toBeInstanceOf(FormatError);
+        }
+        if (values !== undefined) expect(values.length).toBe(rows * cols);
+        if (wrongLength !== whole.length && flips.every(([at]) => at % Math.max(bytes.length, 1) >= 64)) {
+          expect(values, "wrong length").toBeUndefined();
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+});
+
+it("2:4 refuses a third weight among four inputs by its row", () => {
+  const weights = new Float32Array(40 * 8);
+  for (const c of [4, 5, 7]) weights[33 * 8 + c] = 1;
+  const packing = () => packSparse(sparseFormats["2:4-bf16"], weights, 40, 8);
+  expect(packing).toThrow(UsageError);
+  expect(packing).toThrow("row 33 has more than two weights among inputs 4 to 7");
+});
+
+/** Sizes by the formulas of docs/formats.md, counted on the values. */
+function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols: number) {
+  const [paddedRows, groups] = [padded(rows), Math.ceil(cols / 32)];
+  const bits = { bf16: 16, q8: 8, q4: 4 }[id.split("-").at(-1)!]!;
+  const scaleBytes = bits === 16 ? 0 : groups * paddedRows * 2;
+  if (id.startsWith("2:4")) {
+    // Two codes and two 2-bit positions for every four inputs. Units of padding alone are never read.
+    const unitInputs = bits === 16 ? 4 : 8;
+    const unitBytes = (paddedRows * unitInputs * (bits + 2)) / 16;
+    const units = (groups * 32) / unitInputs;
+    const unreadBytes = (units - Math.ceil(cols / unitInputs)) * unitBytes;
+    return { byteLength: scaleBytes + units * unitBytes, unreadBytes };
+  }
+  const tableBytes = (cols * Math.ceil(paddedRows / 512) + 1) * 4;
+  let codeBytes = 0;
+  for (let c = 0; c < cols; c++) {
+    for (let first = 0; first < rows; first += 32) {
+      let count = 0;
+      for (let r = first; r < Math.min(first + 32, rows); r++) if (values[r * cols + c] !== 0) count++;
+      codeBytes += Math.ceil((count * bits) / 8);
+    }
+  }
+  return { byteLength: tableBytes + scaleBytes + (paddedRows / 8) * cols + codeBytes, unreadBytes: tableBytes };
+}

@@ -1,0 +1,20 @@
+import { bitmaskBf16, bitmaskQ4, bitmaskQ8 } from "./bitmask.js";
+import type { PackedFormatId, SparseFormatId, WeightFormatId } from "./format.js";
+import type { SparseFormat } from "./sparseFormat.js";
+import { twoOfFourBf16, twoOfFourQ4, twoOfFourQ8 } from "./twoOfFour.js";
+
+/** Every format that leaves zeros out. */
+export const sparseFormats: Readonly<Record<SparseFormatId, SparseFormat>> = {
+  "bitmask-bf16": bitmaskBf16,
+  "bitmask-q8": bitmaskQ8,
+  "bitmask-q4": bitmaskQ4,
+  "2:4-bf16": twoOfFourBf16,
+  "2:4-q8": twoOfFourQ8,
+  "2:4-q4": twoOfFourQ4,
+};
+
+export const isSparse = (format: PackedFormatId): format is SparseFormatId => Object.hasOwn(sparseFormats, format);
+
+/** The dense format whose codes a format holds; a dense one is its own. */
+export const valueTypeOf = (format: PackedFormatId): WeightFormatId =>
+  isSparse(format) ? sparseFormats[format].value : format;
