@@ -1,3 +1,4 @@
+import type { State } from "./state.js";
 import type { FloatArray, ParameterInfo, Values } from "./values.js";
 
 /** One array of a batch, row-major. Token ids and labels are Int32Array. */
@@ -25,4 +26,14 @@ export interface Objective extends Disposable {
   loss(weights: Values, batch: Batch): Promise<number>;
   /** The model's outputs, row-major: logits or predictions. */
   predict(weights: Values, batch: Batch): Promise<FloatArray>;
+}
+
+/** Something outside of the gradient that steers a model through its batches and learns from what was measured. */
+export interface BatchControl {
+  /** Stored with the run. */
+  readonly state: State;
+  /** Arrays to add to the next batch. */
+  arrays(): Batch;
+  /** After the step. */
+  observe(measured: ReadonlyMap<string, FloatArray>): void;
 }

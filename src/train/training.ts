@@ -1,5 +1,5 @@
 import type { MethodContext, MethodRun } from "./methods/contract.js";
-import type { Batch, Objective } from "./objective.js";
+import type { Batch, BatchControl, Objective } from "./objective.js";
 import type { OptimizerOptions } from "./optimizers/adamW.js";
 import { applyStep } from "./optimizers/link.js";
 import { restoreState, type State, stateOf } from "./state.js";
@@ -15,6 +15,8 @@ export interface TrainingOptions {
   seed: number;
   /** Starts the method on these weights. */
   method: (context: MethodContext) => MethodRun;
+  /** Steers the model through its batches. */
+  control?: BatchControl;
 }
 
 export interface StepResult {
@@ -55,12 +57,17 @@ export class Training {
 
   async advance(batch: Batch): Promise<StepResult> {
     const { run, weights } = this;
+    const { objective, control } = this.options;
     const step = this.#step;
     run.refresh?.(weights, step);
-    const { loss, gradients, measured } = await this.options.objective.lossAndGradients(this.effective, batch);
+    const { loss, gradients, measured } = await objective.lossAndGradients(this.effective, {
+      ...batch,
+      ...control?.arrays(),
+    });
     run.gradient?.(gradients, weights, step);
     applyStep(run.link, weights, gradients, this.#optimizerState, step);
     run.after?.(weights, step);
+    control?.observe(measured);
     this.#step++;
     return { step, loss, measured };
   }
@@ -78,6 +85,7 @@ export class Training {
       weights: stateOf(this.weights),
       optimizer: this.#optimizerState,
       method: this.run.state,
+      control: this.options.control?.state ?? {},
     };
   }
 

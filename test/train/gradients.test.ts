@@ -13,6 +13,7 @@ import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import { type EncoderConfig, encoder } from "../../src/train/models/encoder.js";
 import { mlp } from "../../src/train/models/mlp.js";
+import type { MoeConfig } from "../../src/train/models/moe.js";
 import type { Batch } from "../../src/train/objective.js";
 import type { ParameterInfo } from "../../src/train/values.js";
 
@@ -64,7 +65,19 @@ const decoderFields = {
   rms_norm_eps: 1e-5,
 };
 
-function decoderCase(fields: Record<string, unknown>): Case {
+const experts = 3;
+
+/** The tensors of a Mixtral MLP. */
+const mixtureTensors = (at: string) => [
+  { name: `${at}.block_sparse_moe.gate.weight`, shape: [experts, 8] },
+  ...Array.from({ length: experts }, (_, e) => `${at}.block_sparse_moe.experts.${e}`).flatMap((expert) => [
+    { name: `${expert}.w1.weight`, shape: [12, 8] },
+    { name: `${expert}.w2.weight`, shape: [8, 12] },
+    { name: `${expert}.w3.weight`, shape: [12, 8] },
+  ]),
+];
+
+function decoderCase(fields: Record<string, unknown>, moe?: MoeConfig): Case {
   const config = parseModelConfig({ ...decoderFields, ...fields }, "config.json");
   const linear = (name: string, rows: number, cols: number) => [
     { name: `${name}.weight`, shape: [rows, cols] },
@@ -78,9 +91,13 @@ function decoderCase(fields: Record<string, unknown>): Case {
     ...(config.qkNorm ? ["q_norm", "k_norm"].map((n) => ({ name: `${at}.self_attn.${n}.weight`, shape: [4] })) : []),
     ...linear(`${at}.self_attn.o_proj`, 8, 16),
     { name: `${at}.post_attention_layernorm.weight`, shape: [8] },
-    ...linear(`${at}.mlp.gate_proj`, 12, 8),
-    ...linear(`${at}.mlp.up_proj`, 12, 8),
-    ...linear(`${at}.mlp.down_proj`, 8, 12),
+    ...(moe === undefined
+      ? [
+          ...linear(`${at}.mlp.gate_proj`, 12, 8),
+          ...linear(`${at}.mlp.up_proj`, 12, 8),
+          ...linear(`${at}.mlp.down_proj`, 8, 12),
+        ]
+      : mixtureTensors(at)),
   ];
   const tensors = [
     { name: "model.embed_tokens.weight", shape: [13, 8] },
@@ -92,8 +109,10 @@ function decoderCase(fields: Record<string, unknown>): Case {
   const batch = {
     tokens: { shape: [10], values: ints(random, 10, 13) },
     label: { shape: [10], values: ints(random, 10, 13) },
+    ...(moe?.routing === "bias" && { "routerBias.0": { shape: [experts], values: Float64Array.of(0.1, -0.2, 0) } }),
+    ...(moe?.routing === "relu" && { routerSparsityWeight: { shape: [], values: Float64Array.of(0.3) } }),
   };
-  return { model: decoder(config, decoderParameters(tensors), 5), batch };
+  return { model: decoder(config, decoderParameters(tensors), 5, { moe }), batch };
 }
 
 const cases: Record<string, () => Case> = {
@@ -104,6 +123,10 @@ const cases: Record<string, () => Case> = {
   "Llama with biases and ReLU²": () => decoderCase({ model_type: "llama", attention_bias: true, hidden_act: "relu2" }),
   "Mistral with a sliding window": () =>
     decoderCase({ model_type: "mistral", sliding_window: 3, hidden_act: "gelu_new" }),
+  "Mixtral with balance and z loss": () =>
+    decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "softmax", balance: 0.5, zLoss: 0.1 }),
+  "Mixture with a bias": () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "bias" }),
+  ReMoE: () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 1, routing: "relu" }),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),
 };
 

@@ -1,21 +1,26 @@
 import type { ActivationFunction } from "../../core/index.js";
 import {
+  absolute,
   add,
+  column,
   divide,
   equal,
   greater,
+  greaterEqual,
   logSoftmax,
   matmul,
   mean,
   meanOfRows,
   multiply,
-  negate,
   range,
   reshape,
+  sort,
   sqrt,
   square,
+  stopGradient,
   subtract,
   sum,
+  sumOfRows,
   type Traced,
   tanh,
   transpose,
@@ -69,4 +74,18 @@ export function crossEntropy(logits: Traced, labels: Traced): Traced {
 export const meanSquaredError = (predicted: Traced, wanted: Traced): Traced =>
   mean(square(subtract(reshape(predicted, [-1]), reshape(wanted, [-1]))));
 
-export { negate };
+/**
+ * Keeps the entries of each row whose magnitude is at least that of its K-th largest, K = density · width, and brings the row
+ * back to the length it had, so that what follows sees the same scale at every K (after Q-Sparse, arXiv:2407.10969, which
+ * brings it to length 1). The gradient passes as if nothing had been cut (straight-through).
+ */
+export function largestInputs(x: Traced, density: number): Traced {
+  const width = x.shape[x.shape.length - 1];
+  const count = Math.max(1, Math.round(density * width));
+  if (count >= width) return x;
+  const magnitude = stopGradient(absolute(x));
+  const sparse = where(greaterEqual(magnitude, column(sort(magnitude, -1), width - count)), x, 0);
+  const kept = add(x, stopGradient(subtract(sparse, x)));
+  const length = (v: Traced) => sqrt(add(sumOfRows(square(v)), 1e-12));
+  return multiply(kept, stopGradient(divide(length(x), length(sparse))));
+}

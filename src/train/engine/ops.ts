@@ -40,6 +40,9 @@ export const split = (x: Traced, parts: number, axis: number): Traced[] => np.sp
 export const take = (table: Traced, indices: Traced): Traced => np.take(table.ref, indices.ref, 0);
 export const sort = (x: Traced, axis: number): Traced => np.sort(x.ref, axis);
 
+/** Column `index` of the last axis, which stays as 1. */
+export const column = (x: Traced, index: number): Traced => np.take(x.ref, np.array([index], { dtype: np.int32 }), -1);
+
 export const sum = (x: Traced, axis?: number | number[]): Traced => np.sum(x.ref, axis);
 export const mean = (x: Traced, axis?: number | number[]): Traced => np.mean(x.ref, axis);
 /** The mean over the last axis, which stays as 1. */

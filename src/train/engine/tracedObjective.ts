@@ -18,7 +18,8 @@ export interface TracedModel {
 export function tracedObjective(model: TracedModel): Objective {
   const lossAndMeasured = (weights: TracedArrays, batch: TracedArrays): [Traced, Record<string, Traced>] => {
     const { loss, measured = {} } = model.loss(weights, batch);
-    return [loss, measured];
+    // What is returned is given up; the loss and a measured array may be one.
+    return [loss.ref, Object.fromEntries(Object.entries(measured).map(([name, array]) => [name, array.ref]))];
   };
   const compiledLoss = jit(valueAndGrad(lossAndMeasured, { hasAux: true }));
   const compiledLossOnly = jit(

@@ -3,22 +3,38 @@ import { UsageError } from "../../core/index.js";
 import type { ModelConfig } from "../../io/index.js";
 import { ropeFrequencies } from "../../model/index.js";
 import { attention, causalMask, rotate } from "../engine/attention.js";
-import { activations, crossEntropy, linear, rmsNorm } from "../engine/layers.js";
+import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../engine/layers.js";
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import type { ParameterInfo } from "../values.js";
+import { type MoeConfig, type MoeOutput, mixture } from "./moe.js";
+import { loadName } from "./routerNames.js";
+
+export interface DecoderOptions {
+  /** The MLPs are mixtures of experts, with the tensors of Mixtral. */
+  moe?: MoeConfig;
+  /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
+  inputDensity?: number;
+}
 
 /**
  * Llama and its relatives (Mistral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
  * `label` of the same shape: the token that follows each. Parameters have the names of the checkpoint.
  * @param window tokens of a sequence
  */
-export function decoder(config: ModelConfig, parameters: readonly ParameterInfo[], window: number): TracedModel {
+export function decoder(
+  config: ModelConfig,
+  parameters: readonly ParameterInfo[],
+  window: number,
+  options: DecoderOptions = {},
+): TracedModel {
   const activate = activations[config.activation];
   if (activate === undefined) throw new UsageError(`the activation ${config.activation} cannot be trained yet`);
   const epsilon = config.rmsNormEpsilon;
 
-  const predict = (w: TracedArrays, { tokens }: TracedArrays): Traced => {
+  const forward = (w: TracedArrays, batch: TracedArrays): { logits: Traced; mixtures: MoeOutput[] } => {
+    const { tokens } = batch;
+    const mixtures: MoeOutput[] = [];
     const sequences = tokens.shape[0] / window;
     const rope = ropeTables(config, window);
     const mask = (layer: number) =>
@@ -26,7 +42,10 @@ export function decoder(config: ModelConfig, parameters: readonly ParameterInfo[
 
     /** x [n, in] through a linear map of the checkpoint, with its bias where there is one. */
     const project = (x: Traced, name: string): Traced => {
-      const y = linear(x, w[`${name}.weight`]);
+      const y = linear(
+        options.inputDensity === undefined ? x : largestInputs(x, options.inputDensity),
+        w[`${name}.weight`],
+      );
       return `${name}.bias` in w ? add(y, w[`${name}.bias`]) : y;
     };
     /** [sequences, window, heads, headDim]; the heads that are there are counted by the weights. */
@@ -48,16 +67,33 @@ export function decoder(config: ModelConfig, parameters: readonly ParameterInfo[
       x = add(x, project(attention(q, k, v, mask(layer)), `${at}.self_attn.o_proj`));
 
       const hidden = rmsNorm(x, w[`${at}.post_attention_layernorm.weight`], epsilon);
+      if (options.moe !== undefined) {
+        const mixed = mixture(hidden, w, `${at}.block_sparse_moe`, layer, batch, options.moe);
+        mixtures.push(mixed);
+        x = add(x, mixed.output);
+        continue;
+      }
       const gated = multiply(activate(project(hidden, `${at}.mlp.gate_proj`)), project(hidden, `${at}.mlp.up_proj`));
       x = add(x, project(gated, `${at}.mlp.down_proj`));
     }
     const final = rmsNorm(x, w["model.norm.weight"], epsilon);
-    return linear(final, w[config.tiedEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"]);
+    const head = w[config.tiedEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"];
+    return { logits: linear(final, head), mixtures };
   };
   return {
     parameters,
-    predict,
-    loss: (weights, batch) => ({ loss: crossEntropy(predict(weights, batch), batch.label) }),
+    predict: (weights, batch) => forward(weights, batch).logits,
+    loss(weights, batch) {
+      const { logits, mixtures } = forward(weights, batch);
+      const prediction = crossEntropy(logits, batch.label);
+      return {
+        loss: mixtures.reduce((total, { penalty }) => add(total, penalty), prediction),
+        measured: {
+          prediction,
+          ...Object.fromEntries(mixtures.map(({ load }, layer) => [loadName(layer), load])),
+        },
+      };
+    },
   };
 }
 

@@ -1,0 +1,129 @@
+import { activations, linear, relu, sigmoid } from "../engine/layers.js";
+import {
+  add,
+  divide,
+  greater,
+  logSumExp,
+  mean,
+  multiply,
+  range,
+  reshape,
+  softmax,
+  split,
+  square,
+  stopGradient,
+  sum,
+  sumOfRows,
+  type Traced,
+  where,
+} from "../engine/ops.js";
+import type { TracedArrays } from "../engine/tracedObjective.js";
+import { biasName, sparsityWeightName } from "./routerNames.js";
+
+/** How tokens find their experts. */
+export type Routing =
+  /** Softmax over all experts, the k largest renormalised (Mixtral, arXiv:2401.04088). */
+  | "softmax"
+  /** Sigmoid scores; the k largest of score + bias are chosen, gates are the scores renormalised (arXiv:2408.15664). */
+  | "bias"
+  /** ReLU of the logits, no choice of k: an expert works where its gate is above 0 (ReMoE, arXiv:2412.14711). */
+  | "relu";
+
+export interface MoeConfig {
+  experts: number;
+  expertsPerToken: number;
+  routing: Routing;
+  /** Weight of the load-balancing loss ("softmax"). Default 0. */
+  balance?: number;
+  /** Weight of the squared log-sum-exp of router logits. Default 0. */
+  zLoss?: number;
+}
+
+export interface MoeOutput {
+  /** [tokens, hiddenSize] */
+  output: Traced;
+  /** Scalar, to be added to the loss. */
+  penalty: Traced;
+  /** f32 [experts]: tokens that chose each. */
+  load: Traced;
+}
+
+/**
+ * A mixture of experts over x [tokens, hiddenSize], with the tensors of a Mixtral checkpoint. Every expert is evaluated for
+ * every token and multiplied by its gate, which is exact and costs experts / expertsPerToken times a dispatched one.
+ */
+export function mixture(
+  x: Traced,
+  w: TracedArrays,
+  at: string,
+  layer: number,
+  batch: TracedArrays,
+  moe: MoeConfig,
+): MoeOutput {
+  const logits = linear(x, w[`${at}.gate.weight`]);
+  const { gates, chosen, penalty } = routers[moe.routing](logits, layer, batch, moe);
+  const columns = split(gates, moe.experts, 1);
+  let output: Traced | undefined;
+  for (let e = 0; e < moe.experts; e++) {
+    const expert = `${at}.experts.${e}`;
+    const hidden = multiply(
+      activations.silu!(linear(x, w[`${expert}.w1.weight`])),
+      linear(x, w[`${expert}.w3.weight`]),
+    );
+    const part = multiply(linear(hidden, w[`${expert}.w2.weight`]), columns[e]);
+    output = output === undefined ? part : add(output, part);
+  }
+  const zLoss = moe.zLoss ? multiply(mean(square(logSumExp(logits))), moe.zLoss) : multiply(sum(logits), 0);
+  return { output: output!, penalty: add(penalty, zLoss), load: sum(chosen, 0) };
+}
+
+interface Routed {
+  /** [tokens, experts]; 0 for experts that were not chosen. */
+  gates: Traced;
+  /** [tokens, experts], 0 or 1, no gradient. */
+  chosen: Traced;
+  penalty: Traced;
+}
+
+const routers: Record<Routing, (logits: Traced, layer: number, batch: TracedArrays, moe: MoeConfig) => Routed> = {
+  softmax(logits, _layer, _batch, moe) {
+    const scores = softmax(logits);
+    const chosen = largest(scores, moe.expertsPerToken);
+    const masked = multiply(scores, chosen);
+    return {
+      gates: divide(masked, sumOfRows(masked)),
+      chosen,
+      penalty: multiply(balanceLoss(scores, chosen, moe), moe.balance ?? 0),
+    };
+  },
+  bias(logits, layer, batch, moe) {
+    const scores = sigmoid(logits);
+    const chosen = largest(add(scores, batch[biasName(layer)]), moe.expertsPerToken);
+    const masked = multiply(scores, chosen);
+    return { gates: divide(masked, sumOfRows(masked)), chosen, penalty: multiply(sum(logits), 0) };
+  },
+  relu(logits, _layer, batch, moe) {
+    const gates = relu(logits);
+    const chosen = stopGradient(where(greater(gates, 0), 1, 0));
+    return { gates, chosen, penalty: multiply(balanceLoss(gates, chosen, moe), batch[sparsityWeightName]) };
+  },
+};
+
+/** 0/1 for the k largest of each row, the first of equals; no gradient. By rank, so that k may be any without a sort. */
+function largest(scores: Traced, k: number): Traced {
+  const [rows, count] = scores.shape;
+  const fixed = stopGradient(scores);
+  const own = reshape(fixed, [rows, count, 1]);
+  const other = reshape(fixed, [rows, 1, count]);
+  const position = reshape(range(count), [1, 1, count]);
+  const earlier = greater(reshape(range(count), [1, count, 1]), position);
+  const ahead = where(greater(other, own), 1, where(earlier, where(greater(own, other), 0, 1), 0));
+  return stopGradient(where(greater(k, sum(ahead, 2)), 1, 0));
+}
+
+/** E/(k·T²)·Σₑ (Σₜ score)·nₑ: 1 at perfect balance of softmax scores. The counts nₑ carry no gradient. */
+function balanceLoss(scores: Traced, chosen: Traced, { experts, expertsPerToken }: MoeConfig): Traced {
+  const [tokens] = scores.shape;
+  const factor = experts / (expertsPerToken * tokens * tokens);
+  return multiply(sum(multiply(sum(scores, 0), stopGradient(sum(chosen, 0)))), factor);
+}

@@ -1,0 +1,356 @@
+import { jit, numpy as np } from "@jax-js/jax";
+import { beforeAll, describe, expect, test } from "vitest";
+import { Random } from "../../src/core/index.js";
+import { type Checkpoint, openCheckpoint, parseModelConfig } from "../../src/io/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
+import { startEngine } from "../../src/train/engine/engine.js";
+import { largestInputs } from "../../src/train/engine/layers.js";
+import type { Traced } from "../../src/train/engine/ops.js";
+import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
+import { readWeights } from "../../src/train/languageModel.js";
+import { decoder } from "../../src/train/models/decoder.js";
+import { decoderParameters } from "../../src/train/models/decoderParameters.js";
+import { initialMlp, mlp } from "../../src/train/models/mlp.js";
+import { type MoeConfig, mixture } from "../../src/train/models/moe.js";
+import { biasControl, sparsityControl } from "../../src/train/models/routers.js";
+import type { Batch } from "../../src/train/objective.js";
+import { architectureNames, path } from "../golden/golden.js";
+
+beforeAll(() => startEngine("wasm"));
+
+async function withGolden<T>(
+  name: string,
+  use: (checkpoint: Checkpoint, batch: Batch, nll: number) => Promise<T>,
+): Promise<T> {
+  const directory = path(`arch/${name}`);
+  const checkpoint = await openCheckpoint(directoryFiles(directory));
+  try {
+    const golden = (await checkpoint.readJson("golden.json")) as { input_ids: number[]; nll: number[] };
+    const n = golden.nll.length;
+    const batch = {
+      tokens: { shape: [n], values: Int32Array.from(golden.input_ids.slice(0, n)) },
+      label: { shape: [n], values: Int32Array.from(golden.input_ids.slice(1)) },
+    };
+    return await use(checkpoint, batch, golden.nll.reduce((a, b) => a + b) / n);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** Mixtral's config is a Llama's with a mixture for an MLP. */
+const configOf = ({ config }: Checkpoint) =>
+  parseModelConfig(
+    { ...(config as object), model_type: (config as { model_type: string }).model_type.replace("mixtral", "llama") },
+    "config.json",
+  );
+
+const mixtral: MoeConfig = { experts: 4, expertsPerToken: 2, routing: "softmax" };
+
+describe("the loss of golden checkpoints is that of Hugging Face", () => {
+  test.each([...architectureNames, "mixtral"])("%s", async (name) => {
+    await withGolden(name, async (checkpoint, batch, nll) => {
+      const parameters = decoderParameters(checkpoint.tensors.values());
+      const moe = name === "mixtral" ? mixtral : undefined;
+      using objective = tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0], { moe }));
+      const weights = await readWeights(checkpoint, parameters);
+      expect(await objective.loss(weights, batch)).toBeCloseTo(nll, 4);
+      const { loss, gradients } = await objective.lossAndGradients(weights, batch);
+      expect(loss).toBeCloseTo(nll, 4);
+      expect([...gradients.keys()].sort()).toEqual([...weights.keys()].sort());
+    });
+  });
+});
+
+test("two sequences in a batch do not see each other", async () => {
+  await withGolden("llama", async (checkpoint) => {
+    const parameters = decoderParameters(checkpoint.tensors.values());
+    using objective = tracedObjective(decoder(configOf(checkpoint), parameters, 6));
+    const weights = await readWeights(checkpoint, parameters);
+    const random = new Random(1);
+    const ids = Int32Array.from({ length: 14 }, () => random.integer(500));
+    const batchOf = (...starts: number[]): Batch => ({
+      tokens: {
+        shape: [6 * starts.length],
+        values: Int32Array.from(starts.flatMap((s) => [...ids.subarray(s, s + 6)])),
+      },
+      label: {
+        shape: [6 * starts.length],
+        values: Int32Array.from(starts.flatMap((s) => [...ids.subarray(s + 1, s + 7)])),
+      },
+    });
+    const [a, b] = [await objective.loss(weights, batchOf(0)), await objective.loss(weights, batchOf(7))];
+    expect(await objective.loss(weights, batchOf(0, 7))).toBeCloseTo((a + b) / 2, 5);
+  });
+});
+
+/** A traced function on plain arrays. */
+async function evaluate<K extends string>(
+  inputs: Record<string, [values: Float32Array, shape: number[]]>,
+  traced: (arrays: Record<string, Traced>) => Record<K, Traced>,
+): Promise<Record<K, Float32Array>> {
+  const compiled = jit(traced);
+  const arrays = Object.entries(inputs).map(([name, [values, shape]]) => [
+    name,
+    np.array(values as Float32Array<ArrayBuffer>, { shape }),
+  ]);
+  const out = compiled(Object.fromEntries(arrays));
+  const entries = Object.entries(out as Record<string, Traced>).map(async ([name, array]) => [
+    name,
+    await array.data(),
+  ]);
+  compiled.dispose();
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+const normals = (random: Random, length: number) => Float32Array.from({ length }, () => random.normal());
+
+describe("Q-Sparse inputs", () => {
+  const [rows, width] = [5, 16];
+  const x = normals(new Random(3), rows * width);
+  const run = (values: Float32Array, density: number) =>
+    evaluate({ x: [values, [rows, width]] }, (a) => ({ y: largestInputs(a.x, density) }));
+
+  test("K of them survive, the largest, and the row keeps its length", async () => {
+    const { y } = await run(x, 0.25);
+    for (let r = 0; r < rows; r++) {
+      const row = Array.from(x.subarray(r * width, (r + 1) * width));
+      const out = Array.from(y.subarray(r * width, (r + 1) * width));
+      const largest = row.map(Math.abs).sort((a, b) => b - a)[3];
+      for (let i = 0; i < width; i++) expect(out[i] !== 0).toBe(Math.abs(row[i]) >= largest);
+      expect(Math.hypot(...out)).toBeCloseTo(Math.hypot(...row), 4);
+    }
+  });
+
+  test("with all of them nothing changes", async () => {
+    expect((await run(x, 1)).y).toEqual(x);
+  });
+
+  test("a decoder that keeps all inputs is the dense one; with fewer its loss differs and gradients reach every weight", async () => {
+    await withGolden("llama", async (checkpoint, batch) => {
+      const parameters = decoderParameters(checkpoint.tensors.values());
+      const weights = await readWeights(checkpoint, parameters);
+      const run = async (inputDensity?: number) => {
+        using objective = tracedObjective(
+          decoder(configOf(checkpoint), parameters, batch.label.shape[0], { inputDensity }),
+        );
+        return objective.lossAndGradients(weights, batch);
+      };
+      const [dense, all, half] = [await run(), await run(1), await run(0.5)];
+      expect(all.loss).toBe(dense.loss);
+      for (const [name, g] of dense.gradients) {
+        for (let i = 0; i < g.length; i += 97) expect(all.gradients.get(name)![i]).toBeCloseTo(g[i], 6);
+      }
+      expect(Math.abs(half.loss - dense.loss)).toBeGreaterThan(1e-3);
+      for (const g of half.gradients.values()) expect(g.some((v: number) => v !== 0)).toBe(true);
+    });
+  });
+});
+
+describe("mixtures of experts", () => {
+  const [tokens, hidden, inner, experts] = [7, 6, 5, 4];
+
+  function inputs(count = experts) {
+    const random = new Random(5);
+    return {
+      x: [normals(random, tokens * hidden), [tokens, hidden]],
+      "m.gate.weight": [normals(random, count * hidden), [count, hidden]],
+      "routerBias.0": [new Float32Array(count), [count]],
+      routerSparsityWeight: [Float32Array.of(0.7), []],
+      ...Object.fromEntries(
+        Array.from({ length: count }, (_, e) => [
+          [`m.experts.${e}.w1.weight`, [normals(random, inner * hidden), [inner, hidden]]],
+          [`m.experts.${e}.w2.weight`, [normals(random, inner * hidden), [hidden, inner]]],
+          [`m.experts.${e}.w3.weight`, [normals(random, inner * hidden), [inner, hidden]]],
+        ]).flat(),
+      ),
+    } as Record<string, [Float32Array, number[]]>;
+  }
+  const run = (moe: MoeConfig, given = inputs(moe.experts)) =>
+    evaluate(given, ({ x, ...rest }) => {
+      const { output, penalty, load } = mixture(x, rest, "m", 0, rest, moe);
+      return { output, penalty, load };
+    });
+
+  /** Each token through the experts it chose alone, in f64. */
+  function dispatched(
+    given: Record<string, [Float32Array, number[]]>,
+    gatesOf: (logits: number[]) => number[],
+  ): number[] {
+    const [x] = given.x;
+    const product = (name: string, v: number[], rows: number) =>
+      Array.from({ length: rows }, (_, r) => v.reduce((sum, a, c) => sum + a * given[name][0][r * v.length + c], 0));
+    const out: number[] = [];
+    for (let t = 0; t < tokens; t++) {
+      const v = Array.from(x.subarray(t * hidden, (t + 1) * hidden));
+      const gates = gatesOf(product("m.gate.weight", v, experts));
+      const sum = new Array<number>(hidden).fill(0);
+      for (const [e, gate] of gates.entries()) {
+        if (gate === 0) continue;
+        const up = product(`m.experts.${e}.w3.weight`, v, inner);
+        const h = product(`m.experts.${e}.w1.weight`, v, inner).map((a, i) => (a / (1 + Math.exp(-a))) * up[i]);
+        for (const [i, y] of product(`m.experts.${e}.w2.weight`, h, hidden).entries()) sum[i] += gate * y;
+      }
+      out.push(...sum);
+    }
+    return out;
+  }
+
+  const topTwo = (scores: number[]) => {
+    const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
+    return order.slice(0, 2);
+  };
+  const renormalised = (scores: number[], chosen: number[]) => {
+    const total = chosen.reduce((sum, e) => sum + scores[e], 0);
+    return scores.map((s, e) => (chosen.includes(e) ? s / total : 0));
+  };
+
+  test.each<[string, MoeConfig, (logits: number[]) => number[]]>([
+    [
+      "softmax",
+      { experts, expertsPerToken: 2, routing: "softmax" },
+      (logits) => renormalised(logits.map(Math.exp), topTwo(logits)),
+    ],
+    [
+      "sigmoid with a bias of 0",
+      { experts, expertsPerToken: 2, routing: "bias" },
+      (logits) => {
+        const scores = logits.map((l) => 1 / (1 + Math.exp(-l)));
+        return renormalised(scores, topTwo(scores));
+      },
+    ],
+    ["ReLU", { experts, expertsPerToken: 2, routing: "relu" }, (logits) => logits.map((l) => Math.max(l, 0))],
+  ])("%s: evaluating every expert gives what dispatching gives", async (_name, moe, gatesOf) => {
+    const given = inputs();
+    const { output, load } = await run(moe, given);
+    const expected = dispatched(given, gatesOf);
+    for (const [i, y] of output.entries()) expect(y).toBeCloseTo(expected[i], 4);
+    const total = load.reduce((a, b) => a + b);
+    if (moe.routing !== "relu") expect(total).toBe(2 * tokens);
+  });
+
+  test("one expert is a plain MLP", async () => {
+    const given = inputs(1);
+    const { output } = await run({ experts: 1, expertsPerToken: 1, routing: "softmax" }, given);
+    const plain = await evaluate(given, (a) => {
+      const { output } = mixture(a.x, a, "m", 0, a, { experts: 1, expertsPerToken: 1, routing: "bias" });
+      return { output };
+    });
+    for (const [i, y] of output.entries()) expect(y).toBeCloseTo(plain.output[i], 5);
+  });
+
+  test("a bias changes who is chosen, not how much a choice counts", async () => {
+    const given = inputs();
+    const moe: MoeConfig = { experts, expertsPerToken: experts, routing: "bias" };
+    const plain = await run(moe, given);
+    const biased = await run(moe, { ...given, "routerBias.0": [Float32Array.of(3, -3, 1, 0), [experts]] });
+    expect(biased.output).toEqual(plain.output);
+    const one: MoeConfig = { ...moe, expertsPerToken: 1 };
+    const forced = await run(one, { ...given, "routerBias.0": [Float32Array.of(9, 0, 0, 0), [experts]] });
+    expect([...forced.load]).toEqual([tokens, 0, 0, 0]);
+  });
+
+  test("the balance loss is its weight at perfect balance and larger when one expert has all", async () => {
+    const given = inputs();
+    const moe: MoeConfig = { experts, expertsPerToken: 1, routing: "softmax", balance: 0.01 };
+    const even = {
+      ...given,
+      "m.gate.weight": [new Float32Array(experts * hidden), [experts, hidden]] as [Float32Array, number[]],
+    };
+    // Equal scores: P is even, whoever is chosen.
+    expect((await run(moe, even)).penalty[0]).toBeCloseTo(0.01, 6);
+    const x = given.x[0].map(Math.abs);
+    const skewed = Float32Array.from({ length: experts * hidden }, (_, i) => (i < hidden ? 5 : -5));
+    const { penalty } = await run(moe, {
+      ...given,
+      x: [x, [tokens, hidden]],
+      "m.gate.weight": [skewed, [experts, hidden]],
+    });
+    expect(penalty[0]).toBeCloseTo(0.04, 4);
+  });
+
+  test("ReMoE's loss is λ·E/(k·T²)·Σₑ(Σₜ R)·nₑ", async () => {
+    const given = inputs();
+    const { penalty, load } = await run({ experts, expertsPerToken: 2, routing: "relu" }, given);
+    let expected = 0;
+    for (let e = 0; e < experts; e++) {
+      let total = 0;
+      for (let t = 0; t < tokens; t++) {
+        let logit = 0;
+        for (let i = 0; i < hidden; i++)
+          logit += given.x[0][t * hidden + i] * given["m.gate.weight"][0][e * hidden + i];
+        total += Math.max(0, logit);
+      }
+      expected += total * load[e];
+    }
+    expect(penalty[0]).toBeCloseTo((0.7 * experts * expected) / (2 * tokens * tokens), 3);
+  });
+});
+
+describe("controls of routers", () => {
+  test("biases even out the load of a router that does not learn", () => {
+    const random = new Random(6);
+    const [experts, tokens] = [4, 400];
+    const scores = Array.from({ length: tokens }, () =>
+      Array.from({ length: experts }, (_, e) => random.uniform() + 0.2 * e),
+    );
+    const control = biasControl({ layers: 1, experts, speed: 1e-3 });
+    let load = new Float32Array(experts);
+    for (let step = 0; step < 2000; step++) {
+      const bias = control.arrays()["routerBias.0"].values;
+      load = new Float32Array(experts);
+      for (const row of scores) {
+        const biased = row.map((s, e) => s + bias[e]);
+        load[biased.indexOf(Math.max(...biased))]++;
+      }
+      control.observe(new Map([["load.0", load]]));
+    }
+    for (const count of load) expect(Math.abs(count - tokens / experts)).toBeLessThanOrEqual(3);
+  });
+
+  test("a speed of 0 never biases, a factor of 1 keeps λ", () => {
+    const load = new Map([["load.0", Float32Array.of(9, 1)]]);
+    const bias = biasControl({ layers: 1, experts: 2, speed: 0 });
+    bias.observe(load);
+    expect([...bias.arrays()["routerBias.0"].values]).toEqual([0, 0]);
+    const sparsity = sparsityControl({
+      layers: 1,
+      experts: 2,
+      expertsPerToken: 1,
+      tokens: 10,
+      factor: 1,
+      initial: 0.5,
+    });
+    sparsity.observe(load);
+    expect(sparsity.arrays().routerSparsityWeight.values[0]).toBe(0.5);
+  });
+
+  test("λ grows while too many experts work and falls while too few do", () => {
+    const control = sparsityControl({ layers: 1, experts: 4, expertsPerToken: 1, tokens: 10, initial: 1e-3 });
+    control.observe(new Map([["load.0", Float32Array.of(5, 5, 5, 5)]]));
+    expect(control.sparsity).toBeCloseTo(0.5, 6);
+    expect(control.arrays().routerSparsityWeight.values[0]).toBeCloseTo(1.2e-3, 8);
+    control.observe(new Map([["load.0", Float32Array.of(1, 1, 1, 1)]]));
+    expect(control.arrays().routerSparsityWeight.values[0]).toBeCloseTo(1e-3, 8);
+  });
+});
+
+test("the engine's MLP agrees with one written out in f64", async () => {
+  const widths = [3, 5, 2];
+  const model = mlp({ widths, activation: "sigmoid", task: "classification" });
+  const weights = initialMlp(model.parameters, new Random(7));
+  using objective = tracedObjective(model);
+  const x = normals(new Random(8), 12);
+  const logits = await objective.predict(weights, {
+    input: { shape: [4, 3], values: x },
+    label: { shape: [4], values: new Int32Array(4) },
+  });
+  for (let r = 0; r < 4; r++) {
+    let v = Array.from(x.subarray(r * 3, r * 3 + 3));
+    for (const l of [0, 1]) {
+      const [w, b] = [weights.get(`layers.${l}.weight`)!, weights.get(`layers.${l}.bias`)!];
+      v = Array.from(b, (bias, o) => v.reduce((sum, a, i) => sum + a * w[o * v.length + i], bias));
+      if (l === 0) v = v.map((a) => 1 / (1 + Math.exp(-a)));
+    }
+    for (const i of [0, 1]) expect(logits[r * 2 + i]).toBeCloseTo(v[i], 5);
+  }
+});
