@@ -5,5 +5,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   sinc: () => import("./sinc.js"),
   spirals: () => import("./spirals.js"),
   selection: () => import("./selection.js"),
+  "flip-rates": () => import("./flipRates.js"),
+  "lottery-ticket": () => import("./lotteryTicket.js"),
   "text-classification": () => import("./textClassification.js"),
 };
