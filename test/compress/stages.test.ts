@@ -177,6 +177,17 @@ describe("stages", () => {
     expect(matrices[0].relativeError).toBeUndefined();
   });
 
+  test("factors folded into bf16 weights are stored in f32: nothing is lost", async () => {
+    const half = new MemoryCheckpoint(checkpoint.config, new Map());
+    for (const { name, shape } of checkpoint.tensors.values()) half.set(name, shape, checkpoint.values(name), "BF16");
+    const { opened } = await compress(half, {
+      stages: [{ type: "scale", method: "smoothquant", targets: ["**.q_proj.weight", "**.gate_proj.weight"] }],
+    });
+    expect(relativeDifference(await logits(opened), await logits(half))).toBeLessThan(1e-5);
+    const dtypeOf = (name: string) => opened.tensors.get(`model.layers.1.${name}.weight`)!.dtype;
+    expect(["mlp.up_proj", "input_layernorm", "mlp.down_proj"].map(dtypeOf)).toEqual(["F32", "F32", "BF16"]);
+  });
+
   test("dropped layers are gone, and others take their place", async () => {
     const dull = new MemoryCheckpoint(checkpoint.config, new Map(checkpoint.tensors));
     // A block that adds nothing points exactly the way of its input.
