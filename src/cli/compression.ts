@@ -59,18 +59,22 @@ export async function compressFromCommand(
   if (result.wasThere) context.print(`${output} is there already, made by the same command.\n`);
   const elapsedMs = performance.now() - startMs;
   const rows = options.text === undefined ? [] : await evaluate(context, source, output, options.text, recipe, options);
-  if (rows.length > 0) await addResults(output, result.artifact, rows);
-
   const { compression } = result.artifact;
-  const figures = {
+  const stored = {
     densityStored: densityStored(result.artifact),
     bytesOnDisk: await weightBytesOf(directoryFiles(output)),
+  };
+  const [before, after = { model: basename(output), weights: "f32" as const, activationSparsity: 0 }] = rows;
+  if (before !== undefined) {
+    before.bytesOnDisk = await weightBytesOf(source);
+    await addResults(output, result.artifact, [before, { ...after, ...stored }]);
+  }
+  const row: ResultRow = {
+    ...after,
+    ...stored,
     elapsedMs: Math.round(elapsedMs),
     peakMemoryBytes: peakResidentBytes(),
   };
-  const [before, after = { model: basename(output), weights: "f32" as const, activationSparsity: 0 }] = rows;
-  const row: ResultRow = { ...after, ...figures };
-  if (before !== undefined) before.bytesOnDisk = await weightBytesOf(source);
   context.print(`${formatResultRows(before === undefined ? [row] : [before, row])}\n\n${summary(output, result, row)}`);
   return {
     ...row,
@@ -111,7 +115,7 @@ async function evaluate(
   return qualities.map((quality) => resultRow({ model: quality.name, weights: "f32", quality }));
 }
 
-/** Measured rows go into rarefy.json; the same command gives the same ones. */
+/** Measured rows go into rarefy.json, times and memory left out: the same command gives the same ones. */
 async function addResults(output: string, artifact: Artifact, rows: readonly ResultRow[]): Promise<void> {
   const results = rows.map((row) => ({ ...row }));
   await writeFileAtomic(join(output, artifactFileName), serializeArtifact({ ...artifact, results }));
