@@ -1,5 +1,5 @@
 import type { ActivationFunction, JobOptions } from "../core/index.js";
-import type { PackedFormatId } from "../pack/index.js";
+import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { DType } from "../tensor/index.js";
 
 /**
@@ -133,6 +133,12 @@ export interface BackendCounters {
   inputsSkipped: number;
 }
 
+/** What matrix-vector products take on this machine, with weights that come from memory. */
+export interface ProductCosts {
+  /** Predicted milliseconds of one product. @param density share of weights that are not 0 */
+  predictMs(format: PackedFormatId, rows: number, cols: number, density: number): number;
+}
+
 export interface BackendInfo {
   /** "reference", "wasm", "webgpu". */
   id: string;
@@ -223,4 +229,9 @@ export interface Backend extends Disposable {
    * speeds are held against. Left out where it cannot be measured.
    */
   measureReadBandwidth?(): Promise<number>;
+  /**
+   * Times products of small matrices in the dense and sparse formats of a value type, the first time it is asked for: about
+   * half a second. Left out by backends without sparse formats.
+   */
+  measureCosts?(value: WeightFormatId): Promise<ProductCosts>;
 }

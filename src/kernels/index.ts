@@ -9,6 +9,7 @@ export type {
   LinearOptions,
   Matrix,
   MatrixPart,
+  ProductCosts,
   RopeTable,
   RowSource,
   TopK,

@@ -7,6 +7,7 @@ import { padTo4 } from "./footprint.js";
 import { ropeTables } from "./rope.js";
 import { type Scratch, ScratchPool } from "./scratch.js";
 import { linearStack } from "./stack.js";
+import type { MatrixChoice } from "./structure.js";
 import { type LayerThresholds, layerThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
@@ -34,6 +35,10 @@ export class Decoder implements Model {
     this.logitCols = padTo4(config.vocabSize);
     this.#scratch = new ScratchPool(backend, config, loaded.lowRank);
     this.#attentionScale = 1 / Math.sqrt(config.headDim);
+  }
+
+  get choices(): readonly MatrixChoice[] {
+    return this.loaded.choices;
   }
 
   get thresholds(): ActivationThresholds | undefined {

@@ -13,6 +13,8 @@ export {
 } from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
 export { ropeFrequencies } from "./rope.js";
+export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
+export { chooseFormat, describeChoices, type MatrixChoice, type Structure, structures } from "./structure.js";
 export {
   type ActivationThresholds,
   type ForwardOptions,

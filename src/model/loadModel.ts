@@ -1,17 +1,25 @@
 import { FormatError, type JobOptions } from "../core/index.js";
 import { type Checkpoint, type ModelConfig, parseModelConfig } from "../io/index.js";
-import type { Backend } from "../kernels/index.js";
+import type { Backend, ProductCosts } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { architectures } from "./arch/index.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
 import { type DecoderLayout, decoderLayout } from "./layout.js";
+import type { Structure } from "./structure.js";
 import type { Model } from "./types.js";
 import { loadWeights } from "./weights.js";
 
 export interface LoadModelOptions extends JobOptions {
   /** Format of every matrix that tokens are multiplied with. */
   weights: WeightFormatId;
+  /**
+   * How matrices are laid out. Default "auto": what this machine multiplies fastest, by a short measurement that is made
+   * when a matrix with zeros is met.
+   */
+  structure?: Structure;
+  /** Stands in for the measurement. */
+  costs?: ProductCosts;
 }
 
 /** What a checkpoint holds, known without reading weights. */
@@ -49,6 +57,6 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
  */
 export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
   const { config, layout } = await describeDecoder(checkpoint);
-  const weights = await loadWeights(checkpoint, backend, layout, options.weights, options);
+  const weights = await loadWeights(checkpoint, backend, layout, options);
   return new Decoder(config, backend, options.weights, weights);
 }

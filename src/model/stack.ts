@@ -29,13 +29,6 @@ export interface SplitStack {
 
 export type Stack = WholeStack | SplitStack;
 
-/** Every matrix of a stack. */
-export function matricesOf(stack: Stack): Matrix[] {
-  if ("matrix" in stack) return [stack.matrix];
-  const ofPart = ({ lowRank, direct }: StackPart) => [lowRank?.left, direct].filter((matrix) => matrix !== undefined);
-  return [stack.right, ...stack.parts.flatMap(ofPart)];
-}
-
 /**
  * out = x·Wᵀ (+ bias) (+ out).
  * @param between [rows of x, at least Σ ranks], what lies between the matrices of low rank; only a split stack needs it

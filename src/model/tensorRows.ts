@@ -6,7 +6,7 @@ import { dtypeBytes } from "../tensor/index.js";
 /**
  * A stored matrix read by ranges of rows, with the scales of its grid where packed formats can take them over.
  * @param rows at least what is stored; rows beyond it are zeros.
- * @param onRead told how many stored bytes were read.
+ * @param onRead told how many stored bytes were read for the first time.
  */
 export function tensorRows(
   checkpoint: Checkpoint,
@@ -18,6 +18,8 @@ export function tensorRows(
   const [storedRows, cols] = shape;
   const rowBytes = cols * dtypeBytes[dtype];
   const stored = (start: number, count: number) => Math.max(0, Math.min(count, storedRows - start));
+  // Rows before this one were read already.
+  let unread = 0;
   const source: RowSource = {
     name,
     rows,
@@ -27,7 +29,9 @@ export function tensorRows(
       const byteLength = stored(start, count) * rowBytes;
       if (byteLength > 0) await checkpoint.read(name, start * rowBytes, byteLength, into.subarray(0, byteLength));
       into.fill(0, byteLength);
-      onRead(byteLength, name);
+      const first = Math.max(start, unread);
+      unread = Math.max(unread, start + count);
+      onRead(stored(first, start + count - first) * rowBytes, name);
     },
   };
   // Groups of 32 must lie within groups of the grid.

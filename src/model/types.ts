@@ -1,6 +1,7 @@
 import type { ModelConfig } from "../io/index.js";
 import type { Activation, Backend, KvCache } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import type { MatrixChoice } from "./structure.js";
 
 /** The seven linear maps of a gated decoder block, by the names of the checkpoint. */
 export const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
@@ -49,6 +50,8 @@ export interface Model extends Disposable {
   readonly config: ModelConfig;
   readonly backend: Backend;
   readonly weights: WeightFormatId;
+  /** The format of each matrix and why it was chosen; see `describeChoices`. */
+  readonly choices: readonly MatrixChoice[];
   /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
   /**

@@ -1,12 +1,13 @@
-import { type JobOptions, Stage } from "../core/index.js";
+import { Stage } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
-import type { Backend, Matrix, RowSource, Vector } from "../kernels/index.js";
-import type { WeightFormatId } from "../pack/index.js";
+import type { Backend, Matrix, Vector } from "../kernels/index.js";
 import { byteLengthOf } from "../tensor/index.js";
 import { embeddingFormat, packedMatrixBytes, padTo4 } from "./footprint.js";
 import { type DecoderLayout, type ExpectedLinear, type ExpectedTensor, layoutTensors } from "./layout.js";
+import type { LoadModelOptions } from "./loadModel.js";
+import { MatrixLoader } from "./matrixLoader.js";
 import type { Stack, StackPart, WholeStack } from "./stack.js";
-import { tensorRows } from "./tensorRows.js";
+import type { MatrixChoice } from "./structure.js";
 
 /** The roles of `BlockLayout`, loaded. */
 export interface BlockWeights {
@@ -28,6 +29,7 @@ export interface DecoderWeights {
   head: WholeStack;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
+  choices: readonly MatrixChoice[];
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };
 }
@@ -42,17 +44,16 @@ export async function loadWeights(
   checkpoint: Checkpoint,
   backend: Backend,
   layout: DecoderLayout,
-  format: WeightFormatId,
-  job: JobOptions,
+  options: LoadModelOptions,
 ): Promise<DecoderWeights> {
   const tied = layout.head === layout.embedding;
   const [vocabSize] = layout.head.shape;
   const headRows = padTo4(vocabSize);
-  const packedBytes = packedMatrixBytes(checkpoint, layout, format);
+  const packedBytes = packedMatrixBytes(checkpoint, layout, options.weights);
   backend.reserve({ weightBytes: packedBytes.loaded });
 
   const storedBytes = layoutTensors(layout).reduce((sum, t) => sum + byteLengthOf(checkpoint.tensors.get(t.name)!), 0);
-  const stage = new Stage("load weights", storedBytes, "bytes", job.onProgress);
+  const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
   const advance = (byteLength: number, name: string) => stage.advance(byteLength, name);
   let vectorBytes = 0;
 
@@ -61,16 +62,19 @@ export async function loadWeights(
     return backend.loadVector(values);
   };
   const readVector = async (expected: ExpectedTensor): Promise<Float32Array> => {
-    job.signal?.throwIfAborted();
+    options.signal?.throwIfAborted();
     const values = await checkpoint.readFloat32(expected.name);
     advance(byteLengthOf(checkpoint.tensors.get(expected.name)!), expected.name);
     return values;
   };
   const norm = async (expected: ExpectedTensor) => vector(await readVector(expected));
+  const loader = new MatrixLoader(checkpoint, backend, options, advance);
   let lowRank = 0;
-  const matrix = (tensors: readonly ExpectedTensor[], id: WeightFormatId = format, pad = (rows: number) => rows) => {
-    const sources = tensors.map(({ name, shape }): RowSource => tensorRows(checkpoint, name, pad(shape[0]), advance));
-    return backend.loadMatrix(sources, id, { signal: job.signal });
+  let perToken = 0;
+  const matrix = async (tensors: readonly ExpectedTensor[], pad?: (rows: number) => number): Promise<Matrix> => {
+    const loaded = await loader.load(tensors, pad);
+    perToken += loaded.byteLength;
+    return loaded;
   };
   const splitStack = async (linears: readonly ExpectedLinear[]): Promise<Stack> => {
     const pairs = linears.flatMap(({ lowRank }) => lowRank ?? []);
@@ -106,10 +110,12 @@ export async function loadWeights(
   const blocks: BlockWeights[] = [];
   const paddingBias = new Float32Array(headRows).fill(paddingLogit, vocabSize);
   const head: WholeStack = {
-    matrix: await matrix([layout.head], format, padTo4),
+    matrix: await matrix([layout.head], padTo4),
     ...(headRows > vocabSize && { bias: vector(paddingBias) }),
   };
-  const embedding = tied ? head.matrix : await matrix([layout.embedding], embeddingFormat(checkpoint, layout, format));
+  const embedding = tied
+    ? head.matrix
+    : await loader.loadAs(layout.embedding, embeddingFormat(checkpoint, layout, options.weights));
   const finalNorm = await norm(layout.finalNorm);
   for (const block of layout.blocks) {
     blocks.push({
@@ -128,6 +134,7 @@ export async function loadWeights(
     finalNorm,
     head,
     lowRank,
-    bytes: { ...packedBytes, loaded: packedBytes.loaded + vectorBytes },
+    choices: loader.choices,
+    bytes: { perToken, loaded: perToken + (tied ? 0 : embedding.byteLength) + vectorBytes },
   };
 }

@@ -64,7 +64,11 @@ test("memory is reserved exactly and first; every stored byte is read once, in p
     const reserve = vi.spyOn(backend, "reserve");
     const loadMatrix = vi.spyOn(backend, "loadMatrix");
     const events: ProgressEvent[] = [];
-    const model = await loadModel(checkpoint, backend, { weights, onProgress: (event) => events.push(event) });
+    const model = await loadModel(checkpoint, backend, {
+      weights,
+      structure: "dense",
+      onProgress: (event) => events.push(event),
+    });
 
     expect(reserve.mock.invocationCallOrder[0]).toBeLessThan(loadMatrix.mock.invocationCallOrder[0]);
     const matrices = await Promise.all(loadMatrix.mock.results.map(({ value }) => value));

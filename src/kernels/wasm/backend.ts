@@ -1,5 +1,5 @@
 import { type ActivationFunction, DeviceError, type JobOptions, UsageError } from "../../core/index.js";
-import { isSparse, type PackedFormatId } from "../../pack/index.js";
+import { isSparse, type PackedFormatId, type WeightFormatId } from "../../pack/index.js";
 import type {
   Activation,
   AttentionOptions,
@@ -10,6 +10,7 @@ import type {
   KvCacheSpec,
   LinearOptions,
   Matrix,
+  ProductCosts,
   RopeTable,
   RowSource,
   TopK,
@@ -17,11 +18,12 @@ import type {
 } from "../backend.js";
 import * as shapes from "../shapes.js";
 import { Arena, float } from "./arena.js";
+import { measureCosts } from "./costs.js";
 import { addGram } from "./gram.js";
 import type { Kernels } from "./kernels.js";
 import * as layout from "./layout.js";
 import { linear } from "./linear.js";
-import { formatCode, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js";
+import { copyMatrix, formatCode, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js";
 import { Pool } from "./pool.js";
 import { Block, own, WasmActivation, WasmKvCache, type WasmMatrix, WasmRopeTable, WasmVector } from "./storage.js";
 
@@ -57,6 +59,7 @@ export class WasmBackend implements Backend {
   readonly #settings: WasmBackendSettings;
   readonly #arenas: Arena[] = [];
   readonly #caches = new Set<WasmKvCache>();
+  readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
   /** The memory whose program is being recorded. */
   #current: Arena;
   #denseBytes = 0;
@@ -101,6 +104,23 @@ export class WasmBackend implements Backend {
     const matrix = await loadMatrix(arena, this.#pool.threads, parts, format, job);
     this.#weightBytes += matrix.byteLength;
     return matrix;
+  }
+
+  /** As many copies of one matrix as make up `byteLength`: weights that come from memory, whatever the caches hold. */
+  async loadCopies(source: RowSource, format: PackedFormatId, byteLength: number): Promise<Matrix[]> {
+    const first = (await this.loadMatrix([source], format)) as WasmMatrix;
+    const copies = Array.from({ length: Math.ceil(byteLength / first.byteLength) - 1 }, () => copyMatrix(first));
+    return [first, ...copies];
+  }
+
+  measureCosts(value: WeightFormatId): Promise<ProductCosts> {
+    let costs = this.#costs.get(value);
+    if (costs === undefined) {
+      costs = measureCosts(() => WasmBackend.create(this.#kernels, this.#settings), value);
+      costs.catch(() => this.#costs.delete(value));
+      this.#costs.set(value, costs);
+    }
+    return costs;
   }
 
   loadVector(values: Float32Array): Vector {

@@ -148,6 +148,19 @@ async function loadSparse(
   }
 }
 
+/** A copy of a matrix, in the same memory. */
+export function copyMatrix(matrix: WasmMatrix): WasmMatrix {
+  const { arena } = matrix;
+  const copy = (offset: number, byteLength: number): number => {
+    const to = arena.allocate(byteLength);
+    arena.bytes(to, byteLength).set(arena.bytes(offset, byteLength));
+    return to;
+  };
+  if (!isSparse(matrix.format)) return { ...matrix, offset: copy(matrix.offset, matrix.byteLength) };
+  const parts = matrix.parts.map((part) => ({ ...part, offset: copy(part.offset!, part.byteLength!) }));
+  return { ...matrix, offset: parts[0].offset, parts };
+}
+
 interface PackTarget {
   offset: number;
   packedRows: number;

@@ -1,0 +1,62 @@
+import type { Checkpoint } from "../io/index.js";
+import type { Backend, Matrix } from "../kernels/index.js";
+import { isSparse, type WeightFormatId } from "../pack/index.js";
+import type { ExpectedTensor } from "./layout.js";
+import type { LoadModelOptions } from "./loadModel.js";
+import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
+import { chooseFormat, type MatrixChoice } from "./structure.js";
+import { tensorRows } from "./tensorRows.js";
+
+/** What a matrix is taken for whose zeros nobody asked about. */
+const unexamined = { rows: 0, cols: 0, density: 1, twoOfFour: false } satisfies SparsityProfile;
+
+/** Loads matrices onto a backend, each in the format that is chosen for it. */
+export class MatrixLoader {
+  /** One for each matrix whose format was chosen, in the order of loading. */
+  readonly choices: MatrixChoice[] = [];
+  readonly #checkpoint: Checkpoint;
+  readonly #backend: Backend;
+  readonly #options: LoadModelOptions;
+  readonly #onRead: (byteLength: number, name: string) => void;
+
+  constructor(
+    checkpoint: Checkpoint,
+    backend: Backend,
+    options: LoadModelOptions,
+    onRead: (byteLength: number, name: string) => void,
+  ) {
+    this.#checkpoint = checkpoint;
+    this.#backend = backend;
+    this.#options = options;
+    this.#onRead = onRead;
+  }
+
+  /** A stack in the format that the options ask for or that is fastest. @param pad from stored rows to rows */
+  async load(tensors: readonly ExpectedTensor[], pad = (rows: number) => rows): Promise<Matrix> {
+    const { weights, structure = "auto", costs, signal } = this.#options;
+    const sources = this.#sources(tensors, pad);
+    const formats = this.#backend.formats ?? [];
+    const examine = structure !== "dense" && formats.some((id) => isSparse(id) && id.endsWith(`-${weights}`));
+    const profile = examine ? await sparsityProfile(sources, { signal }) : unexamined;
+    const measure = this.#backend.measureCosts?.bind(this.#backend, weights);
+    const names = tensors.map(({ name }) => name);
+    const askCosts = costs === undefined ? measure : async () => costs;
+    const choice = await chooseFormat(names, profile, weights, structure, formats, askCosts);
+    this.choices.push(choice);
+    return this.#backend.loadMatrix(sources, choice.format, { signal });
+  }
+
+  /** A matrix in a format that is not to be chosen. */
+  async loadAs(tensor: ExpectedTensor, format: WeightFormatId): Promise<Matrix> {
+    const { signal } = this.#options;
+    return this.#backend.loadMatrix(
+      this.#sources([tensor], (rows) => rows),
+      format,
+      { signal },
+    );
+  }
+
+  #sources(tensors: readonly ExpectedTensor[], pad: (rows: number) => number) {
+    return tensors.map(({ name, shape }) => tensorRows(this.#checkpoint, name, pad(shape[0]), this.#onRead));
+  }
+}

@@ -1,0 +1,63 @@
+import type { JobOptions } from "../core/index.js";
+import type { RowSource } from "../kernels/index.js";
+import { dtypeBytes } from "../tensor/index.js";
+
+/** How the zeros of a stack of matrices lie. */
+export interface SparsityProfile {
+  /** Σ rows of the parts. */
+  rows: number;
+  cols: number;
+  /** Share of weights that are not 0. */
+  density: number;
+  /** At most two of every four consecutive inputs of a row are not 0. */
+  twoOfFour: boolean;
+}
+
+/** Rows that are read at a time. */
+const chunkRows = 128;
+/** Where this share of some rows is not 0, nobody made zeros, and the rest is not read. */
+const plainlyDense = 0.9;
+
+/** Counts the zeros of a stack. A dense matrix is known after a few rows; any other is read from end to end. */
+export async function sparsityProfile(parts: readonly RowSource[], job: JobOptions = {}): Promise<SparsityProfile> {
+  const [{ cols }] = parts;
+  const profile = { rows: 0, cols, density: 0, twoOfFour: true };
+  let nonZeros = 0;
+  for (const source of parts) {
+    const { rows, dtype } = source;
+    profile.rows += rows;
+    const bytes = new Uint8Array(Math.min(chunkRows, rows) * cols * dtypeBytes[dtype]);
+    for (let start = 0; start < rows; start += chunkRows) {
+      job.signal?.throwIfAborted();
+      const count = Math.min(chunkRows, rows - start);
+      const chunk = bytes.subarray(0, count * cols * dtypeBytes[dtype]);
+      await source.read(start, count, chunk);
+      const found = countNonZeros(chunk, dtypeBytes[dtype], cols);
+      if (start === 0 && found.nonZeros > plainlyDense * count * cols)
+        return { ...profile, density: 1, twoOfFour: false };
+      nonZeros += found.nonZeros;
+      profile.twoOfFour &&= found.twoOfFour;
+    }
+  }
+  return { ...profile, density: nonZeros / (profile.rows * cols) };
+}
+
+/** Of whole rows of 16- or 32-bit floats; -0 is 0. */
+function countNonZeros(bytes: Uint8Array, size: number, cols: number): { nonZeros: number; twoOfFour: boolean } {
+  const [values, magnitude] =
+    size === 2
+      ? [new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2), 0x7fff]
+      : [new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4), 0x7fffffff];
+  let nonZeros = 0;
+  let twoOfFour = true;
+  for (let row = 0; row < values.length; row += cols) {
+    for (let c = 0; c < cols; c += 4) {
+      let inFour = 0;
+      const end = Math.min(c + 4, cols);
+      for (let i = row + c; i < row + end; i++) if ((values[i] & magnitude) !== 0) inFour++;
+      nonZeros += inFour;
+      if (inFour > 2) twoOfFour = false;
+    }
+  }
+  return { nonZeros, twoOfFour };
+}
