@@ -38,7 +38,8 @@ export function reconstructionError(
   return { squaredError, squaredOutput, relative: squaredOutput > 0 ? Math.sqrt(squaredError / squaredOutput) : 0 };
 }
 
-function everyNthRow(from: Float32Array, rows: number, cols: number, count: number): Float32Array {
+/** f32 [count, cols]: so many rows of [rows, cols], evenly spaced. */
+export function everyNthRow(from: Float32Array, rows: number, cols: number, count: number): Float32Array {
   const out = new Float32Array(count * cols);
   for (let i = 0; i < count; i++) {
     const row = Math.floor((i * rows) / count) * cols;

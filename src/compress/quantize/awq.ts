@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Layer, QuantizeMethod, QuantizeResult } from "../contract.js";
 import { quadraticTrace } from "../linalg/index.js";
-import { gram64 } from "../reconstruction.js";
+import { everyNthRow, gram64 } from "../reconstruction.js";
 import type { InputStatistics } from "../statistics.js";
 import { divideColumns, multiplyColumns } from "./fold.js";
 import { GridMatrix, gridOptions, rangeOf } from "./grid.js";
@@ -14,11 +14,13 @@ const options = z.strictObject({
 type Options = z.output<typeof options>;
 
 const clipSteps = 20;
+/** Rows of each matrix that the exponents are judged by: every row sees the same inputs. */
+const judgedRows = 128;
 
 /**
  * Weights of input channels that matter are made larger before rounding, so that they lose less: factors
  * s = mean|x|^ratio, with the ratio of least output error of all matrices that read the input. The error is measured
- * with the gram of the inputs, so over all calibration tokens. `inputScales` are to be divided out of the input.
+ * with the gram of the inputs, so over all calibration tokens, at up to 128 evenly spaced outputs of each matrix. `inputScales` are to be divided out of the input.
  */
 export const method: QuantizeMethod<Options> = {
   id: "awq",
@@ -29,9 +31,11 @@ export const method: QuantizeMethod<Options> = {
   factors(consumers, statistics, options) {
     let best: Float32Array = new Float32Array(statistics.cols).fill(1);
     let bestError = Number.POSITIVE_INFINITY;
+    const judged = consumers.map(sample);
     for (let i = 0; i < options.ratios; i++) {
       const factors = channelFactors(statistics.get("columnAbsMean"), i / options.ratios);
-      const error = consumers.reduce((sum, layer) => sum + outputError(layer, factors, statistics, options), 0);
+      const errors = judged.map(({ layer, share }) => outputError(layer, factors, statistics, options) * share);
+      const error = errors.reduce((sum, one) => sum + one, 0);
       if (error < bestError) {
         bestError = error;
         best = factors;
@@ -49,6 +53,16 @@ export const method: QuantizeMethod<Options> = {
     return { ...result, weight: divideColumns(result.weight, factors), inputScales: factors };
   },
 };
+
+/** Some rows of a layer, and how many each stands for. */
+function sample(layer: Layer): { layer: Layer; share: number } {
+  const { weight, rows, cols } = layer;
+  if (rows <= judgedRows) return { layer, share: 1 };
+  return {
+    layer: { weight: everyNthRow(weight, rows, cols, judgedRows), rows: judgedRows, cols },
+    share: rows / judgedRows,
+  };
+}
 
 /** max(mean|x|^ratio, 1e-4), scaled so that the largest and the smallest are each other's inverse. */
 function channelFactors(absMean: Float64Array, ratio: number): Float32Array {
