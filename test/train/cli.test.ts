@@ -1,0 +1,216 @@
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openCheckpoint } from "../../src/io/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
+import { ensureBuilt, rarefy } from "../support/rarefy.js";
+
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-train-"));
+const text = join(scratch, "text.txt");
+const at = (name: string) => join(scratch, name);
+/** A decoder of one narrow layer with the tokenizer of the packaged model. */
+const config = at("config");
+const model = at("model");
+const small = ["--text", text, "--window", "8", "--batch", "1", "--warmup", "0"];
+
+beforeAll(() => {
+  ensureBuilt();
+  writeFileSync(text, readFileSync("models/text/calib.txt", "utf8").slice(0, 8000));
+  mkdirSync(config);
+  for (const name of ["tokenizer.json", "tokenizer_config.json"]) cpSync(`models/tiny-6m/${name}`, join(config, name));
+  const large = JSON.parse(readFileSync("models/tiny-6m/config.json", "utf8"));
+  const narrow = {
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    num_key_value_heads: 1,
+  };
+  writeFileSync(join(config, "config.json"), JSON.stringify({ ...large, ...narrow, head_dim: 16 }));
+}, 120_000);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+async function json(args: readonly string[]) {
+  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  return JSON.parse(stdout);
+}
+
+const weightsOf = (directory: string) => readFileSync(join(directory, "model.safetensors"));
+
+/** Zero entries of the linear weights of the blocks. */
+async function zerosOf(directory: string): Promise<Map<string, number[]>> {
+  const checkpoint = await openCheckpoint(directoryFiles(directory));
+  const zeros = new Map<string, number[]>();
+  for (const name of checkpoint.tensors.keys()) {
+    if (!name.includes("_proj")) continue;
+    const values = await checkpoint.readFloat32(name);
+    zeros.set(
+      name,
+      [...values.keys()].filter((i) => values[i] === 0),
+    );
+  }
+  await checkpoint.close();
+  return zeros;
+}
+
+/** Embedding, q and o, k and v, gate, up and down, three norms. */
+const parameters = 8192 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 64 + 3 * 32;
+
+describe("train", () => {
+  test("begins from random weights of the config's shape and learns", async () => {
+    const document = await json([
+      "train",
+      config,
+      ...small,
+      "--rate",
+      "0.01",
+      "--steps",
+      "20",
+      "--eval-text",
+      text,
+      "-o",
+      model,
+    ]);
+    // Nothing is known at first: about one in 8192.
+    expect(document.perplexityBefore).toBeGreaterThan(7000);
+    expect(document.perplexityAfter).toBeLessThan(0.9 * document.perplexityBefore);
+    const inspected = await json(["inspect", model]);
+    expect(inspected.parameters.total).toBe(parameters);
+  });
+});
+
+const pruned = at("pruned");
+/** One step under a 2:4 mask by magnitude: the cheapest pruned model. */
+const prune = [
+  "finetune",
+  model,
+  ...small,
+  "--steps",
+  "1",
+  "--method",
+  "fixed-mask",
+  "--method-option",
+  "mask=magnitude",
+];
+
+describe("finetune", () => {
+  beforeAll(async () => {
+    const document = await json([...prune, "-o", pruned]);
+    expect(document).toMatchObject({ sparsity: 0.5, steps: 1, method: "fixed-mask" });
+  }, 60_000);
+
+  test("--keep-mask keeps every zero, and moves the other weights", async () => {
+    const kept = at("kept");
+    const document = await json([
+      "finetune",
+      pruned,
+      ...small,
+      "--steps",
+      "2",
+      "--keep-mask",
+      "--dtype",
+      "f32",
+      "-o",
+      kept,
+    ]);
+    expect(document).toMatchObject({ method: "fixed-mask", sparsity: 0.5 });
+    const [before, after] = [await zerosOf(pruned), await zerosOf(kept)];
+    expect(before.get("model.layers.0.mlp.up_proj.weight")).toHaveLength((64 * 32) / 2);
+    expect(after).toEqual(before);
+    expect(weightsOf(kept)).not.toEqual(weightsOf(pruned));
+    expect(readdirSync(kept)).toEqual(
+      expect.arrayContaining(["config.json", "rarefy.json", "tokenizer.json", "training.jsonl", "training.svg"]),
+    );
+    const inspected = await json(["inspect", kept]);
+    expect(inspected.parameters.total).toBe(parameters);
+  });
+
+  test.skipIf(process.platform === "win32")(
+    "stopped by Ctrl-C and given again, it ends with the same bytes as without a stop",
+    async () => {
+      const settings = [...small, "--steps", "24", "--method", "sr-ste", "--save-every", "9", "--dtype", "f32"];
+      const [whole, stopped] = [at("whole"), at("stopped")];
+      await json(["finetune", model, ...settings, "-o", whole]);
+      const first = await rarefy(["finetune", model, ...settings, "-o", stopped], {
+        interrupt: { signal: "SIGINT", when: /"train","done":[1-9],/ },
+      });
+      expect(first.code).toBe(130);
+      expect(existsSync(stopped)).toBe(false);
+      expect(readdirSync(`${stopped}.run`).filter((name) => name.startsWith("step-"))).toHaveLength(1);
+
+      const other = await rarefy(["finetune", model, ...settings, "--rate", "0.5", "-o", stopped, "--quiet"]);
+      expect(other.code).toBe(2);
+      expect(other.stderr).toMatch(/a run with other settings/);
+
+      await json(["finetune", model, ...settings, "-o", stopped]);
+      expect(weightsOf(stopped).equals(weightsOf(whole))).toBe(true);
+      expect(existsSync(`${stopped}.run`)).toBe(false);
+      const log = (directory: string) =>
+        readFileSync(join(directory, "training.jsonl"), "utf8")
+          .trim()
+          .split("\n")
+          .map((line) => ({ ...JSON.parse(line), elapsedMs: 0 }));
+      expect(log(stopped)).toEqual(log(whole));
+      expect(log(whole).map(({ step }) => step)).toEqual(Array.from({ length: 24 }, (_, i) => i + 1));
+    },
+    120_000,
+  );
+});
+
+describe("experiment", () => {
+  test("lists every experiment", async () => {
+    const { experiments } = await json(["experiment", "list"]);
+    expect(experiments.map(({ id }: { id: string }) => id)).toEqual(
+      expect.arrayContaining(["sinc", "spirals", "selection", "text-classification", "flip-rates", "lottery-ticket"]),
+    );
+  });
+
+  test("runs at smoke scale, writes its report, and keeps finished runs", async () => {
+    const output = at("spirals");
+    const command = ["experiment", "run", "spirals", "--scale", "smoke", "-o", output];
+    const document = await json(command);
+    expect(document.tables[0].rows.map((row: string[]) => row[0])).toEqual(["100 %", "20 %"]);
+    expect(readdirSync(output)).toEqual(
+      expect.arrayContaining(["density.svg", "mask.svg", "report.html", "report.json", "report.md", "retention.svg"]),
+    );
+    const cell = join(output, "cells", "global-20-seed0.json");
+    const stored = JSON.parse(readFileSync(cell, "utf8"));
+    writeFileSync(cell, JSON.stringify({ ...stored, result: { ...stored.result, test: 12.34 } }));
+    const again = await json(command);
+    expect(again.tables[0].rows[1][2]).toBe("12.34");
+    // A cell of other settings is run anew.
+    writeFileSync(cell, JSON.stringify({ ...stored, cell: { ...stored.cell, seed: 7 } }));
+    expect((await json(command)).tables).toEqual(document.tables);
+  });
+});
+
+test.each<[string, string[], RegExp]>([
+  [
+    "an unknown method",
+    ["finetune", model, ...small, "--method", "magic", "-o", "x"],
+    /there is no method magic; there are dense/,
+  ],
+  [
+    "a wrong method option",
+    ["finetune", model, ...small, "--method", "sr-ste", "--method-option", "decay=-1", "-o", "x"],
+    /decay/,
+  ],
+  [
+    "a mask kept by another method",
+    ["finetune", model, ...small, "--keep-mask", "--method", "ste", "-o", "x"],
+    /--keep-mask is a method/,
+  ],
+  [
+    "a text that is too short",
+    ["finetune", model, "--text", "LICENSE", "--window", "60000", "-o", at("x")],
+    /Give more text/,
+  ],
+  ["an unknown experiment", ["experiment", "run", "alchemy", "-o", "x"], /there is no experiment alchemy/],
+  ["an experiment without output", ["experiment", "run", "sinc"], /-o OUT/],
+])("%s is one clear line", async (_name, args, message) => {
+  const { code, stdout, stderr } = await rarefy([...args, "--quiet"]);
+  expect(stderr).toMatch(message);
+  expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+});
