@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import { type DeviceId, devices } from "../kernels/index.js";
+import { type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { integer } from "./numbers.js";
@@ -16,6 +17,7 @@ export const modelArgument = ["MODEL", "directory in Hugging Face layout, or Hub
 export interface MachineOptions {
   threads: number;
   device: DeviceId;
+  structure: Structure;
 }
 export const machineOptions = () => [
   new Option("--threads <n>", "CPU threads")
@@ -24,7 +26,13 @@ export const machineOptions = () => [
   new Option("--device <id>", "what computes; webgpu needs the npm package webgpu, auto is webgpu where a GPU is found")
     .choices(Object.keys(devices))
     .default("cpu"),
+  structureOption(),
 ];
+
+export const structureOption = () =>
+  new Option("--structure <id>", "how weights with zeros lie in memory; auto measures what is fastest here")
+    .choices(structures)
+    .default("auto");
 
 export interface WeightsOption {
   weights?: WeightFormatId;

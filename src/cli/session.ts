@@ -24,8 +24,8 @@ export async function openSession(
 ): Promise<Session> {
   const { signal, onProgress } = context;
   const files = await resolveModel(argument, { signal, onProgress });
-  const { weights, device, threads } = options;
-  const opened = await openModel(files, { weights, device, threads, signal, onProgress });
+  const { weights, device, threads, structure } = options;
+  const opened = await openModel(files, { weights, device, threads, structure, signal, onProgress });
   return { ...opened, files };
 }
 

@@ -8,7 +8,7 @@ import {
   readArtifact,
 } from "../io/index.js";
 import { type DeviceId, openDevice } from "../kernels/index.js";
-import { describeDecoder, loadModel, type Model } from "../model/index.js";
+import { describeDecoder, loadModel, type Model, type Structure } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
@@ -16,6 +16,8 @@ import { toThresholds } from "./toThresholds.js";
 export interface OpenModelOptions extends JobOptions {
   /** Packed format of the weights. Default: what `rarefy.json` names, else bf16. */
   weights?: WeightFormatId;
+  /** How matrices are laid out; default "auto", what is fastest here. */
+  structure?: Structure;
   /** What computes; default "cpu". */
   device?: DeviceId;
   /** Default: what the backend chooses. */
@@ -38,7 +40,7 @@ export interface OpenedModel extends Disposable {
  * @throws what `openCheckpoint`, `readArtifact`, `openDevice` and `loadModel` throw
  */
 export async function openModel(files: ModelFiles, options: OpenModelOptions = {}): Promise<OpenedModel> {
-  const { threads, signal, onProgress } = options;
+  const { threads, structure, signal, onProgress } = options;
   const artifact = await readArtifact({ files, location: files.location });
   const weights = options.weights ?? artifact?.weights ?? "bf16";
   const checkpoint = await openCheckpoint(files);
@@ -49,7 +51,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
     }
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
-      const model = await loadModel(checkpoint, backend, { weights, signal, onProgress });
+      const model = await loadModel(checkpoint, backend, { weights, structure, signal, onProgress });
       const sparsity = artifact?.activationSparsity;
       model.thresholds = sparsity && toThresholds(sparsity);
       return {

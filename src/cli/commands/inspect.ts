@@ -8,19 +8,24 @@ import {
   type DecoderDescription,
   describeDecoder,
   kvBytesPerPosition,
+  type MatrixChoice,
   type ParameterCounts,
   packedMatrixBytes,
+  type Structure,
+  structures,
 } from "../../model/index.js";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
-import { expectedBytesSaved } from "../../pipeline/index.js";
+import { expectedBytesSaved, openModel } from "../../pipeline/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
 import { loadChatTemplate, loadTokenizer } from "../../text/index.js";
-import type { CommandDefinition, CommonOptions } from "../command.js";
+import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
-import { modelArgument } from "../options.js";
+import { modelArgument, type WeightsOption, weightsOption } from "../options.js";
+import { defaultThreads } from "../threads.js";
 
-interface InspectOptions extends CommonOptions {
+interface InspectOptions extends CommonOptions, WeightsOption {
   tensors?: boolean;
+  structure?: Structure;
 }
 
 /** What one weight format would take. */
@@ -41,7 +46,13 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
     "Reads the config, the headers of the weight files, the tokenizer and rarefy.json, and tells the sizes in every weight " +
     "format: packed, read per decoded token, and in memory with a full context.",
   arguments: [modelArgument],
-  options: [new Option("--tensors", "list every tensor")],
+  options: [
+    new Option("--tensors", "list every tensor"),
+    new Option("--structure <id>", "load the weights and tell how each matrix would lie in memory, and why").choices(
+      structures,
+    ),
+    weightsOption(),
+  ],
   examples: ["rarefy inspect models/tiny-6m", "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors"],
   async run(context, options, [argument]) {
     const files = await resolveModel(argument, context);
@@ -59,6 +70,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
         kvBytesPerPosition: kvBytesPerPosition(described.config),
         formats: formatRows(checkpoint, described, artifact),
         artifact: artifact === undefined ? null : summary(artifact),
+        ...(options.structure && { matrices: await chosen(files, options, context) }),
         ...(options.tensors && {
           tensors: [...checkpoint.tensors.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape })),
         }),
@@ -82,7 +94,15 @@ interface InspectDocument {
   kvBytesPerPosition: number;
   formats: FormatRow[];
   artifact: ReturnType<typeof summary> | null;
+  matrices?: readonly MatrixChoice[];
   tensors?: { name: string; dtype: string; shape: readonly number[] }[];
+}
+
+/** What loading the model chooses on this machine. */
+async function chosen(files: LocalModelFiles, { weights, structure }: InspectOptions, context: Context) {
+  const { signal, onProgress } = context;
+  using opened = await openModel(files, { weights, structure, threads: defaultThreads(), signal, onProgress });
+  return opened.model.choices;
 }
 
 async function sizeOf(files: LocalModelFiles): Promise<number> {
@@ -139,7 +159,7 @@ function summary({ weights, activationSparsity, source, results }: Artifact) {
 }
 
 function render(document: InspectDocument): string {
-  const { config, parameters, tokenizer, formats, tensors } = document;
+  const { config, parameters, tokenizer, formats, matrices, tensors } = document;
   const lines = [
     printable(document.model),
     "",
@@ -172,6 +192,20 @@ function render(document: InspectDocument): string {
     "",
     `Read per token: weights; attention adds ${bytes(document.kvBytesPerPosition)} for every position in the context.`,
   ];
+  if (matrices !== undefined) {
+    lines.push(
+      "",
+      table(
+        [
+          { title: "matrix", cell: (choice: MatrixChoice) => printable(choice.names.join(" + ")), align: "left" },
+          { title: "not 0", cell: (choice) => percent(choice.density) },
+          { title: "format", cell: (choice) => choice.format, align: "left" },
+          { title: "why", cell: (choice) => choice.reason, align: "left" },
+        ],
+        matrices,
+      ),
+    );
+  }
   if (tensors !== undefined) {
     lines.push(
       "",
