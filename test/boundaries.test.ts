@@ -17,6 +17,7 @@ const order = [
   "runtime",
   "pipeline",
   "eval",
+  "report",
   "train",
   "server",
   "cli",

@@ -48,6 +48,14 @@ const activationSparsity = z.strictObject({
   calibration: z.strictObject({ textSha256: sha256, windows: count, window: count, seed: z.int() }),
 });
 
+/** |x| at the quantiles 0.05, 0.10 … 1 of the activations at one place of one layer, as calibration saw them. */
+const siteStatistics = z.strictObject({
+  values: count,
+  /** Share of exact zeros. */
+  zeros: share,
+  absQuantiles: z.array(z.number().min(0)).length(20),
+});
+
 /** Sizes of one decoder block that structured pruning changes. */
 const blockShape: z.ZodType<BlockShape> = z.strictObject({
   queryHeads: z.int().min(1).max(4096),
@@ -105,6 +113,11 @@ const artifactSchema = z.strictObject({
   /** Packed format the model is meant to run in. */
   weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
   activationSparsity: activationSparsity.optional(),
+  /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
+  activations: z
+    .array(z.record(z.string().max(64), siteStatistics))
+    .max(4096)
+    .optional(),
   /** Matrices that do not lie in the file as plain values, by the name a model knows them by. */
   tensors: z.record(z.string(), tensorDeclaration).optional(),
   /** One entry per layer, when blocks differ from each other (structured pruning). */
@@ -119,6 +132,7 @@ const artifactSchema = z.strictObject({
 });
 
 export type ActivationSparsity = z.infer<typeof activationSparsity>;
+export type SiteQuantiles = z.infer<typeof siteStatistics>;
 export type Compression = z.infer<typeof compression>;
 export type CompressedMatrix = z.infer<typeof compressedMatrix>;
 export type Artifact = z.infer<typeof artifactSchema>;

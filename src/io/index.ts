@@ -7,6 +7,7 @@ export {
   checkArtifactLayers,
   parseArtifact,
   readArtifact,
+  type SiteQuantiles,
   serializeArtifact,
 } from "./artifact.js";
 export { blobFiles, blobSource } from "./blob.js";
@@ -24,6 +25,7 @@ export {
   type TensorGrid,
   type TensorToEncode,
 } from "./encoding/index.js";
+export { isPlainFileName } from "./fileName.js";
 export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeGguf } from "./gguf/index.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";

@@ -158,6 +158,7 @@ async function calibrated(
       rarefy: 1,
       weights: session.model.weights,
       activationSparsity: calibration.records[0],
+      activations: calibration.sites.map((sites) => ({ ...sites })),
       source: { location: session.location, configSha256 },
     },
     realisedSparsity: calibration.realisedSparsities[0],

@@ -11,6 +11,7 @@ import { inspectCommand } from "./inspect.js";
 import { presetsCommand } from "./presets.js";
 import { pruneCommand } from "./prune.js";
 import { quantizeCommand } from "./quantize.js";
+import { reportCommand } from "./report.js";
 import { runCommand } from "./run.js";
 import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
@@ -24,6 +25,7 @@ export const commands: readonly CommandDefinition[] = [
   quantizeCommand,
   compressCommand,
   sweepCommand,
+  reportCommand,
   presetsCommand,
   exportCommand,
   evalCommand,

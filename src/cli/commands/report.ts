@@ -1,0 +1,95 @@
+import { readFile, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { Option } from "commander";
+import { UsageError } from "../../core/index.js";
+import { type Artifact, isPlainFileName, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
+import { directoryFiles, writeFileAtomic } from "../../io/index.node.js";
+import { describeDecoder } from "../../model/index.js";
+import type { ReportData, Run } from "../../report/index.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
+import { weightBytesOf } from "../compression.js";
+import { bytes, printable } from "../format.js";
+
+interface ReportOptions extends CommonOptions {
+  output: string;
+}
+
+export const reportCommand: CommandDefinition<ReportOptions> = {
+  name: "report",
+  summary: "one HTML page of what sweeps and compressed models cost and give, and the same as JSON",
+  description:
+    "Reads what sweep, prune, quantize, compress and calibrate wrote and makes one self-contained page: before and after, perplexity " +
+    "against size and speed, zeros and reconstruction error of every layer, masks, activations with their thresholds, recipes " +
+    "and environment. It has no scripts and fetches nothing, reads well on a phone and prints. Beside it lies the same data as " +
+    "JSON. Masks are drawn of models that are there: sweep keeps them with --keep.",
+  arguments: [["OUT...", "directories that sweep, prune, quantize, compress or calibrate wrote"]],
+  options: [new Option("-o, --output <file>", "page to write").default("report.html")],
+  examples: ["rarefy report tiny-sweep -o tiny-sweep.html", "rarefy report tiny-sparse tiny-wanda -o both.html"],
+  async run(context, { output }, directories) {
+    if (!output.endsWith(".html")) throw new UsageError(`${output}: the name of the page ends in .html`);
+    // Only this command draws.
+    const report = await import("../../report/index.js");
+    const runs: Run[] = [];
+    for (const directory of directories) {
+      context.signal.throwIfAborted();
+      runs.push(await readRun(directory, report));
+    }
+    const data: ReportData = { rarefyReport: 1, runs: report.joinRuns(runs) };
+    const page = new TextEncoder().encode(report.reportPage(data));
+    const jsonPath = output.replace(/\.html$/, ".json");
+    await writeFileAtomic(resolve(output), page);
+    await writeFileAtomic(resolve(jsonPath), new TextEncoder().encode(report.reportJson(data)));
+    const candidates = data.runs.reduce((sum, run) => sum + run.candidates.length, 0);
+    context.print(
+      `Wrote ${printable(output)} (${bytes(page.byteLength)}) and ${printable(basename(jsonPath))} in ${printable(dirname(resolve(output)))}: ${candidates} models.\n`,
+    );
+    return { output, json: jsonPath, bytesOnDisk: page.byteLength, runs: data.runs.length, models: candidates };
+  },
+};
+
+type Report = typeof import("../../report/index.js");
+
+/** @throws UsageError for a directory that none of the commands wrote */
+async function readRun(directory: string, report: Report): Promise<Run> {
+  const path = join(directory, "sweep.json");
+  const sweep = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    throw error;
+  });
+  if (sweep !== undefined)
+    return withMasks(report.runOfSweep(parseJson(sweep, path), directory, path), directory, report);
+  const files = directoryFiles(directory);
+  const artifact = await readArtifact({ files, location: directory });
+  if (artifact === undefined) {
+    throw new UsageError(`${directory} has neither sweep.json nor rarefy.json; give what a command of rarefy wrote`);
+  }
+  const run = report.runOfArtifact(artifact, directory, basename(resolve(directory)), await weightBytesOf(files));
+  run.candidates[0].masks = isSparse(artifact) ? await masksOf(directory, report) : undefined;
+  return run;
+}
+
+const isSparse = ({ compression }: Artifact) =>
+  compression?.layers.some(({ matrices }) => Object.values(matrices).some(({ sparsity }) => sparsity > 0)) === true;
+
+/** Adds pictures of the candidates that a sweep has kept. */
+async function withMasks(run: Run, directory: string, report: Report): Promise<Run> {
+  for (const candidate of run.candidates) {
+    if (!isPlainFileName(candidate.name)) continue;
+    const kept = join(directory, candidate.name);
+    const there = await stat(join(kept, "config.json")).catch(() => undefined);
+    if (there?.isFile()) candidate.masks = await masksOf(kept, report);
+  }
+  return run;
+}
+
+async function masksOf(directory: string, { drawMask, masksToDraw }: Report) {
+  const checkpoint = await openCheckpoint(directoryFiles(directory));
+  try {
+    const { config } = await describeDecoder(checkpoint);
+    const masks = [];
+    for (const name of masksToDraw(checkpoint, config.layers)) masks.push(await drawMask(checkpoint, name));
+    return masks;
+  } finally {
+    await checkpoint.close();
+  }
+}

@@ -1,0 +1,136 @@
+import { z } from "zod";
+import type { ResultRow } from "../eval/index.js";
+import { type Artifact, type CompressedMatrix, checkSchema, isJsonObject, type SiteQuantiles } from "../io/index.js";
+import type { MaskPicture } from "./masks.js";
+
+/** One model that was measured or made. */
+export interface Candidate {
+  name: string;
+  /** What was measured; undefined for a model that was only made. */
+  row?: ResultRow;
+  recipe?: unknown;
+  /** Per layer, by projection. */
+  layers?: readonly { source: number; matrices: Readonly<Record<string, CompressedMatrix>> }[];
+  activationSparsity?: Artifact["activationSparsity"];
+  activations?: readonly Readonly<Record<string, SiteQuantiles>>[];
+  masks?: readonly MaskPicture[];
+}
+
+/** Models that were measured in one run, and so may be compared. */
+export interface Run {
+  /** The directory. */
+  location: string;
+  /** What the others are compared with: the model before. */
+  source?: ResultRow;
+  candidates: Candidate[];
+  /** Where it was measured, as name and value. */
+  environment: readonly (readonly [string, string])[];
+}
+
+/** Everything the page shows, as data. */
+export interface ReportData {
+  rarefyReport: 1;
+  runs: Run[];
+}
+
+const text = z.string().max(4096);
+const number = z.number();
+const resultRow = z.looseObject({
+  model: text,
+  weights: text,
+  activationSparsity: number.default(0),
+  perplexity: number.positive().optional(),
+  bytesOnDisk: number.positive().optional(),
+  decodeTokensPerSecond: number.positive().optional(),
+  prefillTokensPerSecond: number.positive().optional(),
+  densityStored: number.optional(),
+  elapsedMs: number.optional(),
+  peakMemoryBytes: number.optional(),
+  window: number.optional(),
+  windows: number.optional(),
+  tokens: number.optional(),
+  textSha256: text.optional(),
+  backend: text.optional(),
+  threads: number.optional(),
+});
+
+const matrix = z.looseObject({
+  rows: number,
+  cols: number,
+  sparsity: number,
+  nonZeros: number,
+  relativeError: number.optional(),
+});
+const layers = z.array(z.looseObject({ source: number, matrices: z.record(text, matrix) })).max(4096);
+
+const sweepSchema = z.looseObject({
+  rarefySweep: z.literal(1),
+  model: text,
+  machine: z.record(text, z.union([text, number])).default({}),
+  entries: z
+    .array(z.looseObject({ name: text, row: resultRow, recipe: z.unknown().optional(), layers: layers.optional() }))
+    .min(1)
+    .max(10_000),
+});
+
+/** A sweep's `sweep.json`: the first entry is the source. @throws FormatError */
+export function runOfSweep(raw: unknown, location: string, file: string): Run {
+  const sweep = checkSchema(sweepSchema, raw, file);
+  const [source, ...entries] = sweep.entries;
+  return {
+    location,
+    source: source.row as ResultRow,
+    candidates: entries.map(({ name, row, recipe, layers }) => ({
+      name,
+      row: row as ResultRow,
+      recipe,
+      layers: layers as Candidate["layers"],
+    })),
+    environment: [
+      ["model", sweep.model],
+      ...Object.entries(sweep.machine).map(([name, value]) => [name, String(value)] as const),
+      ...conditions(source.row as ResultRow),
+    ],
+  };
+}
+
+/** A model directory: what its rarefy.json says. The first of two measured rows is the source. */
+export function runOfArtifact(artifact: Artifact, location: string, name: string, bytesOnDisk: number): Run {
+  const rows = (artifact.results ?? [])
+    .filter(isJsonObject)
+    .map((row) => checkSchema(resultRow, row, `${location}/rarefy.json`)) as ResultRow[];
+  const [source, own] = rows.length > 1 ? rows : [undefined, rows[0]];
+  const { recipe, compression, activationSparsity, activations } = artifact;
+  return {
+    location,
+    source,
+    candidates: [
+      {
+        name,
+        row: own && { ...own, bytesOnDisk: own.bytesOnDisk ?? bytesOnDisk },
+        recipe,
+        layers: compression?.layers,
+        activationSparsity,
+        activations,
+      },
+    ],
+    environment: [
+      ...(artifact.source === undefined ? [] : [["model", artifact.source.location] as const]),
+      ...(compression === undefined ? [] : [["rarefy", compression.version] as const]),
+      ...(own === undefined ? [] : conditions(own)),
+    ],
+  };
+}
+
+/** Under which conventions a row was measured. */
+function conditions(row: ResultRow): [string, string][] {
+  const { windows, window, tokens, textSha256, backend, threads, weights } = row;
+  const facts: [string, string | undefined][] = [
+    ["weights", weights],
+    ["evaluated on", windows === undefined ? undefined : `${windows} windows of ${window} tokens, ${tokens} predicted`],
+    ["text sha256", textSha256],
+    ["backend", backend],
+    ["threads", threads === undefined ? undefined : String(threads)],
+  ];
+  return facts.filter((fact): fact is [string, string] => typeof fact[1] === "string");
+}

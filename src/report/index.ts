@@ -1,0 +1,4 @@
+export { type Candidate, type ReportData, type Run, runOfArtifact, runOfSweep } from "./data.js";
+export { joinRuns, reportJson } from "./join.js";
+export { drawMask, type MaskPicture, masksToDraw } from "./masks.js";
+export { reportPage } from "./page.js";

@@ -1,0 +1,102 @@
+import { type Html, html } from "./html.js";
+import { linearScale, logScale, short } from "./scale.js";
+
+export interface Point {
+  name: string;
+  /** Points of a group share a colour. */
+  group: string;
+  x: number;
+  y: number;
+}
+
+export interface ScatterOptions {
+  title: string;
+  xLabel: string;
+  yLabel: string;
+  /** Which end of x is better; less y always is. */
+  better: "less" | "more";
+  /** Drawn as a cross with a line through it. */
+  reference?: Point;
+}
+
+const [width, height] = [460, 340];
+const plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
+
+/** Points, the line of those that no other beats in both measures, and the reference. y is logarithmic. */
+export function scatter(points: readonly Point[], colors: ReadonlyMap<string, string>, options: ScatterOptions): Html {
+  const { title, xLabel, yLabel, better, reference } = options;
+  const all = reference === undefined ? points : [...points, reference];
+  const x = linearScale(padded(all.map((point) => point.x)), [plot.left, plot.right]);
+  const [low, high] = extent(all.map((point) => point.y));
+  const y = logScale([low / 1.05, high * 1.08], [plot.bottom, plot.top]);
+  const front = frontier(all, better);
+  const path = front.map((point, i) => `${i === 0 ? "M" : "L"}${px(x(point.x))} ${px(y(point.y))}`).join("");
+  return html`<figure>
+<figcaption>${title}</figcaption>
+<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
+${x.ticks.map(
+  (tick) => html`<line class="grid" x1="${px(x(tick))}" x2="${px(x(tick))}" y1="${plot.top}" y2="${plot.bottom}"/>
+<text x="${px(x(tick))}" y="${plot.bottom + 15}" text-anchor="middle">${short(tick)}</text>`,
+)}
+${y.ticks.map(
+  (tick) => html`<line class="grid" x1="${plot.left}" x2="${plot.right}" y1="${px(y(tick))}" y2="${px(y(tick))}"/>
+<text x="${plot.left - 5}" y="${px(y(tick) + 4)}" text-anchor="end">${short(tick)}</text>`,
+)}
+<text class="axis" x="${(plot.left + plot.right) / 2}" y="${height - 6}" text-anchor="middle">${xLabel}</text>
+<text class="axis" transform="translate(12 ${(plot.top + plot.bottom) / 2}) rotate(-90)" text-anchor="middle">${yLabel}</text>
+<path class="front" d="${path}"/>
+${points.map(
+  (point) =>
+    html`<circle cx="${px(x(point.x))}" cy="${px(y(point.y))}" r="5" fill="${colors.get(point.group)!}"><title>${point.name}: ${short(point.x)}, ${short(point.y)}</title></circle>`,
+)}
+${labels(
+  front.filter((point) => point !== reference),
+  x,
+  y,
+)}
+${
+  reference !== undefined &&
+  html`<path class="reference" d="M${px(x(reference.x) - 6)} ${px(y(reference.y))}h12m-6 -6v12"><title>${reference.name}</title></path>
+<text x="${px(Math.min(x(reference.x) + 9, plot.right))}" y="${px(y(reference.y) + 14)}" text-anchor="${x(reference.x) > width * 0.7 ? "end" : "start"}">${reference.name}</text>`
+}
+</svg>
+</figure>`;
+}
+
+/** Names of the points on the front, each above its point unless the one before is in the way. */
+function labels(front: readonly Point[], x: (value: number) => number, y: (value: number) => number): Html[] {
+  const taken: { left: number; right: number; y: number }[] = [];
+  return front.flatMap((point) => {
+    const half = point.name.length * 3;
+    const center = Math.min(Math.max(x(point.x), plot.left + half), plot.right - half);
+    const place = { left: center - half, right: center + half, y: y(point.y) - 9 };
+    if (
+      taken.some((other) => Math.abs(other.y - place.y) < 12 && place.left < other.right && place.right > other.left)
+    ) {
+      return [];
+    }
+    taken.push(place);
+    return [html`<text x="${px(center)}" y="${px(place.y)}" text-anchor="middle">${point.name}</text>`];
+  });
+}
+
+/** The points that no other beats in both measures, in the order of x. */
+export function frontier(points: readonly Point[], better: "less" | "more"): Point[] {
+  const worse = better === "less" ? -1 : 1;
+  const ordered = points.toSorted((a, b) => worse * (b.x - a.x) || a.y - b.y);
+  const front: Point[] = [];
+  for (const point of ordered) if (front.length === 0 || point.y < front.at(-1)!.y) front.push(point);
+  return front;
+}
+
+function extent(values: readonly number[]): [number, number] {
+  return [Math.min(...values), Math.max(...values)];
+}
+
+function padded(values: readonly number[]): [number, number] {
+  const [low, high] = extent(values);
+  const room = (high - low) * 0.06;
+  return [low - room, high + room];
+}
+
+const px = (value: number) => Number(value.toFixed(1));
