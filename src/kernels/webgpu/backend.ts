@@ -1,5 +1,11 @@
 import { type ActivationFunction, type JobOptions, UsageError } from "../../core/index.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import {
+  type PackedFormatId,
+  type SparseFormatId,
+  sparseFormats,
+  type WeightFormatId,
+  weightFormats,
+} from "../../pack/index.js";
 import type {
   Activation,
   AttentionOptions,
@@ -24,6 +30,9 @@ import { linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { checkFormat } from "./selfCheck.js";
+import { checkSparseFormat, type SparseKernels } from "./sparseCheck.js";
+import { expanded, sparseLinear } from "./sparseLinear.js";
+import { isSparseMatrix, loadSparseMatrix } from "./sparseMatrix.js";
 import {
   ActivationPool,
   type GpuActivation,
@@ -39,6 +48,7 @@ import { rmsNorm } from "./wgsl/rmsNorm.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
 export class WebGpuBackend implements Backend {
+  readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
@@ -47,6 +57,7 @@ export class WebGpuBackend implements Backend {
   readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
   readonly #caches = new Set<GpuKvCache>();
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
+  readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
   readonly #problems: string[] = [];
   #weightBytes = 0;
   readonly #counters = zeroCounters();
@@ -72,11 +83,29 @@ export class WebGpuBackend implements Backend {
     this.#device.throwIfGone();
   }
 
-  async loadMatrix(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions = {}): Promise<Matrix> {
-    const kernels = await this.#formatKernels(format);
-    const matrix = await loadMatrix(this.#device, parts, format, kernels, job);
+  async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
+    const matrix = Object.hasOwn(sparseFormats, format)
+      ? await this.#loadSparse(parts, format as SparseFormatId, job)
+      : await this.#loadDense(parts, format as WeightFormatId, job);
     this.#weightBytes += matrix.byteLength;
     return matrix;
+  }
+
+  async #loadDense(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions): Promise<Matrix> {
+    return loadMatrix(this.#device, parts, format, await this.#formatKernels(format), job);
+  }
+
+  async #loadSparse(parts: readonly RowSource[], format: SparseFormatId, job: JobOptions): Promise<Matrix> {
+    const dense = await this.#formatKernels(sparseFormats[format].value);
+    let sparse = this.#sparseFormats.get(format);
+    if (sparse === undefined) {
+      sparse = checkSparseFormat(this.#context, this.#pool, format, dense).then((checked) => {
+        this.#problems.push(...checked.problems);
+        return checked.kernels;
+      });
+      this.#sparseFormats.set(format, sparse);
+    }
+    return loadSparseMatrix(this.#device, parts, format, { sparse: await sparse, dense }, job);
   }
 
   /** The kernels of a format, checked when the first matrix of it is loaded. */
@@ -153,7 +182,8 @@ export class WebGpuBackend implements Backend {
 
   embed(out: Activation, table: Matrix, ids: Uint32Array): void {
     shapes.checkEmbed(out, table, ids);
-    lookUp(this.#context, own(out), table as GpuMatrix, ids);
+    const dense = isSparseMatrix(table) ? expanded(this.#context, table) : (table as GpuMatrix);
+    lookUp(this.#context, own(out), dense, ids);
   }
 
   rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void {
@@ -170,7 +200,8 @@ export class WebGpuBackend implements Backend {
 
   linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
     shapes.checkLinear(out, x, w, options);
-    linear(this.#context, own(out), own(x), w as GpuMatrix, options, this.#counters);
+    if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, options, this.#counters);
+    else linear(this.#context, own(out), own(x), w as GpuMatrix, options, this.#counters);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {

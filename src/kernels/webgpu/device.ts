@@ -1,6 +1,7 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import { type GpuEntry, openGpu } from "./gpu.js";
 import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
+import type { TensorShape } from "./wgsl/matmulTensor.js";
 
 /** A buffer and the number by which bind groups are found again. */
 export interface GpuMemory {
@@ -21,6 +22,11 @@ interface Prepared {
   readonly pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
 }
+
+/** Not yet in the types of WebGPU. */
+type MatrixInfo = GPUAdapterInfo & {
+  subgroupMatrixConfigs?: Iterable<TensorShape & { componentType: string; resultComponentType: string }>;
+};
 
 const wantedFeatures = [
   "subgroups",
@@ -109,6 +115,24 @@ export class Device implements Disposable {
       if (cause instanceof DeviceError) throw cause;
       throw new DeviceError(`the GPU could not be opened: ${(cause as Error).message}`, { cause });
     }
+  }
+
+  /** Whether every subgroup has 32 threads. */
+  get subgroups32(): boolean {
+    const { subgroupMinSize, subgroupMaxSize } = this.adapterInfo;
+    return this.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
+  }
+
+  /** What the matrix units multiply of f16 and sum in f32; undefined where there are none, or not in subgroups of 32. */
+  get tensorShape(): TensorShape | undefined {
+    const needed = ["shader-f16", "chromium-experimental-subgroup-matrix"];
+    if (!this.subgroups32 || !needed.every((feature) => this.features.has(feature))) return undefined;
+    const shapes = [...((this.adapterInfo as MatrixInfo).subgroupMatrixConfigs ?? [])];
+    const fitting = shapes.filter(
+      ({ componentType, resultComponentType, M, N, K }) =>
+        componentType === "f16" && resultComponentType === "f32" && [M, N, K].every((n) => n === 8 || n === 16),
+    );
+    return fitting.sort((a, b) => b.M * b.N * b.K - a.M * a.N * a.K)[0];
   }
 
   /** A zero-filled buffer. A size beyond the device's limit or memory is reported by the next wait. */

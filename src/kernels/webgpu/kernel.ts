@@ -13,6 +13,8 @@ export interface Kernel<P extends string = string, B extends string = string> {
   readonly name: string;
   /** WGSL extensions, which the device must have. */
   readonly enable?: readonly string[];
+  /** WGSL diagnostics that are switched off. */
+  readonly unchecked?: readonly string[];
   /** Scalars of `p`, in this order. */
   readonly params: Readonly<Record<P, "u32" | "f32">>;
   /** Number of `vec4<u32>` in `p.table`; default 0. */
@@ -52,6 +54,7 @@ export function wgsl(k: Kernel, sharedWith: readonly number[]): string {
   }
   return [
     ...(k.enable ?? []).map((extension) => `enable ${extension};`),
+    ...(k.unchecked ?? []).map((diagnostic) => `diagnostic(off, ${diagnostic});`),
     "struct Params {",
     ...params,
     "}",

@@ -3,7 +3,7 @@ import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
-import { blockRows, matmulParts } from "./wgsl/matmul.js";
+import { matmulParts } from "./wgsl/matmul.js";
 import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
@@ -104,7 +104,7 @@ function multiplyRows(
 ): void {
   const { thresholds, sparseFromRow = 0, bias, accumulate = false } = options;
   const { matmuls } = w.kernels;
-  const { tokens, kernel } = matmuls.find((m) => m.tokens >= x.rows) ?? matmuls[matmuls.length - 1];
+  const { tokens, blockRows, kernel } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
@@ -137,6 +137,12 @@ function multiplyRows(
       );
     }
   }
+}
+
+/** The least that takes all rows of x at once, or else the most. */
+function wantedTokens(matmuls: readonly { tokens: number }[], rows: number): number {
+  const sizes = matmuls.map(({ tokens }) => tokens);
+  return Math.min(...sizes.filter((tokens) => tokens >= rows), Math.max(...sizes));
 }
 
 /** A counter pair for one part of a sparse product: kept inputs, and groups of 32 with a kept input. */

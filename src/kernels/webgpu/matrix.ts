@@ -1,12 +1,13 @@
 import type { JobOptions } from "../../core/index.js";
 import { groupSize, padded, type WeightFormatId } from "../../pack/index.js";
-import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 import type { Matrix, MatrixPart, RowSource } from "../backend.js";
 import { checkParts } from "../shapes.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { type GpuFormat, gpuFormat } from "./formats.js";
+import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
-import { matmul } from "./wgsl/matmul.js";
+import { blockRows, matmul } from "./wgsl/matmul.js";
+import { matmulTensor, matmulTensorBytes } from "./wgsl/matmulTensor.js";
 import { type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
@@ -28,14 +29,28 @@ export interface Chunk {
 
 export type MatvecKernel = ReturnType<typeof matvec>;
 
+export interface MatmulKernel {
+  /** Rows of x, and of W, that a workgroup takes. */
+  readonly tokens: number;
+  readonly blockRows: number;
+  readonly kernel: ReturnType<typeof matmul>;
+  /** How far a result may be from the exact one, as a share of the sizes of its terms. */
+  readonly tolerance: number;
+  readonly onMatrixUnits: boolean;
+}
+
+const tolerance = 1e-4;
+/** Of products of rounded weights: f16 numbers are within 2⁻¹² of a code times its scale. */
+const roundedTolerance = 4e-4;
+
 /** The kernels that read one format; those that a device gets wrong are left out (see `selfCheck`). */
 export interface FormatKernels {
   readonly embed: ReturnType<typeof embed>;
   /** Products of one row of x, dense and with thresholds. Without them `matmuls` serve. */
   readonly matvec?: MatvecKernel;
   readonly sparseMatvec?: MatvecKernel;
-  /** Products of several rows of x: how many a workgroup takes, ascending. At least one. */
-  readonly matmuls: readonly { readonly tokens: number; readonly kernel: ReturnType<typeof matmul> }[];
+  /** Products of several rows of x, by the rows that a workgroup takes, the better of equal ones last. At least one. */
+  readonly matmuls: readonly MatmulKernel[];
   /** Of the sparse kernel. */
   readonly tuning: MatvecTuning;
 }
@@ -49,8 +64,33 @@ export function candidates(device: Device, format: GpuFormat) {
     embed: embed(format),
     matvec: matvec(format, false, dense),
     sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t)),
-    matmuls: [16, 64].map((tokens) => ({ tokens, kernel: matmul(format, tokens) })),
+    matmuls: [
+      ...[16, 64].map((tokens) => ({
+        tokens,
+        blockRows,
+        tolerance,
+        onMatrixUnits: false,
+        kernel: matmul(format, tokens),
+      })),
+      ...tensorMatmuls(device, format),
+    ],
   };
+}
+
+/** Products on the matrix units, where the device has them and the format stands for numbers that f16 holds. */
+function tensorMatmuls(device: Device, format: GpuFormat): FormatKernels["matmuls"] {
+  const { tensorShape, limits } = device;
+  const { tileRows } = format;
+  if (tensorShape === undefined || format.format.id === "f32" || tileRows !== 128) return [];
+  return [64, 128]
+    .filter((tokens) => matmulTensorBytes(format, tokens, tensorShape) <= limits.maxComputeWorkgroupStorageSize)
+    .map((tokens) => ({
+      tokens,
+      blockRows: tileRows,
+      tolerance: format.scaled ? roundedTolerance : tolerance,
+      onMatrixUnits: true,
+      kernel: matmulTensor(format, tokens, tensorShape),
+    }));
 }
 
 type Shape = Omit<MatvecTuning, "subgroups32">;
@@ -65,8 +105,7 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
 
 /** Cut down to what smaller devices hold in a workgroup. */
 function matvecTuning(device: Device, format: GpuFormat, sparse: boolean): MatvecTuning {
-  const { subgroupMinSize, subgroupMaxSize } = device.adapterInfo;
-  const subgroups32 = device.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
+  const { subgroups32 } = device;
   // Unrolled code takes a software device seconds to compile.
   if (device.isSoftware) return { subgroups32, threads: 32, sparseColumns: 256, unroll: 1 };
   const { dense, sparse: whenSparse } = fastest[format.format.id];
@@ -133,9 +172,8 @@ export async function loadMatrix(
           const source = sources[run.part];
           const start = tile * tileRows;
           const count = Math.min(tileRows, source.rows - start);
-          const bytes = new Uint8Array(count * cols * dtypeBytes[source.dtype]);
-          await source.read(start, count, bytes);
-          const packed = format.pack(toFloat32(source.dtype, bytes), count, cols);
+          const { weights, scales } = await readTile(source, start, count);
+          const packed = format.pack(weights, count, cols, scales);
           device.gpu.queue.writeBuffer(memory.buffer, offset, packed as Uint8Array<ArrayBuffer>);
           offset += packed.byteLength;
           staged += packed.byteLength;
@@ -157,7 +195,7 @@ export async function loadMatrix(
 }
 
 /** Which tiles go into which buffer, none larger than `limit` bytes. */
-function planChunks(
+export function planChunks(
   { format, tileRows }: GpuFormat,
   parts: readonly MatrixPart[],
   cols: number,

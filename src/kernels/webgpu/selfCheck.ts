@@ -5,13 +5,14 @@ import type { Context } from "./context.js";
 import { gpuFormat } from "./formats.js";
 import { linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
+import { withoutSlower } from "./matmulTiming.js";
 import { candidates, type FormatKernels, loadMatrix } from "./matrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
 
 // Drivers miscompile shaders now and then. Every kernel therefore computes something known before it is used.
 
 /** How far a result may be from the exact one, as a share of the sizes of its terms. */
-const tolerance = 1e-4;
+export const tolerance = 1e-4;
 
 /**
  * The kernels of a format that compute right on this device, and what was wrong with those that are left out.
@@ -29,7 +30,7 @@ export async function checkFormat(
   try {
     const goodMatmuls: (typeof matmuls)[number][] = [];
     for (const m of matmuls) {
-      if (await test.works(m.kernel.name, { ...common, matmuls: [m] }, m.tokens + 3, { thresholds }))
+      if (await test.works(m.kernel.name, { ...common, matmuls: [m] }, m.tokens + 3, { thresholds }, m.tolerance))
         goodMatmuls.push(m);
     }
     const goodMatvec = (await test.works(matvec.name, { ...common, matmuls, matvec }, 1, {})) ? matvec : undefined;
@@ -42,7 +43,8 @@ export async function checkFormat(
     if (!(await test.embedWorks()) || goodMatmuls.length === 0) {
       throw new DeviceError(`this GPU computes wrongly: ${test.problems.join("; ")}`);
     }
-    const kernels = { ...common, matmuls: goodMatmuls, matvec: goodMatvec, sparseMatvec: goodSparse };
+    const others = { ...common, matvec: goodMatvec, sparseMatvec: goodSparse };
+    const kernels = { ...others, matmuls: await withoutSlower(context, pool, formatId, others, goodMatmuls) };
     return { kernels, problems: test.problems };
   } finally {
     test.release();
@@ -82,11 +84,26 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
     problems,
 
     /** Whether a product of `rows` rows of x is right; if not, why goes into `problems`. */
-    async works(name: string, withKernels: FormatKernels, rows: number, options: LinearOptions): Promise<boolean> {
+    async works(
+      name: string,
+      withKernels: FormatKernels,
+      rows: number,
+      options: LinearOptions,
+      share = tolerance,
+    ): Promise<boolean> {
       const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
       const target = out.columns(0, matrix.rows).rowRange(0, rows);
-      linear(context, target, x.rowRange(0, rows), { ...matrix, kernels: withKernels }, options, counters);
-      const result = await readRows(context, target);
+      let result: Float32Array;
+      try {
+        linear(context, target, x.rowRange(0, rows), { ...matrix, kernels: withKernels }, options, counters);
+        result = await readRows(context, target);
+      } catch (error) {
+        // A kernel that does not compile here; a device that went is another matter.
+        context.device.throwIfGone();
+        if (!(error instanceof DeviceError)) throw error;
+        problems.push(`${name}: ${error.message}`);
+        return false;
+      }
       for (let r = 0; r < rows; r++) {
         for (const [p, { values }] of parts.entries()) {
           const threshold = options.thresholds === undefined ? -1 : Math.fround(options.thresholds[p]);
@@ -98,7 +115,7 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
               size += Math.abs(term);
             }
             const actual = result[r * matrix.rows + matrix.parts[p].rowStart + j];
-            if (Math.abs(actual - sum) <= tolerance * size) continue;
+            if (Math.abs(actual - sum) <= share * size) continue;
             problems.push(`${name} gave ${actual} for ${sum}`);
             return false;
           }
@@ -125,7 +142,7 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
   };
 }
 
-function source(name: string, values: Float32Array, rows: number, cols: number): RowSource {
+export function source(name: string, values: Float32Array, rows: number, cols: number): RowSource {
   const bytes = new Uint8Array(values.buffer);
   const read = async (start: number, count: number, into: Uint8Array) =>
     into.set(bytes.subarray(start * cols * 4, (start + count) * cols * 4));

@@ -1,0 +1,86 @@
+import { DeviceError, Random } from "../../core/index.js";
+import { packSparse, type SparseFormatId, sparseFormats } from "../../pack/index.js";
+import type { LinearOptions } from "../backend.js";
+import type { Context } from "./context.js";
+import type { FormatKernels } from "./matrix.js";
+import { source, tolerance } from "./selfCheck.js";
+import { sparseLinear } from "./sparseLinear.js";
+import { loadSparseMatrix } from "./sparseMatrix.js";
+import { type ActivationPool, readRows } from "./storage.js";
+import { expand } from "./wgsl/expand.js";
+import { sparseTileRows } from "./wgsl/sparseAccess.js";
+import { sparseMatvec } from "./wgsl/sparseMatvec.js";
+
+/** The kernels that read one format that leaves zeros out. Without `matvec` its dense form serves. */
+export interface SparseKernels {
+  readonly expand: ReturnType<typeof expand>;
+  readonly matvec?: ReturnType<typeof sparseMatvec>;
+}
+
+/**
+ * Computes something known with the kernels of a format before they are used.
+ * @param dense the kernels of the dense format that its codes come from
+ * @throws DeviceError when the device expands matrices wrongly
+ */
+export async function checkSparseFormat(
+  context: Context,
+  pool: ActivationPool,
+  formatId: SparseFormatId,
+  dense: FormatKernels,
+): Promise<{ kernels: SparseKernels; problems: string[] }> {
+  const format = sparseFormats[formatId];
+  const random = new Random(3);
+  const [cols, tokens, thresholds] = [200, 3, [0.4, 0.9]];
+  const parts = [sparseTileRows + 36, 40].map((rows, i) => {
+    // Two of every four inputs, some of them dropped as well: what every format can hold.
+    const stored = Float32Array.from({ length: rows * cols }, (_, at) =>
+      at % 4 === Math.floor(at / 4) % 3 || at % 4 === 3 ? random.normal() * Math.round(random.uniform()) : 0,
+    );
+    const values = format.unpack(packSparse(format, stored, rows, cols), rows, cols);
+    return { source: source(`self-check ${i}`, stored, rows, cols), values };
+  });
+  const kernels: SparseKernels = { expand: expand(formatId), matvec: sparseMatvec(formatId) };
+  const sources = parts.map((part) => part.source);
+  const matrix = await loadSparseMatrix(context.device, sources, formatId, { sparse: kernels, dense }, {});
+  const inputs = Float32Array.from({ length: tokens * cols }, () => random.normal());
+  const [x, out] = [pool.take(tokens, cols), pool.take(tokens, matrix.rows)];
+  context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
+  const problems: string[] = [];
+
+  const works = async (name: string, rows: number, options: LinearOptions): Promise<boolean> => {
+    const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+    sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), matrix, options, counters);
+    const result = await readRows(context, out.rowRange(0, rows));
+    for (let r = 0; r < rows; r++) {
+      for (const [p, { values }] of parts.entries()) {
+        const threshold = options.thresholds === undefined ? -1 : Math.fround(options.thresholds[p]);
+        for (let j = 0; j < matrix.parts[p].rows; j++) {
+          let [sum, size] = [0, 0];
+          for (let c = 0; c < cols; c++) {
+            const term = Math.abs(inputs[r * cols + c]) > threshold ? inputs[r * cols + c] * values[j * cols + c] : 0;
+            sum += term;
+            size += Math.abs(term);
+          }
+          const actual = result[r * matrix.rows + matrix.parts[p].rowStart + j];
+          if (Math.abs(actual - sum) <= tolerance * size) continue;
+          problems.push(`${name} gave ${actual} for ${sum}`);
+          return false;
+        }
+      }
+    }
+    return true;
+  };
+
+  try {
+    if (!(await works(kernels.expand.name, tokens, { thresholds }))) {
+      throw new DeviceError(`this GPU computes wrongly: ${problems.join("; ")}`);
+    }
+    const { name } = sparseMatvec(formatId);
+    const good = (await works(name, 1, {})) && (await works(name, 1, { thresholds }));
+    return { kernels: good ? kernels : { expand: kernels.expand }, problems };
+  } finally {
+    for (const activation of [x, out]) pool.giveBack(activation);
+    for (const memory of [matrix.places, ...matrix.chunks.map((chunk) => chunk.memory)])
+      context.recorder.freeLater(memory);
+  }
+}
