@@ -5,18 +5,15 @@ import {
   type Checkpoint,
   readArtifact,
   readJsonFile,
-  readSafetensorsHeader,
   serializeArtifact,
-  type TensorToWrite,
-  writeSafetensors,
 } from "../../io/index.js";
-import { groupSize } from "../../pack/index.js";
-import { byteLengthOf, dtypeBytes, elementCount, type TensorInfo } from "../../tensor/index.js";
+import { elementCount } from "../../tensor/index.js";
 import { type DecoderBlock, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions } from "./plan.js";
 import { resultConfig } from "./resultConfig.js";
+import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
 import { parseSurvey, type Survey, surveyModel, wholeModel } from "./survey.js";
 import {
@@ -81,8 +78,6 @@ export async function runCompression(
   return job.run();
 }
 
-const isOfBlock = (name: string) => /^model\.layers\.\d+\./.test(name);
-
 class CompressionJob {
   readonly #elapsedMs: JobTimes = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
   readonly #record: JobRecord;
@@ -118,7 +113,7 @@ class CompressionJob {
     if (artifact === undefined) {
       await this.#claim();
       const survey = await this.#timed("survey", () => this.#survey());
-      await this.#timed("files", () => this.#writeOutside());
+      await this.#timed("files", () => writeOutside(this.checkpoint, workspace, this.#shard(-1), this.options));
       const finished = await this.#finishedBlocks();
       resumedBlocks = finished.length;
       const records = await this.#compressBlocks(survey, finished);
@@ -237,35 +232,18 @@ class CompressionJob {
     }
   }
 
+  /** −1: what is outside the blocks. */
   #shard(layer: number): string {
     return shardName(layer + 1, this.plan.layers + 1);
   }
 
-  /** Embedding, final norm and head, as they are. */
-  async #writeOutside(): Promise<void> {
-    const { workspace } = this.files;
-    const name = shardName(0, this.plan.layers + 1);
-    const there = await workspace.files.open(name);
-    if (there !== undefined) return there.close();
-    const outside = [...this.checkpoint.tensors.values()].filter((info) => !isOfBlock(info.name));
-    await writeSafetensors(
-      { create: () => workspace.sinks.create(name) },
-      outside.map((info) => copyOf(this.checkpoint, info)),
-      { ...this.options, maxShardBytes: Number.POSITIVE_INFINITY },
-    );
-  }
-
-  /** Everything that makes the files a model. */
+  /** Everything that makes the files a model; rarefy.json last. */
   async #finish({ kept }: Survey, records: readonly BlockRecord[]): Promise<Artifact> {
     const { checkpoint, plan, options } = this;
     const { workspace, companions } = this.files;
-    for (const name of companions) {
-      const source = await checkpoint.files.open(name);
-      if (source === undefined) continue;
-      await writeBytes(workspace, name, await source.read(0, source.byteLength));
-      await source.close();
-    }
-    await writeJson(workspace, "model.safetensors.index.json", await this.#index());
+    await copyCompanions(checkpoint, workspace, companions);
+    const shards = Array.from({ length: plan.layers + 1 }, (_, i) => this.#shard(i - 1));
+    await writeIndex(workspace, shards);
     const sizes = records.map((record) => record.sizes);
     const { config, blocks } = resultConfig(checkpoint.config, plan.description.config, kept, sizes, options.dtype);
     await writeJson(workspace, "config.json", config);
@@ -281,23 +259,6 @@ class CompressionJob {
     };
     await writeBytes(workspace, artifactFileName, serializeArtifact(artifact));
     return artifact;
-  }
-
-  async #index(): Promise<object> {
-    const placed: [string, string][] = [];
-    let totalBytes = 0;
-    for (let i = 0; i <= this.plan.layers; i++) {
-      const name = shardName(i, this.plan.layers + 1);
-      const source = (await this.files.workspace.files.open(name))!;
-      const { tensors } = await readSafetensorsHeader(source);
-      await source.close();
-      for (const tensor of tensors.values()) {
-        placed.push([tensor.name, name]);
-        totalBytes += tensor.byteLength;
-      }
-    }
-    placed.sort(([a], [b]) => (a < b ? -1 : 1));
-    return { metadata: { total_size: totalBytes }, weight_map: Object.fromEntries(placed) };
   }
 
   /** Progress in windows run through blocks; in blocks where none are run. */
@@ -325,37 +286,4 @@ class CompressionJob {
       this.#elapsedMs[part] += performance.now() - startMs;
     }
   }
-}
-
-/** The packed format that runs the codes of all matrices as they are, when there is one. */
-function runsIn(records: readonly BlockRecord[]): Pick<Artifact, "weights"> {
-  let bits = 0;
-  for (const { tensors, matrices } of records) {
-    const declared = Object.values(tensors);
-    if (declared.length < Object.keys(matrices).length) return {};
-    for (const declaration of declared) {
-      const grid = declaration.encoding === "24-bitmask" ? undefined : declaration.grid;
-      const fits = grid?.symmetric === true && grid.groupSize === groupSize && grid.scaleDType === "BF16";
-      if (!fits) return {};
-      bits = Math.max(bits, grid.bits);
-    }
-  }
-  return { weights: bits <= 4 ? "q4" : "q8" };
-}
-
-const pieceBytes = 4 << 20;
-
-/** A tensor of the source, read by whole rows. */
-function copyOf(checkpoint: Checkpoint, info: TensorInfo): TensorToWrite {
-  const total = byteLengthOf(info);
-  const rowBytes = info.shape.slice(1).reduce((product, size) => product * size, dtypeBytes[info.dtype]);
-  const step = Math.max(1, Math.floor(pieceBytes / rowBytes)) * rowBytes;
-  return {
-    name: info.name,
-    dtype: info.dtype,
-    shape: info.shape,
-    async *bytes() {
-      for (let at = 0; at < total; at += step) yield checkpoint.read(info.name, at, Math.min(step, total - at));
-    },
-  };
 }

@@ -1,0 +1,97 @@
+import type { JobOptions } from "../../core/index.js";
+import {
+  type Artifact,
+  type Checkpoint,
+  readSafetensorsHeader,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../../io/index.js";
+import { groupSize } from "../../pack/index.js";
+import { byteLengthOf, dtypeBytes, type TensorInfo } from "../../tensor/index.js";
+import type { BlockRecord } from "./storeBlock.js";
+import { type Workspace, writeBytes, writeJson } from "./workspace.js";
+
+const isOfBlock = (name: string) => /^model\.layers\.\d+\./.test(name);
+
+/** Embedding, final norm and head, as they are; nothing when the file is there. */
+export async function writeOutside(
+  checkpoint: Checkpoint,
+  workspace: Workspace,
+  shard: string,
+  job: JobOptions,
+): Promise<void> {
+  const there = await workspace.files.open(shard);
+  if (there !== undefined) return there.close();
+  const outside = [...checkpoint.tensors.values()].filter((info) => !isOfBlock(info.name));
+  await writeSafetensors(
+    { create: () => workspace.sinks.create(shard) },
+    outside.map((info) => copyOf(checkpoint, info)),
+    { ...job, maxShardBytes: Number.POSITIVE_INFINITY },
+  );
+}
+
+const pieceBytes = 4 << 20;
+
+/** A tensor of the source, read by whole rows. */
+function copyOf(checkpoint: Checkpoint, info: TensorInfo): TensorToWrite {
+  const { name, dtype, shape } = info;
+  const total = byteLengthOf(info);
+  const rowBytes = shape.slice(1).reduce((product, size) => product * size, dtypeBytes[dtype]);
+  const step = Math.max(1, Math.floor(pieceBytes / rowBytes)) * rowBytes;
+  return {
+    name,
+    dtype,
+    shape,
+    async *bytes() {
+      for (let at = 0; at < total; at += step) yield checkpoint.read(name, at, Math.min(step, total - at));
+    },
+  };
+}
+
+/** Small files of the source, byte by byte. */
+export async function copyCompanions(
+  checkpoint: Checkpoint,
+  workspace: Workspace,
+  names: readonly string[],
+): Promise<void> {
+  for (const name of names) {
+    const source = await checkpoint.files.open(name);
+    if (source === undefined) continue;
+    await writeBytes(workspace, name, await source.read(0, source.byteLength));
+    await source.close();
+  }
+}
+
+/** Which file holds which tensor. */
+export async function writeIndex(workspace: Workspace, shards: readonly string[]): Promise<void> {
+  const placed: [string, string][] = [];
+  let totalBytes = 0;
+  for (const shard of shards) {
+    const source = (await workspace.files.open(shard))!;
+    const { tensors } = await readSafetensorsHeader(source);
+    await source.close();
+    for (const tensor of tensors.values()) {
+      placed.push([tensor.name, shard]);
+      totalBytes += tensor.byteLength;
+    }
+  }
+  placed.sort(([a], [b]) => (a < b ? -1 : 1));
+  const index = { metadata: { total_size: totalBytes }, weight_map: Object.fromEntries(placed) };
+  await writeJson(workspace, "model.safetensors.index.json", index);
+}
+
+/** The packed format that runs the codes of all matrices as they are, when there is one. */
+export function runsIn(records: readonly BlockRecord[]): Pick<Artifact, "weights"> {
+  let bits = 0;
+  for (const { tensors, matrices } of records) {
+    const declared = Object.values(tensors);
+    if (declared.length < Object.keys(matrices).length) return {};
+    for (const declaration of declared) {
+      const grid = declaration.encoding === "24-bitmask" ? undefined : declaration.grid;
+      const fits = grid?.symmetric === true && grid.groupSize === groupSize && grid.scaleDType === "BF16";
+      if (!fits) return {};
+      bits = Math.max(bits, grid.bits);
+    }
+  }
+  return { weights: bits <= 4 ? "q4" : "q8" };
+}
