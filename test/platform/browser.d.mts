@@ -20,8 +20,9 @@ export interface Bundle {
 /**
  * Bundles a page with Vite, as an application would, taking the built package in dist/ where the page imports src/.
  * @param page directory with an index.html
+ * @param packages files that take the place of packages, by their names
  */
-export function bundlePage(page: string): Promise<Bundle>;
+export function bundlePage(page: string, packages?: Readonly<Record<string, string>>): Promise<Bundle>;
 
 /** CHROMIUM_PATH when set, else the first Chromium or Chrome on PATH; without one, the reason. */
 export function findChromium(): { path: string; reason?: undefined } | { path?: undefined; reason: string };

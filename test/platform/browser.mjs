@@ -70,7 +70,7 @@ export async function serve(mounts, { isolated }) {
   };
 }
 
-export async function bundlePage(page) {
+export async function bundlePage(page, packages = {}) {
   const directory = await mkdtemp(join(tmpdir(), "rarefy-page-"));
   await build({
     root: page,
@@ -78,7 +78,12 @@ export async function bundlePage(page) {
     logLevel: "error",
     base: "./",
     // Tests are written against src/ so that the type checker sees it; pages get what applications get.
-    resolve: { alias: [{ find: /^(\.\.\/)+src\//, replacement: resolve(import.meta.dirname, "../../dist") + sep }] },
+    resolve: {
+      alias: [
+        { find: /^(\.\.\/)+src\//, replacement: resolve(import.meta.dirname, "../../dist") + sep },
+        ...Object.entries(packages).map(([find, replacement]) => ({ find: new RegExp(`^${find}$`), replacement })),
+      ],
+    },
     worker: { format: "es" },
     build: { outDir: directory, emptyOutDir: true, target: "es2023", chunkSizeWarningLimit: 2000 },
   });

@@ -8,7 +8,7 @@ import { Device } from "../../src/kernels/webgpu/device.js";
 import type { Kernel } from "../../src/kernels/webgpu/kernel.js";
 import { checkFormat } from "../../src/kernels/webgpu/selfCheck.js";
 import { ActivationPool } from "../../src/kernels/webgpu/storage.js";
-import { expectWithin, f32Tolerances, formats, loadStack, normals, upload } from "../contract/harness.js";
+import { denseFormats, expectWithin, f32Tolerances, loadStack, normals, upload } from "../contract/harness.js";
 import * as oracle from "../contract/oracle.js";
 import { ensureBuilt } from "../support/rarefy.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
@@ -43,7 +43,7 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
   };
 
   /** One product of a stack of parts, dense or sparse, against the f64 oracle. */
-  const expectProduct = async (format: (typeof formats)[number], rows: number, options: LinearOptions) => {
+  const expectProduct = async (format: (typeof denseFormats)[number], rows: number, options: LinearOptions) => {
     const partRows = [300, 100];
     const cols = 160;
     const w = await loadStack(backend, format, partRows, cols, 3);
@@ -56,7 +56,7 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
     expectWithin(await backend.read(out), expected, `${format}, ${rows} rows`);
   };
 
-  it.each(formats)("%s: a matrix larger than a binding lies in several buffers", async (format) => {
+  it.each(denseFormats)("%s: a matrix larger than a binding lies in several buffers", async (format) => {
     const { limits } = device;
     pretend("limits", {
       maxBufferSize: limits.maxBufferSize,
@@ -87,12 +87,37 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
     expect([...(await backend.read(out))]).toEqual(rows.flat());
   });
 
-  it.each(formats)("%s: the kernels of a real GPU compute right on this device too", async (format) => {
+  it.each(denseFormats)("%s: the kernels of a real GPU compute right on this device too", async (format) => {
     pretend("isSoftware", false);
     const context = new Context(device);
     const { kernels, problems } = await checkFormat(context, new ActivationPool(device, context.recorder), format);
     expect(problems).toEqual([]);
     expect(kernels.tuning.threads).toBeGreaterThan(32);
+  });
+
+  it.each(["q8", "q4"] as const)("%s: takes the scales of the grid that weights lie on", async (format) => {
+    const [rows, cols] = [150, 64];
+    // Codes of few of the values that there are: a scale of their own would be another one.
+    const scales = Float32Array.from({ length: rows * 2 }, (_, i) => 2 ** -(i % 5));
+    const values = Float32Array.from({ length: rows * cols }, (_, i) => ((i * 7) % 4) * scales[Math.floor(i / 32)]);
+    const bytes = new Uint8Array(values.buffer);
+    const table = await backend.loadMatrix(
+      [
+        {
+          name: "grid",
+          rows,
+          cols,
+          dtype: "F32",
+          read: async (start, count, into) => into.set(bytes.subarray(start * cols * 4, (start + count) * cols * 4)),
+          scales: async (start, count, into) => into.set(scales.subarray(start * 2, (start + count) * 2)),
+        },
+      ],
+      format,
+    );
+    const out = backend.allocate(2, cols);
+    backend.embed(out, table, Uint32Array.of(1, 140));
+    const expected = [1, 140].map((id) => [...values.subarray(id * cols, (id + 1) * cols)]);
+    expect([...(await backend.read(out))]).toEqual(expected.flat());
   });
 
   it("a kernel that computes wrongly is left out with a message, and the operation falls back", async () => {

@@ -106,12 +106,13 @@ export async function loadSparseMatrix(
         const start = tile * sparseTileRows;
         const count = Math.min(sparseTileRows, source.rows - start);
         const { weights, scales } = await readTile(source, start, count);
-        const packed = wholeWords(packSparse(sparseFormats[format], weights, count, cols, scales));
+        const exact = packSparse(sparseFormats[format], weights, count, cols, scales);
+        const packed = wholeWords(exact);
         if (gathered.length > 0 && gatheredBytes + packed.byteLength + 8 > Math.min(chunkBytes, limit)) await write();
         places.set([gatheredBytes / 4, count, parts[p].rowStart + start, p], 8 * (firstTile + gathered.length));
         gathered.push(packed);
         gatheredBytes += packed.byteLength;
-        byteLength += packed.byteLength;
+        byteLength += exact.byteLength;
       }
     }
     await write();

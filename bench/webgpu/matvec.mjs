@@ -1,0 +1,158 @@
+// One matrix-vector product on WebGPU in every weight format, dense and with a threshold on its inputs.
+//
+//   node matvec.mjs [--formats bf16,q8,q4,bitmask-bf16,2:4-bf16] [--shapes 14336x4096,4096x14336]
+//                   [--sparsities 0.4,0.5,0.65,0.8] [--rotate 400e6] [--products 200] [--rounds 7] [--out result.json]
+//
+// Through the backend, as a model calls it: so the time of a product is what a model sees, recording included where that
+// takes longer than the GPU. It is the difference between 2n and n products enqueued together, over n; medians over the
+// rounds. Matrices are rotated over more bytes than a cache holds. Weights are random, of two in four where the format leaves
+// zeros out; every row tile is one of a few that were packed once.
+
+import { writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { Random } from "../../dist/core/index.js";
+import { createBackend } from "../../dist/kernels/webgpu/index.js";
+import { sparseFormats, weightFormats } from "../../dist/pack/index.js";
+
+const { values } = parseArgs({
+  options: {
+    formats: { type: "string", default: "bf16,q8,q4,bitmask-bf16,2:4-bf16" },
+    shapes: { type: "string", default: "14336x4096,4096x14336" },
+    sparsities: { type: "string", default: "0.4,0.5,0.65,0.8" },
+    rotate: { type: "string", default: "400e6" },
+    products: { type: "string", default: "200" },
+    rounds: { type: "string", default: "7" },
+    out: { type: "string" },
+  },
+});
+const sparsities = values.sparsities.split(",").map(Number);
+const [rotate, products, rounds] = ["rotate", "products", "rounds"].map((name) => Number(values[name]));
+
+const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
+
+/** f32 [rows, cols]: normal, or with two of every four inputs left. */
+function randomWeights(random, rows, cols, halved) {
+  return Float32Array.from({ length: rows * cols }, (_, i) =>
+    halved && i % 4 !== Math.floor(i / 4) % 3 && i % 4 !== 3 ? 0 : random.normal(),
+  );
+}
+
+/** What was packed, until the next matrix. */
+const memories = [];
+
+/** What `make` gives is made for a few contents of every shape, and then given again and again. */
+function remembered(make, contents = 4) {
+  const known = new Map();
+  memories.push(known);
+  let turn = 0;
+  return (weights, rows, cols, ...rest) => {
+    const key = `${rows} ${cols} ${turn++ % contents}`;
+    if (!known.has(key)) known.set(key, make(weights, rows, cols, ...rest));
+    return known.get(key);
+  };
+}
+
+/** From now on large tiles are packed once. Small ones are the backend checking itself. */
+function packOnce() {
+  for (const format of Object.values(weightFormats)) {
+    const { pack } = format;
+    const again = remembered((...tile) => pack.apply(format, tile));
+    format.pack = (weights, rows, cols, scales) =>
+      (cols < 1024 ? pack.bind(format) : again)(weights, rows, cols, scales);
+  }
+  for (const format of Object.values(sparseFormats)) {
+    const { packer } = format;
+    const written = remembered((dense, rows, cols) => {
+      const exact = packer.call(format, rows, cols);
+      exact.measure(dense, 0, rows);
+      const bytes = new Uint8Array(exact.byteLength);
+      exact.write(dense, 0, rows, bytes);
+      return bytes;
+    });
+    format.packer = (rows, cols) => {
+      if (cols < 1024) return packer.call(format, rows, cols);
+      let bytes;
+      return {
+        measure(dense) {
+          bytes = written(dense, rows, cols);
+        },
+        get byteLength() {
+          return bytes.byteLength;
+        },
+        write: (_dense, _start, _count, into) => into.set(bytes),
+      };
+    };
+  }
+}
+
+async function measure(backend, format, rows, cols) {
+  for (const memory of memories) memory.clear();
+  const random = new Random(1);
+  const tile = randomWeights(random, 128, cols, format in sparseFormats);
+  const bytes = new Uint8Array(tile.buffer);
+  const source = {
+    name: "random",
+    rows,
+    cols,
+    dtype: "F32",
+    read: async (_start, count, into) => into.set(bytes.subarray(0, count * cols * 4)),
+  };
+  const matrices = [await backend.loadMatrix([source], format)];
+  while (matrices.length * matrices[0].byteLength < rotate) matrices.push(await backend.loadMatrix([source], format));
+  const inputs = Float32Array.from({ length: cols }, () => random.normal());
+  const ordered = inputs.map(Math.abs).sort();
+  const [x, out] = [backend.allocate(1, cols), backend.allocate(1, rows)];
+  backend.write(x, inputs);
+
+  const enqueue = async (count, options) => {
+    const begun = performance.now();
+    for (let i = 0; i < count; i++) backend.linear(out, x, matrices[i % matrices.length], options);
+    await backend.flush();
+    return performance.now() - begun;
+  };
+  const cases = [{}, ...sparsities.map((s) => ({ thresholds: [ordered[Math.floor(s * cols) - 1]] }))];
+  const results = [];
+  for (const [i, options] of cases.entries()) {
+    await enqueue(products, options);
+    backend.takeCounters();
+    const times = [];
+    for (let round = 0; round < rounds; round++) {
+      const once = await enqueue(products, options);
+      times.push(((await enqueue(2 * products, options)) - once) / products);
+    }
+    const { weightBytesRead } = backend.takeCounters();
+    const [microseconds, bytesRead] = [median(times) * 1000, weightBytesRead / (3 * products * rounds)];
+    results.push({
+      format,
+      rows,
+      cols,
+      sparsity: i === 0 ? null : sparsities[i - 1],
+      microseconds,
+      bytesRead,
+      gigabytesPerSecond: bytesRead / microseconds / 1e3,
+      speedUp: (results[0]?.microseconds ?? microseconds) / microseconds,
+    });
+  }
+  for (const activation of [x, out]) backend.release(activation);
+  return results;
+}
+
+packOnce();
+const all = [];
+for (const shape of values.shapes.split(",")) {
+  const [rows, cols] = shape.split("x").map(Number);
+  for (const format of values.formats.split(",")) {
+    // A backend of its own, so that what was measured before gives its memory back.
+    const backend = await createBackend();
+    if (all.length === 0) console.log(backend.info.description);
+    const results = await measure(backend, format, rows, cols);
+    for (const { sparsity, microseconds, gigabytesPerSecond, speedUp } of results) {
+      const inputs = sparsity === null ? "dense" : `${Math.round(100 * sparsity)} %`;
+      const figures = `${microseconds.toFixed(1)} µs, ${gigabytesPerSecond.toFixed(0)} GB/s, ${speedUp.toFixed(2)} × dense`;
+      console.log(`${format} ${rows} × ${cols}, ${inputs}: ${figures}`);
+    }
+    all.push(...results);
+    backend[Symbol.dispose]();
+  }
+}
+if (values.out !== undefined) writeFileSync(values.out, JSON.stringify(all));
