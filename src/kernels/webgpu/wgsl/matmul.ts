@@ -1,8 +1,28 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { findPart } from "./part.js";
 
 /** Parts of a stack that one dispatch of `matmul` takes, two vec4<u32> each. */
 export const matmulParts = 5;
+
+/** What kernels of products of many rows are given. */
+export const matmulInterface = {
+  params: {
+    xOffset: "u32",
+    xStride: "u32",
+    xRows: "u32",
+    cols: "u32",
+    groups: "u32",
+    parts: "u32",
+    outOffset: "u32",
+    outStride: "u32",
+    hasBias: "u32",
+    accumulate: "u32",
+    sparseFromRow: "u32",
+  },
+  tableLength: 2 * matmulParts,
+  buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },
+} as const;
 
 /** Rows of W in the block of one workgroup. Every row tile is a multiple of it, or the last of its part. */
 export const blockRows = 64;
@@ -26,21 +46,7 @@ export const matmul = (format: GpuFormat, tokens: number) => {
   const value = (i: number) => (scaled ? `${rows[i]} * ${scales[i]}` : rows[i]);
   return kernel({
     name: `matmul ${format.format.id} ${tokens}`,
-    params: {
-      xOffset: "u32",
-      xStride: "u32",
-      xRows: "u32",
-      cols: "u32",
-      groups: "u32",
-      parts: "u32",
-      outOffset: "u32",
-      outStride: "u32",
-      hasBias: "u32",
-      accumulate: "u32",
-      sparseFromRow: "u32",
-    },
-    tableLength: 2 * matmulParts,
-    buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },
+    ...matmulInterface,
     code: /* wgsl */ `
 ${tileFunctions(format)}
 var<workgroup> xTile: array<vec4<f32>, ${32 * xStride}>;
@@ -48,10 +54,7 @@ var<workgroup> wTile: array<vec4<f32>, ${32 * stride}>;
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  var part = 0u;
-  while (part + 1u < p.parts && workgroup.x >= p.table[2u * part + 2u].x) { part += 1u; }
-  let place0 = p.table[2u * part];
-  let place1 = p.table[2u * part + 1u];
+  ${findPart}
   let block = workgroup.x - place0.x;
   let tileInChunk = block * ${blockRows}u / TILE_ROWS;
   let tile = place1.x + tileInChunk;

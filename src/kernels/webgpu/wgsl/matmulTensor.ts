@@ -1,6 +1,7 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
-import { kernel, read, readWrite } from "../kernel.js";
-import { matmulParts } from "./matmul.js";
+import { kernel } from "../kernel.js";
+import { matmulInterface } from "./matmul.js";
+import { findPart } from "./part.js";
 
 /** Columns, rows and depth of the products that an adapter's matrix units make of f16, summed in f32. */
 export interface TensorShape {
@@ -71,21 +72,7 @@ export const matmulTensor = (format: GpuFormat, tokens: number, { M, N, K }: Ten
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
     // That `team` is the same for a whole subgroup is more than the compiler can see.
     unchecked: ["chromium.subgroup_matrix_uniformity"],
-    params: {
-      xOffset: "u32",
-      xStride: "u32",
-      xRows: "u32",
-      cols: "u32",
-      groups: "u32",
-      parts: "u32",
-      outOffset: "u32",
-      outStride: "u32",
-      hasBias: "u32",
-      accumulate: "u32",
-      sparseFromRow: "u32",
-    },
-    tableLength: 2 * matmulParts,
-    buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },
+    ...matmulInterface,
     code: /* wgsl */ `
 ${tileFunctions(format)}
 const LARGEST = 65504.0;
@@ -96,10 +83,7 @@ var<workgroup> results: array<f32, ${teams * M * N}>;
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  var part = 0u;
-  while (part + 1u < p.parts && workgroup.x >= p.table[2u * part + 2u].x) { part += 1u; }
-  let place0 = p.table[2u * part];
-  let place1 = p.table[2u * part + 1u];
+  ${findPart}
   let tileInChunk = workgroup.x - place0.x;
   let tile = place1.x + tileInChunk;
   let base = place0.y + tileInChunk * tileUnits(p.groups);

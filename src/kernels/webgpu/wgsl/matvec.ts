@@ -1,5 +1,6 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { findPart } from "./part.js";
 
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
@@ -137,10 +138,7 @@ ${sparse ? listDeclarations(tuning) : denseFunctions}
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  var part = 0u;
-  while (part + 1u < p.parts && workgroup.x >= p.table[2u * part + 2u].x) { part += 1u; }
-  let place0 = p.table[2u * part];
-  let place1 = p.table[2u * part + 1u];
+  ${findPart}
   let tileInChunk = workgroup.x - place0.x;
   let tile = place1.x + tileInChunk;
   let width = tileWidth(place0.z, tile);
