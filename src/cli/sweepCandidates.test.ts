@@ -63,5 +63,6 @@ describe("candidates", () => {
     ];
     expect(candidatesOf(recipes, undefined).map(({ name }) => name)).toEqual(["a", "wanda-50"]);
     expect(() => candidatesOf([...recipes, recipes[0]], [0.5])).toThrow(/two candidates are called a;/);
+    expect(() => candidatesOf([{ ...recipes[0], name: "sweep.json" }], undefined)).toThrow(/cannot be called sweep/);
   });
 });

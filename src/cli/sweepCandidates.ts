@@ -57,6 +57,8 @@ export function candidatesOf(
     }));
   });
   const names = candidates.map(({ name }) => name);
+  const taken = names.find((name) => name === "source" || name === "sweep");
+  if (taken !== undefined) throw new UsageError(`a candidate cannot be called ${taken}; rename the recipe file`);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) throw new UsageError(`two candidates are called ${twice}; rename a recipe file`);
   return candidates;

@@ -131,6 +131,36 @@ describe("stages", () => {
     expect(report.relativeError).toBeGreaterThan(0.1);
   });
 
+  test("SparseGPT that rounds as it prunes: zeros and codes in one file", async () => {
+    const options = { quantize: { bits: 4, groupSize: 32, scaleType: "bf16" } };
+    const { opened, artifact } = await compress(checkpoint, {
+      stages: [{ type: "prune", method: "sparsegpt", pattern: 0.5, options }],
+    });
+    const info = opened.tensors.get("model.layers.0.mlp.down_proj.weight")!;
+    expect(info).toMatchObject({ encoding: "bitmask", grid: { bits: 4 } });
+    expect(artifact.compression!.layers[0].matrices.down_proj).toMatchObject({ bits: 4 });
+    expect(artifact.compression!.layers[0].matrices.down_proj.sparsity).toBeGreaterThanOrEqual(0.5);
+  });
+
+  test("LLM.int8(): matrices with outlier channels keep their values, others their codes", async () => {
+    const outlying = new MemoryCheckpoint(checkpoint.config, new Map(checkpoint.tensors));
+    const norm = "model.layers.0.input_layernorm.weight";
+    outlying.set(
+      norm,
+      [64],
+      outlying.values(norm).map((w, c) => (c === 7 ? w * 60 : w)),
+    );
+    const { opened } = await compress(outlying, { stages: [{ type: "quantize", method: "llmint8" }] });
+    expect(opened.tensors.get("model.layers.0.self_attn.q_proj.weight")).not.toHaveProperty("grid");
+    expect(opened.tensors.get("model.layers.1.self_attn.q_proj.weight")).toMatchObject({
+      grid: { bits: 8, groupSize: 64 },
+    });
+    const name = "model.layers.0.self_attn.q_proj.weight";
+    const [before, after] = [outlying.values(name), await opened.readFloat32(name)];
+    expect(after[7 + 64 * 3]).toBe(before[7 + 64 * 3]);
+    expect(after[8 + 64 * 3]).not.toBe(before[8 + 64 * 3]);
+  });
+
   test("AWQ folds its factors: the stored model is what was rounded", async () => {
     const errorOf = async (method: string) => {
       const stages = [{ type: "quantize", method, options: { bits: 3 } } as const];
