@@ -15,6 +15,7 @@ import {
   runTraining,
   type State,
   type StoredFloat,
+  stopEngine,
   TokenWindows,
   Training,
   tokenizeDocuments,
@@ -39,6 +40,19 @@ const evaluationWindows = 64;
 
 /** Trains a language model and writes it as a model directory; goes on with a run that was stopped. */
 export async function trainingRun(
+  context: Context,
+  command: string,
+  model: ModelToTrain,
+  options: TrainingCommandOptions,
+): Promise<object> {
+  try {
+    return await trainAndWrite(context, command, model, options);
+  } finally {
+    await stopEngine(options.device);
+  }
+}
+
+async function trainAndWrite(
   context: Context,
   command: string,
   model: ModelToTrain,

@@ -12,10 +12,28 @@ export type EngineDevice = "cpu" | "wasm" | "webgpu";
  * @throws DeviceError when the device is not there
  */
 export async function startEngine(device: EngineDevice = "wasm"): Promise<void> {
+  if (device === "webgpu" && typeof process !== "undefined" && process.versions?.node !== undefined) {
+    const { provideWebGpu } = await import("./dawn.node.js");
+    await provideWebGpu();
+  }
   const engine = await import("@jax-js/jax");
   const ready = await engine.init(device);
   if (!ready.includes(device)) {
     throw new DeviceError(`the training engine found no ${device} here`);
   }
   engine.defaultDevice(device);
+}
+
+/** Gives a GPU back, without which Node.js would not exit; the engine cannot use it again. Nothing to do elsewhere. */
+export async function stopEngine(device: EngineDevice): Promise<void> {
+  if (device !== "webgpu") return;
+  const engine = await import("@jax-js/jax");
+  let gpu: GPUDevice;
+  try {
+    gpu = engine.getWebGPUDevice();
+  } catch {
+    // It was never started.
+    return;
+  }
+  gpu.destroy();
 }
