@@ -8,7 +8,7 @@ export interface Line {
   values: readonly (number | undefined)[];
 }
 
-const [width, height] = [460, 260];
+const [width, height] = [380, 230];
 const plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
 
 /** Values over layers, one line per model; y is logarithmic where all values are positive. */

@@ -19,7 +19,7 @@ export interface ScatterOptions {
   reference?: Point;
 }
 
-const [width, height] = [460, 340];
+const [width, height] = [380, 300];
 const plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
 
 /** Points, the line of those that no other beats in both measures, and the reference. y is logarithmic. */

@@ -12,7 +12,7 @@ p { margin: .4rem 0; max-width: 44rem; } .soft { color: var(--soft); font-size: 
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); } th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { font-weight: 600; vertical-align: bottom; } tr.source td { font-weight: 600; } td i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 1.5rem; }
-figure { margin: 0; } figcaption { font-size: .95rem; margin-bottom: .2rem; } svg { width: 100%; height: auto; max-width: 36rem; }
+figure { margin: 0; } figcaption { font-size: .95rem; margin-bottom: .2rem; } svg { width: 100%; height: auto; max-width: 30rem; }
 svg text { font-size: 11px; fill: var(--ink); } svg text.axis { fill: var(--soft); } svg text.light { fill: var(--paper); }
 .grid { stroke: var(--line); } .front { fill: none; stroke: var(--soft); stroke-dasharray: 3 3; } .reference { stroke: var(--ink); stroke-width: 2; fill: none; }
 .cell, .bar { fill: var(--accent); } .threshold { stroke: #c2410c; stroke-width: 1.5; }

@@ -181,6 +181,75 @@ describe("GGUF", () => {
     }
   });
 
+  it.each(["normalizer", "Metaspace"])(
+    "gives a SentencePiece tokenizer back that marks spaces by its %s",
+    async (kind) => {
+      const mark = "\u2581";
+      const { checkpoint, config } = await openModel(golden("llama"));
+      const special = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+      const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+      const merges = [`${mark} t`, "h e", `${mark}t he`, "e r", `${mark} a`, "he r"];
+      const letters = [mark, ..."abcdefghijklmnopqrst", ..."."];
+      const tokens = ["<unk>", "<s>", "</s>", ...bytes, ...letters, ...merges.map((merge) => merge.replace(" ", ""))];
+      const replace = { type: "Replace", pattern: { String: " " }, content: mark };
+      const prepend = { type: "Prepend", prepend: mark };
+      const marks =
+        kind === "normalizer"
+          ? { normalizer: { type: "Sequence", normalizers: [prepend, replace] }, pre_tokenizer: null }
+          : {
+              normalizer: null,
+              pre_tokenizer: { type: "Metaspace", replacement: mark, prepend_scheme: "first", split: false },
+            };
+      const tokenizer = {
+        version: "1.0",
+        added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({ id, content, ...special })),
+        ...marks,
+        post_processor: {
+          type: "TemplateProcessing",
+          single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+          pair: [],
+          special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
+        },
+        decoder: {
+          type: "Sequence",
+          decoders: [
+            { type: "Replace", pattern: { String: mark }, content: " " },
+            { type: "ByteFallback" },
+            { type: "Fuse" },
+            { type: "Strip", content: " ", start: 1, stop: 0 },
+          ],
+        },
+        model: {
+          type: "BPE",
+          vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+          merges,
+          byte_fallback: true,
+          fuse_unk: true,
+          unk_token: "<unk>",
+        },
+      };
+      const own = { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>" };
+      const json = { "tokenizer.json": tokenizer, "tokenizer_config.json": own } as Record<string, object>;
+      const { files } = await asGguf(viewOf(checkpoint, { readJson: async (name) => json[name] }), config, "f16");
+      const encoder = new TextEncoder();
+      const original = await loadTokenizer(
+        memoryFiles(
+          "t",
+          new Map(Object.entries(json).map(([name, value]) => [name, encoder.encode(JSON.stringify(value))])),
+        ),
+      );
+      const again = await loadTokenizer(files);
+      // Metaspace writes no second mark before a space at the start; llama.cpp does, like the normalizer.
+      for (const text of ["the other", "a the  her.", "é\n", ...(kind === "normalizer" ? [" x"] : [])]) {
+        const ids = original.encode(text);
+        expect(ids[0]).toBe(1);
+        expect(again.encode(text), text).toEqual(ids);
+        expect(again.decode(ids, { skipSpecialTokens: true })).toBe(text);
+      }
+      expect(again.idOf("<0x0A>")).toBe(3 + 10);
+    },
+  );
+
   it("refuses what llama.cpp cannot run", async () => {
     const { checkpoint, config } = await openModel(tinyModel);
     const write = (change: object) => asGguf(checkpoint, { ...config, ...change }, "f16");

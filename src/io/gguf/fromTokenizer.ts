@@ -96,7 +96,9 @@ function definitionOf(tokenizer: unknown): Definition {
 /** The keys that tell llama.cpp how to split and merge. */
 function kindOf({ model, raw }: Definition, tokens: readonly string[], types: number[]): [string, TypedValue][] {
   const pre = preTokenizerLike(raw.pre_tokenizer);
-  if (pre !== undefined && raw.normalizer === null) {
+  // llama.cpp does not normalise; texts are composed (NFC) but for rare exceptions.
+  const normalizes = isJsonObject(raw.normalizer) && raw.normalizer.type !== "NFC";
+  if (pre !== undefined && !normalizes) {
     return [
       [`${prefix}model`, { string: "gpt2" }],
       [`${prefix}pre`, { string: pre.names[0] }],
@@ -126,9 +128,13 @@ function scoresOf(merges: readonly string[], tokens: readonly string[]): number[
   return tokens.map((token) => -(ranks.get(token) ?? merges.length));
 }
 
-/** Whether the tokenizer writes a space in front of a text. */
-const prependsSpace = ({ normalizer, pre_tokenizer: preTokenizer }: Record<string, unknown>) =>
-  JSON.stringify([normalizer]).includes('"Prepend"') || JSON.stringify([preTokenizer]).includes('"Metaspace"');
+/** Whether the tokenizer writes a space in front of a text: by its normalizer, or, since 2024, by its pre-tokenizer. */
+function prependsSpace({ normalizer, pre_tokenizer: preTokenizer }: Record<string, unknown>): boolean {
+  if (isJsonObject(preTokenizer) && preTokenizer.type === "Metaspace") return preTokenizer.prepend_scheme !== "never";
+  const steps =
+    isJsonObject(normalizer) && Array.isArray(normalizer.normalizers) ? normalizer.normalizers : [normalizer];
+  return steps.some((step) => isJsonObject(step) && step.type === "Prepend");
+}
 
 /** Whether the first thing a post-processor puts into a text is this token. */
 function addsFirst(processor: unknown, token: string): boolean {
