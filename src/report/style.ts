@@ -20,5 +20,5 @@ svg text { font-size: 11px; fill: var(--ink); } svg text.axis { fill: var(--soft
 .small { max-width: 15rem; } .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .5rem; }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; } pre { font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media print { body { max-width: none; font-size: 11px; padding: 0; } figure, tr, .pictures { break-inside: avoid; } details { display: block; } .scroll { overflow: visible; } }
+@media print { body { max-width: none; font-size: 11px; padding: 0; } figure, tr, .pictures { break-inside: avoid; } details:not([open])::details-content { content-visibility: visible; display: block; } .scroll { overflow: visible; } }
 `);
