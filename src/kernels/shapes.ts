@@ -11,6 +11,14 @@ export function check(op: string, holds: boolean, problem: () => string): void {
 
 const shape = (a: { rows: number; cols: number }) => `[${a.rows}, ${a.cols}]`;
 
+export function checkFormat(format: string, available: readonly string[]): void {
+  check(
+    "loadMatrix",
+    available.includes(format),
+    () => `no kernels for "${format}" here, there are ${available.join(", ")}`,
+  );
+}
+
 export function checkParts(parts: readonly RowSource[]): void {
   check("loadMatrix", parts.length > 0, () => "no parts");
   for (const part of parts) {

@@ -49,12 +49,12 @@ export async function chooseFormat(
     (format) =>
       Object.hasOwn(sparseFormats, format) && format.endsWith(`-${value}`) && (twoOfFour || !format.startsWith("2:4")),
   );
+  if (density > 0.9) return choice(value, "dense: hardly any weight is 0");
   if (structure !== "auto") {
     const wanted = possible.find((format) => format === `${structure}-${value}`);
     if (wanted !== undefined) return choice(wanted, `${structure} was asked for`);
     return choice(value, `dense: ${structure} cannot hold this matrix in ${value} here`);
   }
-  if (density > 0.9) return choice(value, "dense: hardly any weight is 0");
   if (possible.length === 0 || costs === undefined) {
     return choice(value, `dense: the backend has no sparse kernels for ${value}`);
   }

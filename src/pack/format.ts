@@ -11,7 +11,16 @@ import { FormatError } from "../core/index.js";
 export type WeightFormatId = "f32" | "bf16" | "q8" | "q4";
 
 /** Formats that leave zeros out, `<structure>-<value>`, and mixed precision; see sparse.ts. */
-export type SparseFormatId = "bitmask-bf16" | "bitmask-q8" | "bitmask-q4" | "2:4-bf16" | "2:4-q8" | "2:4-q4";
+export type SparseFormatId =
+  | "bitmask-bf16"
+  | "bitmask-q8"
+  | "bitmask-q4"
+  | "2:4-bf16"
+  | "2:4-q8"
+  | "2:4-q4"
+  | "csr-bf16"
+  | "block-bf16"
+  | "block-q8";
 
 export type PackedFormatId = WeightFormatId | SparseFormatId;
 

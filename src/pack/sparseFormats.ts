@@ -1,4 +1,6 @@
 import { bitmaskBf16, bitmaskQ4, bitmaskQ8 } from "./bitmask.js";
+import { blockBf16, blockQ8 } from "./block.js";
+import { csrBf16 } from "./csr.js";
 import type { PackedFormatId, SparseFormatId, WeightFormatId } from "./format.js";
 import type { SparseFormat } from "./sparseFormat.js";
 import { twoOfFourBf16, twoOfFourQ4, twoOfFourQ8 } from "./twoOfFour.js";
@@ -11,6 +13,9 @@ export const sparseFormats: Readonly<Record<SparseFormatId, SparseFormat>> = {
   "2:4-bf16": twoOfFourBf16,
   "2:4-q8": twoOfFourQ8,
   "2:4-q4": twoOfFourQ4,
+  "csr-bf16": csrBf16,
+  "block-bf16": blockBf16,
+  "block-q8": blockQ8,
 };
 
 export const isSparse = (format: PackedFormatId): format is SparseFormatId => Object.hasOwn(sparseFormats, format);

@@ -1,7 +1,7 @@
 import { openBackend } from "../../src/kernels/index.js";
 import { createBackend, type WasmBackendOptions } from "../../src/kernels/wasm/index.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
-import { allFormats, type BackendUnderTest, f32Tolerances, int8ActivationTolerances } from "./harness.js";
+import { allFormats, type BackendUnderTest, f32Tolerances, gpuFormats, int8ActivationTolerances } from "./harness.js";
 
 /** What the wasm backend is tested as: every build, way of summing, and number of threads that shares work differently. */
 const wasmVariants: readonly WasmBackendOptions[] = [
@@ -57,5 +57,5 @@ await offer({
   name: "webgpu",
   create: () => openBackend("webgpu"),
   tolerances: f32Tolerances,
-  formats: allFormats,
+  formats: gpuFormats,
 });

@@ -54,6 +54,9 @@ export const allFormats: readonly PackedFormatId[] = [
   ...(Object.keys(sparseFormats) as PackedFormatId[]),
 ];
 
+/** Those that the GPU has kernels for. */
+export const gpuFormats = allFormats.filter((format) => !isSparse(format) || /^(bitmask|2:4)-/.test(format));
+
 /** Enough for everything the suite loads into one backend. */
 export const reservedBytes = 96 * 2 ** 20;
 

@@ -100,6 +100,7 @@ export class WasmBackend implements Backend {
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
     this.#alive();
     shapes.checkParts(parts);
+    shapes.checkFormat(format, this.formats);
     const arena = await this.#arenaFor(spaceFor(parts, format));
     const matrix = await loadMatrix(arena, this.#pool.threads, parts, format, job);
     this.#weightBytes += matrix.byteLength;

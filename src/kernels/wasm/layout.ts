@@ -56,6 +56,9 @@ export const formatBitmaskQ4 = 6;
 export const formatTwoOfFourBf16 = 7;
 export const formatTwoOfFourQ8 = 8;
 export const formatTwoOfFourQ4 = 9;
+export const formatCsrBf16 = 10;
+export const formatBlockBf16 = 11;
+export const formatBlockQ8 = 12;
 
 export const dtypeF32 = 0;
 export const dtypeBf16 = 1;

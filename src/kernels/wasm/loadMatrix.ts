@@ -27,6 +27,9 @@ export const formatCode: Readonly<Record<PackedFormatId, number>> = {
   "2:4-bf16": layout.formatTwoOfFourBf16,
   "2:4-q8": layout.formatTwoOfFourQ8,
   "2:4-q4": layout.formatTwoOfFourQ4,
+  "csr-bf16": layout.formatCsrBf16,
+  "block-bf16": layout.formatBlockBf16,
+  "block-q8": layout.formatBlockQ8,
 };
 
 export const packedFormats = Object.keys(formatCode) as PackedFormatId[];

@@ -1,8 +1,10 @@
 import { type ActivationFunction, type JobOptions, UsageError } from "../../core/index.js";
 import {
+  isSparse,
   type PackedFormatId,
   type SparseFormatId,
   sparseFormats,
+  valueTypeOf,
   type WeightFormatId,
   weightFormats,
 } from "../../pack/index.js";
@@ -16,6 +18,7 @@ import type {
   KvCacheSpec,
   LinearOptions,
   Matrix,
+  ProductCosts,
   RopeTable,
   RowSource,
   TopK,
@@ -24,6 +27,7 @@ import type {
 import * as shapes from "../shapes.js";
 import { Attend } from "./attend.js";
 import { Context } from "./context.js";
+import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { largest } from "./largest.js";
 import { linear } from "./linear.js";
@@ -45,10 +49,11 @@ import {
 import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
 import { rmsNorm } from "./wgsl/rmsNorm.js";
+import { sparseAccess } from "./wgsl/sparseAccess.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
 export class WebGpuBackend implements Backend {
-  readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
+  readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseAccess)] as PackedFormatId[];
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
@@ -58,6 +63,7 @@ export class WebGpuBackend implements Backend {
   readonly #caches = new Set<GpuKvCache>();
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
   readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
+  readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
   readonly #problems: string[] = [];
   #weightBytes = 0;
   readonly #counters = zeroCounters();
@@ -84,9 +90,10 @@ export class WebGpuBackend implements Backend {
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
-    const matrix = Object.hasOwn(sparseFormats, format)
-      ? await this.#loadSparse(parts, format as SparseFormatId, job)
-      : await this.#loadDense(parts, format as WeightFormatId, job);
+    shapes.checkFormat(format, this.formats);
+    const matrix = await (isSparse(format)
+      ? this.#loadSparse(parts, format, job)
+      : this.#loadDense(parts, format, job));
     this.#weightBytes += matrix.byteLength;
     return matrix;
   }
@@ -97,15 +104,39 @@ export class WebGpuBackend implements Backend {
 
   async #loadSparse(parts: readonly RowSource[], format: SparseFormatId, job: JobOptions): Promise<Matrix> {
     const dense = await this.#formatKernels(sparseFormats[format].value);
-    let sparse = this.#sparseFormats.get(format);
-    if (sparse === undefined) {
-      sparse = checkSparseFormat(this.#context, this.#pool, format, dense).then((checked) => {
+    return loadSparseMatrix(this.#device, parts, format, { sparse: await this.#sparseKernels(format), dense }, job);
+  }
+
+  measureCosts(value: WeightFormatId): Promise<ProductCosts> {
+    let costs = this.#costs.get(value);
+    if (costs === undefined) {
+      costs = this.#measureCosts(value);
+      costs.catch(() => this.#costs.delete(value));
+      this.#costs.set(value, costs);
+    }
+    return costs;
+  }
+
+  async #measureCosts(value: WeightFormatId): Promise<ProductCosts> {
+    const dense = await this.#formatKernels(value);
+    const sparse = new Map<SparseFormatId, SparseKernels>();
+    for (const format of this.formats) {
+      if (isSparse(format) && valueTypeOf(format) === value) sparse.set(format, await this.#sparseKernels(format));
+    }
+    return measureCosts(this.#context, this.#pool, value, dense, sparse);
+  }
+
+  async #sparseKernels(format: SparseFormatId): Promise<SparseKernels> {
+    const dense = await this.#formatKernels(sparseFormats[format].value);
+    let kernels = this.#sparseFormats.get(format);
+    if (kernels === undefined) {
+      kernels = checkSparseFormat(this.#context, this.#pool, format, dense).then((checked) => {
         this.#problems.push(...checked.problems);
         return checked.kernels;
       });
-      this.#sparseFormats.set(format, sparse);
+      this.#sparseFormats.set(format, kernels);
     }
-    return loadSparseMatrix(this.#device, parts, format, { sparse: await sparse, dense }, job);
+    return kernels;
   }
 
   /** The kernels of a format, checked when the first matrix of it is loaded. */

@@ -1,7 +1,7 @@
 import "../../seed.js";
 import { openBackend } from "../../../src/kernels/index.js";
 import { backendSuite } from "../../contract/backendSuite.js";
-import { allFormats, f32Tolerances } from "../../contract/harness.js";
+import { f32Tolerances, gpuFormats } from "../../contract/harness.js";
 import { type Outcome, runCollected } from "./vitestInPage.js";
 
 declare global {
@@ -9,6 +9,6 @@ declare global {
 }
 
 globalThis.runContract = () => {
-  backendSuite({ name: "webgpu", create: () => openBackend("webgpu"), tolerances: f32Tolerances, formats: allFormats });
+  backendSuite({ name: "webgpu", create: () => openBackend("webgpu"), tolerances: f32Tolerances, formats: gpuFormats });
   return runCollected();
 };

@@ -1,9 +1,9 @@
 import {
-  activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
+  activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
   groupRecordBytes, sparseTileRows,
 } from "../layout";
-import { codesAt, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
-import { pass4, pass8, scaleAndAdd } from "./columns";
+import { codesAt, listFloat, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
+import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
 import { addCounts, segmentBytes, segmentsAt } from "./matvec";
 import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
 import { twoOfFourQ4Byte, twoOfFourQ4Wide, twoOfFourQ8Byte, twoOfFourQ8Wide } from "./twoOfFour";
@@ -17,12 +17,14 @@ const passInputs = 8;
 const slotsAt: usize = groupRecordBytes + activeInputsScratchBytes; // 32 slots of at most 32 bytes
 const sumsAt: usize = slotsAt + 1024; // i32 [sparseTileRows]
 const tileAt: usize = sumsAt + 4 * sparseTileRows; // u8 [8 inputs][sparseTileRows]
+// Block-sparse products: i32 [blockChunk], then f32 [blockChunk].
+const blockSumsAt: usize = slotsAt;
 const nibblesAt: usize = tileAt + 8 * sparseTileRows; // 32 bytes and more
 
 // @ts-ignore: decorator
 @inline
 export function hasScales(format: i32): bool {
-  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16;
+  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16 && format != formatCsrBf16 && format != formatBlockBf16;
 }
 
 /** Tiles of 512 rows in the table of a bitmask. */
@@ -72,9 +74,12 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
       const weights = <usize>load<u32>(segment, 16);
       const out = y + (start << 2);
       // Both return kept inputs and bytes read as count · 2^32 + bytes.
-      const result = format <= formatBitmaskQ4
-        ? bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch)
-        : twoOfFourGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
+      let result: u64;
+      if (format <= formatBitmaskQ4) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
+      else if (format == formatCsrBf16) result = csrGroup(out, weights, rows, cols, g, input, valid, threshold);
+      else if (format == formatBlockBf16 || format == formatBlockQ8) {
+        result = blockGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
+      } else result = twoOfFourGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
       if (load<i32>(segment, 12) == 0) continue;
       offered += <f64>valid;
       skipped += <f64>(valid - <i32>(result >> 32));
@@ -243,4 +248,78 @@ function twoOfFourGroup(
   } else if (byteDot) twoOfFourQ4Byte(y, scales, slots, vectors, xScale, blocks);
   else twoOfFourQ4Wide(y, scales, slots, vectors, xScale, blocks);
   return ((<u64>count) << 32) | (<u64>units * <u64>unitBytes + <u64>(rows << 1));
+}
+
+/** Of compressed sparse rows of the transpose, the inputs of one group: one weight at a time. */
+function csrGroup(y: usize, weights: usize, rows: usize, cols: i32, group: i32, x: usize, valid: i32, threshold: f32): u64 {
+  const tiles = tilesOf(rows);
+  const data = bitmaskScales(weights, rows, cols);
+  let bytes: u64 = 0;
+  let count = 0;
+  for (let i = 0; i < valid; i++) {
+    const value = load<f32>(x + ((<usize>i) << 2));
+    if (!(abs(value) > threshold)) continue;
+    count++;
+    let entry = weights + ((<usize>((group << 5) + i) * tiles) << 2);
+    let p = data + <usize>load<u32>(entry);
+    bytes += load<u32>(entry + (tiles << 2)) - load<u32>(entry);
+    for (let tile = y; tile < y + (tiles << 11); tile += 2048) {
+      entry += 4;
+      const end = data + <usize>load<u32>(entry);
+      for (; p < end; p += 4) {
+        const word = load<u32>(p);
+        const at = tile + ((<usize>word & 0xffff) << 2);
+        store<f32>(at, load<f32>(at) + value * reinterpret<f32>(word & 0xffff0000));
+      }
+    }
+  }
+  return ((<u64>count) << 32) | bytes;
+}
+
+/** Rows that the present blocks of a group are multiplied for at a time; their sums lie in the scratch. */
+const blockChunk: usize = 1024;
+
+/**
+ * Of a block-sparse matrix, the inputs of one group: a dense group whose rows are those of the present blocks, multiplied
+ * into sums of its own, which are then added where the blocks belong.
+ */
+function blockGroup(
+  format: i32, byteDot: bool, y: usize, weights: usize, rows: usize, groups: i32, group: i32, x: usize, valid: i32,
+  threshold: f32, scratch: usize,
+): u64 {
+  const entry = weights + ((<usize>group) << 2);
+  const mask = weights + ((<usize>(groups + 1)) << 2) + <usize>load<u32>(entry);
+  const maskWords = ((rows >> 5) + 31) >> 5;
+  let present: usize = 0;
+  for (let w: usize = 0; w < maskWords; w++) present += <usize>popcnt<u32>(load<u32>(mask + (w << 2)));
+  present <<= 5;
+
+  const half = format == formatBlockBf16;
+  const column = half ? present << 1 : present;
+  const scales = mask + (maskWords << 2);
+  const codes = half ? scales : scales + (present << 1);
+  const count = half
+    ? listFloat(scratch, x, valid, threshold, column, scratch + groupRecordBytes)
+    : listQuantized(scratch, x, valid, threshold, column, 128, scratch + groupRecordBytes);
+  if (count == 0) return 0;
+  const integers = scratch + blockSumsAt;
+  const sums = integers + (blockChunk << 2);
+  let block: usize = 0;
+  for (let first: usize = 0; first < present; first += blockChunk) {
+    const end = min(first + blockChunk, present);
+    memory.fill(sums, 0, (end - first) << 2);
+    // The kernels add to y[from, to); here y begins at the chunk.
+    const base = sums - (first << 2);
+    if (half) groupBf16(base, codes, scratch, first, end);
+    else if (byteDot) groupQ8Byte(base, scales, codes, scratch, integers, first, end);
+    else groupQ8Wide(base, scales, codes, scratch, integers, first, end);
+    for (let at = sums; at < sums + ((end - first) << 2); at += 128) {
+      while (((load<u32>(mask + ((block >> 5) << 2)) >> <u32>(block & 31)) & 1) == 0) block++;
+      const target = y + (block << 7);
+      for (let k: usize = 0; k < 128; k += 16) v128.store(target + k, f32x4.add(v128.load(target + k), v128.load(at + k)));
+      block++;
+    }
+  }
+  const bytes = (maskWords << 2) + (half ? 0 : present << 1) + <usize>count * column;
+  return ((<u64>count) << 32) | <u64>bytes;
 }

@@ -1,5 +1,5 @@
 import {
-  formatBf16, formatBitmaskBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
+  formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
   formatTwoOfFourQ8,
 } from "../layout";
 import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
@@ -35,6 +35,14 @@ export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32,
   const groups = (cols + 31) >> 5;
   const valid = min(cols - (group << 5), 32);
   const blocks = <i32>(min<usize>(rows - firstRow, groupRows) >> 5);
+  if (format == formatCsrBf16) {
+    unpackCsr(weights, rows, cols, group, valid, firstRow, target);
+    return;
+  }
+  if (format == formatBlockBf16 || format == formatBlockQ8) {
+    unpackBlocks(format, weights, rows, groups, group, firstRow, blocks, target);
+    return;
+  }
   const scales = format <= formatBitmaskQ4 ? bitmaskScales(weights, rows, cols) : weights;
   const data = scales + scalesSize(format, rows, groups);
   let codes = target;
@@ -64,6 +72,53 @@ function unpackBitmask(
     else if (bits == 8) spreadQ8(p, blocks, column);
     // Behind the codes there is room for 32 bytes.
     else spreadQ4(p, blocks, column, codes + (groupRows << 5));
+  }
+}
+
+function unpackCsr(weights: usize, rows: usize, cols: i32, group: i32, valid: i32, firstRow: usize, codes: usize): void {
+  const tiles = tilesOf(rows);
+  const data = bitmaskScales(weights, rows, cols);
+  memory.fill(codes, 0, groupRows << 6);
+  const from = <u32>(firstRow & 511);
+  for (let i = 0; i < valid; i++) {
+    const entry = weights + ((<usize>((group << 5) + i) * tiles + (firstRow >> 9)) << 2);
+    const end = data + <usize>load<u32>(entry, 4);
+    for (let p = data + <usize>load<u32>(entry); p < end; p += 4) {
+      const row = load<u16>(p) - from;
+      if (row >= <u32>groupRows) continue;
+      const interleaved = (row & ~7) | ((row & 3) << 1) | ((row >> 2) & 1);
+      store<u16>(codes + ((<usize>i * groupRows + <usize>interleaved) << 1), load<u16>(p, 2));
+    }
+  }
+}
+
+function unpackBlocks(format: i32, weights: usize, rows: usize, groups: i32, group: i32, firstRow: usize, blocks: i32, target: usize): void {
+  const half = format == formatBlockBf16;
+  const mask = weights + ((<usize>(groups + 1)) << 2) + <usize>load<u32>(weights + ((<usize>group) << 2));
+  const maskWords = ((rows >> 5) + 31) >> 5;
+  const firstBlock = firstRow >> 5;
+  let present: usize = 0;
+  let before: usize = 0;
+  for (let b: usize = 0; b < rows >> 5; b++) {
+    const bit = (load<u32>(mask + ((b >> 5) << 2)) >> <u32>(b & 31)) & 1;
+    present += bit;
+    if (b < firstBlock) before += bit;
+  }
+  present <<= 5;
+  const shift: usize = half ? 1 : 0;
+  const scales = mask + (maskWords << 2);
+  const source = half ? scales : scales + (present << 1);
+  const codes = half ? target : target + (groupRows << 1);
+  memory.fill(target, 0, half ? 0 : groupRows << 1);
+  memory.fill(codes, half ? 0 : 128, (groupRows << shift) << 5);
+  for (let b: usize = 0; b < <usize>blocks; b++) {
+    const block = firstBlock + b;
+    if (((load<u32>(mask + ((block >> 5) << 2)) >> <u32>(block & 31)) & 1) == 0) continue;
+    if (!half) memory.copy(target + (b << 6), scales + (before << 6), 64);
+    for (let i: usize = 0; i < 32; i++) {
+      memory.copy(codes + ((i * groupRows + (b << 5)) << shift), source + ((i * present + (before << 5)) << shift), <usize>32 << shift);
+    }
+    before++;
   }
 }
 

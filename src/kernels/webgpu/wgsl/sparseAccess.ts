@@ -1,5 +1,3 @@
-import type { SparseFormatId } from "../../../pack/index.js";
-
 /** Rows of one tile: what 32 threads hold in four sums each. */
 export const sparseTileRows = 128;
 
@@ -166,7 +164,8 @@ fn addGroup(tile: Tile, group: u32, inGroup: u32, lane: u32, acc: ptr<function, 
   };
 }
 
-export const sparseAccess: Readonly<Record<SparseFormatId, SparseAccess>> = {
+/** The formats that there are kernels for. */
+export const sparseAccess: Readonly<Record<string, SparseAccess>> = {
   "bitmask-bf16": bitmask(values.bf16),
   "bitmask-q8": bitmask(values.q8),
   "bitmask-q4": bitmask(values.q4),
