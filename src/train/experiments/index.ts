@@ -6,6 +6,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   spirals: () => import("./spirals.js"),
   selection: () => import("./selection.js"),
   "flip-rates": () => import("./flipRates.js"),
+  remoe: () => import("./remoe.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
   "text-classification": () => import("./textClassification.js"),
 };
