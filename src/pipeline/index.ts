@@ -1,6 +1,5 @@
 export { activationMethods, type MethodId } from "./activationMethods.js";
 export { type Calibration, type CalibrationOptions, calibrateActivationSparsity } from "./calibrate.js";
-export { type ReplacedTensor, replaceTensors } from "./checkpointView.js";
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export type { Estimate } from "./compress/estimate.js";
 export { type CompressionPlan, type CompressOptions, planCompression } from "./compress/plan.js";

@@ -1,6 +1,5 @@
 import { FormatError, UsageError } from "../../core/index.js";
-import type { ModelConfig } from "../../io/index.js";
-import { type Checkpoint, isJsonObject } from "../../io/index.js";
+import { type Checkpoint, isJsonObject, type ModelConfig } from "../../io/index.js";
 import { type DecoderBlock, effectiveWeight } from "./block.js";
 
 interface MemoryTensor {

@@ -8,7 +8,7 @@ import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import { type Activation, type Backend, type BackendOptions, openBackend } from "../../kernels/index.js";
 import { loadModel, type Model, type TapSite, tapSites } from "../../model/index.js";
-import { gatherRows } from "../checkpointView.js";
+import { gatherRows } from "./gatherRows.js";
 
 export interface CalibrationWindows {
   /** u32 [windows * window], one window after the other. */
