@@ -162,6 +162,29 @@ describe("hostile GGUF files", () => {
       expect(await openHostile(bytes.slice(0, length), false)).toBe(false);
   });
 
+  it("reads tensors beyond 4 GiB", async () => {
+    const offset = aligned(5 * 2 ** 30);
+    const type = ggmlTypeByName.get("F32")!;
+    const plan = { name: "output_norm.weight", type, shape: [32], offset };
+    const header = headerBytes(metadata, [plan]);
+    const values = Float32Array.from({ length: 32 }, (_, i) => i / 8);
+    const first = header.byteLength + offset;
+    const source: ByteSource = {
+      name,
+      byteLength: first + 128,
+      async read(at, length, into = new Uint8Array(length)) {
+        const bytes = at < header.byteLength ? header : new Uint8Array(values.buffer);
+        const from = at < header.byteLength ? at : at - first;
+        expect(from).toBeGreaterThanOrEqual(0);
+        into.set(bytes.subarray(from, from + length));
+        return into;
+      },
+      async close() {},
+    };
+    const checkpoint = await openCheckpoint(await ggufFiles(name, async () => source));
+    expect(await checkpoint.readFloat32("model.norm.weight")).toEqual(values);
+  });
+
   it.each<[string, (view: DataView) => void, RegExp]>([
     ["another magic", (view) => view.setUint32(0, 0x47475546, true), /does not begin with GGUF/],
     ["version 1", (view) => view.setUint32(4, 1, true), /version: version 1; expected version 2 or 3/],
