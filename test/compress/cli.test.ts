@@ -185,6 +185,7 @@ describe("errors are clear and come before any work", () => {
   test.each<[string, string[], number, RegExp]>([
     ["no calibration text", ["prune", model, "--sparsity", "0.5"], 1, /needs a calibration text/],
     ["neither sparsity nor pattern", ["prune", model], 2, /give --sparsity, or --pattern/],
+    ["two sparsities", ["prune", model, "--sparsity", "0.3", "--pattern", "2:4"], 2, /leave --sparsity out/],
     ["an option that is none", ["prune", model, "--sparsity", "0.5", "--option", "dampin=3", ...calib], 1, /dampin/],
     ["no preset and no file", ["compress", model, "--recipe", "nothing"], 2, /neither a preset \(sparsegpt-50/],
     ["a recipe that is no YAML", ["compress", model, "--recipe", "package.json"], 1, /package\.json: version/],

@@ -73,6 +73,9 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
     const { method, pattern, sparsity, scope, shrink, multipleOf, option } = options;
     if (pattern === undefined && sparsity === undefined)
       throw new UsageError("give --sparsity, or --pattern KEEP:GROUP");
+    if (pattern !== undefined && /^\d/.test(pattern) && sparsity !== undefined) {
+      throw new UsageError(`--pattern ${pattern} says how much is zero; leave --sparsity out`);
+    }
     const parsed = parsePattern(pattern ?? "unstructured", sparsity);
     const recipe = recipeOf({
       type: "prune",

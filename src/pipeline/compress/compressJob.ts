@@ -167,8 +167,11 @@ class CompressionJob {
     if (records.length === plan.layers) return records;
     const { windows, stages, description, layers } = plan;
     const progress = this.#progress(finished.length);
+    // A look at the dense model alone needs no windows here.
+    const measures = stages.some(({ statistics }) => statistics.length > 0);
     const run =
       windows &&
+      measures &&
       (await CalibrationRun.start(checkpoint, description.layout.embedding.name, windows, {
         ...options,
         onWindow: () => progress.window(),
@@ -183,7 +186,7 @@ class CompressionJob {
           if (targets.length === 0) continue;
           const { stage, options, statistics: wanted } = planned;
           const statistics =
-            run === undefined || wanted.length === 0
+            !run || wanted.length === 0
               ? new Map()
               : await this.#timed("statistics", () => run.collect(this.#view(block), wanted));
           const budget = budgets[planned.index]?.[block.layer];
@@ -202,7 +205,7 @@ class CompressionJob {
         progress.finished();
       }
       // Nobody looks at what the last block gives.
-      if (run !== undefined && layer + 1 < layers) {
+      if (run && layer + 1 < layers) {
         const block = await this.#timed("files", () => this.#readBack(records[layer], layer));
         await this.#timed("forward", () => run.advance(this.#view(block)));
       }
@@ -264,8 +267,8 @@ class CompressionJob {
   /** Progress in windows run through blocks; in blocks where none are run. */
   #progress(finished: number) {
     const { layers, windows, stages } = this.plan;
-    const count = windows === undefined ? 0 : windows.tokens.length / windows.window;
     const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
+    const count = windows === undefined || collections === 0 ? 0 : windows.tokens.length / windows.window;
     const total = count === 0 ? layers - finished : count * ((layers - finished) * collections + layers - 1);
     const stage = new Stage("compress", total, count === 0 ? "blocks" : "windows", this.options.onProgress);
     let at = "";
