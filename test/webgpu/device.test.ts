@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { openDevice } from "../../src/kernels/index.js";
 import { ensureBuilt, root } from "../support/rarefy.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
@@ -12,6 +12,9 @@ const unavailable = await openDevice("webgpu").then(
   (backend) => void backend[Symbol.dispose](),
   (error: Error) => error.message,
 );
+
+/** Every child process compiles its kernels on a GPU that the CPU plays. */
+vi.setConfig({ testTimeout: 240_000 });
 
 const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-device-"));
@@ -69,6 +72,17 @@ describe.skipIf(unavailable !== undefined)(
       expect(gpu.perplexity).not.toBe(gpu.against.perplexity);
       expect(gpu.perplexity / cpu.perplexity).toBeCloseTo(1, 5);
       expect(gpu.against.perplexity / cpu.against.perplexity).toBeCloseTo(1, 5);
+    });
+
+    test("weights without their zeros write what they write with them", () => {
+      const pruned = join(scratch, "pruned");
+      const prune = rarefy(["prune", model, "--method", "magnitude", "--pattern", "2:4", "-o", pruned]);
+      expect(prune.error).toBeUndefined();
+      const [dense, ...others] = ["dense", "2:4", "bitmask"].map((structure) =>
+        rarefy(["run", pruned, ...run("webgpu").slice(2), "--weights", "q8", "--structure", structure]),
+      );
+      expect(dense.tokenIds).toHaveLength(6);
+      for (const { tokenIds } of others) expect(tokenIds).toEqual(dense.tokenIds);
     });
 
     test("auto leaves a GPU that the CPU plays alone", async () => {

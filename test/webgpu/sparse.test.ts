@@ -3,6 +3,7 @@ import { Random } from "../../src/core/index.js";
 import type { Backend, LinearOptions, RowSource } from "../../src/kernels/index.js";
 import { WebGpuBackend } from "../../src/kernels/webgpu/backend.js";
 import { Device } from "../../src/kernels/webgpu/device.js";
+import { sparseAccess } from "../../src/kernels/webgpu/wgsl/sparseAccess.js";
 import { packSparse, type SparseFormatId, sparseFormats } from "../../src/pack/index.js";
 import { normals, upload } from "../contract/harness.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
@@ -13,7 +14,7 @@ const unavailable = await Device.open().then(
   (error: Error) => error.message,
 );
 
-const ids = Object.keys(sparseFormats) as SparseFormatId[];
+const ids = Object.keys(sparseAccess) as SparseFormatId[];
 
 /** Weights of which at most two in every four inputs are not 0; `keep` of those that remain. */
 function sparseWeights(seed: number, rows: number, cols: number, keep: number): Float32Array {
@@ -132,6 +133,19 @@ describe.skipIf(unavailable !== undefined)(
       const rows = [199, 0, 130].map((id) => [...parts[0].values.subarray(id * 96, (id + 1) * 96)]);
       expect([...(await backend.read(out))]).toEqual(rows.flat());
       backend.release(out);
+    });
+
+    test("costs: every format of a value type has a finite one, which does not fall as the matrix grows", async () => {
+      const { predictMs } = await backend.measureCosts!("q8");
+      for (const format of ["q8", "bitmask-q8", "2:4-q8"] as const) {
+        for (const density of [0.1, 0.25, 0.4, 0.75, 1]) {
+          const [small, large] = [64, 65536].map((rows) => predictMs(format, rows, 4096, density));
+          expect(small).toBeGreaterThanOrEqual(0);
+          expect(large).toBeGreaterThanOrEqual(small);
+          expect(large).toBeLessThan(Number.POSITIVE_INFINITY);
+        }
+      }
+      expect(await backend.measureCosts!("q8")).toBe(await backend.measureCosts!("q8"));
     });
 
     test("a matrix larger than a binding lies in several buffers", async () => {
