@@ -18,6 +18,7 @@ import {
   directoryFiles,
   type ExportOptions,
   exportModel,
+  localGgufFiles,
   openFile,
 } from "../../src/io/index.node.js";
 import { plainWeights } from "../../src/io/weights.js";
@@ -129,11 +130,11 @@ describe("export", () => {
 
   it("goes through GGUF and back", async () => {
     await run("half", "half.gguf", { format: "gguf", type: "bf16" });
-    const { localGgufFiles } = await import("../../src/io/index.node.js");
     const files = await localGgufFiles(path("half.gguf"));
     const result = await exportModel(files, path("half-again"), { format: "safetensors", type: "bf16" });
     expect(result.verification).toMatchObject({ tensors: 56, unchanged: 56 });
     await expectSameTensors("half", "half-again");
+    await expect(exportModel(files, path("half.gguf"), { format: "gguf" })).rejects.toThrow(/is the input/);
   });
 
   it("leaves nothing behind when the check fails", async () => {

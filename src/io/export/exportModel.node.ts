@@ -9,7 +9,7 @@ import { type Checkpoint, openCheckpoint } from "../checkpoint.js";
 import { compressedTensors, withQuantizationConfig } from "../compressedTensors/write.js";
 import type { FloatDType } from "../encoding/index.js";
 import { directoryFiles } from "../file.node.js";
-import { type GgufTypeId, ggufTypeIds, writeGguf } from "../gguf/index.js";
+import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
 import { isJsonObject } from "../json.js";
 import type { ModelConfig } from "../modelConfig.js";
@@ -114,7 +114,7 @@ const ggufFidelity: Readonly<Record<GgufTypeId, Fidelity>> = {
 };
 
 async function exportGguf(
-  _files: LocalModelFiles,
+  files: LocalModelFiles,
   checkpoint: Checkpoint,
   config: ModelConfig,
   output: string,
@@ -123,6 +123,10 @@ async function exportGguf(
   const { type = "f16", signal, onProgress, check } = options;
   if (!output.endsWith(".gguf")) throw new UsageError(`${output}: the name of a GGUF file ends in .gguf`);
   if ((await stat(output).catch(() => undefined))?.isDirectory()) throw new UsageError(`${output} is a directory`);
+  const input = files.pathOf(ggufFileName);
+  if (input !== undefined && resolve(input) === output) {
+    throw new UsageError(`the output ${output} is the input; name another file`);
+  }
   const directory = dirname(output);
   await mkdir(directory, { recursive: true });
   const temporary = `${temporaryBeside(output)}.gguf`;
