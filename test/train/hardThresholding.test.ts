@@ -161,4 +161,6 @@ test("the overlap is the share of the support among the most often kept, ties in
   expect(supportOverlap(counts, Uint8Array.of(1, 1, 1, 0, 0, 0))).toBe(1);
   expect(supportOverlap(counts, Uint8Array.of(1, 0, 0, 1, 1, 0))).toBeCloseTo(2 / 3);
   expect(supportOverlap(counts, Uint8Array.of(0, 0, 0, 0, 1, 1))).toBe(0);
+  // The most often kept has one of the two places; one of the tied ones gets the other.
+  expect(supportOverlap(Int32Array.of(9, 5, 5), Uint8Array.of(0, 1, 1))).toBe(0.5);
 });

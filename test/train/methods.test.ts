@@ -90,6 +90,25 @@ describe("gradient rules of masked training", () => {
     for (const i of [0, 1]) expect(found[i]).toBeCloseTo(expected[i], 12);
   });
 
+  test("masks are chosen at multiples of the interval; drift counts from the first choice", async () => {
+    const training = await begin("ste", { interval: 4 }, constant(0.05));
+    const entries = 96 + 144 + 48;
+    const flat = () => [...training.run.masks!.values()].flatMap((mask) => [...mask]);
+    let [first, last] = [[] as number[], [] as number[]];
+    for (let step = 0; step < 12; step++) {
+      await training.advance(threeLayerBatch(step));
+      const now = flat();
+      if (step === 0) first = now;
+      const differing = (a: number[]) => now.filter((keep, i) => keep !== a[i]).length / entries;
+      if (step > 0 && step % 4 !== 0) expect(now).toEqual(last);
+      if (step === 4 || step === 8) {
+        expect(differing(last)).toBeGreaterThan(0);
+        expect(training.run.metrics!()).toEqual({ flipRate: differing(last), drift: differing(first) });
+      }
+      last = now;
+    }
+  });
+
   test("SR-STE holds masks still where STE lets them flip", async () => {
     const flipsOf = async (id: string, options: object) => {
       const training = await begin(id, options, constant(0.03));
@@ -199,6 +218,7 @@ describe("gradual pruning", () => {
   test("the schedule starts and ends where it should and flattens", () => {
     expect(cubicSparsity(0.2, 0.9, 0)).toBeCloseTo(0.2);
     expect(cubicSparsity(0.2, 0.9, 1)).toBeCloseTo(0.9);
+    expect(cubicSparsity(0, 0.8, 0.5)).toBeCloseTo(0.7);
     const values = Array.from({ length: 11 }, (_, i) => cubicSparsity(0, 0.9, i / 10));
     const rises = values.slice(1).map((v, i) => v - values[i]);
     for (const [i, rise] of rises.entries()) {
