@@ -135,7 +135,7 @@ export interface BackendCounters {
 
 /** What matrix-vector products take on this machine, with weights that come from memory. */
 export interface ProductCosts {
-  /** Predicted milliseconds of one product. @param density share of weights that are not 0 */
+  /** Predicted milliseconds of one product. @param density share of weights, or of blocks, that are not 0 */
   predictMs(format: PackedFormatId, rows: number, cols: number, density: number): number;
 }
 

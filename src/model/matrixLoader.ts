@@ -8,7 +8,7 @@ import { chooseFormat, type MatrixChoice } from "./structure.js";
 import { tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
-const unexamined = { rows: 0, cols: 0, density: 1, twoOfFour: false } satisfies SparsityProfile;
+const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
 
 /** Loads matrices onto a backend, each in the format that is chosen for it. */
 export class MatrixLoader {

@@ -9,20 +9,25 @@ export interface SparsityProfile {
   cols: number;
   /** Share of weights that are not 0. */
   density: number;
+  /** Share of blocks of 32 × 32 with any weight that is not 0. */
+  blockDensity: number;
   /** At most two of every four consecutive inputs of a row are not 0. */
   twoOfFour: boolean;
 }
 
-/** Rows that are read at a time. */
+/** Rows that are read at a time, a multiple of `blockSize`. */
 const chunkRows = 128;
+const blockSize = 32;
 /** Where this share of some rows is not 0, nobody made zeros, and the rest is not read. */
 const plainlyDense = 0.9;
 
 /** Counts the zeros of a stack. A dense matrix is known after a few rows; any other is read from end to end. */
 export async function sparsityProfile(parts: readonly RowSource[], job: JobOptions = {}): Promise<SparsityProfile> {
   const [{ cols }] = parts;
-  const profile = { rows: 0, cols, density: 0, twoOfFour: true };
+  const profile = { rows: 0, cols, density: 0, blockDensity: 0, twoOfFour: true };
   let nonZeros = 0;
+  let blocks = 0;
+  let present = 0;
   for (const source of parts) {
     const { rows, dtype } = source;
     profile.rows += rows;
@@ -34,30 +39,36 @@ export async function sparsityProfile(parts: readonly RowSource[], job: JobOptio
       await source.read(start, count, chunk);
       const found = countNonZeros(chunk, dtypeBytes[dtype], cols);
       if (start === 0 && found.nonZeros > plainlyDense * count * cols)
-        return { ...profile, density: 1, twoOfFour: false };
+        return { ...profile, density: 1, blockDensity: 1, twoOfFour: false };
       nonZeros += found.nonZeros;
+      blocks += Math.ceil(count / blockSize) * Math.ceil(cols / blockSize);
+      present += found.blocks;
       profile.twoOfFour &&= found.twoOfFour;
     }
   }
-  return { ...profile, density: nonZeros / (profile.rows * cols) };
+  return { ...profile, density: nonZeros / (profile.rows * cols), blockDensity: present / blocks };
 }
 
 /** Of whole rows of 16- or 32-bit floats; -0 is 0. */
-function countNonZeros(bytes: Uint8Array, size: number, cols: number): { nonZeros: number; twoOfFour: boolean } {
+function countNonZeros(bytes: Uint8Array, size: number, cols: number) {
   const [values, magnitude] =
     size === 2
       ? [new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2), 0x7fff]
       : [new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4), 0x7fffffff];
   let nonZeros = 0;
   let twoOfFour = true;
-  for (let row = 0; row < values.length; row += cols) {
+  const columnBlocks = Math.ceil(cols / blockSize);
+  const present = new Uint8Array(Math.ceil(values.length / cols / blockSize) * columnBlocks);
+  for (let row = 0, r = 0; row < values.length; row += cols, r++) {
+    const block = Math.floor(r / blockSize) * columnBlocks;
     for (let c = 0; c < cols; c += 4) {
       let inFour = 0;
       const end = Math.min(c + 4, cols);
       for (let i = row + c; i < row + end; i++) if ((values[i] & magnitude) !== 0) inFour++;
       nonZeros += inFour;
+      if (inFour > 0) present[block + Math.floor(c / blockSize)] = 1;
       if (inFour > 2) twoOfFour = false;
     }
   }
-  return { nonZeros, twoOfFour };
+  return { nonZeros, twoOfFour, blocks: present.reduce((sum, one) => sum + one, 0) };
 }

@@ -3,7 +3,7 @@ import { type PackedFormatId, sparseFormats, type WeightFormatId } from "../pack
 import type { SparsityProfile } from "./sparsityProfile.js";
 
 /** How matrices are laid out: the fastest here, all weights, or one way of leaving zeros out where it can hold the matrix. */
-export const structures = ["auto", "dense", "bitmask", "2:4"] as const;
+export const structures = ["auto", "dense", "bitmask", "2:4", "block", "csr"] as const;
 export type Structure = (typeof structures)[number];
 
 /** What was chosen for one matrix, or a stack that shares its input. */
@@ -36,7 +36,7 @@ export async function chooseFormat(
   available: readonly PackedFormatId[],
   costs: (() => Promise<ProductCosts>) | undefined,
 ): Promise<MatrixChoice> {
-  const { rows, cols, density, twoOfFour } = profile;
+  const { rows, cols, density, blockDensity, twoOfFour } = profile;
   const choice = (format: PackedFormatId, reason: string, predictedMs?: number, denseMs?: number): MatrixChoice => ({
     names,
     format,
@@ -61,7 +61,10 @@ export async function chooseFormat(
   const { predictMs } = await costs();
   const denseMs = predictMs(value, rows, cols, density);
   const ranked = possible
-    .map((format) => ({ format, ms: predictMs(format, rows, cols, density) }))
+    .map((format) => {
+      const held = format.startsWith("block") ? blockDensity : density;
+      return { format, ms: predictMs(format, rows, cols, held) };
+    })
     .sort((a, b) => a.ms - b.ms);
   const [best] = ranked;
   const times = `${best.ms.toFixed(3)} ms predicted, dense ${denseMs.toFixed(3)} ms`;

@@ -20,7 +20,8 @@ export type SparseFormatId =
   | "2:4-q4"
   | "csr-bf16"
   | "block-bf16"
-  | "block-q8";
+  | "block-q8"
+  | "tiled-csl-bf16";
 
 export type PackedFormatId = WeightFormatId | SparseFormatId;
 

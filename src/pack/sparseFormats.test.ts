@@ -141,6 +141,15 @@ function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols:
     const unreadBytes = (units - Math.ceil(cols / unitInputs)) * unitBytes;
     return { byteLength: scaleBytes + units * unitBytes, unreadBytes };
   }
+  if (id.startsWith("tiled-csl")) {
+    const [down, across] = [Math.ceil(rows / 128), Math.ceil(cols / 64)];
+    const counts = new Uint32Array(down * across);
+    for (const [i, v] of values.entries()) {
+      if (v !== 0) counts[Math.floor(Math.floor(i / cols) / 128) * across + Math.floor((i % cols) / 64)]++;
+    }
+    const unreadBytes = (counts.length + 2) * 4;
+    return { byteLength: counts.reduce((sum, n) => sum + Math.ceil(n / 4) * 16, unreadBytes), unreadBytes };
+  }
   if (id.startsWith("block")) {
     let blocks = 0;
     for (let g = 0; g < groups; g++) {

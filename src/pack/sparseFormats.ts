@@ -3,6 +3,7 @@ import { blockBf16, blockQ8 } from "./block.js";
 import { csrBf16 } from "./csr.js";
 import type { PackedFormatId, SparseFormatId, WeightFormatId } from "./format.js";
 import type { SparseFormat } from "./sparseFormat.js";
+import { tiledCslBf16 } from "./tiledCsl.js";
 import { twoOfFourBf16, twoOfFourQ4, twoOfFourQ8 } from "./twoOfFour.js";
 
 /** Every format that leaves zeros out. */
@@ -16,6 +17,7 @@ export const sparseFormats: Readonly<Record<SparseFormatId, SparseFormat>> = {
   "csr-bf16": csrBf16,
   "block-bf16": blockBf16,
   "block-q8": blockQ8,
+  "tiled-csl-bf16": tiledCslBf16,
 };
 
 export const isSparse = (format: PackedFormatId): format is SparseFormatId => Object.hasOwn(sparseFormats, format);

@@ -3,15 +3,22 @@ import type { ProductCosts, RowSource } from "../backend.js";
 import type { WasmBackend } from "./backend.js";
 
 /** Shape of the matrix that is timed, and the bytes of its copies, which no second-level cache holds. */
-const [rows, cols] = [2048, 1024];
-const workingSetBytes = 48 << 20;
-const rounds = 5;
-/** Shares of non-zeros that a bit mask is timed at; what lies between is interpolated. */
-const densities = [0.25, 0.5, 0.75];
+const [rows, cols] = [2048, 512];
+const workingSetBytes = 12 << 20;
+/** Rounds at most and at least, and how long there are more than the least. */
+const [maxRounds, minRounds, budgetMs] = [9, 3, 400];
+/** Shares of non-zeros (of blocks that are present) that a structure is timed at; what lies between is interpolated. */
+const densities: Readonly<Record<string, readonly number[]>> = {
+  bitmask: [0.25, 0.5, 0.75],
+  "2:4": [0.5],
+  block: [0.25, 0.75],
+  csr: [0.02, 0.1],
+  "tiled-csl": [0.02, 0.1],
+};
 
 /**
- * Nanoseconds per weight of every format of a value type, timed on a backend of its own that is disposed afterwards. Formats
- * take turns within each round, so that what else the machine does hits all alike.
+ * Times every format of a value type on a backend of its own that is disposed afterwards. Formats take turns within each
+ * round, so that what else the machine does hits all alike.
  * @param create a backend like the one that is asked
  */
 export async function measureCosts(create: () => Promise<WasmBackend>, value: WeightFormatId): Promise<ProductCosts> {
@@ -19,8 +26,8 @@ export async function measureCosts(create: () => Promise<WasmBackend>, value: We
   const cases: { format: PackedFormatId; density: number }[] = [{ format: value, density: 1 }];
   for (const format of backend.formats) {
     if (!Object.hasOwn(sparseFormats, format) || valueTypeOf(format) !== value) continue;
-    const tried = format.startsWith("2:4") ? [0.5] : densities;
-    cases.push(...tried.map((density) => ({ format, density })));
+    const structure = format.slice(0, format.lastIndexOf("-"));
+    cases.push(...densities[structure].map((density) => ({ format, density })));
   }
   const x = backend.allocate(1, cols);
   const y = backend.allocate(1, rows);
@@ -31,8 +38,10 @@ export async function measureCosts(create: () => Promise<WasmBackend>, value: We
   const times: number[][] = cases.map(() => []);
   const sets = [];
   for (const { format, density } of cases)
-    sets.push(await backend.loadCopies(testMatrix(density), format, workingSetBytes));
-  for (let round = 0; round < rounds; round++) {
+    sets.push(await backend.loadCopies(testMatrix(format, density), format, workingSetBytes));
+  const begun = performance.now();
+  for (let round = 0; round < maxRounds; round++) {
+    if (round >= minRounds && performance.now() - begun > budgetMs) break;
     for (const [i, copies] of sets.entries()) {
       const start = performance.now();
       for (const matrix of copies) backend.linear(y, x, matrix);
@@ -40,7 +49,8 @@ export async function measureCosts(create: () => Promise<WasmBackend>, value: We
       times[i].push((performance.now() - start) / copies.length);
     }
   }
-  const perWeight = times.map((list) => list.sort((a, b) => a - b)[rounds >> 1] / (rows * cols));
+  // The shortest: whatever else ran can only have lengthened the others.
+  const perWeight = times.map((list) => Math.min(...list) / (rows * cols));
   return { predictMs: (format, r, c, density) => interpolate(format, density) * r * c };
 
   /** Milliseconds per weight, on the straight line through the two nearest densities. */
@@ -57,8 +67,9 @@ export async function measureCosts(create: () => Promise<WasmBackend>, value: We
   }
 }
 
-/** bf16 numbers of mixed signs around 0.01; of every four inputs two or fewer at a density of 0.5. */
-function testMatrix(density: number): RowSource {
+/** bf16 numbers of mixed signs around 0.01, with zeros as the format wants them. */
+function testMatrix(format: PackedFormatId, density: number): RowSource {
+  const present = format.startsWith("2:4") ? inPairs : format.startsWith("block") ? inBlocks : anywhere;
   return {
     name: "timed",
     rows,
@@ -70,11 +81,17 @@ function testMatrix(density: number): RowSource {
         for (let c = 0; c < cols; c++) {
           const at = (start + r) * cols + c;
           const mixed = Math.imul(at, 0x9e3779b1) >>> 16;
-          const pair = Math.imul(at >> 2, 0x9e3779b1) >>> 30;
-          const present = density === 0.5 ? ((pair ^ c) & 3) < 2 : (mixed & 255) < 256 * density;
-          words[r * cols + c] = present ? 0x3c00 | (mixed & 0x80ff) : 0;
+          words[r * cols + c] = present(start + r, c, density) ? 0x3c00 | (mixed & 0x80ff) : 0;
         }
       }
     },
   };
 }
+
+/** A number from 0 to 1 for each n. */
+const noise = (n: number) => (Math.imul(n ^ (n >>> 15), 0x9e3779b1) >>> 8) / 2 ** 24;
+
+const anywhere = (row: number, c: number, density: number) => noise(row * cols + c) < density;
+const inBlocks = (row: number, c: number, density: number) => noise((row >> 5) * cols + (c >> 5)) < density;
+/** Two of every four inputs. */
+const inPairs = (row: number, c: number) => ((Math.floor(noise(row * cols + (c >> 2)) * 4) ^ c) & 3) < 2;

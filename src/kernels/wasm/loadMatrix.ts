@@ -30,6 +30,7 @@ export const formatCode: Readonly<Record<PackedFormatId, number>> = {
   "csr-bf16": layout.formatCsrBf16,
   "block-bf16": layout.formatBlockBf16,
   "block-q8": layout.formatBlockQ8,
+  "tiled-csl-bf16": layout.formatTiledCslBf16,
 };
 
 export const packedFormats = Object.keys(formatCode) as PackedFormatId[];

@@ -1,6 +1,6 @@
 import {
   activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
-  groupRecordBytes, sparseTileRows,
+  formatTiledCslBf16, groupRecordBytes, sparseTileRows,
 } from "../layout";
 import { codesAt, listFloat, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
@@ -24,7 +24,7 @@ const nibblesAt: usize = tileAt + 8 * sparseTileRows; // 32 bytes and more
 // @ts-ignore: decorator
 @inline
 export function hasScales(format: i32): bool {
-  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16 && format != formatCsrBf16 && format != formatBlockBf16;
+  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16 && format != formatCsrBf16 && format != formatBlockBf16 && format != formatTiledCslBf16;
 }
 
 /** Tiles of 512 rows in the table of a bitmask. */
@@ -76,6 +76,7 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
       // Both return kept inputs and bytes read as count · 2^32 + bytes.
       let result: u64;
       if (format <= formatBitmaskQ4) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
+      else if (format == formatTiledCslBf16) result = tiledCslGroup(out, weights, rows, cols, g, x, threshold);
       else if (format == formatCsrBf16) result = csrGroup(out, weights, rows, cols, g, input, valid, threshold);
       else if (format == formatBlockBf16 || format == formatBlockQ8) {
         result = blockGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
@@ -322,4 +323,43 @@ function blockGroup(
   }
   const bytes = (maskWords << 2) + (half ? 0 : present << 1) + <usize>count * column;
   return ((<u64>count) << 32) | <u64>bytes;
+}
+
+/**
+ * Of Tiled-CSL, the inputs of one group: each tile of 64 inputs is read for the first group that keeps any of them, by the
+ * slice that has this group, and gives the products of both.
+ */
+function tiledCslGroup(y: usize, weights: usize, rows: usize, cols: i32, group: i32, x: usize, threshold: f32): u64 {
+  const across = <usize>((cols + 63) >> 6);
+  const down = (rows + 127) >> 7;
+  const first = (group >> 1) << 6;
+  const own = keptInputs(x, cols, group << 5, threshold);
+  const other = keptInputs(x, cols, (group ^ 1) << 5, threshold);
+  if (own == 0 || ((group & 1) != 0 && other > 0)) return (<u64>own) << 32;
+  const data = weights + ((down * across + 2) << 2);
+  let bytes: u64 = 0;
+  for (let d: usize = 0; d < down; d++) {
+    const entry = weights + ((d * across + <usize>(group >> 1)) << 2);
+    const end = data + (<usize>load<u32>(entry, 4) << 4);
+    const target = y + (d << 9);
+    let p = data + (<usize>load<u32>(entry) << 4);
+    bytes += end - p;
+    for (; p < end; p += 4) {
+      const word = load<u32>(p);
+      // Words that fill a four up have the value 0.
+      if ((word & 0xffff) == 0) continue;
+      const row = word >> 22;
+      const value = load<f32>(x + (<usize>(first + <i32>(((word >> 16) & 63) ^ ((row & 7) << 3))) << 2));
+      if (!(abs(value) > threshold)) continue;
+      const at = target + (<usize>row << 2);
+      store<f32>(at, load<f32>(at) + value * reinterpret<f32>(word << 16));
+    }
+  }
+  return ((<u64>own) << 32) | bytes;
+}
+
+function keptInputs(x: usize, cols: i32, first: i32, threshold: f32): i32 {
+  let count = 0;
+  for (let i = first; i < min(first + 32, cols); i++) count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+  return count;
 }

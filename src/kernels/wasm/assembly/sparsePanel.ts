@@ -1,6 +1,6 @@
 import {
   formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
-  formatTwoOfFourQ8,
+  formatTwoOfFourQ8, formatTiledCslBf16,
 } from "../layout";
 import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
 import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";
@@ -37,6 +37,10 @@ export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32,
   const blocks = <i32>(min<usize>(rows - firstRow, groupRows) >> 5);
   if (format == formatCsrBf16) {
     unpackCsr(weights, rows, cols, group, valid, firstRow, target);
+    return;
+  }
+  if (format == formatTiledCslBf16) {
+    unpackTiledCsl(weights, rows, cols, group, firstRow, target);
     return;
   }
   if (format == formatBlockBf16 || format == formatBlockQ8) {
@@ -89,6 +93,23 @@ function unpackCsr(weights: usize, rows: usize, cols: i32, group: i32, valid: i3
       const interleaved = (row & ~7) | ((row & 3) << 1) | ((row >> 2) & 1);
       store<u16>(codes + ((<usize>i * groupRows + <usize>interleaved) << 1), load<u16>(p, 2));
     }
+  }
+}
+
+function unpackTiledCsl(weights: usize, rows: usize, cols: i32, group: i32, firstRow: usize, codes: usize): void {
+  const across = <usize>((cols + 63) >> 6);
+  const down = (rows + 127) >> 7;
+  memory.fill(codes, 0, groupRows << 6);
+  const entry = weights + (((firstRow >> 7) * across + <usize>(group >> 1)) << 2);
+  const data = weights + ((down * across + 2) << 2);
+  const end = data + (<usize>load<u32>(entry, 4) << 4);
+  for (let p = data + (<usize>load<u32>(entry) << 4); p < end; p += 4) {
+    const location = <u32>load<u16>(p, 2);
+    const row = (location >> 6) - <u32>(firstRow & 127);
+    const col = (location & 63) ^ (((location >> 6) & 7) << 3);
+    if (row >= <u32>groupRows || <i32>(col >> 5) != (group & 1) || load<u16>(p) == 0) continue;
+    const interleaved = (row & ~7) | ((row & 3) << 1) | ((row >> 2) & 1);
+    store<u16>(codes + ((<usize>(col & 31) * groupRows + <usize>interleaved) << 1), load<u16>(p));
   }
 }
 
