@@ -217,10 +217,11 @@ class RunDirectory {
 
 const stateName = /^step-\d{9}$/;
 
-/** One JSON object per step, appended as the steps come. */
+/** One JSON object per step, appended some at a time. */
 class RunLog {
-  #unwritten: string[] = [];
-  #begun = false;
+  /** Records that are in the file. */
+  #written = 0;
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(
     readonly path: string,
@@ -229,16 +230,21 @@ class RunLog {
 
   add(record: LogRecord): void {
     this.records.push(record);
-    this.#unwritten.push(`${JSON.stringify(record)}\n`);
-    if (this.#unwritten.length >= 20) void this.flush();
+    // A failure comes out at the last flush, which is awaited.
+    if (this.records.length % 20 === 0) this.flush().catch(() => {});
   }
 
-  async flush(): Promise<void> {
-    const lines = this.#unwritten;
-    this.#unwritten = [];
-    if (this.#begun) return writeFile(this.path, lines.join(""), { flag: "a" });
-    this.#begun = true;
-    await writeFile(this.path, this.records.map((record) => `${JSON.stringify(record)}\n`).join(""));
+  /** One write after the other; a failed one is reported by the next. */
+  flush(): Promise<void> {
+    const write = async () => {
+      const from = this.#written;
+      this.#written = this.records.length;
+      const lines = this.records.slice(from).map((record) => `${JSON.stringify(record)}\n`);
+      // The first write replaces what lines of a killed run came after its stored state.
+      await writeFile(this.path, lines.join(""), { flag: from === 0 ? "w" : "a" });
+    };
+    this.#writing = this.#writing.then(write);
+    return this.#writing;
   }
 }
 
