@@ -7,7 +7,7 @@ export interface Threshold {
   value: number;
 }
 
-const [width, height] = [220, 130];
+const [width, height] = [190, 125];
 const plot = { left: 8, right: width - 8, top: 20, bottom: height - 22 };
 
 /**
