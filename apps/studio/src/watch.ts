@@ -15,27 +15,21 @@ const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[sit
  */
 export function watched(model: Model, onPicture: (picture: Picture) => void): Model {
   let token = 0;
-  const { config, backend, weights, weightBytes, logitCols, thresholds } = model;
-  return {
-    config,
-    backend,
-    weights,
-    weightBytes,
-    logitCols,
-    thresholds,
-    createCache: (capacity, options) => model.createCache(capacity, options),
-    embed: (tokens) => model.embed(tokens),
-    block: (layer, x, cache, start, options) => model.block(layer, x, cache, start, options),
-    head: (x) => model.head(x),
-    async forward(tokens, cache, start, options) {
-      if (tokens.length > 1 || token++ % every !== 0) return model.forward(tokens, cache, start, options);
-      const picture = emptyPicture(model.config.layers);
-      const logits = await model.forward(tokens, cache, start, { ...options, tap: tapInto(picture, model) });
-      onPicture(picture);
-      return logits;
-    },
-    [Symbol.dispose]() {},
+  const forward: Model["forward"] = async (tokens, cache, start, options) => {
+    if (tokens.length > 1 || token++ % every !== 0) return model.forward(tokens, cache, start, options);
+    const picture = emptyPicture(model.config.layers);
+    const logits = await model.forward(tokens, cache, start, { ...options, tap: tapInto(picture, model) });
+    onPicture(picture);
+    return logits;
   };
+  // Everything else is the model's own, with its own `this`.
+  return new Proxy(model, {
+    get(_, name) {
+      if (name === "forward") return forward;
+      const value: unknown = Reflect.get(model, name);
+      return typeof value === "function" ? value.bind(model) : value;
+    },
+  });
 }
 
 const emptyPicture = (layers: number): Picture => ({
