@@ -47,6 +47,7 @@ export function lineChart(series: readonly Series[], options: ChartOptions): str
   return frame(
     size.width,
     size.height + 18 * series.length,
+    options.title,
     `<text x="${middleX}" y="20" text-anchor="middle" font-weight="bold">${escapeXml(options.title)}</text>${grid}` +
       `<text x="${middleX}" y="${size.height - 14}" text-anchor="middle">${escapeXml(options.xLabel)}</text>` +
       `<text transform="translate(16 ${middleY}) rotate(-90)" text-anchor="middle">${escapeXml(options.yLabel)}</text>${plotted}`,
@@ -68,10 +69,10 @@ function line({ name, points, dashed, color }: Series, i: number, x: Place, y: P
   );
 }
 
-export function frame(width: number, height: number, body: string): string {
+export function frame(width: number, height: number, title: string, body: string): string {
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">` +
-    `<style>.grid{stroke:#ddd;fill:none}</style><rect width="${width}" height="${height}" fill="#fff"/>${body}</svg>\n`
+    `<title>${escapeXml(title)}</title><style>.grid{stroke:#ddd;fill:none}</style><rect width="${width}" height="${height}" fill="#fff"/>${body}</svg>\n`
   );
 }
 

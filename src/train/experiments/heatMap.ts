@@ -41,6 +41,7 @@ export async function heatMaps(title: string, panels: readonly Panel[]): Promise
   return frame(
     width,
     76 + panelHeight,
+    title,
     `<text x="16" y="24" font-weight="bold">${escapeXml(title)}</text>${parts.join("")}`,
   );
 }
