@@ -2,8 +2,11 @@ import type { ProductCosts } from "../kernels/index.js";
 import { type PackedFormatId, sparseFormats, type WeightFormatId } from "../pack/index.js";
 import type { SparsityProfile } from "./sparsityProfile.js";
 
-/** How matrices are laid out: the fastest here, all weights, or one way of leaving zeros out where it can hold the matrix. */
-export const structures = ["auto", "dense", "bitmask", "2:4", "block", "csr"] as const;
+/**
+ * How matrices are laid out: the fastest here, all weights, one way of leaving zeros out where it can hold the matrix, or
+ * LLM.int8(), which rounds weights and inputs in its own way whatever the value type.
+ */
+export const structures = ["auto", "dense", "bitmask", "2:4", "block", "csr", "tiled-csl", "int8-mixed"] as const;
 export type Structure = (typeof structures)[number];
 
 /** What was chosen for one matrix, or a stack that shares its input. */
@@ -49,6 +52,8 @@ export async function chooseFormat(
     (format) =>
       Object.hasOwn(sparseFormats, format) && format.endsWith(`-${value}`) && (twoOfFour || !format.startsWith("2:4")),
   );
+  if (structure === "int8-mixed" && available.includes(structure))
+    return choice(structure, `${structure} was asked for`);
   if (density > 0.9) return choice(value, "dense: hardly any weight is 0");
   if (structure !== "auto") {
     const wanted = possible.find((format) => format === `${structure}-${value}`);

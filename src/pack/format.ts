@@ -21,7 +21,8 @@ export type SparseFormatId =
   | "csr-bf16"
   | "block-bf16"
   | "block-q8"
-  | "tiled-csl-bf16";
+  | "tiled-csl-bf16"
+  | "int8-mixed";
 
 export type PackedFormatId = WeightFormatId | SparseFormatId;
 

@@ -93,13 +93,13 @@ function gridScale(scale: number, smallest: number, largest: number, zero: numbe
 }
 
 /** The smallest bf16 number ≥ value ≥ 0; 0 where it would be subnormal, because its inverse could overflow. */
-function bf16Up(value: number): number {
+export function bf16Up(value: number): number {
   if (value < 2 ** -126) return 0;
   const nearest = bf16FromF32(value);
   return f32FromBf16(nearest) < value ? nearest + 1 : nearest;
 }
 
-function roundToEven(value: number): number {
+export function roundToEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;

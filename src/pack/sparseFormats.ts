@@ -2,6 +2,7 @@ import { bitmaskBf16, bitmaskQ4, bitmaskQ8 } from "./bitmask.js";
 import { blockBf16, blockQ8 } from "./block.js";
 import { csrBf16 } from "./csr.js";
 import type { PackedFormatId, SparseFormatId, WeightFormatId } from "./format.js";
+import { int8Mixed } from "./int8Mixed.js";
 import type { SparseFormat } from "./sparseFormat.js";
 import { tiledCslBf16 } from "./tiledCsl.js";
 import { twoOfFourBf16, twoOfFourQ4, twoOfFourQ8 } from "./twoOfFour.js";
@@ -18,6 +19,7 @@ export const sparseFormats: Readonly<Record<SparseFormatId, SparseFormat>> = {
   "block-bf16": blockBf16,
   "block-q8": blockQ8,
   "tiled-csl-bf16": tiledCslBf16,
+  "int8-mixed": int8Mixed,
 };
 
 export const isSparse = (format: PackedFormatId): format is SparseFormatId => Object.hasOwn(sparseFormats, format);

@@ -1,8 +1,7 @@
 import fc from "fast-check";
 import { it } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
-import { valueTypeOf } from "../../src/pack/index.js";
-import { type BackendUnderTest, expectWithin, loadStack, normals, upload } from "./harness.js";
+import { type BackendUnderTest, expectWithin, linearTolerance, loadStack, normals, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 
 const fours = (max: number) => fc.integer({ min: 1, max: max / 4 }).map((n) => 4 * n);
@@ -43,7 +42,7 @@ export function fuzzSuite(backend: () => Backend, { formats, tolerances }: Backe
         });
         const expected = oracle.linear(
           { ...c, x, w: w.values, bias, thresholds, previous: c.accumulate ? previous : undefined },
-          tolerances.linear[valueTypeOf(c.format)],
+          linearTolerance(tolerances, c.format),
         );
         expectWithin(await b.read(out), expected, "linear");
         b.release(xs);

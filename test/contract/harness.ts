@@ -5,6 +5,7 @@ import {
   type PackedFormatId,
   packSparse,
   sparseFormats,
+  valueTypeOf,
   type WeightFormatId,
   weightFormats,
 } from "../../src/pack/index.js";
@@ -22,6 +23,10 @@ export interface Tolerances {
   /** Attention, relative to max|v| and to the size of the scores. */
   attention: number;
 }
+
+/** The tolerance of a format: that of its value type, but for LLM.int8(), which has one scale for a row of inputs. */
+export const linearTolerance = ({ linear }: Tolerances, format: PackedFormatId) =>
+  format === "int8-mixed" ? { ...linear.q8, int8Rows: true } : { ...linear[valueTypeOf(format)], int8Rows: false };
 
 const f32Sums = { relative: 1e-5, int8Activations: false };
 const int8Products = { relative: 1e-5, int8Activations: true };

@@ -1,17 +1,12 @@
 import { expect, it } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
-import {
-  isSparse,
-  type PackedFormatId,
-  sparseFormats,
-  valueTypeOf,
-  type WeightFormatId,
-} from "../../src/pack/index.js";
+import { isSparse, type PackedFormatId, sparseFormats, type WeightFormatId } from "../../src/pack/index.js";
 import {
   type BackendUnderTest,
   columnsOf,
   expectWithin,
   type LoadedMatrix,
+  linearTolerance,
   loadStack,
   normals,
   rowSource,
@@ -49,12 +44,12 @@ function expectedCounts(format: PackedFormatId, w: LoadedMatrix, c: oracle.Linea
 
 export function linearSuite(backend: () => Backend, { formats, tolerances }: BackendUnderTest): void {
   const bound = (format: PackedFormatId) => {
-    const { relative, int8Activations } = tolerances.linear[valueTypeOf(format)];
+    const { relative, int8Activations } = linearTolerance(tolerances, format);
     return `|Δ| ≤ ${relative}·Σ|w·x|${int8Activations ? " + Σ max|x|/254·Σ|w| per 32 inputs" : ""} + 1e-6`;
   };
 
   for (const format of formats) {
-    const tolerance = tolerances.linear[valueTypeOf(format)];
+    const tolerance = linearTolerance(tolerances, format);
     const title = (what: string) => `linear ${format}: ${what}, ${bound(format)}`;
 
     it(title("every shape with 1 to 130 rows"), async () => {
@@ -212,6 +207,29 @@ export function linearSuite(backend: () => Backend, { formats, tolerances }: Bac
       }
       expect(b.takeCounters()).toEqual({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });
       for (const activation of [xs, many, out, outMany]) b.release(activation);
+    });
+  }
+
+  if (formats.includes("int8-mixed")) {
+    it("linear int8-mixed: inputs of magnitude 6 and more cost the others no precision, found for every row of x", async () => {
+      const b = backend();
+      const [outputs, cols] = [100, 200];
+      const w = await loadStack(b, "int8-mixed", [outputs], cols, 30);
+      const tolerance = linearTolerance(tolerances, "int8-mixed");
+      for (const n of [1, 5, 40]) {
+        const x = normals(31, n * cols).map((v, i) =>
+          i % 67 === 3 ? 60 + v : i % 89 === 0 ? -6 : Math.max(-3, Math.min(3, v)),
+        );
+        for (const thresholds of [undefined, [0.5], [59]]) {
+          const xs = upload(b, n, cols, x);
+          const out = b.allocate(n, outputs);
+          b.linear(out, xs, w.handle, { thresholds });
+          const expected = oracle.linear({ x, w: w.values, cols, partRows: [outputs], thresholds }, tolerance);
+          expectWithin(await b.read(out), expected, `${n} rows, thresholds ${thresholds}`);
+          b.release(xs);
+          b.release(out);
+        }
+      }
     });
   }
 

@@ -23,7 +23,7 @@ export interface LinearCase {
   sparseFromRow?: number;
 }
 
-export function linear(c: LinearCase, tolerance: Tolerances["linear"]["f32"]): Expected {
+export function linear(c: LinearCase, tolerance: Tolerances["linear"]["f32"] & { int8Rows?: boolean }): Expected {
   const n = c.x.length / c.cols;
   const outputs = c.partRows.reduce((a, b) => a + b, 0);
   const values = new Float64Array(n * outputs);
@@ -36,15 +36,18 @@ export function linear(c: LinearCase, tolerance: Tolerances["linear"]["f32"]): E
         let sum = 0;
         let absolute = 0;
         let rounding = 0;
-        for (let group = 0; group < c.cols; group += 32) {
+        // With one scale for the whole row, the largest input below the outliers decides.
+        const groupInputs = tolerance.int8Rows ? c.cols : 32;
+        for (let group = 0; group < c.cols; group += groupInputs) {
           let largest = 0;
           let weightSum = 0;
-          for (let i = group; i < Math.min(group + 32, c.cols); i++) {
+          for (let i = group; i < Math.min(group + groupInputs, c.cols); i++) {
             const input = c.x[r * c.cols + i];
             const weight = c.w[j * c.cols + i];
             if (Math.abs(input) <= threshold) continue;
             sum += weight * input;
             absolute += Math.abs(weight * input);
+            if (tolerance.int8Rows && Math.abs(input) >= 6) continue;
             largest = Math.max(largest, Math.abs(input));
             weightSum += Math.abs(weight);
           }

@@ -60,6 +60,7 @@ export const formatCsrBf16 = 10;
 export const formatBlockBf16 = 11;
 export const formatBlockQ8 = 12;
 export const formatTiledCslBf16 = 13;
+export const formatInt8Mixed = 14;
 
 export const dtypeF32 = 0;
 export const dtypeBf16 = 1;

@@ -122,7 +122,7 @@ function matmul(
   const values = sparse.fromRow < x.rows ? sparse.values : w.parts.map(() => keepAll);
   // Parts with the same threshold share one prepared x.
   const distinct = [...new Set(values)];
-  const quantised = valueTypeOf(w.format) === "q8" || valueTypeOf(w.format) === "q4";
+  const quantised = w.format === "int8-mixed" || valueTypeOf(w.format) === "q8" || valueTypeOf(w.format) === "q4";
   const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
   const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + tokens * 256;

@@ -31,6 +31,7 @@ export const formatCode: Readonly<Record<PackedFormatId, number>> = {
   "block-bf16": layout.formatBlockBf16,
   "block-q8": layout.formatBlockQ8,
   "tiled-csl-bf16": layout.formatTiledCslBf16,
+  "int8-mixed": layout.formatInt8Mixed,
 };
 
 export const packedFormats = Object.keys(formatCode) as PackedFormatId[];

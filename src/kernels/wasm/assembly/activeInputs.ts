@@ -150,3 +150,71 @@ function code4(x: v128, inverse: v128, limit: v128): v128 {
   const kept = f32x4.gt(f32x4.abs(x), limit);
   return v128.and(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x, inverse))), kept);
 }
+
+// LLM.int8(): inputs of magnitude `int8Outlier` and more are left to floating point, the others share one scale for a whole
+// row of x.
+
+const int8Outlier: f32 = 6;
+
+/** Whether an input is rounded to 8 bits. */
+// @ts-ignore: decorator
+@inline
+export function isInt8(value: f32, threshold: f32): bool {
+  return abs(value) > threshold && abs(value) < int8Outlier;
+}
+
+/** Whether an input is multiplied in floating point. */
+// @ts-ignore: decorator
+@inline
+export function isOutlier(value: f32, threshold: f32): bool {
+  return abs(value) > threshold && abs(value) >= int8Outlier;
+}
+
+/** The largest magnitude of a row of x that is rounded to 8 bits. */
+export function largestInt8(x: usize, cols: i32, threshold: f32): f32 {
+  let top: f32 = 0;
+  for (let i = 0; i < cols; i++) {
+    const value = load<f32>(x + ((<usize>i) << 2));
+    if (isInt8(value, threshold)) top = max(top, abs(value));
+  }
+  return top;
+}
+
+/** As `listQuantized`, with the scale of the whole row and without outliers. @param top `largestInt8` */
+export function listInt8(record: usize, x: usize, valid: i32, threshold: f32, top: f32, columnBytes: usize, zero: i32, scratch: usize): i32 {
+  let count = 0;
+  let sum = 0;
+  for (let i = 0; i < valid; i++) {
+    const value = load<f32>(x + ((<usize>i) << 2));
+    const kept = isInt8(value, threshold);
+    const code = kept ? int8Code(value, top) : 0;
+    store<u8>(scratch + count, <u8>i);
+    store<i16>(scratch + allCodesAt + ((<usize>i) << 1), <i16>code);
+    sum += code;
+    count += i32(kept);
+  }
+  store<f32>(record, top / 127, 8);
+  store<i32>(record, -zero * sum, 16);
+  if (count > 0) arrange(record, x, count, columnBytes, scratch, true);
+  return count;
+}
+
+/** As `quantizeGroup`, likewise. */
+export function quantizeInt8(x: usize, valid: i32, threshold: f32, top: f32, codes: usize, wide: bool, meta: usize): void {
+  let sum = 0;
+  for (let i = 0; i < 32; i++) {
+    const value: f32 = i < valid ? load<f32>(x + ((<usize>i) << 2)) : 0;
+    const code = isInt8(value, threshold) ? int8Code(value, top) : 0;
+    if (wide) store<i16>(codes + ((<usize>i) << 1), <i16>code);
+    else store<i8>(codes + <usize>i, <i8>code);
+    sum += code;
+  }
+  store<f32>(meta, top / 127);
+  store<i32>(meta, sum, 4);
+}
+
+// @ts-ignore: decorator
+@inline
+function int8Code(value: f32, top: f32): i32 {
+  return <i32>nearest(value * (top > 0 ? 127 / top : 0));
+}

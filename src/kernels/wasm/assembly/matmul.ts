@@ -1,8 +1,9 @@
-import { dotByte, formatBitmaskBf16, formatQ8, panelBytes, unpackedBytes } from "../layout";
-import { quantizeGroup } from "./activeInputs";
+import { dotByte, formatBitmaskBf16, formatInt8Mixed, formatQ8, panelBytes, unpackedBytes } from "../layout";
+import { isOutlier, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
 import { columnBytes, scaleBytes } from "./matvec";
 import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
 import { unpackPanel } from "./panels";
+import { addColumn } from "./sparseMatvec";
 import { groupRows, unpackedFormat, unpackGroup, zeroCode } from "./sparsePanel";
 import { barrier, takeWork, threadCount } from "./sync";
 
@@ -88,7 +89,10 @@ function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups
     const row = x + ((<usize>t * xStride + <usize>(group << 5)) << 2);
     const limit: f32 = t >= sparseFrom ? threshold : -1;
     const present = t < tokens ? valid : 0;
-    if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
+    if (load<i32>(a, 24) == formatInt8Mixed) {
+      const top: f32 = t < tokens ? largestInt8(x + ((<usize>t * xStride) << 2), cols, limit) : 0;
+      quantizeInt8(row, present, limit, top, codes, !byteDot, meta);
+    } else if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
     else {
       for (let k = 0; k < 32; k++) {
         const value: f32 = k < present ? load<f32>(row + ((<usize>k) << 2)) : 0;
@@ -135,8 +139,24 @@ function multiplyTile(
     if (format < formatQ8) multiplyFloats(panel, codes, sums, padded, blocks);
     else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
     else multiplyWide(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
+    if (packed == formatInt8Mixed) addOutliers(a, part, g, unpacked, sums, <usize>blocks << 3);
   }
   writeTile(a, sums, tokens, <usize>load<u32>(part, 12) + tileStart, count);
+}
+
+/** sums[t] += x · W over the inputs of one group that LLM.int8() leaves to floating point. @param unpacked the group's 64 rows */
+function addOutliers(a: usize, part: usize, group: i32, unpacked: usize, sums: usize, rows: usize): void {
+  const tokens = load<i32>(a, 8);
+  const valid = min(load<i32>(a, 12) - (group << 5), 32);
+  for (let t = 0; t < tokens; t++) {
+    const x = <usize>load<u32>(a) + ((<usize>t * <usize>load<u32>(a, 4) + <usize>(group << 5)) << 2);
+    const limit: f32 = t >= load<i32>(part, 4) ? load<f32>(part) : -1;
+    for (let i = 0; i < valid; i++) {
+      const value = load<f32>(x + ((<usize>i) << 2));
+      if (!isOutlier(value, limit)) continue;
+      addColumn(sums + ((<usize>t) << 8), unpacked, unpacked + (groupRows << 1) + <usize>i * groupRows, value, rows);
+    }
+  }
 }
 
 /** out[t][first …] = sums[t] (+ bias) (+ out). */

@@ -1,9 +1,10 @@
 import {
   activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
-  formatTiledCslBf16, groupRecordBytes, sparseTileRows,
+  formatInt8Mixed, formatTiledCslBf16, groupRecordBytes, sparseTileRows,
 } from "../layout";
-import { codesAt, listFloat, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
+import { codesAt, isOutlier, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
+import { bf16High, bf16Low, highHalves, mulAdd } from "./math";
 import { addCounts, segmentBytes, segmentsAt } from "./matvec";
 import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
 import { twoOfFourQ4Byte, twoOfFourQ4Wide, twoOfFourQ8Byte, twoOfFourQ8Wide } from "./twoOfFour";
@@ -19,6 +20,8 @@ const sumsAt: usize = slotsAt + 1024; // i32 [sparseTileRows]
 const tileAt: usize = sumsAt + 4 * sparseTileRows; // u8 [8 inputs][sparseTileRows]
 // Block-sparse products: i32 [blockChunk], then f32 [blockChunk].
 const blockSumsAt: usize = slotsAt;
+// LLM.int8(): the largest input of each part, behind i32 [tileRows].
+const topsAt: usize = slotsAt + 8192;
 const nibblesAt: usize = tileAt + 8 * sparseTileRows; // 32 bytes and more
 
 // @ts-ignore: decorator
@@ -62,6 +65,12 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
   let offered: f64 = 0;
   let skipped: f64 = 0;
   memory.fill(y, 0, allRows << 2);
+  const tops = scratch + topsAt;
+  for (let s = 0; format == formatInt8Mixed && s < segments; s++) {
+    const segment = a + segmentsAt + <usize>s * segmentBytes;
+    store<f32>(tops + ((<usize>s) << 2), largestInt8(x, cols, load<f32>(segment)));
+    if (slice == 0 && load<i32>(segment, 12) != 0) bytes += <f64>((load<u32>(segment, 8) - load<u32>(segment, 4)) << 1);
+  }
   const last = (groups * (slice + 1)) / slices;
   for (let g = (groups * slice) / slices; g < last; g++) {
     const valid = min(cols - (g << 5), 32);
@@ -75,7 +84,9 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
       const out = y + (start << 2);
       // Both return kept inputs and bytes read as count · 2^32 + bytes.
       let result: u64;
-      if (format <= formatBitmaskQ4) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
+      if (format == formatInt8Mixed) {
+        result = int8Group(byteDot, out, weights, rows, g, input, valid, threshold, load<f32>(tops + ((<usize>s) << 2)), scratch);
+      } else if (format <= formatBitmaskQ4) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
       else if (format == formatTiledCslBf16) result = tiledCslGroup(out, weights, rows, cols, g, x, threshold);
       else if (format == formatCsrBf16) result = csrGroup(out, weights, rows, cols, g, input, valid, threshold);
       else if (format == formatBlockBf16 || format == formatBlockQ8) {
@@ -362,4 +373,40 @@ function keptInputs(x: usize, cols: i32, first: i32, threshold: f32): i32 {
   let count = 0;
   for (let i = first; i < min(first + 32, cols); i++) count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
   return count;
+}
+
+/** Of LLM.int8(), the inputs of one group: those of 8 bits as q8 does it, outliers one by one. */
+function int8Group(
+  byteDot: bool, y: usize, weights: usize, rows: usize, group: i32, x: usize, valid: i32, threshold: f32, top: f32, scratch: usize,
+): u64 {
+  const codes = weights + (rows << 1) + <usize>(group << 5) * rows;
+  const integers = scratch + slotsAt;
+  let count = listInt8(scratch, x, valid, threshold, top, rows, 128, scratch + groupRecordBytes);
+  if (count > 0) {
+    if (byteDot) groupQ8Byte(y, weights, codes, scratch, integers, 0, rows);
+    else groupQ8Wide(y, weights, codes, scratch, integers, 0, rows);
+  }
+  for (let i = 0; i < valid; i++) {
+    const value = load<f32>(x + ((<usize>i) << 2));
+    if (!isOutlier(value, threshold)) continue;
+    addColumn(y, weights, codes + <usize>i * rows, value, rows);
+    count++;
+  }
+  return ((<u64>count) << 32) | (<u64>count * <u64>rows);
+}
+
+/** y[0, rows) += x · scales · (codes − 128). `rows` a multiple of 8; scales bf16 in the order of `interleaved8` */
+export function addColumn(y: usize, scales: usize, codes: usize, x: f32, rows: usize): void {
+  const high = highHalves();
+  const factor = f32x4.splat(x);
+  const zero = i16x8.splat(128);
+  for (let r: usize = 0; r < rows; r += 8) {
+    const code = i16x8.sub(i16x8.extend_low_i8x16_u(v128.load64_zero(codes + r)), zero);
+    const scale = v128.load(scales + (r << 1));
+    const at = y + (r << 2);
+    const near = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(code)), bf16Low(scale));
+    const far = f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(code)), bf16High(scale, high));
+    v128.store(at, mulAdd(near, factor, v128.load(at)));
+    v128.store(at, mulAdd(far, factor, v128.load(at, 16)), 16);
+  }
 }

@@ -1,6 +1,6 @@
 import {
   formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
-  formatTwoOfFourQ8, formatTiledCslBf16,
+  formatTwoOfFourQ8, formatInt8Mixed, formatTiledCslBf16,
 } from "../layout";
 import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
 import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";
@@ -37,6 +37,14 @@ export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32,
   const blocks = <i32>(min<usize>(rows - firstRow, groupRows) >> 5);
   if (format == formatCsrBf16) {
     unpackCsr(weights, rows, cols, group, valid, firstRow, target);
+    return;
+  }
+  if (format == formatInt8Mixed) {
+    memory.copy(target, weights + (firstRow << 1), <usize>blocks << 6);
+    const source = weights + (rows << 1) + <usize>(group << 5) * rows + firstRow;
+    for (let i: usize = 0; i < 32; i++) {
+      memory.copy(target + (groupRows << 1) + i * groupRows, source + i * rows, <usize>blocks << 5);
+    }
     return;
   }
   if (format == formatTiledCslBf16) {
