@@ -40,6 +40,14 @@ describe("rarefy.json", () => {
     expect(parse({ rarefy: 1 })).toEqual({ rarefy: 1 });
   });
 
+  it("writes equal artifacts as equal bytes, in whatever order they were put together", () => {
+    const { results, ...rest } = artifact;
+    expect(serializeArtifact({ ...rest, results })).toEqual(serializeArtifact(artifact));
+    expect(serializeArtifact(parse(JSON.parse(JSON.stringify({ results, ...rest }))))).toEqual(
+      serializeArtifact(artifact),
+    );
+  });
+
   it.each(["dense", "secondHalf", { denseFirst: 4 }])("takes prefill %j", (prefill) => {
     expect(parse(change({ prefill })).activationSparsity?.prefill).toEqual(prefill);
   });

@@ -159,8 +159,9 @@ export function parseArtifact(raw: unknown, file: string): Artifact {
 
 /** The bytes of `rarefy.json`. @throws FormatError when the record could not be read back. */
 export function serializeArtifact(artifact: Artifact): Uint8Array {
-  checkSchema(artifactSchema, artifact, artifactFileName);
-  return new TextEncoder().encode(`${JSON.stringify(artifact, undefined, 2)}\n`);
+  // Checking puts the fields in one order, whoever put them together: equal artifacts are equal files.
+  const ordered = checkSchema(artifactSchema, artifact, artifactFileName);
+  return new TextEncoder().encode(`${JSON.stringify(ordered, undefined, 2)}\n`);
 }
 
 /** Whether the thresholds fit the model. @throws FormatError */

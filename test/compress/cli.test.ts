@@ -55,8 +55,10 @@ describe("prune", () => {
       row.perplexity,
     ]);
 
-    const repeated = await json(["prune", model, "--sparsity", "0.5", ...calib, "-o", out("half")]);
+    const bytes = readFileSync(join(out("half"), "rarefy.json"));
+    const repeated = await json(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
     expect(repeated).toMatchObject({ resumedBlocks: 6, densityStored: row.densityStored });
+    expect(readFileSync(join(out("half"), "rarefy.json")).equals(bytes)).toBe(true);
   });
 
   test("without calibration, dense, for other tools", async () => {
