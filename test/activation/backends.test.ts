@@ -56,7 +56,7 @@ describe.each(["f32", "bf16", "q8", "q4"] as const)("TEAL on %s weights", (weigh
   beforeAll(async () => {
     using backend = await reference.create();
     expected = await chain(backend, weights);
-  }, 60_000);
+  });
 
   test.each(others)("$name: thresholds, perplexity and skipped inputs", async ({ create, tolerances }) => {
     using backend = await create();
