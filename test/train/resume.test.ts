@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { memoryFiles, memorySinks } from "../../src/io/index.js";
 import { trainMethods } from "../../src/train/methods/index.js";
+import type { BatchControl } from "../../src/train/objective.js";
 import { cosine } from "../../src/train/optimizers/schedule.js";
 import { runTraining } from "../../src/train/runTraining.js";
 import { readState, writeState } from "../../src/train/storedState.js";
@@ -67,6 +68,37 @@ describe.each(Object.keys(trainMethods))("%s", (id) => {
       expect(bytesOf(continued.finish())).toEqual(finished);
     }
   });
+});
+
+test("what steers a model through its batches is stored and goes on", async () => {
+  const { method } = await trainMethods.dense();
+  const controlled = () => {
+    const state = { weight: Float32Array.of(1) };
+    const control: BatchControl = {
+      state,
+      arrays: () => ({ unused: { shape: [], values: state.weight } }),
+      observe() {
+        state.weight[0] *= 1.5;
+      },
+    };
+    const training = new Training({
+      objective: threeLayers(),
+      weights: threeLayerWeights(1),
+      optimizer: { rate },
+      steps,
+      seed: 9,
+      method: (context) => method.start(context, {}),
+      control,
+    });
+    return { training, state };
+  };
+  const first = controlled();
+  await advance(first.training, 3);
+  const files = new Map<string, Uint8Array>();
+  await writeState(memorySinks(files), first.training.state);
+  const second = controlled();
+  second.training.restore((await readState(memoryFiles("memory", files)))!);
+  expect(second.state.weight[0]).toBe(1.5 ** 3);
 });
 
 test("a state of other settings is refused, naming the entry", async () => {
