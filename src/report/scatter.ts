@@ -76,7 +76,7 @@ function labels(front: readonly Point[], x: (value: number) => number, y: (value
       return [];
     }
     taken.push(place);
-    return [html`<text x="${px(center)}" y="${px(place.y)}" text-anchor="middle">${point.name}</text>`];
+    return [html`<text class="name" x="${px(center)}" y="${px(place.y)}" text-anchor="middle">${point.name}</text>`];
   });
 }
 

@@ -13,7 +13,7 @@ th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-
 th { font-weight: 600; vertical-align: bottom; } tr.source td { font-weight: 600; } td i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 1.5rem; }
 figure { margin: 0; } figcaption { font-size: .95rem; margin-bottom: .2rem; } svg { width: 100%; height: auto; max-width: 30rem; }
-svg text { font-size: 11px; fill: var(--ink); } svg text.axis { fill: var(--soft); } svg text.light { fill: var(--paper); }
+svg text { font-size: 11px; fill: var(--ink); } svg text.axis { fill: var(--soft); } svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; } svg text.light { fill: var(--paper); }
 .grid { stroke: var(--line); } .front { fill: none; stroke: var(--soft); stroke-dasharray: 3 3; } .reference { stroke: var(--ink); stroke-width: 2; fill: none; }
 .cell, .bar { fill: var(--accent); } .threshold { stroke: #c2410c; stroke-width: 1.5; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } .pictures figure { width: 9rem; } .pictures img { width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); display: block; margin-bottom: .3rem; } .pictures figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; }
