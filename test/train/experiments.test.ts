@@ -13,8 +13,13 @@ import {
   markdownPage,
   runExperiment,
   scales,
+  trainMethods,
 } from "../../src/train/index.js";
 import { pruneSurvivors, randomMasks } from "../../src/train/methods/lottery.js";
+
+test.each([...Object.keys(experiments), ...Object.keys(trainMethods)])("docs/training.md tells of %s", async (id) => {
+  expect(await readText("docs/training.md")).toContain(`\`${id}\``);
+});
 
 /** Kept in memory, with a note of what was run. */
 function memoryStore() {
