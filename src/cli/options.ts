@@ -12,7 +12,10 @@ import { defaultThreads } from "./threads.js";
  */
 
 /** What every command that takes a model calls it. */
-export const modelArgument = ["MODEL", "directory in Hugging Face layout, or Hub id org/name[@revision]"] as const;
+export const modelArgument = [
+  "MODEL",
+  "directory in Hugging Face layout, .gguf file, or Hub id org/name[@revision]",
+] as const;
 
 export interface MachineOptions {
   threads: number;

@@ -26,7 +26,7 @@ export function createProgram(
   for (const definition of definitions) program.addCommand(subcommand(definition, output, execute));
   program.addHelpText(
     "after",
-    "\nMODEL is a directory in Hugging Face layout or a Hub id: org/name or org/name@revision." +
+    "\nMODEL is a directory in Hugging Face layout, a .gguf file or a Hub id: org/name or org/name@revision." +
       "\nRun 'rarefy COMMAND --help' for the options of a command and examples.",
   );
   return program;
