@@ -29,9 +29,9 @@ const byBytes: ProductCosts = {
   predictMs: (format, rows, cols, density) =>
     rows * cols * (format.startsWith("2:4") ? 0.5 : format.startsWith("bitmask") ? density + 0.06 : 1) * 1e-6,
 };
-/** Nothing sparse is worth it. */
+/** Nothing sparse is worth it: 2 % are within what was measured. */
 const denseFirst: ProductCosts = {
-  predictMs: (format, rows, cols) => (format.length < 5 ? 1 : 2) * rows * cols * 1e-6,
+  predictMs: (format, rows, cols) => (format.length < 5 ? 1 : 0.98) * rows * cols * 1e-6,
 };
 
 async function load(structure: Structure | undefined, costs?: ProductCosts, weights: "f32" | "bf16" = "bf16") {
@@ -61,7 +61,7 @@ test("where nothing is faster than dense it stays dense and says so with the fig
   const { model, formats } = await load("auto", denseFirst);
   expect(new Set(formats)).toEqual(new Set(["bf16"]));
   const reasons = model.choices.filter(({ names }) => names.includes(down)).map(({ reason }) => reason);
-  expect(reasons).toEqual(["dense: bitmask-bf16 is no faster, 0.020 ms predicted, dense 0.010 ms"]);
+  expect(reasons).toEqual(["dense: bitmask-bf16 is no faster, 0.010 ms predicted, dense 0.010 ms"]);
   expect(describeChoices(model.choices)).toContain("3 × bf16 (dense: bitmask-bf16 is no faster)");
 });
 
