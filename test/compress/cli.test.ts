@@ -146,23 +146,30 @@ test("presets lists recipes and methods", async () => {
 });
 
 describe.skipIf(process.platform === "win32")("a command that is killed or stopped", () => {
-  const args = ["prune", model, "--pattern", "2:4", ...calib];
+  // Blocks that take long enough for a signal to arrive before the next one ends.
+  const args = ["prune", model, "--pattern", "2:4", ...calib, "--window", "256", "--calibration-windows", "16"];
 
   test("goes on when given again, and ends with the same bytes", async () => {
     await json([...args, "-o", out("whole")]);
-    for (const [i, when] of [/"stage":"write weights"/, /block 3 of 6/, /block 6 of 6/].entries()) {
+    let kills = 0;
+    for (const [i, when] of [/"stage":"write weights"/, /block [34] of 6/, /block 5 of 6/].entries()) {
       const output = out(`killed-${i}`);
       const killed = await rarefy([...args, "-o", output], { interrupt: { signal: "SIGKILL", when } });
+      if (killed.code === 0) continue; // a fast machine was done before the signal came
       expect(killed.code).toBeNull();
+      kills++;
       const { resumedBlocks } = await json([...args, "-o", output]);
       if (i > 0) expect(resumedBlocks).toBeGreaterThan(0);
       expectSameFiles(output, out("whole"));
     }
+    expect(kills).toBeGreaterThan(0);
   }, 240_000);
 
   test("a stopped one says what it left", async () => {
     const output = out("stopped");
-    const finished = await rarefy([...args, "-o", output], { interrupt: { signal: "SIGINT", when: /block 3 of 6/ } });
+    const finished = await rarefy([...args, "-o", output], {
+      interrupt: { signal: "SIGINT", when: /block [34] of 6/ },
+    });
     expect(finished.code).toBe(130);
     expect(finished.stderr).toMatch(
       /Stopped\. .*stopped\.partial holds \d of 6 blocks; the same command goes on from there\.\n$/,
