@@ -78,6 +78,7 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
   const out = pool.take(tokens, Math.max(matrix.rows, cols));
   context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
   const problems: string[] = [];
+  const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
   return {
     thresholds,
@@ -104,24 +105,12 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
         problems.push(`${name}: ${error.message}`);
         return false;
       }
-      for (let r = 0; r < rows; r++) {
-        for (const [p, { values }] of parts.entries()) {
-          const threshold = options.thresholds === undefined ? -1 : Math.fround(options.thresholds[p]);
-          for (let j = 0; j < matrix.parts[p].rows; j++) {
-            let [sum, size] = [0, 0];
-            for (let c = 0; c < cols; c++) {
-              const term = Math.abs(inputs[r * cols + c]) > threshold ? inputs[r * cols + c] * values[j * cols + c] : 0;
-              sum += term;
-              size += Math.abs(term);
-            }
-            const actual = result[r * matrix.rows + matrix.parts[p].rowStart + j];
-            if (Math.abs(actual - sum) <= share * size) continue;
-            problems.push(`${name} gave ${actual} for ${sum}`);
-            return false;
-          }
-        }
-      }
-      return true;
+      const problem = wrongProduct(
+        { result, inputs, rows, cols, parts: expected, thresholds: options.thresholds },
+        share,
+      );
+      if (problem !== undefined) problems.push(`${name} ${problem}`);
+      return problem === undefined;
     },
 
     async embedWorks(): Promise<boolean> {
@@ -140,6 +129,43 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
       for (const { memory } of matrix.chunks) context.recorder.freeLater(memory);
     },
   };
+}
+
+/** A product x·Wᵀ as a kernel gave it, and what it was made of. */
+export interface CheckedProduct {
+  /** f32 [rows, sum of the parts' rows] */
+  result: Float32Array;
+  /** x, f32, at least [rows, cols] */
+  inputs: Float32Array;
+  rows: number;
+  cols: number;
+  /** Values: f32 [part.rows, cols]. */
+  parts: readonly { rowStart: number; rows: number; values: Float32Array }[];
+  /** One per part; x counts as 0 where |x| is not above it. */
+  thresholds?: readonly number[];
+}
+
+/** What is wrong with a product: the first number further from the exact one than a share of the sizes of its terms. */
+export function wrongProduct(product: CheckedProduct, share: number): string | undefined {
+  const { result, inputs, rows, cols, parts, thresholds } = product;
+  const width = parts.reduce((sum, part) => sum + part.rows, 0);
+  for (let r = 0; r < rows; r++) {
+    for (const [p, part] of parts.entries()) {
+      const threshold = thresholds === undefined ? -1 : Math.fround(thresholds[p]);
+      for (let j = 0; j < part.rows; j++) {
+        let [sum, size] = [0, 0];
+        for (let c = 0; c < cols; c++) {
+          const x = inputs[r * cols + c];
+          const term = Math.abs(x) > threshold ? x * part.values[j * cols + c] : 0;
+          sum += term;
+          size += Math.abs(term);
+        }
+        const actual = result[r * width + part.rowStart + j];
+        if (!(Math.abs(actual - sum) <= share * size)) return `gave ${actual} for ${sum}`;
+      }
+    }
+  }
+  return undefined;
 }
 
 export function source(name: string, values: Float32Array, rows: number, cols: number): RowSource {

@@ -3,7 +3,7 @@ import { packSparse, type SparseFormatId, sparseFormats } from "../../pack/index
 import type { LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { FormatKernels } from "./matrix.js";
-import { source, tolerance } from "./selfCheck.js";
+import { source, tolerance, wrongProduct } from "./selfCheck.js";
 import { sparseLinear } from "./sparseLinear.js";
 import { loadSparseMatrix } from "./sparseMatrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
@@ -46,29 +46,18 @@ export async function checkSparseFormat(
   const [x, out] = [pool.take(tokens, cols), pool.take(tokens, matrix.rows)];
   context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
   const problems: string[] = [];
+  const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
   const works = async (name: string, rows: number, options: LinearOptions): Promise<boolean> => {
     const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
     sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), matrix, options, counters);
     const result = await readRows(context, out.rowRange(0, rows));
-    for (let r = 0; r < rows; r++) {
-      for (const [p, { values }] of parts.entries()) {
-        const threshold = options.thresholds === undefined ? -1 : Math.fround(options.thresholds[p]);
-        for (let j = 0; j < matrix.parts[p].rows; j++) {
-          let [sum, size] = [0, 0];
-          for (let c = 0; c < cols; c++) {
-            const term = Math.abs(inputs[r * cols + c]) > threshold ? inputs[r * cols + c] * values[j * cols + c] : 0;
-            sum += term;
-            size += Math.abs(term);
-          }
-          const actual = result[r * matrix.rows + matrix.parts[p].rowStart + j];
-          if (Math.abs(actual - sum) <= tolerance * size) continue;
-          problems.push(`${name} gave ${actual} for ${sum}`);
-          return false;
-        }
-      }
-    }
-    return true;
+    const problem = wrongProduct(
+      { result, inputs, rows, cols, parts: expected, thresholds: options.thresholds },
+      tolerance,
+    );
+    if (problem !== undefined) problems.push(`${name} ${problem}`);
+    return problem === undefined;
   };
 
   try {
