@@ -1,8 +1,8 @@
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { UsageError } from "../core/index.js";
 import { artifactFileName, type LocalModelFiles, type ModelConfig, serializeArtifact, sha256Hex } from "../io/index.js";
-import { buildModelDirectory, directoryFiles } from "../io/index.node.js";
+import { buildModelDirectory } from "../io/index.node.js";
 import { loadTokenizer } from "../text/index.js";
 import {
   decoderObjective,
@@ -11,7 +11,6 @@ import {
   lineChart,
   meanLoss,
   type ParameterInfo,
-  readState,
   runTraining,
   type State,
   type StoredFloat,
@@ -20,12 +19,12 @@ import {
   Training,
   tokenizeDocuments,
   trainMethods,
-  writeState,
   writeWeights,
 } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
 import type { Context } from "./command.js";
 import { digits, facts } from "./format.js";
+import { StateDirectory } from "./stateDirectory.js";
 import { optimizerOf, type TrainingCommandOptions } from "./trainingOptions.js";
 
 export interface ModelToTrain {
@@ -155,18 +154,18 @@ async function methodOf({ method: id, methodOption }: TrainingCommandOptions) {
 
 /** Where a run lives until its model is written: settings, the last stored state, the log. */
 class RunDirectory {
+  readonly #states: StateDirectory;
+
   constructor(
     readonly directory: string,
     readonly settings: Record<string, unknown>,
-  ) {}
+  ) {
+    this.#states = new StateDirectory(directory);
+  }
 
   /** @returns the stored state of a run with the same settings. @throws UsageError when it has others */
   async open() {
-    await mkdir(this.directory, { recursive: true });
-    const names = (await readdir(this.directory)).filter((name) => stateName.test(name)).sort();
-    const last = names.at(-1);
-    if (last === undefined) return undefined;
-    const state = await readState(directoryFiles(join(this.directory, last)));
+    const state = await this.#states.load();
     if (state === undefined) return undefined;
     if (state.settings !== JSON.stringify(this.settings)) {
       throw new UsageError(
@@ -177,20 +176,12 @@ class RunDirectory {
     return { state: run, perplexityBefore };
   }
 
-  /** Stores the run under a new name, then forgets the one before. */
-  async save(training: Training, perplexityBefore: number | undefined): Promise<void> {
-    const name = `step-${String(training.step).padStart(9, "0")}`;
-    const target = join(this.directory, name);
-    const old = (await readdir(this.directory)).filter((other) => stateName.test(other) && other !== name);
-    await rm(target, { recursive: true, force: true });
-    await buildModelDirectory(target, [], ({ sinks }) =>
-      writeState(sinks, {
-        settings: JSON.stringify(this.settings),
-        run: training.state,
-        ...(perplexityBefore !== undefined && { perplexityBefore }),
-      }),
-    );
-    for (const other of old) await rm(join(this.directory, other), { recursive: true, force: true });
+  save(training: Training, perplexityBefore: number | undefined): Promise<void> {
+    return this.#states.save(training.step, {
+      settings: JSON.stringify(this.settings),
+      run: training.state,
+      ...(perplexityBefore !== undefined && { perplexityBefore }),
+    });
   }
 
   /** The log as far as the stored state; what came after it will come again. */
@@ -211,11 +202,9 @@ class RunDirectory {
   }
 
   remove(): Promise<void> {
-    return rm(this.directory, { recursive: true, force: true });
+    return this.#states.remove();
   }
 }
-
-const stateName = /^step-\d{9}$/;
 
 /** One JSON object per step, appended some at a time. */
 class RunLog {

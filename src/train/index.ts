@@ -4,7 +4,10 @@ export { decoderObjective } from "./engine/open.js";
 export { lineChart } from "./experiments/chart.js";
 export {
   type Cell,
+  type CellInputs,
+  type CellOutcome,
   type CellResult,
+  type CellState,
   type Experiment,
   type ExperimentReport,
   type FinishedCell,
@@ -14,7 +17,13 @@ export {
 } from "./experiments/contract.js";
 export { experiments } from "./experiments/index.js";
 export { htmlPage, markdownPage } from "./experiments/pages.js";
-export { type CellStore, type ExperimentOptions, runExperiment } from "./experiments/runExperiment.js";
+export {
+  type CellStore,
+  type ExperimentOptions,
+  planOf,
+  runCells,
+  runExperiment,
+} from "./experiments/runExperiment.js";
 export { meanLoss, readWeights, type StoredFloat, tensorsOfConfig, writeWeights } from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";

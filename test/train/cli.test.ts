@@ -166,12 +166,22 @@ describe("experiment", () => {
     );
     const cell = join(output, "cells", "global-20-seed0.json");
     const stored = JSON.parse(readFileSync(cell, "utf8"));
+    expect(stored.device).toBe("wasm");
     writeFileSync(cell, JSON.stringify({ ...stored, result: { ...stored.result, test: 12.34 } }));
     const again = await json(command);
     expect(again.tables[0].rows[1][2]).toBe("12.34");
     // A cell of other settings is run anew.
     writeFileSync(cell, JSON.stringify({ ...stored, cell: { ...stored.cell, seed: 7 } }));
     expect((await json(command)).tables).toEqual(document.tables);
+  });
+
+  test("--only runs the cells that it names, which a later run takes over", async () => {
+    const output = at("some");
+    const command = ["experiment", "run", "spirals", "--scale", "smoke", "-o", output];
+    const { cells } = await json([...command, "--only", "layer-20-seed0"]);
+    expect(cells.map(({ key }: { key: string }) => key)).toEqual(["layer-20-seed0"]);
+    expect(readdirSync(output)).toEqual(["cells"]);
+    expect(readdirSync(join(output, "cells"))).toEqual(["layer-20-seed0.json"]);
   });
 });
 
@@ -197,6 +207,11 @@ test.each<[string, string[], RegExp]>([
     /Give more text/,
   ],
   ["an unknown experiment", ["experiment", "run", "alchemy", "-o", "x"], /there is no experiment alchemy/],
+  [
+    "an unknown cell",
+    ["experiment", "run", "sinc", "--scale", "smoke", "--only", "x", "-o", at("y")],
+    /there is no cell x; there are/,
+  ],
   ["an experiment without output", ["experiment", "run", "sinc"], /-o OUT/],
 ])("%s is one clear line", async (_name, args, message) => {
   const { code, stdout, stderr } = await rarefy([...args, "--quiet"]);

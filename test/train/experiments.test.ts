@@ -7,7 +7,7 @@ import { spiralsData } from "../../src/train/data/spirals.js";
 import { TokenWindows } from "../../src/train/data/tokens.js";
 import {
   type Cell,
-  type CellResult,
+  type CellOutcome,
   experiments,
   htmlPage,
   markdownPage,
@@ -23,18 +23,19 @@ test.each([...Object.keys(experiments), ...Object.keys(trainMethods)])("docs/tra
 
 /** Kept in memory, with a note of what was run. */
 function memoryStore() {
-  const cells = new Map<string, CellResult>();
+  const cells = new Map<string, CellOutcome>();
   return {
     saved: [] as string[],
     cells,
     async load(cell: Cell) {
       return cells.get(cell.key);
     },
-    async save(cell: Cell, result: CellResult) {
+    async save(cell: Cell, outcome: CellOutcome) {
       this.saved.push(cell.key);
       // As through a file.
-      cells.set(cell.key, JSON.parse(JSON.stringify(result)));
+      cells.set(cell.key, JSON.parse(JSON.stringify(outcome)));
     },
+    stateOf: () => ({ load: async () => undefined, save: async () => {} }),
   };
 }
 
@@ -44,12 +45,16 @@ const texts: Record<string, string> = {
 };
 const text = async (name: string) => texts[name] ?? (await readText(`models/text/${name}`)).slice(0, 6000);
 
+const openModel = async (): Promise<never> => {
+  throw new Error("not used");
+};
+
 describe.each(Object.keys(experiments))("%s", (id) => {
   test("runs at smoke scale, reports the same from the store, and stops between runs", async () => {
     const { experiment } = await experiments[id]();
     expect(experiment.id).toBe(id);
     const store = memoryStore();
-    const options = { scale: "smoke", readText: text, store } as const;
+    const options = { scale: "smoke", readText: text, openModel, device: "wasm", store } as const;
     const { cells, report } = await runExperiment(experiment, options);
     expect(store.saved).toEqual(cells.map(({ key }) => key));
     for (const { rows, columns } of report.tables) {
@@ -74,9 +79,9 @@ describe.each(Object.keys(experiments))("%s", (id) => {
   test("every scale has a plan of its own keys, the same each time", async () => {
     const { experiment } = await experiments[id]();
     for (const scale of scales) {
-      const plan = experiment.plan(scale, 2);
+      const plan = experiment.plan(scale, 2, "model");
       expect(new Set(plan.map(({ key }) => key)).size).toBe(plan.length);
-      expect(experiment.plan(scale, 2)).toEqual(plan);
+      expect(experiment.plan(scale, 2, "model")).toEqual(plan);
       for (const { key } of plan) expect(key).toMatch(/^[a-z0-9-]+$/);
     }
   });

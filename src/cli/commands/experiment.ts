@@ -1,32 +1,36 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { parseJson } from "../../io/index.js";
 import { writeFileAtomic } from "../../io/index.node.js";
 import {
-  type Cell,
-  type CellResult,
-  type CellStore,
+  type EngineDevice,
   type Experiment,
+  type ExperimentOptions,
   experiments,
   htmlPage,
   markdownPage,
+  planOf,
   type ResultTable,
+  runCells,
   runExperiment,
   type Scale,
   scales,
+  stopEngine,
 } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
+import { embeddedModel } from "../embedded.js";
+import { cellFiles, cellInputs, modelIdentity } from "../experimentFiles.js";
 import { facts, table } from "../format.js";
 import { integer } from "../numbers.js";
-import { readText } from "../session.js";
 
 interface ExperimentCommandOptions extends CommonOptions {
   scale: Scale;
   seeds?: number;
   texts: string;
+  model: string;
+  device: EngineDevice;
+  only?: string[];
   output?: string;
 }
 
@@ -47,11 +51,21 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
       integer({ min: 1, max: 1000 }),
     ),
     new Option("--texts <dir>", "where the text files of an experiment lie").default("."),
+    new Option("--model <model>", "what an experiment that takes a model begins with").default(
+      embeddedModel,
+      "the embedded one",
+    ),
+    new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default("wasm"),
+    new Option(
+      "--only <key...>",
+      "run these cells and report nothing; processes with different ones may share an OUT at the same time",
+    ),
   ],
   examples: [
     "rarefy experiment list",
     "rarefy experiment run spirals --scale smoke -o out/spirals",
     "rarefy experiment run sinc --seeds 5 -o out/sinc",
+    "rarefy experiment run text-classification --scale gpu --device webgpu --texts texts -o out/classes",
   ],
   async run(context, options, [action, name, ...rest]) {
     if (action === "list" && name === undefined) return list(context);
@@ -63,7 +77,11 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
     }
     if (options.output === undefined) throw new UsageError("give the directory to write, -o OUT");
     const { experiment } = await experiments[name]();
-    return runAndReport(context, experiment, options.output, options);
+    try {
+      return await runAndReport(context, experiment, options.output, options);
+    } finally {
+      await stopEngine(options.device);
+    }
   },
 };
 
@@ -79,16 +97,19 @@ async function runAndReport(
   context: Context,
   experiment: Experiment,
   output: string,
-  { scale, seeds, texts }: ExperimentCommandOptions,
+  { scale, seeds, only, ...places }: ExperimentCommandOptions,
 ): Promise<object> {
   await mkdir(join(output, "cells"), { recursive: true });
-  const { report } = await runExperiment(experiment, {
+  const options = {
     scale,
     seeds,
-    readText: (name) => readText(join(texts, name)),
+    model: experiment.usesModel && (await modelIdentity(places.model, context)),
     store: cellFiles(join(output, "cells")),
+    ...cellInputs(places, context),
     ...context,
-  });
+  };
+  if (only !== undefined) return { experiment: experiment.id, scale, cells: await runSome(experiment, only, options) };
+  const { report } = await runExperiment(experiment, options);
   const write = (name: string, text: string) => writeFileAtomic(join(output, name), new TextEncoder().encode(text));
   for (const { name, svg } of report.figures) await write(`${name}.svg`, svg);
   const { protocol, tables, notes, figures } = report;
@@ -107,6 +128,20 @@ async function runAndReport(
   return document;
 }
 
+/** @throws UsageError for a cell that the experiment does not have */
+async function runSome(experiment: Experiment, keys: readonly string[], options: ExperimentOptions) {
+  const plan = planOf(experiment, options);
+  const unknown = keys.find((key) => !plan.some((cell) => cell.key === key));
+  if (unknown !== undefined) {
+    throw new UsageError(`there is no cell ${unknown}; there are ${plan.map(({ key }) => key).join(", ")}`);
+  }
+  return runCells(
+    experiment,
+    plan.filter(({ key }) => keys.includes(key)),
+    options,
+  );
+}
+
 const inWords = ({ title, columns, rows }: ResultTable): string =>
   `${title}\n${table(
     columns.map((name, c) => ({
@@ -116,22 +151,3 @@ const inWords = ({ title, columns, rows }: ResultTable): string =>
     })),
     rows,
   )}`;
-
-/** One JSON file per finished cell. */
-function cellFiles(directory: string): CellStore {
-  const pathOf = (cell: Cell) => join(directory, `${cell.key}.json`);
-  return {
-    async load(cell) {
-      let bytes: Uint8Array;
-      try {
-        bytes = await readFile(pathOf(cell));
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-        throw error;
-      }
-      const stored = parseJson(bytes, pathOf(cell)) as { cell?: Cell; result?: CellResult };
-      return isDeepStrictEqual(stored.cell, JSON.parse(JSON.stringify(cell))) ? stored.result : undefined;
-    },
-    save: (cell, result) => writeFileAtomic(pathOf(cell), new TextEncoder().encode(JSON.stringify({ cell, result }))),
-  };
-}

@@ -1,5 +1,6 @@
 import { parseModelConfig } from "../../io/index.js";
 import { TokenWindows } from "../data/tokens.js";
+import type { EngineDevice } from "../engine/engine.js";
 import type { MoeConfig } from "../models/moe.js";
 import type { Objective } from "../objective.js";
 import { randomFor } from "../seeds.js";
@@ -29,6 +30,7 @@ export async function characterModel(
   text: string,
   size: CharacterModelSize,
   seed: number,
+  device: EngineDevice,
   moe?: MoeConfig,
 ): Promise<CharacterModel> {
   const [{ startEngine }, { tracedObjective }, { decoder }, { decoderParameters, initialDecoder }] = await Promise.all([
@@ -37,7 +39,7 @@ export async function characterModel(
     import("../models/decoder.js"),
     import("../models/decoderParameters.js"),
   ]);
-  await startEngine("wasm");
+  await startEngine(device);
   const characters = [...new Set(text)].sort();
   const ids = new Map(characters.map((character, id) => [character, id]));
   const tokens = Uint32Array.from(text, (character) => ids.get(character)!);

@@ -1,4 +1,7 @@
 import type { JobOptions } from "../../core/index.js";
+import type { ModelFiles } from "../../io/index.js";
+import type { EngineDevice } from "../engine/engine.js";
+import type { State } from "../state.js";
 
 /** How much is run: "smoke" in seconds for tests, "laptop" on one CPU core, "gpu" the full protocol. */
 export const scales = ["smoke", "laptop", "gpu"] as const;
@@ -15,9 +18,13 @@ export interface Cell {
   settings: Readonly<Record<string, string | number | boolean>>;
 }
 
-export interface FinishedCell extends Cell {
+/** What a run of a cell left behind. Not part of the settings: the same cell may be run anywhere. */
+export interface CellOutcome {
   result: CellResult;
+  device: EngineDevice;
 }
+
+export interface FinishedCell extends Cell, CellOutcome {}
 
 export interface ResultTable {
   title: string;
@@ -44,8 +51,24 @@ export interface ExperimentReport {
 /** Text files that an experiment reads, by name, as the caller found them. */
 export type ExperimentTexts = (name: string) => Promise<string>;
 
-export interface CellOptions extends JobOptions {
+/** What all cells of a run share. */
+export interface CellInputs {
+  /** Where gradients are computed. */
+  device: EngineDevice;
   readText: ExperimentTexts;
+  /** The model that an experiment with `usesModel` begins with. */
+  openModel(): Promise<ModelFiles>;
+}
+
+/** Where a long cell keeps its state while it runs, so that a stopped one goes on. */
+export interface CellState {
+  load(): Promise<State | undefined>;
+  /** @param step how far it is; rises from save to save */
+  save(step: number, state: State): Promise<void>;
+}
+
+export interface CellOptions extends JobOptions, CellInputs {
+  state: CellState;
 }
 
 /** An experiment: one file, one line in index.ts. Cells depend on nothing but their settings, so they run in any order. */
@@ -58,7 +81,10 @@ export interface Experiment {
   seeds: Readonly<Record<Scale, number>>;
   /** Names of the text files it reads. */
   texts?: readonly string[];
-  plan(scale: Scale, seeds: number): Cell[];
+  /** It begins with a model of the caller's. */
+  usesModel?: true;
+  /** @param model what tells the caller's model from others; it belongs to the settings of an experiment that uses one */
+  plan(scale: Scale, seeds: number, model: string): Cell[];
   run(cell: Cell, options: CellOptions): Promise<CellResult>;
   report(cells: readonly FinishedCell[], scale: Scale): Promise<ExperimentReport>;
 }

@@ -83,11 +83,11 @@ export const experiment: Experiment = {
   report: async (cells, scale) => report(cells, protocols[scale]),
 };
 
-async function train(cell: Cell, { signal, readText }: CellOptions): Promise<FlipResult> {
+async function train(cell: Cell, { signal, readText, device }: CellOptions): Promise<FlipResult> {
   const { scale, name } = cell.settings as { scale: Scale; name: Contestant };
   const protocol = protocols[scale];
   const { steps, rate } = protocol;
-  const model = await characterModel(await readText(textName), protocol, cell.seed);
+  const model = await characterModel(await readText(textName), protocol, cell.seed, device);
   using objective = model.objective;
   const [id, options] = contestants[name];
   const { method } = await trainMethods[id]();

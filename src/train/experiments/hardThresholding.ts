@@ -68,11 +68,15 @@ export function planRuns(protocol: Protocol, seeds: number): Cell[] {
 const stillness = 1e-3;
 const lossEvery = 50;
 
-export async function trainSparse(task: Task, cell: Cell, { signal, onProgress }: CellOptions): Promise<RunResult> {
+export async function trainSparse(
+  task: Task,
+  cell: Cell,
+  { signal, onProgress, device }: CellOptions,
+): Promise<RunResult> {
   const { mlp } = await import("../models/mlp.js");
   const { startEngine } = await import("../engine/engine.js");
   const { tracedObjective } = await import("../engine/tracedObjective.js");
-  await startEngine("wasm");
+  await startEngine(device);
   const { scope, density, steps, batchSize, rate } = cell.settings as unknown as {
     scope: Scope;
     density: number;

@@ -67,13 +67,13 @@ export const experiment: Experiment = {
   report: async (cells, scale) => report(cells, protocols[scale]),
 };
 
-async function tickets(cell: Cell, { signal }: CellOptions): Promise<TicketResult> {
+async function tickets(cell: Cell, { signal, device }: CellOptions): Promise<TicketResult> {
   const [{ startEngine }, { tracedObjective }, { mlp }] = await Promise.all([
     import("../engine/engine.js"),
     import("../engine/tracedObjective.js"),
     import("../models/mlp.js"),
   ]);
-  await startEngine("wasm");
+  await startEngine(device);
   const { rounds, steps, rewindTo } = cell.settings as unknown as Protocol;
   const model = mlp(network);
   using objective = tracedObjective(model);

@@ -123,13 +123,13 @@ export const experiment: Experiment = {
   report: async (cells, scale) => report(cells, protocols[scale]),
 };
 
-async function train(cell: Cell, { signal, readText }: CellOptions): Promise<MoeResult> {
+async function train(cell: Cell, { signal, readText, device }: CellOptions): Promise<MoeResult> {
   const { scale, name } = cell.settings as { scale: Scale; name: string };
   const protocol = protocols[scale];
   const { steps, rate, experts, layers } = protocol;
   const moe = contestants[name].moe(protocol);
   const control = contestants[name].control?.(protocol);
-  const model = await characterModel(await readText(textName), protocol, cell.seed, moe);
+  const model = await characterModel(await readText(textName), protocol, cell.seed, device, moe);
   using objective = model.objective;
   const training = new Training({
     objective,

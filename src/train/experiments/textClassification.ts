@@ -107,11 +107,11 @@ export const experiment: Experiment = {
   report: async (cells, scale) => report(cells, protocols[scale]),
 };
 
-async function trainClassifier(cell: Cell, { signal, readText }: CellOptions): Promise<ClassifierResult> {
+async function trainClassifier(cell: Cell, { signal, readText, device }: CellOptions): Promise<ClassifierResult> {
   const { encoder, initialEncoder } = await import("../models/encoder.js");
   const { startEngine } = await import("../engine/engine.js");
   const { tracedObjective } = await import("../engine/tracedObjective.js");
-  await startEngine("wasm");
+  await startEngine(device);
   const { scale, dataset, scope, density } = cell.settings as {
     scale: Scale;
     dataset: string;

@@ -1,0 +1,73 @@
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import type { JobOptions } from "../core/index.js";
+import { parseJson, sha256Hex } from "../io/index.js";
+import { resolveModel, writeFileAtomic } from "../io/index.node.js";
+import type { Cell, CellInputs, CellOutcome, CellStore, EngineDevice } from "../train/index.js";
+import { readTrainingText } from "../train/index.node.js";
+import { StateDirectory } from "./stateDirectory.js";
+
+/** Where the cells of an experiment find what they read, as plain values that can be handed to another thread. */
+export interface ExperimentPlaces {
+  /** Directory of the text files. */
+  texts: string;
+  /** MODEL as the command line takes it. */
+  model: string;
+  device: EngineDevice;
+}
+
+export const cellInputs = ({ texts, model, device }: ExperimentPlaces, options: JobOptions): CellInputs => ({
+  device,
+  readText: (name) => readTrainingText(join(texts, name), options.signal),
+  openModel: () => resolveModel(model, options),
+});
+
+/** A name and a hash of the weights: no result of another model is taken for one of this. */
+export async function modelIdentity(model: string, options: JobOptions): Promise<string> {
+  const files = await resolveModel(model, options);
+  const hashes: string[] = [];
+  for (const name of (await files.names()).filter((name) => /\.(safetensors|gguf)$/.test(name)).sort()) {
+    const path = files.pathOf(name);
+    if (path !== undefined) hashes.push(await sha256Hex(await readFile(path)));
+  }
+  const all = await sha256Hex(new TextEncoder().encode(hashes.join()));
+  return `${basename(files.location)} ${all.slice(0, 16)}`;
+}
+
+/** One JSON file per finished cell, and a directory beside it while a long one is not finished. */
+export function cellFiles(directory: string): CellStore {
+  const pathOf = (cell: Cell) => join(directory, `${cell.key}.json`);
+  const statesOf = (cell: Cell) => new StateDirectory(join(directory, `${cell.key}.run`));
+  /** As it comes back from a file. */
+  const plain = (cell: Cell): unknown => JSON.parse(JSON.stringify(cell));
+  return {
+    async load(cell) {
+      let bytes: Uint8Array;
+      try {
+        bytes = await readFile(pathOf(cell));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+        throw error;
+      }
+      const { cell: stored, ...outcome } = parseJson(bytes, pathOf(cell)) as { cell?: Cell } & Partial<CellOutcome>;
+      const { result, device } = outcome;
+      return isDeepStrictEqual(stored, plain(cell)) && result && device ? { result, device } : undefined;
+    },
+    async save({ key, seed, settings }, outcome) {
+      const cell = { key, seed, settings };
+      await writeFileAtomic(pathOf(cell), new TextEncoder().encode(JSON.stringify({ cell, ...outcome })));
+      await statesOf(cell).remove();
+    },
+    stateOf: (cell) => {
+      const states = statesOf(cell);
+      return {
+        async load() {
+          const state = await states.load();
+          return isDeepStrictEqual(state?.cell, JSON.stringify(cell)) ? (state?.run as typeof state) : undefined;
+        },
+        save: (step, run) => states.save(step, { cell: JSON.stringify(cell), run }),
+      };
+    },
+  };
+}
