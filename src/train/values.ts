@@ -16,6 +16,19 @@ export interface ParameterInfo {
    * dense), or "dense" for everything else: embeddings, norms, biases.
    */
   role: "inner" | "outer" | "dense";
+  /** Neurons and heads that have rows or columns of this matrix. */
+  shared?: readonly SharedUnits[];
+}
+
+/** Units that several matrices share: a neuron is a row of the matrix before it and a column of the one behind it. */
+export interface SharedUnits {
+  type: "neurons" | "heads";
+  /** The same for all matrices that share these units. */
+  group: string;
+  /** Where they lie in this matrix: consecutive rows or columns, as many for each unit. */
+  axis: "rows" | "columns";
+  /** How many units; divides that side of the matrix. */
+  count: number;
 }
 
 export const isSparsifiable = (info: ParameterInfo): boolean => info.role !== "dense";

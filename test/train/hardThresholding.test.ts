@@ -1,10 +1,12 @@
 import { describe, expect, test } from "vitest";
+import { patternSchema } from "../../src/compress/index.js";
 import { Random } from "../../src/core/index.js";
 import { method as iht } from "../../src/train/methods/iht.js";
 import { applyStep, chain } from "../../src/train/optimizers/link.js";
 import { descend } from "../../src/train/optimizers/links.js";
 import { projectSparse } from "../../src/train/optimizers/projection.js";
 import { constant } from "../../src/train/optimizers/schedule.js";
+import { unitsOf } from "../../src/train/selection/patterns.js";
 import { supportOverlap } from "../../src/train/selection/retention.js";
 import { Training } from "../../src/train/training.js";
 import { threeLayerBatch, threeLayers, threeLayerWeights } from "./threeLayers.js";
@@ -67,9 +69,10 @@ describe("with step 1/L, L above the Lipschitz constant", () => {
       const L = 1.05 * problem.lipschitz;
       const weights = new Map([["w", new Float32Array(n)]]);
       const masks = new Map([["w", new Uint8Array(n)]]);
+      const [entries] = unitsOf([{ name: "w", shape: [1, n], layer: "0", role: "inner" }], patternSchema.parse(0));
       const link = chain(
         descend(constant(1 / L)),
-        projectSparse([{ names: ["w"], count: s }], masks, () => true),
+        projectSparse([{ units: entries, keep: s }], masks, () => true),
       );
       const state = link.init(weights);
       const w = weights.get("w")!;

@@ -5,7 +5,7 @@ import { erkCounts } from "../../src/train/methods/erk.js";
 import { cubicSparsity } from "../../src/train/methods/gradual.js";
 import { growPruneDensity } from "../../src/train/methods/growPrune.js";
 import { trainMethods } from "../../src/train/methods/index.js";
-import { nearestScale, softTwoOfFour } from "../../src/train/methods/sSte.js";
+import { nearestScale, softFactors } from "../../src/train/methods/sSte.js";
 import { constant, cosine, type Schedule } from "../../src/train/optimizers/schedule.js";
 import { isStateArray, type State } from "../../src/train/state.js";
 import { Training } from "../../src/train/training.js";
@@ -124,6 +124,10 @@ describe("gradient rules of masked training", () => {
 });
 
 describe("S-STE", () => {
+  const softTwoOfFour = (values: Float64Array, out: Float64Array) => {
+    const factors = softFactors(Float32Array.from(values), 4, 2);
+    for (let i = 0; i < values.length; i++) out[i] = values[i] * factors[i];
+  };
   const random = new Random(4);
   const weight = Float64Array.from({ length: 40_000 }, () => random.normal());
   const soft = new Float64Array(40_000);
@@ -132,7 +136,7 @@ describe("S-STE", () => {
   test("keeps the two largest of four, each shortened by the second smallest", () => {
     const out = new Float64Array(4);
     softTwoOfFour(Float64Array.of(-3, 1, 0.5, 2), out);
-    expect(Array.from(out)).toEqual([-2, 0, 0, 1]);
+    for (const [i, expected] of [-2, 0, 0, 1].entries()) expect(out[i]).toBeCloseTo(expected, 6);
     expect(isTwoOfFour(soft)).toBe(true);
   });
 
@@ -265,14 +269,13 @@ describe("dynamic sparse training", () => {
     const mask = Uint8Array.of(1, 1, 1, 0, 0, 0);
     const weight = Float32Array.of(0.5, -0.1, 0.3, 0, 0, 0);
     const gradient = Float32Array.of(0, 0.2, 0, -0.9, 0.1, 0.5);
-    const grown = rewire(mask, weight, gradient, { drop: 1, grow: 1 }, "gradient", new Random(1));
+    rewire(mask, weight, gradient, { drop: 1, grow: 1 }, "gradient", new Random(1));
     expect([...mask]).toEqual([1, 0, 1, 1, 0, 0]);
-    expect(grown).toEqual([3]);
   });
 
-  test("a connection dropped and grown again in one update keeps its value", () => {
+  test("a connection may be dropped and grown again in one update", () => {
     const mask = Uint8Array.of(1, 1, 0);
-    const grown = rewire(
+    rewire(
       mask,
       Float32Array.of(0.5, 0.1, 0),
       Float32Array.of(0, 3, 1),
@@ -281,7 +284,6 @@ describe("dynamic sparse training", () => {
       new Random(1),
     );
     expect([...mask]).toEqual([1, 1, 0]);
-    expect(grown).toEqual([]);
   });
 
   test.each(["set", "rigl"])(

@@ -24,7 +24,18 @@ const lively: Record<string, object> = {
   "grow-prune": { interval: 2 },
 };
 
-async function begin(id: string): Promise<Training> {
+/** Runs beside those of every method with its defaults. */
+const structured: Record<string, readonly [id: string, options: object]> = {
+  "RigL in blocks": ["rigl", { structure: "block:4x2", interval: 2, density: 0.5 }],
+  "SET in 2:4": ["set", { structure: "2:4", interval: 2 }],
+  "gradual over neurons": ["gradual", { structure: "neurons", interval: 3 }],
+  "hard thresholding of rows": ["iht", { structure: "rows", density: 0.5, scope: "global" }],
+  "group lasso of columns": ["l1", { structure: "columns", lambda: 0.3 }],
+  "S-STE in rows": ["s-ste", { pattern: { type: "rows", sparsity: 0.5 } }],
+};
+
+async function begin(run: string): Promise<Training> {
+  const [id, options] = structured[run] ?? [run, lively[run] ?? {}];
   const { method } = await trainMethods[id]();
   return new Training({
     objective: threeLayers(),
@@ -32,7 +43,7 @@ async function begin(id: string): Promise<Training> {
     optimizer: { rate, weightDecay: 0.1, clip: 1 },
     steps,
     seed: 9,
-    method: (context) => method.start(context, method.options.parse(lively[id] ?? {})),
+    method: (context) => method.start(context, method.options.parse(options)),
   });
 }
 
@@ -54,7 +65,7 @@ async function throughStorage(training: Training, id: string): Promise<Training>
 const bytesOf = (weights: ReadonlyMap<string, Float32Array | Float64Array>) =>
   Array.from(weights, ([name, values]) => [name, Array.from(new Uint8Array(values.buffer))]);
 
-describe.each(Object.keys(trainMethods))("%s", (id) => {
+describe.each([...Object.keys(trainMethods), ...Object.keys(structured)])("%s", (id) => {
   test("killed after any step and continued is the uninterrupted run, bit for bit", async () => {
     const whole = await begin(id);
     const losses = await advance(whole, steps);

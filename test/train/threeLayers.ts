@@ -4,15 +4,19 @@ import type { FloatArray, ParameterInfo } from "../../src/train/values.js";
 
 const [inputs, hidden, outputs] = [8, 12, 4];
 
+type Axis = "rows" | "columns";
+const neurons = (group: string) => (axis: Axis) => ({ type: "neurons", group, axis, count: hidden }) as const;
+const [first, second] = [neurons("first"), neurons("second")];
+
 /**
  * y = C·tanh(B·tanh(A·x)) against targets, squared error, gradient by hand in f64: an objective without the engine, and an
  * oracle for it. A and C are the outer layers, B the inner one.
  */
 export function threeLayers(): Objective {
   const parameters: ParameterInfo[] = [
-    { name: "a", shape: [hidden, inputs], layer: "0", role: "outer" },
-    { name: "b", shape: [hidden, hidden], layer: "1", role: "inner" },
-    { name: "c", shape: [outputs, hidden], layer: "2", role: "outer" },
+    { name: "a", shape: [hidden, inputs], layer: "0", role: "outer", shared: [first("rows")] },
+    { name: "b", shape: [hidden, hidden], layer: "1", role: "inner", shared: [first("columns"), second("rows")] },
+    { name: "c", shape: [outputs, hidden], layer: "2", role: "outer", shared: [second("columns")] },
   ];
   const forward = (weights: ReadonlyMap<string, FloatArray>, x: FloatArray) => {
     const h1 = times(weights.get("a")!, x, hidden, inputs).map(Math.tanh);

@@ -39,7 +39,7 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
     const checkpoint = await openCheckpoint(files);
     try {
       const { config } = await describeDecoder(checkpoint);
-      const parameters = decoderParameters(checkpoint.tensors.values());
+      const parameters = decoderParameters(checkpoint.tensors.values(), config.blocks);
       const weights = await readWeights(checkpoint, parameters, context);
       const dtypeOf = (name: string) => checkpoint.tensors.get(name)!.dtype as StoredFloat;
       const method = options.keepMask ? "fixed-mask" : options.method;

@@ -24,7 +24,7 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
     const files = await resolveModel(argument, context);
     const raw = await readJsonFile(files, "config.json");
     const config = parseModelConfig(raw, `${files.location}/config.json`);
-    const parameters = decoderParameters(await tensorsOfConfig(config));
+    const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
     const weights = initialDecoder(parameters, randomFor(options.seed, "weights"));
     return trainingRun(context, "train", { files, config, parameters, weights, dtypeOf: () => "F32" }, options);
   },

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, decayWeights, descend } from "../optimizers/links.js";
-import { magnitudeMask, patternOption } from "../selection/masks.js";
+import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { TrainMethod } from "./contract.js";
 import { maskedTraining } from "./maskedTraining.js";
 
@@ -24,7 +24,7 @@ export const method: TrainMethod<z.output<typeof options>> = {
     const ramp = (step: number) => decay * Math.min(1, step / (rampUntil * steps));
     return maskedTraining(context, {
       interval,
-      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      choose: magnitudeMasks(context.parameters, pattern),
       link: (masks) =>
         chain(
           clipByNorm(optimizer.clip ?? Number.POSITIVE_INFINITY),

@@ -2,7 +2,8 @@ import { z } from "zod";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, descend } from "../optimizers/links.js";
-import { applyMasks, magnitudeMask, patternOption } from "../selection/masks.js";
+import { applyMasks } from "../selection/masks.js";
+import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 import { maskedTraining } from "./maskedTraining.js";
@@ -41,7 +42,7 @@ export const method: TrainMethod<z.output<typeof options>> = {
     const { parameters, weights, optimizer, steps } = context;
     const run = maskedTraining(context, {
       interval,
-      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      choose: magnitudeMasks(parameters, pattern),
       link: (masks) =>
         chain(
           clipByNorm(optimizer.clip ?? Number.POSITIVE_INFINITY),

@@ -1,9 +1,12 @@
-import type { Random } from "../../core/index.js";
+import type { Pattern } from "../../compress/index.js";
+import { type Random, UsageError } from "../../core/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
 import { permutation, randomFor } from "../seeds.js";
+import { dropUnits, type Units, unitNorms, unitsPresent } from "../selection/groups.js";
 import { applyMasks, densityOf, flips, fullMasks, kept } from "../selection/masks.js";
+import { isCoupled, unitsOf } from "../selection/patterns.js";
 import { topS } from "../selection/topS.js";
 import { isStateArray, type State, stateOf } from "../state.js";
 import { type FloatArray, isSparsifiable } from "../values.js";
@@ -13,20 +16,29 @@ import { erkCounts } from "./erk.js";
 /** Which absent connections to grow: "gradient" the largest |dL/dW| (RigL), "random" any (SET). */
 export type Growth = "gradient" | "random";
 
-/** What one update of the connections of a matrix does. */
+/** What one update of the connections of a matrix does. A connection is a weight, a block, a row or a column. */
 export interface Rewiring {
-  /** Connections to drop of those there are: the smallest |w|. */
+  /** Connections to drop of those there are: the smallest norms. */
   drop: number;
-  /** Connections to grow of all that were not kept; a dropped one may come back and then keeps its value. */
+  /**
+   * Connections to grow of all that were not kept; a dropped one may come back and then keeps its values. In N:M each group
+   * grows as many as it lost.
+   */
   grow: number;
 }
 
 export interface DynamicSparseOptions {
+  /** What a connection is. */
+  structure: Pattern;
   density: number;
   /** "erk" or the same density in every matrix. */
   distribution: "erk" | "uniform";
   growth: Growth;
-  /** What to do before this step; undefined for an ordinary optimiser step. @param ones connections the matrix has */
+  /**
+   * What to do before this step; undefined for an ordinary optimiser step.
+   * @param ones connections the matrix has
+   * @param size connections it could have
+   */
   rewire(step: number, ones: number, size: number): Rewiring | undefined;
 }
 
@@ -36,16 +48,21 @@ export interface DynamicSparseOptions {
  */
 export function dynamicSparse(context: MethodContext, options: DynamicSparseOptions): MethodRun {
   const { parameters, weights, optimizer, seed } = context;
-  const matrices = parameters.filter(isSparsifiable);
+  const { structure, density, distribution, growth } = options;
+  if (isCoupled(structure)) {
+    throw new UsageError(
+      `${structure.type} cannot come back: all of their weights would start at 0, where they get no gradient`,
+    );
+  }
+  if (structure.type === "nm" && distribution === "erk") {
+    throw new UsageError("every group of N:M keeps as many; the distribution can only be uniform");
+  }
   const masks = fullMasks(parameters, weights);
-  const counts =
-    options.distribution === "erk"
-      ? erkCounts(matrices, options.density)
-      : new Map(Array.from(masks, ([name, mask]) => [name, Math.round(options.density * mask.length)]));
-  for (const [name, mask] of masks) {
-    mask.fill(0);
-    for (const i of permutation(randomFor(seed, `mask ${name}`), mask.length).subarray(0, counts.get(name)!))
-      mask[i] = 1;
+  const erk = distribution === "erk" ? erkCounts(parameters.filter(isSparsifiable), density) : undefined;
+  const sets = unitsOf(parameters, structure).map((units) => ({ units, name: units.members[0].name }));
+  for (const { units, name } of sets) {
+    const share = erk === undefined ? density : erk.get(name)! / masks.get(name)!.length;
+    dropUnits(units, randomUnits(units, share, randomFor(seed, `mask ${name}`)), masks);
   }
   applyMasks(weights, masks);
   const state = { masks: stateOf(masks), flipRate: 0 };
@@ -56,20 +73,18 @@ export function dynamicSparse(context: MethodContext, options: DynamicSparseOpti
     update(updates, linkState, current, step) {
       let flipped = 0;
       let rewired = false;
-      for (const [name, mask] of masks) {
-        const plan = options.rewire(step, kept(mask), mask.length);
+      for (const { units, name } of sets) {
+        const present = unitsPresent(units, masks);
+        const plan = options.rewire(step, kept(present), units.count);
         if (plan === undefined) continue;
         rewired = true;
+        const gradients = unitNorms(units, updates);
+        rewire(present, unitNorms(units, current), gradients, plan, growth, randomFor(seed, name, step), units.pool);
+        const mask = masks.get(name)!;
         const old = mask.slice();
-        const grown = rewire(
-          mask,
-          current.get(name)!,
-          updates.get(name)!,
-          plan,
-          options.growth,
-          randomFor(seed, name, step),
-        );
-        forgetMoments(linkState, name, grown);
+        mask.fill(1);
+        dropUnits(units, present, masks);
+        forgetMoments(linkState, name, (i) => mask[i] === 1 && old[i] === 0);
         flipped += flips(old, mask);
       }
       if (!rewired) return base.update!(updates, linkState, current, step);
@@ -81,7 +96,12 @@ export function dynamicSparse(context: MethodContext, options: DynamicSparseOpti
   return { link, state, masks, metrics: () => ({ density: densityOf(masks), flipRate: state.flipRate }) };
 }
 
-/** Drops and grows in place. @returns the positions that were not there before */
+/**
+ * Drops and grows in place.
+ * @param mask u8, 1 for connections that there are
+ * @param weight their norms, or their values
+ * @param pool connections that share a budget; fewer than all of them grow as many as they lost
+ */
 export function rewire(
   mask: Uint8Array,
   weight: FloatArray,
@@ -89,20 +109,38 @@ export function rewire(
   { drop, grow }: Rewiring,
   growth: Growth,
   random: Random,
-): number[] {
+  pool: number = mask.length,
+): void {
   const before = mask.slice();
-  const present: number[] = [];
-  for (let i = 0; i < mask.length; i++) if (mask[i] === 1) present.push(i);
+  const present = where(mask, 0, mask.length, 1);
   mask.fill(0);
   for (const i of largest(weight, present, present.length - drop)) mask[i] = 1;
-  const free: number[] = [];
-  for (let i = 0; i < mask.length; i++) if (mask[i] === 0) free.push(i);
-  const chosen =
-    growth === "random"
-      ? Array.from(permutation(random, free.length).subarray(0, grow), (k) => free[k])
-      : largest(gradient, free, Math.min(grow, free.length));
-  for (const i of chosen) mask[i] = 1;
-  return chosen.filter((i) => before[i] === 0);
+  for (let start = 0; start < mask.length; start += pool) {
+    const end = start + pool;
+    const free = where(mask, start, end, 0);
+    const lost = kept(before.subarray(start, end)) - (pool - free.length);
+    const count = Math.min(pool < mask.length ? lost : grow, free.length);
+    const chosen =
+      growth === "random"
+        ? Array.from(permutation(random, free.length).subarray(0, count), (k) => free[k])
+        : largest(gradient, free, count);
+    for (const i of chosen) mask[i] = 1;
+  }
+}
+
+function where(mask: Uint8Array, start: number, end: number, value: number): number[] {
+  const found: number[] = [];
+  for (let i = start; i < end; i++) if (mask[i] === value) found.push(i);
+  return found;
+}
+
+/** u8 [count]: as many units of every pool as its share says, anywhere. */
+function randomUnits({ count, pool }: Units, share: number, random: Random): Uint8Array {
+  const present = new Uint8Array(count);
+  for (let start = 0; start < count; start += pool) {
+    for (const i of permutation(random, pool).subarray(0, Math.round(share * pool))) present[start + i] = 1;
+  }
+  return present;
 }
 
 /** The positions among those given that have the largest magnitudes. */
@@ -112,12 +150,12 @@ function largest(values: FloatArray, among: readonly number[], count: number): n
 }
 
 /** Puts the moments of grown connections to 0, wherever in an optimiser's state they are. */
-function forgetMoments(state: State, name: string, positions: readonly number[]): void {
+function forgetMoments(state: State, name: string, grown: (entry: number) => boolean): void {
   for (const [key, value] of Object.entries(state)) {
     if (isStateArray(value)) {
-      if (key === name) for (const i of positions) value[i] = 0;
+      if (key === name) for (let i = 0; i < value.length; i++) if (grown(i)) value[i] = 0;
     } else if (typeof value === "object") {
-      forgetMoments(value, name, positions);
+      forgetMoments(value, name, grown);
     }
   }
 }

@@ -2,7 +2,8 @@ import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
-import { applyMasks, densityOf, fullMasks, magnitudeMask, patternOption } from "../selection/masks.js";
+import { applyMasks, densityOf, fullMasks, markNonZeros } from "../selection/masks.js";
+import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import { stateOf } from "../state.js";
 import type { TrainMethod } from "./contract.js";
 
@@ -22,13 +23,8 @@ export const method: TrainMethod<z.output<typeof options>> = {
   options,
   start({ parameters, weights, optimizer }, { mask: from, pattern }) {
     const masks = fullMasks(parameters, weights);
-    for (const { name, shape } of parameters) {
-      const mask = masks.get(name);
-      if (mask === undefined) continue;
-      const weight = weights.get(name)!;
-      if (from === "magnitude") magnitudeMask(weight, shape, pattern, mask);
-      else for (let i = 0; i < mask.length; i++) mask[i] = weight[i] === 0 ? 0 : 1;
-    }
+    if (from === "magnitude") magnitudeMasks(parameters, pattern)(weights, masks);
+    else markNonZeros(weights, masks);
     applyMasks(weights, masks);
     return {
       link: chain(keepMasks(masks), adamW(optimizer), keepMasks(masks)),

@@ -2,15 +2,17 @@ import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
+import { selectUnits } from "../selection/groups.js";
 import { applyMasks, densityOf, fullMasks } from "../selection/masks.js";
-import { findThreshold, keepAbove } from "../selection/topS.js";
+import { densityFor, structureOption, unitsOf } from "../selection/patterns.js";
 import { stateOf } from "../state.js";
 import type { TrainMethod } from "./contract.js";
 
 const share = z.number().min(0).max(1);
 const options = z.strictObject({
+  structure: structureOption,
   initial: share.default(0).describe("sparsity at the first pruning"),
-  final: share.default(0.9).describe("sparsity from the last pruning on"),
+  final: share.optional().describe("sparsity from the last pruning on: 0.9, or that of keep:group"),
   from: share.default(0).describe("share of the steps at which pruning begins"),
   until: share.default(0.7).describe("share of the steps at which it ends"),
   interval: z.int().min(1).default(100).describe("steps between two prunings"),
@@ -22,13 +24,18 @@ export function cubicSparsity(initial: number, final: number, way: number): numb
   return final + (initial - final) * left ** 3;
 }
 
-/** Gradual magnitude pruning: each tensor loses its smallest surviving weights on a cubic schedule; none come back. */
+/**
+ * Gradual magnitude pruning: each tensor loses its smallest surviving weights on a cubic schedule; none come back. With blocks,
+ * rows, columns, neurons or heads for weights it loses those; N:M is reached through M − 1 of M, M − 2 of M ….
+ */
 export const method: TrainMethod<z.output<typeof options>> = {
   id: "gradual",
   title: "Gradual magnitude pruning",
   paper: "Zhu, Gupta 2017, arXiv:1710.01878",
   options,
-  start({ parameters, weights, optimizer, steps }, { initial, final, from, until, interval }) {
+  start({ parameters, weights, optimizer, steps }, { structure, initial, final, from, until, interval }) {
+    const sets = unitsOf(parameters, structure);
+    const last = 1 - densityFor(structure, final === undefined ? undefined : 1 - final, 0.1);
     const masks = fullMasks(parameters, weights);
     const begin = Math.round(from * steps);
     const end = Math.max(begin, Math.round(until * steps));
@@ -38,11 +45,11 @@ export const method: TrainMethod<z.output<typeof options>> = {
       masks,
       refresh(current, step) {
         if (step < begin || step > end || ((step - begin) % interval !== 0 && step !== end)) return;
-        const sparsity = cubicSparsity(initial, final, end === begin ? 1 : (step - begin) / (end - begin));
-        for (const [name, mask] of masks) {
-          // Pruned weights are zero, so the largest are taken from the survivors.
-          const weight = [current.get(name) as Float32Array];
-          keepAbove(weight, findThreshold(weight, mask.length - Math.round(sparsity * mask.length)), [mask]);
+        const sparsity = cubicSparsity(initial, last, end === begin ? 1 : (step - begin) / (end - begin));
+        for (const mask of masks.values()) mask.fill(1);
+        for (const units of sets) {
+          // Pruned units are zero, so the largest are taken from the survivors.
+          selectUnits(units, current, units.pool - Math.round(sparsity * units.pool), masks);
         }
         applyMasks(current, masks);
       },

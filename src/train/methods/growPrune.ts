@@ -1,10 +1,13 @@
 import { z } from "zod";
+import { UsageError } from "../../core/index.js";
+import { structureOption } from "../selection/patterns.js";
 import type { TrainMethod } from "./contract.js";
 import { dynamicSparse } from "./dynamicSparse.js";
 import { cubicSparsity } from "./gradual.js";
 
 const share = z.number().min(0).max(1);
 const options = z.strictObject({
+  structure: structureOption,
   initial: share.default(0.1).describe("density at the start"),
   peak: share.default(0.6).describe("density that growth reaches"),
   final: share.default(0.05).describe("density after pruning"),
@@ -37,8 +40,11 @@ export const method: TrainMethod<z.output<typeof options>> = {
   title: "Grow, then prune",
   paper: "after Mocanu et al. 2018 and Liu et al. 2021 (GraNet), arXiv:2106.10404",
   options,
-  start: (context, settings) =>
-    dynamicSparse(context, {
+  start(context, settings) {
+    const { structure } = settings;
+    if (structure.type === "nm") throw new UsageError("the density of keep:group is fixed; grow-prune changes it");
+    return dynamicSparse(context, {
+      structure,
       density: settings.initial,
       distribution: "uniform",
       growth: settings.growth,
@@ -55,5 +61,6 @@ export const method: TrainMethod<z.output<typeof options>> = {
         const replaced = change < 0 ? Math.floor(settings.regrown * (ones + change)) : 0;
         return { drop: Math.max(0, -change) + replaced, grow: Math.max(0, change) + replaced };
       },
-    }),
+    });
+  },
 };

@@ -1,16 +1,20 @@
 import { z } from "zod";
+import type { Pattern } from "../../compress/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
 import { type Budget, projectSparse } from "../optimizers/projection.js";
-import { densityOf } from "../selection/masks.js";
+import { joinUnits, type Units } from "../selection/groups.js";
+import { densityOf, fullMasks } from "../selection/masks.js";
+import { densityFor, isCoupled, structureOption, unitsOf } from "../selection/patterns.js";
 import { meanOverlap, retentionCounter } from "../selection/retention.js";
 import { stateOf } from "../state.js";
-import { isSparsifiable, type ParameterInfo } from "../values.js";
+import type { ParameterInfo } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({
-  density: z.number().gt(0).max(1).default(0.5).describe("share of weights kept"),
+  density: z.number().gt(0).max(1).optional().describe("share kept of what the structure names: 0.5, or keep / group"),
+  structure: structureOption,
   scope: z
     .enum(["global", "layer"])
     .default("layer")
@@ -31,7 +35,8 @@ const checksToFreeze = 3;
 
 /**
  * Sparse optimisation by iterative hard thresholding: an optimiser step, then all but the s largest magnitudes become 0
- * (Beck, Eldar 2013, SIAM J. Optim. 23(3)). A weight at 0 returns only if one step takes it above the threshold.
+ * (Beck, Eldar 2013, SIAM J. Optim. 23(3)). A weight at 0 returns only if one step takes it above the threshold. For weights
+ * there may stand blocks, rows, columns, neurons or heads, by their norms: the projection onto group-sparse vectors.
  */
 export const method: TrainMethod<z.output<typeof options>> = {
   id: "iht",
@@ -39,15 +44,16 @@ export const method: TrainMethod<z.output<typeof options>> = {
   paper: "Beck, Eldar, SIAM Journal on Optimization 23(3), 2013",
   options,
   start({ parameters, weights, optimizer, steps }, settings) {
-    const { density, scope, interval, freezeAt, freezeOverlap, checkEvery, countRetention } = settings;
-    const groups = budgetGroups(parameters, scope);
-    const lengthOf = (name: string) => weights.get(name)!.length;
-    const names = groups.flat();
-    const masks = new Map(names.map((name) => [name, new Uint8Array(lengthOf(name)).fill(1)]));
-    const budgets: Budget[] = groups.map((group) => ({
-      names: group,
-      count: Math.round(density * group.reduce((sum, name) => sum + lengthOf(name), 0)),
-    }));
+    const { structure, scope, interval, freezeAt, freezeOverlap, checkEvery, countRetention } = settings;
+    const density = densityFor(structure, settings.density, 0.5);
+    const budgets = unitsByBudget(parameters, structure, scope).map(
+      (units): Budget => ({ units, keep: Math.round(density * units.pool) }),
+    );
+    const names = new Set(budgets.flatMap(({ units }) => units.members.map(({ name }) => name)));
+    const masks = fullMasks(
+      parameters.filter(({ name }) => names.has(name)),
+      weights,
+    );
     const retention = retentionCounter(countRetention || freezeOverlap !== undefined ? masks : new Map());
     const state = { masks: stateOf(masks), retention: stateOf(retention.counts), frozen: false, checksPassed: 0 };
     const freezeStep = Math.round(freezeAt * steps);
@@ -77,11 +83,19 @@ export const method: TrainMethod<z.output<typeof options>> = {
   },
 };
 
-/** Names that share one budget. */
-function budgetGroups(parameters: readonly ParameterInfo[], scope: "global" | "layer"): string[][] {
-  const nameOf = ({ name }: ParameterInfo) => name;
-  if (scope === "global") return [parameters.filter(isSparsifiable).map(nameOf)];
+/** One set of units for each budget. */
+function unitsByBudget(parameters: readonly ParameterInfo[], structure: Pattern, scope: "global" | "layer"): Units[] {
+  if (scope === "global") return [joinUnits(unitsOf(parameters, structure))];
+  // The neurons or heads of a layer are a layer already.
+  if (isCoupled(structure)) return unitsOf(parameters, structure);
   const inner = parameters.filter(({ role }) => role === "inner");
   const layers = new Set(inner.map(({ layer }) => layer));
-  return [...layers].map((layer) => inner.filter((info) => info.layer === layer).map(nameOf));
+  return [...layers].map((layer) =>
+    joinUnits(
+      unitsOf(
+        inner.filter((info) => info.layer === layer),
+        structure,
+      ),
+    ),
+  );
 }

@@ -1,7 +1,9 @@
-import type { Random } from "../../core/index.js";
+import type { Pattern } from "../../compress/index.js";
+import { type Random, UsageError } from "../../core/index.js";
 import { permutation } from "../seeds.js";
+import { dropUnits, keepLargestUnits, unitNorms, unitsPresent } from "../selection/groups.js";
 import { kept, type MutableMasks } from "../selection/masks.js";
-import { topS } from "../selection/topS.js";
+import { unitsOf } from "../selection/patterns.js";
 import type { ParameterInfo, Values } from "../values.js";
 
 /**
@@ -10,20 +12,31 @@ import type { ParameterInfo, Values } from "../values.js";
  * training is `fixed-mask`; what stands between two rounds is here.
  */
 
-/** Drops the share of smallest survivors of each matrix; half the share of the last, whose few weights all matter. */
+/**
+ * Drops the share of smallest survivors of each matrix; half the share of the last, whose few weights all matter.
+ * @param structure what is dropped: weights, blocks, rows, columns, neurons or heads
+ * @throws UsageError for N:M, of which no share can be dropped
+ */
 export function pruneSurvivors(
   masks: MutableMasks,
   trained: Values,
   parameters: readonly ParameterInfo[],
   share: number,
+  structure: Pattern = { type: "unstructured", sparsity: 0 },
 ): void {
-  const last = parameters.filter(({ name }) => masks.has(name)).at(-1)?.name;
-  for (const [name, mask] of masks) {
-    const survivors = kept(mask);
-    const keep = survivors - Math.round((name === last ? share / 2 : share) * survivors);
-    // Pruned weights are zero in `trained`, so they come after every survivor that is not.
-    const [next] = topS([trained.get(name) as Float32Array], keep);
-    for (let i = 0; i < mask.length; i++) mask[i] &= next[i];
+  if (structure.type === "nm") throw new UsageError("the density of keep:group is fixed; lottery tickets change it");
+  const sparse = parameters.filter(({ name }) => masks.has(name));
+  const last = sparse.at(-1)?.name;
+  for (const units of unitsOf(sparse, structure)) {
+    const present = unitsPresent(units, masks);
+    const isLast = units.members.length === 1 && units.members[0].name === last;
+    const survivors = kept(present);
+    const keep = survivors - Math.round((isLast ? share / 2 : share) * survivors);
+    // Pruned units are zero in `trained`, so they come after every survivor that is not.
+    const next = new Uint8Array(units.count);
+    keepLargestUnits(unitNorms(units, trained), units.count, keep, next);
+    for (let i = 0; i < next.length; i++) next[i] &= present[i];
+    dropUnits(units, next, masks);
   }
 }
 

@@ -2,19 +2,19 @@ import { adamW } from "../optimizers/adamW.js";
 import type { Link } from "../optimizers/link.js";
 import { applyMasks, flips, fullMasks, type MutableMasks } from "../selection/masks.js";
 import { type State, stateOf } from "../state.js";
-import type { FloatArray, ParameterInfo, Values } from "../values.js";
+import type { FloatArray, Values } from "../values.js";
 import type { MethodContext, MethodRun } from "./contract.js";
 
 /** What tells one way of training under a changing mask from another. */
 export interface MaskRule {
-  /** Fills the mask of a parameter from its dense weights. */
-  choose(weight: FloatArray, info: ParameterInfo, mask: Uint8Array): void;
+  /** Fills the masks from the dense weights. */
+  choose(weights: Values, masks: MutableMasks): void;
   /** Steps between two choices of masks. */
   interval: number;
   /** Turns g = dL/d(effective weight) into the gradient of the dense weight, in place. Default: passes it (STE). */
   gradient?(g: FloatArray, weight: FloatArray, mask: Uint8Array, step: number): void;
-  /** Fills `out` with what the forward pass uses. Default: weight ∘ mask. */
-  forward?(weight: FloatArray, mask: Uint8Array, out: FloatArray, name: string): void;
+  /** Fills `out` with what the forward pass uses in place of the masked parameters. Default: weight ∘ mask. */
+  forward?(weights: Values, masks: MutableMasks, out: ReadonlyMap<string, FloatArray>): void;
   /** Optimiser; AdamW by default. */
   link?(masks: MutableMasks): Link;
 }
@@ -27,9 +27,12 @@ interface MaskState extends State {
   drift: number;
 }
 
-const maskedWeight = (weight: FloatArray, mask: Uint8Array, out: FloatArray) => {
-  for (let i = 0; i < mask.length; i++) out[i] = mask[i] === 0 ? 0 : weight[i];
-};
+function maskedWeights(weights: Values, masks: MutableMasks, out: ReadonlyMap<string, FloatArray>): void {
+  for (const [name, mask] of masks) {
+    const [from, to] = [weights.get(name)!, out.get(name)!];
+    for (let i = 0; i < mask.length; i++) to[i] = mask[i] === 0 ? 0 : from[i];
+  }
+}
 
 /**
  * Dense weights behind a mask that follows them: min over W of L(W ∘ M(W)). Logs the share of mask entries that change from
@@ -38,16 +41,15 @@ const maskedWeight = (weight: FloatArray, mask: Uint8Array, out: FloatArray) => 
 export function maskedTraining(context: MethodContext, rule: MaskRule): MethodRun {
   const { parameters, weights, optimizer } = context;
   const masks = fullMasks(parameters, weights);
-  const infos = new Map(parameters.map((info) => [info.name, info]));
   const first = new Map(Array.from(masks, ([name, mask]) => [name, mask.slice()]));
   const entries = Array.from(masks.values()).reduce((sum, mask) => sum + mask.length, 0);
-  const forward = rule.forward ?? maskedWeight;
+  const forward = rule.forward ?? maskedWeights;
   const seen = new Map<string, FloatArray>(weights);
   for (const name of masks.keys()) seen.set(name, weights.get(name)!.slice());
   const state: MaskState = { masks: stateOf(masks), first: stateOf(first), chosen: false, flipRate: 0, drift: 0 };
 
   const effective = (current: Values): Values => {
-    for (const [name, mask] of masks) forward(current.get(name)!, mask, seen.get(name)!, name);
+    forward(current, masks, seen);
     return seen;
   };
   return {
@@ -56,13 +58,13 @@ export function maskedTraining(context: MethodContext, rule: MaskRule): MethodRu
     masks,
     refresh(current, step) {
       if (state.chosen && step % rule.interval !== 0) return;
+      const old = Array.from(masks.values(), (mask) => mask.slice());
+      rule.choose(current, masks);
       let flipped = 0;
       let drifted = 0;
-      for (const [name, mask] of masks) {
-        const old = mask.slice();
-        rule.choose(current.get(name)!, infos.get(name)!, mask);
+      for (const [k, [name, mask]] of Array.from(masks).entries()) {
         if (!state.chosen) first.get(name)!.set(mask);
-        else flipped += flips(old, mask);
+        else flipped += flips(old[k], mask);
         drifted += flips(first.get(name)!, mask);
       }
       state.flipRate = flipped / entries;

@@ -1,10 +1,20 @@
 import { z } from "zod";
+import { densityFor, structureOption } from "../selection/patterns.js";
 import type { MethodContext, TrainMethod } from "./contract.js";
 import { cosineShare, dynamicSparse, type Growth } from "./dynamicSparse.js";
 
 export const dynamicOptions = z.strictObject({
-  density: z.number().gt(0).max(1).default(0.1).describe("share of weights that are there, all matrices together"),
-  distribution: z.enum(["erk", "uniform"]).default("erk").describe("how the density is spread over matrices"),
+  structure: structureOption,
+  density: z
+    .number()
+    .gt(0)
+    .max(1)
+    .optional()
+    .describe("share of weights that are there, all matrices together: 0.1, or that of keep:group"),
+  distribution: z
+    .enum(["erk", "uniform"])
+    .optional()
+    .describe("how the density is spread over matrices: erk, but uniform for keep:group"),
   interval: z.int().min(1).default(100).describe("steps between two updates of the connections"),
   until: z.number().min(0).max(1).default(0.75).describe("share of the steps after which connections stay"),
   replaced: z.number().min(0).max(1).default(0.3).describe("share of connections that the first update replaces"),
@@ -13,13 +23,14 @@ export const dynamicOptions = z.strictObject({
 /** SET and RigL differ in how they grow. */
 export function startDynamic(
   context: MethodContext,
-  { density, distribution, interval, until, replaced }: z.output<typeof dynamicOptions>,
+  { structure, density, distribution, interval, until, replaced }: z.output<typeof dynamicOptions>,
   growth: Growth,
 ) {
   const end = until * context.steps;
   return dynamicSparse(context, {
-    density,
-    distribution,
+    structure,
+    density: densityFor(structure, density, 0.1),
+    distribution: distribution ?? (structure.type === "nm" ? "uniform" : "erk"),
     growth,
     rewire(step, ones) {
       const share = cosineShare(replaced, step, end);

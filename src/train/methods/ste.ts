@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { magnitudeMask, patternOption } from "../selection/masks.js";
+import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 import { maskedTraining } from "./maskedTraining.js";
@@ -38,7 +38,7 @@ export const method: TrainMethod<z.output<typeof options>> = {
   start: (context, { pattern, rule, interval }) =>
     maskedTraining(context, {
       interval,
-      choose: (weight, { shape }, mask) => magnitudeMask(weight, shape, pattern, mask),
+      choose: magnitudeMasks(context.parameters, pattern),
       gradient: rules[rule],
     }),
 };

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { transposableMask } from "../selection/transposable.js";
+import { isSparsifiable } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 import { maskedTraining } from "./maskedTraining.js";
 import { decayPruned } from "./srSte.js";
@@ -26,10 +27,13 @@ export const method: TrainMethod<z.output<typeof options>> = {
   options,
   start(context, { decay, interval, denseFrom }) {
     const denseStep = denseFrom * context.steps;
+    const matrices = context.parameters.filter(isSparsifiable);
     const pull = decayPruned(decay);
     const run = maskedTraining(context, {
       interval,
-      choose: (weight, { shape }, mask) => transposableMask(weight, shape, mask),
+      choose(weights, masks) {
+        for (const { name, shape } of matrices) transposableMask(weights.get(name)!, shape, masks.get(name)!);
+      },
       gradient: pull,
     });
     return {

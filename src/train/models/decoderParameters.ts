@@ -1,13 +1,39 @@
 import type { Random } from "../../core/index.js";
-import type { FloatArray, ParameterInfo } from "../values.js";
+import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 
-const projection = /^model\.layers\.(\d+)\..*(_proj|experts\.\d+\.w[123])\.weight$/;
+const projection = /^model\.layers\.(\d+)\.(.*?)([a-z]+_proj|w[123])\.weight$/;
 
-/** The trainable tensors of a decoder: its linear maps may be made sparse, all of them inner. */
-export function decoderParameters(tensors: Iterable<{ name: string; shape: readonly number[] }>): ParameterInfo[] {
+/** Units along the rows or columns of each linear map, by the last part of its name. */
+const sharedBy: Readonly<Record<string, Pick<SharedUnits, "type" | "axis">>> = {
+  gate_proj: { type: "neurons", axis: "rows" },
+  up_proj: { type: "neurons", axis: "rows" },
+  down_proj: { type: "neurons", axis: "columns" },
+  w1: { type: "neurons", axis: "rows" },
+  w3: { type: "neurons", axis: "rows" },
+  w2: { type: "neurons", axis: "columns" },
+  q_proj: { type: "heads", axis: "rows" },
+  k_proj: { type: "heads", axis: "rows" },
+  v_proj: { type: "heads", axis: "rows" },
+  o_proj: { type: "heads", axis: "columns" },
+};
+
+/**
+ * The trainable tensors of a decoder: its linear maps may be made sparse, all of them inner.
+ * @param blocks of the config; without them it is not known where one attention head ends
+ */
+export function decoderParameters(
+  tensors: Iterable<{ name: string; shape: readonly number[] }>,
+  blocks: readonly { kvHeads: number }[] = [],
+): ParameterInfo[] {
   return Array.from(tensors, ({ name, shape }) => {
-    const layer = projection.exec(name)?.[1];
-    return { name, shape, layer: layer ?? "", role: layer === undefined ? "dense" : "inner" };
+    const match = projection.exec(name);
+    if (match === null) return { name, shape, layer: "", role: "dense" };
+    const [, layer, module, map] = match;
+    const units = sharedBy[map];
+    // A key and value head goes with all the query heads that read it.
+    const count = units.type === "heads" ? blocks[Number(layer)]?.kvHeads : shape[units.axis === "rows" ? 0 : 1];
+    const shared = count === undefined ? [] : [{ ...units, group: `${layer}.${module}`, count }];
+    return { name, shape, layer, role: "inner", shared };
   });
 }
 

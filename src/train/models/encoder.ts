@@ -4,7 +4,7 @@ import { attention } from "../engine/attention.js";
 import { crossEntropy, layerNorm, linear, relu } from "../engine/layers.js";
 import { add, equal, reshape, type Traced, take, where } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
-import type { FloatArray, ParameterInfo } from "../values.js";
+import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 
 export interface EncoderConfig {
   vocabSize: number;
@@ -54,21 +54,27 @@ export function encoder(config: EncoderConfig): TracedModel {
 }
 
 export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
-  const { vocabSize, length, hiddenSize, feedForwardSize, blocks, classes } = config;
+  const { vocabSize, length, hiddenSize, feedForwardSize, heads, blocks, classes } = config;
   const dense = (name: string, ...shape: number[]): ParameterInfo => ({ name, shape, layer: "", role: "dense" });
   const parameters = [dense("embedding.weight", vocabSize, hiddenSize)];
   for (let b = 0; b < blocks; b++) {
-    const map = (part: string, rows: number, cols: number): ParameterInfo[] => [
-      { name: `blocks.${b}.${part}.weight`, shape: [rows, cols], layer: String(b), role: "inner" },
+    const neurons = { type: "neurons", group: `${b}`, count: feedForwardSize } as const;
+    const map = (part: string, rows: number, cols: number, shared: SharedUnits): ParameterInfo[] => [
+      { name: `blocks.${b}.${part}.weight`, shape: [rows, cols], layer: String(b), role: "inner", shared: [shared] },
       dense(`blocks.${b}.${part}.bias`, rows),
     ];
     const norm = (part: string) => [
       dense(`blocks.${b}.${part}.weight`, hiddenSize),
       dense(`blocks.${b}.${part}.bias`, hiddenSize),
     ];
-    for (const part of ["q", "k", "v"]) parameters.push(...map(part, hiddenSize, hiddenSize));
+    for (const part of ["q", "k", "v"]) {
+      parameters.push(
+        ...map(part, hiddenSize, hiddenSize, { type: "heads", group: `${b}`, axis: "rows", count: heads }),
+      );
+    }
     parameters.push(...norm("attention_norm"));
-    parameters.push(...map("up", feedForwardSize, hiddenSize), ...map("down", hiddenSize, feedForwardSize));
+    parameters.push(...map("up", feedForwardSize, hiddenSize, { ...neurons, axis: "rows" }));
+    parameters.push(...map("down", hiddenSize, feedForwardSize, { ...neurons, axis: "columns" }));
     parameters.push(...norm("output_norm"));
   }
   parameters.push({

@@ -2,7 +2,7 @@ import type { Random } from "../../core/index.js";
 import { activations, crossEntropy, linear, meanSquaredError, sigmoid } from "../engine/layers.js";
 import { add, type Traced } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
-import type { FloatArray, ParameterInfo } from "../values.js";
+import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 
 export interface MlpConfig {
   /** Widths from input to output: [1, 200, 300, 1]. */
@@ -21,7 +21,10 @@ export function mlp({ widths, activation, task }: MlpConfig): TracedModel {
   const parameters: ParameterInfo[] = [];
   for (let l = 0; l < layers; l++) {
     const role = l === 0 || l === layers - 1 ? "outer" : "inner";
-    parameters.push({ name: weightName(l), shape: [widths[l + 1], widths[l]], layer: String(l), role });
+    const neurons = (layer: number, axis: "rows" | "columns"): SharedUnits[] =>
+      layer === 0 || layer === layers ? [] : [{ type: "neurons", group: String(layer), axis, count: widths[layer] }];
+    const shared = [...neurons(l + 1, "rows"), ...neurons(l, "columns")];
+    parameters.push({ name: weightName(l), shape: [widths[l + 1], widths[l]], layer: String(l), role, shared });
     parameters.push({ name: biasName(l), shape: [widths[l + 1]], layer: String(l), role: "dense" });
   }
   const activate = activation === "sigmoid" ? sigmoid : activations.relu!;

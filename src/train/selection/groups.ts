@@ -1,4 +1,167 @@
-import type { FloatArray } from "../values.js";
+import type { FloatArray, Values } from "../values.js";
+import { findThreshold, keepAbove } from "./topS.js";
+
+/**
+ * A matrix [rows, cols] cut into units. Entry (r, c) belongs to unit
+ * offset + ⌊r / rowSpan⌋ · rowStride + ⌊c / colSpan⌋ · colStride, which covers single entries, blocks, rows and columns alike.
+ */
+export interface Member {
+  name: string;
+  rows: number;
+  cols: number;
+  offset: number;
+  rowSpan: number;
+  rowStride: number;
+  colSpan: number;
+  colStride: number;
+}
+
+/**
+ * What is kept or dropped whole: entries, blocks, rows, columns, or neurons and heads, whose entries lie in several matrices.
+ * Units may overlap, as the neurons of two layers do in the matrix between them: an entry stays while all its units stay.
+ */
+export interface Units {
+  count: number;
+  /** Each run of so many units has a budget of its own: the group of N:M, a row. `count` when all compete. */
+  pool: number;
+  members: readonly Member[];
+}
+
+/** Whether unit i is entry i of one matrix, so that nothing has to be gathered. */
+function isEntries({ members: [first, ...more] }: Units): boolean {
+  return more.length === 0 && first.rowSpan * first.colSpan === 1 && first.rowStride === first.cols && !first.offset;
+}
+
+/** Calls `visit` with the unit of every entry of a member, row-major. */
+function forEntries(member: Member, visit: (entry: number, unit: number) => void): void {
+  const { rows, cols, offset, rowSpan, rowStride, colSpan, colStride } = member;
+  const unitOfColumn = Int32Array.from({ length: cols }, (_, c) => Math.floor(c / colSpan) * colStride);
+  for (let r = 0; r < rows; r++) {
+    const unitOfRow = offset + Math.floor(r / rowSpan) * rowStride;
+    for (let c = 0; c < cols; c++) visit(r * cols + c, unitOfRow + unitOfColumn[c]);
+  }
+}
+
+/** Several sets of units as one, which competes for one budget unless its pools are smaller. */
+export function joinUnits(sets: readonly Units[]): Units {
+  const members: Member[] = [];
+  let count = 0;
+  for (const units of sets) {
+    for (const member of units.members) members.push({ ...member, offset: member.offset + count });
+    count += units.count;
+  }
+  const pooled = sets.every(({ pool }) => pool === sets[0].pool) && sets.some(({ pool, count }) => pool < count);
+  return { count, pool: pooled ? sets[0].pool : count, members };
+}
+
+/** f32 [count]: the Euclidean norm of the entries of each unit. Of single entries the values themselves, signs included. */
+export function unitNorms(units: Units, values: Values): Float32Array {
+  if (isEntries(units)) {
+    const own = values.get(units.members[0].name)!;
+    return own instanceof Float32Array ? own : Float32Array.from(own);
+  }
+  const sums = new Float64Array(units.count);
+  for (const member of units.members) {
+    const of = values.get(member.name)!;
+    forEntries(member, (i, unit) => {
+      sums[unit] += of[i] * of[i];
+    });
+  }
+  return Float32Array.from(sums, Math.sqrt);
+}
+
+/** How many entries each unit has. */
+export function unitSizes(units: Units): Int32Array {
+  const sizes = new Int32Array(units.count);
+  for (const member of units.members) {
+    forEntries(member, (_, unit) => {
+      sizes[unit]++;
+    });
+  }
+  return sizes;
+}
+
+/**
+ * Keeps the `keep` units of largest magnitude of every pool, the first of equals.
+ * @param kept u8 [count], filled: 1 = keep
+ * @throws UsageError on a score that is not a number
+ */
+export function keepLargestUnits(scores: Float32Array, pool: number, keep: number, kept: Uint8Array): void {
+  if (pool <= 64 && pool < scores.length) {
+    keepLargestOfGroups(scores, keep, pool, kept);
+    return;
+  }
+  for (let start = 0; start < scores.length; start += pool) {
+    const part = [scores.subarray(start, start + pool)];
+    keepAbove(part, findThreshold(part, keep), [kept.subarray(start, start + pool)]);
+  }
+}
+
+/**
+ * Keeps the `keep` units of largest norm of every pool.
+ * @param masks of ones where the units lie, or of other units of the same choice; entries of dropped units become 0
+ */
+export function selectUnits(units: Units, values: Values, keep: number, masks: ReadonlyMap<string, Uint8Array>): void {
+  const norms = unitNorms(units, values);
+  const entries = isEntries(units);
+  const kept = entries ? masks.get(units.members[0].name)! : new Uint8Array(units.count);
+  keepLargestUnits(norms, units.pool, keep, kept);
+  if (!entries) dropUnits(units, kept, masks);
+}
+
+/** Clears the mask of every entry of a dropped unit; other entries are left as they are. */
+export function dropUnits(units: Units, kept: Uint8Array, masks: ReadonlyMap<string, Uint8Array>): void {
+  for (const member of units.members) {
+    const mask = masks.get(member.name)!;
+    forEntries(member, (i, unit) => {
+      if (kept[unit] === 0) mask[i] = 0;
+    });
+  }
+}
+
+/** u8 [count]: the units of which some entry is in the masks. */
+export function unitsPresent(units: Units, masks: ReadonlyMap<string, Uint8Array>): Uint8Array {
+  const present = new Uint8Array(units.count);
+  for (const member of units.members) {
+    const mask = masks.get(member.name)!;
+    forEntries(member, (i, unit) => {
+      present[unit] |= mask[i];
+    });
+  }
+  return present;
+}
+
+/** Multiplies every entry of each unit by the factor of that unit, from `values` into `out`, which may be the same. */
+export function scaleUnits(
+  units: Units,
+  factors: ArrayLike<number>,
+  values: Values,
+  out: ReadonlyMap<string, FloatArray>,
+): void {
+  for (const member of units.members) {
+    const from = values.get(member.name)!;
+    const to = out.get(member.name)!;
+    forEntries(member, (i, unit) => {
+      to[i] = from[i] * factors[unit];
+    });
+  }
+}
+
+/** Adds every entry times the factor of its unit to `out`. */
+export function addScaledUnits(
+  units: Units,
+  factors: ArrayLike<number>,
+  values: Values,
+  out: ReadonlyMap<string, FloatArray>,
+): void {
+  for (const member of units.members) {
+    const from = values.get(member.name)!;
+    const to = out.get(member.name)!;
+    forEntries(member, (i, unit) => {
+      to[i] += from[i] * factors[unit];
+    });
+  }
+}
 
 /**
  * Keeps the `keep` largest magnitudes of every `group` consecutive entries, by counting how many of its group are larger:

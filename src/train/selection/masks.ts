@@ -1,17 +1,7 @@
-import { z } from "zod";
-import { type Pattern, patternSchema, selectMask } from "../../compress/index.js";
 import type { Masks } from "../optimizers/links.js";
 import { type FloatArray, isSparsifiable, type ParameterInfo } from "../values.js";
-import { keepLargestOfGroups } from "./groups.js";
 
 export type MutableMasks = Map<string, Uint8Array>;
-
-/** The option of every method that works with masks. */
-export const patternOption = z
-  .union([z.literal("2:4"), patternSchema])
-  .transform((pattern): Pattern => (pattern === "2:4" ? { type: "nm", keep: 2, group: 4 } : pattern))
-  .default({ type: "nm", keep: 2, group: 4 })
-  .describe('which zeros: "2:4" or another keep:group, a share of zeros (0.5), or a pattern object');
 
 /** Masks of all ones for the linear weights that a method may make sparse. */
 export function fullMasks(
@@ -23,13 +13,11 @@ export function fullMasks(
   );
 }
 
-/** Keeps the largest magnitudes that the pattern allows, in each matrix by itself. @throws UsageError for a wrong shape */
-export function magnitudeMask(weight: FloatArray, shape: readonly number[], pattern: Pattern, mask: Uint8Array): void {
-  if (pattern.type === "nm" && pattern.along !== "column" && shape[1] % pattern.group === 0) {
-    // Done at every step, unlike the one-shot pruning that `selectMask` was made for.
-    keepLargestOfGroups(weight, pattern.keep, pattern.group, mask);
-  } else {
-    mask.set(selectMask(Float32Array.from(weight, Math.abs), shape[0], shape[1], pattern, "tensor"));
+/** Fills the masks with 1 where a weight is not 0. */
+export function markNonZeros(weights: ReadonlyMap<string, FloatArray>, masks: MutableMasks): void {
+  for (const [name, mask] of masks) {
+    const weight = weights.get(name)!;
+    for (let i = 0; i < mask.length; i++) mask[i] = weight[i] === 0 ? 0 : 1;
   }
 }
 

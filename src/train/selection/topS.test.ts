@@ -1,7 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Random } from "../../core/index.js";
-import { hardThreshold } from "./hardThreshold.js";
 import { topS } from "./topS.js";
 
 /** Kept magnitudes by a full sort. */
@@ -47,15 +45,4 @@ describe("topS", () => {
     expect(() => topS([Float32Array.of(1, Number.NaN)], 1)).toThrow(/not a number/);
     expect(() => topS([Float32Array.of(1)], 2)).toThrow(/cannot be kept/);
   });
-});
-
-test("hardThreshold zeroes exactly the rest", () => {
-  const random = new Random(3);
-  const parts = [1000, 10, 300].map((n) => Float32Array.from({ length: n }, () => random.normal()));
-  const masks = topS(parts, 333);
-  const wanted = parts.map((part, p) => part.map((x, i) => (masks[p][i] ? x : 0)));
-  const found = parts.map((part) => new Uint8Array(part.length));
-  hardThreshold(parts, 333, found);
-  expect(parts).toEqual(wanted);
-  expect(found).toEqual(masks);
 });
