@@ -17,6 +17,8 @@ import { packageVersion } from "./version.js";
 /** What --json prints: the row of the result, and how it came about. */
 export interface CompressionDocument extends ResultRow {
   output: string;
+  /** What ran the calibration windows, in words; undefined where nothing was measured. */
+  calibratedBy?: string;
   /** Of the source, measured in the same run. */
   before?: ResultRow;
   /** Blocks that an earlier run had finished. */
@@ -38,21 +40,22 @@ export async function compressFromCommand(
   const { signal, onProgress } = context;
   const source = await resolveModel(model, { signal, onProgress });
   const recipe = withCalibration(givenRecipe, options);
-  const { store, dtype, threads, restart } = options;
+  const { store, dtype, device, threads, restart } = options;
   const calibration = options.calib === undefined ? undefined : await tokens(source, options.calib);
   const result = await compressToDirectory(source, output, {
     recipe,
     calibration,
     store,
     dtype,
+    device,
     threads,
     restart,
     version: packageVersion(),
     signal,
     onProgress,
-    onPlan: ({ estimate, layers }) =>
+    onPlan: ({ estimate, layers, backend }) =>
       context.print(
-        `${layers} blocks: about ${duration(estimate.elapsedMs)}, ${bytes(estimate.memoryBytes)} of memory, ` +
+        `${layers} blocks${backend === undefined ? "" : `, calibrated by ${backend.description}`}: about ${duration(estimate.elapsedMs)}, ${bytes(estimate.memoryBytes)} of memory, ` +
           `at most ${bytes(estimate.diskBytes)} on disk.\n`,
       ),
   });
@@ -79,6 +82,7 @@ export async function compressFromCommand(
   return {
     ...row,
     output,
+    calibratedBy: result.plan.backend?.description,
     ...(before && { before }),
     resumedBlocks: result.resumedBlocks,
     timesMs: result.elapsedMs,
@@ -99,20 +103,21 @@ async function evaluate(
   output: string,
   path: string,
   recipe: Recipe,
-  { threads, maxWindows }: CompressionOptions,
+  { device, threads, maxWindows }: CompressionOptions,
 ): Promise<ResultRow[]> {
   const text = await tokens(source, path);
   const { signal, onProgress } = context;
-  const machine = { weights: "f32" as const, threads, signal, onProgress };
+  const machine = { weights: "f32" as const, device, threads, signal, onProgress };
   using before = await openModel(source, machine);
   using after = await openModel(directoryFiles(output), machine);
   const variants = [
     { name: basename(source.location), model: before.model },
     { name: basename(output), model: after.model },
   ];
+  const backend = after.model.backend.info.id;
   const { window } = recipe.calibration;
   const qualities = await evaluateQuality(variants, text, { window, maxWindows, signal, onProgress });
-  return qualities.map((quality) => resultRow({ model: quality.name, weights: "f32", quality }));
+  return qualities.map((quality) => resultRow({ model: quality.name, weights: "f32", quality, backend }));
 }
 
 /** Measured rows go into rarefy.json, times and memory left out: the same command gives the same ones. */

@@ -1,9 +1,10 @@
 import { InvalidArgumentError, Option } from "commander";
 import { parseRecipe, parseRecipeText, presetRecipe, presets, type Recipe } from "../compress/index.js";
 import { UsageError } from "../core/index.js";
+import type { DeviceId } from "../kernels/index.js";
 import type { CommonOptions } from "./command.js";
 import { integer } from "./numbers.js";
-import { maxWindowsOption } from "./options.js";
+import { deviceOption, maxWindowsOption } from "./options.js";
 import { readText } from "./session.js";
 import { defaultThreads } from "./threads.js";
 
@@ -17,6 +18,7 @@ export interface CompressionOptions extends CommonOptions {
   dtype?: "F32" | "BF16" | "F16";
   text?: string;
   maxWindows: number;
+  device: DeviceId;
   threads: number;
 }
 
@@ -46,6 +48,7 @@ export const compressionOptions = () => [
     if (Object.hasOwn(dtypes, text)) return dtypes[text as keyof typeof dtypes];
     throw new InvalidArgumentError("Give f32, bf16 or f16.");
   }),
+  deviceOption("what runs the windows of calibration and evaluation, while the CPU solves"),
   new Option("--threads <n>", "CPU threads")
     .argParser(integer({ min: 1, max: 256 }))
     .default(defaultThreads(), "one per physical core, at most 16"),

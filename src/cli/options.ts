@@ -26,11 +26,15 @@ export const machineOptions = () => [
   new Option("--threads <n>", "CPU threads")
     .argParser(integer({ min: 1, max: 256 }))
     .default(defaultThreads(), "one per physical core, at most 16"),
-  new Option("--device <id>", "what computes; webgpu needs the npm package webgpu, auto is webgpu where a GPU is found")
-    .choices(Object.keys(devices))
-    .default("cpu"),
+  deviceOption("what computes"),
   structureOption(),
 ];
+
+/** @param use what the device does in this command */
+export const deviceOption = (use: string) =>
+  new Option("--device <id>", `${use}; webgpu needs the npm package webgpu, auto is webgpu where a GPU is found`)
+    .choices(Object.keys(devices))
+    .default("cpu");
 
 export const structureOption = () =>
   new Option("--structure <id>", "how weights with zeros lie in memory; auto measures what is fastest here")

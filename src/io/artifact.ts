@@ -93,7 +93,15 @@ const compression = z.strictObject({
   /** SHA-256 over everything that decides the result: recipe, source, text, storage. */
   job: sha256,
   store: z.enum(["packed", "dense"]),
-  calibration: z.strictObject({ textSha256: sha256, windows: count, window: count }).optional(),
+  calibration: z
+    .strictObject({
+      textSha256: sha256,
+      windows: count,
+      window: count,
+      /** What ran the windows, in words; another device gives sums that differ in their last bits. */
+      arithmetic: z.string().max(1024).optional(),
+    })
+    .optional(),
   /** Weights that the blocks' projections had in the source. */
   sourceWeights: count,
   layers: z

@@ -144,6 +144,8 @@ export interface BackendInfo {
   id: string;
   /** What was chosen and why, for people: "WebAssembly SIMD, relaxed, u8 dot, 2 threads". */
   description: string;
+  /** What the bits of products of f32 weights depend on, the same for any number of threads: equal words, equal bits. */
+  arithmetic: string;
   threads: number;
 }
 

@@ -7,7 +7,18 @@ import { loadBlock } from "../../src/pipeline/compress/block.js";
 import { blockView } from "../../src/pipeline/compress/blockView.js";
 import { CalibrationRun } from "../../src/pipeline/compress/calibrationRun.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { useSoftwareGpu } from "../support/softwareGpu.js";
 import { calibration, relativeDifference, window, windows } from "./support.js";
+
+useSoftwareGpu();
+const gpu = await openBackend("webgpu").then(
+  (backend) => void backend[Symbol.dispose](),
+  (error: Error) => error.message,
+);
+const backends = ["reference", "wasm", ...(gpu === undefined ? ["webgpu"] : [])];
+test.skipIf(gpu !== undefined)(`statistics on WebGPU${gpu === undefined ? "" : `: ${gpu}`}`, () => {
+  expect(backends).toContain("webgpu");
+});
 
 const { tokens } = calibration;
 const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[site].length > 0);
@@ -35,7 +46,7 @@ async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]
 }
 
 describe.each(["llama", "mistral", "qwen2", "qwen3"])("%s", (architecture) => {
-  test.each(["reference", "wasm"])("block by block on %s gives the statistics of the whole model", async (backend) => {
+  test.each(backends)("block by block on %s gives the statistics of the whole model", async (backend) => {
     const checkpoint = await MemoryCheckpoint.golden(architecture);
     const description = await describeDecoder(checkpoint);
     const { config, layout } = description;
@@ -96,7 +107,7 @@ test("an input that is not finite is named", async () => {
   values[tokens[3] * 64 + 5] = Number.NaN;
   checkpoint.set(name, [512, 64], values);
   const description = await describeDecoder(checkpoint);
-  for (const backend of ["reference", "wasm"]) {
+  for (const backend of backends) {
     const run = await CalibrationRun.start(checkpoint, name, { tokens, window }, { backend, threads: 1 });
     const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
     await expect(run.collect(view, ["gram"])).rejects.toThrow(/calibration batch is/);

@@ -74,6 +74,20 @@ describe.skipIf(unavailable !== undefined)(
       expect(gpu.against.perplexity / cpu.against.perplexity).toBeCloseTo(1, 5);
     });
 
+    test("prune leaves what it leaves on the CPU, and says where it measured", () => {
+      const [cpu, gpu] = onBoth((device) => [
+        ...["prune", model, "--calib", "models/text/calib.txt", "--calibration-windows", "2", "--window", "32"],
+        ...["--text", "models/text/books-eval.txt", "--max-windows", "2", "-o", join(scratch, `half-${device}`)],
+        ...["--method", "wanda", "--sparsity", "0.5"],
+      ]);
+      expect(cpu).toMatchObject({ backend: "wasm", before: { backend: "wasm" } });
+      expect(gpu).toMatchObject({ backend: "webgpu", before: { backend: "webgpu" } });
+      expect(gpu.calibratedBy).toMatch(/^WebGPU on /);
+      expect(gpu.before.perplexity / cpu.before.perplexity).toBeCloseTo(1, 5);
+      expect(cpu.perplexity / cpu.before.perplexity).toBeGreaterThan(1.01);
+      expect(gpu.perplexity / cpu.perplexity).toBeCloseTo(1, 3);
+    });
+
     test("weights without their zeros write what they write with them", () => {
       const pruned = join(scratch, "pruned");
       const prune = rarefy(["prune", model, "--method", "magnitude", "--pattern", "2:4", "-o", pruned]);

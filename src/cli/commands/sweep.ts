@@ -142,14 +142,14 @@ async function measured(sweep: Sweep, candidate: Candidate | undefined): Promise
 }
 
 async function keyOf({ source, options, texts }: Sweep, candidate: Candidate | undefined): Promise<string> {
-  const { window, maxWindows, weights, store, dtype, speed, repeats, threads } = options;
+  const { window, maxWindows, weights, store, dtype, device, speed, repeats, threads } = options;
   const what = {
     version: packageVersion(),
     model: source.location,
     recipe: candidate?.recipe ?? null,
     text: texts.evaluation.sha256,
     calibration: texts.calibration?.sha256 ?? null,
-    how: [window, maxWindows, weights, store, dtype],
+    how: [window, maxWindows, weights, store, dtype, device],
     speed: speed === true ? [repeats, threads] : null,
   };
   return sha256Hex(JSON.stringify(what));
@@ -175,7 +175,7 @@ async function sourceEntry(sweep: Sweep, key: string): Promise<SweepEntry> {
 
 async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: string): Promise<SweepEntry> {
   const { context, source, options, texts } = sweep;
-  const { store, dtype, threads } = options;
+  const { store, dtype, device, threads } = options;
   const directory = join(options.output, name);
   const startMs = performance.now();
   const { artifact } = await compressToDirectory(source, directory, {
@@ -183,6 +183,7 @@ async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: st
     calibration: texts.calibration,
     store,
     dtype,
+    device,
     threads,
     version: packageVersion(),
     signal: context.signal,
@@ -201,9 +202,9 @@ async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: st
 }
 
 async function measure({ context, options, texts }: Sweep, files: LocalModelFiles, name: string): Promise<ResultRow> {
-  const { threads, weights, maxWindows, window = 512, speed, repeats } = options;
+  const { device, threads, weights, maxWindows, window = 512, speed, repeats } = options;
   const { signal, onProgress } = context;
-  using opened = await openModel(files, { weights, threads, signal, onProgress });
+  using opened = await openModel(files, { weights, device, threads, signal, onProgress });
   const { model } = opened;
   const variants = [{ name, model }];
   const [quality] = await evaluateQuality(variants, texts.evaluation, { window, maxWindows, signal, onProgress });

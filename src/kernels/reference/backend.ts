@@ -36,7 +36,12 @@ import { topK } from "./topK.js";
  */
 export class ReferenceBackend implements Backend {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
-  readonly info: BackendInfo = { id: "reference", description: "plain TypeScript, one thread", threads: 1 };
+  readonly info: BackendInfo = {
+    id: "reference",
+    description: "plain TypeScript, one thread",
+    arithmetic: "plain TypeScript",
+    threads: 1,
+  };
   #counters = zeroCounters();
   #weightBytes = 0;
   #activationBytes = 0;

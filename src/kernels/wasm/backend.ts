@@ -74,9 +74,11 @@ export class WasmBackend implements Backend {
     this.#arenas.push(first);
     this.#current = first;
     const threads = pool.threads === 1 ? "1 thread" : `${pool.threads} threads`;
+    const arithmetic = `WebAssembly SIMD, ${kernels.build}`;
     this.info = {
       id: "wasm",
-      description: `WebAssembly SIMD, ${kernels.build}, ${kernels.dot} dot product, ${threads}`,
+      description: `${arithmetic}, ${kernels.dot} dot product, ${threads}`,
+      arithmetic,
       threads: pool.threads,
     };
   }

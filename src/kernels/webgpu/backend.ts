@@ -82,7 +82,8 @@ export class WebGpuBackend implements Backend {
   /** Kernels that failed their self-check are part of the description. */
   get info(): BackendInfo {
     const disabled = this.#problems.map((problem) => `; not used because wrong on this GPU: ${problem}`).join("");
-    return { id: "webgpu", description: describe(this.#device) + disabled, threads: 1 };
+    const arithmetic = describe(this.#device);
+    return { id: "webgpu", description: arithmetic + disabled, arithmetic, threads: 1 };
   }
 
   reserve(_plan: { weightBytes: number }): void {

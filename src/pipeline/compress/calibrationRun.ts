@@ -6,7 +6,7 @@ import {
 } from "../../compress/index.js";
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import { type Activation, type Backend, type BackendOptions, openBackend } from "../../kernels/index.js";
+import { type Activation, type Backend, openBackend } from "../../kernels/index.js";
 import { loadModel, type Model, type TapSite, tapSites } from "../../model/index.js";
 import { gatherRows } from "./gatherRows.js";
 
@@ -16,8 +16,10 @@ export interface CalibrationWindows {
   window: number;
 }
 
-export interface CalibrationRunOptions extends BackendOptions {
+export interface CalibrationRunOptions {
+  /** Default: the fastest of the CPU. */
   backend?: string;
+  threads?: number;
   signal?: AbortSignal;
   /** Called after each window that ran through a block. */
   onWindow?(): void;

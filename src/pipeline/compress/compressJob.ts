@@ -100,7 +100,9 @@ class CompressionJob {
       version,
       job: plan.job,
       store,
-      ...(plan.windows && { calibration: { textSha256: calibration!.sha256, windows, window } }),
+      ...(plan.windows && {
+        calibration: { textSha256: calibration!.sha256, windows, window, arithmetic: plan.backend!.arithmetic },
+      }),
       sourceWeights,
     };
   }
@@ -136,7 +138,7 @@ class CompressionJob {
   #checkJob(found: unknown): void {
     if (found === this.plan.job) return;
     throw new UsageError(
-      `${this.files.workspace.files.location} holds another job: its recipe, model, text or version differs; remove it or write elsewhere`,
+      `${this.files.workspace.files.location} holds another job: its recipe, model, text, device or version differs; remove it, begin anew (--restart) or write elsewhere`,
     );
   }
 
@@ -174,6 +176,7 @@ class CompressionJob {
       measures &&
       (await CalibrationRun.start(checkpoint, description.layout.embedding.name, windows, {
         ...options,
+        backend: plan.backend?.id,
         onWindow: () => progress.window(),
       }));
     for (let layer = 0; layer < layers; layer++) {

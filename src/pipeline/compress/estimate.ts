@@ -95,7 +95,7 @@ async function solvesWithGram(
 /** Milliseconds of one window through the first block, with the statistics that the stages want and without. */
 async function timeOneWindow(
   checkpoint: Checkpoint,
-  { description, windows, stages }: Omit<CompressionPlan, "estimate">,
+  { description, windows, stages, backend }: Omit<CompressionPlan, "estimate">,
   options: CompressOptions,
 ) {
   const { tokens, window } = windows!;
@@ -107,7 +107,7 @@ async function timeOneWindow(
     checkpoint,
     description.layout.embedding.name,
     { tokens: twice, window },
-    { ...options, onWindow: () => marks.push(performance.now()) },
+    { ...options, backend: backend?.id, onWindow: () => marks.push(performance.now()) },
   );
   const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
   const timed = async (work: () => Promise<unknown>) => {

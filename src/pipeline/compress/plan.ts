@@ -7,7 +7,7 @@ import {
 } from "../../compress/index.js";
 import { type JobOptions, ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
-import type { BackendOptions } from "../../kernels/index.js";
+import { type BackendInfo, type DeviceId, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
 import type { TokenizedText } from "../../text/index.js";
@@ -18,12 +18,16 @@ import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
 
-export interface CompressOptions extends StorageOptions, BackendOptions, JobOptions {
+export interface CompressOptions extends StorageOptions, JobOptions {
   recipe: Recipe;
   /** Default: none, and then only recipes that look at nothing but weights can run. */
   calibration?: TokenizedText;
-  /** Default: the fastest that this machine can run. */
+  /** What runs the calibration windows; solves are done on the CPU. Default "cpu". */
+  device?: DeviceId;
+  /** A backend by its own name, in place of the device's fastest. */
   backend?: string;
+  /** Of the CPU's backends; default: what they choose. */
+  threads?: number;
   /** Version of rarefy, for the record. */
   version: string;
   /** What this machine has left; plans that need more are refused. */
@@ -50,6 +54,8 @@ export interface CompressionPlan {
   layers: number;
   /** undefined: nothing is measured. */
   windows: CalibrationWindows | undefined;
+  /** What runs the windows; undefined like them. */
+  backend: BackendInfo | undefined;
   /** SHA-256 over everything that decides the result. */
   job: string;
   configSha256: string;
@@ -91,13 +97,15 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
   refuse(problems);
 
   const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
+  const backend = needsText ? await chooseBackend(options) : undefined;
   const plan = {
     description,
     drop,
     stages,
     layers: layers - (drop?.count ?? 0),
     windows,
-    ...(await identify(checkpoint, options, needsText)),
+    backend,
+    ...(await identify(checkpoint, options, backend)),
   };
   const estimate = await estimateJob(checkpoint, plan, options);
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toPrecision(2)} GB`;
@@ -161,11 +169,18 @@ function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): Calibr
   return { tokens: drawn, window };
 }
 
+/** @throws UsageError, DeviceError */
+async function chooseBackend({ device, backend: id, threads }: CompressOptions): Promise<BackendInfo> {
+  const options = threads === undefined ? {} : { threads };
+  using backend = id === undefined ? await openDevice(device, options) : await openBackend(id, options);
+  return backend.info;
+}
+
 /** Bytes from the start of every tensor that tell one set of weights from another. */
 const fingerprintBytes = 4096;
 
-async function identify(checkpoint: Checkpoint, options: CompressOptions, calibrated: boolean) {
-  const { recipe, calibration, store, dtype, version, backend } = options;
+async function identify(checkpoint: Checkpoint, options: CompressOptions, backend: BackendInfo | undefined) {
+  const { recipe, calibration, store, dtype, version } = options;
   const config = await checkpoint.files.open("config.json");
   const configBytes = await config?.read(0, config.byteLength);
   await config?.close();
@@ -182,9 +197,10 @@ async function identify(checkpoint: Checkpoint, options: CompressOptions, calibr
       recipe,
       config: configSha256,
       weights: await sha256Hex(weights.join("\n")),
-      text: calibrated ? calibration!.sha256 : null,
+      text: backend === undefined ? null : calibration!.sha256,
       storage: [store, dtype ?? null],
-      backend: backend ?? null,
+      // Sums come out a little different elsewhere: a job begun on one device is not finished on another.
+      arithmetic: backend?.arithmetic ?? null,
     }),
   );
   return { job, configSha256 };

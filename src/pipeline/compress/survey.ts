@@ -161,7 +161,7 @@ async function shareUnits(
 /** Visits blocks of the source with the windows on their way through them. */
 async function eachDenseBlock(
   checkpoint: Checkpoint,
-  { description, windows }: CompressionPlan,
+  { description, windows, backend }: CompressionPlan,
   layers: readonly number[],
   options: CompressOptions,
   visit: (at: { run: CalibrationRun; view: Checkpoint; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
@@ -172,7 +172,7 @@ async function eachDenseBlock(
     checkpoint,
     layout.embedding.name,
     windows ?? { tokens: new Uint32Array(), window: 1 },
-    options,
+    { ...options, backend: backend?.id },
   );
   for (const layer of layers) {
     await breathe(options.signal);
