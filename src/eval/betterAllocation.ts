@@ -29,7 +29,7 @@ export async function calibrateBetterAllocation(
   options: Omit<CalibrationOptions, "allocation">,
 ): Promise<Calibration & { comparisons: AllocationComparison[] }> {
   const greedy = await calibrateActivationSparsity(model, text, { ...options, allocation: "greedy" });
-  const uniform = await calibrateActivationSparsity(model, text, { ...options, allocation: "uniform" });
+  const uniform = greedy.uniform!;
   const variants = [greedy, uniform].flatMap(({ records }) =>
     records.map((record) => ({ name: record.allocation, model, thresholds: toThresholds(record) })),
   );

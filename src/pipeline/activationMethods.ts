@@ -37,8 +37,16 @@ export interface LayerContext {
 interface ActivationMethod {
   /** Where activations are counted. */
   sites: readonly TapSite[];
-  /** One record for each level, and the allocation they were chosen from. */
-  calibrateLayer(context: LayerContext): Promise<{ records: LayerRecord[]; rows?: AllocationRow<Projection>[] }>;
+  calibrateLayer(context: LayerContext): Promise<CalibratedLayer>;
+}
+
+/** One record for each level. */
+interface CalibratedLayer {
+  records: LayerRecord[];
+  /** Those of the uniform allocation, where another was asked for. */
+  uniform?: LayerRecord[];
+  /** The allocation that `records` were chosen from. */
+  rows?: AllocationRow<Projection>[];
 }
 
 /** Every method of activation sparsity. */
@@ -51,7 +59,14 @@ export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
       const records = context.levels.map((level) => ({
         projections: cuts(context, nearestRow(rows, level).projections),
       }));
-      return { records, rows };
+      if (context.allocation === "uniform") return { records, rows };
+      const uniform = context.levels.map((level) => ({
+        projections: cuts(
+          context,
+          mapProjections(() => level),
+        ),
+      }));
+      return { records, uniform, rows };
     },
   },
   /** Threshold on the activated gate: Lee et al., arXiv 2404.08763. */

@@ -45,11 +45,17 @@ export interface CalibrationOptions extends JobOptions {
   seed?: number;
 }
 
-export interface Calibration {
-  /** One for each requested sparsity, in the order asked: what `rarefy.json` stores and `toThresholds` takes. */
+/** One of each for each requested sparsity, in the order asked. */
+export interface CalibratedSparsities {
+  /** What `rarefy.json` stores and `toThresholds` takes. */
   records: ActivationSparsity[];
   /** Share of the blocks' weights whose inputs each record's thresholds drop on the calibration text. */
   realisedSparsities: number[];
+}
+
+export interface Calibration extends CalibratedSparsities {
+  /** With greedy allocation: what the uniform one gives, from the same counts. */
+  uniform?: CalibratedSparsities;
   /** Per layer: what was seen at each watched place. */
   sites: Partial<Record<TapSite, SiteStatistics>>[];
   /** TEAL, per layer: the rows that records were chosen from; with greedy allocation, the table of its moves. */
@@ -70,8 +76,8 @@ export async function calibrateActivationSparsity(
   options: CalibrationOptions,
 ): Promise<Calibration> {
   const plan = planCalibration(model, text, options);
-  const { method, windows, window, greedyWindows, records, signal } = plan;
-  const { sites, calibrateLayer } = activationMethods[method];
+  const { method, windows, window, greedyWindows, signal } = plan;
+  const { sites: counted, calibrateLayer } = activationMethods[method];
   const { layers, hiddenSize } = model.config;
   const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyRows);
   const stage = new Stage(
@@ -80,7 +86,10 @@ export async function calibrateActivationSparsity(
     "tokens",
     options.onProgress,
   );
-  const result: Calibration = { records, realisedSparsities: [], sites: [], allocationRows: [] };
+  const records = plan.emptyRecords(plan.allocation);
+  const uniform = plan.allocation === "uniform" ? undefined : plan.emptyRecords("uniform");
+  const sites: Calibration["sites"] = [];
+  const allocationRows: Calibration["allocationRows"] = [];
 
   const before = model.thresholds;
   using cache = model.createCache(window);
@@ -89,7 +98,7 @@ export async function calibrateActivationSparsity(
     const streams = await embedWindows(model, text.tokens, windows, window);
     for (let layer = 0; layer < layers; layer++) {
       const detail = `layer ${layer + 1} of ${layers}`;
-      const histograms = new LayerHistograms(model, layer, sites);
+      const histograms = new LayerHistograms(model, layer, counted);
       const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyRows.tokens * hiddenSize));
       model.thresholds = undefined;
       for (let w = 0; w < windows; w++) {
@@ -97,7 +106,7 @@ export async function calibrateActivationSparsity(
         streams[w] = await runDenseBlock(model, layer, streams[w], cache, histograms);
         stage.advance(window, detail);
       }
-      result.sites.push(histograms.statistics());
+      sites.push(histograms.statistics());
 
       let greedyTokensDone = 0;
       const calibrated = await calibrateLayer({
@@ -114,10 +123,14 @@ export async function calibrateActivationSparsity(
       // A share that is cut at 1 changes the number of moves from the planned one.
       if (greedyTokensDone !== greedyTokensPerLayer) stage.advance(greedyTokensPerLayer - greedyTokensDone, detail);
       for (const [level, record] of calibrated.records.entries()) records[level].layers.push(record);
-      if (calibrated.rows !== undefined) result.allocationRows.push(calibrated.rows);
+      for (const [level, record] of calibrated.uniform?.entries() ?? []) uniform![level].layers.push(record);
+      if (calibrated.rows !== undefined) allocationRows.push(calibrated.rows);
     }
-    result.realisedSparsities = records.map((record) => realisedSparsity(model, record));
-    return result;
+    const withShares = (records: ActivationSparsity[]): CalibratedSparsities => ({
+      records,
+      realisedSparsities: records.map((record) => realisedSparsity(model, record)),
+    });
+    return { ...withShares(records), ...(uniform && { uniform: withShares(uniform) }), sites, allocationRows };
   } finally {
     model.thresholds = before;
   }
@@ -159,17 +172,18 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
     greedyRows: probeRows(greedyWindow, prefill),
     greedyWindows: draw(greedyWindowCount, windows, new Random(seed)),
     signal,
-    records: sparsities.map(
-      (sparsity): ActivationSparsity => ({
-        method,
-        estimator,
-        allocation,
-        sparsity,
-        prefill,
-        layers: [],
-        calibration: { textSha256: text.sha256, windows, window, seed },
-      }),
-    ),
+    emptyRecords: (allocation: AllocationId) =>
+      sparsities.map(
+        (sparsity): ActivationSparsity => ({
+          method,
+          estimator,
+          allocation,
+          sparsity,
+          prefill,
+          layers: [],
+          calibration: { textSha256: text.sha256, windows, window, seed },
+        }),
+      ),
   };
 }
 

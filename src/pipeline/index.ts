@@ -1,7 +1,13 @@
 export { activationMethods, type MethodId } from "./activationMethods.js";
-export { type Calibration, type CalibrationOptions, calibrateActivationSparsity } from "./calibrate.js";
+export {
+  type CalibratedSparsities,
+  type Calibration,
+  type CalibrationOptions,
+  calibrateActivationSparsity,
+} from "./calibrate.js";
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export type { Estimate } from "./compress/estimate.js";
+export { type Fingerprint, fingerprint } from "./compress/fingerprint.js";
 export { type CompressionPlan, type CompressOptions, planCompression } from "./compress/plan.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { memoryWorkspace, type Workspace } from "./compress/workspace.js";

@@ -1,8 +1,8 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ensureBuilt, type Finished, rarefy } from "../support/rarefy.js";
+import { ensureBuilt, type Finished, rarefy, root } from "../support/rarefy.js";
 
 const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-compress-"));
@@ -136,6 +136,23 @@ test("sweep puts candidates in one table and does nothing twice", async () => {
   await json([...args, "-o", out("sweep")]);
   expect(readFileSync(join(out("sweep"), "wanda-0.3.json")).equals(before)).toBe(true);
   expect(readdirSync(out("sweep")).filter((name) => !name.endsWith(".json"))).toEqual([]);
+});
+
+test("sweep notices other weights under the same path, and takes over nothing of what another job left", async () => {
+  const copy = out("source");
+  cpSync(join(root, model), copy, { recursive: true });
+  const args = ["sweep", copy, "--recipe", "magnitude-50", "--threads", "1", ...text, "-o", out("moving")];
+  const before = await json(args);
+  const file = join(copy, "model.safetensors");
+  const bytes = readFileSync(file);
+  bytes.fill(0, bytes.length - 1_000_000);
+  writeFileSync(file, bytes);
+  mkdirSync(join(out("moving"), "magnitude-50.partial"));
+  writeFileSync(join(out("moving"), "magnitude-50.partial", "job.json"), JSON.stringify({ job: "another" }));
+  const after = await json(args);
+  for (const [i, { row }] of after.entries.entries()) {
+    expect(row.perplexity, row.model).not.toBe(before.entries[i].row.perplexity);
+  }
 });
 
 test("presets lists recipes and methods", async () => {

@@ -2,7 +2,13 @@ import { beforeAll, describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { ProblemsError, type ProgressEvent } from "../../src/core/index.js";
 import { memoryFiles, parseArtifact, parseJson } from "../../src/io/index.js";
-import { memoryWorkspace, planCompression, runCompression, type Workspace } from "../../src/pipeline/index.js";
+import {
+  fingerprint,
+  memoryWorkspace,
+  planCompression,
+  runCompression,
+  type Workspace,
+} from "../../src/pipeline/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { calibration, compress, type JobInput, jobOptions, randomTokens } from "./support.js";
 
@@ -103,6 +109,19 @@ describe("a job that is killed", () => {
       moved.values("model.norm.weight").map((w) => w * 2),
     );
     await expect(compress(moved, { stages }, new Map(files))).rejects.toThrow(/holds another job/);
+  });
+
+  test("one number of the weights decides, wherever it lies", async () => {
+    const { weightsSha256 } = await fingerprint(checkpoint);
+    expect(await fingerprint(await MemoryCheckpoint.golden("llama"))).toMatchObject({ weightsSha256 });
+    for (const name of ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"]) {
+      const { shape } = checkpoint.tensors.get(name)!;
+      for (const at of [0, shape[0] * shape[1] - 1]) {
+        const other = new MemoryCheckpoint(checkpoint.config, new Map(checkpoint.tensors));
+        other.set(name, [...shape], checkpoint.values(name).with(at, 7));
+        expect((await fingerprint(other)).weightsSha256, `${name} ${at}`).not.toBe(weightsSha256);
+      }
+    }
   });
 
   test("a signal stops it between windows", async () => {

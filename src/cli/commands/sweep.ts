@@ -3,9 +3,16 @@ import { basename, join } from "node:path";
 import { Option } from "commander";
 import { RarefyError } from "../../core/index.js";
 import { evaluateQuality, formatResultRows, measureSpeed, type ResultRow, resultRow } from "../../eval/index.js";
-import { type Compression, isJsonObject, type LocalModelFiles, parseJson, sha256Hex } from "../../io/index.js";
+import {
+  type Compression,
+  isJsonObject,
+  type LocalModelFiles,
+  openCheckpoint,
+  parseJson,
+  sha256Hex,
+} from "../../io/index.js";
 import { directoryFiles, resolveModel, writeFileAtomic } from "../../io/index.node.js";
-import { openModel } from "../../pipeline/index.js";
+import { type Fingerprint, fingerprint, openModel } from "../../pipeline/index.js";
 import { compressToDirectory } from "../../pipeline/index.node.js";
 import { loadTokenizer, type TokenizedText, tokenizeText } from "../../text/index.js";
 import type { CommandDefinition, Context } from "../command.js";
@@ -88,7 +95,7 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
     };
     await mkdir(options.output, { recursive: true });
 
-    const sweep = { context, source, options, texts, total: candidates.length };
+    const sweep = { context, source, identity: await identityOf(source), options, texts };
     const entries = [await measured(sweep, undefined)];
     for (const candidate of candidates) {
       try {
@@ -115,9 +122,18 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
 interface Sweep {
   context: Context;
   source: LocalModelFiles;
+  identity: Fingerprint;
   options: SweepOptions;
   texts: { evaluation: TokenizedText; calibration: TokenizedText | undefined };
-  total: number;
+}
+
+async function identityOf(source: LocalModelFiles): Promise<Fingerprint> {
+  const checkpoint = await openCheckpoint(source);
+  try {
+    return await fingerprint(checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 async function tokens(source: LocalModelFiles, path: string): Promise<TokenizedText> {
@@ -141,11 +157,11 @@ async function measured(sweep: Sweep, candidate: Candidate | undefined): Promise
   return entry;
 }
 
-async function keyOf({ source, options, texts }: Sweep, candidate: Candidate | undefined): Promise<string> {
+async function keyOf({ source, identity, options, texts }: Sweep, candidate: Candidate | undefined): Promise<string> {
   const { window, maxWindows, weights, store, dtype, device, speed, repeats, threads } = options;
   const what = {
     version: packageVersion(),
-    model: source.location,
+    model: [source.location, identity],
     recipe: candidate?.recipe ?? null,
     text: texts.evaluation.sha256,
     calibration: texts.calibration?.sha256 ?? null,
@@ -185,6 +201,7 @@ async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: st
     dtype,
     device,
     threads,
+    replaceOtherJob: true,
     version: packageVersion(),
     signal: context.signal,
     onProgress: context.onProgress,

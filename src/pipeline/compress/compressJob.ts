@@ -78,6 +78,13 @@ export async function runCompression(
   return job.run();
 }
 
+/** The job that a workspace was claimed for; undefined for an empty one. @throws FormatError */
+export async function jobIn({ files }: Workspace): Promise<unknown> {
+  const artifact = await readArtifact({ files, location: files.location });
+  if (artifact !== undefined) return artifact.compression?.job;
+  return ((await readJsonFile(files, jobFileName)) as { job?: unknown } | null | undefined)?.job;
+}
+
 class CompressionJob {
   readonly #elapsedMs: JobTimes = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
   readonly #record: JobRecord;

@@ -3,7 +3,7 @@ import { dirname, join, resolve } from "node:path";
 import { RarefyError } from "../../core/index.js";
 import { type LocalModelFiles, openCheckpoint, readArtifact } from "../../io/index.js";
 import { claimOutput, directoryFiles, directorySinks } from "../../io/index.node.js";
-import { type CompressedModel, runCompression } from "./compressJob.js";
+import { type CompressedModel, jobIn, runCompression } from "./compressJob.js";
 import { type CompressionPlan, type CompressOptions, planCompression } from "./plan.js";
 import type { Workspace } from "./workspace.js";
 
@@ -12,6 +12,8 @@ export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits"
   onPlan?(plan: CompressionPlan): void;
   /** Drop what an earlier run of the command left, finished or not. */
   restart?: boolean;
+  /** Drop what a run of another job left beside the output; default: refuse. */
+  replaceOtherJob?: boolean;
 }
 
 export interface CompressedDirectory extends CompressedModel {
@@ -44,8 +46,11 @@ export async function compressToDirectory(
     }
     const { place } = await claimOutput(output, [source.directory]);
     options.onPlan?.(plan);
-    await mkdir(partial, { recursive: true });
     const workspace = directoryWorkspace(partial);
+    if (options.replaceOtherJob === true && (await jobIn(workspace)) !== plan.job) {
+      await rm(partial, { recursive: true, force: true });
+    }
+    await mkdir(partial, { recursive: true });
     await dropTemporaries(partial);
     try {
       const companions = (await source.names()).filter((name) => !notCompanion.test(name)).sort();

@@ -9,11 +9,11 @@ import { type JobOptions, ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { type BackendInfo, type DeviceId, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
-import { byteLengthOf } from "../../tensor/index.js";
 import type { TokenizedText } from "../../text/index.js";
 import { factorNames } from "./block.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
 import { type Estimate, estimateJob } from "./estimate.js";
+import { fingerprint } from "./fingerprint.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
@@ -176,27 +176,15 @@ async function chooseBackend({ device, backend: id, threads }: CompressOptions):
   return backend.info;
 }
 
-/** Bytes from the start of every tensor that tell one set of weights from another. */
-const fingerprintBytes = 4096;
-
 async function identify(checkpoint: Checkpoint, options: CompressOptions, backend: BackendInfo | undefined) {
   const { recipe, calibration, store, dtype, version } = options;
-  const config = await checkpoint.files.open("config.json");
-  const configBytes = await config?.read(0, config.byteLength);
-  await config?.close();
-  const configSha256 = await sha256Hex(configBytes ?? JSON.stringify(checkpoint.config));
-  const weights: string[] = [];
-  for (const info of checkpoint.tensors.values()) {
-    const { name, dtype, shape } = info;
-    const start = await checkpoint.read(name, 0, Math.min(fingerprintBytes, byteLengthOf(info)));
-    weights.push(`${name} ${dtype} ${shape.join("x")} ${await sha256Hex(start)}`);
-  }
+  const { configSha256, weightsSha256 } = await fingerprint(checkpoint);
   const job = await sha256Hex(
     JSON.stringify({
       version,
       recipe,
       config: configSha256,
-      weights: await sha256Hex(weights.join("\n")),
+      weights: weightsSha256,
       text: backend === undefined ? null : calibration!.sha256,
       storage: [store, dtype ?? null],
       // Sums come out a little different elsewhere: a job begun on one device is not finished on another.
