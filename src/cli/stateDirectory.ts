@@ -1,17 +1,38 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { UsageError } from "../core/index.js";
 import { buildModelDirectory, directoryFiles } from "../io/index.node.js";
 import { readState, type State, writeState } from "../train/index.js";
 
 const stateName = /^step-\d{9}$/;
+/** What a killed process was writing. */
+const halfWritten = /^\..*\.tmp$/;
 
 /** A directory that holds the last stored state of a training run, whole at every moment. */
 export class StateDirectory {
-  constructor(readonly directory: string) {}
+  /** @param others names besides the states that a run keeps here */
+  constructor(
+    readonly directory: string,
+    readonly others: readonly string[] = [],
+  ) {}
 
-  /** @returns undefined when nothing was stored. @throws FormatError */
+  /**
+   * @returns undefined when nothing was stored
+   * @throws FormatError; UsageError when the directory holds what no run put there, since it is removed in the end
+   */
   async load(): Promise<State | undefined> {
     await mkdir(this.directory, { recursive: true });
+    const names = await readdir(this.directory);
+    const ours = (name: string) => stateName.test(name) || halfWritten.test(name) || this.others.includes(name);
+    const foreign = names.find((name) => !ours(name));
+    if (foreign !== undefined) {
+      throw new UsageError(
+        `${join(this.directory, foreign)} is no part of a training run; move it, or name another output`,
+      );
+    }
+    for (const name of names.filter((name) => halfWritten.test(name))) {
+      await rm(join(this.directory, name), { recursive: true });
+    }
     const last = (await this.#names()).at(-1);
     return last === undefined ? undefined : readState(directoryFiles(join(this.directory, last)));
   }

@@ -1,8 +1,8 @@
-import { readFile, writeFile } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { appendFile, readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { UsageError } from "../core/index.js";
 import { artifactFileName, type LocalModelFiles, type ModelConfig, serializeArtifact, sha256Hex } from "../io/index.js";
-import { buildModelDirectory } from "../io/index.node.js";
+import { buildModelDirectory, claimOutput, writeFileAtomic } from "../io/index.node.js";
 import { loadTokenizer } from "../text/index.js";
 import {
   decoderObjective,
@@ -59,6 +59,8 @@ async function trainAndWrite(
 ): Promise<object> {
   const { signal } = context;
   const { files, config, parameters, weights } = model;
+  // Asked first: training may take hours.
+  const output = await claimOutput(options.output, [files.directory]);
   const { method, settings } = await methodOf(options);
   const tokenizer = await loadTokenizer(files);
   const tokensOf = async (path: string, maxTokens?: number) =>
@@ -75,9 +77,10 @@ async function trainAndWrite(
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
     evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, context));
 
-  const run = new RunDirectory(`${resolve(options.output)}.run`, {
+  const run = new RunDirectory(`${output.target}.run`, {
     command,
     model: files.location,
+    device: options.device,
     tokens: await sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength)),
     steps: options.steps,
     batch: options.batch,
@@ -133,7 +136,9 @@ async function trainAndWrite(
     sparsity: zeros,
     ...(before !== undefined && { perplexityBefore: before, perplexityAfter: after }),
   };
-  await writeModel(context, model, options, weights, result, log.records);
+  // Built where a killed process leaves nothing behind, then put in its place.
+  await buildModel(run.modelDirectory, context, model, options, weights, result, log.records);
+  await output.place(run.modelDirectory);
   await run.remove();
   context.print(`${inWords(result)}\n`);
   return result;
@@ -152,6 +157,9 @@ async function methodOf({ method: id, methodOption }: TrainingCommandOptions) {
   return { method, settings: parsed.data };
 }
 
+const logName = "log.jsonl";
+const modelName = "model";
+
 /** Where a run lives until its model is written: settings, the last stored state, the log. */
 class RunDirectory {
   readonly #states: StateDirectory;
@@ -160,7 +168,11 @@ class RunDirectory {
     readonly directory: string,
     readonly settings: Record<string, unknown>,
   ) {
-    this.#states = new StateDirectory(directory);
+    this.#states = new StateDirectory(directory, [logName, modelName]);
+  }
+
+  get modelDirectory(): string {
+    return join(this.directory, modelName);
   }
 
   /** @returns the stored state of a run with the same settings. @throws UsageError when it has others */
@@ -186,7 +198,7 @@ class RunDirectory {
 
   /** The log as far as the stored state; what came after it will come again. */
   async openLog(step: number): Promise<RunLog> {
-    const path = join(this.directory, "log.jsonl");
+    const path = join(this.directory, logName);
     const text = await readFile(path, "utf8").catch(() => "");
     const records = text
       .split("\n")
@@ -229,15 +241,17 @@ class RunLog {
       const from = this.#written;
       this.#written = this.records.length;
       const lines = this.records.slice(from).map((record) => `${JSON.stringify(record)}\n`);
-      // The first write replaces what lines of a killed run came after its stored state.
-      await writeFile(this.path, lines.join(""), { flag: from === 0 ? "w" : "a" });
+      // The first write replaces what lines of a killed run came after its stored state, and loses none when killed itself.
+      if (from === 0) await writeFileAtomic(this.path, new TextEncoder().encode(lines.join("")));
+      else await appendFile(this.path, lines.join(""));
     };
     this.#writing = this.#writing.then(write);
     return this.#writing;
   }
 }
 
-async function writeModel(
+async function buildModel(
+  directory: string,
   context: Context,
   { files, parameters, dtypeOf }: ModelToTrain,
   options: TrainingCommandOptions,
@@ -251,7 +265,7 @@ async function writeModel(
   const stored = { f32: "F32", bf16: "BF16" } as const;
   const { dtype } = options;
   await buildModelDirectory(
-    options.output,
+    directory,
     [files.directory],
     async (builder) => {
       await builder.takeOver(

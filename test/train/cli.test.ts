@@ -1,10 +1,11 @@
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { smallConfig, trainingText } from "./smallModel.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-train-"));
 const text = join(scratch, "text.txt");
@@ -19,18 +20,8 @@ const train = ["train", config, ...small, "--rate", "0.01", "--steps", "20", "--
 
 beforeAll(async () => {
   ensureBuilt();
-  writeFileSync(text, readFileSync("models/text/calib.txt", "utf8").slice(0, 8000));
-  mkdirSync(config);
-  for (const name of ["tokenizer.json", "tokenizer_config.json"]) cpSync(`models/tiny-6m/${name}`, join(config, name));
-  const large = JSON.parse(readFileSync("models/tiny-6m/config.json", "utf8"));
-  const narrow = {
-    hidden_size: 32,
-    intermediate_size: 64,
-    num_hidden_layers: 1,
-    num_attention_heads: 2,
-    num_key_value_heads: 1,
-  };
-  writeFileSync(join(config, "config.json"), JSON.stringify({ ...large, ...narrow, head_dim: 16 }));
+  writeFileSync(text, trainingText(8000));
+  smallConfig(config);
   trained = await json(train);
 }, 180_000);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));

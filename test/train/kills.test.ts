@@ -1,0 +1,107 @@
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Random } from "../../src/core/index.js";
+import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { smallConfig, trainingText } from "./smallModel.js";
+
+/** A training command killed by signal 9 at random moments, again and again, ends as one that was left alone. */
+
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-kills-"));
+const [text, config, model] = ["text.txt", "config", "model"].map((name) => join(scratch, name));
+const steps = 30;
+
+beforeAll(async () => {
+  ensureBuilt();
+  writeFileSync(text, trainingText(4000));
+  smallConfig(config);
+  const { code, stderr } = await train(["train", config, ...common, "--steps", "1", "-o", model]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+}, 180_000);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+const common = ["--text", text, "--window", "8", "--batch", "1", "--warmup", "0", "--dtype", "f32"];
+const train = (args: readonly string[]) => rarefy([...args, "--quiet"]);
+
+/** Output of each run in a directory of its own, under the same name. */
+function place(name: string): { parent: string; output: string } {
+  const parent = join(scratch, name);
+  mkdirSync(parent);
+  return { parent, output: join(parent, "out") };
+}
+
+/** Everything of a model directory but how long things took. */
+function contentOf(directory: string) {
+  const read = (name: string) => readFileSync(join(directory, name), "utf8");
+  const log = read("training.jsonl").trim().split("\n");
+  const { recipe } = JSON.parse(read("rarefy.json"));
+  return {
+    names: readdirSync(directory).sort(),
+    weights: readFileSync(join(directory, "model.safetensors")).toString("base64"),
+    curve: read("training.svg"),
+    log: log.map((line) => ({ ...JSON.parse(line), elapsedMs: 0 })),
+    recipe: { ...recipe, tokensPerSecond: 0 },
+  };
+}
+
+/** Matches progress of at least `step` steps, or the writing of the model. */
+const reached = (step: number) =>
+  new RegExp(
+    `"train","done":(${Array.from({ length: steps - step + 1 }, (_, i) => step + i).join("|")}),|"stage":"write`,
+  );
+
+describe.skipIf(process.platform === "win32")("finetune killed by signal 9", () => {
+  test.each<[string, string[]]>([
+    ["sr-ste", ["interval=3", "decay=0.01"]],
+    ["cast", ["interval=2", "decay=0.01"]],
+    ["rigl", ["interval=4", "density=0.4", "structure=block:4x4"]],
+    ["gradual", ["interval=5", "structure=neurons", "final=0.5"]],
+  ])(
+    "%s",
+    async (method, methodOptions) => {
+      const args = ["finetune", model, ...common, "--steps", String(steps), "--save-every", "4"];
+      const settings = [...args, "--rate", "0.01", "--method", method, "--method-option", ...methodOptions];
+      const whole = place(`${method}-whole`);
+      expect(await train([...settings, "-o", whole.output])).toMatchObject({ code: 0 });
+
+      const { parent, output } = place(`${method}-killed`);
+      const random = new Random(method.length);
+      const moments = [1 + random.integer(8), 10 + random.integer(8), 20 + random.integer(8)].map(reached);
+      let kills = 0;
+      for (const when of [...moments, /"stage":"write/]) {
+        const { code, stderr } = await rarefy([...settings, "-o", output], { interrupt: { signal: "SIGKILL", when } });
+        if (code === 0) break; // a fast machine was done before the signal came
+        expect(code).toBeNull();
+        kills++;
+        // It went on from a state that was stored before the kills.
+        if (kills > 2) expect(Number(/"stage":"train".*"total":(\d+)/.exec(stderr)![1])).toBeLessThan(steps);
+        expect(readdirSync(parent)).toEqual([`${basename(output)}.run`]);
+      }
+      expect(kills).toBeGreaterThanOrEqual(3);
+      if (!existsSync(output)) expect(await train([...settings, "-o", output])).toMatchObject({ code: 0 });
+      expect(readdirSync(parent)).toEqual([basename(output)]);
+      expect(contentOf(output)).toEqual(contentOf(whole.output));
+    },
+    120_000,
+  );
+});
+
+test("what is not a run's own is neither taken for one nor removed with it", async () => {
+  const { output } = place("foreign");
+  mkdirSync(`${output}.run`);
+  cpSync("LICENSE", join(`${output}.run`, "thesis.txt"));
+  const { code, stderr } = await train(["finetune", model, ...common, "--steps", "1", "-o", output]);
+  expect(stderr).toMatch(/thesis.txt is no part of a training run/);
+  expect({ code, kept: existsSync(join(`${output}.run`, "thesis.txt")) }).toEqual({ code: 2, kept: true });
+});
+
+test("an output that cannot be written to is refused before anything is trained", async () => {
+  const { output } = place("taken");
+  mkdirSync(output);
+  cpSync("LICENSE", join(output, "thesis.txt"));
+  const { code, stderr } = await rarefy(["finetune", model, ...common, "--steps", "1", "-o", output]);
+  expect(stderr).toMatch(/is not empty and was not made by rarefy/);
+  expect(stderr).not.toMatch(/"stage":"train"/);
+  expect({ code, run: existsSync(`${output}.run`) }).toEqual({ code: 2, run: false });
+});
