@@ -16,6 +16,16 @@ export type {
   Vector,
 } from "./backend.js";
 export {
+  type Compute,
+  type GpuMemory,
+  type Kernel,
+  kernel,
+  openCompute,
+  type Recorder,
+  read,
+  readWrite,
+} from "./compute.js";
+export {
   type BackendId,
   type BackendOptions,
   backends,

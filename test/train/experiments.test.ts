@@ -1,6 +1,11 @@
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readText } from "../../src/cli/session.js";
 import { Random } from "../../src/core/index.js";
+import { parseModelConfig, readJsonFile } from "../../src/io/index.js";
+import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
 import { batchOfStep } from "../../src/train/data/rows.js";
 import { sincData } from "../../src/train/data/sinc.js";
 import { spiralsData } from "../../src/train/data/spirals.js";
@@ -8,14 +13,20 @@ import { TokenWindows } from "../../src/train/data/tokens.js";
 import {
   type Cell,
   type CellOutcome,
+  decoderParameters,
   experiments,
   htmlPage,
+  initialDecoder,
   markdownPage,
+  randomFor,
   runExperiment,
   scales,
+  tensorsOfConfig,
   trainMethods,
+  writeWeights,
 } from "../../src/train/index.js";
 import { pruneSurvivors, randomMasks } from "../../src/train/methods/lottery.js";
+import { smallConfig } from "./smallModel.js";
 
 test.each([...Object.keys(experiments), ...Object.keys(trainMethods)])("docs/training.md tells of %s", async (id) => {
   expect(await readText("docs/training.md")).toContain(`\`${id}\``);
@@ -43,11 +54,24 @@ const texts: Record<string, string> = {
   "subj.train.tsv": `label\ttext\n${"a\tgood film here\nb\tthe law is old\n".repeat(60)}`,
   "subj.test.tsv": `label\ttext\n${"a\tgood old film\nb\tthe law\n".repeat(10)}`,
 };
-const text = async (name: string) => texts[name] ?? (await readText(`models/text/${name}`)).slice(0, 6000);
+/** What is not in the repository is stood in for by another text. */
+const standIns: Record<string, string> = { "train-books.txt.xz": "books-eval.txt" };
+const text = async (name: string) =>
+  texts[name] ?? (await readText(`models/text/${standIns[name] ?? name}`)).slice(0, 6000);
 
-const openModel = async (): Promise<never> => {
-  throw new Error("not used");
-};
+/** Untrained, one narrow layer. */
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-experiments-"));
+const modelDirectory = join(scratch, "model");
+const openModel = async () => directoryFiles(modelDirectory);
+beforeAll(async () => {
+  smallConfig(modelDirectory);
+  const files = directoryFiles(modelDirectory);
+  const config = parseModelConfig(await readJsonFile(files, "config.json"), "config.json");
+  const parameters = decoderParameters(await tensorsOfConfig(config));
+  const weights = initialDecoder(parameters, randomFor(0, "weights"));
+  await writeWeights(directorySinks(modelDirectory), parameters, weights, () => "F32");
+});
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 describe.each(Object.keys(experiments))("%s", (id) => {
   test("runs at smoke scale, reports the same from the store, and stops between runs", async () => {

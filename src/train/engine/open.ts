@@ -4,7 +4,8 @@ import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
 
 /**
- * The next-token loss of a decoder, compiled for a device; the engine is loaded when first needed.
+ * The next-token loss of a decoder on a device: on WebGPU the step written by hand where it does the model, everything else
+ * compiled by the engine, which is loaded when first needed.
  * @param window tokens of every sequence
  * @throws DeviceError, UsageError for an activation that cannot be trained
  */
@@ -14,6 +15,11 @@ export async function decoderObjective(
   window: number,
   device: EngineDevice = "wasm",
 ): Promise<Objective> {
+  if (device === "webgpu") {
+    const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
+    const objective = await gpuDecoder(config, parameters, window);
+    if (objective !== undefined) return objective;
+  }
   await startEngine(device);
   const [{ tracedObjective }, { decoder }] = await Promise.all([
     import("./tracedObjective.js"),

@@ -8,5 +8,6 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   "flip-rates": () => import("./flipRates.js"),
   remoe: () => import("./remoe.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
+  recovery: () => import("./recovery.js"),
   "text-classification": () => import("./textClassification.js"),
 };

@@ -1,0 +1,222 @@
+// Where a training step goes, on the built package:
+//   node bench/train/throughput.mjs [--model models/tiny-6m] [--device wasm|webgpu] [--engine] [--batch 4] [--window 128]
+//     [--steps 5] [--methods dense,fixed-mask,sr-ste,cast] [--skip matmul,step,methods] [--json]
+//
+// matmul   rate of the device's own matrix product at the shapes that a step is made of (--engine: of the autograd engine's)
+// step     loss alone, then loss and gradients, with everything that travels; the floating-point operations of the products
+//          a step cannot do without, over its time, as a share of the rate above
+// methods  a whole step of each method, and what is not the objective: masks and optimiser on the host
+//
+// On WebGPU the step written by hand is measured; with --engine the traced one. Random tokens: nothing depends on them.
+
+import { parseArgs } from "node:util";
+import { openCheckpoint } from "../../dist/io/index.js";
+import { directoryFiles } from "../../dist/io/index.node.js";
+import { openCompute } from "../../dist/kernels/index.js";
+import { describeDecoder } from "../../dist/model/index.js";
+import { startEngine } from "../../dist/train/engine/engine.js";
+import { Products } from "../../dist/train/engine/gpu/products.js";
+import { decoderObjective, decoderParameters, readWeights, Training, trainMethods } from "../../dist/train/index.js";
+
+const { values: options } = parseArgs({
+  options: {
+    model: { type: "string", default: "models/tiny-6m" },
+    device: { type: "string", default: "wasm" },
+    engine: { type: "boolean", default: false },
+    batch: { type: "string", default: "4" },
+    window: { type: "string", default: "128" },
+    steps: { type: "string", default: "5" },
+    methods: { type: "string", default: "dense,fixed-mask,sr-ste,cast" },
+    skip: { type: "string", default: "" },
+    json: { type: "boolean", default: false },
+  },
+});
+const [batch, window, steps] = ["batch", "window", "steps"].map((name) => Number(options[name]));
+const { device } = options;
+const traced = options.engine || device === "wasm";
+const skipped = options.skip.split(",");
+const tokens = batch * window;
+const results = { device, traced, batch, window };
+const say = (text) => !options.json && console.log(text);
+
+const checkpoint = await openCheckpoint(directoryFiles(options.model));
+const { config } = await describeDecoder(checkpoint);
+const parameters = decoderParameters(checkpoint.tensors.values());
+const weights = await readWeights(checkpoint, parameters);
+
+/** Multiply-adds of one token in the linear maps; a step makes three products of each. */
+const matrices = parameters.filter(
+  ({ shape, name }) => shape.length === 2 && (name !== "model.embed_tokens.weight" || config.tiedEmbeddings),
+);
+const linear = matrices.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+/** And in attention: scores and mixing, of half the positions; backward makes twice as many, and the scores again. */
+const attention = config.layers * config.queryHeads * config.headDim * window;
+const flops = { forward: 2 * tokens * (linear + attention), step: 2 * tokens * (3 * linear + 3.5 * attention) };
+
+const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
+async function timed(work, repeats = steps) {
+  await work(); // compiles
+  const ms = [];
+  for (let i = 0; i < repeats; i++) {
+    const startMs = performance.now();
+    await work();
+    ms.push(performance.now() - startMs);
+  }
+  return median(ms);
+}
+
+const { hiddenSize, intermediateSize, vocabSize, headDim, queryHeads, kvHeads } = config;
+const qkv = (queryHeads + 2 * kvHeads) * headDim;
+/** [rows, depth] · [columns, depth]ᵀ. */
+const shapes = [
+  ["qkv", tokens, qkv, hiddenSize],
+  ["gate and up", tokens, 2 * intermediateSize, hiddenSize],
+  ["down", tokens, hiddenSize, intermediateSize],
+  ["logits", tokens, vocabSize, hiddenSize],
+];
+
+/** Milliseconds of one product by the hand-written kernel. */
+async function ownProducts() {
+  const compute = await openCompute();
+  const parts = compute.allocate(2 ** 23, "parts");
+  const products = new Products(compute.recorder, parts);
+  for (const [name, rows, columns, depth] of shapes) {
+    const [a, b, c] = [rows * depth, columns * depth, rows * columns].map((n) => compute.allocate(n, "factor"));
+    const kinds = {
+      x·Wᵀ: () =>
+        products.record({
+          layout: "nt",
+          rows,
+          columns,
+          depth,
+          a: { memory: a, stride: depth },
+          b: { memory: b, stride: depth },
+          c: { memory: c, stride: columns },
+        }),
+      dY·W: () =>
+        products.record({
+          layout: "nn",
+          rows,
+          columns: depth,
+          depth: columns,
+          a: { memory: c, stride: columns },
+          b: { memory: b, stride: depth },
+          c: { memory: a, stride: depth },
+        }),
+      dYᵀ·X: () =>
+        products.recordOverTokens(
+          rows,
+          { memory: c, stride: columns, columns },
+          { memory: a, stride: depth, columns: depth },
+          b,
+          0,
+        ),
+    };
+    for (const [kind, record] of Object.entries(kinds)) {
+      const repeats = 10;
+      const ms = await timed(async () => {
+        for (let i = 0; i < repeats; i++) record();
+        await compute.recorder.settle();
+      });
+      report(`${name} ${kind}`, rows, columns, depth, ms / repeats);
+    }
+    for (const memory of [a, b, c]) compute.device.free(memory);
+  }
+  compute[Symbol.dispose]();
+}
+
+/** The same by the engine, each product on the result of the one before, so that none is left out. */
+async function engineProducts() {
+  await startEngine(device);
+  const { jit, numpy: np } = await import("@jax-js/jax");
+  for (const [name, rows, columns, depth] of shapes) {
+    const a = np.ones([rows, depth]);
+    const b = np.ones([columns, depth]);
+    const product = jit((x, w) => np.matmul(x, np.transpose(w)));
+    const ms = await timed(async () => {
+      const c = product(a.ref, b.ref);
+      await c.ref.slice([0, 1], [0, 1]).data();
+      c.dispose();
+    });
+    report(name, rows, columns, depth, ms);
+  }
+}
+
+results.products = [];
+function report(name, rows, columns, depth, ms) {
+  const rate = (2 * rows * columns * depth) / ms / 1e6;
+  results.products.push({ name, rows, columns, depth, ms, gflops: rate });
+  say(
+    `${name.padEnd(22)} ${`${rows} × ${columns} × ${depth}`.padEnd(22)} ${ms.toFixed(3).padStart(9)} ms ${rate.toFixed(1).padStart(9)} GFLOP/s`,
+  );
+}
+if (!skipped.includes("matmul")) await (traced ? engineProducts() : ownProducts());
+
+let state = 1;
+const token = () => {
+  state = (Math.imul(state, 1664525) + 1013904223) | 0;
+  return (state >>> 0) % vocabSize;
+};
+const ids = () => ({ shape: [tokens], values: Int32Array.from({ length: tokens }, token) });
+const data = { tokens: ids(), label: ids() };
+async function openObjective() {
+  if (!traced || device === "wasm") return decoderObjective(config, parameters, window, device);
+  await startEngine(device);
+  const { tracedObjective } = await import("../../dist/train/engine/tracedObjective.js");
+  const { decoder } = await import("../../dist/train/models/decoder.js");
+  return tracedObjective(decoder(config, parameters, window));
+}
+const objective = await openObjective();
+const best = Math.max(0, ...results.products.map(({ gflops }) => gflops));
+
+if (!skipped.includes("step")) {
+  for (const [part, name, work] of [
+    ["forward", "loss", () => objective.loss(weights, data)],
+    ["step", "loss and gradients", () => objective.lossAndGradients(weights, data)],
+  ]) {
+    const ms = await timed(work);
+    const rate = flops[part] / ms / 1e6;
+    results[part] = { ms, gflops: rate, share: rate / best };
+    say(
+      `${name.padEnd(45)} ${ms.toFixed(1).padStart(9)} ms ${rate.toFixed(1).padStart(9)} GFLOP/s${best > 0 ? `, ${((100 * rate) / best).toFixed(0)} % of the best product` : ""}`,
+    );
+  }
+}
+
+results.methods = [];
+if (!skipped.includes("methods")) {
+  for (const id of options.methods.split(",")) {
+    const { method } = await trainMethods[id]();
+    const training = new Training({
+      objective,
+      weights: new Map(Array.from(weights, ([name, values]) => [name, values.slice()])),
+      optimizer: { rate: () => 1e-6, beta2: 0.95, weightDecay: 0.1, clip: 1 },
+      steps: 1000,
+      seed: 0,
+      method: (context) => method.start(context, method.options.parse({})),
+    });
+    let objectiveMs = 0;
+    const { lossAndGradients } = objective;
+    objective.lossAndGradients = async (...args) => {
+      const startMs = performance.now();
+      const result = await lossAndGradients.apply(objective, args);
+      objectiveMs = performance.now() - startMs;
+      return result;
+    };
+    const hostMs = [];
+    const ms = await timed(async () => {
+      const startMs = performance.now();
+      await training.advance(data);
+      hostMs.push(performance.now() - startMs - objectiveMs);
+    });
+    objective.lossAndGradients = lossAndGradients;
+    const host = median(hostMs);
+    results.methods.push({ id, ms, hostMs: host, tokensPerSecond: (1000 * tokens) / ms });
+    say(
+      `step of ${id.padEnd(37)} ${ms.toFixed(1).padStart(9)} ms, ${host.toFixed(1)} on the host; ${((1000 * tokens) / ms).toFixed(0)} tokens/s`,
+    );
+  }
+}
+objective[Symbol.dispose]();
+if (options.json) console.log(JSON.stringify(results, null, 2));
+process.exit(0);

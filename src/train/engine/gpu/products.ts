@@ -1,0 +1,132 @@
+import type { GpuMemory, Recorder } from "../../../kernels/index.js";
+import { gridOf, sumParts } from "./elementKernels.js";
+import { causalParts, type GemmKernel, type GemmLayout, gemm, tileRows } from "./gemm.js";
+import { partsLength } from "./memory.js";
+
+/** A factor or a result: rows of `stride` f32 from `offset` on, and the distances between batches and heads. */
+export interface Factor {
+  memory: GpuMemory;
+  stride: number;
+  offset?: number;
+  batch?: number;
+  head?: number;
+}
+
+export interface Product {
+  layout: GemmLayout;
+  /** Of C, and the length of the sums. */
+  rows: number;
+  columns: number;
+  depth: number;
+  a: Factor;
+  b: Factor;
+  c: Factor;
+  /** Default 1. */
+  alpha?: number;
+  /** Added to the product; lies like C. */
+  base?: GpuMemory;
+  batches?: number;
+  heads?: number;
+  /** Heads that share one of B. */
+  bGroup?: number;
+  causal?: keyof typeof causalParts;
+}
+
+/** A product for a narrow C has tiles as narrow. */
+const tileColumnsFor = (columns: number) => (columns <= 32 ? 32 : 64);
+
+/** Workgroups that keep a GPU busy. */
+const enoughTiles = 512;
+
+/** Records matrix products. */
+export class Products {
+  readonly #kernels = new Map<string, GemmKernel>();
+
+  constructor(
+    readonly recorder: Recorder,
+    /** Room for products over parts of a sum. */
+    readonly parts: GpuMemory,
+  ) {}
+
+  record(product: Product): void {
+    const { layout, rows, columns, depth, a, b, c, alpha = 1, base, batches = 1, heads = 1, bGroup = 1 } = product;
+    const tileColumns = tileColumnsFor(columns);
+    const vec4 = (value = 0) => value / 4;
+    this.recorder.makeRoom(1, 0);
+    this.recorder.run(
+      this.#kernel(layout, tileColumns),
+      {
+        rows,
+        columns,
+        depth,
+        aStride: vec4(a.stride),
+        bStride: vec4(b.stride),
+        cStride: vec4(c.stride),
+        aOffset: vec4(a.offset),
+        bOffset: vec4(b.offset),
+        cOffset: vec4(c.offset),
+        aBatch: vec4(a.batch),
+        bBatch: vec4(b.batch),
+        cBatch: vec4(c.batch),
+        aHead: vec4(a.head),
+        bHead: vec4(b.head),
+        cHead: vec4(c.head),
+        heads,
+        bGroup,
+        causal: causalParts[product.causal ?? "none"],
+        accumulate: base === undefined ? 0 : 1,
+        alpha,
+      },
+      { c: c.memory, a: a.memory, b: b.memory, base: base ?? c.memory },
+      [Math.ceil(columns / tileColumns), Math.ceil(rows / tileRows), batches * heads],
+    );
+  }
+
+  /**
+   * dYᵀ·X over all tokens into `sums` at `offset`: a small result of a long sum, which is cut into parts so that the GPU has
+   * enough to do, and added up after.
+   */
+  recordOverTokens(
+    tokens: number,
+    outer: Factor & { columns: number },
+    x: Factor & { columns: number },
+    sums: GpuMemory,
+    offset: number,
+  ): void {
+    const [rows, columns] = [outer.columns, x.columns];
+    const length = rows * columns;
+    const tiles = Math.ceil(rows / tileRows) * Math.ceil(columns / tileColumnsFor(columns));
+    let parts = 1;
+    while (tokens % (8 * parts) === 0 && 2 * parts * length <= partsLength && 2 * parts * tiles <= enoughTiles)
+      parts *= 2;
+    const depth = tokens / parts;
+    const c = parts === 1 ? { memory: sums, offset } : { memory: this.parts, batch: length };
+    this.record({
+      layout: "tn",
+      rows,
+      columns,
+      depth,
+      a: { ...outer, batch: depth * outer.stride },
+      b: { ...x, batch: depth * x.stride },
+      c: { ...c, stride: columns },
+      batches: parts,
+    });
+    if (parts > 1) this.addUp(parts, length, sums, offset);
+  }
+
+  /** sums[offset + i] = Σ over parts. */
+  addUp(parts: number, count: number, sums: GpuMemory, offset: number): void {
+    this.recorder.makeRoom(1, 0);
+    this.recorder.run(sumParts, { count, parts, offset }, { sums, parts: this.parts }, gridOf(count));
+  }
+
+  #kernel(layout: GemmLayout, tileColumns: 32 | 64): GemmKernel {
+    const key = `${layout} ${tileColumns}`;
+    let found = this.#kernels.get(key);
+    if (found === undefined) {
+      found = gemm(layout, tileColumns);
+      this.#kernels.set(key, found);
+    }
+    return found;
+  }
+}

@@ -1,0 +1,158 @@
+import { kernel, read, readWrite } from "../../../kernels/index.js";
+
+/** Sums of `threads` threads; every thread gets the total. `work` is the name of the workgroup array. */
+const reduction = (threads: number, name: string, combine: (a: string, b: string) => string) => /* wgsl */ `
+fn ${name}(t: u32, value: f32) -> f32 {
+  workgroupBarrier();
+  shares[t] = value;
+  workgroupBarrier();
+  for (var reach = ${threads / 2}u; reach > 0u; reach /= 2u) {
+    if (t < reach) { shares[t] = ${combine("shares[t]", "shares[t + reach]")}; }
+    workgroupBarrier();
+  }
+  return shares[0];
+}`;
+const total = (threads: number) => reduction(threads, "total", (a, b) => `${a} + ${b}`);
+const largest = (threads: number) => reduction(threads, "largest", (a, b) => `max(${a}, ${b})`);
+
+const rowThreads = 64;
+const begin = (threads: number) => /* wgsl */ `
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32)`;
+const shares = (threads: number) => `var<workgroup> shares: array<f32, ${threads}>;`;
+
+/** normed = x·inverse ∘ weight, inverse = 1/√(mean x² + ε); one workgroup per row. */
+export const rmsNorm = kernel({
+  name: "train rmsNorm",
+  params: { width: "u32", weight: "u32", epsilon: "f32" },
+  buffers: { normed: readWrite(), inverse: readWrite(), x: read(), weights: read() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  let row = workgroup.x * p.width;
+  var squares = 0.0;
+  for (var i = t; i < p.width; i += ${rowThreads}u) { squares += x[row + i] * x[row + i]; }
+  let scale = inverseSqrt(total(t, squares) / f32(p.width) + p.epsilon);
+  for (var i = t; i < p.width; i += ${rowThreads}u) { normed[row + i] = x[row + i] * scale * weights[p.weight + i]; }
+  if (t == 0u) { inverse[workgroup.x] = scale; }
+}`,
+});
+
+/** gradient (+)= dL/dx of rmsNorm: inverse·(w ∘ dy) − x·inverse³/width·Σ(w ∘ dy ∘ x). */
+export const rmsNormBackward = kernel({
+  name: "train rmsNorm backward",
+  params: { width: "u32", weight: "u32", accumulate: "u32" },
+  buffers: { gradient: readWrite(), outer: read(), x: read(), inverse: read(), weights: read() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  let row = workgroup.x * p.width;
+  let scale = inverse[workgroup.x];
+  var dot = 0.0;
+  for (var i = t; i < p.width; i += ${rowThreads}u) { dot += outer[row + i] * weights[p.weight + i] * x[row + i]; }
+  let along = total(t, dot) * scale * scale * scale / f32(p.width);
+  for (var i = t; i < p.width; i += ${rowThreads}u) {
+    let own = outer[row + i] * weights[p.weight + i] * scale - x[row + i] * along;
+    gradient[row + i] = own + select(0.0, gradient[row + i], p.accumulate != 0u);
+  }
+}`,
+});
+
+/** Σ over a part of the rows of dy ∘ x·inverse, which is dL/dw of rmsNorm: f32 [parts, width]. */
+export const rmsNormWeight = kernel({
+  name: "train rmsNorm weight",
+  params: { width: "u32", rows: "u32", rowsPerPart: "u32" },
+  buffers: { parts: readWrite(), outer: read(), x: read(), inverse: read() },
+  code: /* wgsl */ `
+${begin(rowThreads)} {
+  let column = workgroup.x * ${rowThreads}u + t;
+  if (column >= p.width) { return; }
+  var sum = 0.0;
+  let first = workgroup.y * p.rowsPerPart;
+  for (var row = first; row < min(first + p.rowsPerPart, p.rows); row += 1u) {
+    let at = row * p.width + column;
+    sum += outer[at] * x[at] * inverse[row];
+  }
+  parts[workgroup.y * p.width + column] = sum;
+}`,
+});
+
+/** Row i of each causal matrix, over columns (i − window, i]; the others become 0. Grid: [positions, matrices]. */
+const causalRow = /* wgsl */ `
+  let i = workgroup.x;
+  let row = (workgroup.y * p.positions + i) * p.positions;
+  let first = i + 1u - min(i + 1u, p.window);`;
+
+export const causalSoftmax = kernel({
+  name: "train causal softmax",
+  params: { positions: "u32", window: "u32" },
+  buffers: { scores: readWrite() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${largest(rowThreads)}
+${begin(rowThreads)} {
+  ${causalRow}
+  var top = -3.0e38;
+  for (var j = first + t; j <= i; j += ${rowThreads}u) { top = max(top, scores[row + j]); }
+  top = largest(t, top);
+  var sum = 0.0;
+  for (var j = first + t; j <= i; j += ${rowThreads}u) { sum += exp(scores[row + j] - top); }
+  let scale = 1.0 / total(t, sum);
+  for (var j = t; j < p.positions; j += ${rowThreads}u) {
+    if (j >= first && j <= i) { scores[row + j] = exp(scores[row + j] - top) * scale; } else { scores[row + j] = 0.0; }
+  }
+}`,
+});
+
+/** In place of dL/dP: dL/dS = P ∘ (dP − Σ P ∘ dP). */
+export const causalSoftmaxBackward = kernel({
+  name: "train causal softmax backward",
+  params: { positions: "u32", window: "u32" },
+  buffers: { gradient: readWrite(), weights: read() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  ${causalRow}
+  var dot = 0.0;
+  for (var j = first + t; j <= i; j += ${rowThreads}u) { dot += gradient[row + j] * weights[row + j]; }
+  let mean = total(t, dot);
+  for (var j = t; j < p.positions; j += ${rowThreads}u) {
+    if (j >= first && j <= i) { gradient[row + j] = weights[row + j] * (gradient[row + j] - mean); } else { gradient[row + j] = 0.0; }
+  }
+}`,
+});
+
+const vocabularyThreads = 256;
+
+/** losses[row] = −log softmax(logits)[label]; logits become the gradient of their mean, (softmax − 1[label]) / rows. */
+export const crossEntropy = kernel({
+  name: "train cross entropy",
+  params: { classes: "u32", rows: "u32", lossOffset: "u32" },
+  buffers: { logits: readWrite(), losses: readWrite(), labels: read("u32") },
+  code: /* wgsl */ `
+${shares(vocabularyThreads)}
+${total(vocabularyThreads)}
+${largest(vocabularyThreads)}
+${begin(vocabularyThreads)} {
+  let rowNumber = workgroup.x + workgroup.y * 32768u;
+  if (rowNumber >= p.rows) { return; }
+  let row = rowNumber * p.classes;
+  let label = labels[rowNumber];
+  let wanted = logits[row + label];
+  var top = -3.0e38;
+  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) { top = max(top, logits[row + i]); }
+  top = largest(t, top);
+  var sum = 0.0;
+  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) { sum += exp(logits[row + i] - top); }
+  sum = total(t, sum);
+  let scale = 1.0 / (sum * f32(p.rows));
+  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) {
+    logits[row + i] = exp(logits[row + i] - top) * scale - select(0.0, 1.0 / f32(p.rows), i == label);
+  }
+  if (t == 0u) { losses[p.lossOffset + rowNumber] = log(sum) + top - wanted; }
+}`,
+});

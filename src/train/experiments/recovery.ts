@@ -1,0 +1,190 @@
+import { type Checkpoint, openCheckpoint } from "../../io/index.js";
+import { describeDecoder } from "../../model/index.js";
+import { loadTokenizer, tokenizeText } from "../../text/index.js";
+import { TokenWindows, tokenizeDocuments } from "../data/tokens.js";
+import { decoderObjective } from "../engine/open.js";
+import { meanLoss, readWeights } from "../languageModel.js";
+import { decoderParameters } from "../models/decoderParameters.js";
+import { isSparsifiable, type ParameterInfo, type Values } from "../values.js";
+import type { Cell, CellOptions, CellResult, Experiment, Scale } from "./contract.js";
+import { prunedWeights } from "./prunedModel.js";
+import { contestants } from "./recoveryContestants.js";
+import { reportRecovery } from "./recoveryReport.js";
+import { type RecoveryRun, trainToRecover } from "./recoveryTraining.js";
+
+export interface RecoveryProtocol {
+  steps: number;
+  /** Sequences of a step, and tokens of each; what is evaluated is cut alike. */
+  batchSize: number;
+  window: number;
+  /** Peak and end of the cosine, after `warmup` steps. */
+  rate: number;
+  finalRate: number;
+  warmup: number;
+  weightDecay: number;
+  /** Windows that the perplexity is measured on, at most. */
+  testWindows: number;
+  /** Times the perplexity is measured over the run. */
+  tests: number;
+  /** What one-shot pruning sees. */
+  calibration: { windows: number; window: number };
+  /** Of the training text. */
+  maxTokens: number;
+}
+
+const protocols: Readonly<Record<Scale, RecoveryProtocol>> = {
+  smoke: {
+    steps: 2,
+    batchSize: 1,
+    window: 16,
+    rate: 1e-4,
+    finalRate: 1e-6,
+    warmup: 1,
+    weightDecay: 0.1,
+    testWindows: 2,
+    tests: 1,
+    calibration: { windows: 2, window: 16 },
+    maxTokens: 200,
+  },
+  laptop: {
+    steps: 200,
+    batchSize: 4,
+    window: 128,
+    rate: 3e-4,
+    finalRate: 3e-6,
+    warmup: 20,
+    weightDecay: 0.1,
+    testWindows: 128,
+    tests: 2,
+    calibration: { windows: 64, window: 512 },
+    maxTokens: 110_000,
+  },
+  gpu: {
+    steps: 2500,
+    batchSize: 16,
+    window: 512,
+    rate: 5e-4,
+    finalRate: 5e-6,
+    warmup: 100,
+    weightDecay: 0.1,
+    testWindows: 10_000,
+    tests: 10,
+    calibration: { windows: 64, window: 512 },
+    maxTokens: 1e9,
+  },
+};
+
+const textNames = { training: "train-books.txt.xz", calibration: "calib.txt", evaluation: "books-eval.txt" };
+
+export interface RecoveryResult extends CellResult, RecoveryRun {
+  /** Trained on. */
+  tokens: number;
+  /** Of the weights at the end, zeros made exact. */
+  perplexity: number;
+  /** Of the linear weights of the blocks. */
+  pattern: PatternCheck;
+}
+
+export const experiment: Experiment = {
+  id: "recovery",
+  title: "2:4 recovery of a language model",
+  description:
+    "A trained language model is brought to two non-zeros in every four weights: by SparseGPT in one shot, and by training on the same number of tokens with SparseGPT's mask kept, by SR-STE, by AST and by CAST. Beside them the dense model, trained on.",
+  seeds: { smoke: 1, laptop: 1, gpu: 1 },
+  texts: Object.values(textNames),
+  usesModel: true,
+  plan: (scale, seeds, model) =>
+    Array.from({ length: seeds }, (_, seed) =>
+      Object.keys(contestants).map((name) => ({
+        key: `${name}-seed${seed}`,
+        seed,
+        settings: { name, model, scale, ...budgetOf(protocols[scale]) },
+      })),
+    ).flat(),
+  run: recover,
+  report: async (cells, scale) => reportRecovery(cells, protocols[scale]),
+};
+
+/** What the tokens of a run are counted from; a cell of another length is another cell. */
+const budgetOf = ({ steps, batchSize, window, rate }: RecoveryProtocol) => ({ steps, batchSize, window, rate });
+
+async function recover(cell: Cell, options: CellOptions): Promise<RecoveryResult> {
+  const files = await options.openModel();
+  const checkpoint = await openCheckpoint(files);
+  try {
+    return await recoverCheckpoint(cell, options, checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function recoverCheckpoint(
+  { seed, settings }: Cell,
+  { device, readText, signal, onProgress, state }: CellOptions,
+  checkpoint: Checkpoint,
+): Promise<RecoveryResult> {
+  const job = { signal, onProgress };
+  const protocol = protocols[settings.scale as Scale];
+  const { pruned, training } = contestants[settings.name as string];
+  const { window, batchSize, steps, testWindows } = protocol;
+  const { config } = await describeDecoder(checkpoint);
+  const tokenizer = await loadTokenizer(checkpoint.files);
+  const parameters = decoderParameters(checkpoint.tensors.values());
+  const windowsOf = (tokens: Uint32Array) => new TokenWindows(tokens, window, batchSize, seed);
+
+  const weights = pruned
+    ? await prunedWeights(
+        checkpoint,
+        parameters,
+        {
+          method: "sparsegpt",
+          calibration: await tokenizeText(tokenizer, await readText(textNames.calibration)),
+          ...protocol.calibration,
+        },
+        job,
+      )
+    : await readWeights(checkpoint, parameters, job);
+  const evaluation = windowsOf((await tokenizeText(tokenizer, await readText(textNames.evaluation))).tokens);
+  using objective = await decoderObjective(config, parameters, window, device);
+  const perplexity = async (values: Values) =>
+    Math.exp(await meanLoss(objective, values, evaluation, testWindows, job));
+
+  let run: RecoveryRun = { curve: [], losses: [], drift: null, tokensPerSecond: null };
+  if (training !== undefined) {
+    const text = await readText(textNames.training);
+    const windows = windowsOf(await tokenizeDocuments(tokenizer, text, { ...job, maxTokens: protocol.maxTokens }));
+    run = await trainToRecover({ objective, weights, windows, perplexity, protocol, training, seed, state, ...job });
+  }
+  return {
+    tokens: training === undefined ? 0 : steps * batchSize * window,
+    perplexity: await perplexity(weights),
+    pattern: checkPattern(parameters, weights),
+    ...run,
+  };
+}
+
+export interface PatternCheck {
+  zeros: number;
+  weights: number;
+  /** Groups of four along a row, and those of them with more than two that are not zero. */
+  groups: number;
+  broken: number;
+}
+
+/** Counts, in the weights themselves, what 2:4 promises of the linear maps. */
+function checkPattern(parameters: readonly ParameterInfo[], weights: Values): PatternCheck {
+  const check = { zeros: 0, weights: 0, groups: 0, broken: 0 };
+  for (const { name } of parameters.filter(isSparsifiable)) {
+    const values = weights.get(name)!;
+    // Rows are multiples of four, so no group crosses the end of one.
+    for (let i = 0; i < values.length; i += 4) {
+      let kept = 0;
+      for (let j = i; j < i + 4; j++) if (values[j] !== 0) kept++;
+      check.zeros += 4 - kept;
+      check.groups++;
+      if (kept > 2) check.broken++;
+    }
+    check.weights += values.length;
+  }
+  return check;
+}
