@@ -19,6 +19,7 @@ export { experiments } from "./experiments/index.js";
 export { htmlPage, markdownPage } from "./experiments/pages.js";
 export {
   type CellStore,
+  type CellThreads,
   type ExperimentOptions,
   planOf,
   runCells,

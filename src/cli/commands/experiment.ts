@@ -21,6 +21,7 @@ import {
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel } from "../embedded.js";
 import { cellFiles, cellInputs, modelIdentity } from "../experimentFiles.js";
+import { ExperimentThreads } from "../experimentThreads.js";
 import { facts, table } from "../format.js";
 import { integer } from "../numbers.js";
 
@@ -30,6 +31,7 @@ interface ExperimentCommandOptions extends CommonOptions {
   texts: string;
   model: string;
   device: EngineDevice;
+  threads: number;
   only?: string[];
   output?: string;
 }
@@ -56,6 +58,9 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
       "the embedded one",
     ),
     new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default("wasm"),
+    new Option("--threads <n>", "cells at once, on the CPU; those of an experiment that measures time run alone")
+      .argParser(integer({ min: 1, max: 1024 }))
+      .default(1),
     new Option(
       "--only <key...>",
       "run these cells and report nothing; processes with different ones may share an OUT at the same time",
@@ -64,7 +69,7 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
   examples: [
     "rarefy experiment list",
     "rarefy experiment run spirals --scale smoke -o out/spirals",
-    "rarefy experiment run sinc --seeds 5 -o out/sinc",
+    "rarefy experiment run sinc --seeds 5 --threads 4 -o out/sinc",
     "rarefy experiment run text-classification --scale gpu --device webgpu --texts texts -o out/classes",
   ],
   async run(context, options, [action, name, ...rest]) {
@@ -76,6 +81,9 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
       throw new UsageError(`there is no experiment ${name}; there are ${Object.keys(experiments).join(", ")}`);
     }
     if (options.output === undefined) throw new UsageError("give the directory to write, -o OUT");
+    if (options.threads > 1 && options.device !== "wasm") {
+      throw new UsageError("--threads share the CPU; on a GPU give --only to processes of their own");
+    }
     const { experiment } = await experiments[name]();
     try {
       return await runAndReport(context, experiment, options.output, options);
@@ -97,14 +105,18 @@ async function runAndReport(
   context: Context,
   experiment: Experiment,
   output: string,
-  { scale, seeds, only, ...places }: ExperimentCommandOptions,
+  { scale, seeds, only, threads: count, texts, model, device }: ExperimentCommandOptions,
 ): Promise<object> {
-  await mkdir(join(output, "cells"), { recursive: true });
-  const options = {
+  const cells = join(output, "cells");
+  await mkdir(cells, { recursive: true });
+  const places = { texts, model, device };
+  await using threads = new ExperimentThreads(count, { experiment: experiment.id, cells, ...places });
+  const options: ExperimentOptions = {
     scale,
     seeds,
-    model: experiment.usesModel && (await modelIdentity(places.model, context)),
-    store: cellFiles(join(output, "cells")),
+    model: experiment.usesModel && (await modelIdentity(model, context)),
+    store: cellFiles(cells),
+    ...(count > 1 && { elsewhere: threads }),
     ...cellInputs(places, context),
     ...context,
   };

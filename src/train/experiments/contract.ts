@@ -81,6 +81,8 @@ export interface Experiment {
   seeds: Readonly<Record<Scale, number>>;
   /** Names of the text files it reads. */
   texts?: readonly string[];
+  /** Its results are times, so that its cells must have the machine to themselves. */
+  timed?: true;
   /** It begins with a model of the caller's. */
   usesModel?: true;
   /** @param model what tells the caller's model from others; it belongs to the settings of an experiment that uses one */

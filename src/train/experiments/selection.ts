@@ -26,6 +26,7 @@ const sizes: Readonly<Record<Scale, { repeats: number; streamed: number }>> = {
 
 export const experiment: Experiment = {
   id: "selection",
+  timed: true,
   title: "Time of exact top-s selection",
   description:
     "How long it takes to find the s largest of 1.8 million weights, which the study of sparse optimisation sorts by a heap, together and for each of four blocks; and of a billion weights that are only ever seen in pieces of 16 MB.",
