@@ -52,11 +52,11 @@ function block(id: SparseFormatId, type: ValueType): SparseFormat {
     return {
       measure(chunk, start, count) {
         const dense = new DenseChunk(chunk, count, type);
+        const nonZeros = new Uint8Array(dense.rows / blockRows);
         for (let c = 0; c < cols; c++) {
-          const codes = dense.column(c);
-          for (let r = 0; r < codes.length; r++) {
-            if (codes[r] !== type.zero) present[Math.floor(c / groupSize) * blocks + ((start + r) >> 5)] = 1;
-          }
+          dense.countColumn(c, nonZeros);
+          const first = Math.floor(c / groupSize) * blocks + start / blockRows;
+          for (let b = 0; b < nonZeros.length; b++) if (nonZeros[b] > 0) present[first + b] = 1;
         }
       },
       get byteLength() {

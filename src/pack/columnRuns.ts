@@ -9,6 +9,8 @@ export const tileRows = 512;
 /** Rows that a codec is given at a time. */
 export const blockRows = 32;
 
+const tileBlocks = tileRows / blockRows;
+
 /** How the codes of one input that are not 0 are written. */
 export interface RunCodec {
   /** Bytes of 32 rows. */
@@ -69,12 +71,11 @@ export function columnRuns(id: SparseFormatId, type: ValueType, codec: RunCodec)
     return {
       measure(chunk, start, count) {
         const dense = new DenseChunk(chunk, count, type);
+        const nonZeros = new Uint8Array(dense.rows / blockRows);
         for (let c = 0; c < cols; c++) {
-          const codes = dense.column(c);
-          for (let r = 0; r < codes.length; r += blockRows) {
-            let nonZeros = 0;
-            for (let k = r; k < r + blockRows; k++) if (codes[k] !== type.zero) nonZeros++;
-            table[c * tiles + Math.floor((start + r) / tileRows)] += codec.blockBytes(nonZeros);
+          dense.countColumn(c, nonZeros);
+          for (let b = 0, block = start / blockRows; b < nonZeros.length; b++, block++) {
+            table[c * tiles + Math.floor(block / tileBlocks)] += codec.blockBytes(nonZeros[b]);
           }
         }
       },

@@ -11,7 +11,9 @@ export const f32: WeightFormat = {
   pack(weights, rows, cols) {
     const stride = padded(rows);
     const out = new Float32Array(stride * padded(cols));
-    for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) out[c * stride + r] = weights[r * cols + c];
+    forEachStripe(cols, (first, end) => {
+      for (let r = 0; r < rows; r++) for (let c = first; c < end; c++) out[c * stride + r] = weights[r * cols + c];
+    });
     return new Uint8Array(out.buffer);
   },
   unpack(bytes, rows, cols) {
@@ -37,8 +39,12 @@ export const bf16: WeightFormat = {
   pack(weights, rows, cols) {
     const stride = padded(rows);
     const out = new Uint16Array(stride * padded(cols));
-    for (let r = 0; r < rows; r++)
-      for (let c = 0; c < cols; c++) out[c * stride + interleaved8(r)] = bf16FromF32(weights[r * cols + c]);
+    forEachStripe(cols, (first, end) => {
+      for (let r = 0; r < rows; r++) {
+        const row = interleaved8(r);
+        for (let c = first; c < end; c++) out[c * stride + row] = bf16FromF32(weights[r * cols + c]);
+      }
+    });
     return new Uint8Array(out.buffer);
   },
   unpack(bytes, rows, cols) {
@@ -51,6 +57,11 @@ export const bf16: WeightFormat = {
     return out;
   },
 };
+
+/** Columns that are transposed together: the lines they are written to stay in the cache. */
+function forEachStripe(cols: number, transpose: (first: number, end: number) => void): void {
+  for (let first = 0; first < cols; first += 32) transpose(first, Math.min(first + 32, cols));
+}
 
 /** Where row r of a run of bf16 numbers lies: within its block of 8, rows k and k + 4 are neighbours. */
 export function interleaved8(row: number): number {

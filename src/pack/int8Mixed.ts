@@ -28,21 +28,26 @@ const layout = (rows: number, cols: number) => {
 const packer = (rows: number, cols: number): SparsePacker => {
   const { paddedRows, codesAt, byteLength } = layout(rows, cols);
   const largest = new Float32Array(paddedRows);
-  const floats = (chunk: Uint8Array) => new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  const floats = (chunk: Uint8Array) => {
+    const { buffer, byteOffset, byteLength } = chunk.byteOffset % 4 === 0 ? chunk : chunk.slice();
+    return new Float32Array(buffer, byteOffset, byteLength >> 2);
+  };
   return {
     byteLength,
     measure(chunk, start, count) {
-      const view = floats(chunk);
+      const weights = floats(chunk);
       const stride = padded(count);
       for (let c = 0; c < cols; c++) {
         for (let r = 0; r < count; r++) {
-          largest[start + r] = Math.max(largest[start + r], Math.abs(view.getFloat32((c * stride + r) * 4, true)));
+          const magnitude = Math.abs(weights[c * stride + r]);
+          if (magnitude > largest[start + r]) largest[start + r] = magnitude;
         }
       }
     },
     write(chunk, start, count, into) {
-      const view = floats(chunk);
+      const weights = floats(chunk);
       const stride = padded(count);
+      const inverses = new Float32Array(stride);
       for (let r = 0; r < stride; r++) {
         const row = start + r;
         const scaleBits = bf16Up(Math.fround(largest[row] / (zero - 1)));
@@ -50,11 +55,14 @@ const packer = (rows: number, cols: number): SparsePacker => {
         into[at] = scaleBits;
         into[at + 1] = scaleBits >> 8;
         const scale = f32FromBf16(scaleBits);
-        const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
-        for (let c = 0; c < padded(cols); c++) {
-          const weight = c < cols && r < count ? view.getFloat32((c * stride + r) * 4, true) : 0;
-          into[codesAt + c * paddedRows + row] = zero + roundToEven(Math.fround(weight * inverse));
-        }
+        inverses[r] = scale > 0 ? 1 / scale : 0;
+      }
+      for (let c = 0; c < padded(cols); c++) {
+        const to = codesAt + c * paddedRows + start;
+        if (c >= cols) into.fill(zero, to, to + stride);
+        else
+          for (let r = 0; r < stride; r++)
+            into[to + r] = zero + roundToEven(Math.fround(weights[c * stride + r] * inverses[r]));
       }
     },
   };

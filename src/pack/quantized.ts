@@ -33,25 +33,28 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
       for (let g = 0; g < groups; g++) {
         const scales = g * groupBytes(stride);
         const codes = scales + scaleBytes(stride);
-        for (let r = 0; r < stride; r++) {
-          const at = (c: number) => (r < rows && c < cols ? weights[r * cols + c] : 0);
-          const first = g * groupSize;
+        // All 0, padding too.
+        out.fill(bits === 8 ? zero : zero | (zero << 4), codes, codes + groupSize * columnBytes(stride));
+        const inputs = Math.min(groupSize, cols - g * groupSize);
+        for (let r = 0; r < rows; r++) {
+          const first = r * cols + g * groupSize;
           let [smallest, largest] = [0, 0];
-          for (let c = first; c < first + groupSize; c++) {
-            smallest = Math.min(smallest, at(c));
-            largest = Math.max(largest, at(c));
+          // Math.min and Math.max hand on what is not a number.
+          for (let i = first; i < first + inputs; i++) {
+            smallest = Math.min(smallest, weights[i]);
+            largest = Math.max(largest, weights[i]);
           }
           const scaleBits =
-            gridScale(given === undefined || r >= rows ? 0 : given[r * groups + g], smallest, largest, zero) ??
+            gridScale(given === undefined ? 0 : given[r * groups + g], smallest, largest, zero) ??
             bf16Up(Math.fround(Math.max(-smallest, largest) / (zero - 1)));
           view.setUint16(scales + interleaved8(r) * 2, scaleBits, true);
           const scale = f32FromBf16(scaleBits);
           const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
-          for (let i = 0; i < groupSize; i++) {
-            const code = zero + roundToEven(Math.fround(at(first + i) * inverse));
+          for (let i = 0; i < inputs; i++) {
+            const code = zero + roundToEven(Math.fround(weights[first + i] * inverse));
             const column = codes + i * columnBytes(stride);
             if (bits === 8) out[column + r] = code;
-            else out[column + nibbleByte(r)] |= code << nibbleShift(r);
+            else out[column + nibbleByte(r)] ^= (code ^ zero) << nibbleShift(r);
           }
         }
       }
@@ -99,8 +102,8 @@ export function bf16Up(value: number): number {
   return f32FromBf16(nearest) < value ? nearest + 1 : nearest;
 }
 
-export function roundToEven(value: number): number {
-  const floor = Math.floor(value);
-  const rest = value - floor;
-  return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
-}
+/** Numbers from here on have no f32 fraction: adding it rounds, halves to even. */
+const noFraction = 1.5 * 2 ** 23;
+
+/** @param value an f32 number below 2^22 in magnitude */
+export const roundToEven = (value: number): number => Math.fround(value + noFraction) - noFraction;

@@ -62,63 +62,145 @@ export interface ValueType {
   /** The code of 0. */
   readonly zero: number;
   readonly hasScales: boolean;
+  /** A 1 in the lowest bit of every code of a 32-bit word of codes. */
+  readonly ones: number;
+  /** Those of the codes that are not 0 (-0 is). */
+  nonZeros(word: number): number;
 }
 
 export const valueTypes = {
-  bf16: { id: "bf16", bits: 16, zero: 0, hasScales: false },
-  q8: { id: "q8", bits: 8, zero: 128, hasScales: true },
-  q4: { id: "q4", bits: 4, zero: 8, hasScales: true },
+  bf16: {
+    id: "bf16",
+    bits: 16,
+    zero: 0,
+    hasScales: false,
+    ones: 0x00010001,
+    nonZeros: (word) => (((word & 0x7fff7fff) + 0x7fff7fff) >>> 15) & 0x00010001,
+  },
+  q8: {
+    id: "q8",
+    bits: 8,
+    zero: 128,
+    hasScales: true,
+    ones: 0x01010101,
+    nonZeros(word) {
+      const x = word ^ 0x80808080;
+      return ((((x & 0x7f7f7f7f) + 0x7f7f7f7f) | x) >>> 7) & 0x01010101;
+    },
+  },
+  q4: {
+    id: "q4",
+    bits: 4,
+    zero: 8,
+    hasScales: true,
+    ones: 0x11111111,
+    nonZeros(word) {
+      const x = word ^ 0x88888888;
+      return (x | (x >>> 1) | (x >>> 2) | (x >>> 3)) & 0x11111111;
+    },
+  },
 } as const satisfies Record<string, ValueType>;
 
-/** A run of rows in a dense format, read column by column. */
+/** Rows that lie together in all dense formats. */
+const rowsOfBlock = 32;
+
+/** A run of rows in a dense format, read column by column. Loops over weights go over 32-bit words of codes where they can. */
 export class DenseChunk {
+  /** Rows, padded to a multiple of 32. */
+  readonly rows: number;
   readonly #bytes: Uint8Array;
-  readonly #stride: number;
+  readonly #words: Uint32Array;
   readonly #type: ValueType;
   readonly #codes: Uint16Array;
 
   constructor(bytes: Uint8Array, count: number, type: ValueType) {
-    this.#bytes = bytes;
-    this.#stride = padded(count);
+    this.rows = padded(count);
+    this.#bytes = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+    this.#words = new Uint32Array(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength >> 2);
     this.#type = type;
-    this.#codes = new Uint16Array(this.#stride);
+    this.#codes = new Uint16Array(this.rows);
   }
 
   /** Codes of one input in the order of the rows, padded with zeros to a multiple of 32; valid until the next call. -0 is 0. */
   column(c: number): Uint16Array {
     const { bits } = this.#type;
-    const bytes = this.#bytes;
-    const stride = this.#stride;
+    const words = this.#words;
     const codes = this.#codes;
-    const columnBytes = (stride * bits) / 8;
+    const first = this.#columnAt(c);
     if (bits === 16) {
-      for (let r = 0, at = c * columnBytes; r < stride; r += 8, at += 16) {
+      for (let r = 0, at = first; r < codes.length; r += 8, at += 4) {
         for (let k = 0; k < 4; k++) {
-          const low = bytes[at + 4 * k] | (bytes[at + 4 * k + 1] << 8);
-          const high = bytes[at + 4 * k + 2] | (bytes[at + 4 * k + 3] << 8);
+          const word = words[at + k];
+          const low = word & 0xffff;
+          const high = word >>> 16;
           codes[r + k] = low === 0x8000 ? 0 : low;
           codes[r + k + 4] = high === 0x8000 ? 0 : high;
         }
       }
       return codes;
     }
-    const at = this.#group(Math.floor(c / groupSize)) + 2 * stride + (c % groupSize) * columnBytes;
+    const bytes = this.#bytes;
     if (bits === 8) {
-      for (let r = 0; r < stride; r++) codes[r] = bytes[at + r];
+      for (let r = 0, at = first * 4; r < codes.length; r++) codes[r] = bytes[at + r];
       return codes;
     }
-    for (let r = 0; r < stride; r++) codes[r] = (bytes[at + ((r >> 5) << 4) + (r & 15)] >> ((r & 16) >> 2)) & 15;
+    for (let r = 0, at = first * 4; r < codes.length; r += rowsOfBlock, at += rowsOfBlock / 2) {
+      for (let k = 0; k < 16; k++) {
+        codes[r + k] = bytes[at + k] & 15;
+        codes[r + k + 16] = bytes[at + k] >> 4;
+      }
+    }
     return codes;
+  }
+
+  /** How many codes of one input are not 0, for every 32 rows. */
+  countColumn(c: number, into: Uint8Array): void {
+    const { bits } = this.#type;
+    const { nonZeros }: ValueType = this.#type;
+    const words = this.#words;
+    const wordsOfBlock = bits;
+    for (let b = 0, at = this.#columnAt(c); b < this.rows / rowsOfBlock; b++, at += wordsOfBlock) {
+      // At most 16 in a half, 8 in a byte, 4 in a nibble: no sum runs over.
+      let sums = 0;
+      for (let i = 0; i < wordsOfBlock; i++) sums += nonZeros(words[at + i]);
+      if (bits === 4) sums = (sums & 0x0f0f0f0f) + ((sums >>> 4) & 0x0f0f0f0f);
+      into[b] = bits === 16 ? (sums & 0xffff) + (sums >>> 16) : Math.imul(sums, 0x01010101) >>> 24;
+    }
+  }
+
+  /** Whether a row has more than two codes that are not 0 among inputs [first, last). At most four. */
+  hasMoreThanTwo(first: number, last: number): boolean {
+    const { bits, ones, nonZeros }: ValueType = this.#type;
+    const words = this.#words;
+    const count = (this.rows / 32) * bits;
+    const [a, b, c, d] = Array.from({ length: 4 }, (_, i) => (first + i < last ? this.#columnAt(first + i) : -1));
+    for (let i = 0; i < count; i++) {
+      let sums = nonZeros(words[a + i]);
+      if (b >= 0) sums += nonZeros(words[b + i]);
+      if (c >= 0) sums += nonZeros(words[c + i]);
+      if (d >= 0) sums += nonZeros(words[d + i]);
+      // 3 + 1 and 4 + 1 have bit 2.
+      if (((sums + ones) & (ones << 2)) !== 0) return true;
+    }
+    return false;
   }
 
   /** The scales of a group of 32 inputs as the dense formats hold them: bf16, in the order of `interleaved8`. */
   scales(group: number): Uint8Array {
-    const at = this.#group(group);
-    return this.#bytes.subarray(at, at + 2 * this.#stride);
+    const at = this.#groupAt(group);
+    return this.#bytes.subarray(at, at + 2 * this.rows);
   }
 
-  #group(group: number): number {
-    return group * (2 * this.#stride + (groupSize * this.#stride * this.#type.bits) / 8);
+  /** Index of the first word of a column. */
+  #columnAt(c: number): number {
+    const { bits } = this.#type;
+    const columnWords = (this.rows * bits) / 32;
+    if (bits === 16) return c * columnWords;
+    return (this.#groupAt(Math.floor(c / groupSize)) + 2 * this.rows) / 4 + (c % groupSize) * columnWords;
+  }
+
+  #groupAt(group: number): number {
+    return group * (2 * this.rows + (groupSize * this.rows * this.#type.bits) / 8);
   }
 }
 

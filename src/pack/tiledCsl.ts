@@ -1,5 +1,4 @@
 import { f32FromBf16 } from "../tensor/index.js";
-import { padded } from "./format.js";
 import { DenseChunk, damaged, type SparseFormat, type SparsePacker, valueTypes } from "./sparseFormat.js";
 
 const id = "tiled-csl-bf16";
@@ -38,16 +37,28 @@ const packer = (rows: number, cols: number): SparsePacker => {
     starts[tiles + 1] = starts[tiles];
     return Uint32Array.from(starts.subarray(0, tiles), (fours) => dataAt + fours * 16);
   };
+  /** The tile that a row of input c lies in, with that tile's first row and where its rows, or the given ones, end. */
+  const piece = (row: number, rowEnd: number, c: number) => {
+    const down = Math.floor(row / tileRows);
+    const firstRow = down * tileRows;
+    return { tile: down * across + Math.floor(c / tileCols), firstRow, end: Math.min(rowEnd, firstRow + tileRows) };
+  };
   return {
     measure(chunk, start, count) {
       const dense = new DenseChunk(chunk, count, type);
       for (let c = 0; c < across * tileCols; c++) {
         const codes = c < cols ? dense.column(c) : undefined;
-        for (let r = 0; r < padded(count); r++) {
-          const row = start + r;
-          const tile = Math.floor(row / tileRows) * across + Math.floor(c / tileCols);
-          if (codes !== undefined && codes[r] !== 0) counts[tile]++;
-          else if (free[tile] < 0 && row < rows) free[tile] = locationOf(row % tileRows, c % tileCols);
+        for (let begin = 0; begin < dense.rows; ) {
+          const { tile, firstRow, end } = piece(start + begin, start + dense.rows, c);
+          let nonZeros = 0;
+          if (codes !== undefined) {
+            for (let r = begin; r < end - start; r++) nonZeros += (codes[r] + 0xffff) >>> 16;
+          }
+          counts[tile] += nonZeros;
+          for (let row = start + begin; free[tile] < 0 && row < Math.min(end, rows); row++) {
+            if (codes === undefined || codes[row - start] === 0) free[tile] = locationOf(row - firstRow, c % tileCols);
+          }
+          begin = end - start;
         }
       }
     },
@@ -58,17 +69,25 @@ const packer = (rows: number, cols: number): SparsePacker => {
     write(chunk, start, count, into) {
       cursors ??= place();
       if (start === 0) into.set(new Uint8Array(starts.buffer));
-      const word = (at: number, code: number, location: number) =>
-        into.set([code, code >> 8, location, location >> 8], at);
+      const word = (at: number, code: number, location: number) => {
+        into[at] = code;
+        into[at + 1] = code >> 8;
+        into[at + 2] = location;
+        into[at + 3] = location >> 8;
+      };
       const dense = new DenseChunk(chunk, count, type);
       for (let c = 0; c < cols; c++) {
         const codes = dense.column(c);
-        for (let r = 0; r < Math.min(count, codes.length); r++) {
-          if (codes[r] === 0) continue;
-          const row = start + r;
-          const tile = Math.floor(row / tileRows) * across + Math.floor(c / tileCols);
-          word(cursors[tile], codes[r], locationOf(row % tileRows, c % tileCols));
-          cursors[tile] += 4;
+        for (let begin = 0; begin < count; ) {
+          const { tile, firstRow, end } = piece(start + begin, start + count, c);
+          let at = cursors[tile];
+          for (let r = begin; r < end - start; r++) {
+            if (codes[r] === 0) continue;
+            word(at, codes[r], locationOf(start + r - firstRow, c % tileCols));
+            at += 4;
+          }
+          cursors[tile] = at;
+          begin = end - start;
         }
       }
       if (start + count < rows) return;

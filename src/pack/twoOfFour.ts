@@ -76,52 +76,57 @@ function twoOfFour(id: SparseFormatId, type: ValueType): SparseFormat {
   const places = Array.from({ length: blockRows }, (_, k) =>
     Array.from({ length: unit.inputs / 4 }, (_, quad) => [place(k, quad, 0), place(k, quad, 1)] as const),
   );
+  /** The same by quad, as tables that `write` goes through: for row k and code n, entry 2k + n. */
+  const tables = Array.from({ length: unit.inputs / 4 }, (_, quad) => {
+    const entries = places.flatMap((row) => row[quad]);
+    const table = (key: keyof ReturnType<typeof place>) => Uint8Array.from(entries, (entry) => entry[key]);
+    return { position: table("position"), shift: table("shift"), code: table("code"), codeShift: table("codeShift") };
+  });
 
   const packer = (rows: number, cols: number): SparsePacker => {
     const { scaleBytes, unitBytes, groups, dataAt, byteLength } = layout(rows, cols);
-    /** Codes of four inputs, each [padded rows of the chunk]. */
-    const quadOf = (dense: DenseChunk, first: number, length: number): Uint16Array[] =>
-      Array.from({ length: 4 }, (_, i) =>
-        first + i < cols ? dense.column(first + i).slice() : new Uint16Array(length).fill(type.zero),
-      );
     return {
       byteLength,
       measure(chunk, start, count) {
         const dense = new DenseChunk(chunk, count, type);
-        const length = padded(count);
-        const nonZeros = new Uint8Array(length);
         for (let first = 0; first < cols; first += 4) {
-          nonZeros.fill(0);
-          for (let c = first; c < Math.min(first + 4, cols); c++) {
-            const codes = dense.column(c);
-            for (let r = 0; r < length; r++) if (codes[r] !== type.zero) nonZeros[r]++;
+          const last = Math.min(first + 4, cols);
+          if (!dense.hasMoreThanTwo(first, last)) continue;
+          const nonZeros = new Uint8Array(dense.rows);
+          for (let c = first; c < last; c++) {
+            for (const [r, code] of dense.column(c).entries()) if (code !== type.zero) nonZeros[r]++;
           }
-          const row = nonZeros.findIndex((n) => n > 2);
-          if (row >= 0) {
-            throw new UsageError(`row ${start + row} has more than two weights among inputs ${first} to ${first + 3}`);
-          }
+          const row = start + nonZeros.findIndex((n) => n > 2);
+          throw new UsageError(`row ${row} has more than two weights among inputs ${first} to ${first + 3}`);
         }
       },
       write(chunk, start, count, into) {
         const dense = new DenseChunk(chunk, count, type);
-        const length = padded(count);
+        const length = dense.rows;
+        /** Codes of four inputs. */
+        const codes = new Uint16Array(4 * length);
         if (type.hasScales) {
           for (let g = 0; g < groups; g++) into.set(dense.scales(g), g * scaleBytes + start * 2);
         }
         for (let first = 0; first < groups * groupSize; first += 4) {
+          for (let i = 0; i < 4; i++) {
+            if (first + i < cols) codes.set(dense.column(first + i), i * length);
+            else codes.fill(type.zero, i * length, (i + 1) * length);
+          }
           const unitIndex = Math.floor(first / unit.inputs);
-          const quad = (first % unit.inputs) / 4;
-          const columns = quadOf(dense, first, length);
+          const { position, shift, code, codeShift } = tables[(first % unit.inputs) / 4];
           const unitAt = dataAt + unitIndex * unitBytes + (start / blockRows) * blockBytes;
           for (let r = 0; r < length; r++) {
             const block = unitAt + (r >> 5) * blockBytes;
-            const [low, high] = positionsOf(columns, r, type.zero);
-            for (const [n, position] of [low, high].entries()) {
-              const at = places[r & 31][quad][n];
-              const code = columns[position][r];
-              into[block + at.position] |= position << at.shift;
-              into[block + at.code] |= code << at.codeShift;
-              if (type.bits === 16) into[block + at.code + 1] = code >> 8;
+            let pattern = 0;
+            for (let i = 0; i < 4; i++) pattern |= (((codes[i * length + r] ^ type.zero) + 0xffff) >>> 16) << i;
+            for (let n = 0; n < 2; n++) {
+              const input = positions[2 * pattern + n];
+              const value = codes[input * length + r];
+              const at = 2 * (r & 31) + n;
+              into[block + position[at]] |= input << shift[at];
+              into[block + code[at]] |= value << codeShift[at];
+              if (type.bits === 16) into[block + code[at] + 1] = value >> 8;
             }
           }
         }
@@ -184,19 +189,16 @@ function twoOfFour(id: SparseFormatId, type: ValueType): SparseFormat {
   };
 }
 
-/** Two ascending positions of four that hold every code that is not 0. */
-function positionsOf(columns: readonly Uint16Array[], row: number, zero: number): readonly [number, number] {
-  let low = -1;
-  let high = -1;
-  for (let i = 0; i < 4; i++) {
-    if (columns[i][row] === zero) continue;
-    if (low < 0) low = i;
-    else high = i;
-  }
-  if (low < 0) return [0, 1];
-  if (high >= 0) return [low, high];
-  return low === 3 ? [0, 3] : [low, 3];
-}
+/** Two ascending positions of four that hold every code that is not 0, by which of the four are not (bit i: the i-th). */
+const positions = Uint8Array.from(
+  Array.from({ length: 16 }, (_, pattern) => {
+    const held = [0, 1, 2, 3].filter((i) => (pattern >> i) & 1);
+    if (held.length === 0) return [0, 1];
+    const [low, high] = held;
+    if (high !== undefined) return [low, high];
+    return low === 3 ? [0, 3] : [low, 3];
+  }).flat(),
+);
 
 export const twoOfFourBf16 = twoOfFour("2:4-bf16", valueTypes.bf16);
 export const twoOfFourQ8 = twoOfFour("2:4-q8", valueTypes.q8);
