@@ -1,6 +1,8 @@
 import { InvalidArgumentError, Option } from "commander";
-import type { OptimizerOptions } from "../train/index.js";
-import { cosine } from "../train/index.js";
+import { UsageError } from "../core/index.js";
+import { isJsonObject, type ModelConfig } from "../io/index.js";
+import type { OptimizerOptions, TrainedMixture } from "../train/index.js";
+import { cosine, routings, trainedMixture } from "../train/index.js";
 import { integer, number } from "./numbers.js";
 
 /** Options that `train` and `finetune` share. */
@@ -23,6 +25,9 @@ export interface TrainingCommandOptions {
   dtype?: "f32" | "bf16";
   method: string;
   methodOption: Record<string, unknown>;
+  router?: string;
+  routerOption: Record<string, unknown>;
+  inputDensity?: number;
 }
 
 /** @param presets what differs between training anew and going on */
@@ -64,6 +69,20 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   new Option("--method-option <name=value...>", 'options of the method, the value as JSON: pattern="2:4"')
     .argParser(collect)
     .default({}),
+  new Option(
+    "--router <id>",
+    "how tokens find their experts in a model that has them: softmax (top-k), bias (top-k, balanced by biases), relu (ReMoE) (default: what the model was trained with, or softmax)",
+  ).choices(routings),
+  new Option(
+    "--router-option <name=value...>",
+    "options of the router: balance=0.01 zLoss=0.001, speed=, initial= factor=",
+  )
+    .argParser(collect)
+    .default({}),
+  new Option(
+    "--input-density <x>",
+    "Q-Sparse: share of the largest inputs of a token that every linear map sees (default: all)",
+  ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
 ];
 
 function collect(text: string, earlier: Record<string, unknown>): Record<string, unknown> {
@@ -89,4 +108,24 @@ export function optimizerOf(options: TrainingCommandOptions, decays: (name: stri
     clip,
     decays,
   };
+}
+
+/**
+ * The experts of the model and how tokens find them: by --router, as the model was trained before, or by softmax.
+ * @param recipe of the model's rarefy.json
+ * @throws UsageError for a router where there are no experts
+ */
+export function mixtureOf(
+  config: ModelConfig,
+  { router, routerOption, batch, window }: TrainingCommandOptions,
+  recipe?: unknown,
+): TrainedMixture | undefined {
+  const given = router !== undefined || Object.keys(routerOption).length > 0;
+  if (given && config.experts === undefined) {
+    throw new UsageError(
+      `a ${config.modelType} model has no experts to route to; give a config.json of model_type mixtral`,
+    );
+  }
+  const before = isJsonObject(recipe) && typeof recipe.router === "string" ? recipe.router : "softmax";
+  return trainedMixture(config, router ?? before, routerOption, batch * window);
 }

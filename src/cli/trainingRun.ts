@@ -16,6 +16,7 @@ import {
   type StoredFloat,
   stopEngine,
   TokenWindows,
+  type TrainedMixture,
   Training,
   tokenizeDocuments,
   trainMethods,
@@ -33,6 +34,8 @@ export interface ModelToTrain {
   parameters: readonly ParameterInfo[];
   weights: Map<string, FloatArray>;
   dtypeOf: (name: string) => StoredFloat;
+  /** How tokens find their experts, in a model that has them. */
+  mixture?: TrainedMixture;
 }
 
 const evaluationWindows = 64;
@@ -58,7 +61,9 @@ async function trainAndWrite(
   options: TrainingCommandOptions,
 ): Promise<object> {
   const { signal } = context;
-  const { files, config, parameters, weights } = model;
+  const { files, config, parameters, weights, mixture } = model;
+  const { inputDensity } = options;
+  const control = mixture?.control;
   // Asked first: training may take hours.
   const output = await claimOutput(options.output, [files.directory]);
   const { method, settings } = await methodOf(options);
@@ -73,9 +78,12 @@ async function trainAndWrite(
 
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
-  using objective = await decoderObjective(config, parameters, options.window, options.device);
+  using objective = await decoderObjective(config, parameters, options.window, options.device, {
+    moe: mixture?.moe,
+    inputDensity,
+  });
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
-    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, context));
+    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...context, control }));
 
   const run = new RunDirectory(`${output.target}.run`, {
     command,
@@ -93,6 +101,8 @@ async function trainAndWrite(
     seed: options.seed,
     method: method.id,
     methodOptions: settings,
+    ...(mixture && { router: mixture.moe.routing, routerOptions: mixture.settings }),
+    ...(inputDensity !== undefined && { inputDensity }),
   });
   const stored = await run.open();
   const before = stored?.perplexityBefore ?? (await perplexity(weights));
@@ -103,6 +113,7 @@ async function trainAndWrite(
     steps: options.steps,
     seed: options.seed,
     method: (start) => method.start(start, settings),
+    control,
   });
   if (stored !== undefined) {
     training.restore(stored.state);
@@ -253,7 +264,7 @@ class RunLog {
 async function buildModel(
   directory: string,
   context: Context,
-  { files, parameters, dtypeOf }: ModelToTrain,
+  { files, parameters, dtypeOf, mixture }: ModelToTrain,
   options: TrainingCommandOptions,
   weights: ReadonlyMap<string, FloatArray>,
   result: Record<string, unknown>,
@@ -272,11 +283,12 @@ async function buildModel(
         files,
         (name) => !/\.safetensors(\.index\.json)?$/.test(name) && name !== artifactFileName,
       );
+      const decided = mixture?.tensors ?? new Map<string, Float32Array>();
       await writeWeights(
         builder.sinks,
-        parameters,
-        weights,
-        (name) => (dtype ? stored[dtype] : dtypeOf(name)),
+        [...parameters, ...Array.from(decided, ([name, { length }]) => ({ name, shape: [length] }))],
+        new Map<string, FloatArray>([...weights, ...decided]),
+        (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
         context,
       );
       const { output, ...recipe } = result;

@@ -30,7 +30,7 @@ export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeG
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export type { BlockShape, ModelConfig, RopeConfig } from "./modelConfig.js";
+export type { BlockShape, ExpertsConfig, ModelConfig, RopeConfig } from "./modelConfig.js";
 export { ModelStore, type ModelStoreOptions, type StoredModel } from "./opfs.js";
 export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";

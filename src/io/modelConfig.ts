@@ -20,9 +20,18 @@ export interface BlockShape {
   intermediateSize: number;
 }
 
+/** The MLPs of a model in which each token is sent to some of several experts. */
+export interface ExpertsConfig {
+  count: number;
+  /** Experts that work for one token. */
+  perToken: number;
+  /** Weight of the loss that balanced their load when the model was trained. */
+  balance: number;
+}
+
 /** A decoder's `config.json`, checked and in our names. */
 export interface ModelConfig {
-  /** `model_type` of the file: "llama", "mistral", "qwen2", "qwen3". */
+  /** `model_type` of the file: "llama", "mistral", "mixtral", "qwen2", "qwen3". */
   modelType: string;
   vocabSize: number;
   hiddenSize: number;
@@ -45,6 +54,8 @@ export interface ModelConfig {
   qkNorm: boolean;
   /** One per layer: equal to the fields above unless rarefy.json says otherwise. Length `layers`. */
   blocks: readonly BlockShape[];
+  /** Present where the MLPs are mixtures of experts; `intermediateSize` is that of one expert. */
+  experts?: ExpertsConfig;
   /** Positions seen by each layer; undefined entries see all. Length `layers`. */
   slidingWindows: readonly (number | undefined)[];
   bosTokenId?: number;

@@ -64,6 +64,11 @@ describe("model config", () => {
   it.each([
     ["llama", llama, { modelType: "llama" }],
     ["mistral", mistral, { modelType: "mistral", slidingWindows: [8, 8] }],
+    [
+      "mixtral",
+      { ...base, model_type: "mixtral", sliding_window: null, num_local_experts: 4, router_aux_loss_coef: 0.02 },
+      { modelType: "mixtral", experts: { count: 4, perToken: 2, balance: 0.02 } },
+    ],
     ["qwen2", qwen2, { modelType: "qwen2", attentionBias: true }],
     ["qwen3", qwen3, { modelType: "qwen3", qkNorm: true }],
   ])("reads %s", (_, raw, own) => {
@@ -206,7 +211,7 @@ describe("model config", () => {
     [
       "another model type",
       { ...llama, model_type: "gpt2" },
-      /model_type: .*"gpt2".*one of llama, mistral, qwen2, qwen3/,
+      /model_type: .*"gpt2".*one of llama, mistral, mixtral, qwen2, qwen3/,
     ],
     ["a model type of the prototype", { ...llama, model_type: "constructor" }, /"constructor" is not supported/],
     [
@@ -226,6 +231,12 @@ describe("model config", () => {
     ["no size", without(llama, "intermediate_size"), /intermediate_size/],
     ["heads that do not divide", { ...llama, num_key_value_heads: 3 }, /num_key_value_heads: 3 for 4.*divisor/],
     ["a hidden size that does not divide", { ...without(llama, "head_dim"), hidden_size: 66 }, /hidden_size: size 66/],
+    [
+      "more experts for a token than there are",
+      { ...llama, model_type: "mixtral", num_local_experts: 2, num_experts_per_tok: 3 },
+      /num_experts_per_tok: 3 of 2 experts/,
+    ],
+    ["a million experts", { ...llama, model_type: "mixtral", num_local_experts: 1e6 }, /num_local_experts/],
     ["an odd head", { ...llama, head_dim: 15 }, /head_dim: size 15.*even/],
     ["too few layer types", { ...qwen2, layer_types: ["full_attention"] }, /layer_types: 1 entries/],
     ["unknown layer types", { ...qwen2, layer_types: ["linear_attention", "full_attention"] }, /layer_types.0/],

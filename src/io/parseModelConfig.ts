@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type ActivationFunction, FormatError } from "../core/index.js";
-import type { BlockShape, ModelConfig } from "./modelConfig.js";
+import type { BlockShape, ExpertsConfig, ModelConfig } from "./modelConfig.js";
 import { parseRope, ropeFields } from "./ropeConfig.js";
 import { checkSchema } from "./schema.js";
 
@@ -40,6 +40,9 @@ const fields = z.object({
       .min(0)
       .max(2 ** 30),
   ),
+  num_local_experts: optional(size(1024)),
+  num_experts_per_tok: optional(size(1024)),
+  router_aux_loss_coef: optional(z.number().min(0)),
   layer_types: optional(z.array(z.enum(["full_attention", "sliding_attention"])).max(maxLayers)),
   bos_token_id: tokenId.nullish(),
   eos_token_id: tokenIds.nullish(),
@@ -62,6 +65,7 @@ interface ModelType {
   mlpBias(config: Fields): boolean;
   qkNorm: boolean;
   slidingWindow(config: Fields, layer: number): number | undefined;
+  experts?(config: Fields): ExpertsConfig;
 }
 
 /** Defaults as in the configuration classes of transformers. */
@@ -84,6 +88,21 @@ const modelTypes: Readonly<Record<string, ModelType>> = {
     mlpBias: () => false,
     qkNorm: false,
     slidingWindow: (config) => (config.sliding_window === undefined ? 4096 : (config.sliding_window ?? undefined)),
+  },
+  mixtral: {
+    kvHeads: 8,
+    maxPositions: 131072,
+    bosTokenId: 1,
+    eosTokenIds: [2],
+    attentionBias: () => false,
+    mlpBias: () => false,
+    qkNorm: false,
+    slidingWindow: (config) => config.sliding_window ?? undefined,
+    experts: (config) => ({
+      count: config.num_local_experts ?? 8,
+      perToken: config.num_experts_per_tok ?? 2,
+      balance: config.router_aux_loss_coef ?? 0.001,
+    }),
   },
   qwen2: {
     kvHeads: 32,
@@ -181,6 +200,10 @@ export function parseModelConfig(
   }
 
   checkBlocks(blocks, layers);
+  const experts = type.experts?.(config);
+  if (experts !== undefined && experts.perToken > experts.count) {
+    throw fail("num_experts_per_tok", `${experts.perToken} of ${experts.count} experts`, "no more than there are");
+  }
 
   // Ids outside the vocabulary (-1 in old files) can neither be fed nor produced.
   const inVocabulary = (id: number) => id >= 0 && id < config.vocab_size;
@@ -206,6 +229,7 @@ export function parseModelConfig(
     mlpBias: type.mlpBias(config),
     qkNorm: type.qkNorm,
     blocks: blocks ?? Array.from({ length: layers }, () => ({ queryHeads, kvHeads, intermediateSize })),
+    ...(experts && { experts }),
     slidingWindows: Array.from({ length: layers }, (_, layer) => type.slidingWindow(config, layer)),
     bosTokenId: bosTokenId !== undefined && inVocabulary(bosTokenId) ? bosTokenId : undefined,
     eosTokenIds: eosTokenIds.filter(inVocabulary),

@@ -25,10 +25,18 @@ export {
   runCells,
   runExperiment,
 } from "./experiments/runExperiment.js";
-export { meanLoss, readWeights, type StoredFloat, tensorsOfConfig, writeWeights } from "./languageModel.js";
+export {
+  meanLoss,
+  readWeights,
+  type StoredFloat,
+  tensorsOfConfig,
+  trainableConfig,
+  writeWeights,
+} from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";
 export { decoderParameters, initialDecoder } from "./models/decoderParameters.js";
+export { isRouterState, routings, type TrainedMixture, trainedMixture } from "./models/routing.js";
 export type { Batch, BatchArray, LossAndGradients, Objective } from "./objective.js";
 export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
 export { applyStep, chain, type Link } from "./optimizers/link.js";

@@ -1,15 +1,66 @@
-import { breathe, type JobOptions, Stage } from "../core/index.js";
-import { type Checkpoint, type FileSinks, type ModelConfig, writeSafetensors } from "../io/index.js";
-import { architectures, decoderLayout, layoutTensors } from "../model/index.js";
+import { breathe, type JobOptions, ProblemsError, Stage } from "../core/index.js";
+import { type Checkpoint, type FileSinks, type ModelConfig, parseModelConfig, writeSafetensors } from "../io/index.js";
+import { architectures, decoderLayout, describeDecoder, layoutTensors } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
 import type { TokenWindows } from "./data/tokens.js";
-import type { Objective } from "./objective.js";
+import type { BatchControl, Objective } from "./objective.js";
 import type { FloatArray, ParameterInfo, Values } from "./values.js";
 
+interface NamedShape {
+  name: string;
+  shape: readonly number[];
+}
+
 /** The tensors that a model of this config has, before there is a checkpoint. */
-export async function tensorsOfConfig(config: ModelConfig): Promise<{ name: string; shape: readonly number[] }[]> {
-  const { architecture } = await architectures[config.modelType]();
-  return layoutTensors(decoderLayout(config, architecture.traits(config)));
+export async function tensorsOfConfig(config: ModelConfig): Promise<NamedShape[]> {
+  const tensors: NamedShape[] = [];
+  for await (const tensor of eachTensor(config)) tensors.push(tensor);
+  return tensors;
+}
+
+/** One after the other: a config may claim millions. */
+async function* eachTensor(config: ModelConfig): AsyncGenerator<NamedShape> {
+  const { experts, hiddenSize, intermediateSize } = config;
+  // Mixtral is Mistral with experts for its MLPs.
+  const { architecture } = await architectures[experts === undefined ? config.modelType : "mistral"]();
+  for (const tensor of layoutTensors(decoderLayout(config, architecture.traits(config)))) {
+    const [, block, part] = /^(.*)\.mlp\.([a-z]+)_proj\./.exec(tensor.name) ?? [];
+    if (experts === undefined || block === undefined) yield tensor;
+    else if (part === "gate") {
+      const at = `${block}.block_sparse_moe`;
+      yield { name: `${at}.gate.weight`, shape: [experts.count, hiddenSize] };
+      for (let e = 0; e < experts.count; e++) {
+        yield { name: `${at}.experts.${e}.w1.weight`, shape: [intermediateSize, hiddenSize] };
+        yield { name: `${at}.experts.${e}.w2.weight`, shape: [hiddenSize, intermediateSize] };
+        yield { name: `${at}.experts.${e}.w3.weight`, shape: [intermediateSize, hiddenSize] };
+      }
+    }
+  }
+}
+
+const shownProblems = 20;
+
+/**
+ * The config of a checkpoint that can be trained, its tensors checked: what the runtime runs, and mixtures of experts.
+ * @throws FormatError for a config that is wrong, ProblemsError with missing or mis-shaped tensors
+ */
+export async function trainableConfig(checkpoint: Checkpoint): Promise<ModelConfig> {
+  const file = `${checkpoint.location}/config.json`;
+  const config = parseModelConfig(checkpoint.config, file, undefined, checkpoint.artifact?.blocks);
+  if (config.experts === undefined) return (await describeDecoder(checkpoint)).config;
+  const problems: string[] = [];
+  for await (const { name, shape } of eachTensor(config)) {
+    const found = checkpoint.tensors.get(name)?.shape;
+    if (found?.join() === shape.join()) continue;
+    problems.push(
+      `${name} is ${found === undefined ? "missing" : `[${found.join(", ")}]`}; expected [${shape.join(", ")}]`,
+    );
+    if (problems.length === shownProblems) break;
+  }
+  if (problems.length > 0) {
+    throw new ProblemsError(`${checkpoint.location}: the tensors do not fit a ${config.modelType} model`, problems);
+  }
+  return config;
 }
 
 /** Reads the trainable tensors of a checkpoint as f32. */
@@ -33,7 +84,7 @@ export type StoredFloat = "F32" | "F16" | "BF16";
 /** Writes trained weights as a checkpoint. @param dtypeOf stored type by name */
 export function writeWeights(
   sinks: FileSinks,
-  parameters: readonly ParameterInfo[],
+  parameters: readonly NamedShape[],
   weights: Values,
   dtypeOf: (name: string) => StoredFloat,
   options: JobOptions = {},
@@ -45,20 +96,23 @@ export function writeWeights(
   return writeSafetensors(sinks, tensors, options);
 }
 
-/** Mean negative log likelihood over windows in their order; the convention of `rarefy eval`, but that windows meet. */
+/**
+ * Mean negative log likelihood over windows in their order; the convention of `rarefy eval`, but that windows meet.
+ * @param control steers the model through its batches, as in training
+ */
 export async function meanLoss(
   objective: Objective,
   weights: Values,
   windows: TokenWindows,
   maxWindows: number,
-  { signal, onProgress }: JobOptions = {},
+  { signal, onProgress, control }: JobOptions & { control?: BatchControl } = {},
 ): Promise<number> {
   const batches = [...windows.inOrder(maxWindows)];
   const stage = new Stage("evaluate", batches.length, "batches", onProgress);
   let sum = 0;
   for (const batch of batches) {
     await breathe(signal);
-    sum += await objective.loss(weights, batch);
+    sum += await objective.loss(weights, { ...batch, ...control?.arrays() });
     stage.advance(1);
   }
   return sum / batches.length;

@@ -22,7 +22,7 @@ export interface Objective extends Disposable {
   readonly parameters: readonly ParameterInfo[];
   /** Batches of other shapes than before compile anew. */
   lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients>;
-  /** The loss alone, for evaluation. */
+  /** The loss of the predictions alone, without balancing terms, for evaluation. */
   loss(weights: Values, batch: Batch): Promise<number>;
   /** The model's outputs, row-major: logits or predictions. */
   predict(weights: Values, batch: Batch): Promise<FloatArray>;
@@ -36,4 +36,6 @@ export interface BatchControl {
   arrays(): Batch;
   /** After the step. */
   observe(measured: ReadonlyMap<string, FloatArray>): void;
+  /** For the run log. */
+  metrics?(): Record<string, number>;
 }

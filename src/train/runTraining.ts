@@ -12,7 +12,7 @@ export interface LogRecord {
   rate: number;
   /** Of this step. */
   elapsedMs: number;
-  /** What the method measures: flip rates, densities. */
+  /** What the method and the router measure: flip rates, densities, silent experts. */
   [metric: string]: number;
 }
 
@@ -40,9 +40,19 @@ export async function runTraining(options: RunOptions): Promise<void> {
       throw reason;
     }
     const startMs = performance.now();
-    const { step, loss } = await training.advance(await options.batch(training.step));
+    const { step, loss, measured } = await training.advance(await options.batch(training.step));
     const elapsedMs = performance.now() - startMs;
-    options.onStep?.({ step: step + 1, loss, rate: options.rate(step), elapsedMs, ...training.run.metrics?.() });
+    const prediction = measured.get("prediction")?.[0];
+    options.onStep?.({
+      step: step + 1,
+      loss,
+      // Routers add to the loss what balances them.
+      ...(prediction !== undefined && prediction !== loss && { prediction }),
+      rate: options.rate(step),
+      elapsedMs,
+      ...training.run.metrics?.(),
+      ...training.options.control?.metrics?.(),
+    });
     stage.advance(1, `loss ${loss.toFixed(3)}`);
     if ((step + 1) % saveEvery === 0 && step + 1 < steps) await save?.();
   }

@@ -37,12 +37,7 @@ async function withGolden<T>(
   }
 }
 
-/** Mixtral's config is a Llama's with a mixture for an MLP. */
-const configOf = ({ config }: Checkpoint) =>
-  parseModelConfig(
-    { ...(config as object), model_type: (config as { model_type: string }).model_type.replace("mixtral", "llama") },
-    "config.json",
-  );
+const configOf = ({ config }: Checkpoint) => parseModelConfig(config, "config.json");
 
 const mixtral: MoeConfig = { experts: 4, expertsPerToken: 2, routing: "softmax" };
 

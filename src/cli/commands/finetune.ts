@@ -2,11 +2,10 @@ import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { openCheckpoint } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
-import { describeDecoder } from "../../model/index.js";
-import { decoderParameters, readWeights, type StoredFloat } from "../../train/index.js";
+import { decoderParameters, isRouterState, readWeights, type StoredFloat, trainableConfig } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { modelArgument } from "../options.js";
-import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
+import { mixtureOf, type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
 import { trainingRun } from "../trainingRun.js";
 
 interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
@@ -38,15 +37,20 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
     const files = await resolveModel(argument, context);
     const checkpoint = await openCheckpoint(files);
     try {
-      const { config } = await describeDecoder(checkpoint);
-      const parameters = decoderParameters(checkpoint.tensors.values(), config.blocks);
+      const config = await trainableConfig(checkpoint);
+      const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterState(name));
+      const parameters = decoderParameters(tensors, config.blocks);
+      const mixture = mixtureOf(config, options, checkpoint.artifact?.recipe);
+      for (const [name, values] of mixture?.tensors ?? []) {
+        if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
+      }
       const weights = await readWeights(checkpoint, parameters, context);
       const dtypeOf = (name: string) => checkpoint.tensors.get(name)!.dtype as StoredFloat;
       const method = options.keepMask ? "fixed-mask" : options.method;
       return await trainingRun(
         context,
         "finetune",
-        { files, config, parameters, weights, dtypeOf },
+        { files, config, parameters, weights, mixture, dtypeOf },
         { ...options, method },
       );
     } finally {

@@ -2,7 +2,7 @@ import { parseModelConfig, readJsonFile } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { decoderParameters, initialDecoder, randomFor, tensorsOfConfig } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
-import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
+import { mixtureOf, type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
 import { trainingRun } from "../trainingRun.js";
 
 interface TrainOptions extends CommonOptions, TrainingCommandOptions {}
@@ -18,6 +18,7 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
   options: trainingOptions({ rate: 1e-3, steps: 2000, warmup: 100 }),
   examples: [
     "rarefy train models/tiny-6m --text train.txt.xz --steps 5000 -o my-6m",
+    "rarefy train my-mixtral-config --text train.txt --router relu -o my-remoe",
     "rarefy train models/tiny-6m --text train.txt --method rigl --method-option density=0.2 -o my-sparse-6m",
   ],
   async run(context, options, [argument]) {
@@ -26,6 +27,12 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
     const config = parseModelConfig(raw, `${files.location}/config.json`);
     const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
     const weights = initialDecoder(parameters, randomFor(options.seed, "weights"));
-    return trainingRun(context, "train", { files, config, parameters, weights, dtypeOf: () => "F32" }, options);
+    const mixture = mixtureOf(config, options);
+    return trainingRun(
+      context,
+      "train",
+      { files, config, parameters, weights, mixture, dtypeOf: () => "F32" },
+      options,
+    );
   },
 };

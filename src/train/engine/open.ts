@@ -1,4 +1,5 @@
 import type { ModelConfig } from "../../io/index.js";
+import type { DecoderOptions } from "../models/decoder.js";
 import type { Objective } from "../objective.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
@@ -14,8 +15,10 @@ export async function decoderObjective(
   parameters: readonly ParameterInfo[],
   window: number,
   device: EngineDevice = "wasm",
+  options: DecoderOptions = {},
 ): Promise<Objective> {
-  if (device === "webgpu") {
+  const { moe, inputDensity } = options;
+  if (device === "webgpu" && moe === undefined && inputDensity === undefined) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
     const objective = await gpuDecoder(config, parameters, window);
     if (objective !== undefined) return objective;
@@ -25,5 +28,5 @@ export async function decoderObjective(
     import("./tracedObjective.js"),
     import("../models/decoder.js"),
   ]);
-  return tracedObjective(decoder(config, parameters, window));
+  return tracedObjective(decoder(config, parameters, window, options));
 }

@@ -10,7 +10,10 @@ export type TracedArrays = Readonly<Record<string, Traced>>;
 export interface TracedModel {
   readonly parameters: readonly ParameterInfo[];
   predict(weights: TracedArrays, batch: TracedArrays): Traced;
-  /** A scalar, and arrays to be reported that no gradient flows through. */
+  /**
+   * A scalar, and arrays to be reported that no gradient flows through; `prediction` is the loss without what is only there
+   * to steer training.
+   */
   loss(weights: TracedArrays, batch: TracedArrays): { loss: Traced; measured?: TracedArrays };
 }
 
@@ -22,9 +25,10 @@ export function tracedObjective(model: TracedModel): Objective {
     return [loss.ref, Object.fromEntries(Object.entries(measured).map(([name, array]) => [name, array.ref]))];
   };
   const compiledLoss = jit(valueAndGrad(lossAndMeasured, { hasAux: true }));
-  const compiledLossOnly = jit(
-    (weights: Record<string, Traced>, batch: Record<string, Traced>) => model.loss(weights, batch).loss,
-  );
+  const compiledLossOnly = jit((weights: Record<string, Traced>, batch: Record<string, Traced>) => {
+    const { loss, measured } = model.loss(weights, batch);
+    return measured?.prediction ?? loss;
+  });
   const compiledPredict = jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
     model.predict(weights, batch),
   );

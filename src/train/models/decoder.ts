@@ -18,7 +18,7 @@ export interface DecoderOptions {
 }
 
 /**
- * Llama and its relatives (Mistral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
+ * Llama and its relatives (Mistral, Mixtral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
  * `label` of the same shape: the token that follows each. Parameters have the names of the checkpoint.
  * @param window tokens of a sequence
  */
@@ -40,12 +40,11 @@ export function decoder(
     const mask = (layer: number) =>
       np.array(causalMask(window, config.slidingWindows[layer]), { shape: [window, window] });
 
+    const cut = (x: Traced): Traced =>
+      options.inputDensity === undefined ? x : largestInputs(x, options.inputDensity);
     /** x [n, in] through a linear map of the checkpoint, with its bias where there is one. */
     const project = (x: Traced, name: string): Traced => {
-      const y = linear(
-        options.inputDensity === undefined ? x : largestInputs(x, options.inputDensity),
-        w[`${name}.weight`],
-      );
+      const y = linear(cut(x), w[`${name}.weight`]);
       return `${name}.bias` in w ? add(y, w[`${name}.bias`]) : y;
     };
     /** [sequences, window, heads, headDim]; the heads that are there are counted by the weights. */
@@ -68,7 +67,7 @@ export function decoder(
 
       const hidden = rmsNorm(x, w[`${at}.post_attention_layernorm.weight`], epsilon);
       if (options.moe !== undefined) {
-        const mixed = mixture(hidden, w, `${at}.block_sparse_moe`, layer, batch, options.moe);
+        const mixed = mixture(hidden, w, `${at}.block_sparse_moe`, layer, batch, options.moe, { activate, cut });
         mixtures.push(mixed);
         x = add(x, mixed.output);
         continue;

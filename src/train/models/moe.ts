@@ -39,6 +39,13 @@ export interface MoeConfig {
   zLoss?: number;
 }
 
+/** How the linear maps of an expert are done; by default as in Mixtral. */
+export interface ExpertOptions {
+  activate?: (x: Traced) => Traced;
+  /** What a linear map sees of its input: all of it. */
+  cut?: (x: Traced) => Traced;
+}
+
 export interface MoeOutput {
   /** [tokens, hiddenSize] */
   output: Traced;
@@ -59,18 +66,17 @@ export function mixture(
   layer: number,
   batch: TracedArrays,
   moe: MoeConfig,
+  { activate = activations.silu!, cut = (x) => x }: ExpertOptions = {},
 ): MoeOutput {
   const logits = linear(x, w[`${at}.gate.weight`]);
   const { gates, chosen, penalty } = routers[moe.routing](logits, layer, batch, moe);
   const columns = split(gates, moe.experts, 1);
+  const seen = cut(x);
   let output: Traced | undefined;
   for (let e = 0; e < moe.experts; e++) {
     const expert = `${at}.experts.${e}`;
-    const hidden = multiply(
-      activations.silu!(linear(x, w[`${expert}.w1.weight`])),
-      linear(x, w[`${expert}.w3.weight`]),
-    );
-    const part = multiply(linear(hidden, w[`${expert}.w2.weight`]), columns[e]);
+    const hidden = multiply(activate(linear(seen, w[`${expert}.w1.weight`])), linear(seen, w[`${expert}.w3.weight`]));
+    const part = multiply(linear(cut(hidden), w[`${expert}.w2.weight`]), columns[e]);
     output = output === undefined ? part : add(output, part);
   }
   const zLoss = moe.zLoss ? multiply(mean(square(logSumExp(logits))), moe.zLoss) : multiply(sum(logits), 0);

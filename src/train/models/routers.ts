@@ -54,6 +54,7 @@ export function sparsityControl(options: SparsityOptions): BatchControl & { read
     get sparsity() {
       return state.sparsity;
     },
+    metrics: () => ({ silentExperts: state.sparsity, routerSparsityWeight: state.weight[0] }),
     arrays: () => ({ [sparsityWeightName]: { shape: [], values: state.weight } }),
     observe(measured) {
       let working = 0;

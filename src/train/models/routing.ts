@@ -1,0 +1,108 @@
+import { z } from "zod";
+import { UsageError } from "../../core/index.js";
+import type { ExpertsConfig, ModelConfig } from "../../io/index.js";
+import type { BatchControl } from "../objective.js";
+import type { MoeConfig, Routing } from "./moe.js";
+import { biasName } from "./routerNames.js";
+import { biasControl, sparsityControl } from "./routers.js";
+
+const zLoss = z.number().min(0).default(0).describe("weight of the squared log-sum-exp of router logits");
+
+/** Options of every way of routing; a way is complete with a line here and one in `moe.ts`. */
+const routingOptions = {
+  softmax: z.strictObject({
+    balance: z.number().min(0).optional().describe("weight of the balancing loss: that of config.json"),
+    zLoss,
+  }),
+  bias: z.strictObject({
+    speed: z.number().min(0).default(1e-3).describe("change of a bias in a step"),
+    zLoss,
+  }),
+  relu: z.strictObject({
+    initial: z.number().gt(0).default(1e-8).describe("weight λ of the sparsity loss at the start"),
+    factor: z.number().min(1).default(1.2).describe("by which λ grows or falls in a step"),
+    zLoss,
+  }),
+} satisfies Record<Routing, z.ZodType>;
+
+export const routings = Object.keys(routingOptions) as Routing[];
+
+/** A model's mixtures of experts as they are trained. */
+export interface TrainedMixture {
+  moe: MoeConfig;
+  /** The options with their defaults, for the record. */
+  settings: Record<string, unknown>;
+  control?: BatchControl;
+  /** What the control decides and a checkpoint must hold, by tensor name: the control's own arrays, one per layer. */
+  tensors: ReadonlyMap<string, Float32Array>;
+}
+
+const biasTensor = (layer: number) => `model.layers.${layer}.block_sparse_moe.gate.e_score_correction_bias`;
+
+/** Whether a tensor of a checkpoint is decided by a control, and not by gradients. */
+export const isRouterState = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
+
+/**
+ * @param options as the caller wrote them
+ * @param tokens of a batch
+ * @returns undefined for a model without experts
+ * @throws UsageError for a routing or options that are not there
+ */
+export function trainedMixture(
+  config: ModelConfig,
+  routing: string,
+  options: unknown,
+  tokens: number,
+): TrainedMixture | undefined {
+  const { experts, layers } = config;
+  if (experts === undefined) return undefined;
+  if (!Object.hasOwn(routingOptions, routing)) {
+    throw new UsageError(`there is no routing ${routing}; there are ${routings.join(", ")}`);
+  }
+  const parse = <T>(schema: z.ZodType<T>): T => {
+    const parsed = schema.safeParse(options);
+    if (parsed.success) return parsed.data;
+    const [first] = parsed.error.issues;
+    throw new UsageError(`options of the routing ${routing}: ${first.path.join(".")}: ${first.message}`);
+  };
+  const builders: Record<Routing, () => TrainedMixture> = {
+    softmax() {
+      const { balance = experts.balance, zLoss } = parse(routingOptions.softmax);
+      return {
+        moe: { ...sizes(experts), routing: "softmax", balance, zLoss },
+        settings: { balance, zLoss },
+        tensors: new Map(),
+      };
+    },
+    bias() {
+      const settings = parse(routingOptions.bias);
+      const control = biasControl({ layers, experts: experts.count, speed: settings.speed });
+      const tensors = new Map(
+        Array.from({ length: layers }, (_, layer) => [
+          biasTensor(layer),
+          control.state[biasName(layer)] as Float32Array,
+        ]),
+      );
+      return { moe: { ...sizes(experts), routing: "bias", zLoss: settings.zLoss }, settings, control, tensors };
+    },
+    relu() {
+      const settings = parse(routingOptions.relu);
+      const control = sparsityControl({
+        layers,
+        experts: experts.count,
+        expertsPerToken: experts.perToken,
+        tokens,
+        ...settings,
+      });
+      return {
+        moe: { ...sizes(experts), routing: "relu", zLoss: settings.zLoss },
+        settings,
+        control,
+        tensors: new Map(),
+      };
+    },
+  };
+  return builders[routing as Routing]();
+}
+
+const sizes = ({ count, perToken }: ExpertsConfig) => ({ experts: count, expertsPerToken: perToken });
