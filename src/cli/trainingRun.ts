@@ -1,7 +1,14 @@
 import { appendFile, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { UsageError } from "../core/index.js";
-import { artifactFileName, type LocalModelFiles, type ModelConfig, serializeArtifact, sha256Hex } from "../io/index.js";
+import {
+  type Artifact,
+  artifactFileName,
+  type LocalModelFiles,
+  type ModelConfig,
+  serializeArtifact,
+  sha256Hex,
+} from "../io/index.js";
 import { buildModelDirectory, claimOutput, writeFileAtomic } from "../io/index.node.js";
 import { loadTokenizer } from "../text/index.js";
 import {
@@ -34,6 +41,8 @@ export interface ModelToTrain {
   parameters: readonly ParameterInfo[];
   weights: Map<string, FloatArray>;
   dtypeOf: (name: string) => StoredFloat;
+  /** Sizes of the blocks where they differ from those of the config. */
+  blocks?: Artifact["blocks"];
   /** How tokens find their experts, in a model that has them. */
   mixture?: TrainedMixture;
 }
@@ -264,7 +273,7 @@ class RunLog {
 async function buildModel(
   directory: string,
   context: Context,
-  { files, parameters, dtypeOf, mixture }: ModelToTrain,
+  { files, parameters, dtypeOf, blocks, mixture }: ModelToTrain,
   options: TrainingCommandOptions,
   weights: ReadonlyMap<string, FloatArray>,
   result: Record<string, unknown>,
@@ -281,7 +290,7 @@ async function buildModel(
     async (builder) => {
       await builder.takeOver(
         files,
-        (name) => !/\.safetensors(\.index\.json)?$/.test(name) && name !== artifactFileName,
+        (name) => !/\.(safetensors|gguf|safetensors\.index\.json)$/.test(name) && name !== artifactFileName,
       );
       const decided = mixture?.tensors ?? new Map<string, Float32Array>();
       await writeWeights(
@@ -298,7 +307,7 @@ async function buildModel(
       await builder.add("training.svg", text(lossCurve(records, basename(output as string))));
       await builder.add(
         artifactFileName,
-        serializeArtifact({ rarefy: 1, recipe, source: { location: files.location, configSha256 } }),
+        serializeArtifact({ rarefy: 1, blocks, recipe, source: { location: files.location, configSha256 } }),
       );
     },
     context,

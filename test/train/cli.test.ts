@@ -209,3 +209,43 @@ test.each<[string, string[], RegExp]>([
   expect(stderr).toMatch(message);
   expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
 });
+
+/** Neurons over all blocks together, so that blocks end with different widths. */
+const acrossBlocks = JSON.stringify({
+  version: 1,
+  stages: [{ type: "prune", method: "magnitude", pattern: { type: "neurons", sparsity: 0.5, scope: "global" } }],
+});
+
+describe("finetune of a compressed model", () => {
+  const deep = at("deep");
+  beforeAll(async () => {
+    smallConfig(at("deep-config"), { num_hidden_layers: 2, intermediate_size: 512 });
+    writeFileSync(at("across.json"), acrossBlocks);
+    await json(["train", at("deep-config"), ...small, "--steps", "1", "-o", deep]);
+  }, 60_000);
+
+  test.each([
+    ["blocks of different widths", at("across.json"), 0],
+    ["2:4 in 8 bits", "sparsegpt-2:4-q8", 0.5],
+    ["pairs of low rank", "svdllm-80", 0],
+  ])("%s: the runtime reads the result", async (name, recipe, sparsity) => {
+    const [compressed, tuned] = [at(`${name.length}-compressed`), at(`${name.length}-tuned`)];
+    const calibration = ["--calib", text, "--window", "32", "--calibration-windows", "2"];
+    await json(["compress", deep, "--recipe", recipe, ...calibration, "-o", compressed]);
+    const result = await json(["finetune", compressed, ...small, "--keep-mask", "--steps", "1", "-o", tuned]);
+    expect(result.sparsity).toBeCloseTo(sparsity, 2);
+    const total = async (directory: string) => (await json(["inspect", directory])).parameters.total;
+    expect(await total(tuned)).toBe(await total(compressed));
+    const blocksOf = (directory: string) => JSON.parse(readFileSync(join(directory, "rarefy.json"), "utf8")).blocks;
+    expect(blocksOf(tuned)).toEqual(blocksOf(compressed));
+    expect(blocksOf(tuned) === undefined).toBe(recipe !== at("across.json"));
+  });
+});
+
+test("finetune of a GGUF file leaves no second set of weights", async () => {
+  const tuned = at("tuned-gguf");
+  await json(["export", model, "--format", "gguf", "-o", at("model.gguf")]);
+  await json(["finetune", at("model.gguf"), ...small, "--steps", "1", "-o", tuned]);
+  expect(readdirSync(tuned).filter((file) => /safetensors|gguf/.test(file))).toEqual(["model.safetensors"]);
+  expect((await json(["inspect", tuned])).parameters.total).toBe(parameters);
+});

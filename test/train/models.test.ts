@@ -56,6 +56,34 @@ describe("the loss of golden checkpoints is that of Hugging Face", () => {
   });
 });
 
+test("a pair of low rank, and a pair with a remainder, are the matrix that they stand for", async () => {
+  await withGolden("llama", async (checkpoint, batch, nll) => {
+    const name = "model.layers.0.mlp.up_proj";
+    const whole = [...checkpoint.tensors.values()];
+    const [rows, cols] = checkpoint.tensors.get(`${name}.weight`)!.shape;
+    const weights = await readWeights(checkpoint, decoderParameters(whole));
+    const own = weights.get(`${name}.weight`)!;
+    // W = W · I, of which a remainder may hold a part.
+    const identity = Float32Array.from({ length: cols * cols }, (_, i) => (i % (cols + 1) === 0 ? 1 : 0));
+    const pair = [
+      { name: `${name}.low_rank.left`, shape: [rows, cols] },
+      { name: `${name}.low_rank.right`, shape: [cols, cols] },
+    ];
+    for (const remainder of [0, 0.25]) {
+      const tensors = [...whole.filter((tensor) => remainder > 0 || tensor.name !== `${name}.weight`), ...pair];
+      const split = new Map(weights)
+        .set(pair[0].name, own.map((v: number) => v * (1 - remainder)) as Float32Array)
+        .set(pair[1].name, identity)
+        .set(`${name}.weight`, own.map((v: number) => v * remainder) as Float32Array);
+      const parameters = decoderParameters(tensors);
+      using objective = tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0]));
+      const { loss, gradients } = await objective.lossAndGradients(split, batch);
+      expect(loss).toBeCloseTo(nll, 4);
+      expect(gradients.get(pair[0].name)!.some((g: number) => g !== 0)).toBe(true);
+    }
+  });
+});
+
 test("two sequences in a batch do not see each other", async () => {
   await withGolden("llama", async (checkpoint) => {
     const parameters = decoderParameters(checkpoint.tensors.values());

@@ -45,12 +45,13 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
         if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
       }
       const weights = await readWeights(checkpoint, parameters, context);
+      const blocks = checkpoint.artifact?.blocks;
       const dtypeOf = (name: string) => checkpoint.tensors.get(name)!.dtype as StoredFloat;
       const method = options.keepMask ? "fixed-mask" : options.method;
       return await trainingRun(
         context,
         "finetune",
-        { files, config, parameters, weights, mixture, dtypeOf },
+        { files, config, parameters, weights, blocks, mixture, dtypeOf },
         { ...options, method },
       );
     } finally {

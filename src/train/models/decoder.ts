@@ -42,9 +42,13 @@ export function decoder(
 
     const cut = (x: Traced): Traced =>
       options.inputDensity === undefined ? x : largestInputs(x, options.inputDensity);
-    /** x [n, in] through a linear map of the checkpoint, with its bias where there is one. */
+    /** x [n, in] through a linear map of the checkpoint: a matrix, a pair of low rank or both, and a bias where there is one. */
     const project = (x: Traced, name: string): Traced => {
-      const y = linear(cut(x), w[`${name}.weight`]);
+      const seen = cut(x);
+      const left = w[`${name}.low_rank.left`];
+      const pair = left && linear(linear(seen, w[`${name}.low_rank.right`]), left);
+      const direct = `${name}.weight` in w ? linear(seen, w[`${name}.weight`]) : undefined;
+      const y = pair && direct ? add(pair, direct) : (pair ?? direct!);
       return `${name}.bias` in w ? add(y, w[`${name}.bias`]) : y;
     };
     /** [sequences, window, heads, headDim]; the heads that are there are counted by the weights. */
