@@ -1,3 +1,4 @@
+import { z } from "zod";
 import { ProblemsError } from "../core/index.js";
 import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";
 import { matchesGlob } from "./glob.js";
@@ -60,10 +61,20 @@ export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise
     const found: string[] = [];
     resolved.push(await resolveStage(stage, index, state, found));
     const label = `stage ${index + 1} (${stage.type}${"method" in stage ? ` ${stage.method}` : ""})`;
-    problems.push(...found.map((problem) => `${label}: ${problem}`));
+    problems.push(...mergeLayers(found).map((problem) => `${label}: ${problem}`));
   }
   if (problems.length > 0) throw new ProblemsError("the recipe does not fit the model", problems);
   return resolved;
+}
+
+/** What several layers have alike is said once. */
+function mergeLayers(problems: readonly string[]): string[] {
+  const alike = new Map<string, string[]>();
+  for (const problem of problems) {
+    const merged = problem.replace(/\.layers\.\d+\b/, ".layers.*");
+    alike.set(merged, [...(alike.get(merged) ?? []), problem]);
+  }
+  return [...alike].map(([merged, all]) => (all.length === 1 ? all[0] : `${merged}, in ${all.length} layers`));
 }
 
 async function resolveStage(
@@ -142,7 +153,8 @@ async function loadMethod(table: Table, id: string, raw: AnyOptions, problems: s
   const parsed = method.options.safeParse(raw);
   if (parsed.success) return { method, options: parsed.data };
   for (const issue of parsed.error.issues) {
-    problems.push(`${["options", ...issue.path].map(String).join(".")}: ${issue.message}`);
+    const known = issue.code === "unrecognized_keys" ? `; there are ${optionNames(method).join(", ") || "none"}` : "";
+    problems.push(`${["options", ...issue.path].map(String).join(".")}: ${issue.message}${known}`);
   }
   return undefined;
 }
@@ -151,6 +163,11 @@ function patternProblems(method: PruneMethod, pattern: Pattern, shape: Shape, op
   return [...shapeProblems(shape.rows, shape.cols, pattern), ...(method.problems?.(shape, pattern, options) ?? [])];
 }
 
+const inWords = (pattern: string) => (pattern === "nm" ? "keep:group" : pattern);
+
+const optionNames = ({ options }: Method<AnyOptions>) =>
+  Object.keys(z.toJSONSchema(options, { io: "input" }).properties ?? {});
+
 /** Whether the method has the pattern with its scope, said once and not for each tensor. */
 function admits(method: PruneMethod, pattern: Pattern, problems: string[]): boolean {
   const scopes = method.patterns[pattern.type];
@@ -158,8 +175,8 @@ function admits(method: PruneMethod, pattern: Pattern, problems: string[]): bool
   if (scopes !== undefined && (scope === undefined || scopes.includes(scope))) return true;
   problems.push(
     scopes === undefined
-      ? `it has no pattern ${pattern.type}; it has ${Object.keys(method.patterns).join(", ")}`
-      : `it compares ${pattern.type} per ${scopes.join(" or ")}, not per ${scope}`,
+      ? `it has no pattern ${inWords(pattern.type)}; it has ${Object.keys(method.patterns).map(inWords).join(", ")}`
+      : `it compares ${inWords(pattern.type)} per ${scopes.join(" or ")}, not per ${scope}`,
   );
   return false;
 }

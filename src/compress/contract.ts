@@ -19,6 +19,8 @@ export interface Method<Options> {
   readonly options: z.ZodType<Options>;
   /** Which statistics of the layer's input it reads. */
   needs(options: Options): readonly StatisticId[];
+  /** Multiply-adds for one matrix, to tell how long it will take; left out where they are those of one sweep over it. */
+  multiplyAdds?(shape: Shape, options: Options): number;
 }
 
 /** Options after parsing, when the method is known only by name. */

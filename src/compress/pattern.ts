@@ -27,32 +27,38 @@ export type Scope = "tensor" | "row" | "global";
 const sparsity = z.number().min(0).lt(1);
 const size = z.number().int().min(1).max(65_536);
 
-const patternObject = z.discriminatedUnion("type", [
-  z.strictObject({
-    type: z.literal("unstructured"),
-    sparsity,
-    scope: z.enum(["tensor", "row", "global"]).optional(),
-  }),
-  z
-    .strictObject({
-      type: z.literal("nm"),
-      keep: size,
-      group: size.max(64),
-      along: z.enum(["row", "column"]).optional(),
-    })
-    .refine((p) => p.keep < p.group, "keep must be less than group"),
-  z.strictObject({
-    type: z.literal("block"),
-    rows: size,
-    cols: size,
-    sparsity,
-    scope: z.enum(["tensor", "row"]).optional(),
-  }),
-  z.strictObject({ type: z.literal("rows"), sparsity }),
-  z.strictObject({ type: z.literal("columns"), sparsity }),
-  z.strictObject({ type: z.literal("neurons"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
-  z.strictObject({ type: z.literal("heads"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
-]);
+const notAPattern = "no pattern; give a share of zeros (0.5), keep:group (2:4) or an object with a type";
+
+const patternObject = z.discriminatedUnion(
+  "type",
+  [
+    z.strictObject({
+      type: z.literal("unstructured"),
+      sparsity,
+      scope: z.enum(["tensor", "row", "global"]).optional(),
+    }),
+    z
+      .strictObject({
+        type: z.literal("nm"),
+        keep: size,
+        group: size.max(64),
+        along: z.enum(["row", "column"]).optional(),
+      })
+      .refine((p) => p.keep < p.group, "keep must be less than group"),
+    z.strictObject({
+      type: z.literal("block"),
+      rows: size,
+      cols: size,
+      sparsity,
+      scope: z.enum(["tensor", "row"]).optional(),
+    }),
+    z.strictObject({ type: z.literal("rows"), sparsity }),
+    z.strictObject({ type: z.literal("columns"), sparsity }),
+    z.strictObject({ type: z.literal("neurons"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
+    z.strictObject({ type: z.literal("heads"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
+  ],
+  { error: ({ code }) => ((code as string) === "invalid_type" ? notAPattern : undefined) },
+);
 
 /** A pattern as recipes write it: an object, a sparsity (0.5 is unstructured), or "keep:group". */
 export const patternSchema: z.ZodType<Pattern> = z.preprocess((value) => {

@@ -1,16 +1,23 @@
 import type { z } from "zod";
 import { FormatError } from "../core/index.js";
 
-/** Checks parsed JSON against a schema. @throws FormatError that names the first wrong field and counts the others. */
+/** Wrong fields that are named beside the first. */
+const othersNamed = 5;
+
+/** Checks parsed JSON against a schema. @throws FormatError that names the wrong fields, the first as its own. */
 export function checkSchema<T>(schema: z.ZodType<T>, raw: unknown, file: string, hint?: string): T {
   const result = schema.safeParse(raw);
   if (result.success) return result.data;
   const [first, ...others] = result.error.issues;
-  const path = first.path.map(String).join(".");
+  const pathOf = ({ path }: z.core.$ZodIssue) => path.map(String).join(".");
+  const also = others
+    .slice(0, othersNamed)
+    .map((issue) => (issue.path.length === 0 ? issue.message : `${pathOf(issue)}: ${issue.message}`));
+  if (others.length > othersNamed) also.push(`${others.length - othersNamed} more problems`);
   throw new FormatError({
     file,
-    field: path === "" ? undefined : path,
-    problem: others.length === 0 ? first.message : `${first.message} (and ${others.length} more problems)`,
+    field: pathOf(first) || undefined,
+    problem: also.length === 0 ? first.message : `${first.message} (also ${also.join("; ")})`,
     hint,
   });
 }

@@ -209,6 +209,24 @@ describe("errors are clear and come before any work", () => {
   };
 
   test.each<[string, string[], number, RegExp]>([
+    [
+      "a pattern that does not fit, once for all layers",
+      ["prune", model, "--method", "magnitude", "--pattern", "3:7"],
+      1,
+      /layers\.\*\.mlp\.down_proj\.weight: 704 columns are not a multiple of 7 \(3:7\), in 6 layers/,
+    ],
+    [
+      "an option that the method does not have, with those that it has",
+      ["prune", model, "--method", "wanda", "--sparsity", "0.5", "--option", "alphaSerch=true"],
+      1,
+      /"alphaSerch"; there are alphaSearch/,
+    ],
+    [
+      "a pattern that the method does not have, in the words of the command line",
+      ["prune", model, "--method", "wrp", "--pattern", "rows", "--sparsity", "0.5"],
+      1,
+      /has no pattern rows; it has keep:group/,
+    ],
     ["no calibration text", ["prune", model, "--sparsity", "0.5"], 1, /needs a calibration text/],
     ["neither sparsity nor pattern", ["prune", model], 2, /give --sparsity, or --pattern/],
     ["two sparsities", ["prune", model, "--sparsity", "0.3", "--pattern", "2:4"], 2, /leave --sparsity out/],

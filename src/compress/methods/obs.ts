@@ -25,6 +25,8 @@ export const method: PruneMethod<z.output<typeof options>> = {
   options,
   patterns: { unstructured: ["row"], nm: ["row"] },
   needs: () => ["gram"],
+  // Half of the weights removed, one after the other, each with a change of the row's inverse.
+  multiplyAdds: ({ rows, cols }) => (rows * cols ** 3) / 2,
   problems({ cols }, pattern) {
     const problems = cols > largestCols ? [`${cols} columns are more than the ${largestCols} it can take`] : [];
     if (pattern.type === "nm" && pattern.along === "column") problems.push("obs prunes rows one by one, not columns");

@@ -28,6 +28,10 @@ export const method: QuantizeMethod<Options> = {
   paper: "Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han 2023, arXiv:2306.00978",
   options,
   needs: () => ["gram", "columnAbsMean"],
+  multiplyAdds({ rows, cols }, { ratios, groupSize, clip }) {
+    const judging = ratios * Math.min(rows, judgedRows) * cols * cols;
+    return judging + (clip ? (rows * cols * clipSteps * (groupSize || cols)) / 2 : 0);
+  },
   factors(consumers, statistics, options) {
     let best: Float32Array = new Float32Array(statistics.cols).fill(1);
     let bestError = Number.POSITIVE_INFINITY;

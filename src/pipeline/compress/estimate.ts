@@ -1,4 +1,4 @@
-import { lowRankMethods, pruneMethods, type StatisticId } from "../../compress/index.js";
+import { lowRankMethods, pruneMethods, quantizeMethods } from "../../compress/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import { tapSites } from "../../model/index.js";
 import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
@@ -66,30 +66,22 @@ export async function estimateJob(
 }
 
 /** Multiply-adds on the host for one block. */
-async function hostWork(
-  { stage, options, statistics }: PlannedStage,
-  linears: readonly (readonly number[])[],
-): Promise<number> {
+async function hostWork({ stage, options }: PlannedStage, linears: readonly (readonly number[])[]): Promise<number> {
   if (stage.type === "lowRank") {
     const { method } = await lowRankMethods[stage.method]();
     const svd = linears.reduce((sum, [rows, cols]) => sum + svdPasses * rows * cols * Math.min(rows, cols), 0);
     const whitening = linears.reduce((sum, [rows, cols]) => sum + rows * cols * cols, 0);
     return svd + (method.needs(options).includes("gram") ? whitening : 0);
   }
-  const second = await solvesWithGram(stage, options, statistics);
-  if (!second) return 0;
+  if (stage.type !== "prune" && stage.type !== "quantize") return 0;
+  const { method } = await (stage.type === "prune" ? pruneMethods : quantizeMethods)[stage.method]();
+  if (method.multiplyAdds !== undefined) {
+    return linears.reduce((sum, [rows, cols]) => sum + method.multiplyAdds!({ rows, cols }, options), 0);
+  }
+  if (!method.needs(options).includes("gram")) return 0;
   const solve = linears.reduce((sum, [rows, cols]) => sum + rows * cols * cols, 0);
   const factor = linears.reduce((sum, [, cols]) => Math.max(sum, cols ** 3), 0);
   return solve + 2 * factor;
-}
-
-async function solvesWithGram(
-  stage: PlannedStage["stage"],
-  options: PlannedStage["options"],
-  statistics: readonly StatisticId[],
-): Promise<boolean> {
-  if (stage.type === "prune") return (await pruneMethods[stage.method]()).method.needs(options).includes("gram");
-  return stage.type === "quantize" && statistics.includes("gram") && stage.method !== "rtn";
 }
 
 /** Milliseconds of one window through the first block, with the statistics that the stages want and without. */

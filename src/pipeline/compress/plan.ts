@@ -75,7 +75,8 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText = drop?.method === "influence" || stages.some(({ statistics }) => statistics.length > 0);
-  if (needsText && calibration === undefined) problems.push("the recipe needs a calibration text, and none is given");
+  if (needsText && calibration === undefined)
+    problems.push("the recipe needs a calibration text (--calib), and none is given");
   const { window, windows: count } = recipe.calibration;
   const { maxPositions, layers } = description.config;
   if (needsText && window > maxPositions) {
@@ -89,10 +90,12 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
   if (stages.some(({ statistics }) => statistics.includes("squaredGradients"))) {
     problems.push("the recipe needs gradients of the loss, which a forward calibration does not give");
   }
-  for (const { tensors } of resolved) {
-    for (const name of tensors) {
-      if (checkpoint.tensors.has(factorNames(name).left)) problems.push(`${name} is in factors already`);
-    }
+  const inFactors = resolved
+    .flatMap(({ tensors }) => tensors)
+    .filter((name) => checkpoint.tensors.has(factorNames(name).left));
+  if (inFactors.length > 0) {
+    const which = inFactors.length === 1 ? inFactors[0] : `${inFactors[0]} and ${inFactors.length - 1} more`;
+    problems.push(`in factors already: ${which}; rarefy export --format safetensors multiplies them out`);
   }
   refuse(problems);
 
