@@ -28,7 +28,13 @@ export interface TrainingCommandOptions {
   router?: string;
   routerOption: Record<string, unknown>;
   inputDensity?: number;
+  distil?: number;
+  temperature?: number;
+  teacher?: string;
 }
+
+/** What decides how tokens find experts; the tokens of a batch are counted in the balance. */
+export type RouterOptions = Pick<TrainingCommandOptions, "router" | "routerOption" | "batch" | "window">;
 
 /** @param presets what differs between training anew and going on */
 export const trainingOptions = (presets: { rate: number; steps: number; warmup: number }) => [
@@ -83,6 +89,14 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     "--input-density <x>",
     "Q-Sparse: share of the largest inputs of a token that every linear map sees (default: all)",
   ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
+  new Option(
+    "--distil <share>",
+    "weight of learning from a teacher's predictions; 1 − share is that of the text",
+  ).argParser(number({ min: 0, max: 1 })),
+  new Option("--temperature <x>", "divides the logits of teacher and student (default: 1)").argParser(
+    number({ min: 0, aboveMin: true }),
+  ),
+  new Option("--teacher <model>", "directory or Hub id (default: the model itself, as it was before training)"),
 ];
 
 function collect(text: string, earlier: Record<string, unknown>): Record<string, unknown> {
@@ -117,7 +131,7 @@ export function optimizerOf(options: TrainingCommandOptions, decays: (name: stri
  */
 export function mixtureOf(
   config: ModelConfig,
-  { router, routerOption, batch, window }: TrainingCommandOptions,
+  { router, routerOption, batch, window }: RouterOptions,
   recipe?: unknown,
 ): TrainedMixture | undefined {
   const given = router !== undefined || Object.keys(routerOption).length > 0;

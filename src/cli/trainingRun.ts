@@ -1,15 +1,7 @@
-import { appendFile, readFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { UsageError } from "../core/index.js";
-import {
-  type Artifact,
-  artifactFileName,
-  type LocalModelFiles,
-  type ModelConfig,
-  serializeArtifact,
-  sha256Hex,
-} from "../io/index.js";
-import { buildModelDirectory, claimOutput, writeFileAtomic } from "../io/index.node.js";
+import { artifactFileName, serializeArtifact, sha256Hex } from "../io/index.js";
+import { buildModelDirectory, claimOutput } from "../io/index.node.js";
 import { loadTokenizer } from "../text/index.js";
 import {
   decoderObjective,
@@ -17,13 +9,9 @@ import {
   type LogRecord,
   lineChart,
   meanLoss,
-  type ParameterInfo,
   runTraining,
-  type State,
-  type StoredFloat,
   stopEngine,
   TokenWindows,
-  type TrainedMixture,
   Training,
   tokenizeDocuments,
   trainMethods,
@@ -32,20 +20,10 @@ import {
 import { readTrainingText } from "../train/index.node.js";
 import type { Context } from "./command.js";
 import { digits, facts } from "./format.js";
-import { StateDirectory } from "./stateDirectory.js";
+import { RunDirectory } from "./runDirectory.js";
+import { openTeacher } from "./teacher.js";
+import type { TrainableModel } from "./trainableModel.js";
 import { optimizerOf, type TrainingCommandOptions } from "./trainingOptions.js";
-
-export interface ModelToTrain {
-  files: LocalModelFiles;
-  config: ModelConfig;
-  parameters: readonly ParameterInfo[];
-  weights: Map<string, FloatArray>;
-  dtypeOf: (name: string) => StoredFloat;
-  /** Sizes of the blocks where they differ from those of the config. */
-  blocks?: Artifact["blocks"];
-  /** How tokens find their experts, in a model that has them. */
-  mixture?: TrainedMixture;
-}
 
 const evaluationWindows = 64;
 
@@ -53,7 +31,7 @@ const evaluationWindows = 64;
 export async function trainingRun(
   context: Context,
   command: string,
-  model: ModelToTrain,
+  model: TrainableModel,
   options: TrainingCommandOptions,
 ): Promise<object> {
   try {
@@ -66,12 +44,12 @@ export async function trainingRun(
 async function trainAndWrite(
   context: Context,
   command: string,
-  model: ModelToTrain,
+  model: TrainableModel,
   options: TrainingCommandOptions,
 ): Promise<object> {
   const { signal } = context;
   const { files, config, parameters, weights, mixture } = model;
-  const { inputDensity } = options;
+  const { inputDensity, distil, temperature = 1 } = options;
   const control = mixture?.control;
   // Asked first: training may take hours.
   const output = await claimOutput(options.output, [files.directory]);
@@ -90,7 +68,9 @@ async function trainAndWrite(
   using objective = await decoderObjective(config, parameters, options.window, options.device, {
     moe: mixture?.moe,
     inputDensity,
+    ...(distil !== undefined && { distillation: { share: distil, temperature } }),
   });
+  using teacher = await openTeacher(context, model, options);
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
     evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...context, control }));
 
@@ -112,6 +92,7 @@ async function trainAndWrite(
     methodOptions: settings,
     ...(mixture && { router: mixture.moe.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
+    ...(teacher && { distil, temperature, teacher: teacher.location }),
   });
   const stored = await run.open();
   const before = stored?.perplexityBefore ?? (await perplexity(weights));
@@ -131,7 +112,7 @@ async function trainAndWrite(
   const log = await run.openLog(training.step);
   await runTraining({
     training,
-    batch: (step) => windows.batch(step),
+    batch: (step) => teacher?.teach(windows.batch(step)) ?? windows.batch(step),
     steps: options.steps,
     rate: optimizer.rate,
     onStep: (record) => log.add(record),
@@ -177,103 +158,10 @@ async function methodOf({ method: id, methodOption }: TrainingCommandOptions) {
   return { method, settings: parsed.data };
 }
 
-const logName = "log.jsonl";
-const modelName = "model";
-
-/** Where a run lives until its model is written: settings, the last stored state, the log. */
-class RunDirectory {
-  readonly #states: StateDirectory;
-
-  constructor(
-    readonly directory: string,
-    readonly settings: Record<string, unknown>,
-  ) {
-    this.#states = new StateDirectory(directory, [logName, modelName]);
-  }
-
-  get modelDirectory(): string {
-    return join(this.directory, modelName);
-  }
-
-  /** @returns the stored state of a run with the same settings. @throws UsageError when it has others */
-  async open() {
-    const state = await this.#states.load();
-    if (state === undefined) return undefined;
-    if (state.settings !== JSON.stringify(this.settings)) {
-      throw new UsageError(
-        `${this.directory} holds a run with other settings; give the same options to go on, or remove it`,
-      );
-    }
-    const { perplexityBefore, run } = state as { perplexityBefore?: number; run: State };
-    return { state: run, perplexityBefore };
-  }
-
-  save(training: Training, perplexityBefore: number | undefined): Promise<void> {
-    return this.#states.save(training.step, {
-      settings: JSON.stringify(this.settings),
-      run: training.state,
-      ...(perplexityBefore !== undefined && { perplexityBefore }),
-    });
-  }
-
-  /** The log as far as the stored state; what came after it will come again. */
-  async openLog(step: number): Promise<RunLog> {
-    const path = join(this.directory, logName);
-    const text = await readFile(path, "utf8").catch(() => "");
-    const records = text
-      .split("\n")
-      .flatMap((line) => {
-        try {
-          return [JSON.parse(line) as LogRecord];
-        } catch {
-          return [];
-        }
-      })
-      .filter((record) => record.step <= step);
-    return new RunLog(path, records);
-  }
-
-  remove(): Promise<void> {
-    return this.#states.remove();
-  }
-}
-
-/** One JSON object per step, appended some at a time. */
-class RunLog {
-  /** Records that are in the file. */
-  #written = 0;
-  #writing: Promise<void> = Promise.resolve();
-
-  constructor(
-    readonly path: string,
-    readonly records: LogRecord[],
-  ) {}
-
-  add(record: LogRecord): void {
-    this.records.push(record);
-    // A failure comes out at the last flush, which is awaited.
-    if (this.records.length % 20 === 0) this.flush().catch(() => {});
-  }
-
-  /** One write after the other; a failed one is reported by the next. */
-  flush(): Promise<void> {
-    const write = async () => {
-      const from = this.#written;
-      this.#written = this.records.length;
-      const lines = this.records.slice(from).map((record) => `${JSON.stringify(record)}\n`);
-      // The first write replaces what lines of a killed run came after its stored state, and loses none when killed itself.
-      if (from === 0) await writeFileAtomic(this.path, new TextEncoder().encode(lines.join("")));
-      else await appendFile(this.path, lines.join(""));
-    };
-    this.#writing = this.#writing.then(write);
-    return this.#writing;
-  }
-}
-
 async function buildModel(
   directory: string,
   context: Context,
-  { files, parameters, dtypeOf, blocks, mixture }: ModelToTrain,
+  { files, parameters, dtypeOf, blocks, mixture }: TrainableModel,
   options: TrainingCommandOptions,
   weights: ReadonlyMap<string, FloatArray>,
   result: Record<string, unknown>,

@@ -242,6 +242,48 @@ describe("finetune of a compressed model", () => {
   });
 });
 
+describe("finetune with a teacher", () => {
+  const settings = ["finetune", model, ...small, "--steps", "3", "--rate", "0.01", "--dtype", "f32"];
+
+  test("a share of 0 is training on the text alone; with all of it the text is not learnt", async () => {
+    const [plain, none, all] = [at("taught-plain"), at("taught-none"), at("taught-all")];
+    await json([...settings, "-o", plain]);
+    expect(await json([...settings, "--distil", "0", "-o", none])).toMatchObject({ distil: 0, temperature: 1 });
+    expect(weightsOf(none).equals(weightsOf(plain))).toBe(true);
+    await json([...settings, "--distil", "1", "--temperature", "2", "-o", all]);
+    const [first] = readFileSync(join(all, "training.jsonl"), "utf8").split("\n");
+    // The student is its own teacher: before the first step they say the same.
+    expect(Math.abs(JSON.parse(first).loss)).toBeLessThan(1e-4);
+    expect(JSON.parse(first).prediction).toBeGreaterThan(1);
+  });
+
+  test("another model may teach, if it has the same tokens", async () => {
+    const taught = await json([...settings, "--distil", "0.5", "--teacher", "models/tiny-6m", "-o", at("taught-tiny")]);
+    expect(taught.teacher).toMatch(/tiny-6m$/);
+    const other = at("other-tokens");
+    const { code, stderr } = await rarefy([
+      ...settings,
+      "--distil",
+      "0.5",
+      "--teacher",
+      other,
+      "-o",
+      at("x"),
+      "--quiet",
+    ]);
+    expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/there is no directory/) });
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ["a temperature without a teacher", [...settings, "--temperature", "2"], /belong to --distil/],
+    ["random weights as a teacher", ["train", config, ...small, "--distil", "0.5"], /--distil needs --teacher/],
+  ])("%s is refused", async (_name, args, message) => {
+    const { code, stderr } = await rarefy([...args, "-o", at("x"), "--quiet"]);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(2);
+  });
+});
+
 test("finetune of a GGUF file leaves no second set of weights", async () => {
   const tuned = at("tuned-gguf");
   await json(["export", model, "--format", "gguf", "-o", at("model.gguf")]);

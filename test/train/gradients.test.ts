@@ -11,6 +11,7 @@ import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
+import type { Distillation } from "../../src/train/models/distillation.js";
 import { type EncoderConfig, encoder } from "../../src/train/models/encoder.js";
 import { mlp } from "../../src/train/models/mlp.js";
 import type { MoeConfig } from "../../src/train/models/moe.js";
@@ -77,7 +78,7 @@ const mixtureTensors = (at: string) => [
   ]),
 ];
 
-function decoderCase(fields: Record<string, unknown>, moe?: MoeConfig): Case {
+function decoderCase(fields: Record<string, unknown>, moe?: MoeConfig, distillation?: Distillation): Case {
   const config = parseModelConfig({ ...decoderFields, ...fields }, "config.json");
   const linear = (name: string, rows: number, cols: number) => [
     { name: `${name}.weight`, shape: [rows, cols] },
@@ -109,10 +110,13 @@ function decoderCase(fields: Record<string, unknown>, moe?: MoeConfig): Case {
   const batch = {
     tokens: { shape: [10], values: ints(random, 10, 13) },
     label: { shape: [10], values: ints(random, 10, 13) },
+    ...(distillation && {
+      teacher: { shape: [10, 13], values: Float64Array.from({ length: 130 }, () => 2 * random.normal()) },
+    }),
     ...(moe?.routing === "bias" && { "routerBias.0": { shape: [experts], values: Float64Array.of(0.1, -0.2, 0) } }),
     ...(moe?.routing === "relu" && { routerSparsityWeight: { shape: [], values: Float64Array.of(0.3) } }),
   };
-  return { model: decoder(config, decoderParameters(tensors), 5, { moe }), batch };
+  return { model: decoder(config, decoderParameters(tensors), 5, { moe, distillation }), batch };
 }
 
 const cases: Record<string, () => Case> = {
@@ -127,6 +131,7 @@ const cases: Record<string, () => Case> = {
     decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "softmax", balance: 0.5, zLoss: 0.1 }),
   "Mixture with a bias": () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "bias" }),
   ReMoE: () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 1, routing: "relu" }),
+  "Llama with a teacher": () => decoderCase({ model_type: "llama" }, undefined, { share: 0.6, temperature: 2 }),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),
 };
 
@@ -155,7 +160,8 @@ describe.each(Object.entries(cases))("%s", (_name, make) => {
       const direction = values.map(() => random.normal());
       const lossAt = async (shift: number) => {
         for (let i = 0; i < values.length; i++) values[i] = start[i] + shift * direction[i];
-        return objective.loss(weights, batch);
+        // `loss` is that of the predictions alone.
+        return (await objective.lossAndGradients(weights, batch)).loss;
       };
       const difference = ((await lossAt(h)) - (await lossAt(-h))) / (2 * h);
       values.set(start);

@@ -52,15 +52,15 @@ const reached = (step: number) =>
   );
 
 describe.skipIf(process.platform === "win32")("finetune killed by signal 9", () => {
-  test.each<[string, string[]]>([
+  test.each<[string, string[], string[]?]>([
     ["sr-ste", ["interval=3", "decay=0.01"]],
-    ["cast", ["interval=2", "decay=0.01"]],
+    ["cast", ["interval=2", "decay=0.01"], ["--distil", "0.5"]],
     ["rigl", ["interval=4", "density=0.4", "structure=block:4x4"]],
     ["gradual", ["interval=5", "structure=neurons", "final=0.5"]],
   ])(
     "%s",
-    async (method, methodOptions) => {
-      const args = ["finetune", model, ...common, "--steps", String(steps), "--save-every", "4"];
+    async (method, methodOptions, more = []) => {
+      const args = ["finetune", model, ...common, ...more, "--steps", String(steps), "--save-every", "4"];
       const settings = [...args, "--rate", "0.01", "--method", method, "--method-option", ...methodOptions];
       const whole = place(`${method}-whole`);
       expect(await train([...settings, "-o", whole.output])).toMatchObject({ code: 0 });

@@ -10,6 +10,7 @@ import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { readWeights } from "../../src/train/languageModel.js";
 import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
+import { type Distillation, divergence } from "../../src/train/models/distillation.js";
 import { initialMlp, mlp } from "../../src/train/models/mlp.js";
 import { type MoeConfig, mixture } from "../../src/train/models/moe.js";
 import { biasControl, sparsityControl } from "../../src/train/models/routers.js";
@@ -165,6 +166,59 @@ describe("Q-Sparse inputs", () => {
       }
       expect(Math.abs(half.loss - dense.loss)).toBeGreaterThan(1e-3);
       for (const g of half.gradients.values()) expect(g.some((v: number) => v !== 0)).toBe(true);
+    });
+  });
+});
+
+describe("a teacher", () => {
+  const [rows, classes] = [4, 6];
+  const random = new Random(9);
+  const [student, teacher] = [normals(random, rows * classes), normals(random, rows * classes)];
+  const softmaxOf = (row: number[]) => {
+    const e = row.map(Math.exp);
+    const total = e.reduce((a, b) => a + b);
+    return e.map((v) => v / total);
+  };
+
+  test.each([1, 2, 4])("the divergence at temperature %i is T²·KL, and 0 from oneself", async (temperature) => {
+    const of = (a: Float32Array, b: Float32Array) =>
+      evaluate({ a: [a, [rows, classes]], b: [b, [rows, classes]] }, (x) => ({
+        y: divergence(x.a, x.b, temperature),
+      }));
+    let expected = 0;
+    for (let r = 0; r < rows; r++) {
+      const row = (values: Float32Array) =>
+        softmaxOf(Array.from(values.subarray(r * classes, (r + 1) * classes), (v) => v / temperature));
+      const [q, p] = [row(student), row(teacher)];
+      expected += (temperature ** 2 / rows) * p.reduce((sum, v, i) => sum + v * Math.log(v / q[i]), 0);
+    }
+    expect((await of(student, teacher)).y[0]).toBeCloseTo(expected, 4);
+    expect(Math.abs((await of(student, student)).y[0])).toBeLessThan(1e-6);
+  });
+
+  test("a share of 0 is the text alone; a teacher that is the student itself teaches nothing", async () => {
+    await withGolden("llama", async (checkpoint, batch) => {
+      const parameters = decoderParameters(checkpoint.tensors.values());
+      const weights = await readWeights(checkpoint, parameters);
+      const of = (distillation?: Distillation) =>
+        tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0], { distillation }));
+      using plain = of();
+      const logits = await plain.predict(weights, batch);
+      const taught = { ...batch, teacher: { shape: [logits.length / 512, 512], values: logits } };
+      const alone = await plain.lossAndGradients(weights, batch);
+      using none = of({ share: 0, temperature: 1 });
+      const nothing = await none.lossAndGradients(weights, taught);
+      expect(nothing.loss).toBeCloseTo(alone.loss, 5);
+      using all = of({ share: 1, temperature: 2 });
+      const { loss, gradients, measured } = await all.lossAndGradients(weights, taught);
+      expect(Math.abs(loss)).toBeLessThan(1e-5);
+      expect(measured.get("prediction")![0]).toBeCloseTo(alone.loss, 5);
+      for (const [name, g] of alone.gradients) {
+        for (let i = 0; i < g.length; i += 211) {
+          expect(nothing.gradients.get(name)![i]).toBeCloseTo(g[i], 5);
+          expect(Math.abs(gradients.get(name)![i])).toBeLessThan(1e-5);
+        }
+      }
     });
   });
 });

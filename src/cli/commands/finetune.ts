@@ -1,11 +1,10 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { openCheckpoint } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
-import { decoderParameters, isRouterState, readWeights, type StoredFloat, trainableConfig } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { modelArgument } from "../options.js";
-import { mixtureOf, type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
+import { loadTrainable } from "../trainableModel.js";
+import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
 import { trainingRun } from "../trainingRun.js";
 
 interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
@@ -28,34 +27,14 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
     "rarefy finetune models/tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
-    "rarefy finetune models/tiny-6m --text train.txt --method cast --eval-text models/text/books-eval.txt -o tiny-cast",
+    "rarefy finetune models/tiny-6m --text train.txt --method cast --distil 0.33 --eval-text models/text/books-eval.txt -o tiny-cast",
   ],
   async run(context, options, [argument]) {
     if (options.keepMask && options.method !== "dense") {
       throw new UsageError("--keep-mask is a method of its own; leave --method out");
     }
-    const files = await resolveModel(argument, context);
-    const checkpoint = await openCheckpoint(files);
-    try {
-      const config = await trainableConfig(checkpoint);
-      const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterState(name));
-      const parameters = decoderParameters(tensors, config.blocks);
-      const mixture = mixtureOf(config, options, checkpoint.artifact?.recipe);
-      for (const [name, values] of mixture?.tensors ?? []) {
-        if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
-      }
-      const weights = await readWeights(checkpoint, parameters, context);
-      const blocks = checkpoint.artifact?.blocks;
-      const dtypeOf = (name: string) => checkpoint.tensors.get(name)!.dtype as StoredFloat;
-      const method = options.keepMask ? "fixed-mask" : options.method;
-      return await trainingRun(
-        context,
-        "finetune",
-        { files, config, parameters, weights, blocks, mixture, dtypeOf },
-        { ...options, method },
-      );
-    } finally {
-      await checkpoint.close();
-    }
+    const model = await loadTrainable(await resolveModel(argument, context), options, context);
+    const method = options.keepMask ? "fixed-mask" : options.method;
+    return trainingRun(context, "finetune", model, { ...options, method });
   },
 };

@@ -1,3 +1,4 @@
+import { UsageError } from "../../core/index.js";
 import { parseModelConfig, readJsonFile } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { decoderParameters, initialDecoder, randomFor, tensorsOfConfig } from "../../train/index.js";
@@ -22,6 +23,9 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
     "rarefy train models/tiny-6m --text train.txt --method rigl --method-option density=0.2 -o my-sparse-6m",
   ],
   async run(context, options, [argument]) {
+    if (options.distil !== undefined && options.teacher === undefined) {
+      throw new UsageError("--distil needs --teacher MODEL here: random weights have nothing to teach");
+    }
     const files = await resolveModel(argument, context);
     const raw = await readJsonFile(files, "config.json");
     const config = parseModelConfig(raw, `${files.location}/config.json`);

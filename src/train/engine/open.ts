@@ -17,8 +17,8 @@ export async function decoderObjective(
   device: EngineDevice = "wasm",
   options: DecoderOptions = {},
 ): Promise<Objective> {
-  const { moe, inputDensity } = options;
-  if (device === "webgpu" && moe === undefined && inputDensity === undefined) {
+  const plain = Object.values(options).every((option) => option === undefined);
+  if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
     const objective = await gpuDecoder(config, parameters, window);
     if (objective !== undefined) return objective;

@@ -7,6 +7,7 @@ import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../en
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import type { ParameterInfo } from "../values.js";
+import { type Distillation, divergence, teacherName } from "./distillation.js";
 import { type MoeConfig, type MoeOutput, mixture } from "./moe.js";
 import { loadName } from "./routerNames.js";
 
@@ -15,6 +16,8 @@ export interface DecoderOptions {
   moe?: MoeConfig;
   /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
   inputDensity?: number;
+  /** Batches that hold a teacher's logits are learnt from both. */
+  distillation?: Distillation;
 }
 
 /**
@@ -89,8 +92,9 @@ export function decoder(
     loss(weights, batch) {
       const { logits, mixtures } = forward(weights, batch);
       const prediction = crossEntropy(logits, batch.label);
+      const wanted = distilled(prediction, logits, batch[teacherName], options.distillation);
       return {
-        loss: mixtures.reduce((total, { penalty }) => add(total, penalty), prediction),
+        loss: mixtures.reduce((total, { penalty }) => add(total, penalty), wanted),
         measured: {
           prediction,
           ...Object.fromEntries(mixtures.map(({ load }, layer) => [loadName(layer), load])),
@@ -98,6 +102,13 @@ export function decoder(
       };
     },
   };
+}
+
+/** (1 − η)·loss of the text + η·divergence from the teacher, where there is one. */
+function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distillation?: Distillation): Traced {
+  if (teacher === undefined || distillation === undefined) return prediction;
+  const { share, temperature } = distillation;
+  return add(multiply(prediction, 1 - share), multiply(divergence(logits, teacher, temperature), share));
 }
 
 function ropeTables({ rope, headDim }: ModelConfig, positions: number) {

@@ -1,0 +1,57 @@
+import type { JobOptions } from "../core/index.js";
+import { type Artifact, type LocalModelFiles, type ModelConfig, openCheckpoint } from "../io/index.js";
+import {
+  decoderParameters,
+  type FloatArray,
+  isRouterState,
+  type ParameterInfo,
+  readWeights,
+  type StoredFloat,
+  type TrainedMixture,
+  trainableConfig,
+} from "../train/index.js";
+import { mixtureOf, type RouterOptions } from "./trainingOptions.js";
+
+/** A language model in memory, ready to be trained or to teach. */
+export interface TrainableModel {
+  files: LocalModelFiles;
+  config: ModelConfig;
+  parameters: readonly ParameterInfo[];
+  weights: Map<string, FloatArray>;
+  /** Stored type by name. */
+  dtypeOf: (name: string) => StoredFloat;
+  /** Sizes of the blocks where they differ from those of the config. */
+  blocks?: Artifact["blocks"];
+  /** How tokens find their experts, in a model that has them. */
+  mixture?: TrainedMixture;
+}
+
+/** Reads the weights of a checkpoint as f32, and what its routers have learnt. @throws FormatError, ProblemsError */
+export async function loadTrainable(
+  files: LocalModelFiles,
+  routers: RouterOptions,
+  job: JobOptions,
+): Promise<TrainableModel> {
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const config = await trainableConfig(checkpoint);
+    const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterState(name));
+    const parameters = decoderParameters(tensors, config.blocks);
+    const mixture = mixtureOf(config, routers, checkpoint.artifact?.recipe);
+    for (const [name, values] of mixture?.tensors ?? []) {
+      if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
+    }
+    const dtypes = new Map(tensors.map(({ name, dtype }) => [name, dtype as StoredFloat]));
+    return {
+      files,
+      config,
+      parameters,
+      weights: await readWeights(checkpoint, parameters, job),
+      dtypeOf: (name) => dtypes.get(name)!,
+      blocks: checkpoint.artifact?.blocks,
+      mixture,
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}
