@@ -114,7 +114,7 @@ async function measure(weights) {
   const backend = await createBackend();
   for (const id of ["bf16", weights]) packRandomTiles(id);
   const started = performance.now();
-  const model = await loadModel(randomCheckpoint(), backend, { weights });
+  const model = await loadModel(randomCheckpoint(), backend, { weights, structure: "dense" });
   await backend.flush();
   console.log(
     `${weights}: ${backend.info.description}; loaded in ${((performance.now() - started) / 1000).toFixed(1)} s`,

@@ -78,6 +78,8 @@ export interface LinearOptions {
   thresholds?: readonly number[];
   /** First row of `x` the thresholds apply to; rows before it are dense. Default 0. */
   sparseFromRow?: number;
+  /** Multiply with f(x) · up, as `gatedActivation` with x as its gate gives it, instead of with x; see `fusesGates`. */
+  gate?: { up: Activation; f: ActivationFunction; gateThreshold?: number };
 }
 
 export interface AttentionOptions {
@@ -153,6 +155,8 @@ export interface Backend extends Disposable {
   readonly info: BackendInfo;
   /** The formats that it has kernels for; left out: all dense ones. */
   readonly formats?: readonly PackedFormatId[];
+  /** Whether `linear` takes a `gate`: worth it where every operation has a price of its own. */
+  readonly fusesGates?: boolean;
 
   // --- storage -----------------------------------------------------------------------------------------------------
   /**
@@ -194,6 +198,18 @@ export interface Backend extends Disposable {
   rope(x: Activation, table: RopeTable, start: number): void;
   /** Stores k, v [n, kvHeads * headDim] of one layer at positions start … start + n − 1. */
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
+  /**
+   * `rope` of q and k, then `appendKv`, as one operation; k keeps its values or not. Left out where the two serve as well.
+   */
+  ropeAppendKv?(
+    q: Activation,
+    k: Activation,
+    v: Activation,
+    table: RopeTable,
+    cache: KvCache,
+    layer: number,
+    start: number,
+  ): void;
   /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
   /**

@@ -116,8 +116,12 @@ export class Decoder implements Model {
       b.rmsNorm(s.q, s.q, w.headNorms.q, config.rmsNormEpsilon);
       b.rmsNorm(s.k, s.k, w.headNorms.k, config.rmsNormEpsilon);
     }
-    b.rope(s.qk, this.#ropeTable(cache.spec.capacity), start);
-    b.appendKv(keys.cache, keys.layer, s.k, s.v, start);
+    const table = this.#ropeTable(cache.spec.capacity);
+    if (b.ropeAppendKv !== undefined) b.ropeAppendKv(s.q, s.k, s.v, table, keys.cache, keys.layer, start);
+    else {
+      b.rope(s.qk, table, start);
+      b.appendKv(keys.cache, keys.layer, s.k, s.v, start);
+    }
     b.attention(s.attended, s.q, keys.cache, keys.layer, {
       queryHeads: config.blocks[layer].queryHeads,
       scale: this.#attentionScale,
@@ -131,10 +135,18 @@ export class Decoder implements Model {
     b.rmsNorm(s.normed, x, w.mlpNorm, config.rmsNormEpsilon);
     await watch("mlpInput", s.normed);
     linearStack(b, s.gateUp, s.normed, w.gateUp, s.lowRank, { thresholds: sparse?.gateUp, sparseFromRow });
+    const down = { thresholds: sparse?.down, sparseFromRow, accumulate: true };
+    // What is watched must exist, so that only a backend alone with its values leaves the hidden ones out.
+    if (b.fusesGates && x.rows === 1 && options.tap === undefined && "matrix" in w.down) {
+      const gateThreshold = sparseFromRow === 0 ? sparse?.gate : undefined;
+      const gate = { up: s.up, f: config.activation, gateThreshold };
+      linearStack(b, x, s.gate, w.down, s.lowRank, { ...down, gate });
+      return;
+    }
     await watch("mlpGate", s.gate);
     this.#gate(s, x.rows, sparse?.gate, sparseFromRow);
     await watch("mlpHidden", s.gate);
-    linearStack(b, x, s.gate, w.down, s.lowRank, { thresholds: sparse?.down, sparseFromRow, accumulate: true });
+    linearStack(b, x, s.gate, w.down, s.lowRank, down);
   }
 
   head(x: Activation): Activation {

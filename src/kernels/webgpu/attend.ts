@@ -9,7 +9,7 @@ const wantedWorkgroups = 256;
 const wantedInSoftware = 8;
 
 /** Fewer keys than this are not worth a run of their own. */
-const minimumRun = 64;
+const minimumRun = 32;
 
 /** "All positions", small enough that adding a position does not wrap. */
 const noWindow = 0x7fffffff;

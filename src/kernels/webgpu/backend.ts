@@ -30,7 +30,7 @@ import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { largest } from "./largest.js";
-import { linear } from "./linear.js";
+import { fusible, linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { checkFormat } from "./selfCheck.js";
@@ -46,7 +46,7 @@ import {
   own,
   readRows,
 } from "./storage.js";
-import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
+import { add, appendKv, elementThreads, gatedActivation, rope, ropeAppend } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
 import { rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
@@ -54,6 +54,7 @@ import { sparseAccess } from "./wgsl/sparseAccess.js";
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
 export class WebGpuBackend implements Backend {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseAccess)] as PackedFormatId[];
+  readonly fusesGates = true;
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
@@ -232,8 +233,46 @@ export class WebGpuBackend implements Backend {
 
   linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
     shapes.checkLinear(out, x, w, options);
-    if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, options, this.#counters);
+    const { gate, ...rest } = options;
+    if (gate !== undefined && (isSparseMatrix(w) || !fusible(own(x), w as GpuMatrix, options))) {
+      const between = this.allocate(x.rows, x.cols);
+      this.gatedActivation(between, x, gate.up, gate.f, gate);
+      this.linear(out, between, w, rest);
+      this.release(between);
+    } else if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, rest, this.#counters);
     else linear(this.#context, own(out), own(x), w as GpuMatrix, options, this.#counters);
+  }
+
+  ropeAppendKv(
+    q: Activation,
+    k: Activation,
+    v: Activation,
+    table: RopeTable,
+    cache: KvCache,
+    layer: number,
+    start: number,
+  ): void {
+    shapes.checkRope(q, table, start);
+    shapes.checkRope(k, table, start);
+    shapes.checkAppendKv(cache, layer, k, v, start);
+    const { keys, values } = this.#ownCache(cache);
+    const { cos, sin } = table as GpuRopeTable;
+    const [ownQ, ownK, ownV] = [own(q), own(k), own(v)];
+    const [queryPairs, keyPairs] = [q.cols / 2, k.cols / 2];
+    this.#context.recorder.run(
+      ropeAppend,
+      { queryPairs, keyPairs, half: table.headDim / 2, start, ...at("q", ownQ), ...at("k", ownK), ...at("v", ownV) },
+      {
+        qs: ownQ.memory,
+        ks: ownK.memory,
+        vs: ownV.memory,
+        cosines: cos,
+        sines: sin,
+        keys: keys[layer],
+        values: values[layer],
+      },
+      [Math.ceil((queryPairs + 2 * keyPairs) / elementThreads), q.rows],
+    );
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {

@@ -2,9 +2,9 @@ import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
-import type { GpuActivation, GpuVector } from "./storage.js";
+import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
-import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
+import { type MatvecInput, matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
 export function linear(
@@ -16,8 +16,8 @@ export function linear(
   counters: BackendCounters,
 ): void {
   const { thresholds, sparseFromRow = 0 } = options;
-  const { matvec, sparseMatvec } = w.kernels;
   const sparse = thresholds !== undefined && sparseFromRow <= 0;
+  const { matvec, sparseMatvec } = w.kernels.matvecs[inputOf(options)] ?? {};
   if (x.rows === 1 && sparse && sparseMatvec !== undefined) {
     multiplyRow(context, out, x, w, sparseMatvec, options, { thresholds, counters });
     return;
@@ -25,6 +25,16 @@ export function linear(
   if (x.rows === 1 && !sparse && matvec !== undefined) multiplyRow(context, out, x, w, matvec, options);
   else multiplyRows(context, out, x, w, options);
   counters.weightBytesRead += w.byteLength;
+}
+
+/** What the kernels of these options multiply; see `fusible`. */
+const inputOf = ({ gate }: LinearOptions): MatvecInput => (gate === undefined ? "plain" : gate.f);
+
+/** Whether a product computes `options.gate` inside of it; if not, that is an operation before it. */
+export function fusible(x: GpuActivation, w: GpuMatrix, options: LinearOptions): boolean {
+  const { thresholds, sparseFromRow = 0 } = options;
+  const { matvec, sparseMatvec } = w.kernels.matvecs[inputOf(options)] ?? {};
+  return x.rows === 1 && (thresholds !== undefined && sparseFromRow <= 0 ? sparseMatvec : matvec) !== undefined;
 }
 
 /** About as many workgroups as a large GPU has cores: more slices cost more in joining than they hide. */
@@ -41,18 +51,20 @@ function multiplyRow(
   x: GpuActivation,
   w: GpuMatrix,
   kernel: MatvecKernel,
-  { bias, accumulate = false }: LinearOptions,
+  { bias, accumulate = false, gate }: LinearOptions,
   sparse?: { thresholds: readonly number[]; counters: BackendCounters },
 ): void {
   const { recorder, nothing } = context;
   const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
   const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-  const most = sparse === undefined ? w.groups : w.kernels.tuning.sparseColumns / groupSize;
+  const listed = sparse !== undefined || gate !== undefined;
+  const most = listed ? w.kernels.listedColumns / groupSize : w.groups;
   const wantedSlices = Math.min(Math.round(wanted / tiles), Math.ceil(w.groups / minimumGroups));
   const groupsPerSlice = Math.ceil(w.groups / Math.max(1, wantedSlices, Math.ceil(w.groups / most)));
   const slices = Math.ceil(w.groups / groupsPerSlice);
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
 
+  const up = gate && own(gate.up);
   const batches = w.chunks.flatMap(({ memory, runs }) =>
     batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })),
   );
@@ -80,10 +92,13 @@ function multiplyRow(
         exchangeStride: w.rows,
         hasBias: bias === undefined ? 0 : 1,
         accumulate: accumulate ? 1 : 0,
+        upOffset: up?.offset ?? 0,
+        gateThreshold: gate?.gateThreshold ?? 0,
       },
       {
         outs: out.memory,
         xs: x.memory,
+        ups: up?.memory ?? nothing,
         units: memory,
         bias: (bias as GpuVector | undefined)?.memory ?? nothing,
         counters: recorder.counters,
@@ -103,7 +118,9 @@ function multiplyRows(
   options: LinearOptions,
 ): void {
   const { thresholds, sparseFromRow = 0, bias, accumulate = false } = options;
-  const { matmuls } = w.kernels;
+  // Kernels for matrix units read x in fours and from a buffer of its own.
+  const readable = out.memory !== x.memory && x.offset % 4 === 0 && x.stride % 4 === 0 && w.cols % 4 === 0;
+  const matmuls = w.kernels.matmuls.filter(({ onMatrixUnits }) => readable || !onMatrixUnits);
   const { tokens, blockRows, kernel } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;

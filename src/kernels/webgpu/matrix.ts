@@ -6,9 +6,9 @@ import { type Device, type GpuMemory, usage } from "./device.js";
 import { type GpuFormat, gpuFormat } from "./formats.js";
 import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
-import { blockRows, matmul } from "./wgsl/matmul.js";
-import { matmulTensor, matmulTensorBytes } from "./wgsl/matmulTensor.js";
-import { type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
+import { matmul } from "./wgsl/matmul.js";
+import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
+import { type MatvecInput, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
 export interface TileRun {
@@ -33,26 +33,30 @@ export interface MatmulKernel {
   /** Rows of x, and of W, that a workgroup takes. */
   readonly tokens: number;
   readonly blockRows: number;
-  readonly kernel: ReturnType<typeof matmul>;
+  readonly kernel: ReturnType<typeof matmul> | ReturnType<typeof matmulTensor>;
   /** How far a result may be from the exact one, as a share of the sizes of its terms. */
   readonly tolerance: number;
   readonly onMatrixUnits: boolean;
 }
 
 const tolerance = 1e-4;
-/** Of products of rounded weights: f16 numbers are within 2⁻¹² of a code times its scale. */
-const roundedTolerance = 4e-4;
+/** Of products of numbers rounded to f16, each within 2⁻¹² of itself: x, and a code times its scale. */
+const roundedTolerance = { exactWeights: 3e-4, scaledWeights: 6e-4 };
+
+export interface MatvecKernels {
+  readonly matvec?: MatvecKernel;
+  readonly sparseMatvec?: MatvecKernel;
+}
 
 /** The kernels that read one format; those that a device gets wrong are left out (see `selfCheck`). */
 export interface FormatKernels {
   readonly embed: ReturnType<typeof embed>;
-  /** Products of one row of x, dense and with thresholds. Without them `matmuls` serve. */
-  readonly matvec?: MatvecKernel;
-  readonly sparseMatvec?: MatvecKernel;
+  /** Products of one row, dense and with thresholds, by what is multiplied. Without them `matmuls` serve. */
+  readonly matvecs: Readonly<Partial<Record<MatvecInput, MatvecKernels>>>;
   /** Products of several rows of x, by the rows that a workgroup takes, the better of equal ones last. At least one. */
   readonly matmuls: readonly MatmulKernel[];
-  /** Of the sparse kernel. */
-  readonly tuning: MatvecTuning;
+  /** Columns of the largest slice of `matvecs` that list their inputs. */
+  readonly listedColumns: number;
 }
 
 /** What is tried for a format, best first. */
@@ -60,37 +64,40 @@ export function candidates(device: Device, format: GpuFormat) {
   const dense = matvecTuning(device, format, false);
   const tuning = matvecTuning(device, format, true);
   return {
-    tuning,
+    listedColumns: Math.min(dense.sparseColumns, tuning.sparseColumns),
     embed: embed(format),
-    matvec: matvec(format, false, dense),
-    sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t)),
-    matmuls: [
-      ...[16, 64].map((tokens) => ({
-        tokens,
-        blockRows,
-        tolerance,
-        onMatrixUnits: false,
-        kernel: matmul(format, tokens),
-      })),
-      ...tensorMatmuls(device, format),
-    ],
+    /** Sparse ones with and without subgroups. */
+    matvecs: (input: MatvecInput) => ({
+      matvec: matvec(format, false, dense, input),
+      sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t, input)),
+    }),
+    matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
   };
 }
 
+function plainMatmuls(format: GpuFormat): MatmulKernel[] {
+  const shapes = [
+    { tokens: 16, blockRows: 64, tokensPerThread: 4 },
+    { tokens: 64, blockRows: Math.min(128, format.tileRows), tokensPerThread: 8 },
+  ];
+  return shapes.map((shape) => ({ ...shape, tolerance, onMatrixUnits: false, kernel: matmul(format, shape) }));
+}
+
 /** Products on the matrix units, where the device has them and the format stands for numbers that f16 holds. */
-function tensorMatmuls(device: Device, format: GpuFormat): FormatKernels["matmuls"] {
+function tensorMatmuls(device: Device, format: GpuFormat): MatmulKernel[] {
   const { tensorShape, limits } = device;
-  const { tileRows } = format;
+  const { tileRows, scaled } = format;
   if (tensorShape === undefined || format.format.id === "f32" || tileRows !== 128) return [];
-  return [64, 128]
-    .filter((tokens) => matmulTensorBytes(format, tokens, tensorShape) <= limits.maxComputeWorkgroupStorageSize)
-    .map((tokens) => ({
-      tokens,
+  if (matmulTensorBytes(format, tensorShape) > limits.maxComputeWorkgroupStorageSize) return [];
+  return [
+    {
+      tokens: tensorTokens,
       blockRows: tileRows,
-      tolerance: format.scaled ? roundedTolerance : tolerance,
+      tolerance: scaled ? roundedTolerance.scaledWeights : roundedTolerance.exactWeights,
       onMatrixUnits: true,
-      kernel: matmulTensor(format, tokens, tensorShape),
-    }));
+      kernel: matmulTensor(format, tensorShape),
+    },
+  ];
 }
 
 type Shape = Omit<MatvecTuning, "subgroups32">;
@@ -113,7 +120,7 @@ function matvecTuning(device: Device, format: GpuFormat, sparse: boolean): Matve
   const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
   tuning.threads = Math.min(tuning.threads, maxComputeInvocationsPerWorkgroup);
   while (matvecBytes(format, sparse, tuning) > maxComputeWorkgroupStorageSize) {
-    if (sparse && tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
+    if (tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
     else tuning.threads /= 2;
   }
   return tuning;

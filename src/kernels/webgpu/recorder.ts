@@ -4,8 +4,11 @@ import { type Kernel, paramBytes } from "./kernel.js";
 
 const maxDispatches = 1024;
 
-/** So many dispatches are handed over at once: the GPU works on them while the next ones are recorded. */
-const handOver = 32;
+/**
+ * So many dispatches are handed over at once: the GPU works on them while the next ones are recorded. Few at first, when it
+ * has nothing to do; then twice as many each time, since handing over has its price.
+ */
+const handOver = { first: 8, most: 64 };
 
 /** What a kernel counts into two consecutive words of the counter buffer, and who wants to know. */
 export type OnCounted = (first: number, second: number) => void;
@@ -30,6 +33,7 @@ export class Recorder {
   readonly #unread: { staging: GpuMemory; counted: OnCounted[] }[] = [];
   readonly #freeStaging: GpuMemory[] = [];
   #dispatches = 0;
+  #handOverAt = handOver.first;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #afterSubmit: GpuMemory[] = [];
@@ -80,7 +84,10 @@ export class Recorder {
   makeRoom(dispatches: number, counterPairs: number): void {
     const pairs = this.#counted.length + counterPairs;
     if (pairs * 2 > counterWords) this.#drainCounters();
-    if (this.#dispatches >= handOver || this.#dispatches + dispatches > maxDispatches) this.submit();
+    if (this.#dispatches >= this.#handOverAt || this.#dispatches + dispatches > maxDispatches) {
+      this.submit();
+      this.#handOverAt = Math.min(2 * this.#handOverAt, handOver.most);
+    }
   }
 
   /**
@@ -121,6 +128,7 @@ export class Recorder {
     this.submit();
     await this.#device.gpu.queue.onSubmittedWorkDone();
     await this.#deliverCounts();
+    this.#handOverAt = handOver.first;
     this.#device.throwIfFailed();
   }
 
@@ -132,6 +140,7 @@ export class Recorder {
     this.#drainCounters();
     this.submit();
     const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliverCounts()]);
+    this.#handOverAt = handOver.first;
     this.#device.throwIfFailed();
     return bytes;
   }

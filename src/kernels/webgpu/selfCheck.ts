@@ -6,13 +6,17 @@ import { gpuFormat } from "./formats.js";
 import { linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { withoutSlower } from "./matmulTiming.js";
-import { candidates, type FormatKernels, loadMatrix } from "./matrix.js";
+import { candidates, type FormatKernels, loadMatrix, type MatvecKernels } from "./matrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
+import type { MatvecInput } from "./wgsl/matvec.js";
 
 // Drivers miscompile shaders now and then. Every kernel therefore computes something known before it is used.
 
 /** How far a result may be from the exact one, as a share of the sizes of its terms. */
 export const tolerance = 1e-4;
+
+/** What products of one row are made for. Other activation functions are rarer: they are an operation before the product. */
+const matvecInputs: readonly MatvecInput[] = ["plain", "silu"];
 
 /**
  * The kernels of a format that compute right on this device, and what was wrong with those that are left out.
@@ -23,27 +27,32 @@ export async function checkFormat(
   pool: ActivationPool,
   formatId: WeightFormatId,
 ): Promise<{ kernels: FormatKernels; problems: string[] }> {
-  const { tuning, embed, matvec, sparseMatvecs, matmuls } = candidates(context.device, gpuFormat(formatId));
-  const common = { embed, tuning };
-  const test = await testProduct(context, pool, formatId, { ...common, matmuls });
+  const { matvecs, matmuls, ...common } = candidates(context.device, gpuFormat(formatId));
+  const test = await testProduct(context, pool, formatId, { ...common, matmuls, matvecs: {} });
   const { thresholds } = test;
   try {
     const goodMatmuls: (typeof matmuls)[number][] = [];
     for (const m of matmuls) {
-      if (await test.works(m.kernel.name, { ...common, matmuls: [m] }, m.tokens + 3, { thresholds }, m.tolerance))
-        goodMatmuls.push(m);
+      const only = { ...common, matvecs: {}, matmuls: [m] };
+      if (await test.works(m.kernel.name, only, m.tokens + 3, { thresholds }, m.tolerance)) goodMatmuls.push(m);
     }
-    const goodMatvec = (await test.works(matvec.name, { ...common, matmuls, matvec }, 1, {})) ? matvec : undefined;
-    let goodSparse: FormatKernels["sparseMatvec"];
-    for (const sparseMatvec of sparseMatvecs) {
-      if (goodSparse !== undefined) break;
-      const works = await test.works(sparseMatvec.name, { ...common, matmuls, sparseMatvec }, 1, { thresholds });
-      if (works) goodSparse = sparseMatvec;
+    const goodMatvecs: Partial<Record<MatvecInput, MatvecKernels>> = {};
+    for (const input of matvecInputs) {
+      const { matvec, sparseMatvecs } = matvecs(input);
+      const options = { gate: test.gateOf(input) };
+      const works = (kernels: MatvecKernels, { name }: { name: string }, more: LinearOptions) =>
+        test.works(name, { ...common, matmuls, matvecs: { [input]: kernels } }, 1, { ...options, ...more });
+      const good = (await works({ matvec }, matvec, {})) ? matvec : undefined;
+      let goodSparse: MatvecKernels["sparseMatvec"];
+      for (const sparseMatvec of sparseMatvecs) {
+        goodSparse ??= (await works({ sparseMatvec }, sparseMatvec, { thresholds })) ? sparseMatvec : undefined;
+      }
+      goodMatvecs[input] = { matvec: good, sparseMatvec: goodSparse };
     }
     if (!(await test.embedWorks()) || goodMatmuls.length === 0) {
       throw new DeviceError(`this GPU computes wrongly: ${test.problems.join("; ")}`);
     }
-    const others = { ...common, matvec: goodMatvec, sparseMatvec: goodSparse };
+    const others = { ...common, matvecs: goodMatvecs };
     const kernels = { ...others, matmuls: await withoutSlower(context, pool, formatId, others, goodMatmuls) };
     return { kernels, problems: test.problems };
   } finally {
@@ -77,12 +86,19 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
   const x = pool.take(tokens, cols);
   const out = pool.take(tokens, Math.max(matrix.rows, cols));
   context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
+  const ups = Float32Array.from({ length: cols }, () => random.normal());
+  const up = pool.take(1, cols);
+  context.device.gpu.queue.writeBuffer(up.memory.buffer, 0, ups);
   const problems: string[] = [];
   const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
   return {
     thresholds,
     problems,
+
+    gateOf(input: MatvecInput): LinearOptions["gate"] {
+      return input === "plain" ? undefined : { up, f: input, gateThreshold: 0.1 };
+    },
 
     /** Whether a product of `rows` rows of x is right; if not, why goes into `problems`. */
     async works(
@@ -106,7 +122,14 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
         return false;
       }
       const problem = wrongProduct(
-        { result, inputs, rows, cols, parts: expected, thresholds: options.thresholds },
+        {
+          result,
+          inputs: gated(inputs.subarray(0, rows * cols), ups, options.gate),
+          rows,
+          cols,
+          parts: expected,
+          thresholds: options.thresholds,
+        },
         share,
       );
       if (problem !== undefined) problems.push(`${name} ${problem}`);
@@ -125,10 +148,20 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
     },
 
     release(): void {
-      for (const activation of [x, out]) pool.giveBack(activation);
+      for (const activation of [x, out, up]) pool.giveBack(activation);
       for (const { memory } of matrix.chunks) context.recorder.freeLater(memory);
     },
   };
+}
+
+/** One row x as `LinearOptions.gate` turns it. */
+function gated(x: Float32Array, ups: Float32Array, gate: LinearOptions["gate"]): Float32Array {
+  if (gate === undefined) return x;
+  const { f, gateThreshold = 0 } = gate;
+  return x.map((v, c) => {
+    const activated = activationFunctions[f](v);
+    return Math.abs(activated) < gateThreshold ? 0 : activated * ups[c];
+  });
 }
 
 /** A product x·Wᵀ as a kernel gave it, and what it was made of. */

@@ -41,6 +41,64 @@ export const rope = kernel({
   }`),
 });
 
+/**
+ * `rope` of q in place, of k into the cache, and v into the cache beside it: one thread per pair of q, of k, and two
+ * elements of v.
+ */
+export const ropeAppend = kernel({
+  name: "ropeAppend",
+  params: {
+    queryPairs: "u32",
+    keyPairs: "u32",
+    half: "u32",
+    qOffset: "u32",
+    qStride: "u32",
+    kOffset: "u32",
+    kStride: "u32",
+    vOffset: "u32",
+    vStride: "u32",
+    start: "u32",
+  },
+  buffers: {
+    qs: readWrite(),
+    ks: read(),
+    vs: read(),
+    cosines: read(),
+    sines: read(),
+    keys: readWrite(),
+    values: readWrite(),
+  },
+  code: entry(/* wgsl */ `
+  let cached = (p.start + row) * p.keyPairs * 2u;
+  if (i >= p.queryPairs + p.keyPairs) {
+    let element = 2u * (i - p.queryPairs - p.keyPairs);
+    if (element < 2u * p.keyPairs) {
+      values[cached + element] = vs[p.vOffset + row * p.vStride + element];
+      values[cached + element + 1u] = vs[p.vOffset + row * p.vStride + element + 1u];
+    }
+    return;
+  }
+  let isKey = i >= p.queryPairs;
+  let pair = select(i, i - p.queryPairs, isKey);
+  let angle = (p.start + row) * p.half + pair % p.half;
+  let c = cosines[angle];
+  let s = sines[angle];
+  let first = pair / p.half * 2u * p.half + pair % p.half;
+  if (isKey) {
+    let a = p.kOffset + row * p.kStride + first;
+    let xa = ks[a];
+    let xb = ks[a + p.half];
+    keys[cached + first] = xa * c - xb * s;
+    keys[cached + first + p.half] = xb * c + xa * s;
+  } else {
+    let a = p.qOffset + row * p.qStride + first;
+    let xa = qs[a];
+    let xb = qs[a + p.half];
+    qs[a] = xa * c - xb * s;
+    qs[a + p.half] = xb * c + xa * s;
+  }`),
+});
+
 /** Rows of k and v to their positions in the cache. */
 export const appendKv = kernel({
   name: "appendKv",
@@ -55,7 +113,7 @@ export const appendKv = kernel({
 });
 
 /**
- * `f(x)` in WGSL. Arguments of exp and tanh are bounded because WGSL lets a driver assume that no infinity arises.
+ * Bodies of f(x) in WGSL. Arguments of exp and tanh are bounded because WGSL lets a driver assume that no infinity arises.
  * erf: Abramowitz and Stegun 7.1.26.
  */
 const functions: Readonly<Record<ActivationFunction, string>> = {
@@ -69,6 +127,9 @@ const functions: Readonly<Record<ActivationFunction, string>> = {
   return 0.5 * x * (1.0 + sign(x) * (1.0 - poly * exp(-min(z * z, 80.0))));`,
   geluTanh: "return 0.5 * x * (1.0 + tanh(clamp(0.7978845608028654 * (x + 0.044715 * x * x * x), -15.0, 15.0)));",
 };
+
+/** `f(x)` as a WGSL function. */
+export const activationFunction = (f: ActivationFunction) => `fn f(x: f32) -> f32 { ${functions[f]} }`;
 
 /** out = f(gate) · up, 0 where |f(gate)| < threshold. */
 export const gatedActivation = (f: ActivationFunction) =>
@@ -86,7 +147,7 @@ export const gatedActivation = (f: ActivationFunction) =>
     },
     buffers: { outs: readWrite(), gates: read(), ups: read() },
     code:
-      `fn f(x: f32) -> f32 { ${functions[f]} }` +
+      activationFunction(f) +
       entry(/* wgsl */ `
   if (i < p.cols) {
     let activated = f(gates[p.gateOffset + row * p.gateStride + i]);

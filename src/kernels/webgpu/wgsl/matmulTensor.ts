@@ -1,5 +1,5 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
-import { kernel } from "../kernel.js";
+import { kernel, read } from "../kernel.js";
 import { matmulInterface } from "./matmul.js";
 import { findPart } from "./part.js";
 
@@ -10,74 +10,65 @@ export interface TensorShape {
   K: number;
 }
 
-/** Subgroups of 32 threads in a workgroup. */
-const teams = 8;
+/** Rows of x that a workgroup takes. */
+export const tensorTokens = 64;
+
+/** Subgroups of a workgroup: so many share its rows of x, so many its rows of W. */
+const teamsDown = 2;
+const teamsAcross = 2;
+const teams = teamsDown * teamsAcross;
 const threads = teams * 32;
-/** Rows of x that one subgroup takes. */
-const teamTokens = 32;
+const teamTokens = tensorTokens / teamsDown;
 
 /** Distances between rows in workgroup memory, in f16: not multiples of the banks. */
 const xPitch = 32 + 8;
-const wPitch = (blockRows: number) => blockRows + 8;
+const wPitch = (tileRows: number) => tileRows + 8;
+
+/** x is multiplied with 1/16 before it becomes f16, so that up to a million it does not overflow, and sums with 16. */
+const range = 16;
 
 /** Bytes of workgroup memory that a kernel takes. */
-export const matmulTensorBytes = ({ tileRows }: GpuFormat, tokens: number, { M, N }: TensorShape): number =>
-  2 * (2 * tokens * xPitch + 32 * wPitch(tileRows)) + 4 * teams * M * N;
+export const matmulTensorBytes = ({ tileRows }: GpuFormat, { M, N }: TensorShape): number =>
+  2 * (tensorTokens * xPitch + 32 * wPitch(tileRows)) + 4 * teams * M * N;
 
 /**
- * `matmul` on the matrix units of a GPU, which multiply f16: a workgroup owns one row tile of W × `tokens` rows of x. x
- * travels as the sum of two f16 numbers, so that its f32 values lose next to nothing; a bf16 weight is an f16 number but where
- * it is tiny, and a code times its scale is rounded by 2⁻¹² of itself, far less than the code was.
+ * `matmul` on the matrix units of a GPU, which multiply f16: a workgroup owns one row tile of W × 64 rows of x. x is rounded to
+ * f16; a bf16 weight is an f16 number but where it is tiny, and a code times its scale is rounded by 2⁻¹² of itself, far less
+ * than the code was.
+ *
+ * x is read in fours, so its buffer must not be that of `outs`, and its offset and stride must be multiples of 4.
  */
-export const matmulTensor = (format: GpuFormat, tokens: number, { M, N, K }: TensorShape) => {
+export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape) => {
   const { unitRows, tileRows, rows, scaled } = format;
   const lanes = tileRows / unitRows;
-  const tokenTeams = tokens / teamTokens;
-  const teamRows = tileRows / (teams / tokenTeams);
+  const teamRows = tileRows / teamsAcross;
   const scales = scaleRows(format);
   const stride = wPitch(tileRows);
   const value = (i: number) => (scaled ? `${rows[i]} * ${scales[i]}` : rows[i]);
-  const each = (count: number, line: (i: number) => string) =>
-    Array.from({ length: count }, (_, i) => line(i)).join("\n      ");
+  const times = (count: number, line: (i: number) => string) =>
+    Array.from({ length: count }, (_, i) => line(i)).join("\n    ");
   const [down, across] = [teamTokens / M, teamRows / N];
-  const left = (from: string, i: number, k: number) =>
-    `subgroupMatrixLoad<subgroup_matrix_left<f16, ${K}, ${M}>, row_major>(&${from}, (firstOwn + ${i * M}u) * ${xPitch}u + ${k}u, ${xPitch}u)`;
-  // What one thread reads for a step: numbers of x, units of W and, for its rows, their scales.
-  const xLoads = (tokens * 32) / threads;
-  const wLoads = Math.ceil((32 * lanes) / threads);
-  // Where a step has fewer units than there are threads, the rest read the last column and keep it to themselves.
-  const spare = 32 * lanes < threads;
+  // What one thread reads for a step: eights of x, units of W and, for its rows, their scales.
+  const xLoads = (tensorTokens * 4) / threads;
+  const wLoads = (32 * lanes) / threads;
   const scaleUnits = scaled ? unitRows / 8 : 0;
-  const declared = [
-    ...Array.from({ length: xLoads }, (_, i) => `var x${i} = 0.0;`),
-    ...Array.from({ length: wLoads }, (_, i) => `var u${i} = vec4<u32>();`),
-    ...Array.from({ length: scaleUnits }, (_, i) => `var s${i} = vec4<u32>();`),
-  ].join(" ");
-  const loads = (group: string) =>
-    [
-      each(
-        xLoads,
-        (i) =>
-          `x${i} = xs[p.xOffset + min(firstToken + ${i * teams}u + team, p.xRows - 1u) * p.xStride + min(${group} * 32u + t % 32u, p.cols - 1u)];`,
-      ),
-      each(
-        wLoads,
-        (i) =>
-          `u${i} = units[base + columnUnit(width, ${group}, ${spare ? `min(t / ${lanes}u, 31u)` : `t / ${lanes}u + ${(i * threads) / lanes}u`}) + lane];`,
-      ),
-      each(scaleUnits, (i) => `s${i} = units[base + ${group} * groupUnits(width) + lane * ${unitRows / 8}u + ${i}u];`),
-    ].join("\n      ");
+  const xRow = (i: number) => `(t / 4u + ${(i * threads) / 4}u)`;
+  const loads = (group: string) => /* wgsl */ `
+    ${times(xLoads, (i) => `x${i} = eight(firstToken + ${xRow(i)}, ${group} * 8u + t % 4u * 2u);`)}
+    ${times(wLoads, (i) => `u${i} = units[base + columnUnit(width, ${group}, t / ${lanes}u + ${(i * threads) / lanes}u) + lane];`)}
+    ${times(scaleUnits, (i) => `s${i} = units[base + ${group} * groupUnits(width) + lane * ${unitRows / 8}u + ${i}u];`)}`;
+  const store = (array: string, at: string, from: string) =>
+    `{ let four = vec4<f16>(${from}); ${[0, 1, 2, 3].map((k) => `${array}[${at} + ${k}u] = four[${k}];`).join(" ")} }`;
   return kernel({
-    name: `matmul ${format.format.id} ${tokens} on ${M}×${N}×${K}`,
+    name: `matmul ${format.format.id} on ${M}×${N}×${K}`,
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
     // That `team` is the same for a whole subgroup is more than the compiler can see.
     unchecked: ["chromium.subgroup_matrix_uniformity"],
     ...matmulInterface,
+    buffers: { ...matmulInterface.buffers, xs: read("vec4<f32>") },
     code: /* wgsl */ `
 ${tileFunctions(format)}
-const LARGEST = 65504.0;
-var<workgroup> xHigh: array<f16, ${tokens * xPitch}>;
-var<workgroup> xLow: array<f16, ${tokens * xPitch}>;
+var<workgroup> xTile: array<f16, ${tensorTokens * xPitch}>;
 var<workgroup> wTile: array<f16, ${32 * stride}>;
 var<workgroup> results: array<f32, ${teams * M * N}>;
 
@@ -88,88 +79,92 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let tile = place1.x + tileInChunk;
   let base = place0.y + tileInChunk * tileUnits(p.groups);
   let width = tileWidth(place0.z, tile);
-  let firstToken = workgroup.y * ${tokens}u;
+  let firstToken = workgroup.y * ${tensorTokens}u;
   let threshold = bitcast<f32>(place1.y);
   let masked = place1.z != 0u;
   let team = t / 32u;
-  let firstOwn = team % ${tokenTeams}u * ${teamTokens}u;
-  let firstRow = team / ${tokenTeams}u * ${teamRows}u;
+  let firstOwn = team % ${teamsDown}u * ${teamTokens}u;
+  let firstRow = team / ${teamsDown}u * ${teamRows}u;
 
   let lane = min(t % ${lanes}u, width - 1u);
-  ${declared}
-  ${each(down * across, (a) => `var acc${a} = subgroup_matrix_result<f32, ${N}, ${M}>();`)}
+  ${times(down * across, (a) => `var acc${a} = subgroup_matrix_result<f32, ${N}, ${M}>();`)}
+  ${times(xLoads, (i) => `var x${i} = array<vec4<f32>, 2>();`)}
+  ${times(wLoads, (i) => `var u${i} = vec4<u32>();`)}
+  ${times(scaleUnits, (i) => `var s${i} = vec4<u32>();`)}
   ${loads("0u")}
   for (var g = 0u; g < p.groups; g += 1u) {
-    ${each(
+    ${times(
       xLoads,
-      (i) => `
-    {
-      let token = firstToken + ${i * teams}u + team;
-      let kept = token < p.xRows && g * 32u + t % 32u < p.cols && !(masked && token >= p.sparseFromRow && abs(x${i}) <= threshold);
-      let x = select(0.0, x${i}, kept);
-      // Cut by its bits: a compiler may take the difference of a number and its rounded self for 0.
-      let high = bitcast<f32>(bitcast<u32>(clamp(x, -LARGEST, LARGEST)) & 0xffffe000u);
-      let at = (${i * teams}u + team) * ${xPitch}u + t % 32u;
-      xHigh[at] = f16(high);
-      xLow[at] = f16(clamp(x - high, -LARGEST, LARGEST));
+      (i) => `{
+      let at = ${xRow(i)} * ${xPitch}u + t % 4u * 8u;
+      let token = firstToken + ${xRow(i)};
+      let column = g * 32u + t % 4u * 8u;
+      let dropUpTo = select(-1.0, threshold, masked && token >= p.sparseFromRow);
+      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `kept(x${i}[${half}], dropUpTo, token < p.xRows && column + ${4 * half}u < p.cols)`)).join("\n      ")}
     }`,
     )}
-    ${each(
+    ${times(
       wLoads,
-      (i) => `
-    ${spare ? `if (t < ${32 * lanes}u)` : ""} {
+      (i) => `{
       let u = u${i};
       let at = (t / ${lanes}u + ${(i * threads) / lanes}u) * ${stride}u + t % ${lanes}u * ${unitRows}u;
-      ${each(
-        rows.length,
-        (r) =>
-          `{ let w = vec4<f16>(clamp(${value(r)}, vec4<f32>(-LARGEST), vec4<f32>(LARGEST))); ${[0, 1, 2, 3].map((k) => `wTile[at + ${4 * r + k}u] = w[${k}];`).join(" ")} }`,
-      )}
+      ${times(rows.length, (r) => store("wTile", `at + ${4 * r}u`, value(r)))}
     }`,
     )}
     workgroupBarrier();
     // The next step is read while this one is multiplied.
     let next = min(g + 1u, p.groups - 1u);
     ${loads("next")}
-    ${each(32 / K, (k) =>
+    ${times(32 / K, (k) =>
       [
-        each(
+        times(
           down,
-          (i) => `let high${k}_${i} = ${left("xHigh", i, k * K)}; let low${k}_${i} = ${left("xLow", i, k * K)};`,
+          (i) =>
+            `let left${k}_${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${K}, ${M}>, row_major>(&xTile, (firstOwn + ${i * M}u) * ${xPitch}u + ${k * K}u, ${xPitch}u);`,
         ),
-        each(
+        times(
           across,
           (j) =>
             `let right${k}_${j} = subgroupMatrixLoad<subgroup_matrix_right<f16, ${N}, ${K}>, row_major>(&wTile, ${k * K * stride}u + firstRow + ${j * N}u, ${stride}u);`,
         ),
-        each(down * across, (a) => {
-          const [i, j] = [Math.floor(a / across), a % across];
-          const multiply = (x: string) =>
-            `acc${a} = subgroupMatrixMultiplyAccumulate(${x}${k}_${i}, right${k}_${j}, acc${a});`;
-          return `${multiply("low")} ${multiply("high")}`;
-        }),
-      ].join("\n      "),
+        times(
+          down * across,
+          (a) =>
+            `acc${a} = subgroupMatrixMultiplyAccumulate(left${k}_${Math.floor(a / across)}, right${k}_${a % across}, acc${a});`,
+        ),
+      ].join("\n    "),
     )}
     workgroupBarrier();
   }
 
-  ${each(down * across, (a) => {
-    const [i, j] = [Math.floor(a / across), a % across];
-    return `
+  ${times(
+    down * across,
+    (a) => `
   subgroupMatrixStore<row_major>(&results, team * ${M * N}u, acc${a}, ${N}u);
   workgroupBarrier();
   for (var e = t % 32u; e < ${M * N}u; e += 32u) {
-    put(place0, tile, firstToken + firstOwn + ${i * M}u + e / ${N}u, firstRow + ${j * N}u + e % ${N}u, results[team * ${M * N}u + e]);
+    put(place0, tile, firstToken + firstOwn + ${Math.floor(a / across) * M}u + e / ${N}u, firstRow + ${(a % across) * N}u + e % ${N}u, results[team * ${M * N}u + e]);
   }
-  workgroupBarrier();`;
-  })}
+  workgroupBarrier();`,
+  )}
+}
+
+/** Eight numbers of a row of x; \`quad\` counts fours. What lies beyond x is some other number of it. */
+fn eight(token: u32, quad: u32) -> array<vec4<f32>, 2> {
+  let start = (p.xOffset + min(token, p.xRows - 1u) * p.xStride) / 4u;
+  let last = p.cols / 4u - 1u;
+  return array<vec4<f32>, 2>(xs[start + min(quad, last)], xs[start + min(quad + 1u, last)]);
+}
+
+fn kept(x: vec4<f32>, dropUpTo: f32, inside: bool) -> vec4<f32> {
+  return select(vec4<f32>(), x * ${1 / range}, vec4<bool>(inside) & (abs(x) > vec4<f32>(dropUpTo)));
 }
 
 fn put(place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {
   let row = tile * TILE_ROWS + rowInTile;
   if (token >= p.xRows || row >= place.z) { return; }
   let at = p.outOffset + token * p.outStride + place.w + row;
-  var total = sum;
+  var total = sum * ${range}.0;
   if (p.hasBias != 0u) { total += bias[place.w + row]; }
   if (p.accumulate != 0u) { total += outs[at]; }
   outs[at] = total;

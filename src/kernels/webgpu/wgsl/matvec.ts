@@ -1,5 +1,7 @@
+import type { ActivationFunction } from "../../../core/index.js";
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { activationFunction } from "./elementwise.js";
 import { findPart } from "./part.js";
 
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
@@ -8,13 +10,16 @@ export const matvecParts = 6;
 /** Marks a part whose inputs another dispatch counts. */
 export const notCounted = 0xffffffff;
 
+/** What is multiplied: x, or f(x) times a second vector. */
+export type MatvecInput = "plain" | ActivationFunction;
+
 /** What suits a device: see `matvec`. */
 export interface MatvecTuning {
   /** Whether subgroups have 32 threads, always. */
   subgroups32: boolean;
   /** Threads of a workgroup, a power of two, at least 32. */
   threads: number;
-  /** Columns of the largest slice that a workgroup of the sparse variant takes, a multiple of `threads` and of 32. */
+  /** Columns of the largest slice that a workgroup takes whose inputs are listed, a multiple of `threads` and of 32. */
   sparseColumns: number;
   /** Columns that a thread reads before it uses the first of them. */
   unroll: number;
@@ -26,8 +31,11 @@ const pitchOf = ({ tileRows, unitRows }: GpuFormat, threads: number) => threads 
 /** Bytes of workgroup memory that a kernel takes. */
 export const matvecBytes = (format: GpuFormat, sparse: boolean, { threads, sparseColumns }: MatvecTuning) => {
   const sums = pitchOf(format, threads) * format.unitRows * 4;
-  return sparse ? Math.max(sums, sparseColumns * 8) + sparseColumns / 8 + 4 : sums + 4;
+  return Math.max(sums, listLength(sparseColumns) * 8) + (sparse ? sparseColumns / 8 : 0) + 4;
 };
+
+/** Places for so many columns; see `slot`. */
+const listLength = (columns: number) => columns + columns / 32;
 
 /**
  * out = x·Wᵀ (+ bias) (+ out) for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are
@@ -45,10 +53,11 @@ export const matvecBytes = (format: GpuFormat, sparse: boolean, { threads, spars
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
  * `exchange`: a ticket per tile, then partial sums [slices][exchangeStride]; all 0 between dispatches.
  */
-export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
+export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") => {
   const { unitRows, tileRows, scaled, rows } = format;
   const { threads, sparseColumns, unroll, subgroups32 } = tuning;
   const lanes = tileRows / unitRows;
+  const listed = sparse || input !== "plain";
   const pitch = pitchOf(format, threads);
   const columnGroups = threads / lanes;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
@@ -100,10 +109,10 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning)
   // The sums of a tile are added in pairs of rows. Threads beyond the pairs take a share of the column groups.
   const pairs = tileRows / 2;
   const shares = Math.max(1, threads / pairs);
-  const poolLength = Math.max((pitch * unitRows) / 2, sparse ? sparseColumns : 0);
+  const poolLength = Math.max((pitch * unitRows) / 2, listed ? listLength(sparseColumns) : 0);
 
   return kernel({
-    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}`,
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}${input === "plain" ? "" : ` ${input}`}`,
     ...(sparse && subgroups32 ? { enable: ["subgroups"] } : {}),
     params: {
       xOffset: "u32",
@@ -116,11 +125,14 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning)
       exchangeStride: "u32",
       hasBias: "u32",
       accumulate: "u32",
+      upOffset: "u32",
+      gateThreshold: "f32",
     },
     tableLength: 2 * matvecParts,
     buffers: {
       outs: readWrite(),
       xs: read(),
+      ups: read(),
       units: read("vec4<u32>"),
       bias: read(),
       counters: readWrite("atomic<u32>"),
@@ -134,7 +146,8 @@ const MAX_TICKETS = ${maxTickets}u;
 /** First the lists (unit of the column, bits of x), then the sums of pairs of rows. */
 var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
 var<workgroup> isLast: u32;
-${sparse ? listDeclarations(tuning) : denseFunctions}
+${inputFunctions(input)}
+${sparse ? listDeclarations(tuning) : listed ? stagedFunctions : denseFunctions}
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -149,11 +162,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
   let firstColumn = firstGroup * 32u;
-  ${sparse ? listActive(format, tuning) : ""}
+  ${sparse ? listActive(format, tuning) : listed ? listAll : ""}
 
   ${each((i) => `var acc${i} = vec4<f32>();`)}
   ${body}
-  ${sparse ? "workgroupBarrier();" : ""}
+  ${listed ? "workgroupBarrier();" : ""}
 
   ${each(
     (i) =>
@@ -245,11 +258,38 @@ fn addPairs(pair: u32, share: u32) -> vec2<f32> {
 /** Tickets at the beginning of the exchange buffer: more than a grid has columns. */
 export const maxTickets = 65536;
 
+/** `inputAt`: what column c is multiplied with. */
+const inputFunctions = (input: MatvecInput) =>
+  input === "plain"
+    ? "fn inputAt(c: u32) -> f32 { return xs[p.xOffset + c]; }"
+    : /* wgsl */ `
+${activationFunction(input)}
+fn inputAt(c: u32) -> f32 {
+  let activated = f(xs[p.xOffset + c]);
+  return select(activated * ups[p.upOffset + c], 0.0, abs(activated) < p.gateThreshold);
+}`;
+
+/** The inputs of the slice, in their order; 0 beyond the last column. Threads of several groups read them at once: see `slot`. */
+const listAll = /* wgsl */ `
+  sliceStart = firstColumn;
+  for (var c = t; c < groupCount * 32u; c += THREADS) {
+    let column = firstColumn + c;
+    pool[slot(c)].y = bitcast<u32>(select(0.0, inputAt(min(column, p.cols - 1u)), column < p.cols));
+  }
+  workgroupBarrier();`;
+
+const stagedFunctions = /* wgsl */ `
+var<private> sliceStart: u32;
+/** Groups lie 33 apart, in other banks. */
+fn slot(c: u32) -> u32 { return c + c / 32u; }
+fn unitOf(e: u32, width: u32) -> u32 { return e * width; }
+fn value(e: u32, xStart: u32) -> f32 { return bitcast<f32>(pool[slot(xStart - sliceStart + e)].y); }`;
+
 const denseFunctions = /* wgsl */ `
 fn unitOf(e: u32, width: u32) -> u32 { return e * width; }
 fn value(e: u32, xStart: u32) -> f32 {
   let c = xStart + e;
-  return select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
+  return select(0.0, inputAt(min(c, p.cols - 1u)), c < p.cols);
 }`;
 
 const listDeclarations = ({ sparseColumns, subgroups32 }: MatvecTuning) => /* wgsl */ `
@@ -275,7 +315,7 @@ const listActive = ({ scaled }: GpuFormat, { threads, sparseColumns, subgroups32
   let share = (groupCount + ${teams - 1}u) / ${teams}u;
   let listStart = team * share * 32u;
   ${each((j) => `let g${j} = ${scaled ? `team + ${j * teams}u` : `team * share + ${j}u`}; let c${j} = g${j} * 32u + within;`)}
-  ${each((j) => `let x${j} = xs[p.xOffset + min(firstColumn + c${j}, p.cols - 1u)];`)}
+  ${each((j) => `let x${j} = inputAt(min(firstColumn + c${j}, p.cols - 1u));`)}
   ${each((j) => `let active${j} = ${scaled ? "" : `${j}u < share && `}c${j} < sliceEnd && abs(x${j}) > threshold;`)}
   ${
     subgroups32
