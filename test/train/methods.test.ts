@@ -247,6 +247,76 @@ describe("gradual pruning", () => {
   });
 });
 
+test("a linear schedule loses as much each time", async () => {
+  const training = await begin("gradual", { final: 0.75, until: 0.5, interval: 10, schedule: "linear" });
+  const found: number[] = [];
+  for (let step = 0; step < steps; step++) {
+    await training.advance(threeLayerBatch(step));
+    if (step % 10 === 0 && step <= 30) found.push(zeros(training.run.masks!.get("b")!));
+  }
+  expect(found).toEqual([0, 36, 72, 108]);
+});
+
+describe("lottery tickets in one run", () => {
+  const settings = { rounds: 3, share: 0.25, rewind: 0.2 };
+  const length = steps / 4;
+
+  test("survivors go back to where they were early on, the others to 0, a share of them every round", async () => {
+    const training = await begin("lottery", settings);
+    const copy = () => new Map(Array.from(training.weights, ([name, values]) => [name, values.slice()]));
+    let early = copy();
+    let ones = { a: 96, b: 144, c: 48 };
+    for (let step = 0; step < steps; step++) {
+      if (step === 0.2 * length) early = copy();
+      await training.advance(threeLayerBatch(step));
+      if ((step + 1) % length !== 0 || step + 1 === steps) continue;
+      const drop = (n: number, share: number) => n - Math.round(share * n);
+      ones = { a: drop(ones.a, 0.25), b: drop(ones.b, 0.25), c: drop(ones.c, 0.125) };
+      for (const [name, mask] of training.run.masks!) {
+        expect(mask.length - zeros(mask)).toBe(ones[name as keyof typeof ones]);
+        const weights = training.weights.get(name)!;
+        for (let i = 0; i < mask.length; i++) expect(weights[i]).toBe(mask[i] ? early.get(name)![i] : 0);
+      }
+    }
+    expect(training.run.metrics!().round).toBe(3);
+    expect(zeros(training.finish().get("b")!)).toBe(144 - ones.b);
+  });
+
+  test("a round is the training of a fixed mask from the early weights, with fresh moments", async () => {
+    const training = await begin("lottery", settings);
+    for (let step = 0; step < 3 * length; step++) await training.advance(threeLayerBatch(step));
+    const { method } = await trainMethods["fixed-mask"]();
+    const ticket = new Training({
+      objective: threeLayers(),
+      weights: new Map(Array.from(training.weights, ([name, values]) => [name, values.slice()])),
+      optimizer: { rate: constant(0.01) },
+      steps: length,
+      seed: 2,
+      method: (context) => method.start(context, method.options.parse({})),
+    });
+    for (let step = 3 * length; step < steps; step++) {
+      await training.advance(threeLayerBatch(step));
+      await ticket.advance(threeLayerBatch(step));
+    }
+    for (const [name, values] of ticket.weights) expect(training.weights.get(name)).toEqual(values);
+  });
+
+  test("every training has the whole schedule of rates", async () => {
+    const training = await begin("lottery", { rounds: 1 }, cosine({ peak: 1e-3, warmup: 10, steps }));
+    const rates: number[] = [];
+    for (let step = 0; step < steps; step++) {
+      await training.advance(threeLayerBatch(step));
+      rates.push(training.run.metrics!().rate);
+    }
+    expect(rates.slice(30)).toEqual(rates.slice(0, 30));
+    expect(Math.max(...rates)).toBeGreaterThan(20 * rates[29]);
+  });
+
+  test("too few steps are refused", async () => {
+    await expect(begin("lottery", { rounds: 60 })).rejects.toThrow(/60 steps are too few for 61 trainings/);
+  });
+});
+
 describe("dynamic sparse training", () => {
   test("ERK densities fall with size and add up to the budget", () => {
     const matrix = (name: string, rows: number, cols: number) => ({

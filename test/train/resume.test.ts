@@ -14,6 +14,7 @@ const rate = cosine({ peak: 0.02, warmup: 3, steps });
 /** Options under which something happens within twelve steps. */
 const lively: Record<string, object> = {
   gradual: { interval: 3 },
+  lottery: { rounds: 2, rewind: 0.5 },
   iht: { density: 0.4, freezeAt: 0.6, countRetention: true },
   l1: { lambda: 0.02, sparsity: 0.5 },
   transposable: { interval: 2, denseFrom: 0.8 },

@@ -194,6 +194,7 @@ test.each<[string, string, object, RegExp]>([
   ["RigL with N:M over ERK", "rigl", { structure: "2:4", distribution: "erk" }, /can only be uniform/],
   ["a density that is not that of N:M", "iht", { structure: "2:4", density: 0.3 }, /keeps a share of 0.5, not 0.3/],
   ["gradual to another sparsity than N:M's", "gradual", { structure: "2:4", final: 0.9 }, /leave the share out/],
+  ["lottery tickets with N:M", "lottery", { structure: "2:4" }, /lottery tickets change it/],
   ["L1 towards N:M", "l1", { structure: "2:4" }, /no norm leads to keep:group/],
   ["the group lasso in Adam's metric", "l1", { structure: "rows", variant: "metric" }, /use variant=decoupled/],
   ["S-STE with neurons", "s-ste", { pattern: { type: "neurons", sparsity: 0.5 } }, /every matrix by itself/],

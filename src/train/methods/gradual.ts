@@ -16,6 +16,10 @@ const options = z.strictObject({
   from: share.default(0).describe("share of the steps at which pruning begins"),
   until: share.default(0.7).describe("share of the steps at which it ends"),
   interval: z.int().min(1).default(100).describe("steps between two prunings"),
+  schedule: z
+    .enum(["cubic", "linear"])
+    .default("cubic")
+    .describe("cubic: most goes at first; linear: as much each time"),
 });
 
 /** Sparsity at a share of the way: steep at first, flat at the end (Zhu, Gupta 2017). */
@@ -23,6 +27,11 @@ export function cubicSparsity(initial: number, final: number, way: number): numb
   const left = 1 - Math.min(1, Math.max(0, way));
   return final + (initial - final) * left ** 3;
 }
+
+const schedules = {
+  cubic: cubicSparsity,
+  linear: (initial: number, final: number, way: number) => initial + (final - initial) * Math.min(1, Math.max(0, way)),
+};
 
 /**
  * Gradual magnitude pruning: each tensor loses its smallest surviving weights on a cubic schedule; none come back. With blocks,
@@ -33,7 +42,7 @@ export const method: TrainMethod<z.output<typeof options>> = {
   title: "Gradual magnitude pruning",
   paper: "Zhu, Gupta 2017, arXiv:1710.01878",
   options,
-  start({ parameters, weights, optimizer, steps }, { structure, initial, final, from, until, interval }) {
+  start({ parameters, weights, optimizer, steps }, { structure, initial, final, from, until, interval, schedule }) {
     const sets = unitsOf(parameters, structure);
     const last = 1 - densityFor(structure, final === undefined ? undefined : 1 - final, 0.1);
     const masks = fullMasks(parameters, weights);
@@ -45,7 +54,7 @@ export const method: TrainMethod<z.output<typeof options>> = {
       masks,
       refresh(current, step) {
         if (step < begin || step > end || ((step - begin) % interval !== 0 && step !== end)) return;
-        const sparsity = cubicSparsity(initial, last, end === begin ? 1 : (step - begin) / (end - begin));
+        const sparsity = schedules[schedule](initial, last, end === begin ? 1 : (step - begin) / (end - begin));
         for (const mask of masks.values()) mask.fill(1);
         for (const units of sets) {
           // Pruned units are zero, so the largest are taken from the survivors.

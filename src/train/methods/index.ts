@@ -6,6 +6,7 @@ export const trainMethods: Readonly<Record<string, () => Promise<{ method: Train
   dense: () => import("./dense.js"),
   "fixed-mask": () => import("./fixedMask.js"),
   gradual: () => import("./gradual.js"),
+  lottery: () => import("./lotteryTicket.js"),
   iht: () => import("./iht.js"),
   l1: () => import("./l1.js"),
   ste: () => import("./ste.js"),
