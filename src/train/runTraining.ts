@@ -1,4 +1,4 @@
-import { breathe, type JobOptions, Stage } from "../core/index.js";
+import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Batch } from "./objective.js";
 import type { Schedule } from "./optimizers/schedule.js";
 import type { Training } from "./training.js";
@@ -28,7 +28,10 @@ export interface RunOptions extends JobOptions {
   saveEvery?: number;
 }
 
-/** Runs a training to its end, or until the signal stops it: then it is stored first. */
+/**
+ * Runs a training to its end, or until the signal stops it: then it is stored first.
+ * @throws UsageError when the loss is no longer finite; what was stored before stays
+ */
 export async function runTraining(options: RunOptions): Promise<void> {
   const { training, steps, save, saveEvery = Number.POSITIVE_INFINITY, signal } = options;
   const stage = new Stage("train", steps - training.step, "steps", options.onProgress);
@@ -42,6 +45,11 @@ export async function runTraining(options: RunOptions): Promise<void> {
     const startMs = performance.now();
     const { step, loss, measured } = await training.advance(await options.batch(training.step));
     const elapsedMs = performance.now() - startMs;
+    if (!Number.isFinite(loss)) {
+      throw new UsageError(
+        `the loss of step ${step + 1} is ${loss}: the run has diverged; give a lower learning rate, more warm-up or clip gradients`,
+      );
+    }
     const prediction = measured.get("prediction")?.[0];
     options.onStep?.({
       step: step + 1,

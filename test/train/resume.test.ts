@@ -137,6 +137,25 @@ test("a run that is stopped stores itself before it ends", async () => {
   expect(saved).toEqual([2, 4, 5]);
 });
 
+test("a run that diverges ends with the step, and what was stored before stays", async () => {
+  const training = await begin("dense");
+  const saved: number[] = [];
+  const run = runTraining({
+    training,
+    steps,
+    rate,
+    batch(step) {
+      const batch = threeLayerBatch(step);
+      if (step === 5) batch.y.values[0] = Number.NaN;
+      return batch;
+    },
+    saveEvery: 2,
+    save: async () => void saved.push(training.step),
+  });
+  await expect(run).rejects.toThrow(/the loss of step 6 is NaN: the run has diverged/);
+  expect(saved).toEqual([2, 4]);
+});
+
 test("a broken state file is a FormatError", async () => {
   const files = new Map<string, Uint8Array>();
   await writeState(memorySinks(files), (await begin("dense")).state);
