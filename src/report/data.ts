@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { ResultRow } from "../eval/index.js";
 import { type Artifact, type CompressedMatrix, checkSchema, isJsonObject, type SiteQuantiles } from "../io/index.js";
+import type { TrainingRecord } from "./curves.js";
 import type { MaskPicture } from "./masks.js";
 
 /** One model that was measured or made. */
@@ -14,6 +15,8 @@ export interface Candidate {
   activationSparsity?: Artifact["activationSparsity"];
   activations?: readonly Readonly<Record<string, SiteQuantiles>>[];
   masks?: readonly MaskPicture[];
+  /** Steps of the training it came from. */
+  training?: readonly TrainingRecord[];
 }
 
 /** Models that were measured in one run, and so may be compared. */

@@ -1,3 +1,4 @@
+export { readTrainingLog, type TrainingRecord } from "./curves.js";
 export { type Candidate, type ReportData, type Run, runOfArtifact, runOfSweep } from "./data.js";
 export { joinRuns, reportJson } from "./join.js";
 export { drawMask, type MaskPicture, masksToDraw } from "./masks.js";

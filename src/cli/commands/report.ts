@@ -18,11 +18,11 @@ export const reportCommand: CommandDefinition<ReportOptions> = {
   name: "report",
   summary: "one HTML page of what sweeps and compressed models cost and give, and the same as JSON",
   description:
-    "Reads what sweep, prune, quantize, compress and calibrate wrote and makes one self-contained page: before and after, perplexity " +
-    "against size and speed, zeros and reconstruction error of every layer, masks, activations with their thresholds, recipes " +
-    "and environment. It has no scripts and fetches nothing, reads well on a phone and prints. Beside it lies the same data as " +
+    "Reads what sweep, prune, quantize, compress, calibrate, train and finetune wrote and makes one self-contained page: before and after, perplexity " +
+    "against size and speed, zeros and reconstruction error of every layer, masks, activations with their thresholds, curves " +
+    "of training, recipes and environment. It has no scripts and fetches nothing, reads well on a phone and prints. Beside it lies the same data as " +
     "JSON. Masks are drawn of models that are there: sweep keeps them with --keep.",
-  arguments: [["OUT...", "directories that sweep, prune, quantize, compress or calibrate wrote"]],
+  arguments: [["OUT...", "directories that those commands wrote"]],
   options: [new Option("-o, --output <file>", "page to write").default("report.html")],
   examples: ["rarefy report tiny-sweep -o tiny-sweep.html", "rarefy report tiny-sparse tiny-wanda -o both.html"],
   async run(context, { output }, directories) {
@@ -65,6 +65,12 @@ async function readRun(directory: string, report: Report): Promise<Run> {
   }
   const run = report.runOfArtifact(artifact, directory, basename(resolve(directory)), await weightBytesOf(files));
   run.candidates[0].masks = isSparse(artifact) ? await masksOf(directory, report) : undefined;
+  const log = join(directory, "training.jsonl");
+  const lines = await readFile(log, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  run.candidates[0].training = lines === undefined ? undefined : report.readTrainingLog(lines, log);
   return run;
 }
 
