@@ -53,7 +53,8 @@ describe("candidates", () => {
     });
     expect(low).toMatchObject({ name: "low-0.25", recipe: { stages: [{ keepRatio: 0.75, rank: undefined }] } });
     expect(parseRecipe(JSON.parse(JSON.stringify(low.recipe)), "again").stages).toHaveLength(1);
-    expect(() => candidatesOf(recipes, parseLevels("2:4"))).toThrow(/low rank has no keep:group/);
+    expect(() => candidatesOf(recipes.slice(1), parseLevels("2:4"))).toThrow(/low rank has no keep:group/);
+    expect(() => candidatesOf(recipes, parseLevels("0.5,2:4"))).toThrow(/pattern heads has no keep:group/);
   });
 
   test("without levels recipes are taken as they are; equal names are refused", () => {

@@ -75,7 +75,12 @@ function atLevel(stage: RecipeStage, level: Level): RecipeStage {
 }
 
 function patternAt(pattern: Pattern, level: Level): Pattern {
-  if (typeof level !== "number") return { type: "nm", ...level };
+  if (typeof level !== "number") {
+    if (pattern.type !== "unstructured" && pattern.type !== "nm") {
+      throw new UsageError(`the pattern ${pattern.type} has no keep:group; give shares, or sweep its recipe by itself`);
+    }
+    return { type: "nm", ...level };
+  }
   if (pattern.type === "nm") return { type: "unstructured", sparsity: level };
   return { ...pattern, sparsity: level };
 }

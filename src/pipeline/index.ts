@@ -8,7 +8,7 @@ export {
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export type { Estimate } from "./compress/estimate.js";
 export { type Fingerprint, fingerprint } from "./compress/fingerprint.js";
-export { type CompressionPlan, type CompressOptions, planCompression } from "./compress/plan.js";
+export { type CompressionPlan, type CompressOptions, checkCompression, planCompression } from "./compress/plan.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";

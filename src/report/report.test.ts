@@ -6,11 +6,12 @@ import { fromFloat32 } from "../tensor/index.js";
 import { type ReportData, runOfArtifact, runOfSweep } from "./data.js";
 import { html } from "./html.js";
 import { joinRuns, reportJson } from "./join.js";
+import { layerLines } from "./lines.js";
 import { drawMask } from "./masks.js";
 import { reportPage } from "./page.js";
 import { greyPng } from "./png.js";
 import { linearScale, logScale, short } from "./scale.js";
-import { frontier } from "./scatter.js";
+import { frontier, scatter } from "./scatter.js";
 
 const evil = `"><script>alert(1)</script>&'</style>`;
 const row = (model: string, perplexity: number, megabytes: number, speed: number) => ({
@@ -78,7 +79,7 @@ describe("report page", () => {
       .replace(/\s+/g, " ");
     expect(text).toContain("model bf16 30.00");
     // 34 / 30 − 1, 30 / 50, 140 / 100
-    expect(text).toMatch(/bf16 34\.00 13\.3 % 30 0\.60 × 140 1\.40 ×/);
+    expect(text).toMatch(/bf16 34\.00 \+13\.3 % 30\.0 0\.60 × 140 1\.40 ×/);
     expect(text).toContain("Perplexity against size");
     expect(text).toContain("Perplexity against speed");
     // Weighted by size: (0.5 · 32 + 0.25 · 16) / 48 in the heat map's own cells 50 % and 25 %.
@@ -154,6 +155,36 @@ describe("report parts", () => {
     expect(joined.map(({ location }) => location)).toEqual(["a, b", "d"]);
     expect(joined[0].candidates.map(({ name }) => name)).toEqual(["a", "b"]);
     expect(JSON.parse(reportJson({ rarefyReport: 1, runs: joined })).runs[0].candidates).toHaveLength(2);
+  });
+
+  it("joins levels of a group, and draws at the edge what lies far above", () => {
+    const point = (name: string, x: number, y: number, level?: number) => ({ name, group: "wanda", x, y, level });
+    const points = [point("b", 5, 33, 0.5), point("c", 3, 900, 0.7), point("a", 7, 31, 0.3), point("4:8", 5, 35)];
+    const options = { title: "t", xLabel: "x", yLabel: "y", better: "less" } as const;
+    const { text } = scatter(points, new Map([["wanda", "#123456"]]), options);
+    expect(text.split("<circle").length - 1).toBe(3);
+    expect(text.split('class="beyond"').length - 1).toBe(1);
+    const ends = [
+      ...text.matchAll(/<polyline class="series" stroke="#123456" points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"/g),
+    ];
+    expect(ends).toHaveLength(1);
+    expect(Number(ends[0][1])).toBeGreaterThan(Number(ends[0][2]));
+    // Where most are far above, all are drawn where they are.
+    const far = scatter(
+      points.map((p, i) => ({ ...p, y: i === 0 ? 1 : p.y })),
+      new Map(),
+      options,
+    ).text;
+    expect(far).not.toContain('class="beyond"');
+  });
+
+  it("names lines at their ends, those that end together once", () => {
+    const line = (name: string, ...values: number[]) => ({ name, color: "#000", values });
+    const lines = [line("first", 0.1, 0.5), line("second", 0.2, 0.501), line("third", 0.5, 0.9), line("short", 0.7)];
+    const { text } = layerLines(lines, "t", "zeros", [0, 1]);
+    expect([...text.matchAll(/class="name"[^>]*>([^<]*)</g)].map(([, name]) => name)).toEqual(["first +1", "third"]);
+    expect(text).toContain(">0.2<");
+    expect(text).toContain(">1<");
   });
 
   it("finds the points that no other beats", () => {

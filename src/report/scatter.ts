@@ -7,6 +7,8 @@ export interface Point {
   group: string;
   x: number;
   y: number;
+  /** Points of a group that have one are joined by a line, in this order. */
+  level?: number;
 }
 
 export interface ScatterOptions {
@@ -22,14 +24,23 @@ export interface ScatterOptions {
 const [width, height] = [380, 300];
 const plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
 
+/** What is this many times the lowest would leave no room for the rest; it is drawn at the upper edge. */
+const tallest = 5;
+
 /** Points, the line of those that no other beats in both measures, and the reference. y is logarithmic. */
 export function scatter(points: readonly Point[], colors: ReadonlyMap<string, string>, options: ScatterOptions): Html {
   const { title, xLabel, yLabel, better, reference } = options;
   const all = reference === undefined ? points : [...points, reference];
   const x = linearScale(padded(all.map((point) => point.x)), [plot.left, plot.right]);
   const [low, high] = extent(all.map((point) => point.y));
-  const y = logScale([low / 1.05, high * 1.08], [plot.bottom, plot.top]);
-  const front = frontier(all, better);
+  const within = all.filter((point) => point.y <= low * tallest);
+  // Where most lie above there is no use in looking closer at the rest.
+  const top = 2 * within.length > all.length ? Math.max(...within.map((point) => point.y)) : high;
+  const y = logScale([low / 1.08, top * 1.3], [plot.bottom, plot.top]);
+  const front = frontier(
+    all.filter((point) => point.y <= top),
+    better,
+  );
   const path = front.map((point, i) => `${i === 0 ? "M" : "L"}${px(x(point.x))} ${px(y(point.y))}`).join("");
   return html`<figure>
 <figcaption>${title}</figcaption>
@@ -45,22 +56,35 @@ ${y.ticks.map(
 <text class="axis" x="${(plot.left + plot.right) / 2}" y="${height - 6}" text-anchor="middle">${xLabel}</text>
 <text class="axis" transform="translate(12 ${(plot.top + plot.bottom) / 2}) rotate(-90)" text-anchor="middle">${yLabel}</text>
 <path class="front" d="${path}"/>
-${points.map(
-  (point) =>
-    html`<circle cx="${px(x(point.x))}" cy="${px(y(point.y))}" r="5" fill="${colors.get(point.group)!}"><title>${point.name}: ${short(point.x)}, ${short(point.y)}</title></circle>`,
+${series(points.filter((point) => point.y <= top)).map(
+  (line) =>
+    html`<polyline class="series" stroke="${colors.get(line[0].group)!}" points="${line.map((point) => `${px(x(point.x))},${px(y(point.y))}`).join(" ")}"/>`,
 )}
-${labels(
-  front.filter((point) => point !== reference),
-  x,
-  y,
-)}
+${points.map((point) => {
+  const title = html`<title>${point.name}: ${short(point.x)}, ${short(point.y)}</title>`;
+  const color = colors.get(point.group)!;
+  return point.y <= top
+    ? html`<circle cx="${px(x(point.x))}" cy="${px(y(point.y))}" r="5" fill="${color}">${title}</circle>`
+    : html`<path class="beyond" stroke="${color}" d="M${px(x(point.x) - 5)} ${plot.top + 8}h10l-5 -8z">${title}</path>`;
+})}
 ${
   reference !== undefined &&
-  html`<path class="reference" d="M${px(x(reference.x) - 6)} ${px(y(reference.y))}h12m-6 -6v12"><title>${reference.name}</title></path>
-<text x="${px(Math.min(x(reference.x) + 9, plot.right))}" y="${px(y(reference.y) + 14)}" text-anchor="${x(reference.x) > width * 0.7 ? "end" : "start"}">${reference.name}</text>`
+  html`<path class="reference" d="M${px(x(reference.x) - 6)} ${px(y(reference.y))}h12m-6 -6v12"><title>${reference.name}</title></path>`
 }
+${labels(reference === undefined || front.includes(reference) ? front : [reference, ...front], x, y)}
 </svg>
 </figure>`;
+}
+
+/** Points of one group that differ in their level, in its order. */
+function series(points: readonly Point[]): Point[][] {
+  const groups = new Map<string, Point[]>();
+  for (const point of points) {
+    if (point.level !== undefined) groups.set(point.group, [...(groups.get(point.group) ?? []), point]);
+  }
+  return [...groups.values()]
+    .filter((line) => line.length > 1)
+    .map((line) => line.toSorted((a, b) => a.level! - b.level!));
 }
 
 /** Names of the points on the front, each above its point unless the one before is in the way. */

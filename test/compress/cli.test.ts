@@ -227,6 +227,12 @@ describe("errors are clear and come before any work", () => {
       1,
       /has no pattern rows; it has keep:group/,
     ],
+    [
+      "what stands in the way of any candidate of a sweep, before the first",
+      ["sweep", model, "--recipe", "magnitude-50", "wrp-2:4", "--sparsity", "0.3,3:7", ...text, ...calib],
+      1,
+      /this sweep cannot be done\n {2}- magnitude-3of7: .*multiple of 7[\s\S]*wrp-0\.3: .*no pattern unstructured/,
+    ],
     ["no calibration text", ["prune", model, "--sparsity", "0.5"], 1, /needs a calibration text/],
     ["neither sparsity nor pattern", ["prune", model], 2, /give --sparsity, or --pattern/],
     ["two sparsities", ["prune", model, "--sparsity", "0.3", "--pattern", "2:4"], 2, /leave --sparsity out/],

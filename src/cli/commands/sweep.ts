@@ -1,7 +1,7 @@
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { Option } from "commander";
-import { RarefyError } from "../../core/index.js";
+import { ProblemsError, RarefyError } from "../../core/index.js";
 import { evaluateQuality, formatResultRows, measureSpeed, type ResultRow, resultRow } from "../../eval/index.js";
 import {
   type Compression,
@@ -12,7 +12,7 @@ import {
   sha256Hex,
 } from "../../io/index.js";
 import { directoryFiles, resolveModel, writeFileAtomic } from "../../io/index.node.js";
-import { type Fingerprint, fingerprint, openModel } from "../../pipeline/index.js";
+import { checkCompression, type Fingerprint, fingerprint, openModel } from "../../pipeline/index.js";
 import { compressToDirectory } from "../../pipeline/index.node.js";
 import { loadTokenizer, type TokenizedText, tokenizeText } from "../../text/index.js";
 import type { CommandDefinition, Context } from "../command.js";
@@ -24,7 +24,7 @@ import {
   readRecipe,
   withCalibration,
 } from "../compressionOptions.js";
-import { type Machine, machine, peakResidentBytes } from "../machine.js";
+import { type Machine, machine } from "../machine.js";
 import { modelArgument, repeatsOption, type WeightsOption, weightsOption } from "../options.js";
 import { readText } from "../session.js";
 import { type Candidate, candidatesOf, type Level, parseLevels } from "../sweepCandidates.js";
@@ -93,9 +93,10 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
       evaluation: await tokens(source, options.text),
       calibration: await maybeTokens(source, options.calib),
     };
+    const identity = await checked(source, candidates, texts.calibration);
     await mkdir(options.output, { recursive: true });
 
-    const sweep = { context, source, identity: await identityOf(source), options, texts };
+    const sweep = { context, source, identity, options, texts };
     const entries = [await measured(sweep, undefined)];
     for (const candidate of candidates) {
       try {
@@ -127,9 +128,25 @@ interface Sweep {
   texts: { evaluation: TokenizedText; calibration: TokenizedText | undefined };
 }
 
-async function identityOf(source: LocalModelFiles): Promise<Fingerprint> {
+/**
+ * Looks at the source before hours are spent on it.
+ * @throws ProblemsError with what stands in the way of any candidate
+ */
+async function checked(
+  source: LocalModelFiles,
+  candidates: readonly Candidate[],
+  calibration: TokenizedText | undefined,
+): Promise<Fingerprint> {
   const checkpoint = await openCheckpoint(source);
   try {
+    const problems: string[] = [];
+    for (const { name, recipe } of candidates) {
+      await checkCompression(checkpoint, { recipe, calibration }).catch((error) => {
+        if (!(error instanceof ProblemsError)) throw error;
+        problems.push(...error.problems.map((problem) => `${name}: ${problem}`));
+      });
+    }
+    if (problems.length > 0) throw new ProblemsError("this sweep cannot be done", problems);
     return await fingerprint(checkpoint);
   } finally {
     await checkpoint.close();
@@ -212,7 +229,6 @@ async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: st
     densityStored: densityStored(artifact),
     bytesOnDisk: await weightBytesOf(directoryFiles(directory)),
     elapsedMs,
-    peakMemoryBytes: peakResidentBytes(),
   };
   if (options.keep !== true) await rm(directory, { recursive: true, force: true });
   return { key, name, row, recipe: artifact.recipe, layers: artifact.compression!.layers };

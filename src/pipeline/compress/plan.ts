@@ -62,13 +62,21 @@ export interface CompressionPlan {
   estimate: Estimate;
 }
 
+/** What can be said of a job without running anything. */
+interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "stages"> {
+  /** Windows of text have to be run. */
+  needsText: boolean;
+}
+
 /**
- * Checks a job as a whole and says what it will take. One window is run through one block to learn how fast this machine
- * is.
+ * Whether recipe, model and text go together.
  * @throws FormatError for a model that cannot be read, ProblemsError with everything else that stands in the way
  */
-export async function planCompression(checkpoint: Checkpoint, options: CompressOptions): Promise<CompressionPlan> {
-  const { recipe, calibration, limits = {} } = options;
+export async function checkCompression(
+  checkpoint: Checkpoint,
+  options: Pick<CompressOptions, "recipe" | "calibration">,
+): Promise<CheckedJob> {
+  const { recipe, calibration } = options;
   const description = await describeDecoder(checkpoint);
   const problems: string[] = [];
   const resolved = await resolve(checkpoint, description, recipe, problems);
@@ -78,7 +86,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
   if (needsText && calibration === undefined)
     problems.push("the recipe needs a calibration text (--calib), and none is given");
   const { window, windows: count } = recipe.calibration;
-  const { maxPositions, layers } = description.config;
+  const { maxPositions } = description.config;
   if (needsText && window > maxPositions) {
     problems.push(`windows of ${window} tokens for a model of ${maxPositions} positions`);
   }
@@ -98,19 +106,30 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     problems.push(`in factors already: ${which}; rarefy export --format safetensors multiplies them out`);
   }
   refuse(problems);
+  return { description, drop, stages, needsText };
+}
 
+/**
+ * Checks a job as a whole and says what it will take. One window is run through one block to learn how fast this machine
+ * is.
+ * @throws FormatError for a model that cannot be read, ProblemsError with everything else that stands in the way
+ */
+export async function planCompression(checkpoint: Checkpoint, options: CompressOptions): Promise<CompressionPlan> {
+  const { recipe, calibration, limits = {} } = options;
+  const { description, drop, stages, needsText } = await checkCompression(checkpoint, options);
   const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
   const backend = needsText ? await chooseBackend(options) : undefined;
   const plan = {
     description,
     drop,
     stages,
-    layers: layers - (drop?.count ?? 0),
+    layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
     ...(await identify(checkpoint, options, backend)),
   };
   const estimate = await estimateJob(checkpoint, plan, options);
+  const problems: string[] = [];
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toPrecision(2)} GB`;
   const check = (what: string, needed: number, free: number | undefined, hint: string) => {
     if (free === undefined || needed <= free) return;
