@@ -7,7 +7,7 @@ import { startEngine } from "../../src/train/engine/engine.js";
 import { largestInputs } from "../../src/train/engine/layers.js";
 import type { Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
-import { readWeights } from "../../src/train/languageModel.js";
+import { readWeights, tensorsOfConfig } from "../../src/train/languageModel.js";
 import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import { type Distillation, divergence } from "../../src/train/models/distillation.js";
@@ -15,6 +15,8 @@ import { initialMlp, mlp } from "../../src/train/models/mlp.js";
 import { type MoeConfig, mixture } from "../../src/train/models/moe.js";
 import { biasControl, sparsityControl } from "../../src/train/models/routers.js";
 import type { Batch } from "../../src/train/objective.js";
+import { type Units, unitSizes } from "../../src/train/selection/groups.js";
+import { unitsOf } from "../../src/train/selection/patterns.js";
 import { architectureNames, path } from "../golden/golden.js";
 
 beforeAll(() => startEngine("wasm"));
@@ -167,6 +169,44 @@ describe("Q-Sparse inputs", () => {
       expect(Math.abs(half.loss - dense.loss)).toBeGreaterThan(1e-3);
       for (const g of half.gradients.values()) expect(g.some((v: number) => v !== 0)).toBe(true);
     });
+  });
+});
+
+describe("units that the matrices of a decoder share", () => {
+  const config = parseModelConfig(
+    {
+      ...{ model_type: "mixtral", vocab_size: 16, hidden_size: 16, intermediate_size: 12, num_hidden_layers: 2 },
+      ...{ num_attention_heads: 4, num_key_value_heads: 2, num_local_experts: 2 },
+    },
+    "config.json",
+  );
+  const unitsOfConfig = async (fields: object, type: "neurons" | "heads") => {
+    const own = { ...config, ...fields };
+    return unitsOf(decoderParameters(await tensorsOfConfig(own), own.blocks), { type, sparsity: 0.5 });
+  };
+  const names = (units: Units) => units.members.map(({ name }) => name.replace(/^model\.layers\./, ""));
+
+  test("neurons of an MLP are rows of gate and up and columns of down", async () => {
+    const [first, second, ...more] = await unitsOfConfig({ modelType: "llama", experts: undefined }, "neurons");
+    expect(more).toEqual([]);
+    expect(names(first)).toEqual(["0.mlp.gate_proj.weight", "0.mlp.up_proj.weight", "0.mlp.down_proj.weight"]);
+    expect(second.count).toBe(12);
+    // Every neuron has a row of 16 twice and a column of 16.
+    expect([...unitSizes(first)]).toEqual(Array(12).fill(48));
+  });
+
+  test("every expert has neurons of its own", async () => {
+    const sets = await unitsOfConfig({}, "neurons");
+    expect(sets).toHaveLength(2 * 2);
+    expect(names(sets[1])).toEqual(["w1", "w2", "w3"].map((w) => `0.block_sparse_moe.experts.1.${w}.weight`));
+    for (const units of sets) expect([...unitSizes(units)]).toEqual(Array(12).fill(48));
+  });
+
+  test("a key and value head goes with the query heads that read it", async () => {
+    const [first] = await unitsOfConfig({}, "heads");
+    expect(first.count).toBe(2);
+    // Two query heads, a key head, a value head of 4 rows each, and 8 columns of the output map.
+    expect([...unitSizes(first)]).toEqual(Array(2).fill((8 + 4 + 4 + 8) * 16));
   });
 });
 
