@@ -2,8 +2,9 @@ import type { MethodContext, MethodRun } from "./methods/contract.js";
 import type { Batch, BatchControl, Objective } from "./objective.js";
 import type { OptimizerOptions } from "./optimizers/adamW.js";
 import { applyStep } from "./optimizers/link.js";
+import { canHoldRun, type DeviceMethod, type ResidentObjective, type ResidentRun } from "./resident.js";
 import { restoreState, type State, stateOf } from "./state.js";
-import type { FloatArray } from "./values.js";
+import { type FloatArray, zerosLike } from "./values.js";
 
 export interface TrainingOptions {
   objective: Objective;
@@ -17,6 +18,11 @@ export interface TrainingOptions {
   method: (context: MethodContext) => MethodRun;
   /** Steers the model through its batches. */
   control?: BatchControl;
+  /**
+   * Weights, moments and masks stay on the device where the objective and the method can: much faster, and then the arrays here
+   * are as old as the last `synchronise`.
+   */
+  onDevice?: boolean;
 }
 
 export interface StepResult {
@@ -31,13 +37,19 @@ export interface StepResult {
 export class Training {
   readonly run: MethodRun;
   readonly #optimizerState: State;
+  readonly #device: DeviceMethod | undefined;
+  #resident: ResidentRun | undefined;
   #step = 0;
 
   constructor(readonly options: TrainingOptions) {
     const { objective, weights, optimizer, steps, seed } = options;
     const context = { parameters: objective.parameters, weights, optimizer, steps, seed };
     this.run = options.method(context);
-    this.#optimizerState = this.run.link.init(weights);
+    this.#device = options.onDevice && canHoldRun(objective) && !options.control ? this.run.device : undefined;
+    this.#optimizerState =
+      this.#device === undefined
+        ? this.run.link.init(weights)
+        : { mean: stateOf(zerosLike(weights)), square: stateOf(zerosLike(weights)) };
   }
 
   /** Steps done. */
@@ -59,6 +71,12 @@ export class Training {
     const { run, weights } = this;
     const { objective, control } = this.options;
     const step = this.#step;
+    if (this.#device !== undefined) {
+      this.#resident ??= this.#start(this.#device);
+      const loss = await this.#resident.advance(batch, step);
+      this.#step++;
+      return { step, loss, measured: new Map() };
+    }
     run.refresh?.(weights, step);
     const { loss, gradients, measured } = await objective.lossAndGradients(this.effective, {
       ...batch,
@@ -70,6 +88,23 @@ export class Training {
     control?.observe(measured);
     this.#step++;
     return { step, loss, measured };
+  }
+
+  /** Brings weights, state and masks up to date with the device; nothing to do for a run on the host. */
+  async synchronise(): Promise<void> {
+    await this.#resident?.synchronise();
+  }
+
+  #start(method: DeviceMethod): ResidentRun {
+    const { objective, optimizer, weights } = this.options;
+    const { mean, square } = this.#optimizerState as Record<string, Record<string, FloatArray>>;
+    return (objective as ResidentObjective).startResident({
+      method,
+      optimizer,
+      parameters: objective.parameters,
+      arrays: { weights, mean: new Map(Object.entries(mean)), square: new Map(Object.entries(square)) },
+      chosen: this.#step > 0,
+    });
   }
 
   /** Ends the method: exact zeros, folded scales. @returns the weights */
@@ -94,5 +129,7 @@ export class Training {
     const own = this.state;
     restoreState(own, state);
     this.#step = own.step as number;
+    this.#resident?.[Symbol.dispose]();
+    this.#resident = undefined;
   }
 }

@@ -1,11 +1,22 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
-import { openCheckpoint } from "../../src/io/index.js";
+import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { describeDecoder } from "../../src/model/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { gpuDecoder } from "../../src/train/engine/gpu/gpuDecoder.js";
-import { decoderParameters, type Objective, readWeights } from "../../src/train/index.js";
+import {
+  cosine,
+  decoderParameters,
+  type Objective,
+  readState,
+  readWeights,
+  Training,
+  trainMethods,
+  type Values,
+  writeState,
+} from "../../src/train/index.js";
+import { cloneValues } from "../../src/train/values.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
 useSoftwareGpu();
@@ -30,8 +41,8 @@ async function modelOf(directory: string) {
   return { config, parameters, weights };
 }
 
-function randomBatch(vocabulary: number, length: number) {
-  const random = new Random(3);
+function randomBatch(vocabulary: number, length: number, seed = 3) {
+  const random = new Random(seed);
   const ids = () => Int32Array.from({ length }, () => random.integer(vocabulary));
   return { tokens: { shape: [length], values: ids() }, label: { shape: [length], values: ids() } };
 }
@@ -83,6 +94,79 @@ describe.skipIf(unavailable !== undefined)(
     });
   },
 );
+
+describe.skipIf(unavailable !== undefined)("a run that stays on the device", () => {
+  const steps = 5;
+  const window = 8;
+
+  let model: Awaited<ReturnType<typeof modelOf>>;
+  let objective: Objective;
+  beforeAll(async () => {
+    model = await modelOf("test/golden/arch/llama");
+    objective = (await gpuDecoder(model.config, model.parameters, window))!;
+    open.push(objective);
+  });
+
+  async function begin(id: string, options: object, onDevice: boolean, weights: Values) {
+    const { method } = await trainMethods[id]();
+    return new Training({
+      objective,
+      weights: cloneValues(weights),
+      optimizer: {
+        rate: cosine({ peak: 1e-2, warmup: 2, steps }),
+        beta2: 0.95,
+        weightDecay: 0.1,
+        decays: (name) => name.includes("proj"),
+        clip: 1,
+      },
+      steps,
+      seed: 1,
+      method: (context) => method.start(context, method.options.parse(options)),
+      onDevice,
+    });
+  }
+
+  test.each<[string, object]>([
+    ["dense", {}],
+    ["fixed-mask", { mask: "magnitude" }],
+    ["ste", { pattern: "1:4" }],
+    ["sr-ste", { decay: 0.02, interval: 2 }],
+    ["ast", { decay: 0.02, interval: 2 }],
+    ["cast", { decay: 0.01, interval: 2 }],
+  ])("%s %j: weights, masks and moments are the host's, stored and continued as well", async (id, options) => {
+    const { config, weights } = model;
+    const host = await begin(id, options, false, weights);
+    const whole = await begin(id, options, true, weights);
+    let halves = await begin(id, options, true, weights);
+    const random = new Random(8);
+    for (let step = 0; step < steps; step++) {
+      const batch = randomBatch(config.vocabSize, window, random.integer(1000));
+      const expected = await host.advance(batch);
+      expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 3);
+      if (step === 2) {
+        await halves.synchronise();
+        const files = new Map<string, Uint8Array>();
+        await writeState(memorySinks(files), halves.state);
+        halves = await begin(id, options, true, weights);
+        halves.restore((await readState(memoryFiles("memory", files)))!);
+      }
+      await halves.advance(batch);
+    }
+    await whole.synchronise();
+    await halves.synchronise();
+    expect(halves.weights).toEqual(whole.weights);
+    expect(halves.run.metrics?.()).toEqual(whole.run.metrics?.());
+    for (const [name, mask] of host.run.masks ?? []) {
+      const found = whole.run.masks!.get(name)!;
+      const same = mask.reduce((count, entry, i) => count + (entry === found[i] ? 1 : 0), 0);
+      expect([name, same / mask.length > 0.99]).toEqual([name, true]);
+    }
+    for (const training of [host, whole]) training.finish();
+    for (const [name, values] of host.weights) {
+      expect([name, distance(whole.weights.get(name)!, values) < 0.02]).toEqual([name, true]);
+    }
+  });
+});
 
 test("what the step does not do is left to the engine", async () => {
   for (const name of ["qwen2", "qwen3"]) {

@@ -53,8 +53,9 @@ export function reportRecovery(cells: readonly FinishedCell[], protocol: Recover
       ],
       ["SparseGPT", `calibrated on ${calibration.windows} windows of ${calibration.window} tokens`],
       ...trained.map((name) => {
-        const { method, options } = contestants[name].training!;
-        return [contestants[name].title, `method ${method} ${JSON.stringify(options)}`] as const;
+        const { method, options, rate: factor = 1 } = contestants[name].training!;
+        const slower = factor === 1 ? "" : `, learning rate × ${factor}`;
+        return [contestants[name].title, `method ${method} ${JSON.stringify(options)}${slower}`] as const;
       }),
     ] as const,
     tables: [

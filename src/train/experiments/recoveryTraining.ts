@@ -42,7 +42,13 @@ export async function trainToRecover(task: RecoveryTask): Promise<RecoveryRun> {
   const { steps, tests, batchSize, window, weightDecay } = protocol;
   const { method } = await trainMethods[task.training.method]();
   const linear = new Set(objective.parameters.filter(isSparsifiable).map(({ name }) => name));
-  const rate = cosine({ peak: protocol.rate, final: protocol.finalRate, warmup: protocol.warmup, steps });
+  const factor = task.training.rate ?? 1;
+  const rate = cosine({
+    peak: protocol.rate * factor,
+    final: protocol.finalRate * factor,
+    warmup: protocol.warmup,
+    steps,
+  });
   const training = new Training({
     objective,
     weights,
@@ -50,12 +56,16 @@ export async function trainToRecover(task: RecoveryTask): Promise<RecoveryRun> {
     steps,
     seed,
     method: (context) => method.start(context, method.options.parse(task.training.options)),
+    onDevice: true,
   });
   const losses = new Float32Array(steps);
   const perplexities = new Float64Array(tests + 1);
   /** Shares the arrays of the run. */
   const stateNow = (): State => ({ training: training.state, losses, perplexities });
-  const save = () => task.state.save(training.step, stateNow());
+  const save = async () => {
+    await training.synchronise();
+    await task.state.save(training.step, stateNow());
+  };
 
   const stored = await task.state.load();
   if (stored === undefined) perplexities[0] = await task.perplexity(weights);
@@ -81,10 +91,12 @@ export async function trainToRecover(task: RecoveryTask): Promise<RecoveryRun> {
       onProgress,
     });
     if (perplexities[test] > 0) continue;
+    await training.synchronise();
     perplexities[test] = await task.perplexity(training.effective);
     await save();
   }
   const { drift = null } = training.run.metrics?.() ?? {};
+  await training.synchronise();
   training.finish();
   const tokensOf = (step: number) => step * batchSize * window;
   return {

@@ -53,7 +53,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: wide,
     length: 32,
-    epochs: 4,
+    epochs: 3,
     batchSize: 100,
     maxTexts: Number.POSITIVE_INFINITY,
   },

@@ -2,9 +2,10 @@ import { z } from "zod";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, decayWeights, descend } from "../optimizers/links.js";
+import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { TrainMethod } from "./contract.js";
-import { maskedTraining } from "./maskedTraining.js";
+import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
@@ -32,6 +33,12 @@ export const method: TrainMethod<z.output<typeof options>> = {
           decayWeights(optimizer.weightDecay ?? 0, optimizer.decays ?? (() => true)),
           descend(optimizer.rate),
         ),
+      device: onDevice(pattern, {
+        forward: "masked",
+        decays: true,
+        pull: (step) => ({ ...noPull, weight: ramp(step) }),
+        squares: "means",
+      }),
     });
   },
 };

@@ -2,11 +2,12 @@ import { z } from "zod";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, descend } from "../optimizers/links.js";
+import { noPull } from "../resident.js";
 import { applyMasks } from "../selection/masks.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 import type { TrainMethod } from "./contract.js";
-import { maskedTraining } from "./maskedTraining.js";
+import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
@@ -52,6 +53,12 @@ export const method: TrainMethod<z.output<typeof options>> = {
           }),
           descend(optimizer.rate),
         ),
+      device: onDevice(pattern, {
+        forward: scales === 0 ? "weights" : { scales, nameOf: scaleName },
+        decays: false,
+        pull: (step) => ({ ...noPull, mean: 1 - step / steps, sign: (decay * step) / steps }),
+        squares: "means",
+      }),
     });
     const masks = run.masks!;
     const scaledInfos: ParameterInfo[] = scales === 0 ? [] : parameters.filter(({ name }) => masks.has(name));

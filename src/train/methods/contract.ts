@@ -2,6 +2,7 @@ import type { z } from "zod";
 import type { OptimizerOptions } from "../optimizers/adamW.js";
 import type { Link, Updates } from "../optimizers/link.js";
 import type { Masks } from "../optimizers/links.js";
+import type { DeviceMethod } from "../resident.js";
 import type { State } from "../state.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 
@@ -36,6 +37,8 @@ export interface MethodRun {
   after?(weights: Updates, step: number): void;
   /** Leaves in the weights what the method promises: exact zeros, folded scales. */
   finish?(weights: Map<string, FloatArray>): void;
+  /** The same for a run that stays on a device, where a kernel can do it. */
+  device?: DeviceMethod;
   /** For the run log: flip rates, densities. */
   metrics?(): Record<string, number>;
 }

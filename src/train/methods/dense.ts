@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
+import { noPull } from "../resident.js";
 import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({});
@@ -10,5 +11,18 @@ export const method: TrainMethod<z.output<typeof options>> = {
   title: "Dense",
   paper: "Loshchilov, Hutter 2019, arXiv:1711.05101",
   options,
-  start: ({ optimizer }) => ({ link: adamW(optimizer), state: {} }),
+  start: ({ optimizer }) => ({
+    link: adamW(optimizer),
+    state: {},
+    device: {
+      interval: 0,
+      keep: 4,
+      forward: "weights",
+      frozen: false,
+      decays: true,
+      pull: () => noPull,
+      squares: "gradients",
+      masks: new Map(),
+    },
+  }),
 };

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
+import { noPull } from "../resident.js";
 import { applyMasks, densityOf, fullMasks, markNonZeros } from "../selection/masks.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import { stateOf } from "../state.js";
@@ -30,6 +31,16 @@ export const method: TrainMethod<z.output<typeof options>> = {
       link: chain(keepMasks(masks), adamW(optimizer), keepMasks(masks)),
       state: { masks: stateOf(masks) },
       masks,
+      device: {
+        interval: 0,
+        keep: 4,
+        forward: "weights",
+        frozen: true,
+        decays: true,
+        pull: () => noPull,
+        squares: "gradients",
+        masks,
+      },
       metrics: () => ({ density: densityOf(masks) }),
     };
   },

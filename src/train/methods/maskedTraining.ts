@@ -1,6 +1,9 @@
+import type { Pattern } from "../../compress/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import type { Link } from "../optimizers/link.js";
+import type { DeviceMethod } from "../resident.js";
 import { applyMasks, flips, fullMasks, type MutableMasks } from "../selection/masks.js";
+import { keptOfFour } from "../selection/patterns.js";
 import { type State, stateOf } from "../state.js";
 import type { FloatArray, Values } from "../values.js";
 import type { MethodContext, MethodRun } from "./contract.js";
@@ -17,6 +20,17 @@ export interface MaskRule {
   forward?(weights: Values, masks: MutableMasks, out: ReadonlyMap<string, FloatArray>): void;
   /** Optimiser; AdamW by default. */
   link?(masks: MutableMasks): Link;
+  /** What it is on a device. */
+  device?: Pick<DeviceMethod, "keep" | "forward" | "decays" | "pull" | "squares">;
+}
+
+/** A rule for patterns that keep some of every four along a row; undefined for others. */
+export function onDevice(
+  pattern: Pattern,
+  rule: Pick<DeviceMethod, "forward" | "decays" | "pull" | "squares">,
+): MaskRule["device"] {
+  const keep = keptOfFour(pattern);
+  return keep === undefined ? undefined : { keep, ...rule };
 }
 
 interface MaskState extends State {
@@ -81,6 +95,18 @@ export function maskedTraining(context: MethodContext, rule: MaskRule): MethodRu
       const last = effective(current);
       for (const name of masks.keys()) current.get(name)!.set(last.get(name)!);
     },
+    ...(rule.device && {
+      device: {
+        ...rule.device,
+        interval: rule.interval,
+        frozen: false,
+        masks,
+        first,
+        observe(flipRate: number, drift: number) {
+          Object.assign(state, { flipRate, drift, chosen: true });
+        },
+      },
+    }),
     metrics: () => ({ flipRate: state.flipRate, drift: state.drift }),
   };
 }

@@ -1,8 +1,9 @@
 import { z } from "zod";
+import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";
 import type { TrainMethod } from "./contract.js";
-import { maskedTraining } from "./maskedTraining.js";
+import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
@@ -28,5 +29,11 @@ export const method: TrainMethod<z.output<typeof options>> = {
       interval,
       choose: magnitudeMasks(context.parameters, pattern),
       gradient: decayPruned(decay),
+      device: onDevice(pattern, {
+        forward: "masked",
+        decays: true,
+        pull: () => ({ ...noPull, gradient: decay }),
+        squares: "gradients",
+      }),
     }),
 };

@@ -1,8 +1,9 @@
 import { z } from "zod";
+import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";
 import type { TrainMethod } from "./contract.js";
-import { maskedTraining } from "./maskedTraining.js";
+import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 type GradientRule = (g: FloatArray, weight: FloatArray, mask: Uint8Array) => void;
 
@@ -40,5 +41,8 @@ export const method: TrainMethod<z.output<typeof options>> = {
       interval,
       choose: magnitudeMasks(context.parameters, pattern),
       gradient: rules[rule],
+      ...(rule === "dense" && {
+        device: onDevice(pattern, { forward: "masked", decays: true, pull: () => noPull, squares: "gradients" }),
+      }),
     }),
 };

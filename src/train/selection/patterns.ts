@@ -115,6 +115,10 @@ export function magnitudeMasks(parameters: readonly ParameterInfo[], pattern: Pa
   };
 }
 
+/** How many of every four along a row the pattern keeps; undefined for any other pattern. */
+export const keptOfFour = (pattern: Pattern): number | undefined =>
+  pattern.type === "nm" && pattern.group === 4 && pattern.along !== "column" ? pattern.keep : undefined;
+
 /**
  * The share of units that a method with an option for it keeps: of N:M it is given by the pattern.
  * @throws UsageError when both say something else

@@ -2,9 +2,11 @@ import type { ModelConfig } from "../../../io/index.js";
 import { type Compute, type GpuMemory, openCompute } from "../../../kernels/index.js";
 import { ropeFrequencies } from "../../../model/index.js";
 import type { Batch, LossAndGradients, Objective } from "../../objective.js";
+import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resident.js";
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
 import { DecoderStep } from "./decoderStep.js";
 import { type DecoderPlan, planDecoder } from "./plan.js";
+import { GpuResidentRun } from "./residentRun.js";
 
 /**
  * The next-token loss of a Llama-like decoder on a GPU, forward and backward written out by hand: many times as fast there as
@@ -21,7 +23,7 @@ export async function gpuDecoder(
   return plan && new GpuDecoder(await openCompute(), plan, config, parameters, window);
 }
 
-class GpuDecoder implements Objective {
+class GpuDecoder implements ResidentObjective {
   readonly #weights: GpuMemory;
   readonly #gradients: GpuMemory;
   readonly #turns: GpuMemory;
@@ -44,10 +46,8 @@ class GpuDecoder implements Objective {
   }
 
   async lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients> {
-    const step = this.#prepare(weights, batch);
-    step.forward();
-    step.loss();
-    step.backward(this.#placesOf(batch, step));
+    this.#upload(weights);
+    this.#record(batch);
     const { length } = this.plan;
     const values = await this.#read(0, length + batch.tokens.values.length);
     const gradients = new Map<string, FloatArray>();
@@ -60,28 +60,61 @@ class GpuDecoder implements Objective {
   }
 
   async loss(weights: Values, batch: Batch): Promise<number> {
-    const step = this.#prepare(weights, batch);
+    this.#upload(weights);
+    const step = this.#prepare(batch);
     step.forward();
     step.loss();
     return mean(await this.#read(this.plan.length, batch.tokens.values.length));
   }
 
   async predict(weights: Values, batch: Batch): Promise<FloatArray> {
-    const step = this.#prepare(weights, batch);
+    this.#upload(weights);
+    const step = this.#prepare(batch);
     step.forward();
     const { recorder } = this.compute;
     const byteLength = 4 * batch.tokens.values.length * this.plan.head.rows;
     return new Float32Array(await recorder.read(step.memory.logits, 0, byteLength));
   }
 
+  startResident(options: ResidentOptions): ResidentRun {
+    const { compute, plan } = this;
+    return new GpuResidentRun(
+      {
+        compute,
+        plan,
+        weights: this.#weights,
+        gradients: this.#gradients,
+        record: (batch) => this.#record(batch),
+        readLoss: async (batch, counters, words) => {
+          compute.recorder.copy(counters, 0, this.#readBack, 0, 4 * words);
+          const values = await this.#read(plan.length, batch.tokens.values.length, words);
+          return { loss: mean(values.subarray(words)), counts: new Uint32Array(values.buffer, 0, words) };
+        },
+      },
+      options,
+    );
+  }
+
   [Symbol.dispose](): void {
     this.compute[Symbol.dispose]();
   }
 
-  #prepare(weights: Values, { tokens, label }: Batch): DecoderStep {
+  /** Loss and gradients at the weights that are on the device. */
+  #record(batch: Batch): void {
+    const step = this.#prepare(batch);
+    const distinct = this.#listPlaces(batch, step);
+    step.forward();
+    step.loss();
+    step.backward(distinct);
+  }
+
+  #upload(weights: Values): void {
     for (const [name, offset] of this.plan.offsets) {
       this.#write(this.#weights, weights.get(name)! as Float32Array<ArrayBuffer>, offset);
     }
+  }
+
+  #prepare({ tokens, label }: Batch): DecoderStep {
     const sequences = tokens.values.length / this.window;
     if (this.#step?.sequences !== sequences) {
       this.#step?.[Symbol.dispose]();
@@ -101,14 +134,19 @@ class GpuDecoder implements Objective {
     return this.#step;
   }
 
-  /** Lists the places of every token that occurs. @returns how many do */
-  #placesOf({ tokens }: Batch, { memory }: DecoderStep): number {
+  /** Lists the places of every token that occurs, by counting. @returns how many do */
+  #listPlaces({ tokens }: Batch, { memory }: DecoderStep): number {
     const ids = tokens.values;
-    const order = Uint32Array.from(ids.keys()).sort((a, b) => ids[a] - ids[b] || a - b);
+    const next = new Uint32Array(this.plan.embedding.rows + 1);
+    for (const id of ids) next[id + 1]++;
     const starts: number[] = [];
-    for (const [i, place] of order.entries()) {
-      if (i === 0 || ids[place] !== ids[order[i - 1]]) starts.push(i, ids[place]);
+    for (let id = 0, at = 0; id + 1 < next.length; id++) {
+      if (next[id + 1] > 0) starts.push(at, id);
+      at += next[id + 1];
+      next[id + 1] = at;
     }
+    const order = new Uint32Array(ids.length);
+    for (const [place, id] of ids.entries()) order[next[id]++] = place;
     this.#write(memory.order, order);
     this.#write(memory.starts, Uint32Array.from([...starts, order.length, 0]));
     return starts.length / 2;
@@ -119,13 +157,17 @@ class GpuDecoder implements Objective {
     this.compute.device.gpu.queue.writeBuffer(memory.buffer, 4 * offset, values as Float32Array<ArrayBuffer>);
   }
 
-  /** f32 of the gradients and the losses behind them. A buffer of their size is kept: making one anew takes milliseconds. */
-  async #read(offset: number, length: number): Promise<Float32Array> {
+  /**
+   * f32 of the gradients and the losses behind them, after `before` words that were copied already. A buffer of their size is
+   * kept: making one anew takes milliseconds.
+   */
+  async #read(offset: number, length: number, before = 0): Promise<Float32Array> {
     const { device, recorder } = this.compute;
-    recorder.copy(this.#gradients, 4 * offset, this.#readBack, 0, 4 * length);
+    const byteLength = 4 * (before + length);
+    recorder.copy(this.#gradients, 4 * offset, this.#readBack, 4 * before, 4 * length);
     recorder.submit();
-    await this.#readBack.buffer.mapAsync(mapRead, 0, 4 * length);
-    const copy = new Float32Array(this.#readBack.buffer.getMappedRange(0, 4 * length).slice(0));
+    await this.#readBack.buffer.mapAsync(mapRead, 0, byteLength);
+    const copy = new Float32Array(this.#readBack.buffer.getMappedRange(0, byteLength).slice(0));
     this.#readBack.buffer.unmap();
     device.throwIfFailed();
     return copy;

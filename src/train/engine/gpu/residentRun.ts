@@ -1,0 +1,290 @@
+import type { Compute, GpuMemory } from "../../../kernels/index.js";
+import type { Batch } from "../../objective.js";
+import type { ResidentOptions, ResidentRun } from "../../resident.js";
+import { type FloatArray, isSparsifiable } from "../../values.js";
+import type { DecoderPlan } from "./plan.js";
+import {
+  adamStep,
+  chooseMasks,
+  clipFactor,
+  decays,
+  maskWeights,
+  maxUpdateGroups,
+  prepareGradients,
+  prunable,
+  scaleGradients,
+  scaleWeights,
+  updateGroups,
+} from "./updateKernels.js";
+
+/** What the run needs of the objective that holds it. */
+export interface StepOnDevice {
+  compute: Compute;
+  plan: DecoderPlan;
+  /** What the forward pass reads; filled by the run before every step. */
+  weights: GpuMemory;
+  gradients: GpuMemory;
+  /** Records loss and gradients of a batch at `weights`. */
+  record(batch: Batch): void;
+  /** Submits, and reads the mean loss of the batch and the first words of `counters`. */
+  readLoss(batch: Batch, counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
+}
+
+/** A matrix with trainable scales: where it and they lie, among the parameters and among the scales. */
+interface ScaledMatrix {
+  offset: number;
+  rows: number;
+  cols: number;
+  scales: number;
+}
+
+/** Weights, moments and masks of a run on the device: one array each, the parameters as planned and the scales behind them. */
+export class GpuResidentRun implements ResidentRun {
+  readonly #offsets: ReadonlyMap<string, number>;
+  readonly #length: number;
+  readonly #scaled: readonly ScaledMatrix[];
+  readonly #master: GpuMemory;
+  readonly #mean: GpuMemory;
+  readonly #square: GpuMemory;
+  readonly #flags: GpuMemory;
+  readonly #first: GpuMemory;
+  readonly #scaleGradients: GpuMemory;
+  readonly #sums: GpuMemory;
+  readonly #shorten: GpuMemory;
+  readonly #counters: GpuMemory;
+  #chosen: boolean;
+
+  constructor(
+    readonly step: StepOnDevice,
+    readonly options: ResidentOptions,
+  ) {
+    const { plan, compute } = step;
+    const { method, parameters, arrays } = options;
+    this.#chosen = options.chosen;
+    const offsets = new Map(plan.offsets);
+    let length = plan.length;
+    const scaled: ScaledMatrix[] = [];
+    for (const { name, shape } of typeof method.forward === "object" ? parameters.filter(isSparsifiable) : []) {
+      const { scales, nameOf } = method.forward as { scales: number; nameOf(name: string): string };
+      scaled.push({ offset: plan.offsets.get(name)!, rows: shape[0], cols: shape[1], scales: length - plan.length });
+      offsets.set(nameOf(name), length);
+      length += Math.ceil((shape[0] * scales) / 4) * 4;
+    }
+    this.#offsets = offsets;
+    this.#length = length;
+    this.#scaled = scaled;
+    this.#master = compute.allocate(length, "master weights");
+    this.#mean = compute.allocate(length, "mean gradients");
+    this.#square = compute.allocate(length, "mean squares");
+    this.#flags = compute.allocate(length / 4, "masks");
+    this.#first = compute.allocate(length / 4, "first masks");
+    this.#scaleGradients = compute.allocate(length - plan.length, "gradients of scales");
+    this.#sums = compute.allocate(2 * maxUpdateGroups, "sums of squares");
+    this.#shorten = compute.allocate(1, "clip factor");
+    this.#counters = compute.allocate(2, "mask changes");
+    this.#upload(this.#master, arrays.weights);
+    this.#upload(this.#mean, arrays.mean);
+    this.#upload(this.#square, arrays.square);
+    this.#write(this.#flags, this.#flagsNow());
+    if (method.first !== undefined) this.#write(this.#first, this.#packed(method.first));
+  }
+
+  async advance(batch: Batch, step: number): Promise<number> {
+    const { method } = this.options;
+    const chooses = method.interval > 0 && (!this.#chosen || step % method.interval === 0);
+    if (chooses) this.#choose();
+    this.#fillWeights();
+    this.step.record(batch);
+    this.#update(step);
+    const { loss, counts } = await this.step.readLoss(batch, this.#counters, 2);
+    if (chooses) {
+      const entries = Array.from(method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
+      method.observe?.(counts[0] / entries, counts[1] / entries);
+    }
+    return loss;
+  }
+
+  async synchronise(): Promise<void> {
+    const { arrays, method } = this.options;
+    await this.#download(this.#master, arrays.weights);
+    await this.#download(this.#mean, arrays.mean);
+    await this.#download(this.#square, arrays.square);
+    await this.#unpack(this.#flags, method.masks);
+    if (method.first !== undefined) await this.#unpack(this.#first, method.first);
+  }
+
+  [Symbol.dispose](): void {
+    const { device } = this.step.compute;
+    for (const memory of [
+      this.#master,
+      this.#mean,
+      this.#square,
+      this.#flags,
+      this.#first,
+      this.#scaleGradients,
+      this.#sums,
+      this.#shorten,
+      this.#counters,
+    ]) {
+      device.free(memory);
+    }
+  }
+
+  #choose(): void {
+    const count = this.step.plan.length / 4;
+    this.#write(this.#counters, new Uint32Array(2));
+    this.step.compute.recorder.run(
+      chooseMasks,
+      { count, keep: this.options.method.keep, isFirst: this.#chosen ? 0 : 1 },
+      { flags: this.#flags, first: this.#first, counters: this.#counters, master: this.#master },
+      [updateGroups(count)],
+    );
+    this.#chosen = true;
+  }
+
+  #fillWeights(): void {
+    const { compute, plan, weights } = this.step;
+    const { forward } = this.options.method;
+    if (forward === "masked") {
+      const buffers = { weights, master: this.#master, flags: this.#flags };
+      const count = plan.length / 4;
+      compute.recorder.run(maskWeights, { count }, buffers, [updateGroups(count)]);
+      return;
+    }
+    compute.recorder.copy(this.#master, 0, weights, 0, 4 * plan.length);
+    if (forward === "weights") return;
+    for (const { offset, rows, cols, scales } of this.#scaled) {
+      compute.recorder.run(
+        scaleWeights,
+        {
+          count: rows * cols,
+          offset,
+          width: cols,
+          stretches: forward.scales,
+          scales: plan.length + scales,
+        },
+        { weights, master: this.#master, scale: this.#master },
+        [updateGroups(rows * cols)],
+      );
+    }
+  }
+
+  #update(step: number): void {
+    const { compute, plan, gradients } = this.step;
+    const { method, optimizer } = this.options;
+    const { recorder } = compute;
+    const { beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0, clip = 3e38, rate } = optimizer;
+    const pull = method.pull(step);
+    const frozen = method.frozen ? 1 : 0;
+    const scales = this.#length - plan.length;
+    recorder.makeRoom(this.#scaled.length + 5, 0);
+    if (typeof method.forward === "object") {
+      for (const { offset, rows, cols, scales } of this.#scaled) {
+        recorder.run(
+          scaleGradients,
+          { offset, width: cols, stretches: method.forward.scales, scales: plan.length + scales, result: scales },
+          { gradients, scaleGradient: this.#scaleGradients, master: this.#master, scale: this.#master },
+          [rows, method.forward.scales],
+        );
+      }
+    }
+    /** The parameters, then the scales. */
+    const stretches = [
+      { count: plan.length / 4, first: 0, gradients },
+      ...(scales === 0 ? [] : [{ count: scales / 4, first: plan.length / 4, gradients: this.#scaleGradients }]),
+    ];
+    for (const [i, { count, first, gradients }] of stretches.entries()) {
+      recorder.run(
+        prepareGradients,
+        { count, master: first, part: i * maxUpdateGroups, frozen, pull: pull.gradient },
+        { gradients, parts: this.#sums, master: this.#master, flags: this.#flags },
+        [updateGroups(count)],
+      );
+    }
+    recorder.run(
+      clipFactor,
+      { parts: stretches.length * maxUpdateGroups, clip },
+      { shorten: this.#shorten, sums: this.#sums },
+      [1],
+    );
+    for (const { count, first, gradients } of stretches) {
+      recorder.run(
+        adamStep,
+        {
+          count,
+          first,
+          frozen,
+          beta1,
+          beta2,
+          epsilon,
+          meanCorrection: 1 / (1 - beta1 ** (step + 1)),
+          squareCorrection: 1 / (1 - beta2 ** (step + 1)),
+          rate: rate(step),
+          decay: method.decays ? weightDecay : 0,
+          keepMean: pull.mean,
+          pullWeight: pull.weight,
+          pullSign: pull.sign,
+          squaresMeans: method.squares === "means" ? 1 : 0,
+        },
+        {
+          master: this.#master,
+          mean: this.#mean,
+          square: this.#square,
+          gradients,
+          flags: this.#flags,
+          shorten: this.#shorten,
+        },
+        [updateGroups(count)],
+      );
+    }
+  }
+
+  /** Flags of every four; see `updateKernels.ts`. */
+  #flagsNow(): Uint32Array {
+    const { parameters, optimizer, method } = this.options;
+    const flags = new Uint32Array(this.#length / 4).fill(15);
+    const kept = this.#packed(method.masks);
+    for (const { name, shape } of parameters) {
+      const first = this.step.plan.offsets.get(name)! / 4;
+      const end = first + shape.reduce((a, b) => a * b, 1) / 4;
+      const decaying = (optimizer.decays?.(name) ?? true) ? decays : 0;
+      const masked = method.masks.has(name);
+      for (let i = first; i < end; i++) flags[i] = (masked ? kept[i] | prunable : 15) | decaying;
+    }
+    return flags;
+  }
+
+  /** Four entries of masks in the low bits of a word. */
+  #packed(masks: ReadonlyMap<string, Uint8Array>): Uint32Array {
+    const words = new Uint32Array(this.#length / 4);
+    for (const [name, mask] of masks) {
+      const offset = this.#offsets.get(name)!;
+      for (let i = 0; i < mask.length; i++) words[(offset + i) >> 2] |= mask[i] << (i & 3);
+    }
+    return words;
+  }
+
+  async #unpack(memory: GpuMemory, masks: ReadonlyMap<string, Uint8Array>): Promise<void> {
+    const words = new Uint32Array(await this.step.compute.recorder.read(memory, 0, this.#length));
+    for (const [name, mask] of masks) {
+      const offset = this.#offsets.get(name)!;
+      for (let i = 0; i < mask.length; i++) mask[i] = (words[(offset + i) >> 2] >> (i & 3)) & 1;
+    }
+  }
+
+  #upload(memory: GpuMemory, arrays: ReadonlyMap<string, FloatArray>): void {
+    for (const [name, offset] of this.#offsets) this.#write(memory, arrays.get(name) as Float32Array, offset);
+  }
+
+  async #download(memory: GpuMemory, arrays: ReadonlyMap<string, FloatArray>): Promise<void> {
+    const values = new Float32Array(await this.step.compute.recorder.read(memory, 0, 4 * this.#length));
+    for (const [name, offset] of this.#offsets) {
+      const target = arrays.get(name)!;
+      target.set(values.subarray(offset, offset + target.length));
+    }
+  }
+
+  #write(memory: GpuMemory, values: Float32Array | Uint32Array, offset = 0): void {
+    this.step.compute.device.gpu.queue.writeBuffer(memory.buffer, 4 * offset, values as Float32Array<ArrayBuffer>);
+  }
+}
