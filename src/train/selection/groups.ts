@@ -27,10 +27,9 @@ export interface Units {
   members: readonly Member[];
 }
 
-/** Whether unit i is entry i of one matrix, so that nothing has to be gathered. */
-function isEntries({ members: [first, ...more] }: Units): boolean {
-  return more.length === 0 && first.rowSpan * first.colSpan === 1 && first.rowStride === first.cols && !first.offset;
-}
+/** Whether the units are the entries of the members, one after the other, so that nothing has to be gathered. */
+const areEntries = ({ members }: Units): boolean =>
+  members.every(({ rowSpan, colSpan, rowStride, cols }) => rowSpan * colSpan === 1 && rowStride === cols);
 
 /** Calls `visit` with the unit of every entry of a member, row-major. */
 function forEntries(member: Member, visit: (entry: number, unit: number) => void): void {
@@ -56,9 +55,13 @@ export function joinUnits(sets: readonly Units[]): Units {
 
 /** f32 [count]: the Euclidean norm of the entries of each unit. Of single entries the values themselves, signs included. */
 export function unitNorms(units: Units, values: Values): Float32Array {
-  if (isEntries(units)) {
-    const own = values.get(units.members[0].name)!;
-    return own instanceof Float32Array ? own : Float32Array.from(own);
+  if (areEntries(units)) {
+    const [first, ...more] = units.members;
+    const own = values.get(first.name)!;
+    if (more.length === 0 && own instanceof Float32Array) return own;
+    const all = new Float32Array(units.count);
+    for (const { name, offset } of units.members) all.set(values.get(name)!, offset);
+    return all;
   }
   const sums = new Float64Array(units.count);
   for (const member of units.members) {
@@ -67,7 +70,9 @@ export function unitNorms(units: Units, values: Values): Float32Array {
       sums[unit] += of[i] * of[i];
     });
   }
-  return Float32Array.from(sums, Math.sqrt);
+  const norms = new Float32Array(units.count);
+  for (let unit = 0; unit < norms.length; unit++) norms[unit] = Math.sqrt(sums[unit]);
+  return norms;
 }
 
 /** How many entries each unit has. */
@@ -102,17 +107,20 @@ export function keepLargestUnits(scores: Float32Array, pool: number, keep: numbe
  * @param masks of ones where the units lie, or of other units of the same choice; entries of dropped units become 0
  */
 export function selectUnits(units: Units, values: Values, keep: number, masks: ReadonlyMap<string, Uint8Array>): void {
-  const norms = unitNorms(units, values);
-  const entries = isEntries(units);
-  const kept = entries ? masks.get(units.members[0].name)! : new Uint8Array(units.count);
-  keepLargestUnits(norms, units.pool, keep, kept);
-  if (!entries) dropUnits(units, kept, masks);
+  const kept = new Uint8Array(units.count);
+  keepLargestUnits(unitNorms(units, values), units.pool, keep, kept);
+  dropUnits(units, kept, masks);
 }
 
 /** Clears the mask of every entry of a dropped unit; other entries are left as they are. */
 export function dropUnits(units: Units, kept: Uint8Array, masks: ReadonlyMap<string, Uint8Array>): void {
+  const entries = areEntries(units);
   for (const member of units.members) {
     const mask = masks.get(member.name)!;
+    if (entries) {
+      for (let i = 0; i < mask.length; i++) mask[i] &= kept[member.offset + i];
+      continue;
+    }
     forEntries(member, (i, unit) => {
       if (kept[unit] === 0) mask[i] = 0;
     });
