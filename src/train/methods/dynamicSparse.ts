@@ -34,12 +34,13 @@ export interface DynamicSparseOptions {
   /** "erk" or the same density in every matrix. */
   distribution: "erk" | "uniform";
   growth: Growth;
+  /** Whether connections move in this step; otherwise it is the optimiser's. */
+  due(step: number): boolean;
   /**
-   * What to do before this step; undefined for an ordinary optimiser step.
    * @param ones connections the matrix has
    * @param size connections it could have
    */
-  rewire(step: number, ones: number, size: number): Rewiring | undefined;
+  rewire(step: number, ones: number, size: number): Rewiring;
 }
 
 /**
@@ -71,13 +72,11 @@ export function dynamicSparse(context: MethodContext, options: DynamicSparseOpti
   const link: Link = {
     init: base.init,
     update(updates, linkState, current, step) {
+      if (!options.due(step)) return base.update!(updates, linkState, current, step);
       let flipped = 0;
-      let rewired = false;
       for (const { units, name } of sets) {
         const present = unitsPresent(units, masks);
         const plan = options.rewire(step, kept(present), units.count);
-        if (plan === undefined) continue;
-        rewired = true;
         const gradients = unitNorms(units, updates);
         rewire(present, unitNorms(units, current), gradients, plan, growth, randomFor(seed, name, step), units.pool);
         const mask = masks.get(name)!;
@@ -87,7 +86,6 @@ export function dynamicSparse(context: MethodContext, options: DynamicSparseOpti
         forgetMoments(linkState, name, (i) => mask[i] === 1 && old[i] === 0);
         flipped += flips(old, mask);
       }
-      if (!rewired) return base.update!(updates, linkState, current, step);
       state.flipRate = flipped / Array.from(masks.values()).reduce((sum, mask) => sum + mask.length, 0);
       for (const values of updates.values()) values.fill(0);
     },

@@ -48,15 +48,13 @@ export const method: TrainMethod<z.output<typeof options>> = {
       density: settings.initial,
       distribution: "uniform",
       growth: settings.growth,
+      // The first update from `pruneUntil` on brings the density to the last one.
+      due: (step) =>
+        step > 0 &&
+        step % settings.interval === 0 &&
+        step / context.steps <= settings.pruneUntil + settings.interval / context.steps,
       rewire(step, ones, size) {
         const way = step / context.steps;
-        if (
-          step === 0 ||
-          step % settings.interval !== 0 ||
-          way > settings.pruneUntil + settings.interval / context.steps
-        ) {
-          return undefined;
-        }
         const change = Math.round(growPruneDensity(settings, way) * size) - ones;
         const replaced = change < 0 ? Math.floor(settings.regrown * (ones + change)) : 0;
         return { drop: Math.max(0, -change) + replaced, grow: Math.max(0, change) + replaced };

@@ -32,10 +32,9 @@ export function startDynamic(
     density: densityFor(structure, density, 0.1),
     distribution: distribution ?? (structure.type === "nm" ? "uniform" : "erk"),
     growth,
+    due: (step) => step > 0 && step % interval === 0 && cosineShare(replaced, step, end) > 0,
     rewire(step, ones) {
-      const share = cosineShare(replaced, step, end);
-      if (step === 0 || step % interval !== 0 || share === 0) return undefined;
-      const count = Math.floor(share * ones);
+      const count = Math.floor(cosineShare(replaced, step, end) * ones);
       return { drop: count, grow: count };
     },
   });
