@@ -104,6 +104,7 @@ async function trainAndWrite(
     seed: options.seed,
     method: (start) => method.start(start, settings),
     control,
+    onDevice: true,
   });
   if (stored !== undefined) {
     training.restore(stored.state);
@@ -119,11 +120,13 @@ async function trainAndWrite(
     saveEvery: options.saveEvery,
     save: async () => {
       await log.flush();
+      await training.synchronise();
       await run.save(training, before);
     },
     ...context,
   });
   await log.flush();
+  await training.synchronise();
   training.finish();
   const after = await perplexity(weights);
   const zeros = zeroShare(weights, linear);

@@ -44,6 +44,11 @@ export const contestants: Readonly<Record<string, Contestant>> = {
     training: { method: "sr-ste", options: { decay: 2e-4 } },
     published: { method: "SR-STE", tokens: "10 B", perplexity: 5.74 },
   },
+  "sr-ste-pruned": {
+    title: "SparseGPT, then SR-STE",
+    pruned: true,
+    training: { method: "sr-ste", options: { decay: 2e-4 } },
+  },
   ast: { title: "AST", pruned: false, training: { method: "ast", options: { decay: 2e-4 }, rate: 0.4 } },
   cast: {
     title: "CAST",
