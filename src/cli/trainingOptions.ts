@@ -71,7 +71,10 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     "f32",
     "bf16",
   ]),
-  new Option("--method <id>", "how the weights are made sparse; see docs/training.md").default("dense"),
+  new Option(
+    "--method <id>",
+    "how the weights are made sparse; rarefy presets --methods lists the ways and their options",
+  ).default("dense"),
   new Option("--method-option <name=value...>", 'options of the method, the value as JSON: pattern="2:4"')
     .argParser(collect)
     .default({}),

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
+import { trainMethods } from "../../src/train/index.js";
 import { ensureBuilt, rarefy } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
@@ -137,6 +138,15 @@ describe("finetune", () => {
     },
     120_000,
   );
+});
+
+test("presets --methods lists the methods of training with their options", async () => {
+  const { methods } = await json(["presets", "--methods"]);
+  expect(methods.train.map(({ id }: { id: string }) => id)).toEqual(Object.keys(trainMethods));
+  const rigl = methods.train.find(({ id }: { id: string }) => id === "rigl");
+  expect(rigl.options.structure).toMatchObject({ type: "string", default: "unstructured" });
+  const { stdout } = await rarefy(["presets", "--methods"]);
+  expect(stdout).toMatch(/gradual: Gradual magnitude pruning .*\n {4}structure \["unstructured"\]/);
 });
 
 describe("experiment", () => {

@@ -2,7 +2,6 @@ import { Option } from "commander";
 import { z } from "zod";
 import {
   lowRankMethods,
-  type Method,
   presetRecipe,
   presets,
   pruneMethods,
@@ -10,6 +9,7 @@ import {
   type Recipe,
   scaleMethods,
 } from "../../compress/index.js";
+import { trainMethods } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { table } from "../format.js";
 
@@ -30,7 +30,8 @@ export const presetsCommand: CommandDefinition<PresetsOptions> = {
   summary: "the recipes that come with rarefy, and the methods they are made of",
   description:
     "Lists the recipes that --recipe takes by name. With --methods, the methods of every kind of stage with their options, as " +
-    "--option name=value sets them; with --json, the recipes in full, to begin one's own with.",
+    "--option name=value sets them, and those of train and finetune, whose options --method-option sets; with --json, the " +
+    "recipes in full, to begin one's own with.",
   options: [new Option("--methods", "list the methods and their options instead")],
   examples: ["rarefy presets", "rarefy presets --methods", "rarefy presets --json"],
   async run(context, options) {
@@ -39,6 +40,7 @@ export const presetsCommand: CommandDefinition<PresetsOptions> = {
       quantize: await methodsOf(quantizeMethods),
       scale: await methodsOf(scaleMethods),
       lowRank: await methodsOf(lowRankMethods),
+      train: await methodsOf(trainMethods),
     };
     const recipes: Record<string, Recipe> = Object.fromEntries(
       Object.keys(presets).map((name) => [name, presetRecipe(name)]),
@@ -58,7 +60,10 @@ export const presetsCommand: CommandDefinition<PresetsOptions> = {
   },
 };
 
-type Table = Readonly<Record<string, () => Promise<{ method: Method<never> | Method<Record<string, unknown>> }>>>;
+interface Described extends Omit<MethodDocument, "options"> {
+  options: unknown;
+}
+type Table = Readonly<Record<string, () => Promise<{ method: Described }>>>;
 
 async function methodsOf(methods: Table): Promise<MethodDocument[]> {
   return Promise.all(
