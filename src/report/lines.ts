@@ -10,7 +10,7 @@ export interface Line {
 
 const [width, height] = [380, 230];
 const longestName = 16;
-const plot = { left: 48, right: width - 92, top: 14, bottom: height - 40 };
+const plot = { left: 48, right: width - 112, top: 14, bottom: height - 40 };
 
 /**
  * Values over layers, one line per model, named at its end where there is room.
