@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
 import { attentionSuite } from "./attentionSuite.js";
 import { elementwiseSuite } from "./elementwiseSuite.js";
+import { fusedSuite } from "./fusedSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
 import { type BackendUnderTest, reservedBytes } from "./harness.js";
@@ -25,6 +26,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     attentionSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject);
     gramSuite(backend);
+    if (subject.fuses) fusedSuite(backend, subject);
     fuzzSuite(backend, subject);
   });
 }

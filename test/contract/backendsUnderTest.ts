@@ -58,4 +58,5 @@ await offer({
   create: () => openBackend("webgpu"),
   tolerances: f32Tolerances,
   formats: gpuFormats,
+  fuses: true,
 });

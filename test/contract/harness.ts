@@ -51,6 +51,8 @@ export interface BackendUnderTest {
   tolerances: Tolerances;
   /** The formats that it has kernels for. */
   formats: readonly PackedFormatId[];
+  /** Whether it has the operations that are several others at once. */
+  fuses?: boolean;
 }
 
 export const denseFormats = Object.keys(weightFormats) as WeightFormatId[];

@@ -9,6 +9,12 @@ declare global {
 }
 
 globalThis.runContract = () => {
-  backendSuite({ name: "webgpu", create: () => openBackend("webgpu"), tolerances: f32Tolerances, formats: gpuFormats });
+  backendSuite({
+    name: "webgpu",
+    create: () => openBackend("webgpu"),
+    tolerances: f32Tolerances,
+    formats: gpuFormats,
+    fuses: true,
+  });
   return runCollected();
 };
