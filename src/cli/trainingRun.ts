@@ -156,7 +156,10 @@ async function methodOf({ method: id, methodOption }: TrainingCommandOptions) {
   const parsed = method.options.safeParse(methodOption);
   if (!parsed.success) {
     const [first] = parsed.error.issues;
-    throw new UsageError(`--method-option for ${id}: ${first.path.join(".")}: ${first.message}`);
+    const field = first.path.length === 0 ? "" : `${first.path.join(".")}: `;
+    throw new UsageError(
+      `--method-option for ${id}: ${field}${first.message}; rarefy presets --methods lists what there is`,
+    );
   }
   return { method, settings: parsed.data };
 }

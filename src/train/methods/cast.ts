@@ -32,7 +32,7 @@ const blockOf = (col: number, cols: number, blocks: number) => Math.floor((col *
 /**
  * Continuous adaptive sparse training: the forward pass stays dense, pruned weights are pulled to 0 by an L1 that ramps from
  * nothing to all of the step (AdamS), and trainable scales per row make up for the shrinking. The last mask prunes what is
- * left. The published method also distils from the dense model, which is not done here.
+ * left. The published method also distils from the dense model: that is the objective's matter (`models/distillation.ts`).
  */
 export const method: TrainMethod<z.output<typeof options>> = {
   id: "cast",
