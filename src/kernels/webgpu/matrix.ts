@@ -71,18 +71,14 @@ export function candidates(device: Device, format: GpuFormat) {
       matvec: matvec(format, false, dense, input),
       sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t, input)),
     }),
-    matmuls: [...plainMatmuls(device, format), ...tensorMatmuls(device, format)],
+    matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
   };
 }
 
-function plainMatmuls(device: Device, format: GpuFormat): MatmulKernel[] {
-  // The compiler of a software device takes minutes and gigabytes over as many sums a thread as a GPU has registers for.
-  const large = device.isSoftware
-    ? { blockRows: 64, tokensPerThread: 4 }
-    : { blockRows: Math.min(128, format.tileRows), tokensPerThread: 8 };
+function plainMatmuls(format: GpuFormat): MatmulKernel[] {
   const shapes = [
     { tokens: 16, blockRows: 64, tokensPerThread: 4 },
-    { tokens: 64, ...large },
+    { tokens: 64, blockRows: Math.min(128, format.tileRows), tokensPerThread: 8 },
   ];
   return shapes.map((shape) => ({ ...shape, tolerance, onMatrixUnits: false, kernel: matmul(format, shape) }));
 }

@@ -106,8 +106,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       xLoads,
       (i) => `{
       let row = t / ${depth}u + ${(i * threads) / depth}u;
-      let dropped = masked && firstToken + row >= p.sparseFromRow && abs(x${i}) <= threshold;
-      xTile[t % ${depth}u * ${xPitch}u + row] = select(0.0, x${i}, step * ${depth}u + t % ${depth}u < p.cols && firstToken + row < p.xRows && !dropped);
+      // & and not &&: a branch in every copy of these lines takes some compilers minutes.
+      let inside = (step * ${depth}u + t % ${depth}u < p.cols) & (firstToken + row < p.xRows);
+      let dropped = masked & (firstToken + row >= p.sparseFromRow) & (abs(x${i}) <= threshold);
+      xTile[t % ${depth}u * ${xPitch}u + row] = select(0.0, x${i}, inside & !dropped);
     }`,
     )}
     ${times(

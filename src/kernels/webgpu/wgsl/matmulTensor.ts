@@ -99,8 +99,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       let at = ${xRow(i)} * ${xPitch}u + t % 4u * 8u;
       let token = firstToken + ${xRow(i)};
       let column = g * 32u + t % 4u * 8u;
-      let dropUpTo = select(-1.0, threshold, masked && token >= p.sparseFromRow);
-      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `kept(x${i}[${half}], dropUpTo, token < p.xRows && column + ${4 * half}u < p.cols)`)).join("\n      ")}
+      let dropUpTo = select(-1.0, threshold, masked & (token >= p.sparseFromRow));
+      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `kept(x${i}[${half}], dropUpTo, (token < p.xRows) & (column + ${4 * half}u < p.cols))`)).join("\n      ")}
     }`,
     )}
     ${times(
