@@ -69,6 +69,17 @@ interface ModelType {
 }
 
 /** Defaults as in the configuration classes of transformers. */
+const mistral: ModelType = {
+  kvHeads: 8,
+  maxPositions: 131072,
+  bosTokenId: 1,
+  eosTokenIds: [2],
+  attentionBias: () => false,
+  mlpBias: () => false,
+  qkNorm: false,
+  slidingWindow: (config) => (config.sliding_window === undefined ? 4096 : (config.sliding_window ?? undefined)),
+};
+
 const modelTypes: Readonly<Record<string, ModelType>> = {
   llama: {
     maxPositions: 2048,
@@ -79,24 +90,9 @@ const modelTypes: Readonly<Record<string, ModelType>> = {
     qkNorm: false,
     slidingWindow: () => undefined,
   },
-  mistral: {
-    kvHeads: 8,
-    maxPositions: 131072,
-    bosTokenId: 1,
-    eosTokenIds: [2],
-    attentionBias: () => false,
-    mlpBias: () => false,
-    qkNorm: false,
-    slidingWindow: (config) => (config.sliding_window === undefined ? 4096 : (config.sliding_window ?? undefined)),
-  },
+  mistral,
   mixtral: {
-    kvHeads: 8,
-    maxPositions: 131072,
-    bosTokenId: 1,
-    eosTokenIds: [2],
-    attentionBias: () => false,
-    mlpBias: () => false,
-    qkNorm: false,
+    ...mistral,
     slidingWindow: (config) => config.sliding_window ?? undefined,
     experts: (config) => ({
       count: config.num_local_experts ?? 8,

@@ -4,7 +4,7 @@ import type { Context } from "./context.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
-import { type MatvecInput, matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
+import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
 export function linear(
@@ -15,27 +15,31 @@ export function linear(
   options: LinearOptions,
   counters: BackendCounters,
 ): void {
-  const { thresholds, sparseFromRow = 0 } = options;
-  const sparse = thresholds !== undefined && sparseFromRow <= 0;
-  const { matvec, sparseMatvec } = w.kernels.matvecs[inputOf(options)] ?? {};
-  if (x.rows === 1 && sparse && sparseMatvec !== undefined) {
-    multiplyRow(context, out, x, w, sparseMatvec, options, { thresholds, counters });
+  const { kernel, thresholds } = matvecFor(x, w, options);
+  if (kernel !== undefined && thresholds !== undefined) {
+    multiplyRow(context, out, x, w, kernel, options, { thresholds, counters });
     return;
   }
-  if (x.rows === 1 && !sparse && matvec !== undefined) multiplyRow(context, out, x, w, matvec, options);
+  if (kernel !== undefined) multiplyRow(context, out, x, w, kernel, options);
   else multiplyRows(context, out, x, w, options);
   counters.weightBytesRead += w.byteLength;
 }
 
-/** What the kernels of these options multiply; see `fusible`. */
-const inputOf = ({ gate }: LinearOptions): MatvecInput => (gate === undefined ? "plain" : gate.f);
+/** The kernel for one row with these options, if there is one, and the thresholds below which it leaves columns unread. */
+function matvecFor(
+  x: GpuActivation,
+  w: GpuMatrix,
+  { gate, thresholds: given, sparseFromRow = 0 }: LinearOptions,
+): { kernel?: MatvecKernel; thresholds?: readonly number[] } {
+  if (x.rows !== 1) return {};
+  const thresholds = sparseFromRow <= 0 ? given : undefined;
+  const { matvec, sparseMatvec } = w.kernels.matvecs[gate?.f ?? "plain"] ?? {};
+  return { kernel: thresholds === undefined ? matvec : sparseMatvec, thresholds };
+}
 
 /** Whether a product computes `options.gate` inside of it; if not, that is an operation before it. */
-export function fusible(x: GpuActivation, w: GpuMatrix, options: LinearOptions): boolean {
-  const { thresholds, sparseFromRow = 0 } = options;
-  const { matvec, sparseMatvec } = w.kernels.matvecs[inputOf(options)] ?? {};
-  return x.rows === 1 && (thresholds !== undefined && sparseFromRow <= 0 ? sparseMatvec : matvec) !== undefined;
-}
+export const fusible = (x: GpuActivation, w: GpuMatrix, options: LinearOptions): boolean =>
+  matvecFor(x, w, options).kernel !== undefined;
 
 /** About as many workgroups as a large GPU has cores: more slices cost more in joining than they hide. */
 const wantedWorkgroups = 128;

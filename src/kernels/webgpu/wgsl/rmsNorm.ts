@@ -15,25 +15,19 @@ export const rmsNorm = (threads: 64 | 256 | 1024) =>
     buffers: { outs: readWrite(), xs: read(), weight: read() },
     code: /* wgsl */ `
 var<workgroup> sums: array<f32, ${threads}>;
-var<workgroup> shares: array<f32, 32>;
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let x = p.xOffset + group.y * p.xStride + group.x * p.width;
   let out = p.outOffset + group.y * p.outStride + group.x * p.width;
   var sum = 0.0;
   for (var i = t; i < p.width; i += ${threads}u) { sum = fma(xs[x + i], xs[x + i], sum); }
-  // Two rounds of additions, each by every thread for itself, wait less than a tree.
   sums[t] = sum;
-  workgroupBarrier();
-  if (t < 32u) {
-    var share = 0.0;
-    for (var i = t; i < ${threads}u; i += 32u) { share += sums[i]; }
-    shares[t] = share;
+  for (var half = ${threads / 2}u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (t < half) { sums[t] += sums[t + half]; }
   }
   workgroupBarrier();
-  var total = 0.0;
-  for (var i = 0u; i < 32u; i += 1u) { total += shares[i]; }
-  let inverse = 1.0 / sqrt(total / f32(p.width) + p.epsilon);
+  let inverse = 1.0 / sqrt(sums[0] / f32(p.width) + p.epsilon);
   for (var i = t; i < p.width; i += ${threads}u) { outs[out + i] = xs[x + i] * inverse * weight[i]; }
 }`,
   });
