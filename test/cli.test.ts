@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ensureBuilt, type Finished, rarefy } from "./support/rarefy.js";
+import { ensureBuilt, type Finished, rarefy, rarefyJson } from "./support/rarefy.js";
 
 const model = "models/tiny-6m";
 const calibrationText = "models/text/calib.txt";
@@ -19,12 +19,7 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const oneThread = ["--threads", "1"];
 
 /** The JSON document of a command that must succeed. */
-async function json(args: readonly string[]) {
-  const threads = args[0] === "inspect" ? [] : oneThread;
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet", ...threads]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout);
-}
+const json = (args: readonly string[]) => rarefyJson([...args, ...(args[0] === "inspect" ? [] : oneThread)]);
 
 describe("a sparse model directory", () => {
   let document: Record<string, unknown>;

@@ -2,7 +2,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ensureBuilt, type Finished, rarefy, root } from "../support/rarefy.js";
+import { ensureBuilt, type Finished, rarefy, rarefyJson, root } from "../support/rarefy.js";
 
 const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-compress-"));
@@ -14,13 +14,6 @@ const out = (name: string) => join(scratch, name);
 beforeAll(ensureBuilt, 120_000);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-/** The JSON document of a command that must succeed. */
-async function json(args: readonly string[]) {
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout);
-}
-
 function expectSameFiles(actual: string, expected: string): void {
   expect(readdirSync(actual).sort()).toEqual(readdirSync(expected).sort());
   for (const name of readdirSync(expected)) {
@@ -30,7 +23,7 @@ function expectSameFiles(actual: string, expected: string): void {
 
 describe("prune", () => {
   test("writes a complete model and measures it; eval reads the same figure", async () => {
-    const row = await json(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
+    const row = await rarefyJson(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
     expect(row).toMatchObject({
       model: "half",
       weights: "f32",
@@ -47,7 +40,17 @@ describe("prune", () => {
     expect(row.layers).toHaveLength(6);
     expect(existsSync(`${out("half")}.partial`)).toBe(false);
 
-    const again = await json(["eval", out("half"), "--weights", "f32", "--window", "64", "--threads", "1", ...text]);
+    const again = await rarefyJson([
+      "eval",
+      out("half"),
+      "--weights",
+      "f32",
+      "--window",
+      "64",
+      "--threads",
+      "1",
+      ...text,
+    ]);
     expect(again.perplexity).toBe(row.perplexity);
     const stored = JSON.parse(readFileSync(join(out("half"), "rarefy.json"), "utf8"));
     expect(stored.results.map((result: { perplexity: number }) => result.perplexity)).toEqual([
@@ -56,14 +59,14 @@ describe("prune", () => {
     ]);
 
     const bytes = readFileSync(join(out("half"), "rarefy.json"));
-    const repeated = await json(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
+    const repeated = await rarefyJson(["prune", model, "--sparsity", "0.5", ...calib, ...text, "-o", out("half")]);
     expect(repeated).toMatchObject({ resumedBlocks: 6, densityStored: row.densityStored });
     expect(readFileSync(join(out("half"), "rarefy.json")).equals(bytes)).toBe(true);
   });
 
   test("without calibration, dense, for other tools", async () => {
     const args = ["prune", model, "--method", "magnitude", "--pattern", "2:4", "--store", "dense", "-o", out("dense")];
-    const { bytesOnDisk, densityStored } = await json([...args, "--option", "counting=exact", "--threads", "1"]);
+    const { bytesOnDisk, densityStored } = await rarefyJson([...args, "--option", "counting=exact", "--threads", "1"]);
     expect(densityStored).toBeCloseTo(0.5, 3);
     expect(bytesOnDisk).toBeGreaterThan(13e6);
     expect(JSON.parse(readFileSync(join(out("dense"), "rarefy.json"), "utf8")).tensors).toBeUndefined();
@@ -72,7 +75,7 @@ describe("prune", () => {
 
 test("quantize keeps codes that q4 runs as they are", async () => {
   const args = ["quantize", model, "--bits", "4", ...calib, ...text, "-o", out("q4")];
-  const row = await json(args);
+  const row = await rarefyJson(args);
   expect(row.layers[0].matrices.q_proj).toMatchObject({ bits: 4, groupSize: 32 });
   const tensors = JSON.parse(readFileSync(join(out("q4"), "rarefy.json"), "utf8")).tensors;
   expect(tensors["model.layers.0.mlp.up_proj.weight"]).toMatchObject({
@@ -96,14 +99,22 @@ test("compress runs a recipe file in YAML", async () => {
       "  - { type: prune, method: wanda, pattern: 2:4, ignore: ['**.layers.0.**'] }",
     ].join("\n"),
   );
-  const { layers, densityStored } = await json(["compress", model, "--recipe", recipe, ...calib, "-o", out("slim")]);
+  const { layers, densityStored } = await rarefyJson([
+    "compress",
+    model,
+    "--recipe",
+    recipe,
+    ...calib,
+    "-o",
+    out("slim"),
+  ]);
   expect(layers).toHaveLength(5);
   expect(densityStored).toBeLessThan(0.5);
   const config = JSON.parse(readFileSync(join(out("slim"), "config.json"), "utf8"));
   expect(config).toMatchObject({ num_hidden_layers: 5, num_attention_heads: 6, num_key_value_heads: 3, head_dim: 32 });
   const { recipe: stored } = JSON.parse(readFileSync(join(out("slim"), "rarefy.json"), "utf8"));
   expect(stored).toMatchObject({ title: "slimmer and sparse", calibration: { windows: 4, window: 64 } });
-  const { text: written } = await json([
+  const { text: written } = await rarefyJson([
     "run",
     out("slim"),
     "--prompt",
@@ -118,7 +129,7 @@ test("compress runs a recipe file in YAML", async () => {
 
 test("sweep puts candidates in one table and does nothing twice", async () => {
   const args = ["sweep", model, "--recipe", "magnitude-50", "wanda-50", "--sparsity", "0.3,2:4", ...calib, ...text];
-  const { entries } = await json([...args, "-o", out("sweep")]);
+  const { entries } = await rarefyJson([...args, "-o", out("sweep")]);
   expect(entries.map(({ name }: { name: string }) => name)).toEqual([
     "tiny-6m",
     "magnitude-0.3",
@@ -133,7 +144,7 @@ test("sweep puts candidates in one table and does nothing twice", async () => {
     expect(recipe.calibration.windows).toBe(4);
   }
   const before = readFileSync(join(out("sweep"), "wanda-0.3.json"));
-  await json([...args, "-o", out("sweep")]);
+  await rarefyJson([...args, "-o", out("sweep")]);
   expect(readFileSync(join(out("sweep"), "wanda-0.3.json")).equals(before)).toBe(true);
   expect(readdirSync(out("sweep")).filter((name) => !name.endsWith(".json"))).toEqual([]);
 });
@@ -142,21 +153,21 @@ test("sweep notices other weights under the same path, and takes over nothing of
   const copy = out("source");
   cpSync(join(root, model), copy, { recursive: true });
   const args = ["sweep", copy, "--recipe", "magnitude-50", "--threads", "1", ...text, "-o", out("moving")];
-  const before = await json(args);
+  const before = await rarefyJson(args);
   const file = join(copy, "model.safetensors");
   const bytes = readFileSync(file);
   bytes.fill(0, bytes.length - 1_000_000);
   writeFileSync(file, bytes);
   mkdirSync(join(out("moving"), "magnitude-50.partial"));
   writeFileSync(join(out("moving"), "magnitude-50.partial", "job.json"), JSON.stringify({ job: "another" }));
-  const after = await json(args);
+  const after = await rarefyJson(args);
   for (const [i, { row }] of after.entries.entries()) {
     expect(row.perplexity, row.model).not.toBe(before.entries[i].row.perplexity);
   }
 });
 
 test("presets lists recipes and methods", async () => {
-  const { presets, methods } = await json(["presets"]);
+  const { presets, methods } = await rarefyJson(["presets"]);
   expect(presets["sparsegpt-2:4"].stages[0]).toMatchObject({ type: "prune", method: "sparsegpt" });
   expect(methods.prune.map(({ id }: { id: string }) => id)).toContain("wrp");
   expect(methods.quantize[0].options.bits).toMatchObject({ default: 4, maximum: 8 });
@@ -167,7 +178,7 @@ describe.skipIf(process.platform === "win32")("a command that is killed or stopp
   const args = ["prune", model, "--pattern", "2:4", ...calib, "--window", "256", "--calibration-windows", "16"];
 
   test("goes on when given again, and ends with the same bytes", async () => {
-    await json([...args, "-o", out("whole")]);
+    await rarefyJson([...args, "-o", out("whole")]);
     let kills = 0;
     for (const [i, when] of [/"stage":"write weights"/, /block [34] of 6/, /block 5 of 6/].entries()) {
       const output = out(`killed-${i}`);
@@ -175,7 +186,7 @@ describe.skipIf(process.platform === "win32")("a command that is killed or stopp
       if (killed.code === 0) continue; // a fast machine was done before the signal came
       expect(killed.code).toBeNull();
       kills++;
-      const { resumedBlocks } = await json([...args, "-o", output]);
+      const { resumedBlocks } = await rarefyJson([...args, "-o", output]);
       if (i > 0) expect(resumedBlocks).toBeGreaterThan(0);
       expectSameFiles(output, out("whole"));
     }
@@ -195,7 +206,7 @@ describe.skipIf(process.platform === "win32")("a command that is killed or stopp
     const other = await rarefy([...args, "--option", "damping=0.5", "-o", output, "--quiet"]);
     expect(other.stderr).toMatch(/holds another job/);
     expect(other.code).toBe(2);
-    await json([...args, "--option", "damping=0.5", "-o", output, "--restart"]);
+    await rarefyJson([...args, "--option", "damping=0.5", "-o", output, "--restart"]);
   });
 });
 

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainMethods } from "../../src/train/index.js";
-import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { ensureBuilt, rarefy, rarefyJson } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-train-"));
@@ -23,15 +23,9 @@ beforeAll(async () => {
   ensureBuilt();
   writeFileSync(text, trainingText(8000));
   smallConfig(config);
-  trained = await json(train);
+  trained = await rarefyJson(train);
 }, 180_000);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
-
-async function json(args: readonly string[]) {
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout);
-}
 
 const weightsOf = (directory: string) => readFileSync(join(directory, "model.safetensors"));
 
@@ -58,7 +52,7 @@ test("train begins from random weights of the config's shape and learns", async 
   // Nothing is known at first: about one in 8192.
   expect(trained.perplexityBefore).toBeGreaterThan(7000);
   expect(trained.perplexityAfter).toBeLessThan(0.9 * trained.perplexityBefore);
-  const inspected = await json(["inspect", model]);
+  const inspected = await rarefyJson(["inspect", model]);
   expect(inspected.parameters.total).toBe(parameters);
 });
 
@@ -78,13 +72,13 @@ const prune = [
 
 describe("finetune", () => {
   beforeAll(async () => {
-    const document = await json([...prune, "-o", pruned]);
+    const document = await rarefyJson([...prune, "-o", pruned]);
     expect(document).toMatchObject({ sparsity: 0.5, steps: 1, method: "fixed-mask" });
   }, 60_000);
 
   test("--keep-mask keeps every zero, and moves the other weights", async () => {
     const kept = at("kept");
-    const document = await json([
+    const document = await rarefyJson([
       "finetune",
       pruned,
       ...small,
@@ -104,7 +98,7 @@ describe("finetune", () => {
     expect(readdirSync(kept)).toEqual(
       expect.arrayContaining(["config.json", "rarefy.json", "tokenizer.json", "training.jsonl", "training.svg"]),
     );
-    const inspected = await json(["inspect", kept]);
+    const inspected = await rarefyJson(["inspect", kept]);
     expect(inspected.parameters.total).toBe(parameters);
   });
 
@@ -113,7 +107,7 @@ describe("finetune", () => {
     async () => {
       const settings = [...small, "--steps", "24", "--method", "sr-ste", "--save-every", "9", "--dtype", "f32"];
       const [whole, stopped] = [at("whole"), at("stopped")];
-      await json(["finetune", model, ...settings, "-o", whole]);
+      await rarefyJson(["finetune", model, ...settings, "-o", whole]);
       const first = await rarefy(["finetune", model, ...settings, "-o", stopped], {
         interrupt: { signal: "SIGINT", when: /"train","done":[1-9],/ },
       });
@@ -125,7 +119,7 @@ describe("finetune", () => {
       expect(other.code).toBe(2);
       expect(other.stderr).toMatch(/a run with other settings/);
 
-      await json(["finetune", model, ...settings, "-o", stopped]);
+      await rarefyJson(["finetune", model, ...settings, "-o", stopped]);
       expect(weightsOf(stopped).equals(weightsOf(whole))).toBe(true);
       expect(existsSync(`${stopped}.run`)).toBe(false);
       const log = (directory: string) =>
@@ -141,7 +135,7 @@ describe("finetune", () => {
 });
 
 test("presets --methods lists the methods of training with their options", async () => {
-  const { methods } = await json(["presets", "--methods"]);
+  const { methods } = await rarefyJson(["presets", "--methods"]);
   expect(methods.train.map(({ id }: { id: string }) => id)).toEqual(Object.keys(trainMethods));
   const rigl = methods.train.find(({ id }: { id: string }) => id === "rigl");
   expect(rigl.options.structure).toMatchObject({ type: "string", default: "unstructured" });
@@ -151,7 +145,7 @@ test("presets --methods lists the methods of training with their options", async
 
 describe("experiment", () => {
   test("lists every experiment", async () => {
-    const { experiments } = await json(["experiment", "list"]);
+    const { experiments } = await rarefyJson(["experiment", "list"]);
     expect(experiments.map(({ id }: { id: string }) => id)).toEqual(
       expect.arrayContaining(["sinc", "spirals", "selection", "text-classification", "flip-rates", "lottery-ticket"]),
     );
@@ -160,7 +154,7 @@ describe("experiment", () => {
   test("runs at smoke scale, writes its report, and keeps finished runs", async () => {
     const output = at("spirals");
     const command = ["experiment", "run", "spirals", "--scale", "smoke", "-o", output];
-    const document = await json(command);
+    const document = await rarefyJson(command);
     expect(document.tables[0].rows.map((row: string[]) => row[0])).toEqual(["100 %", "20 %"]);
     expect(readdirSync(output)).toEqual(
       expect.arrayContaining(["density.svg", "mask.svg", "report.html", "report.json", "report.md", "retention.svg"]),
@@ -169,17 +163,17 @@ describe("experiment", () => {
     const stored = JSON.parse(readFileSync(cell, "utf8"));
     expect(stored.device).toBe("wasm");
     writeFileSync(cell, JSON.stringify({ ...stored, result: { ...stored.result, test: 12.34 } }));
-    const again = await json(command);
+    const again = await rarefyJson(command);
     expect(again.tables[0].rows[1][2]).toBe("12.34");
     // A cell of other settings is run anew.
     writeFileSync(cell, JSON.stringify({ ...stored, cell: { ...stored.cell, seed: 7 } }));
-    expect((await json(command)).tables).toEqual(document.tables);
+    expect((await rarefyJson(command)).tables).toEqual(document.tables);
   });
 
   test("--only runs the cells that it names, which a later run takes over", async () => {
     const output = at("some");
     const command = ["experiment", "run", "spirals", "--scale", "smoke", "-o", output];
-    const { cells } = await json([...command, "--only", "layer-20-seed0"]);
+    const { cells } = await rarefyJson([...command, "--only", "layer-20-seed0"]);
     expect(cells.map(({ key }: { key: string }) => key)).toEqual(["layer-20-seed0"]);
     expect(readdirSync(output)).toEqual(["cells"]);
     expect(readdirSync(join(output, "cells"))).toEqual(["layer-20-seed0.json"]);
@@ -231,7 +225,7 @@ describe("finetune of a compressed model", () => {
   beforeAll(async () => {
     smallConfig(at("deep-config"), { num_hidden_layers: 2, intermediate_size: 512 });
     writeFileSync(at("across.json"), acrossBlocks);
-    await json(["train", at("deep-config"), ...small, "--steps", "1", "-o", deep]);
+    await rarefyJson(["train", at("deep-config"), ...small, "--steps", "1", "-o", deep]);
   }, 60_000);
 
   test.each([
@@ -241,10 +235,10 @@ describe("finetune of a compressed model", () => {
   ])("%s: the runtime reads the result", async (name, recipe, sparsity) => {
     const [compressed, tuned] = [at(`${name.length}-compressed`), at(`${name.length}-tuned`)];
     const calibration = ["--calib", text, "--window", "32", "--calibration-windows", "2"];
-    await json(["compress", deep, "--recipe", recipe, ...calibration, "-o", compressed]);
-    const result = await json(["finetune", compressed, ...small, "--keep-mask", "--steps", "1", "-o", tuned]);
+    await rarefyJson(["compress", deep, "--recipe", recipe, ...calibration, "-o", compressed]);
+    const result = await rarefyJson(["finetune", compressed, ...small, "--keep-mask", "--steps", "1", "-o", tuned]);
     expect(result.sparsity).toBeCloseTo(sparsity, 2);
-    const total = async (directory: string) => (await json(["inspect", directory])).parameters.total;
+    const total = async (directory: string) => (await rarefyJson(["inspect", directory])).parameters.total;
     expect(await total(tuned)).toBe(await total(compressed));
     const blocksOf = (directory: string) => JSON.parse(readFileSync(join(directory, "rarefy.json"), "utf8")).blocks;
     expect(blocksOf(tuned)).toEqual(blocksOf(compressed));
@@ -257,10 +251,10 @@ describe("finetune with a teacher", () => {
 
   test("a share of 0 is training on the text alone; with all of it the text is not learnt", async () => {
     const [plain, none, all] = [at("taught-plain"), at("taught-none"), at("taught-all")];
-    await json([...settings, "-o", plain]);
-    expect(await json([...settings, "--distil", "0", "-o", none])).toMatchObject({ distil: 0, temperature: 1 });
+    await rarefyJson([...settings, "-o", plain]);
+    expect(await rarefyJson([...settings, "--distil", "0", "-o", none])).toMatchObject({ distil: 0, temperature: 1 });
     expect(weightsOf(none).equals(weightsOf(plain))).toBe(true);
-    await json([...settings, "--distil", "1", "--temperature", "2", "-o", all]);
+    await rarefyJson([...settings, "--distil", "1", "--temperature", "2", "-o", all]);
     const [first] = readFileSync(join(all, "training.jsonl"), "utf8").split("\n");
     // The student is its own teacher: before the first step they say the same.
     expect(Math.abs(JSON.parse(first).loss)).toBeLessThan(1e-4);
@@ -268,7 +262,15 @@ describe("finetune with a teacher", () => {
   });
 
   test("another model may teach, if it has the same tokens", async () => {
-    const taught = await json([...settings, "--distil", "0.5", "--teacher", "models/tiny-6m", "-o", at("taught-tiny")]);
+    const taught = await rarefyJson([
+      ...settings,
+      "--distil",
+      "0.5",
+      "--teacher",
+      "models/tiny-6m",
+      "-o",
+      at("taught-tiny"),
+    ]);
     expect(taught.teacher).toMatch(/tiny-6m$/);
     const other = at("other-tokens");
     const { code, stderr } = await rarefy([
@@ -296,8 +298,8 @@ describe("finetune with a teacher", () => {
 
 test("finetune of a GGUF file leaves no second set of weights", async () => {
   const tuned = at("tuned-gguf");
-  await json(["export", model, "--format", "gguf", "-o", at("model.gguf")]);
-  await json(["finetune", at("model.gguf"), ...small, "--steps", "1", "-o", tuned]);
+  await rarefyJson(["export", model, "--format", "gguf", "-o", at("model.gguf")]);
+  await rarefyJson(["finetune", at("model.gguf"), ...small, "--steps", "1", "-o", tuned]);
   expect(readdirSync(tuned).filter((file) => /safetensors|gguf/.test(file))).toEqual(["model.safetensors"]);
-  expect((await json(["inspect", tuned])).parameters.total).toBe(parameters);
+  expect((await rarefyJson(["inspect", tuned])).parameters.total).toBe(parameters);
 });

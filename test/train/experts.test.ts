@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainableConfig, trainedMixture } from "../../src/train/index.js";
-import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { ensureBuilt, rarefy, rarefyJson } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
 /** Mixtures of experts and Q-Sparse on the command line. */
@@ -22,12 +22,6 @@ beforeAll(() => {
   smallConfig(config, mixtral);
 }, 180_000);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
-
-async function json(args: readonly string[]) {
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  return JSON.parse(stdout);
-}
 
 /** Lines of the run log. */
 const logOf = (directory: string): Record<string, number>[] =>
@@ -58,7 +52,7 @@ describe("a Mixtral-shaped config", () => {
   ])("is trained with %s routing, and trained on with it", async (router, routerOptions, settings) => {
     const output = at(router);
     const args = ["train", config, ...small, "--rate", "0.01", "--steps", "24", "--router", router];
-    const first = await json([...args, "--router-option", ...routerOptions, "-o", output]);
+    const first = await rarefyJson([...args, "--router-option", ...routerOptions, "-o", output]);
     expect(first).toMatchObject({ router, routerOptions: settings });
     expect(first.perplexityAfter).toBeLessThan(0.9 * first.perplexityBefore);
 
@@ -80,7 +74,7 @@ describe("a Mixtral-shaped config", () => {
     }
 
     // The router is the one it was trained with, and its biases go on: the first perplexity is the last one.
-    const second = await json(["finetune", output, ...small, "--steps", "1", "-o", at(`${router}-on`)]);
+    const second = await rarefyJson(["finetune", output, ...small, "--steps", "1", "-o", at(`${router}-on`)]);
     expect(second.router).toBe(router);
     expect(second.perplexityBefore).toBeCloseTo(first.perplexityAfter, 2);
   });
@@ -94,7 +88,16 @@ describe("a Mixtral-shaped config", () => {
   test("its experts are pruned and kept pruned like any linear map", async () => {
     const output = at("sparse-experts");
     const options = ["--method", "sr-ste", "--method-option", "pattern=2:4"];
-    const { sparsity } = await json(["finetune", at("softmax"), ...small, "--steps", "2", ...options, "-o", output]);
+    const { sparsity } = await rarefyJson([
+      "finetune",
+      at("softmax"),
+      ...small,
+      "--steps",
+      "2",
+      ...options,
+      "-o",
+      output,
+    ]);
     expect(sparsity).toBe(0.5);
     const w1 = await withModel(output, (checkpoint) =>
       checkpoint.readFloat32("model.layers.0.block_sparse_moe.experts.2.w1.weight"),
@@ -123,9 +126,9 @@ test("Q-Sparse is trained with and said in the record; with all inputs it is the
   const dense = at("dense");
   smallConfig(at("llama"));
   const args = ["train", at("llama"), ...small, "--rate", "0.01", "--steps", "12"];
-  await json([...args, "-o", dense]);
-  await json([...args, "--input-density", "1", "-o", at("all")]);
-  const half = await json([...args, "--input-density", "0.5", "-o", at("half")]);
+  await rarefyJson([...args, "-o", dense]);
+  await rarefyJson([...args, "--input-density", "1", "-o", at("all")]);
+  const half = await rarefyJson([...args, "--input-density", "0.5", "-o", at("half")]);
   const weights = (name: string) => readFileSync(join(at(name), "model.safetensors"));
   expect(weights("all").equals(weights("dense"))).toBe(true);
   expect(weights("half").equals(weights("dense"))).toBe(false);
