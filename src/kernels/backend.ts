@@ -198,20 +198,20 @@ export interface Backend extends Disposable {
   rope(x: Activation, table: RopeTable, start: number): void;
   /** Stores k, v [n, kvHeads * headDim] of one layer at positions start … start + n − 1. */
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
+  /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
+  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
   /**
-   * `rope` of q and k, then `appendKv`, as one operation; k keeps its values or not. Left out where the two serve as well.
+   * `rope` of q and k from position `options.start`, `appendKv`, then `attention`, as one operation; q and k keep their
+   * values or not. Left out where the single ones serve as well.
    */
-  ropeAppendKv?(
-    q: Activation,
-    k: Activation,
-    v: Activation,
+  rotatedAttention?(
+    out: Activation,
+    rows: { q: Activation; k: Activation; v: Activation },
     table: RopeTable,
     cache: KvCache,
     layer: number,
-    start: number,
+    options: AttentionOptions,
   ): void;
-  /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
-  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
   /**
    * out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). `out` may be
    * `gate` or `up`.

@@ -117,17 +117,19 @@ export class Decoder implements Model {
       b.rmsNorm(s.k, s.k, w.headNorms.k, config.rmsNormEpsilon);
     }
     const table = this.#ropeTable(cache.spec.capacity);
-    if (b.ropeAppendKv !== undefined) b.ropeAppendKv(s.q, s.k, s.v, table, keys.cache, keys.layer, start);
-    else {
-      b.rope(s.qk, table, start);
-      b.appendKv(keys.cache, keys.layer, s.k, s.v, start);
-    }
-    b.attention(s.attended, s.q, keys.cache, keys.layer, {
+    const attention = {
       queryHeads: config.blocks[layer].queryHeads,
       scale: this.#attentionScale,
       start,
       window: config.slidingWindows[layer],
-    });
+    };
+    if (b.rotatedAttention !== undefined) {
+      b.rotatedAttention(s.attended, s, table, keys.cache, keys.layer, attention);
+    } else {
+      b.rope(s.qk, table, start);
+      b.appendKv(keys.cache, keys.layer, s.k, s.v, start);
+      b.attention(s.attended, s.q, keys.cache, keys.layer, attention);
+    }
     await watch("attentionOutput", s.attended);
     linearStack(b, x, s.attended, w.output, s.lowRank, { thresholds: sparse?.output, sparseFromRow, accumulate: true });
 

@@ -44,11 +44,66 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
     });
   }
 
-  it("ropeAppendKv: what rope and appendKv give", async () => {
+  for (const format of formats) {
+    it(`linear ${format} between norms: what each operation gives by itself`, async () => {
+      const b = backend();
+      const tolerance = linearTolerance(tolerances, format).relative;
+      for (const [hidden, wide] of [
+        [160, 96],
+        [36, 300],
+        [1100, 40],
+      ]) {
+        const down = await loadStack(b, format, [hidden], wide, hidden);
+        const up = await loadStack(b, format, [wide, 32], hidden, wide);
+        const weight = b.loadVector(normals(1, hidden));
+        const residual = normals(2, hidden);
+        const run = async (wait: () => Promise<void>, thresholds: readonly number[] | undefined) => {
+          const x = upload(b, 1, hidden, residual);
+          const between = upload(b, 1, wide, normals(3, wide));
+          const [normed, out] = [b.allocate(1, hidden), b.allocate(1, wide + 32)];
+          b.takeCounters();
+          const results: Float32Array[] = [];
+          for (let layer = 0; layer < 3; layer++) {
+            b.linear(x, between, down.handle, { accumulate: true, thresholds: thresholds?.slice(0, 1) });
+            await wait();
+            b.rmsNorm(normed, x, weight, 0.01);
+            await wait();
+            b.linear(out, normed, up.handle, { thresholds });
+            // In the first layer the norm is read by another product, in the second by something else, in the third by nobody.
+            if (layer === 0) b.linear(out, normed, up.handle, { accumulate: true });
+            if (layer === 1) b.add(x, normed);
+            await wait();
+            b.gatedActivation(between, out.columns(0, wide), between, "silu");
+          }
+          results.push(await b.read(out), await b.read(normed), await b.read(x));
+          for (const activation of [x, between, normed, out]) b.release(activation);
+          return { results, counters: b.takeCounters() };
+        };
+        for (const thresholds of [undefined, [0.3, 0.5]]) {
+          const joined = await run(async () => {}, thresholds);
+          const apart = await run(() => b.flush(), thresholds);
+          expect(joined.counters).toEqual(apart.counters);
+          for (const [i, values] of apart.results.entries()) {
+            const size = Math.max(...values.map(Math.abs));
+            for (const [j, value] of values.entries())
+              expect(Math.abs(joined.results[i][j] - value)).toBeLessThanOrEqual(
+                20 * tolerance * size * Math.sqrt(hidden) + 1e-6,
+              );
+          }
+        }
+      }
+    });
+  }
+
+  it("rotatedAttention: what rope, appendKv and attention give", async () => {
     const b = backend();
     const positions = 40;
-    for (const { queryHeads, kvHeads, headDim, rows, start } of [
+    for (const { queryHeads, kvHeads, headDim, rows, start, window } of [
       { queryHeads: 4, kvHeads: 2, headDim: 16, rows: 1, start: 30 },
+      { queryHeads: 4, kvHeads: 4, headDim: 64, rows: 1, start: 39 },
+      { queryHeads: 4, kvHeads: 1, headDim: 32, rows: 1, start: 39, window: 7 },
+      { queryHeads: 2, kvHeads: 1, headDim: 32, rows: 1, start: 0 },
+      { queryHeads: 4, kvHeads: 2, headDim: 20, rows: 1, start: 30 },
       { queryHeads: 6, kvHeads: 1, headDim: 20, rows: 7, start: 5 },
       { queryHeads: 8, kvHeads: 8, headDim: 64, rows: 33, start: 0 },
     ]) {
@@ -65,19 +120,25 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
         const qkv = upload(b, rows, width, values);
         const q = qkv.columns(0, queryWidth);
         const [k, v] = [qkv.columns(queryWidth, kvWidth), qkv.columns(queryWidth + kvWidth, kvWidth)];
-        if (fused) b.ropeAppendKv!(q, k, v, table, cache, 1, start);
+        const out = b.allocate(rows, queryWidth);
+        const options = { queryHeads, scale: 1 / Math.sqrt(headDim), start, window };
+        if (fused) b.rotatedAttention!(out, { q, k, v }, table, cache, 1, options);
         else {
           b.rope(q, table, start);
           b.rope(k, table, start);
           b.appendKv(cache, 1, k, v, start);
+          b.attention(out, q, cache, 1, options);
         }
-        const out = b.allocate(rows, queryWidth);
-        b.attention(out, q, cache, 1, { queryHeads, scale: 1 / Math.sqrt(headDim), start });
-        results.push(await b.read(q), await b.read(out));
-        for (const activation of [earlier, qkv, out]) b.release(activation);
+        results.push(await b.read(out));
+        // What is in the cache then.
+        const other = upload(b, 1, queryWidth, normals(9, queryWidth));
+        b.attention(out.rowRange(0, 1), other, cache, 1, { ...options, start: start + rows - 1, window: undefined });
+        results.push((await b.read(out)).subarray(0, queryWidth));
+        for (const activation of [earlier, qkv, out, other]) b.release(activation);
       }
-      expect(results[0]).toEqual(results[2]);
-      expect(results[1]).toEqual(results[3]);
+      for (const i of [0, 1]) {
+        for (const [d, value] of results[i].entries()) expect(Math.abs(value - results[i + 2][d])).toBeLessThan(1e-5);
+      }
     }
   });
 }

@@ -1,8 +1,9 @@
 import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
 import type { Context } from "./context.js";
-import type { GpuActivation, GpuKvCache } from "./storage.js";
+import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
 import { type AttentionShape, attention, attentionBytes, attentionMerge } from "./wgsl/attention.js";
+import { elementThreads, ropeAppend } from "./wgsl/elementwise.js";
 
 /** Below this many workgroups the keys are cut into runs. */
 const wantedWorkgroups = 256;
@@ -14,19 +15,35 @@ const minimumRun = 32;
 /** "All positions", small enough that adding a position does not wrap. */
 const noWindow = 0x7fffffff;
 
+/** Rows of a block's q, k and v as the projections gave them, and what rotates q and k. */
+export interface RotatedRows {
+  readonly q: GpuActivation;
+  readonly k: GpuActivation;
+  readonly v: GpuActivation;
+  readonly table: GpuRopeTable;
+}
+
 /** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
 export class Attend {
   readonly #kernels = new Map<string, ReturnType<typeof attention>>();
 
   constructor(readonly context: Context) {}
 
-  enqueue(out: GpuActivation, q: GpuActivation, cache: GpuKvCache, layer: number, options: AttentionOptions): void {
+  enqueue(
+    out: GpuActivation,
+    q: GpuActivation,
+    cache: GpuKvCache,
+    layer: number,
+    options: AttentionOptions,
+    rotation?: Omit<RotatedRows, "q">,
+  ): void {
     const { context } = this;
     const { kvHeads, headDim } = cache.spec;
     const { queryHeads, start, scale } = options;
     const window = Math.min(options.window ?? noWindow, noWindow);
     const group = queryHeads / kvHeads;
-    const shape = fittingShape(headDim, q.rows * group, context.device.limits.maxComputeWorkgroupStorageSize);
+    const shape = this.#shape(headDim, q.rows * group);
+    const { k, v, table } = rotation ?? { k: q, v: q };
 
     const blocks = Math.ceil((q.rows * group) / shape.queries);
     const span = Math.min(start + q.rows, window + q.rows);
@@ -40,7 +57,7 @@ export class Attend {
     const sums = split ? context.scratch("attention sums", rows * headDim * 4) : out.memory;
     const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
     context.recorder.run(
-      this.#kernel(shape, split),
+      this.#kernel(shape, split, rotation !== undefined),
       {
         qOffset: q.offset,
         qStride: q.stride,
@@ -53,8 +70,20 @@ export class Attend {
         group,
         keysPerRun,
         scale,
+        kOffset: k.offset,
+        vOffset: v.offset,
       },
-      { outs: sums, qs: q.memory, cachedKeys: cache.keys[layer], cachedValues: cache.values[layer], states },
+      {
+        outs: sums,
+        qs: q.memory,
+        cachedKeys: cache.keys[layer],
+        cachedValues: cache.values[layer],
+        states,
+        ks: k.memory,
+        vs: v.memory,
+        cosines: table?.cos ?? q.memory,
+        sines: table?.sin ?? q.memory,
+      },
       [blocks, kvHeads, runs],
     );
     if (!split) return;
@@ -66,11 +95,60 @@ export class Attend {
     );
   }
 
-  #kernel(shape: AttentionShape, split: boolean): ReturnType<typeof attention> {
-    const key = `${shape.headDim} ${shape.queries} ${shape.keys} ${split}`;
+  /** `Backend.rotatedAttention`: of one row within attention itself, of several before it. */
+  enqueueRotated(
+    out: GpuActivation,
+    { q, k, v, table }: RotatedRows,
+    cache: GpuKvCache,
+    layer: number,
+    options: AttentionOptions,
+  ): void {
+    const { headDim, kvHeads } = cache.spec;
+    const group = options.queryHeads / kvHeads;
+    // Four elements at a time, by the one workgroup that stands for a key head; and devices bind eight buffers.
+    const together = q.memory === k.memory && q.memory === v.memory;
+    if (q.rows === 1 && together && headDim % 8 === 0 && this.#shape(headDim, group).queries >= group) {
+      this.enqueue(out, q, cache, layer, options, { k, v, table });
+      return;
+    }
+    const [queryPairs, keyPairs] = [q.cols / 2, k.cols / 2];
+    this.context.recorder.run(
+      ropeAppend,
+      {
+        queryPairs,
+        keyPairs,
+        half: headDim / 2,
+        start: options.start,
+        qOffset: q.offset,
+        qStride: q.stride,
+        kOffset: k.offset,
+        kStride: k.stride,
+        vOffset: v.offset,
+        vStride: v.stride,
+      },
+      {
+        qs: q.memory,
+        ks: k.memory,
+        vs: v.memory,
+        cosines: table.cos,
+        sines: table.sin,
+        keys: cache.keys[layer],
+        values: cache.values[layer],
+      },
+      [Math.ceil((queryPairs + 2 * keyPairs) / elementThreads), q.rows],
+    );
+    this.enqueue(out, q, cache, layer, options);
+  }
+
+  #shape(headDim: number, queryRows: number): AttentionShape {
+    return fittingShape(headDim, queryRows, this.context.device.limits.maxComputeWorkgroupStorageSize);
+  }
+
+  #kernel(shape: AttentionShape, split: boolean, rotated: boolean): ReturnType<typeof attention> {
+    const key = `${shape.headDim} ${shape.queries} ${shape.keys} ${split} ${rotated}`;
     let kernel = this.#kernels.get(key);
     if (kernel === undefined) {
-      kernel = attention(shape, split);
+      kernel = attention(shape, split, rotated);
       this.#kernels.set(key, kernel);
     }
     return kernel;

@@ -30,9 +30,10 @@ import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { largest } from "./largest.js";
-import { fusible, linear } from "./linear.js";
+import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
+import { NormFusion } from "./normFusion.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat, type SparseKernels } from "./sparseCheck.js";
 import { expanded, sparseLinear } from "./sparseLinear.js";
@@ -46,7 +47,7 @@ import {
   own,
   readRows,
 } from "./storage.js";
-import { add, appendKv, elementThreads, gatedActivation, rope, ropeAppend } from "./wgsl/elementwise.js";
+import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
 import { rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
@@ -59,6 +60,7 @@ export class WebGpuBackend implements Backend {
   readonly #context: Context;
   readonly #pool: ActivationPool;
   readonly #attend: Attend;
+  readonly #normFusion: NormFusion;
   readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
   readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
   readonly #caches = new Set<GpuKvCache>();
@@ -74,6 +76,7 @@ export class WebGpuBackend implements Backend {
     this.#context = new Context(device);
     this.#pool = new ActivationPool(device, this.#context.recorder);
     this.#attend = new Attend(this.#context);
+    this.#normFusion = new NormFusion(this.#context);
     const mostThreads = device.isSoftware ? 256 : device.limits.maxComputeInvocationsPerWorkgroup;
     this.#norms = norms
       .filter(({ threads }) => threads <= mostThreads)
@@ -223,6 +226,8 @@ export class WebGpuBackend implements Backend {
     shapes.checkRmsNorm(out, x, weight.length);
     const [target, source] = [own(out), own(x)];
     const width = weight.length;
+    if (this.#normFusion.join(target, source, weight as GpuVector, epsilon)) return;
+    if (target.memory !== source.memory) this.#normFusion.overwrite(target);
     this.#context.recorder.run(
       this.#norms.find(({ least }) => width >= least)!.kernel,
       { width, epsilon, ...at("out", target), ...at("x", source) },
@@ -240,39 +245,39 @@ export class WebGpuBackend implements Backend {
       this.linear(out, between, w, rest);
       this.release(between);
     } else if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, rest, this.#counters);
-    else linear(this.#context, own(out), own(x), w as GpuMatrix, options, this.#counters);
+    else this.#linear(own(out), own(x), w as GpuMatrix, options);
   }
 
-  ropeAppendKv(
-    q: Activation,
-    k: Activation,
-    v: Activation,
+  #linear(out: GpuActivation, x: GpuActivation, w: GpuMatrix, options: LinearOptions): void {
+    const { accumulate, bias, gate } = options;
+    const run = (norms: NormsAround) => linear(this.#context, out, x, w, options, this.#counters, norms);
+    if (!fusible(x, w, options)) {
+      run({});
+      return;
+    }
+    if (gate === undefined && this.#normFusion.lacksFactor(x)) {
+      this.#normFusion.consume(x, (before) => run({ before }));
+    } else if (accumulate && bias === undefined && (gate === undefined || own(gate.up).memory === x.memory)) {
+      // What adds to a residual stream is followed by a norm as a rule.
+      this.#normFusion.hold({ out, input: x.memory, tiles: tilesOf(w), run: (after) => run({ after }) });
+    } else run({});
+  }
+
+  rotatedAttention(
+    out: Activation,
+    { q, k, v }: { q: Activation; k: Activation; v: Activation },
     table: RopeTable,
     cache: KvCache,
     layer: number,
-    start: number,
+    options: AttentionOptions,
   ): void {
+    const { start } = options;
     shapes.checkRope(q, table, start);
     shapes.checkRope(k, table, start);
     shapes.checkAppendKv(cache, layer, k, v, start);
-    const { keys, values } = this.#ownCache(cache);
-    const { cos, sin } = table as GpuRopeTable;
-    const [ownQ, ownK, ownV] = [own(q), own(k), own(v)];
-    const [queryPairs, keyPairs] = [q.cols / 2, k.cols / 2];
-    this.#context.recorder.run(
-      ropeAppend,
-      { queryPairs, keyPairs, half: table.headDim / 2, start, ...at("q", ownQ), ...at("k", ownK), ...at("v", ownV) },
-      {
-        qs: ownQ.memory,
-        ks: ownK.memory,
-        vs: ownV.memory,
-        cosines: cos,
-        sines: sin,
-        keys: keys[layer],
-        values: values[layer],
-      },
-      [Math.ceil((queryPairs + 2 * keyPairs) / elementThreads), q.rows],
-    );
+    shapes.checkAttention(out, q, cache, layer, options);
+    const rows = { q: own(q), k: own(k), v: own(v), table: table as GpuRopeTable };
+    this.#attend.enqueueRotated(own(out), rows, this.#ownCache(cache), layer, options);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {

@@ -18,6 +18,7 @@ export class Context {
    * the order of the queue, until it is too small.
    */
   scratch(name: string, byteLength: number): GpuMemory {
+    this.recorder.beforeUse([]);
     const current = this.#scratch.get(name);
     if (current !== undefined && current.byteLength >= byteLength) return current;
     if (current !== undefined) this.recorder.freeLater(current);

@@ -2,9 +2,18 @@ import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
+import type { NextNorm, Squares } from "./normFusion.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
-import { matvecParts, maxTickets, notCounted } from "./wgsl/matvec.js";
+import { matvecParts, maxTickets, rowVector } from "./wgsl/matvec.js";
+import { notCounted } from "./wgsl/matvecInputs.js";
+
+/** Norms that are part of a product of one row; see `NormFusion`. */
+export interface NormsAround {
+  /** Of x, which lacks a factor of its norm. */
+  readonly before?: Squares;
+  readonly after?: NextNorm;
+}
 
 /** See `Backend.linear`; what is counted is stated at `BackendCounters`. */
 export function linear(
@@ -14,13 +23,14 @@ export function linear(
   w: GpuMatrix,
   options: LinearOptions,
   counters: BackendCounters,
+  norms: NormsAround = {},
 ): void {
   const { kernel, thresholds } = matvecFor(x, w, options);
   if (kernel !== undefined && thresholds !== undefined) {
-    multiplyRow(context, out, x, w, kernel, options, { thresholds, counters });
+    multiplyRow(context, out, x, w, kernel, options, norms, { thresholds, counters });
     return;
   }
-  if (kernel !== undefined) multiplyRow(context, out, x, w, kernel, options);
+  if (kernel !== undefined) multiplyRow(context, out, x, w, kernel, options, norms);
   else multiplyRows(context, out, x, w, options);
   counters.weightBytesRead += w.byteLength;
 }
@@ -56,10 +66,11 @@ function multiplyRow(
   w: GpuMatrix,
   kernel: MatvecKernel,
   { bias, accumulate = false, gate }: LinearOptions,
+  { before, after }: NormsAround,
   sparse?: { thresholds: readonly number[]; counters: BackendCounters },
 ): void {
-  const { recorder, nothing } = context;
-  const tiles = w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
+  const { recorder } = context;
+  const tiles = tilesOf(w);
   const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
   const listed = sparse !== undefined || gate !== undefined;
   const most = listed ? w.kernels.listedColumns / groupSize : w.groups;
@@ -73,6 +84,7 @@ function multiplyRow(
     batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })),
   );
   recorder.makeRoom(batches.length, w.parts.length);
+  let firstSquare = 0;
   for (const { memory, batch } of batches) {
     const workgroups = fillTable(
       w,
@@ -94,23 +106,32 @@ function multiplyRow(
         parts: batch.length,
         outOffset: out.offset,
         exchangeStride: w.rows,
-        hasBias: bias === undefined ? 0 : 1,
+        vectorUse: after !== undefined ? rowVector.nextNorm : bias !== undefined ? rowVector.bias : rowVector.none,
         accumulate: accumulate ? 1 : 0,
         upOffset: up?.offset ?? 0,
         gateThreshold: gate?.gateThreshold ?? 0,
+        squareCount: before?.count ?? 0,
+        epsilon: before?.epsilon ?? 0,
+        scaledOffset: after?.out.offset ?? 0,
+        firstSquare,
       },
+      // What is left out is bound to a buffer that is there anyway: devices bind eight.
       {
         outs: out.memory,
         xs: x.memory,
-        ups: up?.memory ?? nothing,
+        ups: up?.memory ?? x.memory,
         units: memory,
-        bias: (bias as GpuVector | undefined)?.memory ?? nothing,
+        vector: (after?.weight ?? (bias as GpuVector | undefined))?.memory ?? x.memory,
+        squares: before?.memory ?? x.memory,
+        scaled: after?.out.memory ?? out.memory,
+        squaresOut: after?.squares ?? out.memory,
         counters: recorder.counters,
         exchange,
       },
       [workgroups, slices],
       table,
     );
+    firstSquare += workgroups;
   }
 }
 
@@ -176,6 +197,9 @@ function countPart(context: Context, w: GpuMatrix, part: number, counters: Backe
     counters.inputsSkipped += w.cols - kept;
   });
 }
+
+/** Row tiles of a matrix: as many workgroups take part in a product of one row, times slices. */
+export const tilesOf = (w: GpuMatrix): number => w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
 
 const tileCount = (runs: readonly TileRun[]): number => runs.reduce((sum, run) => sum + run.tiles, 0);
 

@@ -8,7 +8,8 @@ import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
 import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
-import { type MatvecInput, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
+import { type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
+import type { MatvecInput } from "./wgsl/matvecInputs.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
 export interface TileRun {
@@ -61,15 +62,18 @@ export interface FormatKernels {
 
 /** What is tried for a format, best first. */
 export function candidates(device: Device, format: GpuFormat) {
-  const dense = matvecTuning(device, format, false);
-  const tuning = matvecTuning(device, format, true);
+  /** With and without subgroups. */
+  const tunings = (sparse: boolean) =>
+    (device.subgroups32 ? [true, false] : [false]).map((subgroups32) =>
+      matvecTuning(device, format, sparse, subgroups32),
+    );
+  const [dense, sparse] = [tunings(false), tunings(true)];
   return {
-    listedColumns: Math.min(dense.sparseColumns, tuning.sparseColumns),
+    listedColumns: Math.min(...[...dense, ...sparse].map(({ sparseColumns }) => sparseColumns)),
     embed: embed(format),
-    /** Sparse ones with and without subgroups. */
     matvecs: (input: MatvecInput) => ({
-      matvec: matvec(format, false, dense, input),
-      sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t, input)),
+      matvecs: dense.map((tuning) => matvec(format, false, tuning, input)),
+      sparseMatvecs: sparse.map((tuning) => matvec(format, true, tuning, input)),
     }),
     matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
   };
@@ -111,8 +115,7 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
 };
 
 /** Cut down to what smaller devices hold in a workgroup. */
-function matvecTuning(device: Device, format: GpuFormat, sparse: boolean): MatvecTuning {
-  const { subgroups32 } = device;
+function matvecTuning(device: Device, format: GpuFormat, sparse: boolean, subgroups32: boolean): MatvecTuning {
   // Unrolled code takes a software device seconds to compile.
   if (device.isSoftware) return { subgroups32, threads: 32, sparseColumns: 256, unroll: 1 };
   const { dense, sparse: whenSparse } = fastest[format.format.id];

@@ -32,6 +32,8 @@ export class Recorder {
   #counted: OnCounted[] = [];
   readonly #unread: { staging: GpuMemory; counted: OnCounted[] }[] = [];
   readonly #freeStaging: GpuMemory[] = [];
+  /** Told of the buffers that are about to be used, by an operation or a copy; of none before a wait. It may enqueue. */
+  beforeUse: (memories: readonly GpuMemory[]) => void = () => {};
   #dispatches = 0;
   #handOverAt = handOver.first;
   #encoder: GPUCommandEncoder | undefined;
@@ -52,6 +54,9 @@ export class Recorder {
     grid: readonly [number, number?, number?],
     table: ArrayLike<number> = [],
   ): void {
+    const slots: GpuMemory[] = [];
+    for (const name in kernel.buffers) slots.push(buffers[name]);
+    this.beforeUse(slots);
     for (const size of grid) {
       if (size !== undefined && size > this.#device.limits.maxComputeWorkgroupsPerDimension) {
         throw new DeviceError(`${kernel.name}: ${size} workgroups in one dimension are more than this GPU takes`);
@@ -66,8 +71,6 @@ export class Recorder {
     }
     if (table.length > 0) this.#u32.set(table, Math.ceil(word / 4) * 4);
 
-    const slots: GpuMemory[] = [];
-    for (const name in kernel.buffers) slots.push(buffers[name]);
     const { pipeline, bindGroup } = this.#device.prepare(kernel, slots);
     const pass = this.#openPass();
     this.#ringGroups[block] ??= this.#device.paramGroup(this.#ring, byteOffset);
@@ -82,6 +85,7 @@ export class Recorder {
    * are read between operations, so that none is split. Between operations is also where work is handed over early.
    */
   makeRoom(dispatches: number, counterPairs: number): void {
+    this.beforeUse([]);
     const pairs = this.#counted.length + counterPairs;
     if (pairs * 2 > counterWords) this.#drainCounters();
     if (this.#dispatches >= this.#handOverAt || this.#dispatches + dispatches > maxDispatches) {
@@ -100,6 +104,7 @@ export class Recorder {
   }
 
   copy(source: GpuMemory, sourceOffset: number, target: GpuMemory, targetOffset: number, byteLength: number): void {
+    this.beforeUse([source, target]);
     this.#closePass().copyBufferToBuffer(source.buffer, sourceOffset, target.buffer, targetOffset, byteLength);
   }
 
@@ -110,6 +115,7 @@ export class Recorder {
 
   /** Hands everything enqueued to the GPU. */
   submit(): void {
+    this.beforeUse([]);
     if (this.#encoder !== undefined) {
       const encoder = this.#closePass();
       this.#device.gpu.queue.writeBuffer(this.#ring.buffer, 0, this.#params, 0, this.#dispatches * paramBytes);
@@ -124,6 +130,7 @@ export class Recorder {
   /** Submits, and waits until all of it has run and its counts are delivered. @throws DeviceError */
   async settle(): Promise<void> {
     this.#device.throwIfGone();
+    this.beforeUse([]);
     this.#drainCounters();
     this.submit();
     await this.#device.gpu.queue.onSubmittedWorkDone();

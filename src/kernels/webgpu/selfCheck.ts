@@ -3,12 +3,12 @@ import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import type { Backend, LinearOptions, RowSource } from "../backend.js";
 import type { Context } from "./context.js";
 import { gpuFormat } from "./formats.js";
-import { linear } from "./linear.js";
+import { linear, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { withoutSlower } from "./matmulTiming.js";
-import { candidates, type FormatKernels, loadMatrix, type MatvecKernels } from "./matrix.js";
+import { candidates, type FormatKernels, loadMatrix, type MatvecKernel, type MatvecKernels } from "./matrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
-import type { MatvecInput } from "./wgsl/matvec.js";
+import type { MatvecInput } from "./wgsl/matvecInputs.js";
 
 // Drivers miscompile shaders now and then. Every kernel therefore computes something known before it is used.
 
@@ -38,16 +38,22 @@ export async function checkFormat(
     }
     const goodMatvecs: Partial<Record<MatvecInput, MatvecKernels>> = {};
     for (const input of matvecInputs) {
-      const { matvec, sparseMatvecs } = matvecs(input);
-      const options = { gate: test.gateOf(input) };
-      const works = (kernels: MatvecKernels, { name }: { name: string }, more: LinearOptions) =>
-        test.works(name, { ...common, matmuls, matvecs: { [input]: kernels } }, 1, { ...options, ...more });
-      const good = (await works({ matvec }, matvec, {})) ? matvec : undefined;
-      let goodSparse: MatvecKernels["sparseMatvec"];
-      for (const sparseMatvec of sparseMatvecs) {
-        goodSparse ??= (await works({ sparseMatvec }, sparseMatvec, { thresholds })) ? sparseMatvec : undefined;
-      }
-      goodMatvecs[input] = { matvec: good, sparseMatvec: goodSparse };
+      const { matvecs: dense, sparseMatvecs } = matvecs(input);
+      const firstRight = async (use: keyof MatvecKernels, kernels: readonly MatvecKernel[], more: LinearOptions) => {
+        for (const kernel of kernels) {
+          const only = { ...common, matmuls, matvecs: { [input]: { [use]: kernel } } };
+          const options = { gate: test.gateOf(input), ...more };
+          const { name } = kernel;
+          if (!(await test.works(name, only, 1, options))) continue;
+          // What a gate stands before is no norm's result.
+          if (input === "plain" && !(await test.worksAfterNorm(name, only, options))) continue;
+          if (await test.worksBeforeNorm(name, only, options)) return kernel;
+        }
+      };
+      goodMatvecs[input] = {
+        matvec: await firstRight("matvec", dense, {}),
+        sparseMatvec: await firstRight("sparseMatvec", sparseMatvecs, { thresholds }),
+      };
     }
     if (!(await test.embedWorks()) || goodMatmuls.length === 0) {
       throw new DeviceError(`this GPU computes wrongly: ${test.problems.join("; ")}`);
@@ -66,6 +72,7 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
   const random = new Random(1);
   const cols = 200;
   const thresholds = [0.4, 0.9];
+  const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
   const parts = [gpuFormat(formatId).tileRows + 36, 40].map((rows, i) => {
     const stored = Float32Array.from({ length: rows * cols }, () => random.normal());
     return { source: source(`self-check ${i}`, stored, rows, cols), values: unpacked(stored, rows, cols) };
@@ -83,12 +90,16 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
   );
   const tokens = Math.max(...kernels.matmuls.map((m) => m.tokens)) + 3;
   const inputs = Float32Array.from({ length: tokens * cols }, () => random.normal());
-  const x = pool.take(tokens, cols);
+  // Side by side, as a gate and what it opens are.
+  const xAndUp = pool.take(tokens, 2 * cols);
+  const x = xAndUp.columns(0, cols);
   const out = pool.take(tokens, Math.max(matrix.rows, cols));
-  context.device.gpu.queue.writeBuffer(x.memory.buffer, 0, inputs);
   const ups = Float32Array.from({ length: cols }, () => random.normal());
-  const up = pool.take(1, cols);
-  context.device.gpu.queue.writeBuffer(up.memory.buffer, 0, ups);
+  const up = xAndUp.columns(cols, cols).rowRange(0, 1);
+  for (let row = 0; row < tokens; row++) {
+    const values = Float32Array.of(...inputs.subarray(row * cols, (row + 1) * cols), ...ups);
+    context.device.gpu.queue.writeBuffer(xAndUp.memory.buffer, row * 2 * cols * 4, values);
+  }
   const problems: string[] = [];
   const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
@@ -108,7 +119,6 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
       options: LinearOptions,
       share = tolerance,
     ): Promise<boolean> {
-      const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
       const target = out.columns(0, matrix.rows).rowRange(0, rows);
       let result: Float32Array;
       try {
@@ -136,6 +146,50 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
       return problem === undefined;
     },
 
+    /** Whether one row is right when x lacks a factor of its norm. */
+    async worksAfterNorm(name: string, withKernels: FormatKernels, options: LinearOptions): Promise<boolean> {
+      const epsilon = 0.1;
+      const row = inputs.subarray(0, cols);
+      const total = sumOfSquares(row);
+      const shares = pool.take(1, 4);
+      context.device.gpu.queue.writeBuffer(shares.memory.buffer, 0, Float32Array.of(0.25 * total, 0.75 * total));
+      const target = out.columns(0, matrix.rows).rowRange(0, 1);
+      const before = { memory: shares.memory, count: 2, epsilon };
+      linear(context, target, x.rowRange(0, 1), { ...matrix, kernels: withKernels }, options, counters, { before });
+      const factor = 1 / Math.sqrt(total / cols + epsilon);
+      const problem = wrongProduct({
+        result: await readRows(context, target),
+        inputs: row.map((v) => v * factor),
+        rows: 1,
+        cols,
+        parts: expected,
+        thresholds: options.thresholds,
+      });
+      pool.giveBack(shares);
+      if (problem !== undefined) problems.push(`${name} after a norm ${problem}`);
+      return problem === undefined;
+    },
+
+    /** Whether one row comes with what the norm after it is to multiply, and with its sum of squares. */
+    async worksBeforeNorm(name: string, withKernels: FormatKernels, options: LinearOptions): Promise<boolean> {
+      const weight = Float32Array.from({ length: matrix.rows }, () => random.normal());
+      const [weights, scaled, squares] = [matrix.rows, matrix.rows, 4].map((size) => pool.take(1, size));
+      context.device.gpu.queue.writeBuffer(weights.memory.buffer, 0, weight);
+      const target = out.columns(0, matrix.rows).rowRange(0, 1);
+      const after = { out: scaled, weight: { length: matrix.rows, memory: weights.memory }, squares: squares.memory };
+      linear(context, target, x.rowRange(0, 1), { ...matrix, kernels: withKernels }, options, counters, { after });
+      const result = await readRows(context, target);
+      const products = await readRows(context, scaled);
+      const shares = (await readRows(context, squares)).subarray(0, tilesOf(matrix));
+      for (const activation of [weights, scaled, squares]) pool.giveBack(activation);
+      const near = (actual: number, wanted: number) => Math.abs(actual - wanted) <= tolerance * (1 + Math.abs(wanted));
+      const wrong = products.findIndex((v, i) => !near(v, result[i] * weight[i]));
+      const found = shares.reduce((sum, share) => sum + share, 0);
+      if (wrong < 0 && near(found, sumOfSquares(result))) return true;
+      problems.push(`${name} before a norm gave ${products[wrong]} and squares of ${found}`);
+      return false;
+    },
+
     async embedWorks(): Promise<boolean> {
       const { rows } = matrix.parts[0];
       const ids = Uint32Array.of(0, 1, 31, rows - 37, rows - 1);
@@ -148,11 +202,13 @@ async function testProduct(context: Context, pool: ActivationPool, formatId: Wei
     },
 
     release(): void {
-      for (const activation of [x, out, up]) pool.giveBack(activation);
+      for (const activation of [xAndUp, out]) pool.giveBack(activation);
       for (const { memory } of matrix.chunks) context.recorder.freeLater(memory);
     },
   };
 }
+
+const sumOfSquares = (values: Float32Array): number => values.reduce((sum, v) => sum + v * v, 0);
 
 /** One row x as `LinearOptions.gate` turns it. */
 function gated(x: Float32Array, ups: Float32Array, gate: LinearOptions["gate"]): Float32Array {
@@ -179,7 +235,7 @@ export interface CheckedProduct {
 }
 
 /** What is wrong with a product: the first number further from the exact one than a share of the sizes of its terms. */
-export function wrongProduct(product: CheckedProduct, share: number): string | undefined {
+export function wrongProduct(product: CheckedProduct, share = tolerance): string | undefined {
   const { result, inputs, rows, cols, parts, thresholds } = product;
   const width = parts.reduce((sum, part) => sum + part.rows, 0);
   for (let r = 0; r < rows; r++) {
@@ -293,6 +349,21 @@ export async function checkOperations(b: Backend): Promise<void> {
   const [lastOut, lastQ] = [attended, q].map((activation) => activation.rowRange(tokens - 1, 1));
   b.attention(lastOut, lastQ, cache, 0, { queryHeads, scale, start: positions - 1 });
   compare("attention of one row", await b.read(lastOut), expected.subarray(-lastOut.cols));
+  if (b.rotatedAttention !== undefined) {
+    // The last position once more, from what is not rotated.
+    const last = positions - 1;
+    const lastQs = rotate(qs.slice(-lastQ.cols), angles.subarray((last * headDim) / 2), queryHeads, headDim);
+    const [queryWidth, kvWidth] = [queryHeads * headDim, kvHeads * headDim];
+    const qkv = upload(1, Float32Array.of(...qs.slice(-queryWidth), ...ks.slice(-kvWidth), ...vs.slice(-kvWidth)));
+    const [q, k, v] = [0, queryWidth, queryWidth + kvWidth].map((at, i) =>
+      qkv.columns(at, i === 0 ? queryWidth : kvWidth),
+    );
+    const rows = { q, k, v };
+    b.rotatedAttention(lastOut, rows, table, cache, 0, { queryHeads, scale, start: last });
+    const wanted = attend(lastQs, rotated, vs, { queryHeads, kvHeads, headDim, scale, start: last });
+    compare("rotatedAttention", await b.read(lastOut), wanted);
+    b.release(qkv);
+  }
 
   for (const activation of [q, k, v, attended]) b.release(activation);
   for (const activation of [x, y, out]) b.release(activation);

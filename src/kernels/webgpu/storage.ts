@@ -118,6 +118,7 @@ export class ActivationPool {
   }
 
   take(rows: number, cols: number): GpuActivation {
+    this.device.throwIfGone();
     const byteLength = rows * cols * 4;
     const limit = this.device.limits.maxStorageBufferBindingSize;
     if (byteLength > limit) {

@@ -20,8 +20,10 @@ const threadsFor = (headDim: number) => (headDim > 128 ? 256 : 128);
  * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
  *
  * @param split whether there are several runs
+ * @param rotated whether q, one token, is still to be rotated, and k and v of its position are in `ks` and `vs`, k not
+ * rotated either: the workgroup whose run reaches that position puts them into the cache before it reads them
  */
-export const attention = (shape: AttentionShape, split: boolean) => {
+export const attention = (shape: AttentionShape, split: boolean, rotated: boolean) => {
   const { headDim, queries, keys } = shape;
   const threads = threadsFor(headDim);
   const quads = headDim / 4;
@@ -32,9 +34,50 @@ export const attention = (shape: AttentionShape, split: boolean) => {
   const team = Math.floor(threads / queries);
   // Each thread owns one dimension of the values; threads beyond headDim take other keys of the tile.
   const keyGroups = Math.max(1, Math.floor(threads / headDim));
+  const quadOf = (name: string, at: string) =>
+    `vec4<f32>(${name}[${at}], ${name}[${at} + 1u], ${name}[${at} + 2u], ${name}[${at} + 3u])`;
+  const half = quads / 2;
+  const loadQuery = /* wgsl */ `
+  for (var i = t; i < ${queries * quads}u; i += ${threads}u) {
+    let j = min(firstQuery + i / ${quads}u, queryRows - 1u);
+    let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${headDim}u + i % ${quads}u * 4u;
+    query[i] = ${quadOf("qs", "at")};
+  }`;
+  /** Cosines and sines of the angles of quad `d`, for it and for the quad half a head further on. */
+  const angles = (d: string) => /* wgsl */ `
+    let angle = p.start * ${headDim / 2}u + ${d} * 4u;
+    let c = vec4<f32>(cosines[angle], cosines[angle + 1u], cosines[angle + 2u], cosines[angle + 3u]);
+    let s = vec4<f32>(sines[angle], sines[angle + 1u], sines[angle + 2u], sines[angle + 3u]);`;
+  const loadRotatedQuery = /* wgsl */ `
+  for (var i = t; i < ${queries * half}u; i += ${threads}u) {
+    let j = min(i / ${half}u, queryRows - 1u);
+    let d = i % ${half}u;
+    let at = p.qOffset + (kvHead * p.group + j) * ${headDim}u + d * 4u;
+    ${angles("d")}
+    let a = ${quadOf("qs", "at")};
+    let b = ${quadOf("qs", `at + ${headDim / 2}u`)};
+    query[i / ${half}u * ${quads}u + d] = a * c - b * s;
+    query[i / ${half}u * ${quads}u + ${half}u + d] = b * c + a * s;
+  }`;
+  const append = /* wgsl */ `
+  if (begin <= p.start && end == p.start + 1u) {
+    let head = p.start * p.kvHeads + kvHead;
+    for (var d = t; d < ${half}u; d += ${threads}u) {
+      let at = p.kOffset + kvHead * ${headDim}u + d * 4u;
+      ${angles("d")}
+      let a = ${quadOf("ks", "at")};
+      let b = ${quadOf("ks", `at + ${headDim / 2}u`)};
+      cachedKeys[head * ${quads}u + d] = a * c - b * s;
+      cachedKeys[head * ${quads}u + ${half}u + d] = b * c + a * s;
+    }
+    for (var d = t; d < ${headDim}u; d += ${threads}u) {
+      cachedValues[head * ${headDim}u + d] = vs[p.vOffset + kvHead * ${headDim}u + d];
+    }
+    storageBarrier();
+  }`;
   const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
   return kernel({
-    name: `attention ${headDim} ${queries} ${keys}${split ? " split" : ""}`,
+    name: `attention ${headDim} ${queries} ${keys}${split ? " split" : ""}${rotated ? " rotated" : ""}`,
     params: {
       qOffset: "u32",
       qStride: "u32",
@@ -47,13 +90,19 @@ export const attention = (shape: AttentionShape, split: boolean) => {
       group: "u32",
       keysPerRun: "u32",
       scale: "f32",
+      kOffset: "u32",
+      vOffset: "u32",
     },
     buffers: {
       outs: readWrite(),
       qs: read(),
-      cachedKeys: read("vec4<f32>"),
-      cachedValues: read(),
+      cachedKeys: rotated ? readWrite("vec4<f32>") : read("vec4<f32>"),
+      cachedValues: rotated ? readWrite() : read(),
       states: readWrite(),
+      ks: read(),
+      vs: read(),
+      cosines: read(),
+      sines: read(),
     },
     code: /* wgsl */ `
 const NONE = -3.0e38;
@@ -70,11 +119,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let kvHead = workgroup.y;
   let queryRows = p.tokens * p.group;
   let firstQuery = workgroup.x * ${queries}u;
-  for (var i = t; i < ${queries * quads}u; i += ${threads}u) {
-    let j = min(firstQuery + i / ${quads}u, queryRows - 1u);
-    let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${headDim}u + i % ${quads}u * 4u;
-    query[i] = vec4<f32>(qs[at], qs[at + 1u], qs[at + 2u], qs[at + 3u]);
-  }
+  ${rotated ? loadRotatedQuery : loadQuery}
 
   // Positions that the rows of this workgroup can see, cut to its run.
   let firstToken = firstQuery / p.group;
@@ -82,6 +127,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
   let begin = seenFrom + workgroup.z * p.keysPerRun;
   let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);
+  ${rotated ? append : ""}
 
   let dimension = t % ${headDim}u;
   let keyGroup = t / ${headDim}u;

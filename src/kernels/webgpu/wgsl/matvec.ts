@@ -1,41 +1,38 @@
-import type { ActivationFunction } from "../../../core/index.js";
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
-import { activationFunction } from "./elementwise.js";
+import {
+  denseFunctions,
+  inputFunctions,
+  type ListTuning,
+  listActive,
+  listAll,
+  listDeclarations,
+  listLength,
+  type MatvecInput,
+  stagedFunctions,
+} from "./matvecInputs.js";
+import { rowSums } from "./matvecSums.js";
 import { findPart } from "./part.js";
+import { inverseRms } from "./rmsNorm.js";
 
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
 
-/** Marks a part whose inputs another dispatch counts. */
-export const notCounted = 0xffffffff;
-
-/** What is multiplied: x, or f(x) times a second vector. */
-export type MatvecInput = "plain" | ActivationFunction;
-
 /** What suits a device: see `matvec`. */
-export interface MatvecTuning {
-  /** Whether subgroups have 32 threads, always. */
-  subgroups32: boolean;
-  /** Threads of a workgroup, a power of two, at least 32. */
-  threads: number;
-  /** Columns of the largest slice that a workgroup takes whose inputs are listed, a multiple of `threads` and of 32. */
-  sparseColumns: number;
+export interface MatvecTuning extends ListTuning {
   /** Columns that a thread reads before it uses the first of them. */
   unroll: number;
 }
 
-/** Distance between the sums of neighbouring pairs of rows in workgroup memory, so chosen that they lie in other banks. */
-const pitchOf = ({ tileRows, unitRows }: GpuFormat, threads: number) => threads + tileRows / unitRows;
+/** What is done with the vector of a product, one number per row. */
+export const rowVector = { none: 0, bias: 1, nextNorm: 2 } as const;
 
 /** Bytes of workgroup memory that a kernel takes. */
-export const matvecBytes = (format: GpuFormat, sparse: boolean, { threads, sparseColumns }: MatvecTuning) => {
-  const sums = pitchOf(format, threads) * format.unitRows * 4;
-  return Math.max(sums, listLength(sparseColumns) * 8) + (sparse ? sparseColumns / 8 : 0) + 4;
+export const matvecBytes = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
+  const { sparseColumns } = tuning;
+  const pairs = Math.max(rowSums(format, tuning).poolLength, listLength(sparseColumns));
+  return pairs * 8 + (sparse ? sparseColumns / 8 : 0) + 4;
 };
-
-/** Places for so many columns; see `slot`. */
-const listLength = (columns: number) => columns + columns / 32;
 
 /**
  * out = x·Wᵀ (+ bias) (+ out) for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are
@@ -50,6 +47,10 @@ const listLength = (columns: number) => columns + columns / 32;
  * takes each with an exchange, which empties it again, until it holds something. Every sum is added in the same order
  * whoever comes last.
  *
+ * A norm on either side may be part of it. When x is followed by `squares`, the shares of its sum of squares, what counts is
+ * x / √(mean(x²) + epsilon). When a norm comes next (`rowVector.nextNorm`), `scaled` gets the results times the weight of
+ * that norm, and `squaresOut` the sum of their squares over each tile.
+ *
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
  * `exchange`: a ticket per tile, then partial sums [slices][exchangeStride]; all 0 between dispatches.
  */
@@ -58,7 +59,7 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
   const { threads, sparseColumns, unroll, subgroups32 } = tuning;
   const lanes = tileRows / unitRows;
   const listed = sparse || input !== "plain";
-  const pitch = pitchOf(format, threads);
+  const sums = rowSums(format, tuning);
   const columnGroups = threads / lanes;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
   const rounds = (line: (k: number) => string) => Array.from({ length: unroll }, (_, k) => line(k)).join("\n    ");
@@ -106,14 +107,11 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
   ${sum("acc", "start", "columnGroup", columnGroups, "end", false)}`
   }`;
 
-  // The sums of a tile are added in pairs of rows. Threads beyond the pairs take a share of the column groups.
-  const pairs = tileRows / 2;
-  const shares = Math.max(1, threads / pairs);
-  const poolLength = Math.max((pitch * unitRows) / 2, listed ? listLength(sparseColumns) : 0);
+  const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
 
   return kernel({
-    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}${input === "plain" ? "" : ` ${input}`}`,
-    ...(sparse && subgroups32 ? { enable: ["subgroups"] } : {}),
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
+    ...(subgroups32 ? { enable: ["subgroups"] } : {}),
     params: {
       xOffset: "u32",
       cols: "u32",
@@ -123,10 +121,14 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
       parts: "u32",
       outOffset: "u32",
       exchangeStride: "u32",
-      hasBias: "u32",
+      vectorUse: "u32",
       accumulate: "u32",
       upOffset: "u32",
       gateThreshold: "f32",
+      squareCount: "u32",
+      epsilon: "f32",
+      scaledOffset: "u32",
+      firstSquare: "u32",
     },
     tableLength: 2 * matvecParts,
     buffers: {
@@ -134,7 +136,10 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
       xs: read(),
       ups: read(),
       units: read("vec4<u32>"),
-      bias: read(),
+      vector: read(),
+      squares: read(),
+      scaled: readWrite(),
+      squaresOut: readWrite(),
       counters: readWrite("atomic<u32>"),
       exchange: readWrite("atomic<u32>"),
     },
@@ -146,6 +151,12 @@ const MAX_TICKETS = ${maxTickets}u;
 /** First the lists (unit of the column, bits of x), then the sums of pairs of rows. */
 var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
 var<workgroup> isLast: u32;
+/** 1 / √(mean(x²) + epsilon), or 1. */
+var<private> inverse: f32;
+/** Sum of squares of what this thread put. */
+var<private> square: f32;
+${inverseRms("p.cols")}
+${sums.functions}
 ${inputFunctions(input)}
 ${sparse ? listDeclarations(tuning) : listed ? stagedFunctions : denseFunctions}
 
@@ -158,6 +169,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lane = min(t % LANES, width - 1u);
   let base = place0.y + tileInChunk * tileUnits(p.groups) + lane;
   let columnGroup = t / LANES;
+  inverse = 1.0;
+  if (p.squareCount != 0u) { inverse = inverseRms(); }
 
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
@@ -168,32 +181,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   ${body}
   ${listed ? "workgroupBarrier();" : ""}
 
-  ${each(
-    (i) =>
-      `pool[${2 * i * pitch}u + t] = bitcast<vec2<u32>>(acc${i}.xy); pool[${(2 * i + 1) * pitch}u + t] = bitcast<vec2<u32>>(acc${i}.zw);`,
-  )}
-  workgroupBarrier();
-  ${
-    shares === 1
-      ? ""
-      : /* wgsl */ `
-  let own = addPairs(t % ${pairs}u, t / ${pairs}u);
-  workgroupBarrier();
-  pool[t] = bitcast<vec2<u32>>(own);
-  workgroupBarrier();`
-  }
+  ${sums.store}
 
   let tileStart = place0.w + tile * TILE_ROWS;
   let tileEnd = place0.w + place0.z;
-  for (var pair = t; pair < ${pairs}u; pair += THREADS) {
-    ${
-      shares === 1
-        ? "let total = addPairs(pair, 0u);"
-        : `
-    var total = vec2<f32>();
-    for (var s = 0u; s < ${shares}u; s += 1u) { total += bitcast<vec2<f32>>(pool[s * ${pairs}u + pair]); }`
-    }
-    let column = tileStart + pair % LANES * UNIT_ROWS + pair / LANES * 2u;
+  for (var pair = t; pair < TILE_ROWS / 2u; pair += THREADS) {
+    let total = totalOf(pair);
+    let column = tileStart + rowOf(pair);
     for (var i = 0u; i < 2u; i += 1u) {
       if (column + i >= tileEnd) { continue; }
       if (p.slices == 1u) {
@@ -205,7 +199,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       }
     }
   }
-  if (p.slices == 1u) { return; }
+  if (p.slices == 1u) {
+    if (p.vectorUse == ${rowVector.nextNorm}u) { sumSquares(workgroup.x, t); }
+    return;
+  }
 
   if (t == 0u) {
     let ticket = atomicAdd(&exchange[workgroup.x], 1u);
@@ -226,6 +223,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     put(tileStart + r, total);
   }
+  if (p.vectorUse == ${rowVector.nextNorm}u) { sumSquares(workgroup.x, t); }
 }
 
 /** The value of a word taken from the exchange; waits for it if it was still empty. */
@@ -238,110 +236,34 @@ fn arrived(taken: u32, at: u32) -> f32 {
 
 fn put(column: u32, sum: f32) {
   var total = sum;
-  if (p.hasBias != 0u) { total += bias[column]; }
+  if (p.vectorUse == ${rowVector.bias}u) { total += vector[column]; }
   if (p.accumulate != 0u) { total += outs[p.outOffset + column]; }
   outs[p.outOffset + column] = total;
+  if (p.vectorUse == ${rowVector.nextNorm}u) {
+    scaled[p.scaledOffset + column] = total * vector[column];
+    square = fma(total, total, square);
+  }
 }
 
-/** Sums of two rows, of one share of the column groups. Lanes run fastest. */
-fn addPairs(pair: u32, share: u32) -> vec2<f32> {
-  var total = vec2<f32>();
-  let first = pair / LANES * ${pitch}u + pair % LANES;
-  for (var g = share * ${columnGroups / shares}u; g < (share + 1u) * ${columnGroups / shares}u; g += 1u) {
-    total += bitcast<vec2<f32>>(pool[first + g * LANES]);
+/** Adds the squares of the threads that put something: the first ones, at most one per row. */
+fn sumSquares(tile: u32, t: u32) {
+  ${
+    subgroups32
+      ? `let share = subgroupAdd(square);
+  workgroupBarrier();
+  if (t % 32u == 0u) { pool[t / 32u].x = bitcast<u32>(share); }`
+      : `workgroupBarrier();
+  pool[t].x = bitcast<u32>(square);`
   }
-  return total;
+  workgroupBarrier();
+  if (t == 0u) {
+    var sum = 0.0;
+    for (var i = 0u; i < ${Math.min(threads, tileRows) / (subgroups32 ? 32 : 1)}u; i += 1u) { sum += bitcast<f32>(pool[i].x); }
+    squaresOut[p.firstSquare + tile] = sum;
+  }
 }`,
   });
 };
 
 /** Tickets at the beginning of the exchange buffer: more than a grid has columns. */
 export const maxTickets = 65536;
-
-/** `inputAt`: what column c is multiplied with. */
-const inputFunctions = (input: MatvecInput) =>
-  input === "plain"
-    ? "fn inputAt(c: u32) -> f32 { return xs[p.xOffset + c]; }"
-    : /* wgsl */ `
-${activationFunction(input)}
-fn inputAt(c: u32) -> f32 {
-  let activated = f(xs[p.xOffset + c]);
-  return select(activated * ups[p.upOffset + c], 0.0, abs(activated) < p.gateThreshold);
-}`;
-
-/** The inputs of the slice, in their order; 0 beyond the last column. Threads of several groups read them at once: see `slot`. */
-const listAll = /* wgsl */ `
-  sliceStart = firstColumn;
-  for (var c = t; c < groupCount * 32u; c += THREADS) {
-    let column = firstColumn + c;
-    pool[slot(c)].y = bitcast<u32>(select(0.0, inputAt(min(column, p.cols - 1u)), column < p.cols));
-  }
-  workgroupBarrier();`;
-
-const stagedFunctions = /* wgsl */ `
-var<private> sliceStart: u32;
-/** Groups lie 33 apart, in other banks. */
-fn slot(c: u32) -> u32 { return c + c / 32u; }
-fn unitOf(e: u32, width: u32) -> u32 { return e * width; }
-fn value(e: u32, xStart: u32) -> f32 { return bitcast<f32>(pool[slot(xStart - sliceStart + e)].y); }`;
-
-const denseFunctions = /* wgsl */ `
-fn unitOf(e: u32, width: u32) -> u32 { return e * width; }
-fn value(e: u32, xStart: u32) -> f32 {
-  let c = xStart + e;
-  return select(0.0, inputAt(min(c, p.cols - 1u)), c < p.cols);
-}`;
-
-const listDeclarations = ({ sparseColumns, subgroups32 }: MatvecTuning) => /* wgsl */ `
-/** One bit per column of a group: its |x| exceeds the threshold. */
-var<workgroup> masks: array<${subgroups32 ? "u32" : "atomic<u32>"}, ${sparseColumns / 32}>;
-fn unitOf(e: u32, width: u32) -> u32 { return pool[e].x; }
-fn value(e: u32, xStart: u32) -> f32 { return bitcast<f32>(pool[e].y); }
-fn maskOf(g: u32) -> u32 { return ${subgroups32 ? "masks[g]" : "atomicLoad(&masks[g])"}; }`;
-
-/**
- * Lists the active columns of the slice in `pool`. Every 32 threads look at several groups of 32 columns: at consecutive
- * ones, listed from `listStart` on without a gap, `kept` of them; or with scales at groups apart, each listed by itself.
- */
-const listActive = ({ scaled }: GpuFormat, { threads, sparseColumns, subgroups32 }: MatvecTuning) => {
-  const teams = threads / 32;
-  const each = (line: (j: number) => string) =>
-    Array.from({ length: Math.ceil(sparseColumns / threads) }, (_, j) => line(j)).join("\n  ");
-  return /* wgsl */ `
-  let threshold = bitcast<f32>(place1.y);
-  let sliceEnd = min(p.cols - firstColumn, groupCount * 32u);
-  let team = t / 32u;
-  let within = t % 32u;
-  let share = (groupCount + ${teams - 1}u) / ${teams}u;
-  let listStart = team * share * 32u;
-  ${each((j) => `let g${j} = ${scaled ? `team + ${j * teams}u` : `team * share + ${j}u`}; let c${j} = g${j} * 32u + within;`)}
-  ${each((j) => `let x${j} = inputAt(min(firstColumn + c${j}, p.cols - 1u));`)}
-  ${each((j) => `let active${j} = ${scaled ? "" : `${j}u < share && `}c${j} < sliceEnd && abs(x${j}) > threshold;`)}
-  ${
-    subgroups32
-      ? each((j) => `let mask${j} = subgroupBallot(active${j}).x;`)
-      : /* wgsl */ `
-  for (var g = t; g < groupCount; g += THREADS) { atomicStore(&masks[g], 0u); }
-  workgroupBarrier();
-  ${each((j) => `if (active${j}) { atomicOr(&masks[g${j}], 1u << within); }`)}
-  workgroupBarrier();
-  ${each((j) => `let mask${j} = select(0u, maskOf(min(g${j}, groupCount - 1u)), ${scaled ? "" : `${j}u < share && `}g${j} < groupCount);`)}`
-  }
-  let before = (1u << within) - 1u;
-  var kept = 0u;
-  var groupsKept = 0u;
-  ${each(
-    (j) => /* wgsl */ `
-  if (active${j}) {
-    pool[${scaled ? `g${j} * 32u` : "listStart + kept"} + countOneBits(mask${j} & before)] = vec2<u32>(${scaled ? "within" : `c${j}`} * width, bitcast<u32>(x${j}));
-  }
-  ${scaled && subgroups32 ? `if (within == 0u && g${j} < groupCount) { masks[g${j}] = mask${j}; }` : ""}
-  kept += countOneBits(mask${j});
-  groupsKept += select(0u, 1u, mask${j} != 0u);`,
-  )}
-  if (workgroup.x == place0.x && place1.z != ${notCounted}u && within == 0u) {
-    atomicAdd(&counters[place1.z], kept);
-    atomicAdd(&counters[place1.z + 1u], groupsKept);
-  }
-  workgroupBarrier();`;
-};

@@ -1,5 +1,26 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
+/** 1 / √(mean(x²) + epsilon) of a row of `width` from `squareCount` shares of Σx². */
+export const inverseRms = (width: string) => /* wgsl */ `
+fn inverseRms() -> f32 {
+  var sum = 0.0;
+  for (var i = 0u; i < p.squareCount; i += 1u) { sum += squares[i]; }
+  return 1.0 / sqrt(sum / f32(${width}) + p.epsilon);
+}`;
+
+/** x ·= 1 / √(mean + epsilon) for one row: what a norm lacks after a product made x∘weight and the squares. */
+export const finishNorm = kernel({
+  name: "finishNorm",
+  params: { width: "u32", offset: "u32", epsilon: "f32", squareCount: "u32" },
+  buffers: { xs: readWrite(), squares: read() },
+  code: /* wgsl */ `
+${inverseRms("p.width")}
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < p.width) { xs[p.offset + id.x] *= inverseRms(); }
+}`,
+});
+
 /** out = x / √(mean(x²) + epsilon) · weight over one run of `width` columns per workgroup. */
 export const rmsNorm = (threads: 64 | 256 | 1024) =>
   kernel({
