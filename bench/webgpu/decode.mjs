@@ -132,6 +132,15 @@ async function measure(weights) {
     return top.ids;
   }
 
+  async function enqueue(token, cache, start) {
+    const begun = performance.now();
+    const logits = await model.forward(token, cache, start, { logits: "last" });
+    const chosen = backend.choose(logits);
+    backend.release(logits);
+    enqueueMs += performance.now() - begun;
+    return chosen;
+  }
+
   const magnitudes = Array.from({ length: layers }, () => ({}));
   const sites = Object.keys(tapSites).filter((site) => tapSites[site].length > 0);
   const tap = {
@@ -163,11 +172,17 @@ async function measure(weights) {
       model.thresholds = thresholds;
       const cache = model.createCache(prompt + tokens);
       const begun = performance.now();
-      let next = await step(ids, cache, 0);
+      const next = await step(ids, cache, 0);
       const first = performance.now();
       backend.takeCounters();
       enqueueMs = 0;
-      for (let t = 0; t < tokens; t++) next = await step(next, cache, prompt + t);
+      // As `generate` does: the next token is enqueued before this one is read.
+      let chosen = await enqueue(next, cache, prompt);
+      for (let t = 1; t <= tokens; t++) {
+        const later = t < tokens ? await enqueue(chosen, cache, prompt + t) : undefined;
+        await chosen.read();
+        chosen = later;
+      }
       const elapsedMs = performance.now() - first;
       const counters = backend.takeCounters();
       cache[Symbol.dispose]();

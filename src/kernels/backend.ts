@@ -119,6 +119,22 @@ export interface TopK {
 }
 
 /**
+ * The largest value of every row, found where the values are: a model can go on with the tokens chosen before anybody has
+ * read them.
+ */
+export interface Chosen extends Disposable {
+  /** Number of rows, and so of tokens. */
+  readonly length: number;
+  /** As `Backend.embed` with the ids. Before `read`. */
+  embed(out: Activation, table: Matrix): void;
+  /**
+   * As `Backend.topK` with k = 1, when it was enqueued: waits for nothing that was enqueued later. Once; disposes of it.
+   * Counts of what it waited for arrive with it.
+   */
+  read(): Promise<TopK[]>;
+}
+
+/**
  * What ran since the counters were last taken. Counted, not estimated.
  *
  * A `linear` is a *sparse matrix-vector product* when it has thresholds, `x` has one row and `sparseFromRow` is 0. Then
@@ -236,6 +252,8 @@ export interface Backend extends Disposable {
   read(activation: Activation): Promise<Float32Array>;
   /** The k largest values of every row, as [rows] results. */
   topK(activation: Activation, k: number): Promise<TopK[]>;
+  /** Enqueues `topK` with k = 1. Left out where operations run as they are called, so that nothing is won. */
+  choose?(activation: Activation): Chosen;
   /** Waits until everything enqueued has run. */
   flush(): Promise<void>;
   /** Reads the counters and sets them to 0. */

@@ -4,6 +4,7 @@ export type {
   Backend,
   BackendCounters,
   BackendInfo,
+  Chosen,
   KvCache,
   KvCacheSpec,
   LinearOptions,

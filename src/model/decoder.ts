@@ -1,6 +1,6 @@
 import { UsageError } from "../core/index.js";
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, KvCache, RopeTable } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
 import { padTo4 } from "./footprint.js";
@@ -65,19 +65,21 @@ export class Decoder implements Model {
   }
 
   forward(
-    tokens: Uint32Array,
+    tokens: Uint32Array | Chosen,
     cache: KvCache,
     start: number,
     options: ForwardOptions = {},
   ): Promise<Activation | undefined> {
     return this.#turns.run(async () => {
       const n = tokens.length;
-      this.#checkTokens(tokens);
+      const known = tokens instanceof Uint32Array;
+      if (known) this.#checkTokens(tokens);
       if (!Number.isSafeInteger(start) || start < 0 || start + n > cache.spec.capacity) {
         throw new UsageError(`positions ${start} … ${start + n - 1} in a cache of ${cache.spec.capacity}`);
       }
       const { residual } = this.#scratch.forRows(n);
-      this.backend.embed(residual, this.loaded.embedding, tokens);
+      if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
+      else tokens.embed(residual, this.loaded.embedding);
       for (let layer = 0; layer < this.config.layers; layer++)
         await this.#block(layer, residual, cache, start, options);
 

@@ -1,5 +1,5 @@
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, KvCache } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -67,13 +67,13 @@ export interface Model extends Disposable {
    */
   createCache(capacity: number, options?: { allowBeyondTraining?: boolean }): KvCache;
   /**
-   * Runs tokens at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
+   * Runs tokens, known or just chosen from logits, at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
    * have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.
    * @returns logits f32 [tokens.length or 1, logitCols], owned by the caller (release it), or undefined for "none".
    * @throws UsageError for no tokens, a token outside the vocabulary, or positions outside the cache.
    */
   forward(
-    tokens: Uint32Array,
+    tokens: Uint32Array | Chosen,
     cache: KvCache,
     start: number,
     options?: ForwardOptions,

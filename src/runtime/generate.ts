@@ -1,13 +1,12 @@
-import { breathe, DeviceError, type JobOptions, UsageError } from "../core/index.js";
-import type { Activation } from "../kernels/index.js";
+import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import type { Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
-import { logProbability } from "./logits.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 import { Sampler, type SamplingOptions } from "./samplers.js";
 import { Sequence } from "./sequence.js";
 import { TextStream } from "./textStream.js";
 import { GenerationClock, type GenerationTimings } from "./timings.js";
+import { tokenSource } from "./tokenSource.js";
 
 export interface GenerateOptions extends SamplingOptions, JobOptions {
   /** The most tokens to generate, at least 1; default 256. */
@@ -78,14 +77,16 @@ export async function* generate(
   signal?.throwIfAborted();
 
   const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens);
+  const source = tokenSource(sequence, sampler, options.logprobs ?? false);
   try {
     const rest = sequence.reuse(prompt);
-    const clock = new GenerationClock(rest.length);
-    const choose = (logits: Activation) => chooseToken(model, logits, sampler, options.logprobs ?? false, sequence);
+    const clock = new GenerationClock(rest.length, source.worksAhead);
     const prefill = { chunk: options.prefillChunk, sparseFrom, signal, onProgress: options.onProgress };
-    let { id, logprob } = await clock.prefill(async () => choose(await sequence.run(rest, prefill)));
-
+    // Whether there is room, and a wish, for a token after the one that is asked for.
+    const more = () => tokenIds.length + 1 < maxTokens && sequence.length < sequence.capacity;
     const tokenIds: number[] = [];
+    let { id, logprob } = await clock.prefill(async () => source.first(await sequence.run(rest, prefill), more));
+
     let text = "";
     for (;;) {
       tokenIds.push(id);
@@ -105,10 +106,11 @@ export async function* generate(
       }
       yield step;
       await breathe(signal);
-      const last = Uint32Array.of(id);
-      ({ id, logprob } = await clock.step(async () => choose(await sequence.run(last))));
+      const last = id;
+      ({ id, logprob } = await clock.step(() => source.next(last, more)));
     }
   } finally {
+    source[Symbol.dispose]();
     if (options.sequence === undefined) sequence[Symbol.dispose]();
   }
 }
@@ -119,27 +121,4 @@ function newSequence(model: Model, promptLength: number, maxTokens: number): Seq
     throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${maxPositions} positions`);
   }
   return new Sequence(model, Math.min(promptLength + maxTokens - 1, maxPositions));
-}
-
-/** Chooses from logits [1, logitCols] and releases them. */
-async function chooseToken(
-  model: Model,
-  logits: Activation,
-  sampler: Sampler,
-  logprobs: boolean,
-  sequence: Sequence,
-): Promise<{ id: number; logprob?: number }> {
-  const { backend, config } = model;
-  try {
-    if (sampler.greedy && !logprobs) {
-      const [{ ids, values }] = await backend.topK(logits, 1);
-      if (Number.isNaN(values[0])) throw new DeviceError("the model gave NaN");
-      return { id: ids[0] };
-    }
-    const row = (await backend.read(logits)).subarray(0, config.vocabSize);
-    const id = sampler.pick(row, sequence.tokens);
-    return logprobs ? { id, logprob: logProbability(row, id) } : { id };
-  } finally {
-    backend.release(logits);
-  }
 }

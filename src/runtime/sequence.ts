@@ -1,5 +1,5 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import type { Activation, KvCache } from "../kernels/index.js";
+import type { Activation, Chosen, KvCache } from "../kernels/index.js";
 import type { Model } from "../model/index.js";
 
 export interface RunOptions extends JobOptions {
@@ -61,6 +61,21 @@ export class Sequence implements Disposable {
       if (result !== undefined) return result;
       await this.model.backend.flush();
     }
+  }
+
+  /**
+   * Enqueues the token after those it has, which was chosen but is not known yet; `commit` says which it was before anything
+   * else runs. Without that it was never there.
+   * @returns as `run`
+   */
+  async runAhead(chosen: Chosen): Promise<Activation> {
+    if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
+    return (await this.model.forward(chosen, this.#cache, this.length))!;
+  }
+
+  /** The token that `runAhead` ran. */
+  commit(id: number): void {
+    this.#tokens.push(id);
   }
 
   /** Forgets everything from position `length` on. */

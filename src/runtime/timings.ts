@@ -1,4 +1,7 @@
-/** Wall-clock figures of one generation. Time the consumer spends between tokens is left out. */
+/**
+ * Wall-clock figures of one generation. Time the consumer spends between tokens is left out, unless the next token is under
+ * way in it.
+ */
 export interface GenerationTimings {
   /** Prompt tokens that were run, without those a sequence had already. */
   promptTokens: number;
@@ -20,20 +23,27 @@ export class GenerationClock {
   #firstStepMs: number | undefined;
   #decodeMs = 0;
   #decodeSteps = 0;
+  #endMs = 0;
 
-  constructor(readonly promptTokens: number) {}
+  /** @param worksAhead whether a step begins when the one before it ends */
+  constructor(
+    readonly promptTokens: number,
+    readonly worksAhead = false,
+  ) {}
 
   async prefill<T>(work: () => Promise<T>): Promise<T> {
     const startMs = performance.now();
     const result = await work();
-    this.#prefillMs = performance.now() - startMs;
+    this.#endMs = performance.now();
+    this.#prefillMs = this.#endMs - startMs;
     return result;
   }
 
   async step<T>(work: () => Promise<T>): Promise<T> {
-    const startMs = performance.now();
+    const startMs = this.worksAhead ? this.#endMs : performance.now();
     const result = await work();
-    const elapsedMs = performance.now() - startMs;
+    this.#endMs = performance.now();
+    const elapsedMs = this.#endMs - startMs;
     this.#firstStepMs ??= elapsedMs;
     this.#decodeMs += elapsedMs;
     this.#decodeSteps++;

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import type { ActivationFunction } from "../../src/core/index.js";
+import { type ActivationFunction, UsageError } from "../../src/core/index.js";
 import type { Backend } from "../../src/kernels/index.js";
 import { type BackendUnderTest, linearTolerance, loadStack, normals, upload } from "./harness.js";
 
@@ -94,6 +94,47 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
       }
     });
   }
+
+  it("choose: what topK gives, embedded before it is read, read once, counts with it", async () => {
+    const b = backend();
+    const [rows, cols, vocabulary] = [3, 40, 9000];
+    const table = await loadStack(b, "bf16", [vocabulary], cols, 5);
+    const down = await loadStack(b, "f32", [cols], cols, 6);
+    const logits = upload(b, rows, vocabulary, normals(8, rows * vocabulary));
+    const expected = await b.topK(logits, 1);
+    const [embedded, wanted] = [b.allocate(rows, cols), b.allocate(rows, cols)];
+    b.embed(
+      wanted,
+      table.handle,
+      Uint32Array.from(expected, ({ ids }) => ids[0]),
+    );
+    const before = b.memoryBytes();
+    const one = wanted.rowRange(0, 1);
+    b.takeCounters();
+    b.linear(one, upload(b, 1, cols, normals(2, cols)), down.handle, { thresholds: [0.5] });
+    const chosen = b.choose!(logits);
+    expect(chosen.length).toBe(rows);
+    const abandoned = b.choose!(logits.rowRange(1, 1));
+    chosen.embed(embedded, table.handle);
+    // Enqueued after it, and not waited for: another product, another choice.
+    b.linear(one, embedded.rowRange(0, 1), down.handle, { thresholds: [0.5] });
+    const second = b.choose!(logits.rowRange(2, 1));
+    expect(await chosen.read()).toEqual(expected);
+    expect(b.takeCounters().inputs).toBe(cols);
+    abandoned[Symbol.dispose]();
+    expect(await second.read()).toEqual([expected[2]]);
+    expect(b.takeCounters().inputs).toBe(cols);
+    b.embed(
+      wanted,
+      table.handle,
+      Uint32Array.from(expected, ({ ids }) => ids[0]),
+    );
+    expect(await b.read(embedded)).toEqual(await b.read(wanted));
+    await expect(chosen.read()).rejects.toThrow(UsageError);
+    expect(() => second.embed(embedded, table.handle)).toThrow(UsageError);
+    expect(b.memoryBytes()).toBe(before + cols * 4);
+    for (const activation of [logits, embedded, wanted]) b.release(activation);
+  });
 
   it("rotatedAttention: what rope, appendKv and attention give", async () => {
     const b = backend();

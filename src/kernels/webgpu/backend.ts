@@ -14,6 +14,7 @@ import type {
   Backend,
   BackendCounters,
   BackendInfo,
+  Chosen,
   KvCache,
   KvCacheSpec,
   LinearOptions,
@@ -26,6 +27,7 @@ import type {
 } from "../backend.js";
 import * as shapes from "../shapes.js";
 import { Attend } from "./attend.js";
+import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
@@ -369,6 +371,11 @@ export class WebGpuBackend implements Backend {
   async topK(activation: Activation, k: number): Promise<TopK[]> {
     shapes.checkTopK(activation, k);
     return largest(this.#context, own(activation), k);
+  }
+
+  choose(activation: Activation): Chosen {
+    shapes.checkTopK(activation, 1);
+    return new GpuChosen(this.#context, this.#pool, own(activation));
   }
 
   async flush(): Promise<void> {

@@ -10,10 +10,24 @@ const maxDispatches = 1024;
  */
 const handOver = { first: 8, most: 64 };
 
+/** Bytes on their way to the host. */
+export interface PendingRead {
+  /** Waits for them, and delivers the counts of what ran before. @throws DeviceError */
+  bytes(): Promise<ArrayBuffer>;
+  /** Nobody wants them. */
+  cancel(): void;
+}
+
 /** What a kernel counts into two consecutive words of the counter buffer, and who wants to know. */
 export type OnCounted = (first: number, second: number) => void;
 
 const counterWords = 4096;
+
+/** Counts on their way to the host. */
+interface Unread {
+  readonly staging: GpuMemory;
+  readonly counted: readonly OnCounted[];
+}
 
 /**
  * Collects dispatches in one command encoder. Parameters of all of them travel in one write, just before the submit;
@@ -30,7 +44,7 @@ export class Recorder {
   /** u32 words that kernels add to; cleared when they are read. */
   readonly counters: GpuMemory;
   #counted: OnCounted[] = [];
-  readonly #unread: { staging: GpuMemory; counted: OnCounted[] }[] = [];
+  readonly #unread: Unread[] = [];
   readonly #freeStaging: GpuMemory[] = [];
   /** Told of the buffers that are about to be used, by an operation or a copy; of none before a wait. It may enqueue. */
   beforeUse: (memories: readonly GpuMemory[]) => void = () => {};
@@ -134,22 +148,37 @@ export class Recorder {
     this.#drainCounters();
     this.submit();
     await this.#device.gpu.queue.onSubmittedWorkDone();
-    await this.#deliverCounts();
+    await this.#deliver(this.#unread.splice(0));
     this.#handOverAt = handOver.first;
     this.#device.throwIfFailed();
   }
 
   /** Bytes [offset, offset + byteLength) of a buffer, after everything enqueued before. @throws DeviceError */
   async read(memory: GpuMemory, offset: number, byteLength: number): Promise<ArrayBuffer> {
+    const bytes = await this.readBack(memory, offset, byteLength).bytes();
+    this.#handOverAt = handOver.first;
+    return bytes;
+  }
+
+  /** As `read`, but begins at once and is waited for later, while more is enqueued. */
+  readBack(memory: GpuMemory, offset: number, byteLength: number): PendingRead {
     this.#device.throwIfGone();
     const staging = this.#staging(byteLength);
     this.copy(memory, offset, staging, 0, byteLength);
     this.#drainCounters();
     this.submit();
-    const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliverCounts()]);
-    this.#handOverAt = handOver.first;
-    this.#device.throwIfFailed();
-    return bytes;
+    const unread = this.#unread.splice(0);
+    return {
+      bytes: async () => {
+        const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliver(unread)]);
+        this.#device.throwIfFailed();
+        return bytes;
+      },
+      cancel: () => {
+        this.#unread.unshift(...unread);
+        this.#keepStaging(staging);
+      },
+    };
   }
 
   #openPass(): GPUComputePassEncoder {
@@ -185,9 +214,9 @@ export class Recorder {
     return this.#device.allocate(size, usage.mapRead | usage.copyDst, "read-back");
   }
 
-  async #deliverCounts(): Promise<void> {
+  async #deliver(unread: readonly Unread[]): Promise<void> {
     await Promise.all(
-      this.#unread.splice(0).map(async ({ staging, counted }) => {
+      unread.map(async ({ staging, counted }) => {
         const words = new Uint32Array(await this.#take(staging, counted.length * 8));
         for (const [i, onCounted] of counted.entries()) onCounted(words[2 * i], words[2 * i + 1]);
       }),
@@ -204,9 +233,13 @@ export class Recorder {
     }
     const copy = staging.buffer.getMappedRange(0, byteLength).slice(0);
     staging.buffer.unmap();
+    this.#keepStaging(staging);
+    return copy;
+  }
+
+  #keepStaging(staging: GpuMemory): void {
     if (staging.byteLength <= keptStagingBytes) this.#freeStaging.push(staging);
     else this.#device.free(staging);
-    return copy;
   }
 }
 

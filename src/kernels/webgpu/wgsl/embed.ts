@@ -6,7 +6,10 @@ export const embedRows = 32;
 
 export const embedThreads = 64;
 
-/** out[r] = row ids[r] of the tiles in one chunk; rows whose tile lies in another chunk are left alone. */
+/**
+ * out[r] = row ids[r] of the tiles in one chunk; rows whose tile lies in another chunk are left alone. Ids are in the table,
+ * or the first word of each of `pairs`.
+ */
 export const embed = (format: GpuFormat) =>
   kernel({
     name: `embed ${format.format.id}`,
@@ -19,9 +22,11 @@ export const embed = (format: GpuFormat) =>
       unitBase: "u32",
       outOffset: "u32",
       outStride: "u32",
+      firstPair: "u32",
+      usePairs: "u32",
     },
     tableLength: embedRows / 4,
-    buffers: { outs: readWrite(), units: read("vec4<u32>") },
+    buffers: { outs: readWrite(), units: read("vec4<u32>"), pairs: read("u32") },
     code: /* wgsl */ `
 ${tileFunctions(format)}
 fn decode(u: vec4<u32>, quad: u32) -> vec4<f32> {
@@ -31,7 +36,8 @@ fn decode(u: vec4<u32>, quad: u32) -> vec4<f32> {
 @compute @workgroup_size(${embedThreads})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
-  let row = p.table[id.y / 4u][id.y % 4u];
+  var row = p.table[id.y / 4u][id.y % 4u];
+  if (p.usePairs != 0u) { row = pairs[2u * (p.firstPair + id.y)]; }
   let tile = row / TILE_ROWS - p.firstTile; // wraps for tiles before the first
   if (c >= p.cols || tile >= p.tiles) { return; }
   let width = tileWidth(p.rows, p.firstTile + tile);

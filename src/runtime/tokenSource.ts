@@ -1,0 +1,106 @@
+import { DeviceError } from "../core/index.js";
+import type { Activation, Chosen, TopK } from "../kernels/index.js";
+import { logProbability } from "./logits.js";
+import type { Sampler } from "./samplers.js";
+import type { Sequence } from "./sequence.js";
+
+export interface ChosenToken {
+  id: number;
+  /** ln of its probability, where it was asked for. */
+  logprob?: number;
+}
+
+/** Where the tokens of a generation come from, one after another. */
+export interface TokenSource extends Disposable {
+  /** Whether a token is under way while the consumer looks at the one before it. */
+  readonly worksAhead: boolean;
+  /** @param logits [1, logitCols] after the prompt; released. @param more whether there is room, and a wish, for a token after this one */
+  first(logits: Activation, more: () => boolean): Promise<ChosenToken>;
+  /** Runs `last`, which `first` or `next` gave, and chooses the token after it. @param more as in `first` */
+  next(last: number, more: () => boolean): Promise<ChosenToken>;
+}
+
+/** Where the device can choose the most probable token itself, the next one is enqueued before this one is read. */
+export function tokenSource(sequence: Sequence, sampler: Sampler, logprobs: boolean): TokenSource {
+  const { backend } = sequence.model;
+  return sampler.greedy && !logprobs && backend.choose !== undefined
+    ? new Ahead(sequence)
+    : new OneByOne(sequence, sampler, logprobs);
+}
+
+class OneByOne implements TokenSource {
+  readonly worksAhead = false;
+
+  constructor(
+    readonly sequence: Sequence,
+    readonly sampler: Sampler,
+    readonly logprobs: boolean,
+  ) {}
+
+  /** Chooses from logits [1, logitCols] and releases them. */
+  async first(logits: Activation): Promise<ChosenToken> {
+    const { sampler, logprobs, sequence } = this;
+    const { backend, config } = sequence.model;
+    try {
+      if (sampler.greedy && !logprobs) return { id: mostProbable(await backend.topK(logits, 1)) };
+      const row = (await backend.read(logits)).subarray(0, config.vocabSize);
+      const id = sampler.pick(row, sequence.tokens);
+      return logprobs ? { id, logprob: logProbability(row, id) } : { id };
+    } finally {
+      backend.release(logits);
+    }
+  }
+
+  async next(last: number): Promise<ChosenToken> {
+    return this.first(await this.sequence.run(Uint32Array.of(last)));
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+class Ahead implements TokenSource {
+  readonly worksAhead = true;
+  /** The token after the last one given, where one was wanted. */
+  #chosen: Chosen | undefined;
+
+  constructor(readonly sequence: Sequence) {}
+
+  first(logits: Activation, more: () => boolean): Promise<ChosenToken> {
+    return this.#give(this.#choose(logits), more);
+  }
+
+  next(last: number, more: () => boolean): Promise<ChosenToken> {
+    this.sequence.commit(last);
+    return this.#give(this.#chosen!, more);
+  }
+
+  async #give(chosen: Chosen, more: () => boolean): Promise<ChosenToken> {
+    this.#chosen = undefined;
+    try {
+      if (more()) this.#chosen = this.#choose(await this.sequence.runAhead(chosen));
+    } catch (error) {
+      chosen[Symbol.dispose]();
+      throw error;
+    }
+    return { id: mostProbable(await chosen.read()) };
+  }
+
+  #choose(logits: Activation): Chosen {
+    const { backend } = this.sequence.model;
+    try {
+      return backend.choose!(logits);
+    } finally {
+      backend.release(logits);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#chosen?.[Symbol.dispose]();
+    this.#chosen = undefined;
+  }
+}
+
+function mostProbable([{ ids, values }]: readonly TopK[]): number {
+  if (Number.isNaN(values[0])) throw new DeviceError("the model gave NaN");
+  return ids[0];
+}
