@@ -108,16 +108,28 @@ type Shape = Omit<MatvecTuning, "subgroups32">;
 
 /** The fastest of those tried on an NVIDIA H200 (f32 was hardly tuned); see bench/webgpu/README.md. */
 const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColumns">; sparse: Shape }>> = {
-  f32: { dense: { threads: 256, unroll: 4 }, sparse: { threads: 256, unroll: 4, sparseColumns: 4096 } },
-  bf16: { dense: { threads: 1024, unroll: 8 }, sparse: { threads: 512, unroll: 16, sparseColumns: 4096 } },
-  q8: { dense: { threads: 512, unroll: 16 }, sparse: { threads: 256, unroll: 4, sparseColumns: 2048 } },
-  q4: { dense: { threads: 256, unroll: 16 }, sparse: { threads: 128, unroll: 8, sparseColumns: 2048 } },
+  f32: {
+    dense: { threads: 256, unroll: 4, joinBySubgroups: true },
+    sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 4096 },
+  },
+  bf16: {
+    dense: { threads: 512, unroll: 16, joinBySubgroups: false },
+    sparse: { threads: 512, unroll: 16, joinBySubgroups: true, sparseColumns: 4096 },
+  },
+  q8: {
+    dense: { threads: 1024, unroll: 16, joinBySubgroups: true },
+    sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 2048 },
+  },
+  q4: {
+    dense: { threads: 256, unroll: 16, joinBySubgroups: true },
+    sparse: { threads: 256, unroll: 8, joinBySubgroups: true, sparseColumns: 2048 },
+  },
 };
 
 /** Cut down to what smaller devices hold in a workgroup. */
 function matvecTuning(device: Device, format: GpuFormat, sparse: boolean, subgroups32: boolean): MatvecTuning {
   // Unrolled code takes a software device seconds to compile.
-  if (device.isSoftware) return { subgroups32, threads: 32, sparseColumns: 256, unroll: 1 };
+  if (device.isSoftware) return { subgroups32, joinBySubgroups: true, threads: 32, sparseColumns: 256, unroll: 1 };
   const { dense, sparse: whenSparse } = fastest[format.format.id];
   const tuning: MatvecTuning = { subgroups32, ...whenSparse, ...(sparse ? {} : dense) };
   const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;

@@ -22,6 +22,8 @@ export const matvecParts = 6;
 export interface MatvecTuning extends ListTuning {
   /** Columns that a thread reads before it uses the first of them. */
   unroll: number;
+  /** Whether sums of rows are joined by subgroups, where `subgroups32`. */
+  joinBySubgroups: boolean;
 }
 
 /** What is done with the vector of a product, one number per row. */
@@ -56,7 +58,7 @@ export const matvecBytes = (format: GpuFormat, sparse: boolean, tuning: MatvecTu
  */
 export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") => {
   const { unitRows, tileRows, scaled, rows } = format;
-  const { threads, sparseColumns, unroll, subgroups32 } = tuning;
+  const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups } = tuning;
   const lanes = tileRows / unitRows;
   const listed = sparse || input !== "plain";
   const sums = rowSums(format, tuning);
@@ -110,7 +112,7 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
   const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
 
   return kernel({
-    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32} ${joinBySubgroups}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
     ...(subgroups32 ? { enable: ["subgroups"] } : {}),
     params: {
       xOffset: "u32",
@@ -155,7 +157,7 @@ var<workgroup> isLast: u32;
 var<private> inverse: f32;
 /** Sum of squares of what this thread put. */
 var<private> square: f32;
-${inverseRms("p.cols")}
+${inverseRms("p.cols", subgroups32)}
 ${sums.functions}
 ${inputFunctions(input)}
 ${sparse ? listDeclarations(tuning) : listed ? stagedFunctions : denseFunctions}
@@ -170,7 +172,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let base = place0.y + tileInChunk * tileUnits(p.groups) + lane;
   let columnGroup = t / LANES;
   inverse = 1.0;
-  if (p.squareCount != 0u) { inverse = inverseRms(); }
+  if (p.squareCount != 0u) { inverse = inverseRms(t); }
 
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);

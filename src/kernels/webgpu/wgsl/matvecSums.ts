@@ -2,8 +2,8 @@ import type { GpuFormat } from "../formats.js";
 
 /** How the threads of a workgroup share a row tile: `lanes` units of a column × columns side by side. */
 export interface SumTuning {
-  /** Whether subgroups have 32 threads, always. */
   subgroups32: boolean;
+  joinBySubgroups: boolean;
   threads: number;
 }
 
@@ -22,8 +22,8 @@ export interface RowSums {
  * joined by halving: of two threads each gives away the half that the other keeps, until one vec4 is left. Otherwise all
  * sums meet in memory.
  */
-export const rowSums = (format: GpuFormat, { threads, subgroups32 }: SumTuning): RowSums =>
-  subgroups32 ? bySubgroups(format, threads) : byMemory(format, threads);
+export const rowSums = (format: GpuFormat, { threads, subgroups32, joinBySubgroups }: SumTuning): RowSums =>
+  subgroups32 && joinBySubgroups ? bySubgroups(format, threads) : byMemory(format, threads);
 
 function bySubgroups({ tileRows, unitRows, rows }: GpuFormat, threads: number): RowSums {
   const lanes = tileRows / unitRows;

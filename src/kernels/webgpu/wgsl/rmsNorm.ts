@@ -1,10 +1,18 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
-/** 1 / √(mean(x²) + epsilon) of a row of `width` from `squareCount` shares of Σx². */
-export const inverseRms = (width: string) => /* wgsl */ `
-fn inverseRms() -> f32 {
+/**
+ * 1 / √(mean(x²) + epsilon) of a row of `width` from `squareCount` shares of Σx², for every thread `t` of a workgroup.
+ * @param subgroups32 lets the threads of a subgroup read one share each
+ */
+export const inverseRms = (width: string, subgroups32: boolean) => /* wgsl */ `
+fn inverseRms(t: u32) -> f32 {
   var sum = 0.0;
-  for (var i = 0u; i < p.squareCount; i += 1u) { sum += squares[i]; }
+  ${
+    subgroups32
+      ? `for (var i = t % 32u; i < p.squareCount; i += 32u) { sum += squares[i]; }
+  sum = subgroupAdd(sum);`
+      : "for (var i = 0u; i < p.squareCount; i += 1u) { sum += squares[i]; }"
+  }
   return 1.0 / sqrt(sum / f32(${width}) + p.epsilon);
 }`;
 
@@ -14,10 +22,10 @@ export const finishNorm = kernel({
   params: { width: "u32", offset: "u32", epsilon: "f32", squareCount: "u32" },
   buffers: { xs: readWrite(), squares: read() },
   code: /* wgsl */ `
-${inverseRms("p.width")}
+${inverseRms("p.width", false)}
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x < p.width) { xs[p.offset + id.x] *= inverseRms(); }
+  if (id.x < p.width) { xs[p.offset + id.x] *= inverseRms(id.x); }
 }`,
 });
 
