@@ -1,7 +1,7 @@
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { UsageError } from "../core/index.js";
-import { buildModelDirectory, directoryFiles } from "../io/index.node.js";
+import { buildModelDirectory, directoryFiles, makeDirectory } from "../io/index.node.js";
 import { readState, type State, writeState } from "../train/index.js";
 
 const stateName = /^step-\d{9}$/;
@@ -21,7 +21,7 @@ export class StateDirectory {
    * @throws FormatError; UsageError when the directory holds what no run put there, since it is removed in the end
    */
   async load(): Promise<State | undefined> {
-    await mkdir(this.directory, { recursive: true });
+    await makeDirectory(this.directory);
     const names = await readdir(this.directory);
     const ours = (name: string) => stateName.test(name) || halfWritten.test(name) || this.others.includes(name);
     const foreign = names.find((name) => !ours(name));

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { UsageError } from "../core/index.js";
-import { artifactFileName, serializeArtifact, sha256Hex } from "../io/index.js";
+import { artifactFileName, isCompanionFile, serializeArtifact, sha256Hex } from "../io/index.js";
 import { buildModelDirectory, claimOutput } from "../io/index.node.js";
 import { loadTokenizer } from "../text/index.js";
 import {
@@ -182,10 +182,7 @@ async function buildModel(
     directory,
     [files.directory],
     async (builder) => {
-      await builder.takeOver(
-        files,
-        (name) => !/\.(safetensors|gguf|safetensors\.index\.json)$/.test(name) && name !== artifactFileName,
-      );
+      await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
       const decided = mixture?.tensors ?? new Map<string, Float32Array>();
       await writeWeights(
         builder.sinks,

@@ -1,6 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
+import { artifactFileName } from "./artifact.js";
 import type { LocalModelFiles } from "./byteSource.js";
 import { directoryFiles } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
@@ -10,6 +11,7 @@ import { HubClient, type RemoteFile } from "./hubClient.node.js";
 import { downloadBlob } from "./hubDownload.node.js";
 import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
+import { isCompanionFile } from "./modelFileNames.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import type { RetryOptions } from "./retry.js";
 
@@ -87,8 +89,7 @@ async function findOrFetch(
 }
 
 /** Small files that the model, its tokenizer or its licence consist of. */
-const smallFile =
-  /^(?:(?:config|generation_config|special_tokens_map|added_tokens|vocab|rarefy)\.json|merges\.txt|tokenizer[\w.-]*|chat_template\.(?:jinja|json)|(?:LICENSE|NOTICE)[\w.-]*)$/;
+const isSmallFile = (name: string) => isCompanionFile(name) || name === "config.json" || name === artifactFileName;
 
 async function fetchSnapshot(client: HubClient, cache: HubCache, options: ResolveOptions): Promise<string> {
   const { repository, revision } = client.id;
@@ -100,7 +101,7 @@ async function fetchSnapshot(client: HubClient, cache: HubCache, options: Resolv
         "only safetensors models in Hugging Face layout can be loaded",
     );
   }
-  const small = names.filter((name) => smallFile.test(name) && isPlainFileName(name));
+  const small = names.filter((name) => isSmallFile(name) && isPlainFileName(name));
   await fetchFiles(client, cache, commit, single ? small : [...small, indexFileName], options);
   // Weights come last: where they are complete, all is.
   await fetchFiles(client, cache, commit, single ? [singleFileName] : await shardNames(cache, commit), options);

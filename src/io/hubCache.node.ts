@@ -1,7 +1,8 @@
-import { mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
+import { readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { linkOrCopyFile, temporaryBeside, writeFileAtomic } from "./atomic.node.js";
 import { parseJson } from "./json.js";
+import { makeDirectory } from "./makeDirectory.node.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 
 /** `org/name`, and a branch, tag or commit. */
@@ -48,14 +49,14 @@ export class HubCache {
   async remember(revision: string, commit: string): Promise<void> {
     if (isCommit(revision)) return;
     const path = join(this.root, "refs", revision);
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     await writeFileAtomic(path, new TextEncoder().encode(commit));
   }
 
   /** Gives a blob its name in a snapshot. */
   async place(commit: string, name: string, etag: string): Promise<void> {
     const path = join(this.snapshot(commit), name);
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     const temporary = temporaryBeside(path);
     try {
       await symlink(relative(dirname(path), this.blob(etag)), temporary);

@@ -1,11 +1,12 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FormatError, NetworkError, type Stage } from "../core/index.js";
 import { syncDirectory } from "./atomic.node.js";
 import { parseContentRange } from "./contentRange.js";
 import type { HubClient, RemoteFile } from "./hubClient.node.js";
+import { makeDirectory } from "./makeDirectory.node.js";
 import { bodyOf, withRetries } from "./retry.js";
 
 /**
@@ -18,7 +19,7 @@ export async function downloadBlob(client: HubClient, file: RemoteFile, path: st
     stage.advance(file.byteLength, file.name);
     return;
   }
-  await mkdir(dirname(path), { recursive: true });
+  await makeDirectory(dirname(path));
   const partial = `${path}.incomplete`;
   const handle = await open(partial, "a+");
   try {

@@ -12,6 +12,7 @@ export {
 export { directoryFiles, openFile } from "./file.node.js";
 export { localGgufFiles } from "./gguf/local.node.js";
 export { type ResolveOptions, resolveModel } from "./hub.node.js";
+export { makeDirectory } from "./makeDirectory.node.js";
 export {
   buildModelDirectory,
   type ClaimedOutput,

@@ -31,6 +31,7 @@ export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
 export type { BlockShape, ExpertsConfig, ModelConfig, RopeConfig } from "./modelConfig.js";
+export { isCompanionFile, isModelFile } from "./modelFileNames.js";
 export { ModelStore, type ModelStoreOptions, type StoredModel } from "./opfs.js";
 export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";

@@ -12,6 +12,8 @@ import {
 } from "./atomic.node.js";
 import type { FileSinks } from "./byteSink.js";
 import type { LocalModelFiles } from "./byteSource.js";
+import { makeDirectory } from "./makeDirectory.node.js";
+import { isWeightFile } from "./modelFileNames.js";
 import { readWhole } from "./textFile.js";
 
 /** A model directory being built under a temporary name. */
@@ -37,7 +39,7 @@ export async function buildModelDirectory(
   options: JobOptions = {},
 ): Promise<void> {
   const { target, place } = await claimOutput(output, inputs);
-  await mkdir(dirname(target), { recursive: true });
+  await makeDirectory(dirname(target));
   const directory = temporaryBeside(target);
   await mkdir(directory);
   try {
@@ -100,8 +102,6 @@ function builderIn(directory: string, options: JobOptions): ModelDirectoryBuilde
     },
   };
 }
-
-export const isWeightFile = (name: string) => name.endsWith(".safetensors") || name.endsWith(".gguf");
 
 async function refuseInputs(target: string, inputs: readonly string[]): Promise<void> {
   const real = await realpath(target).catch(() => target);

@@ -78,6 +78,7 @@ describe("finetune", () => {
 
   test("--keep-mask keeps every zero, and moves the other weights", async () => {
     const kept = at("kept");
+    writeFileSync(join(pruned, "text.xz"), "not the model's");
     const document = await rarefyJson([
       "finetune",
       pruned,
@@ -95,9 +96,15 @@ describe("finetune", () => {
     expect(before.get("model.layers.0.mlp.up_proj.weight")).toHaveLength((64 * 32) / 2);
     expect(after).toEqual(before);
     expect(weightsOf(kept)).not.toEqual(weightsOf(pruned));
-    expect(readdirSync(kept)).toEqual(
-      expect.arrayContaining(["config.json", "rarefy.json", "tokenizer.json", "training.jsonl", "training.svg"]),
-    );
+    expect(readdirSync(kept).sort()).toEqual([
+      "config.json",
+      "model.safetensors",
+      "rarefy.json",
+      "tokenizer.json",
+      "tokenizer_config.json",
+      "training.jsonl",
+      "training.svg",
+    ]);
     const inspected = await rarefyJson(["inspect", kept]);
     expect(inspected.parameters.total).toBe(parameters);
   });

@@ -130,6 +130,8 @@ const cases: Record<string, () => Case> = {
   "Mixtral with balance and z loss": () =>
     decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "softmax", balance: 0.5, zLoss: 0.1 }),
   "Mixture with a bias": () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 2, routing: "bias" }),
+  "Mixture of one expert a token, gates as they are": () =>
+    decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 1, routing: "softmax", normalised: false }),
   ReMoE: () => decoderCase({ model_type: "llama" }, { experts, expertsPerToken: 1, routing: "relu" }),
   "Llama with a teacher": () => decoderCase({ model_type: "llama" }, undefined, { share: 0.6, temperature: 2 }),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),

@@ -328,6 +328,14 @@ describe("mixtures of experts", () => {
       (logits) => renormalised(logits.map(Math.exp), topTwo(logits)),
     ],
     [
+      "softmax, gates as they are",
+      { experts, expertsPerToken: 2, routing: "softmax", normalised: false },
+      (logits) => {
+        const total = logits.reduce((sum, l) => sum + Math.exp(l), 0);
+        return logits.map((l, e) => (topTwo(logits).includes(e) ? Math.exp(l) / total : 0));
+      },
+    ],
+    [
       "sigmoid with a bias of 0",
       { experts, expertsPerToken: 2, routing: "bias" },
       (logits) => {

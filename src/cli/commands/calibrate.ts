@@ -1,7 +1,7 @@
 import { Option } from "commander";
 import { allocations, thresholdEstimators } from "../../compress/index.js";
 import { type AllocationComparison, calibrateBetterAllocation } from "../../eval/index.js";
-import { type Artifact, artifactFileName, serializeArtifact, sha256Hex } from "../../io/index.js";
+import { type Artifact, artifactFileName, isModelFile, serializeArtifact, sha256Hex } from "../../io/index.js";
 import { buildModelDirectory, resolveModel } from "../../io/index.node.js";
 import { projections } from "../../model/index.js";
 import {
@@ -95,7 +95,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       [source.directory],
       async (builder) => {
         const { artifact, realisedSparsity, comparison } = await calibrated(context, options, argument);
-        await builder.takeOver(source, (name) => name !== artifactFileName);
+        await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
         await builder.add(artifactFileName, serializeArtifact(artifact));
         const { layers, ...settings } = artifact.activationSparsity!;
         document = {

@@ -1,8 +1,7 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { writeFileAtomic } from "../../io/index.node.js";
+import { makeDirectory, writeFileAtomic } from "../../io/index.node.js";
 import {
   type EngineDevice,
   type Experiment,
@@ -108,7 +107,7 @@ async function runAndReport(
   { scale, seeds, only, threads: count, texts, model, device }: ExperimentCommandOptions,
 ): Promise<object> {
   const cells = join(output, "cells");
-  await mkdir(cells, { recursive: true });
+  await makeDirectory(cells);
   const places = { texts, model, device };
   await using threads = new ExperimentThreads(count, { experiment: experiment.id, cells, ...places });
   const options: ExperimentOptions = {

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { Option } from "commander";
 import { ProblemsError, RarefyError } from "../../core/index.js";
@@ -11,7 +11,7 @@ import {
   parseJson,
   sha256Hex,
 } from "../../io/index.js";
-import { directoryFiles, resolveModel, writeFileAtomic } from "../../io/index.node.js";
+import { directoryFiles, makeDirectory, resolveModel, writeFileAtomic } from "../../io/index.node.js";
 import { checkCompression, type Fingerprint, fingerprint, openModel } from "../../pipeline/index.js";
 import { compressToDirectory } from "../../pipeline/index.node.js";
 import { loadTokenizer, type TokenizedText, tokenizeText } from "../../text/index.js";
@@ -94,7 +94,7 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
       calibration: await maybeTokens(source, options.calib),
     };
     const identity = await checked(source, candidates, texts.calibration);
-    await mkdir(options.output, { recursive: true });
+    await makeDirectory(options.output);
 
     const sweep = { context, source, identity, options, texts };
     const entries = [await measured(sweep, undefined)];

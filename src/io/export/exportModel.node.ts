@@ -1,4 +1,4 @@
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { type JobOptions, UsageError } from "../../core/index.js";
 import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
@@ -12,10 +12,11 @@ import { directoryFiles } from "../file.node.js";
 import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
 import { isJsonObject } from "../json.js";
+import { makeDirectory } from "../makeDirectory.node.js";
 import type { ModelConfig } from "../modelConfig.js";
-import { buildModelDirectory, isWeightFile, type ModelDirectoryBuilder } from "../modelDirectory.node.js";
+import { buildModelDirectory, type ModelDirectoryBuilder } from "../modelDirectory.node.js";
+import { isCompanionFile } from "../modelFileNames.js";
 import { parseModelConfig } from "../parseModelConfig.js";
-import { indexFileName } from "../placeTensors.js";
 import { type TensorToWrite, writeSafetensors } from "../safetensorsWriter.js";
 import { plainWeights, type Weights } from "../weights.js";
 import { plainTensor } from "./plainSafetensors.js";
@@ -128,7 +129,7 @@ async function exportGguf(
     throw new UsageError(`the output ${output} is the input; name another file`);
   }
   const directory = dirname(output);
-  await mkdir(directory, { recursive: true });
+  await makeDirectory(directory);
   const temporary = `${temporaryBeside(output)}.gguf`;
   try {
     await createFile(directorySinks(directory), basename(temporary), (sink) =>
@@ -164,8 +165,7 @@ async function exportDirectory(
   let exported: ExportResult | undefined;
   const build = async (builder: ModelDirectoryBuilder) => {
     const made = await make(weights);
-    const own = new Set(["config.json", artifactFileName, indexFileName]);
-    await builder.takeOver(files, (name) => !own.has(name) && !isWeightFile(name));
+    await builder.takeOver(files, isCompanionFile);
     await builder.add("config.json", jsonBytes(withDType(made.config, floatDType(type))));
     await builder.add(artifactFileName, serializeArtifact(withoutTensors(checkpoint.artifact)));
     await writeSafetensors(builder.sinks, made.tensors, { signal, onProgress });

@@ -1,8 +1,8 @@
-import { mkdir, readdir, rm, statfs } from "node:fs/promises";
+import { readdir, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { RarefyError } from "../../core/index.js";
-import { type LocalModelFiles, openCheckpoint, readArtifact } from "../../io/index.js";
-import { claimOutput, directoryFiles, directorySinks } from "../../io/index.node.js";
+import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../../io/index.js";
+import { claimOutput, directoryFiles, directorySinks, makeDirectory } from "../../io/index.node.js";
 import { type CompressedModel, jobIn, runCompression } from "./compressJob.js";
 import { type CompressionPlan, type CompressOptions, planCompression } from "./plan.js";
 import type { Workspace } from "./workspace.js";
@@ -50,10 +50,10 @@ export async function compressToDirectory(
     if (options.replaceOtherJob === true && (await jobIn(workspace)) !== plan.job) {
       await rm(partial, { recursive: true, force: true });
     }
-    await mkdir(partial, { recursive: true });
+    await makeDirectory(partial);
     await dropTemporaries(partial);
     try {
-      const companions = (await source.names()).filter((name) => !notCompanion.test(name)).sort();
+      const companions = (await source.names()).filter(isCompanionFile).sort();
       const result = await runCompression(checkpoint, plan, { workspace, companions }, options);
       await place(partial);
       return { ...result, plan, wasThere: false };
@@ -91,6 +91,3 @@ async function limitsOf(directory: string): Promise<CompressOptions["limits"]> {
   const disk = await statfs(directory).catch(() => undefined);
   return { memoryBytes, diskBytes: disk && disk.bavail * disk.bsize };
 }
-
-/** Weights in any form, and what the job writes itself. */
-const notCompanion = /\.(safetensors|gguf|bin|pt|pth|onnx|h5|msgpack)(\.index\.json)?$|^(config|rarefy)\.json$/;

@@ -22,6 +22,12 @@ const contestants = {
 } as const;
 type Contestant = keyof typeof contestants;
 
+/** Steps from one choice of masks to the next; methods without the option choose at every step. */
+const intervalOf = (name: string): number => {
+  const [, options] = contestants[name as Contestant];
+  return "interval" in options ? options.interval : 1;
+};
+
 interface Protocol extends CharacterModelSize {
   steps: number;
   rate: number;
@@ -161,7 +167,8 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
           "method",
           "nats a character",
           "sparsity",
-          "flips a step, first tenth",
+          "steps between choices of a mask",
+          "flips a choice, first tenth",
           "middle",
           "last tenth",
           "drift at the end",
@@ -175,6 +182,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
               4,
             ),
             `${(100 * results[0].sparsity).toFixed(1)} %`,
+            masked.includes(name) ? `${intervalOf(name)}` : "–",
             share(results, 0, 0.1),
             share(results, 0.45, 0.55),
             share(results, 0.9, 1),
@@ -206,7 +214,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       },
     ],
     notes: [
-      "A method that refreshes its mask every so many steps reports the flips of its last refresh at every step until the next.",
+      "Flips are those of one choice of masks against the choice before; between two choices a method repeats its last figure.",
       "The lecture reports 6 % of mask bits flipping per iteration for the plain straight-through estimator; the rate is proportional to the learning rate.",
     ],
   };

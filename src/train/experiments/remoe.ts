@@ -76,12 +76,13 @@ const contestants: Readonly<Record<string, Contestant>> = {
       experts,
       expertsPerToken,
       routing: "softmax",
+      normalised: false,
       balance: 0.01,
       zLoss: 1e-3,
     }),
   },
   "top-k, biases": {
-    moe: ({ experts, expertsPerToken }) => ({ experts, expertsPerToken, routing: "bias" }),
+    moe: ({ experts, expertsPerToken }) => ({ experts, expertsPerToken, routing: "bias", normalised: false }),
     control: (protocol) => biasControl({ ...sizes(protocol), speed: 1e-2 }),
   },
   ReMoE: {

@@ -22,9 +22,9 @@ import { biasName, sparsityWeightName } from "./routerNames.js";
 
 /** How tokens find their experts. */
 export type Routing =
-  /** Softmax over all experts, the k largest renormalised (Mixtral, arXiv:2401.04088). */
+  /** Softmax over all experts, the k largest brought to sum 1 (Mixtral, arXiv:2401.04088). */
   | "softmax"
-  /** Sigmoid scores; the k largest of score + bias are chosen, gates are the scores renormalised (arXiv:2408.15664). */
+  /** Sigmoid scores; the k largest of score + bias are chosen, gates are their scores brought to sum 1 (arXiv:2408.15664). */
   | "bias"
   /** ReLU of the logits, no choice of k: an expert works where its gate is above 0 (ReMoE, arXiv:2412.14711). */
   | "relu";
@@ -33,6 +33,12 @@ export interface MoeConfig {
   experts: number;
   expertsPerToken: number;
   routing: Routing;
+  /**
+   * Scores of the chosen are brought to sum 1, as Mixtral does ("softmax", "bias"). Without, gates are the scores themselves
+   * (Switch, arXiv:2101.03961): a single expert a token has the gate 1 otherwise, and the router no gradient of the
+   * predictions. Default true.
+   */
+  normalised?: boolean;
   /** Weight of the load-balancing loss ("softmax"). Default 0. */
   balance?: number;
   /** Weight of the squared log-sum-exp of router logits. Default 0. */
@@ -95,9 +101,8 @@ const routers: Record<Routing, (logits: Traced, layer: number, batch: TracedArra
   softmax(logits, _layer, _batch, moe) {
     const scores = softmax(logits);
     const chosen = largest(scores, moe.expertsPerToken);
-    const masked = multiply(scores, chosen);
     return {
-      gates: divide(masked, sumOfRows(masked)),
+      gates: gatesOf(scores, chosen, moe),
       chosen,
       penalty: multiply(balanceLoss(scores, chosen, moe), moe.balance ?? 0),
     };
@@ -105,8 +110,7 @@ const routers: Record<Routing, (logits: Traced, layer: number, batch: TracedArra
   bias(logits, layer, batch, moe) {
     const scores = sigmoid(logits);
     const chosen = largest(add(scores, batch[biasName(layer)]), moe.expertsPerToken);
-    const masked = multiply(scores, chosen);
-    return { gates: divide(masked, sumOfRows(masked)), chosen, penalty: multiply(sum(logits), 0) };
+    return { gates: gatesOf(scores, chosen, moe), chosen, penalty: multiply(sum(logits), 0) };
   },
   relu(logits, _layer, batch, moe) {
     const gates = relu(logits);
@@ -114,6 +118,11 @@ const routers: Record<Routing, (logits: Traced, layer: number, batch: TracedArra
     return { gates, chosen, penalty: multiply(balanceLoss(gates, chosen, moe), batch[sparsityWeightName]) };
   },
 };
+
+function gatesOf(scores: Traced, chosen: Traced, { normalised = true }: MoeConfig): Traced {
+  const masked = multiply(scores, chosen);
+  return normalised ? divide(masked, sumOfRows(masked)) : masked;
+}
 
 /** 0/1 for the k largest of each row, the first of equals; no gradient. By rank, so that k may be any without a sort. */
 function largest(scores: Traced, k: number): Traced {

@@ -139,6 +139,16 @@ export function unitsPresent(units: Units, masks: ReadonlyMap<string, Uint8Array
   return present;
 }
 
+/** Calls `change` for every entry of the units, with where it is read and where it is written. */
+function forPairs(
+  units: Units,
+  values: Values,
+  out: ReadonlyMap<string, FloatArray>,
+  change: (from: FloatArray, to: FloatArray) => (entry: number, unit: number) => void,
+): void {
+  for (const member of units.members) forEntries(member, change(values.get(member.name)!, out.get(member.name)!));
+}
+
 /** Multiplies every entry of each unit by the factor of that unit, from `values` into `out`, which may be the same. */
 export function scaleUnits(
   units: Units,
@@ -146,13 +156,9 @@ export function scaleUnits(
   values: Values,
   out: ReadonlyMap<string, FloatArray>,
 ): void {
-  for (const member of units.members) {
-    const from = values.get(member.name)!;
-    const to = out.get(member.name)!;
-    forEntries(member, (i, unit) => {
-      to[i] = from[i] * factors[unit];
-    });
-  }
+  forPairs(units, values, out, (from, to) => (i, unit) => {
+    to[i] = from[i] * factors[unit];
+  });
 }
 
 /** Adds every entry times the factor of its unit to `out`. */
@@ -162,13 +168,9 @@ export function addScaledUnits(
   values: Values,
   out: ReadonlyMap<string, FloatArray>,
 ): void {
-  for (const member of units.members) {
-    const from = values.get(member.name)!;
-    const to = out.get(member.name)!;
-    forEntries(member, (i, unit) => {
-      to[i] += from[i] * factors[unit];
-    });
-  }
+  forPairs(units, values, out, (from, to) => (i, unit) => {
+    to[i] += from[i] * factors[unit];
+  });
 }
 
 /**
