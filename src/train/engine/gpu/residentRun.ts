@@ -1,8 +1,9 @@
-import type { Compute, GpuMemory } from "../../../kernels/index.js";
+import type { GpuMemory } from "../../../kernels/index.js";
 import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
-import type { DecoderPlan } from "./plan.js";
+import type { ModelMemory } from "./operations.js";
+import type { Plan } from "./plan.js";
 import {
   adamStep,
   chooseMasks,
@@ -17,15 +18,13 @@ import {
   updateGroups,
 } from "./updateKernels.js";
 
-/** What the run needs of the objective that holds it. */
-export interface StepOnDevice {
-  compute: Compute;
-  plan: DecoderPlan;
-  /** What the forward pass reads; filled by the run before every step. */
-  weights: GpuMemory;
-  gradients: GpuMemory;
+/** What the run needs of the objective that holds it; the run fills the weights before every step. */
+export interface StepOnDevice extends ModelMemory {
+  plan: Plan;
   /** Records loss and gradients of a batch at `weights`. */
   record(batch: Batch): void;
+  /** Logits at `weights`. */
+  predict(batch: Batch): Promise<FloatArray>;
   /** Submits, and reads the mean loss of the batch and the first words of `counters`. */
   readLoss(batch: Batch, counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
 }
@@ -102,6 +101,11 @@ export class GpuResidentRun implements ResidentRun {
       method.observe?.(counts[0] / entries, counts[1] / entries);
     }
     return loss;
+  }
+
+  predict(batch: Batch): Promise<FloatArray> {
+    this.#fillWeights();
+    return this.step.predict(batch);
   }
 
   async synchronise(): Promise<void> {
