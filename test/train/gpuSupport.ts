@@ -17,5 +17,5 @@ export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
     difference += (a[i] - b[i]) ** 2;
     size += b[i] ** 2;
   }
-  return Math.sqrt(difference / size);
+  return difference === 0 ? 0 : Math.sqrt(difference / size);
 }

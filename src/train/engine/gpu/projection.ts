@@ -52,7 +52,7 @@ export class DeviceProjection implements Disposable {
       const { word, shift } = digit;
       recorder.run(pickDigit, { word, shift, isFirst: i === 0 ? 1 : 0 }, { counts, searches }, [this.#budgets]);
     }
-    recorder.run(cutBelow, {}, { values, counters, stretches, searches }, this.#grid);
+    recorder.run(cutBelow, { counter: 0 }, { values, counters, stretches, searches }, this.#grid);
   }
 
   [Symbol.dispose](): void {

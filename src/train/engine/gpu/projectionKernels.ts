@@ -50,14 +50,14 @@ export const countDigits = kernel({
   buffers: { counts: readWrite("atomic<u32>"), values: read("u32"), stretches: read("u32"), searches: read("u32") },
   code: /* wgsl */ `
 var<workgroup> own: array<atomic<u32>, ${bins}>;
+/** What comes before the digit; a shift by all 32 bits would not be defined. */
+fn above(key: u32) -> u32 { return (key >> p.shift) >> p.bits; }
 ${begin} {
   for (var bin = t; bin < ${bins}u; bin += ${threads}u) { atomicStore(&own[bin], 0u); }
   workgroupBarrier();
   ${eachKey(`
-    let above = key >> vec2<u32>(p.shift) >> vec2<u32>(p.bits);
-    let sought = vec2<u32>(searches[search], searches[search + 1u]) >> vec2<u32>(p.shift) >> vec2<u32>(p.bits);
-    let begins = select(above.x == sought.x, (key.x == searches[search]) & (above.y == sought.y), p.word == 1u);
-    if (begins) { atomicAdd(&own[(key[p.word] >> p.shift) & ((1u << p.bits) - 1u)], 1u); }`)}
+    let sameSize = (p.word == 0u) | (key.x == searches[search]);
+    if (sameSize & (above(key[p.word]) == above(searches[search + p.word]))) { atomicAdd(&own[(key[p.word] >> p.shift) & ((1u << p.bits) - 1u)], 1u); }`)}
   workgroupBarrier();
   for (var bin = t; bin < ${bins}u; bin += ${threads}u) {
     let count = atomicLoad(&own[bin]);
@@ -113,7 +113,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 /** What is below the key of its budget becomes 0; counts what is not 0 after. */
 export const cutBelow = kernel({
   name: "train cut below",
-  params: {},
+  params: { counter: "u32" },
   buffers: {
     values: readWrite("u32"),
     counters: readWrite("atomic<u32>"),
@@ -131,6 +131,6 @@ ${begin} {
       if (key.x != 0u) { atomicAdd(&kept, 1u); }
     } else { values[at] = 0u; }`)}
   workgroupBarrier();
-  if (t == 0u) { atomicAdd(&counters[0], atomicLoad(&kept)); }
+  if (t == 0u) { atomicAdd(&counters[p.counter], atomicLoad(&kept)); }
 }`,
 });

@@ -1,9 +1,11 @@
 import type { GpuMemory } from "../../../kernels/index.js";
 import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
+import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
 import type { ModelMemory } from "./operations.js";
 import type { Plan } from "./plan.js";
+import { DeviceProjection } from "./projection.js";
 import {
   adamStep,
   chooseMasks,
@@ -51,6 +53,7 @@ export class GpuResidentRun implements ResidentRun {
   readonly #sums: GpuMemory;
   readonly #shorten: GpuMemory;
   readonly #counters: GpuMemory;
+  readonly #projection: DeviceProjection | undefined;
   #chosen: boolean;
 
   constructor(
@@ -86,6 +89,7 @@ export class GpuResidentRun implements ResidentRun {
     this.#upload(this.#square, arrays.square);
     this.#write(this.#flags, this.#flagsNow());
     if (method.first !== undefined) this.#write(this.#first, this.#packed(method.first));
+    this.#projection = this.#startProjection();
   }
 
   async advance(batch: Batch, step: number): Promise<number> {
@@ -95,11 +99,11 @@ export class GpuResidentRun implements ResidentRun {
     this.#fillWeights();
     this.step.record(batch);
     this.#update(step);
+    const projects = method.projection !== undefined && (step + 1) % method.projection.interval === 0;
+    if (projects) this.#project();
     const { loss, counts } = await this.step.readLoss(batch, this.#counters, 2);
-    if (chooses) {
-      const entries = Array.from(method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
-      method.observe?.(counts[0] / entries, counts[1] / entries);
-    }
+    if (chooses) method.observe?.(counts[0] / this.#maskEntries, counts[1] / this.#maskEntries);
+    if (projects) method.projection!.observe(counts[0] / this.#maskEntries);
     return loss;
   }
 
@@ -113,12 +117,14 @@ export class GpuResidentRun implements ResidentRun {
     await this.#download(this.#master, arrays.weights);
     await this.#download(this.#mean, arrays.mean);
     await this.#download(this.#square, arrays.square);
-    await this.#unpack(this.#flags, method.masks);
+    if (method.projection === undefined) await this.#unpack(this.#flags, method.masks);
+    else markNonZeros(arrays.weights, method.masks);
     if (method.first !== undefined) await this.#unpack(this.#first, method.first);
   }
 
   [Symbol.dispose](): void {
     const { device } = this.step.compute;
+    this.#projection?.[Symbol.dispose]();
     for (const memory of [
       this.#master,
       this.#mean,
@@ -132,6 +138,24 @@ export class GpuResidentRun implements ResidentRun {
     ]) {
       device.free(memory);
     }
+  }
+
+  get #maskEntries(): number {
+    return Array.from(this.options.method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
+  }
+
+  #startProjection(): DeviceProjection | undefined {
+    const { method, parameters } = this.options;
+    if (method.projection === undefined) return undefined;
+    const lengths = new Map(parameters.map(({ name, shape }) => [name, shape.reduce((a, b) => a * b, 1)]));
+    const stretch = (name: string) => ({ offset: this.#offsets.get(name)!, length: lengths.get(name)! });
+    const budgets = method.projection.budgets.map(({ names, keep }) => ({ stretches: names.map(stretch), keep }));
+    return new DeviceProjection(this.step.compute, budgets);
+  }
+
+  #project(): void {
+    this.#write(this.#counters, new Uint32Array(2));
+    this.#projection!.record(this.#master, this.#counters);
   }
 
   #choose(): void {
@@ -250,7 +274,7 @@ export class GpuResidentRun implements ResidentRun {
     const kept = this.#packed(method.masks);
     for (const { name, shape } of parameters) {
       const first = this.step.plan.offsets.get(name)! / 4;
-      const end = first + shape.reduce((a, b) => a * b, 1) / 4;
+      const end = first + Math.ceil(shape.reduce((a, b) => a * b, 1) / 4);
       const decaying = (optimizer.decays?.(name) ?? true) ? decays : 0;
       const masked = method.masks.has(name);
       for (let i = first; i < end; i++) flags[i] = (masked ? kept[i] | prunable : 15) | decaying;
