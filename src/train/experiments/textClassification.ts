@@ -62,7 +62,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     length: 64,
     epochs: 5,
     batchSize: 100,
-    rate: 1e-4,
+    rate: 3e-4,
     warmup: 40,
     maxTexts: Number.POSITIVE_INFINITY,
   },

@@ -49,12 +49,15 @@ export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
   return parameters;
 }
 
-/** Linear maps uniform in ±1/√in, norms 1, biases 0, the embedding normal with deviation 1/√hiddenSize. */
+/**
+ * Linear maps uniform in ±1/√in, norms 1, biases 0. The embedding is normal with deviation 1: with 1/√hiddenSize, words 256 wide
+ * drown in their positions, and nothing is learnt.
+ */
 export function initialEncoder(config: EncoderConfig, random: Random): Map<string, FloatArray> {
   return new Map(
     encoderParameters(config).map(({ name, shape, role }) => {
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-      if (name === "embedding.weight") return [name, values.map(() => random.normal() / Math.sqrt(config.hiddenSize))];
+      if (name === "embedding.weight") return [name, values.map(() => random.normal())];
       if (role !== "dense") return [name, values.map(() => (2 * random.uniform() - 1) / Math.sqrt(shape[1]))];
       return [name, values.fill(name.endsWith("norm.weight") ? 1 : 0)];
     }),
