@@ -115,6 +115,7 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
     ["sr-ste", { decay: 0.02, interval: 2 }],
     ["ast", { decay: 0.02, interval: 2 }],
     ["cast", { decay: 0.01, interval: 2 }],
+    ["iht", { density: 0.5 }],
   ])("%s %j: weights, masks and moments are the host's, stored and continued as well", async (id, options) => {
     const { config, weights } = model;
     const host = await begin(id, options, false, weights);

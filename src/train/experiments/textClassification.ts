@@ -38,7 +38,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     densities: [1, 0.1],
     network: { hiddenSize: 16, feedForwardSize: 32, heads: 2, blocks: 1 },
     length: 16,
-    epochs: 1,
+    epochs: 2,
     batchSize: 20,
     rate: 1e-3,
     warmup: 0,
