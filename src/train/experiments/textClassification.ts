@@ -23,6 +23,8 @@ interface Protocol {
   network: Pick<EncoderConfig, "hiddenSize" | "feedForwardSize" | "heads" | "blocks">;
   length: number;
   epochs: number;
+  /** A small set is gone through more often. */
+  minSteps: number;
   batchSize: number;
   rate: number;
   /** Steps of linear rise to the rate. */
@@ -39,6 +41,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     network: { hiddenSize: 16, feedForwardSize: 32, heads: 2, blocks: 1 },
     length: 16,
     epochs: 2,
+    minSteps: 0,
     batchSize: 20,
     rate: 1e-3,
     warmup: 0,
@@ -50,6 +53,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     network: { hiddenSize: 64, feedForwardSize: 128, heads: 4, blocks: 4 },
     length: 32,
     epochs: 3,
+    minSteps: 0,
     batchSize: 50,
     rate: 1e-3,
     warmup: 0,
@@ -61,6 +65,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     network: wide,
     length: 64,
     epochs: 5,
+    minSteps: 240,
     batchSize: 100,
     rate: 3e-4,
     warmup: 40,
@@ -127,7 +132,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
     scope: "global" | "layer";
     density: number;
   };
-  const { network, length, epochs, batchSize, maxTexts, rate, warmup } = protocols[scale];
+  const { network, length, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
   const read = async (part: string): Promise<LabelledText[]> => {
     const file = `${dataset}.${part}.tsv`;
     return parseLabelledText(await readText(file), file);
@@ -144,6 +149,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
   const config = { ...network, length, vocabSize: vocabulary.size, classes: labels.length };
   using objective: Objective = await encoderObjective(config, device);
   const perEpoch = Math.floor(rowsOf(train) / batchSize);
+  const epochs = Math.max(protocol.epochs, Math.ceil(protocol.minSteps / perEpoch));
   const steps = epochs * perEpoch;
   const schedule = cosine({ peak: rate, final: rate, warmup, steps });
   const training = new Training({
@@ -245,7 +251,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
         ({ settings: s }) => s.dataset === dataset && s.density === density && (density === 1 || s.scope === scope),
       )
       .map(({ result }) => result as ClassifierResult);
-  const { network, length, epochs, batchSize, rate, warmup } = protocol;
+  const { network, length, epochs, minSteps, batchSize, rate, warmup } = protocol;
   const percent = (share: number) => (100 * share).toFixed(1);
   return {
     protocol: [
@@ -255,7 +261,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       ],
       [
         "optimiser",
-        `Adam, learning rate ${rate}${warmup > 0 ? ` after ${warmup} steps of rise` : ""}, ${epochs} epochs, batches of ${batchSize}`,
+        `Adam, learning rate ${rate}${warmup > 0 ? ` after ${warmup} steps of rise` : ""}, ${epochs} epochs${minSteps > 0 ? ` or ${minSteps} steps, whichever is more` : ""}, batches of ${batchSize}`,
       ],
       ["projection", "after every optimiser step; embeddings, biases and norms are not counted"],
     ] as const,
