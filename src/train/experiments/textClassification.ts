@@ -17,7 +17,16 @@ import { spread } from "./statistics.js";
 /** Texts with their classes; the order of the classes is that of the files' labels, sorted. */
 const datasets = ["subj", "mr", "advisories"] as const;
 
+/** How the budget is shared, and when everything below it becomes 0. */
+const algorithms = {
+  global: { title: "global", scope: "global", interval: "step" },
+  layer: { title: "layer-wise", scope: "layer", interval: "step" },
+  "global-epoch": { title: "global, cut once an epoch", scope: "global", interval: "epoch" },
+} as const;
+type Algorithm = keyof typeof algorithms;
+
 interface Protocol {
+  algorithms: readonly Algorithm[];
   datasets: readonly (typeof datasets)[number][];
   densities: readonly number[];
   network: Pick<EncoderConfig, "hiddenSize" | "feedForwardSize" | "heads" | "blocks">;
@@ -36,6 +45,7 @@ interface Protocol {
 const wide = { hiddenSize: 256, feedForwardSize: 512, heads: 8, blocks: 4 };
 const protocols: Readonly<Record<Scale, Protocol>> = {
   smoke: {
+    algorithms: ["global", "layer"],
     datasets: ["subj"],
     densities: [1, 0.1],
     network: { hiddenSize: 16, feedForwardSize: 32, heads: 2, blocks: 1 },
@@ -48,6 +58,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     maxTexts: 200,
   },
   laptop: {
+    algorithms: ["global", "layer"],
     datasets: ["subj", "mr"],
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: { hiddenSize: 64, feedForwardSize: 128, heads: 4, blocks: 4 },
@@ -60,14 +71,15 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     maxTexts: Number.POSITIVE_INFINITY,
   },
   gpu: {
+    algorithms: ["global", "layer", "global-epoch"],
     datasets,
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: wide,
     length: 64,
-    epochs: 5,
+    epochs: 10,
     minSteps: 240,
     batchSize: 100,
-    rate: 3e-4,
+    rate: 1e-3,
     warmup: 40,
     maxTexts: Number.POSITIVE_INFINITY,
   },
@@ -103,14 +115,14 @@ export const experiment: Experiment = {
   seeds: { smoke: 1, laptop: 1, gpu: 3 },
   texts: datasets.flatMap((name) => [`${name}.train.tsv`, `${name}.test.tsv`]),
   plan(scale, seeds) {
-    const { datasets, densities } = protocols[scale];
+    const { datasets, densities, algorithms } = protocols[scale];
     const cells: Cell[] = [];
     for (let seed = 0; seed < seeds; seed++) {
       for (const dataset of datasets) {
         for (const density of densities) {
-          for (const scope of density === 1 ? ["global"] : ["global", "layer"]) {
-            const key = `${dataset}-${scope}-${Math.round(density * 100)}-seed${seed}`;
-            cells.push({ key, seed, settings: { scale, dataset, scope, density } });
+          for (const algorithm of density === 1 ? algorithms.slice(0, 1) : algorithms) {
+            const key = `${dataset}-${algorithm}-${Math.round(density * 100)}-seed${seed}`;
+            cells.push({ key, seed, settings: { scale, dataset, algorithm, density } });
           }
         }
       }
@@ -126,12 +138,13 @@ const vocabularySize = 10_000;
 async function trainClassifier(cell: Cell, options: CellOptions): Promise<ClassifierResult> {
   const { signal, onProgress, readText, device } = options;
   const { encoderObjective } = await import("../engine/open.js");
-  const { scale, dataset, scope, density } = cell.settings as {
+  const { scale, dataset, algorithm, density } = cell.settings as {
     scale: Scale;
     dataset: string;
-    scope: "global" | "layer";
+    algorithm: Algorithm;
     density: number;
   };
+  const { scope } = algorithms[algorithm];
   const { network, length, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
   const read = async (part: string): Promise<LabelledText[]> => {
     const file = `${dataset}.${part}.tsv`;
@@ -151,6 +164,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
   const perEpoch = Math.floor(rowsOf(train) / batchSize);
   const epochs = Math.max(protocol.epochs, Math.ceil(protocol.minSteps / perEpoch));
   const steps = epochs * perEpoch;
+  const interval = algorithms[algorithm].interval === "step" ? 1 : perEpoch;
   const schedule = cosine({ peak: rate, final: rate, warmup, steps });
   const training = new Training({
     objective,
@@ -158,7 +172,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
     optimizer: { rate: schedule },
     steps,
     seed: cell.seed,
-    method: (context) => iht.start(context, iht.options.parse({ density, scope })),
+    method: (context) => iht.start(context, iht.options.parse({ density, scope, interval })),
     onDevice: true,
   });
   const tests = new Float64Array(epochs);
@@ -245,14 +259,15 @@ function zeroShare(arrays: readonly FloatArray[]): number {
 }
 
 function report(cells: readonly FinishedCell[], protocol: Protocol) {
-  const runs = (dataset: string, density: number, scope: string) =>
+  const runs = (dataset: string, density: number, algorithm: Algorithm) =>
     cells
       .filter(
-        ({ settings: s }) => s.dataset === dataset && s.density === density && (density === 1 || s.scope === scope),
+        ({ settings: s }) =>
+          s.dataset === dataset && s.density === density && (density === 1 || s.algorithm === algorithm),
       )
       .map(({ result }) => result as ClassifierResult);
   const { network, length, epochs, minSteps, batchSize, rate, warmup } = protocol;
-  const percent = (share: number) => (100 * share).toFixed(1);
+  const ofGlobal = protocol.algorithms.filter((algorithm) => algorithms[algorithm].scope === "global");
   return {
     protocol: [
       [
@@ -263,31 +278,25 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
         "optimiser",
         `Adam, learning rate ${rate}${warmup > 0 ? ` after ${warmup} steps of rise` : ""}, ${epochs} epochs${minSteps > 0 ? ` or ${minSteps} steps, whichever is more` : ""}, batches of ${batchSize}`,
       ],
-      ["projection", "after every optimiser step; embeddings, biases and norms are not counted"],
+      ["projection", "after every optimiser step or epoch; embeddings, biases and norms are not counted"],
+      ["repeats", `${new Set(cells.map(({ seed }) => seed)).size} seeds; mean ± sample standard deviation`],
     ] as const,
     tables: protocol.datasets.map((dataset) => ({
       title: `${dataset}: test accuracy, %`,
       columns: [
         "density",
-        "global",
-        "layer-wise",
-        "zeros in the output layer, global",
+        ...protocol.algorithms.map((algorithm) => algorithms[algorithm].title),
+        ...ofGlobal.map((algorithm) => `zeros in the output layer, ${algorithms[algorithm].title}`),
         "study (other texts), global / layer-wise",
       ],
       rows: protocol.densities.map((density) => {
-        const global = runs(dataset, density, "global");
         const study = published.get(density);
+        const spreadOf = (algorithm: Algorithm, of: (result: ClassifierResult) => number, places: number) =>
+          spread(runs(dataset, density, algorithm).map(of), places);
         return [
           `${Math.round(density * 100)} %`,
-          spread(
-            global.map(({ test }) => test),
-            2,
-          ),
-          spread(
-            runs(dataset, density, "layer").map(({ test }) => test),
-            2,
-          ),
-          global.length === 0 ? "–" : `${percent(global[0].outputZeros)} %`,
+          ...protocol.algorithms.map((algorithm) => spreadOf(algorithm, ({ test }) => test, 2)),
+          ...ofGlobal.map((algorithm) => `${spreadOf(algorithm, ({ outputZeros }) => 100 * outputZeros, 1)} %`),
           study === undefined ? "–" : study.map((v) => v.toFixed(2)).join(" / "),
         ];
       }),
@@ -296,9 +305,11 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       name: dataset,
       title: `${dataset}: test accuracy by density`,
       svg: lineChart(
-        ["global", "layer"].map((scope) => ({
-          name: scope === "global" ? "global" : "layer-wise",
-          points: protocol.densities.map((density) => [density * 100, mean(runs(dataset, density, scope))] as const),
+        protocol.algorithms.map((algorithm) => ({
+          name: algorithms[algorithm].title,
+          points: protocol.densities.map(
+            (density) => [density * 100, mean(runs(dataset, density, algorithm))] as const,
+          ),
         })),
         { title: `${dataset}: test accuracy`, xLabel: "density, %", yLabel: "%", logX: true },
       ),

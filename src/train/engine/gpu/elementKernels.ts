@@ -1,4 +1,5 @@
 import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { addTerms } from "./sums.js";
 
 const threads = 64;
 /** Element `at` of a dispatch over [x, y] workgroups. */
@@ -37,7 +38,8 @@ export const addRows = kernel({
   let pair = 2u * (p.first + at / p.width);
   let column = at % p.width;
   var sum = vec4<f32>();
-  for (var i = starts[pair]; i < starts[pair + 2u]; i += 1u) { sum += x[order[i] * p.width + column]; }
+  let end = starts[pair + 2u];
+  ${addTerms("sum", "starts[pair]", "end", (i) => `x[order[${i}] * p.width + column]`)}
   let to = p.result + starts[pair + 1u] * p.width + column;
   if (p.accumulate != 0u) { sum += sums[to]; }
   sums[to] = sum;
@@ -118,7 +120,7 @@ export const sumParts = kernel({
   buffers: { sums: readWrite(), parts: read() },
   code: /* wgsl */ `${begin}
   var sum = 0.0;
-  for (var part = 0u; part < p.parts; part += 1u) { sum += parts[part * p.count + at]; }
+  ${addTerms("sum", "0u", "p.parts", (part) => `parts[${part} * p.count + at]`)}
   sums[p.offset + at] = sum;
 }`,
 });

@@ -1,11 +1,12 @@
 import type { Compute, GpuMemory, Kernel } from "../../../kernels/index.js";
 import { gridOf } from "./elementKernels.js";
+import { partsLength } from "./memory.js";
 import type { Place } from "./plan.js";
 import { Products } from "./products.js";
 import { columnSums } from "./rowKernels.js";
 
-/** Rows that one part of a sum over rows adds up. */
-const rowsPerPart = 128;
+/** Rows that one part of a sum over rows adds up, where there is room for so many parts. */
+const fewRows = 32;
 
 /** What a model is on the device: all parameters by their plan, gradients alike with the loss of every row behind them. */
 export interface ModelMemory {
@@ -81,6 +82,7 @@ export class Operations {
     offset: number,
     vectors = 1,
   ): void {
+    const rowsPerPart = Math.max(fewRows, Math.ceil((this.rows * vectors * width) / partsLength));
     const parts = Math.ceil(this.rows / rowsPerPart);
     this.dispatch(
       kernel,

@@ -1,4 +1,5 @@
 import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { addTerms } from "./sums.js";
 
 /** Sums of `threads` threads; every thread gets the total. `work` is the name of the workgroup array. */
 const reduction = (threads: number, name: string, combine: (a: string, b: string) => string) => /* wgsl */ `
@@ -20,6 +21,9 @@ const begin = (threads: number) => /* wgsl */ `
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32)`;
 const shares = (threads: number) => `var<workgroup> shares: array<f32, ${threads}>;`;
+
+/** An entry of the column of a thread. */
+const at = (array: string, row: string) => `${array}[${row} * p.width + column]`;
 
 /** normed = x·inverse ∘ weight, inverse = 1/√(mean x² + ε); one workgroup per row. */
 export const rmsNorm = kernel({
@@ -71,10 +75,8 @@ ${begin(rowThreads)} {
   if (column >= p.width) { return; }
   var sum = 0.0;
   let first = workgroup.y * p.rowsPerPart;
-  for (var row = first; row < min(first + p.rowsPerPart, p.rows); row += 1u) {
-    let at = row * p.width + column;
-    sum += outer[at] * x[at] * inverse[row];
-  }
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("sum", "first", "end", (row) => `${at("outer", row)} * ${at("x", row)} * inverse[${row}]`)}
   parts[workgroup.y * p.width + column] = sum;
 }`,
 });
@@ -145,11 +147,9 @@ ${begin(rowThreads)} {
   var weight = 0.0;
   var bias = 0.0;
   let first = workgroup.y * p.rowsPerPart;
-  for (var row = first; row < min(first + p.rowsPerPart, p.rows); row += 1u) {
-    let g = outer[row * p.width + column];
-    weight += g * standard[row * p.width + column];
-    bias += g;
-  }
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("weight", "first", "end", (row) => `${at("outer", row)} * ${at("standard", row)}`)}
+  ${addTerms("bias", "first", "end", (row) => at("outer", row))}
   parts[2u * workgroup.y * p.width + column] = weight;
   parts[(2u * workgroup.y + 1u) * p.width + column] = bias;
 }`,
@@ -166,7 +166,8 @@ ${begin(rowThreads)} {
   if (column >= p.width) { return; }
   var sum = 0.0;
   let first = workgroup.y * p.rowsPerPart;
-  for (var row = first; row < min(first + p.rowsPerPart, p.rows); row += 1u) { sum += outer[row * p.width + column]; }
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("sum", "first", "end", (row) => at("outer", row))}
   parts[workgroup.y * p.width + column] = sum;
 }`,
 });
