@@ -105,12 +105,16 @@ async function ownProducts() {
           c: { memory: a, stride: depth },
         }),
       dYᵀ·X: () =>
-        products.recordOverTokens(
-          rows,
-          { memory: c, stride: columns, columns },
-          { memory: a, stride: depth, columns: depth },
+        products.recordInParts(
+          {
+            layout: "tn",
+            rows: columns,
+            columns: depth,
+            depth: rows,
+            a: { memory: c, stride: columns },
+            b: { memory: a, stride: depth },
+          },
           b,
-          0,
         ),
     };
     for (const [kind, record] of Object.entries(kinds)) {

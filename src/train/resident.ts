@@ -38,7 +38,28 @@ export interface DeviceMethod {
   first?: Masks;
   /** After a choice: shares of mask entries that changed, and that differ from the first choice. */
   observe?(flipRate: number, drift: number): void;
+  /** After a step, what is not among the largest becomes 0; then the masks are of what is not 0. */
+  projection?: {
+    /** Steps between two projections. */
+    interval: number;
+    /** Parameters that share a budget, in whose order the first of equal entries stays, and how many entries stay. */
+    budgets: readonly { names: readonly string[]; keep: number }[];
+    /** @param density share of entries other than 0 */
+    observe(density: number): void;
+  };
 }
+
+/** A step of Adam on dense weights. */
+export const plainDevice: DeviceMethod = {
+  interval: 0,
+  keep: 4,
+  forward: "weights",
+  frozen: false,
+  decays: true,
+  pull: () => noPull,
+  squares: "gradients",
+  masks: new Map(),
+};
 
 /** Host arrays that a run begins with, and that `synchronise` brings up to date. */
 export interface ResidentArrays {
@@ -61,6 +82,8 @@ export interface ResidentOptions {
 export interface ResidentRun extends Disposable {
   /** One step. @returns the loss before it */
   advance(batch: Batch, step: number): Promise<number>;
+  /** The model's outputs, row-major. */
+  predict(batch: Batch): Promise<FloatArray>;
   /** Brings the host's arrays up to date. */
   synchronise(): Promise<void>;
 }

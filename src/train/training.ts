@@ -90,6 +90,11 @@ export class Training {
     return { step, loss, measured };
   }
 
+  /** The model's outputs as the run stands, row-major. */
+  predict(batch: Batch): Promise<FloatArray> {
+    return this.#resident?.predict(batch) ?? this.options.objective.predict(this.effective, batch);
+  }
+
   /** Brings weights, state and masks up to date with the device; nothing to do for a run on the host. */
   async synchronise(): Promise<void> {
     await this.#resident?.synchronise();

@@ -17,15 +17,7 @@ import {
   writeState,
 } from "../../src/train/index.js";
 import { cloneValues } from "../../src/train/values.js";
-import { useSoftwareGpu } from "../support/softwareGpu.js";
-
-useSoftwareGpu();
-const unavailable = await import("../../src/kernels/index.js")
-  .then(({ openCompute }) => openCompute())
-  .then(
-    (compute) => compute[Symbol.dispose](),
-    (error: Error) => error.message,
-  );
+import { distance, unavailable } from "./gpuSupport.js";
 
 const open: Objective[] = [];
 afterAll(() => {
@@ -45,16 +37,6 @@ function randomBatch(vocabulary: number, length: number, seed = 3) {
   const random = new Random(seed);
   const ids = () => Int32Array.from({ length }, () => random.integer(vocabulary));
   return { tokens: { shape: [length], values: ids() }, label: { shape: [length], values: ids() } };
-}
-
-/** ‖a − b‖ / ‖b‖ */
-function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let [difference, size] = [0, 0];
-  for (let i = 0; i < b.length; i++) {
-    difference += (a[i] - b[i]) ** 2;
-    size += b[i] ** 2;
-  }
-  return Math.sqrt(difference / size);
 }
 
 describe.skipIf(unavailable !== undefined)(
@@ -133,6 +115,7 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
     ["sr-ste", { decay: 0.02, interval: 2 }],
     ["ast", { decay: 0.02, interval: 2 }],
     ["cast", { decay: 0.01, interval: 2 }],
+    ["iht", { density: 0.5 }],
   ])("%s %j: weights, masks and moments are the host's, stored and continued as well", async (id, options) => {
     const { config, weights } = model;
     const host = await begin(id, options, false, weights);

@@ -12,7 +12,8 @@ import { type TracedModel, tracedObjective } from "../../src/train/engine/traced
 import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
-import { type EncoderConfig, encoder } from "../../src/train/models/encoder.js";
+import { encoder } from "../../src/train/models/encoder.js";
+import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
 import { mlp } from "../../src/train/models/mlp.js";
 import type { MoeConfig } from "../../src/train/models/moe.js";
 import type { Batch } from "../../src/train/objective.js";

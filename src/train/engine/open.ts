@@ -1,5 +1,6 @@
 import type { ModelConfig } from "../../io/index.js";
 import type { DecoderOptions } from "../models/decoder.js";
+import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
@@ -29,4 +30,22 @@ export async function decoderObjective(
     import("../models/decoder.js"),
   ]);
   return tracedObjective(decoder(config, parameters, window, options));
+}
+
+/**
+ * The loss of an encoder that classifies on a device; written by hand on WebGPU.
+ * @throws DeviceError
+ */
+export async function encoderObjective(config: EncoderConfig, device: EngineDevice = "wasm"): Promise<Objective> {
+  if (device === "webgpu") {
+    const { gpuEncoder } = await import("./gpu/gpuEncoder.js");
+    const objective = await gpuEncoder(config);
+    if (objective !== undefined) return objective;
+  }
+  await startEngine(device);
+  const [{ tracedObjective }, { encoder }] = await Promise.all([
+    import("./tracedObjective.js"),
+    import("../models/encoder.js"),
+  ]);
+  return tracedObjective(encoder(config));
 }

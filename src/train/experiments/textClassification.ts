@@ -1,13 +1,15 @@
-import { breathe } from "../../core/index.js";
+import { breathe, type JobOptions, Stage } from "../../core/index.js";
 import { classificationData, type LabelledText, parseLabelledText, Vocabulary } from "../data/labelledText.js";
 import { batchOfStep, rowsOf, takeRows } from "../data/rows.js";
 import { method as iht } from "../methods/iht.js";
-import type { EncoderConfig } from "../models/encoder.js";
+import { type EncoderConfig, initialEncoder } from "../models/encoderParameters.js";
 import type { Batch, Objective } from "../objective.js";
-import { constant } from "../optimizers/schedule.js";
+import { cosine } from "../optimizers/schedule.js";
+import { runTraining } from "../runTraining.js";
 import { randomFor } from "../seeds.js";
+import { restoreState, type State } from "../state.js";
 import { Training } from "../training.js";
-import { type FloatArray, isSparsifiable, type Values } from "../values.js";
+import { type FloatArray, isSparsifiable } from "../values.js";
 import { lineChart } from "./chart.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 import { spread } from "./statistics.js";
@@ -15,46 +17,70 @@ import { spread } from "./statistics.js";
 /** Texts with their classes; the order of the classes is that of the files' labels, sorted. */
 const datasets = ["subj", "mr", "advisories"] as const;
 
+/** How the budget is shared, and when everything below it becomes 0. */
+const algorithms = {
+  global: { title: "global", scope: "global", interval: "step" },
+  layer: { title: "layer-wise", scope: "layer", interval: "step" },
+  "global-epoch": { title: "global, cut once an epoch", scope: "global", interval: "epoch" },
+} as const;
+type Algorithm = keyof typeof algorithms;
+
 interface Protocol {
+  algorithms: readonly Algorithm[];
   datasets: readonly (typeof datasets)[number][];
   densities: readonly number[];
   network: Pick<EncoderConfig, "hiddenSize" | "feedForwardSize" | "heads" | "blocks">;
   length: number;
   epochs: number;
+  /** A small set is gone through more often. */
+  minSteps: number;
   batchSize: number;
+  rate: number;
+  /** Steps of linear rise to the rate. */
+  warmup: number;
   /** Training texts at most. */
   maxTexts: number;
 }
 
 const wide = { hiddenSize: 256, feedForwardSize: 512, heads: 8, blocks: 4 };
-const rate = 1e-3;
-
 const protocols: Readonly<Record<Scale, Protocol>> = {
   smoke: {
+    algorithms: ["global", "layer"],
     datasets: ["subj"],
     densities: [1, 0.1],
     network: { hiddenSize: 16, feedForwardSize: 32, heads: 2, blocks: 1 },
     length: 16,
-    epochs: 1,
+    epochs: 2,
+    minSteps: 0,
     batchSize: 20,
+    rate: 1e-3,
+    warmup: 0,
     maxTexts: 200,
   },
   laptop: {
+    algorithms: ["global", "layer"],
     datasets: ["subj", "mr"],
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: { hiddenSize: 64, feedForwardSize: 128, heads: 4, blocks: 4 },
     length: 32,
     epochs: 3,
+    minSteps: 0,
     batchSize: 50,
+    rate: 1e-3,
+    warmup: 0,
     maxTexts: Number.POSITIVE_INFINITY,
   },
   gpu: {
+    algorithms: ["global", "layer", "global-epoch"],
     datasets,
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: wide,
     length: 64,
-    epochs: 5,
+    epochs: 10,
+    minSteps: 240,
     batchSize: 100,
+    rate: 1e-3,
+    warmup: 40,
     maxTexts: Number.POSITIVE_INFINITY,
   },
 };
@@ -89,14 +115,14 @@ export const experiment: Experiment = {
   seeds: { smoke: 1, laptop: 1, gpu: 3 },
   texts: datasets.flatMap((name) => [`${name}.train.tsv`, `${name}.test.tsv`]),
   plan(scale, seeds) {
-    const { datasets, densities } = protocols[scale];
+    const { datasets, densities, algorithms } = protocols[scale];
     const cells: Cell[] = [];
     for (let seed = 0; seed < seeds; seed++) {
       for (const dataset of datasets) {
         for (const density of densities) {
-          for (const scope of density === 1 ? ["global"] : ["global", "layer"]) {
-            const key = `${dataset}-${scope}-${Math.round(density * 100)}-seed${seed}`;
-            cells.push({ key, seed, settings: { scale, dataset, scope, density } });
+          for (const algorithm of density === 1 ? algorithms.slice(0, 1) : algorithms) {
+            const key = `${dataset}-${algorithm}-${Math.round(density * 100)}-seed${seed}`;
+            cells.push({ key, seed, settings: { scale, dataset, algorithm, density } });
           }
         }
       }
@@ -107,18 +133,19 @@ export const experiment: Experiment = {
   report: async (cells, scale) => report(cells, protocols[scale]),
 };
 
-async function trainClassifier(cell: Cell, { signal, readText, device }: CellOptions): Promise<ClassifierResult> {
-  const { encoder, initialEncoder } = await import("../models/encoder.js");
-  const { startEngine } = await import("../engine/engine.js");
-  const { tracedObjective } = await import("../engine/tracedObjective.js");
-  await startEngine(device);
-  const { scale, dataset, scope, density } = cell.settings as {
+const vocabularySize = 10_000;
+
+async function trainClassifier(cell: Cell, options: CellOptions): Promise<ClassifierResult> {
+  const { signal, onProgress, readText, device } = options;
+  const { encoderObjective } = await import("../engine/open.js");
+  const { scale, dataset, algorithm, density } = cell.settings as {
     scale: Scale;
     dataset: string;
-    scope: "global" | "layer";
+    algorithm: Algorithm;
     density: number;
   };
-  const { network, length, epochs, batchSize, maxTexts } = protocols[scale];
+  const { scope } = algorithms[algorithm];
+  const { network, length, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
   const read = async (part: string): Promise<LabelledText[]> => {
     const file = `${dataset}.${part}.tsv`;
     return parseLabelledText(await readText(file), file);
@@ -127,43 +154,64 @@ async function trainClassifier(cell: Cell, { signal, readText, device }: CellOpt
   const labels = [...new Set(trainTexts.map(({ label }) => label))].sort();
   const vocabulary = new Vocabulary(
     trainTexts.map(({ text }) => text),
-    10_000,
+    vocabularySize,
   );
   const train = classificationData(trainTexts, labels, vocabulary, length, `${dataset}.train.tsv`);
   const test = classificationData(await read("test"), labels, vocabulary, length, `${dataset}.test.tsv`);
 
   const config = { ...network, length, vocabSize: vocabulary.size, classes: labels.length };
-  const model = encoder(config);
-  using objective: Objective = tracedObjective(model);
+  using objective: Objective = await encoderObjective(config, device);
   const perEpoch = Math.floor(rowsOf(train) / batchSize);
+  const epochs = Math.max(protocol.epochs, Math.ceil(protocol.minSteps / perEpoch));
   const steps = epochs * perEpoch;
+  const interval = algorithms[algorithm].interval === "step" ? 1 : perEpoch;
+  const schedule = cosine({ peak: rate, final: rate, warmup, steps });
   const training = new Training({
     objective,
     weights: initialEncoder(config, randomFor(cell.seed, "weights")),
-    optimizer: { rate: constant(rate) },
+    optimizer: { rate: schedule },
     steps,
     seed: cell.seed,
-    method: (context) => iht.start(context, iht.options.parse({ density, scope })),
+    method: (context) => iht.start(context, iht.options.parse({ density, scope, interval })),
+    onDevice: true,
   });
-  const epochTests: number[] = [];
-  for (let step = 0; step < steps; step++) {
-    await breathe(signal);
-    await training.advance(flat(batchOfStep(train, batchSize, cell.seed, step)));
-    if ((step + 1) % perEpoch === 0) {
-      epochTests.push(await accuracy(objective, training.weights, test, batchSize, labels.length));
-    }
+  const tests = new Float64Array(epochs);
+  /** Shares the arrays of the run. */
+  const stateNow = (): State => ({ training: training.state, tests });
+  const save = async () => {
+    await training.synchronise();
+    await options.state.save(training.step, stateNow());
+  };
+  const stored = await options.state.load();
+  if (stored !== undefined) {
+    training.restore(stored.training as State);
+    restoreState({ tests }, stored);
   }
-  const layers = [...new Set(model.parameters.filter(isSparsifiable).map(({ layer }) => layer))];
+  const job = { signal, onProgress };
+  for (let epoch = Math.floor(training.step / perEpoch); epoch < epochs; epoch++) {
+    await runTraining({
+      training,
+      batch: (step) => flat(batchOfStep(train, batchSize, cell.seed, step)),
+      steps: (epoch + 1) * perEpoch,
+      rate: schedule,
+      save,
+      ...job,
+    });
+    tests[epoch] = await accuracy(training, test, batchSize, labels.length, job);
+    if (epoch + 1 < epochs) await save();
+  }
+  await training.synchronise();
+  const layers = [...new Set(objective.parameters.filter(isSparsifiable).map(({ layer }) => layer))];
   const zerosOf = (layer: string) =>
     zeroShare(
-      model.parameters
+      objective.parameters
         .filter((info) => isSparsifiable(info) && info.layer === layer)
         .map(({ name }) => training.weights.get(name)!),
     );
   return {
-    train: await accuracy(objective, training.weights, train, batchSize, labels.length),
-    test: epochTests.at(-1)!,
-    epochs: epochTests,
+    train: await accuracy(training, train, batchSize, labels.length, job),
+    test: tests[epochs - 1],
+    epochs: [...tests],
     outputZeros: zerosOf(layers.at(-1)!),
     blockZeros: layers.slice(0, -1).map(zerosOf),
     classes: labels.length,
@@ -176,22 +224,26 @@ function flat({ tokens, label }: Batch): Batch {
 }
 
 async function accuracy(
-  objective: Objective,
-  weights: Values,
+  training: Training,
   data: Batch,
   batchSize: number,
   classes: number,
+  { signal, onProgress }: JobOptions,
 ): Promise<number> {
   const rows = rowsOf(data);
+  const stage = new Stage("evaluate", rows, "texts", onProgress);
   let right = 0;
   for (let from = 0; from < rows; from += batchSize) {
+    await breathe(signal);
     // The last batch is filled up with its first row: another shape would be compiled anew.
     const indices = Array.from({ length: batchSize }, (_, i) => (from + i < rows ? from + i : from));
-    const logits = await objective.predict(weights, flat(takeRows(data, indices)));
-    for (let i = 0; i < Math.min(batchSize, rows - from); i++) {
+    const logits = await training.predict(flat(takeRows(data, indices)));
+    const count = Math.min(batchSize, rows - from);
+    for (let i = 0; i < count; i++) {
       const row = logits.subarray(i * classes, (i + 1) * classes);
       if (row.indexOf(Math.max(...row)) === data.label.values[from + i]) right++;
     }
+    stage.advance(count);
   }
   return (100 * right) / rows;
 }
@@ -207,46 +259,44 @@ function zeroShare(arrays: readonly FloatArray[]): number {
 }
 
 function report(cells: readonly FinishedCell[], protocol: Protocol) {
-  const runs = (dataset: string, density: number, scope: string) =>
+  const runs = (dataset: string, density: number, algorithm: Algorithm) =>
     cells
       .filter(
-        ({ settings: s }) => s.dataset === dataset && s.density === density && (density === 1 || s.scope === scope),
+        ({ settings: s }) =>
+          s.dataset === dataset && s.density === density && (density === 1 || s.algorithm === algorithm),
       )
       .map(({ result }) => result as ClassifierResult);
-  const { network, length, epochs, batchSize } = protocol;
-  const percent = (share: number) => (100 * share).toFixed(1);
+  const { network, length, epochs, minSteps, batchSize, rate, warmup } = protocol;
+  const ofGlobal = protocol.algorithms.filter((algorithm) => algorithms[algorithm].scope === "global");
   return {
     protocol: [
       [
         "network",
         `${network.blocks} encoder blocks, ${network.hiddenSize} wide, feed-forward ${network.feedForwardSize}, ${network.heads} heads, ${length} words; all positions into the output layer`,
       ],
-      ["optimiser", `Adam, learning rate ${rate}, ${epochs} epochs, batches of ${batchSize}`],
-      ["projection", "after every optimiser step; embeddings, biases and norms are not counted"],
+      [
+        "optimiser",
+        `Adam, learning rate ${rate}${warmup > 0 ? ` after ${warmup} steps of rise` : ""}, ${epochs} epochs${minSteps > 0 ? ` or ${minSteps} steps, whichever is more` : ""}, batches of ${batchSize}`,
+      ],
+      ["projection", "after every optimiser step or epoch; embeddings, biases and norms are not counted"],
+      ["repeats", `${new Set(cells.map(({ seed }) => seed)).size} seeds; mean ± sample standard deviation`],
     ] as const,
     tables: protocol.datasets.map((dataset) => ({
       title: `${dataset}: test accuracy, %`,
       columns: [
         "density",
-        "global",
-        "layer-wise",
-        "zeros in the output layer, global",
+        ...protocol.algorithms.map((algorithm) => algorithms[algorithm].title),
+        ...ofGlobal.map((algorithm) => `zeros in the output layer, ${algorithms[algorithm].title}`),
         "study (other texts), global / layer-wise",
       ],
       rows: protocol.densities.map((density) => {
-        const global = runs(dataset, density, "global");
         const study = published.get(density);
+        const spreadOf = (algorithm: Algorithm, of: (result: ClassifierResult) => number, places: number) =>
+          spread(runs(dataset, density, algorithm).map(of), places);
         return [
           `${Math.round(density * 100)} %`,
-          spread(
-            global.map(({ test }) => test),
-            2,
-          ),
-          spread(
-            runs(dataset, density, "layer").map(({ test }) => test),
-            2,
-          ),
-          global.length === 0 ? "–" : `${percent(global[0].outputZeros)} %`,
+          ...protocol.algorithms.map((algorithm) => spreadOf(algorithm, ({ test }) => test, 2)),
+          ...ofGlobal.map((algorithm) => `${spreadOf(algorithm, ({ outputZeros }) => 100 * outputZeros, 1)} %`),
           study === undefined ? "–" : study.map((v) => v.toFixed(2)).join(" / "),
         ];
       }),
@@ -255,9 +305,11 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       name: dataset,
       title: `${dataset}: test accuracy by density`,
       svg: lineChart(
-        ["global", "layer"].map((scope) => ({
-          name: scope === "global" ? "global" : "layer-wise",
-          points: protocol.densities.map((density) => [density * 100, mean(runs(dataset, density, scope))] as const),
+        protocol.algorithms.map((algorithm) => ({
+          name: algorithms[algorithm].title,
+          points: protocol.densities.map(
+            (density) => [density * 100, mean(runs(dataset, density, algorithm))] as const,
+          ),
         })),
         { title: `${dataset}: test accuracy`, xLabel: "density, %", yLabel: "%", logX: true },
       ),

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { adamW } from "../optimizers/adamW.js";
-import { noPull } from "../resident.js";
+import { plainDevice } from "../resident.js";
 import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({});
@@ -14,15 +14,6 @@ export const method: TrainMethod<z.output<typeof options>> = {
   start: ({ optimizer }) => ({
     link: adamW(optimizer),
     state: {},
-    device: {
-      interval: 0,
-      keep: 4,
-      forward: "weights",
-      frozen: false,
-      decays: true,
-      pull: () => noPull,
-      squares: "gradients",
-      masks: new Map(),
-    },
+    device: plainDevice,
   }),
 };

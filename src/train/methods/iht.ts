@@ -4,7 +4,8 @@ import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
 import { type Budget, projectSparse } from "../optimizers/projection.js";
-import { joinUnits, type Units } from "../selection/groups.js";
+import { plainDevice } from "../resident.js";
+import { areEntries, joinUnits, type Units } from "../selection/groups.js";
 import { densityOf, fullMasks } from "../selection/masks.js";
 import { densityFor, isCoupled, structureOption, unitsOf } from "../selection/patterns.js";
 import { meanOverlap, retentionCounter } from "../selection/retention.js";
@@ -65,6 +66,9 @@ export const method: TrainMethod<z.output<typeof options>> = {
       settle: (...step) => state.frozen && keep.settle!(...step),
     };
     const due = (step: number) => !state.frozen && (step + 1) % interval === 0;
+    const onDevice = freezeAt === 1 && freezeOverlap === undefined && !countRetention && budgets.every(areSingle);
+    /** Of a run on a device, whose masks are not brought up to date at every step. */
+    let seen: number | undefined;
     return {
       link: chain(keepFrozen, adamW(optimizer), projectSparse(budgets, masks, due), keepFrozen),
       state,
@@ -78,10 +82,26 @@ export const method: TrainMethod<z.output<typeof options>> = {
         state.checksPassed = meanOverlap(retention.counts, masks) >= freezeOverlap ? state.checksPassed + 1 : 0;
         state.frozen = state.checksPassed >= checksToFreeze;
       },
-      metrics: () => ({ density: densityOf(masks), frozen: Number(state.frozen) }),
+      metrics: () => ({ density: seen ?? densityOf(masks), frozen: Number(state.frozen) }),
+      ...(onDevice && {
+        device: {
+          ...plainDevice,
+          masks,
+          projection: {
+            interval,
+            budgets: budgets.map(({ units, keep }) => ({ names: units.members.map(({ name }) => name), keep })),
+            observe(density) {
+              seen = density;
+            },
+          },
+        },
+      }),
     };
   },
 };
+
+/** Whether the units are single entries that all compete. */
+const areSingle = ({ units }: Budget): boolean => areEntries(units) && units.pool === units.count;
 
 /** One set of units for each budget. */
 function unitsByBudget(parameters: readonly ParameterInfo[], structure: Pattern, scope: "global" | "layer"): Units[] {

@@ -28,7 +28,7 @@ export interface Units {
 }
 
 /** Whether the units are the entries of the members, one after the other, so that nothing has to be gathered. */
-const areEntries = ({ members }: Units): boolean =>
+export const areEntries = ({ members }: Units): boolean =>
   members.every(({ rowSpan, colSpan, rowStride, cols }) => rowSpan * colSpan === 1 && rowStride === cols);
 
 /** Calls `visit` with the unit of every entry of a member, row-major. */

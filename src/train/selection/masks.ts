@@ -14,7 +14,7 @@ export function fullMasks(
 }
 
 /** Fills the masks with 1 where a weight is not 0. */
-export function markNonZeros(weights: ReadonlyMap<string, FloatArray>, masks: MutableMasks): void {
+export function markNonZeros(weights: ReadonlyMap<string, FloatArray>, masks: Masks): void {
   for (const [name, mask] of masks) {
     const weight = weights.get(name)!;
     for (let i = 0; i < mask.length; i++) mask[i] = weight[i] === 0 ? 0 : 1;

@@ -1,4 +1,5 @@
 import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { addTerms } from "./sums.js";
 
 const threads = 64;
 /** Element `at` of a dispatch over [x, y] workgroups. */
@@ -26,19 +27,22 @@ export const lookUp = kernel({
 });
 
 /**
- * Adds to the row of each token that occurs the gradients of its places: `order` lists places by token, and pair i of `starts`
- * holds where those of the i-th token begin and which token it is; one more pair ends the last. Sums have one order, so a run is the same each time.
+ * Row `r` of the sums is Σ x[order[i]] over i from `at` to the next `at`, for pairs [at, r] of `starts` from the first on; rows of
+ * `width` vec4.
  */
-export const addToRows = kernel({
-  name: "train add to rows",
-  params: { count: "u32", width: "u32", table: "u32" },
-  buffers: { gradients: readWrite("vec4<f32>"), x: read("vec4<f32>"), order: read("u32"), starts: read("u32") },
+export const addRows = kernel({
+  name: "train add rows",
+  params: { count: "u32", width: "u32", result: "u32", first: "u32", accumulate: "u32" },
+  buffers: { sums: readWrite("vec4<f32>"), x: read("vec4<f32>"), order: read("u32"), starts: read("u32") },
   code: /* wgsl */ `${begin}
-  let entry = at / p.width;
+  let pair = 2u * (p.first + at / p.width);
   let column = at % p.width;
   var sum = vec4<f32>();
-  for (var i = starts[2u * entry]; i < starts[2u * entry + 2u]; i += 1u) { sum += x[order[i] * p.width + column]; }
-  gradients[p.table + starts[2u * entry + 1u] * p.width + column] += sum;
+  let end = starts[pair + 2u];
+  ${addTerms("sum", "starts[pair]", "end", (i) => `x[order[${i}] * p.width + column]`)}
+  let to = p.result + starts[pair + 1u] * p.width + column;
+  if (p.accumulate != 0u) { sum += sums[to]; }
+  sums[to] = sum;
 }`,
 });
 
@@ -59,6 +63,26 @@ export const rotate = kernel({
   let b = x[first + p.pairs];
   x[first] = a * cosine - b * sine;
   x[first + p.pairs] = b * cosine + a * sine;
+}`,
+});
+
+/** x[i] = max(x[i] + table[offset + i mod period], floor): positions or a bias for every row, and relu. In vec4. */
+export const addRepeated = kernel({
+  name: "train add repeated",
+  params: { count: "u32", offset: "u32", period: "u32", floor: "f32" },
+  buffers: { x: readWrite("vec4<f32>"), table: read("vec4<f32>") },
+  code: /* wgsl */ `${begin}
+  x[at] = max(x[at] + table[p.offset + at % p.period], vec4<f32>(p.floor));
+}`,
+});
+
+/** Gradients of what relu left at 0 become 0. */
+export const reluBackward = kernel({
+  name: "train relu backward",
+  params: { count: "u32" },
+  buffers: { gradient: readWrite("vec4<f32>"), result: read("vec4<f32>") },
+  code: /* wgsl */ `${begin}
+  gradient[at] = select(vec4<f32>(), gradient[at], result[at] > vec4<f32>());
 }`,
 });
 
@@ -96,7 +120,7 @@ export const sumParts = kernel({
   buffers: { sums: readWrite(), parts: read() },
   code: /* wgsl */ `${begin}
   var sum = 0.0;
-  for (var part = 0u; part < p.parts; part += 1u) { sum += parts[part * p.count + at]; }
+  ${addTerms("sum", "0u", "p.parts", (part) => `parts[${part} * p.count + at]`)}
   sums[p.offset + at] = sum;
 }`,
 });

@@ -1,4 +1,5 @@
 import type { Compute, GpuMemory } from "../../../kernels/index.js";
+import { allocateTokens, type TokenMemory } from "./embedding.js";
 import type { BlockPlan, DecoderPlan } from "./plan.js";
 
 /** What the backward pass wants to see again of a block. All f32, one row per token. */
@@ -38,12 +39,16 @@ export interface StepMemory {
   mixedGradient: GpuMemory;
   /** Products over parts of the tokens, before they are added up. */
   parts: GpuMemory;
-  tokens: GpuMemory;
+  tokens: TokenMemory;
   labels: GpuMemory;
-  /** Places of tokens, by token; see `addToRows`. */
-  order: GpuMemory;
-  starts: GpuMemory;
   all: readonly GpuMemory[];
+}
+
+/** A buffer that holds these values. */
+export function filled(compute: Compute, values: Float32Array | Uint32Array, label: string): GpuMemory {
+  const memory = compute.allocate(values.length, label);
+  compute.device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
+  return memory;
 }
 
 /** f32 of a partial product that are kept at once, at most. */
@@ -53,7 +58,8 @@ export const queryWidth = ({ output }: BlockPlan): number => output.cols;
 
 export function allocateStep(compute: Compute, plan: DecoderPlan, sequences: number, window: number): StepMemory {
   const tokens = sequences * window;
-  const all: GpuMemory[] = [];
+  const places = allocateTokens(compute, tokens);
+  const all: GpuMemory[] = Object.values(places);
   const rows = (width: number, label: string) => {
     const memory = compute.allocate(tokens * width, label);
     all.push(memory);
@@ -94,10 +100,8 @@ export function allocateStep(compute: Compute, plan: DecoderPlan, sequences: num
     ),
     mixedGradient: rows(widest(queryWidth), "gradient of the mixed"),
     parts: rows(Math.ceil(partsLength / tokens), "parts"),
-    tokens: rows(1, "tokens"),
+    tokens: places,
     labels: rows(1, "labels"),
-    order: rows(1, "order"),
-    starts: rows(4, "starts"),
     all,
   };
 }

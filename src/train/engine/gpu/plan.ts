@@ -2,10 +2,49 @@ import type { ModelConfig } from "../../../io/index.js";
 import type { ParameterInfo } from "../../values.js";
 
 /** Rows of a matrix [rows, cols], or of several one below the other, and where they begin among all parameters. */
-interface Place {
+export interface Place {
   offset: number;
   rows: number;
   cols: number;
+}
+
+/** Where every parameter of a model lies in one array of f32. */
+export interface Plan {
+  /** Offset by name. */
+  offsets: ReadonlyMap<string, number>;
+  /** f32 in all. */
+  length: number;
+  embedding: Place;
+}
+
+/** Gives parameters their places, one after the other. */
+export class Layout {
+  readonly offsets = new Map<string, number>();
+  length = 0;
+  readonly #shapes: ReadonlyMap<string, readonly number[]>;
+
+  constructor(parameters: readonly ParameterInfo[]) {
+    this.#shapes = new Map(parameters.map(({ name, shape }) => [name, shape]));
+  }
+
+  /** Parameters one below the other; the rows end at a multiple of `rowUnit`. */
+  place(names: readonly string[], rowUnit = 1): Place {
+    const at: Place = { offset: this.length, rows: 0, cols: 0 };
+    for (const name of names) {
+      const [rows, cols = 1] = this.#shapes.get(name) ?? [0];
+      this.offsets.set(name, at.offset + at.rows * cols);
+      at.rows += rows;
+      at.cols = cols;
+    }
+    at.rows = Math.ceil(at.rows / rowUnit) * rowUnit;
+    this.length += at.rows * at.cols;
+    return at;
+  }
+
+  /** Whether the parameters are those that were given places. */
+  get isComplete(): boolean {
+    return this.#shapes.size === this.offsets.size && [...this.#shapes.keys()].every((name) => this.offsets.has(name));
+  }
 }
 
 export interface BlockPlan {
@@ -23,17 +62,11 @@ export interface BlockPlan {
   window: number;
 }
 
-/** Where every parameter of a decoder lies in one array of f32. */
-export interface DecoderPlan {
+export interface DecoderPlan extends Plan {
   blocks: readonly BlockPlan[];
-  embedding: Place;
   finalNorm: Place;
   /** The embedding itself where they are tied. */
   head: Place;
-  /** Offset by name. */
-  offsets: ReadonlyMap<string, number>;
-  /** f32 in all. */
-  length: number;
 }
 
 /**
@@ -46,20 +79,8 @@ export function planDecoder(
   parameters: readonly ParameterInfo[],
   window: number,
 ): DecoderPlan | undefined {
-  const infos = new Map(parameters.map((info) => [info.name, info]));
-  const offsets = new Map<string, number>();
-  let length = 0;
-  const place = (...names: string[]): Place => {
-    const at: Place = { offset: length, rows: 0, cols: 0 };
-    for (const name of names) {
-      const [rows, cols = 1] = infos.get(`${name}.weight`)?.shape ?? [0];
-      offsets.set(`${name}.weight`, length);
-      length += rows * cols;
-      at.rows += rows;
-      at.cols = cols;
-    }
-    return at;
-  };
+  const layout = new Layout(parameters);
+  const place = (...names: string[]) => layout.place(names.map((name) => `${name}.weight`));
   const block = (layer: number): BlockPlan => {
     const at = `model.layers.${layer}`;
     const inputNorm = place(`${at}.input_layernorm`);
@@ -78,7 +99,6 @@ export function planDecoder(
   const head = config.tiedEmbeddings ? embedding : place("lm_head");
 
   const sizes = [window, config.headDim, ...parameters.flatMap(({ shape }) => shape)];
-  const everything = infos.size === offsets.size && [...infos.keys()].every((name) => offsets.has(name));
-  if (config.activation !== "silu" || !everything || sizes.some((size) => size % 4 !== 0)) return undefined;
-  return { blocks, embedding, finalNorm, head, offsets, length };
+  if (config.activation !== "silu" || !layout.isComplete || sizes.some((size) => size % 4 !== 0)) return undefined;
+  return { blocks, embedding, finalNorm, head, offsets: layout.offsets, length: layout.length };
 }

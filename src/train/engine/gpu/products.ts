@@ -83,31 +83,23 @@ export class Products {
   }
 
   /**
-   * dYᵀ·X over all tokens into `sums` at `offset`: a small result of a long sum, which is cut into parts so that the GPU has
-   * enough to do, and added up after.
+   * A product into `sums` at `offset`, rows side by side: a small result of long sums, which are cut into parts so that the GPU
+   * has enough to do, and added up after.
    */
-  recordOverTokens(
-    tokens: number,
-    outer: Factor & { columns: number },
-    x: Factor & { columns: number },
-    sums: GpuMemory,
-    offset: number,
-  ): void {
-    const [rows, columns] = [outer.columns, x.columns];
+  recordInParts(product: Omit<Product, "c">, sums: GpuMemory, offset = 0): void {
+    const { layout, rows, columns, depth, a, b } = product;
     const length = rows * columns;
     const tiles = Math.ceil(rows / tileRows) * Math.ceil(columns / tileColumnsFor(columns));
     let parts = 1;
-    while (tokens % (8 * parts) === 0 && 2 * parts * length <= partsLength && 2 * parts * tiles <= enoughTiles)
+    while (depth % (8 * parts) === 0 && 2 * parts * length <= partsLength && 2 * parts * tiles <= enoughTiles)
       parts *= 2;
-    const depth = tokens / parts;
+    const share = depth / parts;
     const c = parts === 1 ? { memory: sums, offset } : { memory: this.parts, batch: length };
     this.record({
-      layout: "tn",
-      rows,
-      columns,
-      depth,
-      a: { ...outer, batch: depth * outer.stride },
-      b: { ...x, batch: depth * x.stride },
+      ...product,
+      depth: share,
+      a: { ...a, batch: layout === "tn" ? share * a.stride : share },
+      b: { ...b, batch: layout === "nt" ? share : share * b.stride },
       c: { ...c, stride: columns },
       batches: parts,
     });

@@ -1,8 +1,11 @@
-import type { Compute, GpuMemory } from "../../../kernels/index.js";
+import type { GpuMemory } from "../../../kernels/index.js";
 import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
+import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
-import type { DecoderPlan } from "./plan.js";
+import type { ModelMemory } from "./operations.js";
+import type { Plan } from "./plan.js";
+import { DeviceProjection } from "./projection.js";
 import {
   adamStep,
   chooseMasks,
@@ -17,15 +20,13 @@ import {
   updateGroups,
 } from "./updateKernels.js";
 
-/** What the run needs of the objective that holds it. */
-export interface StepOnDevice {
-  compute: Compute;
-  plan: DecoderPlan;
-  /** What the forward pass reads; filled by the run before every step. */
-  weights: GpuMemory;
-  gradients: GpuMemory;
+/** What the run needs of the objective that holds it; the run fills the weights before every step. */
+export interface StepOnDevice extends ModelMemory {
+  plan: Plan;
   /** Records loss and gradients of a batch at `weights`. */
   record(batch: Batch): void;
+  /** Logits at `weights`. */
+  predict(batch: Batch): Promise<FloatArray>;
   /** Submits, and reads the mean loss of the batch and the first words of `counters`. */
   readLoss(batch: Batch, counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
 }
@@ -52,6 +53,7 @@ export class GpuResidentRun implements ResidentRun {
   readonly #sums: GpuMemory;
   readonly #shorten: GpuMemory;
   readonly #counters: GpuMemory;
+  readonly #projection: DeviceProjection | undefined;
   #chosen: boolean;
 
   constructor(
@@ -87,6 +89,7 @@ export class GpuResidentRun implements ResidentRun {
     this.#upload(this.#square, arrays.square);
     this.#write(this.#flags, this.#flagsNow());
     if (method.first !== undefined) this.#write(this.#first, this.#packed(method.first));
+    this.#projection = this.#startProjection();
   }
 
   async advance(batch: Batch, step: number): Promise<number> {
@@ -96,12 +99,17 @@ export class GpuResidentRun implements ResidentRun {
     this.#fillWeights();
     this.step.record(batch);
     this.#update(step);
+    const projects = method.projection !== undefined && (step + 1) % method.projection.interval === 0;
+    if (projects) this.#project();
     const { loss, counts } = await this.step.readLoss(batch, this.#counters, 2);
-    if (chooses) {
-      const entries = Array.from(method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
-      method.observe?.(counts[0] / entries, counts[1] / entries);
-    }
+    if (chooses) method.observe?.(counts[0] / this.#maskEntries, counts[1] / this.#maskEntries);
+    if (projects) method.projection!.observe(counts[0] / this.#maskEntries);
     return loss;
+  }
+
+  predict(batch: Batch): Promise<FloatArray> {
+    this.#fillWeights();
+    return this.step.predict(batch);
   }
 
   async synchronise(): Promise<void> {
@@ -109,12 +117,14 @@ export class GpuResidentRun implements ResidentRun {
     await this.#download(this.#master, arrays.weights);
     await this.#download(this.#mean, arrays.mean);
     await this.#download(this.#square, arrays.square);
-    await this.#unpack(this.#flags, method.masks);
+    if (method.projection === undefined) await this.#unpack(this.#flags, method.masks);
+    else markNonZeros(arrays.weights, method.masks);
     if (method.first !== undefined) await this.#unpack(this.#first, method.first);
   }
 
   [Symbol.dispose](): void {
     const { device } = this.step.compute;
+    this.#projection?.[Symbol.dispose]();
     for (const memory of [
       this.#master,
       this.#mean,
@@ -128,6 +138,24 @@ export class GpuResidentRun implements ResidentRun {
     ]) {
       device.free(memory);
     }
+  }
+
+  get #maskEntries(): number {
+    return Array.from(this.options.method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
+  }
+
+  #startProjection(): DeviceProjection | undefined {
+    const { method, parameters } = this.options;
+    if (method.projection === undefined) return undefined;
+    const lengths = new Map(parameters.map(({ name, shape }) => [name, shape.reduce((a, b) => a * b, 1)]));
+    const stretch = (name: string) => ({ offset: this.#offsets.get(name)!, length: lengths.get(name)! });
+    const budgets = method.projection.budgets.map(({ names, keep }) => ({ stretches: names.map(stretch), keep }));
+    return new DeviceProjection(this.step.compute, budgets);
+  }
+
+  #project(): void {
+    this.#write(this.#counters, new Uint32Array(2));
+    this.#projection!.record(this.#master, this.#counters);
   }
 
   #choose(): void {
@@ -246,7 +274,7 @@ export class GpuResidentRun implements ResidentRun {
     const kept = this.#packed(method.masks);
     for (const { name, shape } of parameters) {
       const first = this.step.plan.offsets.get(name)! / 4;
-      const end = first + shape.reduce((a, b) => a * b, 1) / 4;
+      const end = first + Math.ceil(shape.reduce((a, b) => a * b, 1) / 4);
       const decaying = (optimizer.decays?.(name) ?? true) ? decays : 0;
       const masked = method.masks.has(name);
       for (let i = first; i < end; i++) flags[i] = (masked ? kept[i] | prunable : 15) | decaying;

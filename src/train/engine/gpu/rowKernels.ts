@@ -1,4 +1,5 @@
 import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { addTerms } from "./sums.js";
 
 /** Sums of `threads` threads; every thread gets the total. `work` is the name of the workgroup array. */
 const reduction = (threads: number, name: string, combine: (a: string, b: string) => string) => /* wgsl */ `
@@ -20,6 +21,9 @@ const begin = (threads: number) => /* wgsl */ `
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32)`;
 const shares = (threads: number) => `var<workgroup> shares: array<f32, ${threads}>;`;
+
+/** An entry of the column of a thread. */
+const at = (array: string, row: string) => `${array}[${row} * p.width + column]`;
 
 /** normed = x·inverse ∘ weight, inverse = 1/√(mean x² + ε); one workgroup per row. */
 export const rmsNorm = kernel({
@@ -71,40 +75,163 @@ ${begin(rowThreads)} {
   if (column >= p.width) { return; }
   var sum = 0.0;
   let first = workgroup.y * p.rowsPerPart;
-  for (var row = first; row < min(first + p.rowsPerPart, p.rows); row += 1u) {
-    let at = row * p.width + column;
-    sum += outer[at] * x[at] * inverse[row];
-  }
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("sum", "first", "end", (row) => `${at("outer", row)} * ${at("x", row)} * inverse[${row}]`)}
   parts[workgroup.y * p.width + column] = sum;
 }`,
 });
 
-/** Row i of each causal matrix, over columns (i − window, i]; the others become 0. Grid: [positions, matrices]. */
-const causalRow = /* wgsl */ `
+/**
+ * (x − mean)/√(variance + ε) takes the place of x, 1/√(variance + ε) goes to `inverse`, and that times weight plus bias to
+ * `normed`; one workgroup per row.
+ */
+export const layerNorm = kernel({
+  name: "train layerNorm",
+  params: { width: "u32", weight: "u32", bias: "u32", epsilon: "f32" },
+  buffers: { normed: readWrite(), inverse: readWrite(), x: readWrite(), weights: read() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  let row = workgroup.x * p.width;
+  var sum = 0.0;
+  for (var i = t; i < p.width; i += ${rowThreads}u) { sum += x[row + i]; }
+  let mean = total(t, sum) / f32(p.width);
+  var squares = 0.0;
+  for (var i = t; i < p.width; i += ${rowThreads}u) { squares += (x[row + i] - mean) * (x[row + i] - mean); }
+  let scale = inverseSqrt(total(t, squares) / f32(p.width) + p.epsilon);
+  for (var i = t; i < p.width; i += ${rowThreads}u) {
+    let standard = (x[row + i] - mean) * scale;
+    x[row + i] = standard;
+    normed[row + i] = standard * weights[p.weight + i] + weights[p.bias + i];
+  }
+  if (t == 0u) { inverse[workgroup.x] = scale; }
+}`,
+});
+
+/** gradient = dL/dx of layerNorm, with g = w ∘ dy and x̂ standard: inverse·(g − mean g − x̂·mean(g ∘ x̂)). */
+export const layerNormBackward = kernel({
+  name: "train layerNorm backward",
+  params: { width: "u32", weight: "u32" },
+  buffers: { gradient: readWrite(), outer: read(), standard: read(), inverse: read(), weights: read() },
+  code: /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  let row = workgroup.x * p.width;
+  var sum = 0.0;
+  var dot = 0.0;
+  for (var i = t; i < p.width; i += ${rowThreads}u) {
+    let g = outer[row + i] * weights[p.weight + i];
+    sum += g;
+    dot += g * standard[row + i];
+  }
+  let mean = total(t, sum) / f32(p.width);
+  let along = total(t, dot) / f32(p.width);
+  for (var i = t; i < p.width; i += ${rowThreads}u) {
+    let g = outer[row + i] * weights[p.weight + i];
+    gradient[row + i] = inverse[workgroup.x] * (g - mean - standard[row + i] * along);
+  }
+}`,
+});
+
+/** Σ over a part of the rows of dy ∘ x̂ and of dy, dL/dw and dL/db of layerNorm: f32 [parts, 2, width]. */
+export const layerNormWeights = kernel({
+  name: "train layerNorm weights",
+  params: { width: "u32", rows: "u32", rowsPerPart: "u32" },
+  buffers: { parts: readWrite(), outer: read(), standard: read() },
+  code: /* wgsl */ `
+${begin(rowThreads)} {
+  let column = workgroup.x * ${rowThreads}u + t;
+  if (column >= p.width) { return; }
+  var weight = 0.0;
+  var bias = 0.0;
+  let first = workgroup.y * p.rowsPerPart;
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("weight", "first", "end", (row) => `${at("outer", row)} * ${at("standard", row)}`)}
+  ${addTerms("bias", "first", "end", (row) => at("outer", row))}
+  parts[2u * workgroup.y * p.width + column] = weight;
+  parts[(2u * workgroup.y + 1u) * p.width + column] = bias;
+}`,
+});
+
+/** Σ over a part of the rows, dL/db of a bias: f32 [parts, width]. */
+export const columnSums = kernel({
+  name: "train column sums",
+  params: { width: "u32", rows: "u32", rowsPerPart: "u32" },
+  buffers: { parts: readWrite(), outer: read() },
+  code: /* wgsl */ `
+${begin(rowThreads)} {
+  let column = workgroup.x * ${rowThreads}u + t;
+  if (column >= p.width) { return; }
+  var sum = 0.0;
+  let first = workgroup.y * p.rowsPerPart;
+  let end = min(first + p.rowsPerPart, p.rows);
+  ${addTerms("sum", "first", "end", (row) => at("outer", row))}
+  parts[workgroup.y * p.width + column] = sum;
+}`,
+});
+
+/** Row i of each matrix of scores, of which columns [first, end) are seen; the others become 0. Grid: [positions, matrices]. */
+const rowOfScores = /* wgsl */ `
   let i = workgroup.x;
-  let row = (workgroup.y * p.positions + i) * p.positions;
-  let first = i + 1u - min(i + 1u, p.window);`;
+  let row = (workgroup.y * p.positions + i) * p.positions;`;
+/** Columns (i − window, i]. */
+const causalRow = /* wgsl */ `${rowOfScores}
+  let first = i + 1u - min(i + 1u, p.window);
+  let end = i + 1u;`;
+const wholeRow = /* wgsl */ `${rowOfScores}
+  let first = 0u;
+  let end = p.positions;`;
+
+/** @param score of column j */
+const softmaxCode = (seen: string, score: string) => /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${largest(rowThreads)}
+${begin(rowThreads)} {
+  ${seen}
+  var top = -3.0e38;
+  for (var j = first + t; j < end; j += ${rowThreads}u) { top = max(top, ${score}); }
+  top = largest(t, top);
+  var sum = 0.0;
+  for (var j = first + t; j < end; j += ${rowThreads}u) { sum += exp(${score} - top); }
+  let scale = 1.0 / total(t, sum);
+  for (var j = t; j < p.positions; j += ${rowThreads}u) {
+    if (j >= first && j < end) { scores[row + j] = exp(${score} - top) * scale; } else { scores[row + j] = 0.0; }
+  }
+}`;
+
+const softmaxBackwardCode = (seen: string) => /* wgsl */ `
+${shares(rowThreads)}
+${total(rowThreads)}
+${begin(rowThreads)} {
+  ${seen}
+  var dot = 0.0;
+  for (var j = first + t; j < end; j += ${rowThreads}u) { dot += gradient[row + j] * weights[row + j]; }
+  let mean = total(t, dot);
+  for (var j = t; j < p.positions; j += ${rowThreads}u) {
+    if (j >= first && j < end) { gradient[row + j] = weights[row + j] * (gradient[row + j] - mean); } else { gradient[row + j] = 0.0; }
+  }
+}`;
 
 export const causalSoftmax = kernel({
   name: "train causal softmax",
   params: { positions: "u32", window: "u32" },
   buffers: { scores: readWrite() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${largest(rowThreads)}
-${begin(rowThreads)} {
-  ${causalRow}
-  var top = -3.0e38;
-  for (var j = first + t; j <= i; j += ${rowThreads}u) { top = max(top, scores[row + j]); }
-  top = largest(t, top);
-  var sum = 0.0;
-  for (var j = first + t; j <= i; j += ${rowThreads}u) { sum += exp(scores[row + j] - top); }
-  let scale = 1.0 / total(t, sum);
-  for (var j = t; j < p.positions; j += ${rowThreads}u) {
-    if (j >= first && j <= i) { scores[row + j] = exp(scores[row + j] - top) * scale; } else { scores[row + j] = 0.0; }
-  }
-}`,
+  code: softmaxCode(causalRow, "scores[row + j]"),
+});
+
+/** Of a text whose filling, token 0, no position sees. */
+export const paddedSoftmax = kernel({
+  name: "train padded softmax",
+  params: { positions: "u32", heads: "u32" },
+  buffers: { scores: readWrite(), tokens: read("u32") },
+  code: softmaxCode(
+    `${wholeRow}
+  let text = workgroup.y / p.heads * p.positions;`,
+    "(scores[row + j] + select(0.0, -1.0e9, tokens[text + j] == 0u))",
+  ),
 });
 
 /** In place of dL/dP: dL/dS = P ∘ (dP − Σ P ∘ dP). */
@@ -112,26 +239,22 @@ export const causalSoftmaxBackward = kernel({
   name: "train causal softmax backward",
   params: { positions: "u32", window: "u32" },
   buffers: { gradient: readWrite(), weights: read() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${begin(rowThreads)} {
-  ${causalRow}
-  var dot = 0.0;
-  for (var j = first + t; j <= i; j += ${rowThreads}u) { dot += gradient[row + j] * weights[row + j]; }
-  let mean = total(t, dot);
-  for (var j = t; j < p.positions; j += ${rowThreads}u) {
-    if (j >= first && j <= i) { gradient[row + j] = weights[row + j] * (gradient[row + j] - mean); } else { gradient[row + j] = 0.0; }
-  }
-}`,
+  code: softmaxBackwardCode(causalRow),
+});
+
+export const softmaxBackward = kernel({
+  name: "train softmax backward",
+  params: { positions: "u32" },
+  buffers: { gradient: readWrite(), weights: read() },
+  code: softmaxBackwardCode(wholeRow),
 });
 
 const vocabularyThreads = 256;
 
-/** losses[row] = −log softmax(logits)[label]; logits become the gradient of their mean, (softmax − 1[label]) / rows. */
+/** losses[row] = −log softmax(logits)[label]; logits become the gradient of their mean, (softmax − 1[label]) / rows. Rows lie `stride` apart. */
 export const crossEntropy = kernel({
   name: "train cross entropy",
-  params: { classes: "u32", rows: "u32", lossOffset: "u32" },
+  params: { classes: "u32", stride: "u32", rows: "u32", lossOffset: "u32" },
   buffers: { logits: readWrite(), losses: readWrite(), labels: read("u32") },
   code: /* wgsl */ `
 ${shares(vocabularyThreads)}
@@ -140,7 +263,7 @@ ${largest(vocabularyThreads)}
 ${begin(vocabularyThreads)} {
   let rowNumber = workgroup.x + workgroup.y * 32768u;
   if (rowNumber >= p.rows) { return; }
-  let row = rowNumber * p.classes;
+  let row = rowNumber * p.stride;
   let label = labels[rowNumber];
   let wanted = logits[row + label];
   var top = -3.0e38;

@@ -1,0 +1,74 @@
+import type { Random } from "../../core/index.js";
+import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
+
+export interface EncoderConfig {
+  vocabSize: number;
+  /** Tokens of a document; shorter ones are filled up with token 0. */
+  length: number;
+  hiddenSize: number;
+  feedForwardSize: number;
+  heads: number;
+  blocks: number;
+  classes: number;
+}
+
+/** ε of the norms. */
+export const encoderEpsilon = 1e-5;
+
+export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
+  const { vocabSize, length, hiddenSize, feedForwardSize, heads, blocks, classes } = config;
+  const dense = (name: string, ...shape: number[]): ParameterInfo => ({ name, shape, layer: "", role: "dense" });
+  const parameters = [dense("embedding.weight", vocabSize, hiddenSize)];
+  for (let b = 0; b < blocks; b++) {
+    const neurons = { type: "neurons", group: `${b}`, count: feedForwardSize } as const;
+    const map = (part: string, rows: number, cols: number, shared: SharedUnits): ParameterInfo[] => [
+      { name: `blocks.${b}.${part}.weight`, shape: [rows, cols], layer: String(b), role: "inner", shared: [shared] },
+      dense(`blocks.${b}.${part}.bias`, rows),
+    ];
+    const norm = (part: string) => [
+      dense(`blocks.${b}.${part}.weight`, hiddenSize),
+      dense(`blocks.${b}.${part}.bias`, hiddenSize),
+    ];
+    for (const part of ["q", "k", "v"]) {
+      parameters.push(
+        ...map(part, hiddenSize, hiddenSize, { type: "heads", group: `${b}`, axis: "rows", count: heads }),
+      );
+    }
+    parameters.push(...norm("attention_norm"));
+    parameters.push(...map("up", feedForwardSize, hiddenSize, { ...neurons, axis: "rows" }));
+    parameters.push(...map("down", hiddenSize, feedForwardSize, { ...neurons, axis: "columns" }));
+    parameters.push(...norm("output_norm"));
+  }
+  parameters.push({
+    name: "classifier.weight",
+    shape: [classes, length * hiddenSize],
+    layer: String(blocks),
+    role: "outer",
+  });
+  parameters.push(dense("classifier.bias", classes));
+  return parameters;
+}
+
+/**
+ * Linear maps uniform in ±1/√in, norms 1, biases 0. The embedding is normal with deviation 1: with 1/√hiddenSize, words 256 wide
+ * drown in their positions, and nothing is learnt.
+ */
+export function initialEncoder(config: EncoderConfig, random: Random): Map<string, FloatArray> {
+  return new Map(
+    encoderParameters(config).map(({ name, shape, role }) => {
+      const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+      if (name === "embedding.weight") return [name, values.map(() => random.normal())];
+      if (role !== "dense") return [name, values.map(() => (2 * random.uniform() - 1) / Math.sqrt(shape[1]))];
+      return [name, values.fill(name.endsWith("norm.weight") ? 1 : 0)];
+    }),
+  );
+}
+
+/** Positions as sines and cosines of falling frequency: f32 [length, width] (Vaswani et al. 2017). */
+export function sinusoids(length: number, width: number): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: length * width }, (_, i) => {
+    const [position, column] = [Math.floor(i / width), i % width];
+    const angle = position / 10_000 ** ((column - (column % 2)) / width);
+    return column % 2 === 0 ? Math.sin(angle) : Math.cos(angle);
+  });
+}

@@ -1,0 +1,21 @@
+import { useSoftwareGpu } from "../support/softwareGpu.js";
+
+useSoftwareGpu();
+
+/** Why there is no GPU here, if so. */
+export const unavailable = await import("../../src/kernels/index.js")
+  .then(({ openCompute }) => openCompute())
+  .then(
+    (compute) => compute[Symbol.dispose](),
+    (error: Error) => error.message,
+  );
+
+/** ‖a − b‖ / ‖b‖ */
+export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let [difference, size] = [0, 0];
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i] - b[i]) ** 2;
+    size += b[i] ** 2;
+  }
+  return difference === 0 ? 0 : Math.sqrt(difference / size);
+}
