@@ -8,7 +8,7 @@ import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
 import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
-import { type MatvecInput, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
+import { expertMatvec, type MatvecInput, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
 export interface TileRun {
@@ -72,6 +72,15 @@ export function candidates(device: Device, format: GpuFormat) {
       sparseMatvecs: [tuning, { ...tuning, subgroups32: false }].map((t) => matvec(format, true, t, input)),
     }),
     matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
+  };
+}
+
+/** Products of chosen experts: the dense one, and sparse ones with and without subgroups. */
+export function expertCandidates(device: Device, format: GpuFormat) {
+  const tuning = matvecTuning(device, format, true);
+  return {
+    dense: expertMatvec(format, false, matvecTuning(device, format, false)),
+    sparse: [tuning, { ...tuning, subgroups32: false }].map((t) => expertMatvec(format, true, t)),
   };
 }
 

@@ -37,6 +37,23 @@ export const matvecBytes = (format: GpuFormat, sparse: boolean, { threads, spars
 /** Places for so many columns; see `slot`. */
 const listLength = (columns: number) => columns + columns / 32;
 
+/** Where a workgroup finds what it works on, in WGSL. */
+const places = {
+  /** One product. */
+  one: { declare: "", enter: "", x: "p.xOffset", out: "p.outOffset", units: "place0.y", ticket: "0u", slice: "0u" },
+  /** One for every slot of a routing, of which `workgroup.z` is the number, with the matrix of its expert. */
+  slots: {
+    declare: "var<private> slot: u32;",
+    enter: "slot = workgroup.z;",
+    x: "(p.xOffset + slot * p.xStride)",
+    out: "(p.outOffset + slot * p.outStride)",
+    units: "(place0.y + min(routing[slot], p.experts - 1u) * p.expertUnits)",
+    ticket: "(slot * p.tickets)",
+    slice: "(slot * p.slices)",
+  },
+};
+type Place = (typeof places)["one"];
+
 /**
  * out = x·Wᵀ (+ bias) (+ out) for one row of x. A workgroup owns one row tile × one slice of the columns; its threads are
  * `lanes` units of a column (at most 32) × columns side by side.
@@ -53,7 +70,50 @@ const listLength = (columns: number) => columns + columns / 32;
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
  * `exchange`: a ticket per tile, then partial sums [slices][exchangeStride]; all 0 between dispatches.
  */
-export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") => {
+export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") =>
+  kernel({
+    ...program(format, sparse, tuning, input, places.one),
+    params: { ...params, upOffset: "u32", gateThreshold: "f32" },
+    buffers: { ...buffers, ups: read() },
+  });
+
+/**
+ * out[s] = x[s]·Wᵀ with the matrix of the expert `routing[s]`, for each of few slots s. The matrices lie one after another,
+ * `expertUnits` apart; workgroups are [tiles, slices, slots], with `tickets` tiles in a slot.
+ */
+export const expertMatvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
+  const common = program(format, sparse, tuning, "plain", places.slots);
+  return kernel({
+    ...common,
+    name: `${common.name} experts`,
+    params: { ...params, xStride: "u32", outStride: "u32", experts: "u32", expertUnits: "u32", tickets: "u32" },
+    buffers: { ...buffers, routing: read("u32") },
+  });
+};
+
+const params = {
+  xOffset: "u32",
+  cols: "u32",
+  groups: "u32",
+  groupsPerSlice: "u32",
+  slices: "u32",
+  parts: "u32",
+  outOffset: "u32",
+  exchangeStride: "u32",
+  hasBias: "u32",
+  accumulate: "u32",
+} as const;
+
+const buffers = {
+  outs: readWrite(),
+  xs: read(),
+  units: read("vec4<u32>"),
+  bias: read(),
+  counters: readWrite("atomic<u32>"),
+  exchange: readWrite("atomic<u32>"),
+};
+
+const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput, at: Place) => {
   const { unitRows, tileRows, scaled, rows } = format;
   const { threads, sparseColumns, unroll, subgroups32 } = tuning;
   const lanes = tileRows / unitRows;
@@ -86,7 +146,7 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
     let begin = ${sparse ? "g * 32u" : "0u"};
     let end = ${sparse ? "begin + countOneBits(maskOf(g))" : "32u"};
     if (begin == end) { continue; }
-    let scales = place0.y + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
+    let scales = ${at.units} + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
     let start = base + columnUnit(width, firstGroup + g, 0u);
     ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
     ${each((i) => `var part${i} = vec4<f32>();`)}
@@ -111,33 +171,10 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
   const shares = Math.max(1, threads / pairs);
   const poolLength = Math.max((pitch * unitRows) / 2, listed ? listLength(sparseColumns) : 0);
 
-  return kernel({
+  return {
     name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll}${sparse ? ` sparse ${sparseColumns} ${subgroups32}` : ""}${input === "plain" ? "" : ` ${input}`}`,
     ...(sparse && subgroups32 ? { enable: ["subgroups"] } : {}),
-    params: {
-      xOffset: "u32",
-      cols: "u32",
-      groups: "u32",
-      groupsPerSlice: "u32",
-      slices: "u32",
-      parts: "u32",
-      outOffset: "u32",
-      exchangeStride: "u32",
-      hasBias: "u32",
-      accumulate: "u32",
-      upOffset: "u32",
-      gateThreshold: "f32",
-    },
     tableLength: 2 * matvecParts,
-    buffers: {
-      outs: readWrite(),
-      xs: read(),
-      ups: read(),
-      units: read("vec4<u32>"),
-      bias: read(),
-      counters: readWrite("atomic<u32>"),
-      exchange: readWrite("atomic<u32>"),
-    },
     code: /* wgsl */ `
 ${tileFunctions(format)}
 const THREADS = ${threads}u;
@@ -146,17 +183,19 @@ const MAX_TICKETS = ${maxTickets}u;
 /** First the lists (unit of the column, bits of x), then the sums of pairs of rows. */
 var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
 var<workgroup> isLast: u32;
-${inputFunctions(input)}
+${at.declare}
+${inputFunctions(input, at)}
 ${sparse ? listDeclarations(tuning) : listed ? stagedFunctions : denseFunctions}
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   ${findPart}
+  ${at.enter}
   let tileInChunk = workgroup.x - place0.x;
   let tile = place1.x + tileInChunk;
   let width = tileWidth(place0.z, tile);
   let lane = min(t % LANES, width - 1u);
-  let base = place0.y + tileInChunk * tileUnits(p.groups) + lane;
+  let base = ${at.units} + tileInChunk * tileUnits(p.groups) + lane;
   let columnGroup = t / LANES;
 
   let firstGroup = workgroup.y * p.groupsPerSlice;
@@ -201,22 +240,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       } else {
         // 0 means empty: a sum of 0 travels as −0.
         let bits = bitcast<u32>(total[i]);
-        atomicStore(&exchange[p.exchangeStride * workgroup.y + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
+        atomicStore(&exchange[p.exchangeStride * (${at.slice} + workgroup.y) + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
       }
     }
   }
   if (p.slices == 1u) { return; }
 
   if (t == 0u) {
-    let ticket = atomicAdd(&exchange[workgroup.x], 1u);
+    let ticket = atomicAdd(&exchange[${at.ticket} + workgroup.x], 1u);
     isLast = select(0u, 1u, ticket == p.slices - 1u);
-    if (ticket == p.slices - 1u) { atomicStore(&exchange[workgroup.x], 0u); }
+    if (ticket == p.slices - 1u) { atomicStore(&exchange[${at.ticket} + workgroup.x], 0u); }
   }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
   for (var r = t; r < min(TILE_ROWS, tileEnd - tileStart); r += THREADS) {
     var total = 0.0;
     for (var s = 0u; s < p.slices; s += 4u) {
-      let at = MAX_TICKETS + tileStart + r + p.exchangeStride * s;
+      let at = MAX_TICKETS + tileStart + r + p.exchangeStride * (${at.slice} + s);
       var taken = vec4<u32>(0x80000000u);
       taken.x = atomicExchange(&exchange[at], 0u);
       if (s + 1u < p.slices) { taken.y = atomicExchange(&exchange[at + p.exchangeStride], 0u); }
@@ -239,8 +278,8 @@ fn arrived(taken: u32, at: u32) -> f32 {
 fn put(column: u32, sum: f32) {
   var total = sum;
   if (p.hasBias != 0u) { total += bias[column]; }
-  if (p.accumulate != 0u) { total += outs[p.outOffset + column]; }
-  outs[p.outOffset + column] = total;
+  if (p.accumulate != 0u) { total += outs[${at.out} + column]; }
+  outs[${at.out} + column] = total;
 }
 
 /** Sums of two rows, of one share of the column groups. Lanes run fastest. */
@@ -252,20 +291,20 @@ fn addPairs(pair: u32, share: u32) -> vec2<f32> {
   }
   return total;
 }`,
-  });
+  };
 };
 
 /** Tickets at the beginning of the exchange buffer: more than a grid has columns. */
 export const maxTickets = 65536;
 
 /** `inputAt`: what column c is multiplied with. */
-const inputFunctions = (input: MatvecInput) =>
+const inputFunctions = (input: MatvecInput, { x }: Place) =>
   input === "plain"
-    ? "fn inputAt(c: u32) -> f32 { return xs[p.xOffset + c]; }"
+    ? `fn inputAt(c: u32) -> f32 { return xs[${x} + c]; }`
     : /* wgsl */ `
 ${activationFunction(input)}
 fn inputAt(c: u32) -> f32 {
-  let activated = f(xs[p.xOffset + c]);
+  let activated = f(xs[${x} + c]);
   return select(activated * ups[p.upOffset + c], 0.0, abs(activated) < p.gateThreshold);
 }`;
 
