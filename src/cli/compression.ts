@@ -143,7 +143,26 @@ export async function weightBytesOf(files: LocalModelFiles): Promise<number> {
   return total;
 }
 
-function summary(output: string, { elapsedMs, resumedBlocks, plan }: CompressedDirectory, row: ResultRow): string {
+/** Experts that saw fewer calibration tokens than their matrices have inputs: too few to know how these go together. */
+function rarelyChosen({ compression }: Artifact): string[] {
+  const experts = new Map<string, number>();
+  for (const { source, matrices } of compression!.layers) {
+    for (const [key, { tokens, cols }] of Object.entries(matrices)) {
+      if (tokens !== undefined && tokens < cols) experts.set(`${source}.${key.split(".")[1]}`, tokens);
+    }
+  }
+  if (experts.size === 0) return [];
+  const [least] = [...experts].sort(([, a], [, b]) => a - b);
+  return [
+    `${experts.size} experts saw fewer calibration tokens than they have inputs, expert ${least[0]} (layer.expert) only ${least[1]}: more windows would help them.`,
+  ];
+}
+
+function summary(
+  output: string,
+  { elapsedMs, resumedBlocks, plan, artifact }: CompressedDirectory,
+  row: ResultRow,
+): string {
   const parts = Object.entries(elapsedMs)
     .filter(([, ms]) => ms >= 50)
     .map(([part, ms]) => `${part} ${(ms / 1000).toFixed(1)} s`);
@@ -151,6 +170,7 @@ function summary(output: string, { elapsedMs, resumedBlocks, plan }: CompressedD
   return [
     `${(row.elapsedMs! / 1000).toFixed(1)} s (${parts.join(", ")})${resumed}; peak ${bytes(row.peakMemoryBytes!)}.`,
     `${percent(row.densityStored!, 1)} of the numbers, ${bytes(row.bytesOnDisk!)} in ${output}`,
+    ...rarelyChosen(artifact),
     "",
   ].join("\n");
 }

@@ -12,9 +12,16 @@ import { coupledProjections, unitsKept } from "./structured.js";
 
 /** What must be known of a model to check a recipe against it. */
 export interface RecipeTarget {
-  tensors: readonly { name: string; shape: readonly number[] }[];
+  tensors: readonly TargetTensor[];
   /** One per layer. */
   blocks: readonly { queryHeads: number; kvHeads: number }[];
+}
+
+interface TargetTensor {
+  name: string;
+  shape: readonly number[];
+  /** Its name in Llama's words, where a checkpoint has its own ("….experts.3.gate_proj.weight"); recipes may use either. */
+  role?: string;
 }
 
 /** A stage with its method, its complete options and the tensors it works on, in the order of the model. */
@@ -27,8 +34,9 @@ export interface ResolvedStage {
 type Table = Readonly<Record<string, () => Promise<{ method: Method<AnyOptions> }>>>;
 const tables = { prune: pruneMethods, quantize: quantizeMethods, scale: scaleMethods, lowRank: lowRankMethods };
 
-/** What becomes of the tensors while stages run. */
+/** What becomes of the tensors while stages run, by their roles. */
 interface State {
+  names: ReadonlyMap<string, string>;
   shapes: Map<string, Shape>;
   pruned: Set<string>;
   quantized: Set<string>;
@@ -47,7 +55,8 @@ interface State {
 export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise<ResolvedStage[]> {
   const matrices = target.tensors.filter(({ shape }) => shape.length === 2);
   const state: State = {
-    shapes: new Map(matrices.map(({ name, shape }) => [name, { rows: shape[0], cols: shape[1] }])),
+    names: new Map(matrices.map(({ name, role = name }) => [role, name])),
+    shapes: new Map(matrices.map(({ name, role = name, shape }) => [role, { rows: shape[0], cols: shape[1] }])),
     pruned: new Set(),
     quantized: new Set(),
     factored: new Set(),
@@ -59,7 +68,8 @@ export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise
   const resolved: ResolvedStage[] = [];
   for (const [index, stage] of recipe.stages.entries()) {
     const found: string[] = [];
-    resolved.push(await resolveStage(stage, index, state, found));
+    const { tensors, ...rest } = await resolveStage(stage, index, state, found);
+    resolved.push({ ...rest, tensors: tensors.map((role) => state.names.get(role)!) });
     const label = `stage ${index + 1} (${stage.type}${"method" in stage ? ` ${stage.method}` : ""})`;
     problems.push(...mergeLayers(found).map((problem) => `${label}: ${problem}`));
   }
@@ -131,15 +141,17 @@ function checkScale(tensors: readonly string[], { kvHeads, queryHeads }: State, 
 
 function select(
   stage: { targets: readonly string[]; ignore: readonly string[] },
-  { shapes }: State,
+  { names }: State,
   problems: string[],
 ): string[] {
-  const names = [...shapes.keys()];
+  const matches = (glob: string, [role, name]: [string, string]) => matchesGlob(glob, role) || matchesGlob(glob, name);
   for (const glob of [...stage.targets, ...stage.ignore]) {
-    if (!names.some((name) => matchesGlob(glob, name))) problems.push(`"${glob}" matches no matrix of the model`);
+    if (![...names].some((entry) => matches(glob, entry))) problems.push(`"${glob}" matches no matrix of the model`);
   }
-  const any = (globs: readonly string[], name: string) => globs.some((glob) => matchesGlob(glob, name));
-  const selected = names.filter((name) => any(stage.targets, name) && !any(stage.ignore, name));
+  const any = (globs: readonly string[], entry: [string, string]) => globs.some((glob) => matches(glob, entry));
+  const selected = [...names]
+    .filter((entry) => any(stage.targets, entry) && !any(stage.ignore, entry))
+    .map(([role]) => role);
   if (selected.length === 0) problems.push("no tensors are left to work on");
   return selected;
 }
@@ -206,6 +218,16 @@ function checkPrune(
     if (match === null || !Object.hasOwn(projections, match[2])) continue;
     groups.set(match[1], [...(groups.get(match[1]) ?? []), match[2]]);
   }
+  const allExperts = [...state.names.keys()].flatMap(
+    (name) => /^(.*\.experts\.\d+)\.gate_proj\.weight$/.exec(name)?.[1] ?? [],
+  );
+  for (const prefix of allExperts) {
+    const targeted = [...groups.keys()].some(
+      (other) => other.includes(".experts.") && layerOf(other) === layerOf(`${prefix}.`),
+    );
+    if (targeted && !groups.has(prefix))
+      report(prefix, ["all experts of a layer lose as many neurons: it must be targeted too"]);
+  }
   if (groups.size === 0) problems.push(`the targets hold none of ${Object.keys(projections).join(", ")}`);
   for (const [prefix, members] of groups) {
     const missing = Object.keys(projections).filter((name) => !members.includes(name));
@@ -229,6 +251,10 @@ function checkPrune(
     // With one threshold for all blocks the counts are only known once there are scores.
     const multipleOf = heads ? 1 : Math.min(stage.multipleOf, count);
     const global = pattern.scope === "global";
+    if (global && prefix.includes(".experts.")) {
+      report(prefix, ["experts lose as many neurons each; they cannot share one threshold"]);
+      continue;
+    }
     const kept = global ? multipleOf : unitsKept(count, pattern.sparsity, multipleOf);
     if (!heads && kept % 4 !== 0) report(prefix, [`${kept} neurons stay; only multiples of 4 can be run`]);
     for (const name of members) {
@@ -257,6 +283,7 @@ async function checkLowRank(
   const residualFits = residualMethod !== undefined && admits(residualMethod, stage.residual!.pattern, problems);
   for (const name of tensors) {
     const shape = state.shapes.get(name)!;
+    if (name.includes(".experts.")) report(name, ["experts cannot be stored as factors"]);
     if (state.unsure.has(name)) report(name, ["its size is not known before the stages before it have run"]);
     const rank = stage.rank ?? rankForRatio(shape, stage.keepRatio!, stage.align);
     const full = Math.min(shape.rows, shape.cols);

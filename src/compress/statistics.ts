@@ -60,6 +60,31 @@ export class InputStatistics {
     return new InputStatistics(n, this.tokens, values);
   }
 
+  /** All inputs of several places of one width together. */
+  static merged(several: readonly InputStatistics[]): InputStatistics {
+    const [{ cols, values: first }] = several;
+    const tokens = several.reduce((sum, { tokens }) => sum + tokens, 0);
+    const values: Partial<StatisticValues> = {};
+    const total = (id: "columnSquares" | "gram", out: Float64Array) => {
+      for (const { values } of several) for (let i = 0; i < out.length; i++) out[i] += values[id]![i];
+      return out;
+    };
+    if (first.columnSquares !== undefined) values.columnSquares = total("columnSquares", new Float64Array(cols));
+    if (first.gram !== undefined) values.gram = total("gram", new Float64Array(cols * cols));
+    if (first.columnAbsMax !== undefined) {
+      values.columnAbsMax = new Float32Array(cols).map((_, c) =>
+        Math.max(...several.map((one) => one.values.columnAbsMax![c])),
+      );
+    }
+    if (first.columnAbsMean !== undefined) {
+      values.columnAbsMean = new Float64Array(cols).map(
+        (_, c) =>
+          several.reduce((sum, one) => sum + one.tokens * one.values.columnAbsMean![c], 0) / Math.max(1, tokens),
+      );
+    }
+    return new InputStatistics(cols, tokens, values);
+  }
+
   /** The value made by `compute` on the first call with this key. */
   derive<T>(key: string, compute: () => T): T {
     if (!this.#derived.has(key)) this.#derived.set(key, compute());

@@ -79,6 +79,8 @@ const compressedMatrix = z.strictObject({
    * as squares. Absent where there was no calibration text.
    */
   relativeError: z.number().min(0).optional(),
+  /** Of an expert's matrix, how many calibration tokens its expert saw. */
+  tokens: z.int().min(0).optional(),
   /** Codes of so many bits, one scale for `groupSize` consecutive entries of a row. */
   bits: z.int().min(1).max(8).optional(),
   groupSize: count.optional(),
@@ -109,7 +111,7 @@ const compression = z.strictObject({
       z.strictObject({
         /** Layer of the source. */
         source: count,
-        /** By projection: "q_proj" … */
+        /** By projection: "q_proj" …, in a mixture of experts "experts.0.gate_proj" … */
         matrices: z.record(z.string().max(64), compressedMatrix),
       }),
     )

@@ -15,6 +15,8 @@ const tokenId = z
 const tokenIds = z.union([tokenId.transform((id) => [id]), z.array(tokenId).max(1024)]);
 
 const maxLayers = 4096;
+/** Over all layers. */
+const maxExperts = 65536;
 
 const fields = z.object({
   vocab_size: size(2 ** 24),
@@ -197,6 +199,9 @@ export function parseModelConfig(
 
   checkBlocks(blocks, layers);
   const experts = type.experts?.(config);
+  if (experts !== undefined && experts.count * layers > maxExperts) {
+    throw fail("num_local_experts", `${experts.count} in each of ${layers} layers`, `at most ${maxExperts} in all`);
+  }
   if (experts !== undefined && experts.perToken > experts.count) {
     throw fail("num_experts_per_tok", `${experts.perToken} of ${experts.count} experts`, "no more than there are");
   }

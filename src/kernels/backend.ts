@@ -1,6 +1,7 @@
 import type { ActivationFunction, JobOptions } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { DType } from "../tensor/index.js";
+import type { ExpertOperations } from "./experts.js";
 
 /**
  * The contract between models and hardware. A backend owns every weight and every activation; a model only enqueues
@@ -167,7 +168,7 @@ export interface BackendInfo {
   threads: number;
 }
 
-export interface Backend extends Disposable {
+export interface Backend extends ExpertOperations, Disposable {
   readonly info: BackendInfo;
   /** The formats that it has kernels for; left out: all dense ones. */
   readonly formats?: readonly PackedFormatId[];

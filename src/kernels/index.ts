@@ -27,6 +27,15 @@ export {
   readWrite,
 } from "./compute.js";
 export {
+  type ExpertLinearOptions,
+  type ExpertMatrices,
+  type ExpertOperations,
+  type RoutedSlots,
+  type RouteOptions,
+  type Routing,
+  slotCount,
+} from "./experts.js";
+export {
   type BackendId,
   type BackendOptions,
   backends,

@@ -1,5 +1,6 @@
 import { UsageError } from "../core/index.js";
 import type { Activation, AttentionOptions, KvCache, LinearOptions, Matrix, RopeTable, RowSource } from "./backend.js";
+import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
 
 /**
  * Operand checks that every backend runs before it enqueues an operation, so that a wrong call fails by name on all of
@@ -132,4 +133,50 @@ export function checkSameShape(op: string, a: Activation, b: Activation): void {
 
 export function checkTopK(x: Activation, k: number): void {
   check("topK", Number.isSafeInteger(k) && k >= 1 && k <= x.cols, () => `k = ${k} of ${x.cols} columns`);
+}
+
+export function checkExperts(experts: readonly (readonly RowSource[])[]): void {
+  check("loadExperts", experts.length > 0, () => "no experts");
+  const shapes = (parts: readonly RowSource[]) => parts.map(shape).join(" ");
+  for (const parts of experts) {
+    checkParts(parts);
+    check(
+      "loadExperts",
+      shapes(parts) === shapes(experts[0]),
+      () => `${parts[0].name} is ${shapes(parts)}, ${experts[0][0].name} is ${shapes(experts[0])}`,
+    );
+  }
+}
+
+export function checkRoute(logits: Activation, { experts, perRow }: RouteOptions): void {
+  const valid = Number.isSafeInteger(experts) && Number.isSafeInteger(perRow) && perRow >= 1 && perRow <= experts;
+  check("route", valid && experts <= logits.cols, () => `${perRow} of ${experts} experts by logits ${shape(logits)}`);
+}
+
+export function checkExpertLinear(
+  out: Activation,
+  x: Activation,
+  w: ExpertMatrices,
+  { rows, perRow }: Routing,
+  { from, thresholds }: ExpertLinearOptions,
+): void {
+  const slots = rows * perRow;
+  check(
+    "expertLinear",
+    x.cols === w.cols && out.cols === w.rows && out.rows === slots && x.rows === (from === "rows" ? rows : slots),
+    () => `x ${shape(x)} by ${from}, w ${shape(w)}, out ${shape(out)}, ${rows} × ${perRow} slots`,
+  );
+  check(
+    "expertLinear",
+    thresholds === undefined || thresholds.length === w.parts.length,
+    () => `${thresholds?.length} thresholds for ${w.parts.length} parts`,
+  );
+}
+
+export function checkAddExperts(out: Activation, x: Activation, { rows, perRow }: Routing): void {
+  check(
+    "addExperts",
+    out.rows === rows && x.rows === rows * perRow && out.cols === x.cols,
+    () => `${shape(x)} into ${shape(out)}, ${rows} × ${perRow} slots`,
+  );
 }

@@ -1,8 +1,9 @@
 import { UsageError } from "../core/index.js";
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, RopeTable, RoutedSlots } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
+import { addMixture } from "./experts.js";
 import { padTo4 } from "./footprint.js";
 import { ropeTables } from "./rope.js";
 import { type Scratch, ScratchPool } from "./scratch.js";
@@ -11,7 +12,7 @@ import type { MatrixChoice } from "./structure.js";
 import { type LayerThresholds, layerThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
-import type { DecoderWeights } from "./weights.js";
+import type { DecoderWeights, ExpertWeights } from "./weights.js";
 
 /** Llama and its relatives: pre-norm blocks of grouped-query attention and a gated MLP. */
 export class Decoder implements Model {
@@ -137,6 +138,10 @@ export class Decoder implements Model {
 
     // MLP: x += (f(norm(x)·Wgᵀ) ⊙ norm(x)·Wuᵀ)·Wdᵀ; the hidden values take the place of the gate.
     b.rmsNorm(s.normed, x, w.mlpNorm, config.rmsNormEpsilon);
+    if ("router" in w) {
+      await this.#mixture(layer, x, s.normed, w, sparseFromRow, options);
+      return;
+    }
     await watch("mlpInput", s.normed);
     linearStack(b, s.gateUp, s.normed, w.gateUp, s.lowRank, { thresholds: sparse?.gateUp, sparseFromRow });
     const down = { thresholds: sparse?.down, sparseFromRow, accumulate: true };
@@ -151,6 +156,30 @@ export class Decoder implements Model {
     this.#gate(s, x.rows, sparse?.gate, sparseFromRow);
     await watch("mlpHidden", s.gate);
     linearStack(b, x, s.gate, w.down, s.lowRank, down);
+  }
+
+  /** Rows before `sparseFromRow` and those from it on, each by themselves: a routing mixes up its rows. */
+  async #mixture(
+    layer: number,
+    x: Activation,
+    normed: Activation,
+    w: ExpertWeights,
+    sparseFromRow: number,
+    options: ForwardOptions,
+  ): Promise<void> {
+    const sparse = this.#layerThresholds?.[layer];
+    const dense = sparse === undefined ? x.rows : Math.min(sparseFromRow, x.rows);
+    const pass = async (start: number, count: number, thresholds?: LayerThresholds): Promise<void> => {
+      if (count === 0) return;
+      const scratch = this.#scratch.forRows(count, layer);
+      await addMixture(this.backend, x.rowRange(start, count), normed.rowRange(start, count), w, scratch, {
+        activation: this.config.activation,
+        thresholds,
+        watch: (site, activation, slots) => this.#watch(options, layer, site, activation, slots),
+      });
+    };
+    await pass(0, dense);
+    await pass(dense, x.rows - dense, sparse);
   }
 
   head(x: Activation): Activation {
@@ -179,8 +208,14 @@ export class Decoder implements Model {
     b.gatedActivation(gate, gate, up, config.activation, { gateThreshold });
   }
 
-  async #watch({ tap }: ForwardOptions, layer: number, site: TapSite, activation: Activation): Promise<void> {
-    if (tap?.sites.includes(site)) await tap.onActivation(layer, site, activation);
+  async #watch(
+    { tap }: ForwardOptions,
+    layer: number,
+    site: TapSite,
+    activation: Activation,
+    slots?: () => Promise<RoutedSlots>,
+  ): Promise<void> {
+    if (tap?.sites.includes(site)) await tap.onActivation(layer, site, activation, await slots?.());
   }
 
   /** The rotary table, for at least `positions`. It grows with the largest cache, not with what a config claims. */

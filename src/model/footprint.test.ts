@@ -15,15 +15,18 @@ async function describe(path: string) {
   return { checkpoint, ...(await describeDecoder(checkpoint)) };
 }
 
-/** Tied and untied embeddings. */
-const models = ["models/tiny-6m", "test/golden/arch/qwen3"];
+/** Tied and untied embeddings, and two of four experts for a token. */
+const models = ["models/tiny-6m", "test/golden/arch/qwen3", "test/golden/arch/mixtral"];
 
 test.each(models)("the parameters of %s add up to what its files hold", async (path) => {
   const { checkpoint, layout } = await describe(path);
-  const stored = Array.from(checkpoint.tensors.values()).reduce((sum, { shape }) => sum + elementCount(shape), 0);
-  const { total, ...kinds } = countParameters(layout);
+  const tensors = [...checkpoint.tensors.values()];
+  const elements = (some: readonly TensorInfo[]) => some.reduce((sum, { shape }) => sum + elementCount(shape), 0);
+  const stored = elements(tensors);
+  const { total, active, ...kinds } = countParameters(layout);
   expect(total).toBe(stored);
   expect(Object.values(kinds).reduce((sum, count) => sum + count)).toBe(stored);
+  expect(active).toBe(stored - elements(tensors.filter(({ name }) => name.includes(".experts."))) / 2);
   await checkpoint.close();
 });
 

@@ -8,7 +8,12 @@ export {
   decoderLayout,
   type ExpectedLinear,
   type ExpectedTensor,
+  type ExpertTraits,
   layoutTensors,
+  type MlpLayout,
+  type MlpProjection,
+  mlpLinears,
+  type RouterLayout,
   storedMatrices,
 } from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";

@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../io/index.js";
+import type { ExpertsConfig, ModelConfig } from "../io/index.js";
 import type { TensorInfo } from "../tensor/index.js";
 import type { Projection } from "./types.js";
 
@@ -12,7 +12,19 @@ export interface DecoderTraits {
   mlpBias: boolean;
   /** An RMS norm on every head of q and of k, before the rotation. */
   qkNorm: boolean;
+  /** Of a model whose MLPs are mixtures of experts. */
+  experts?: ExpertTraits;
 }
+
+/** How a family of mixtures names its tensors, within a layer and without `.weight`, and what it does with the weights. */
+export interface ExpertTraits {
+  router: string;
+  linear(expert: number, projection: MlpProjection): string;
+  /** Whether the weights of the chosen experts are divided by their sum. */
+  normalise: boolean;
+}
+
+export type MlpProjection = Extract<Projection, "gate_proj" | "up_proj" | "down_proj">;
 
 /** Name and shape of a tensor that a checkpoint must hold. */
 export interface ExpectedTensor {
@@ -40,10 +52,25 @@ export interface BlockLayout {
   output: ExpectedLinear;
   /** [hiddenSize] */
   mlpNorm: ExpectedTensor;
+  /** One, or one for every expert. */
+  mlps: readonly MlpLayout[];
+  /** Which experts work for a token; left out where there is one MLP for all. */
+  router?: RouterLayout;
+}
+
+export interface MlpLayout {
   /** Stacked: twice [intermediateSize, hiddenSize]. */
   gateUp: readonly ExpectedLinear[];
   /** [hiddenSize, intermediateSize] */
   down: ExpectedLinear;
+}
+
+export interface RouterLayout {
+  /** [experts, hiddenSize] */
+  weight: ExpectedTensor;
+  perToken: number;
+  /** See `ExpertTraits`. */
+  normalise: boolean;
 }
 
 /** Every tensor of a decoder by its role. */
@@ -79,7 +106,28 @@ export function decoderLayout(
       lowRank: lowRankOf(`${prefix}.${module}.${name}`, rows, cols, stored),
       ...(bias && { bias: { name: `${prefix}.${module}.${name}.bias`, shape: [rows] } }),
     });
-    const { qkvBias, outputBias, mlpBias, qkNorm } = traits;
+    const { qkvBias, outputBias, mlpBias, qkNorm, experts } = traits;
+    const dense: MlpLayout = {
+      gateUp: [
+        linear("mlp", "gate_proj", intermediateSize, hiddenSize, mlpBias),
+        linear("mlp", "up_proj", intermediateSize, hiddenSize, mlpBias),
+      ],
+      down: linear("mlp", "down_proj", hiddenSize, intermediateSize, mlpBias),
+    };
+    const mixture = ({ router, linear, normalise }: ExpertTraits, { count, perToken }: ExpertsConfig) => {
+      const matrix = (expert: number, projection: MlpProjection, rows: number, cols: number): ExpectedLinear => ({
+        weight: { name: `${prefix}.${linear(expert, projection)}.weight`, shape: [rows, cols] },
+      });
+      const mlp = (expert: number): MlpLayout => ({
+        gateUp: [
+          matrix(expert, "gate_proj", intermediateSize, hiddenSize),
+          matrix(expert, "up_proj", intermediateSize, hiddenSize),
+        ],
+        down: matrix(expert, "down_proj", hiddenSize, intermediateSize),
+      });
+      const weight = { name: `${prefix}.${router}.weight`, shape: [count, hiddenSize] };
+      return { mlps: Array.from({ length: count }, (_, e) => mlp(e)), router: { weight, perToken, normalise } };
+    };
     return {
       inputNorm: norm("input_layernorm"),
       qkv: [
@@ -92,11 +140,7 @@ export function decoderLayout(
       }),
       output: linear("self_attn", "o_proj", hiddenSize, queryWidth, outputBias),
       mlpNorm: norm("post_attention_layernorm"),
-      gateUp: [
-        linear("mlp", "gate_proj", intermediateSize, hiddenSize, mlpBias),
-        linear("mlp", "up_proj", intermediateSize, hiddenSize, mlpBias),
-      ],
-      down: linear("mlp", "down_proj", hiddenSize, intermediateSize, mlpBias),
+      ...(experts && config.experts ? mixture(experts, config.experts) : { mlps: [dense] }),
     };
   };
 
@@ -135,9 +179,12 @@ export function storedMatrices({ weight, lowRank }: ExpectedLinear): ExpectedTen
 export const blockLinears = (block: BlockLayout): ExpectedLinear[] => [
   ...block.qkv,
   block.output,
-  ...block.gateUp,
-  block.down,
+  ...mlpLinears(block),
 ];
+
+/** Those of its MLPs. */
+export const mlpLinears = ({ mlps }: BlockLayout): ExpectedLinear[] =>
+  mlps.flatMap(({ gateUp, down }) => [...gateUp, down]);
 
 /** Every tensor of a layout once. */
 export function layoutTensors(layout: DecoderLayout): ExpectedTensor[] {
@@ -151,8 +198,8 @@ export function layoutTensors(layout: DecoderLayout): ExpectedTensor[] {
     ...(block.headNorms === undefined ? [] : [block.headNorms.q, block.headNorms.k]),
     ...ofLinear(block.output),
     block.mlpNorm,
-    ...block.gateUp.flatMap(ofLinear),
-    ...ofLinear(block.down),
+    ...(block.router === undefined ? [] : [block.router.weight]),
+    ...mlpLinears(block).flatMap(ofLinear),
   ];
   return [...new Set([layout.embedding, ...layout.blocks.flatMap(ofBlock), layout.finalNorm, layout.head])];
 }

@@ -1,6 +1,6 @@
 import type { Checkpoint } from "../io/index.js";
-import type { Backend, Matrix } from "../kernels/index.js";
-import { isSparse, type WeightFormatId } from "../pack/index.js";
+import type { Backend, ExpertMatrices, Matrix, RowSource } from "../kernels/index.js";
+import { isSparse, type PackedFormatId, type WeightFormatId } from "../pack/index.js";
 import type { ExpectedTensor } from "./layout.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
@@ -9,6 +9,8 @@ import { tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
 const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
+
+const unpadded = (rows: number): number => rows;
 
 /** Loads matrices onto a backend, each in the format that is chosen for it. */
 export class MatrixLoader {
@@ -32,28 +34,37 @@ export class MatrixLoader {
   }
 
   /** A stack in the format that the options ask for or that is fastest. @param pad from stored rows to rows */
-  async load(tensors: readonly ExpectedTensor[], pad = (rows: number) => rows): Promise<Matrix> {
-    const { weights, structure = "auto", costs, signal } = this.#options;
+  async load(tensors: readonly ExpectedTensor[], pad = unpadded): Promise<Matrix> {
     const sources = this.#sources(tensors, pad);
+    const format = await this.#choose(sources, 1);
+    return this.#backend.loadMatrix(sources, format, { signal: this.#options.signal });
+  }
+
+  /** The same stack of every expert, all in one format. */
+  async loadExperts(experts: readonly (readonly ExpectedTensor[])[]): Promise<ExpertMatrices> {
+    const sources = experts.map((tensors) => this.#sources(tensors, unpadded));
+    const format = await this.#choose(sources.flat(), experts.length);
+    return this.#backend.loadExperts(sources, format, { signal: this.#options.signal });
+  }
+
+  /** A matrix in a format that is not to be chosen. */
+  async loadAs(tensor: ExpectedTensor, format: WeightFormatId, pad = unpadded): Promise<Matrix> {
+    return this.#backend.loadMatrix(this.#sources([tensor], pad), format, { signal: this.#options.signal });
+  }
+
+  /** @param stacks how many stacks of one shape the sources make, each multiplied by itself */
+  async #choose(sources: readonly RowSource[], stacks: number): Promise<PackedFormatId> {
+    const { weights, structure = "auto", costs, signal } = this.#options;
     const formats = this.#backend.formats ?? [];
     const examine = structure !== "dense" && formats.some((id) => isSparse(id) && id.endsWith(`-${weights}`));
     const profile = examine ? await sparsityProfile(sources, { signal }) : unexamined;
     const measure = this.#backend.measureCosts?.bind(this.#backend, weights);
-    const names = tensors.map(({ name }) => name);
+    const names = sources.map(({ name }) => name);
+    const one = { ...profile, rows: profile.rows / stacks };
     const askCosts = costs === undefined ? measure : async () => costs;
-    const choice = await chooseFormat(names, profile, weights, structure, formats, askCosts);
+    const choice = await chooseFormat(names, one, weights, structure, formats, askCosts);
     this.choices.push(choice);
-    return this.#backend.loadMatrix(sources, choice.format, { signal });
-  }
-
-  /** A matrix in a format that is not to be chosen. */
-  async loadAs(tensor: ExpectedTensor, format: WeightFormatId): Promise<Matrix> {
-    const { signal } = this.#options;
-    return this.#backend.loadMatrix(
-      this.#sources([tensor], (rows) => rows),
-      format,
-      { signal },
-    );
+    return choice.format;
   }
 
   #sources(tensors: readonly ExpectedTensor[], pad: (rows: number) => number) {

@@ -1,5 +1,6 @@
 import type { BlockShape, ModelConfig } from "../io/index.js";
 import type { Activation, Backend } from "../kernels/index.js";
+import { padTo4 } from "./footprint.js";
 
 /** Working memory of one block's pass over n tokens. */
 export interface Scratch {
@@ -19,12 +20,14 @@ export interface Scratch {
   qk: Activation;
   /** [n, queryHeads * headDim], what attention gives */
   attended: Activation;
-  /** [n, 2 * intermediateSize] and its halves */
+  /** [n, 2 * intermediateSize] and its halves; in a mixture of experts a row for every slot */
   gateUp: Activation;
-  /** [n, intermediateSize] */
   gate: Activation;
-  /** [n, intermediateSize] */
   up: Activation;
+  /** Of a mixture of experts: f32 [n, experts rounded up to 4]. */
+  routerLogits: Activation | undefined;
+  /** Of a mixture of experts: [slots, hiddenSize], what the experts give. */
+  expertOut: Activation | undefined;
   /** [n, the largest sum of ranks in a stack]: what lies between the two matrices of low rank; undefined without any. */
   lowRank: Activation | undefined;
 }
@@ -36,7 +39,10 @@ export interface Scratch {
  */
 export class ScratchPool implements Disposable {
   #rows = 0;
-  #owned: Activation[] = [];
+  /** With a row for every row of the pass, and with one for every expert that a row is sent to; undefined where not needed. */
+  #ofRows: (Activation | undefined)[] = [];
+  #ofSlots: (Activation | undefined)[] = [];
+  readonly #slotsOfRow: number;
   #views = new Map<string, Scratch>();
 
   /** @param lowRank columns of `Scratch.lowRank`; 0 for none */
@@ -44,7 +50,9 @@ export class ScratchPool implements Disposable {
     readonly backend: Backend,
     readonly config: ModelConfig,
     readonly lowRank: number,
-  ) {}
+  ) {
+    this.#slotsOfRow = config.experts?.perToken ?? 1;
+  }
 
   forRows(rows: number, layer = 0): Scratch {
     if (rows > this.#rows) this.#grow(rows);
@@ -60,45 +68,53 @@ export class ScratchPool implements Disposable {
 
   #grow(rows: number): void {
     this[Symbol.dispose]();
-    const { hiddenSize, headDim, blocks } = this.config;
+    const { hiddenSize, headDim, blocks, experts } = this.config;
     const widest = (width: (block: BlockShape) => number) => Math.max(...blocks.map(width));
-    const widths = [
+    const ofRows = [
       hiddenSize,
       hiddenSize,
       widest(({ queryHeads, kvHeads }) => (queryHeads + 2 * kvHeads) * headDim),
       widest(({ queryHeads }) => queryHeads * headDim),
-      widest(({ intermediateSize }) => 2 * intermediateSize),
-      ...(this.lowRank > 0 ? [this.lowRank] : []),
+      this.lowRank,
+      padTo4(experts?.count ?? 0),
     ];
-    for (const cols of widths) this.#owned.push(this.backend.allocate(rows, cols));
+    const ofSlots = [widest(({ intermediateSize }) => 2 * intermediateSize), experts === undefined ? 0 : hiddenSize];
+    const allocate = (count: number) => (cols: number) => (cols > 0 ? this.backend.allocate(count, cols) : undefined);
+    this.#ofRows = ofRows.map(allocate(rows));
+    this.#ofSlots = ofSlots.map(allocate(rows * this.#slotsOfRow));
     this.#rows = rows;
   }
 
   #view(rows: number, { queryHeads, kvHeads, intermediateSize }: BlockShape): Scratch {
     const { headDim } = this.config;
     const [queryWidth, kvWidth] = [queryHeads * headDim, kvHeads * headDim];
-    const [residual, normed, qkv, attended, gateUp, lowRank] = this.#owned.map((activation) =>
-      activation.rowRange(0, rows),
-    );
+    const first = (count: number) => (activation: Activation | undefined) => activation?.rowRange(0, count);
+    const [residual, normed, qkv, attended, lowRank, routerLogits] = this.#ofRows.map(first(rows));
+    const [gateUp, expertOut] = this.#ofSlots.map(first(rows * this.#slotsOfRow));
     return {
-      residual,
-      normed,
-      qkv: qkv.columns(0, queryWidth + 2 * kvWidth),
-      q: qkv.columns(0, queryWidth),
-      k: qkv.columns(queryWidth, kvWidth),
-      v: qkv.columns(queryWidth + kvWidth, kvWidth),
-      qk: qkv.columns(0, queryWidth + kvWidth),
-      attended: attended.columns(0, queryWidth),
-      gateUp: gateUp.columns(0, 2 * intermediateSize),
-      gate: gateUp.columns(0, intermediateSize),
-      up: gateUp.columns(intermediateSize, intermediateSize),
+      residual: residual!,
+      normed: normed!,
+      qkv: qkv!.columns(0, queryWidth + 2 * kvWidth),
+      q: qkv!.columns(0, queryWidth),
+      k: qkv!.columns(queryWidth, kvWidth),
+      v: qkv!.columns(queryWidth + kvWidth, kvWidth),
+      qk: qkv!.columns(0, queryWidth + kvWidth),
+      attended: attended!.columns(0, queryWidth),
+      gateUp: gateUp!.columns(0, 2 * intermediateSize),
+      gate: gateUp!.columns(0, intermediateSize),
+      up: gateUp!.columns(intermediateSize, intermediateSize),
       lowRank,
+      routerLogits,
+      expertOut,
     };
   }
 
   [Symbol.dispose](): void {
-    for (const activation of this.#owned) this.backend.release(activation);
-    this.#owned = [];
+    for (const activation of [...this.#ofRows, ...this.#ofSlots]) {
+      if (activation !== undefined) this.backend.release(activation);
+    }
+    this.#ofRows = [];
+    this.#ofSlots = [];
     this.#views.clear();
     this.#rows = 0;
   }

@@ -1,5 +1,5 @@
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, Chosen, KvCache } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, RoutedSlots } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -23,7 +23,12 @@ export type TapSite = keyof typeof tapSites;
 /** Sees the dense activation of a site, before any threshold; it must read what it needs before its promise resolves. */
 export interface Tap {
   sites: readonly TapSite[];
-  onActivation(layer: number, site: TapSite, activation: Activation): Promise<void>;
+  /**
+   * @param slots in the MLP of a mixture of experts, whose rows are sent where: `mlpInput` has a row for every token, the
+   * sites behind it have one for every slot. Tokens before and after the first to which thresholds apply come one after
+   * the other.
+   */
+  onActivation(layer: number, site: TapSite, activation: Activation, slots?: RoutedSlots): Promise<void>;
 }
 
 /** Thresholds a model runs with: inputs with |x| ≤ threshold count as 0. */

@@ -1,23 +1,45 @@
 import { Stage } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
-import type { Backend, Matrix, Vector } from "../kernels/index.js";
+import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
 import { byteLengthOf } from "../tensor/index.js";
-import { embeddingFormat, packedMatrixBytes, padTo4 } from "./footprint.js";
-import { type DecoderLayout, type ExpectedLinear, type ExpectedTensor, layoutTensors } from "./layout.js";
+import { embeddingFormat, packedMatrixBytes, padTo4, routerFormat } from "./footprint.js";
+import {
+  type BlockLayout,
+  type DecoderLayout,
+  type ExpectedLinear,
+  type ExpectedTensor,
+  layoutTensors,
+  type MlpLayout,
+  type RouterLayout,
+} from "./layout.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { Stack, StackPart, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 
 /** The roles of `BlockLayout`, loaded. */
-export interface BlockWeights {
+export type BlockWeights = AttentionWeights & (MlpWeights | ExpertWeights);
+
+interface AttentionWeights {
   inputNorm: Vector;
   qkv: Stack;
   headNorms?: { q: Vector; k: Vector };
   output: Stack;
   mlpNorm: Vector;
+}
+
+interface MlpWeights {
   gateUp: Stack;
   down: Stack;
+}
+
+/** A mixture of experts. */
+export interface ExpertWeights {
+  /** [experts rounded up to 4, hiddenSize] */
+  router: Matrix;
+  options: RouteOptions;
+  /** [2 * intermediateSize, hiddenSize] and [hiddenSize, intermediateSize] of every expert */
+  experts: { gateUp: ExpertMatrices; down: ExpertMatrices };
 }
 
 export interface DecoderWeights {
@@ -71,6 +93,8 @@ export async function loadWeights(
   const loader = new MatrixLoader(checkpoint, backend, options, advance);
   let lowRank = 0;
   let perToken = 0;
+  /** Bytes of the experts that a token is not sent to. */
+  let idle = 0;
   const matrix = async (tensors: readonly ExpectedTensor[], pad?: (rows: number) => number): Promise<Matrix> => {
     const loaded = await loader.load(tensors, pad);
     perToken += loaded.byteLength;
@@ -107,6 +131,29 @@ export async function loadWeights(
     return { matrix: loaded, bias: vector(bias) };
   };
 
+  const mlp = async ({ mlps: [{ gateUp, down }] }: BlockLayout): Promise<MlpWeights> => ({
+    gateUp: await stack(gateUp),
+    down: await stack([down]),
+  });
+  const mixture = async (mlps: readonly MlpLayout[], router: RouterLayout): Promise<ExpertWeights> => {
+    const experts = async (linears: readonly (readonly ExpectedLinear[])[]): Promise<ExpertMatrices> => {
+      const loaded = await loader.loadExperts(linears.map((parts) => parts.map(({ weight }) => weight)));
+      perToken += (loaded.byteLength * router.perToken) / mlps.length;
+      idle += (loaded.byteLength * (mlps.length - router.perToken)) / mlps.length;
+      return loaded;
+    };
+    const routerMatrix = await loader.loadAs(router.weight, routerFormat(checkpoint, router), padTo4);
+    perToken += routerMatrix.byteLength;
+    return {
+      router: routerMatrix,
+      options: { experts: mlps.length, perRow: router.perToken, normalise: router.normalise },
+      experts: {
+        gateUp: await experts(mlps.map(({ gateUp }) => gateUp)),
+        down: await experts(mlps.map(({ down }) => [down])),
+      },
+    };
+  };
+
   const blocks: BlockWeights[] = [];
   const paddingBias = new Float32Array(headRows).fill(paddingLogit, vocabSize);
   const head: WholeStack = {
@@ -124,8 +171,7 @@ export async function loadWeights(
       ...(block.headNorms && { headNorms: { q: await norm(block.headNorms.q), k: await norm(block.headNorms.k) } }),
       output: await stack([block.output]),
       mlpNorm: await norm(block.mlpNorm),
-      gateUp: await stack(block.gateUp),
-      down: await stack([block.down]),
+      ...(block.router === undefined ? await mlp(block) : await mixture(block.mlps, block.router)),
     });
   }
   return {
@@ -135,6 +181,6 @@ export async function loadWeights(
     head,
     lowRank,
     choices: loader.choices,
-    bytes: { perToken, loaded: perToken + (tied ? 0 : embedding.byteLength) + vectorBytes },
+    bytes: { perToken, loaded: perToken + idle + (tied ? 0 : embedding.byteLength) + vectorBytes },
   };
 }

@@ -13,14 +13,21 @@ export function expectedBytesSaved(
 ): number {
   let saved = 0;
   for (const [l, block] of layout.blocks.entries()) {
-    const linears = [...block.qkv, block.output, ...block.gateUp, block.down];
+    // Experts are of one shape: those that work for a token are as many of the first.
+    const [{ gateUp, down }] = block.mlps;
+    const linears = [...block.qkv, block.output, ...gateUp, down];
+    const experts = block.router?.perToken ?? 1;
     for (const [p, projection] of projections.entries()) {
       const [rows, cols] = linears[p].weight.shape;
-      saved += cols * expectedSparsity(projection, layers[l], method) * weightFormats[weights].columnBytes(rows);
+      const products = mlpProjections.includes(projection) ? experts : 1;
+      const columns = products * cols * expectedSparsity(projection, layers[l], method);
+      saved += columns * weightFormats[weights].columnBytes(rows);
     }
   }
   return saved;
 }
+
+const mlpProjections: readonly Projection[] = ["gate_proj", "up_proj", "down_proj"];
 
 /** A gate threshold makes zeros in front of `down_proj` alone. */
 function expectedSparsity(

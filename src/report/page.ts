@@ -233,8 +233,12 @@ function matrixMap(
   label: (value: number) => string,
 ): Html | undefined {
   const value = (row: number, col: number) => {
-    const matrix = Object.hasOwn(layers[row].matrices, projections[col]) && layers[row].matrices[projections[col]];
-    return matrix ? pick(matrix) : undefined;
+    // Of experts the mean.
+    const values = Object.entries(layers[row].matrices)
+      .filter(([key]) => key.split(".").at(-1) === projections[col])
+      .map(([, matrix]) => pick(matrix))
+      .filter((found) => found !== undefined);
+    return values.length > 0 ? values.reduce((sum, found) => sum + found, 0) / values.length : undefined;
   };
   const values = layers.flatMap((_, row) =>
     projections.map((_, col) => value(row, col)).filter((found) => found !== undefined),

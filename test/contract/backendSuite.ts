@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
 import { attentionSuite } from "./attentionSuite.js";
 import { elementwiseSuite } from "./elementwiseSuite.js";
+import { expertSuite } from "./expertSuite.js";
 import { fusedSuite } from "./fusedSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
@@ -26,6 +27,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     attentionSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject);
     gramSuite(backend);
+    expertSuite(backend, subject);
     if (subject.fuses) fusedSuite(backend, subject);
     fuzzSuite(backend, subject);
   });

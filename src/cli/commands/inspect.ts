@@ -229,6 +229,7 @@ function inWords(config: ModelConfig): string {
       : `${config.queryHeads} query and ${config.kvHeads} key/value heads of ${config.headDim}`;
   const extras = [
     config.attentionBias && "attention biases",
+    config.experts !== undefined && `${config.experts.count} experts, ${config.experts.perToken} for a token`,
     config.mlpBias && "MLP biases",
     config.qkNorm && "normalised q and k",
     config.slidingWindows.some((window) => window !== undefined) &&
@@ -243,18 +244,20 @@ function ropeInWords({ rope }: ModelConfig): string {
   return `rotary base ${rope.theta}${scaling}`;
 }
 
-function parametersInWords({ total, ...kinds }: ParameterCounts): string {
+function parametersInWords({ total, active, ...kinds }: ParameterCounts): string {
   const names = {
     embedding: "embedding",
     attention: "attention",
     mlp: "MLP",
+    router: "routers",
     head: "head",
     vectors: "norms and biases",
   };
   const parts = (Object.keys(names) as (keyof typeof names)[])
     .filter((kind) => kinds[kind] > 0)
     .map((kind) => `${names[kind]} ${count(kinds[kind])}`);
-  return `${count(total)}: ${parts.join(", ")}`;
+  const working = active < total ? `, ${count(active)} of them for a token` : "";
+  return `${count(total)}${working}: ${parts.join(", ")}`;
 }
 
 function onDiskInWords({ bytesOnDisk, dtypes }: InspectDocument): string {

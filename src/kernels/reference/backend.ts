@@ -15,9 +15,12 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import type { Routing } from "../experts.js";
+import { HostExperts, type HostRouting } from "../hostExperts.js";
 import * as shapes from "../shapes.js";
 import { appendKv, attention } from "./attention.js";
 import { add, embed, gatedActivation, rmsNorm, rope } from "./elementwise.js";
+import { addExperts, gatherRows } from "./experts.js";
 import { linear } from "./linear.js";
 import { loadMatrix } from "./loadMatrix.js";
 import {
@@ -34,7 +37,7 @@ import { topK } from "./topK.js";
  * The plain backend: what the operations mean, in TypeScript that runs everywhere. Operations run at once; sums are f64
  * and results are rounded to f32 when stored. The others are tested against the same suite.
  */
-export class ReferenceBackend implements Backend {
+export class ReferenceBackend extends HostExperts implements Backend {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
   readonly info: BackendInfo = {
     id: "reference",
@@ -149,6 +152,15 @@ export class ReferenceBackend implements Backend {
   add(out: Activation, x: Activation): void {
     shapes.checkSameShape("add", out, x);
     add(own(out), own(x));
+  }
+
+  gatherRows(out: Activation, x: Activation, { slots }: HostRouting): void {
+    gatherRows(own(out), own(x), slots.rows);
+  }
+
+  addExperts(out: Activation, x: Activation, routing: Routing): void {
+    shapes.checkAddExperts(out, x, routing);
+    addExperts(own(out), own(x), routing as HostRouting);
   }
 
   async read(activation: Activation): Promise<Float32Array> {

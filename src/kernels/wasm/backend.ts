@@ -16,9 +16,12 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import type { Routing } from "../experts.js";
+import { HostExperts, type HostRouting } from "../hostExperts.js";
 import * as shapes from "../shapes.js";
 import { Arena, float } from "./arena.js";
 import { measureCosts } from "./costs.js";
+import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
 import type { Kernels } from "./kernels.js";
 import * as layout from "./layout.js";
@@ -51,7 +54,7 @@ export interface WasmBackendSettings {
  * flush runs it on all threads inside WebAssembly, where they meet after each operation without coming back to
  * JavaScript. The calling thread works too, so a flush blocks it.
  */
-export class WasmBackend implements Backend {
+export class WasmBackend extends HostExperts implements Backend {
   readonly info: BackendInfo;
   readonly formats = packedFormats;
   readonly #kernels: Kernels;
@@ -68,6 +71,7 @@ export class WasmBackend implements Backend {
   #disposed = false;
 
   private constructor(kernels: Kernels, pool: Pool, first: Arena, settings: WasmBackendSettings) {
+    super();
     this.#kernels = kernels;
     this.#pool = pool;
     this.#settings = settings;
@@ -333,6 +337,15 @@ export class WasmBackend implements Backend {
       out.rows,
       out.cols,
     ]);
+  }
+
+  gatherRows(out: Activation, x: Activation, { slots }: HostRouting): void {
+    gatherRows(this.#in(own(x).block.home), own(out), own(x), slots.rows);
+  }
+
+  addExperts(out: Activation, x: Activation, routing: Routing): void {
+    shapes.checkAddExperts(out, x, routing);
+    addExperts(this.#in(own(out).block.home), own(out), own(x), routing as HostRouting);
   }
 
   async read(activation: Activation): Promise<Float32Array> {

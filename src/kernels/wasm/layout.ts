@@ -90,3 +90,5 @@ export const opTopK = 10;
 export const opPack = 11;
 export const opReadBytes = 12;
 export const opUnpackRows = 13;
+export const opGatherRows = 14;
+export const opAddExperts = 15;

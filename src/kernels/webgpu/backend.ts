@@ -31,6 +31,7 @@ import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
+import { ExpertBackend } from "./expertBackend.js";
 import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
@@ -55,7 +56,7 @@ import { rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
-export class WebGpuBackend implements Backend {
+export class WebGpuBackend extends ExpertBackend implements Backend {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseAccess)] as PackedFormatId[];
   readonly fusesGates = true;
   readonly #device: Device;
@@ -69,14 +70,18 @@ export class WebGpuBackend implements Backend {
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
   readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
   readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
-  readonly #problems: string[] = [];
   #weightBytes = 0;
-  readonly #counters = zeroCounters();
+  readonly #counters: BackendCounters;
 
   constructor(device: Device) {
+    const context = new Context(device);
+    const pool = new ActivationPool(device, context.recorder);
+    const counters = zeroCounters();
+    super(context, pool, counters);
     this.#device = device;
-    this.#context = new Context(device);
-    this.#pool = new ActivationPool(device, this.#context.recorder);
+    this.#context = context;
+    this.#pool = pool;
+    this.#counters = counters;
     this.#attend = new Attend(this.#context);
     this.#normFusion = new NormFusion(this.#context);
     const mostThreads = device.isSoftware ? 256 : device.limits.maxComputeInvocationsPerWorkgroup;
@@ -87,7 +92,7 @@ export class WebGpuBackend implements Backend {
 
   /** Kernels that failed their self-check are part of the description. */
   get info(): BackendInfo {
-    const disabled = this.#problems.map((problem) => `; not used because wrong on this GPU: ${problem}`).join("");
+    const disabled = this.problems.map((problem) => `; not used because wrong on this GPU: ${problem}`).join("");
     const arithmetic = describe(this.#device);
     return { id: "webgpu", description: arithmetic + disabled, arithmetic, threads: 1 };
   }
@@ -106,11 +111,11 @@ export class WebGpuBackend implements Backend {
   }
 
   async #loadDense(parts: readonly RowSource[], format: WeightFormatId, job: JobOptions): Promise<Matrix> {
-    return loadMatrix(this.#device, parts, format, await this.#formatKernels(format), job);
+    return loadMatrix(this.#device, parts, format, await this.formatKernels(format), job);
   }
 
   async #loadSparse(parts: readonly RowSource[], format: SparseFormatId, job: JobOptions): Promise<Matrix> {
-    const dense = await this.#formatKernels(sparseFormats[format].value);
+    const dense = await this.formatKernels(sparseFormats[format].value);
     return loadSparseMatrix(this.#device, parts, format, { sparse: await this.#sparseKernels(format), dense }, job);
   }
 
@@ -125,7 +130,7 @@ export class WebGpuBackend implements Backend {
   }
 
   async #measureCosts(value: WeightFormatId): Promise<ProductCosts> {
-    const dense = await this.#formatKernels(value);
+    const dense = await this.formatKernels(value);
     const sparse = new Map<SparseFormatId, SparseKernels>();
     for (const format of this.formats) {
       if (isSparse(format) && valueTypeOf(format) === value) sparse.set(format, await this.#sparseKernels(format));
@@ -134,11 +139,11 @@ export class WebGpuBackend implements Backend {
   }
 
   async #sparseKernels(format: SparseFormatId): Promise<SparseKernels> {
-    const dense = await this.#formatKernels(sparseFormats[format].value);
+    const dense = await this.formatKernels(sparseFormats[format].value);
     let kernels = this.#sparseFormats.get(format);
     if (kernels === undefined) {
       kernels = checkSparseFormat(this.#context, this.#pool, format, dense).then((checked) => {
-        this.#problems.push(...checked.problems);
+        this.problems.push(...checked.problems);
         return checked.kernels;
       });
       this.#sparseFormats.set(format, kernels);
@@ -147,11 +152,11 @@ export class WebGpuBackend implements Backend {
   }
 
   /** The kernels of a format, checked when the first matrix of it is loaded. */
-  #formatKernels(format: WeightFormatId): Promise<FormatKernels> {
+  protected formatKernels(format: WeightFormatId): Promise<FormatKernels> {
     let kernels = this.#formats.get(format);
     if (kernels === undefined) {
       kernels = checkFormat(this.#context, this.#pool, format).then((checked) => {
-        this.#problems.push(...checked.problems);
+        this.problems.push(...checked.problems);
         return checked.kernels;
       });
       this.#formats.set(format, kernels);

@@ -23,7 +23,7 @@ export class Context {
     if (current !== undefined && current.byteLength >= byteLength) return current;
     if (current !== undefined) this.recorder.freeLater(current);
     const size = 2 ** Math.ceil(Math.log2(byteLength));
-    const memory = this.device.allocate(size, usage.storage | usage.copySrc, name);
+    const memory = this.device.allocate(size, usage.storage | usage.copySrc | usage.copyDst, name);
     this.#scratch.set(name, memory);
     return memory;
   }

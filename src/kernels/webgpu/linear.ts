@@ -5,8 +5,9 @@ import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { NextNorm, Squares } from "./normFusion.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
-import { matvecParts, maxTickets, rowVector } from "./wgsl/matvec.js";
+import { matvecParts, maxTickets } from "./wgsl/matvec.js";
 import { notCounted } from "./wgsl/matvecInputs.js";
+import { rowVector } from "./wgsl/matvecPlaces.js";
 
 /** Norms that are part of a product of one row; see `NormFusion`. */
 export interface NormsAround {
@@ -58,6 +59,21 @@ const wantedInSoftware = 8;
 /** Fewer columns than this are not worth a workgroup of their own. */
 const minimumGroups = 4;
 
+/** Into how many slices of the columns a product is cut. @param products how many are made at once */
+export function slicing(
+  { device }: Context,
+  w: GpuMatrix,
+  listed: boolean,
+  products = 1,
+): { groupsPerSlice: number; slices: number } {
+  const tiles = tilesOf(w) * products;
+  const wanted = device.isSoftware ? wantedInSoftware : wantedWorkgroups;
+  const most = listed ? w.kernels.listedColumns / groupSize : w.groups;
+  const wantedSlices = Math.min(Math.round(wanted / tiles), Math.ceil(w.groups / minimumGroups));
+  const groupsPerSlice = Math.ceil(w.groups / Math.max(1, wantedSlices, Math.ceil(w.groups / most)));
+  return { groupsPerSlice, slices: Math.ceil(w.groups / groupsPerSlice) };
+}
+
 /** @param sparse thresholds, and where to count what they drop; none for the dense kernel */
 function multiplyRow(
   context: Context,
@@ -70,13 +86,7 @@ function multiplyRow(
   sparse?: { thresholds: readonly number[]; counters: BackendCounters },
 ): void {
   const { recorder } = context;
-  const tiles = tilesOf(w);
-  const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-  const listed = sparse !== undefined || gate !== undefined;
-  const most = listed ? w.kernels.listedColumns / groupSize : w.groups;
-  const wantedSlices = Math.min(Math.round(wanted / tiles), Math.ceil(w.groups / minimumGroups));
-  const groupsPerSlice = Math.ceil(w.groups / Math.max(1, wantedSlices, Math.ceil(w.groups / most)));
-  const slices = Math.ceil(w.groups / groupsPerSlice);
+  const { groupsPerSlice, slices } = slicing(context, w, sparse !== undefined || gate !== undefined);
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
 
   const up = gate && own(gate.up);
@@ -187,27 +197,36 @@ function wantedTokens(matmuls: readonly { tokens: number }[], rows: number): num
   return Math.min(...sizes.filter((tokens) => tokens >= rows), Math.max(...sizes));
 }
 
-/** A counter pair for one part of a sparse product: kept inputs, and groups of 32 with a kept input. */
-function countPart(context: Context, w: GpuMatrix, part: number, counters: BackendCounters): number {
+/**
+ * A counter pair for one part of a sparse product: kept inputs, and groups of 32 with a kept input.
+ * @param products how many are made at once
+ */
+export function countPart(
+  context: Context,
+  w: GpuMatrix,
+  part: number,
+  counters: BackendCounters,
+  products = 1,
+): number {
   const { format } = w.gpuFormat;
   const { rows } = w.parts[part];
   return context.recorder.countPair((kept, groups) => {
     counters.weightBytesRead += kept * format.columnBytes(rows) + groups * format.groupScaleBytes(rows);
-    counters.inputs += w.cols;
-    counters.inputsSkipped += w.cols - kept;
+    counters.inputs += products * w.cols;
+    counters.inputsSkipped += products * w.cols - kept;
   });
 }
 
 /** Row tiles of a matrix: as many workgroups take part in a product of one row, times slices. */
 export const tilesOf = (w: GpuMatrix): number => w.chunks.reduce((sum, { runs }) => sum + tileCount(runs), 0);
 
-const tileCount = (runs: readonly TileRun[]): number => runs.reduce((sum, run) => sum + run.tiles, 0);
+export const tileCount = (runs: readonly TileRun[]): number => runs.reduce((sum, run) => sum + run.tiles, 0);
 
 function batchesOf<T>(items: readonly T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, i) => items.slice(i * size, (i + 1) * size));
 }
 
-const table = new Uint32Array(8 * matvecParts);
+export const table = new Uint32Array(8 * matvecParts);
 const tableF32 = new Float32Array(table.buffer);
 
 /**
@@ -215,7 +234,7 @@ const tableF32 = new Float32Array(table.buffer);
  * @param last the threshold and the last word of each part
  * @returns number of workgroups
  */
-function fillTable(
+export function fillTable(
   w: GpuMatrix,
   runs: readonly TileRun[],
   workgroupsOf: (run: TileRun) => number,

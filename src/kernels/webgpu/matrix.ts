@@ -8,7 +8,7 @@ import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
 import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
-import { type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
+import { expertMatvec, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 import type { MatvecInput } from "./wgsl/matvecInputs.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
@@ -62,12 +62,7 @@ export interface FormatKernels {
 
 /** What is tried for a format, best first. */
 export function candidates(device: Device, format: GpuFormat) {
-  /** With and without subgroups. */
-  const tunings = (sparse: boolean) =>
-    (device.subgroups32 ? [true, false] : [false]).map((subgroups32) =>
-      matvecTuning(device, format, sparse, subgroups32),
-    );
-  const [dense, sparse] = [tunings(false), tunings(true)];
+  const [dense, sparse] = [false, true].map((s) => matvecTunings(device, format, s));
   return {
     listedColumns: Math.min(...[...dense, ...sparse].map(({ sparseColumns }) => sparseColumns)),
     embed: embed(format),
@@ -78,6 +73,20 @@ export function candidates(device: Device, format: GpuFormat) {
     matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
   };
 }
+
+/** Products of chosen experts. */
+export function expertCandidates(device: Device, format: GpuFormat) {
+  const [dense, sparse] = [false, true].map((s) =>
+    matvecTunings(device, format, s).map((tuning) => expertMatvec(format, s, tuning)),
+  );
+  return dense.map((kernel, i) => ({ dense: kernel, sparse: sparse[i] }));
+}
+
+/** With and without subgroups. */
+const matvecTunings = (device: Device, format: GpuFormat, sparse: boolean): MatvecTuning[] =>
+  (device.subgroups32 ? [true, false] : [false]).map((subgroups32) =>
+    matvecTuning(device, format, sparse, subgroups32),
+  );
 
 function plainMatmuls(format: GpuFormat): MatmulKernel[] {
   const shapes = [

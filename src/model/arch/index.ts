@@ -10,6 +10,7 @@ export interface Architecture {
 export const architectures: Readonly<Record<string, () => Promise<{ architecture: Architecture }>>> = {
   llama: () => import("./llama.js"),
   mistral: () => import("./mistral.js"),
+  mixtral: () => import("./mixtral.js"),
   qwen2: () => import("./qwen2.js"),
   qwen3: () => import("./qwen3.js"),
 };

@@ -2,13 +2,32 @@ import type { LowRankFactors } from "../../compress/index.js";
 import { productOf } from "../../compress/index.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes, ModelConfig } from "../../io/index.js";
-import { type DecoderDescription, type Projection, projections } from "../../model/index.js";
+import {
+  type DecoderDescription,
+  type MlpProjection,
+  type Projection,
+  projections,
+  type TapSite,
+  tapSites,
+} from "../../model/index.js";
+
+/** A matrix of a block: its projection, in a mixture of experts with the number of the expert. */
+export type MatrixKey = Projection | `experts.${number}.${MlpProjection}`;
+
+/** What enters matrices: what is at a site, in a mixture of experts the share of it that an expert sees. */
+export type InputKey = TapSite | `experts.${number}.${TapSite}`;
+
+export const inputKey = (site: TapSite, expert: number | undefined): InputKey =>
+  expert === undefined ? site : `experts.${expert}.${site}`;
 
 /** One matrix of a block while stages work on it. */
 export interface BlockMatrix {
   /** The tensor in the source. */
   readonly name: string;
+  readonly key: MatrixKey;
   readonly projection: Projection;
+  /** The expert that it belongs to, in a mixture of experts. */
+  readonly expert: number | undefined;
   readonly biasName: string | undefined;
   /** Type of its values in the source. */
   readonly dtype: FloatDType;
@@ -23,13 +42,17 @@ export interface BlockMatrix {
   lowRank?: LowRankFactors;
   /** Factors were folded into it, which is exact in f32 only. */
   folded: boolean;
+  /** Calibration tokens that its expert saw; undefined outside of experts and without calibration. */
+  tokens?: number;
   /** Sum over the stages of the squared relative error of its output on the calibration inputs; undefined: not measured. */
   squaredError?: number;
 }
 
-/** A norm or a bias. */
+/** A norm or a bias, or the router of a mixture of experts. */
 export interface BlockVector {
   values: Float32Array;
+  /** [experts, hiddenSize] of a router */
+  readonly shape?: readonly number[];
   readonly dtype: FloatDType;
   folded: boolean;
 }
@@ -42,9 +65,65 @@ export interface DecoderBlock {
   /** Its layer in the source. */
   readonly layer: number;
   readonly sizes: BlockSizes;
-  readonly matrices: ReadonlyMap<Projection, BlockMatrix>;
+  readonly matrices: ReadonlyMap<MatrixKey, BlockMatrix>;
   readonly vectors: ReadonlyMap<string, BlockVector>;
   readonly roles: DecoderDescription["layout"]["blocks"][number];
+}
+
+type BlockRoles = DecoderBlock["roles"];
+
+/** The matrices of a block in the order of the model, and which each is. */
+export function matrixPlaces({ qkv, output, mlps, router }: BlockRoles) {
+  const attention = [...qkv, output];
+  const ofMlps = mlps.flatMap(({ gateUp, down }, e) =>
+    [...gateUp, down].map((linear, p) => {
+      const projection = projections[attention.length + p] as MlpProjection;
+      const expert = router === undefined ? undefined : e;
+      const key: MatrixKey = expert === undefined ? projection : `experts.${expert}.${projection}`;
+      return { linear, projection, expert, key };
+    }),
+  );
+  return [
+    ...attention.map((linear, p) => ({ linear, projection: projections[p], expert: undefined, key: projections[p] })),
+    ...ofMlps,
+  ];
+}
+
+/** What a recipe may call a matrix. */
+export const roleName = (
+  layer: number,
+  { key, projection, expert, linear }: ReturnType<typeof matrixPlaces>[number],
+) =>
+  expert === undefined || linear.weight.name.endsWith(`.${projection}.weight`)
+    ? linear.weight.name
+    : `model.layers.${layer}.mlp.${key}.weight`;
+
+/** A place of a block that matrices read from. */
+export interface BlockInput {
+  readonly site: TapSite;
+  /** What is known of what enters, in as many parts as differ: of every expert by itself where experts share a norm. */
+  readonly keys: readonly InputKey[];
+  /** The expert that has it for itself. */
+  readonly expert: number | undefined;
+  readonly readers: readonly BlockMatrix[];
+}
+
+/** In the order in which a block comes to them. */
+export function blockInputs({ matrices }: Pick<DecoderBlock, "matrices">): BlockInput[] {
+  const inputs: BlockInput[] = [];
+  for (const site of Object.keys(tapSites) as TapSite[]) {
+    const projectionsOf: readonly Projection[] = tapSites[site];
+    const readers = [...matrices.values()].filter(({ projection }) => projectionsOf.includes(projection));
+    if (readers.length === 0) continue;
+    const experts = [...new Set(readers.map(({ expert }) => expert))];
+    const keys = experts.map((expert) => inputKey(site, expert));
+    if (site !== "mlpHidden") inputs.push({ site, keys, expert: undefined, readers });
+    else {
+      for (const [e, expert] of experts.entries())
+        inputs.push({ site, keys: [keys[e]], expert, readers: readers.filter((matrix) => matrix.expert === expert) });
+    }
+  }
+  return inputs;
 }
 
 /** Names of the two factors that take the place of a matrix, W = left · right (+ the matrix, if it is there too). */
@@ -60,7 +139,7 @@ const alreadySparse = 0.05;
 export interface StoredBlock {
   layer: number;
   sizes: BlockSizes;
-  /** By projection. */
+  /** By `MatrixKey`. */
   matrices: Readonly<Record<string, { rows: number; cols: number; rank?: number }>>;
 }
 
@@ -79,27 +158,29 @@ export async function loadBlock(
   const at = (name: string) =>
     stored === undefined ? name : name.replace(`model.layers.${layer}.`, `model.layers.${stored.layer}.`);
   const vectors = new Map<string, BlockVector>();
-  const loadVector = async (name: string) => {
+  const loadVector = async (name: string, shape?: readonly number[]) => {
     const values = await checkpoint.readFloat32(at(name));
-    vectors.set(name, { values, dtype: floatDType(checkpoint, at(name)), folded: false });
+    vectors.set(name, { values, ...(shape && { shape }), dtype: floatDType(checkpoint, at(name)), folded: false });
   };
   for (const { name } of [roles.inputNorm, roles.mlpNorm]) await loadVector(name);
   if (roles.headNorms !== undefined) for (const { name } of Object.values(roles.headNorms)) await loadVector(name);
 
-  const matrices = new Map<Projection, BlockMatrix>();
-  for (const [p, { weight, bias }] of [...roles.qkv, roles.output, ...roles.gateUp, roles.down].entries()) {
+  if (roles.router !== undefined) await loadVector(roles.router.weight.name, roles.router.weight.shape);
+
+  const matrices = new Map<MatrixKey, BlockMatrix>();
+  for (const { linear, ...place } of matrixPlaces(roles)) {
+    const { weight, bias } = linear;
     if (bias !== undefined) await loadVector(bias.name);
-    const projection = projections[p];
     const [sourceRows, sourceCols] = weight.shape;
-    const { rows, cols, rank } = stored?.matrices[projection] ?? { rows: sourceRows, cols: sourceCols };
+    const { rows, cols, rank } = stored?.matrices[place.key] ?? { rows: sourceRows, cols: sourceCols };
     const factors = factorNames(at(weight.name));
     const isThere = rank === undefined || checkpoint.tensors.has(at(weight.name));
     const values = isThere ? await checkpoint.readFloat32(at(weight.name)) : new Float32Array(rows * cols);
     let zeros = 0;
     for (const value of values) if (value === 0) zeros++;
-    matrices.set(projection, {
+    matrices.set(place.key, {
       name: weight.name,
-      projection,
+      ...place,
       biasName: bias?.name,
       dtype: floatDType(checkpoint, isThere ? at(weight.name) : factors.left),
       rows,

@@ -19,7 +19,8 @@ export function blockView(source: Checkpoint, config: ModelConfig, block: Decode
     ["model.embed_tokens.weight", { shape: [4, hiddenSize], values: new Float32Array(4 * hiddenSize) }],
     ["model.norm.weight", { shape: [hiddenSize], values: new Float32Array(hiddenSize) }],
   ]);
-  for (const [name, { values }] of block.vectors) tensors.set(renamed(name), { shape: [values.length], values });
+  for (const [name, { values, shape = [values.length] }] of block.vectors)
+    tensors.set(renamed(name), { shape, values });
   for (const matrix of block.matrices.values()) {
     const shape = [matrix.rows, matrix.cols];
     tensors.set(renamed(matrix.name), { shape, values: effectiveWeight(matrix) });

@@ -6,8 +6,9 @@ import {
 } from "../../compress/index.js";
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import { type Activation, type Backend, openBackend } from "../../kernels/index.js";
+import { type Activation, type Backend, openBackend, type RoutedSlots } from "../../kernels/index.js";
 import { loadModel, type Model, type TapSite, tapSites } from "../../model/index.js";
+import { type InputKey, inputKey } from "./block.js";
 import { gatherRows } from "./gatherRows.js";
 
 export interface CalibrationWindows {
@@ -55,13 +56,25 @@ export class CalibrationRun {
     return this.streams.length / (this.window * this.hiddenSize);
   }
 
-  /** What enters the matrices of a block, over all windows. The streams stay what they are. */
-  async collect(block: Checkpoint, wanted: readonly StatisticId[]): Promise<Map<TapSite, InputStatistics>> {
+  /**
+   * What enters the matrices of a block, over all windows; of experts only what is sent to each, and nothing of those that
+   * see no token. The streams stay what they are.
+   */
+  async collect(block: Checkpoint, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
     return this.#withBlock(block, async (backend, model) => {
-      const sums = new Map(sites.map((site) => [site, new SiteSums(backend, wanted)]));
+      const sums = new Map<InputKey, SiteSums>();
       const last = sites[sites.length - 1];
-      const onActivation = async (_layer: number, site: TapSite, activation: Activation) => {
-        await sums.get(site)!.add(activation);
+      const add = async (key: InputKey, x: Activation) => {
+        let sum = sums.get(key);
+        if (sum === undefined) {
+          sum = new SiteSums(backend, wanted);
+          sums.set(key, sum);
+        }
+        await sum.add(x);
+      };
+      const onActivation = async (_layer: number, site: TapSite, activation: Activation, slots?: RoutedSlots) => {
+        if (slots === undefined) await add(site, activation);
+        else await eachExpert(backend, site, activation, slots, (expert, x) => add(inputKey(site, expert), x));
         // What follows, the block's last product, is not needed.
         if (site === last) throw enough;
       };
@@ -72,8 +85,8 @@ export class CalibrationRun {
           if (error !== enough) throw error;
         }
       });
-      const statistics = new Map<TapSite, InputStatistics>();
-      for (const [site, sum] of sums) statistics.set(site, await sum.finish());
+      const statistics = new Map<InputKey, InputStatistics>();
+      for (const [key, sum] of sums) statistics.set(key, await sum.finish());
       return statistics;
     });
   }
@@ -111,6 +124,33 @@ export class CalibrationRun {
       this.options.onWindow?.();
     }
   }
+}
+
+/** Hands out the rows that each expert sees, those of one expert together. */
+async function eachExpert(
+  backend: Backend,
+  site: TapSite,
+  activation: Activation,
+  { rows, experts }: RoutedSlots,
+  visit: (expert: number, x: Activation) => Promise<void>,
+): Promise<void> {
+  const { cols } = activation;
+  // What enters the experts has one row for every token, which several of them see.
+  const gathers = site === "mlpInput";
+  const x = gathers ? backend.allocate(rows.length, cols) : activation;
+  if (gathers) {
+    const values = await backend.read(activation);
+    const gathered = new Float32Array(rows.length * cols);
+    for (const [slot, row] of rows.entries()) gathered.set(values.subarray(row * cols, (row + 1) * cols), slot * cols);
+    backend.write(x, gathered);
+  }
+  for (let start = 0; start < rows.length; ) {
+    let end = start + 1;
+    while (end < rows.length && experts[end] === experts[start]) end++;
+    await visit(experts[start], x.rowRange(start, end - start));
+    start = end;
+  }
+  if (gathers) backend.release(x);
 }
 
 type Tap = NonNullable<NonNullable<Parameters<Model["block"]>[4]>["tap"]>;

@@ -1,3 +1,4 @@
+import type { InputStatistics, StatisticId } from "../../compress/index.js";
 import { breathe, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
@@ -7,13 +8,15 @@ import {
   readJsonFile,
   serializeArtifact,
 } from "../../io/index.js";
+import { blockLinears } from "../../model/index.js";
 import { elementCount } from "../../tensor/index.js";
-import { type DecoderBlock, loadBlock } from "./block.js";
+import { type BlockMatrix, type DecoderBlock, type InputKey, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions } from "./plan.js";
 import { resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
+import { inputOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
 import { parseSurvey, type Survey, surveyModel, wholeModel } from "./survey.js";
 import {
@@ -85,6 +88,26 @@ export async function jobIn({ files }: Workspace): Promise<unknown> {
   return ((await readJsonFile(files, jobFileName)) as { job?: unknown } | null | undefined)?.job;
 }
 
+/**
+ * Notes how many calibration tokens each expert saw.
+ * @throws UsageError when one that has to be looked at saw none
+ */
+function noteTokens(
+  targets: readonly BlockMatrix[],
+  needs: readonly StatisticId[],
+  statistics: ReadonlyMap<InputKey, InputStatistics>,
+): void {
+  if (statistics.size === 0) return;
+  for (const matrix of targets) {
+    if (matrix.expert === undefined) continue;
+    matrix.tokens = inputOf({ statistics }, matrix).tokens;
+    if (matrix.tokens > 0 || needs.length === 0) continue;
+    throw new UsageError(
+      `${matrix.name}: no calibration token was sent to its expert; take more windows, another text, or a method that looks at weights alone`,
+    );
+  }
+}
+
 class CompressionJob {
   readonly #elapsedMs: JobTimes = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
   readonly #record: JobRecord;
@@ -99,9 +122,7 @@ class CompressionJob {
     const { window, windows } = recipe.calibration;
     let sourceWeights = 0;
     for (const block of plan.description.layout.blocks) {
-      for (const { weight } of [...block.qkv, block.output, ...block.gateUp, block.down]) {
-        sourceWeights += elementCount(weight.shape);
-      }
+      for (const { weight } of blockLinears(block)) sourceWeights += elementCount(weight.shape);
     }
     this.#record = {
       version,
@@ -195,10 +216,11 @@ class CompressionJob {
           const targets = [...block.matrices.values()].filter(({ name }) => planned.tensors.includes(name));
           if (targets.length === 0) continue;
           const { stage, options, statistics: wanted } = planned;
-          const statistics =
+          const statistics: ReadonlyMap<InputKey, InputStatistics> =
             !run || wanted.length === 0
               ? new Map()
               : await this.#timed("statistics", () => run.collect(this.#view(block), wanted));
+          noteTokens(targets, planned.needs, statistics);
           const budget = budgets[planned.index]?.[block.layer];
           const context = {
             stage,

@@ -1,6 +1,6 @@
 import { lowRankMethods, pruneMethods, quantizeMethods } from "../../compress/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import { tapSites } from "../../model/index.js";
+import { blockLinears, tapSites } from "../../model/index.js";
 import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
@@ -33,11 +33,13 @@ export async function estimateJob(
   const { description, stages, layers, windows } = plan;
   const { config, layout } = description;
   const block = layout.blocks[0];
-  const linears = [...block.qkv, block.output, ...block.gateUp, block.down].map(({ weight }) => weight.shape);
+  const linears = blockLinears(block).map(({ weight }) => weight.shape);
   const blockWeights = linears.reduce((sum, shape) => sum + elementCount(shape), 0);
   const sites = Object.keys(tapSites).length - 1;
   const widest = Math.max(...linears.map(([, cols]) => cols));
-  const gramEntries = (sites - 1) * config.hiddenSize ** 2 + widest ** 2;
+  const experts = block.mlps.length;
+  // Two places before attention and its output, and two of every MLP.
+  const gramEntries = (sites - 2) * config.hiddenSize ** 2 + experts * (config.hiddenSize ** 2 + widest ** 2);
   const grams = stages.some(({ statistics }) => statistics.includes("gram"));
 
   let elapsedMs = 0;
@@ -54,7 +56,8 @@ export async function estimateJob(
   }
 
   const window = windows?.window ?? 0;
-  const activationBytes = window * (3 * config.hiddenSize + 4 * config.intermediateSize) * 4;
+  const activationBytes =
+    window * (3 * config.hiddenSize + 4 * config.intermediateSize * (block.router?.perToken ?? 1)) * 4;
   const memoryBytes =
     baseBytes + streamBytes + activationBytes + blockWeights * 4 * 5 + (grams ? gramEntries * (4 + 4 + 8 * 4) : 0);
   let diskBytes = 0;

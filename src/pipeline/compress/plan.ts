@@ -10,7 +10,7 @@ import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { type BackendInfo, type DeviceId, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import type { TokenizedText } from "../../text/index.js";
-import { factorNames } from "./block.js";
+import { factorNames, matrixPlaces, roleName } from "./block.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
 import { type Estimate, estimateJob } from "./estimate.js";
 import { fingerprint } from "./fingerprint.js";
@@ -40,7 +40,9 @@ export interface PlannedStage extends ResolvedStage {
   /** Place in the recipe. */
   index: number;
   handler: StageHandler;
-  /** Empty: no windows are run for it. */
+  /** What its method cannot do without. */
+  needs: readonly StatisticId[];
+  /** What is collected for it, to measure its error too. Empty: no windows are run for it. */
   statistics: readonly StatisticId[];
 }
 
@@ -147,12 +149,22 @@ function refuse(problems: readonly string[]): void {
 
 async function resolve(
   checkpoint: Checkpoint,
-  { config }: DecoderDescription,
+  { config, layout }: DecoderDescription,
   recipe: Recipe,
   problems: string[],
 ): Promise<ResolvedStage[]> {
   try {
-    return await checkRecipe(recipe, { tensors: [...checkpoint.tensors.values()], blocks: config.blocks });
+    const roles = new Map(
+      layout.blocks.flatMap((block, layer) =>
+        matrixPlaces(block).map((place) => [place.linear.weight.name, roleName(layer, place)]),
+      ),
+    );
+    const tensors = Array.from(checkpoint.tensors.values(), ({ name, shape }) => ({
+      name,
+      shape,
+      role: roles.get(name),
+    }));
+    return await checkRecipe(recipe, { tensors, blocks: config.blocks });
   } catch (error) {
     if (!(error instanceof ProblemsError)) throw error;
     problems.push(...error.problems);
@@ -169,9 +181,10 @@ async function planStages(
   for (const [index, { stage, options, tensors }] of resolved.entries()) {
     if (stage.type === "dropLayers") continue;
     const handler = stageHandlers[stage.type] as StageHandler;
-    const statistics = new Set(await handler.needs({ stage, options, tensors }));
+    const needs = await handler.needs({ stage, options, tensors });
+    const statistics = new Set(needs);
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    planned.push({ stage, options, tensors, index, handler, statistics: [...statistics] });
+    planned.push({ stage, options, tensors, index, handler, needs, statistics: [...statistics] });
   }
   return planned;
 }

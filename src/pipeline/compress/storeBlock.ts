@@ -22,7 +22,7 @@ export interface BlockRecord {
   sizes: BlockSizes;
   /** Encodings, by tensor name. */
   tensors: Record<string, TensorDeclaration>;
-  /** By projection. */
+  /** By `MatrixKey`. */
   matrices: Compression["layers"][number]["matrices"];
 }
 
@@ -53,7 +53,9 @@ export function storeBlock(
   };
   const typeOf = (tensor: { dtype: FloatDType; folded: boolean }) => (tensor.folded ? "F32" : (dtype ?? tensor.dtype));
 
-  for (const [name, vector] of block.vectors) put(name, [vector.values.length], vector.values, typeOf(vector));
+  for (const [name, vector] of block.vectors) {
+    put(name, vector.shape ?? [vector.values.length], vector.values, typeOf(vector));
+  }
   for (const matrix of block.matrices.values()) {
     const { name, rows, cols, weight, lowRank, grid } = matrix;
     const type = typeOf(matrix);
@@ -63,14 +65,14 @@ export function storeBlock(
       put(right, [lowRank.rank, cols], lowRank.right, type);
     }
     if (lowRank === undefined || weight.some((value) => value !== 0)) put(name, [rows, cols], weight, type, grid);
-    record.matrices[matrix.projection] = describe(matrix);
+    record.matrices[matrix.key] = describe(matrix);
   }
   return { tensors, record };
 }
 
 const rounded = (values: Float32Array, dtype: FloatDType) => toFloat32(dtype, fromFloat32(dtype, values));
 
-function describe({ rows, cols, weight, lowRank, grid, squaredError }: BlockMatrix): CompressedMatrix {
+function describe({ rows, cols, weight, lowRank, grid, squaredError, tokens }: BlockMatrix): CompressedMatrix {
   let nonZeros = 0;
   for (const value of weight) if (value !== 0) nonZeros++;
   return {
@@ -79,6 +81,7 @@ function describe({ rows, cols, weight, lowRank, grid, squaredError }: BlockMatr
     sparsity: 1 - nonZeros / weight.length,
     nonZeros: nonZeros + (lowRank === undefined ? 0 : lowRank.rank * (rows + cols)),
     ...(squaredError !== undefined && { relativeError: Math.sqrt(squaredError) }),
+    ...(tokens !== undefined && { tokens }),
     ...(grid !== undefined && { bits: grid.bits, groupSize: grid.groupSize }),
     ...(lowRank !== undefined && { rank: lowRank.rank }),
   };

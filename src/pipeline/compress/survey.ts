@@ -146,7 +146,8 @@ async function shareUnits(
   const needs = method.needs(options);
   const scored: ScoredTensor[] = [];
   await eachDenseBlock(checkpoint, plan, kept, job, async ({ run, view, block }) => {
-    const coupled = coupledMatrices(block, type);
+    // The recipe was refused if there were several: experts share no threshold.
+    const [coupled] = coupledMatrices(block, type);
     const statistics = run.windows > 0 && needs.length > 0 ? await run.collect(view, needs) : new Map();
     const scores = scoresOfUnits(method, coupled, (matrix) => inputOf({ statistics }, matrix), options);
     scored.push({ name: String(block.layer), length: scores.length, scores: async () => scores });

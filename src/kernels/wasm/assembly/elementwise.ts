@@ -7,7 +7,7 @@ import { threadCount } from "./sync";
 
 // @ts-ignore: decorator
 @inline
-function shareStart(count: i32, thread: i32): i32 {
+export function shareStart(count: i32, thread: i32): i32 {
   return <i32>((<i64>count * thread) / threadCount());
 }
 

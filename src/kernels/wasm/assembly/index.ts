@@ -1,9 +1,10 @@
 import {
-  opAdd, opAppendKv, opAttention, opEmbed, opEnd, opGated, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, programStart,
+  opAdd, opAddExperts, opAppendKv, opAttention, opEmbed, opEnd, opGated, opGatherRows, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, programStart,
 } from "../layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
 import { add, appendKv, embed, gatedActivation, rmsNorm, rope } from "./elementwise";
+import { addExperts, gatherRows } from "./experts";
 import { matmul } from "./matmul";
 import { matvec } from "./matvec";
 import { pack } from "./pack";
@@ -37,6 +38,8 @@ export function run(thread: i32): void {
     } else if (op == opPack) pack(a, thread);
     else if (op == opReadBytes) readBytes(a, thread);
     else if (op == opUnpackRows) unpackRows(a, thread);
+    else if (op == opGatherRows) gatherRows(a, thread);
+    else if (op == opAddExperts) addExperts(a, thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

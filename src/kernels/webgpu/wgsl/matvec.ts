@@ -11,9 +11,9 @@ import {
   type MatvecInput,
   stagedFunctions,
 } from "./matvecInputs.js";
+import { oneProduct, type Place, slotProducts } from "./matvecPlaces.js";
 import { rowSums } from "./matvecSums.js";
 import { findPart } from "./part.js";
-import { inverseRms } from "./rmsNorm.js";
 
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
@@ -25,9 +25,6 @@ export interface MatvecTuning extends ListTuning {
   /** Whether sums of rows are joined by subgroups, where `subgroups32`. */
   joinBySubgroups: boolean;
 }
-
-/** What is done with the vector of a product, one number per row. */
-export const rowVector = { none: 0, bias: 1, nextNorm: 2 } as const;
 
 /** Bytes of workgroup memory that a kernel takes. */
 export const matvecBytes = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
@@ -56,7 +53,64 @@ export const matvecBytes = (format: GpuFormat, sparse: boolean, tuning: MatvecTu
  * Table, per part: (first workgroup, first unit, rows, first output column), (first tile, threshold bits, counter, –).
  * `exchange`: a ticket per tile, then partial sums [slices][exchangeStride]; all 0 between dispatches.
  */
-export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") => {
+export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput = "plain") =>
+  kernel({
+    ...program(format, sparse, tuning, input, oneProduct(format, tuning)),
+    params: {
+      ...params,
+      vectorUse: "u32",
+      upOffset: "u32",
+      gateThreshold: "f32",
+      squareCount: "u32",
+      epsilon: "f32",
+      scaledOffset: "u32",
+      firstSquare: "u32",
+    },
+    buffers: {
+      ...buffers,
+      ups: read(),
+      vector: read(),
+      squares: read(),
+      scaled: readWrite(),
+      squaresOut: readWrite(),
+    },
+  });
+
+/**
+ * out[s] = x[s]·Wᵀ with the matrix of the expert `routing[s]`, for each of few slots s. The matrices lie one after another,
+ * `expertUnits` apart; workgroups are [tiles, slices, slots], with `tickets` tiles in a slot.
+ */
+export const expertMatvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning) => {
+  const common = program(format, sparse, tuning, "plain", slotProducts);
+  return kernel({
+    ...common,
+    name: `${common.name} experts`,
+    params: { ...params, xStride: "u32", outStride: "u32", experts: "u32", expertUnits: "u32", tickets: "u32" },
+    buffers: { ...buffers, routing: read("u32") },
+  });
+};
+
+const params = {
+  xOffset: "u32",
+  cols: "u32",
+  groups: "u32",
+  groupsPerSlice: "u32",
+  slices: "u32",
+  parts: "u32",
+  outOffset: "u32",
+  exchangeStride: "u32",
+  accumulate: "u32",
+} as const;
+
+const buffers = {
+  outs: readWrite(),
+  xs: read(),
+  units: read("vec4<u32>"),
+  counters: readWrite("atomic<u32>"),
+  exchange: readWrite("atomic<u32>"),
+};
+
+const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput, at: Place) => {
   const { unitRows, tileRows, scaled, rows } = format;
   const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups } = tuning;
   const lanes = tileRows / unitRows;
@@ -89,7 +143,7 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
     let begin = ${sparse ? "g * 32u" : "0u"};
     let end = ${sparse ? "begin + countOneBits(maskOf(g))" : "32u"};
     if (begin == end) { continue; }
-    let scales = place0.y + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
+    let scales = ${at.units} + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
     let start = base + columnUnit(width, firstGroup + g, 0u);
     ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
     ${each((i) => `var part${i} = vec4<f32>();`)}
@@ -111,40 +165,10 @@ export const matvec = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning,
 
   const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
 
-  return kernel({
+  return {
     name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32} ${joinBySubgroups}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
     ...(subgroups32 ? { enable: ["subgroups"] } : {}),
-    params: {
-      xOffset: "u32",
-      cols: "u32",
-      groups: "u32",
-      groupsPerSlice: "u32",
-      slices: "u32",
-      parts: "u32",
-      outOffset: "u32",
-      exchangeStride: "u32",
-      vectorUse: "u32",
-      accumulate: "u32",
-      upOffset: "u32",
-      gateThreshold: "f32",
-      squareCount: "u32",
-      epsilon: "f32",
-      scaledOffset: "u32",
-      firstSquare: "u32",
-    },
     tableLength: 2 * matvecParts,
-    buffers: {
-      outs: readWrite(),
-      xs: read(),
-      ups: read(),
-      units: read("vec4<u32>"),
-      vector: read(),
-      squares: read(),
-      scaled: readWrite(),
-      squaresOut: readWrite(),
-      counters: readWrite("atomic<u32>"),
-      exchange: readWrite("atomic<u32>"),
-    },
     code: /* wgsl */ `
 ${tileFunctions(format)}
 const THREADS = ${threads}u;
@@ -153,26 +177,24 @@ const MAX_TICKETS = ${maxTickets}u;
 /** First the lists (unit of the column, bits of x), then the sums of pairs of rows. */
 var<workgroup> pool: array<vec2<u32>, ${poolLength}>;
 var<workgroup> isLast: u32;
-/** 1 / √(mean(x²) + epsilon), or 1. */
+/** What x is multiplied with. */
 var<private> inverse: f32;
-/** Sum of squares of what this thread put. */
-var<private> square: f32;
-${inverseRms("p.cols", subgroups32)}
+${at.declare}
 ${sums.functions}
-${inputFunctions(input)}
+${inputFunctions(input, at.x)}
 ${sparse ? listDeclarations(tuning) : listed ? stagedFunctions : denseFunctions}
 
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  inverse = 1.0;
+  ${at.enter}
   ${findPart}
   let tileInChunk = workgroup.x - place0.x;
   let tile = place1.x + tileInChunk;
   let width = tileWidth(place0.z, tile);
   let lane = min(t % LANES, width - 1u);
-  let base = place0.y + tileInChunk * tileUnits(p.groups) + lane;
+  let base = ${at.units} + tileInChunk * tileUnits(p.groups) + lane;
   let columnGroup = t / LANES;
-  inverse = 1.0;
-  if (p.squareCount != 0u) { inverse = inverseRms(t); }
 
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
@@ -197,25 +219,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       } else {
         // 0 means empty: a sum of 0 travels as −0.
         let bits = bitcast<u32>(total[i]);
-        atomicStore(&exchange[p.exchangeStride * workgroup.y + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
+        atomicStore(&exchange[p.exchangeStride * (${at.slice} + workgroup.y) + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
       }
     }
   }
   if (p.slices == 1u) {
-    if (p.vectorUse == ${rowVector.nextNorm}u) { sumSquares(workgroup.x, t); }
+    ${at.leave}
     return;
   }
 
   if (t == 0u) {
-    let ticket = atomicAdd(&exchange[workgroup.x], 1u);
+    let ticket = atomicAdd(&exchange[${at.ticket} + workgroup.x], 1u);
     isLast = select(0u, 1u, ticket == p.slices - 1u);
-    if (ticket == p.slices - 1u) { atomicStore(&exchange[workgroup.x], 0u); }
+    if (ticket == p.slices - 1u) { atomicStore(&exchange[${at.ticket} + workgroup.x], 0u); }
   }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
   for (var r = t; r < min(TILE_ROWS, tileEnd - tileStart); r += THREADS) {
     var total = 0.0;
     for (var s = 0u; s < p.slices; s += 4u) {
-      let at = MAX_TICKETS + tileStart + r + p.exchangeStride * s;
+      let at = MAX_TICKETS + tileStart + r + p.exchangeStride * (${at.slice} + s);
       var taken = vec4<u32>(0x80000000u);
       taken.x = atomicExchange(&exchange[at], 0u);
       if (s + 1u < p.slices) { taken.y = atomicExchange(&exchange[at + p.exchangeStride], 0u); }
@@ -225,7 +247,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     put(tileStart + r, total);
   }
-  if (p.vectorUse == ${rowVector.nextNorm}u) { sumSquares(workgroup.x, t); }
+  ${at.leave}
 }
 
 /** The value of a word taken from the exchange; waits for it if it was still empty. */
@@ -238,33 +260,12 @@ fn arrived(taken: u32, at: u32) -> f32 {
 
 fn put(column: u32, sum: f32) {
   var total = sum;
-  if (p.vectorUse == ${rowVector.bias}u) { total += vector[column]; }
-  if (p.accumulate != 0u) { total += outs[p.outOffset + column]; }
-  outs[p.outOffset + column] = total;
-  if (p.vectorUse == ${rowVector.nextNorm}u) {
-    scaled[p.scaledOffset + column] = total * vector[column];
-    square = fma(total, total, square);
-  }
-}
-
-/** Adds the squares of the threads that put something: the first ones, at most one per row. */
-fn sumSquares(tile: u32, t: u32) {
-  ${
-    subgroups32
-      ? `let share = subgroupAdd(square);
-  workgroupBarrier();
-  if (t % 32u == 0u) { pool[t / 32u].x = bitcast<u32>(share); }`
-      : `workgroupBarrier();
-  pool[t].x = bitcast<u32>(square);`
-  }
-  workgroupBarrier();
-  if (t == 0u) {
-    var sum = 0.0;
-    for (var i = 0u; i < ${Math.min(threads, tileRows) / (subgroups32 ? 32 : 1)}u; i += 1u) { sum += bitcast<f32>(pool[i].x); }
-    squaresOut[p.firstSquare + tile] = sum;
-  }
+  ${at.add}
+  if (p.accumulate != 0u) { total += outs[${at.out} + column]; }
+  outs[${at.out} + column] = total;
+  ${at.after}
 }`,
-  });
+  };
 };
 
 /** Tickets at the beginning of the exchange buffer: more than a grid has columns. */

@@ -21,14 +21,14 @@ export interface ListTuning {
 /** Places for so many columns; see `slot`. */
 export const listLength = (columns: number) => columns + columns / 32;
 
-/** `inputAt`: what column c is multiplied with. */
-export const inputFunctions = (input: MatvecInput) =>
+/** `inputAt`: what column c is multiplied with. @param x where x begins */
+export const inputFunctions = (input: MatvecInput, x: string) =>
   input === "plain"
-    ? "fn inputAt(c: u32) -> f32 { return xs[p.xOffset + c] * inverse; }"
+    ? `fn inputAt(c: u32) -> f32 { return xs[${x} + c] * inverse; }`
     : /* wgsl */ `
 ${activationFunction(input)}
 fn inputAt(c: u32) -> f32 {
-  let activated = f(xs[p.xOffset + c]);
+  let activated = f(xs[${x} + c]);
   return select(activated * ups[p.upOffset + c], 0.0, abs(activated) < p.gateThreshold);
 }`;
 

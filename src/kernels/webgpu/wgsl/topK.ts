@@ -6,7 +6,7 @@ export const topKChunk = 4096;
 const threads = 256;
 
 /** Same order as the values, as unsigned integers; −0 counts as 0, NaN comes last. Key 0 is no value at all. */
-const orderedKey = /* wgsl */ `
+export const orderedKey = /* wgsl */ `
 fn orderedKey(bits: u32) -> u32 {
   if ((bits & 0x7fffffffu) > 0x7f800000u) { return 1u; }
   if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }

@@ -1,42 +1,57 @@
-import { divideChannels, divideRows, type InputStatistics, multiplyColumns } from "../../../compress/index.js";
-import { type TapSite, tapSites } from "../../../model/index.js";
-import type { BlockMatrix, DecoderBlock } from "../block.js";
+import { divideChannels, divideRows, InputStatistics, multiplyColumns } from "../../../compress/index.js";
+import type { TapSite } from "../../../model/index.js";
+import type { BlockInput, DecoderBlock, InputKey, MatrixKey } from "../block.js";
 
 /** Whether factors of a site's channels can go into whatever makes it: not into value heads that several heads share. */
-export function foldable({ sizes }: DecoderBlock, site: TapSite): boolean {
+export function foldable({ sizes }: DecoderBlock, { site }: BlockInput): boolean {
   return site !== "attentionOutput" || sizes.kvHeads === sizes.queryHeads;
 }
 
-export const consumersOf = (block: DecoderBlock, site: TapSite): BlockMatrix[] =>
-  tapSites[site].map((projection) => block.matrices.get(projection)!);
+/** What enters a place, all parts together. */
+export function statisticsOf(
+  { keys }: BlockInput,
+  statistics: ReadonlyMap<InputKey, InputStatistics>,
+): InputStatistics {
+  const parts = keys.flatMap((key) => statistics.get(key) ?? []);
+  return parts.length === 1 ? parts[0] : InputStatistics.merged(parts);
+}
 
 /**
- * Divides the input channels of a site by factors and multiplies the columns of all matrices that read it, so that in
- * real numbers nothing changes: a norm's weight, the rows of up_proj or the rows of v_proj take the division.
- * @returns what enters the site afterwards
+ * Divides the input channels of a place by factors and multiplies the columns of all matrices that read it, so that in
+ * real numbers nothing changes: a norm's weight, the rows of up_proj or the rows of v_proj take the division, and a router
+ * that reads the norm too is multiplied like the matrices.
+ * @returns what is known of the place afterwards
  */
 export function foldFactors(
   block: DecoderBlock,
-  site: TapSite,
+  { site, keys, expert, readers }: BlockInput,
   factors: Float32Array,
-  statistics: InputStatistics,
-): InputStatistics {
-  for (const matrix of consumersOf(block, site)) {
+  statistics: ReadonlyMap<InputKey, InputStatistics>,
+): [InputKey, InputStatistics][] {
+  for (const matrix of readers) {
     matrix.weight = multiplyColumns(matrix.weight, factors);
     matrix.folded = true;
   }
-  const { inputNorm, mlpNorm } = block.roles;
+  const { inputNorm, mlpNorm, router } = block.roles;
   const norms: Partial<Record<TapSite, string>> = { attentionInput: inputNorm.name, mlpInput: mlpNorm.name };
-  const makers = { attentionOutput: "v_proj", mlpHidden: "up_proj" } as const;
   const norm = norms[site];
   if (norm !== undefined) divideVector(block, norm, factors);
   else {
-    const maker = block.matrices.get(makers[site as keyof typeof makers])!;
+    const upProj: MatrixKey = expert === undefined ? "up_proj" : `experts.${expert}.up_proj`;
+    const maker = block.matrices.get(site === "mlpHidden" ? upProj : "v_proj")!;
     maker.weight = divideRows(maker.weight, maker.cols, factors);
     maker.folded = true;
     if (maker.biasName !== undefined) divideVector(block, maker.biasName, factors);
   }
-  return statistics.dividedBy(factors);
+  if (site === "mlpInput" && router !== undefined) {
+    const vector = block.vectors.get(router.weight.name)!;
+    vector.values = multiplyColumns(vector.values, factors);
+    vector.folded = true;
+  }
+  return keys.flatMap((key) => {
+    const before = statistics.get(key);
+    return before === undefined ? [] : [[key, before.dividedBy(factors)] as [InputKey, InputStatistics]];
+  });
 }
 
 function divideVector(block: DecoderBlock, name: string, factors: Float32Array): void {

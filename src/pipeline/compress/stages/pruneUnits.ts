@@ -14,19 +14,30 @@ import {
 import type { BlockMatrix, DecoderBlock } from "../block.js";
 import { inputOf, layerOf, measureChange, type StageContext } from "./stage.js";
 
-/** The matrices of a block that lose units together, in the order of `coupledProjections`. */
-export function coupledMatrices(block: DecoderBlock, type: UnitType): { group: CoupledGroup; matrices: BlockMatrix[] } {
+/** Matrices of a block that lose units together, in the order of `coupledProjections`. */
+export interface CoupledMatrices {
+  group: CoupledGroup;
+  matrices: BlockMatrix[];
+}
+
+/** One group, or for the neurons of a mixture one for every expert. */
+export function coupledMatrices(block: DecoderBlock, type: UnitType): CoupledMatrices[] {
   const axes = Object.entries(coupledProjections[type]);
-  const matrices = axes.map(([projection]) => block.matrices.get(projection as BlockMatrix["projection"])!);
-  const members = matrices.map((matrix, m) => ({ layer: layerOf(matrix), axis: axes[m][1] }));
+  const ofType = [...block.matrices.values()].filter(({ projection }) => projection in coupledProjections[type]);
   const count = type === "heads" ? block.sizes.kvHeads : block.sizes.intermediateSize;
-  return { group: { count, members }, matrices };
+  return [...new Set(ofType.map(({ expert }) => expert))].map((expert) => {
+    const matrices = axes.map(
+      ([projection]) => ofType.find((matrix) => matrix.projection === projection && matrix.expert === expert)!,
+    );
+    const members = matrices.map((matrix, m) => ({ layer: layerOf(matrix), axis: axes[m][1] }));
+    return { group: { count, members }, matrices };
+  });
 }
 
 /** f32 [units]: what the block loses with each. */
 export function scoresOfUnits(
   method: PruneMethod,
-  { group, matrices }: ReturnType<typeof coupledMatrices>,
+  { group, matrices }: CoupledMatrices,
   statisticsOf: (matrix: BlockMatrix) => InputStatistics,
   options: Record<string, unknown>,
 ): Float32Array {
@@ -39,11 +50,29 @@ export function scoresOfUnits(
  * matrices and biases. Methods that know the gram of the inputs let the columns that stay make good for those that go.
  */
 export async function pruneUnits(context: StageContext<"prune">, method: PruneMethod): Promise<void> {
-  const { stage, block, options, budget } = context;
+  const { stage, block } = context;
   const type = stage.pattern.type as UnitType;
   // A block of which some matrices are ignored is left alone.
   if (context.targets.length === 0) return;
-  const coupled = coupledMatrices(block, type);
+  let kept = 0;
+  for (const coupled of coupledMatrices(block, type)) kept = await pruneGroup(context, method, coupled, type);
+  if (!stage.shrink) return;
+  const { sizes } = block;
+  if (type === "neurons") sizes.intermediateSize = kept;
+  else {
+    sizes.queryHeads *= kept / sizes.kvHeads;
+    sizes.kvHeads = kept;
+  }
+}
+
+/** @returns how many units stay: as many in every group of a block */
+async function pruneGroup(
+  context: StageContext<"prune">,
+  method: PruneMethod,
+  coupled: CoupledMatrices,
+  type: UnitType,
+): Promise<number> {
+  const { stage, options, budget } = context;
   const { group, matrices } = coupled;
   const { count } = group;
   const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(context, matrix), options);
@@ -74,12 +103,7 @@ export async function pruneUnits(context: StageContext<"prune">, method: PruneMe
     }
     if (matrix.biasName !== undefined && member.axis === "rows") pruneBias(context, matrix.biasName, count, kept);
   }
-  if (!stage.shrink) return;
-  if (type === "neurons") block.sizes.intermediateSize = kept.length;
-  else {
-    block.sizes.queryHeads *= kept.length / count;
-    block.sizes.kvHeads = kept.length;
-  }
+  return kept.length;
 }
 
 function pruneBias(

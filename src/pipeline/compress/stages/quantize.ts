@@ -1,6 +1,6 @@
 import { type AnyOptions, type QuantizeMethod, quantizeMethods } from "../../../compress/index.js";
-import { type TapSite, tapSites } from "../../../model/index.js";
-import { consumersOf, foldable, foldFactors } from "./fold.js";
+import { blockInputs } from "../block.js";
+import { foldable, foldFactors, statisticsOf } from "./fold.js";
 import { inputOf, layerOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
 
 /** Rounds weights to grids. Factors of input channels, where the method has some, are folded in first. */
@@ -34,13 +34,12 @@ async function foldAll(
 ): Promise<StageContext<"quantize">> {
   const { block, targets } = context;
   const statistics = new Map(context.statistics);
-  for (const site of Object.keys(tapSites) as TapSite[]) {
-    const consumers = consumersOf(block, site).filter((matrix) => targets.includes(matrix));
-    if (consumers.length === 0 || !foldable(block, site)) continue;
+  for (const input of blockInputs(block)) {
+    const consumers = input.readers.filter((matrix) => targets.includes(matrix));
+    if (consumers.length === 0 || !foldable(block, input)) continue;
     await context.breathe();
-    const input = statistics.get(site)!;
-    const factors = method.factors!(consumers.map(layerOf), input, options);
-    statistics.set(site, foldFactors(block, site, factors, input));
+    const factors = method.factors!(consumers.map(layerOf), statisticsOf(input, statistics), options);
+    for (const [key, after] of foldFactors(block, input, factors, statistics)) statistics.set(key, after);
   }
   return { ...context, statistics };
 }

@@ -1,6 +1,6 @@
 import { scaleMethods } from "../../../compress/index.js";
-import { type TapSite, tapSites } from "../../../model/index.js";
-import { consumersOf, foldFactors } from "./fold.js";
+import { blockInputs } from "../block.js";
+import { foldFactors, statisticsOf } from "./fold.js";
 import { layerOf, type StageHandler } from "./stage.js";
 
 /** Moves outliers of inputs into weights. All matrices that read an input are scaled, whichever of them are targets. */
@@ -11,11 +11,11 @@ export const scale: StageHandler<"scale"> = {
   },
   async apply({ stage, options, targets, block, statistics, breathe }) {
     const { method } = await scaleMethods[stage.method]();
-    for (const site of Object.keys(tapSites) as TapSite[]) {
-      if (!consumersOf(block, site).some((matrix) => targets.includes(matrix))) continue;
+    for (const input of blockInputs(block)) {
+      if (!input.readers.some((matrix) => targets.includes(matrix))) continue;
       await breathe();
-      const input = statistics.get(site)!;
-      foldFactors(block, site, method.factors(consumersOf(block, site).map(layerOf), input, options), input);
+      const factors = method.factors(input.readers.map(layerOf), statisticsOf(input, statistics), options);
+      foldFactors(block, input, factors, statistics);
     }
   },
 };

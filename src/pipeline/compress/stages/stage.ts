@@ -9,7 +9,7 @@ import {
   type StatisticId,
 } from "../../../compress/index.js";
 import { type Projection, type TapSite, tapSites } from "../../../model/index.js";
-import type { BlockMatrix, DecoderBlock } from "../block.js";
+import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey } from "../block.js";
 
 /** What a stage sees while it works on one block. */
 export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["type"]> {
@@ -20,7 +20,7 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
   readonly targets: readonly BlockMatrix[];
   readonly block: DecoderBlock;
   /** What enters the block's matrices as they are before the stage; without calibration nothing is in them. */
-  readonly statistics: ReadonlyMap<TapSite, InputStatistics>;
+  readonly statistics: ReadonlyMap<InputKey, InputStatistics>;
   /** With a global scope: how many zeros (entries) or units stay, by tensor name or for the block. */
   readonly budget: StageBudget | undefined;
   /** Called between matrices. */
@@ -51,7 +51,8 @@ const siteOf = Object.fromEntries(
 
 /** What enters a matrix; without calibration, nothing is known of it. */
 export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
-  return statistics.get(siteOf[matrix.projection]) ?? new InputStatistics(matrix.cols, 0);
+  const key = inputKey(siteOf[matrix.projection], matrix.expert);
+  return statistics.get(key) ?? new InputStatistics(matrix.cols, 0);
 }
 
 export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({

@@ -1,0 +1,77 @@
+import type { JobOptions } from "../core/index.js";
+import type { PackedFormatId } from "../pack/index.js";
+import type { Activation, LinearOptions, MatrixPart, RowSource } from "./backend.js";
+
+/**
+ * Which experts work for which rows, and with what weight: `perRow` slots for every row. It is decided where the logits
+ * are, so that the host may not know it. The slots of one expert lie together, their rows ascending; in what order the
+ * experts come is the backend's choice. Valid until the next `route`.
+ */
+export interface Routing {
+  readonly rows: number;
+  /** Distinct experts that a row is sent to. */
+  readonly perRow: number;
+}
+
+/** A routing as numbers, one of each per slot. */
+export interface RoutedSlots {
+  rows: Uint32Array;
+  experts: Uint32Array;
+  weights: Float32Array;
+}
+
+export interface RouteOptions {
+  /** Logits of a row that count, from the first on. */
+  experts: number;
+  /** At least 1 and at most `experts`. */
+  perRow: number;
+  /** Whether the weights of a row are divided by their sum, so that they add up to 1. */
+  normalise: boolean;
+}
+
+/** The same linear map of every expert, all of one shape and format; `parts`, `rows` and `cols` are those of one. */
+export interface ExpertMatrices {
+  readonly format: PackedFormatId;
+  readonly experts: number;
+  readonly rows: number;
+  readonly cols: number;
+  readonly parts: readonly MatrixPart[];
+  /** Bytes of the matrices of all experts as packed. */
+  readonly byteLength: number;
+}
+
+export interface ExpertLinearOptions extends Pick<LinearOptions, "thresholds"> {
+  /** What x holds: a row for every routed row, which several experts may read, or a row for every slot. */
+  from: "rows" | "slots";
+}
+
+/** Mixtures of experts: each row is multiplied with the matrices of the few experts chosen for it. */
+export interface ExpertOperations {
+  /**
+   * `loadMatrix` of the same parts of every expert.
+   * @throws UsageError as `loadMatrix`, and when the shapes of the experts differ
+   */
+  loadExperts(
+    experts: readonly (readonly RowSource[])[],
+    format: PackedFormatId,
+    job?: JobOptions,
+  ): Promise<ExpertMatrices>;
+  /**
+   * Softmax over the logits of every row, the `perRow` largest (ties: the lowest expert first). Backends may wait for what
+   * is enqueued, but for one row only where their device cannot choose among these matrices by itself.
+   * @param logits f32 [rows, at least options.experts]
+   */
+  route(logits: Activation, options: RouteOptions): Promise<Routing>;
+  /**
+   * out[s] = x[row of s, or s] · W of the slot's expert. `out` [slots, w.rows] must not overlap `x`. Counts as one `linear`
+   * of its rows for every expert that has some.
+   */
+  expertLinear(out: Activation, x: Activation, w: ExpertMatrices, routing: Routing, options: ExpertLinearOptions): void;
+  /** out[r] += Σ weight of s · x[s] over the slots of r. out [routing.rows, cols], x [slots, cols]. */
+  addExperts(out: Activation, x: Activation, routing: Routing): void;
+  /** The routing as numbers; waits for everything enqueued. */
+  readRouting(routing: Routing): Promise<RoutedSlots>;
+}
+
+/** How many slots a routing has: the rows of what `expertLinear` gives. */
+export const slotCount = ({ rows, perRow }: Routing): number => rows * perRow;

@@ -1,0 +1,33 @@
+import type { HostRouting } from "../hostExperts.js";
+import { type Arena, float } from "./arena.js";
+import * as layout from "./layout.js";
+import type { WasmActivation } from "./storage.js";
+
+/** Rows and weights are written into the program, which has an end. */
+const wordsAtOnce = 2048;
+
+/** Records out[r] = x[rows[r]]. */
+export function gatherRows(arena: Arena, out: WasmActivation, x: WasmActivation, rows: Uint32Array): void {
+  const source = x.readIn(arena);
+  const target = out.writeIn(arena);
+  for (let start = 0; start < rows.length; start += wordsAtOnce) {
+    const some = rows.subarray(start, start + wordsAtOnce);
+    const at = target + start * out.stride * 4;
+    arena.record(layout.opGatherRows, [at, out.stride, source, x.stride, x.cols, some.length, ...some]);
+  }
+}
+
+/** Records out[r] += Σ weight · x[slot]; see `Backend.addExperts`. */
+export function addExperts(arena: Arena, out: WasmActivation, x: WasmActivation, routing: HostRouting): void {
+  const { rows, perRow, slots, slotsOfRows } = routing;
+  const source = x.readIn(arena);
+  const target = out.readIn(arena);
+  const rowsAtOnce = Math.max(1, Math.floor(wordsAtOnce / (2 * perRow)));
+  for (let row = 0; row < rows; row += rowsAtOnce) {
+    const count = Math.min(rowsAtOnce, rows - row);
+    const some = slotsOfRows.subarray(row * perRow, (row + count) * perRow);
+    const pairs = Array.from(some, (slot) => [slot, float(slots.weights[slot])]).flat();
+    const at = target + row * out.stride * 4;
+    arena.record(layout.opAddExperts, [at, out.stride, source, x.stride, x.cols, count, perRow, ...pairs]);
+  }
+}
