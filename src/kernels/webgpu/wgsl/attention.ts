@@ -59,23 +59,43 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
     query[i / ${half}u * ${quads}u + d] = a * c - b * s;
     query[i / ${half}u * ${quads}u + ${half}u + d] = b * c + a * s;
   }`;
-  const append = /* wgsl */ `
-  if (begin <= p.start && end == p.start + 1u) {
-    let head = p.start * p.kvHeads + kvHead;
-    for (var d = t; d < ${half}u; d += ${threads}u) {
-      let at = p.kOffset + kvHead * ${headDim}u + d * 4u;
-      ${angles("d")}
-      let a = ${quadOf("ks", "at")};
-      let b = ${quadOf("ks", `at + ${headDim / 2}u`)};
-      cachedKeys[head * ${quads}u + d] = a * c - b * s;
-      cachedKeys[head * ${quads}u + ${half}u + d] = b * c + a * s;
-    }
-    for (var d = t; d < ${headDim}u; d += ${threads}u) {
-      cachedValues[head * ${headDim}u + d] = vs[p.vOffset + kvHead * ${headDim}u + d];
-    }
-    storageBarrier();
-  }`;
   const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
+  // Positions that are in the cache already: all that a row sees, but for the one that the kernel itself brings there.
+  const lastCached = rotated ? "max(p.start, 1u) - 1u" : "end - 1u";
+  const loadNewest = /* wgsl */ `
+  let newest = vs[p.vOffset + kvHead * ${headDim}u + dimension];
+  if (begin <= p.start && end == p.start + 1u && t < ${headDim}u) {
+    cachedValues[(p.start * p.kvHeads + kvHead) * ${headDim}u + t] = newest;
+  }`;
+  const rotateNewest = /* wgsl */ `
+    if (end == p.start + 1u && p.start - tile < ${keys}u) {
+      for (var d = t; d < ${half}u; d += ${threads}u) {
+        let at = p.kOffset + kvHead * ${headDim}u + d * 4u;
+        ${angles("d")}
+        let a = ${quadOf("ks", "at")};
+        let b = ${quadOf("ks", `at + ${headDim / 2}u`)};
+        let low = a * c - b * s;
+        let high = b * c + a * s;
+        let row = (p.start - tile) * ${quads + 1}u;
+        keyTile[row + d] = low;
+        keyTile[row + ${half}u + d] = high;
+        let head = (p.start * p.kvHeads + kvHead) * ${quads}u;
+        cachedKeys[head + d] = low;
+        cachedKeys[head + ${half}u + d] = high;
+      }
+    }`;
+  const valueRounds = Math.ceil(keys / keyGroups);
+  const valueAt = (k: string) => {
+    const cached = `cachedValues[(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead) * ${headDim}u + dimension]`;
+    return rotated ? `select(${cached}, newest, tile + ${k} >= p.start)` : cached;
+  };
+  /** Adds a value, of the key at `i` beyond the thread's first, to all rows; a tile may have fewer keys than rounds. */
+  const addValue = (i: string, value: string) => {
+    const add = each((j) => `acc${j} = fma(weights[${j * keys}u + keyGroup + ${i}], ${value}, acc${j});`);
+    return keys % keyGroups === 0 ? add : `if (keyGroup + ${i} < ${keys}u) { ${add} }`;
+  };
+  // Where few rows need few registers, values are on their way while the scores are made.
+  const early = queries <= 4;
   return kernel({
     name: `attention ${headDim} ${queries} ${keys}${split ? " split" : ""}${rotated ? " rotated" : ""}`,
     params: {
@@ -127,9 +147,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
   let begin = seenFrom + workgroup.z * p.keysPerRun;
   let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);
-  ${rotated ? append : ""}
 
   let dimension = t % ${headDim}u;
+  ${rotated ? loadNewest : ""}
   let keyGroup = t / ${headDim}u;
   let row = t / ${team}u;
   var highest = NONE;
@@ -140,9 +160,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     for (var i = t; i < ${keys * quads}u; i += ${threads}u) {
       let position = min(tile + i / ${quads}u, end - 1u);
+      ${rotated ? "if (position == p.start) { continue; }" : ""}
       keyTile[i / ${quads}u * ${quads + 1}u + i % ${quads}u] =
         cachedKeys[(position * p.kvHeads + kvHead) * ${quads}u + i % ${quads}u];
     }
+    ${rotated ? rotateNewest : ""}
+    ${early ? Array.from({ length: valueRounds }, (_, i) => `let value${i} = ${valueAt(`keyGroup + ${i * keyGroups}u`)};`).join("\n    ") : ""}
     workgroupBarrier();
     for (var i = t; i < ${scores * shares}u; i += ${threads}u) {
       let j = i / ${shares}u / ${keys}u;
@@ -173,11 +196,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (keyGroup < ${keyGroups}u) {
       ${each((j) => `acc${j} *= rescale[${j}];`)}
       // As many rounds for every tile, so that their loads can be under way together; keys past the end have weight 0.
-      for (var i = 0u; i < ${Math.ceil(keys / keyGroups)}u; i += 1u) {
-        let k = keyGroup + i * ${keyGroups}u;
-        ${keys % keyGroups === 0 ? "" : `if (k >= ${keys}u) { break; }`}
-        let value = cachedValues[(min(tile + k, end - 1u) * p.kvHeads + kvHead) * ${headDim}u + dimension];
-        ${each((j) => `acc${j} = fma(weights[${j * keys}u + k], value, acc${j});`)}
+      ${
+        early
+          ? Array.from({ length: valueRounds }, (_, i) => addValue(`${i * keyGroups}u`, `value${i}`)).join("\n      ")
+          : `for (var i = 0u; i < ${valueRounds * keyGroups}u; i += ${keyGroups}u) { let value = ${valueAt("keyGroup + i")}; ${addValue("i", "value")} }`
       }
     }
   }
