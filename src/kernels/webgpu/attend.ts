@@ -2,7 +2,7 @@ import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
-import { type AttentionShape, attention, attentionBytes, attentionMerge } from "./wgsl/attention.js";
+import { type AttentionShape, attention, attentionBytes, attentionMerge, mostRuns } from "./wgsl/attention.js";
 import { elementThreads, ropeAppend } from "./wgsl/elementwise.js";
 
 /** Below this many workgroups the keys are cut into runs. */
@@ -48,7 +48,7 @@ export class Attend {
     const blocks = Math.ceil((q.rows * group) / shape.queries);
     const span = Math.min(start + q.rows, window + q.rows);
     const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-    const wantedRuns = Math.ceil(wanted / (blocks * kvHeads));
+    const wantedRuns = Math.min(Math.ceil(wanted / (blocks * kvHeads)), mostRuns);
     const keysPerRun = roundUp(Math.max(minimumRun, Math.ceil(span / wantedRuns)), shape.keys);
     const runs = Math.ceil(span / keysPerRun);
 

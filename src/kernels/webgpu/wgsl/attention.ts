@@ -62,6 +62,16 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
   const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
   // Positions that are in the cache already: all that a row sees, but for the one that the kernel itself brings there.
   const lastCached = rotated ? "max(p.start, 1u) - 1u" : "end - 1u";
+  // A thread's shares of a tile of keys, so written that all their loads are under way together.
+  const keyLoads = (line: (i: number) => string) =>
+    Array.from({ length: Math.ceil((keys * quads) / threads) }, (_, i) => line(i)).join("\n    ");
+  const keyOf = (i: number) => `((t + ${i * threads}u) / ${quads}u)`;
+  const quadOfKey = (i: number) => `((t + ${i * threads}u) % ${quads}u)`;
+  const isLoaded = (i: number) =>
+    [
+      ...((i + 1) * threads > keys * quads ? [`(t + ${i * threads}u < ${keys * quads}u)`] : []),
+      ...(rotated ? [`(tile + ${keyOf(i)} < p.start)`] : []),
+    ].join(" & ") || "true";
   const loadNewest = /* wgsl */ `
   let newest = vs[p.vOffset + kvHead * ${headDim}u + dimension];
   if (begin <= p.start && end == p.start + 1u && t < ${headDim}u) {
@@ -158,12 +168,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   for (var tile = begin; tile < end; tile += ${keys}u) {
     workgroupBarrier();
-    for (var i = t; i < ${keys * quads}u; i += ${threads}u) {
-      let position = min(tile + i / ${quads}u, end - 1u);
-      ${rotated ? "if (position == p.start) { continue; }" : ""}
-      keyTile[i / ${quads}u * ${quads + 1}u + i % ${quads}u] =
-        cachedKeys[(position * p.kvHeads + kvHead) * ${quads}u + i % ${quads}u];
-    }
+    ${keyLoads((i) => `let key${i} = cachedKeys[(min(tile + ${keyOf(i)}, ${lastCached}) * p.kvHeads + kvHead) * ${quads}u + ${quadOfKey(i)}];`)}
+    ${keyLoads((i) => `if (${isLoaded(i)}) { keyTile[${keyOf(i)} * ${quads + 1}u + ${quadOfKey(i)}] = key${i}; }`)}
     ${rotated ? rotateNewest : ""}
     ${early ? Array.from({ length: valueRounds }, (_, i) => `let value${i} = ${valueAt(`keyGroup + ${i * keyGroups}u`)};`).join("\n    ") : ""}
     workgroupBarrier();
@@ -254,28 +260,49 @@ fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f
   });
 };
 
+/** Most runs that `attentionMerge` joins. */
+export const mostRuns = 256;
+
+const mergeThreads = 64;
+/** Sums that are on their way at once. */
+const mergeUnroll = 8;
+
 /** Joins the states of several runs of keys; one workgroup per token and head, one thread per dimension. */
 export const attentionMerge = kernel({
   name: "attentionMerge",
   params: { headDim: "u32", heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
   buffers: { outs: readWrite(), sums: read(), states: read() },
   code: /* wgsl */ `
-@compute @workgroup_size(64)
+/** Of every run its maximum, later its weight; and its sum of exp(score − maximum). */
+var<workgroup> weights: array<f32, ${mostRuns}>;
+var<workgroup> lengths: array<f32, ${mostRuns}>;
+@compute @workgroup_size(${mergeThreads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let row = workgroup.y * p.heads + workgroup.x;
   let rows = p.tokens * p.heads;
-  var highest = states[2u * row];
-  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, states[2u * (s * rows + row)]); }
-  for (var d = t; d < p.headDim; d += 64u) {
+  for (var s = t; s < p.runs; s += ${mergeThreads}u) {
+    weights[s] = states[2u * (s * rows + row)];
+    lengths[s] = states[2u * (s * rows + row) + 1u];
+  }
+  workgroupBarrier();
+  var highest = weights[0];
+  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, weights[s]); }
+  workgroupBarrier();
+  for (var s = t; s < p.runs; s += ${mergeThreads}u) { weights[s] = exp(weights[s] - highest); }
+  workgroupBarrier();
+  var length = 0.0;
+  for (var s = 0u; s < p.runs; s += 1u) { length = fma(weights[s], lengths[s], length); }
+  for (var d = t; d < p.headDim; d += ${mergeThreads}u) {
     var sum = 0.0;
-    var length = 0.0;
-    for (var s = 0u; s < p.runs; s += 1u) {
-      let at = s * rows + row;
-      let weight = exp(states[2u * at] - highest);
-      sum = fma(weight, sums[at * p.headDim + d], sum);
-      length = fma(weight, states[2u * at + 1u], length);
+    for (var s = 0u; s < p.runs; s += ${mergeUnroll}u) {
+      ${mergeRounds((i) => `let sum${i} = sums[(min(s + ${i}u, p.runs - 1u) * rows + row) * p.headDim + d];`)}
+      ${mergeRounds((i) => `sum = fma(select(0.0, weights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
     }
     outs[p.outOffset + workgroup.y * p.outStride + workgroup.x * p.headDim + d] = select(sum / length, 0.0, length == 0.0);
   }
 }`,
 });
+
+function mergeRounds(line: (i: number) => string): string {
+  return Array.from({ length: mergeUnroll }, (_, i) => line(i)).join("\n      ");
+}
