@@ -3,5 +3,5 @@ export type { Divergence } from "./divergence.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";
 export { type Measured, type ResultRow, resultRow } from "./resultRow.js";
 export { formatResultRows } from "./resultTable.js";
-export { measureSpeed, type Speed, type SpeedOptions } from "./speed.js";
+export { type ClosedVariant, measureSpeed, measureSpeedInTurn, type Speed, type SpeedOptions } from "./speed.js";
 export type { Variant } from "./variant.js";

@@ -1,6 +1,5 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
-import type { Model } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
 
@@ -55,33 +54,83 @@ export async function measureSpeed(
   tokens: Uint32Array,
   options: SpeedOptions = {},
 ): Promise<Speed[]> {
-  const { prefillTokens = 128, decodeTokens = 32, repeats = 5, signal, onProgress, residentBytes } = options;
-  const contextTokens = options.contextTokens ?? prefillTokens;
-  const needed = contextTokens + decodeTokens;
   checkComparable(variants);
+  const timing = checkedTiming(tokens, options);
+  const runs: Run[][] = variants.map(() => []);
+  const { repeats, signal, onProgress } = timing;
+  const stage = new Stage("time", (repeats + 1) * variants.length, "runs", onProgress);
+  for (let round = 0; round <= repeats; round++) {
+    for (const v of orderOf(variants, round)) {
+      await breathe(signal);
+      const run = await timedRun(variants[v], tokens, timing);
+      if (round > 0) runs[v].push(run);
+      stage.advance(1, variants[v].name);
+    }
+  }
+  return variants.map(({ name, model }, v) => summary(name, model.backend.info.threads, timing, runs[v]));
+}
+
+/** A variant that is opened for its turn, and closed after it. */
+export interface ClosedVariant {
+  name: string;
+  open(): Promise<Variant & Disposable>;
+}
+
+/**
+ * The same for variants that memory does not hold at once: only one is open at any moment, and is warmed up again in every
+ * round.
+ * @throws UsageError as `measureSpeed`
+ */
+export async function measureSpeedInTurn(
+  variants: readonly ClosedVariant[],
+  tokens: Uint32Array,
+  options: SpeedOptions = {},
+): Promise<Speed[]> {
+  const timing = checkedTiming(tokens, options);
+  const runs: Run[][] = variants.map(() => []);
+  const threads: number[] = [];
+  const { repeats, signal, onProgress } = timing;
+  const stage = new Stage("time", repeats * variants.length, "runs", onProgress);
+  for (let round = 0; round < repeats; round++) {
+    for (const v of orderOf(variants, round)) {
+      await breathe(signal);
+      using variant = await variants[v].open();
+      await timedRun(variant, tokens, timing);
+      await breathe(signal);
+      runs[v].push(await timedRun(variant, tokens, timing));
+      threads[v] = variant.model.backend.info.threads;
+      stage.advance(1, variants[v].name);
+    }
+  }
+  return variants.map(({ name }, v) => summary(name, threads[v], timing, runs[v]));
+}
+
+/** Every other round in reverse. */
+function orderOf(variants: readonly unknown[], round: number): number[] {
+  const order = Array.from(variants.keys());
+  return round % 2 === 1 ? order.reverse() : order;
+}
+
+type Timing = SpeedOptions & Required<Omit<SpeedOptions, keyof JobOptions | "residentBytes">>;
+
+function checkedTiming(tokens: Uint32Array, options: SpeedOptions): Timing {
+  const { prefillTokens = 128, decodeTokens = 32, repeats = 5 } = options;
+  const contextTokens = options.contextTokens ?? prefillTokens;
   if (!(prefillTokens >= 1 && decodeTokens >= 1 && repeats >= 1 && contextTokens >= prefillTokens)) {
     throw new UsageError(
       `cannot time ${repeats} × prefill of ${prefillTokens} and decode of ${decodeTokens} tokens after ${contextTokens}`,
     );
   }
+  const needed = contextTokens + decodeTokens;
   if (tokens.length < needed) throw new UsageError(`a text of ${tokens.length} tokens; timing needs ${needed}`);
+  return { ...options, prefillTokens, contextTokens, decodeTokens, repeats };
+}
 
-  const runs: Run[][] = variants.map(() => []);
-  const stage = new Stage("time", (repeats + 1) * variants.length, "runs", onProgress);
-  for (let round = 0; round <= repeats; round++) {
-    const order = Array.from(variants.keys());
-    if (round % 2 === 1) order.reverse();
-    for (const v of order) {
-      await breathe(signal);
-      const variant = variants[v];
-      const run = await withThresholds(variant, () => timedRun(variant.model));
-      if (round > 0) runs[v].push(run);
-      stage.advance(1, variant.name);
-    }
-  }
-  return variants.map((variant, v) => summary(variant, runs[v]));
-
-  async function timedRun(model: Model): Promise<Run> {
+const timedRun = (variant: Variant, tokens: Uint32Array, timing: Timing): Promise<Run> =>
+  withThresholds(variant, async () => {
+    const { model } = variant;
+    const { prefillTokens, contextTokens, decodeTokens, residentBytes } = timing;
+    const needed = contextTokens + decodeTokens;
     using sequence = new Sequence(model, needed);
     const startMs = performance.now();
     await predict(sequence, tokens.subarray(0, prefillTokens), needed);
@@ -103,24 +152,24 @@ export async function measureSpeed(
       kvBytesRead: kvBytesRead(sequence, contextTokens),
       memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
     };
-  }
+  });
 
-  function summary({ name, model }: Variant, timed: readonly Run[]): Speed {
-    const { inputs, inputsSkipped, weightBytesRead, kvBytesRead } = timed[0];
-    return {
-      name,
-      threads: model.backend.info.threads,
-      prefillTokens,
-      contextTokens,
-      decodeTokens,
-      repeats,
-      prefillTokensPerSecond: median(timed.map((run) => (prefillTokens * 1000) / run.prefillMs)),
-      decodeTokensPerSecond: median(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
-      bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
-      inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
-      peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
-    };
-  }
+function summary(name: string, threads: number, timing: Timing, timed: readonly Run[]): Speed {
+  const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;
+  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead } = timed[0];
+  return {
+    name,
+    threads,
+    prefillTokens,
+    contextTokens,
+    decodeTokens,
+    repeats,
+    prefillTokensPerSecond: median(timed.map((run) => (prefillTokens * 1000) / run.prefillMs)),
+    decodeTokensPerSecond: median(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
+    bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
+    inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
+    peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
+  };
 }
 
 /** Runs tokens, dense before position `sparseFrom`, and waits for the most likely next one. */

@@ -149,6 +149,25 @@ test("sweep puts candidates in one table and does nothing twice", async () => {
   expect(readdirSync(out("sweep")).filter((name) => !name.endsWith(".json"))).toEqual([]);
 });
 
+test("sweep --speed times all in turn, again when one joins", async () => {
+  const sweep = (sparsity: string) =>
+    rarefyJson([
+      ...["sweep", model, "--recipe", "magnitude-50", "--sparsity", sparsity, "--threads", "1", ...text],
+      ...["--speed", "--repeats", "1", "-o", out("timed")],
+    ]);
+  type Entry = { name: string; row: { decodeTokensPerSecond: number } };
+  const speeds = ({ entries }: { entries: Entry[] }) => entries.map(({ row }) => row.decodeTokensPerSecond);
+  const first = await sweep("0.3");
+  for (const speed of speeds(first)) expect(speed).toBeGreaterThan(0);
+  expect(Object.keys(first.entries[0])).not.toContain("timing");
+  expect(readdirSync(out("timed")).filter((name) => !name.endsWith(".json"))).toEqual([]);
+  expect(speeds(await sweep("0.3"))).toEqual(speeds(first));
+  const joined = await sweep("0.3,0.6");
+  expect(speeds(joined)).toHaveLength(3);
+  for (const [i, speed] of speeds(first).entries()) expect(speeds(joined)[i]).not.toBe(speed);
+  expect(joined.entries[1].row).toMatchObject({ elapsedMs: first.entries[1].row.elapsedMs });
+});
+
 test("sweep notices other weights under the same path, and takes over nothing of what another job left", async () => {
   const copy = out("source");
   cpSync(join(root, model), copy, { recursive: true });

@@ -2,13 +2,14 @@ import { readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { Option } from "commander";
 import { ProblemsError, RarefyError } from "../../core/index.js";
-import { evaluateQuality, formatResultRows, measureSpeed, type ResultRow, resultRow } from "../../eval/index.js";
+import { evaluateQuality, formatResultRows, measureSpeedInTurn, type ResultRow, resultRow } from "../../eval/index.js";
 import {
   type Compression,
   isJsonObject,
   type LocalModelFiles,
   openCheckpoint,
   parseJson,
+  readArtifact,
   sha256Hex,
 } from "../../io/index.js";
 import { directoryFiles, makeDirectory, resolveModel, writeFileAtomic } from "../../io/index.node.js";
@@ -50,6 +51,12 @@ export interface SweepEntry {
   layers?: Compression["layers"];
 }
 
+/** What its file holds. */
+interface StoredEntry extends SweepEntry {
+  /** Its speed beside the others, and a key over all that were timed together. */
+  timing?: { key: string; row: ResultRow };
+}
+
 export interface SweepDocument {
   rarefySweep: 1;
   model: string;
@@ -64,7 +71,7 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
   description:
     "Runs every recipe at every sparsity, evaluates each result and the source on one text, and prints one table. OUT gets a " +
     "sweep.json with all rows, recipes and layers, for rarefy report. What is finished is not done again: killed or stopped, " +
-    "the same command goes on in the middle of a candidate.",
+    "the same command goes on in the middle of a candidate. Only times are taken anew, of all together, when a candidate joins.",
   arguments: [modelArgument],
   options: [
     outputOption(),
@@ -74,7 +81,7 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
       "what to put into their prune and low-rank stages: 0.3..0.8, 0.3..0.8/0.05 or 0.5,0.7,2:4",
     ).argParser(parseLevels),
     new Option("--keep", "keep the models, each in a directory of its own"),
-    new Option("--speed", "measure prefill and decode speed too"),
+    new Option("--speed", "in the end, time prefill and decode of the source and all candidates in turn"),
     repeatsOption(),
     weightsOption(),
     ...compressionOptions(),
@@ -97,22 +104,22 @@ export const sweepCommand: CommandDefinition<SweepOptions> = {
     await makeDirectory(options.output);
 
     const sweep = { context, source, identity, options, texts };
-    const entries = [await measured(sweep, undefined)];
-    for (const candidate of candidates) {
-      try {
-        entries.push(await measured(sweep, candidate));
-      } catch (cause) {
-        if (!context.signal.aborted) throw cause;
-        const done = `${options.output} holds ${entries.length - 1} of ${candidates.length} candidates`;
-        throw new RarefyError(`${done}; the same command goes on from there.`, { cause });
-      }
+    const stored: StoredEntry[] = [];
+    let entries: SweepEntry[];
+    try {
+      for (const candidate of [undefined, ...candidates]) stored.push(await measured(sweep, candidate));
+      entries = options.speed === true ? await timed(sweep, candidates, stored) : stored;
+    } catch (cause) {
+      if (!context.signal.aborted) throw cause;
+      const done = `${options.output} holds ${Math.max(0, stored.length - 1)} of ${candidates.length} candidates`;
+      throw new RarefyError(`${done}; the same command goes on from there.`, { cause });
     }
     const document: SweepDocument = {
       rarefySweep: 1,
       model: source.location,
       output: options.output,
       machine: machine(),
-      entries,
+      entries: entries.map(({ timing: _, ...entry }: StoredEntry) => entry),
     };
     await writeJson(join(options.output, "sweep.json"), document);
     context.print(`${formatResultRows(entries.map(({ row }) => row))}\n`);
@@ -161,21 +168,66 @@ const maybeTokens = async (source: LocalModelFiles, path: string | undefined) =>
   path === undefined ? undefined : tokens(source, path);
 
 /** The entry of a candidate, or of the source: taken from its file when that was made by the same command. */
-async function measured(sweep: Sweep, candidate: Candidate | undefined): Promise<SweepEntry> {
-  const { context, options } = sweep;
-  const name = candidate?.name ?? "source";
-  const path = join(options.output, `${name}.json`);
+async function measured(sweep: Sweep, candidate: Candidate | undefined): Promise<StoredEntry> {
+  const path = fileOf(sweep, candidate?.name);
   const key = await keyOf(sweep, candidate);
   const found = await readEntry(path, key);
   if (found !== undefined) return found;
-  context.note(name);
+  sweep.context.note(candidate?.name ?? "source");
   const entry = candidate === undefined ? await sourceEntry(sweep, key) : await candidateEntry(sweep, candidate, key);
   await writeJson(path, entry);
   return entry;
 }
 
+const fileOf = ({ options }: Sweep, name = "source") => join(options.output, `${name}.json`);
+
+/**
+ * The entries with the speed of each: all are timed together, in turn and one open at a time, since a machine is not the same
+ * from one hour to the next. Candidates whose models are gone are made again.
+ */
+async function timed(
+  sweep: Sweep,
+  candidates: readonly Candidate[],
+  entries: readonly StoredEntry[],
+): Promise<SweepEntry[]> {
+  const { context, options, source, texts } = sweep;
+  const { device, threads, weights, repeats, keep } = options;
+  const { signal, onProgress } = context;
+  const key = await sha256Hex(JSON.stringify([entries.map((entry) => entry.key), repeats, threads]));
+  let timings = entries.map(({ timing }) => (timing?.key === key ? timing : undefined));
+  if (timings.includes(undefined)) {
+    context.note("speed");
+    const models = [source];
+    for (const candidate of candidates) models.push(await compressed(sweep, candidate));
+    const variants = models.map((files, i) => ({
+      name: entries[i].name,
+      async open() {
+        const opened = await openModel(files, { weights, device, threads, signal });
+        return { name: entries[i].name, model: opened.model, [Symbol.dispose]: () => opened[Symbol.dispose]() };
+      },
+    }));
+    const speeds = await measureSpeedInTurn(variants, texts.evaluation.tokens, {
+      repeats,
+      decodeTokens: 64,
+      signal,
+      onProgress,
+    });
+    timings = speeds.map((speed, i) => ({
+      key,
+      row: resultRow({ model: entries[i].name, weights: entries[i].row.weights, speed }),
+    }));
+    for (const [i, timing] of timings.entries()) {
+      await writeJson(fileOf(sweep, candidates[i - 1]?.name), { ...entries[i], timing });
+    }
+  }
+  if (keep !== true) for (const { name } of candidates) await removed(sweep, name);
+  return entries.map((entry, i) => ({ ...entry, row: { ...timings[i]!.row, ...entry.row } }));
+}
+
+const removed = ({ options }: Sweep, name: string) => rm(join(options.output, name), { recursive: true, force: true });
+
 async function keyOf({ source, identity, options, texts }: Sweep, candidate: Candidate | undefined): Promise<string> {
-  const { window, maxWindows, weights, store, dtype, device, speed, repeats, threads } = options;
+  const { window, maxWindows, weights, store, dtype, device } = options;
   const what = {
     version: packageVersion(),
     model: [source.location, identity],
@@ -183,12 +235,11 @@ async function keyOf({ source, identity, options, texts }: Sweep, candidate: Can
     text: texts.evaluation.sha256,
     calibration: texts.calibration?.sha256 ?? null,
     how: [window, maxWindows, weights, store, dtype, device],
-    speed: speed === true ? [repeats, threads] : null,
   };
   return sha256Hex(JSON.stringify(what));
 }
 
-async function readEntry(path: string, key: string): Promise<SweepEntry | undefined> {
+async function readEntry(path: string, key: string): Promise<StoredEntry | undefined> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(path);
@@ -197,7 +248,7 @@ async function readEntry(path: string, key: string): Promise<SweepEntry | undefi
     throw error;
   }
   const raw = parseJson(bytes, path);
-  return isJsonObject(raw) && raw.key === key ? (raw as unknown as SweepEntry) : undefined;
+  return isJsonObject(raw) && raw.key === key ? (raw as unknown as StoredEntry) : undefined;
 }
 
 async function sourceEntry(sweep: Sweep, key: string): Promise<SweepEntry> {
@@ -206,12 +257,31 @@ async function sourceEntry(sweep: Sweep, key: string): Promise<SweepEntry> {
   return { key, name: row.model, row: { ...row, bytesOnDisk: await weightBytesOf(source) } };
 }
 
-async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: string): Promise<SweepEntry> {
-  const { context, source, options, texts } = sweep;
+async function candidateEntry(sweep: Sweep, candidate: Candidate, key: string): Promise<SweepEntry> {
+  const { name } = candidate;
+  const { keep, speed } = sweep.options;
+  const startMs = performance.now();
+  const files = await compressed(sweep, candidate);
+  const elapsedMs = Math.round(performance.now() - startMs);
+  const artifact = (await readArtifact({ files, location: files.location }))!;
+  const row: ResultRow = {
+    ...(await measure(sweep, files, name)),
+    densityStored: densityStored(artifact),
+    bytesOnDisk: await weightBytesOf(files),
+    elapsedMs,
+  };
+  if (keep !== true && speed !== true) await removed(sweep, name);
+  return { key, name, row, recipe: artifact.recipe, layers: artifact.compression!.layers };
+}
+
+/** The model of a candidate, made unless it is there. */
+async function compressed(
+  { context, source, options, texts }: Sweep,
+  { name, recipe }: Candidate,
+): Promise<LocalModelFiles> {
   const { store, dtype, device, threads } = options;
   const directory = join(options.output, name);
-  const startMs = performance.now();
-  const { artifact } = await compressToDirectory(source, directory, {
+  await compressToDirectory(source, directory, {
     recipe,
     calibration: texts.calibration,
     store,
@@ -223,29 +293,21 @@ async function candidateEntry(sweep: Sweep, { name, recipe }: Candidate, key: st
     signal: context.signal,
     onProgress: context.onProgress,
   });
-  const elapsedMs = Math.round(performance.now() - startMs);
-  const row: ResultRow = {
-    ...(await measure(sweep, directoryFiles(directory), name)),
-    densityStored: densityStored(artifact),
-    bytesOnDisk: await weightBytesOf(directoryFiles(directory)),
-    elapsedMs,
-  };
-  if (options.keep !== true) await rm(directory, { recursive: true, force: true });
-  return { key, name, row, recipe: artifact.recipe, layers: artifact.compression!.layers };
+  return directoryFiles(directory);
 }
 
 async function measure({ context, options, texts }: Sweep, files: LocalModelFiles, name: string): Promise<ResultRow> {
-  const { device, threads, weights, maxWindows, window = 512, speed, repeats } = options;
+  const { device, threads, weights, maxWindows, window = 512 } = options;
   const { signal, onProgress } = context;
   using opened = await openModel(files, { weights, device, threads, signal, onProgress });
   const { model } = opened;
-  const variants = [{ name, model }];
-  const [quality] = await evaluateQuality(variants, texts.evaluation, { window, maxWindows, signal, onProgress });
-  const timed =
-    speed === true
-      ? await measureSpeed(variants, texts.evaluation.tokens, { repeats, decodeTokens: 64, signal, onProgress })
-      : [];
-  return resultRow({ model: name, weights: model.weights, quality, speed: timed[0], backend: model.backend.info.id });
+  const [quality] = await evaluateQuality([{ name, model }], texts.evaluation, {
+    window,
+    maxWindows,
+    signal,
+    onProgress,
+  });
+  return resultRow({ model: name, weights: model.weights, quality, backend: model.backend.info.id });
 }
 
 function writeJson(path: string, value: unknown): Promise<void> {

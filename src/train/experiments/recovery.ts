@@ -95,10 +95,10 @@ export const experiment: Experiment = {
   usesModel: true,
   plan: (scale, seeds, model) =>
     Array.from({ length: seeds }, (_, seed) =>
-      Object.keys(contestants).map((name) => ({
+      Object.entries(contestants).map(([name, { training }]) => ({
         key: `${name}-seed${seed}`,
         seed,
-        settings: { name, model, scale, ...budgetOf(protocols[scale]) },
+        settings: { name, model, scale, ...budgetOf(protocols[scale]), training: JSON.stringify(training ?? null) },
       })),
     ).flat(),
   run: recover,

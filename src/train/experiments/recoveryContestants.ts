@@ -20,13 +20,14 @@ export interface Contestant {
 export const publishedDense = 5.12;
 
 /**
- * Decays λ are chosen against the gradient of one weight, whose root mean square is 3·10⁻⁴ for tiny-6m at 8192 tokens. SR-STE and
- * AST pull with λ·|w|, a thirtieth of it, as with the papers' own values. CAST's L1 must bring a weight of 0.05 to 0 within the run:
- * its drift is about 0.3·steps·rate·λ/RMS, which asks for λ near a third of the gradient. AST and CAST divide by the mean square of
- * mean gradients, a fifth of Adam's divisor or so, and have a smaller learning rate for it.
+ * Rates and decays are those of a sweep on tiny-6m at 4.2 M tokens (docs/training.md), stretched to the run's length. Decays λ are to
+ * be read against the gradient of one weight, whose root mean square is 2·10⁻⁴ at 16,384 tokens: SR-STE and AST pull with λ·|w|, about
+ * as much as it; CAST's L1 with ten times as much, so that the pull alone decides and a pruned weight loses the learning rate at every
+ * step, which must sum up to more than a weight. AST and CAST divide by the mean square of mean gradients, a fifth of Adam's divisor
+ * or so, hence a quarter of the learning rate. The dense model is at the end of a schedule already, and any higher rate costs it more.
  */
 export const contestants: Readonly<Record<string, Contestant>> = {
-  dense: { title: "dense, trained on", pruned: false, training: { method: "dense", options: {} } },
+  dense: { title: "dense, trained on", pruned: false, training: { method: "dense", options: {}, rate: 1 / 7 } },
   "one-shot": {
     title: "SparseGPT, one shot",
     pruned: true,
@@ -41,19 +42,14 @@ export const contestants: Readonly<Record<string, Contestant>> = {
   "sr-ste": {
     title: "SR-STE",
     pruned: false,
-    training: { method: "sr-ste", options: { decay: 2e-4 } },
+    training: { method: "sr-ste", options: { decay: 2e-3 } },
     published: { method: "SR-STE", tokens: "10 B", perplexity: 5.74 },
   },
-  "sr-ste-pruned": {
-    title: "SparseGPT, then SR-STE",
-    pruned: true,
-    training: { method: "sr-ste", options: { decay: 2e-4 } },
-  },
-  ast: { title: "AST", pruned: false, training: { method: "ast", options: { decay: 2e-4 }, rate: 0.4 } },
+  ast: { title: "AST", pruned: false, training: { method: "ast", options: { decay: 3e-3 }, rate: 0.25 } },
   cast: {
     title: "CAST",
     pruned: false,
-    training: { method: "cast", options: { decay: 1e-4 }, rate: 0.4 },
+    training: { method: "cast", options: { decay: 2e-3 }, rate: 2 / 7 },
     published: { method: "CAST", tokens: "7.5 B", perplexity: 5.58 },
   },
 };

@@ -54,7 +54,7 @@ export function reportRecovery(cells: readonly FinishedCell[], protocol: Recover
       ["SparseGPT", `calibrated on ${calibration.windows} windows of ${calibration.window} tokens`],
       ...trained.map((name) => {
         const { method, options, rate: factor = 1 } = contestants[name].training!;
-        const slower = factor === 1 ? "" : `, learning rate × ${factor}`;
+        const slower = factor === 1 ? "" : `, learning rate × ${Number(factor.toPrecision(3))}`;
         return [contestants[name].title, `method ${method} ${JSON.stringify(options)}${slower}`] as const;
       }),
     ] as const,
