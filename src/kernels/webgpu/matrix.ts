@@ -9,7 +9,8 @@ import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
 import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
 import { expertMatvec, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
-import type { MatvecInput } from "./wgsl/matvecInputs.js";
+import { listLength, type MatvecInput } from "./wgsl/matvecInputs.js";
+import { rowSums } from "./wgsl/matvecSums.js";
 
 /** Consecutive row tiles of one part that lie in one buffer. */
 export interface TileRun {
@@ -144,7 +145,8 @@ function matvecTuning(device: Device, format: GpuFormat, sparse: boolean, subgro
   const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
   tuning.threads = Math.min(tuning.threads, maxComputeInvocationsPerWorkgroup);
   while (matvecBytes(format, sparse, tuning) > maxComputeWorkgroupStorageSize) {
-    if (tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
+    const listsAreLarger = listLength(tuning.sparseColumns) > rowSums(format, tuning).poolLength;
+    if (listsAreLarger && tuning.sparseColumns > 512) tuning.sparseColumns /= 2;
     else tuning.threads /= 2;
   }
   return tuning;

@@ -1,7 +1,8 @@
 import { DeviceError, Random } from "../../core/index.js";
-import { packSparse, type SparseFormatId, sparseFormats } from "../../pack/index.js";
+import { groupSize, packSparse, type SparseFormatId, sparseFormats } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
+import type { Device } from "./device.js";
 import type { FormatKernels } from "./matrix.js";
 import { source, tolerance, wrongProduct } from "./selfCheck.js";
 import { sparseLinear } from "./sparseLinear.js";
@@ -9,12 +10,36 @@ import { loadSparseMatrix } from "./sparseMatrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
 import { expand } from "./wgsl/expand.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";
-import { sparseMatvec } from "./wgsl/sparseMatvec.js";
+import { sliceGroups, sparseMatvec } from "./wgsl/sparseMatvec.js";
+import { twoOfFourColumns, twoOfFourMatvec } from "./wgsl/twoOfFourMatvec.js";
 
 /** The kernels that read one format that leaves zeros out. Without `matvec` its dense form serves. */
 export interface SparseKernels {
   readonly expand: ReturnType<typeof expand>;
-  readonly matvec?: ReturnType<typeof sparseMatvec>;
+  readonly matvec?: SparseMatvec;
+}
+
+/** A product of one row, and how it is cut. */
+export interface SparseMatvec {
+  readonly kernel: ReturnType<typeof sparseMatvec> | ReturnType<typeof twoOfFourMatvec>;
+  /** About as many workgroups keep a large GPU busy. */
+  readonly workgroups: number;
+  /** Groups of 32 columns of the largest slice of a workgroup. */
+  readonly sliceGroups: number;
+}
+
+/** What is tried for a format, best first. */
+function candidates({ isSoftware, subgroups32 }: Device, format: SparseFormatId): SparseMatvec[] {
+  if (!format.startsWith("2:4")) return [{ kernel: sparseMatvec(format), workgroups: 1024, sliceGroups }];
+  const tunings = [
+    ...(subgroups32 ? [{ subgroups32, threads: 256, unroll: 4 }] : []),
+    isSoftware ? { subgroups32: false, threads: 32, unroll: 1 } : { subgroups32: false, threads: 128, unroll: 4 },
+  ];
+  return tunings.map((tuning) => ({
+    kernel: twoOfFourMatvec(format, tuning),
+    workgroups: 256,
+    sliceGroups: twoOfFourColumns / groupSize,
+  }));
 }
 
 /**
@@ -39,7 +64,7 @@ export async function checkSparseFormat(
     const values = format.unpack(packSparse(format, stored, rows, cols), rows, cols);
     return { source: source(`self-check ${i}`, stored, rows, cols), values };
   });
-  const kernels: SparseKernels = { expand: expand(formatId), matvec: sparseMatvec(formatId) };
+  const kernels: SparseKernels = { expand: expand(formatId) };
   const sources = parts.map((part) => part.source);
   const matrix = await loadSparseMatrix(context.device, sources, formatId, { sparse: kernels, dense }, {});
   const inputs = Float32Array.from({ length: tokens * cols }, () => random.normal());
@@ -48,10 +73,19 @@ export async function checkSparseFormat(
   const problems: string[] = [];
   const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
-  const works = async (name: string, rows: number, options: LinearOptions): Promise<boolean> => {
+  const works = async (name: string, rows: number, options: LinearOptions, matvec?: SparseMatvec): Promise<boolean> => {
     const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
-    sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), matrix, options, counters);
-    const result = await readRows(context, out.rowRange(0, rows));
+    const w = { ...matrix, kernels: { ...kernels, matvec } };
+    let result: Float32Array;
+    try {
+      sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), w, options, counters);
+      result = await readRows(context, out.rowRange(0, rows));
+    } catch (error) {
+      context.device.throwIfGone();
+      if (!(error instanceof DeviceError)) throw error;
+      problems.push(`${name}: ${error.message}`);
+      return false;
+    }
     const problem = wrongProduct(
       { result, inputs, rows, cols, parts: expected, thresholds: options.thresholds },
       tolerance,
@@ -64,9 +98,13 @@ export async function checkSparseFormat(
     if (!(await works(kernels.expand.name, tokens, { thresholds }))) {
       throw new DeviceError(`this GPU computes wrongly: ${problems.join("; ")}`);
     }
-    const { name } = sparseMatvec(formatId);
-    const good = (await works(name, 1, {})) && (await works(name, 1, { thresholds }));
-    return { kernels: good ? kernels : { expand: kernels.expand }, problems };
+    for (const matvec of candidates(context.device, formatId)) {
+      const { name } = matvec.kernel;
+      if ((await works(name, 1, {}, matvec)) && (await works(name, 1, { thresholds }, matvec))) {
+        return { kernels: { ...kernels, matvec }, problems };
+      }
+    }
+    return { kernels, problems };
   } finally {
     for (const activation of [x, out]) pool.giveBack(activation);
     for (const memory of [matrix.places, ...matrix.chunks.map((chunk) => chunk.memory)])

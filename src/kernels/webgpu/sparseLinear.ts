@@ -7,10 +7,8 @@ import type { GpuSparseMatrix, SparsePart } from "./sparseMatrix.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
 import { expandThreads } from "./wgsl/expand.js";
 import { sparseAccess, sparseTileRows } from "./wgsl/sparseAccess.js";
-import { joinSlices, joinThreads, sliceGroups, sparseMatvecParts } from "./wgsl/sparseMatvec.js";
+import { joinSlices, joinThreads, sparseMatvecParts } from "./wgsl/sparseMatvec.js";
 
-/** About as many workgroups as keep a large GPU busy. */
-const wantedWorkgroups = 1024;
 const wantedInSoftware = 8;
 
 /** `linear` for a matrix that leaves zeros out: one row of x walks its codes, several multiply it with what it stands for. */
@@ -39,13 +37,13 @@ function multiplyRow(
   out: GpuActivation,
   x: GpuActivation,
   w: GpuSparseMatrix,
-  kernel: NonNullable<GpuSparseMatrix["kernels"]["matvec"]>,
+  { kernel, workgroups, sliceGroups }: NonNullable<GpuSparseMatrix["kernels"]["matvec"]>,
   { bias, accumulate = false }: LinearOptions,
   sparse: { thresholds: readonly number[]; counters: BackendCounters } | undefined,
 ): void {
   const { recorder, nothing } = context;
   const tiles = w.parts.reduce((sum, part) => sum + part.tiles, 0);
-  const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
+  const wanted = context.device.isSoftware ? wantedInSoftware : workgroups;
   const wantedSlices = Math.max(1, Math.round(wanted / tiles), Math.ceil(w.groups / sliceGroups));
   const groupsPerSlice = Math.ceil(w.groups / Math.min(w.groups, wantedSlices));
   const slices = Math.ceil(w.groups / groupsPerSlice);

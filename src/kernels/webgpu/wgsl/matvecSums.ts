@@ -7,6 +7,9 @@ export interface SumTuning {
   threads: number;
 }
 
+/** A tile of `tileRows` rows, of which a thread holds the sums of `unitRows`, in as many vec4s as there are `rows`. */
+type SummedRows = Pick<GpuFormat, "tileRows" | "unitRows" | "rows">;
+
 /** How the sums of all threads become those of the rows of a tile, two rows at a time. */
 export interface RowSums {
   /** Pairs of f32 that it needs in `pool`. */
@@ -22,10 +25,10 @@ export interface RowSums {
  * joined by halving: of two threads each gives away the half that the other keeps, until one vec4 is left. Otherwise all
  * sums meet in memory.
  */
-export const rowSums = (format: GpuFormat, { threads, subgroups32, joinBySubgroups }: SumTuning): RowSums =>
+export const rowSums = (format: SummedRows, { threads, subgroups32, joinBySubgroups }: SumTuning): RowSums =>
   subgroups32 && joinBySubgroups ? bySubgroups(format, threads) : byMemory(format, threads);
 
-function bySubgroups({ tileRows, unitRows, rows }: GpuFormat, threads: number): RowSums {
+function bySubgroups({ tileRows, unitRows, rows }: SummedRows, threads: number): RowSums {
   const lanes = tileRows / unitRows;
   const subgroups = threads / 32;
   const lines: string[] = ["var quad = 0u;"];
@@ -66,7 +69,7 @@ fn totalOf(pair: u32) -> vec2<f32> {
   };
 }
 
-function byMemory({ tileRows, unitRows, rows }: GpuFormat, threads: number): RowSums {
+function byMemory({ tileRows, unitRows, rows }: SummedRows, threads: number): RowSums {
   const lanes = tileRows / unitRows;
   const columnGroups = threads / lanes;
   const pairs = tileRows / 2;

@@ -5,6 +5,16 @@ import { sparseAccess, sparseTileRows } from "./sparseAccess.js";
 /** Parts of a stack that one dispatch takes. */
 export const sparseMatvecParts = 6;
 
+/** What every product of one row with a matrix that leaves zeros out is given. */
+export const sparseParams = {
+  xOffset: "u32",
+  cols: "u32",
+  groupsPerSlice: "u32",
+  firstTile: "u32",
+  firstPart: "u32",
+  sumsStride: "u32",
+} as const;
+
 /** Groups of 32 columns of the largest slice of a workgroup. */
 export const sliceGroups = 32;
 
@@ -23,14 +33,7 @@ export const sparseMatvec = (format: SparseFormatId) => {
   const { scaled, code, unitInputs } = sparseAccess[format];
   return kernel({
     name: `matvec ${format}`,
-    params: {
-      xOffset: "u32",
-      cols: "u32",
-      groupsPerSlice: "u32",
-      firstTile: "u32",
-      firstPart: "u32",
-      sumsStride: "u32",
-    },
+    params: sparseParams,
     tableLength: sparseMatvecParts,
     buffers: {
       sums: readWrite(),
