@@ -296,7 +296,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
         return [
           `${Math.round(density * 100)} %`,
           ...protocol.algorithms.map((algorithm) => spreadOf(algorithm, ({ test }) => test, 2)),
-          ...ofGlobal.map((algorithm) => `${spreadOf(algorithm, ({ outputZeros }) => 100 * outputZeros, 1)} %`),
+          ...ofGlobal.map((algorithm) => `${spreadOf(algorithm, ({ outputZeros }) => 100 * outputZeros, 2)} %`),
           study === undefined ? "–" : study.map((v) => v.toFixed(2)).join(" / "),
         ];
       }),
