@@ -3,6 +3,7 @@ import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
 import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
+import { flagsOf, packMasks, unpackMasks } from "./maskFlags.js";
 import type { ModelMemory } from "./operations.js";
 import type { Plan } from "./plan.js";
 import { DeviceProjection } from "./projection.js";
@@ -10,11 +11,9 @@ import {
   adamStep,
   chooseMasks,
   clipFactor,
-  decays,
   maskWeights,
   maxUpdateGroups,
   prepareGradients,
-  prunable,
   scaleGradients,
   scaleWeights,
   updateGroups,
@@ -61,7 +60,7 @@ export class GpuResidentRun implements ResidentRun {
     readonly options: ResidentOptions,
   ) {
     const { plan, compute } = step;
-    const { method, parameters, arrays } = options;
+    const { method, optimizer, parameters, arrays } = options;
     this.#chosen = options.chosen;
     const offsets = new Map(plan.offsets);
     let length = plan.length;
@@ -87,8 +86,9 @@ export class GpuResidentRun implements ResidentRun {
     this.#upload(this.#master, arrays.weights);
     this.#upload(this.#mean, arrays.mean);
     this.#upload(this.#square, arrays.square);
-    this.#write(this.#flags, this.#flagsNow());
-    if (method.first !== undefined) this.#write(this.#first, this.#packed(method.first));
+    const layout = { offsets, length };
+    this.#write(this.#flags, flagsOf(layout, parameters, method.masks, optimizer.decays));
+    if (method.first !== undefined) this.#write(this.#first, packMasks(layout, method.first));
     this.#projection = this.#startProjection();
   }
 
@@ -117,9 +117,9 @@ export class GpuResidentRun implements ResidentRun {
     await this.#download(this.#master, arrays.weights);
     await this.#download(this.#mean, arrays.mean);
     await this.#download(this.#square, arrays.square);
-    if (method.projection === undefined) await this.#unpack(this.#flags, method.masks);
+    if (method.projection === undefined) unpackMasks(this.#offsets, await this.#words(this.#flags), method.masks);
     else markNonZeros(arrays.weights, method.masks);
-    if (method.first !== undefined) await this.#unpack(this.#first, method.first);
+    if (method.first !== undefined) unpackMasks(this.#offsets, await this.#words(this.#first), method.first);
   }
 
   [Symbol.dispose](): void {
@@ -267,37 +267,9 @@ export class GpuResidentRun implements ResidentRun {
     }
   }
 
-  /** Flags of every four; see `updateKernels.ts`. */
-  #flagsNow(): Uint32Array {
-    const { parameters, optimizer, method } = this.options;
-    const flags = new Uint32Array(this.#length / 4).fill(15);
-    const kept = this.#packed(method.masks);
-    for (const { name, shape } of parameters) {
-      const first = this.step.plan.offsets.get(name)! / 4;
-      const end = first + Math.ceil(shape.reduce((a, b) => a * b, 1) / 4);
-      const decaying = (optimizer.decays?.(name) ?? true) ? decays : 0;
-      const masked = method.masks.has(name);
-      for (let i = first; i < end; i++) flags[i] = (masked ? kept[i] | prunable : 15) | decaying;
-    }
-    return flags;
-  }
-
-  /** Four entries of masks in the low bits of a word. */
-  #packed(masks: ReadonlyMap<string, Uint8Array>): Uint32Array {
-    const words = new Uint32Array(this.#length / 4);
-    for (const [name, mask] of masks) {
-      const offset = this.#offsets.get(name)!;
-      for (let i = 0; i < mask.length; i++) words[(offset + i) >> 2] |= mask[i] << (i & 3);
-    }
-    return words;
-  }
-
-  async #unpack(memory: GpuMemory, masks: ReadonlyMap<string, Uint8Array>): Promise<void> {
-    const words = new Uint32Array(await this.step.compute.recorder.read(memory, 0, this.#length));
-    for (const [name, mask] of masks) {
-      const offset = this.#offsets.get(name)!;
-      for (let i = 0; i < mask.length; i++) mask[i] = (words[(offset + i) >> 2] >> (i & 3)) & 1;
-    }
+  /** Flags of every four. */
+  async #words(memory: GpuMemory): Promise<Uint32Array> {
+    return new Uint32Array(await this.step.compute.recorder.read(memory, 0, this.#length));
   }
 
   #upload(memory: GpuMemory, arrays: ReadonlyMap<string, FloatArray>): void {
