@@ -31,6 +31,8 @@ interface Protocol {
   densities: readonly number[];
   network: Pick<EncoderConfig, "hiddenSize" | "feedForwardSize" | "heads" | "blocks">;
   length: number;
+  /** Standard deviation of the embedding at first. */
+  embedding: number;
   epochs: number;
   /** A small set is gone through more often. */
   minSteps: number;
@@ -50,6 +52,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     densities: [1, 0.1],
     network: { hiddenSize: 16, feedForwardSize: 32, heads: 2, blocks: 1 },
     length: 16,
+    embedding: 1,
     epochs: 2,
     minSteps: 0,
     batchSize: 20,
@@ -63,6 +66,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: { hiddenSize: 64, feedForwardSize: 128, heads: 4, blocks: 4 },
     length: 32,
+    embedding: 1 / 8,
     epochs: 3,
     minSteps: 0,
     batchSize: 50,
@@ -76,6 +80,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
     densities: [1, 0.5, 0.2, 0.1, 0.05, 0.02],
     network: wide,
     length: 64,
+    embedding: 1,
     epochs: 10,
     minSteps: 240,
     batchSize: 100,
@@ -145,7 +150,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
     density: number;
   };
   const { scope } = algorithms[algorithm];
-  const { network, length, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
+  const { network, length, embedding, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
   const read = async (part: string): Promise<LabelledText[]> => {
     const file = `${dataset}.${part}.tsv`;
     return parseLabelledText(await readText(file), file);
@@ -168,7 +173,7 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
   const schedule = cosine({ peak: rate, final: rate, warmup, steps });
   const training = new Training({
     objective,
-    weights: initialEncoder(config, randomFor(cell.seed, "weights")),
+    weights: initialEncoder(config, randomFor(cell.seed, "weights"), embedding),
     optimizer: { rate: schedule },
     steps,
     seed: cell.seed,
@@ -266,13 +271,13 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
           s.dataset === dataset && s.density === density && (density === 1 || s.algorithm === algorithm),
       )
       .map(({ result }) => result as ClassifierResult);
-  const { network, length, epochs, minSteps, batchSize, rate, warmup } = protocol;
+  const { network, length, embedding, epochs, minSteps, batchSize, rate, warmup } = protocol;
   const ofGlobal = protocol.algorithms.filter((algorithm) => algorithms[algorithm].scope === "global");
   return {
     protocol: [
       [
         "network",
-        `${network.blocks} encoder blocks, ${network.hiddenSize} wide, feed-forward ${network.feedForwardSize}, ${network.heads} heads, ${length} words; all positions into the output layer`,
+        `${network.blocks} encoder blocks, ${network.hiddenSize} wide, feed-forward ${network.feedForwardSize}, ${network.heads} heads, ${length} words of deviation ${embedding}; all positions into the output layer`,
       ],
       [
         "optimiser",

@@ -50,14 +50,15 @@ export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
 }
 
 /**
- * Linear maps uniform in ±1/√in, norms 1, biases 0. The embedding is normal with deviation 1: with 1/√hiddenSize, words 256 wide
- * drown in their positions, and nothing is learnt.
+ * Linear maps uniform in ±1/√in, norms 1, biases 0, the embedding normal.
+ * @param deviation of the embedding. Positions have about 0.7: words far below that take long to be told apart, words above it
+ * are learnt by heart sooner.
  */
-export function initialEncoder(config: EncoderConfig, random: Random): Map<string, FloatArray> {
+export function initialEncoder(config: EncoderConfig, random: Random, deviation = 1): Map<string, FloatArray> {
   return new Map(
     encoderParameters(config).map(({ name, shape, role }) => {
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-      if (name === "embedding.weight") return [name, values.map(() => random.normal())];
+      if (name === "embedding.weight") return [name, values.map(() => deviation * random.normal())];
       if (role !== "dense") return [name, values.map(() => (2 * random.uniform() - 1) / Math.sqrt(shape[1]))];
       return [name, values.fill(name.endsWith("norm.weight") ? 1 : 0)];
     }),
