@@ -143,7 +143,7 @@ export async function weightBytesOf(files: LocalModelFiles): Promise<number> {
   return total;
 }
 
-/** Experts that saw fewer calibration tokens than their matrices have inputs: too few to know how these go together. */
+/** Experts that saw fewer calibration tokens than their matrices have inputs, too few to know how these go together. */
 function rarelyChosen({ compression }: Artifact): string[] {
   const experts = new Map<string, number>();
   for (const { source, matrices } of compression!.layers) {
@@ -152,9 +152,10 @@ function rarelyChosen({ compression }: Artifact): string[] {
     }
   }
   if (experts.size === 0) return [];
-  const [least] = [...experts].sort(([, a], [, b]) => a - b);
+  const rarest = [...experts].sort(([, a], [, b]) => a - b).slice(0, 4);
+  const listed = rarest.map(([expert, tokens]) => `${expert} (${tokens})`).join(", ");
   return [
-    `${experts.size} experts saw fewer calibration tokens than they have inputs, expert ${least[0]} (layer.expert) only ${least[1]}: more windows would help them.`,
+    `Experts that saw fewer calibration tokens than they have inputs: ${experts.size}, as layer.expert (tokens) ${listed}${experts.size > 4 ? " …" : ""}. More windows would serve them better.`,
   ];
 }
 

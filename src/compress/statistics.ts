@@ -60,6 +60,19 @@ export class InputStatistics {
     return new InputStatistics(n, this.tokens, values);
   }
 
+  /** Of a place that no token reached: as if all its inputs counted alike and none went with another. */
+  static uniform(cols: number, wanted: readonly StatisticId[]): InputStatistics {
+    const values: Partial<StatisticValues> = {};
+    if (wanted.includes("columnSquares")) values.columnSquares = new Float64Array(cols).fill(1);
+    if (wanted.includes("columnAbsMax")) values.columnAbsMax = new Float32Array(cols).fill(1);
+    if (wanted.includes("columnAbsMean")) values.columnAbsMean = new Float64Array(cols).fill(1);
+    if (wanted.includes("gram")) {
+      values.gram = new Float32Array(cols * cols);
+      for (let i = 0; i < cols; i++) values.gram[i * cols + i] = 1;
+    }
+    return new InputStatistics(cols, 0, values);
+  }
+
   /** All inputs of several places of one width together. */
   static merged(several: readonly InputStatistics[]): InputStatistics {
     const [{ cols, values: first }] = several;

@@ -1,6 +1,14 @@
 import { blockSparsity, projectionCosts } from "../compress/index.js";
 import { type ActivationThresholds, type Model, type Projection, type Tap, tapSites } from "../model/index.js";
 
+/** The rows of x, f32 [rows, cols], that are wanted. */
+function rowsOf(x: Float32Array, cols: number, wanted: (row: number) => boolean): Float32Array {
+  const rows = Array.from({ length: x.length / cols }, (_, row) => row).filter(wanted);
+  const out = new Float32Array(rows.length * cols);
+  for (const [r, row] of rows.entries()) out.set(x.subarray(row * cols, (row + 1) * cols), r * cols);
+  return out;
+}
+
 /**
  * Counts what thresholds drop while a model runs: hand `tap` to its forward calls, then take `sparsity`.
  *
@@ -17,9 +25,14 @@ export class RealisedSparsity {
     const consuming = Object.entries(tapSites).filter(([, consumers]) => consumers.length > 0);
     this.tap = {
       sites: consuming.map(([site]) => site as keyof typeof tapSites),
-      onActivation: async (layer, site, activation) => {
-        if (firstRow >= activation.rows) return;
-        const values = await model.backend.read(activation.rowRange(firstRow, activation.rows - firstRow));
+      onActivation: async (layer, site, activation, slots) => {
+        const first = firstRow - (slots?.firstRow ?? 0);
+        const ofSlots = slots !== undefined && site !== "mlpInput";
+        if (!ofSlots && first >= activation.rows) return;
+        const values = ofSlots
+          ? rowsOf(await model.backend.read(activation), activation.cols, (slot) => slots.rows[slot] >= first)
+          : await model.backend.read(activation.rowRange(Math.max(0, first), activation.rows - Math.max(0, first)));
+        if (values.length === 0) return;
         for (const projection of tapSites[site]) {
           this.#add(layer, projection, values, thresholds.projections[layer][projection]);
         }

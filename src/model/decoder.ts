@@ -1,6 +1,6 @@
 import { UsageError } from "../core/index.js";
 import type { ModelConfig } from "../io/index.js";
-import type { Activation, Backend, Chosen, KvCache, RopeTable, RoutedSlots } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
 import { addMixture } from "./experts.js";
@@ -11,7 +11,7 @@ import { linearStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type LayerThresholds, layerThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
-import type { ActivationThresholds, ForwardOptions, Model, TapSite } from "./types.js";
+import type { ActivationThresholds, ForwardOptions, Model, TappedSlots, TapSite } from "./types.js";
 import type { DecoderWeights, ExpertWeights } from "./weights.js";
 
 /** Llama and its relatives: pre-norm blocks of grouped-query attention and a gated MLP. */
@@ -175,7 +175,8 @@ export class Decoder implements Model {
       await addMixture(this.backend, x.rowRange(start, count), normed.rowRange(start, count), w, scratch, {
         activation: this.config.activation,
         thresholds,
-        watch: (site, activation, slots) => this.#watch(options, layer, site, activation, slots),
+        watch: (site, activation, slots) =>
+          this.#watch(options, layer, site, activation, async () => ({ ...(await slots()), firstRow: start })),
       });
     };
     await pass(0, dense);
@@ -213,7 +214,7 @@ export class Decoder implements Model {
     layer: number,
     site: TapSite,
     activation: Activation,
-    slots?: () => Promise<RoutedSlots>,
+    slots?: () => Promise<TappedSlots>,
   ): Promise<void> {
     if (tap?.sites.includes(site)) await tap.onActivation(layer, site, activation, await slots?.());
   }

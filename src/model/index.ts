@@ -27,6 +27,7 @@ export {
   type Projection,
   projections,
   type Tap,
+  type TappedSlots,
   type TapSite,
   tapSites,
 } from "./types.js";

@@ -25,10 +25,15 @@ export interface Tap {
   sites: readonly TapSite[];
   /**
    * @param slots in the MLP of a mixture of experts, whose rows are sent where: `mlpInput` has a row for every token, the
-   * sites behind it have one for every slot. Tokens before and after the first to which thresholds apply come one after
-   * the other.
+   * sites behind it have one for every slot
    */
-  onActivation(layer: number, site: TapSite, activation: Activation, slots?: RoutedSlots): Promise<void>;
+  onActivation(layer: number, site: TapSite, activation: Activation, slots?: TappedSlots): Promise<void>;
+}
+
+/** Slots of some of the rows of a pass: those before the first to which thresholds apply come by themselves. */
+export interface TappedSlots extends RoutedSlots {
+  /** The row of the pass that `rows` counts from. */
+  firstRow: number;
 }
 
 /** Thresholds a model runs with: inputs with |x| ≤ threshold count as 0. */

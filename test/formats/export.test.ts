@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError, Random, UsageError } from "../../src/core/index.js";
 import { memorySinks } from "../../src/io/byteSink.js";
 import { compressedTensors } from "../../src/io/compressedTensors/write.js";
+import { metadataOfConfig } from "../../src/io/gguf/fromConfig.js";
 import {
   type Checkpoint,
   memoryFiles,
@@ -53,6 +54,13 @@ async function pruned(name: string, prune: (value: number, index: number) => num
 beforeAll(async () => {
   await pruned("half", (value) => (Math.abs(value) < 0.03 ? 0 : value));
   await pruned("two", (value, i) => (i % 4 === 1 || i % 4 === 2 ? 0 : value));
+});
+
+it("a mixture of experts is refused as GGUF, with what to do instead", async () => {
+  const checkpoint = await openCheckpoint(directoryFiles(new URL("../golden/arch/mixtral", import.meta.url).pathname));
+  const config = parseModelConfig(checkpoint.config, "config.json");
+  await checkpoint.close();
+  expect(() => metadataOfConfig(config)).toThrow("its MLPs are mixtures of experts; export it as safetensors");
 });
 
 const run = (from: string, to: string, options: ExportOptions) =>

@@ -57,8 +57,8 @@ export class CalibrationRun {
   }
 
   /**
-   * What enters the matrices of a block, over all windows; of experts only what is sent to each, and nothing of those that
-   * see no token. The streams stay what they are.
+   * What enters the matrices of a block, over all windows; of experts what is sent to each, left out where that is nothing.
+   * The streams stay what they are.
    */
   async collect(block: Checkpoint, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
     return this.#withBlock(block, async (backend, model) => {

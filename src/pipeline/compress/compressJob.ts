@@ -1,4 +1,4 @@
-import type { InputStatistics, StatisticId } from "../../compress/index.js";
+import { InputStatistics, type StatisticId } from "../../compress/index.js";
 import { breathe, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
@@ -10,13 +10,13 @@ import {
 } from "../../io/index.js";
 import { blockLinears } from "../../model/index.js";
 import { elementCount } from "../../tensor/index.js";
-import { type BlockMatrix, type DecoderBlock, type InputKey, loadBlock } from "./block.js";
+import { type DecoderBlock, type InputKey, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions } from "./plan.js";
 import { resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
-import { inputOf } from "./stages/stage.js";
+import { inputKeyOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
 import { parseSurvey, type Survey, surveyModel, wholeModel } from "./survey.js";
 import {
@@ -89,23 +89,22 @@ export async function jobIn({ files }: Workspace): Promise<unknown> {
 }
 
 /**
- * Notes how many calibration tokens each expert saw.
- * @throws UsageError when one that has to be looked at saw none
+ * Notes how many calibration tokens each expert saw, and fills in what is not known of those that saw none.
+ * @param wanted what was collected
  */
-function noteTokens(
-  targets: readonly BlockMatrix[],
-  needs: readonly StatisticId[],
+function completed(
+  block: DecoderBlock,
   statistics: ReadonlyMap<InputKey, InputStatistics>,
-): void {
-  if (statistics.size === 0) return;
-  for (const matrix of targets) {
+  wanted: readonly StatisticId[],
+): ReadonlyMap<InputKey, InputStatistics> {
+  const all = new Map(statistics);
+  for (const matrix of block.matrices.values()) {
     if (matrix.expert === undefined) continue;
-    matrix.tokens = inputOf({ statistics }, matrix).tokens;
-    if (matrix.tokens > 0 || needs.length === 0) continue;
-    throw new UsageError(
-      `${matrix.name}: no calibration token was sent to its expert; take more windows, another text, or a method that looks at weights alone`,
-    );
+    const key = inputKeyOf(matrix);
+    if (!all.has(key)) all.set(key, InputStatistics.uniform(matrix.cols, wanted));
+    matrix.tokens = all.get(key)!.tokens;
   }
+  return all;
 }
 
 class CompressionJob {
@@ -219,8 +218,7 @@ class CompressionJob {
           const statistics: ReadonlyMap<InputKey, InputStatistics> =
             !run || wanted.length === 0
               ? new Map()
-              : await this.#timed("statistics", () => run.collect(this.#view(block), wanted));
-          noteTokens(targets, planned.needs, statistics);
+              : completed(block, await this.#timed("statistics", () => run.collect(this.#view(block), wanted)), wanted);
           const budget = budgets[planned.index]?.[block.layer];
           const context = {
             stage,

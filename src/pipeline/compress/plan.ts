@@ -40,9 +40,7 @@ export interface PlannedStage extends ResolvedStage {
   /** Place in the recipe. */
   index: number;
   handler: StageHandler;
-  /** What its method cannot do without. */
-  needs: readonly StatisticId[];
-  /** What is collected for it, to measure its error too. Empty: no windows are run for it. */
+  /** Empty: no windows are run for it. */
   statistics: readonly StatisticId[];
 }
 
@@ -181,10 +179,9 @@ async function planStages(
   for (const [index, { stage, options, tensors }] of resolved.entries()) {
     if (stage.type === "dropLayers") continue;
     const handler = stageHandlers[stage.type] as StageHandler;
-    const needs = await handler.needs({ stage, options, tensors });
-    const statistics = new Set(needs);
+    const statistics = new Set(await handler.needs({ stage, options, tensors }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    planned.push({ stage, options, tensors, index, handler, needs, statistics: [...statistics] });
+    planned.push({ stage, options, tensors, index, handler, statistics: [...statistics] });
   }
   return planned;
 }

@@ -7,13 +7,13 @@ export function foldable({ sizes }: DecoderBlock, { site }: BlockInput): boolean
   return site !== "attentionOutput" || sizes.kvHeads === sizes.queryHeads;
 }
 
-/** What enters a place, all parts together. */
+/** What enters a place, all parts together that saw a token. */
 export function statisticsOf(
   { keys }: BlockInput,
   statistics: ReadonlyMap<InputKey, InputStatistics>,
 ): InputStatistics {
-  const parts = keys.flatMap((key) => statistics.get(key) ?? []);
-  return parts.length === 1 ? parts[0] : InputStatistics.merged(parts);
+  const parts = keys.map((key) => statistics.get(key)!);
+  return parts.length === 1 ? parts[0] : InputStatistics.merged(parts.filter(({ tokens }) => tokens > 0));
 }
 
 /**
@@ -48,10 +48,7 @@ export function foldFactors(
     vector.values = multiplyColumns(vector.values, factors);
     vector.folded = true;
   }
-  return keys.flatMap((key) => {
-    const before = statistics.get(key);
-    return before === undefined ? [] : [[key, before.dividedBy(factors)] as [InputKey, InputStatistics]];
-  });
+  return keys.map((key) => [key, statistics.get(key)!.dividedBy(factors)]);
 }
 
 function divideVector(block: DecoderBlock, name: string, factors: Float32Array): void {

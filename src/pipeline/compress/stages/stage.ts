@@ -49,10 +49,11 @@ const siteOf = Object.fromEntries(
   ),
 ) as Record<Projection, TapSite>;
 
+export const inputKeyOf = ({ projection, expert }: BlockMatrix): InputKey => inputKey(siteOf[projection], expert);
+
 /** What enters a matrix; without calibration, nothing is known of it. */
 export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
-  const key = inputKey(siteOf[matrix.projection], matrix.expert);
-  return statistics.get(key) ?? new InputStatistics(matrix.cols, 0);
+  return statistics.get(inputKeyOf(matrix)) ?? new InputStatistics(matrix.cols, 0);
 }
 
 export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
@@ -65,10 +66,10 @@ export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
 /** Of larger matrices so many rows stand for all. */
 const measuredRows = 128;
 
-/** Adds what a change of a matrix does to its output; nothing where the gram of the input was not collected. */
+/** Adds what a change of a matrix does to its output; nothing where the gram of the input is not known. */
 export function measureChange(context: StageContext, matrix: BlockMatrix, after: Float32Array): void {
   const statistics = inputOf(context, matrix);
-  if (!statistics.has("gram")) return;
+  if (!statistics.has("gram") || statistics.tokens === 0) return;
   const { relative } = reconstructionError(matrix.weight, after, matrix, statistics, measuredRows);
   matrix.squaredError = (matrix.squaredError ?? 0) + relative ** 2;
 }
