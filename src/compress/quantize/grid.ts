@@ -172,7 +172,8 @@ export class GridMatrix {
       const share = 1 - i / 100;
       const { scale, zero, low, high } = this.#gridOf(min * share, max * share);
       let error = 0;
-      for (let k = start; k < end; k++) {
+      // Most ranges are worse than the best so far after a few entries.
+      for (let k = start; k < end && error < bestError; k++) {
         const code = Math.min(high, Math.max(low, roundHalfEven(values[k] / scale) + zero));
         error += Math.abs(values[k] - scale * (code - zero)) ** 2.4;
       }
