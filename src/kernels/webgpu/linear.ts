@@ -162,6 +162,8 @@ function multiplyRows(
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
     return Math.ceil(rows / blockRows);
   };
+  // What is held runs now, or it would overwrite the table.
+  recorder.makeRoom(w.chunks.length, 0);
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
       const workgroups = fillTable(w, batch, blocks, ({ part }) => [
