@@ -5,8 +5,8 @@ import type { Context } from "./context.js";
 import { chosenAmong, type ExpertKernels, multiplyChosen, splitExperts, upload } from "./experts.js";
 import { gpuFormat } from "./formats.js";
 import { expertCandidates, type FormatKernels, loadMatrix } from "./matrix.js";
-import { source, tolerance, wrongProduct } from "./selfCheck.js";
 import { type ActivationPool, readRows } from "./storage.js";
+import { source, tolerance, wrongProduct } from "./testProduct.js";
 
 /**
  * The products of chosen experts in one format, if they compute right on this device; and what was wrong.

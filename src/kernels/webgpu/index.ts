@@ -3,7 +3,7 @@ import type { Backend } from "../backend.js";
 import type { BackendOptions } from "../table.js";
 import { WebGpuBackend } from "./backend.js";
 import { Device } from "./device.js";
-import { checkOperations } from "./selfCheck.js";
+import { checkOperations } from "./operationCheck.js";
 
 /** @throws DeviceError when there is no WebGPU, no GPU, (in Node) no package `webgpu`, or a GPU that computes wrongly. */
 export async function createBackend({ hardwareGpu = false }: BackendOptions = {}): Promise<Backend> {
