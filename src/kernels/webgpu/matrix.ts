@@ -127,7 +127,7 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
     sparse: { threads: 512, unroll: 16, joinBySubgroups: true, sparseColumns: 4096 },
   },
   q8: {
-    dense: { threads: 1024, unroll: 16, joinBySubgroups: true },
+    dense: { threads: 512, unroll: 16, joinBySubgroups: true },
     sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 2048 },
   },
   q4: {
