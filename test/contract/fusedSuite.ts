@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { type ActivationFunction, UsageError } from "../../src/core/index.js";
-import type { Backend } from "../../src/kernels/index.js";
+import type { Activation, Backend } from "../../src/kernels/index.js";
 import { type BackendUnderTest, linearTolerance, loadStack, normals, upload } from "./harness.js";
 
 /** Operations that are several others at once, of a backend that has them, give what those give. */
@@ -94,6 +94,48 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
       }
     });
   }
+
+  it("between norms: what is written or given back meanwhile stays as it is", async () => {
+    const b = backend();
+    const cols = 64;
+    const square = await loadStack(b, "f32", [cols], cols, 1);
+    const weight = b.loadVector(new Float32Array(cols).fill(1));
+    const x = upload(b, 1, cols, normals(2, cols));
+    const joined = (out: Activation) => {
+      b.linear(x, out, square.handle, { accumulate: true });
+      b.rmsNorm(out, x, weight, 0.01);
+    };
+    const input = upload(b, 1, cols, normals(3, cols));
+    const values = normals(4, cols);
+    for (const take of ["written", "partly written", "given back"] as const) {
+      const normed = b.allocate(1, cols);
+      b.linear(x, input, square.handle, { accumulate: true });
+      b.rmsNorm(normed, x, weight, 0.01);
+      let kept: Activation = normed;
+      if (take === "partly written") {
+        b.write(normed.columns(0, 32), values.subarray(0, 32));
+        b.write(normed.columns(32, 32), values.subarray(32));
+      } else {
+        if (take === "given back") {
+          b.release(normed);
+          kept = b.allocate(1, cols);
+        }
+        b.write(kept, values);
+      }
+      // Norms after it, as many as make what belongs to the first one new.
+      for (let i = 0; i < 3; i++) {
+        const other = b.allocate(1, cols);
+        b.linear(x, input, square.handle, { accumulate: true });
+        b.rmsNorm(other, x, weight, 0.01);
+        await b.flush();
+        b.release(other);
+      }
+      joined(input);
+      expect(await b.read(kept)).toEqual(values);
+      b.release(kept);
+    }
+    for (const activation of [x, input]) b.release(activation);
+  });
 
   it("choose: what topK gives, embedded before it is read, read once, counts with it", async () => {
     const b = backend();

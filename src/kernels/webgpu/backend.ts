@@ -192,6 +192,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   release(activation: Activation): void {
+    this.#normFusion.forget(own(activation));
     this.#pool.giveBack(own(activation));
   }
 
@@ -208,6 +209,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     shapes.checkWrite(out, values);
     const { memory, offset, stride } = own(out);
     const { recorder } = this.#context;
+    this.#normFusion.overwrite(own(out));
     // Writes go to the queue at once: what was recorded before must be there first.
     recorder.submit();
     const rowsAtOnce = stride === out.cols ? out.rows : 1;

@@ -1,6 +1,7 @@
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import type { GpuActivation, GpuVector } from "./storage.js";
+import { maxTickets } from "./wgsl/matvec.js";
 import { finishNorm } from "./wgsl/rmsNorm.js";
 
 /** The sum of the squares of one row, in shares, and what is added to their mean. */
@@ -56,7 +57,8 @@ export class NormFusion {
     if (out.memory === x.memory || out.memory === held.input) return false;
     this.#held = undefined;
     this.#unfinished.delete(out.memory);
-    const memory = this.context.scratch(`squares ${this.#turn}`, held.tiles * 4);
+    // Of one size always: what is not finished yet reads them later.
+    const memory = this.context.scratch(`squares ${this.#turn}`, maxTickets * 4);
     this.#turn = 1 - this.#turn;
     for (const { activation, squares } of [...this.#unfinished.values()]) {
       if (squares.memory === memory) this.#finish(activation.memory);
@@ -79,10 +81,15 @@ export class NormFusion {
     this.#unfinished.set(x.memory, entry);
   }
 
-  /** What is about to be written whole need not be finished. */
+  /** Before `out` is written by something that is told no buffers: what is written whole need not be finished. */
   overwrite(out: GpuActivation): void {
-    const entry = this.#unfinished.get(out.memory);
-    if (entry !== undefined && isSame(entry.activation, out)) this.#unfinished.delete(out.memory);
+    if (this.lacksFactor(out)) this.#unfinished.delete(out.memory);
+    else this.#settle([out.memory]);
+  }
+
+  /** What is given back need not be finished. */
+  forget({ memory }: GpuActivation): void {
+    this.#unfinished.delete(memory);
   }
 
   /** Before an operation on these buffers, or a wait: nothing is held, and none of them lacks its factor. */
