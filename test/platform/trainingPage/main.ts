@@ -1,0 +1,7 @@
+import { trainFew } from "../trainFew.js";
+
+declare global {
+  var trainHere: typeof trainFew;
+}
+
+globalThis.trainHere = trainFew;
