@@ -21,6 +21,11 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
   logprobs?: boolean;
   /** Prompt tokens run at once; default 128. */
   prefillChunk?: number;
+  /**
+   * Whether a greedy generation runs the next token before the last is read, where the backend can; default true. False where
+   * generations take turns and each is timed, or counted, by itself.
+   */
+  ahead?: boolean;
   /** Only for models with activation thresholds; default "dense". */
   prefill?: PrefillPolicy;
   /** Continued where it agrees with the prompt, and left with prompt and answer in it. Default: a new one, disposed of. */
@@ -77,7 +82,7 @@ export async function* generate(
   signal?.throwIfAborted();
 
   const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens);
-  const source = tokenSource(sequence, sampler, options.logprobs ?? false);
+  const source = tokenSource(sequence, sampler, options);
   try {
     const rest = sequence.reuse(prompt);
     const clock = new GenerationClock(rest.length, source.worksAhead);

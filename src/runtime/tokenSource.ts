@@ -21,9 +21,13 @@ export interface TokenSource extends Disposable {
 }
 
 /** Where the device can choose the most probable token itself, the next one is enqueued before this one is read. */
-export function tokenSource(sequence: Sequence, sampler: Sampler, logprobs: boolean): TokenSource {
+export function tokenSource(
+  sequence: Sequence,
+  sampler: Sampler,
+  { logprobs = false, ahead = true }: { logprobs?: boolean; ahead?: boolean },
+): TokenSource {
   const { backend } = sequence.model;
-  return sampler.greedy && !logprobs && backend.choose !== undefined
+  return ahead && sampler.greedy && !logprobs && backend.choose !== undefined
     ? new Ahead(sequence)
     : new OneByOne(sequence, sampler, logprobs);
 }

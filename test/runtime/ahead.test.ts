@@ -116,9 +116,10 @@ describe("generating one token ahead", () => {
     expect(ahead.backend.memoryBytes()).toBe(bytes);
   });
 
-  test("sampling, a penalty and logprobs choose on the host as before", async () => {
+  test("sampling, a penalty, logprobs and who does not want it choose on the host as before", async () => {
     choosing.chosen = 0;
-    for (const options of [{ temperature: 0.8, seed: 4 }, { repetitionPenalty: 1.3 }, { logprobs: true }]) {
+    const others = [{ temperature: 0.8, seed: 4 }, { repetitionPenalty: 1.3 }, { logprobs: true }, { ahead: false }];
+    for (const options of others) {
       const [a, b] = await Promise.all(
         [plain, ahead].map((model) => collect(generate(model, prompt, { ...options, maxTokens: 6, stopIds: [] }))),
       );

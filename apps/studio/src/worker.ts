@@ -105,7 +105,9 @@ async function compare(request: CompareRequest, context: CallContext): Promise<R
   const { model } = opened;
   const { prompt, maxTokens, temperature } = request;
   const thresholds = toThresholds(await recordFor(session, request.sparsity, context));
-  const options = { maxTokens, temperature, seed: 1, tokenizer, prefill: opened.prefill, signal: context.signal };
+  const { signal } = context;
+  // Not ahead: a side is timed in its own turns, in which the GPU is to work for it alone.
+  const options = { maxTokens, temperature, seed: 1, tokenizer, prefill: opened.prefill, signal, ahead: false };
   const ids = tokenizer.encode(prompt);
   let watchedToken = false;
   const watching = watched(model, (picture) => {

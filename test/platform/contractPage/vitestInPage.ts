@@ -11,7 +11,8 @@ for (const plugin of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.
 export const { expect } = chai;
 
 export const describe = (_name: string, _options: object, body: Body) => void body();
-export const it = (name: string, body: Body) => void tests.push({ name, body });
+const declare = (name: string, body: Body) => void tests.push({ name, body });
+export const it = Object.assign(declare, { skipIf: (skipped: boolean) => (skipped ? () => {} : declare) });
 export const beforeAll = (body: Body) => void before.push(body);
 export const afterAll = (body: Body) => void after.push(body);
 
