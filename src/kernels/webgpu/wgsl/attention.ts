@@ -46,8 +46,8 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
   /** Cosines and sines of the angles of quad `d`, for it and for the quad half a head further on. */
   const angles = (d: string) => /* wgsl */ `
     let angle = p.start * ${headDim / 2}u + ${d} * 4u;
-    let c = vec4<f32>(cosines[angle], cosines[angle + 1u], cosines[angle + 2u], cosines[angle + 3u]);
-    let s = vec4<f32>(sines[angle], sines[angle + 1u], sines[angle + 2u], sines[angle + 3u]);`;
+    let c = ${quadOf("cosines", "angle")};
+    let s = ${quadOf("sines", "angle")};`;
   const loadRotatedQuery = /* wgsl */ `
   for (var i = t; i < ${queries * half}u; i += ${threads}u) {
     let j = min(i / ${half}u, queryRows - 1u);
