@@ -3,6 +3,7 @@ import { type Checkpoint, type ModelConfig, parseModelConfig } from "../io/index
 import type { Backend, ProductCosts } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { architectures } from "./arch/index.js";
+import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
 import { type DecoderLayout, decoderLayout } from "./layout.js";
@@ -48,6 +49,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
   const { architecture } = await architectures[config.modelType]();
   const layout = decoderLayout(config, architecture.traits(config), checkpoint.tensors);
   checkTensors(checkpoint, config, layout);
+  if (config.experts !== undefined) checkRouting(checkpoint);
   return { config, layout };
 }
 

@@ -120,6 +120,15 @@ describe("a Mixtral-shaped config", () => {
     expect(perplexity).toBeLessThan(100_000);
   });
 
+  test("a router that the runtime does not run is refused by name", async () => {
+    for (const router of ["bias", "relu"]) {
+      const { code, stderr } = await rarefy(["eval", at(router), "--text", text, "--quiet"]);
+      expect(stderr).toContain("recipe.router");
+      expect(stderr).toContain(`the routing "${router}"`);
+      expect(code).toBe(1);
+    }
+  });
+
   test("missing experts are named", async () => {
     await withModel(at("softmax"), async (checkpoint) => {
       const more = { ...checkpoint, config: { ...(checkpoint.config as object), num_local_experts: 5 } };

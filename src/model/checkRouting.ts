@@ -1,0 +1,32 @@
+import { FormatError } from "../core/index.js";
+import { artifactFileName, type Checkpoint, isJsonObject } from "../io/index.js";
+
+const hint = "rarefy finetune goes on with it; --router softmax turns it into one that runs";
+
+/**
+ * A mixture of experts runs with softmax over the chosen experts. One that was trained with another routing would give wrong
+ * probabilities without saying so.
+ * @throws FormatError for such a one
+ */
+export function checkRouting({ location, artifact, tensors }: Checkpoint): void {
+  const recipe = artifact?.recipe;
+  const router = isJsonObject(recipe) ? recipe.router : undefined;
+  if (router !== undefined && router !== "softmax") {
+    throw new FormatError({
+      file: `${location}/${artifactFileName}`,
+      field: "recipe.router",
+      problem: `the experts are trained with the routing ${JSON.stringify(router)}`,
+      expected: '"softmax", the only routing that models run with',
+      hint,
+    });
+  }
+  const bias = [...tensors.keys()].find((name) => name.endsWith(".gate.e_score_correction_bias"));
+  if (bias === undefined) return;
+  throw new FormatError({
+    file: location,
+    field: bias,
+    problem: "the experts are chosen with biases",
+    expected: "a router without biases, the only one that models run with",
+    hint,
+  });
+}
