@@ -11,7 +11,7 @@ import { source, tolerance, wrongProduct } from "./testProduct.js";
 import { expand } from "./wgsl/expand.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";
 import { sliceGroups, sparseMatvec } from "./wgsl/sparseMatvec.js";
-import { twoOfFourColumns, twoOfFourMatvec } from "./wgsl/twoOfFourMatvec.js";
+import { isTwoOfFour, twoOfFourColumns, twoOfFourMatvec } from "./wgsl/twoOfFourMatvec.js";
 
 /** The kernels that read one format that leaves zeros out. Without `matvec` its dense form serves. */
 export interface SparseKernels {
@@ -30,7 +30,7 @@ export interface SparseMatvec {
 
 /** What is tried for a format, best first. */
 function candidates({ isSoftware, subgroups32 }: Device, format: SparseFormatId): SparseMatvec[] {
-  if (!format.startsWith("2:4")) return [{ kernel: sparseMatvec(format), workgroups: 1024, sliceGroups }];
+  if (!isTwoOfFour(format)) return [{ kernel: sparseMatvec(format), workgroups: 1024, sliceGroups }];
   const tunings = [
     ...(subgroups32 ? [{ subgroups32, threads: 256, unroll: 4 }] : []),
     isSoftware ? { subgroups32: false, threads: 32, unroll: 1 } : { subgroups32: false, threads: 128, unroll: 4 },

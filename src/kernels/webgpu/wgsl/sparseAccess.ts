@@ -7,15 +7,14 @@ export interface SparseAccess {
   /**
    * WGSL: constants, and the functions
    *   codeAt(tile, column, row) -> u32       the code of one weight, that of 0 where it is left out
+   * and of bit masks, for `sparseMatvec`,
    *   addGroup(tile, group, inGroup, lane)   adds the products of 32 columns, whose inputs begin at xTile[inGroup], to
    *                                          `acc`: of rows lane, lane + 32, lane + 64, lane + 96
    *   dataOf(tile, column) -> u32            of a kept input: what is counted of its weights in this tile, see `countScale`
    * and for quantised values scaleAt(tile, group, row) -> f32.
    */
   readonly code: string;
-  /** Inputs that are skipped only together; `dataOf` is asked for the first of them. */
-  readonly unitInputs: number;
-  /** Bytes that stand behind 1 of `dataOf`, in a part of so many rows. */
+  /** Bytes that stand behind 1 of what a product counts of its weights, in a part of so many rows. */
   countScale(rows: number): number;
 }
 
@@ -60,7 +59,6 @@ function bitmask({ scaled, bits, zero, code }: Value): SparseAccess {
   }[bits];
   return {
     scaled,
-    unitInputs: 1,
     countScale: () => 1,
     code: /* wgsl */ `
 ${common}
@@ -103,7 +101,7 @@ fn addGroup(tile: Tile, group: u32, inGroup: u32, lane: u32, acc: ptr<function, 
   };
 }
 
-function twoOfFour({ scaled, bits, zero, code }: Value): SparseAccess {
+function twoOfFour({ scaled, bits, zero }: Value): SparseAccess {
   const unitInputs = bits === 16 ? 4 : 8;
   const blockBytes = bits === 16 ? 16 + 128 : 32 + bits * 16;
   // Of row k of a block: words of positions and of codes, as `place` in src/pack/twoOfFour.ts has them.
@@ -124,11 +122,9 @@ fn entry(at: u32, k: u32, quad: u32, n: u32) -> vec2<u32> {
 }`;
   return {
     scaled,
-    unitInputs,
     countScale: (rows) => Math.ceil(rows / 32) * blockBytes,
     code: /* wgsl */ `
 ${common}
-${code}
 fn SCALES_AT(tile: Tile) -> u32 { return 0u; }
 ${scaled ? scaleAt : ""}
 ${bits === 16 ? four : eight}
@@ -144,22 +140,6 @@ fn codeAt(tile: Tile, column: u32, row: u32) -> u32 {
     if (found.x == column % 4u) { return found.y; }
   }
   return ${zero}u;
-}
-fn dataOf(tile: Tile, column: u32) -> u32 { return 1u; }
-fn addGroup(tile: Tile, group: u32, inGroup: u32, lane: u32, acc: ptr<function, array<f32, 4>>) {
-  for (var c = 0u; c < 32u; c += ${unitInputs}u) {
-    var needed = false;
-    for (var i = 0u; i < ${unitInputs}u; i += 1u) { needed = needed || xTile[inGroup + c + i] != 0.0; }
-    if (!needed) { continue; }
-    for (var block = 0u; block < 4u; block += 1u) {
-      if (block >= tile.blocks) { break; }
-      let at = blockAt(tile, group * 32u + c, block);
-      for (var i = 0u; i < ${unitInputs / 2}u; i += 1u) {
-        let found = entry(at, lane, i / 2u, i % 2u);
-        (*acc)[block] = fma(xTile[inGroup + c + i / 2u * 4u + found.x], valueOf(found.y), (*acc)[block]);
-      }
-    }
-  }
 }`,
   };
 }

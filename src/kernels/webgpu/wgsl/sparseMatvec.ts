@@ -23,14 +23,14 @@ const teams = 4;
 const threads = 32 * teams;
 
 /**
- * sums[slice] = x·Wᵀ over one slice of the columns, for one row of x and a matrix that leaves zeros out. A workgroup owns one
+ * sums[slice] = x·Wᵀ over one slice of the columns, for one row of x and a matrix with a bit mask. A workgroup owns one
  * tile of 128 rows; each team of 32 threads takes groups of 32 columns in turn, a thread the rows t, t + 32, t + 64, t + 96.
  * Inputs at or below the part's threshold are skipped with all their weights. `joinSlices` adds the slices.
  *
  * Table, per part from `firstPart` on: (threshold bits, whether masked, first counter, first counter of bytes).
  */
 export const sparseMatvec = (format: SparseFormatId) => {
-  const { scaled, code, unitInputs } = sparseAccess[format];
+  const { scaled, code } = sparseAccess[format];
   return kernel({
     name: `matvec ${format}`,
     params: sparseParams,
@@ -66,18 +66,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (masked && t < groups) {
     var kept = 0u;
     var data = 0u;
-    for (var c = 0u; c < 32u; c += ${unitInputs}u) {
-      var here = 0u;
-      for (var i = 0u; i < ${unitInputs}u; i += 1u) { here += select(0u, 1u, xTile[t * 32u + c + i] != 0.0); }
-      kept += here;
-      if (here > 0u) { data += dataOf(tile, (firstGroup + t) * 32u + c); }
+    for (var c = 0u; c < 32u; c += 1u) {
+      if (xTile[t * 32u + c] == 0.0) { continue; }
+      kept += 1u;
+      data += dataOf(tile, (firstGroup + t) * 32u + c);
     }
     let isFirst = index == 0u || places[2u * index - 2u].w != place.w;
     if (isFirst) {
       atomicAdd(&counters[info.z], kept);
       atomicAdd(&counters[info.z + 1u], min(kept, 1u));
     }
-    if (isFirst || ${unitInputs === 1 ? "true" : "false"}) { atomicAdd(&counters[info.w], data); }
+    atomicAdd(&counters[info.w], data);
   }
 
   let lane = t % 32u;

@@ -80,6 +80,9 @@ const layouts: Readonly<Record<string, UnitLayout>> = {
   "2:4-q4": quantised(4),
 };
 
+/** Whether the format is one that `twoOfFourMatvec` reads. */
+export const isTwoOfFour = (format: SparseFormatId): boolean => Object.hasOwn(layouts, format);
+
 /** Columns of the largest slice of a workgroup. */
 export const twoOfFourColumns = 2048;
 
