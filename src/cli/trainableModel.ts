@@ -1,9 +1,9 @@
 import type { JobOptions } from "../core/index.js";
 import { type Artifact, type LocalModelFiles, type ModelConfig, openCheckpoint } from "../io/index.js";
+import { isRouterBias } from "../model/index.js";
 import {
   decoderParameters,
   type FloatArray,
-  isRouterState,
   type ParameterInfo,
   readWeights,
   type StoredFloat,
@@ -35,7 +35,7 @@ export async function loadTrainable(
   const checkpoint = await openCheckpoint(files);
   try {
     const config = await trainableConfig(checkpoint);
-    const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterState(name));
+    const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterBias(name));
     const parameters = decoderParameters(tensors, config.blocks);
     const mixture = mixtureOf(config, routers, checkpoint.artifact?.recipe);
     for (const [name, values] of mixture?.tensors ?? []) {

@@ -51,13 +51,16 @@ export function checkWrite(out: Activation, values: Float32Array): void {
   check("write", values.length === out.rows * out.cols, () => `${values.length} values for ${shape(out)}`);
 }
 
-export function checkEmbed(out: Activation, table: Matrix, ids: Uint32Array): void {
+/** @param ids the ids, or how many there are where only the device knows them */
+export function checkEmbed(out: Activation, table: Matrix, ids: Uint32Array | number): void {
   check("embed", table.parts.length === 1, () => "the table is a stack");
+  const count = typeof ids === "number" ? ids : ids.length;
   check(
     "embed",
-    out.cols === table.cols && out.rows === ids.length,
-    () => `${ids.length} ids of ${shape(table)} into ${shape(out)}`,
+    out.cols === table.cols && out.rows === count,
+    () => `${count} ids of ${shape(table)} into ${shape(out)}`,
   );
+  if (typeof ids === "number") return;
   for (const id of ids) check("embed", id < table.rows, () => `id ${id} in a table of ${table.rows}`);
 }
 

@@ -3,6 +3,9 @@ import { artifactFileName, type Checkpoint, isJsonObject } from "../io/index.js"
 
 const hint = "rarefy finetune goes on with it; --router softmax turns it into one that runs";
 
+/** Whether a tensor of a checkpoint holds biases by which the experts of a layer are chosen. */
+export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
+
 /**
  * A mixture of experts runs with softmax over the chosen experts. One that was trained with another routing would give wrong
  * probabilities without saying so.
@@ -20,7 +23,7 @@ export function checkRouting({ location, artifact, tensors }: Checkpoint): void 
       hint,
     });
   }
-  const bias = [...tensors.keys()].find((name) => name.endsWith(".gate.e_score_correction_bias"));
+  const bias = [...tensors.keys()].find(isRouterBias);
   if (bias === undefined) return;
   throw new FormatError({
     file: location,

@@ -1,4 +1,5 @@
 export { type Architecture, architectures } from "./arch/index.js";
+export { isRouterBias } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export {
   type BlockLayout,

@@ -37,7 +37,7 @@ export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.j
 export { trainMethods } from "./methods/index.js";
 export { decoderParameters, initialDecoder } from "./models/decoderParameters.js";
 export { type Distillation, teacherName } from "./models/distillation.js";
-export { isRouterState, routings, type TrainedMixture, trainedMixture } from "./models/routing.js";
+export { routings, type TrainedMixture, trainedMixture } from "./models/routing.js";
 export type { Batch, BatchArray, LossAndGradients, Objective } from "./objective.js";
 export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
 export { applyStep, chain, type Link } from "./optimizers/link.js";

@@ -1,8 +1,9 @@
 import { UsageError } from "../../core/index.js";
 import type { Activation, Chosen, Matrix, TopK } from "../backend.js";
+import { checkEmbed } from "../shapes.js";
 import type { Context } from "./context.js";
 import { enqueueLargest, pairBytes, pairsOf } from "./largest.js";
-import { lookUpChosen } from "./lookUp.js";
+import { lookUp } from "./lookUp.js";
 import type { GpuMatrix } from "./matrix.js";
 import type { PendingRead } from "./recorder.js";
 import { expanded } from "./sparseLinear.js";
@@ -29,13 +30,9 @@ export class GpuChosen implements Chosen {
 
   embed(out: Activation, table: Matrix): void {
     if (this.#taken) throw new UsageError("a choice that was read or disposed of");
+    checkEmbed(out, table, this.length);
     const dense = isSparseMatrix(table) ? expanded(this.context, table) : (table as GpuMatrix);
-    if (table.parts.length !== 1 || out.rows !== this.length || out.cols !== table.cols) {
-      throw new UsageError(
-        `embed: ${this.length} choices of ${table.rows} × ${table.cols} into ${out.rows} × ${out.cols}`,
-      );
-    }
-    lookUpChosen(this.context, own(out), dense, this.#pairs.memory);
+    lookUp(this.context, own(out), dense, this.#pairs.memory);
   }
 
   async read(): Promise<TopK[]> {

@@ -1,4 +1,4 @@
-import { DeviceError, Random } from "../../core/index.js";
+import { Random } from "../../core/index.js";
 import type { WeightFormatId } from "../../pack/index.js";
 import { weightFormats } from "../../pack/index.js";
 import type { Context } from "./context.js";
@@ -6,7 +6,7 @@ import { chosenAmong, type ExpertKernels, multiplyChosen, splitExperts, upload }
 import { gpuFormat } from "./formats.js";
 import { expertCandidates, type FormatKernels, loadMatrix } from "./matrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
-import { source, tolerance, wrongProduct } from "./testProduct.js";
+import { attempt, source, tolerance, wrongProduct } from "./testProduct.js";
 
 /**
  * The products of chosen experts in one format, if they compute right on this device; and what was wrong.
@@ -44,17 +44,12 @@ export async function checkExpertFormat(
     const list = { ...matrices[0], experts, matrices, chosen };
     upload(context, { rows: 1, perRow: 2, slots, slotsOfRows: Uint32Array.of(0, 1) });
     const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
-    let result: Float32Array;
-    try {
+    const result = await attempt(context, name, problems, () => {
       const routing = { rows: 1, perRow: 2, onDevice: true } as const;
       multiplyChosen(context, out, x, list, routing, { from: "slots", thresholds: given }, counters);
-      result = await readRows(context, out);
-    } catch (error) {
-      device.throwIfGone();
-      if (!(error instanceof DeviceError)) throw error;
-      problems.push(`${name}: ${error.message}`);
-      return false;
-    }
+      return readRows(context, out);
+    });
+    if (result === undefined) return false;
     for (const [slot, expert] of slots.experts.entries()) {
       const product = {
         result: result.subarray(slot * out.cols, (slot + 1) * out.cols),

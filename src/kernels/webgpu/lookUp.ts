@@ -4,28 +4,22 @@ import type { GpuMatrix } from "./matrix.js";
 import type { GpuActivation } from "./storage.js";
 import { embedRows, embedThreads } from "./wgsl/embed.js";
 
-/** out[r] = row ids[r] of the first part of `table`. */
-export function lookUp(context: Context, out: GpuActivation, table: GpuMatrix, ids: Uint32Array): void {
-  enqueue(context, out, table, (first) => ({ ids: ids.subarray(first, first + embedRows) }));
-}
-
-/** The same with ids that are on the device, the first of each two words of `pairs`. */
-export function lookUpChosen(context: Context, out: GpuActivation, table: GpuMatrix, pairs: GpuMemory): void {
-  enqueue(context, out, table, () => ({ ids: [], pairs }));
-}
-
-function enqueue(
+/**
+ * out[r] = row ids[r] of the first part of `table`.
+ * @param ids or memory of the device that holds them, the first of every two words
+ */
+export function lookUp(
   { recorder, nothing }: Context,
   out: GpuActivation,
   { cols, groups, chunks, kernels, parts }: GpuMatrix,
-  idsFrom: (first: number) => { ids: ArrayLike<number>; pairs?: GpuMemory },
+  ids: Uint32Array | GpuMemory,
 ): void {
+  const known = ids instanceof Uint32Array;
   const { rows } = parts[0];
   for (const { memory, runs } of chunks) {
     for (const { part, firstTile, tiles, unitBase } of runs) {
       if (part !== 0) continue;
       for (let first = 0; first < out.rows; first += embedRows) {
-        const { ids, pairs } = idsFrom(first);
         recorder.run(
           kernels.embed,
           {
@@ -38,11 +32,11 @@ function enqueue(
             outOffset: out.offset + first * out.stride,
             outStride: out.stride,
             firstPair: first,
-            usePairs: pairs === undefined ? 0 : 1,
+            usePairs: known ? 0 : 1,
           },
-          { outs: out.memory, units: memory, pairs: pairs ?? nothing },
+          { outs: out.memory, units: memory, pairs: known ? nothing : ids },
           [Math.ceil(cols / embedThreads), Math.min(embedRows, out.rows - first)],
-          ids,
+          known ? ids.subarray(first, first + embedRows) : [],
         );
       }
     }

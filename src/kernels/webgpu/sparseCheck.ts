@@ -7,7 +7,7 @@ import type { FormatKernels } from "./matrix.js";
 import { sparseLinear } from "./sparseLinear.js";
 import { loadSparseMatrix } from "./sparseMatrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
-import { source, tolerance, wrongProduct } from "./testProduct.js";
+import { attempt, source, tolerance, wrongProduct } from "./testProduct.js";
 import { expand } from "./wgsl/expand.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";
 import { sliceGroups, sparseMatvec } from "./wgsl/sparseMatvec.js";
@@ -76,16 +76,11 @@ export async function checkSparseFormat(
   const works = async (name: string, rows: number, options: LinearOptions, matvec?: SparseMatvec): Promise<boolean> => {
     const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
     const w = { ...matrix, kernels: { ...kernels, matvec } };
-    let result: Float32Array;
-    try {
+    const result = await attempt(context, name, problems, () => {
       sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), w, options, counters);
-      result = await readRows(context, out.rowRange(0, rows));
-    } catch (error) {
-      context.device.throwIfGone();
-      if (!(error instanceof DeviceError)) throw error;
-      problems.push(`${name}: ${error.message}`);
-      return false;
-    }
+      return readRows(context, out.rowRange(0, rows));
+    });
+    if (result === undefined) return false;
     const problem = wrongProduct(
       { result, inputs, rows, cols, parts: expected, thresholds: options.thresholds },
       tolerance,

@@ -12,6 +12,26 @@ import type { MatvecInput } from "./wgsl/matvecInputs.js";
 /** How far a result may be from the exact one, as a share of the sizes of its terms. */
 export const tolerance = 1e-4;
 
+/**
+ * What `run` gives; undefined, and why in `problems`, when a kernel does not compile here.
+ * @throws DeviceError for a device that went
+ */
+export async function attempt<T>(
+  { device }: Context,
+  name: string,
+  problems: string[],
+  run: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await run();
+  } catch (error) {
+    device.throwIfGone();
+    if (!(error instanceof DeviceError)) throw error;
+    problems.push(`${name}: ${error.message}`);
+    return undefined;
+  }
+}
+
 /** A stack of two parts, the first of two row tiles, the second of less than one; columns that do not fill a group. */
 export async function testProduct(
   context: Context,
@@ -71,17 +91,11 @@ export async function testProduct(
       share = tolerance,
     ): Promise<boolean> {
       const target = out.columns(0, matrix.rows).rowRange(0, rows);
-      let result: Float32Array;
-      try {
+      const result = await attempt(context, name, problems, () => {
         linear(context, target, x.rowRange(0, rows), { ...matrix, kernels: withKernels }, options, counters);
-        result = await readRows(context, target);
-      } catch (error) {
-        // A kernel that does not compile here; a device that went is another matter.
-        context.device.throwIfGone();
-        if (!(error instanceof DeviceError)) throw error;
-        problems.push(`${name}: ${error.message}`);
-        return false;
-      }
+        return readRows(context, target);
+      });
+      if (result === undefined) return false;
       const problem = wrongProduct(
         {
           result,

@@ -39,9 +39,6 @@ export interface TrainedMixture {
 
 const biasTensor = (layer: number) => `model.layers.${layer}.block_sparse_moe.gate.e_score_correction_bias`;
 
-/** Whether a tensor of a checkpoint is decided by a control, and not by gradients. */
-export const isRouterState = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
-
 /**
  * @param options as the caller wrote them
  * @param tokens of a batch
