@@ -71,8 +71,10 @@ function importProblems({ path, text }: SourceFile): string[] {
       blame(`${folder} may import only from folders left of it`);
     if (folder !== undefined && forbidden[folder]?.includes(targetFolder))
       blame(`${folder} never imports ${targetFolder}; pipeline joins them`);
-    const indexes = [`${targetFolder}/index.js`, `${targetFolder}/index.node.js`];
-    if (!isTest && !indexes.includes(target)) blame("another folder is imported through its index.js");
+    const doors = ["index.js", "index.node.js", "internal.js", "internal.node.js"].map(
+      (door) => `${targetFolder}/${door}`,
+    );
+    if (!isTest && !doors.includes(target)) blame("another folder is imported through its index.js or internal.js");
   }
   return problems;
 }

@@ -2,12 +2,12 @@ import { basename } from "node:path";
 import { UsageError } from "../core/index.js";
 import { artifactFileName, isCompanionFile, serializeArtifact, sha256Hex } from "../io/index.js";
 import { buildModelDirectory, claimOutput } from "../io/index.node.js";
+import { lineChart, svgFile } from "../report/internal.js";
 import { loadTokenizer } from "../text/index.js";
 import {
   decoderObjective,
   type FloatArray,
   type LogRecord,
-  lineChart,
   meanLoss,
   runTraining,
   stopEngine,
@@ -208,7 +208,9 @@ async function buildModel(
 function lossCurve(records: readonly LogRecord[], name: string): string {
   const every = Math.max(1, Math.floor(records.length / 500));
   const points = records.filter((_, i) => i % every === 0).map(({ step, loss }) => [step, loss] as const);
-  return lineChart([{ name: "training loss", points }], { title: name, xLabel: "step", yLabel: "nats per token" });
+  return svgFile(
+    lineChart([{ name: "training loss", points }], { title: name, xLabel: "step", yLabel: "nats per token" }),
+  );
 }
 
 function zeroShare(weights: ReadonlyMap<string, FloatArray>, names: ReadonlySet<string>): number {

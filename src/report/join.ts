@@ -1,4 +1,5 @@
 import type { ReportData, Run } from "./data.js";
+import { toBase64 } from "./figures/index.js";
 
 /** Puts single models that were measured against the same source on the same text into one run. */
 export function joinRuns(runs: readonly Run[]): Run[] {
@@ -21,10 +22,6 @@ export function joinRuns(runs: readonly Run[]): Run[] {
 
 /** The data of the page as JSON; pictures as base64. */
 export function reportJson(data: ReportData): string {
-  const text = JSON.stringify(data, (_key, value) => (value instanceof Uint8Array ? base64(value) : value), 2);
+  const text = JSON.stringify(data, (_key, value) => (value instanceof Uint8Array ? toBase64(value) : value), 2);
   return `${text}\n`;
-}
-
-export function base64(bytes: Uint8Array): string {
-  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 }

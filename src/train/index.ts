@@ -1,7 +1,6 @@
 export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
 export { decoderObjective } from "./engine/open.js";
-export { lineChart } from "./experiments/chart.js";
 export {
   type Cell,
   type CellInputs,

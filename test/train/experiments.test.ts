@@ -6,6 +6,7 @@ import { readText } from "../../src/cli/session.js";
 import { Random } from "../../src/core/index.js";
 import { parseModelConfig, readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
+import { svgFile } from "../../src/report/internal.js";
 import { batchOfStep } from "../../src/train/data/rows.js";
 import { sincData } from "../../src/train/data/sinc.js";
 import { spiralsData } from "../../src/train/data/spirals.js";
@@ -88,7 +89,7 @@ describe.each(Object.keys(experiments))("%s", (id) => {
         expect(row.join()).not.toMatch(/NaN|undefined|Infinity/);
       }
     }
-    for (const { svg } of report.figures) expect(svg).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
+    for (const { picture } of report.figures) expect(svgFile(picture)).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
     expect(markdownPage(experiment, "smoke", report)).toContain(report.tables[0].title);
     expect(htmlPage(experiment, "smoke", report)).toContain("</html>");
 

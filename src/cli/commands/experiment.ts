@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { makeDirectory, writeFileAtomic } from "../../io/index.node.js";
+import { svgFile } from "../../report/internal.js";
 import {
   type EngineDevice,
   type Experiment,
@@ -122,7 +123,7 @@ async function runAndReport(
   if (only !== undefined) return { experiment: experiment.id, scale, cells: await runSome(experiment, only, options) };
   const { report } = await runExperiment(experiment, options);
   const write = (name: string, text: string) => writeFileAtomic(join(output, name), new TextEncoder().encode(text));
-  for (const { name, svg } of report.figures) await write(`${name}.svg`, svg);
+  for (const { name, picture } of report.figures) await write(`${name}.svg`, svgFile(picture));
   const { protocol, tables, notes, figures } = report;
   const document = {
     experiment: experiment.id,

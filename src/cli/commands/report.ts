@@ -35,7 +35,7 @@ export const reportCommand: CommandDefinition<ReportOptions> = {
       runs.push(await readRun(directory, report));
     }
     const data: ReportData = { rarefyReport: 1, runs: report.joinRuns(runs) };
-    const page = new TextEncoder().encode(report.reportPage(data));
+    const page = new TextEncoder().encode(await report.reportPage(data));
     const jsonPath = output.replace(/\.html$/, ".json");
     await writeFileAtomic(resolve(output), page);
     await writeFileAtomic(resolve(jsonPath), new TextEncoder().encode(report.reportJson(data)));

@@ -1,5 +1,6 @@
 import type { JobOptions } from "../../core/index.js";
 import type { ModelFiles } from "../../io/index.js";
+import type { Picture } from "../../report/internal.js";
 import type { EngineDevice } from "../engine/engine.js";
 import type { State } from "../state.js";
 
@@ -36,7 +37,7 @@ export interface Figure {
   /** Plain file name without extension. */
   name: string;
   title: string;
-  svg: string;
+  picture: Picture;
 }
 
 export interface ExperimentReport {

@@ -1,10 +1,10 @@
 import { breathe } from "../../core/index.js";
+import { lineChart } from "../../report/internal.js";
 import { meanLoss } from "../languageModel.js";
 import { trainMethods } from "../methods/index.js";
 import { cosine } from "../optimizers/schedule.js";
 import { Training } from "../training.js";
 import { type CharacterModelSize, characterModel } from "./characterModel.js";
-import { lineChart } from "./chart.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 import { meanAndDeviation, spread } from "./statistics.js";
 
@@ -195,8 +195,9 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       {
         name: "flip-rate",
         title: "Share of mask entries that change in a step",
-        svg: lineChart(curve("flipRates", masked), {
+        picture: lineChart(curve("flipRates", masked), {
           title: "Mask flips",
+          names: "below",
           xLabel: "step",
           yLabel: "share of entries",
           logY: true,
@@ -205,12 +206,22 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       {
         name: "drift",
         title: "Share of mask entries that differ from the first mask",
-        svg: lineChart(curve("drifts", masked), { title: "Mask drift", xLabel: "step", yLabel: "share of entries" }),
+        picture: lineChart(curve("drifts", masked), {
+          title: "Mask drift",
+          names: "below",
+          xLabel: "step",
+          yLabel: "share of entries",
+        }),
       },
       {
         name: "loss",
         title: "Training loss",
-        svg: lineChart(curve("losses", names), { title: "Training loss", xLabel: "step", yLabel: "nats a character" }),
+        picture: lineChart(curve("losses", names), {
+          title: "Training loss",
+          names: "below",
+          xLabel: "step",
+          yLabel: "nats a character",
+        }),
       },
     ],
     notes: [

@@ -1,4 +1,5 @@
 import { breathe } from "../../core/index.js";
+import { type GreyMap, greyMap } from "../../report/internal.js";
 import { batchOfStep } from "../data/rows.js";
 import { method as iht } from "../methods/iht.js";
 import { initialMlp, type MlpConfig } from "../models/mlp.js";
@@ -9,7 +10,6 @@ import { supportOverlap } from "../selection/retention.js";
 import { Training } from "../training.js";
 import type { FloatArray } from "../values.js";
 import type { Cell, CellOptions, CellResult } from "./contract.js";
-import { type GreyMap, greyMap } from "./heatMap.js";
 
 /** A small network trained by iterative hard thresholding at many densities: what Sinc and the spirals share. */
 export interface Task {

@@ -1,7 +1,6 @@
-import { lineChart } from "./chart.js";
+import { type GreyMap, levelPanels, lineChart } from "../../report/internal.js";
 import type { ExperimentReport, Figure, FinishedCell } from "./contract.js";
 import type { Protocol, RunResult, Scope, Task } from "./hardThresholding.js";
-import { type GreyMap, heatMaps } from "./heatMap.js";
 import { meanAndDeviation, spread } from "./statistics.js";
 
 /** Published figures by density: [train, test] of each scope. */
@@ -133,8 +132,14 @@ function densityChart(
     dashed: true,
     points: Array.from(published, ([density, row]) => [density * 100, row[scope][1]] as const),
   }));
-  const svg = lineChart([...measured, ...study], { title, xLabel: "density, %", yLabel: metric, yRange });
-  return { name: "density", title: `${metric} by density`, svg };
+  const picture = lineChart([...measured, ...study], {
+    title,
+    names: "below",
+    xLabel: "density, %",
+    yLabel: metric,
+    yRange,
+  });
+  return { name: "density", title: `${metric} by density`, picture };
 }
 
 function lossChart({ title, protocol }: ReportOptions, runs: (density: number, scope: Scope) => RunResult[]): Figure {
@@ -152,7 +157,13 @@ function lossChart({ title, protocol }: ReportOptions, runs: (density: number, s
   return {
     name: "loss",
     title: "Training loss of the first seed",
-    svg: lineChart(series, { title: `${title}: training loss`, xLabel: "step", yLabel: "loss", logY: true }),
+    picture: lineChart(series, {
+      title: `${title}: training loss`,
+      names: "below",
+      xLabel: "step",
+      yLabel: "loss",
+      logY: true,
+    }),
   };
 }
 
@@ -170,7 +181,7 @@ async function pictures({ task, title }: ReportOptions, cells: readonly Finished
     {
       name: "retention",
       title: "How many steps each weight was kept",
-      svg: await heatMaps(
+      picture: await levelPanels(
         `${title}: steps a weight was kept (${setting})`,
         layers(found.retention, found.kept.length > found.retention.length ? 2 : 1),
       ),
@@ -178,7 +189,7 @@ async function pictures({ task, title }: ReportOptions, cells: readonly Finished
     {
       name: "mask",
       title: "Final mask, white = 0",
-      svg: await heatMaps(`${title}: final mask (${setting})`, layers(found.kept, 1)),
+      picture: await levelPanels(`${title}: final mask (${setting})`, layers(found.kept, 1)),
     },
   ];
 }

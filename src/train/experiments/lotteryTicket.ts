@@ -1,4 +1,5 @@
 import { breathe } from "../../core/index.js";
+import { lineChart } from "../../report/internal.js";
 import { batchOfStep } from "../data/rows.js";
 import { spiralsData } from "../data/spirals.js";
 import { method as fixedMask } from "../methods/fixedMask.js";
@@ -10,7 +11,6 @@ import { randomFor } from "../seeds.js";
 import { applyMasks, densityOf, fullMasks, type MutableMasks } from "../selection/masks.js";
 import { Training } from "../training.js";
 import { cloneValues, type FloatArray } from "../values.js";
-import { lineChart } from "./chart.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 import { meanAndDeviation, spread } from "./statistics.js";
 
@@ -165,7 +165,7 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       {
         name: "accuracy",
         title: "Test accuracy by density",
-        svg: lineChart(
+        picture: lineChart(
           names.map((name) => ({
             name: variants[name],
             points: Array.from(
@@ -173,7 +173,13 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
               (_, round) => [100 * densityAt(round), meanAndDeviation(of(round, name)).mean] as const,
             ),
           })),
-          { title: "Lottery tickets, two spirals", xLabel: "density, %", yLabel: "test accuracy, %", logX: true },
+          {
+            title: "Lottery tickets, two spirals",
+            names: "below",
+            xLabel: "density, %",
+            yLabel: "test accuracy, %",
+            logX: true,
+          },
         ),
       },
     ],

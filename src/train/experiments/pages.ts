@@ -1,4 +1,4 @@
-import { escapeXml } from "./chart.js";
+import { document, figure, html } from "../../report/internal.js";
 import type { Experiment, ExperimentReport, ResultTable, Scale } from "./contract.js";
 
 /** The report as Markdown; figures are linked by file name. */
@@ -17,24 +17,21 @@ export function markdownTable({ columns, rows }: ResultTable): string {
 }
 
 /** The report as one HTML file with its figures inside; no script, nothing fetched. */
-export function htmlPage(experiment: Experiment, scale: Scale, report: ExperimentReport): string {
-  const e = escapeXml;
-  const cells = (tag: string, row: readonly string[]) =>
-    `<tr>${row.map((c) => `<${tag}>${e(c)}</${tag}>`).join("")}</tr>`;
-  const tables = report.tables.map(
-    ({ title, columns, rows }) =>
-      `<h2>${e(title)}</h2><table><thead>${cells("th", columns)}</thead><tbody>${rows.map((row) => cells("td", row)).join("\n")}</tbody></table>`,
-  );
+export function htmlPage({ title, description }: Experiment, scale: Scale, report: ExperimentReport): string {
   const protocol = [["scale", scale] as const, ...report.protocol];
-  return `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>${e(experiment.title)}</title>
-<style>body{font:15px/1.5 sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}table{border-collapse:collapse;font-size:13px}
-td,th{border:1px solid #ccc;padding:2px 8px;text-align:right}td:first-child,th:first-child{text-align:left}figure{margin:2em 0}svg{max-width:100%}</style>
-<h1>${e(experiment.title)}</h1><p>${e(experiment.description)}</p>
-<h2>Protocol</h2><dl>${protocol.map(([name, value]) => `<dt><b>${e(name)}</b></dt><dd>${e(value)}</dd>`).join("\n")}</dl>
-${tables.join("\n")}
-${report.notes.length === 0 ? "" : `<h2>Notes</h2><ul>${report.notes.map((note) => `<li>${e(note)}</li>`).join("\n")}</ul>`}
-${report.figures.map(({ title, svg }) => `<figure>${svg}<figcaption>${e(title)}</figcaption></figure>`).join("\n")}
-</html>
-`;
+  return document(
+    title,
+    html`<h1>${title}</h1><p>${description}</p>
+<h2>Protocol</h2>
+<dl>${protocol.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
+${report.tables.map(
+  ({ title, columns, rows }) => html`<h2>${title}</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="${title}"><table>
+<thead><tr>${columns.map((name) => html`<th>${name}</th>`)}</tr></thead>
+<tbody>${rows.map((row) => html`<tr>${row.map((cell) => html`<td>${cell}</td>`)}</tr>\n`)}</tbody>
+</table></div>`,
+)}
+${report.notes.length > 0 && html`<h2>Notes</h2><ul>${report.notes.map((note) => html`<li>${note}</li>`)}</ul>`}
+<div class="charts">${report.figures.map(({ title, picture }) => figure({ ...picture, title }))}</div>`,
+  );
 }

@@ -1,4 +1,4 @@
-import { lineChart } from "./chart.js";
+import { lineChart } from "../../report/internal.js";
 import type { FinishedCell } from "./contract.js";
 import type { RecoveryProtocol, RecoveryResult } from "./recovery.js";
 import { contestants, publishedDense } from "./recoveryContestants.js";
@@ -92,17 +92,17 @@ export function reportRecovery(cells: readonly FinishedCell[], protocol: Recover
       {
         name: "perplexity",
         title: "Perplexity on the evaluation text over the run",
-        svg: lineChart(
+        picture: lineChart(
           curves(({ curve }) => curve.map(([tokens, perplexity]) => [tokens / 1e6, perplexity])),
-          { title: "2:4 recovery", xLabel: "million tokens", yLabel: "perplexity" },
+          { title: "2:4 recovery", names: "below", xLabel: "million tokens", yLabel: "perplexity" },
         ),
       },
       {
         name: "loss",
         title: "Training loss",
-        svg: lineChart(
+        picture: lineChart(
           curves(({ losses, tokens }) => losses.map((loss, k) => [((k + 0.5) * tokens) / losses.length / 1e6, loss])),
-          { title: "2:4 recovery: training loss", xLabel: "million tokens", yLabel: "nats a token" },
+          { title: "2:4 recovery: training loss", names: "below", xLabel: "million tokens", yLabel: "nats a token" },
         ),
       },
     ],

@@ -1,4 +1,5 @@
 import { breathe } from "../../core/index.js";
+import { lineChart } from "../../report/internal.js";
 import { method as dense } from "../methods/dense.js";
 import type { MoeConfig } from "../models/moe.js";
 import { biasControl, sparsityControl } from "../models/routers.js";
@@ -6,7 +7,6 @@ import type { BatchControl, Objective } from "../objective.js";
 import { cosine } from "../optimizers/schedule.js";
 import { Training } from "../training.js";
 import { type CharacterModelSize, characterModel } from "./characterModel.js";
-import { lineChart } from "./chart.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 import { spread } from "./statistics.js";
 
@@ -238,13 +238,19 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       {
         name: "loss",
         title: "Prediction loss in training",
-        svg: lineChart(curve("losses", names), { title: "Training loss", xLabel: "step", yLabel: "nats a character" }),
+        picture: lineChart(curve("losses", names), {
+          title: "Training loss",
+          names: "below",
+          xLabel: "step",
+          yLabel: "nats a character",
+        }),
       },
       {
         name: "sparsity",
         title: `Share of silent experts; the aim is ${(100 * (1 - expertsPerToken / experts)).toFixed(1)} %`,
-        svg: lineChart(curve("sparsities", mixtures), {
+        picture: lineChart(curve("sparsities", mixtures), {
           title: "Silent experts",
+          names: "below",
           xLabel: "step",
           yLabel: "share",
           yRange: [0, 1],
@@ -253,7 +259,13 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
       {
         name: "lambda",
         title: "Weight of ReMoE's sparsity loss",
-        svg: lineChart(curve("weights", ["ReMoE"]), { title: "λ", xLabel: "step", yLabel: "λ", logY: true }),
+        picture: lineChart(curve("weights", ["ReMoE"]), {
+          title: "λ",
+          names: "below",
+          xLabel: "step",
+          yLabel: "λ",
+          logY: true,
+        }),
       },
     ],
     notes: [

@@ -1,4 +1,5 @@
 import { breathe, type JobOptions, Stage } from "../../core/index.js";
+import { lineChart } from "../../report/internal.js";
 import { classificationData, type LabelledText, parseLabelledText, Vocabulary } from "../data/labelledText.js";
 import { batchOfStep, rowsOf, takeRows } from "../data/rows.js";
 import { method as iht } from "../methods/iht.js";
@@ -10,7 +11,6 @@ import { randomFor } from "../seeds.js";
 import { restoreState, type State } from "../state.js";
 import { Training } from "../training.js";
 import { type FloatArray, isSparsifiable } from "../values.js";
-import { lineChart } from "./chart.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 import { spread } from "./statistics.js";
 
@@ -309,14 +309,14 @@ function report(cells: readonly FinishedCell[], protocol: Protocol) {
     figures: protocol.datasets.map((dataset) => ({
       name: dataset,
       title: `${dataset}: test accuracy by density`,
-      svg: lineChart(
+      picture: lineChart(
         protocol.algorithms.map((algorithm) => ({
           name: algorithms[algorithm].title,
           points: protocol.densities.map(
             (density) => [density * 100, mean(runs(dataset, density, algorithm))] as const,
           ),
         })),
-        { title: `${dataset}: test accuracy`, xLabel: "density, %", yLabel: "%", logX: true },
+        { title: `${dataset}: test accuracy`, names: "below", xLabel: "density, %", yLabel: "%", logX: true },
       ),
     })),
     notes: [

@@ -1,4 +1,5 @@
 import { Html } from "./html.js";
+import { svgStyle } from "./svg.js";
 
 /** One column on a phone, two where there is room, ink on paper. */
 export const style = new Html(`
@@ -14,11 +15,9 @@ th { font-weight: 600; vertical-align: bottom; } tr.source td { font-weight: 600
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); padding-right: .8rem; } .key { display: inline-block; margin-right: 1rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem 1.5rem; }
 figure { margin: 0; } figcaption { font-size: .95rem; margin-bottom: .2rem; } svg { width: 100%; height: auto; max-width: 30rem; }
-svg text { font-size: 11px; fill: var(--ink); } svg text.axis { fill: var(--soft); } svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; } svg text.light { fill: var(--paper); }
-.grid { stroke: var(--line); } .front { fill: none; stroke: var(--soft); stroke-dasharray: 3 3; } .series { fill: none; stroke-opacity: .55; } .beyond { fill: var(--paper); stroke-width: 1.6; } .reference { stroke: var(--ink); stroke-width: 2; fill: none; }
-.cell, .bar { fill: var(--accent); } .threshold { stroke: #c2410c; stroke-width: 1.5; }
+${svgStyle.text.trim()}
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 1rem .8rem; } .pictures figure { max-width: 9rem; } .pictures img { width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); display: block; margin-bottom: .3rem; } .pictures figcaption { font-size: .75rem; color: var(--soft); overflow-wrap: anywhere; }
-.small { max-width: 15rem; } .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .5rem; }
+.histograms figure { max-width: 15rem; } .histograms figcaption { font-size: .8rem; } .histograms { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .5rem; }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; font-weight: 600; overflow-wrap: anywhere; } pre { font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media print { body { max-width: none; font-size: 11px; padding: 0; } figure, tr, .pictures { break-inside: avoid; } details:not([open])::details-content { content-visibility: visible; display: block; } .scroll { overflow: visible; } }

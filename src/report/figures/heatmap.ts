@@ -1,4 +1,5 @@
-import { type Html, html } from "./html.js";
+import { html } from "./html.js";
+import type { Picture } from "./svg.js";
 
 export interface HeatmapOptions {
   title: string;
@@ -14,7 +15,7 @@ export interface HeatmapOptions {
 const [cellWidth, cellHeight, left, top] = [54, 18, 30, 22];
 
 /** A table of shaded cells with their values. */
-export function heatmap({ title, rows, cols, value, max, label }: HeatmapOptions): Html {
+export function heatmap({ title, rows, cols, value, max, label }: HeatmapOptions): Picture {
   const [width, height] = [left + cols.length * cellWidth, top + rows.length * cellHeight];
   const cells = rows.flatMap((row, r) =>
     cols.map((col, c) => {
@@ -26,12 +27,12 @@ export function heatmap({ title, rows, cols, value, max, label }: HeatmapOptions
 <text x="${x + cellWidth / 2}" y="${y + 13}" text-anchor="middle" class="${shade > 0.55 ? "light" : ""}">${label(found)}</text>`;
     }),
   );
-  return html`<figure>
-<figcaption>${title}</figcaption>
-<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
-${cols.map((col, c) => html`<text x="${left + (c + 0.5) * cellWidth}" y="14" text-anchor="middle">${col}</text>`)}
+  return {
+    width,
+    height,
+    title,
+    body: html`${cols.map((col, c) => html`<text x="${left + (c + 0.5) * cellWidth}" y="14" text-anchor="middle">${col}</text>`)}
 ${rows.map((row, r) => html`<text x="${left - 6}" y="${top + r * cellHeight + 13}" text-anchor="end">${row}</text>`)}
-${cells}
-</svg>
-</figure>`;
+${cells}`,
+  };
 }

@@ -1,5 +1,7 @@
+import { axes, type Plot } from "./axes.js";
 import { type Html, html } from "./html.js";
-import { linearScale, logScale, short } from "./scale.js";
+import { extent, linearScale, logScale, short } from "./scale.js";
+import { type Picture, px } from "./svg.js";
 
 export interface Point {
   name: string;
@@ -22,17 +24,21 @@ export interface ScatterOptions {
 }
 
 const [width, height] = [380, 300];
-const plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
+const plot: Plot = { left: 48, right: width - 14, top: 14, bottom: height - 40 };
 
 /** What is this many times the lowest would leave no room for the rest; it is drawn at the upper edge. */
 const tallest = 5;
 
 /** Points, the line of those that no other beats in both measures, and the reference. y is logarithmic. */
-export function scatter(points: readonly Point[], colors: ReadonlyMap<string, string>, options: ScatterOptions): Html {
-  const { title, xLabel, yLabel, better, reference } = options;
+export function scatter(
+  points: readonly Point[],
+  colors: ReadonlyMap<string, string>,
+  options: ScatterOptions,
+): Picture {
+  const { title, better, reference } = options;
   const all = reference === undefined ? points : [...points, reference];
   const x = linearScale(padded(all.map((point) => point.x)), [plot.left, plot.right]);
-  const [low, high] = extent(all.map((point) => point.y));
+  const [low, high] = extent(all.map((point) => point.y)) ?? [1, 1];
   const within = all.filter((point) => point.y <= low * tallest);
   // Where most lie above there is no use in looking closer at the rest.
   const top = 2 * within.length > all.length ? Math.max(...within.map((point) => point.y)) : high;
@@ -42,19 +48,11 @@ export function scatter(points: readonly Point[], colors: ReadonlyMap<string, st
     better,
   );
   const path = front.map((point, i) => `${i === 0 ? "M" : "L"}${px(x(point.x))} ${px(y(point.y))}`).join("");
-  return html`<figure>
-<figcaption>${title}</figcaption>
-<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
-${x.ticks.map(
-  (tick) => html`<line class="grid" x1="${px(x(tick))}" x2="${px(x(tick))}" y1="${plot.top}" y2="${plot.bottom}"/>
-<text x="${px(x(tick))}" y="${plot.bottom + 15}" text-anchor="middle">${short(tick)}</text>`,
-)}
-${y.ticks.map(
-  (tick) => html`<line class="grid" x1="${plot.left}" x2="${plot.right}" y1="${px(y(tick))}" y2="${px(y(tick))}"/>
-<text x="${plot.left - 5}" y="${px(y(tick) + 4)}" text-anchor="end">${short(tick)}</text>`,
-)}
-<text class="axis" x="${(plot.left + plot.right) / 2}" y="${height - 6}" text-anchor="middle">${xLabel}</text>
-<text class="axis" transform="translate(12 ${(plot.top + plot.bottom) / 2}) rotate(-90)" text-anchor="middle">${yLabel}</text>
+  return {
+    width,
+    height,
+    title,
+    body: html`${axes(plot, x, y, { ...options, gridX: true })}
 <path class="front" d="${path}"/>
 ${series(points.filter((point) => point.y <= top)).map(
   (line) =>
@@ -71,9 +69,8 @@ ${
   reference !== undefined &&
   html`<path class="reference" d="M${px(x(reference.x) - 6)} ${px(y(reference.y))}h12m-6 -6v12"><title>${reference.name}</title></path>`
 }
-${labels(reference === undefined || front.includes(reference) ? front : [reference, ...front], x, y)}
-</svg>
-</figure>`;
+${labels(reference === undefined || front.includes(reference) ? front : [reference, ...front], x, y)}`,
+  };
 }
 
 /** Points of one group that differ in their level, in its order. */
@@ -113,14 +110,8 @@ export function frontier(points: readonly Point[], better: "less" | "more"): Poi
   return front;
 }
 
-function extent(values: readonly number[]): [number, number] {
-  return [Math.min(...values), Math.max(...values)];
-}
-
 function padded(values: readonly number[]): [number, number] {
-  const [low, high] = extent(values);
+  const [low, high] = extent(values) ?? [0, 1];
   const room = (high - low) * 0.06;
   return [low - room, high + room];
 }
-
-const px = (value: number) => Number(value.toFixed(1));

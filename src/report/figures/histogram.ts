@@ -1,6 +1,7 @@
-import type { SiteQuantiles } from "../io/index.js";
-import { type Html, html } from "./html.js";
+import type { SiteQuantiles } from "../../io/index.js";
+import { html } from "./html.js";
 import { linearScale, short } from "./scale.js";
+import { type Picture, px } from "./svg.js";
 
 export interface Threshold {
   name: string;
@@ -8,7 +9,7 @@ export interface Threshold {
 }
 
 const [width, height] = [190, 125];
-const plot = { left: 8, right: width - 8, top: 20, bottom: height - 22 };
+const plot = { left: 8, right: width - 8, top: 6, bottom: height - 22 };
 
 /**
  * The distribution of |x| at one place: bars of equal mass between the stored quantiles, so a bar's height is the density; the
@@ -18,7 +19,7 @@ export function activationHistogram(
   title: string,
   { absQuantiles }: SiteQuantiles,
   thresholds: readonly Threshold[],
-): Html {
+): Picture {
   const shown = absQuantiles.slice(0, 18);
   const largest = Math.max(shown.at(-1)!, ...thresholds.map(({ value }) => value), Number.MIN_VALUE);
   const x = linearScale([0, largest], [plot.left, plot.right]);
@@ -26,21 +27,19 @@ export function activationHistogram(
   const densities = bars.map(({ low, high }) => (high > low ? 1 / (high - low) : 0));
   const densest = Math.max(...densities, Number.MIN_VALUE);
   const y = (density: number) => plot.bottom - (density / densest) * (plot.bottom - plot.top);
-  return html`<figure class="small">
-<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title}">
-<text x="${plot.left}" y="12">${title}</text>
-${bars.map(
-  ({ low, high }, i) =>
-    high > low &&
-    html`<rect class="bar" x="${px(x(low))}" width="${px(Math.max(0.4, x(high) - x(low) - 0.3))}" y="${px(y(densities[i]))}" height="${px(plot.bottom - y(densities[i]))}"/>`,
-)}
+  return {
+    width,
+    height,
+    title,
+    body: html`${bars.map(
+      ({ low, high }, i) =>
+        high > low &&
+        html`<rect class="bar" x="${px(x(low))}" width="${px(Math.max(0.4, x(high) - x(low) - 0.3))}" y="${px(y(densities[i]))}" height="${px(plot.bottom - y(densities[i]))}"/>`,
+    )}
 ${x.ticks.map((tick) => html`<text x="${px(x(tick))}" y="${plot.bottom + 14}" text-anchor="middle">${short(tick)}</text>`)}
 ${thresholds.map(
   ({ name, value }) =>
     html`<line class="threshold" x1="${px(x(value))}" x2="${px(x(value))}" y1="${plot.top}" y2="${plot.bottom}"><title>${name}: ${short(value)}</title></line>`,
-)}
-</svg>
-</figure>`;
+)}`,
+  };
 }
-
-const px = (value: number) => Number(value.toFixed(1));

@@ -1,0 +1,35 @@
+import { type TapSite, tapSites } from "../model/index.js";
+import type { Candidate } from "./data.js";
+import { activationHistogram, figure, type Html, html } from "./figures/index.js";
+
+/** Activations of the first, the middle and the last layer, with the thresholds that they are compared with. */
+export function activationsSection({ name, activations, activationSparsity }: Candidate): Html | undefined {
+  if (activations === undefined || activations.length === 0) return undefined;
+  const chosen = [...new Set([0, Math.floor(activations.length / 2), activations.length - 1])];
+  const figures = chosen.flatMap((layer) =>
+    (Object.keys(tapSites) as TapSite[]).flatMap((site) => {
+      const found = Object.hasOwn(activations[layer], site) ? activations[layer][site] : undefined;
+      if (found === undefined) return [];
+      const cuts = activationSparsity?.layers[layer];
+      const thresholds =
+        site === "mlpGate"
+          ? [{ name: "gate", value: cuts?.gate?.threshold ?? 0 }]
+          : tapSites[site].map((projection) => ({
+              name: projection,
+              value: cuts?.projections[projection].threshold ?? 0,
+            }));
+      return [
+        figure(
+          activationHistogram(
+            `layer ${layer}, ${site}`,
+            found,
+            thresholds.filter(({ value }) => value > 0),
+          ),
+        ),
+      ];
+    }),
+  );
+  return html`<h2>Activations and thresholds: ${name}</h2>
+<p class="soft">|x| in front of the matrices, as seen in calibration; what lies left of a line counts as zero. The largest tenth is left off.</p>
+<div class="histograms">${figures}</div>`;
+}

@@ -1,0 +1,2 @@
+/** For the folders to the right: the kit that reports and experiments draw with. Not part of the package's exports. */
+export * from "./figures/index.js";
