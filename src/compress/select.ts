@@ -1,4 +1,5 @@
 import { UsageError } from "../core/index.js";
+import { findThreshold, magnitudeOf } from "../tensor/index.js";
 import { type Pattern, type Scope, shapeProblems, zerosFor } from "./pattern.js";
 
 /**
@@ -141,11 +142,9 @@ export function pruneSmallest(
   }
 }
 
-const digitBits = [11, 11, 10] as const;
-
 /**
- * The score of the given rank (0 = lowest) among scores[start … start + length), and how many are below it. Radix
- * selection on the bits, which order like the numbers because scores are not negative.
+ * The score of the given rank (0 = lowest) among scores[start … start + length), and how many are below it. Scores are not
+ * negative, so that they are their own magnitudes.
  */
 export function rank(
   scores: Float32Array,
@@ -153,24 +152,9 @@ export function rank(
   length: number,
   index: number,
 ): { value: number; below: number } {
-  const bits = new Uint32Array(scores.buffer, scores.byteOffset + start * 4, length);
-  let prefix = 0;
-  let shift = 32;
-  let below = 0;
-  const counts = new Uint32Array(1 << 11);
-  for (const width of digitBits) {
-    counts.fill(0);
-    const above = shift === 32 ? 0 : prefix >>> shift;
-    const low = shift - width;
-    const mask = (1 << width) - 1;
-    for (let i = 0; i < length; i++) {
-      // A shift by 32 is a shift by 0 in JavaScript, hence the test.
-      if (shift === 32 || bits[i] >>> shift === above) counts[(bits[i] >>> low) & mask]++;
-    }
-    let digit = 0;
-    while (below + counts[digit] <= index) below += counts[digit++];
-    prefix = (prefix | (digit << low)) >>> 0;
-    shift = low;
-  }
-  return { value: new Float32Array(Uint32Array.of(prefix).buffer)[0], below };
+  // From the top it is the (length − index)-th.
+  const fromTop = length - index;
+  const { bits, ties, equal } = findThreshold([scores.subarray(start, start + length)], fromTop);
+  const above = fromTop - ties;
+  return { value: magnitudeOf(bits), below: length - above - equal };
 }

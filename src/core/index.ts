@@ -11,3 +11,4 @@ export {
 export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
 export { Random } from "./random.js";
+export { meanAndDeviation, median, spread } from "./statistics.js";

@@ -1,4 +1,4 @@
-import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
 import { Sequence } from "../runtime/index.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
@@ -191,10 +191,4 @@ function kvBytesRead({ model, byteLength, capacity, length }: Sequence, first: n
     for (const window of slidingWindows) positions += Math.min(position + 1, window ?? position + 1);
   }
   return (positions * byteLength) / (capacity * layers);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }

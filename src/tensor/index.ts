@@ -9,4 +9,5 @@ export {
   isDType,
   toFloat32,
 } from "./dtype.js";
+export { findThreshold, keepAbove, magnitudeOf, type Threshold, ThresholdSearch, topS } from "./select.js";
 export { byteLengthOf, elementCount, type Tensor, type TensorInfo } from "./tensor.js";

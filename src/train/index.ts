@@ -43,7 +43,6 @@ export { applyStep, chain, type Link } from "./optimizers/link.js";
 export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
 export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
 export { randomFor } from "./seeds.js";
-export { findThreshold, ThresholdSearch, topS } from "./selection/topS.js";
 export type { State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";

@@ -1,3 +1,4 @@
+import { median } from "../../core/index.js";
 import {
   groupSize,
   type PackedFormatId,
@@ -164,8 +165,6 @@ export async function measureCosts(
     for (const memory of memories) recorder.freeLater(memory);
   }
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** The two known densities that are nearest, ascending; the same twice where there is one. */
 function nearest<Fit extends { density: number }>(fits: readonly Fit[], density: number): readonly [Fit, Fit] {

@@ -1,4 +1,4 @@
-import { breathe } from "../../core/index.js";
+import { breathe, meanAndDeviation, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { meanLoss } from "../languageModel.js";
 import { trainMethods } from "../methods/index.js";
@@ -6,7 +6,6 @@ import { cosine } from "../optimizers/schedule.js";
 import { Training } from "../training.js";
 import { type CharacterModelSize, characterModel } from "./characterModel.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
-import { meanAndDeviation, spread } from "./statistics.js";
 
 /** Methods beside each other: id and options of the method. */
 const contestants = {

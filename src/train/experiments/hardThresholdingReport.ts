@@ -1,7 +1,7 @@
+import { meanAndDeviation, spread } from "../../core/index.js";
 import { type GreyMap, levelPanels, lineChart } from "../../report/internal.js";
 import type { ExperimentReport, Figure, FinishedCell } from "./contract.js";
 import type { Protocol, RunResult, Scope, Task } from "./hardThresholding.js";
-import { meanAndDeviation, spread } from "./statistics.js";
 
 /** Published figures by density: [train, test] of each scope. */
 export type Published = ReadonlyMap<number, Readonly<Record<Scope, readonly [train: number, test: number]>>>;

@@ -1,4 +1,4 @@
-import { breathe } from "../../core/index.js";
+import { breathe, meanAndDeviation, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { batchOfStep } from "../data/rows.js";
 import { spiralsData } from "../data/spirals.js";
@@ -12,7 +12,6 @@ import { applyMasks, densityOf, fullMasks, type MutableMasks } from "../selectio
 import { Training } from "../training.js";
 import { cloneValues, type FloatArray } from "../values.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
-import { meanAndDeviation, spread } from "./statistics.js";
 
 const network: MlpConfig = { widths: [2, 200, 300, 2], activation: "relu", task: "classification" };
 const batchSize = 100;

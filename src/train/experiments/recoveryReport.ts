@@ -1,8 +1,8 @@
+import { meanAndDeviation, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import type { FinishedCell } from "./contract.js";
 import type { RecoveryProtocol, RecoveryResult } from "./recovery.js";
 import { contestants, publishedDense } from "./recoveryContestants.js";
-import { meanAndDeviation, spread } from "./statistics.js";
 
 export function reportRecovery(cells: readonly FinishedCell[], protocol: RecoveryProtocol) {
   const results = (name: string) =>

@@ -1,4 +1,4 @@
-import type { JobOptions } from "../../core/index.js";
+import { type JobOptions, median } from "../../core/index.js";
 import type { TokenWindows } from "../data/tokens.js";
 import { trainMethods } from "../methods/index.js";
 import type { Objective } from "../objective.js";
@@ -114,5 +114,3 @@ function means(values: Float32Array, parts: number): number[] {
     return some.reduce((a, b) => a + b, 0) / some.length;
   });
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];

@@ -1,4 +1,4 @@
-import { breathe } from "../../core/index.js";
+import { breathe, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { method as dense } from "../methods/dense.js";
 import type { MoeConfig } from "../models/moe.js";
@@ -8,7 +8,6 @@ import { cosine } from "../optimizers/schedule.js";
 import { Training } from "../training.js";
 import { type CharacterModelSize, characterModel } from "./characterModel.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
-import { spread } from "./statistics.js";
 
 interface Protocol extends CharacterModelSize {
   steps: number;

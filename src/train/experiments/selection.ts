@@ -1,6 +1,6 @@
-import { breathe } from "../../core/index.js";
+import { breathe, median } from "../../core/index.js";
+import { keepAbove, type Threshold, ThresholdSearch, topS } from "../../tensor/index.js";
 import { randomFor } from "../seeds.js";
-import { keepAbove, type Threshold, ThresholdSearch, topS } from "../selection/topS.js";
 import type { Cell, CellOptions, CellResult, Experiment, Scale } from "./contract.js";
 
 /** Seconds of the study for its 1.8 million weights: one heap sort over all, and one for each of four blocks. */
@@ -147,5 +147,3 @@ function* stream(seed: number, entries: number): Iterable<Float32Array> {
     yield piece.subarray(0, length);
   }
 }
-
-const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];

@@ -1,4 +1,4 @@
-import { breathe, type JobOptions, Stage } from "../../core/index.js";
+import { breathe, type JobOptions, Stage, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { classificationData, type LabelledText, parseLabelledText, Vocabulary } from "../data/labelledText.js";
 import { batchOfStep, rowsOf, takeRows } from "../data/rows.js";
@@ -12,7 +12,6 @@ import { restoreState, type State } from "../state.js";
 import { Training } from "../training.js";
 import { type FloatArray, isSparsifiable } from "../values.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
-import { spread } from "./statistics.js";
 
 /** Texts with their classes; the order of the classes is that of the files' labels, sorted. */
 const datasets = ["subj", "mr", "advisories"] as const;

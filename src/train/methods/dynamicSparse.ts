@@ -1,5 +1,6 @@
 import type { Pattern } from "../../compress/index.js";
 import { type Random, UsageError } from "../../core/index.js";
+import { topS } from "../../tensor/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
@@ -7,7 +8,6 @@ import { permutation, randomFor } from "../seeds.js";
 import { dropUnits, type Units, unitNorms, unitsPresent } from "../selection/groups.js";
 import { applyMasks, densityOf, flips, fullMasks, kept } from "../selection/masks.js";
 import { isCoupled, unitsOf } from "../selection/patterns.js";
-import { topS } from "../selection/topS.js";
 import { isStateArray, type State, stateOf } from "../state.js";
 import { type FloatArray, isSparsifiable } from "../values.js";
 import type { MethodContext, MethodRun } from "./contract.js";

@@ -1,5 +1,5 @@
+import { findThreshold, keepAbove } from "../../tensor/index.js";
 import type { FloatArray, Values } from "../values.js";
-import { findThreshold, keepAbove } from "./topS.js";
 
 /**
  * A matrix [rows, cols] cut into units. Entry (r, c) belongs to unit

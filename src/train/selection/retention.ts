@@ -1,5 +1,5 @@
+import { findThreshold } from "../../tensor/index.js";
 import type { Masks } from "../optimizers/links.js";
-import { findThreshold } from "./topS.js";
 
 /** Counts, for every weight, after how many steps it was not zero. */
 export function retentionCounter(masks: Masks) {

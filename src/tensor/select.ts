@@ -1,7 +1,7 @@
-import { UsageError } from "../../core/index.js";
+import { UsageError } from "../core/index.js";
 
 /**
- * The entries of largest magnitude, exactly as many as asked for. The bits of |x| order like the numbers, so histograms of
+ * The one exact selection of this project: the entries of largest magnitude, exactly as many as asked for. The bits of |x| order like the numbers, so histograms of
  * 11, 10 and 10 of them, from the highest, close in on the s-th largest in three passes; histograms of parts add up, so
  * parts may live anywhere. Ties at the threshold are kept in the order of the parts.
  */
@@ -14,6 +14,8 @@ export interface Threshold {
   bits: number;
   /** How many entries equal to it are kept. */
   ties: number;
+  /** How many entries are equal to it. */
+  equal: number;
 }
 
 /** Magnitude as bits without the sign. */
@@ -28,6 +30,8 @@ export class ThresholdSearch {
   #shift = valueBits;
   /** Entries still to be kept among those that share the prefix. */
   #left: number;
+  /** Entries that share the prefix. */
+  #sharing = 0;
 
   /** @param count how many entries to keep, at least 1 */
   constructor(count: number) {
@@ -44,7 +48,7 @@ export class ThresholdSearch {
     if (this.#pass === 0) {
       for (let i = 0; i < bits.length; i++) {
         const u = bits[i] & 0x7fffffff;
-        if (u > infinityBits) throw new UsageError(`entry ${i} is not a number; the run has diverged`);
+        if (u > infinityBits) throw new UsageError(`entry ${i} is not a number, so nothing can be chosen by size`);
         counts[u >>> low]++;
       }
       return;
@@ -64,9 +68,9 @@ export class ThresholdSearch {
     let digit = (1 << width) - 1;
     while (digit > 0 && this.#counts[digit] < this.#left) this.#left -= this.#counts[digit--];
     this.#prefix |= digit << this.#shift;
-    const candidates = this.#counts[digit];
+    this.#sharing = this.#counts[digit];
     this.#counts.fill(0);
-    return candidates;
+    return this.#sharing;
   }
 
   /** The entries that the next passes look at, copied out of the parts. */
@@ -87,7 +91,7 @@ export class ThresholdSearch {
 
   /** After the last pass. */
   get threshold(): Threshold {
-    return { bits: this.#prefix, ties: this.#left };
+    return { bits: this.#prefix, ties: this.#left, equal: this.#sharing };
   }
 }
 
@@ -97,7 +101,7 @@ export function findThreshold(parts: readonly Float32Array[], count: number): Th
   if (!(Number.isSafeInteger(count) && count >= 0 && count <= total)) {
     throw new UsageError(`${count} of ${total} entries cannot be kept`);
   }
-  if (count === 0) return { bits: infinityBits + 1, ties: 0 };
+  if (count === 0) return { bits: infinityBits + 1, ties: 0, equal: 0 };
   const search = new ThresholdSearch(count);
   for (const part of parts) search.add(part);
   // One bin of the first histogram is a few per cent of the entries, unless many tie.
@@ -109,6 +113,9 @@ export function findThreshold(parts: readonly Float32Array[], count: number): Th
   return search.threshold;
 }
 
+/** The magnitude that bits of a `Threshold` stand for. */
+export const magnitudeOf = (bits: number): number => new Float32Array(Uint32Array.of(bits).buffer)[0];
+
 /**
  * Applies a threshold to the parts in their order.
  * @param masks filled with the keep mask of each part, 1 = keep
@@ -116,7 +123,7 @@ export function findThreshold(parts: readonly Float32Array[], count: number): Th
  */
 export function keepAbove(
   parts: readonly Float32Array[],
-  { bits: threshold, ties }: Threshold,
+  { bits: threshold, ties }: Pick<Threshold, "bits" | "ties">,
   masks: readonly Uint8Array[],
 ): number {
   let left = ties;

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { topS } from "./topS.js";
+import { topS } from "./select.js";
 
 /** Kept magnitudes by a full sort. */
 const sorted = (parts: readonly Float32Array[], count: number) =>
