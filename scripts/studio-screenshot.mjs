@@ -23,7 +23,7 @@ await page.fill("#max-tokens", "72");
 await page.fill("#temperature", "0.7");
 await page.selectOption("#sparsity", "0.4");
 await page.click("#generate");
-await page.locator("#verdict", { hasText: "the texts" }).waitFor({ timeout: 120_000 });
+await page.locator("#verdict", { hasText: "the texts" }).waitFor();
 mkdirSync(join(root, "docs/images"), { recursive: true });
 await page.screenshot({ path: join(root, "docs/images/studio.png"), fullPage: true });
 await chromium.close();

@@ -97,6 +97,52 @@ describe("import order", () => {
   });
 });
 
+/** Packages that are large or that not every host can load; they are imported where they are used, and only then. */
+const heavyPackages = ["@jax-js/jax", "xz-decompress", "yaml", "webgpu"];
+
+/** What each file imports as soon as it is loaded itself: all but types and `import()`. */
+const loadedBy = new Map(
+  sources.map(({ path, text }) => {
+    const { statements } = ts.createSourceFile(path, text, ts.ScriptTarget.ESNext);
+    const loads = (statement: ts.Statement) =>
+      (ts.isImportDeclaration(statement) && statement.importClause?.isTypeOnly !== true) ||
+      (ts.isExportDeclaration(statement) && !statement.isTypeOnly);
+    const specifiers = (statements.filter(loads) as unknown as (ts.ImportDeclaration | ts.ExportDeclaration)[])
+      .map(({ moduleSpecifier }) => moduleSpecifier)
+      .filter((specifier) => specifier !== undefined && ts.isStringLiteral(specifier));
+    return [path, specifiers.map(({ text }) => text)] as const;
+  }),
+);
+
+/** Packages that a file loads as soon as it is imported, each with the file that does so. */
+function packagesLoadedBy(entry: string): Map<string, string> {
+  const packages = new Map<string, string>();
+  const seen = new Set([entry]);
+  for (const path of seen)
+    for (const specifier of loadedBy.get(path) ?? []) {
+      if (specifier.startsWith("."))
+        seen.add(new URL(specifier.replace(/\.js$/, ".ts"), `file:///${path}`).pathname.slice(1));
+      else packages.set(specifier, path);
+    }
+  return packages;
+}
+
+describe("heavy packages are loaded only where they are used", () => {
+  const entries = sources.map(({ path }) => path).filter((path) => /^(\w+\/)?index(\.node)?\.ts$/.test(path));
+  test.each([...entries, "cli/main.ts"])("not by importing %s", (entry) => {
+    const packages = packagesLoadedBy(entry);
+    expect(
+      heavyPackages.filter((name) => packages.has(name)).map((name) => `${name} by ${packages.get(name)}`),
+    ).toEqual([]);
+  });
+
+  test("the search finds what is imported far away", () => {
+    expect([...packagesLoadedBy("cli/main.ts").keys()]).toEqual(
+      expect.arrayContaining(["commander", "@huggingface/tokenizers"]),
+    );
+  });
+});
+
 test(`no source file is longer than ${maxLines} lines`, () => {
   const long = sources.filter(({ text }) => text.split("\n").length - 1 > maxLines).map(({ path }) => path);
   expect(long).toEqual([]);

@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ensureBuilt, type Finished, rarefy, rarefyJson } from "./support/rarefy.js";
+import { command, ensureInstalled, type Finished, node, rarefy, rarefyJson } from "./support/rarefy.js";
 
 const model = "models/tiny-6m";
 const calibrationText = "models/text/calib.txt";
@@ -12,7 +12,7 @@ const scratch = mkdtempSync(join(tmpdir(), "rarefy-cli-"));
 const sparse = join(scratch, "sparse");
 const calibrate = ["calibrate", model, "--text", calibrationText, "--window", "128", "--calibration-windows", "4"];
 
-beforeAll(ensureBuilt, 120_000);
+beforeAll(ensureInstalled);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 // Tests run beside each other; threads that wait for each other on busy cores would take long.
@@ -264,9 +264,9 @@ test.skipIf(process.platform === "win32")("an interrupted calibration leaves not
 
 test("a reader that goes away is no error", async () => {
   const { execFile } = await import("node:child_process");
-  const command = `"${process.execPath}" dist/cli/main.js inspect ${model} --quiet | true`;
+  const line = `"${node}" "${command}" inspect ${model} --quiet | true`;
   const stderr = await new Promise((resolve, reject) =>
-    execFile("bash", ["-o", "pipefail", "-c", command], (error, _out, text) => (error ? reject(error) : resolve(text))),
+    execFile("bash", ["-o", "pipefail", "-c", line], (error, _out, text) => (error ? reject(error) : resolve(text))),
   );
   expect(stderr).toBe("");
 });

@@ -5,9 +5,9 @@ import { promisify } from "node:util";
 import { beforeAll, expect, test } from "vitest";
 import { commands } from "../src/cli/commands/index.js";
 import { createProgram } from "../src/cli/program.js";
-import { ensureBuilt, root } from "./support/rarefy.js";
+import { ensureInstalled, root } from "./support/rarefy.js";
 
-beforeAll(ensureBuilt, 120_000);
+beforeAll(ensureInstalled);
 
 const read = (path: string) => readFileSync(join(root, path), "utf8");
 const pages = [
@@ -68,7 +68,7 @@ test("the example of the README is examples/sparse.mjs, and it runs", async () =
   expect(read("README.md")).toContain(`\`\`\`js\n${example}\`\`\``);
   const { stdout } = await promisify(execFile)(process.execPath, ["examples/sparse.mjs"], { cwd: root });
   expect(stdout).toMatch(/[a-z]{3}[\s\S]*\n(3[5-9]|4[0-5]) % of the inputs were skipped\n$/);
-}, 120_000);
+});
 
 test.each(pages)("%s links to files that are there", (page) => {
   for (const [, target] of read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {

@@ -1,8 +1,7 @@
-import { inspect } from "node:util";
+import { inspect, styleText } from "node:util";
 import { CommanderError } from "commander";
-import pc from "picocolors";
 import { RarefyError, UsageError } from "../core/index.js";
-import type { CommandDefinition, CommonOptions, Context } from "./command.js";
+import type { Colors, CommandDefinition, CommonOptions, Context } from "./command.js";
 import { createProgram } from "./program.js";
 import { progressOn, silentProgress } from "./progress.js";
 
@@ -81,9 +80,13 @@ async function execute(
   }
 }
 
-/** Colours on a terminal only; picocolors' own guess also looks at CI variables. */
-const colorsFor = (stream: NodeJS.WriteStream) =>
-  pc.createColors(stream.isTTY === true && !("NO_COLOR" in process.env));
+/** Colours on a terminal only, decided per stream; `styleText` by itself would look at stdout for stderr as well. */
+function colorsFor(stream: NodeJS.WriteStream): Colors {
+  const coloured = stream.isTTY === true && !("NO_COLOR" in process.env);
+  const style = (format: keyof Colors) => (text: string) =>
+    coloured ? styleText(format, text, { validateStream: false }) : text;
+  return { bold: style("bold"), dim: style("dim"), red: style("red") };
+}
 
 /** One message: what went wrong, without a stack unless asked for. */
 function explain(error: unknown, verbose: boolean): string {

@@ -1,5 +1,4 @@
 import type { Option } from "commander";
-import type { Colors } from "picocolors/types.js";
 import type { OnProgress } from "../core/index.js";
 
 /** Options that every command has. */
@@ -8,6 +7,9 @@ export interface CommonOptions {
   quiet?: boolean;
   verbose?: boolean;
 }
+
+/** Styles for a text; they change nothing where colours are not wanted. */
+export type Colors = Readonly<Record<"bold" | "dim" | "red", (text: string) => string>>;
 
 /** What a command gets from the outside; it touches no global. */
 export interface Context {

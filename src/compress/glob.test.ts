@@ -32,8 +32,8 @@ describe("tensor name patterns", () => {
   });
 
   it("takes no long time on a pattern made to be slow", () => {
-    const start = performance.now();
+    const start = process.cpuUsage();
     expect(matchesGlob(`${"**a".repeat(80)}b`, "a".repeat(1000))).toBe(false);
-    expect(performance.now() - start).toBeLessThan(2000);
+    expect(process.cpuUsage(start).user / 1e6).toBeLessThan(2);
   });
 });

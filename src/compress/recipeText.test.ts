@@ -17,13 +17,13 @@ stages:
 `;
 
 describe("recipe files", () => {
-  it("YAML and JSON mean the same", () => {
-    const recipe = parseRecipeText(yaml, "r.yaml");
+  it("YAML and JSON mean the same", async () => {
+    const recipe = await parseRecipeText(yaml, "r.yaml");
     expect(recipe).toMatchObject({
       calibration: { windows: 32, window: 512, order: "first" },
       stages: [{ pattern: { type: "nm", keep: 2, group: 4 }, ignore: ["**.layers.0.**"] }, { options: { bits: 4 } }],
     });
-    expect(parseRecipeText(JSON.stringify(recipe), "r.json")).toEqual(recipe);
+    expect(await parseRecipeText(JSON.stringify(recipe), "r.json")).toEqual(recipe);
   });
 
   it.each([
@@ -35,9 +35,10 @@ describe("recipe files", () => {
     ["a version to come", "version: 2\nstages: []", /version/],
     ["a bomb of aliases", bomb(), /r: .*alias/i],
     ["too much", "#".repeat(1_000_001), /characters/],
-  ])("%s is refused with the file's name", (_name, text, message) => {
-    expect(() => parseRecipeText(text, "r")).toThrow(message);
-    expect(() => parseRecipeText(text, "r")).toThrow(FormatError);
+  ])("%s is refused with the file's name", async (_name, text, message) => {
+    const parsed = parseRecipeText(text, "r");
+    await expect(parsed).rejects.toThrow(message);
+    await expect(parsed).rejects.toThrow(FormatError);
   });
 });
 

@@ -1,4 +1,3 @@
-import { parseDocument } from "yaml";
 import { FormatError } from "../core/index.js";
 import { parseRecipe, type Recipe } from "./recipe.js";
 
@@ -9,10 +8,12 @@ const maxCharacters = 1_000_000;
  * @param file for messages
  * @throws FormatError with the line of a syntax error, or the field that is wrong
  */
-export function parseRecipeText(text: string, file: string): Recipe {
+export async function parseRecipeText(text: string, file: string): Promise<Recipe> {
   if (text.length > maxCharacters) {
     throw new FormatError({ file, problem: `${text.length} characters`, expected: `at most ${maxCharacters}` });
   }
+  // Loaded here, because few who import this folder read recipes from files.
+  const { parseDocument } = await import("yaml");
   const document = parseDocument(text, { uniqueKeys: true, prettyErrors: true, version: "1.2", schema: "core" });
   const [error] = document.errors;
   if (error !== undefined) throw new FormatError({ file, problem: error.message.split("\n")[0] }, { cause: error });

@@ -2,7 +2,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ensureBuilt, type Finished, rarefy, rarefyJson, root } from "../support/rarefy.js";
+import { ensureInstalled, type Finished, rarefy, rarefyJson, root } from "../support/rarefy.js";
 
 const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-compress-"));
@@ -11,7 +11,7 @@ const calib = ["--calib", "models/text/calib.txt", ...small];
 const text = ["--text", "models/text/books-eval.txt", "--max-windows", "2"];
 const out = (name: string) => join(scratch, name);
 
-beforeAll(ensureBuilt, 120_000);
+beforeAll(ensureInstalled);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 function expectSameFiles(actual: string, expected: string): void {
@@ -210,7 +210,7 @@ describe.skipIf(process.platform === "win32")("a command that is killed or stopp
       expectSameFiles(output, out("whole"));
     }
     expect(kills).toBeGreaterThan(0);
-  }, 240_000);
+  });
 
   test("a stopped one says what it left", async () => {
     const output = out("stopped");

@@ -84,7 +84,7 @@ describe("a job that is killed", () => {
     }
     // Three files of weights, two records, job, survey, index, config and rarefy.json; four removals.
     expect(kills).toBe(14);
-  }, 120_000);
+  });
 
   test("is not taken for another one", async () => {
     const files = new Map<string, Uint8Array>();

@@ -13,7 +13,7 @@ import { storageSuite } from "./storageSuite.js";
 /** Everything `Backend` promises, against an f64 oracle. A new backend is done when this passes. */
 export function backendSuite(subject: BackendUnderTest): void {
   // A GPU emulated on a busy machine is slow.
-  describe(`backend ${subject.name}`, { timeout: 300_000 }, () => {
+  describe(`backend ${subject.name}`, () => {
     let opened: Backend;
     const backend = () => opened;
     beforeAll(async () => {

@@ -2,9 +2,9 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { ensureInstalled, rarefy } from "../support/rarefy.js";
 
-beforeAll(ensureBuilt, 120_000);
+beforeAll(ensureInstalled);
 const root = await mkdtemp(join(tmpdir(), "rarefy-files-"));
 afterAll(() => rm(root, { recursive: true }));
 const path = (name: string) => join(root, name);
@@ -52,7 +52,7 @@ test("a GGUF file is written, evaluated, calibrated and exported again", async (
   const page = await readFile(path("page.html"), "utf8");
   expect(page).toContain("layer 5, mlpHidden");
   expect(JSON.parse(await readFile(path("page.json"), "utf8")).runs[0].candidates[0].name).toBe("sparse");
-}, 120_000);
+});
 
 test("says what is wrong with a path", async () => {
   const refused = async (...args: string[]) => {

@@ -117,11 +117,15 @@ function isExecutable(path) {
 /** WebGPU played by the CPU, for machines without a GPU. */
 const softwareGpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 
+/** Only what hangs reaches it: browsers share the machine with everything else that tests run. */
+const patienceMs = 1_800_000;
+
 export async function launchChromium(path, { gpu = false } = {}) {
   const profile = await mkdtemp(join(tmpdir(), "rarefy-chromium-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: path,
     headless: true,
+    timeout: patienceMs,
     args: [
       ...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), // Chromium's sandbox refuses to start as root.
       "--disable-gpu",
@@ -135,6 +139,7 @@ export async function launchChromium(path, { gpu = false } = {}) {
       "--disable-sync",
     ],
   });
+  context.setDefaultTimeout(patienceMs);
   return {
     version: context.browser()?.version() ?? "",
     newPage: () => context.newPage(),

@@ -15,9 +15,6 @@ const common = {
   count: golden.greedy.length,
 } satisfies Partial<GenerateRequest>;
 
-/** Browsers share the machine with everything else that tests run. */
-const timeout = 240_000;
-
 /** Without `threads` the backend takes what it can get: memory is shared in a cross-origin isolated page only. */
 const cases = [
   { backend: "wasm", weights: "f32", isolated: true, threads: 2 },
@@ -34,41 +31,33 @@ describe.skipIf(path === undefined)("Chromium generates the golden tokens and lo
     ensureBuilt();
     bundle = await bundlePage(fileURLToPath(new URL("page", import.meta.url)));
     chromium = await launchChromium(path!);
-  }, timeout);
+  });
   afterAll(async () => {
     await chromium?.close();
     await bundle?.remove();
-  }, timeout);
+  });
 
-  test.each(cases)(
-    "$backend, $weights, isolated: $isolated, threads: $threads",
-    async (run) => {
-      const { backend, weights, threads, isolated } = run;
-      const { page, errors, close } = await openPage(chromium, bundle, run);
-      try {
-        const request: GenerateRequest = { ...common, backend, weights, threads };
-        const result = await page.evaluate((r) => globalThis.generate(r), request);
-        expect(result).toEqual({ tokens: golden.greedy, threads: threads ?? 1, isolated });
-        expect(errors).toEqual([]);
-      } finally {
-        await close();
-      }
-    },
-    timeout,
-  );
+  test.each(cases)("$backend, $weights, isolated: $isolated, threads: $threads", async (run) => {
+    const { backend, weights, threads, isolated } = run;
+    const { page, errors, close } = await openPage(chromium, bundle, run);
+    try {
+      const request: GenerateRequest = { ...common, backend, weights, threads };
+      const result = await page.evaluate((r) => globalThis.generate(r), request);
+      expect(result).toEqual({ tokens: golden.greedy, threads: threads ?? 1, isolated });
+      expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
 
-  test(
-    "a page that is not isolated is told how to get threads",
-    async () => {
-      const { page, close } = await openPage(chromium, bundle, { isolated: false });
-      try {
-        const request: GenerateRequest = { ...common, backend: "wasm", weights: "f32", threads: 2 };
-        const asked = page.evaluate((r) => globalThis.generate(r), request);
-        await expect(asked).rejects.toThrow("Cross-Origin-Opener-Policy");
-      } finally {
-        await close();
-      }
-    },
-    timeout,
-  );
+  test("a page that is not isolated is told how to get threads", async () => {
+    const { page, close } = await openPage(chromium, bundle, { isolated: false });
+    try {
+      const request: GenerateRequest = { ...common, backend: "wasm", weights: "f32", threads: 2 };
+      const asked = page.evaluate((r) => globalThis.generate(r), request);
+      await expect(asked).rejects.toThrow("Cross-Origin-Opener-Policy");
+    } finally {
+      await close();
+    }
+  });
 });

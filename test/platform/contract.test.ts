@@ -7,9 +7,6 @@ import { openPage } from "./openPage.js";
 const { path, reason } = findChromium();
 if (reason !== undefined) console.warn(`The contract was not tested in a browser: ${reason}`);
 
-/** Browsers share the machine, and the CPU plays the GPU. */
-const timeout = 600_000;
-
 describe.skipIf(path === undefined)("WebGPU in Chromium", () => {
   let chromium: Chromium;
   let bundle: Bundle;
@@ -18,25 +15,21 @@ describe.skipIf(path === undefined)("WebGPU in Chromium", () => {
     const directory = fileURLToPath(new URL("contractPage", import.meta.url));
     bundle = await bundlePage(directory, { vitest: `${directory}/vitestInPage.ts` });
     chromium = await launchChromium(path!, { gpu: true });
-  }, timeout);
+  });
   afterAll(async () => {
     await chromium?.close();
     await bundle?.remove();
-  }, timeout);
+  });
 
-  test(
-    "does what the backend contract promises",
-    async () => {
-      const { page, errors, close } = await openPage(chromium, bundle, { isolated: true });
-      try {
-        const outcomes = await page.evaluate(() => globalThis.runContract());
-        expect(outcomes.filter(({ error }) => error !== undefined)).toEqual([]);
-        expect(outcomes.length).toBeGreaterThan(60);
-        expect(errors).toEqual([]);
-      } finally {
-        await close();
-      }
-    },
-    timeout,
-  );
+  test("does what the backend contract promises", async () => {
+    const { page, errors, close } = await openPage(chromium, bundle, { isolated: true });
+    try {
+      const outcomes = await page.evaluate(() => globalThis.runContract());
+      expect(outcomes.filter(({ error }) => error !== undefined)).toEqual([]);
+      expect(outcomes.length).toBeGreaterThan(60);
+      expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
 });

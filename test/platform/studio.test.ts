@@ -15,7 +15,6 @@ const model = join(root, "models/tiny-6m");
 const { greedyPrompt, greedy } = tiny6mGolden();
 /** A software GPU is slow. */
 const tokens = 6;
-const timeout = 240_000;
 
 describe.skipIf(path === undefined)("the studio in Chromium", () => {
   let bundle: Bundle;
@@ -26,7 +25,7 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
     const checkpoint = await openCheckpoint(directoryFiles(model));
     prompt = (await loadTokenizer(checkpoint.files)).decode(greedyPrompt);
     await checkpoint.close();
-  }, timeout);
+  });
   afterAll(() => bundle?.remove());
 
   /** The page on an origin of its own, in a browser of its own: nothing is stored yet. */
@@ -41,7 +40,6 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
       const page = await chromium.newPage();
       const errors: string[] = [];
       page.on("pageerror", (error) => errors.push(String(error)));
-      page.setDefaultTimeout(timeout / 2);
       await page.goto(`${server.origin}/index.html`);
       await page.locator("#machine li").first().waitFor();
       await use(page, chromium);
@@ -79,50 +77,38 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
     expect(titles[13]).toMatch(/^layer 1, down_proj: (4|5|6)\d % skipped$/);
   }
 
-  test(
-    "loads a model from a URL, writes the golden tokens on WebGPU, and has the model after a reload",
-    () =>
-      withStudio({ gpu: true, isolated: true }, async (page) => {
-        expect(await chips(page)).toMatch(/^WebGPU\n\d+ threads\n/);
-        await page.selectOption("#device", "webgpu");
-        await page.click("#fetch-form button");
-        await opened(page, "WebGPU on");
-        await expectGoldenTokens(page);
+  test("loads a model from a URL, writes the golden tokens on WebGPU, and has the model after a reload", () =>
+    withStudio({ gpu: true, isolated: true }, async (page) => {
+      expect(await chips(page)).toMatch(/^WebGPU\n\d+ threads\n/);
+      await page.selectOption("#device", "webgpu");
+      await page.click("#fetch-form button");
+      await opened(page, "WebGPU on");
+      await expectGoldenTokens(page);
 
-        await page.reload();
-        await page.route("**/tiny-6m/**", (route) => route.abort());
-        await page.selectOption("#device", "cpu");
-        await page.getByRole("button", { name: "Open" }).click();
-        await opened(page, "WebAssembly");
-        await page.getByRole("button", { name: "Remove" }).click();
-        await page.locator("#stored-none").waitFor();
-        await page.click("#fetch-form button");
-        await page.locator("#error", { hasText: "no answer" }).waitFor();
-      }),
-    timeout,
-  );
+      await page.reload();
+      await page.route("**/tiny-6m/**", (route) => route.abort());
+      await page.selectOption("#device", "cpu");
+      await page.getByRole("button", { name: "Open" }).click();
+      await opened(page, "WebAssembly");
+      await page.getByRole("button", { name: "Remove" }).click();
+      await page.locator("#stored-none").waitFor();
+      await page.click("#fetch-form button");
+      await page.locator("#error", { hasText: "no answer" }).waitFor();
+    }));
 
-  test(
-    "without GPU and isolation it says so, takes a dropped folder, and writes the golden tokens on WebAssembly",
-    () =>
-      withStudio({ gpu: false, isolated: false }, async (page) => {
-        expect(await chips(page)).toMatch(/^no WebGPU[^\n]+\n1 thread: this page is not cross-origin isolated/);
-        await dropFolder(page, model);
-        await opened(page, "WebAssembly SIMD");
-        await expectGoldenTokens(page);
-      }),
-    timeout,
-  );
+  test("without GPU and isolation it says so, takes a dropped folder, and writes the golden tokens on WebAssembly", () =>
+    withStudio({ gpu: false, isolated: false }, async (page) => {
+      expect(await chips(page)).toMatch(/^no WebGPU[^\n]+\n1 thread: this page is not cross-origin isolated/);
+      await dropFolder(page, model);
+      await opened(page, "WebAssembly SIMD");
+      await expectGoldenTokens(page);
+    }));
 
-  test(
-    "a chosen folder that holds no model is refused by name",
-    () =>
-      withStudio({ gpu: false, isolated: false }, async (page) => {
-        await page.setInputFiles("#folder", join(root, "models/text"));
-        await page.locator("#error", { hasText: "text: there is no config.json" }).waitFor();
-      }),
-    timeout,
-  );
+  test("a chosen folder that holds no model is refused by name", () =>
+    withStudio({ gpu: false, isolated: false }, async (page) => {
+      await page.setInputFiles("#folder", join(root, "models/text"));
+      await page.locator("#error", { hasText: "text: there is no config.json" }).waitFor();
+    }));
 });
 
 /** Drops a folder of this machine as a file manager would. */

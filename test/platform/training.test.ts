@@ -8,8 +8,6 @@ import { trainFew } from "./trainFew.js";
 const { path, reason } = findChromium();
 if (reason !== undefined) console.warn(`Training was not tested in a browser: ${reason}`);
 
-const timeout = 300_000;
-
 describe.skipIf(path === undefined)("training in Chromium", () => {
   let chromium: Chromium;
   let bundle: Bundle;
@@ -17,29 +15,25 @@ describe.skipIf(path === undefined)("training in Chromium", () => {
     ensureBuilt();
     bundle = await bundlePage(fileURLToPath(new URL("trainingPage", import.meta.url)));
     chromium = await launchChromium(path!, { gpu: true });
-  }, timeout);
+  });
   afterAll(async () => {
     await chromium?.close();
     await bundle?.remove();
-  }, timeout);
+  });
 
-  test.each(["wasm", "webgpu"] as const)(
-    "on %s gives the losses that it gives in Node.js",
-    async (device) => {
-      const expected = await trainFew("wasm");
-      expect(expected.losses.at(-1)).toBeLessThan(expected.losses[0]);
-      expect(expected.zeros).toBe(0.5);
-      const { page, errors, close } = await openPage(chromium, bundle, { isolated: true });
-      try {
-        const { losses, zeros } = await page.evaluate((id) => globalThis.trainHere(id), device);
-        expect(zeros).toBe(0.5);
-        for (const [i, loss] of losses.entries()) expect(loss).toBeCloseTo(expected.losses[i], 3);
-        expect(losses).toHaveLength(expected.losses.length);
-        expect(errors).toEqual([]);
-      } finally {
-        await close();
-      }
-    },
-    timeout,
-  );
+  test.each(["wasm", "webgpu"] as const)("on %s gives the losses that it gives in Node.js", async (device) => {
+    const expected = await trainFew("wasm");
+    expect(expected.losses.at(-1)).toBeLessThan(expected.losses[0]);
+    expect(expected.zeros).toBe(0.5);
+    const { page, errors, close } = await openPage(chromium, bundle, { isolated: true });
+    try {
+      const { losses, zeros } = await page.evaluate((id) => globalThis.trainHere(id), device);
+      expect(zeros).toBe(0.5);
+      for (const [i, loss] of losses.entries()) expect(loss).toBeCloseTo(expected.losses[i], 3);
+      expect(losses).toHaveLength(expected.losses.length);
+      expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
 });

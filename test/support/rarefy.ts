@@ -1,13 +1,27 @@
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
+import { installPacked, root } from "./installed.js";
 
-export const root = fileURLToPath(new URL("../../", import.meta.url));
+export { root };
+
 const main = join(root, "dist/cli/main.js");
 
-/** Builds dist/ when it is missing or older than a source, so that tests of the command line see today's code. */
+/** The empty folder in which the packed package is installed; the command line runs from there, not from dist/. */
+export const installed = process.env.RAREFY_TEST_PACKED!;
+/** The file that `npx rarefy` would run. */
+export const command = join(installed, "node_modules/rarefy/dist/cli/main.js");
+/** Node.js that runs it: this one, or the one named. */
+export const node = process.env.RAREFY_TEST_NODE ?? process.execPath;
+
+/** Packs and installs the package, built when stale: tests of the command line see today's code as users get it. */
+export function ensureInstalled(): void {
+  ensureBuilt();
+  installPacked(installed);
+}
+
+/** Builds dist/ when it is missing or older than a source. */
 export function ensureBuilt(): void {
   const newest = Math.max(
     ...readdirSync(join(root, "src"), { recursive: true, withFileTypes: true })
@@ -34,7 +48,7 @@ export interface RunOptions {
 /** Runs the built command line in a child process. */
 export function rarefy(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main, ...args], { cwd: root, timeout: 120_000, killSignal: "SIGKILL" });
+    const child = spawn(node, [command, ...args], { cwd: root });
     let stdout = "";
     let stderr = "";
     let sent = false;

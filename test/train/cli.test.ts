@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainMethods } from "../../src/train/index.js";
-import { ensureBuilt, rarefy, rarefyJson } from "../support/rarefy.js";
+import { ensureInstalled, rarefy, rarefyJson } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-train-"));
@@ -20,11 +20,11 @@ let trained: { perplexityBefore: number; perplexityAfter: number };
 const train = ["train", config, ...small, "--rate", "0.01", "--steps", "20", "--eval-text", text, "-o", model];
 
 beforeAll(async () => {
-  ensureBuilt();
+  ensureInstalled();
   writeFileSync(text, trainingText(8000));
   smallConfig(config);
   trained = await rarefyJson(train);
-}, 180_000);
+});
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const weightsOf = (directory: string) => readFileSync(join(directory, "model.safetensors"));
@@ -56,6 +56,23 @@ test("train begins from random weights of the config's shape and learns", async 
   expect(inspected.parameters.total).toBe(parameters);
 });
 
+test("a text may be compressed with xz; one that is missing is named", async () => {
+  const compressed = at("text.txt.xz");
+  // printf "one two three four five six seven eight nine ten\n" | xz -9
+  const xz =
+    "/Td6WFoAAATm1rRGAgAhARwAAAAQz1jMAQAwb25lIHR3byB0aHJlZSBmb3VyIGZpdmUgc2l4IHNldmVuIGVpZ2h0IG5pbmUgdGVuCgAAAADc+sDtPOdGtwABSTFdQeNQH7bzfQEAAAAABFla";
+  writeFileSync(compressed, Buffer.from(xz, "base64"));
+  const few = ["--window", "2", "--batch", "1", "--warmup", "0", "--steps", "1"];
+  expect(await rarefyJson(["train", config, "--text", compressed, ...few, "-o", at("from-xz")])).toMatchObject({
+    steps: 1,
+  });
+
+  const missing = await rarefy(["train", config, "--text", at("none.xz"), ...few, "-o", at("none")]);
+  expect(missing.code).toBe(1);
+  expect(missing.stderr).toMatch(/none\.xz: there is no such file/);
+  expect(missing.stderr).not.toMatch(/\n +at /);
+});
+
 const pruned = at("pruned");
 /** One step under a 2:4 mask by magnitude: the cheapest pruned model. */
 const prune = [
@@ -74,7 +91,7 @@ describe("finetune", () => {
   beforeAll(async () => {
     const document = await rarefyJson([...prune, "-o", pruned]);
     expect(document).toMatchObject({ sparsity: 0.5, steps: 1, method: "fixed-mask" });
-  }, 60_000);
+  });
 
   test("--keep-mask keeps every zero, and moves the other weights", async () => {
     const kept = at("kept");
@@ -233,7 +250,7 @@ describe("finetune of a compressed model", () => {
     smallConfig(at("deep-config"), { num_hidden_layers: 2, intermediate_size: 512 });
     writeFileSync(at("across.json"), acrossBlocks);
     await rarefyJson(["train", at("deep-config"), ...small, "--steps", "1", "-o", deep]);
-  }, 60_000);
+  });
 
   test.each([
     ["blocks of different widths", at("across.json"), 0],

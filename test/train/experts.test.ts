@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainableConfig, trainedMixture } from "../../src/train/index.js";
-import { ensureBuilt, rarefy, rarefyJson } from "../support/rarefy.js";
+import { ensureInstalled, rarefy, rarefyJson } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
 /** Mixtures of experts and Q-Sparse on the command line. */
@@ -17,10 +17,10 @@ const mixtral = { model_type: "mixtral", num_local_experts: 4, num_experts_per_t
 const small = ["--text", text, "--window", "8", "--batch", "2", "--warmup", "0", "--eval-text", text];
 
 beforeAll(() => {
-  ensureBuilt();
+  ensureInstalled();
   writeFileSync(text, trainingText(6000));
   smallConfig(config, mixtral);
-}, 180_000);
+});
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 /** Lines of the run log. */

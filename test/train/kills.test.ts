@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
-import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { ensureInstalled, rarefy } from "../support/rarefy.js";
 import { smallConfig, trainingText } from "./smallModel.js";
 
 /** A training command killed by signal 9 at random moments, again and again, ends as one that was left alone. */
@@ -13,12 +13,12 @@ const [text, config, model] = ["text.txt", "config", "model"].map((name) => join
 const steps = 30;
 
 beforeAll(async () => {
-  ensureBuilt();
+  ensureInstalled();
   writeFileSync(text, trainingText(4000));
   smallConfig(config);
   const { code, stderr } = await train(["train", config, ...common, "--steps", "1", "-o", model]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-}, 180_000);
+});
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const common = ["--text", text, "--window", "8", "--batch", "1", "--warmup", "0", "--dtype", "f32"];

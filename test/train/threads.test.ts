@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random, UsageError } from "../../src/core/index.js";
 import { type Cell, type CellOutcome, type Experiment, runExperiment } from "../../src/train/index.js";
-import { ensureBuilt, rarefy } from "../support/rarefy.js";
+import { ensureInstalled, rarefy } from "../support/rarefy.js";
 
 const cells = Array.from({ length: 9 }, (_, i): Cell => ({ key: `cell-${i}`, seed: i, settings: { i } }));
 
@@ -118,7 +118,7 @@ describe("rarefy experiment run --threads", () => {
   const scratch = mkdtempSync(join(tmpdir(), "rarefy-threads-"));
   const at = (name: string) => join(scratch, name);
   const run = (output: string, ...more: string[]) => ["experiment", "run", "spirals", "-o", output, ...more];
-  beforeAll(ensureBuilt, 180_000);
+  beforeAll(ensureInstalled);
   afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
   const cellsOf = (output: string) =>

@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { openDevice } from "../../src/kernels/index.js";
 import { planCompression } from "../../src/pipeline/index.js";
@@ -11,8 +11,6 @@ const unavailable = await openDevice("webgpu").then(
   (backend) => void backend[Symbol.dispose](),
   (error: Error) => error.message,
 );
-
-vi.setConfig({ testTimeout: 120_000 });
 
 const sparsegpt: RecipeInput["stages"] = [{ type: "prune", method: "sparsegpt", pattern: "2:4" }];
 const on = (device: "cpu" | "webgpu") => ({ backend: undefined, device, threads: 1 });

@@ -2,9 +2,9 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openDevice } from "../../src/kernels/index.js";
-import { ensureBuilt, root } from "../support/rarefy.js";
+import { command, ensureInstalled, root } from "../support/rarefy.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
 useSoftwareGpu();
@@ -13,19 +13,16 @@ const unavailable = await openDevice("webgpu").then(
   (error: Error) => error.message,
 );
 
-/** Every child process compiles its kernels on a GPU that the CPU plays. */
-vi.setConfig({ testTimeout: 240_000 });
-
 const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-device-"));
-beforeAll(ensureBuilt, 120_000);
+beforeAll(ensureInstalled);
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 /** Runs the command line; its document, or the error it ended in. */
 function rarefy(args: readonly string[], options: { node?: string[]; env?: Record<string, string> } = {}) {
   const child = spawnSync(
     process.execPath,
-    [...(options.node ?? []), "dist/cli/main.js", ...args, "--json", "--quiet", "--threads", "1"],
+    [...(options.node ?? []), command, ...args, "--json", "--quiet", "--threads", "1"],
     { cwd: root, encoding: "utf8", env: { ...process.env, ...options.env } },
   );
   return child.status === 0 ? JSON.parse(child.stdout) : { status: child.status, error: child.stderr };

@@ -11,7 +11,7 @@ const unavailable = await openBackend("webgpu").then(
 const name = `%s: the GPU itself chooses experts for one row${unavailable === undefined ? "" : ` (${unavailable})`}`;
 
 // The contract suite passes without these kernels too, through the host; here is seen that they are right and used.
-test.skipIf(unavailable !== undefined).each(denseFormats)(name, { timeout: 120_000 }, async (format) => {
+test.skipIf(unavailable !== undefined).each(denseFormats)(name, async (format) => {
   using backend = await openBackend("webgpu");
   const source = (seed: number) => [rowSource(`expert ${seed}`, normals(seed, 40 * 64), 40, 64)];
   await backend.loadExperts([source(1), source(2), source(3)], format);

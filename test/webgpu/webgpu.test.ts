@@ -201,7 +201,6 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
       console.log("done");`;
     const child = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "-e", script], {
       encoding: "utf8",
-      timeout: 30_000,
     });
     expect(child.stdout, child.stderr).toBe("done\n");
     expect(child.status).toBe(0);

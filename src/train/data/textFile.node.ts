@@ -1,4 +1,4 @@
-import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
 import { Readable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { RarefyError } from "../../core/index.js";
@@ -16,9 +16,10 @@ export async function readTrainingText(path: string, signal?: AbortSignal): Prom
   try {
     for await (const bytes of await openText(path)) {
       signal?.throwIfAborted();
-      text += decoder.decode(bytes, { stream: true });
-      if (text.length > maxCharacters)
+      const piece = decoder.decode(bytes, { stream: true });
+      if (text.length + piece.length > maxCharacters)
         throw new RarefyError(`${path}: more than ${maxCharacters} characters; split it`);
+      text += piece;
     }
     return text + decoder.decode();
   } catch (cause) {
@@ -28,10 +29,17 @@ export async function readTrainingText(path: string, signal?: AbortSignal): Prom
   }
 }
 
+/** Opens the file before anything else, so that one that is missing fails here and not in a stream nobody reads yet. */
 async function openText(path: string): Promise<AsyncIterable<Uint8Array>> {
-  const file = createReadStream(path);
-  if (!path.endsWith(".xz")) return file;
-  const { XzReadableStream } = await import("xz-decompress");
-  const stream = new XzReadableStream(Readable.toWeb(file) as ReadableStream<Uint8Array>);
-  return stream as unknown as NodeReadableStream<Uint8Array>;
+  const file = await open(path);
+  if (!path.endsWith(".xz")) return file.createReadStream();
+  const { XzReadableStream } = await loadXz();
+  const compressed = Readable.toWeb(file.createReadStream()) as ReadableStream<Uint8Array>;
+  return new XzReadableStream(compressed) as unknown as NodeReadableStream<Uint8Array>;
+}
+
+/** The package is CommonJS of a form in which Node sees no named exports: they all lie in its default. */
+async function loadXz(): Promise<typeof import("xz-decompress")> {
+  const loaded = await import("xz-decompress");
+  return loaded.default ?? loaded;
 }

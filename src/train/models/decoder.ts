@@ -7,7 +7,8 @@ import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../en
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import type { ParameterInfo } from "../values.js";
-import { type Distillation, divergence, teacherName } from "./distillation.js";
+import { type Distillation, teacherName } from "./distillation.js";
+import { divergence } from "./divergence.js";
 import { type MoeConfig, type MoeOutput, mixture } from "./moe.js";
 import { loadName } from "./routerNames.js";
 
