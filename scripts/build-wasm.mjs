@@ -1,12 +1,19 @@
-// Compiles the AssemblyScript kernels to WebAssembly, twice, and embeds both as base64 in a module, so that they need
-// neither a fetch nor a bundler's help. Does nothing when the sources have not changed.
+// Writes the readers of program records for the kernels, compiles the AssemblyScript kernels to WebAssembly, twice, and
+// embeds both as base64 in a module, so that they need neither a fetch nor a bundler's help. Does nothing when the sources
+// have not changed.
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import asc from "assemblyscript/asc";
+import { assemblyScript, cHeader, evaluate } from "./generate-records.mjs";
 
 const folder = fileURLToPath(new URL("../src/kernels/wasm/", import.meta.url));
 const target = `${folder}generated/kernels.ts`;
+const accessors = `${folder}assembly/generated/records.ts`;
+const header = fileURLToPath(new URL("../src/kernels/program/generated/records.h", import.meta.url));
+const script = (name) => fileURLToPath(new URL(name, import.meta.url));
+const recordsSource = fileURLToPath(new URL("../src/kernels/program/records.ts", import.meta.url));
 const sources = [
   "layout.ts",
   ...readdirSync(`${folder}assembly`)
@@ -15,7 +22,8 @@ const sources = [
 ];
 
 const hash = createHash("sha256");
-for (const name of [...sources.map((s) => folder + s), fileURLToPath(import.meta.url)]) hash.update(readFileSync(name));
+const made = [recordsSource, script("build-wasm.mjs"), script("generate-records.mjs")];
+for (const name of [...sources.map((s) => folder + s), ...made]) hash.update(readFileSync(name));
 const stamp = `// sources ${hash.digest("hex")}`;
 
 const flags = [
@@ -48,13 +56,25 @@ async function compile(extra) {
 
 const upToDate = () => {
   try {
-    return readFileSync(target, "utf8").startsWith(stamp);
+    return existsSync(header) && existsSync(accessors) && readFileSync(target, "utf8").startsWith(stamp);
   } catch {
     return false;
   }
 };
 
+/** Writes down how the kernels read records: AssemblyScript classes, and a C header for native ones. */
+async function writeRecords() {
+  const table = await evaluate(recordsSource);
+  const write = (path, text) => {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  };
+  write(accessors, assemblyScript(table));
+  write(header, cHeader(table, await evaluate(`${folder}layout.ts`)));
+}
+
 if (!upToDate()) {
+  await writeRecords();
   mkdirSync(`${folder}generated`, { recursive: true });
   const baseline = await compile([]);
   const relaxed = await compile(["--enable", "relaxed-simd"]);

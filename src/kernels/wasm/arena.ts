@@ -1,7 +1,9 @@
 import { DeviceError } from "../../core/index.js";
+import { encode, encodedWords, type Operands } from "../program/encode.js";
+import { type OperationName, programEnd } from "../program/records.js";
 import { Heap } from "./heap.js";
 import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
-import { controlCounters, heapStart, maxThreads, opEnd, programBytes, programStart } from "./layout.js";
+import { controlCounters, heapStart, maxThreads, programBytes, programStart } from "./layout.js";
 import type { Pool } from "./pool.js";
 import { writeTables } from "./tables.js";
 
@@ -114,22 +116,16 @@ export class Arena {
     return this.#floats.subarray(offset / 4, offset / 4 + count);
   }
 
-  /** Appends an operation. Numbers wrapped by `float` are stored as f32, others as 32-bit integers. */
-  record(op: number, args: readonly (number | Float)[]): void {
-    if ((this.#at + args.length + 3) * 4 > programStart + programBytes) this.run();
-    const words = this.#words;
-    words[this.#at++] = op;
-    words[this.#at++] = args.length;
-    for (const arg of args) {
-      if (typeof arg === "number") words[this.#at++] = arg;
-      else this.#floats[this.#at++] = arg.value;
-    }
+  /** Appends an operation. */
+  record<O extends OperationName>(op: O, operands: Operands<O>): void {
+    if ((this.#at + encodedWords(op, operands) + 1) * 4 > programStart + programBytes) this.run();
+    this.#at = encode(op, operands, this.#words, this.#floats, this.#at);
   }
 
   /** Runs what was recorded on all threads, the calling one included, and returns when it is done. */
   run(): void {
     if (this.#at === programStart / 4) return;
-    this.#words[this.#at] = opEnd;
+    this.#words[this.#at] = programEnd;
     this.#at = programStart / 4;
     this.#pool.wake(this.index);
     this.#kernels.run(0);
@@ -154,9 +150,3 @@ export class Arena {
     this.#floats = new Float32Array(this.#memory.buffer);
   }
 }
-
-/** Marks an argument of `record` that is stored as f32. */
-export interface Float {
-  value: number;
-}
-export const float = (value: number): Float => ({ value });

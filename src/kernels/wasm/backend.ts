@@ -19,7 +19,7 @@ import type {
 import type { Routing } from "../experts.js";
 import { HostExperts, type HostRouting } from "../hostExperts.js";
 import * as shapes from "../shapes.js";
-import { Arena, float } from "./arena.js";
+import { Arena } from "./arena.js";
 import { measureCosts } from "./costs.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
@@ -180,19 +180,21 @@ export class WasmBackend extends HostExperts implements Backend {
     const at = target.writeIn(arena);
     for (let row = 0; row < ids.length; row += embedRows) {
       const some = ids.subarray(row, row + embedRows);
-      const sparse = isSparse(w.format);
-      const scratch = sparse ? [arena.scratch(this.#pool.threads * layout.unpackedBytes), layout.unpackedBytes] : [];
-      arena.record(sparse ? layout.opUnpackRows : layout.opEmbed, [
-        at + row * target.stride * 4,
-        target.stride,
-        out.cols,
-        w.offset,
-        w.packedRows,
-        formatCode[w.format],
-        ...scratch,
-        some.length,
-        ...some,
-      ]);
+      const operands = {
+        out: at + row * target.stride * 4,
+        outStride: target.stride,
+        cols: out.cols,
+        weights: w.offset,
+        paddedRows: w.packedRows,
+        format: formatCode[w.format],
+        ids: some,
+      };
+      if (!isSparse(w.format)) arena.record("embed", operands);
+      else {
+        const scratchBytes = layout.unpackedBytes;
+        const scratch = arena.scratch(this.#pool.threads * scratchBytes);
+        arena.record("unpackRows", { ...operands, scratch, scratchBytes });
+      }
     }
   }
 
@@ -201,17 +203,17 @@ export class WasmBackend extends HostExperts implements Backend {
     const source = own(x);
     const target = own(out);
     const arena = this.#in(source.block.home);
-    arena.record(layout.opRmsNorm, [
-      target.writeIn(arena),
-      target.stride,
-      source.readIn(arena),
-      source.stride,
-      x.rows,
-      x.cols,
-      (weight as WasmVector).constant.readIn(arena),
-      weight.length,
-      float(epsilon),
-    ]);
+    arena.record("rmsNorm", {
+      out: target.writeIn(arena),
+      outStride: target.stride,
+      x: source.readIn(arena),
+      xStride: source.stride,
+      rows: x.rows,
+      cols: x.cols,
+      weight: (weight as WasmVector).constant.readIn(arena),
+      weightLength: weight.length,
+      epsilon,
+    });
   }
 
   linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
@@ -233,16 +235,16 @@ export class WasmBackend extends HostExperts implements Backend {
     const target = own(x);
     const arena = this.#in(target.block.home);
     const { cos, sin } = table as WasmRopeTable;
-    arena.record(layout.opRope, [
-      target.readIn(arena),
-      target.stride,
-      x.rows,
-      x.cols / table.headDim,
-      table.headDim,
-      cos.readIn(arena),
-      sin.readIn(arena),
+    arena.record("rope", {
+      x: target.readIn(arena),
+      stride: target.stride,
+      rows: x.rows,
+      heads: x.cols / table.headDim,
+      headDim: table.headDim,
+      cos: cos.readIn(arena),
+      sin: sin.readIn(arena),
       start,
-    ]);
+    });
   }
 
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
@@ -252,19 +254,19 @@ export class WasmBackend extends HostExperts implements Backend {
     const place = this.#ownCache(cache).layer(layer, keys.block.home);
     const arena = this.#in(place.arena);
     const { kvHeads, headDim, capacity } = cache.spec;
-    arena.record(layout.opAppendKv, [
-      keys.readIn(arena),
-      keys.stride,
-      values.readIn(arena),
-      values.stride,
-      k.rows,
+    arena.record("appendKv", {
+      k: keys.readIn(arena),
+      kStride: keys.stride,
+      v: values.readIn(arena),
+      vStride: values.stride,
+      rows: k.rows,
       kvHeads,
       headDim,
-      place.keys,
-      place.values,
+      keys: place.keys,
+      values: place.values,
       capacity,
       start,
-    ]);
+    });
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
@@ -277,24 +279,24 @@ export class WasmBackend extends HostExperts implements Backend {
     const scratchBytes = layout.attentionScoreBytes + 8 * headDim * 4;
     const scratch = arena.scratch(this.#pool.threads * scratchBytes);
     const source = queries.readIn(arena);
-    arena.record(layout.opAttention, [
-      target.writeIn(arena),
-      target.stride,
-      source,
-      queries.stride,
-      q.rows,
-      options.queryHeads,
+    arena.record("attention", {
+      out: target.writeIn(arena),
+      outStride: target.stride,
+      q: source,
+      qStride: queries.stride,
+      rows: q.rows,
+      queryHeads: options.queryHeads,
       kvHeads,
       headDim,
-      place.keys,
-      place.values,
+      keys: place.keys,
+      values: place.values,
       capacity,
-      options.start,
-      options.window ?? 0,
-      float(options.scale),
+      start: options.start,
+      window: options.window ?? 0,
+      scale: options.scale,
       scratch,
       scratchBytes,
-    ]);
+    });
   }
 
   gatedActivation(
@@ -308,20 +310,18 @@ export class WasmBackend extends HostExperts implements Backend {
     shapes.checkSameShape("gatedActivation", gate, up);
     const [target, g, u] = [own(out), own(gate), own(up)];
     const arena = this.#in(g.block.home);
-    const gateAt = g.readIn(arena);
-    const upAt = u.readIn(arena);
-    arena.record(layout.opGated, [
-      target.writeIn(arena),
-      target.stride,
-      gateAt,
-      g.stride,
-      upAt,
-      u.stride,
-      out.rows,
-      out.cols,
-      functionCode[f],
-      float(options.gateThreshold ?? 0),
-    ]);
+    arena.record("gatedActivation", {
+      gate: g.readIn(arena),
+      gateStride: g.stride,
+      up: u.readIn(arena),
+      upStride: u.stride,
+      out: target.writeIn(arena),
+      outStride: target.stride,
+      rows: out.rows,
+      cols: out.cols,
+      activation: functionCode[f],
+      threshold: options.gateThreshold ?? 0,
+    });
   }
 
   add(out: Activation, x: Activation): void {
@@ -329,14 +329,14 @@ export class WasmBackend extends HostExperts implements Backend {
     const target = own(out);
     const source = own(x);
     const arena = this.#in(target.block.home);
-    arena.record(layout.opAdd, [
-      target.readIn(arena),
-      target.stride,
-      source.readIn(arena),
-      source.stride,
-      out.rows,
-      out.cols,
-    ]);
+    arena.record("add", {
+      out: target.readIn(arena),
+      outStride: target.stride,
+      x: source.readIn(arena),
+      xStride: source.stride,
+      rows: out.rows,
+      cols: out.cols,
+    });
   }
 
   gatherRows(out: Activation, x: Activation, { slots }: HostRouting): void {
@@ -365,7 +365,7 @@ export class WasmBackend extends HostExperts implements Backend {
     const arena = this.#in(source.block.home);
     const { rows, cols } = activation;
     const results = arena.scratch(rows * k * 8);
-    arena.record(layout.opTopK, [source.readIn(arena), source.stride, rows, cols, k, results]);
+    arena.record("topK", { x: source.readIn(arena), xStride: source.stride, rows, cols, k, results });
     arena.run();
     const floats = arena.floats(results, rows * k * 2).slice();
     const words = new Uint32Array(floats.buffer);
@@ -415,7 +415,7 @@ export class WasmBackend extends HostExperts implements Backend {
       let best = 0;
       for (let i = 0; i < repeats; i++) {
         const start = performance.now();
-        arena.record(layout.opReadBytes, [offset, size, sink]);
+        arena.record("readBytes", { start: offset, byteLength: size, sink });
         arena.run();
         best = Math.max(best, (size * 1000) / (performance.now() - start));
       }

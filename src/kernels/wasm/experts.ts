@@ -1,6 +1,5 @@
 import type { HostRouting } from "../hostExperts.js";
-import { type Arena, float } from "./arena.js";
-import * as layout from "./layout.js";
+import type { Arena } from "./arena.js";
 import type { WasmActivation } from "./storage.js";
 
 /** Rows and weights are written into the program, which has an end. */
@@ -13,7 +12,14 @@ export function gatherRows(arena: Arena, out: WasmActivation, x: WasmActivation,
   for (let start = 0; start < rows.length; start += wordsAtOnce) {
     const some = rows.subarray(start, start + wordsAtOnce);
     const at = target + start * out.stride * 4;
-    arena.record(layout.opGatherRows, [at, out.stride, source, x.stride, x.cols, some.length, ...some]);
+    arena.record("gatherRows", {
+      out: at,
+      outStride: out.stride,
+      x: source,
+      xStride: x.stride,
+      cols: x.cols,
+      rows: some,
+    });
   }
 }
 
@@ -26,8 +32,15 @@ export function addExperts(arena: Arena, out: WasmActivation, x: WasmActivation,
   for (let row = 0; row < rows; row += rowsAtOnce) {
     const count = Math.min(rowsAtOnce, rows - row);
     const some = slotsOfRows.subarray(row * perRow, (row + count) * perRow);
-    const pairs = Array.from(some, (slot) => [slot, float(slots.weights[slot])]).flat();
-    const at = target + row * out.stride * 4;
-    arena.record(layout.opAddExperts, [at, out.stride, source, x.stride, x.cols, count, perRow, ...pairs]);
+    arena.record("addExperts", {
+      out: target + row * out.stride * 4,
+      outStride: out.stride,
+      x: source,
+      xStride: x.stride,
+      cols: x.cols,
+      rows: count,
+      perRow,
+      terms: Array.from(some, (slot) => ({ slot, weight: slots.weights[slot] })),
+    });
   }
 }

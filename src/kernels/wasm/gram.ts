@@ -1,4 +1,3 @@
-import { float } from "./arena.js";
 import * as layout from "./layout.js";
 import type { WasmActivation } from "./storage.js";
 
@@ -42,10 +41,25 @@ export function addGram(gram: WasmActivation, x: WasmActivation, threads: number
   const out = gram.readIn(arena);
   for (let row = 0; row < cols; row += rowsPerOperation) {
     const rows = Math.min(rowsPerOperation, cols - row);
-    const part = [float(-1), rows, row, row, cols - row, 0, 1];
-    const at = [scratch + row * tokens * 4, tokens, rows, tokens, weights, stride, layout.formatF32, dot];
-    const to = [out + row * gram.stride * 4, gram.stride, 0, 1];
-    arena.record(layout.opMatmul, [...at, inputs, inputs + inputBytes, threadBytes, ...to, 1, ...part]);
+    const whole = { threshold: -1, sparseFromRow: rows, packedRow: row, firstOutput: row, rows: cols - row };
+    arena.record("matmul", {
+      x: scratch + row * tokens * 4,
+      xStride: tokens,
+      tokens: rows,
+      cols: tokens,
+      weights,
+      paddedRows: stride,
+      format: layout.formatF32,
+      dot,
+      inputs,
+      scratch: inputs + inputBytes,
+      scratchBytes: threadBytes,
+      out: out + row * gram.stride * 4,
+      outStride: gram.stride,
+      bias: 0,
+      accumulate: true,
+      parts: [{ ...whole, input: 0, prepares: true, weights: 0 }],
+    });
   }
 }
 

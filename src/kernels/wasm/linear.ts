@@ -1,9 +1,9 @@
 import { groupSize, isSparse, padded, valueTypeOf } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
-import { type Float, float } from "./arena.js";
+import type { Operands } from "../program/encode.js";
 import * as layout from "./layout.js";
 import { formatCode } from "./loadMatrix.js";
-import type { WasmActivation, WasmMatrix, WasmMatrixPart, WasmVector } from "./storage.js";
+import type { WasmActivation, WasmMatrix, WasmVector } from "./storage.js";
 
 /** Keeps every input, zeros included. */
 const keepAll = -1;
@@ -58,52 +58,44 @@ function matvec(
 ): boolean {
   const { arena } = w;
   const counts = sparse.fromRow <= 0;
-  const segments = segmentsOf(w, counts ? sparse.values : w.parts.map(() => keepAll));
+  const segments = segmentsOf(w, counts ? sparse.values : w.parts.map(() => keepAll), counts);
   const slices = slicesOf(w.cols);
   const sumBytes = slices * w.packedRows * 4;
   const threadBytes = isSparse(w.format) ? layout.sparseScratchBytes : layout.matvecScratchBytes;
   const sums = arena.scratch(sumBytes + threads * threadBytes);
-  const args: (number | Float)[] = [
-    x.readIn(arena),
-    w.cols,
-    w.offset,
-    w.packedRows,
-    formatCode[w.format],
+  arena.record("matvec", {
+    x: x.readIn(arena),
+    cols: w.cols,
+    weights: w.offset,
+    paddedRows: w.packedRows,
+    format: formatCode[w.format],
     dot,
     sums,
-    sums + sumBytes,
-    threadBytes,
-    outAt(out, w, options),
-    biasAt(w, options),
-    options.accumulate ? 1 : 0,
+    scratch: sums + sumBytes,
+    scratchBytes: threadBytes,
+    out: outAt(out, w, options),
+    bias: biasAt(w, options),
+    accumulate: options.accumulate ?? false,
     slices,
-    segments.length,
-    w.parts.length,
-  ];
-  for (const { threshold, start, end, last } of segments) args.push(float(threshold), start, end, counts ? 1 : 0, last);
-  for (const part of w.parts) args.push(part.packedStart, part.rowStart, part.rows);
-  arena.record(layout.opMatvec, args);
+    segments,
+    parts: w.parts.map(({ packedStart, rowStart, rows }) => ({ packedRow: packedStart, firstOutput: rowStart, rows })),
+  });
   return counts;
 }
 
-interface Segment {
-  threshold: number;
-  start: number;
-  end: number;
-  /** How many parts it spans; where its weights lie, in formats that leave zeros out. */
-  last: number;
-}
+type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 
 /** Runs of packed rows with one threshold: neighbouring parts together, unless each part is a matrix of its own. */
-function segmentsOf(w: WasmMatrix, thresholds: readonly number[]): Segment[] {
-  const segments: Segment[] = [];
+function segmentsOf(w: WasmMatrix, thresholds: readonly number[], counts: boolean) {
+  const segments: Mutable<Operands<"matvec">["segments"][number]>[] = [];
   for (const [i, part] of w.parts.entries()) {
-    const end = part.packedStart + padded(part.rows);
+    const { packedStart: firstRow, offset: weights = 0 } = part;
+    const endRow = firstRow + padded(part.rows);
     const before = segments.at(-1);
-    if (part.offset === undefined && before !== undefined && before.threshold === thresholds[i]) {
-      before.end = end;
-      before.last++;
-    } else segments.push({ threshold: thresholds[i], start: part.packedStart, end, last: part.offset ?? 1 });
+    if (weights === 0 && before !== undefined && before.threshold === thresholds[i]) {
+      before.endRow = endRow;
+      before.parts++;
+    } else segments.push({ threshold: thresholds[i], firstRow, endRow, counts, parts: 1, weights });
   }
   return segments;
 }
@@ -127,40 +119,33 @@ function matmul(
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
   const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + tokens * 256;
   const inputs = arena.scratch(inputBytes + threads * threadBytes);
-  const args: (number | Float)[] = [
-    x.readIn(arena),
-    x.stride,
-    x.rows,
-    w.cols,
-    w.offset,
-    w.packedRows,
-    formatCode[w.format],
+  arena.record("matmul", {
+    x: x.readIn(arena),
+    xStride: x.stride,
+    tokens: x.rows,
+    cols: w.cols,
+    weights: w.offset,
+    paddedRows: w.packedRows,
+    format: formatCode[w.format],
     dot,
     inputs,
-    inputs + inputBytes,
-    threadBytes,
-    outAt(out, w, options),
-    out.stride,
-    biasAt(w, options),
-    options.accumulate ? 1 : 0,
-    w.parts.length,
-  ];
-  const first = new Set<number>();
-  for (const [i, part] of w.parts.entries()) args.push(...matmulPart(part, values[i], sparse.fromRow, distinct, first));
-  arena.record(layout.opMatmul, args);
-}
-
-function matmulPart(
-  part: WasmMatrixPart,
-  threshold: number,
-  fromRow: number,
-  distinct: readonly number[],
-  made: Set<number>,
-): (number | Float)[] {
-  const input = distinct.indexOf(threshold);
-  const makes = made.has(input) ? 0 : 1;
-  made.add(input);
-  return [float(threshold), fromRow, part.offset ?? part.packedStart, part.rowStart, part.rows, input, makes];
+    scratch: inputs + inputBytes,
+    scratchBytes: threadBytes,
+    out: outAt(out, w, options),
+    outStride: out.stride,
+    bias: biasAt(w, options),
+    accumulate: options.accumulate ?? false,
+    parts: w.parts.map(({ packedStart, rowStart, rows, offset }, i) => ({
+      threshold: values[i],
+      sparseFromRow: sparse.fromRow,
+      packedRow: packedStart,
+      firstOutput: rowStart,
+      rows,
+      input: distinct.indexOf(values[i]),
+      prepares: values.indexOf(values[i]) === i,
+      weights: offset ?? 0,
+    })),
+  });
 }
 
 const padded4 = (n: number) => Math.ceil(n / 4) * 4;

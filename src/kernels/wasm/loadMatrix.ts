@@ -176,8 +176,18 @@ interface PackTarget {
 
 function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target: PackTarget): void {
   const scratch = arena.scratch(threads * 4096);
-  const source = [chunk.offset, chunk.dtype, chunk.count, cols];
-  const to = [target.offset, target.packedRows, formatCode[target.format], target.firstRow];
-  arena.record(layout.opPack, [...source, ...to, scratch, 4096, chunk.scales]);
+  arena.record("pack", {
+    source: chunk.offset,
+    dtype: chunk.dtype,
+    rows: chunk.count,
+    cols,
+    weights: target.offset,
+    paddedRows: target.packedRows,
+    format: formatCode[target.format],
+    firstRow: target.firstRow,
+    scratch,
+    scratchBytes: 4096,
+    scales: chunk.scales,
+  });
   arena.run();
 }

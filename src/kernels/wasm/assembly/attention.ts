@@ -1,4 +1,5 @@
 import { attentionScoreBytes } from "../layout";
+import { Attention } from "./generated/records";
 import { exp4, mulAdd } from "./math";
 import { takeWork } from "./sync";
 
@@ -11,17 +12,14 @@ const masked: f32 = -3e38;
  * Causal grouped-query attention with online softmax (Milakov and Gimelshein, 1805.02867; tiles as in FlashAttention,
  * 2205.14135). A work item is four queries that share a key head: four heads of one row, or rows of one head. Scores of the
  * four lie in the lanes of one vector, so that maxima, exponentials and sums are lane by lane.
- *
- * @param a out, outStride, q, qStride, rows, queryHeads, kvHeads, headDim, keys, values, capacity, start, window (0: none),
- *   f32 scale, scratch, scratchStride. Keys and values f32 [kvHeads][capacity][headDim].
  */
-export function attention(a: usize, thread: i32): void {
-  const rows = load<i32>(a, 16);
-  const kvHeads = load<i32>(a, 24);
-  const shared = load<i32>(a, 20) / kvHeads;
+export function attention(a: Attention, thread: i32): void {
+  const rows = a.rows;
+  const kvHeads = a.kvHeads;
+  const shared = a.queryHeads / kvHeads;
   const queries = rows * shared;
   const blocks = (queries + 3) >> 2;
-  const scratch = <usize>load<u32>(a, 56) + <usize>(thread * load<i32>(a, 60));
+  const scratch = a.scratch + <usize>(thread * a.scratchBytes);
   for (let item = takeWork(); item < kvHeads * blocks; item = takeWork()) {
     // Late rows see more keys: the longest work goes first.
     const first = (blocks - 1 - item / kvHeads) << 2;
@@ -29,17 +27,17 @@ export function attention(a: usize, thread: i32): void {
   }
 }
 
-function attendFour(a: usize, head: i32, first: i32, count: i32, shared: i32, scratch: usize): void {
-  const headDim = load<i32>(a, 28);
-  const start = load<i32>(a, 44);
-  const window = load<i32>(a, 48);
+function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32, scratch: usize): void {
+  const headDim = a.headDim;
+  const start = a.start;
+  const window = a.window;
   const bytes = (<usize>headDim) << 2;
   const queries = scratch + attentionScoreBytes;
   const sums = queries + (bytes << 2);
-  const scale = load<f32>(a, 52);
+  const scale = a.scale;
   for (let n = 0; n < 4; n++) {
     // A block of fewer than four repeats its first query.
-    const source = queryAt(a, load<u32>(a, 8), load<i32>(a, 12), head, first + (n < count ? n : 0), shared, bytes);
+    const source = queryAt(a.q, a.qStride, head, first + (n < count ? n : 0), shared, bytes);
     const target = queries + <usize>n * bytes;
     for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), f32x4.splat(scale)));
   }
@@ -55,9 +53,9 @@ function attendFour(a: usize, head: i32, first: i32, count: i32, shared: i32, sc
   );
   const oldest = window > 0 ? i32x4.sub(positions, i32x4.splat(window)) : i32x4.splat(-1);
   const from = window > 0 ? max(0, firstPosition - window + 1) : 0;
-  const headAt = <usize>(head * load<i32>(a, 40)) * bytes;
-  const keys = <usize>load<u32>(a, 32) + headAt;
-  const values = <usize>load<u32>(a, 36) + headAt;
+  const headAt = <usize>(head * a.capacity) * bytes;
+  const keys = a.keys + headAt;
+  const values = a.values + headAt;
 
   let largest = f32x4.splat(masked);
   let total = f32x4.splat(0);
@@ -79,7 +77,7 @@ function attendFour(a: usize, head: i32, first: i32, count: i32, shared: i32, sc
   const share = f32x4.div(f32x4.splat(1), total);
   v128.store(scratch, share);
   for (let n = 0; n < count; n++) {
-    const target = queryAt(a, load<u32>(a), load<i32>(a, 4), head, first + n, shared, bytes);
+    const target = queryAt(a.out, a.outStride, head, first + n, shared, bytes);
     const factor = v128.load32_splat(scratch + ((<usize>n) << 2));
     const source = sums + <usize>n * bytes;
     for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), factor));
@@ -89,8 +87,8 @@ function attendFour(a: usize, head: i32, first: i32, count: i32, shared: i32, sc
 /** Query n of a key head: row n / shared, query head head · shared + n % shared. */
 // @ts-ignore: decorator
 @inline
-function queryAt(a: usize, base: u32, stride: i32, head: i32, n: i32, shared: i32, bytes: usize): usize {
-  return <usize>base + ((<usize>((n / shared) * stride)) << 2) + <usize>(head * shared + (n % shared)) * bytes;
+function queryAt(base: usize, stride: i32, head: i32, n: i32, shared: i32, bytes: usize): usize {
+  return base + ((<usize>((n / shared) * stride)) << 2) + <usize>(head * shared + (n % shared)) * bytes;
 }
 
 /** Lane n of the result: Σ of the lanes of argument n. */

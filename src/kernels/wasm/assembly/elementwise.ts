@@ -1,3 +1,4 @@
+import { Add, AppendKv, Embed, GatedActivation, RmsNorm, Rope } from "./generated/records";
 import { activation4, mulAdd, sumLanes } from "./math";
 import { weightAt } from "./matvec";
 import { threadCount } from "./sync";
@@ -11,16 +12,15 @@ export function shareStart(count: i32, thread: i32): i32 {
   return <i32>((<i64>count * thread) / threadCount());
 }
 
-/** @param a out, outStride, x, xStride, rows, cols, weight, weightLength, f32 epsilon */
-export function rmsNorm(a: usize, thread: i32): void {
-  const out = <usize>load<u32>(a);
-  const outStride = load<i32>(a, 4);
-  const x = <usize>load<u32>(a, 8);
-  const xStride = load<i32>(a, 12);
-  const weight = <usize>load<u32>(a, 24);
-  const length = load<i32>(a, 28);
-  const runs = load<i32>(a, 20) / length;
-  const total = load<i32>(a, 16) * runs;
+export function rmsNorm(a: RmsNorm, thread: i32): void {
+  const out = a.out;
+  const outStride = a.outStride;
+  const x = a.x;
+  const xStride = a.xStride;
+  const weight = a.weight;
+  const length = a.weightLength;
+  const runs = a.cols / length;
+  const total = a.rows * runs;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const source = x + ((<usize>((n / runs) * xStride + (n % runs) * length)) << 2);
     const target = out + ((<usize>((n / runs) * outStride + (n % runs) * length)) << 2);
@@ -33,7 +33,7 @@ export function rmsNorm(a: usize, thread: i32): void {
     }
     let sum = sumLanes(squares);
     for (let k = i; k < bytes; k += 4) sum += load<f32>(source + k) * load<f32>(source + k);
-    const scale: f32 = 1 / sqrt<f32>(sum / <f32>length + load<f32>(a, 32));
+    const scale: f32 = 1 / sqrt<f32>(sum / <f32>length + a.epsilon);
     const scales = f32x4.splat(scale);
     for (i = 0; i + 16 <= bytes; i += 16) {
       v128.store(target + i, f32x4.mul(f32x4.mul(v128.load(source + i), scales), v128.load(weight + i)));
@@ -42,18 +42,17 @@ export function rmsNorm(a: usize, thread: i32): void {
   }
 }
 
-/** @param a x, stride, rows, heads, headDim, cos, sin, start */
-export function rope(a: usize, thread: i32): void {
-  const x = <usize>load<u32>(a);
-  const stride = load<i32>(a, 4);
-  const heads = load<i32>(a, 12);
-  const half = load<i32>(a, 16) >> 1;
-  const total = load<i32>(a, 8) * heads;
+export function rope(a: Rope, thread: i32): void {
+  const x = a.x;
+  const stride = a.stride;
+  const heads = a.heads;
+  const half = a.headDim >> 1;
+  const total = a.rows * heads;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / heads;
-    const angle = (<usize>((load<i32>(a, 28) + row) * half)) << 2;
-    const cos = <usize>load<u32>(a, 20) + angle;
-    const sin = <usize>load<u32>(a, 24) + angle;
+    const angle = (<usize>((a.start + row) * half)) << 2;
+    const cos = a.cos + angle;
+    const sin = a.sin + angle;
     const first = x + ((<usize>(row * stride + (n % heads) * half * 2)) << 2);
     const second = first + ((<usize>half) << 2);
     const bytes = (<usize>half) << 2;
@@ -77,61 +76,56 @@ export function rope(a: usize, thread: i32): void {
   }
 }
 
-/** Keys and values are kept [kvHeads][capacity][headDim]. @param a k, kStride, v, vStride, rows, kvHeads, headDim, keys, values, capacity, start */
-export function appendKv(a: usize, thread: i32): void {
-  const heads = load<i32>(a, 20);
-  const headDim = load<i32>(a, 24);
-  const total = load<i32>(a, 16) * heads;
+export function appendKv(a: AppendKv, thread: i32): void {
+  const heads = a.kvHeads;
+  const headDim = a.headDim;
+  const total = a.rows * heads;
   const bytes = (<usize>headDim) << 2;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / heads;
     const head = n % heads;
-    const target = <usize>(head * load<i32>(a, 36) + load<i32>(a, 40) + row) * bytes;
+    const target = <usize>(head * a.capacity + a.start + row) * bytes;
     const column = (<usize>head) * bytes;
-    memory.copy(<usize>load<u32>(a, 28) + target, <usize>load<u32>(a) + ((<usize>(row * load<i32>(a, 4))) << 2) + column, bytes);
-    memory.copy(<usize>load<u32>(a, 32) + target, <usize>load<u32>(a, 8) + ((<usize>(row * load<i32>(a, 12))) << 2) + column, bytes);
+    memory.copy(a.keys + target, a.k + ((<usize>(row * a.kStride)) << 2) + column, bytes);
+    memory.copy(a.values + target, a.v + ((<usize>(row * a.vStride)) << 2) + column, bytes);
   }
 }
 
-/** @param a out, outStride, gate, gateStride, up, upStride, rows, cols (a multiple of 4), function, f32 threshold (0: none) */
-export function gatedActivation(a: usize, thread: i32): void {
-  const quads = load<i32>(a, 28) >> 2;
-  const total = load<i32>(a, 24) * quads;
-  const id = load<i32>(a, 32);
-  const threshold = f32x4.splat(load<f32>(a, 36));
+export function gatedActivation(a: GatedActivation, thread: i32): void {
+  const quads = a.cols >> 2;
+  const total = a.rows * quads;
+  const id = a.activation;
+  const threshold = f32x4.splat(a.threshold);
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / quads;
     const at = (<usize>(n % quads)) << 4;
-    const gate = v128.load(<usize>load<u32>(a, 8) + ((<usize>(row * load<i32>(a, 12))) << 2) + at);
-    const up = v128.load(<usize>load<u32>(a, 16) + ((<usize>(row * load<i32>(a, 20))) << 2) + at);
+    const gate = v128.load(a.gate + ((<usize>(row * a.gateStride)) << 2) + at);
+    const up = v128.load(a.up + ((<usize>(row * a.upStride)) << 2) + at);
     const f = activation4(id, gate);
     const kept = f32x4.ge(f32x4.abs(f), threshold);
-    v128.store(<usize>load<u32>(a) + ((<usize>(row * load<i32>(a, 4))) << 2) + at, v128.and(f32x4.mul(f, up), kept));
+    v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, v128.and(f32x4.mul(f, up), kept));
   }
 }
 
-/** @param a out, outStride, x, xStride, rows, cols (a multiple of 4) */
-export function add(a: usize, thread: i32): void {
-  const quads = load<i32>(a, 20) >> 2;
-  const total = load<i32>(a, 16) * quads;
+export function add(a: Add, thread: i32): void {
+  const quads = a.cols >> 2;
+  const total = a.rows * quads;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / quads;
     const at = (<usize>(n % quads)) << 4;
-    const out = <usize>load<u32>(a) + ((<usize>(row * load<i32>(a, 4))) << 2) + at;
-    const x = <usize>load<u32>(a, 8) + ((<usize>(row * load<i32>(a, 12))) << 2) + at;
+    const out = a.out + ((<usize>(row * a.outStride)) << 2) + at;
+    const x = a.x + ((<usize>(row * a.xStride)) << 2) + at;
     v128.store(out, f32x4.add(v128.load(out), v128.load(x)));
   }
 }
 
-/** @param a out, outStride, cols, weights, paddedRows, format, count; then the row ids (offset where part padding moves them) */
-export function embed(a: usize, thread: i32): void {
-  const cols = load<i32>(a, 8);
-  const count = load<i32>(a, 24);
+export function embed(a: Embed, thread: i32): void {
+  const cols = a.cols;
+  const count = a.idsLength;
   const total = count * cols;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / cols;
-    const id = <usize>load<u32>(a + 28 + ((<usize>row) << 2));
-    const value = weightAt(load<i32>(a, 20), <usize>load<u32>(a, 12), <usize>load<u32>(a, 16), id, <usize>(n % cols));
-    store<f32>(<usize>load<u32>(a) + ((<usize>(row * load<i32>(a, 4) + (n % cols))) << 2), value);
+    const value = weightAt(a.format, a.weights, a.paddedRows, a.ids(row), <usize>(n % cols));
+    store<f32>(a.out + ((<usize>(row * a.outStride + (n % cols))) << 2), value);
   }
 }

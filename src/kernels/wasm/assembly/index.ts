@@ -1,10 +1,13 @@
-import {
-  opAdd, opAddExperts, opAppendKv, opAttention, opEmbed, opEnd, opGated, opGatherRows, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, programStart,
-} from "../layout";
+import { programStart } from "../layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
 import { add, appendKv, embed, gatedActivation, rmsNorm, rope } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
+import {
+  Add, AddExperts, AppendKv, Attention, Embed, GatedActivation, GatherRows, Matmul, Matvec, opAdd, opAddExperts, opAppendKv, opAttention,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
+  ReadBytes, RmsNorm, Rope, TopK, UnpackRows,
+} from "./generated/records";
 import { matmul } from "./matmul";
 import { matvec } from "./matvec";
 import { pack } from "./pack";
@@ -16,7 +19,7 @@ import { topK } from "./topk";
 export { configure, park, spin, wake } from "./sync";
 
 /**
- * Runs the program at `programStart`: records of opcode, words that follow, arguments; `opEnd` ends it. Every thread runs
+ * Runs the program at `programStart`: see program/records.ts. Every thread runs
  * every record with its own index and all meet after each.
  */
 export function run(thread: i32): void {
@@ -24,22 +27,22 @@ export function run(thread: i32): void {
   let op = load<i32>(at);
   while (op != opEnd) {
     const a = at + 8;
-    if (op == opMatvec) matvec(a, thread);
-    else if (op == opMatmul) matmul(a, thread);
-    else if (op == opRmsNorm) rmsNorm(a, thread);
-    else if (op == opRope) rope(a, thread);
-    else if (op == opAppendKv) appendKv(a, thread);
-    else if (op == opAttention) attention(a, thread);
-    else if (op == opGated) gatedActivation(a, thread);
-    else if (op == opAdd) add(a, thread);
-    else if (op == opEmbed) embed(a, thread);
+    if (op == opMatvec) matvec(changetype<Matvec>(a), thread);
+    else if (op == opMatmul) matmul(changetype<Matmul>(a), thread);
+    else if (op == opRmsNorm) rmsNorm(changetype<RmsNorm>(a), thread);
+    else if (op == opRope) rope(changetype<Rope>(a), thread);
+    else if (op == opAppendKv) appendKv(changetype<AppendKv>(a), thread);
+    else if (op == opAttention) attention(changetype<Attention>(a), thread);
+    else if (op == opGatedActivation) gatedActivation(changetype<GatedActivation>(a), thread);
+    else if (op == opAdd) add(changetype<Add>(a), thread);
+    else if (op == opEmbed) embed(changetype<Embed>(a), thread);
     else if (op == opTopK) {
-      if (thread == 0) topK(a);
-    } else if (op == opPack) pack(a, thread);
-    else if (op == opReadBytes) readBytes(a, thread);
-    else if (op == opUnpackRows) unpackRows(a, thread);
-    else if (op == opGatherRows) gatherRows(a, thread);
-    else if (op == opAddExperts) addExperts(a, thread);
+      if (thread == 0) topK(changetype<TopK>(a));
+    } else if (op == opPack) pack(changetype<Pack>(a), thread);
+    else if (op == opReadBytes) readBytes(changetype<ReadBytes>(a), thread);
+    else if (op == opUnpackRows) unpackRows(changetype<UnpackRows>(a), thread);
+    else if (op == opGatherRows) gatherRows(changetype<GatherRows>(a), thread);
+    else if (op == opAddExperts) addExperts(changetype<AddExperts>(a), thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

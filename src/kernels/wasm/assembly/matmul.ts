@@ -1,5 +1,6 @@
 import { dotByte, formatBitmaskBf16, formatInt8Mixed, formatQ8, panelBytes, unpackedBytes } from "../layout";
 import { isOutlier, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
+import { MatrixPart, Matmul } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";
 import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
 import { unpackPanel } from "./panels";
@@ -11,27 +12,22 @@ import { barrier, takeWork, threadCount } from "./sync";
  * out = X·Wᵀ for `tokens` rows of X, in two phases: all threads bring X into the form that the weights want (masked by the
  * thresholds, quantised in groups of 32 for q8 and q4), then take tiles of 64 rows of W. For each group of 32 inputs a tile
  * is unpacked once into a panel in the first-level cache and multiplied with all tokens; the sums stay in the second.
- *
- * @param a x, xStride, tokens, cols, weights, paddedRows, format, dot, inputs (prepared X, one after the other), scratch (per thread:
- *   a panel and f32 [tokens rounded up to 4][64]), scratchStride, out, outStride, bias or 0, accumulate, parts;
- *   then per part: f32 threshold, first sparse row, first padded row (in formats that leave zeros out, the part's weights), first output, rows, which prepared X it uses, whether it
- *   makes it. Strides of x and out in floats.
  */
-export function matmul(a: usize, thread: i32): void {
-  const tokens = load<i32>(a, 8);
-  const groups = (load<i32>(a, 12) + 31) >> 5;
-  const packed = load<i32>(a, 24);
+export function matmul(a: Matmul, thread: i32): void {
+  const tokens = a.tokens;
+  const groups = (a.cols + 31) >> 5;
+  const packed = a.format;
   const format = unpackedFormat(packed);
-  const byteDot = load<i32>(a, 28) == dotByte;
-  const inputs = <usize>load<u32>(a, 32);
-  const parts = load<i32>(a, 60);
+  const byteDot = a.dot == dotByte;
+  const inputs = a.inputs;
+  const parts = a.partsLength;
   const size = preparedBytes(format, byteDot, (tokens + 3) & ~3, groups);
   const threads = threadCount();
 
   for (let p = 0; p < parts; p++) {
-    const part = partAt(a, p);
-    if (load<i32>(part, 24) == 0) continue;
-    const prepared = inputs + <usize>load<u32>(part, 20) * size;
+    const part = a.parts(p);
+    if (part.prepares == 0) continue;
+    const prepared = inputs + part.input * size;
     for (let g = thread; g < groups; g += threads) prepareGroup(a, part, prepared, g, groups, format, byteDot, panelOf(a, thread));
   }
   barrier();
@@ -39,26 +35,20 @@ export function matmul(a: usize, thread: i32): void {
   let item = takeWork();
   let first = 0;
   for (let p = 0; p < parts; p++) {
-    const part = partAt(a, p);
-    const tiles = (load<i32>(part, 16) + 63) >> 6;
+    const part = a.parts(p);
+    const tiles = (<i32>part.rows + 63) >> 6;
     for (; item < first + tiles; item = takeWork()) {
-      multiplyTile(a, part, <usize>(item - first) << 6, inputs + <usize>load<u32>(part, 20) * size, groups, packed, byteDot, thread);
+      multiplyTile(a, part, <usize>(item - first) << 6, inputs + part.input * size, groups, packed, byteDot, thread);
     }
     first += tiles;
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function partAt(a: usize, p: i32): usize {
-  return a + 64 + <usize>p * 28;
-}
-
 /** The calling thread's scratch. */
 // @ts-ignore: decorator
 @inline
-function panelOf(a: usize, thread: i32): usize {
-  return <usize>load<u32>(a, 36) + <usize>thread * <usize>load<u32>(a, 40);
+function panelOf(a: Matmul, thread: i32): usize {
+  return a.scratch + <usize>thread * a.scratchBytes;
 }
 
 /** Bytes of one prepared input of 32 numbers. */
@@ -73,13 +63,13 @@ function preparedBytes(format: i32, byteDot: bool, tokens: i32, groups: i32): us
   return <usize>(tokens * groups) * (runBytes(format, byteDot) + 8);
 }
 
-function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups: i32, format: i32, byteDot: bool, scratch: usize): void {
-  const x = <usize>load<u32>(a);
-  const xStride = <usize>load<u32>(a, 4);
-  const tokens = load<i32>(a, 8);
-  const cols = load<i32>(a, 12);
-  const threshold = load<f32>(part);
-  const sparseFrom = load<i32>(part, 4);
+function prepareGroup(a: Matmul, part: MatrixPart, prepared: usize, group: i32, groups: i32, format: i32, byteDot: bool, scratch: usize): void {
+  const x = a.x;
+  const xStride = a.xStride;
+  const tokens = a.tokens;
+  const cols = a.cols;
+  const threshold = part.threshold;
+  const sparseFrom = part.sparseFromRow;
   const padded = (tokens + 3) & ~3;
   const run = runBytes(format, byteDot);
   const valid = min(cols - (group << 5), 32);
@@ -89,7 +79,7 @@ function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups
     const row = x + ((<usize>t * xStride + <usize>(group << 5)) << 2);
     const limit: f32 = t >= sparseFrom ? threshold : -1;
     const present = t < tokens ? valid : 0;
-    if (load<i32>(a, 24) == formatInt8Mixed) {
+    if (a.format == formatInt8Mixed) {
       const top: f32 = t < tokens ? largestInt8(x + ((<usize>t * xStride) << 2), cols, limit) : 0;
       quantizeInt8(row, present, limit, top, codes, !byteDot, meta);
     } else if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
@@ -106,18 +96,17 @@ function prepareGroup(a: usize, part: usize, prepared: usize, group: i32, groups
 
 /** 64 rows of W (fewer at the end of a part) times all tokens. */
 function multiplyTile(
-  a: usize, part: usize, tileStart: usize, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
+  a: Matmul, part: MatrixPart, tileStart: usize, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
 ): void {
   const format = unpackedFormat(packed);
   const isSparse = packed >= formatBitmaskBf16;
-  const tokens = load<i32>(a, 8);
+  const tokens = a.tokens;
   const padded = (tokens + 3) & ~3;
-  const rows = <usize>load<u32>(a, 20);
+  const rows = a.paddedRows;
   const panel = panelOf(a, thread);
   const unpacked = panel + panelBytes;
   const sums = isSparse ? unpacked + unpackedBytes : unpacked;
-  const place = <usize>load<u32>(part, 8);
-  const partRows = <usize>load<i32>(part, 16);
+  const partRows = part.rows;
   const count = min(<usize>64, partRows - tileStart);
   const blocks = <i32>((count + 7) >> 3);
 
@@ -128,11 +117,11 @@ function multiplyTile(
   memory.fill(sums, 0, (<usize>padded) << 8);
   for (let g = 0; g < groups; g++) {
     if (isSparse) {
-      unpackGroup(packed, place, (partRows + 31) & ~31, load<i32>(a, 12), g, tileStart, unpacked);
+      unpackGroup(packed, part.weights, (partRows + 31) & ~31, a.cols, g, tileStart, unpacked);
       unpackPanel(format, byteDot, unpacked, groupRows, 0, blocks, panel);
     } else {
-      const source = <usize>load<u32>(a, 16) + <usize>g * groupBytes;
-      unpackPanel(format, byteDot, source, rows, place + tileStart, blocks, panel);
+      const source = a.weights + <usize>g * groupBytes;
+      unpackPanel(format, byteDot, source, rows, part.packedRow + tileStart, blocks, panel);
     }
     const codes = prepared + <usize>(g * padded) * run;
     const meta = metas + ((<usize>(g * padded)) << 3);
@@ -141,16 +130,16 @@ function multiplyTile(
     else multiplyWide(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
     if (packed == formatInt8Mixed) addOutliers(a, part, g, unpacked, sums, <usize>blocks << 3);
   }
-  writeTile(a, sums, tokens, <usize>load<u32>(part, 12) + tileStart, count);
+  writeTile(a, sums, tokens, part.firstOutput + tileStart, count);
 }
 
 /** sums[t] += x · W over the inputs of one group that LLM.int8() leaves to floating point. @param unpacked the group's 64 rows */
-function addOutliers(a: usize, part: usize, group: i32, unpacked: usize, sums: usize, rows: usize): void {
-  const tokens = load<i32>(a, 8);
-  const valid = min(load<i32>(a, 12) - (group << 5), 32);
+function addOutliers(a: Matmul, part: MatrixPart, group: i32, unpacked: usize, sums: usize, rows: usize): void {
+  const tokens = a.tokens;
+  const valid = min(a.cols - (group << 5), 32);
   for (let t = 0; t < tokens; t++) {
-    const x = <usize>load<u32>(a) + ((<usize>t * <usize>load<u32>(a, 4) + <usize>(group << 5)) << 2);
-    const limit: f32 = t >= load<i32>(part, 4) ? load<f32>(part) : -1;
+    const x = a.x + ((<usize>t * a.xStride + <usize>(group << 5)) << 2);
+    const limit: f32 = t >= part.sparseFromRow ? part.threshold : -1;
     for (let i = 0; i < valid; i++) {
       const value = load<f32>(x + ((<usize>i) << 2));
       if (!isOutlier(value, limit)) continue;
@@ -160,12 +149,12 @@ function addOutliers(a: usize, part: usize, group: i32, unpacked: usize, sums: u
 }
 
 /** out[t][first …] = sums[t] (+ bias) (+ out). */
-function writeTile(a: usize, sums: usize, tokens: i32, first: usize, count: usize): void {
-  const outStride = <usize>load<u32>(a, 48);
-  const bias = <usize>load<u32>(a, 52);
-  const accumulate = load<i32>(a, 56) != 0;
+function writeTile(a: Matmul, sums: usize, tokens: i32, first: usize, count: usize): void {
+  const outStride = a.outStride;
+  const bias = a.bias;
+  const accumulate = a.accumulate != 0;
   for (let t = 0; t < tokens; t++) {
-    const out = <usize>load<u32>(a, 44) + ((<usize>t * outStride + first) << 2);
+    const out = a.out + ((<usize>t * outStride + first) << 2);
     const source = sums + ((<usize>t) << 8);
     let i: usize = 0;
     for (; i + 4 <= count; i += 4) {

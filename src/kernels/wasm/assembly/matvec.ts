@@ -3,6 +3,7 @@ import {
 } from "../layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
+import { Matvec } from "./generated/records";
 import { multiplySparseSlice } from "./sparseMatvec";
 import { barrier, takeWork, threadCount } from "./sync";
 
@@ -21,25 +22,16 @@ export function scaleBytes(format: i32, rows: usize): usize {
   return format >= formatQ8 ? rows << 1 : 0;
 }
 
-export const segmentsAt: usize = 60;
-export const segmentBytes: usize = 20;
-
 /**
  * out = W·x for one x, reading the columns of kept inputs only.
  *
  * The inputs are cut into slices, whose number depends on the shape alone and which the threads take as they come free.
  * Every slice has sums of its own that are added in a fixed order at the end, so the result is the same whatever the
  * number of threads. (Cutting the rows too makes shorter runs of each column: 15 against 20 GB/s measured.)
- *
- * @param a x, cols, weights, paddedRows, format, dot, sums (f32 [slices][paddedRows]), scratch (per thread: an active-input list,
- *   what making it takes, i32 [tileRows]), scratchStride, out, bias or 0, accumulate, slices, segments, parts;
- *   then per segment: f32 threshold, first row, end row (padded), counts (1 if inputs are to be counted), parts in it, or in
- *   formats that leave zeros out, where each part is a segment, its weights;
- *   then per part: first padded row, first output, rows.
  */
-export function matvec(a: usize, thread: i32): void {
-  const slices = load<i32>(a, 48);
-  const sparse = load<i32>(a, 16) >= formatBitmaskBf16;
+export function matvec(a: Matvec, thread: i32): void {
+  const slices = a.slices;
+  const sparse = a.format >= formatBitmaskBf16;
   for (let slice = takeWork(); slice < slices; slice = takeWork()) {
     if (sparse) multiplySparseSlice(a, thread, slice, slices);
     else multiplySlice(a, thread, slice, slices);
@@ -48,18 +40,18 @@ export function matvec(a: usize, thread: i32): void {
   addSlices(a, slices, thread);
 }
 
-function multiplySlice(a: usize, thread: i32, slice: i32, slices: i32): void {
-  const x = <usize>load<u32>(a);
-  const cols = load<i32>(a, 4);
-  const weights = <usize>load<u32>(a, 8);
-  const rows = <usize>load<u32>(a, 12);
-  const format = load<i32>(a, 16);
-  const byteDot = load<i32>(a, 20) == dotByte;
-  const y = <usize>load<u32>(a, 24) + <usize>slice * (rows << 2);
-  const record = <usize>load<u32>(a, 28) + <usize>(thread * load<i32>(a, 32));
+function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
+  const x = a.x;
+  const cols = a.cols;
+  const weights = a.weights;
+  const rows = a.paddedRows;
+  const format = a.format;
+  const byteDot = a.dot == dotByte;
+  const y = a.sums + <usize>slice * (rows << 2);
+  const record = a.scratch + <usize>(thread * a.scratchBytes);
   const scratch = record + groupRecordBytes;
   const sums = scratch + activeInputsScratchBytes;
-  const segments = load<i32>(a, 52);
+  const segments = a.segmentsLength;
 
   const groups = (cols + 31) >> 5;
   const column = columnBytes(format, rows);
@@ -78,15 +70,15 @@ function multiplySlice(a: usize, thread: i32, slice: i32, slices: i32): void {
     const input = x + ((<usize>g) << 7);
     const valid = min(cols - (g << 5), 32);
     for (let s = 0; s < segments; s++) {
-      const segment = a + segmentsAt + <usize>s * segmentBytes;
-      const start = <usize>load<u32>(segment, 4);
-      const end = <usize>load<u32>(segment, 8);
-      const threshold = load<f32>(segment);
+      const segment = a.segments(s);
+      const start = segment.firstRow;
+      const end = segment.endRow;
+      const threshold = segment.threshold;
       let count: i32;
       if (format >= formatQ8) count = listQuantized(record, input, valid, threshold, column, zero, scratch);
       else count = listFloat(record, input, valid, threshold, column, scratch);
-      if (load<i32>(segment, 12) != 0) {
-        const parts = load<i32>(segment, 16);
+      if (segment.counts != 0) {
+        const parts = segment.parts;
         offered += <f64>(valid * parts);
         skipped += <f64>((valid - count) * parts);
         const share: f64 = <f64>(end - start) / <f64>rows;
@@ -114,19 +106,19 @@ export function addCounts(thread: i32, bytes: f64, offered: f64, skipped: f64): 
 }
 
 /** out = Σ slices (+ bias) (+ out), part by part: the padding between parts is dropped here. */
-function addSlices(a: usize, slices: i32, thread: i32): void {
-  const sums = <usize>load<u32>(a, 24);
-  const plane = <usize>load<u32>(a, 12) << 2;
-  const out = <usize>load<u32>(a, 36);
-  const bias = <usize>load<u32>(a, 40);
-  const accumulate = load<i32>(a, 44) != 0;
-  const parts = load<i32>(a, 56);
+function addSlices(a: Matvec, slices: i32, thread: i32): void {
+  const sums = a.sums;
+  const plane = a.paddedRows << 2;
+  const out = a.out;
+  const bias = a.bias;
+  const accumulate = a.accumulate != 0;
+  const parts = a.partsLength;
   const threads = threadCount();
   for (let p = 0; p < parts; p++) {
-    const part = a + segmentsAt + <usize>load<i32>(a, 52) * segmentBytes + <usize>p * 12;
-    const source = sums + (<usize>load<u32>(part) << 2);
-    const target = <usize>load<u32>(part, 4) << 2;
-    const count = load<i32>(part, 8);
+    const part = a.parts(p);
+    const source = sums + (part.packedRow << 2);
+    const target = part.firstOutput << 2;
+    const count = part.rows;
     const quads = (count + 3) >> 2;
     let i = ((quads * thread) / threads) << 2;
     const end = min(((quads * (thread + 1)) / threads) << 2, count);

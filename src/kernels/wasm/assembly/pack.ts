@@ -1,26 +1,23 @@
 import { dtypeBf16, dtypeF32, formatBf16, formatF32, formatQ4, formatQ8 } from "../layout";
+import { Pack } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";
 import { threadCount } from "./sync";
 
 /**
  * Packs 32 rows at a time of a row-major matrix into the input-major formats of src/pack, bit for bit as its TypeScript
- * packers do. Threads share the groups of 32 inputs.
- *
- * @param a source (rows as stored), dtype, rows, cols, weights, paddedRows, format, firstRow (a multiple of 32), scratch (per thread
- *   f32 [32 inputs][32 rows]), scratchStride, scales of the weights' grid (f32 [rows][groups]) or 0. Rows and inputs past the end
- *   are written as zeros.
+ * packers do. Threads share the groups of 32 inputs. Rows and inputs past the end are written as zeros.
  */
-export function pack(a: usize, thread: i32): void {
-  const source = <usize>load<u32>(a);
-  const dtype = load<i32>(a, 4);
-  const rows = load<i32>(a, 8);
-  const cols = load<i32>(a, 12);
-  const weights = <usize>load<u32>(a, 16);
-  const paddedRows = <usize>load<u32>(a, 20);
-  const format = load<i32>(a, 24);
-  const firstRow = <usize>load<u32>(a, 28);
-  const block = <usize>load<u32>(a, 32) + <usize>(thread * load<i32>(a, 36));
-  const given = <usize>load<u32>(a, 40);
+export function pack(a: Pack, thread: i32): void {
+  const source = a.source;
+  const dtype = a.dtype;
+  const rows = a.rows;
+  const cols = a.cols;
+  const weights = a.weights;
+  const paddedRows = a.paddedRows;
+  const format = a.format;
+  const firstRow = a.firstRow;
+  const block = a.scratch + <usize>(thread * a.scratchBytes);
+  const given = a.scales;
   const groups = (cols + 31) >> 5;
   const scale = scaleBytes(format, paddedRows);
   const column = columnBytes(format, paddedRows);

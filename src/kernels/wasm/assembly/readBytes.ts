@@ -1,9 +1,10 @@
+import { ReadBytes } from "./generated/records";
 import { threadCount } from "./sync";
 
-/** Reads memory from end to end and does nothing with it: the ceiling that matrix-vector products are held against. @param a start, bytes (a multiple of 128 · threads), sink (per thread 16 bytes) */
-export function readBytes(a: usize, thread: i32): void {
-  const share = <usize>load<u32>(a, 4) / threadCount();
-  let at = <usize>load<u32>(a) + <usize>thread * share;
+/** Reads memory from end to end and does nothing with it: the ceiling that matrix-vector products are held against. */
+export function readBytes(a: ReadBytes, thread: i32): void {
+  const share = a.byteLength / threadCount();
+  let at = a.start + <usize>thread * share;
   const end = at + share;
   let s0 = i32x4.splat(0);
   let s1 = s0;
@@ -15,5 +16,5 @@ export function readBytes(a: usize, thread: i32): void {
     s2 = v128.or(s2, v128.load(at, 32));
     s3 = v128.or(s3, v128.load(at, 48));
   }
-  v128.store(<usize>load<u32>(a, 8) + ((<usize>thread) << 4), v128.or(v128.or(s0, s1), v128.or(s2, s3)));
+  v128.store(a.sink + ((<usize>thread) << 4), v128.or(v128.or(s0, s1), v128.or(s2, s3)));
 }

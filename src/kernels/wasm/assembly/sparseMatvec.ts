@@ -4,8 +4,9 @@ import {
 } from "../layout";
 import { codesAt, isOutlier, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
+import { Matvec } from "./generated/records";
 import { bf16High, bf16Low, highHalves, mulAdd } from "./math";
-import { addCounts, segmentBytes, segmentsAt } from "./matvec";
+import { addCounts } from "./matvec";
 import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
 import { twoOfFourQ4Byte, twoOfFourQ4Wide, twoOfFourQ8Byte, twoOfFourQ8Wide } from "./twoOfFour";
 
@@ -50,15 +51,15 @@ export function scalesSize(format: i32, rows: usize, groups: i32): usize {
   return hasScales(format) ? (rows * <usize>groups) << 1 : 0;
 }
 
-export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i32): void {
-  const x = <usize>load<u32>(a);
-  const cols = load<i32>(a, 4);
-  const allRows = <usize>load<u32>(a, 12);
-  const format = load<i32>(a, 16);
-  const byteDot = load<i32>(a, 20) == dotByte;
-  const y = <usize>load<u32>(a, 24) + <usize>slice * (allRows << 2);
-  const scratch = <usize>load<u32>(a, 28) + <usize>(thread * load<i32>(a, 32));
-  const segments = load<i32>(a, 52);
+export function multiplySparseSlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
+  const x = a.x;
+  const cols = a.cols;
+  const allRows = a.paddedRows;
+  const format = a.format;
+  const byteDot = a.dot == dotByte;
+  const y = a.sums + <usize>slice * (allRows << 2);
+  const scratch = a.scratch + <usize>(thread * a.scratchBytes);
+  const segments = a.segmentsLength;
   const groups = (cols + 31) >> 5;
 
   let bytes: f64 = 0;
@@ -67,20 +68,20 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
   memory.fill(y, 0, allRows << 2);
   const tops = scratch + topsAt;
   for (let s = 0; format == formatInt8Mixed && s < segments; s++) {
-    const segment = a + segmentsAt + <usize>s * segmentBytes;
-    store<f32>(tops + ((<usize>s) << 2), largestInt8(x, cols, load<f32>(segment)));
-    if (slice == 0 && load<i32>(segment, 12) != 0) bytes += <f64>((load<u32>(segment, 8) - load<u32>(segment, 4)) << 1);
+    const segment = a.segments(s);
+    store<f32>(tops + ((<usize>s) << 2), largestInt8(x, cols, segment.threshold));
+    if (slice == 0 && segment.counts != 0) bytes += <f64>((segment.endRow - segment.firstRow) << 1);
   }
   const last = (groups * (slice + 1)) / slices;
   for (let g = (groups * slice) / slices; g < last; g++) {
     const valid = min(cols - (g << 5), 32);
     const input = x + ((<usize>g) << 7);
     for (let s = 0; s < segments; s++) {
-      const segment = a + segmentsAt + <usize>s * segmentBytes;
-      const threshold = load<f32>(segment);
-      const start = <usize>load<u32>(segment, 4);
-      const rows = <usize>load<u32>(segment, 8) - start;
-      const weights = <usize>load<u32>(segment, 16);
+      const segment = a.segments(s);
+      const threshold = segment.threshold;
+      const start = segment.firstRow;
+      const rows = segment.endRow - start;
+      const weights = segment.weights;
       const out = y + (start << 2);
       // Both return kept inputs and bytes read as count · 2^32 + bytes.
       let result: u64;
@@ -92,7 +93,7 @@ export function multiplySparseSlice(a: usize, thread: i32, slice: i32, slices: i
       else if (format == formatBlockBf16 || format == formatBlockQ8) {
         result = blockGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
       } else result = twoOfFourGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
-      if (load<i32>(segment, 12) == 0) continue;
+      if (segment.counts == 0) continue;
       offered += <f64>valid;
       skipped += <f64>(valid - <i32>(result >> 32));
       bytes += <f64>(result & 0xffffffff);

@@ -2,6 +2,7 @@ import {
   formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
   formatTwoOfFourQ8, formatInt8Mixed, formatTiledCslBf16,
 } from "../layout";
+import { UnpackRows } from "./generated/records";
 import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
 import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";
 import { takeWork } from "./sync";
@@ -197,17 +198,13 @@ function scatterBytes(block: usize, r: usize, wide: bool, columns: usize, column
   }
 }
 
-/**
- * Rows of a matrix as f32: embeddings.
- * @param a out, outStride, cols, weights, paddedRows, format, scratch (per thread `unpackedBytes`), scratchStride, count; then the rows
- */
-export function unpackRows(a: usize, thread: i32): void {
-  const count = load<i32>(a, 32);
-  const scratch = <usize>load<u32>(a, 24) + <usize>(thread * load<i32>(a, 28));
+/** Rows of a matrix as f32: embeddings. */
+export function unpackRows(a: UnpackRows, thread: i32): void {
+  const count = a.idsLength;
+  const scratch = a.scratch + <usize>(thread * a.scratchBytes);
   for (let n = takeWork(); n < count; n = takeWork()) {
-    const row = <usize>load<u32>(a + 36 + ((<usize>n) << 2));
-    const out = <usize>load<u32>(a) + ((<usize>(n * load<i32>(a, 4))) << 2);
-    unpackRow(load<i32>(a, 20), <usize>load<u32>(a, 12), <usize>load<u32>(a, 16), load<i32>(a, 8), row, scratch, out);
+    const out = a.out + ((<usize>(n * a.outStride)) << 2);
+    unpackRow(a.format, a.weights, a.paddedRows, a.cols, a.ids(n), scratch, out);
   }
 }
 

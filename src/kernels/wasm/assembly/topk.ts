@@ -1,14 +1,13 @@
-/**
- * The k largest of every row, descending, ties by the lowest index; one thread, by insertion into a sorted list.
- * @param a x, xStride, rows, cols, k, results: [rows][k] pairs of u32 index, f32 value
- */
-export function topK(a: usize): void {
-  const rows = load<i32>(a, 8);
-  const cols = load<i32>(a, 12);
-  const k = load<i32>(a, 16);
+import { TopK } from "./generated/records";
+
+/** The k largest of every row, descending, ties by the lowest index; one thread, by insertion into a sorted list. */
+export function topK(a: TopK): void {
+  const rows = a.rows;
+  const cols = a.cols;
+  const k = a.k;
   for (let r = 0; r < rows; r++) {
-    const x = <usize>load<u32>(a) + ((<usize>(r * load<i32>(a, 4))) << 2);
-    const list = <usize>load<u32>(a, 20) + ((<usize>(r * k)) << 3);
+    const x = a.x + ((<usize>(r * a.xStride)) << 2);
+    const list = a.results + ((<usize>(r * k)) << 3);
     let held = 0;
     let smallest: f32 = -Infinity;
     for (let i = 0; i < cols; i++) {

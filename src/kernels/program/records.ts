@@ -1,0 +1,277 @@
+// What the host writes into a program and the kernels read from it. This table is the only place where an operand has a
+// name, a type and a position: the encoder of the host (encode.ts) reads it, and scripts/generate-records.mjs makes the
+// AssemblyScript classes and the C structs of the kernels from it. It imports nothing, so that the script can load it.
+//
+// A program is a run of 32-bit words: for every operation its code, the number of words that follow, its operands, the
+// length of each of its lists, and the lists; a code of 0 ends it.
+
+/**
+ * Every operand is one 32-bit word. "address": a byte offset in the memory that the program lies in, never negative;
+ * "size": a number that is never negative; "flag": 0 or 1. Strides are in f32 numbers where their name does not say bytes.
+ */
+export type Kind = "address" | "size" | "i32" | "f32" | "flag";
+
+export type Fields = Readonly<Record<string, Kind>>;
+
+export interface OperationTable {
+  readonly fields: Fields;
+  /** What follows on the fields: the name of a record in `items`, or one word each. */
+  readonly lists?: Readonly<Record<string, string>>;
+}
+
+/** Records that operations have lists of. */
+export const items = {
+  /** Packed rows of a matrix-vector product that drop inputs by one threshold. */
+  segment: {
+    threshold: "f32",
+    firstRow: "size",
+    /** Behind the last row; padded. */
+    endRow: "size",
+    /** Whether its inputs and bytes are to be counted. */
+    counts: "flag",
+    /** Parts of the stack that it spans. */
+    parts: "i32",
+    /** In formats in which every part is a matrix of its own, that part's bytes. */
+    weights: "address",
+  },
+  /** Where the sums of one part of a stack go. */
+  vectorPart: { packedRow: "size", firstOutput: "size", rows: "i32" },
+  /** One part of a stack in a matrix-matrix product. */
+  matrixPart: {
+    threshold: "f32",
+    /** First row of x that the threshold holds for. */
+    sparseFromRow: "i32",
+    packedRow: "size",
+    firstOutput: "size",
+    rows: "size",
+    /** Which prepared x it multiplies with, and whether it is the part that prepares it. */
+    input: "size",
+    prepares: "flag",
+    /** As in `segment`. */
+    weights: "address",
+  },
+  /** One expert's share of a row. */
+  expertTerm: { slot: "i32", weight: "f32" },
+} as const satisfies Readonly<Record<string, Fields>>;
+
+/** Every operation. Its code is its position, from 1 on. */
+export const operations = {
+  /** out = W·x (+ bias) (+ out) for one x; see assembly/matvec.ts. */
+  matvec: {
+    fields: {
+      x: "address",
+      cols: "i32",
+      weights: "address",
+      paddedRows: "size",
+      format: "i32",
+      dot: "i32",
+      /** f32 [slices][paddedRows] */
+      sums: "address",
+      /** Per thread: a list of active inputs, what making it takes, i32 [tileRows]. */
+      scratch: "address",
+      scratchBytes: "i32",
+      out: "address",
+      /** Or 0. */
+      bias: "address",
+      accumulate: "flag",
+      slices: "i32",
+    },
+    lists: { segments: "segment", parts: "vectorPart" },
+  },
+  /** out = x·Wᵀ (+ bias) (+ out); see assembly/matmul.ts. */
+  matmul: {
+    fields: {
+      x: "address",
+      xStride: "size",
+      tokens: "i32",
+      cols: "i32",
+      weights: "address",
+      paddedRows: "size",
+      format: "i32",
+      dot: "i32",
+      /** Prepared x, one after the other. */
+      inputs: "address",
+      /** Per thread: a panel, an unpacked group in formats that need one, f32 [tokens rounded up to 4][64]. */
+      scratch: "address",
+      scratchBytes: "size",
+      out: "address",
+      outStride: "size",
+      /** Or 0. */
+      bias: "address",
+      accumulate: "flag",
+    },
+    lists: { parts: "matrixPart" },
+  },
+  rmsNorm: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      x: "address",
+      xStride: "i32",
+      rows: "i32",
+      cols: "i32",
+      weight: "address",
+      weightLength: "i32",
+      epsilon: "f32",
+    },
+  },
+  rope: {
+    fields: {
+      x: "address",
+      stride: "i32",
+      rows: "i32",
+      heads: "i32",
+      headDim: "i32",
+      cos: "address",
+      sin: "address",
+      start: "i32",
+    },
+  },
+  /** Keys and values are kept f32 [kvHeads][capacity][headDim]. */
+  appendKv: {
+    fields: {
+      k: "address",
+      kStride: "i32",
+      v: "address",
+      vStride: "i32",
+      rows: "i32",
+      kvHeads: "i32",
+      headDim: "i32",
+      keys: "address",
+      values: "address",
+      capacity: "i32",
+      start: "i32",
+    },
+  },
+  attention: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      q: "address",
+      qStride: "i32",
+      rows: "i32",
+      queryHeads: "i32",
+      kvHeads: "i32",
+      headDim: "i32",
+      keys: "address",
+      values: "address",
+      capacity: "i32",
+      start: "i32",
+      /** 0: none. */
+      window: "i32",
+      scale: "f32",
+      /** Per thread: scores, then queries and sums f32 [4][headDim] each. */
+      scratch: "address",
+      scratchBytes: "i32",
+    },
+  },
+  gatedActivation: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      gate: "address",
+      gateStride: "i32",
+      up: "address",
+      upStride: "i32",
+      rows: "i32",
+      /** A multiple of 4. */
+      cols: "i32",
+      activation: "i32",
+      /** 0: none. */
+      threshold: "f32",
+    },
+  },
+  /** out += x */
+  add: {
+    fields: { out: "address", outStride: "i32", x: "address", xStride: "i32", rows: "i32", cols: "i32" },
+  },
+  /** Rows of a dense matrix as f32. */
+  embed: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      cols: "i32",
+      weights: "address",
+      paddedRows: "size",
+      format: "i32",
+    },
+    lists: { ids: "size" },
+  },
+  /** Rows of a matrix in another format as f32. */
+  unpackRows: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      cols: "i32",
+      weights: "address",
+      paddedRows: "size",
+      format: "i32",
+      /** Per thread one unpacked group. */
+      scratch: "address",
+      scratchBytes: "i32",
+    },
+    lists: { ids: "size" },
+  },
+  /** results: per row k pairs of u32 index, f32 value, descending, ties by the lowest index. */
+  topK: {
+    fields: { x: "address", xStride: "i32", rows: "i32", cols: "i32", k: "i32", results: "address" },
+  },
+  /** Rows as stored, row-major, into a dense format; see assembly/pack.ts. */
+  pack: {
+    fields: {
+      source: "address",
+      dtype: "i32",
+      rows: "i32",
+      cols: "i32",
+      weights: "address",
+      paddedRows: "size",
+      format: "i32",
+      /** Where the first of the rows goes: a multiple of 32. */
+      firstRow: "size",
+      /** Per thread f32 [32 inputs][32 rows]. */
+      scratch: "address",
+      scratchBytes: "i32",
+      /** Of the weights' grid, f32 [rows][groups], or 0. */
+      scales: "address",
+    },
+  },
+  /** Reads memory and does nothing with it. */
+  readBytes: {
+    fields: {
+      start: "address",
+      /** A multiple of 128 for every thread. */
+      byteLength: "size",
+      /** Per thread 16 bytes. */
+      sink: "address",
+    },
+  },
+  /** out[n] = x[rows[n]]; columns come in fours. */
+  gatherRows: {
+    fields: { out: "address", outStride: "i32", x: "address", xStride: "i32", cols: "i32" },
+    lists: { rows: "i32" },
+  },
+  /** out[r] += Σ weight · x[slot] over the `perRow` terms of r; columns come in fours. */
+  addExperts: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      x: "address",
+      xStride: "i32",
+      cols: "i32",
+      rows: "i32",
+      perRow: "i32",
+    },
+    lists: { terms: "expertTerm" },
+  },
+} as const satisfies Readonly<Record<string, OperationTable>>;
+
+/** The code behind the last operation. */
+export const programEnd = 0;
+
+export type OperationName = keyof typeof operations;
+
+/** Of everything in `items` and `operations`, its words in order with their byte offsets; lengths of lists come last. */
+export function wordsOf(record: OperationTable): { name: string; kind: Kind; offset: number }[] {
+  const lengths = Object.keys(record.lists ?? {}).map((list): [string, Kind] => [`${list}Length`, "i32"]);
+  return [...Object.entries(record.fields), ...lengths].map(([name, kind], n) => ({ name, kind, offset: 4 * n }));
+}
