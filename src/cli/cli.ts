@@ -2,6 +2,7 @@ import { inspect, styleText } from "node:util";
 import { CommanderError } from "commander";
 import { RarefyError, UsageError } from "../core/index.js";
 import type { Colors, CommandDefinition, CommonOptions, Context } from "./command.js";
+import { terminalText } from "./format.js";
 import { createProgram } from "./program.js";
 import { progressOn, silentProgress } from "./progress.js";
 
@@ -68,6 +69,10 @@ async function execute(
       progress.clear();
       if (stderr.isTTY && !options.quiet) stderr.write(`${colorsFor(stderr).dim(text)}\n`);
     },
+    warn(text) {
+      progress.clear();
+      if (!options.quiet) stderr.write(`${colorsFor(stderr).yellow("warning:")} ${terminalText(text)}\n`);
+    },
     colors: colorsFor(stdout),
     stdin,
     stdout,
@@ -90,8 +95,8 @@ function colorsFor(stream: NodeJS.WriteStream): Colors {
 
 /** One message: what went wrong, without a stack unless asked for. */
 function explain(error: unknown, verbose: boolean): string {
-  if (verbose) return inspect(error);
-  if (!(error instanceof Error)) return String(error);
+  if (verbose) return terminalText(inspect(error));
+  if (!(error instanceof Error)) return terminalText(String(error));
   const expected = error instanceof RarefyError || "syscall" in error;
-  return expected ? error.message : `${error.name}: ${error.message} (--verbose shows the stack)`;
+  return terminalText(expected ? error.message : `${error.name}: ${error.message} (--verbose shows the stack)`);
 }

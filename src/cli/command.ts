@@ -22,6 +22,8 @@ export interface Context {
   print(text: string): void;
   /** Writes a line to stderr where that is a terminal and --quiet was not given: what only a person wants to know. */
   note(text: string): void;
+  /** To the error output unless quiet: something in the user's files that is not as they may think. */
+  warn(text: string): void;
   readonly colors: Colors;
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;

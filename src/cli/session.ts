@@ -26,6 +26,7 @@ export async function openSession(
   const files = await resolveModel(argument, { signal, onProgress });
   const { weights, device, threads, structure } = options;
   const opened = await openModel(files, { weights, device, threads, structure, signal, onProgress });
+  for (const { file, field, problem } of opened.warnings) context.warn(`${file}: ${field}: ${problem}`);
   return { ...opened, files };
 }
 

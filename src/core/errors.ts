@@ -1,10 +1,20 @@
+import { cleaned, clip } from "./quote.js";
+
+/** However large the file is that a message speaks of. */
+const maxMessageCharacters = 8192;
+/** Of a file's name, a field, a problem. */
+const maxPartCharacters = 400;
+/** Problems that a message lists; the others are counted. */
+const problemsListed = 30;
+
 /**
  * Every error this package throws on purpose. A message says what was wrong, where, what was expected and what to do;
- * the fields carry the same as data, so that a caller can act without parsing prose.
+ * the fields carry the same as data, so that a caller can act without parsing prose. Messages are bounded and hold no
+ * control characters but line ends: names in them come from files, and they end on terminals.
  */
 export class RarefyError extends Error {
   constructor(message: string, options?: { cause?: unknown }) {
-    super(message, options);
+    super(clip(cleaned(message), maxMessageCharacters), options);
     this.name = new.target.name;
   }
 }
@@ -26,16 +36,14 @@ export interface FormatErrorDetails {
 export class FormatError extends RarefyError {
   readonly details: FormatErrorDetails;
   constructor(details: FormatErrorDetails, options?: { cause?: unknown }) {
-    const where = details.field === undefined ? details.file : `${details.file}: ${clip(details.field)}`;
-    const expected = details.expected === undefined ? "" : `; expected ${clip(details.expected)}`;
+    const part = (text: string) => clip(cleaned(text).replaceAll("\n", "\\n"), maxPartCharacters);
+    const where = details.field === undefined ? part(details.file) : `${part(details.file)}: ${part(details.field)}`;
+    const expected = details.expected === undefined ? "" : `; expected ${part(details.expected)}`;
     const hint = details.hint === undefined ? "" : `. ${details.hint}`;
-    super(`${where}: ${clip(details.problem)}${expected}${hint}`, options);
+    super(`${where}: ${part(details.problem)}${expected}${hint}`, options);
     this.details = details;
   }
 }
-
-/** Names and values from files can be megabytes long; a message cannot. */
-const clip = (text: string) => (text.length > 400 ? `${text.slice(0, 400)}…` : text);
 
 /** A call or command whose arguments do not fit together. */
 export class UsageError extends RarefyError {}
@@ -57,7 +65,9 @@ export class NetworkError extends RarefyError {
 export class ProblemsError extends RarefyError {
   readonly problems: readonly string[];
   constructor(title: string, problems: readonly string[]) {
-    super(`${title}\n${problems.map((p) => `  - ${p}`).join("\n")}`);
+    const listed = problems.slice(0, problemsListed).map((p) => `  - ${p}`);
+    if (problems.length > listed.length) listed.push(`  … and ${problems.length - listed.length} more`);
+    super(`${title}\n${listed.join("\n")}`);
     this.problems = problems;
   }
 }

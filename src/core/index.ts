@@ -10,5 +10,6 @@ export {
 } from "./errors.js";
 export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
+export { cleaned, clip, quote } from "./quote.js";
 export { Random } from "./random.js";
 export { meanAndDeviation, median, spread } from "./statistics.js";

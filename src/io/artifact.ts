@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { FormatError } from "../core/index.js";
+import { FormatError, quote } from "../core/index.js";
 import type { ModelFiles } from "./byteSource.js";
 import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject, readJsonFile } from "./json.js";
@@ -159,7 +159,7 @@ export function parseArtifact(raw: unknown, file: string): Artifact {
     throw new FormatError({
       file,
       field: "rarefy",
-      problem: `version ${String(JSON.stringify(raw.rarefy)).slice(0, 40)}`,
+      problem: `version ${quote(raw.rarefy)}`,
       expected: `version ${version}`,
       hint: "It was written by another version of rarefy; update rarefy or make the model again",
     });

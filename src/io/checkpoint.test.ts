@@ -61,6 +61,58 @@ describe("checkpoint", () => {
     expect([...into]).toEqual([0x80, 0xbf]);
   });
 
+  describe("an output head beside a tied embedding", () => {
+    const rows = (...values: number[]) => fromFloat32("F32", Float32Array.from(values));
+    const open = async (tie: boolean | undefined, embedding: Uint8Array, head: Uint8Array) => {
+      const files = new Map([["config.json", json({ model_type: "llama", tie_word_embeddings: tie })]]);
+      const shape = [2, 2];
+      await writeSafetensors(memorySinks(files), [
+        { name: "model.embed_tokens.weight", dtype: "F32", shape, bytes: () => [embedding] },
+        { name: "lm_head.weight", dtype: "F32", shape, bytes: () => [head] },
+      ]);
+      return openCheckpoint(memoryFiles("m", files));
+    };
+
+    it("is used when its values differ, with a warning", async () => {
+      const { config, warnings } = await open(true, rows(1, 2, 3, 4), rows(1, 2, 3, 5));
+      expect(config).toMatchObject({ tie_word_embeddings: false });
+      expect(warnings).toMatchObject([{ file: "m/config.json", field: "tie_word_embeddings" }]);
+    });
+
+    it("is the embedding when they are the same, in silence", async () => {
+      const { config, warnings } = await open(true, rows(1, 2, 3, 4), rows(1, 2, 3, 4));
+      expect(config).toMatchObject({ tie_word_embeddings: true });
+      expect(warnings).toEqual([]);
+    });
+
+    it("is used in silence where the config does not speak of it", async () => {
+      const { config, warnings } = await open(undefined, rows(1, 2, 3, 4), rows(1, 2, 3, 5));
+      expect(config).toMatchObject({ tie_word_embeddings: false });
+      expect(warnings).toEqual([]);
+    });
+  });
+
+  it("knows quantised weights by their tensors", async () => {
+    const files = new Map([["config.json", json({ model_type: "llama" })]]);
+    const qweight = {
+      name: "model.layers.0.mlp.up_proj.qweight",
+      dtype: "I32",
+      shape: [1],
+      bytes: () => [new Uint8Array(4)],
+    } as const;
+    await writeSafetensors(memorySinks(files), [qweight]);
+    await expect(openCheckpoint(memoryFiles("m", files))).rejects.toThrow(
+      /up_proj.qweight: the weights are quantised by GPTQ or AWQ/,
+    );
+  });
+
+  it("takes an empty record of compressed-tensors for none", async () => {
+    const files = await shardedFiles();
+    const quantization_config = { quant_method: "compressed-tensors", format: "dense", config_groups: {}, ignore: [] };
+    files.set("config.json", json({ model_type: "llama", quantization_config }));
+    expect((await openCheckpoint(memoryFiles("m", files))).config).toEqual({ model_type: "llama" });
+  });
+
   it("says what is wrong with a read", async () => {
     const checkpoint = await openCheckpoint(memoryFiles("m", await shardedFiles()));
     await expect(checkpoint.read("w")).rejects.toThrow(/^m: w: no such tensor/);

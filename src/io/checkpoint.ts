@@ -7,9 +7,12 @@ import { type SparseFormat, takeSparsityConfig } from "./compressedTensors/spars
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
 import { ggufFileName } from "./gguf/files.js";
 import { openGgufTensors } from "./gguf/tensors.js";
-import { readJsonFile } from "./json.js";
+import { isJsonObject, readJsonFile } from "./json.js";
+import { hasOwnHead } from "./ownHead.js";
 import { parseModelConfig } from "./parseModelConfig.js";
 import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
+import { refuseQuantizedNames } from "./quantizedWeights.js";
+import type { Warning } from "./warning.js";
 
 /**
  * A model directory opened for reading: its config and its tensors, read by range. Tensors are logical ones: however they
@@ -24,6 +27,8 @@ export interface Checkpoint {
   /** `rarefy.json`, checked; undefined when there is none. */
   readonly artifact?: Artifact;
   readonly tensors: ReadonlyMap<string, LogicalTensor>;
+  /** What is odd about the files and does not keep the model from running. */
+  readonly warnings: readonly Warning[];
   /**
    * Bytes of a tensor, little-endian values of its dtype, row-major: `byteLength` of them (default: the rest) from
    * `byteOffset` (default 0). Of an encoded tensor whole rows are decoded, so ranges of whole rows cost least.
@@ -62,7 +67,22 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
   const sources: ByteSource[] = [];
   try {
     const { placed, encoded } = await openTensors(files, config, artifact, format, sources);
-    return new FileCheckpoint(files, config, artifact, sources, placed, encoded);
+    const checkpoint = new FileCheckpoint(files, config, artifact, sources, placed, encoded);
+    // Where config.json tells of it, its reader refuses, and knows more.
+    const declared = isJsonObject(config) && config.quantization_config != null;
+    if (!declared) refuseQuantizedNames(checkpoint.tensors.keys(), files.location);
+    if (!(await hasOwnHead(checkpoint))) return checkpoint;
+    const warnings: Warning[] = [];
+    if (isJsonObject(config) && config.tie_word_embeddings === true) {
+      warnings.push({
+        file: `${files.location}/config.json`,
+        field: "tie_word_embeddings",
+        problem:
+          "it is true, and the weights hold an lm_head.weight with other values than the embedding; that one is used",
+      });
+    }
+    const untied = { ...(config as object), tie_word_embeddings: false };
+    return new FileCheckpoint(files, untied, artifact, sources, placed, encoded, warnings);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
     throw error;
@@ -140,6 +160,7 @@ class FileCheckpoint implements Checkpoint {
     readonly sources: readonly ByteSource[],
     readonly placed: ReadonlyMap<string, PlacedTensor>,
     readonly encoded: ReadonlyMap<string, EncodedTensor>,
+    readonly warnings: readonly Warning[] = [],
   ) {
     this.location = files.location;
     const tensors = new Map<string, LogicalTensor>();

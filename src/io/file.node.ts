@@ -1,6 +1,6 @@
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FormatError, UsageError } from "../core/index.js";
+import { FormatError, quote, UsageError } from "../core/index.js";
 import type { ByteSource, LocalModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
 import { endsEarly, targetOf } from "./range.js";
@@ -54,7 +54,7 @@ export function directoryFiles(directory: string, location = directory): LocalMo
     location,
     directory,
     async open(name) {
-      if (!isPlainFileName(name)) throw new UsageError(`${JSON.stringify(name)} is not a plain file name`);
+      if (!isPlainFileName(name)) throw new UsageError(`${quote(name)} is not a plain file name`);
       return openFile(join(directory, name));
     },
     async names() {

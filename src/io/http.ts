@@ -1,4 +1,4 @@
-import { FormatError, NetworkError, UsageError } from "../core/index.js";
+import { FormatError, NetworkError, quote, UsageError } from "../core/index.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { parseContentRange } from "./contentRange.js";
 import { isPlainFileName } from "./fileName.js";
@@ -119,7 +119,7 @@ export function urlFiles(baseUrl: string, options: HttpOptions = {}): ModelFiles
   return {
     location: baseUrl,
     async open(name) {
-      if (!isPlainFileName(name)) throw new UsageError(`${JSON.stringify(name)} is not a plain file name`);
+      if (!isPlainFileName(name)) throw new UsageError(`${quote(name)} is not a plain file name`);
       return openUrl(new URL(name, base).href, options);
     },
     async close() {},

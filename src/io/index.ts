@@ -40,4 +40,5 @@ export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safet
 export { checkSchema } from "./schema.js";
 export { sha256Hex } from "./sha256.js";
 export { readTextFile } from "./textFile.js";
+export type { Warning } from "./warning.js";
 export { plainWeights, type Weights } from "./weights.js";

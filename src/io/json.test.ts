@@ -28,13 +28,39 @@ describe("JSON", () => {
     });
   });
 
+  it("skips a byte order mark, and says what UTF-16 is", () => {
+    expect(parse('\uFEFF{"a":1}')).toEqual({ a: 1 });
+    const utf16 = new Uint8Array(new Uint16Array(Array.from('\uFEFF{"a":1}', (c) => c.charCodeAt(0))).buffer);
+    expect(() => parseJson(utf16, "f.json")).toThrow(/f.json: UTF-16 text .*Save it as UTF-8/);
+  });
+
+  it("has a limit on depth and on values, not on what stands in texts", () => {
+    const nested = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
+    expect(parse(nested(64))).toEqual(JSON.parse(nested(64)));
+    expect(() => parse(nested(65))).toThrow(/nested more than 64 levels deep, at byte 64/);
+    expect(parse(JSON.stringify({ a: `${nested(100)}\\"${"[,".repeat(100)}` }))).toHaveProperty("a");
+    expect(() => parse(`[${"{},".repeat(600_000)}{}]`)).toThrow(/more than 1000000 values/);
+    expect(() => parseJson(utf8("[1,2,3]"), "f", { values: 2 })).toThrow(/more than 2 values/);
+  });
+
+  it.each([
+    [
+      "a Git LFS pointer",
+      `version https://git-lfs.github.com/spec/v1\noid sha256:${"0".repeat(64)}\nsize 1\n`,
+      /LFS pointer.*git lfs pull/,
+    ],
+    ["a web page", "<!doctype html><html></html>", /web page/],
+  ])("names %s in place of a file", (_name, text, message) => {
+    expect(() => parse(text)).toThrow(message);
+  });
+
   it("keeps __proto__ a plain key", () => {
     const value = parse('{"__proto__":{"polluted":1}}') as Record<string, unknown>;
     expect(Object.keys(value)).toEqual(["__proto__"]);
     expect(value.polluted).toBeUndefined();
   });
 
-  it.each(["", "{", "[1,]", "nul", '"\n"', "\uFEFF{}", "[".repeat(200_000)])("refuses %j", (text) => {
+  it.each(["", "{", "[1,]", "nul", '"\n"', "[".repeat(200_000)])("refuses %j", (text) => {
     expect(() => parse(text)).toThrow(FormatError);
   });
 

@@ -35,6 +35,34 @@ const parse = (raw: unknown, generation?: unknown) => parseModelConfig(raw, "con
 const without = (config: object, ...keys: string[]) =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
+describe("two records of the rotary embedding", () => {
+  const both = (rope_scaling: object, rope_parameters: object = { rope_type: "default", rope_theta: 10000 }) =>
+    parse({ ...llama, rope_parameters, rope_scaling }).rope;
+
+  it("rope_scaling stands in for rope_parameters, as in transformers 5", () => {
+    expect(both({ rope_type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
+    expect(both({ type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
+    expect(both({})).toEqual({ type: "default", theta: 10000 });
+    expect(() => both({ rope_type: "yarn", factor: 4 })).toThrow(/rope_scaling.rope_type: .*"yarn" is not supported/);
+  });
+
+  it("two bases are refused", () => {
+    const large = { rope_type: "default", rope_theta: 500000 };
+    expect(() => both({ rope_type: "linear", factor: 4 }, large)).toThrow(
+      /rope_scaling.rope_theta: rope_parameters has 500000/,
+    );
+    expect(both({ rope_type: "linear", factor: 4, rope_theta: 500000 }, large)).toMatchObject({ theta: 500000 });
+  });
+});
+
+it("weights that are quantised are refused with their method", () => {
+  const quantized = (quantization_config: object) => () => parse({ ...llama, quantization_config });
+  expect(quantized({ quant_method: "gptq", bits: 4 })).toThrow(/quantised by "gptq", which is not read/);
+  expect(quantized({ quant_method: "compressed-tensors", format: "mxfp8-quantized" })).toThrow(
+    /"compressed-tensors", format "mxfp8-quantized"/,
+  );
+});
+
 const common = {
   vocabSize: 512,
   hiddenSize: 64,
@@ -128,8 +156,8 @@ describe("model config", () => {
     expect(parse(without(llama, "rope_parameters")).rope).toEqual({ type: "default", theta: 10000 });
   });
 
-  it("takes the new spelling before the old", () => {
-    expect(parse({ ...llama, rope_theta: 7, rope_scaling: { type: "linear", factor: 2 } }).rope).toEqual(common.rope);
+  it("takes the base of the new spelling before that of the old", () => {
+    expect(parse({ ...llama, rope_theta: 7 }).rope).toEqual(common.rope);
   });
 
   it("fills what is left out or null as transformers does", () => {
@@ -222,7 +250,7 @@ describe("model config", () => {
     ["half a rotary embedding", { ...llama, rope_parameters: { rope_type: "llama3" } }, /rope_parameters.*factor/],
     ["a partial rotary embedding", { ...llama, partial_rotary_factor: 0.5 }, /partial_rotary_factor/],
     ["another activation", { ...llama, hidden_act: "snake" }, /hidden_act: .*"snake"/],
-    ["quantised weights", { ...llama, quantization_config: { bits: 4 } }, /quantization_config: .*already quantised/],
+    ["quantised weights", { ...llama, quantization_config: { bits: 4 } }, /quantization_config: .*quantised/],
     ["a billion layers", { ...llama, num_hidden_layers: 1e9 }, /num_hidden_layers: .*4096/],
     ["no layers", { ...llama, num_hidden_layers: 0 }, /num_hidden_layers/],
     ["half a layer", { ...llama, num_hidden_layers: 1.5 }, /num_hidden_layers/],

@@ -1,6 +1,7 @@
 import { z } from "zod";
-import { type ActivationFunction, FormatError } from "../core/index.js";
+import { type ActivationFunction, FormatError, quote } from "../core/index.js";
 import type { BlockShape, ExpertsConfig, ModelConfig } from "./modelConfig.js";
+import { refuseQuantized } from "./quantizedWeights.js";
 import { parseRope, ropeFields } from "./ropeConfig.js";
 import { checkSchema } from "./schema.js";
 
@@ -166,15 +167,7 @@ export function parseModelConfig(
   const fail = (field: string, problem: string, expected: string) =>
     new FormatError({ file, field, problem, expected });
 
-  if (config.quantization_config !== undefined) {
-    throw new FormatError({
-      file,
-      field: "quantization_config",
-      problem: "the weights are already quantised",
-      expected: "a checkpoint in f32, f16 or bf16",
-      hint: "Take the original model; rarefy quantises it while loading",
-    });
-  }
+  if (config.quantization_config !== undefined) refuseQuantized(config.quantization_config, file);
 
   const queryHeads = config.num_attention_heads;
   const intermediateSize = config.intermediate_size;
@@ -260,7 +253,7 @@ function lookUp<T>(table: Readonly<Record<string, T>>, name: string, file: strin
   throw new FormatError({
     file,
     field,
-    problem: `${what} ${JSON.stringify(name.slice(0, 80))} is not supported`,
+    problem: `${what} ${quote(name)} is not supported`,
     expected: `one of ${Object.keys(table).join(", ")}`,
   });
 }

@@ -1,4 +1,4 @@
-import { FormatError } from "../core/index.js";
+import { FormatError, quote } from "../core/index.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
 import { isJsonObject, readJsonFile } from "./json.js";
@@ -71,7 +71,7 @@ export function shardsOf(index: unknown, file: string): Map<string, string[]> {
       throw new FormatError({
         file,
         field: `weight_map.${name}`,
-        problem: `shard ${JSON.stringify(shard)?.slice(0, 80)}`,
+        problem: `shard ${quote(shard)}`,
         expected: "the plain name of a .safetensors file, without any path",
       });
     }

@@ -1,8 +1,9 @@
 import { z } from "zod";
-import { FormatError } from "../core/index.js";
+import { FormatError, quote } from "../core/index.js";
 import type { RopeConfig } from "./modelConfig.js";
 import { checkSchema } from "./schema.js";
 
+const defaultTheta = 10_000;
 const theta = z.number().min(1).max(1e12);
 const factor = z.number().min(1e-3).max(1e6);
 
@@ -57,14 +58,25 @@ const ropeTypes: Readonly<Record<string, (raw: unknown, theta: number, file: str
 
 /** @throws FormatError */
 export function parseRope(config: z.infer<z.ZodObject<typeof ropeFields>>, file: string): RopeConfig {
-  const field = config.rope_parameters ? "rope_parameters" : "rope_scaling";
+  // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
+  const field = Object.keys(config.rope_scaling ?? {}).length > 0 ? "rope_scaling" : "rope_parameters";
   const raw = config[field];
+  const other = field === "rope_scaling" ? config.rope_parameters?.rope_theta : undefined;
+  if (other != null && (raw?.rope_theta ?? config.rope_theta ?? defaultTheta) !== other) {
+    throw new FormatError({
+      file,
+      field: "rope_scaling.rope_theta",
+      problem: `rope_parameters has ${other}, and rope_scaling, which stands in for it, ${raw?.rope_theta ?? "none"}`,
+      expected: "one base of the rotary embedding",
+      hint: `Move the fields of rope_scaling into rope_parameters, or add "rope_theta" to rope_scaling`,
+    });
+  }
   const type = raw?.rope_type ?? raw?.type ?? "default";
   if (!Object.hasOwn(ropeTypes, type)) {
     throw new FormatError({
       file,
       field: `${field}.rope_type`,
-      problem: `rotary embedding ${JSON.stringify(type.slice(0, 80))} is not supported`,
+      problem: `rotary embedding ${quote(type)} is not supported`,
       expected: `one of ${Object.keys(ropeTypes).join(", ")}`,
     });
   }
@@ -76,5 +88,5 @@ export function parseRope(config: z.infer<z.ZodObject<typeof ropeFields>>, file:
       expected: "1",
     });
   }
-  return ropeTypes[type](raw, raw?.rope_theta ?? config.rope_theta ?? 10_000, `${file}: ${field}`);
+  return ropeTypes[type](raw, raw?.rope_theta ?? config.rope_theta ?? defaultTheta, `${file}: ${field}`);
 }

@@ -1,5 +1,6 @@
 import { FormatError } from "../core/index.js";
 import type { ByteSource } from "./byteSource.js";
+import { refuseMistaken, tellingBytes } from "./mistakenFile.js";
 import { maxHeaderBytes, parseSafetensorsHeader, type SafetensorsHeader } from "./safetensorsHeader.js";
 
 /**
@@ -9,6 +10,7 @@ import { maxHeaderBytes, parseSafetensorsHeader, type SafetensorsHeader } from "
  */
 export async function readSafetensorsHeader(source: ByteSource): Promise<SafetensorsHeader> {
   const file = source.name;
+  refuseMistaken(await source.read(0, Math.min(tellingBytes, source.byteLength)), file);
   if (source.byteLength < 8) {
     throw new FormatError({
       file,

@@ -1,4 +1,4 @@
-import { FormatError } from "../core/index.js";
+import { FormatError, quote } from "../core/index.js";
 import { type DType, dtypeBytes, isDType, type TensorInfo } from "../tensor/index.js";
 import { isJsonObject, parseJson } from "./json.js";
 
@@ -18,6 +18,8 @@ export interface SafetensorsHeader {
 
 /** The limit of the reference implementation. */
 export const maxHeaderBytes = 100_000_000;
+/** Some ten for a tensor. */
+const maxHeaderValues = 4_000_000;
 
 /**
  * Parses the JSON header of a safetensors file and checks every field against the file.
@@ -33,13 +35,14 @@ export function parseSafetensorsHeader(
   file: string,
 ): SafetensorsHeader {
   if (header[0] !== 0x7b) throw new FormatError({ file, problem: "the header does not begin with {" });
-  const root = parseJson(header, file);
+  const root = parseJson(header, file, { values: maxHeaderValues });
   if (!isJsonObject(root)) throw new FormatError({ file, problem: "the header is not a JSON object" });
 
   let metadata: ReadonlyMap<string, string> = new Map();
   const tensors: StoredTensor[] = [];
   for (const [name, entry] of Object.entries(root)) {
-    if (name === "__metadata__") metadata = parseMetadata(entry, file);
+    // The reference implementation takes null for none.
+    if (name === "__metadata__") metadata = entry === null ? metadata : parseMetadata(entry, file);
     else tensors.push(parseTensor(name, entry, dataStart, fileLength, file));
   }
 
@@ -82,11 +85,11 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileLength
   if (!isJsonObject(entry)) throw fail("its entry is not a JSON object");
   const { dtype, shape, data_offsets: offsets } = entry;
   if (typeof dtype !== "string" || !isDType(dtype)) {
-    throw fail(`dtype ${shorten(dtype)} is not known`, `one of ${Object.keys(dtypeBytes).join(", ")}`);
+    throw fail(`dtype ${quote(dtype)} is not known`, `one of ${Object.keys(dtypeBytes).join(", ")}`);
   }
-  if (!isCounts(shape)) throw fail(`shape ${shorten(shape)}`, "a list of integers ≥ 0");
+  if (!isCounts(shape)) throw fail(`shape ${quote(shape)}`, "a list of integers ≥ 0");
   if (!isCounts(offsets) || offsets.length !== 2) {
-    throw fail(`data_offsets ${shorten(offsets)}`, "two integers ≥ 0");
+    throw fail(`data_offsets ${quote(offsets)}`, "two integers ≥ 0");
   }
   const [begin, end] = offsets;
   if (begin > end || end > fileLength - dataStart) {
@@ -95,8 +98,8 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileLength
   const byteLength = safeByteLength(dtype, shape);
   if (byteLength !== end - begin) {
     throw fail(
-      `${end - begin} bytes for ${dtype} [${shorten(shape.join(", "))}]`,
-      byteLength === undefined ? "a shape whose size is below 2⁵³ bytes" : `${byteLength} bytes`,
+      `${end - begin} bytes for ${dtype} ${quote(shape)}`,
+      byteLength === undefined ? "a shape of whole bytes, fewer than 2⁵³" : `${byteLength} bytes`,
     );
   }
   return { name, dtype, shape, byteOffset: dataStart + begin, byteLength };
@@ -104,20 +107,16 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileLength
 
 /** undefined when the product of the sizes, even before a zero in it, leaves the exact integers. */
 function safeByteLength(dtype: DType, shape: readonly number[]): number | undefined {
-  let bytes = dtypeBytes[dtype];
+  let count = 1;
   for (const size of shape) {
-    bytes *= size;
-    if (!Number.isSafeInteger(bytes)) return undefined;
+    count *= size;
+    if (!Number.isSafeInteger(count * 8)) return undefined;
   }
-  return bytes;
+  // Of types below a byte only whole bytes can be stored.
+  const bytes = count * dtypeBytes[dtype];
+  return Number.isInteger(bytes) ? bytes : undefined;
 }
 
 function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
-}
-
-/** What was found, short enough for a message whatever the file holds. */
-function shorten(value: unknown): string {
-  const text = (typeof value === "string" ? value : JSON.stringify(value)) ?? "missing";
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

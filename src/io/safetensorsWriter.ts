@@ -1,4 +1,4 @@
-import { type JobOptions, Stage, UsageError } from "../core/index.js";
+import { type JobOptions, quote, Stage, UsageError } from "../core/index.js";
 import { byteLengthOf, dtypeBytes, type TensorInfo } from "../tensor/index.js";
 import { type ByteSink, createFile, type FileSinks } from "./byteSink.js";
 import { indexFileName, singleFileName } from "./placeTensors.js";
@@ -52,7 +52,7 @@ function planShards(tensors: readonly TensorToWrite[], maxShardBytes: number): T
   let shardBytes = 0;
   for (const tensor of tensors) {
     if (names.has(tensor.name) || tensor.name === "__metadata__") {
-      throw new UsageError(`tensor name ${JSON.stringify(tensor.name)} is taken`);
+      throw new UsageError(`tensor name ${quote(tensor.name)} is taken`);
     }
     names.add(tensor.name);
     const bytes = byteLengthOf(tensor);

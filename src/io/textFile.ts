@@ -8,7 +8,9 @@ export function decodeUtf8(bytes: Uint8Array, file: string): string {
     const owned = bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice();
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(owned);
   } catch (cause) {
-    throw new FormatError({ file, problem: "not UTF-8 text" }, { cause });
+    const utf16 = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
+    const problem = utf16 ? "UTF-16 text (it begins with its byte order mark)" : "not UTF-8 text";
+    throw new FormatError({ file, problem, hint: "Save it as UTF-8" }, { cause });
   }
 }
 

@@ -6,6 +6,7 @@ import {
   type ModelFiles,
   openCheckpoint,
   readArtifact,
+  type Warning,
 } from "../io/index.js";
 import { type DeviceId, openDevice } from "../kernels/index.js";
 import { describeDecoder, loadModel, type Model, type Structure } from "../model/index.js";
@@ -33,6 +34,8 @@ export interface OpenedModel extends Disposable {
   readonly prefill: PrefillPolicy;
   /** `rarefy.json`; undefined for an ordinary checkpoint. */
   readonly artifact: Artifact | undefined;
+  /** What its files hold that is not used, or is read otherwise elsewhere. */
+  readonly warnings: readonly Warning[];
 }
 
 /**
@@ -59,6 +62,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         model,
         prefill: sparsity?.prefill ?? "dense",
         artifact,
+        warnings: checkpoint.warnings,
         [Symbol.dispose]() {
           model[Symbol.dispose]();
           backend[Symbol.dispose]();

@@ -6,6 +6,11 @@ export type DType =
   | "BF16"
   | "F8_E4M3"
   | "F8_E5M2"
+  | "F8_E8M0"
+  | "F6_E2M3"
+  | "F6_E3M2"
+  | "F4"
+  | "C64"
   | "I64"
   | "I32"
   | "I16"
@@ -16,7 +21,7 @@ export type DType =
   | "U8"
   | "BOOL";
 
-/** Bytes per element. */
+/** Bytes per element; elements of less than a byte lie without gaps. */
 export const dtypeBytes: Readonly<Record<DType, number>> = {
   F64: 8,
   F32: 4,
@@ -24,6 +29,11 @@ export const dtypeBytes: Readonly<Record<DType, number>> = {
   BF16: 2,
   F8_E4M3: 1,
   F8_E5M2: 1,
+  F8_E8M0: 1,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
+  F4: 0.5,
+  C64: 8,
   I64: 8,
   I32: 4,
   I16: 2,

@@ -1,5 +1,5 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { FormatError, RarefyError } from "../core/index.js";
+import { FormatError, quote, RarefyError } from "../core/index.js";
 import type { ModelFiles } from "../io/index.js";
 import { isJsonObject, readJsonFile } from "../io/index.js";
 
@@ -30,6 +30,8 @@ export interface Tokenizer {
 const maxTokenId = 2 ** 24;
 /** The largest known tokenizer.json has 34 MB. */
 const maxTokenizerBytes = 256 * 2 ** 20;
+/** It has some 600,000 tokens and merges. */
+const tokenizerLimits = { values: 6_000_000 };
 
 /**
  * Loads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
@@ -37,7 +39,7 @@ const maxTokenizerBytes = 256 * 2 ** 20;
  */
 export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
   const file = `${files.location}/tokenizer.json`;
-  const definition = await readJsonFile(files, "tokenizer.json", maxTokenizerBytes);
+  const definition = await readJsonFile(files, "tokenizer.json", maxTokenizerBytes, tokenizerLimits);
   if (definition === undefined) {
     throw new FormatError({
       file,
@@ -65,8 +67,7 @@ function checkIds(definition: unknown, file: string): void {
   if (!isJsonObject(model)) throw new FormatError({ file, field: "model", problem: "not a JSON object" });
   if (isJsonObject(model.vocab)) {
     for (const [token, id] of Object.entries(model.vocab)) {
-      if (!isId(id))
-        throw fail("model.vocab", `id ${String(id).slice(0, 40)} of ${JSON.stringify(token.slice(0, 40))}`);
+      if (!isId(id)) throw fail("model.vocab", `id ${quote(id)} of ${quote(token)}`);
     }
   }
   const added = isJsonObject(definition) ? (definition.added_tokens ?? []) : [];
@@ -75,7 +76,7 @@ function checkIds(definition: unknown, file: string): void {
     if (!isJsonObject(token) || typeof token.content !== "string") {
       throw new FormatError({ file, field: "added_tokens", problem: "an entry without a text" });
     }
-    if (!isId(token.id)) throw fail("added_tokens", `id of ${JSON.stringify(token.content.slice(0, 40))}`);
+    if (!isId(token.id)) throw fail("added_tokens", `id ${quote(token.id)} of ${quote(token.content)}`);
   }
 }
 

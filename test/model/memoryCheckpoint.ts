@@ -10,6 +10,8 @@ export class MemoryCheckpoint implements Checkpoint {
   readonly files: Checkpoint["files"] = { location: "memory", open: async () => undefined, close: async () => {} };
   readonly reads: { name: string; byteOffset: number; byteLength: number }[] = [];
 
+  readonly warnings = [];
+
   artifact?: Artifact;
 
   constructor(

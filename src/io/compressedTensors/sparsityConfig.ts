@@ -1,4 +1,4 @@
-import { FormatError } from "../../core/index.js";
+import { FormatError, quote } from "../../core/index.js";
 import { isJsonObject } from "../json.js";
 
 /** What a config.json says of weights that compressed-tensors stored sparsely. */
@@ -22,15 +22,18 @@ export function takeSparsityConfig(
   if (!isJsonObject(config)) return { config, format: undefined };
   for (const holder of holders) {
     const record = config[holder];
-    const sparsity = isJsonObject(record) ? record.sparsity_config : undefined;
-    if (!isJsonObject(record) || !isJsonObject(sparsity)) continue;
-    const { format } = sparsity;
+    if (!isJsonObject(record)) continue;
+    const sparsity = record.sparsity_config ?? undefined;
+    // A record of nothing: compressed-tensors leaves one beside plain weights.
+    const isEmpty = record.quant_method === "compressed-tensors" && sparsity === undefined && !isQuantized(record);
+    if (!isEmpty && !isJsonObject(sparsity)) continue;
+    const format = isJsonObject(sparsity) ? sparsity.format : undefined;
     const sparse = typeof format === "string" && sparseFormats.includes(format);
     if (!sparse && format !== "dense" && format !== undefined) {
       throw new FormatError({
         file,
         field: `${holder}.sparsity_config.format`,
-        problem: `${JSON.stringify(format)?.slice(0, 80)} is not supported`,
+        problem: `${quote(format)} is not supported`,
         expected: `one of ${sparseFormats.join(", ")}, dense`,
       });
     }

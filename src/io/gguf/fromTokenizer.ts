@@ -1,4 +1,4 @@
-import { UsageError } from "../../core/index.js";
+import { quote, UsageError } from "../../core/index.js";
 import { isJsonObject } from "../json.js";
 import type { TypedValue } from "./headerBytes.js";
 import { preTokenizerLike } from "./preTokenizers.js";
@@ -86,7 +86,7 @@ function definitionOf(tokenizer: unknown): Definition {
   const model = isJsonObject(raw.model) ? raw.model : {};
   const added = Array.isArray(raw.added_tokens) ? (raw.added_tokens as Token[]) : [];
   if (model.type !== "BPE" || !isJsonObject(model.vocab) || !Array.isArray(model.merges)) {
-    throw refused(`its model is ${JSON.stringify(model.type)?.slice(0, 40)}, only BPE has a kind`);
+    throw refused(`its model is ${quote(model.type)}, only BPE has a kind`);
   }
   // Old files write a merge as one text, new ones as two.
   const merges = model.merges.map((merge: unknown) => (Array.isArray(merge) ? merge.join(" ") : String(merge)));

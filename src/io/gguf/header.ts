@@ -1,5 +1,6 @@
 import { FormatError } from "../../core/index.js";
 import type { ByteSource } from "../byteSource.js";
+import { refuseMistaken, tellingBytes } from "../mistakenFile.js";
 import { Cursor } from "./cursor.js";
 import { type GgmlType, ggmlTypeById, ggmlTypes } from "./ggmlTypes.js";
 
@@ -53,7 +54,10 @@ export async function readGgufHeader(source: ByteSource): Promise<GgufHeader> {
   const file = source.name;
   const cursor = new Cursor(source, maxHeaderBytes);
   const magic = await cursor.u32("magic");
-  if (magic !== 0x46554747) throw new FormatError({ file, problem: "it does not begin with GGUF" });
+  if (magic !== 0x46554747) {
+    refuseMistaken(await source.read(0, Math.min(tellingBytes, source.byteLength)), file);
+    throw new FormatError({ file, problem: "it does not begin with GGUF" });
+  }
   const version = await cursor.u32("version");
   if (version !== 2 && version !== 3) {
     throw new FormatError({

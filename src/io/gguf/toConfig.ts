@@ -1,4 +1,4 @@
-import { FormatError } from "../../core/index.js";
+import { FormatError, quote } from "../../core/index.js";
 import { type GgufArchitecture, ggufArchitectures } from "./architectures.js";
 import type { GgufTensor } from "./header.js";
 import type { Metadata } from "./metadata.js";
@@ -13,7 +13,7 @@ export function architectureIn(metadata: Metadata): GgufArchitecture {
   throw new FormatError({
     file: metadata.file,
     field: key,
-    problem: `architecture ${JSON.stringify(id.slice(0, 80))} is not supported`,
+    problem: `architecture ${quote(id)} is not supported`,
     expected: `one of ${ggufArchitectures.map((architecture) => architecture.id).join(", ")}`,
   });
 }

@@ -1,4 +1,4 @@
-import { FormatError } from "../../core/index.js";
+import { FormatError, quote } from "../../core/index.js";
 import { mergesFromScores } from "./mergesFromScores.js";
 import type { Metadata } from "./metadata.js";
 import { preTokenizerNamed, preTokenizers } from "./preTokenizers.js";
@@ -31,7 +31,7 @@ const kinds: Readonly<Record<string, (metadata: Metadata, vocabulary: Vocabulary
       throw new FormatError({
         file: metadata.file,
         field: `${prefix}pre`,
-        problem: `pre-tokenizer ${JSON.stringify(pre.slice(0, 80))} is not known`,
+        problem: `pre-tokenizer ${quote(pre)} is not known`,
         expected: `one of ${preTokenizers.flatMap(({ names }) => names).join(", ")}`,
         hint: "Take the model in Hugging Face layout, whose tokenizer.json spells the rules out",
       });
@@ -106,7 +106,7 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     throw new FormatError({
       file: metadata.file,
       field: `${prefix}model`,
-      problem: `tokenizer ${JSON.stringify(kind.slice(0, 80))} is not supported`,
+      problem: `tokenizer ${quote(kind)} is not supported`,
       expected: `one of ${Object.keys(kinds).join(", ")}`,
     });
   }

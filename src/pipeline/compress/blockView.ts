@@ -55,6 +55,7 @@ function memoryCheckpoint(
     files,
     config,
     tensors: new Map(Array.from(tensors, ([name, { shape }]) => [name, { name, dtype: "F32", shape }])),
+    warnings: [],
     async read(name, byteOffset = 0, byteLength, into) {
       const { buffer, byteOffset: start, byteLength: total } = find(name);
       const bytes = new Uint8Array(buffer, start + byteOffset, byteLength ?? total - byteOffset);
