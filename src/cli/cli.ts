@@ -71,7 +71,7 @@ async function execute(
     },
     warn(text) {
       progress.clear();
-      if (!options.quiet) stderr.write(`${colorsFor(stderr).yellow("warning:")} ${terminalText(text)}\n`);
+      if (!options.quiet) stderr.write(`${colorsFor(stderr).bold("warning:")} ${terminalText(text)}\n`);
     },
     colors: colorsFor(stdout),
     stdin,

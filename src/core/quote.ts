@@ -6,10 +6,10 @@
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal.
 const unprintable = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
-const escape = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+const spelt = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 /** A text whose control characters are spelt out. */
-export const cleaned = (text: string): string => text.replace(unprintable, escape);
+export const cleaned = (text: string): string => text.replace(unprintable, spelt);
 
 /** A text of at most `characters`; what is left out is marked. */
 export const clip = (text: string, characters: number): string =>

@@ -14,11 +14,10 @@ const kinds: readonly { begins: RegExp; problem: string; hint: string }[] = [
   },
   { begins: /^GGUF/, problem: "a GGUF file", hint: "Give it a name that ends in .gguf" },
   {
-    begins: /^PK\x03\x04/,
+    begins: /^PK[^a-z]{2}/,
     problem: "a ZIP archive, as PyTorch saves weights",
     hint: "Convert it to safetensors; only safetensors and GGUF weights are read",
   },
-  { begins: /^\x1f\x8b/, problem: "compressed with gzip", hint: "Unpack it first" },
 ];
 
 /** Bytes that tell. */
