@@ -19,6 +19,7 @@ const order = [
   "eval",
   "report",
   "train",
+  "jobs",
   "server",
   "cli",
 ];
@@ -31,7 +32,7 @@ const forbidden: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Folders that only ever run in Node. */
-const nodeFolders = ["cli", "server"];
+const nodeFolders = ["jobs", "cli", "server"];
 
 const maxLines = 500;
 
@@ -60,7 +61,7 @@ function importProblems({ path, text }: SourceFile): string[] {
     const blame = (problem: string) => problems.push(`${path} imports "${specifier}": ${problem}`);
     if (!specifier.startsWith(".")) {
       const nodeFile = isTest || path.endsWith(".node.ts") || (folder !== undefined && nodeFolders.includes(folder));
-      if (specifier.startsWith("node:") && !nodeFile) blame("node: modules only in *.node.ts and in cli");
+      if (specifier.startsWith("node:") && !nodeFile) blame("node: modules only in *.node.ts and in Node folders");
       continue;
     }
     const target = new URL(specifier, `file:///src/${path}`).pathname.slice("/src/".length);

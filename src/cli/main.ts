@@ -1,7 +1,7 @@
 #!/usr/bin/env node
+import { packageVersion } from "../jobs/index.js";
 import { runCli } from "./cli.js";
 import { commands } from "./commands/index.js";
-import { packageVersion } from "./version.js";
 
 const controller = new AbortController();
 

@@ -1,40 +1,18 @@
 import { InvalidArgumentError, Option } from "commander";
-import { UsageError } from "../core/index.js";
-import { isJsonObject, type ModelConfig } from "../io/index.js";
-import type { OptimizerOptions, TrainedMixture } from "../train/index.js";
-import { cosine, routings, trainedMixture } from "../train/index.js";
+import type { TrainingSettings } from "../jobs/index.js";
+import { routings } from "../train/index.js";
 import { integer, number } from "./numbers.js";
 
 /** Options that `train` and `finetune` share. */
-export interface TrainingCommandOptions {
+export interface TrainingCommandOptions extends TrainingSettings {
   text: string;
   evalText?: string;
   output: string;
-  steps: number;
-  batch: number;
-  window: number;
-  rate: number;
-  finalRate?: number;
-  warmup: number;
-  weightDecay: number;
-  clip: number;
-  seed: number;
   saveEvery: number;
   maxTokens?: number;
-  device: "wasm" | "webgpu";
   dtype?: "f32" | "bf16";
-  method: string;
-  methodOption: Record<string, unknown>;
-  router?: string;
-  routerOption: Record<string, unknown>;
-  inputDensity?: number;
-  distil?: number;
-  temperature?: number;
   teacher?: string;
 }
-
-/** What decides how tokens find experts; the tokens of a batch are counted in the balance. */
-export type RouterOptions = Pick<TrainingCommandOptions, "router" | "routerOption" | "batch" | "window">;
 
 /** @param presets what differs between training anew and going on */
 export const trainingOptions = (presets: { rate: number; steps: number; warmup: number }) => [
@@ -113,36 +91,4 @@ function collect(text: string, earlier: Record<string, unknown>): Record<string,
     // A bare word is a string.
   }
   return { ...earlier, [text.slice(0, at)]: parsed };
-}
-
-/** AdamW with a cosine, as language models are trained. @param decays linear weights */
-export function optimizerOf(options: TrainingCommandOptions, decays: (name: string) => boolean): OptimizerOptions {
-  const { rate, finalRate = rate / 10, warmup, steps, weightDecay, clip } = options;
-  return {
-    rate: cosine({ peak: rate, final: finalRate, warmup, steps }),
-    beta2: 0.95,
-    weightDecay,
-    clip,
-    decays,
-  };
-}
-
-/**
- * The experts of the model and how tokens find them: by --router, as the model was trained before, or by softmax.
- * @param recipe of the model's rarefy.json
- * @throws UsageError for a router where there are no experts
- */
-export function mixtureOf(
-  config: ModelConfig,
-  { router, routerOption, batch, window }: RouterOptions,
-  recipe?: unknown,
-): TrainedMixture | undefined {
-  const given = router !== undefined || Object.keys(routerOption).length > 0;
-  if (given && config.experts === undefined) {
-    throw new UsageError(
-      `a ${config.modelType} model has no experts to route to; give a config.json of model_type mixtral`,
-    );
-  }
-  const before = isJsonObject(recipe) && typeof recipe.router === "string" ? recipe.router : "softmax";
-  return trainedMixture(config, router ?? before, routerOption, batch * window);
 }

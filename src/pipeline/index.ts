@@ -5,7 +5,7 @@ export {
   type CalibrationOptions,
   calibrateActivationSparsity,
 } from "./calibrate.js";
-export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
+export { type CompressedModel, type JobFiles, type JobTimes, jobIn, runCompression } from "./compress/compressJob.js";
 export type { Estimate } from "./compress/estimate.js";
 export { type Fingerprint, fingerprint } from "./compress/fingerprint.js";
 export { type CompressionPlan, type CompressOptions, checkCompression, planCompression } from "./compress/plan.js";

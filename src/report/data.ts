@@ -38,7 +38,8 @@ export interface ReportData {
 
 const text = z.string().max(4096);
 const number = z.number();
-const resultRow = z.looseObject({
+/** What a stored `ResultRow` must be to be read back; other fields pass. */
+export const resultRowSchema = z.looseObject({
   model: text,
   weights: text,
   activationSparsity: number.default(0),
@@ -64,14 +65,24 @@ const matrix = z.looseObject({
   nonZeros: number,
   relativeError: number.optional(),
 });
-const layers = z.array(z.looseObject({ source: number, matrices: z.record(text, matrix) })).max(4096);
+/** What is known of the layers of a compressed model. */
+export const compressedLayersSchema = z
+  .array(z.looseObject({ source: number, matrices: z.record(text, matrix) }))
+  .max(4096);
 
 const sweepSchema = z.looseObject({
   rarefySweep: z.literal(1),
   model: text,
   machine: z.record(text, z.union([text, number])).default({}),
   entries: z
-    .array(z.looseObject({ name: text, row: resultRow, recipe: z.unknown().optional(), layers: layers.optional() }))
+    .array(
+      z.looseObject({
+        name: text,
+        row: resultRowSchema,
+        recipe: z.unknown().optional(),
+        layers: compressedLayersSchema.optional(),
+      }),
+    )
     .min(1)
     .max(10_000),
 });
@@ -101,7 +112,7 @@ export function runOfSweep(raw: unknown, location: string, file: string): Run {
 export function runOfArtifact(artifact: Artifact, location: string, name: string, bytesOnDisk: number): Run {
   const rows = (artifact.results ?? [])
     .filter(isJsonObject)
-    .map((row) => checkSchema(resultRow, row, `${location}/rarefy.json`)) as ResultRow[];
+    .map((row) => checkSchema(resultRowSchema, row, `${location}/rarefy.json`)) as ResultRow[];
   const [source, own] = rows.length > 1 ? rows : [undefined, rows[0]];
   const { recipe, compression, activationSparsity, activations } = artifact;
   return {

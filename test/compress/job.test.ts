@@ -116,7 +116,7 @@ describe("a job that is killed", () => {
     expect(await fingerprint(await MemoryCheckpoint.golden("llama"))).toMatchObject({ weightsSha256 });
     for (const name of ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight"]) {
       const { shape } = checkpoint.tensors.get(name)!;
-      for (const at of [0, shape[0] * shape[1] - 1]) {
+      for (const at of [0, 5000, shape[0] * shape[1] - 1]) {
         const other = new MemoryCheckpoint(checkpoint.config, new Map(checkpoint.tensors));
         other.set(name, [...shape], checkpoint.values(name).with(at, 7));
         expect((await fingerprint(other)).weightsSha256, `${name} ${at}`).not.toBe(weightsSha256);
@@ -145,16 +145,63 @@ describe("a job that is killed", () => {
     await expect(job).rejects.toThrow("killed");
     expect(files.has("block-00000.json")).toBe(true);
     const record = JSON.parse(new TextDecoder().decode(files.get("block-00000.json")));
+    const { artifact } = record;
+    const other = { ...artifact.compression, job: "0".repeat(64) };
     const broken: [unknown, RegExp][] = [
-      [{ ...record, blocks: [] }, /block-00000.json: not the record of this job/],
-      [{ ...record, compression: { ...record.compression, job: "0".repeat(64) } }, /not the record of this job/],
-      [{ ...record, compression: 3 }, /block-00000.json: compression/],
+      [null, /block-00000.json: .*expected object/],
+      [{ ...record, artifact: { ...artifact, blocks: [] } }, /block-00000.json: not the record of this job/],
+      [{ ...record, artifact: { ...artifact, compression: other } }, /not the record of this job/],
+      [{ ...record, artifact: { ...artifact, compression: 3 } }, /block-00000.json: compression/],
+      [
+        { ...record, shardSha256: "0".repeat(64) },
+        /model-00002-of-00003.safetensors: not the bytes that the job wrote/,
+      ],
     ];
     for (const [value, message] of broken) {
       const changed = new Map(files).set("block-00000.json", new TextEncoder().encode(JSON.stringify(value)));
       await expect(compress(checkpoint, { stages }, changed)).rejects.toThrow(message);
     }
   });
+});
+
+test("a survey that the job did not write is refused, and so is a damaged block", async () => {
+  const options = jobOptions({ stages });
+  const plan = await planCompression(checkpoint, options);
+  const files = new Map<string, Uint8Array>();
+  const job = runCompression(checkpoint, plan, { workspace: failing(files, 5), companions: [] }, options);
+  await expect(job).rejects.toThrow("killed");
+  const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+  const stored = JSON.parse(new TextDecoder().decode(files.get("survey.json")));
+  const [stage, budgets] = Object.entries<Record<string, { unitsKept: number }>>(stored.survey.budgets)[0];
+  const other = { ...budgets, 0: { unitsKept: budgets[0].unitsKept - 4 } };
+  const surveys: [unknown, RegExp][] = [
+    [null, /survey.json: .*expected object/],
+    [{ ...stored, survey: { ...stored.survey, kept: [99, 99] } }, /survey.kept: layers 99, 99; expected 2 of the 2/],
+    [{ ...stored, survey: { ...stored.survey, budgets: { [stage]: other } } }, /survey.json: not what the job wrote/],
+  ];
+  for (const [value, message] of surveys) {
+    await expect(compress(checkpoint, { stages }, new Map(files).set("survey.json", json(value)))).rejects.toThrow(
+      message,
+    );
+  }
+  const shard = "model-00002-of-00003.safetensors";
+  const damaged = files.get(shard)!.slice();
+  damaged[damaged.length - 9] ^= 1;
+  await expect(compress(checkpoint, { stages }, new Map(files).set(shard, damaged))).rejects.toThrow(
+    /model-00002.*: not the bytes that the job wrote/,
+  );
+  await expect(compress(checkpoint, { stages }, new Map(files).set("job.json", json({})))).rejects.toThrow(
+    /job.json: job/,
+  );
+});
+
+test("a source that changes while the job runs stops it before the next block is recorded", async () => {
+  const files = new Map<string, Uint8Array>();
+  const checkSource = async () => {
+    if (files.has("model-00003-of-00003.safetensors")) throw new Error("the source changed");
+  };
+  await expect(compress(checkpoint, { stages, checkSource }, files)).rejects.toThrow("the source changed");
+  expect([files.has("block-00000.json"), files.has("block-00001.json")]).toEqual([true, false]);
 });
 
 describe("a plan", () => {

@@ -1,9 +1,10 @@
 import { Option } from "commander";
 import { Random } from "../../core/index.js";
 import { formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
+import { machine, peakResidentBytes } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { embeddedTexts } from "../embedded.js";
-import { machine, machineInWords, peakResidentBytes } from "../machine.js";
+import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
 import {
   type MachineOptions,

@@ -1,16 +1,12 @@
 import { Option } from "commander";
 import { allocations, thresholdEstimators } from "../../compress/index.js";
-import { type AllocationComparison, calibrateBetterAllocation } from "../../eval/index.js";
-import { type Artifact, artifactFileName, isModelFile, serializeArtifact, sha256Hex } from "../../io/index.js";
-import { buildModelDirectory, resolveModel } from "../../io/index.node.js";
+import type { AllocationComparison } from "../../eval/index.js";
+import { resolveModel } from "../../io/index.node.js";
+import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
 import { projections } from "../../model/index.js";
-import {
-  activationMethods,
-  type Calibration,
-  type CalibrationOptions,
-  calibrateActivationSparsity,
-} from "../../pipeline/index.js";
-import type { CommandDefinition, CommonOptions, Context } from "../command.js";
+import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
+import { loadTokenizer, tokenizeText } from "../../text/index.js";
+import type { CommandDefinition, CommonOptions } from "../command.js";
 import { digits, percent, table } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
@@ -25,7 +21,7 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { openSession, readTokens } from "../session.js";
+import { readText } from "../session.js";
 
 type Settings = Pick<CalibrationOptions, "method" | "estimator" | "allocation" | "prefill">;
 
@@ -88,83 +84,21 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
     "rarefy calibrate models/tiny-6m --text models/text/calib.txt --weights q8 -o tiny-q8-sparse",
   ],
   async run(context, options, [argument]) {
+    const { signal, onProgress } = context;
+    const { text: path, output, greedyStep, json: _json, quiet: _quiet, verbose: _verbose, ...settings } = options;
+    const text = await readText(path);
     const source = await resolveModel(argument, context);
-    let document: CalibrateDocument | undefined;
-    await buildModelDirectory(
-      options.output,
-      [source.directory],
-      async (builder) => {
-        const { artifact, realisedSparsity, comparison } = await calibrated(context, options, argument);
-        await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
-        await builder.add(artifactFileName, serializeArtifact(artifact));
-        const { layers, ...settings } = artifact.activationSparsity!;
-        document = {
-          output: options.output,
-          model: source.location,
-          weights: artifact.weights!,
-          realisedSparsity,
-          ...(comparison && { comparison }),
-          ...settings,
-          layers,
-        };
-      },
-      context,
-    );
-    context.print(render(document!));
-    return document!;
+    const calibrated = await calibrateToDirectory(source, output, {
+      ...settings,
+      greedyBase: greedyStep,
+      text: async () => tokenizeText(await loadTokenizer(source), text),
+      signal,
+      onProgress,
+    });
+    context.print(render(calibrated));
+    return calibrated;
   },
 };
-
-type Sparsity = NonNullable<Artifact["activationSparsity"]>;
-interface CalibrateDocument extends Sparsity {
-  output: string;
-  model: string;
-  weights: string;
-  /** Share of the blocks' weights whose inputs are dropped on the calibration text. */
-  realisedSparsity: number;
-  /** Of the greedy allocation with the uniform one, when it was asked for. */
-  comparison?: AllocationComparison;
-}
-
-async function calibrated(
-  context: Context,
-  options: CalibrateOptions,
-  argument: string,
-): Promise<{ artifact: Artifact; realisedSparsity: number; comparison?: AllocationComparison }> {
-  using session = await openSession(context, argument, options);
-  const text = await readTokens(session, options.text);
-  const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyTokens, seed } = options;
-  const settings = {
-    sparsities: [sparsity],
-    method,
-    estimator,
-    prefill,
-    window,
-    calibrationWindows,
-    greedyBase: options.greedyStep,
-    greedyTokens,
-    seed,
-    ...context,
-  };
-  const calibration: Calibration & { comparisons?: AllocationComparison[] } =
-    allocation === "greedy"
-      ? await calibrateBetterAllocation(session.model, text, settings)
-      : await calibrateActivationSparsity(session.model, text, { ...settings, allocation });
-  const config = (await session.files.open("config.json"))!;
-  const configSha256 = await sha256Hex(await config.read(0, config.byteLength));
-  await config.close();
-  return {
-    artifact: {
-      rarefy: 1,
-      weights: session.model.weights,
-      activationSparsity: calibration.records[0],
-      activations: calibration.sites.map((sites) => ({ ...sites })),
-      source: { location: session.location, configSha256 },
-    },
-    realisedSparsity: calibration.realisedSparsities[0],
-    comparison: calibration.comparisons?.[0],
-  };
-}
 
 function render({
   output,
@@ -174,7 +108,7 @@ function render({
   comparison,
   layers,
   calibration,
-}: CalibrateDocument): string {
+}: CalibratedDirectory): string {
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const range = (values: readonly number[]) => `${digits(Math.min(...values), 2)} … ${digits(Math.max(...values), 2)}`;
   const cutsOf = {

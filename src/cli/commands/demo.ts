@@ -1,12 +1,13 @@
 import type { ResultRow, Variant } from "../../eval/index.js";
 import { evaluateQuality, formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
+import { machine, peakResidentBytes } from "../../jobs/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../pipeline/index.js";
 import { collect, generate } from "../../runtime/index.js";
 import { loadTokenizer, type Tokenizer, tokenizeText } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel, embeddedTexts } from "../embedded.js";
 import { count, digits, duration, percent, terminalText } from "../format.js";
-import { machine, machineInWords, peakResidentBytes } from "../machine.js";
+import { machineInWords } from "../machine.js";
 import {
   calibrationWindowsOption,
   type MachineOptions,

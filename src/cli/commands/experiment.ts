@@ -1,27 +1,10 @@
 import { join } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { makeDirectory, writeFileAtomic } from "../../io/index.node.js";
-import { svgFile } from "../../report/internal.js";
-import {
-  type EngineDevice,
-  type Experiment,
-  type ExperimentOptions,
-  experiments,
-  htmlPage,
-  markdownPage,
-  planOf,
-  type ResultTable,
-  runCells,
-  runExperiment,
-  type Scale,
-  scales,
-  stopEngine,
-} from "../../train/index.js";
+import { runExperimentCells, runExperimentDirectory } from "../../jobs/index.js";
+import { type EngineDevice, experiments, type ResultTable, type Scale, scales } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel } from "../embedded.js";
-import { cellFiles, cellInputs, modelIdentity } from "../experimentFiles.js";
-import { ExperimentThreads } from "../experimentThreads.js";
 import { facts, table } from "../format.js";
 import { integer } from "../numbers.js";
 
@@ -77,19 +60,18 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
     if (action !== "run" || name === undefined || rest.length > 0) {
       throw new UsageError("give 'list', or 'run' and the name of one experiment");
     }
-    if (!Object.hasOwn(experiments, name)) {
-      throw new UsageError(`there is no experiment ${name}; there are ${Object.keys(experiments).join(", ")}`);
-    }
     if (options.output === undefined) throw new UsageError("give the directory to write, -o OUT");
-    if (options.threads > 1 && options.device !== "wasm") {
-      throw new UsageError("--threads share the CPU; on a GPU give --only to processes of their own");
+    const { output, only, scale } = options;
+    if (only !== undefined) {
+      return {
+        experiment: name,
+        scale,
+        cells: await runExperimentCells(name, output, only, { ...options, ...context }),
+      };
     }
-    const { experiment } = await experiments[name]();
-    try {
-      return await runAndReport(context, experiment, options.output, options);
-    } finally {
-      await stopEngine(options.device);
-    }
+    const document = await runExperimentDirectory(name, output, { ...options, ...context });
+    context.print(`${document.tables.map(inWords).join("\n\n")}\n\n${join(output, "report.html")}\n`);
+    return document;
   },
 };
 
@@ -99,59 +81,6 @@ async function list(context: Context): Promise<object> {
   return {
     experiments: all.map(({ id, title, description, seeds, texts = [] }) => ({ id, title, description, seeds, texts })),
   };
-}
-
-async function runAndReport(
-  context: Context,
-  experiment: Experiment,
-  output: string,
-  { scale, seeds, only, threads: count, texts, model, device }: ExperimentCommandOptions,
-): Promise<object> {
-  const cells = join(output, "cells");
-  await makeDirectory(cells);
-  const places = { texts, model, device };
-  await using threads = new ExperimentThreads(count, { experiment: experiment.id, cells, ...places });
-  const options: ExperimentOptions = {
-    scale,
-    seeds,
-    model: experiment.usesModel && (await modelIdentity(model, context)),
-    store: cellFiles(cells),
-    ...(count > 1 && { elsewhere: threads }),
-    ...cellInputs(places, context),
-    ...context,
-  };
-  if (only !== undefined) return { experiment: experiment.id, scale, cells: await runSome(experiment, only, options) };
-  const { report } = await runExperiment(experiment, options);
-  const write = (name: string, text: string) => writeFileAtomic(join(output, name), new TextEncoder().encode(text));
-  for (const { name, picture } of report.figures) await write(`${name}.svg`, svgFile(picture));
-  const { protocol, tables, notes, figures } = report;
-  const document = {
-    experiment: experiment.id,
-    scale,
-    protocol: Object.fromEntries(protocol),
-    tables,
-    notes,
-    figures: figures.map(({ name, title }) => ({ file: `${name}.svg`, title })),
-  };
-  await write("report.json", `${JSON.stringify(document, null, 2)}\n`);
-  await write("report.md", markdownPage(experiment, scale, report));
-  await write("report.html", htmlPage(experiment, scale, report));
-  context.print(`${report.tables.map(inWords).join("\n\n")}\n\n${join(output, "report.html")}\n`);
-  return document;
-}
-
-/** @throws UsageError for a cell that the experiment does not have */
-async function runSome(experiment: Experiment, keys: readonly string[], options: ExperimentOptions) {
-  const plan = planOf(experiment, options);
-  const unknown = keys.find((key) => !plan.some((cell) => cell.key === key));
-  if (unknown !== undefined) {
-    throw new UsageError(`there is no cell ${unknown}; there are ${plan.map(({ key }) => key).join(", ")}`);
-  }
-  return runCells(
-    experiment,
-    plan.filter(({ key }) => keys.includes(key)),
-    options,
-  );
 }
 
 const inWords = ({ title, columns, rows }: ResultTable): string =>

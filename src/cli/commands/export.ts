@@ -1,15 +1,12 @@
 import { Option } from "commander";
-import { FormatError } from "../../core/index.js";
-import type { LocalModelFiles } from "../../io/index.js";
 import {
   type ExportFormat,
   type ExportResult,
   type ExportType,
-  exportModel,
   exportTypes,
   resolveModel,
 } from "../../io/index.node.js";
-import { loadTokenizer } from "../../text/index.js";
+import { exportAndCompare } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { bytes, count, facts, percent, printable } from "../format.js";
 import { modelArgument } from "../options.js";
@@ -43,40 +40,13 @@ export const exportCommand: CommandDefinition<ExportOptions> = {
   ],
   async run(context, { format, type, output }, [argument]) {
     const files = await resolveModel(argument, context);
-    const result = await exportModel(files, output, {
-      format,
-      type,
-      signal: context.signal,
-      onProgress: context.onProgress,
-      check: (exported) => compareTokenizers(files, exported),
-    });
+    const { signal, onProgress } = context;
+    const result = await exportAndCompare(files, output, { format, type, signal, onProgress });
     const document = { model: files.location, output, ...result };
     context.print(render(document));
     return document;
   },
 };
-
-/** Letters, digits, spaces, line ends, accents and other scripts: where rules for splitting differ. */
-const sample =
-  "The year 1999 wasn't 2000's; they'll say:  \"Zażółć gęślą jaźń\"\n\n\tx_1 += 12345.678e-9;\r\n 漢字かな 한국어 Ελληνικά עברית 🦉🏽 ";
-
-/** @throws FormatError when the exported tokenizer gives other tokens for a sample */
-async function compareTokenizers(original: LocalModelFiles, exported: LocalModelFiles): Promise<void> {
-  if (!(await original.names()).includes("tokenizer.json")) return;
-  const [before, after] = await Promise.all([loadTokenizer(original), loadTokenizer(exported)]);
-  const specials = Array.from(before.specialIds, (id) => before.tokenOf(id)).join("a");
-  for (const text of [sample, specials]) {
-    const [wanted, found] = [before.encode(text), after.encode(text)];
-    const place = wanted.findIndex((id, i) => id !== found[i]);
-    if (place < 0 && wanted.length === found.length) continue;
-    throw new FormatError({
-      file: exported.location,
-      field: "tokenizer",
-      problem: `read back: token ${place} of a sample is ${found[place]}`,
-      expected: String(wanted[place]),
-    });
-  }
-}
 
 function render(document: ExportResult & { model: string; output: string }): string {
   const { verification, sparseFormat, sparsity } = document;

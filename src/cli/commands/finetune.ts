@@ -1,11 +1,9 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { resolveModel } from "../../io/index.node.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { modelArgument } from "../options.js";
-import { loadTrainable } from "../trainableModel.js";
+import { trainFromCommand } from "../training.js";
 import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
-import { trainingRun } from "../trainingRun.js";
 
 interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
   keepMask?: boolean;
@@ -29,12 +27,12 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
     "rarefy finetune models/tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
     "rarefy finetune models/tiny-6m --text train.txt --method cast --distil 0.33 --eval-text models/text/books-eval.txt -o tiny-cast",
   ],
-  async run(context, options, [argument]) {
-    if (options.keepMask && options.method !== "dense") {
+  async run(context, options, [model]) {
+    const { keepMask, ...settings } = options;
+    if (keepMask && settings.method !== "dense") {
       throw new UsageError("--keep-mask is a method of its own; leave --method out");
     }
-    const model = await loadTrainable(await resolveModel(argument, context), options, context);
-    const method = options.keepMask ? "fixed-mask" : options.method;
-    return trainingRun(context, "finetune", model, { ...options, method });
+    const method = keepMask ? "fixed-mask" : settings.method;
+    return trainFromCommand(context, model, "weights", { ...settings, method });
   },
 };

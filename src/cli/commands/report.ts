@@ -4,10 +4,10 @@ import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { type Artifact, isPlainFileName, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
 import { directoryFiles, writeFileAtomic } from "../../io/index.node.js";
+import { weightBytesOf } from "../../jobs/index.js";
 import { describeDecoder } from "../../model/index.js";
 import type { ReportData, Run } from "../../report/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
-import { weightBytesOf } from "../compression.js";
 import { bytes, printable } from "../format.js";
 
 interface ReportOptions extends CommonOptions {

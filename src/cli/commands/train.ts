@@ -1,10 +1,6 @@
-import { UsageError } from "../../core/index.js";
-import { parseModelConfig, readJsonFile } from "../../io/index.js";
-import { resolveModel } from "../../io/index.node.js";
-import { decoderParameters, initialDecoder, randomFor, tensorsOfConfig } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
-import { mixtureOf, type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
-import { trainingRun } from "../trainingRun.js";
+import { trainFromCommand } from "../training.js";
+import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
 
 interface TrainOptions extends CommonOptions, TrainingCommandOptions {}
 
@@ -22,21 +18,5 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
     "rarefy train my-mixtral-config --text train.txt --router relu -o my-remoe",
     "rarefy train models/tiny-6m --text train.txt --method rigl --method-option density=0.2 -o my-sparse-6m",
   ],
-  async run(context, options, [argument]) {
-    if (options.distil !== undefined && options.teacher === undefined) {
-      throw new UsageError("--distil needs --teacher MODEL here: random weights have nothing to teach");
-    }
-    const files = await resolveModel(argument, context);
-    const raw = await readJsonFile(files, "config.json");
-    const config = parseModelConfig(raw, `${files.location}/config.json`);
-    const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
-    const weights = initialDecoder(parameters, randomFor(options.seed, "weights"));
-    const mixture = mixtureOf(config, options);
-    return trainingRun(
-      context,
-      "train",
-      { files, config, parameters, weights, mixture, dtypeOf: () => "F32" },
-      options,
-    );
-  },
+  run: (context, options, [model]) => trainFromCommand(context, model, "random", options),
 };

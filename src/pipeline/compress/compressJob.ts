@@ -1,9 +1,11 @@
+import { z } from "zod";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
 import { breathe, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
   artifactFileName,
   type Checkpoint,
+  checkSchema,
   readArtifact,
   readJsonFile,
   serializeArtifact,
@@ -18,7 +20,7 @@ import { resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
-import { parseSurvey, type Survey, surveyModel, wholeModel } from "./survey.js";
+import { parseSurvey, type Survey, storedSurvey, surveyModel, wholeModel } from "./survey.js";
 import {
   type JobRecord,
   jobFileName,
@@ -82,10 +84,18 @@ export async function runCompression(
 }
 
 /** The job that a workspace was claimed for; undefined for an empty one. @throws FormatError */
-export async function jobIn({ files }: Workspace): Promise<unknown> {
+export async function jobIn({ files }: Workspace): Promise<string | undefined> {
   const artifact = await readArtifact({ files, location: files.location });
   if (artifact !== undefined) return artifact.compression?.job;
-  return ((await readJsonFile(files, jobFileName)) as { job?: unknown } | null | undefined)?.job;
+  return readJob(files);
+}
+
+const jobSchema = z.looseObject({ job: z.string() });
+
+/** @returns undefined when there is none. @throws FormatError */
+async function readJob(files: Workspace["files"]): Promise<string | undefined> {
+  const found = await readJsonFile(files, jobFileName);
+  return found === undefined ? undefined : checkSchema(jobSchema, found, `${files.location}/${jobFileName}`).job;
 }
 
 /**
@@ -156,8 +166,8 @@ class CompressionJob {
   /** Takes the workspace for this job, or goes on with it. */
   async #claim(): Promise<void> {
     const { workspace } = this.files;
-    const found = await readJsonFile(workspace.files, jobFileName);
-    if (found !== undefined) return this.#checkJob((found as { job?: unknown } | null)?.job);
+    const found = await readJob(workspace.files);
+    if (found !== undefined) return this.#checkJob(found);
     const { recipe, store, dtype } = this.options;
     await writeJson(workspace, jobFileName, { ...this.#record, recipe, store, dtype });
   }
@@ -174,16 +184,22 @@ class CompressionJob {
     const whole = wholeModel(this.plan);
     if (whole !== undefined) return whole;
     const found = await readJsonFile(workspace.files, surveyFileName);
-    if (found !== undefined) return parseSurvey(found, `${workspace.files.location}/${surveyFileName}`);
+    if (found !== undefined) return parseSurvey(found, this.plan, `${workspace.files.location}/${surveyFileName}`);
     const survey = await surveyModel(this.checkpoint, this.plan, this.options);
-    await writeJson(workspace, surveyFileName, survey);
+    await this.options.checkSource?.();
+    await writeJson(workspace, surveyFileName, await storedSurvey(survey));
     return survey;
   }
 
   async #finishedBlocks(): Promise<BlockRecord[]> {
     const finished: BlockRecord[] = [];
     while (finished.length < this.plan.layers) {
-      const record = await readRecord(this.files.workspace, finished.length, this.plan.job);
+      const record = await readRecord(
+        this.files.workspace,
+        finished.length,
+        this.#shard(finished.length),
+        this.plan.job,
+      );
       if (record === undefined) break;
       finished.push(record);
     }
@@ -250,8 +266,10 @@ class CompressionJob {
   async #store(block: DecoderBlock, layer: number): Promise<BlockRecord> {
     const { workspace } = this.files;
     const { tensors, record } = storeBlock(block, layer, this.options);
-    await writeShard(workspace, this.#shard(layer), tensors);
-    await writeRecord(workspace, layer, record, this.#record);
+    const shard = this.#shard(layer);
+    await writeShard(workspace, shard, tensors);
+    await this.options.checkSource?.();
+    await writeRecord(workspace, layer, shard, record, this.#record);
     return record;
   }
 

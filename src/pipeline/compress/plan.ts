@@ -13,7 +13,7 @@ import type { TokenizedText } from "../../text/index.js";
 import { factorNames, matrixPlaces, roleName } from "./block.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
 import { type Estimate, estimateJob } from "./estimate.js";
-import { fingerprint } from "./fingerprint.js";
+import { type Fingerprint, fingerprint } from "./fingerprint.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
@@ -30,6 +30,10 @@ export interface CompressOptions extends StorageOptions, JobOptions {
   threads?: number;
   /** Version of rarefy, for the record. */
   version: string;
+  /** Of the model, where it is known; default: all weights are read for it. */
+  fingerprint?: Fingerprint;
+  /** Called before a block is recorded as finished: throws where the source is no longer what it was. */
+  checkSource?(): Promise<void>;
   /** What this machine has left; plans that need more are refused. */
   limits?: { memoryBytes?: number; diskBytes?: number };
 }
@@ -210,7 +214,7 @@ async function chooseBackend({ device, backend: id, threads }: CompressOptions):
 
 async function identify(checkpoint: Checkpoint, options: CompressOptions, backend: BackendInfo | undefined) {
   const { recipe, calibration, store, dtype, version } = options;
-  const { configSha256, weightsSha256 } = await fingerprint(checkpoint);
+  const { configSha256, weightsSha256 } = options.fingerprint ?? (await fingerprint(checkpoint, options));
   const job = await sha256Hex(
     JSON.stringify({
       version,

@@ -6,8 +6,8 @@ import {
   shareGlobally,
   type UnitType,
 } from "../../compress/index.js";
-import { breathe, Stage, UsageError } from "../../core/index.js";
-import { type Checkpoint, checkSchema } from "../../io/index.js";
+import { breathe, FormatError, Stage, UsageError } from "../../core/index.js";
+import { type Checkpoint, checkSchema, sha256Hex } from "../../io/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
@@ -37,8 +37,27 @@ const surveySchema: z.ZodType<Survey> = z.strictObject({
   ),
 });
 
-/** @throws FormatError */
-export const parseSurvey = (raw: unknown, file: string): Survey => checkSchema(surveySchema, raw, file);
+const storedSchema = z.strictObject({ sha256: z.string(), survey: surveySchema });
+
+/** What is stored of a survey. Its numbers decide the result and nothing else would notice a wrong one: hence the hash. */
+export const storedSurvey = async (survey: Survey) => ({ sha256: await sha256Hex(JSON.stringify(survey)), survey });
+
+/** Reads back what an earlier run of the job has seen. @throws FormatError, also for layers that the model does not have */
+export async function parseSurvey(raw: unknown, plan: CompressionPlan, file: string): Promise<Survey> {
+  const hint = "Begin anew (--restart)";
+  const { sha256, survey } = checkSchema(storedSchema, raw, file, hint);
+  const { kept } = survey;
+  const { layers } = plan.description.config;
+  const rising = kept.every((layer, i) => layer < layers && (i === 0 || layer > kept[i - 1]));
+  if (!rising || kept.length !== plan.layers) {
+    const expected = `${plan.layers} of the ${layers} layers, in their order`;
+    throw new FormatError({ file, field: "survey.kept", problem: `layers ${kept.join(", ")}`, expected, hint });
+  }
+  if (sha256 !== (await sha256Hex(JSON.stringify(survey)))) {
+    throw new FormatError({ file, problem: "not what the job wrote", hint });
+  }
+  return survey;
+}
 
 /** The survey of a job that need not look. */
 export function wholeModel({ drop, stages, description }: CompressionPlan): Survey | undefined {

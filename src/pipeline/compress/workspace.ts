@@ -1,7 +1,9 @@
+import { z } from "zod";
 import { FormatError } from "../../core/index.js";
 import {
   type Checkpoint,
   type Compression,
+  checkSchema,
   createFile,
   type FileSinks,
   type ModelFiles,
@@ -14,6 +16,7 @@ import {
   writeSafetensors,
 } from "../../io/index.js";
 import type { Tensor } from "../../tensor/index.js";
+import { hashOfSource } from "./fingerprint.js";
 import type { BlockRecord } from "./storeBlock.js";
 
 /** Where a job keeps what it has finished: files that appear whole or not at all. */
@@ -50,8 +53,14 @@ export async function writeShard({ sinks }: Workspace, name: string, tensors: re
   );
 }
 
-/** Notes a finished block beside its tensors, as the part of the result's rarefy.json that is about it. */
-export function writeRecord(workspace: Workspace, layer: number, record: BlockRecord, job: JobRecord): Promise<void> {
+/** Notes a finished block beside its tensors: the hash of their file, and the part of the result's rarefy.json that is about it. */
+export async function writeRecord(
+  workspace: Workspace,
+  layer: number,
+  shard: string,
+  record: BlockRecord,
+  job: JobRecord,
+): Promise<void> {
   const { source, sizes, tensors, matrices } = record;
   const artifact = {
     rarefy: 1 as const,
@@ -59,27 +68,55 @@ export function writeRecord(workspace: Workspace, layer: number, record: BlockRe
     blocks: [sizes],
     compression: { ...job, layers: [{ source, matrices }] },
   };
-  return writeBytes(workspace, recordName(layer), serializeArtifact(artifact));
+  const checked = JSON.parse(new TextDecoder().decode(serializeArtifact(artifact)));
+  await writeJson(workspace, recordName(layer), {
+    shardSha256: await hashOfShard(workspace, shard),
+    artifact: checked,
+  });
+}
+
+async function hashOfShard({ files }: Workspace, shard: string): Promise<string | undefined> {
+  const source = await files.open(shard);
+  try {
+    return source && (await hashOfSource(source));
+  } finally {
+    await source?.close();
+  }
 }
 
 /** What all blocks of a job say alike. */
 export type JobRecord = Omit<Compression, "layers">;
 
-/** @returns undefined when the block is not finished. @throws FormatError */
-export async function readRecord(workspace: Workspace, layer: number, job: string): Promise<BlockRecord | undefined> {
+const recordSchema = z.strictObject({ shardSha256: z.string(), artifact: z.unknown() });
+
+/** @returns undefined when the block is not finished. @throws FormatError, also when its tensors are no longer what they were */
+export async function readRecord(
+  workspace: Workspace,
+  layer: number,
+  shard: string,
+  job: string,
+): Promise<BlockRecord | undefined> {
   const name = recordName(layer);
   const raw = await readJsonFile(workspace.files, name);
   if (raw === undefined) return undefined;
-  const { tensors = {}, blocks, compression } = parseArtifact(raw, `${workspace.files.location}/${name}`);
+  const file = `${workspace.files.location}/${name}`;
+  const { shardSha256, artifact } = checkSchema(recordSchema, raw, file, beginAnew);
+  const { tensors = {}, blocks, compression } = parseArtifact(artifact, file);
   const [block] = compression?.layers ?? [];
   if (block === undefined || blocks?.length !== 1 || compression?.job !== job) {
+    throw new FormatError({ file, problem: "not the record of this job's block", hint: beginAnew });
+  }
+  if ((await hashOfShard(workspace, shard)) !== shardSha256) {
     throw new FormatError({
-      file: `${workspace.files.location}/${name}`,
-      problem: "not the record of this job's block",
+      file: `${workspace.files.location}/${shard}`,
+      problem: "not the bytes that the job wrote",
+      hint: beginAnew,
     });
   }
   return { ...block, sizes: blocks[0], tensors };
 }
+
+const beginAnew = "Begin anew (--restart)";
 
 /** A finished block as a checkpoint that holds nothing else. */
 export async function openShard(workspace: Workspace, shard: string, { tensors }: BlockRecord): Promise<Checkpoint> {

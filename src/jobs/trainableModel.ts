@@ -10,7 +10,7 @@ import {
   type TrainedMixture,
   trainableConfig,
 } from "../train/index.js";
-import { mixtureOf, type RouterOptions } from "./trainingOptions.js";
+import { mixtureOf, type RouterSettings } from "./trainingSettings.js";
 
 /** A language model in memory, ready to be trained or to teach. */
 export interface TrainableModel {
@@ -29,7 +29,7 @@ export interface TrainableModel {
 /** Reads the weights of a checkpoint as f32, and what its routers have learnt. @throws FormatError, ProblemsError */
 export async function loadTrainable(
   files: LocalModelFiles,
-  routers: RouterOptions,
+  routers: RouterSettings,
   job: JobOptions,
 ): Promise<TrainableModel> {
   const checkpoint = await openCheckpoint(files);

@@ -1,13 +1,20 @@
 import { readdir, rm, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { RarefyError } from "../../core/index.js";
-import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../../io/index.js";
-import { claimOutput, directoryFiles, directorySinks, makeDirectory } from "../../io/index.node.js";
-import { type CompressedModel, jobIn, runCompression } from "./compressJob.js";
-import { type CompressionPlan, type CompressOptions, planCompression } from "./plan.js";
-import type { Workspace } from "./workspace.js";
+import { RarefyError } from "../core/index.js";
+import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
+import { claimOutput, directoryFiles, directorySinks, makeDirectory } from "../io/index.node.js";
+import {
+  type CompressedModel,
+  type CompressionPlan,
+  type CompressOptions,
+  jobIn,
+  planCompression,
+  runCompression,
+  type Workspace,
+} from "../pipeline/index.js";
+import { packageVersion } from "./version.js";
 
-export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits"> {
+export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits" | "version"> {
   /** Told what the job will take, before it begins. */
   onPlan?(plan: CompressionPlan): void;
   /** Drop what an earlier run of the command left, finished or not. */
@@ -30,8 +37,9 @@ export interface CompressedDirectory extends CompressedModel {
 export async function compressToDirectory(
   source: LocalModelFiles,
   output: string,
-  options: CompressDirectoryOptions,
+  given: CompressDirectoryOptions,
 ): Promise<CompressedDirectory> {
+  const options = { ...given, version: packageVersion() };
   const checkpoint = await openCheckpoint(source);
   try {
     const partial = `${resolve(output)}.partial`;

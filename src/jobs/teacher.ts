@@ -1,9 +1,8 @@
-import { UsageError } from "../core/index.js";
-import { resolveModel } from "../io/index.node.js";
+import { type JobOptions, UsageError } from "../core/index.js";
+import type { LocalModelFiles } from "../io/index.js";
 import { type Batch, type BatchArray, decoderObjective, teacherName } from "../train/index.js";
-import type { Context } from "./command.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
-import type { TrainingCommandOptions } from "./trainingOptions.js";
+import type { TrainingSettings } from "./trainingSettings.js";
 
 /** A model whose predictions are learnt from; it does not change. */
 export interface Teacher extends Disposable {
@@ -14,25 +13,19 @@ export interface Teacher extends Disposable {
 }
 
 /**
- * --teacher, or the student as it is before training (Huang et al. 2025 and 2024: what sparse training loses, the dense model
- * still knows).
- * @returns undefined without --distil
+ * The teacher's model, or the student as it is before training (Huang et al. 2025 and 2024: what sparse training loses, the
+ * dense model still knows).
  * @throws UsageError for a teacher of another vocabulary
  */
 export async function openTeacher(
-  context: Context,
   student: TrainableModel,
-  options: TrainingCommandOptions,
-): Promise<Teacher | undefined> {
-  const { distil, temperature, teacher, batch, window, device } = options;
-  if (distil === undefined) {
-    if (teacher === undefined && temperature === undefined) return undefined;
-    throw new UsageError("--teacher and --temperature belong to --distil");
-  }
+  teacher: LocalModelFiles | undefined,
+  { batch, window, device, signal, onProgress }: TrainingSettings & JobOptions,
+): Promise<Teacher> {
   const model =
     teacher === undefined
       ? { ...student, weights: new Map(Array.from(student.weights, ([name, values]) => [name, values.slice()])) }
-      : await loadTrainable(await resolveModel(teacher, context), { routerOption: {}, batch, window }, context);
+      : await loadTrainable(teacher, { routerOption: {}, batch, window }, { signal, onProgress });
   const { vocabSize } = student.config;
   if (model.config.vocabSize !== vocabSize) {
     throw new UsageError(`the teacher has ${model.config.vocabSize} tokens, the student ${vocabSize}`);

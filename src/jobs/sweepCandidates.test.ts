@@ -1,25 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { parseRecipe, presetRecipe, type RecipeInput } from "../compress/index.js";
-import { candidatesOf, parseLevels } from "./sweepCandidates.js";
-
-describe("levels of a sweep", () => {
-  test.each([
-    ["0.3..0.8", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]],
-    ["0.5..0.6/.05", [0.5, 0.55, 0.6]],
-    ["0..0.1", [0, 0.1]],
-    ["0.5", [0.5]],
-    ["0.7,2:4, 0", [0.7, { keep: 2, group: 4 }, 0]],
-  ])("%s", (text, expected) => {
-    expect(parseLevels(text)).toEqual(expected);
-  });
-
-  test.each(["", "1", "0.3..", "0.8..0.3", "0.1..0.9/0.00001", "-0.5", "a", "0.5,,0.6", "1:2:3"])(
-    "%s is refused",
-    (text) => {
-      expect(() => parseLevels(text)).toThrow(/Give/);
-    },
-  );
-});
+import { sweepCandidates } from "./sweepCandidates.js";
 
 describe("candidates", () => {
   const named = (name: string, stages: RecipeInput["stages"]) => ({
@@ -29,7 +10,7 @@ describe("candidates", () => {
 
   test("every recipe at every level, called after both", () => {
     const recipes = ["wanda-2:4", "gptq-4"].map((name) => ({ name, recipe: presetRecipe(name) }));
-    const candidates = candidatesOf(recipes, parseLevels("0.5,4:8"));
+    const candidates = sweepCandidates(recipes, [0.5, { keep: 4, group: 8 }]);
     expect(candidates.map(({ name }) => name)).toEqual(["wanda-0.5", "wanda-4of8", "gptq-4"]);
     expect(candidates.map(({ recipe }) => recipe.stages[0])).toMatchObject([
       { method: "wanda", pattern: { type: "unstructured", sparsity: 0.5 } },
@@ -46,15 +27,15 @@ describe("candidates", () => {
       ]),
       named("low.json", [{ type: "lowRank", method: "svd", rank: 4 }]),
     ];
-    const [slim, low] = candidatesOf(recipes, [0.25]);
+    const [slim, low] = sweepCandidates(recipes, [0.25]);
     expect(slim).toMatchObject({
       name: "slim-0.25",
       recipe: { stages: [{ pattern: { type: "heads", sparsity: 0.25 } }, {}] },
     });
     expect(low).toMatchObject({ name: "low-0.25", recipe: { stages: [{ keepRatio: 0.75, rank: undefined }] } });
     expect(parseRecipe(JSON.parse(JSON.stringify(low.recipe)), "again").stages).toHaveLength(1);
-    expect(() => candidatesOf(recipes.slice(1), parseLevels("2:4"))).toThrow(/low rank has no keep:group/);
-    expect(() => candidatesOf(recipes, parseLevels("0.5,2:4"))).toThrow(/pattern heads has no keep:group/);
+    expect(() => sweepCandidates(recipes.slice(1), [{ keep: 2, group: 4 }])).toThrow(/low rank has no keep:group/);
+    expect(() => sweepCandidates(recipes, [0.5, { keep: 2, group: 4 }])).toThrow(/pattern heads has no keep:group/);
   });
 
   test("without levels recipes are taken as they are; equal names are refused", () => {
@@ -62,8 +43,8 @@ describe("candidates", () => {
       named("a.yaml", [{ type: "poolHeads", kvHeads: 1 }]),
       { name: "wanda-50", recipe: presetRecipe("wanda-50") },
     ];
-    expect(candidatesOf(recipes, undefined).map(({ name }) => name)).toEqual(["a", "wanda-50"]);
-    expect(() => candidatesOf([...recipes, recipes[0]], [0.5])).toThrow(/two candidates are called a;/);
-    expect(() => candidatesOf([{ ...recipes[0], name: "sweep.json" }], undefined)).toThrow(/cannot be called sweep/);
+    expect(sweepCandidates(recipes, undefined).map(({ name }) => name)).toEqual(["a", "wanda-50"]);
+    expect(() => sweepCandidates([...recipes, recipes[0]], [0.5])).toThrow(/two candidates are called a;/);
+    expect(() => sweepCandidates([{ ...recipes[0], name: "sweep.json" }], undefined)).toThrow(/cannot be called sweep/);
   });
 });

@@ -1,0 +1,48 @@
+import { resolveModel } from "../io/index.node.js";
+import { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "../jobs/index.js";
+import { loadTokenizer } from "../text/index.js";
+import { tokenizeDocuments } from "../train/index.js";
+import { readTrainingText } from "../train/index.node.js";
+import type { Context } from "./command.js";
+import { digits, facts } from "./format.js";
+import type { TrainingCommandOptions } from "./trainingOptions.js";
+
+/** Runs `train` or `finetune` from the command line. Prints what it came to. */
+export async function trainFromCommand(
+  context: Context,
+  model: string,
+  from: TrainToDirectoryOptions["from"],
+  options: TrainingCommandOptions,
+): Promise<TrainedDirectory> {
+  const { signal, onProgress } = context;
+  const { text, evalText, output, maxTokens, teacher, ...settings } = options;
+  const files = await resolveModel(model, context);
+  const tokensOf = async (path: string, maxTokens?: number) =>
+    tokenizeDocuments(await loadTokenizer(files), await readTrainingText(path, signal), { ...context, maxTokens });
+  const result = await trainToDirectory(files, output, {
+    ...settings,
+    from,
+    tokens: () => tokensOf(text, maxTokens),
+    evaluationTokens: evalText === undefined ? undefined : () => tokensOf(evalText),
+    teacher: teacher === undefined ? undefined : await resolveModel(teacher, context),
+    onResume: (step) => context.note(`Going on at step ${step} of ${options.steps}`),
+    signal,
+    onProgress,
+  });
+  context.print(`${inWords(result)}\n`);
+  return result;
+}
+
+function inWords(result: TrainedDirectory): string {
+  const { tokensSeen, finalLoss, tokensPerSecond, sparsity, perplexityBefore, perplexityAfter, output } = result;
+  return facts([
+    ["tokens seen", String(tokensSeen)],
+    ["last loss", digits(finalLoss, 4)],
+    ["tokens per second", digits(tokensPerSecond, 4)],
+    ["zeros in linear weights", `${(sparsity * 100).toFixed(1)} %`],
+    ...(perplexityBefore === undefined
+      ? []
+      : ([["perplexity", `${digits(perplexityBefore, 4)} before, ${digits(perplexityAfter!, 4)} after`]] as const)),
+    ["wrote", output],
+  ]);
+}

@@ -1,0 +1,25 @@
+/** Long work from files to files, for Node.js: what the command line runs, and anything else that wants the same. */
+
+export {
+  type CalibratedDirectory,
+  type CalibrateToDirectoryOptions,
+  calibrateToDirectory,
+} from "./calibrateToDirectory.js";
+export { type CompressAndMeasureOptions, compressAndMeasure, type MeasuredCompression } from "./compressAndMeasure.js";
+export { type CompressDirectoryOptions, type CompressedDirectory, compressToDirectory } from "./compressToDirectory.js";
+export type { ExperimentPlaces } from "./experimentFiles.js";
+export { exportAndCompare } from "./exportAndCompare.js";
+export { type Machine, machine, peakResidentBytes } from "./machine.js";
+export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
+export {
+  type ExperimentDirectoryOptions,
+  type ExperimentDocument,
+  runExperimentCells,
+  runExperimentDirectory,
+} from "./runExperimentDirectory.js";
+export { runSweep, type SweepDocument, type SweepOptions } from "./sweep.js";
+export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
+export type { SweepEntry } from "./sweepEntries.js";
+export type { TrainingSettings } from "./trainingSettings.js";
+export { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "./trainToDirectory.js";
+export { packageVersion } from "./version.js";

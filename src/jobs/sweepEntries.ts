@@ -1,0 +1,52 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import type { ResultRow } from "../eval/index.js";
+import { type Compression, checkSchema, isJsonObject, parseJson } from "../io/index.js";
+import { writeFileAtomic } from "../io/index.node.js";
+import { compressedLayersSchema, resultRowSchema } from "../report/index.js";
+
+/** One line of a sweep's table, with what it stands for: a file of its own in the output directory. */
+export interface SweepEntry {
+  /** SHA-256 over all that decides the row. */
+  key: string;
+  name: string;
+  row: ResultRow;
+  /** undefined for the source. */
+  recipe?: unknown;
+  layers?: Compression["layers"];
+}
+
+/** What its file holds. */
+export interface StoredEntry extends SweepEntry {
+  /** Its speed beside the others, and a key over all that were timed together. */
+  timing?: { key: string; row: ResultRow };
+}
+
+const storedEntry = z.looseObject({
+  key: z.string(),
+  name: z.string(),
+  row: resultRowSchema,
+  recipe: z.unknown().optional(),
+  layers: compressedLayersSchema.optional(),
+  timing: z.looseObject({ key: z.string(), row: resultRowSchema }).optional(),
+});
+
+/** @returns undefined when there is none, or one that something else decides. @throws FormatError */
+export async function readEntry(path: string, key: string): Promise<StoredEntry | undefined> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  const raw = parseJson(bytes, path);
+  if (!isJsonObject(raw) || raw.key !== key) return undefined;
+  checkSchema(storedEntry, raw, path, "Remove the file, and the same command measures it again");
+  return raw as unknown as StoredEntry;
+}
+
+/** Writes a value as indented JSON, whole or not at all. */
+export function writeJsonFile(path: string, value: unknown): Promise<void> {
+  return writeFileAtomic(path, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
+}

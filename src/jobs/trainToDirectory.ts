@@ -1,0 +1,272 @@
+import { basename } from "node:path";
+import { type JobOptions, median, UsageError } from "../core/index.js";
+import {
+  artifactFileName,
+  isCompanionFile,
+  type LocalModelFiles,
+  parseModelConfig,
+  readJsonFile,
+  serializeArtifact,
+  sha256Hex,
+} from "../io/index.js";
+import { buildModelDirectory, claimOutput } from "../io/index.node.js";
+import { lineChart, svgFile } from "../report/internal.js";
+import {
+  decoderObjective,
+  decoderParameters,
+  type FloatArray,
+  initialDecoder,
+  type LogRecord,
+  meanLoss,
+  randomFor,
+  runTraining,
+  stopEngine,
+  TokenWindows,
+  Training,
+  tensorsOfConfig,
+  writeWeights,
+} from "../train/index.js";
+import { RunDirectory } from "./runDirectory.js";
+import { openTeacher } from "./teacher.js";
+import { loadTrainable, type TrainableModel } from "./trainableModel.js";
+import { methodOf, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
+
+const evaluationWindows = 64;
+
+export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
+  /** Where training begins: at the weights of the model, or at random ones of its shape. */
+  from: "weights" | "random";
+  /** Tokens of the text, u32; asked for once everything that is cheap to check is right. */
+  tokens(): Promise<Uint32Array>;
+  /** Tokens of a text to measure the perplexity on, before and after. */
+  evaluationTokens?(): Promise<Uint32Array>;
+  /** Learnt from with `distil`. Default: the model itself, as it was before training. */
+  teacher?: LocalModelFiles;
+  /** Stored type of the trained weights. Default: that of the model; f32 from random ones. */
+  dtype?: "f32" | "bf16";
+  /** Steps between two stored states; an abort stores one too. */
+  saveEvery: number;
+  /** Told when a stopped run goes on, at which step. */
+  onResume?(step: number): void;
+}
+
+/** What a training run came to; all but `output` is the recipe in the result's rarefy.json. */
+export interface TrainedDirectory {
+  output: string;
+  model: string;
+  command: "train" | "finetune";
+  steps: number;
+  tokensSeen: number;
+  /** Nats per token, of the last step. */
+  finalLoss: number;
+  /** From the median step. */
+  tokensPerSecond: number;
+  /** Share of zeros in linear weights. */
+  sparsity: number;
+  perplexityBefore?: number;
+  perplexityAfter?: number;
+  /** The settings that decide the weights. */
+  [setting: string]: unknown;
+}
+
+/**
+ * Trains a language model and writes it as a model directory, whole or not at all. Until then the run lies in `output.run`: the
+ * same call goes on with what a killed or stopped one left there, to the same weights, bit for bit.
+ * @throws UsageError before anything is trained; UsageError when the loss is no longer finite
+ */
+export async function trainToDirectory(
+  files: LocalModelFiles,
+  output: string,
+  options: TrainToDirectoryOptions,
+): Promise<TrainedDirectory> {
+  try {
+    return await trainAndWrite(files, output, options);
+  } finally {
+    await stopEngine(options.device);
+  }
+}
+
+async function trainAndWrite(
+  files: LocalModelFiles,
+  output: string,
+  options: TrainToDirectoryOptions,
+): Promise<TrainedDirectory> {
+  const { signal, onProgress, inputDensity, distil, temperature = 1, from, teacher: teacherFiles } = options;
+  const job = { signal, onProgress };
+  // Asked first: training may take hours.
+  checkDistillation(options);
+  const claimed = await claimOutput(output, [files.directory]);
+  const { method, settings } = await methodOf(options);
+  const tokens = await options.tokens();
+  const evaluationTokens = await options.evaluationTokens?.();
+  const windowsOf = (tokens: Uint32Array) => new TokenWindows(tokens, options.window, options.batch, options.seed);
+  const windows = windowsOf(tokens);
+  const evaluation = evaluationTokens && windowsOf(evaluationTokens);
+
+  const model = await (from === "weights" ? loadTrainable(files, options, job) : randomModel(files, options));
+  const { config, parameters, weights, mixture } = model;
+  const control = mixture?.control;
+  const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
+  const optimizer = optimizerOf(options, (name) => linear.has(name));
+  using objective = await decoderObjective(config, parameters, options.window, options.device, {
+    moe: mixture?.moe,
+    inputDensity,
+    ...(distil !== undefined && { distillation: { share: distil, temperature } }),
+  });
+  using teacher = distil === undefined ? undefined : await openTeacher(model, teacherFiles, options);
+  const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
+    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...job, control }));
+
+  const run = new RunDirectory(`${claimed.target}.run`, {
+    command: from === "weights" ? "finetune" : "train",
+    model: files.location,
+    device: options.device,
+    tokens: await hashOf(tokens),
+    steps: options.steps,
+    batch: options.batch,
+    window: options.window,
+    rate: options.rate,
+    finalRate: options.finalRate ?? options.rate / 10,
+    warmup: options.warmup,
+    weightDecay: options.weightDecay,
+    clip: options.clip,
+    seed: options.seed,
+    method: method.id,
+    methodOptions: settings,
+    ...(mixture && { router: mixture.moe.routing, routerOptions: mixture.settings }),
+    ...(inputDensity !== undefined && { inputDensity }),
+    ...(teacher && { distil, temperature, teacher: teacher.location }),
+  });
+  const stored = await run.open();
+  const before = stored?.perplexityBefore ?? (await perplexity(weights));
+  const training = new Training({
+    objective,
+    weights,
+    optimizer,
+    steps: options.steps,
+    seed: options.seed,
+    method: (start) => method.start(start, settings),
+    control,
+    onDevice: true,
+  });
+  if (stored !== undefined) {
+    training.restore(stored.state);
+    options.onResume?.(training.step);
+  }
+  const log = await run.openLog(training.step);
+  await runTraining({
+    training,
+    batch: (step) => teacher?.teach(windows.batch(step)) ?? windows.batch(step),
+    steps: options.steps,
+    rate: optimizer.rate,
+    onStep: (record) => log.add(record),
+    saveEvery: options.saveEvery,
+    save: async () => {
+      await log.flush();
+      await training.synchronise();
+      await run.save(training, before);
+    },
+    ...job,
+  });
+  await log.flush();
+  await training.synchronise();
+  training.finish();
+  const after = await perplexity(weights);
+  const stepMs = log.records.map(({ elapsedMs }) => elapsedMs);
+  const recipe = {
+    model: files.location,
+    ...run.settings,
+    tokensSeen: options.steps * options.batch * options.window,
+    finalLoss: log.records.at(-1)!.loss,
+    tokensPerSecond: (1000 * options.batch * options.window) / median(stepMs),
+    sparsity: zeroShare(weights, linear),
+    ...(before !== undefined && { perplexityBefore: before, perplexityAfter: after }),
+  };
+  // Built where a killed process leaves nothing behind, then put in its place.
+  await buildModel(run.modelDirectory, model, { ...options, name: basename(claimed.target) }, recipe, log.records);
+  await claimed.place(run.modelDirectory);
+  await run.remove();
+  return { output, ...recipe } as TrainedDirectory;
+}
+
+function checkDistillation({ distil, temperature, teacher, from }: TrainToDirectoryOptions): void {
+  if (distil === undefined && (teacher !== undefined || temperature !== undefined)) {
+    throw new UsageError("--teacher and --temperature belong to --distil");
+  }
+  if (distil !== undefined && teacher === undefined && from === "random") {
+    throw new UsageError("--distil needs --teacher MODEL here: random weights have nothing to teach");
+  }
+}
+
+/** A model of the config's shape whose weights are drawn by the seed. */
+async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOptions): Promise<TrainableModel> {
+  const config = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
+  const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
+  return {
+    files,
+    config,
+    parameters,
+    weights: initialDecoder(parameters, randomFor(options.seed, "weights")),
+    mixture: mixtureOf(config, options),
+    dtypeOf: () => "F32",
+  };
+}
+
+const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
+
+async function buildModel(
+  directory: string,
+  { files, parameters, weights, dtypeOf, blocks, mixture }: TrainableModel,
+  { dtype, name, signal, onProgress }: JobOptions & { dtype?: "f32" | "bf16"; name: string },
+  recipe: Readonly<Record<string, unknown>>,
+  records: readonly LogRecord[],
+): Promise<void> {
+  const job = { signal, onProgress };
+  const config = (await files.open("config.json"))!;
+  const configSha256 = await sha256Hex(await config.read(0, config.byteLength));
+  await config.close();
+  const stored = { f32: "F32", bf16: "BF16" } as const;
+  await buildModelDirectory(
+    directory,
+    [files.directory],
+    async (builder) => {
+      await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
+      const decided = mixture?.tensors ?? new Map<string, Float32Array>();
+      await writeWeights(
+        builder.sinks,
+        [...parameters, ...Array.from(decided, ([name, { length }]) => ({ name, shape: [length] }))],
+        new Map<string, FloatArray>([...weights, ...decided]),
+        (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
+        job,
+      );
+      const lines = records.map((record) => JSON.stringify(record)).join("\n");
+      const text = (content: string) => new TextEncoder().encode(content);
+      await builder.add("training.jsonl", text(`${lines}\n`));
+      await builder.add("training.svg", text(lossCurve(records, name)));
+      await builder.add(
+        artifactFileName,
+        serializeArtifact({ rarefy: 1, blocks, recipe, source: { location: files.location, configSha256 } }),
+      );
+    },
+    job,
+  );
+}
+
+function lossCurve(records: readonly LogRecord[], name: string): string {
+  const every = Math.max(1, Math.floor(records.length / 500));
+  const points = records.filter((_, i) => i % every === 0).map(({ step, loss }) => [step, loss] as const);
+  return svgFile(
+    lineChart([{ name: "training loss", points }], { title: name, xLabel: "step", yLabel: "nats per token" }),
+  );
+}
+
+function zeroShare(weights: ReadonlyMap<string, FloatArray>, names: ReadonlySet<string>): number {
+  let zeros = 0;
+  let all = 0;
+  for (const name of names) {
+    const values = weights.get(name)!;
+    for (let i = 0; i < values.length; i++) if (values[i] === 0) zeros++;
+    all += values.length;
+  }
+  return all === 0 ? 0 : zeros / all;
+}

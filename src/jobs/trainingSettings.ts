@@ -1,0 +1,100 @@
+import { UsageError } from "../core/index.js";
+import { isJsonObject, type ModelConfig } from "../io/index.js";
+import {
+  cosine,
+  type EngineDevice,
+  type OptimizerOptions,
+  type TrainedMixture,
+  trainedMixture,
+  trainMethods,
+} from "../train/index.js";
+
+/** How a language model is trained. */
+export interface TrainingSettings {
+  /** Optimiser steps. */
+  steps: number;
+  /** Sequences of a step. */
+  batch: number;
+  /** Tokens of a sequence. */
+  window: number;
+  /** Peak learning rate of AdamW. */
+  rate: number;
+  /** Rate at the end of the cosine; default a tenth of the peak. */
+  finalRate?: number;
+  /** Steps of linear warm-up. */
+  warmup: number;
+  /** Decoupled decay of linear weights. */
+  weightDecay: number;
+  /** Longest gradient. */
+  clip: number;
+  /** Decides the first weights and the order of windows. */
+  seed: number;
+  /** Where gradients are computed. */
+  device: EngineDevice;
+  /** How weights are made sparse: an id of `trainMethods`. */
+  method: string;
+  /** Options of the method, as its schema has them. */
+  methodOption: Record<string, unknown>;
+  /** How tokens find their experts: one of `routings`. Default: as the model was trained before, else softmax. */
+  router?: string;
+  /** Options of the router. */
+  routerOption: Record<string, unknown>;
+  /** Q-Sparse: share of the largest inputs of a token that every linear map sees. Default: all. */
+  inputDensity?: number;
+  /** Weight of learning from a teacher's predictions; 1 − share is that of the text. Default: no teacher. */
+  distil?: number;
+  /** Divides the logits of teacher and student. Default 1. */
+  temperature?: number;
+}
+
+/** What decides how tokens find experts; the tokens of a batch are counted in the balance. */
+export type RouterSettings = Pick<TrainingSettings, "router" | "routerOption" | "batch" | "window">;
+
+/** AdamW with a cosine, as language models are trained. @param decays linear weights */
+export function optimizerOf(settings: TrainingSettings, decays: (name: string) => boolean): OptimizerOptions {
+  const { rate, finalRate = rate / 10, warmup, steps, weightDecay, clip } = settings;
+  return {
+    rate: cosine({ peak: rate, final: finalRate, warmup, steps }),
+    beta2: 0.95,
+    weightDecay,
+    clip,
+    decays,
+  };
+}
+
+/** The method with its options checked. @throws UsageError for a method that is none, or options that it does not have */
+export async function methodOf({ method: id, methodOption }: Pick<TrainingSettings, "method" | "methodOption">) {
+  if (!Object.hasOwn(trainMethods, id)) {
+    throw new UsageError(`there is no method ${id}; there are ${Object.keys(trainMethods).join(", ")}`);
+  }
+  const { method } = await trainMethods[id]();
+  const parsed = method.options.safeParse(methodOption);
+  if (!parsed.success) {
+    const [first] = parsed.error.issues;
+    const field = first.path.length === 0 ? "" : `${first.path.join(".")}: `;
+    throw new UsageError(
+      `--method-option for ${id}: ${field}${first.message}; rarefy presets --methods lists what there is`,
+    );
+  }
+  return { method, settings: parsed.data };
+}
+
+/**
+ * The experts of the model and how tokens find them: as asked for, as the model was trained before, or by softmax.
+ * @param recipe of the model's rarefy.json
+ * @throws UsageError for a router where there are no experts
+ */
+export function mixtureOf(
+  config: ModelConfig,
+  { router, routerOption, batch, window }: RouterSettings,
+  recipe?: unknown,
+): TrainedMixture | undefined {
+  const given = router !== undefined || Object.keys(routerOption).length > 0;
+  if (given && config.experts === undefined) {
+    throw new UsageError(
+      `a ${config.modelType} model has no experts to route to; give a config.json of model_type mixtral`,
+    );
+  }
+  const before = isJsonObject(recipe) && typeof recipe.router === "string" ? recipe.router : "softmax";
+  return trainedMixture(config, router ?? before, routerOption, batch * window);
+}
