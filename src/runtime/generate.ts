@@ -17,6 +17,11 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
   stopStrings?: readonly string[];
   /** Makes `text` of the steps. */
   tokenizer?: Tokenizer;
+  /**
+   * Whether `text` goes on where the prompt's ends, so that both may be joined; default true. False where it is a text of its
+   * own, as the answer in a chat: tokenizers of the SentencePiece kind then leave out its first space.
+   */
+  continuesPrompt?: boolean;
   /** Whether steps carry `logprob`; reads all logits even when greedy. */
   logprobs?: boolean;
   /** Prompt tokens run at once; default 128. */
@@ -77,7 +82,7 @@ export async function* generate(
     throw new UsageError("the sequence belongs to another model");
   }
   const sampler = new Sampler(options);
-  const stream = options.tokenizer && new TextStream(options.tokenizer, stopStrings);
+  const stream = options.tokenizer && new TextStream(options.tokenizer, stopStrings, options.continuesPrompt === false ? [] : prompt);
   const sparseFrom = sparseFromPosition(options.prefill ?? "dense", prompt.length);
   signal?.throwIfAborted();
 

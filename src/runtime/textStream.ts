@@ -6,8 +6,9 @@ export class TextStream {
   readonly #detokenizer: Detokenizer;
   readonly #stopStrings: StopStrings;
 
-  constructor(tokenizer: Tokenizer, stopStrings: readonly string[]) {
-    this.#detokenizer = new Detokenizer(tokenizer, { skipSpecialTokens: true });
+  /** @param after the tokens whose text is continued; left out where the tokens begin a text of their own */
+  constructor(tokenizer: Tokenizer, stopStrings: readonly string[], after?: ArrayLike<number>) {
+    this.#detokenizer = new Detokenizer(tokenizer, { skipSpecialTokens: true, after });
     this.#stopStrings = new StopStrings(stopStrings);
   }
 

@@ -114,6 +114,35 @@ describe("Detokenizer", async () => {
     expect(stream(spaced, ids, true)).toEqual(["", "the", " ", " a", "", "", "日", " the", ""]);
   });
 
+  it("continues a text as one-shot decoding of both would", async () => {
+    const bytes = new TextEncoder().encode(JSON.stringify(sentencePiece));
+    const spaced = await loadTokenizer(memoryFiles("m", new Map([["tokenizer.json", bytes]])));
+    const words = fc.array(fc.nat(sentencePieceVocab.length - 1), { maxLength: 40 });
+    // Bytes of whole characters, so that the text before does not change its end.
+    const character = fc.constantFrom(...["é", "日", "😀"].map((c) => [...new TextEncoder().encode(c)]));
+    const anyIds = fc.oneof(words, character.map((c) => c.map((byte) => sentencePieceVocab.length + byte)));
+    const text = fc.array(anyIds, { maxLength: 12 }).map((parts) => parts.flat());
+    fc.assert(
+      fc.property(text, text, fc.boolean(), (before, ids, skipSpecialTokens) => {
+        const detokenizer = new Detokenizer(spaced, { skipSpecialTokens, after: before });
+        const pieces = [...ids.map((id) => detokenizer.push(id)), detokenizer.flush()];
+        const decode = (all: number[]) => spaced.decode(all, { skipSpecialTokens });
+        expect(decode(before) + pieces.join("")).toBe(decode([...before, ...ids]));
+      }),
+      { seed: 4, numRuns: 1000 },
+    );
+    const [the, a] = ["▁the", "▁a"].map((token) => spaced.idOf(token)!);
+    expect(new Detokenizer(spaced, { after: [a] }).push(the)).toBe(" the");
+    expect(new Detokenizer(spaced).push(the)).toBe("the");
+  });
+
+  it("ends a character that the text before began, and adds nothing of its own", () => {
+    const [first, ...rest] = tokenizer.encode("😀");
+    const detokenizer = new Detokenizer(tokenizer, { after: [first] });
+    expect(rest.map((id) => detokenizer.push(id)).join("")).toBe("😀");
+    expect(new Detokenizer(tokenizer, { after: [first] }).flush()).toBe("");
+  });
+
   it("cuts a long window at characters, not inside one that spans tokens", async () => {
     // Bytes E4, and B8 AD E4: the end of 中 and the beginning of the next.
     const definition = {

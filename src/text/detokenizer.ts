@@ -5,11 +5,21 @@ const replacement = "\uFFFD";
 /** Above this many undecided tokens the window is cut; a character of text seldom has more than 4. */
 const longWindow = 16;
 
+export interface DetokenizerOptions {
+  skipSpecialTokens?: boolean;
+  /**
+   * Tokens of the text that is continued, of which the last few are looked at: decoders that drop the first space of a text
+   * (SentencePiece) keep that of a continuation. Default: none, the first token begins a text of its own.
+   */
+  after?: ArrayLike<number>;
+}
+
 /**
  * Turns a stream of token ids into text as soon as it is certain. A token may hold a part of a character, so the last
  * character is held back while it is incomplete. Each step decodes only the tokens since the last certain boundary and,
  * as context, those of the piece before it (decoders drop a leading space), so the cost is linear in the tokens.
- * Everything pushed and flushed, joined, is what `decode` gives for all ids at once.
+ * Everything pushed and flushed, joined, is what `decode` gives for all ids at once; with `after`, what it gives for both
+ * together beyond the text of `after`.
  */
 export class Detokenizer {
   /** Context tokens first, then those whose text is not all emitted. */
@@ -20,12 +30,17 @@ export class Detokenizer {
 
   constructor(
     readonly tokenizer: Tokenizer,
-    readonly options: { skipSpecialTokens?: boolean } = {},
-  ) {}
+    readonly options: DetokenizerOptions = {},
+  ) {
+    this.#window = this.#lastTokens(options.after ?? []);
+    this.#contextTokens = this.#window.length;
+    const text = this.#decode(this.#window);
+    this.#emitted = text.endsWith(replacement) ? text.length - 1 : text.length;
+  }
 
   /** @returns the text that this token makes certain; often "" inside a character. Never a half character. */
   push(id: number): string {
-    if (this.options.skipSpecialTokens && this.tokenizer.specialIds.has(id)) return "";
+    if (this.#skips(id)) return "";
     this.#window.push(id);
     const text = this.#decode(this.#window);
     // An unfinished character is at most one U+FFFD at the end; what is before it cannot change any more.
@@ -39,7 +54,8 @@ export class Detokenizer {
 
   /** @returns what was held back: a character that never became complete is U+FFFD. The next push begins a new text. */
   flush(): string {
-    const rest = this.#decode(this.#window).slice(this.#emitted);
+    const undecided = this.#window.length > this.#contextTokens;
+    const rest = undecided ? this.#decode(this.#window).slice(this.#emitted) : "";
     this.#window = [];
     this.#contextTokens = 0;
     this.#emitted = 0;
@@ -67,6 +83,18 @@ export class Detokenizer {
       this.#emitted -= before.length;
       return;
     }
+  }
+
+  /** The end of a text as context: as few tokens as a long window, and none that end a character begun before them. */
+  #lastTokens(ids: ArrayLike<number>): number[] {
+    const last: number[] = [];
+    for (let i = ids.length - 1; i >= 0 && last.length < longWindow; i--) if (!this.#skips(ids[i])) last.unshift(ids[i]);
+    while (last.length > 1 && this.#decode(last).startsWith(replacement)) last.shift();
+    return last;
+  }
+
+  #skips(id: number): boolean {
+    return this.options.skipSpecialTokens === true && this.tokenizer.specialIds.has(id);
   }
 
   #decode(ids: readonly number[]): string {
