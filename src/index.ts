@@ -29,7 +29,8 @@ export {
   type GenerationStep,
   type GenerationSummary,
   generate,
+  generateChat,
   generateText,
   Sequence,
 } from "./runtime/index.js";
-export { loadChatTemplate, loadTokenizer, type Tokenizer, tokenizeText } from "./text/index.js";
+export { type ChatMessage, loadChatTemplate, loadTokenizer, type Tokenizer, tokenizeText } from "./text/index.js";

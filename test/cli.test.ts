@@ -153,6 +153,46 @@ describe("run", () => {
     expect(stdout.startsWith(`${document.text}\n\n`)).toBe(true);
     expect(stdout.slice(document.text.length).trim()).not.toBe("");
   });
+
+  test("with --json the lines of stdin become one document", async () => {
+    const { code, stdout } = await rarefy([...run, "--no-chat", "--json", "--quiet", ...oneThread], {
+      input: "The sea was\nThe sky was\n",
+    });
+    expect(code).toBe(0);
+    const { turns } = JSON.parse(stdout);
+    expect(turns.map(({ prompt }: { prompt: string }) => prompt)).toEqual(["The sea was", "The sky was"]);
+    expect(turns[0]).toMatchObject({ text: (await json([...run, ...prompt])).text, finishReason: "maxTokens" });
+  });
+
+  test("a line too long is told, and the talk goes on", async () => {
+    const { code, stdout, stderr } = await rarefy([...run, "--no-chat", "--quiet", ...oneThread], {
+      input: `${"1 2 3 4 5 6 7 8 9 ".repeat(200)}\nThe sea was\n`,
+    });
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^error: the line makes a prompt of \d+ tokens.*Shorten it\n$/);
+    expect(stdout).toBe(`${(await json([...run, ...prompt])).text}\n\n`);
+  });
+
+  test("a prompt comes from stdin or a file as well", async () => {
+    const file = join(scratch, "prompt.txt");
+    writeFileSync(file, "The sea was\n");
+    const [named, piped, direct] = await Promise.all([
+      json([...run, "--prompt-file", file]),
+      rarefy([...run, "--prompt", "-", "--json", "--quiet", ...oneThread], { input: "The sea was\n" }),
+      json([...run, ...prompt]),
+    ]);
+    expect(named.prompt).toBe("The sea was");
+    expect(named.tokenIds).toEqual(direct.tokenIds);
+    expect(JSON.parse(piped.stdout).tokenIds).toEqual(direct.tokenIds);
+  });
+
+  test("an empty prompt is told before the weights are read", async () => {
+    const directory = mkdtempSync(join(scratch, "no-weights-"));
+    for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json"])
+      cpSync(join(model, name), join(directory, name));
+    const { code, stderr } = await rarefy(["run", directory, "--prompt", "", "--quiet"]);
+    expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringMatching(/the prompt is empty/) });
+  });
 });
 
 test("demo measures dense against sparse, and lets both write", async () => {

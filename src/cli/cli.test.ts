@@ -55,7 +55,10 @@ test("--help shows options and examples, --version the version", async () => {
   expect(help.code).toBe(0);
   for (const part of ["MODEL", "--sparsity", "--json", "$ rarefy probe tiny --window 4"])
     expect(help.out).toContain(part);
-  expect(await rarefy(["--version"], fine)).toEqual({ code: 0, out: "1.2.3\n", error: "" });
+  expect(await rarefy(["help", "probe"], fine)).toEqual(help);
+  expect((await rarefy(["help"], fine)).out).toContain("probe");
+  for (const words of ["--version", "version"])
+    expect(await rarefy([words], fine)).toEqual({ code: 0, out: "1.2.3\n", error: "" });
 });
 
 test.each([
@@ -72,6 +75,14 @@ test.each([
   const { code, out, error } = await rarefy(argv, fine);
   expect({ code, out }).toEqual({ code: 2, out: "" });
   expect(error).toContain(message);
+});
+
+test("what is not done goes to stderr, with --quiet too", async () => {
+  const warned = await rarefy(["probe", "tiny", "--quiet"], async (context) => {
+    context.complain("half of it is missing");
+    return {};
+  });
+  expect(warned).toEqual({ code: 0, out: "", error: "error: half of it is missing\n" });
 });
 
 test("an expected error is one line with exit code 1; a usage error 2; a bug names its type", async () => {

@@ -27,7 +27,8 @@ export async function runCli(
   const output = {
     out: (text: string) => void stdout.write(text),
     error: (text: string) => void stderr.write(text),
-    width: Math.min(stdout.columns ?? 100, 120),
+    // A terminal without a size says 0.
+    width: Math.min(stdout.columns || 100, 120),
   };
   let verbose = false;
   const program = createProgram(definitions, environment.version, output, async (definition, options, args) => {
@@ -56,7 +57,7 @@ async function execute(
   { stdin, stdout, stderr, signal }: CliEnvironment,
 ): Promise<void> {
   const json = options.json === true;
-  const progress = options.quiet ? silentProgress : progressOn(stderr);
+  const progress = options.quiet ? silentProgress : progressOn(stderr, process.env.TERM);
   const context: Context = {
     signal,
     onProgress: options.quiet ? undefined : progress.show,
@@ -73,6 +74,10 @@ async function execute(
       progress.clear();
       if (!options.quiet) stderr.write(`${colorsFor(stderr).bold("warning:")} ${terminalText(text)}\n`);
     },
+    complain(text) {
+      progress.clear();
+      stderr.write(`${colorsFor(stderr).red("error:")} ${terminalText(text)}\n`);
+    },
     colors: colorsFor(stdout),
     stdin,
     stdout,
@@ -85,9 +90,9 @@ async function execute(
   }
 }
 
-/** Colours on a terminal only, decided per stream; `styleText` by itself would look at stdout for stderr as well. */
+/** Colours on a terminal only (https://no-color.org), decided per stream; `styleText` by itself would look at stdout for stderr as well. */
 function colorsFor(stream: NodeJS.WriteStream): Colors {
-  const coloured = stream.isTTY === true && !("NO_COLOR" in process.env);
+  const coloured = stream.isTTY === true && process.env.TERM !== "dumb" && !process.env.NO_COLOR;
   const style = (format: keyof Colors) => (text: string) =>
     coloured ? styleText(format, text, { validateStream: false }) : text;
   return { bold: style("bold"), dim: style("dim"), red: style("red") };

@@ -24,6 +24,8 @@ export interface Context {
   note(text: string): void;
   /** To the error output unless quiet: something in the user's files that is not as they may think. */
   warn(text: string): void;
+  /** To the error output, quiet or not: what was asked for and is not done, although the command goes on. */
+  complain(text: string): void;
   readonly colors: Colors;
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;

@@ -23,6 +23,8 @@ export function createProgram(
     .usage("COMMAND [options]")
     .version(version, "-V, --version", "print the version");
   frame(program, output);
+  program.helpCommand("help [command]", "print this help, or that of a command");
+  program.addCommand(versionCommand(version, output));
   for (const definition of definitions) program.addCommand(subcommand(definition, output, execute));
   program.addHelpText(
     "after",
@@ -30,6 +32,13 @@ export function createProgram(
       "\nRun 'rarefy COMMAND --help' for the options of a command and examples.",
   );
   return program;
+}
+
+/** Like `--version`; both are asked for. */
+function versionCommand(version: string, output: ProgramOutput): Command {
+  const command = new Command("version").summary("print the version").description("Prints the version.");
+  frame(command, output);
+  return command.action(() => output.out(`${version}\n`));
 }
 
 function subcommand(definition: CommandDefinition, output: ProgramOutput, execute: Execute): Command {

@@ -30,6 +30,20 @@ test("on a terminal: one line, redrawn in place, cut to the width, taken away at
   expect(written[1]).toBe("\r\x1b[K");
 });
 
+test("a terminal without a size counts as one of 80 columns", () => {
+  const { written, stream } = recorder(true, 0);
+  progressOn(stream).show(event(1));
+  expect(written[0].endsWith("1/4 windows  0:03 left\u001b[K")).toBe(true);
+});
+
+test("a terminal without escape codes gets line after line", () => {
+  const { written, stream } = recorder(true);
+  const sink = progressOn(stream, "dumb");
+  sink.show(event(1));
+  sink.clear();
+  expect(written).toEqual([`calibrate  ${"█".repeat(6)}${"░".repeat(18)}  25 %  1/4 windows  0:03 left\n`]);
+});
+
 test("a stage without a total counts up", () => {
   const { written, stream } = recorder(true);
   progressOn(stream).show(event(3_000_000, { total: undefined, unit: "bytes", elapsedMs: 2000 }));

@@ -1,7 +1,10 @@
 import type { ProgressEvent } from "../core/index.js";
 import { duration, printable } from "./format.js";
 
-/** Where progress goes: one line that is redrawn on a terminal, JSON lines elsewhere, nowhere with --quiet. */
+/**
+ * Where progress goes: one line that is redrawn on a terminal (line after line on one that knows no escape codes), JSON lines
+ * elsewhere, nowhere with --quiet.
+ */
 export interface ProgressSink {
   show(event: ProgressEvent): void;
   /** Takes the bar off the terminal, so that other output may follow. */
@@ -16,18 +19,22 @@ export interface ProgressStream {
 
 export const silentProgress: ProgressSink = { show: () => {}, clear: () => {} };
 
-export function progressOn(stream: ProgressStream): ProgressSink {
-  return stream.isTTY ? progressBar(stream) : progressLines(stream);
+/** @param term the environment's TERM, where the stream is a terminal */
+export function progressOn(stream: ProgressStream, term?: string): ProgressSink {
+  if (!stream.isTTY) return progressLines(stream, jsonLine);
+  return term === "dumb" ? progressLines(stream, barLine) : progressBar(stream);
 }
 
 const barWidth = 24;
+/** Of terminals that do not say, or say 0. */
+const defaultColumns = 80;
 
 function progressBar(stream: ProgressStream): ProgressSink {
   let drawn = false;
   return {
     show(event) {
       const line = barLine(event);
-      stream.write(`\r${line.slice(0, (stream.columns ?? 80) - 1)}\x1b[K`);
+      stream.write(`\r${line.slice(0, (stream.columns || defaultColumns) - 1)}\x1b[K`);
       drawn = true;
     },
     clear() {
@@ -52,7 +59,7 @@ const quantity = (amount: number, unit: string) =>
   unit === "bytes" ? `${(amount / 1e6).toFixed(0)} MB` : `${amount} ${unit}`;
 
 /** At most one line per stage and second, but always the last one of a stage. */
-function progressLines(stream: ProgressStream): ProgressSink {
+function progressLines(stream: ProgressStream, line: (event: ProgressEvent) => string): ProgressSink {
   let stage: string | undefined;
   let writtenMs = Number.NEGATIVE_INFINITY;
   return {
@@ -62,10 +69,14 @@ function progressLines(stream: ProgressStream): ProgressSink {
       if (event.stage === stage && !finished && nowMs - writtenMs < 1000) return;
       stage = event.stage;
       writtenMs = nowMs;
-      const rounded = { ...event, elapsedMs: Math.round(event.elapsedMs) };
-      if (event.etaMs !== undefined) rounded.etaMs = Math.round(event.etaMs);
-      stream.write(`${JSON.stringify(rounded)}\n`);
+      stream.write(`${line(event)}\n`);
     },
     clear() {},
   };
+}
+
+function jsonLine(event: ProgressEvent): string {
+  const rounded = { ...event, elapsedMs: Math.round(event.elapsedMs) };
+  if (event.etaMs !== undefined) rounded.etaMs = Math.round(event.etaMs);
+  return JSON.stringify(rounded);
 }

@@ -17,13 +17,14 @@ export interface Session extends OpenedModel {
   readonly files: LocalModelFiles;
 }
 
+/** @param argument a model as it is named on the command line, or its files where they were looked at before */
 export async function openSession(
   context: Context,
-  argument: string,
+  argument: string | LocalModelFiles,
   options: MachineOptions & WeightsOption,
 ): Promise<Session> {
   const { signal, onProgress } = context;
-  const files = await resolveModel(argument, { signal, onProgress });
+  const files = typeof argument === "string" ? await resolveModel(argument, { signal, onProgress }) : argument;
   const { weights, device, threads, structure } = options;
   const opened = await openModel(files, { weights, device, threads, structure, signal, onProgress });
   for (const { file, field, problem } of opened.warnings) context.warn(`${file}: ${field}: ${problem}`);
@@ -42,7 +43,7 @@ export interface Comparison extends Disposable {
 /** Loads every argument on a backend of its own; `dense` is the first one again, without thresholds. */
 export async function openComparison(
   context: Context,
-  args: readonly string[],
+  args: readonly (string | LocalModelFiles)[],
   options: MachineOptions & WeightsOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];

@@ -2,6 +2,7 @@ import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import type { Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
+import { promptIds } from "./prompt.js";
 import { Sampler, type SamplingOptions } from "./samplers.js";
 import { Sequence } from "./sequence.js";
 import { TextStream } from "./textStream.js";
@@ -64,25 +65,28 @@ export interface GenerationStep {
 }
 
 /**
- * Generates tokens after `prompt`, one step at a time; the last step has `finish`. Between steps other work of the event
+ * Generates tokens after those of a prompt, one step at a time; the last step has `finish`. Between steps other work of the event
  * loop runs, and any number of generations may be under way on one model.
  * @throws UsageError for options that do not fit, ProblemsError for sampling options out of range, and the signal's reason
  * when it is aborted.
  */
 export async function* generate(
   model: Model,
-  prompt: Uint32Array,
+  promptTokens: ArrayLike<number>,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerationStep, void, undefined> {
   const { maxTokens = 256, stopIds = model.config.eosTokenIds, stopStrings = [], signal } = options;
-  if (prompt.length === 0) throw new UsageError("the prompt has no tokens");
-  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw new UsageError(`maxTokens is ${maxTokens}`);
+  const prompt = promptIds(model, promptTokens, options.tokenizer);
+  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
+    throw new UsageError(`maxTokens is ${maxTokens}; it is an integer of at least 1`);
   if (stopStrings.length > 0 && options.tokenizer === undefined) throw new UsageError("stopStrings need a tokenizer");
   if (options.sequence !== undefined && options.sequence.model !== model) {
     throw new UsageError("the sequence belongs to another model");
   }
   const sampler = new Sampler(options);
-  const stream = options.tokenizer && new TextStream(options.tokenizer, stopStrings, options.continuesPrompt === false ? [] : prompt);
+  const stream =
+    options.tokenizer &&
+    new TextStream(options.tokenizer, stopStrings, options.continuesPrompt === false ? [] : prompt);
   const sparseFrom = sparseFromPosition(options.prefill ?? "dense", prompt.length);
   signal?.throwIfAborted();
 

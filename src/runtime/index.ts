@@ -5,6 +5,7 @@ export {
   type GenerationSummary,
   generate,
 } from "./generate.js";
+export { type GenerateChatOptions, generateChat } from "./generateChat.js";
 export { collect, generateText } from "./generateText.js";
 export { logProbability } from "./logits.js";
 export { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";

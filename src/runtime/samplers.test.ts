@@ -64,6 +64,11 @@ describe("filters", () => {
     );
   });
 
+  test("top-k 0 keeps all", () => {
+    expect(applied("topK", Float32Array.of(1, 3, 2), 0)).toEqual(Float32Array.of(1, 3, 2));
+    expect(() => new Sampler({ topK: 0 })).not.toThrow();
+  });
+
   test("top-p keeps the smallest set of best tokens that reaches p", () => {
     fc.assert(
       fc.property(logits, fc.double({ min: 0.01, max: 0.99, noNaN: true }), (values, p) => {

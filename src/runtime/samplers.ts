@@ -5,7 +5,7 @@ import { argmax, descending, largest } from "./logits.js";
 export interface SamplingOptions {
   /** Divides the logits; 0 (default) takes the most probable token. */
   temperature?: number;
-  /** Keeps the k most probable tokens. */
+  /** Keeps the k most probable tokens; 0 keeps all. */
   topK?: number;
   /** Keeps the fewest most probable tokens that together have at least this probability (arXiv 1904.09751). */
   topP?: number;
@@ -52,10 +52,10 @@ export const logitFilters: Readonly<Record<FilterName, LogitFilter>> = {
     },
   },
   topK: {
-    expected: "an integer of at least 1",
-    valid: (k) => Number.isSafeInteger(k) && k >= 1,
+    expected: "an integer of at least 0 (0 keeps all)",
+    valid: (k) => Number.isSafeInteger(k) && k >= 0,
     apply(logits, k) {
-      if (k >= logits.length) return;
+      if (k === 0 || k >= logits.length) return;
       const kept: number[] = [];
       for (const id of descending(logits)) {
         kept.push(id);

@@ -8,8 +8,9 @@ export class StopStrings {
   #held = "";
   #stopped = false;
 
-  /** @throws UsageError for an empty stop string. */
+  /** @throws UsageError for an empty stop string, and for one text in place of a list. */
   constructor(readonly strings: readonly string[]) {
+    if (!Array.isArray(strings)) throw new UsageError("stopStrings is no list of texts");
     if (strings.includes("")) throw new UsageError("a stop string is empty");
   }
 

@@ -8,8 +8,8 @@ export class TextStream {
 
   /** @param after the tokens whose text is continued; left out where the tokens begin a text of their own */
   constructor(tokenizer: Tokenizer, stopStrings: readonly string[], after?: ArrayLike<number>) {
-    this.#detokenizer = new Detokenizer(tokenizer, { skipSpecialTokens: true, after });
     this.#stopStrings = new StopStrings(stopStrings);
+    this.#detokenizer = new Detokenizer(tokenizer, { skipSpecialTokens: true, after });
   }
 
   /** Whether a stop string has appeared. */

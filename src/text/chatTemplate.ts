@@ -2,6 +2,7 @@ import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FormatError } from "../core/index.js";
 import { isJsonObject, type ModelFiles, readJsonFile, readTextFile } from "../io/index.js";
 import { strftime } from "./strftime.js";
+import type { Tokenizer } from "./tokenizer.js";
 
 /** One turn of a chat. Templates may read more fields than `role` and `content`: tool calls, names. */
 export interface ChatMessage {
@@ -21,10 +22,20 @@ export interface RenderOptions {
   now?: Date;
 }
 
-/** Writes a chat as the prompt text the model was trained on. Encode it with `addSpecialTokens: false`. */
+/** Writes a chat as the prompt text the model was trained on; `encodeChat` makes its tokens. */
 export interface ChatTemplate {
   /** @throws FormatError when the template refuses the messages or runs too long */
   render(messages: readonly ChatMessage[], options?: RenderOptions): string;
+}
+
+/** A chat as the tokens of a prompt. The template writes the special tokens itself, so the tokenizer adds none. */
+export function encodeChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  options?: RenderOptions,
+): Uint32Array {
+  return tokenizer.encode(template.render(messages, options), { addSpecialTokens: false });
 }
 
 const maxTemplateBytes = 2 ** 20;

@@ -120,7 +120,10 @@ describe("Detokenizer", async () => {
     const words = fc.array(fc.nat(sentencePieceVocab.length - 1), { maxLength: 40 });
     // Bytes of whole characters, so that the text before does not change its end.
     const character = fc.constantFrom(...["é", "日", "😀"].map((c) => [...new TextEncoder().encode(c)]));
-    const anyIds = fc.oneof(words, character.map((c) => c.map((byte) => sentencePieceVocab.length + byte)));
+    const anyIds = fc.oneof(
+      words,
+      character.map((c) => c.map((byte) => sentencePieceVocab.length + byte)),
+    );
     const text = fc.array(anyIds, { maxLength: 12 }).map((parts) => parts.flat());
     fc.assert(
       fc.property(text, text, fc.boolean(), (before, ids, skipSpecialTokens) => {

@@ -88,7 +88,8 @@ export class Detokenizer {
   /** The end of a text as context: as few tokens as a long window, and none that end a character begun before them. */
   #lastTokens(ids: ArrayLike<number>): number[] {
     const last: number[] = [];
-    for (let i = ids.length - 1; i >= 0 && last.length < longWindow; i--) if (!this.#skips(ids[i])) last.unshift(ids[i]);
+    for (let i = ids.length - 1; i >= 0 && last.length < longWindow; i--)
+      if (!this.#skips(ids[i])) last.unshift(ids[i]);
     while (last.length > 1 && this.#decode(last).startsWith(replacement)) last.shift();
     return last;
   }

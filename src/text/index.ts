@@ -1,4 +1,10 @@
-export { type ChatMessage, type ChatTemplate, loadChatTemplate, type RenderOptions } from "./chatTemplate.js";
+export {
+  type ChatMessage,
+  type ChatTemplate,
+  encodeChat,
+  loadChatTemplate,
+  type RenderOptions,
+} from "./chatTemplate.js";
 export { Detokenizer } from "./detokenizer.js";
 export { type TokenizedText, tokenizeText } from "./tokenizedText.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";

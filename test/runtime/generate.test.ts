@@ -8,10 +8,11 @@ import {
   type GenerateOptions,
   type GenerationStep,
   generate,
+  generateChat,
   generateText,
   Sequence,
 } from "../../src/runtime/index.js";
-import { loadTokenizer, type Tokenizer } from "../../src/text/index.js";
+import { loadChatTemplate, loadTokenizer, type Tokenizer } from "../../src/text/index.js";
 import { architectureGolden, load, path, tiny6mGolden } from "../golden/golden.js";
 
 const golden = architectureGolden("llama");
@@ -52,6 +53,17 @@ describe("generate", () => {
     for (const prefillChunk of [1, 5, 24, 1000]) expect(await idsOf({ prefillChunk })).toEqual(golden.greedy);
     expect(await idsOf({ logprobs: true })).toEqual(golden.greedy);
     expect(await idsOf({ temperature: 0.7, topK: 1 })).toEqual(golden.greedy);
+  });
+
+  test("takes a prompt in any list of ids, and says what else is no prompt", async () => {
+    expect((await collect(generate(model, [...prompt], greedy))).tokenIds).toEqual(golden.greedy);
+    const refused = (wrong: unknown) => collect(generate(model, wrong as number[], greedy));
+    await expect(refused([])).rejects.toThrow(UsageError);
+    await expect(refused("hello")).rejects.toThrow(/no list of token ids.*generateText/);
+    await expect(refused(undefined)).rejects.toThrow(UsageError);
+    await expect(refused([1, 2.5])).rejects.toThrow(/token 2\.5 of the prompt/);
+    await expect(refused([model.config.vocabSize])).rejects.toThrow(UsageError);
+    await expect(idsOf({ stopStrings: "." as never, tokenizer: {} as Tokenizer })).rejects.toThrow(/no list of texts/);
   });
 
   test("steps come one by one, the last with the summary", async () => {
@@ -280,6 +292,35 @@ describe("text, on tiny-6m", () => {
     const text = tokenizer.decode(tinyGolden.greedy);
     expect(steps.map((step) => step.text).join("")).toBe(text);
     expect(steps.at(-1)!.finish!.text).toBe(text);
+  });
+
+  test("generateChat answers the rendered messages, as generate does after their tokens", async () => {
+    const template = (await loadChatTemplate(directoryFiles(path("../../models/tiny-6m"))))!;
+    const messages = [{ role: "user", content: "It was a dark night" }];
+    const rendered = template.render(messages);
+    expect(rendered).toContain("<|im_start|>user");
+    const ids = tokenizer.encode(rendered, { addSpecialTokens: false });
+    const expected = await collect(generate(tiny, ids, { tokenizer, maxTokens: 12 }));
+    const chat = { tokenizer, template };
+    const answer = await collect(generateChat(tiny, chat, messages, { maxTokens: 12 }));
+    expect(answer.tokenIds).toEqual(expected.tokenIds);
+    expect(answer.text).toBe(expected.text);
+
+    using sequence = new Sequence(tiny, 128);
+    await collect(generateChat(tiny, chat, messages, { maxTokens: 12, sequence }));
+    const second = [...messages, { role: "assistant", content: answer.text }, { role: "user", content: "And then?" }];
+    const next = await collect(generateChat(tiny, chat, second, { maxTokens: 4, sequence }));
+    // The first turn is not run again.
+    expect(next.timings.promptTokens).toBeLessThan(tokenizer.encode(template.render(second)).length - ids.length);
+  });
+
+  test("a prompt's token beyond the model's rows names the tokenizer and both sizes", async () => {
+    const larger = Object.assign(Object.create(tokenizer), {
+      vocabSize: 8193,
+      tokenOf: (id: number) => (id === 8192 ? "[PAD]" : tokenizer.tokenOf(id)),
+    });
+    const generation = generate(tiny, [90, 8192], { tokenizer: larger });
+    await expect(collect(generation)).rejects.toThrow(/token 8192, "\[PAD\]".*tokenizer\.json.*8193.*8192/);
   });
 
   test("a stop string never leaks, wherever tokens cut it", async () => {

@@ -1,7 +1,8 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
+import { resolveModel } from "../../io/index.node.js";
 import { collect, type GenerateOptions, generate } from "../../runtime/index.js";
-import { loadChatTemplate, loadTokenizer } from "../../text/index.js";
+import { encodeChat, loadChatTemplate, loadTokenizer } from "../../text/index.js";
 import { chat } from "../chat.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { digits, terminalText } from "../format.js";
@@ -14,10 +15,10 @@ import {
   type WeightsOption,
   weightsOption,
 } from "../options.js";
+import { type PromptOptions, promptText } from "../promptText.js";
 import { openSession } from "../session.js";
 
-interface RunOptions extends CommonOptions, MachineOptions, WeightsOption {
-  prompt?: string;
+interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, PromptOptions {
   chat?: boolean;
   system?: string;
   maxTokens: number;
@@ -35,17 +36,18 @@ export const runCommand: CommandDefinition<RunOptions> = {
   summary: "generate text; without --prompt, a chat",
   description:
     "Generates text with a model, sparse if its rarefy.json says so. With --prompt the text is continued as it stands, or put " +
-    "into the model's chat template with --chat. Without --prompt it talks: each line you type is answered, through the chat " +
-    "template where the model has one. Ctrl-C stops an answer, a second one or Ctrl-D ends the talk.",
+    "into the model's chat template with --chat. Without --prompt it talks: each line you type, or of a piped stdin, is " +
+    "answered, through the chat template where the model has one. Ctrl-C stops an answer, a second one or Ctrl-D ends the talk.",
   arguments: [modelArgument],
   options: [
-    new Option("--prompt <text>", "text to continue"),
+    new Option("--prompt <text>", "text to continue; - reads it from stdin"),
+    new Option("--prompt-file <file>", "file of UTF-8 text to continue"),
     new Option("--chat", "put the prompt into the chat template (default without --prompt)"),
     new Option("--no-chat", "do not use the chat template"),
     new Option("--system <text>", "system message for the chat template"),
     new Option("--max-tokens <n>", "tokens to generate at most").argParser(integer({ min: 1 })).default(256),
     new Option("--temperature <t>", "0 takes the most likely token").argParser(number({ min: 0, max: 100 })).default(0),
-    new Option("--top-k <n>", "keep the n most likely tokens").argParser(integer({ min: 1 })),
+    new Option("--top-k <n>", "keep the n most likely tokens; 0 keeps all").argParser(integer({ min: 0 })),
     new Option("--top-p <p>", "keep the fewest tokens with this probability together").argParser(
       number({ min: 0, max: 1, aboveMin: true }),
     ),
@@ -65,31 +67,41 @@ export const runCommand: CommandDefinition<RunOptions> = {
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
   ],
   async run(context, options, [argument]) {
-    const { prompt } = options;
-    if (prompt === undefined && context.json) throw new UsageError("--json needs --prompt");
     if (options.system !== undefined && options.chat === false)
       throw new UsageError("--system needs the chat template");
-    using session = await openSession(context, argument, options);
+    const prompt = await promptText(context, options);
+    if (prompt === undefined && context.json && context.stdin.isTTY)
+      throw new UsageError("--json needs --prompt, --prompt-file or lines on stdin");
+    const files = await resolveModel(argument, context);
+    const tokenizer = await loadTokenizer(files);
+    const template = options.chat === false ? undefined : await loadChatTemplate(files);
+    if (options.chat === true && template === undefined) throw new UsageError(`${files.location} has no chat template`);
+    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    const encoded = (text: string) =>
+      options.chat === true
+        ? encodeChat(tokenizer, template!, [...system, { role: "user", content: text }])
+        : tokenizer.encode(text);
+    // What is wrong with a prompt is said before the weights are read.
+    const ids = prompt === undefined ? undefined : encoded(prompt);
+    if (ids?.length === 0) throw new UsageError("the prompt is empty: it gives the model no tokens to go on with");
+
+    using session = await openSession(context, files, options);
     const { model, prefill } = session;
-    const tokenizer = await loadTokenizer(session.files);
-    const template = options.chat === false ? undefined : await loadChatTemplate(session.files);
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
     const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed };
-    const generation: GenerateOptions = { ...sampling, maxTokens, stopStrings: stop, tokenizer, prefill };
-
-    if (prompt === undefined) {
-      await chat(context, { model, tokenizer, template, system: options.system, generation });
-      return {};
+    const continuesPrompt = options.chat !== true;
+    const generation: GenerateOptions = {
+      ...sampling,
+      maxTokens,
+      stopStrings: stop,
+      tokenizer,
+      continuesPrompt,
+      prefill,
+    };
+    if (ids === undefined) {
+      const turns = await chat(context, { model, tokenizer, template, system: options.system, generation });
+      return { model: session.location, weights: model.weights, turns };
     }
-    if (options.chat === true && template === undefined)
-      throw new UsageError(`${session.location} has no chat template`);
-    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-    const ids =
-      options.chat === true
-        ? tokenizer.encode(template!.render([...system, { role: "user", content: prompt }]), {
-            addSpecialTokens: false,
-          })
-        : tokenizer.encode(prompt);
     const steps = generate(model, ids, { ...generation, signal: context.signal, onProgress: context.onProgress });
     const summary = await collect(printed(steps, (text) => context.print(terminalText(text))));
     context.print("\n");
