@@ -39,6 +39,19 @@ export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";
 export { checkSchema } from "./schema.js";
 export { sha256Hex } from "./sha256.js";
-export { readTextFile } from "./textFile.js";
+export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";
+export {
+  addedToken,
+  addedTokens,
+  byteLevelParts,
+  idsOf,
+  preTokenizerNamed,
+  preTokenizers,
+  type SentencePieces,
+  sentencePieceBpeParts,
+  sentencePieceUnigramParts,
+  surround,
+  tokenTypes,
+} from "./tokenizer/index.js";
 export type { Warning } from "./warning.js";
 export { plainWeights, type Weights } from "./weights.js";

@@ -1,7 +1,8 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { FormatError, quote, RarefyError } from "../core/index.js";
+import { FormatError, RarefyError } from "../core/index.js";
 import type { ModelFiles } from "../io/index.js";
-import { isJsonObject, readJsonFile } from "../io/index.js";
+import { TokenizerConfig } from "./tokenizerConfig.js";
+import { readTokenizerDefinition, type TokenizerDefinition } from "./tokenizerDefinition.js";
 
 /** Text to token ids and back, as `tokenizer.json` defines it. */
 export interface Tokenizer {
@@ -26,57 +27,20 @@ export interface Tokenizer {
   tokenOf(id: number): string | undefined;
 }
 
-/** Ids above this belong to no known tokenizer; the library would make arrays of that length. */
-const maxTokenId = 2 ** 24;
-/** The largest known tokenizer.json has 34 MB. */
-const maxTokenizerBytes = 256 * 2 ** 20;
-/** It has some 600,000 tokens and merges. */
-const tokenizerLimits = { values: 6_000_000 };
-
 /**
- * Loads `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+ * Loads the tokenizer of a model from `tokenizer.json`, else `tokenizer.model`, else `vocab.json` with `merges.txt`, with
+ * the tokens that `tokenizer_config.json` or `added_tokens.json` names beside it.
  * @throws FormatError
  */
 export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
-  const file = `${files.location}/tokenizer.json`;
-  const definition = await readJsonFile(files, "tokenizer.json", maxTokenizerBytes, tokenizerLimits);
-  if (definition === undefined) {
-    throw new FormatError({
-      file,
-      problem: "there is no such file",
-      hint: "Save the tokenizer in the fast format (tokenizer.json) beside the weights",
-    });
-  }
-  checkIds(definition, file);
-  const config = (await readJsonFile(files, "tokenizer_config.json")) ?? {};
+  const config = await TokenizerConfig.read(files);
+  const source = await readTokenizerDefinition(files, config);
+  const { file, definition } = source;
   try {
-    return new WrappedTokenizer(new HuggingFaceTokenizer(definition as object, config as object), file);
+    return new WrappedTokenizer(new HuggingFaceTokenizer(definition, config.fields), source);
   } catch (cause) {
     if (cause instanceof RarefyError) throw cause;
     throw new FormatError({ file, problem: `not a tokenizer (${(cause as Error).message})` }, { cause });
-  }
-}
-
-/** Checks the ids before the library indexes arrays with them. */
-function checkIds(definition: unknown, file: string): void {
-  const fail = (field: string, problem: string) =>
-    new FormatError({ file, field, problem, expected: `an integer from 0 to ${maxTokenId}` });
-  const isId = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) <= maxTokenId;
-
-  const model = isJsonObject(definition) ? definition.model : undefined;
-  if (!isJsonObject(model)) throw new FormatError({ file, field: "model", problem: "not a JSON object" });
-  if (isJsonObject(model.vocab)) {
-    for (const [token, id] of Object.entries(model.vocab)) {
-      if (!isId(id)) throw fail("model.vocab", `id ${quote(id)} of ${quote(token)}`);
-    }
-  }
-  const added = isJsonObject(definition) ? (definition.added_tokens ?? []) : [];
-  if (!Array.isArray(added)) throw new FormatError({ file, field: "added_tokens", problem: "not a list" });
-  for (const token of added) {
-    if (!isJsonObject(token) || typeof token.content !== "string") {
-      throw new FormatError({ file, field: "added_tokens", problem: "an entry without a text" });
-    }
-    if (!isId(token.id)) throw fail("added_tokens", `id ${quote(token.id)} of ${quote(token.content)}`);
   }
 }
 
@@ -85,10 +49,13 @@ class WrappedTokenizer implements Tokenizer {
   readonly specialIds: ReadonlySet<number>;
   readonly #inner: HuggingFaceTokenizer;
   readonly #file: string;
+  /** Of a unigram model with byte fallback, which the library does not do: the unknown token, and the 256 of bytes. */
+  readonly #unknownBytes: { unknown: number; bytes: readonly number[] } | undefined;
 
-  constructor(inner: HuggingFaceTokenizer, file: string) {
+  constructor(inner: HuggingFaceTokenizer, source: TokenizerDefinition) {
     this.#inner = inner;
-    this.#file = file;
+    this.#file = source.file;
+    this.#unknownBytes = byteFallbackOf(source, inner);
     const added = [...inner.get_added_tokens_decoder().values()];
     this.specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
     let largestId = -1;
@@ -97,9 +64,10 @@ class WrappedTokenizer implements Tokenizer {
   }
 
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {
-    const { ids } = this.#guard(() =>
+    const { ids: whole, tokens } = this.#guard(() =>
       this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }),
     );
+    const ids = this.#unknownBytes === undefined ? whole : this.#withBytes(whole, tokens, this.#unknownBytes);
     // The library gives undefined for a token of the post-processor that is not in the vocabulary.
     const unknown = ids.indexOf(undefined as unknown as number);
     if (unknown >= 0) {
@@ -129,6 +97,17 @@ class WrappedTokenizer implements Tokenizer {
     return this.#inner.id_to_token(id);
   }
 
+  #withBytes(
+    ids: readonly number[],
+    tokens: readonly string[],
+    { unknown, bytes }: { unknown: number; bytes: readonly number[] },
+  ): number[] {
+    const unknownToken = this.#inner.id_to_token(unknown);
+    return ids.flatMap((id, i) =>
+      id === unknown && tokens[i] !== unknownToken ? Array.from(utf8.encode(tokens[i]), (byte) => bytes[byte]) : [id],
+    );
+  }
+
   #guard<T>(call: () => T): T {
     try {
       return call();
@@ -139,4 +118,15 @@ class WrappedTokenizer implements Tokenizer {
       );
     }
   }
+}
+
+const utf8 = new TextEncoder();
+
+function byteFallbackOf({ definition }: TokenizerDefinition, inner: HuggingFaceTokenizer) {
+  const model = definition.model as Record<string, unknown>;
+  if (model.type !== "Unigram" || model.byte_fallback !== true) return undefined;
+  const names = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+  const bytes = names.map((name) => inner.token_to_id(name));
+  // As in the Rust library: only where there is a token for every byte.
+  return bytes.includes(undefined) ? undefined : { unknown: model.unk_id as number, bytes: bytes as number[] };
 }

@@ -12,8 +12,6 @@ import { directoryFiles } from "../../src/io/file.node.js";
 import { type GgufTypeId, ggufEncodings, ggufTypeIds } from "../../src/io/gguf/encodeBlocks.js";
 import { ggufFiles } from "../../src/io/gguf/files.js";
 import { ggmlTypeByName } from "../../src/io/gguf/ggmlTypes.js";
-import { mergesFromScores } from "../../src/io/gguf/mergesFromScores.js";
-import { preTokenizerLike, preTokenizerNamed, preTokenizers } from "../../src/io/gguf/preTokenizers.js";
 import { fitLlama3Scaling, ropeDivisors } from "../../src/io/gguf/ropeFactors.js";
 import { neighbourRow, reorderRows } from "../../src/io/gguf/rotaryRows.js";
 import { ggufName, huggingFaceName } from "../../src/io/gguf/tensorNames.js";
@@ -23,6 +21,8 @@ import { memoryFiles, memorySource } from "../../src/io/memory.js";
 import type { ModelConfig } from "../../src/io/modelConfig.js";
 import { parseModelConfig } from "../../src/io/parseModelConfig.js";
 import { writeSafetensors } from "../../src/io/safetensorsWriter.js";
+import { mergesFromScores } from "../../src/io/tokenizer/mergesFromScores.js";
+import { preTokenizerLike, preTokenizerNamed, preTokenizers } from "../../src/io/tokenizer/preTokenizers.js";
 import { f16FromF32, f32FromF16 } from "../../src/tensor/index.js";
 import { loadChatTemplate, loadTokenizer } from "../../src/text/index.js";
 
@@ -382,12 +382,25 @@ describe("GGUF parts", () => {
   it("merges SentencePiece tokens in the order of their scores", () => {
     const tokens = ["a", "b", "c", "ab", "bc", "abc"];
     const ids = new Map(tokens.map((token, id) => [token, id]));
-    expect(mergesFromScores("f", ids, [0, 0, 0, -2, -1, -3])).toEqual([
+    expect(mergesFromScores("f", "tokens", ids, [0, 0, 0, -2, -1, -3])).toEqual([
       ["b", "c"],
       ["a", "b"],
       ["ab", "c"],
       ["a", "bc"],
     ]);
-    expect(() => mergesFromScores("f", new Map([["x".repeat(600), 0]]), [0])).toThrow(FormatError);
+    expect(() => mergesFromScores("f", "tokens", new Map([["x".repeat(600), 0]]), [0])).toThrow(FormatError);
+  });
+
+  it("refuses families of tokens whose merges grow with their square", () => {
+    // 20 letters, each once, twice … 512 times: 2.6 million merges.
+    const tokens = Array.from({ length: 20 * 512 }, (_, i) =>
+      String.fromCharCode(97 + (i % 20)).repeat(1 + Math.floor(i / 20)),
+    );
+    const ids = new Map(tokens.map((token, id) => [token, id]));
+    const scores = tokens.map((_, id) => -id);
+    expect(() => mergesFromScores("f", "tokens", ids, scores)).toThrow(/more than \d+ merges for 10240 tokens/);
+    // Long tokens that have no splits cost the looking for them.
+    const long = new Map(Array.from({ length: 5000 }, (_, id) => [String(id).padEnd(512, "x"), id]));
+    expect(() => mergesFromScores("f", "tokens", long, new Array(5000).fill(0))).toThrow(/too many long tokens/);
   });
 });

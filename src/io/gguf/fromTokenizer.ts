@@ -1,8 +1,7 @@
 import { quote, UsageError } from "../../core/index.js";
 import { isJsonObject } from "../json.js";
+import { preTokenizerLike, tokenTypes } from "../tokenizer/index.js";
 import type { TypedValue } from "./headerBytes.js";
-import { preTokenizerLike } from "./preTokenizers.js";
-import { tokenTypes } from "./toTokenizer.js";
 
 interface Token {
   id: number;

@@ -1,0 +1,12 @@
+export { type PreTokenizer, preTokenizerLike, preTokenizerNamed, preTokenizers } from "./preTokenizers.js";
+export {
+  addedToken,
+  addedTokens,
+  byteLevelParts,
+  idsOf,
+  type SentencePieces,
+  sentencePieceBpeParts,
+  sentencePieceUnigramParts,
+  surround,
+  tokenTypes,
+} from "./tokenizerJson.js";

@@ -1,0 +1,55 @@
+import { FormatError, quote } from "../core/index.js";
+import { isJsonObject } from "../io/index.js";
+
+/** Ids above this belong to no known tokenizer; the library would make arrays of that length. */
+const maxTokenId = 2 ** 24;
+/** Steps inside each other; published ones have two. */
+const maxDepth = 16;
+
+/**
+ * Checks of a tokenizer.json what the library that runs it does not: ids, before arrays are indexed with them, and patterns.
+ * @throws FormatError
+ */
+export function checkDefinition(definition: unknown, file: string): void {
+  const fail = (field: string, problem: string, expected?: string) =>
+    new FormatError({ file, field, problem, expected });
+  const checkId = (id: unknown, field: string, token: string) => {
+    if (Number.isInteger(id) && (id as number) >= 0 && (id as number) <= maxTokenId) return;
+    throw fail(field, `id ${quote(id)} of ${quote(token)}`, `an integer from 0 to ${maxTokenId}`);
+  };
+
+  const fields = isJsonObject(definition) ? definition : {};
+  const { model } = fields;
+  if (!isJsonObject(model)) throw fail("model", "not a JSON object");
+  if (isJsonObject(model.vocab)) {
+    for (const [token, id] of Object.entries(model.vocab)) checkId(id, "model.vocab", token);
+  }
+  if (Array.isArray(model.vocab)) {
+    const wrong = model.vocab.findIndex((entry) => typeof (Array.isArray(entry) ? entry[0] : entry) !== "string");
+    if (wrong >= 0) throw fail("model.vocab", `entry ${wrong} has no text`);
+  }
+  const added = fields.added_tokens ?? [];
+  if (!Array.isArray(added)) throw fail("added_tokens", "not a list");
+  for (const token of added) {
+    if (!isJsonObject(token) || typeof token.content !== "string")
+      throw fail("added_tokens", "an entry without a text");
+    checkId(token.id, "added_tokens", token.content);
+  }
+  for (const part of ["normalizer", "pre_tokenizer", "decoder"]) checkStep(fields[part], part, 0);
+
+  function checkStep(step: unknown, field: string, depth: number): void {
+    if (!isJsonObject(step)) return;
+    if (depth > maxDepth) throw fail(field, `more than ${maxDepth} steps inside each other`);
+    if ((step.type === "Split" || step.type === "Replace") && !isPattern(step.pattern))
+      throw fail(`${field}.pattern`, "not a pattern", 'an object with one text, "Regex" or "String"');
+    if (step.content !== undefined && typeof step.content !== "string") throw fail(`${field}.content`, "not a text");
+    for (const inner of ["normalizers", "pretokenizers", "decoders"]) {
+      const steps = step[inner];
+      if (Array.isArray(steps))
+        for (const [i, each] of steps.entries()) checkStep(each, `${field}.${inner}.${i}`, depth + 1);
+    }
+  }
+}
+
+const isPattern = (pattern: unknown): boolean =>
+  isJsonObject(pattern) && (typeof pattern.Regex === "string" || typeof pattern.String === "string");

@@ -1,0 +1,181 @@
+import { FormatError, quote } from "../core/index.js";
+import {
+  addedToken,
+  byteLevelParts,
+  idsOf,
+  isJsonObject,
+  type ModelFiles,
+  preTokenizerNamed,
+  readJsonFile,
+  readTextFile,
+  readWhole,
+  surround,
+} from "../io/index.js";
+import { checkDefinition } from "./checkDefinition.js";
+import { sentencePieceDefinition } from "./sentencePiece.js";
+import type { NamedToken, TokenizerConfig } from "./tokenizerConfig.js";
+
+/** The largest known tokenizer.json has 34 MB. */
+const maxTokenizerBytes = 256 * 2 ** 20;
+/** It has some 600,000 tokens and merges. */
+const tokenizerLimits = { values: 6_000_000 };
+
+/** A tokenizer as a tokenizer.json has it, from whatever files a model has, checked. */
+export interface TokenizerDefinition {
+  /** What the definition was read from, for messages. */
+  file: string;
+  definition: Record<string, unknown>;
+}
+
+/** Every file that can hold a tokenizer, in the order in which they are looked for. */
+const sources: readonly {
+  name: string;
+  read(files: ModelFiles, file: string, config: TokenizerConfig): Promise<object | undefined>;
+}[] = [
+  {
+    name: "tokenizer.json",
+    read: (files) =>
+      readJsonFile(files, "tokenizer.json", maxTokenizerBytes, tokenizerLimits) as Promise<object | undefined>,
+  },
+  {
+    name: "tokenizer.model",
+    async read(files, file, config) {
+      const source = await files.open("tokenizer.model");
+      return source && sentencePieceDefinition(await readWhole(source, maxTokenizerBytes), file, config);
+    },
+  },
+  { name: "vocab.json", read: readByteLevel },
+];
+
+/**
+ * Reads `tokenizer.json`, else `tokenizer.model` (SentencePiece), else `vocab.json` with `merges.txt` (byte-level BPE), and
+ * adds the tokens that its neighbours name.
+ * @throws FormatError
+ */
+export async function readTokenizerDefinition(
+  files: ModelFiles,
+  config: TokenizerConfig,
+): Promise<TokenizerDefinition> {
+  for (const { name, read } of sources) {
+    const file = `${files.location}/${name}`;
+    const definition = await read(files, file, config);
+    if (definition === undefined) continue;
+    checkDefinition(definition, file);
+    return { file, definition: withNamedTokens(definition as Record<string, unknown>, file, config.namedTokens()) };
+  }
+  throw new FormatError({
+    file: `${files.location}/tokenizer.json`,
+    problem: "there is no such file, and no tokenizer.model or vocab.json with merges.txt",
+    hint: "A model's tokenizer is one of these; copy it from where the weights come from",
+  });
+}
+
+/** How byte-level tokenizers split texts before merging, by their class in transformers. */
+const splitsOfClass: Readonly<Record<string, string>> = {
+  GPT2: "gpt-2",
+  CodeGen: "gpt-2",
+  GPTNeoX: "gpt-2",
+  Roberta: "gpt-2",
+  Bart: "gpt-2",
+  Qwen2: "qwen2",
+};
+
+/** `vocab.json` and `merges.txt`. @returns undefined when there is no vocab.json */
+async function readByteLevel(files: ModelFiles, file: string, config: TokenizerConfig): Promise<object | undefined> {
+  const vocab = await readJsonFile(files, "vocab.json", maxTokenizerBytes, tokenizerLimits);
+  if (vocab === undefined) return undefined;
+  if (!isJsonObject(vocab)) throw new FormatError({ file, problem: "not a JSON object of tokens" });
+  const lines = await readTextFile(files, "merges.txt", maxTokenizerBytes);
+  if (lines === undefined) {
+    throw new FormatError({
+      file: `${files.location}/merges.txt`,
+      problem: "there is no such file, and vocab.json needs it",
+      hint: "Copy it from where the weights come from",
+    });
+  }
+  const name = String(config.fields.tokenizer_class ?? "GPT2").replace(/Tokenizer(Fast)?$/, "");
+  if (!Object.hasOwn(splitsOfClass, name)) {
+    throw new FormatError({
+      file: `${files.location}/tokenizer_config.json`,
+      field: "tokenizer_class",
+      problem: `how ${quote(name)} splits texts is not known`,
+      expected: `one of ${Object.keys(splitsOfClass).join(", ")}`,
+      hint: "Take a copy of the model that has tokenizer.json, which spells it out",
+    });
+  }
+  // One "left right" in a line; the first line may name the version.
+  const merges = lines.split(/\r?\n/).filter((line, i) => line !== "" && !(i === 0 && line.startsWith("#version")));
+  const pairs = merges.map((line) => line.split(" "));
+  const wrong = pairs.findIndex((pair) => pair.length !== 2);
+  if (wrong >= 0)
+    throw new FormatError({ file: `${files.location}/merges.txt`, problem: `merge ${wrong + 1} is not two tokens` });
+  const ids = new Map(Object.entries(vocab) as [string, number][]);
+  const specials = (["bos", "eos", "unk", "pad"] as const).flatMap((which) => config.token(which) ?? []);
+  const known = (token: string | undefined) => (token !== undefined && ids.has(token) ? token : undefined);
+  const surrounds = name === "Roberta" || name === "Bart";
+  return {
+    version: "1.0",
+    added_tokens: [...new Set(specials)].flatMap((token) =>
+      ids.has(token) ? [addedToken(ids.get(token)!, token, true)] : [],
+    ),
+    ...byteLevelParts(ids, pairs, splitting(name, config)),
+    post_processor: surround(
+      config.adds("bos", surrounds) ? known(config.token("bos")) : undefined,
+      config.adds("eos", surrounds) ? known(config.token("eos")) : undefined,
+      ids,
+    ),
+  };
+}
+
+function splitting(name: string, config: TokenizerConfig): { rules: object } {
+  const { rules } = preTokenizerNamed(splitsOfClass[name])!;
+  return config.fields.add_prefix_space === true ? { rules: { ...rules, add_prefix_space: true } } : { rules };
+}
+
+/**
+ * The definition with the tokens that its neighbours name beside it. What they say of a token that is there already counts,
+ * as in transformers.
+ * @throws FormatError where they give a token, or an id, to another one
+ */
+function withNamedTokens(
+  definition: Record<string, unknown>,
+  file: string,
+  named: readonly NamedToken[],
+): Record<string, unknown> {
+  if (named.length === 0) return definition;
+  const added = new Map(
+    ((definition.added_tokens ?? []) as Record<string, unknown>[]).map((token) => [token.content as string, token]),
+  );
+  const idOf = vocabularyOf(definition);
+  for (const [content, { id }] of added) idOf.set(content, id as number);
+  const contentOf = new Map(Array.from(idOf, ([content, id]) => [id, content]));
+  for (const { id, content, special, flags, file: neighbour } of named) {
+    const [there, other] = [idOf.get(content) ?? id, contentOf.get(id) ?? content];
+    if (there !== id || other !== content) {
+      throw new FormatError({
+        file: neighbour,
+        field: quote(content),
+        problem:
+          there !== id
+            ? `its id is ${id}, and ${there} in ${file}`
+            : `its id ${id} is that of ${quote(other)} in ${file}`,
+        hint: "The two files belong to different tokenizers; take both from one source",
+      });
+    }
+    const known = added.get(content);
+    if (known !== undefined && flags === undefined) continue;
+    added.set(content, { ...addedToken(id, content, special), ...known, ...flags, id, content });
+    idOf.set(content, id);
+    contentOf.set(id, content);
+  }
+  const result = { ...definition, added_tokens: [...added.values()] };
+  checkDefinition(result, file);
+  return result;
+}
+
+/** Token to id, of a vocabulary that is an object or a list of tokens with scores. */
+function vocabularyOf(definition: Record<string, unknown>): Map<string, number> {
+  const { vocab } = definition.model as Record<string, unknown>;
+  if (Array.isArray(vocab)) return idsOf(vocab.map((entry) => String(Array.isArray(entry) ? entry[0] : entry)));
+  return new Map(Object.entries(isJsonObject(vocab) ? vocab : {}) as [string, number][]);
+}
