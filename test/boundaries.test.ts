@@ -8,6 +8,7 @@ import { describe, expect, test } from "vitest";
 const order = [
   "core",
   "tensor",
+  "arch",
   "io",
   "text",
   "pack",
@@ -89,7 +90,7 @@ describe("import order", () => {
   test.each([
     ["pack/a.ts", 'import { x } from "../kernels/index.js";', "left of it"],
     ["kernels/a.ts", 'import type { x } from "../compress/index.js";', "pipeline joins them"],
-    ["model/a.ts", 'export * from "../io/modelConfig.js";', "through its index.js"],
+    ["model/a.ts", 'export * from "../io/checkpoint.js";', "through its index.js"],
     ["io/a.ts", 'const fs = await import("node:fs");', "node: modules only"],
     ["io/a.ts", 'import { b } from "./b";', "end in .js"],
     ["extras/a.ts", "", "not in the order"],

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { checkSchema } from "../io/index.js";
+import { checkSchema } from "../core/index.js";
 import { patternSchema } from "./pattern.js";
 
 /**

@@ -12,4 +12,5 @@ export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
 export { cleaned, clip, quote } from "./quote.js";
 export { Random } from "./random.js";
+export { checkSchema } from "./schema.js";
 export { meanAndDeviation, median, spread } from "./statistics.js";

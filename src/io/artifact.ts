@@ -1,10 +1,9 @@
 import { z } from "zod";
-import { FormatError, quote } from "../core/index.js";
+import type { BlockShape } from "../arch/index.js";
+import { checkSchema, FormatError, quote } from "../core/index.js";
 import type { ModelFiles } from "./byteSource.js";
 import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject, readJsonFile } from "./json.js";
-import type { BlockShape } from "./modelConfig.js";
-import { checkSchema } from "./schema.js";
 
 /** What lies beside the weights of a model that rarefy made: how it was made and how to run it. */
 export const artifactFileName = "rarefy.json";

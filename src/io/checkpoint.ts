@@ -1,3 +1,4 @@
+import { parseModelConfig, refuseQuantizedNames } from "../arch/index.js";
 import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { type Artifact, readArtifact } from "./artifact.js";
@@ -9,9 +10,7 @@ import { ggufFileName } from "./gguf/files.js";
 import { openGgufTensors } from "./gguf/tensors.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { hasOwnHead } from "./ownHead.js";
-import { parseModelConfig } from "./parseModelConfig.js";
 import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
-import { refuseQuantizedNames } from "./quantizedWeights.js";
 import type { Warning } from "./warning.js";
 
 /**
@@ -107,8 +106,7 @@ async function openTensors(
   const gguf = await files.open(ggufFileName);
   if (gguf !== undefined) {
     sources.push(gguf);
-    const { headDim } = parseModelConfig(config, `${files.location}/config.json`);
-    return openGgufTensors(gguf, headDim);
+    return openGgufTensors(gguf, parseModelConfig(config, `${files.location}/config.json`));
   }
   throw new FormatError({
     file: files.location,

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
+import { parseModelConfig } from "../arch/index.js";
 import { FormatError, Random } from "../core/index.js";
 import { byteLengthOf } from "../tensor/index.js";
 import { parseArtifact } from "./artifact.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { memoryFiles } from "./memory.js";
-import { parseModelConfig } from "./parseModelConfig.js";
 
 /**
  * Seeded damage to files that are right. Every outcome must be a checkpoint whose tensors fill its files, or a FormatError

@@ -1,10 +1,9 @@
 import { z } from "zod";
-import { type JobOptions, NetworkError, UsageError } from "../core/index.js";
+import { checkSchema, type JobOptions, NetworkError, UsageError } from "../core/index.js";
 import { type HubId, isCommit } from "./hubCache.node.js";
 import type { HubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
 import { bodyOf, type RetryOptions, request, withRetries } from "./retry.js";
-import { checkSchema } from "./schema.js";
 
 /** What the Hub says of a file before it is fetched. */
 export interface RemoteFile {

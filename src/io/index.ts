@@ -30,14 +30,11 @@ export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeG
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export type { BlockShape, ExpertsConfig, ModelConfig, RopeConfig } from "./modelConfig.js";
 export { isCompanionFile, isModelFile } from "./modelFileNames.js";
 export { ModelStore, type ModelStoreOptions, type StoredModel } from "./opfs.js";
-export { parseModelConfig } from "./parseModelConfig.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";
-export { checkSchema } from "./schema.js";
 export { sha256Hex } from "./sha256.js";
 export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";
 export {

@@ -1,7 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
+import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
-import { type Compression, checkSchema, isJsonObject, parseJson } from "../io/index.js";
+import { type Compression, isJsonObject, parseJson } from "../io/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
 import { compressedLayersSchema, resultRowSchema } from "../report/index.js";
 

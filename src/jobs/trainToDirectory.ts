@@ -1,10 +1,10 @@
 import { basename } from "node:path";
+import { parseModelConfig, tensorsOf } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
   isCompanionFile,
   type LocalModelFiles,
-  parseModelConfig,
   readJsonFile,
   serializeArtifact,
   sha256Hex,
@@ -23,7 +23,6 @@ import {
   stopEngine,
   TokenWindows,
   Training,
-  tensorsOfConfig,
   writeWeights,
 } from "../train/index.js";
 import { RunDirectory } from "./runDirectory.js";
@@ -201,7 +200,7 @@ function checkDistillation({ distil, temperature, teacher, from }: TrainToDirect
 /** A model of the config's shape whose weights are drawn by the seed. */
 async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOptions): Promise<TrainableModel> {
   const config = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
-  const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
+  const parameters = decoderParameters(tensorsOf(config.spec), config.blocks);
   return {
     files,
     config,

@@ -1,5 +1,6 @@
+import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
-import { type Artifact, type LocalModelFiles, type ModelConfig, openCheckpoint } from "../io/index.js";
+import { type Artifact, type LocalModelFiles, openCheckpoint } from "../io/index.js";
 import { isRouterBias } from "../model/index.js";
 import {
   decoderParameters,

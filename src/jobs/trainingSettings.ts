@@ -1,5 +1,6 @@
+import type { ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import { isJsonObject, type ModelConfig } from "../io/index.js";
+import { isJsonObject } from "../io/index.js";
 import {
   cosine,
   type EngineDevice,

@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../io/index.js";
+import type { ModelConfig } from "../arch/index.js";
 import type { Backend, KvCache, KvCacheSpec } from "../kernels/index.js";
 
 /**

@@ -1,5 +1,6 @@
+import type { ModelConfig } from "../arch/index.js";
 import { ProblemsError } from "../core/index.js";
-import type { Checkpoint, ModelConfig } from "../io/index.js";
+import type { Checkpoint } from "../io/index.js";
 import type { DType } from "../tensor/index.js";
 import { blockLinears, type DecoderLayout, layoutTensors } from "./layout.js";
 

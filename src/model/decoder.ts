@@ -1,11 +1,10 @@
+import { type ModelConfig, ropeTables } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import type { ModelConfig } from "../io/index.js";
 import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
 import { addMixture } from "./experts.js";
 import { padTo4 } from "./footprint.js";
-import { ropeTables } from "./rope.js";
 import { type Scratch, ScratchPool } from "./scratch.js";
 import { linearStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";

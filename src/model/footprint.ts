@@ -1,4 +1,5 @@
-import type { Checkpoint, ModelConfig } from "../io/index.js";
+import type { ModelConfig } from "../arch/index.js";
+import type { Checkpoint } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { elementCount } from "../tensor/index.js";
 import {

@@ -1,15 +1,12 @@
-export { type Architecture, architectures } from "./arch/index.js";
 export { isRouterBias } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export {
   type BlockLayout,
   blockLinears,
   type DecoderLayout,
-  type DecoderTraits,
   decoderLayout,
   type ExpectedLinear,
   type ExpectedTensor,
-  type ExpertTraits,
   layoutTensors,
   type MlpLayout,
   type MlpProjection,
@@ -18,7 +15,6 @@ export {
   storedMatrices,
 } from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
-export { ropeFrequencies } from "./rope.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 export { chooseFormat, describeChoices, type MatrixChoice, type Structure, structures } from "./structure.js";
 export {

@@ -1,28 +1,15 @@
-import type { ExpertsConfig, ModelConfig } from "../io/index.js";
+import {
+  type BlockSpec,
+  findStep,
+  isTied,
+  type LinearSpec,
+  linearsOf,
+  type ModelSpec,
+  type Step,
+  type TensorRef,
+} from "../arch/index.js";
 import type { TensorInfo } from "../tensor/index.js";
 import type { Projection } from "./types.js";
-
-/** What tells one Llama-like decoder from another; windows, heads and functions are in the config. */
-export interface DecoderTraits {
-  /** Bias vectors on q, k and v. */
-  qkvBias: boolean;
-  /** A bias vector on the output projection of attention. */
-  outputBias: boolean;
-  /** Bias vectors on gate, up and down. */
-  mlpBias: boolean;
-  /** An RMS norm on every head of q and of k, before the rotation. */
-  qkNorm: boolean;
-  /** Of a model whose MLPs are mixtures of experts. */
-  experts?: ExpertTraits;
-}
-
-/** How a family of mixtures names its tensors, within a layer and without `.weight`, and what it does with the weights. */
-export interface ExpertTraits {
-  router: string;
-  linear(expert: number, projection: MlpProjection): string;
-  /** Whether the weights of the chosen experts are divided by their sum. */
-  normalise: boolean;
-}
 
 export type MlpProjection = Extract<Projection, "gate_proj" | "up_proj" | "down_proj">;
 
@@ -69,7 +56,7 @@ export interface RouterLayout {
   /** [experts, hiddenSize] */
   weight: ExpectedTensor;
   perToken: number;
-  /** See `ExpertTraits`. */
+  /** Whether the weights of the chosen experts are divided by their sum. */
   normalise: boolean;
 }
 
@@ -85,87 +72,68 @@ export interface DecoderLayout {
 }
 
 /**
- * The names and shapes of Hugging Face's Llama and its relatives.
+ * The tensors of a description by their role.
  * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix
  */
-export function decoderLayout(
-  config: ModelConfig,
-  traits: DecoderTraits,
-  stored: ReadonlyMap<string, TensorInfo> = new Map(),
-): DecoderLayout {
-  const { hiddenSize, vocabSize } = config;
-
-  const block = (layer: number): BlockLayout => {
-    const prefix = `model.layers.${layer}`;
-    const { queryHeads, kvHeads, intermediateSize } = config.blocks[layer];
-    const queryWidth = queryHeads * config.headDim;
-    const kvWidth = kvHeads * config.headDim;
-    const norm = (name: string, length = hiddenSize) => ({ name: `${prefix}.${name}.weight`, shape: [length] });
-    const linear = (module: string, name: Projection, rows: number, cols: number, bias: boolean): ExpectedLinear => ({
-      weight: { name: `${prefix}.${module}.${name}.weight`, shape: [rows, cols] },
-      lowRank: lowRankOf(`${prefix}.${module}.${name}`, rows, cols, stored),
-      ...(bias && { bias: { name: `${prefix}.${module}.${name}.bias`, shape: [rows] } }),
-    });
-    const { qkvBias, outputBias, mlpBias, qkNorm, experts } = traits;
-    const dense: MlpLayout = {
-      gateUp: [
-        linear("mlp", "gate_proj", intermediateSize, hiddenSize, mlpBias),
-        linear("mlp", "up_proj", intermediateSize, hiddenSize, mlpBias),
-      ],
-      down: linear("mlp", "down_proj", hiddenSize, intermediateSize, mlpBias),
+export function decoderLayout(spec: ModelSpec, stored: ReadonlyMap<string, TensorInfo> = new Map()): DecoderLayout {
+  const expected = ({ tensor, shape }: TensorRef): ExpectedTensor => ({ name: tensor, shape });
+  const linear = ({ weight, bias }: LinearSpec): ExpectedLinear => ({
+    weight: expected(weight),
+    lowRank: lowRankOf(weight, stored),
+    ...(bias && { bias: expected(bias) }),
+  });
+  const block = (block: BlockSpec): BlockLayout => {
+    const attend = findStep(block, "attend")!;
+    const [inputNorm, ...norms] = block.steps.flatMap((step) => (step.do === "norm" ? [step] : []));
+    const weightOf = (buffer: string) => {
+      const norm = norms.find((step) => step.of === buffer);
+      return norm && expected(norm.norm.weight);
     };
-    const mixture = ({ router, linear, normalise }: ExpertTraits, { count, perToken }: ExpertsConfig) => {
-      const matrix = (expert: number, projection: MlpProjection, rows: number, cols: number): ExpectedLinear => ({
-        weight: { name: `${prefix}.${linear(expert, projection)}.weight`, shape: [rows, cols] },
-      });
-      const mlp = (expert: number): MlpLayout => ({
-        gateUp: [
-          matrix(expert, "gate_proj", intermediateSize, hiddenSize),
-          matrix(expert, "up_proj", intermediateSize, hiddenSize),
-        ],
-        down: matrix(expert, "down_proj", hiddenSize, intermediateSize),
-      });
-      const weight = { name: `${prefix}.${router}.weight`, shape: [count, hiddenSize] };
-      return { mlps: Array.from({ length: count }, (_, e) => mlp(e)), router: { weight, perToken, normalise } };
+    const [q, k] = [weightOf(attend.q), weightOf(attend.k)];
+    const mixture = findStep(block, "mixture");
+    const mlp = (steps: readonly Step[]): MlpLayout => {
+      const maps = linearsOf({ steps });
+      const named = (role: string) => maps.filter((map) => map.role === role).map(linear);
+      return { gateUp: [...named("gate_proj"), ...named("up_proj")], down: named("down_proj")[0] };
     };
+    const named = (role: string) =>
+      linearsOf(block)
+        .filter((map) => map.role === role)
+        .map(linear);
     return {
-      inputNorm: norm("input_layernorm"),
-      qkv: [
-        linear("self_attn", "q_proj", queryWidth, hiddenSize, qkvBias),
-        linear("self_attn", "k_proj", kvWidth, hiddenSize, qkvBias),
-        linear("self_attn", "v_proj", kvWidth, hiddenSize, qkvBias),
-      ],
-      ...(qkNorm && {
-        headNorms: { q: norm("self_attn.q_norm", config.headDim), k: norm("self_attn.k_norm", config.headDim) },
+      inputNorm: expected(inputNorm.norm.weight),
+      qkv: ["q_proj", "k_proj", "v_proj"].flatMap(named),
+      ...(q && k && { headNorms: { q, k } }),
+      output: named("o_proj")[0],
+      mlpNorm: weightOf("x")!,
+      mlps: mixture === undefined ? [mlp(block.steps)] : mixture.experts.map(({ steps }) => mlp(steps)),
+      ...(mixture && {
+        router: {
+          weight: expected(mixture.router.map.weight),
+          perToken: mixture.router.perToken,
+          normalise: mixture.router.normalise,
+        },
       }),
-      output: linear("self_attn", "o_proj", hiddenSize, queryWidth, outputBias),
-      mlpNorm: norm("post_attention_layernorm"),
-      ...(experts && config.experts ? mixture(experts, config.experts) : { mlps: [dense] }),
     };
   };
-
-  const embedding = { name: "model.embed_tokens.weight", shape: [vocabSize, hiddenSize] };
+  const embedding = expected(spec.embedding.table);
   return {
     embedding,
-    blocks: Array.from({ length: config.layers }, (_, layer) => block(layer)),
-    finalNorm: { name: "model.norm.weight", shape: [hiddenSize] },
-    head: config.tiedEmbeddings ? embedding : { name: "lm_head.weight", shape: [vocabSize, hiddenSize] },
+    blocks: spec.blocks.map(block),
+    finalNorm: expected(spec.finalNorm!.weight),
+    head: isTied(spec) ? embedding : expected(spec.head.map.weight),
   };
 }
 
-function lowRankOf(
-  name: string,
-  rows: number,
-  cols: number,
-  stored: ReadonlyMap<string, TensorInfo>,
-): ExpectedLinear["lowRank"] {
+function lowRankOf({ tensor, shape }: TensorRef, stored: ReadonlyMap<string, TensorInfo>): ExpectedLinear["lowRank"] {
+  const name = tensor.replace(/\.weight$/, "");
   const right = stored.get(`${name}.low_rank.right`);
   if (right === undefined) return undefined;
   const [rank] = right.shape;
   return {
-    left: { name: `${name}.low_rank.left`, shape: [rows, rank] },
-    right: { name: right.name, shape: [rank, cols] },
-    residual: stored.has(`${name}.weight`),
+    left: { name: `${name}.low_rank.left`, shape: [shape[0], rank] },
+    right: { name: right.name, shape: [rank, shape[1]] },
+    residual: stored.has(tensor),
   };
 }
 

@@ -1,8 +1,8 @@
-import { FormatError, type JobOptions } from "../core/index.js";
-import { type Checkpoint, type ModelConfig, parseModelConfig } from "../io/index.js";
+import { type ModelConfig, parseModelConfig } from "../arch/index.js";
+import type { JobOptions } from "../core/index.js";
+import type { Checkpoint } from "../io/index.js";
 import type { Backend, ProductCosts } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
-import { architectures } from "./arch/index.js";
 import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
@@ -38,16 +38,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
   const file = `${checkpoint.location}/config.json`;
   const generation = await checkpoint.readJson("generation_config.json");
   const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
-  if (!Object.hasOwn(architectures, config.modelType)) {
-    throw new FormatError({
-      file,
-      field: "model_type",
-      problem: `there is no architecture ${JSON.stringify(config.modelType)}`,
-      expected: `one of ${Object.keys(architectures).join(", ")}`,
-    });
-  }
-  const { architecture } = await architectures[config.modelType]();
-  const layout = decoderLayout(config, architecture.traits(config), checkpoint.tensors);
+  const layout = decoderLayout(config.spec, checkpoint.tensors);
   checkTensors(checkpoint, config, layout);
   if (config.experts !== undefined) checkRouting(checkpoint);
   return { config, layout };

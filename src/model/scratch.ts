@@ -1,4 +1,4 @@
-import type { BlockShape, ModelConfig } from "../io/index.js";
+import type { BlockShape, ModelConfig } from "../arch/index.js";
 import type { Activation, Backend } from "../kernels/index.js";
 import { padTo4 } from "./footprint.js";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../io/index.js";
+import { parseModelConfig } from "../arch/index.js";
 import { layerThresholds } from "./thresholds.js";
 import { type Projection, projections } from "./types.js";
 

@@ -1,5 +1,5 @@
+import type { ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import type { ModelConfig } from "../io/index.js";
 import { type ActivationThresholds, projections } from "./types.js";
 
 /** Thresholds of one layer in the order of its stacked matrices; undefined where a product stays dense. */

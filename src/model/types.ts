@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../io/index.js";
+import type { ModelConfig } from "../arch/index.js";
 import type { Activation, Backend, Chosen, KvCache, RoutedSlots } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";

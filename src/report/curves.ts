@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { FormatError } from "../core/index.js";
-import { checkSchema } from "../io/index.js";
+import { checkSchema, FormatError } from "../core/index.js";
 import { figure, type Html, html, lineChart } from "./figures/index.js";
 
 /** One step of a run log: its number and what was measured in it. */

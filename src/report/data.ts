@@ -1,6 +1,7 @@
 import { z } from "zod";
+import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
-import { type Artifact, type CompressedMatrix, checkSchema, isJsonObject, type SiteQuantiles } from "../io/index.js";
+import { type Artifact, type CompressedMatrix, isJsonObject, type SiteQuantiles } from "../io/index.js";
 import type { TrainingRecord } from "./curves.js";
 import type { MaskPicture } from "./masks.js";
 

@@ -28,7 +28,6 @@ export {
   meanLoss,
   readWeights,
   type StoredFloat,
-  tensorsOfConfig,
   trainableConfig,
   writeWeights,
 } from "./languageModel.js";

@@ -1,42 +1,11 @@
+import { type ModelConfig, type NamedShape, parseModelConfig, tensorsOf } from "../arch/index.js";
 import { breathe, type JobOptions, ProblemsError, Stage } from "../core/index.js";
-import { type Checkpoint, type FileSinks, type ModelConfig, parseModelConfig, writeSafetensors } from "../io/index.js";
-import { architectures, decoderLayout, describeDecoder, layoutTensors } from "../model/index.js";
+import { type Checkpoint, type FileSinks, writeSafetensors } from "../io/index.js";
+import { describeDecoder } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
 import type { TokenWindows } from "./data/tokens.js";
 import type { BatchControl, Objective } from "./objective.js";
 import type { FloatArray, ParameterInfo, Values } from "./values.js";
-
-interface NamedShape {
-  name: string;
-  shape: readonly number[];
-}
-
-/** The tensors that a model of this config has, before there is a checkpoint. */
-export async function tensorsOfConfig(config: ModelConfig): Promise<NamedShape[]> {
-  const tensors: NamedShape[] = [];
-  for await (const tensor of eachTensor(config)) tensors.push(tensor);
-  return tensors;
-}
-
-/** One after the other: a config may claim millions. */
-async function* eachTensor(config: ModelConfig): AsyncGenerator<NamedShape> {
-  const { experts, hiddenSize, intermediateSize } = config;
-  // Mixtral is Mistral with experts for its MLPs.
-  const { architecture } = await architectures[experts === undefined ? config.modelType : "mistral"]();
-  for (const tensor of layoutTensors(decoderLayout(config, architecture.traits(config)))) {
-    const [, block, part] = /^(.*)\.mlp\.([a-z]+)_proj\./.exec(tensor.name) ?? [];
-    if (experts === undefined || block === undefined) yield tensor;
-    else if (part === "gate") {
-      const at = `${block}.block_sparse_moe`;
-      yield { name: `${at}.gate.weight`, shape: [experts.count, hiddenSize] };
-      for (let e = 0; e < experts.count; e++) {
-        yield { name: `${at}.experts.${e}.w1.weight`, shape: [intermediateSize, hiddenSize] };
-        yield { name: `${at}.experts.${e}.w2.weight`, shape: [hiddenSize, intermediateSize] };
-        yield { name: `${at}.experts.${e}.w3.weight`, shape: [intermediateSize, hiddenSize] };
-      }
-    }
-  }
-}
 
 const shownProblems = 20;
 
@@ -49,7 +18,7 @@ export async function trainableConfig(checkpoint: Checkpoint): Promise<ModelConf
   const config = parseModelConfig(checkpoint.config, file, undefined, checkpoint.artifact?.blocks);
   if (config.experts === undefined) return (await describeDecoder(checkpoint)).config;
   const problems: string[] = [];
-  for await (const { name, shape } of eachTensor(config)) {
+  for (const { name, shape } of tensorsOf(config.spec)) {
     const found = checkpoint.tensors.get(name)?.shape;
     if (found?.join() === shape.join()) continue;
     problems.push(

@@ -2,6 +2,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { parseModelConfig } from "../../src/arch/index.js";
 import { FormatError, Random, UsageError } from "../../src/core/index.js";
 import { memorySinks } from "../../src/io/byteSink.js";
 import { compressedTensors } from "../../src/io/compressedTensors/write.js";
@@ -10,7 +11,6 @@ import {
   type Checkpoint,
   memoryFiles,
   openCheckpoint,
-  parseModelConfig,
   readSafetensorsHeader,
   writeSafetensors,
 } from "../../src/io/index.js";

@@ -3,23 +3,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
+import { families, type ModelConfig, parseModelConfig } from "../../src/arch/index.js";
 import { FormatError, Random } from "../../src/core/index.js";
 import { serializeArtifact } from "../../src/io/artifact.js";
 import { createFile, memorySinks } from "../../src/io/byteSink.js";
 import { type Checkpoint, openCheckpoint } from "../../src/io/checkpoint.js";
 import { encodeTensor } from "../../src/io/encoding/index.js";
 import { directoryFiles } from "../../src/io/file.node.js";
+import { checkpointName, ggufName } from "../../src/io/gguf/architectures.js";
 import { type GgufTypeId, ggufEncodings, ggufTypeIds } from "../../src/io/gguf/encodeBlocks.js";
 import { ggufFiles } from "../../src/io/gguf/files.js";
 import { ggmlTypeByName } from "../../src/io/gguf/ggmlTypes.js";
 import { fitLlama3Scaling, ropeDivisors } from "../../src/io/gguf/ropeFactors.js";
 import { neighbourRow, reorderRows } from "../../src/io/gguf/rotaryRows.js";
-import { ggufName, huggingFaceName } from "../../src/io/gguf/tensorNames.js";
 import { writeGguf } from "../../src/io/gguf/writeGguf.js";
 import { resolveModel } from "../../src/io/hub.node.js";
 import { memoryFiles, memorySource } from "../../src/io/memory.js";
-import type { ModelConfig } from "../../src/io/modelConfig.js";
-import { parseModelConfig } from "../../src/io/parseModelConfig.js";
 import { writeSafetensors } from "../../src/io/safetensorsWriter.js";
 import { mergesFromScores } from "../../src/io/tokenizer/mergesFromScores.js";
 import { preTokenizerLike, preTokenizerNamed, preTokenizers } from "../../src/io/tokenizer/preTokenizers.js";
@@ -332,6 +331,7 @@ describe("GGUF parts", () => {
   });
 
   it("names every tensor both ways", () => {
+    const llama = families.llama.gguf!;
     for (const name of [
       "model.embed_tokens.weight",
       "model.norm.weight",
@@ -341,12 +341,12 @@ describe("GGUF parts", () => {
       "model.layers.3.self_attn.k_norm.weight",
       "model.layers.3.post_attention_layernorm.weight",
     ]) {
-      expect(huggingFaceName(ggufName(name)!)).toBe(name);
+      expect(checkpointName(llama, ggufName(llama, name)!)).toBe(name);
     }
-    expect(ggufName("model.layers.2.mlp.gate_proj.weight")).toBe("blk.2.ffn_gate.weight");
-    expect(ggufName("model.layers.2.mlp.router.weight")).toBeUndefined();
-    expect(huggingFaceName("blk.0.ffn_gate_exps.weight")).toBeUndefined();
-    expect(huggingFaceName("__proto__.weight")).toBeUndefined();
+    expect(ggufName(llama, "model.layers.2.mlp.gate_proj.weight")).toBe("blk.2.ffn_gate.weight");
+    expect(ggufName(llama, "model.layers.2.mlp.router.weight")).toBeUndefined();
+    expect(checkpointName(llama, "blk.0.ffn_gate_exps.weight")).toBeUndefined();
+    expect(checkpointName(llama, "__proto__.weight")).toBeUndefined();
   });
 
   it("reorders the rows of heads there and back", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { BlockShape } from "../../src/io/index.js";
+import type { BlockShape } from "../../src/arch/index.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { kvBytesPerPosition, loadModel, type Projection, projections } from "../../src/model/index.js";
 import { architectureGolden } from "../golden/golden.js";

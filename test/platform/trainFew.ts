@@ -1,5 +1,5 @@
+import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
-import { parseModelConfig } from "../../src/io/index.js";
 import {
   cosine,
   decoderObjective,
@@ -8,7 +8,6 @@ import {
   initialDecoder,
   randomFor,
   Training,
-  tensorsOfConfig,
   trainMethods,
 } from "../../src/train/index.js";
 
@@ -32,7 +31,7 @@ const [window, sequences, steps] = [16, 4, 6];
 
 /** A few steps of a tiny decoder, 2:4 by SR-STE, on a device. @returns the losses, and the share of zeros at the end */
 export async function trainFew(device: EngineDevice): Promise<{ losses: number[]; zeros: number }> {
-  const parameters = decoderParameters(await tensorsOfConfig(config), config.blocks);
+  const parameters = decoderParameters(tensorsOf(config.spec), config.blocks);
   using objective = await decoderObjective(config, parameters, window, device);
   const { method } = await trainMethods["sr-ste"]();
   const training = new Training({

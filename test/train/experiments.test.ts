@@ -2,9 +2,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
 import { readText } from "../../src/cli/session.js";
 import { Random } from "../../src/core/index.js";
-import { parseModelConfig, readJsonFile } from "../../src/io/index.js";
+import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
 import { svgFile } from "../../src/report/internal.js";
 import { batchOfStep } from "../../src/train/data/rows.js";
@@ -22,7 +23,6 @@ import {
   randomFor,
   runExperiment,
   scales,
-  tensorsOfConfig,
   trainMethods,
   writeWeights,
 } from "../../src/train/index.js";
@@ -68,7 +68,7 @@ beforeAll(async () => {
   smallConfig(modelDirectory);
   const files = directoryFiles(modelDirectory);
   const config = parseModelConfig(await readJsonFile(files, "config.json"), "config.json");
-  const parameters = decoderParameters(await tensorsOfConfig(config));
+  const parameters = decoderParameters(tensorsOf(config.spec));
   const weights = initialDecoder(parameters, randomFor(0, "weights"));
   await writeWeights(directorySinks(modelDirectory), parameters, weights, () => "F32");
 });

@@ -5,8 +5,8 @@ vi.hoisted(() => {
   (globalThis as { Float16Array?: unknown }).Float16Array ??= class extends Float32Array {};
 });
 
+import { parseModelConfig } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
-import { parseModelConfig } from "../../src/io/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { decoder } from "../../src/train/models/decoder.js";

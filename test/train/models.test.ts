@@ -1,13 +1,14 @@
 import { jit, numpy as np } from "@jax-js/jax";
 import { beforeAll, describe, expect, test } from "vitest";
+import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
-import { type Checkpoint, openCheckpoint, parseModelConfig } from "../../src/io/index.js";
+import { type Checkpoint, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { largestInputs } from "../../src/train/engine/layers.js";
 import type { Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
-import { readWeights, tensorsOfConfig } from "../../src/train/languageModel.js";
+import { readWeights } from "../../src/train/languageModel.js";
 import { decoder } from "../../src/train/models/decoder.js";
 import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
@@ -183,7 +184,7 @@ describe("units that the matrices of a decoder share", () => {
   );
   const unitsOfConfig = async (fields: object, type: "neurons" | "heads") => {
     const own = { ...config, ...fields };
-    return unitsOf(decoderParameters(await tensorsOfConfig(own), own.blocks), { type, sparsity: 0.5 });
+    return unitsOf(decoderParameters(tensorsOf(own.spec), own.blocks), { type, sparsity: 0.5 });
   };
   const names = (units: Units) => units.members.map(({ name }) => name.replace(/^model\.layers\./, ""));
 

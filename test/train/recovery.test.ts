@@ -2,19 +2,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
 import { readText } from "../../src/cli/session.js";
-import { parseModelConfig, readJsonFile } from "../../src/io/index.js";
+import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
 import type { CellOptions } from "../../src/train/experiments/contract.js";
 import { experiment, type RecoveryResult } from "../../src/train/experiments/recovery.js";
-import {
-  decoderParameters,
-  initialDecoder,
-  randomFor,
-  type State,
-  tensorsOfConfig,
-  writeWeights,
-} from "../../src/train/index.js";
+import { decoderParameters, initialDecoder, randomFor, type State, writeWeights } from "../../src/train/index.js";
 import { smallConfig } from "./smallModel.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-recovery-"));
@@ -23,7 +17,7 @@ beforeAll(async () => {
   smallConfig(directory);
   const files = directoryFiles(directory);
   const config = parseModelConfig(await readJsonFile(files, "config.json"), "config.json");
-  const parameters = decoderParameters(await tensorsOfConfig(config));
+  const parameters = decoderParameters(tensorsOf(config.spec));
   const weights = initialDecoder(parameters, randomFor(0, "weights"));
   await writeWeights(directorySinks(directory), parameters, weights, () => "F32");
 });

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { Option } from "commander";
-import type { Artifact, Checkpoint, LocalModelFiles, ModelConfig } from "../../io/index.js";
+import type { ModelConfig } from "../../arch/index.js";
+import type { Artifact, Checkpoint, LocalModelFiles } from "../../io/index.js";
 import { openCheckpoint, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {

@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../../io/index.js";
+import type { ModelConfig } from "../../arch/index.js";
 
 /**
  * Weights of each linear map of a decoder block relative to hiddenSize²: q = o = 1 where heads fill the hidden size,

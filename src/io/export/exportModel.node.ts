@@ -1,5 +1,6 @@
 import { rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { type ModelConfig, parseModelConfig } from "../../arch/index.js";
 import { type JobOptions, UsageError } from "../../core/index.js";
 import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
 import { directorySinks, syncDirectory, temporaryBeside } from "../atomic.node.js";
@@ -13,10 +14,8 @@ import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/i
 import { localGgufFiles } from "../gguf/local.node.js";
 import { isJsonObject } from "../json.js";
 import { makeDirectory } from "../makeDirectory.node.js";
-import type { ModelConfig } from "../modelConfig.js";
 import { buildModelDirectory, type ModelDirectoryBuilder } from "../modelDirectory.node.js";
 import { isCompanionFile } from "../modelFileNames.js";
-import { parseModelConfig } from "../parseModelConfig.js";
 import { type TensorToWrite, writeSafetensors } from "../safetensorsWriter.js";
 import { plainWeights, type Weights } from "../weights.js";
 import { plainTensor } from "./plainSafetensors.js";

@@ -1,23 +1,34 @@
-/** What tells the architectures of GGUF files apart. */
-export interface GgufArchitecture {
-  /** `general.architecture`. */
-  id: string;
-  /** q and k rows of a head are in the order of neighbours. */
-  rotaryNeighbours: boolean;
-  /** Has no key of its own in the file, but biases that the config tells of. */
-  optionalAttentionBias: boolean;
+import { type Family, families, type GgufFamily } from "../../arch/index.js";
+
+type Named = Family & { gguf: GgufFamily };
+
+const named = Object.values(families).filter((family): family is Named => family.gguf !== undefined);
+
+/** Values of `general.architecture` that can be read. */
+export const ggufArchitectures: readonly string[] = [...new Set(named.map(({ gguf }) => gguf.architecture))];
+
+/** The family that files of an architecture hold. @param windowed whether the file has a sliding window */
+export const familyIn = (architecture: string, windowed: boolean): Named | undefined => {
+  const those = named.filter(({ gguf }) => gguf.architecture === architecture);
+  return those.find(({ gguf }) => (gguf.windowed ?? false) === windowed) ?? those[0];
+};
+
+const swap = ([gguf, checkpoint]: readonly [string, string]): [string, string] => [checkpoint, gguf];
+const ggufPattern = /^(?:blk\.(\d{1,5})\.)?(\w+)\.(weight|bias)$/;
+
+/** The name of a tensor of a GGUF file in a checkpoint; undefined for one that the family does not have. */
+export function checkpointName({ names }: GgufFamily, name: string): string | undefined {
+  const [, layer, stem, kind] = ggufPattern.exec(name) ?? [];
+  if (stem === undefined) return undefined;
+  const found = new Map(layer === undefined ? names.outside : names.inBlock).get(stem);
+  return found && `${layer === undefined ? "" : `${names.layers}.${layer}.`}${found}.${kind}`;
 }
 
-export const ggufArchitectures: readonly GgufArchitecture[] = [
-  { id: "llama", rotaryNeighbours: true, optionalAttentionBias: true },
-  { id: "qwen2", rotaryNeighbours: false, optionalAttentionBias: false },
-  { id: "qwen3", rotaryNeighbours: false, optionalAttentionBias: true },
-];
-
-/** `model_type` of config.json → `general.architecture`. */
-export const architectureOf: Readonly<Record<string, string>> = {
-  llama: "llama",
-  mistral: "llama",
-  qwen2: "qwen2",
-  qwen3: "qwen3",
-};
+/** The reverse of `checkpointName`. */
+export function ggufName({ names }: GgufFamily, name: string): string | undefined {
+  const inBlock = name.startsWith(`${names.layers}.`) ? name.slice(names.layers.length + 1) : undefined;
+  const [, layer, stem, kind] = /^(?:(\d{1,5})\.)?([\w.]+)\.(weight|bias)$/.exec(inBlock ?? name) ?? [];
+  if (stem === undefined) return undefined;
+  const found = new Map((inBlock === undefined ? names.outside : names.inBlock).map(swap)).get(stem);
+  return found && `${inBlock === undefined ? "" : `blk.${layer}.`}${found}.${kind}`;
+}

@@ -1,11 +1,10 @@
+import { families, type ModelConfig } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import type { ModelConfig } from "../modelConfig.js";
-import { architectureOf } from "./architectures.js";
 import type { TypedValue } from "./headerBytes.js";
 
 /** The keys that say how a model computes. @throws UsageError for what llama.cpp has no key for */
 export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
-  const architecture = architectureOf[config.modelType];
+  const architecture = families[config.modelType]?.gguf?.architecture;
   const problem = problemOf(config);
   if (architecture === undefined || problem !== undefined) {
     throw new UsageError(`this model cannot be written as GGUF: ${problem ?? `model type ${config.modelType}`}`);

@@ -1,13 +1,13 @@
+import { families, type ModelConfig } from "../../arch/index.js";
 import { FormatError } from "../../core/index.js";
 import { dtypeBytes, f32FromF16 } from "../../tensor/index.js";
 import type { ByteSource } from "../byteSource.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
-import { ggufArchitectures } from "./architectures.js";
+import { checkpointName } from "./architectures.js";
 import { ropeTensorName } from "./files.js";
 import { type GgufTensor, readGgufHeader } from "./header.js";
 import { reorderRows } from "./rotaryRows.js";
-import { huggingFaceName } from "./tensorNames.js";
 
 /** The tensors of a GGUF file under the names and in the row order of a Hugging Face checkpoint. */
 export interface GgufTensors {
@@ -16,19 +16,21 @@ export interface GgufTensors {
 }
 
 /**
- * @param headDim of the config; rows of q and k are reordered within heads where the architecture needs it
+ * @param config of the model; rows of q and k are reordered within heads where the architecture needs it
  * @throws FormatError
  */
-export async function openGgufTensors(source: ByteSource, headDim: number): Promise<GgufTensors> {
-  const { metadata, tensors } = await readGgufHeader(source);
-  const architecture = ggufArchitectures.find(({ id }) => id === metadata.get("general.architecture"));
+export async function openGgufTensors(
+  source: ByteSource,
+  { modelType, headDim }: Pick<ModelConfig, "modelType" | "headDim">,
+): Promise<GgufTensors> {
+  const { tensors } = await readGgufHeader(source);
+  const family = families[modelType].gguf;
   const placed = new Map<string, PlacedTensor>();
   const encoded = new Map<string, EncodedTensor>();
   for (const tensor of tensors.values()) {
     if (tensor.name === ropeTensorName) continue;
-    const name = huggingFaceName(tensor.name) ?? tensor.name;
-    const rotary =
-      architecture?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);
+    const name = (family && checkpointName(family, tensor.name)) ?? tensor.name;
+    const rotary = family?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);
     const fail = (problem: string, expected: string) =>
       new FormatError({ file: source.name, field: tensor.name, problem, expected });
     if (rotary && tensor.shape[0] % headDim !== 0) throw fail(`${tensor.shape[0]} rows`, `heads of ${headDim}`);

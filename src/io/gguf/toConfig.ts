@@ -1,20 +1,20 @@
 import { FormatError, quote } from "../../core/index.js";
-import { type GgufArchitecture, ggufArchitectures } from "./architectures.js";
+import { familyIn, ggufArchitectures } from "./architectures.js";
 import type { GgufTensor } from "./header.js";
 import type { Metadata } from "./metadata.js";
 import { fitLlama3Scaling } from "./ropeFactors.js";
 
-/** @throws FormatError when the architecture is none of those that can be run */
-export function architectureIn(metadata: Metadata): GgufArchitecture {
+/** The family that a file holds. @throws FormatError when its architecture is none of those that can be run */
+function familyOf(metadata: Metadata) {
   const key = "general.architecture";
   const id = metadata.require(metadata.string(key), key);
-  const found = ggufArchitectures.find((architecture) => architecture.id === id);
+  const found = familyIn(id, metadata.values.has(`${id}.attention.sliding_window`));
   if (found !== undefined) return found;
   throw new FormatError({
     file: metadata.file,
     field: key,
     problem: `architecture ${quote(id)} is not supported`,
-    expected: `one of ${ggufArchitectures.map((architecture) => architecture.id).join(", ")}`,
+    expected: `one of ${ggufArchitectures.join(", ")}`,
   });
 }
 
@@ -29,8 +29,8 @@ export function configFromMetadata(
   ropeDivisors: Float32Array | undefined,
 ): Record<string, unknown> {
   const { file } = metadata;
-  const architecture = architectureIn(metadata);
-  const key = (name: string) => `${architecture.id}.${name}`;
+  const { modelType, gguf } = familyOf(metadata);
+  const key = (name: string) => `${gguf.architecture}.${name}`;
   const number = (name: string) => uniform(metadata, key(name));
   const required = (name: string) => metadata.require(number(name), key(name));
 
@@ -55,7 +55,7 @@ export function configFromMetadata(
   const ends = [id("eos"), id("eot"), id("eom")].filter((token) => token !== undefined);
 
   return {
-    model_type: architecture.id === "llama" && window !== undefined ? "mistral" : architecture.id,
+    model_type: modelType,
     vocab_size: tensors.get("token_embd.weight")?.shape[0] ?? metadata.strings("tokenizer.ggml.tokens")?.length,
     hidden_size: hiddenSize,
     intermediate_size: required("feed_forward_length"),
@@ -67,7 +67,7 @@ export function configFromMetadata(
     rms_norm_eps: shortest(required("attention.layer_norm_rms_epsilon")),
     hidden_act: "silu",
     tie_word_embeddings: !tensors.has("output.weight"),
-    ...(architecture.optionalAttentionBias && { attention_bias: tensors.has("blk.0.attn_q.bias") }),
+    ...(gguf.optionalAttentionBias && { attention_bias: tensors.has("blk.0.attn_q.bias") }),
     ...(tensors.has("blk.0.ffn_up.bias") && { mlp_bias: true }),
     ...(window !== undefined && { sliding_window: window, use_sliding_window: true, max_window_layers: 0 }),
     rope_parameters: {

@@ -1,10 +1,10 @@
+import { families, type GgufFamily, type ModelConfig } from "../../arch/index.js";
 import { type JobOptions, Stage, UsageError } from "../../core/index.js";
 import { elementCount } from "../../tensor/index.js";
 import type { ByteSink } from "../byteSink.js";
 import type { Checkpoint } from "../checkpoint.js";
-import type { ModelConfig } from "../modelConfig.js";
 import { plainWeights, type Weights } from "../weights.js";
-import { architectureOf, ggufArchitectures } from "./architectures.js";
+import { ggufName } from "./architectures.js";
 import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlocks.js";
 import { ropeTensorName } from "./files.js";
 import { metadataOfConfig } from "./fromConfig.js";
@@ -12,7 +12,6 @@ import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
 import { ropeDivisors } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
-import { ggufName } from "./tensorNames.js";
 
 export interface WriteGgufOptions extends JobOptions {
   /** Type of all matrices whose rows are whole blocks; the others are f16, vectors f32. */
@@ -36,7 +35,9 @@ export async function writeGguf(
   options: WriteGgufOptions,
 ): Promise<void> {
   const metadata = await metadataOf(checkpoint, config, options);
-  const plans = (await plainWeights(checkpoint)).map((weights) => planOf(weights, options.type));
+  // That there is one was checked with the metadata.
+  const family = families[config.modelType].gguf!;
+  const plans = (await plainWeights(checkpoint)).map((weights) => planOf(family, weights, options.type));
   let end = 0;
   const tensors: (TensorPlan & { bytes: () => AsyncIterable<Uint8Array> })[] = [];
   const place = (
@@ -54,9 +55,8 @@ export async function writeGguf(
       yield ggufEncodings.f32.encode(divisors);
     });
   }
-  const neighbours = ggufArchitectures.find(({ id }) => id === architectureOf[config.modelType])!.rotaryNeighbours;
   for (const { weights, encoding, name } of plans) {
-    const headDim = neighbours && /\.attn_[qk]\.(?:weight|bias)$/.test(name) ? config.headDim : undefined;
+    const headDim = family.rotaryNeighbours && /\.attn_[qk]\.(?:weight|bias)$/.test(name) ? config.headDim : undefined;
     place(name, encoding, weights.shape, () => encodeRows(weights, encoding, headDim, options.signal));
   }
 
@@ -92,8 +92,12 @@ async function metadataOf(
   ]);
 }
 
-function planOf(weights: Weights, type: GgufTypeId): { weights: Weights; encoding: GgufEncoding; name: string } {
-  const name = ggufName(weights.name);
+function planOf(
+  family: GgufFamily,
+  weights: Weights,
+  type: GgufTypeId,
+): { weights: Weights; encoding: GgufEncoding; name: string } {
+  const name = ggufName(family, weights.name);
   if (name === undefined) throw new UsageError(`${weights.name} has no name in GGUF files`);
   const isMatrix = weights.shape.length === 2;
   const wholeBlocks = isMatrix && weights.shape[1] % ggufEncodings[type].type.blockSize === 0;

@@ -1,7 +1,8 @@
+import type { ModelConfig } from "../../arch/index.js";
 import type { LowRankFactors } from "../../compress/index.js";
 import { productOf } from "../../compress/index.js";
 import { FormatError } from "../../core/index.js";
-import type { Checkpoint, FloatDType, GridCodes, ModelConfig } from "../../io/index.js";
+import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
 import {
   type DecoderDescription,
   type MlpProjection,

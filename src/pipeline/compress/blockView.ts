@@ -1,5 +1,6 @@
+import type { ModelConfig } from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
-import { type Checkpoint, isJsonObject, type ModelConfig } from "../../io/index.js";
+import { type Checkpoint, isJsonObject } from "../../io/index.js";
 import { type DecoderBlock, effectiveWeight } from "./block.js";
 
 interface MemoryTensor {

@@ -1,11 +1,10 @@
 import { z } from "zod";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
-import { breathe, Stage, UsageError } from "../../core/index.js";
+import { breathe, checkSchema, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
   artifactFileName,
   type Checkpoint,
-  checkSchema,
   readArtifact,
   readJsonFile,
   serializeArtifact,

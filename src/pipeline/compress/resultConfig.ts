@@ -1,4 +1,5 @@
-import { type FloatDType, isJsonObject, type ModelConfig } from "../../io/index.js";
+import type { ModelConfig } from "../../arch/index.js";
+import { type FloatDType, isJsonObject } from "../../io/index.js";
 import type { BlockSizes } from "./block.js";
 
 const dtypeNames: Readonly<Record<FloatDType, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };

@@ -6,8 +6,8 @@ import {
   shareGlobally,
   type UnitType,
 } from "../../compress/index.js";
-import { breathe, FormatError, Stage, UsageError } from "../../core/index.js";
-import { type Checkpoint, checkSchema, sha256Hex } from "../../io/index.js";
+import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
+import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";

@@ -1,9 +1,8 @@
 import { z } from "zod";
-import { FormatError } from "../../core/index.js";
+import { checkSchema, FormatError } from "../../core/index.js";
 import {
   type Checkpoint,
   type Compression,
-  checkSchema,
   createFile,
   type FileSinks,
   type ModelFiles,

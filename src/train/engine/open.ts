@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../../io/index.js";
+import type { ModelConfig } from "../../arch/index.js";
 import type { DecoderOptions } from "../models/decoder.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";

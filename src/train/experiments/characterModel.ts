@@ -1,4 +1,4 @@
-import { parseModelConfig } from "../../io/index.js";
+import { parseModelConfig } from "../../arch/index.js";
 import { TokenWindows } from "../data/tokens.js";
 import type { EngineDevice } from "../engine/engine.js";
 import type { MoeConfig } from "../models/moe.js";

@@ -1,7 +1,6 @@
 import { numpy as np } from "@jax-js/jax";
+import { type ModelConfig, ropeFrequencies } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import type { ModelConfig } from "../../io/index.js";
-import { ropeFrequencies } from "../../model/index.js";
 import { attention, causalMask, rotate } from "../engine/attention.js";
 import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../engine/layers.js";
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";

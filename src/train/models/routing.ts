@@ -1,6 +1,6 @@
 import { z } from "zod";
+import type { ExpertsConfig, ModelConfig } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import type { ExpertsConfig, ModelConfig } from "../../io/index.js";
 import type { BatchControl } from "../objective.js";
 import type { MoeConfig, Routing } from "./moe.js";
 import { biasName } from "./routerNames.js";

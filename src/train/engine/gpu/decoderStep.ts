@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../../../io/index.js";
+import type { ModelConfig } from "../../../arch/index.js";
 import type { GpuMemory } from "../../../kernels/index.js";
 import { Attention } from "./attention.js";
 import { gated, gatedBackward, rotate } from "./elementKernels.js";

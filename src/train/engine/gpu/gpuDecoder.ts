@@ -1,6 +1,5 @@
-import type { ModelConfig } from "../../../io/index.js";
+import { type ModelConfig, ropeFrequencies } from "../../../arch/index.js";
 import { openCompute } from "../../../kernels/index.js";
-import { ropeFrequencies } from "../../../model/index.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
 import { DecoderStep } from "./decoderStep.js";

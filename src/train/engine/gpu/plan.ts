@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../../../io/index.js";
+import type { ModelConfig } from "../../../arch/index.js";
 import type { ParameterInfo } from "../../values.js";
 
 /** Rows of a matrix [rows, cols], or of several one below the other, and where they begin among all parameters. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../core/index.js";
-import { parseModelConfig } from "./parseModelConfig.js";
+import { parseModelConfig } from "./modelConfig.js";
 
 /** The parts of the configs that transformers 5.17 writes which decide anything. */
 const base = {
@@ -100,7 +100,9 @@ describe("model config", () => {
     ["qwen2", qwen2, { modelType: "qwen2", attentionBias: true }],
     ["qwen3", qwen3, { modelType: "qwen3", qkNorm: true }],
   ])("reads %s", (_, raw, own) => {
-    expect(parse(raw)).toEqual({ ...common, ...own });
+    const { spec, ...config } = parse(raw);
+    expect(config).toEqual({ ...common, ...own });
+    expect(spec.blocks.length).toBe(2);
   });
 
   it("reads the old spelling: Llama 3.2 1B", () => {

@@ -1,5 +1,5 @@
 import type { z } from "zod";
-import { FormatError } from "../core/index.js";
+import { FormatError } from "./errors.js";
 
 /** Wrong fields that are named beside the first. */
 const othersNamed = 5;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ropeFrequencies, ropeTables } from "./rope.js";
+import { ropeFrequencies, ropeTables } from "./index.js";
 
 describe("rotary frequencies", () => {
   test("default: theta^(−2i/headDim)", () => {

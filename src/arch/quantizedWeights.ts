@@ -1,12 +1,11 @@
 import { FormatError, quote } from "../core/index.js";
-import { isJsonObject } from "./json.js";
 
 const hint = "Take the original model; rarefy quantises it while loading";
 const expected = "a checkpoint in f32, f16 or bf16";
 
 /** @param record `quantization_config` of config.json. @throws FormatError that names the method */
 export function refuseQuantized(record: unknown, file: string): never {
-  const { quant_method: method, format } = isJsonObject(record) ? record : {};
+  const { quant_method: method, format } = (record ?? {}) as Record<string, unknown>;
   const by = [method, format].filter((name) => typeof name === "string").map((name) => quote(name));
   throw new FormatError({
     file,

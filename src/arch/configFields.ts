@@ -1,0 +1,135 @@
+import { z } from "zod";
+import { type ActivationFunction, quote } from "../core/index.js";
+import { type RopeSpec, ropes } from "./ropes/index.js";
+
+/** What fields of config.json may hold. The bounds are several times those of any known model; memory is sized by them. */
+
+export const maxLayers = 4096;
+
+export const size = (max: number) => z.int().min(1).max(max);
+export const heads = size(4096);
+export const width = size(2 ** 20);
+export const positions = size(2 ** 30);
+/** Left out and null mean the same in these files. */
+export const optional = <T>(type: z.ZodType<T>) => type.nullish().transform((value) => value ?? undefined);
+/** Left out or null it is `fallback`, as in the configuration class of the family in transformers. */
+export const orElse = <T>(type: z.ZodType<T>, fallback: T) => type.nullish().transform((value) => value ?? fallback);
+export const flag = (fallback: boolean) => orElse(z.boolean(), fallback);
+export const epsilon = (fallback: number) => orElse(z.number().min(0).max(1), fallback);
+export const layerTypes = optional(z.array(z.enum(["full_attention", "sliding_attention"])).max(maxLayers));
+
+const tokenId = z
+  .int()
+  .min(-(2 ** 31))
+  .max(2 ** 31);
+const tokenIds = z.union([tokenId.transform((id) => [id]), z.array(tokenId).max(1024)]);
+
+/** Left out, they are the family's; null means none. */
+export const tokenFields = { bos_token_id: tokenId.nullish(), eos_token_id: tokenIds.nullish() };
+
+/** The ids that can be fed and produced: old files have −1 where they mean none. */
+export function tokens(
+  config: z.output<z.ZodObject<typeof tokenFields>> & { vocab_size: number },
+  { bos, eos = [] }: { bos?: number; eos?: readonly number[] },
+): { bos_token_id?: number; eos_token_id: readonly number[] } {
+  const first = config.bos_token_id === undefined ? bos : (config.bos_token_id ?? undefined);
+  const last = config.eos_token_id === undefined ? eos : (config.eos_token_id ?? []);
+  return {
+    bos_token_id: first !== undefined && isToken(first, config.vocab_size) ? first : undefined,
+    eos_token_id: last.filter((id) => isToken(id, config.vocab_size)),
+  };
+}
+
+export const isToken = (id: number, vocabSize: number): boolean => id >= 0 && id < vocabSize;
+
+/** What generation_config.json may say. */
+export const generationFields = z.object({ eos_token_id: optional(tokenIds) });
+
+const activations: Readonly<Record<string, ActivationFunction>> = {
+  silu: "silu",
+  swish: "silu",
+  relu: "relu",
+  relu2: "relu2",
+  gelu: "gelu",
+  gelu_new: "geluTanh",
+  gelu_fast: "geluTanh",
+  gelu_pytorch_tanh: "geluTanh",
+};
+
+/** The name of an activation function. @param fallback where it is left out, as the file would spell it */
+export const activation = (fallback: keyof typeof activations) =>
+  z
+    .string()
+    .nullish()
+    .transform((name, context) => {
+      const found = lookUp(activations, name ?? fallback);
+      return found ?? fail(context, [], `activation function ${quote(name!)} is not supported`, listOf(activations));
+    });
+
+/** Adds a problem to those of a config. @returns what stands for the value that there is not */
+export function fail(context: z.RefinementCtx, path: (string | number)[], problem: string, expected: string): never {
+  context.addIssue({ code: "custom", path, message: `${problem}; expected ${expected}` });
+  return z.NEVER;
+}
+
+const theta = z.number().min(1).max(1e12);
+const ropeParameters = z.looseObject({
+  rope_theta: theta.nullish(),
+  rope_type: z.string().nullish(),
+  // The oldest spelling of rope_type.
+  type: z.string().nullish(),
+  partial_rotary_factor: z.number().gt(0).max(1).nullish(),
+});
+
+/** Both spellings: `rope_parameters` since transformers 5, `rope_theta` and `rope_scaling` before. */
+export const ropeFields = {
+  rope_theta: theta.nullish(),
+  rope_scaling: ropeParameters.nullish(),
+  rope_parameters: ropeParameters.nullish(),
+  partial_rotary_factor: z.number().gt(0).max(1).nullish(),
+};
+
+type RopeFields = z.output<z.ZodObject<typeof ropeFields>>;
+
+export interface ReadRope {
+  rope: RopeSpec;
+  /** Share of a head that is rotated. */
+  share: number;
+}
+
+/** @param defaultTheta where the file gives none */
+export function readRope(config: RopeFields, context: z.RefinementCtx, defaultTheta = 10_000): ReadRope {
+  // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
+  const field = Object.keys(config.rope_scaling ?? {}).length > 0 ? "rope_scaling" : "rope_parameters";
+  const raw = config[field] ?? {};
+  const base = raw.rope_theta ?? config.rope_theta ?? defaultTheta;
+  const other = field === "rope_scaling" ? config.rope_parameters?.rope_theta : undefined;
+  if (other != null && base !== other) {
+    return fail(
+      context,
+      ["rope_scaling", "rope_theta"],
+      `rope_parameters has ${other}, and rope_scaling, which stands in for it, ${raw.rope_theta ?? "none"}`,
+      `one base of the rotary embedding: move the fields of rope_scaling into rope_parameters, or add "rope_theta" to rope_scaling`,
+    );
+  }
+  const type = raw.rope_type ?? raw.type ?? "default";
+  const kind = lookUp(ropes, type);
+  if (kind === undefined) {
+    return fail(context, [field, "rope_type"], `rotary embedding ${quote(type)} is not supported`, listOf(ropes));
+  }
+  const read = (kind.schema as z.ZodType<object>).safeParse(raw);
+  if (!read.success) {
+    for (const issue of read.error.issues) {
+      context.addIssue({ code: "custom", path: [field, ...issue.path], message: issue.message });
+    }
+    return z.NEVER;
+  }
+  const share = raw.partial_rotary_factor ?? config.partial_rotary_factor ?? 1;
+  return { rope: { ...read.data, theta: base } as RopeSpec, share };
+}
+
+/** An entry of a table by a name taken from a file. */
+export const lookUp = <T>(table: Readonly<Record<string, T>>, name: string): T | undefined =>
+  Object.hasOwn(table, name) ? table[name] : undefined;
+
+export const listOf = (table: object): string => `one of ${Object.keys(table).join(", ")}`;

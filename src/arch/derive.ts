@@ -1,0 +1,161 @@
+import { elementCount } from "../tensor/index.js";
+import type {
+  ActivateStep,
+  AttendStep,
+  BlockSpec,
+  Buffer,
+  LinearSpec,
+  LinearStep,
+  MixtureStep,
+  ModelSpec,
+  NormSpec,
+  RotateStep,
+  Site,
+  Step,
+  TensorRef,
+  Units,
+} from "./spec.js";
+
+/** What follows from a description. All of it is pure and reads no weights. */
+
+/** Name and shape of a tensor of the checkpoint. */
+export interface NamedShape {
+  name: string;
+  shape: readonly number[];
+}
+
+/** The step of this kind, in the order of the block; those of experts come inside their mixture. */
+export type StepOf<K extends Step["do"]> = Extract<Step, { do: K }>;
+
+/** Every step of a block, those of the experts of a mixture behind it. */
+export function* stepsOf({ steps }: { steps: readonly Step[] }): Generator<Step> {
+  for (const step of steps) {
+    yield step;
+    if (step.do === "mixture") for (const expert of step.experts) yield* stepsOf(expert);
+  }
+}
+
+/** The linear maps of a block in the order of its steps, each once; routers are not among them. */
+export function linearsOf(block: { steps: readonly Step[] }): LinearSpec[] {
+  const maps: LinearSpec[] = [];
+  for (const step of stepsOf(block)) if (step.do === "linear") maps.push(...step.maps.map(({ map }) => map));
+  return maps;
+}
+
+/** Where the activations of a block can be seen, each place once, with the maps that read there (none for a gate). */
+export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }[] {
+  const sites = new Map<string, { site: Site; readers: LinearSpec[] }>();
+  for (const step of stepsOf(block)) {
+    const site = step.do === "linear" || step.do === "activate" ? step.site : undefined;
+    if (site === undefined) continue;
+    if (!sites.has(site.id)) sites.set(site.id, { site, readers: [] });
+    if (step.do === "linear") sites.get(site.id)!.readers.push(...step.maps.map(({ map }) => map));
+  }
+  return [...sites.values()];
+}
+
+/** The groups of maps of a block that lose units together. */
+export function unitsOf(
+  block: BlockSpec,
+): { group: string; kind: Units["kind"]; count: number; maps: { map: LinearSpec; axis: Units["axis"] }[] }[] {
+  const groups = new Map<string, ReturnType<typeof unitsOf>[number]>();
+  for (const map of linearsOf(block)) {
+    for (const { group, kind, axis, count } of map.units ?? []) {
+      if (!groups.has(group)) groups.set(group, { group, kind, count, maps: [] });
+      groups.get(group)!.maps.push({ map, axis });
+    }
+  }
+  return [...groups.values()];
+}
+
+/** Columns of every buffer of a block but `x`. */
+export function buffersOf(block: BlockSpec, hiddenSize: number): Map<Buffer, number> {
+  const widths = new Map<Buffer, number>([["x", hiddenSize]]);
+  const set = (buffer: Buffer, width: number) => widths.set(buffer, Math.max(width, widths.get(buffer) ?? 0));
+  for (const step of stepsOf(block)) {
+    if (step.do === "linear") for (const { map, into } of step.maps) set(into, map.rows);
+    else if (step.do === "attend") set(step.into, step.heads * step.kv.v);
+    else if (step.do === "join") set(step.into, step.heads * step.of.reduce((sum, { width }) => sum + width, 0));
+    else if ("into" in step && typeof step.of === "string") set(step.into, widths.get(step.of) ?? hiddenSize);
+  }
+  widths.delete("x");
+  return widths;
+}
+
+const ofNorm = ({ weight, bias }: NormSpec): TensorRef[] => [weight, ...(bias ? [bias] : [])];
+const ofMap = ({ weight, bias }: LinearSpec): TensorRef[] => [weight, ...(bias ? [bias] : [])];
+
+function ofStep(step: Step): TensorRef[] {
+  switch (step.do) {
+    case "norm":
+      return ofNorm(step.norm);
+    case "linear":
+      return step.maps.flatMap(({ map }) => ofMap(map));
+    case "attend":
+      return step.sinks ? [step.sinks] : [];
+    case "mixture":
+      return [...ofMap(step.router.map), ...(step.router.choiceBias ? [step.router.choiceBias] : [])];
+    default:
+      return [];
+  }
+}
+
+/** The references of a block to tensors, in the order of its steps. */
+export const tensorsOfBlock = (block: BlockSpec): TensorRef[] => [...stepsOf(block)].flatMap(ofStep);
+
+/** Every tensor that a checkpoint of this model holds, once. */
+export function tensorsOf({ embedding, blocks, finalNorm, head }: ModelSpec): NamedShape[] {
+  const refs = [
+    embedding.table,
+    ...(embedding.positions ? [embedding.positions.table] : []),
+    ...(embedding.types ? [embedding.types] : []),
+    ...(embedding.norm ? ofNorm(embedding.norm) : []),
+    ...blocks.flatMap(tensorsOfBlock),
+    ...(finalNorm ? ofNorm(finalNorm) : []),
+    ...(head.kind === "classifier" ? [...stepsOf(head)].flatMap(ofStep) : []),
+    ...ofMap(head.map),
+  ];
+  return [...new Map(refs.map(({ tensor, shape }) => [tensor, { name: tensor, shape }])).values()];
+}
+
+/** Whether the head multiplies with the embeddings. */
+export const isTied = ({ embedding, head }: ModelSpec): boolean => head.map.weight.tensor === embedding.table.tensor;
+
+/** The first step of a kind in a block, also within experts. */
+export function findStep<K extends Step["do"]>(
+  block: { steps: readonly Step[] },
+  kind: K,
+): Extract<Step, { do: K }> | undefined {
+  for (const step of stepsOf(block)) if (step.do === kind) return step as Extract<Step, { do: K }>;
+  return undefined;
+}
+
+/** Share of a map's products that one token makes: less than 1 for the maps of experts. */
+export function activeShares(block: BlockSpec): Map<LinearSpec, number> {
+  const shares = new Map(linearsOf(block).map((map) => [map, 1]));
+  for (const step of block.steps) {
+    if (step.do !== "mixture") continue;
+    const share = step.router.perToken / step.experts.length;
+    for (const expert of step.experts) for (const map of linearsOf(expert)) shares.set(map, share);
+  }
+  return shares;
+}
+
+/** Multiplications of one token with the maps of a block, by role: what a share of zeros in front of each saves. */
+export function costsOf(block: BlockSpec): Record<string, number> {
+  const costs: Record<string, number> = {};
+  for (const [{ role, rows, cols }, share] of activeShares(block))
+    costs[role] = (costs[role] ?? 0) + rows * cols * share;
+  return costs;
+}
+
+/** Keys and values of one position that a block keeps, in f32 bytes. */
+export function kvBytesOf(block: BlockSpec): number {
+  const { heads, k, v } = findStep(block, "attend")?.kv ?? { heads: 0, k: 0, v: 0 };
+  return heads * (k + v) * Float32Array.BYTES_PER_ELEMENT;
+}
+
+/** Number of weights of a map. */
+export const weightsOf = ({ rows, cols }: LinearSpec): number => elementCount([rows, cols]);
+
+export type { ActivateStep, AttendStep, LinearStep, MixtureStep, RotateStep };

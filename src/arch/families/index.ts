@@ -1,0 +1,12 @@
+import type { Family } from "../family.js";
+import { llama } from "./llama.js";
+import { mistral } from "./mistral.js";
+import { mixtral } from "./mixtral.js";
+import { qwen2 } from "./qwen2.js";
+import { qwen3 } from "./qwen3.js";
+
+/** Every family that can be run. */
+const all: readonly Family[] = [llama, mistral, mixtral, qwen2, qwen3];
+
+/** `model_type` of config.json → its family. */
+export const families: Readonly<Record<string, Family>> = Object.fromEntries(all.map((one) => [one.modelType, one]));

@@ -1,0 +1,127 @@
+import type { DecoderConfig } from "../decoderConfig.js";
+import type { GgufFamily } from "../gguf.js";
+import * as parts from "../parts.js";
+import type { BlockShape, BlockSpec, ModelSpec, NormSpec, SightSpec } from "../spec.js";
+
+/** What Llama's relatives share in Hugging Face's library: the names of their tensors and how a decoder is put together. */
+
+/** A block that is being described. */
+export interface Block extends BlockShape {
+  config: DecoderConfig;
+  layer: number;
+  /** What its tensors' names begin with. */
+  at: string;
+}
+
+export interface LlamaLikeOptions {
+  embeddingScale?: number;
+  logitCap?: number;
+  plusOne?: true;
+}
+
+export function llamaLike(
+  config: DecoderConfig,
+  shapes: readonly BlockShape[] | undefined,
+  block: (block: Block) => BlockSpec,
+  { embeddingScale, logitCap, plusOne }: LlamaLikeOptions = {},
+): Omit<ModelSpec, "modelType"> {
+  const { hidden_size: hiddenSize, vocab_size: vocabSize } = config;
+  const shape: BlockShape = {
+    queryHeads: config.num_attention_heads,
+    kvHeads: config.num_key_value_heads,
+    intermediateSize: config.intermediate_size,
+  };
+  const table = { tensor: "model.embed_tokens.weight", shape: [vocabSize, hiddenSize] };
+  const head = parts.linearMap("lm_head", vocabSize, hiddenSize, parts.stored("lm_head"));
+  return {
+    hiddenSize,
+    vocabSize,
+    maxPositions: config.max_position_embeddings,
+    bosTokenId: config.bos_token_id,
+    eosTokenIds: config.eos_token_id,
+    embedding: { table, ...(embeddingScale !== undefined && { scale: embeddingScale }) },
+    blocks: Array.from({ length: config.num_hidden_layers }, (_, layer) =>
+      block({ config, layer, at: `model.layers.${layer}`, ...(shapes?.[layer] ?? shape) }),
+    ),
+    finalNorm: rms(config, "model.norm", hiddenSize, plusOne),
+    head: {
+      kind: "vocabulary",
+      map: config.tie_word_embeddings ? { ...head, weight: table } : head,
+      ...(logitCap !== undefined && { softcap: logitCap }),
+    },
+  };
+}
+
+const rms = ({ rms_norm_eps: epsilon }: DecoderConfig, name: string, length: number, plusOne?: true): NormSpec => ({
+  kind: "rms",
+  weight: { tensor: `${name}.weight`, shape: [length] },
+  epsilon,
+  ...(plusOne && { plusOne }),
+});
+
+/** The norm of this name in a block, as long as the residual stream or as `length`. */
+export const normOf = ({ config, at }: Block, name: string, plusOne?: true, length = config.hidden_size): NormSpec =>
+  rms(config, `${at}.${name}`, length, plusOne);
+
+export const preNorms = (block: Block): [NormSpec, NormSpec] => [
+  normOf(block, "input_layernorm"),
+  normOf(block, "post_attention_layernorm"),
+];
+
+export interface LlamaAttentionOptions extends Partial<Omit<parts.AttentionOptions, "headNorms">> {
+  qkvBias?: boolean;
+  outputBias?: boolean;
+  headNorms?: boolean;
+  plusOne?: true;
+}
+
+export function attention(block: Block, options: LlamaAttentionOptions = {}): parts.Part {
+  const { config, at, queryHeads, kvHeads } = block;
+  const { qkvBias, outputBias, headNorms, plusOne, ...given } = options;
+  const map = (name: string, bias?: boolean) => parts.stored(`${at}.self_attn.${name}`, bias);
+  const sizes = { hiddenSize: config.hidden_size, queryHeads, kvHeads, headDim: config.head_dim };
+  const where = {
+    q: map("q_proj", qkvBias),
+    k: map("k_proj", qkvBias),
+    v: map("v_proj", qkvBias),
+    o: map("o_proj", outputBias),
+  };
+  const norm = (name: string) => normOf(block, `self_attn.${name}`, plusOne, config.head_dim);
+  return parts.grouped(sizes, where, {
+    sight: { kind: "causal" },
+    rotation: { rope: config.rope, width: config.rotaryWidth },
+    ...given,
+    ...(headNorms && { headNorms: { q: norm("q_norm"), k: norm("k_norm") } }),
+  });
+}
+
+export function mlp({ config, at, intermediateSize }: Block, bias = false): parts.Part {
+  const map = (name: string) => parts.stored(`${at}.mlp.${name}`, bias);
+  const where = { gate: map("gate_proj"), up: map("up_proj"), down: map("down_proj") };
+  return parts.gated({ hiddenSize: config.hidden_size, intermediateSize }, where, { f: config.hidden_act });
+}
+
+export const sightOf = (window: number | null | undefined): SightSpec =>
+  window == null ? { kind: "causal" } : { kind: "window", window };
+
+export const ggufNames: GgufFamily["names"] = {
+  layers: "model.layers",
+  outside: [
+    ["token_embd", "model.embed_tokens"],
+    ["output_norm", "model.norm"],
+    ["output", "lm_head"],
+  ],
+  inBlock: [
+    ["attn_norm", "input_layernorm"],
+    ["attn_q", "self_attn.q_proj"],
+    ["attn_k", "self_attn.k_proj"],
+    ["attn_v", "self_attn.v_proj"],
+    ["attn_output", "self_attn.o_proj"],
+    ["attn_q_norm", "self_attn.q_norm"],
+    ["attn_k_norm", "self_attn.k_norm"],
+    ["ffn_norm", "post_attention_layernorm"],
+    ["ffn_gate", "mlp.gate_proj"],
+    ["ffn_up", "mlp.up_proj"],
+    ["ffn_down", "mlp.down_proj"],
+  ],
+};

@@ -1,0 +1,23 @@
+export {
+  activeShares,
+  buffersOf,
+  costsOf,
+  findStep,
+  isTied,
+  kvBytesOf,
+  linearsOf,
+  type NamedShape,
+  sitesOf,
+  stepsOf,
+  tensorsOf,
+  tensorsOfBlock,
+  unitsOf,
+} from "./derive.js";
+export { families } from "./families/index.js";
+export type { Family } from "./family.js";
+export type { GgufFamily } from "./gguf.js";
+export { type ExpertsConfig, type ModelConfig, modelConfigOf, parseModelConfig } from "./modelConfig.js";
+export { refuseQuantizedNames } from "./quantizedWeights.js";
+export { readModelSpec } from "./readSpec.js";
+export { type RopeSpec, ropeFrequencies, ropeTables } from "./ropes/index.js";
+export type * from "./spec.js";

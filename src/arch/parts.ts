@@ -1,0 +1,325 @@
+import type { ActivationFunction } from "../core/index.js";
+import type { RopeSpec } from "./ropes/index.js";
+import type {
+  BlockSpec,
+  Buffer,
+  LinearSpec,
+  NormSpec,
+  RouterSpec,
+  RowPick,
+  SightSpec,
+  Site,
+  Step,
+  TensorRef,
+  Units,
+} from "./spec.js";
+
+/**
+ * The parts that blocks are put together from, each named for what the literature calls it. A family says how its blocks
+ * are wired (`preNorm` …), what attends (`grouped` …), what follows (`gated` …) and where the tensors lie (`stored` …).
+ */
+
+/** Where a linear map of this size lies in the checkpoint. */
+export type Stored = (rows: number, cols: number) => { weight: TensorRef; bias?: TensorRef };
+
+/** A module of its own: `name.weight` [rows, cols] and perhaps `name.bias` [rows]. */
+export const stored =
+  (name: string, bias = false): Stored =>
+  (rows, cols) => ({
+    weight: { tensor: `${name}.weight`, shape: [rows, cols] },
+    ...(bias && { bias: { tensor: `${name}.bias`, shape: [rows] } }),
+  });
+
+/** As `stored`, but [cols, rows] (the Conv1D modules of GPT-2). */
+export const transposed =
+  (name: string): Stored =>
+  (rows, cols) => ({
+    weight: { tensor: `${name}.weight`, shape: [cols, rows], transposed: true },
+    bias: { tensor: `${name}.bias`, shape: [rows] },
+  });
+
+/** Some rows of a module of `total` rows that several maps share. */
+export const rowsOf =
+  (whole: Stored, total: number, pick: RowPick): Stored =>
+  (_rows, cols) => {
+    const { weight, bias } = whole(total, cols);
+    return { weight: { ...weight, rows: pick }, ...(bias && { bias: { ...bias, rows: pick } }) };
+  };
+
+/** Maps one behind the other in one module, by their numbers of rows. */
+export function stacked(whole: Stored, rows: readonly number[]): Stored[] {
+  const total = rows.reduce((sum, count) => sum + count, 0);
+  let first = 0;
+  return rows.map((run) => {
+    const pick = { first, run, stride: run, runs: 1 };
+    first += run;
+    return rowsOf(whole, total, pick);
+  });
+}
+
+/** Maps of one width whose runs of `run` rows take turns in one module, `runs` times. */
+export const interleaved = (whole: Stored, maps: number, run: number, runs: number): Stored[] =>
+  Array.from({ length: maps }, (_, m) =>
+    rowsOf(whole, maps * run * runs, { first: m * run, run, stride: maps * run, runs }),
+  );
+
+export interface MapOptions {
+  /** Number of the expert that it belongs to. */
+  expert?: number;
+  units?: readonly Units[];
+}
+
+export function linearMap(
+  role: string,
+  rows: number,
+  cols: number,
+  where: Stored,
+  { expert, units }: MapOptions = {},
+): LinearSpec {
+  const id = expert === undefined ? role : `experts.${expert}.${role}`;
+  return { id, role, rows, cols, ...where(rows, cols), ...(units && { units }) };
+}
+
+/** Steps that read `from` and leave what they give in `to.into`. */
+export type Part = (from: Buffer, to: { into: Buffer; add?: true }) => readonly Step[];
+
+const norm = (norm: NormSpec, of: Buffer, into: Buffer): Step => ({ do: "norm", norm, of, into });
+
+/** x += attention(norm(x)); x += mlp(norm(x)) */
+export const preNorm = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
+  steps: [
+    norm(norms[0], "x", "normed"),
+    ...attention("normed", { into: "x", add: true }),
+    norm(norms[1], "x", "normed"),
+    ...mlp("normed", { into: "x", add: true }),
+  ],
+});
+
+/** x = norm(x + attention(x)); x = norm(x + mlp(x)) */
+export const postNorm = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
+  steps: [
+    ...attention("x", { into: "x", add: true }),
+    norm(norms[0], "x", "x"),
+    ...mlp("x", { into: "x", add: true }),
+    norm(norms[1], "x", "x"),
+  ],
+});
+
+/** x += norm(attention(norm(x))); x += norm(mlp(norm(x))) */
+export const sandwich = (
+  norms: readonly [NormSpec, NormSpec, NormSpec, NormSpec],
+  attention: Part,
+  mlp: Part,
+): BlockSpec => ({
+  steps: [
+    norm(norms[0], "x", "normed"),
+    ...attention("normed", { into: "out" }),
+    norm(norms[1], "out", "out"),
+    { do: "add", of: "out", into: "x" },
+    norm(norms[2], "x", "normed"),
+    ...mlp("normed", { into: "out" }),
+    norm(norms[3], "out", "out"),
+    { do: "add", of: "out", into: "x" },
+  ],
+});
+
+/** x += attention(norm(x)) + mlp(norm(x)) */
+export const parallel = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
+  steps: [
+    norm(norms[0], "x", "normed"),
+    norm(norms[1], "x", "mlpNormed"),
+    ...attention("normed", { into: "x", add: true }),
+    ...mlp("mlpNormed", { into: "x", add: true }),
+  ],
+});
+
+export interface AttentionSizes {
+  hiddenSize: number;
+  queryHeads: number;
+  kvHeads: number;
+  headDim: number;
+}
+
+export interface Rotation {
+  rope: RopeSpec;
+  /** Columns of a head that are rotated, from the first on. Default all. */
+  width?: number;
+}
+
+export interface AttentionOptions {
+  sight: SightSpec;
+  /** Left out, positions are not rotated. */
+  rotation?: Rotation;
+  /** Default 1 / √headDim. */
+  scale?: number;
+  softcap?: number;
+  sinks?: TensorRef;
+  /** Before the rotation: of every head by itself, or of all together, as long as the weights are. */
+  headNorms?: { q: NormSpec; k: NormSpec };
+  /** q, k and v are clamped to ±this. */
+  clip?: number;
+}
+
+/** Grouped-query attention (arXiv 2305.13245); with as many key heads as query heads, multi-head attention. */
+export function grouped(
+  { hiddenSize, queryHeads, kvHeads, headDim }: AttentionSizes,
+  where: { q: Stored; k: Stored; v: Stored; o: Stored },
+  options: AttentionOptions,
+): Part {
+  const queryWidth = queryHeads * headDim;
+  const kvWidth = kvHeads * headDim;
+  // A key and value head goes with all the query heads that read it.
+  const units = (axis: Units["axis"]): MapOptions => ({
+    units: [{ kind: "heads", group: "attention", axis, count: kvHeads }],
+  });
+  const { rotation, headNorms, clip, sight, scale = 1 / Math.sqrt(headDim), softcap, sinks } = options;
+  return (from, to) => [
+    {
+      do: "linear",
+      of: from,
+      site: { id: "attentionInput", width: hiddenSize },
+      maps: [
+        { map: linearMap("q_proj", queryWidth, hiddenSize, where.q, units("rows")), into: "q" },
+        { map: linearMap("k_proj", kvWidth, hiddenSize, where.k, units("rows")), into: "k" },
+        { map: linearMap("v_proj", kvWidth, hiddenSize, where.v, units("rows")), into: "v" },
+      ],
+    },
+    ...(headNorms === undefined ? [] : [norm(headNorms.q, "q", "q"), norm(headNorms.k, "k", "k")]),
+    ...(clip === undefined ? [] : ["q", "k", "v"].map((of): Step => ({ do: "cap", of, kind: "hard", cap: clip }))),
+    ...(rotation === undefined ? [] : [rotate(["q", "k"], rotation, headDim)]),
+    {
+      do: "attend",
+      q: "q",
+      k: "k",
+      v: "v",
+      into: "attended",
+      heads: queryHeads,
+      kv: { heads: kvHeads, k: headDim, v: headDim },
+      scale,
+      sight,
+      ...(softcap !== undefined && { softcap }),
+      ...(sinks && { sinks }),
+    },
+    {
+      do: "linear",
+      of: "attended",
+      site: { id: "attentionOutput", width: queryWidth },
+      maps: [{ map: linearMap("o_proj", hiddenSize, queryWidth, where.o, units("cols")), into: to.into }],
+      ...(to.add && { add: true }),
+    },
+  ];
+}
+
+const rotate = (of: readonly Buffer[], { rope, width }: Rotation, headDim: number): Step => ({
+  do: "rotate",
+  rope,
+  of,
+  every: headDim,
+  first: 0,
+  width: width ?? headDim,
+  pairs: "halves",
+});
+
+export interface MlpSizes {
+  hiddenSize: number;
+  intermediateSize: number;
+}
+
+interface MlpOptions {
+  f: ActivationFunction;
+  expert?: number;
+}
+
+const neurons = ({ intermediateSize }: MlpSizes, axis: Units["axis"], expert?: number): MapOptions => ({
+  expert,
+  units: [
+    { kind: "neurons", group: expert === undefined ? "mlp" : `experts.${expert}`, axis, count: intermediateSize },
+  ],
+});
+
+const mlpInput = (sizes: MlpSizes): Site => ({ id: "mlpInput", width: sizes.hiddenSize });
+
+/** down(hidden), where `hidden` is a buffer. */
+const downStep = (
+  sizes: MlpSizes,
+  where: Stored,
+  hidden: Buffer,
+  to: { into: Buffer; add?: true },
+  expert?: number,
+): Step => ({
+  do: "linear",
+  of: hidden,
+  site: { id: "mlpHidden", width: sizes.intermediateSize },
+  maps: [
+    {
+      map: linearMap("down_proj", sizes.hiddenSize, sizes.intermediateSize, where, neurons(sizes, "cols", expert)),
+      into: to.into,
+    },
+  ],
+  ...(to.add && { add: true }),
+});
+
+/** down(f(gate(x)) ⊙ up(x)) (GLU variants, arXiv 2002.05202) */
+export function gated(
+  sizes: MlpSizes,
+  where: { gate: Stored; up: Stored; down: Stored },
+  { f, expert }: MlpOptions,
+): Part {
+  const { hiddenSize, intermediateSize } = sizes;
+  const inner = (role: string, place: Stored) =>
+    linearMap(role, intermediateSize, hiddenSize, place, neurons(sizes, "rows", expert));
+  return (from, to) => [
+    {
+      do: "linear",
+      of: from,
+      site: mlpInput(sizes),
+      maps: [
+        { map: inner("gate_proj", where.gate), into: "gate" },
+        { map: inner("up_proj", where.up), into: "up" },
+      ],
+    },
+    // The hidden values take the place of the gate.
+    {
+      do: "activate",
+      f,
+      of: "gate",
+      times: "up",
+      into: "gate",
+      site: { id: "mlpGate", width: intermediateSize },
+    },
+    downStep(sizes, where.down, "gate", to, expert),
+  ];
+}
+
+/** down(f(up(x))) */
+export function plain(sizes: MlpSizes, where: { up: Stored; down: Stored }, { f, expert }: MlpOptions): Part {
+  const { hiddenSize, intermediateSize } = sizes;
+  const up = linearMap("up_proj", intermediateSize, hiddenSize, where.up, neurons(sizes, "rows", expert));
+  return (from, to) => [
+    { do: "linear", of: from, site: mlpInput(sizes), maps: [{ map: up, into: "up" }] },
+    { do: "activate", f, of: "up", into: "up" },
+    downStep(sizes, where.down, "up", to, expert),
+  ];
+}
+
+/** Each row through a few of several experts (arXiv 1701.06538). @param expert the MLP of one, by its number */
+export function mixture(
+  count: number,
+  router: Omit<RouterSpec, "map">,
+  where: { router: Stored; hiddenSize: number },
+  expert: (number: number) => Part,
+): Part {
+  const map = linearMap("router", count, where.hiddenSize, where.router);
+  return (from, to) => [
+    {
+      do: "mixture",
+      of: from,
+      ...to,
+      router: { map, ...router },
+      experts: Array.from({ length: count }, (_, e) => ({
+        steps: expert(e)(from, { into: "expertOut" }),
+        out: "expertOut",
+      })),
+    },
+  ];
+}

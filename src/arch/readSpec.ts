@@ -1,0 +1,53 @@
+import { z } from "zod";
+import { checkSchema, FormatError, quote } from "../core/index.js";
+import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
+import { families } from "./families/index.js";
+import { refuseQuantized } from "./quantizedWeights.js";
+import type { BlockShape, ModelSpec } from "./spec.js";
+
+/**
+ * The description of the model that a parsed `config.json` stands for. Stored dtypes are not read here: each tensor tells
+ * its own.
+ * @param raw parsed JSON
+ * @param file for messages
+ * @param generation parsed `generation_config.json`, whose `eos_token_id` wins over that of the config
+ * @param shapes of rarefy.json, when the sizes of the blocks differ from those of the config
+ * @throws FormatError naming the field
+ */
+export function readModelSpec(
+  raw: unknown,
+  file: string,
+  generation?: unknown,
+  shapes?: readonly BlockShape[],
+): ModelSpec {
+  const { model_type: modelType } = checkSchema(z.object({ model_type: z.string() }), raw, file);
+  const family = lookUp(families, modelType);
+  if (family === undefined) {
+    throw new FormatError({
+      file,
+      field: "model_type",
+      problem: `model type ${quote(modelType)} is not supported`,
+      expected: listOf(families),
+    });
+  }
+  const { quantization_config: quantized } = raw as { quantization_config?: unknown };
+  if (quantized != null) refuseQuantized(quantized, file);
+  const config = checkSchema(family.config, raw, file);
+  if (shapes !== undefined) checkShapes(shapes, family.spec(config).blocks.length);
+  const spec = { modelType, ...family.spec(config, shapes) };
+  const eos = generation === undefined ? undefined : checkGeneration(generation);
+  return eos === undefined ? spec : { ...spec, eosTokenIds: eos.filter((id) => isToken(id, spec.vocabSize)) };
+}
+
+const checkGeneration = (generation: unknown) =>
+  checkSchema(generationFields, generation, "generation_config.json").eos_token_id;
+
+function checkShapes(shapes: readonly BlockShape[], layers: number): void {
+  const fail = (field: string, problem: string, expected: string) =>
+    new FormatError({ file: "rarefy.json", field, problem, expected });
+  if (shapes.length !== layers) throw fail("blocks", `${shapes.length} entries`, `${layers}, one per layer`);
+  for (const [layer, { queryHeads, kvHeads }] of shapes.entries()) {
+    if (queryHeads % kvHeads === 0) continue;
+    throw fail(`blocks.${layer}.kvHeads`, `${kvHeads} for ${queryHeads} query heads`, "a divisor of queryHeads");
+  }
+}

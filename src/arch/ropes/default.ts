@@ -1,0 +1,8 @@
+import { z } from "zod";
+import type { Rope } from "./rope.js";
+
+/** As published. */
+export const rope: Rope<{ type: "default" }> = {
+  schema: z.object({}).transform(() => ({ type: "default" as const })),
+  scaled: (_, frequency) => frequency,
+};

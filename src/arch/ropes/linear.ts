@@ -1,0 +1,8 @@
+import { z } from "zod";
+import { factor, type Rope } from "./rope.js";
+
+/** Positions divided by a factor. */
+export const rope: Rope<{ type: "linear"; factor: number }> = {
+  schema: z.object({ factor }).transform((fields) => ({ type: "linear" as const, factor: fields.factor })),
+  scaled: ({ factor }, frequency) => frequency / factor,
+};

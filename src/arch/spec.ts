@@ -1,0 +1,274 @@
+import type { ActivationFunction } from "../core/index.js";
+import type { RopeSpec } from "./ropes/index.js";
+
+/**
+ * An architecture as data. A `ModelSpec` lists, for every block, the steps that its forward pass takes, the linear maps
+ * in them, and the tensors of the checkpoint that hold their numbers. Whatever has to know an architecture reads this
+ * list and asks `derive.ts`; nothing else knows a family by name.
+ *
+ * How to use it:
+ * - To run or train: walk `block.steps` in order. Buffers are named by the steps; `x` is the residual stream, which
+ *   enters a block and leaves it. `buffersOf(block)` gives their widths.
+ * - To load, check or count: `tensorsOf(spec)`, `linearsOf(block)`, `parametersOf(spec)`.
+ * - To watch or to calibrate: a linear step reads at a `Site`; thresholds are keyed by `LinearSpec.role`, statistics by
+ *   `Site.id`, matrices by `LinearSpec.id`.
+ * - To take units away: `unitsOf(block)` lists the maps that lose rows or columns together.
+ *
+ * All matrices are W [rows (out), cols (in)], y = W·x, whatever way round a file stores them.
+ */
+export interface ModelSpec {
+  /** `model_type` of config.json: the key of its family in `families`. */
+  modelType: string;
+  /** Columns of the residual stream. */
+  hiddenSize: number;
+  vocabSize: number;
+  /** Longest context the model was made for, in tokens. */
+  maxPositions: number;
+  bosTokenId?: number;
+  /** Generation stops at any of these. */
+  eosTokenIds: readonly number[];
+  embedding: EmbeddingSpec;
+  /** Each its own: dense first layers, layers without rotation, other windows and sizes. */
+  blocks: readonly BlockSpec[];
+  /** Between the last block and the head. */
+  finalNorm?: NormSpec;
+  head: HeadSpec;
+}
+
+/** x = norm(table[token] · scale + positions[position + offset] + types[type]), as far as those are there. */
+export interface EmbeddingSpec {
+  /** [vocabSize, hiddenSize] */
+  table: TensorRef;
+  scale?: number;
+  /** Learned positions [rows, hiddenSize]; position p has row p + offset. */
+  positions?: { table: TensorRef; offset: number };
+  /** [types, hiddenSize]; text without types has type 0. */
+  types?: TensorRef;
+  norm?: NormSpec;
+}
+
+export type HeadSpec =
+  | {
+      kind: "vocabulary";
+      /** [vocabSize, hiddenSize]; the embedding's table where the two are tied. */
+      map: LinearSpec;
+      /** logits = cap · tanh(logits / cap) */
+      softcap?: number;
+    }
+  | {
+      kind: "classifier";
+      /** From the residual stream of one token to the buffer that `map` reads. */
+      steps: readonly Step[];
+      from: Buffer;
+      /** [labels, hiddenSize] */
+      map: LinearSpec;
+    };
+
+export interface BlockSpec {
+  /** In order. The first reads `x`, the last leaves it changed. */
+  steps: readonly Step[];
+}
+
+/** The name of a matrix [rows of the pass, width] inside a block; "x" is the residual stream. */
+export type Buffer = string;
+
+/**
+ * One step of a block. `of` names what it reads, `into` what it writes, which may be the same buffer. Where `add` is set
+ * the result is added to what is there.
+ */
+export type Step =
+  | NormStep
+  | LinearStep
+  | RotateStep
+  | JoinStep
+  | AttendStep
+  | ActivateStep
+  | MixtureStep
+  | { do: "add"; of: Buffer; into: Buffer }
+  /** x = cap · tanh(x / cap), or x clamped to ±cap. */
+  | { do: "cap"; of: Buffer; kind: "soft" | "hard"; cap: number };
+
+/** Every run of `norm.weight` columns is normalised by itself: a head at a time where the weight is as long as a head. */
+export interface NormStep {
+  do: "norm";
+  norm: NormSpec;
+  of: Buffer;
+  into: Buffer;
+}
+
+export interface NormSpec {
+  /** "rms": x / √(mean(x²) + ε) · w; "layer": (x − mean) / √(variance + ε) · w + b. */
+  kind: "rms" | "layer";
+  /** Of as many entries as are normalised together. */
+  weight: TensorRef;
+  bias?: TensorRef;
+  epsilon: number;
+  /** The weight that counts is 1 + what is stored (Gemma). */
+  plusOne?: true;
+}
+
+/** Linear maps that share their input; the buffers they write lie side by side in this order. */
+export interface LinearStep {
+  do: "linear";
+  of: Buffer;
+  site: Site;
+  maps: readonly { map: LinearSpec; into: Buffer }[];
+  /** Adds to `into` in place of writing it. */
+  add?: true;
+}
+
+/** A place where activations can be seen. Taps and statistics are keyed by its id, which is unique in its block. */
+export interface Site {
+  id: string;
+  /** Columns of what is seen there. */
+  width: number;
+}
+
+/** Rotates `width` columns of every run of `every` columns, from column `first` of the run on (RoFormer, arXiv 2104.09864). */
+export interface RotateStep {
+  do: "rotate";
+  rope: RopeSpec;
+  of: readonly Buffer[];
+  /** Columns of one head. */
+  every: number;
+  /** First rotated column of a head, and how many are rotated. */
+  first: number;
+  width: number;
+  /** Which columns turn together: (i, i + width / 2), or (2i, 2i + 1). */
+  pairs: "halves" | "neighbours";
+}
+
+/** Every head of `into` is a head of each of `of`, one behind the other; a buffer of a single head goes to all of them. */
+export interface JoinStep {
+  do: "join";
+  heads: number;
+  of: readonly { buffer: Buffer; width: number; heads: number }[];
+  into: Buffer;
+}
+
+/** Grouped-query attention over this block's keys and values, to which those of the rows of the pass are appended. */
+export interface AttendStep {
+  do: "attend";
+  q: Buffer;
+  k: Buffer;
+  v: Buffer;
+  into: Buffer;
+  /** Of queries. */
+  heads: number;
+  /** Heads of keys and values, and the columns of one head of each; queries are as wide as keys. */
+  kv: { heads: number; k: number; v: number };
+  /** Scores are multiplied by this. */
+  scale: number;
+  sight: SightSpec;
+  /** scores = cap · tanh(scores / cap), before the mask */
+  softcap?: number;
+  /** [heads]: a score of every head that takes a share of its softmax and has no value. */
+  sinks?: TensorRef;
+}
+
+/** Which positions a position sees: itself and all before, the last `window` of those, or all of the sequence. */
+export type SightSpec = { kind: "causal" } | { kind: "window"; window: number } | { kind: "all" };
+
+/** into = f(of), or f(of) ⊙ times where the map is gated. */
+export interface ActivateStep {
+  do: "activate";
+  f: ActivationFunction;
+  of: Buffer;
+  times?: Buffer;
+  into: Buffer;
+  /** Where `of` can be seen, before f. */
+  site?: Site;
+  /** gpt-oss: `of` at most `limit`, `times` within ±limit; f(of) = of · sigmoid(sharpness · of), times (times + 1). */
+  clamped?: { limit: number; sharpness: number };
+}
+
+/** into = Σ weight · expert(of) over the experts that a row is sent to. */
+export interface MixtureStep {
+  do: "mixture";
+  of: Buffer;
+  into: Buffer;
+  add?: true;
+  router: RouterSpec;
+  /** All of one shape. Their steps read `of`, whose site is that of their first linear step, and write `out`. */
+  experts: readonly ExpertSpec[];
+}
+
+export interface ExpertSpec {
+  steps: readonly Step[];
+  out: Buffer;
+}
+
+/** How experts are chosen and weighed, in the order of the fields. */
+export interface RouterSpec {
+  /** [experts, hiddenSize] */
+  map: LinearSpec;
+  /** Experts that work for one token. */
+  perToken: number;
+  /** What makes scores of logits: over all experts, or with `choiceFirst` over the chosen. */
+  score: "softmax" | "sigmoid" | "relu";
+  choiceFirst?: true;
+  /** [experts]: added to the scores while experts are chosen, not when they are weighed. */
+  choiceBias?: TensorRef;
+  /** Only the `kept` of `count` groups of experts are looked at whose two best scores add up to most. */
+  groups?: { count: number; kept: number };
+  /** Whether the weights of the chosen are divided by their sum. */
+  normalise: boolean;
+  /** Multiplied with the weights. Default 1. */
+  factor?: number;
+  /** Weight of the loss that balanced the load when the model was trained. */
+  balance?: number;
+}
+
+export interface LinearSpec {
+  /**
+   * Unique in its block and kept for ever: masks, matrices and records of rarefy.json are keyed by it. The name of the map's
+   * role, whatever the checkpoint calls it ("q_proj"); of an expert with its number ("experts.3.gate_proj").
+   */
+  id: string;
+  /** The id without the expert: all experts of a mixture share one threshold. */
+  role: string;
+  rows: number;
+  cols: number;
+  weight: TensorRef;
+  /** [rows] */
+  bias?: TensorRef;
+  units?: readonly Units[];
+}
+
+/** What structured pruning can take away of a map: `count` equal runs of rows or columns, together with all of `group`. */
+export interface Units {
+  kind: "heads" | "neurons";
+  /** Maps of a block with the same group lose the same units. */
+  group: string;
+  axis: "rows" | "cols";
+  count: number;
+}
+
+/** Where the numbers of a map or a vector lie: a whole tensor, some of its rows, one of a stack, perhaps stored [in, out]. */
+export interface TensorRef {
+  /** Name in the checkpoint. */
+  tensor: string;
+  /** Of the whole tensor, as it is stored. */
+  shape: readonly number[];
+  /** Rows of W (after undoing `transposed`), or entries of a vector. Default all. */
+  rows?: RowPick;
+  /** Stored [cols, rows]. */
+  transposed?: true;
+  /** Index into the first axis of a tensor of one dimension more. */
+  stacked?: number;
+}
+
+/** `runs` runs of `run` rows, `stride` rows apart, from `first` on. */
+export interface RowPick {
+  first: number;
+  run: number;
+  stride: number;
+  runs: number;
+}
+
+/** Sizes of a block that structured pruning changes, where rarefy.json gives its own for every block. */
+export interface BlockShape {
+  queryHeads: number;
+  kvHeads: number;
+  intermediateSize: number;
+}
