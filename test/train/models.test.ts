@@ -175,21 +175,18 @@ describe("Q-Sparse inputs", () => {
 });
 
 describe("units that the matrices of a decoder share", () => {
-  const config = parseModelConfig(
-    {
-      ...{ model_type: "mixtral", vocab_size: 16, hidden_size: 16, intermediate_size: 12, num_hidden_layers: 2 },
-      ...{ num_attention_heads: 4, num_key_value_heads: 2, num_local_experts: 2 },
-    },
-    "config.json",
-  );
+  const raw = {
+    ...{ model_type: "mixtral", vocab_size: 16, hidden_size: 16, intermediate_size: 12, num_hidden_layers: 2 },
+    ...{ num_attention_heads: 4, num_key_value_heads: 2, num_local_experts: 2 },
+  };
   const unitsOfConfig = async (fields: object, type: "neurons" | "heads") => {
-    const own = { ...config, ...fields };
+    const own = parseModelConfig({ ...raw, ...fields }, "config.json");
     return unitsOf(decoderParameters(tensorsOf(own.spec), own.blocks), { type, sparsity: 0.5 });
   };
   const names = (units: Units) => units.members.map(({ name }) => name.replace(/^model\.layers\./, ""));
 
   test("neurons of an MLP are rows of gate and up and columns of down", async () => {
-    const [first, second, ...more] = await unitsOfConfig({ modelType: "llama", experts: undefined }, "neurons");
+    const [first, second, ...more] = await unitsOfConfig({ model_type: "llama" }, "neurons");
     expect(more).toEqual([]);
     expect(names(first)).toEqual(["0.mlp.gate_proj.weight", "0.mlp.up_proj.weight", "0.mlp.down_proj.weight"]);
     expect(second.count).toBe(12);
@@ -200,7 +197,7 @@ describe("units that the matrices of a decoder share", () => {
   test("every expert has neurons of its own", async () => {
     const sets = await unitsOfConfig({}, "neurons");
     expect(sets).toHaveLength(2 * 2);
-    expect(names(sets[1])).toEqual(["w1", "w2", "w3"].map((w) => `0.block_sparse_moe.experts.1.${w}.weight`));
+    expect(names(sets[1])).toEqual(["w1", "w3", "w2"].map((w) => `0.block_sparse_moe.experts.1.${w}.weight`));
     for (const units of sets) expect([...unitSizes(units)]).toEqual(Array(12).fill(48));
   });
 
