@@ -15,7 +15,7 @@ const header = fileURLToPath(new URL("../src/kernels/program/generated/records.h
 const script = (name) => fileURLToPath(new URL(name, import.meta.url));
 const recordsSource = fileURLToPath(new URL("../src/kernels/program/records.ts", import.meta.url));
 const sources = [
-  "layout.ts",
+  "../program/layout.ts",
   ...readdirSync(`${folder}assembly`)
     .filter((f) => f.endsWith(".ts"))
     .map((f) => `assembly/${f}`),
@@ -70,7 +70,7 @@ async function writeRecords() {
     writeFileSync(path, text);
   };
   write(accessors, assemblyScript(table));
-  write(header, cHeader(table, await evaluate(`${folder}layout.ts`)));
+  write(header, cHeader(table, await evaluate(`${folder}../program/layout.ts`)));
 }
 
 if (!upToDate()) {

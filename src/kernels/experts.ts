@@ -1,6 +1,6 @@
 import type { JobOptions } from "../core/index.js";
 import type { PackedFormatId } from "../pack/index.js";
-import type { Activation, LinearOptions, MatrixPart, RowSource } from "./backend.js";
+import type { Activation, MatrixPart, RowSource } from "./handles.js";
 
 /**
  * Which experts work for which rows, and with what weight: `perRow` slots for every row. It is decided where the logits
@@ -40,7 +40,9 @@ export interface ExpertMatrices {
   readonly byteLength: number;
 }
 
-export interface ExpertLinearOptions extends Pick<LinearOptions, "thresholds"> {
+export interface ExpertLinearOptions {
+  /** As in `LinearOptions`. */
+  thresholds?: readonly number[];
   /** What x holds: a row for every routed row, which several experts may read, or a row for every slot. */
   from: "rows" | "slots";
 }

@@ -16,6 +16,7 @@ export type {
   TopK,
   Vector,
 } from "./backend.js";
+export type { BackendOptions } from "./backendOptions.js";
 export {
   type Compute,
   type GpuMemory,
@@ -37,7 +38,6 @@ export {
 } from "./experts.js";
 export {
   type BackendId,
-  type BackendOptions,
   backends,
   type DeviceId,
   devices,

@@ -1,15 +1,10 @@
 import { DeviceError, UsageError } from "../core/index.js";
 import type { Backend } from "./backend.js";
-
-export interface BackendOptions {
-  /** Threads that work at the same time, the calling one included; default: what the machine has. */
-  threads?: number;
-  /** Refuses a GPU that the CPU plays; default false. */
-  hardwareGpu?: boolean;
-}
+import type { BackendOptions } from "./backendOptions.js";
+import { checked } from "./checked.js";
 
 interface BackendModule {
-  /** @throws DeviceError when this machine cannot run the backend; the message says what is missing. */
+  /** Without checks of operands. @throws DeviceError when this machine cannot run the backend; the message says what is missing. */
   createBackend(options?: BackendOptions): Promise<Backend>;
 }
 
@@ -58,7 +53,7 @@ async function firstOf(candidates: readonly BackendId[], options: BackendOptions
   for (const candidate of candidates) {
     const module: BackendModule = await backends[candidate]();
     try {
-      return await module.createBackend(options);
+      return checked(await module.createBackend(options));
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       refusals.push(error);

@@ -6,9 +6,9 @@ export {
   calibrateActivationSparsity,
 } from "./calibrate.js";
 export { type CompressedModel, type JobFiles, type JobTimes, jobIn, runCompression } from "./compress/compressJob.js";
-export type { Estimate } from "./compress/estimate.js";
 export { type Fingerprint, fingerprint } from "./compress/fingerprint.js";
-export { type CompressionPlan, type CompressOptions, checkCompression, planCompression } from "./compress/plan.js";
+export { checkCompression, planCompression } from "./compress/plan.js";
+export type { CompressionPlan, CompressOptions, Estimate } from "./compress/planned.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";

@@ -1,3 +1,4 @@
+import { checked } from "../../src/kernels/checked.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { createBackend, type WasmBackendOptions } from "../../src/kernels/wasm/index.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
@@ -47,7 +48,7 @@ async function offer(subject: BackendUnderTest): Promise<void> {
 for (const options of wasmVariants) {
   await offer({
     name: nameOf(options),
-    create: () => createBackend(options),
+    create: async () => checked(await createBackend(options)),
     tolerances: int8ActivationTolerances,
     formats: allFormats,
   });

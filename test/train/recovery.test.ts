@@ -7,7 +7,8 @@ import { readText } from "../../src/cli/session.js";
 import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
 import type { CellOptions } from "../../src/train/experiments/contract.js";
-import { experiment, type RecoveryResult } from "../../src/train/experiments/recovery.js";
+import { experiment } from "../../src/train/experiments/recovery.js";
+import type { RecoveryResult } from "../../src/train/experiments/recoveryReport.js";
 import { decoderParameters, initialDecoder, randomFor, type State, writeWeights } from "../../src/train/index.js";
 import { smallConfig } from "./smallModel.js";
 

@@ -1,7 +1,7 @@
 import { fromFloat32 } from "../../tensor/index.js";
-import type { Candidate } from "./encodeTensor.js";
 import type { FloatDType } from "./floatDType.js";
 import { gather, maskOf, maskOf24, rowPopulations } from "./mask.js";
+import type { Candidate } from "./parts.js";
 
 /** Row offsets are u32. */
 export const maxMaskedEntries = 2 ** 32 - 1;

@@ -2,10 +2,10 @@ import { fromFloat32 } from "../../tensor/index.js";
 import { packCodes } from "./bits.js";
 import type { TensorGrid } from "./declaration.js";
 import { maxMaskedEntries, offsetBytes, rowOffsets } from "./encodeMasked.js";
-import type { Candidate } from "./encodeTensor.js";
 import { smallestExact } from "./floatDType.js";
 import { forEachGroup } from "./gridGroups.js";
 import { gather, maskOf } from "./mask.js";
+import type { Candidate } from "./parts.js";
 
 /** The codes a matrix was rounded to: value = scale · (code − zero). `QuantizeResult` of compress is one. */
 export interface GridCodes {

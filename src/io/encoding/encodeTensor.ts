@@ -4,7 +4,7 @@ import type { TensorDeclaration } from "./declaration.js";
 import { encodeMasked } from "./encodeMasked.js";
 import { encodeOnGrid, type GridCodes } from "./encodeOnGrid.js";
 import { type FloatDType, rounded } from "./floatDType.js";
-import { encodedBytes, type PartId, partName, partsOf } from "./parts.js";
+import { type Candidate, encodedBytes, partName, partsOf } from "./parts.js";
 
 export interface TensorToEncode {
   shape: readonly number[];
@@ -19,12 +19,6 @@ export interface EncodedTensors {
   tensors: Tensor[];
   /** What goes into `tensors` of rarefy.json under the tensor's name; undefined for plain values. */
   declaration?: TensorDeclaration;
-}
-
-/** A way to store a matrix, and the bytes of its parts for when it is chosen. */
-export interface Candidate {
-  declaration: TensorDeclaration;
-  parts(): Partial<Record<PartId, Uint8Array>>;
 }
 
 /**

@@ -4,6 +4,12 @@ import type { TensorDeclaration, TensorGrid } from "./declaration.js";
 /** What a raw tensor is to the matrix it belongs to; its name in the file is `<matrix>.<part>`. */
 export type PartId = "values" | "codes" | "bitmask" | "row_offsets" | "scales" | "zeros";
 
+/** A way to store a matrix, and the bytes of its parts for when it is chosen. */
+export interface Candidate {
+  declaration: TensorDeclaration;
+  parts(): Partial<Record<PartId, Uint8Array>>;
+}
+
 export const partName = (name: string, part: PartId): string => `${name}.${part}`;
 
 export type PartInfo = Pick<TensorInfo, "dtype" | "shape">;

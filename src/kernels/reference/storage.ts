@@ -1,7 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
-import { checkColumns, checkRowRange } from "../shapes.js";
+import { View } from "../views.js";
 
 /** One allocated block of f32; activations and their views point into it. */
 export interface Block {
@@ -9,26 +9,7 @@ export interface Block {
   released: boolean;
 }
 
-/** f32 [rows, cols] inside a block: element (r, c) is at `offset + r * stride + c`. */
-export class ReferenceActivation implements Activation {
-  constructor(
-    readonly block: Block,
-    readonly offset: number,
-    readonly stride: number,
-    readonly rows: number,
-    readonly cols: number,
-  ) {}
-
-  columns(start: number, count: number): ReferenceActivation {
-    checkColumns(this, start, count);
-    return new ReferenceActivation(this.block, this.offset + start, this.stride, this.rows, count);
-  }
-
-  rowRange(start: number, count: number): ReferenceActivation {
-    checkRowRange(this, start, count);
-    return new ReferenceActivation(this.block, this.offset + start * this.stride, this.stride, count, this.cols);
-  }
-
+export class ReferenceActivation extends View<Block> {
   /** f32 [cols], row r, sharing storage. */
   row(r: number): Float32Array {
     const begin = this.offset + r * this.stride;

@@ -1,10 +1,10 @@
 import { DeviceError, UsageError } from "../../core/index.js";
-import { WasmBackend } from "./backend.js";
+import { maxThreads } from "../program/layout.js";
+import { ProgramBackend } from "../program/programBackend.js";
 import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
-import { maxThreads } from "./layout.js";
+import { WasmMachine } from "./machine.js";
 import { hardwareThreads } from "./pool.js";
 
-export type { WasmBackend } from "./backend.js";
 export type { DotProduct, KernelBuild } from "./kernels.js";
 
 export interface WasmBackendOptions {
@@ -18,7 +18,7 @@ export interface WasmBackendOptions {
 }
 
 /** @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers */
-export async function createBackend(options: WasmBackendOptions = {}): Promise<WasmBackend> {
+export async function createBackend(options: WasmBackendOptions = {}): Promise<ProgramBackend> {
   const shareable = canShareMemory();
   const threads = options.threads ?? (shareable ? Math.min(await hardwareThreads(), maxThreads) : 1);
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
@@ -31,11 +31,9 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<W
     );
   }
   const kernels = await loadKernels(options);
-  return WasmBackend.create(kernels, {
-    threads,
-    memoryLimit: options.memoryLimit ?? 0xffff0000,
-    mayBlock: typeof window === "undefined",
-  });
+  const memoryLimit = options.memoryLimit ?? 0xffff0000;
+  const machine = await WasmMachine.start(kernels, { threads, memoryLimit, mayBlock: typeof window === "undefined" });
+  return ProgramBackend.on(machine);
 }
 
 /** Node and isolated pages may send shared memory to workers. */

@@ -1,6 +1,6 @@
 import { DeviceError } from "../../core/index.js";
+import { dotByte, dotWide } from "../program/layout.js";
 import { baseline, relaxed } from "./generated/kernels.js";
-import { dotByte, dotWide } from "./layout.js";
 
 /** What the AssemblyScript module exports. */
 export interface KernelExports {

@@ -3,8 +3,8 @@ import { afterAll, expect, it } from "vitest";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import { fromFloat32, toFloat32 } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
+import type { ProgramMatrix } from "../program/storage.js";
 import { createBackend } from "./index.js";
-import type { WasmMatrix } from "./storage.js";
 
 const backend = await createBackend({ threads: 2 });
 afterAll(() => backend[Symbol.dispose]());
@@ -46,7 +46,7 @@ it("packs every format and stored type bit for bit as src/pack does, special val
           scales: async (start, count, into) => into.set(scales.subarray(start * groups, (start + count) * groups)),
         }),
       };
-      const matrix = (await backend.loadMatrix([source], format)) as WasmMatrix;
+      const matrix = (await backend.loadMatrix([source], format)) as ProgramMatrix;
       const packed = matrix.arena.bytes(matrix.offset, matrix.byteLength).slice();
       expect(packed).toEqual(weightFormats[format].pack(toFloat32(dtype, stored), rows, cols, scales));
     }),

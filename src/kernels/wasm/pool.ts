@@ -1,6 +1,6 @@
 import { DeviceError } from "../../core/index.js";
+import { leaveLoop } from "../program/layout.js";
 import type { KernelExports } from "./kernels.js";
-import { leaveLoop } from "./layout.js";
 
 /** The few calls in which worker threads of Node and workers of browsers differ. */
 interface Host {

@@ -25,7 +25,6 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
-import * as shapes from "../shapes.js";
 import { Attend } from "./attend.js";
 import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
@@ -38,7 +37,8 @@ import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { NormFusion } from "./normFusion.js";
 import { checkFormat } from "./selfCheck.js";
-import { checkSparseFormat, type SparseKernels } from "./sparseCheck.js";
+import { checkSparseFormat } from "./sparseCheck.js";
+import type { SparseKernels } from "./sparseKernels.js";
 import { expanded, sparseLinear } from "./sparseLinear.js";
 import { isSparseMatrix, loadSparseMatrix } from "./sparseMatrix.js";
 import {
@@ -102,7 +102,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
-    shapes.checkFormat(format, this.formats);
     const matrix = await (isSparse(format)
       ? this.#loadSparse(parts, format, job)
       : this.#loadDense(parts, format, job));
@@ -187,7 +186,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   allocate(rows: number, cols: number): Activation {
-    shapes.checkAllocate(rows, cols);
     return this.#pool.take(rows, cols);
   }
 
@@ -206,7 +204,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   write(out: Activation, values: Float32Array): void {
-    shapes.checkWrite(out, values);
     const { memory, offset, stride } = own(out);
     const { recorder } = this.#context;
     this.#normFusion.overwrite(own(out));
@@ -226,13 +223,11 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   embed(out: Activation, table: Matrix, ids: Uint32Array): void {
-    shapes.checkEmbed(out, table, ids);
     const dense = isSparseMatrix(table) ? expanded(this.#context, table) : (table as GpuMatrix);
     lookUp(this.#context, own(out), dense, ids);
   }
 
   rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void {
-    shapes.checkRmsNorm(out, x, weight.length);
     const [target, source] = [own(out), own(x)];
     const width = weight.length;
     if (this.#normFusion.join(target, source, weight as GpuVector, epsilon)) return;
@@ -246,7 +241,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
-    shapes.checkLinear(out, x, w, options);
     const { gate, ...rest } = options;
     if (gate !== undefined && (isSparseMatrix(w) || !fusible(own(x), w as GpuMatrix, options))) {
       const between = this.allocate(x.rows, x.cols);
@@ -280,17 +274,11 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     layer: number,
     options: AttentionOptions,
   ): void {
-    const { start } = options;
-    shapes.checkRope(q, table, start);
-    shapes.checkRope(k, table, start);
-    shapes.checkAppendKv(cache, layer, k, v, start);
-    shapes.checkAttention(out, q, cache, layer, options);
     const rows = { q: own(q), k: own(k), v: own(v), table: table as GpuRopeTable };
     this.#attend.enqueueRotated(own(out), rows, this.#ownCache(cache), layer, options);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {
-    shapes.checkRope(x, table, start);
     const { memory, offset, stride } = own(x);
     const { cos, sin } = table as GpuRopeTable;
     const pairs = x.cols / 2;
@@ -303,7 +291,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    shapes.checkAppendKv(cache, layer, k, v, start);
     const { keys, values } = this.#ownCache(cache);
     const [ownK, ownV] = [own(k), own(v)];
     this.#context.recorder.run(
@@ -315,7 +302,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
-    shapes.checkAttention(out, q, cache, layer, options);
     this.#attend.enqueue(own(out), own(q), this.#ownCache(cache), layer, options);
   }
 
@@ -326,8 +312,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     f: ActivationFunction,
     options: { gateThreshold?: number } = {},
   ): void {
-    shapes.checkSameShape("gatedActivation", out, gate);
-    shapes.checkSameShape("gatedActivation", gate, up);
     const [target, ownGate, ownUp] = [own(out), own(gate), own(up)];
     let kernel = this.#gated.get(f);
     if (kernel === undefined) {
@@ -349,7 +333,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   add(out: Activation, x: Activation): void {
-    shapes.checkSameShape("add", out, x);
     const [target, source] = [own(out), own(x)];
     this.#context.recorder.run(
       add,
@@ -360,7 +343,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   addGram(gram: Activation, x: Activation): void {
-    shapes.checkAddGram(gram, x);
     const [target, source] = [own(gram), own(x)];
     const tiles = Math.ceil(x.cols / gramTile);
     this.#context.recorder.run(
@@ -376,12 +358,10 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   async topK(activation: Activation, k: number): Promise<TopK[]> {
-    shapes.checkTopK(activation, k);
     return largest(this.#context, own(activation), k);
   }
 
   choose(activation: Activation): Chosen {
-    shapes.checkTopK(activation, 1);
     return new GpuChosen(this.#context, this.#pool, own(activation));
   }
 

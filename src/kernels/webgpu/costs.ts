@@ -13,7 +13,7 @@ import { type GpuMemory, usage } from "./device.js";
 import { gpuFormat } from "./formats.js";
 import { linear } from "./linear.js";
 import type { FormatKernels } from "./matrix.js";
-import type { SparseKernels } from "./sparseCheck.js";
+import type { SparseKernels } from "./sparseKernels.js";
 import { sparseLinear } from "./sparseLinear.js";
 import type { ActivationPool } from "./storage.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";

@@ -1,5 +1,5 @@
 import { DeviceError } from "../../core/index.js";
-import type { GpuEntry } from "./gpu.js";
+import type { GpuEntry } from "./gpuEntry.js";
 
 /**
  * f16 is off on NVIDIA by default although its drivers do it right. Workgroup memory need not be cleared: our kernels write

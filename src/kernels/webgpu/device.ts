@@ -1,5 +1,6 @@
 import { DeviceError, UsageError } from "../../core/index.js";
-import { type GpuEntry, openGpu } from "./gpu.js";
+import { openGpu } from "./gpu.js";
+import type { GpuEntry } from "./gpuEntry.js";
 import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
 import type { TensorShape } from "./wgsl/matmulTensor.js";
 

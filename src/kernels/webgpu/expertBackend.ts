@@ -3,7 +3,6 @@ import { isSparse, type PackedFormatId, type WeightFormatId } from "../../pack/i
 import type { Activation, BackendCounters, RowSource } from "../backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RoutedSlots, RouteOptions, Routing } from "../experts.js";
 import { expertList, HostExperts, type HostRouting } from "../hostExperts.js";
-import { checkAddExperts, checkExpertLinear, checkExperts, checkRoute } from "../shapes.js";
 import type { Context } from "./context.js";
 import { checkExpertFormat } from "./expertCheck.js";
 import * as device from "./experts.js";
@@ -40,7 +39,6 @@ export abstract class ExpertBackend extends HostExperts {
     format: PackedFormatId,
     job: JobOptions = {},
   ): Promise<ExpertMatrices> {
-    checkExperts(experts);
     if (isSparse(format)) {
       this.#hostChooses = true;
       return super.loadExperts(experts, format, job);
@@ -70,7 +68,6 @@ export abstract class ExpertBackend extends HostExperts {
   }
 
   override async route(logits: Activation, options: RouteOptions): Promise<Routing> {
-    checkRoute(logits, options);
     const { experts } = options;
     const alone = logits.rows === 1 && experts <= device.mostExperts && !this.#hostChooses;
     if (alone) return device.routeOnDevice(this.#context, own(logits), options);
@@ -90,7 +87,6 @@ export abstract class ExpertBackend extends HostExperts {
       super.expertLinear(out, x, w, routing, options);
       return;
     }
-    checkExpertLinear(out, x, w, routing, options);
     device.multiplyChosen(this.#context, own(out), own(x), w as device.GpuExperts, routing, options, this.#counters);
   }
 
@@ -99,7 +95,6 @@ export abstract class ExpertBackend extends HostExperts {
   }
 
   addExperts(out: Activation, x: Activation, routing: Routing): void {
-    checkAddExperts(out, x, routing);
     device.addExperts(this.#context, own(out), own(x), routing);
   }
 

@@ -1,12 +1,5 @@
-/// <reference types="@webgpu/types" />
 import { DeviceError } from "../../core/index.js";
-
-/** An open entry point to the machine's GPUs. */
-export interface GpuEntry {
-  readonly gpu: GPU;
-  /** Lets the process end; nothing made from `gpu` may be used afterwards. */
-  release(): void;
-}
+import type { GpuEntry } from "./gpuEntry.js";
 
 /** `navigator.gpu` where there is one (browsers, Deno), else the optional package `webgpu` (Dawn) in Node. */
 export async function openGpu(): Promise<GpuEntry> {

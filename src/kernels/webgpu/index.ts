@@ -1,6 +1,6 @@
 import { DeviceError } from "../../core/index.js";
 import type { Backend } from "../backend.js";
-import type { BackendOptions } from "../table.js";
+import type { BackendOptions } from "../backendOptions.js";
 import { WebGpuBackend } from "./backend.js";
 import { Device } from "./device.js";
 import { checkOperations } from "./operationCheck.js";

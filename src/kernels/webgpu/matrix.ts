@@ -1,7 +1,6 @@
 import type { JobOptions } from "../../core/index.js";
 import { groupSize, padded, type WeightFormatId } from "../../pack/index.js";
 import type { Matrix, MatrixPart, RowSource } from "../backend.js";
-import { checkParts } from "../shapes.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { type GpuFormat, gpuFormat } from "./formats.js";
 import { readTile } from "./readTile.js";
@@ -174,7 +173,6 @@ export async function loadMatrix(
   kernels: FormatKernels,
   job: JobOptions,
 ): Promise<GpuMatrix> {
-  checkParts(sources);
   const layout = gpuFormat(formatId);
   const { format, tileRows } = layout;
   const cols = sources[0].cols;

@@ -4,6 +4,7 @@ import type { LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { Device } from "./device.js";
 import type { FormatKernels } from "./matrix.js";
+import type { SparseKernels, SparseMatvec } from "./sparseKernels.js";
 import { sparseLinear } from "./sparseLinear.js";
 import { loadSparseMatrix } from "./sparseMatrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
@@ -12,21 +13,6 @@ import { expand } from "./wgsl/expand.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";
 import { sliceGroups, sparseMatvec } from "./wgsl/sparseMatvec.js";
 import { isTwoOfFour, twoOfFourColumns, twoOfFourMatvec } from "./wgsl/twoOfFourMatvec.js";
-
-/** The kernels that read one format that leaves zeros out. Without `matvec` its dense form serves. */
-export interface SparseKernels {
-  readonly expand: ReturnType<typeof expand>;
-  readonly matvec?: SparseMatvec;
-}
-
-/** A product of one row, and how it is cut. */
-export interface SparseMatvec {
-  readonly kernel: ReturnType<typeof sparseMatvec> | ReturnType<typeof twoOfFourMatvec>;
-  /** About as many workgroups keep a large GPU busy. */
-  readonly workgroups: number;
-  /** Groups of 32 columns of the largest slice of a workgroup. */
-  readonly sliceGroups: number;
-}
 
 /** What is tried for a format, best first. */
 function candidates({ isSoftware, subgroups32 }: Device, format: SparseFormatId): SparseMatvec[] {

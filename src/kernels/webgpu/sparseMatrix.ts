@@ -1,12 +1,11 @@
 import type { JobOptions } from "../../core/index.js";
 import { groupSize, packSparse, padded, type SparseFormatId, sparseFormats } from "../../pack/index.js";
 import type { Matrix, MatrixPart, RowSource } from "../backend.js";
-import { checkParts } from "../shapes.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { gpuFormat } from "./formats.js";
 import { type FormatKernels, type GpuMatrix, planChunks } from "./matrix.js";
 import { readTile } from "./readTile.js";
-import type { SparseKernels } from "./sparseCheck.js";
+import type { SparseKernels } from "./sparseKernels.js";
 import { sparseTileRows } from "./wgsl/sparseAccess.js";
 
 /** Consecutive tiles of a matrix that lie in one buffer. */
@@ -55,7 +54,6 @@ export async function loadSparseMatrix(
   kernels: { sparse: SparseKernels; dense: FormatKernels },
   job: JobOptions,
 ): Promise<GpuSparseMatrix> {
-  checkParts(sources);
   const cols = sources[0].cols;
   const parts = placeParts(sources);
   const rows = sources.reduce((sum, source) => sum + source.rows, 0);

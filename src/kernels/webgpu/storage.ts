@@ -1,6 +1,6 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import type { Activation, KvCache, KvCacheSpec, RopeTable, Vector } from "../backend.js";
-import { checkColumns, checkRowRange } from "../shapes.js";
+import { View } from "../views.js";
 import type { Context } from "./context.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import type { Recorder } from "./recorder.js";
@@ -13,28 +13,9 @@ export interface Block {
   released: boolean;
 }
 
-/** f32 [rows, cols] inside a block: element (r, c) is at `offset + r * stride + c`. */
-export class GpuActivation implements Activation {
-  constructor(
-    readonly block: Block,
-    readonly offset: number,
-    readonly stride: number,
-    readonly rows: number,
-    readonly cols: number,
-  ) {}
-
+export class GpuActivation extends View<Block> {
   get memory(): GpuMemory {
     return this.block.memory;
-  }
-
-  columns(start: number, count: number): GpuActivation {
-    checkColumns(this, start, count);
-    return new GpuActivation(this.block, this.offset + start, this.stride, this.rows, count);
-  }
-
-  rowRange(start: number, count: number): GpuActivation {
-    checkRowRange(this, start, count);
-    return new GpuActivation(this.block, this.offset + start * this.stride, this.stride, count, this.cols);
   }
 }
 

@@ -14,7 +14,7 @@ import { elementCount } from "../../tensor/index.js";
 import { type DecoderBlock, type InputKey, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
-import type { CompressionPlan, CompressOptions } from "./plan.js";
+import type { CompressionPlan, CompressOptions } from "./planned.js";
 import { resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";

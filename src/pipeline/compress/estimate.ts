@@ -5,16 +5,7 @@ import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
-import type { CompressionPlan, CompressOptions, PlannedStage } from "./plan.js";
-
-/** What a job is expected to take; figures are within a factor of two or so. */
-export interface Estimate {
-  elapsedMs: number;
-  /** The most it holds at a time. */
-  memoryBytes: number;
-  /** Of the result, while it is written and afterwards; packed results are smaller. */
-  diskBytes: number;
-}
+import type { CompressionPlan, CompressOptions, Estimate, PlannedStage } from "./planned.js";
 
 /** Multiply-adds that plain TypeScript does in a millisecond, in f64. */
 const hostSpeed = 1e6;

@@ -11,7 +11,7 @@ import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
-import type { CompressionPlan, CompressOptions, PlannedStage } from "./plan.js";
+import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
 

@@ -6,84 +6,14 @@ import { decoderObjective } from "../engine/open.js";
 import { meanLoss, readWeights } from "../languageModel.js";
 import { decoderParameters } from "../models/decoderParameters.js";
 import { isSparsifiable, type ParameterInfo, type Values } from "../values.js";
-import type { Cell, CellOptions, CellResult, Experiment, Scale } from "./contract.js";
+import type { Cell, CellOptions, Experiment, Scale } from "./contract.js";
 import { prunedWeights } from "./prunedModel.js";
 import { contestants } from "./recoveryContestants.js";
-import { reportRecovery } from "./recoveryReport.js";
+import { protocols, type RecoveryProtocol } from "./recoveryProtocol.js";
+import { type PatternCheck, type RecoveryResult, reportRecovery } from "./recoveryReport.js";
 import { type RecoveryRun, trainToRecover } from "./recoveryTraining.js";
 
-export interface RecoveryProtocol {
-  steps: number;
-  /** Sequences of a step, and tokens of each; what is evaluated is cut alike. */
-  batchSize: number;
-  window: number;
-  /** Peak and end of the cosine, after `warmup` steps. */
-  rate: number;
-  finalRate: number;
-  warmup: number;
-  weightDecay: number;
-  /** Windows that the perplexity is measured on, at most. */
-  testWindows: number;
-  /** Times the perplexity is measured over the run. */
-  tests: number;
-  /** What one-shot pruning sees. */
-  calibration: { windows: number; window: number };
-  /** Of the training text. */
-  maxTokens: number;
-}
-
-const protocols: Readonly<Record<Scale, RecoveryProtocol>> = {
-  smoke: {
-    steps: 2,
-    batchSize: 1,
-    window: 16,
-    rate: 1e-4,
-    finalRate: 1e-6,
-    warmup: 1,
-    weightDecay: 0.1,
-    testWindows: 2,
-    tests: 1,
-    calibration: { windows: 2, window: 16 },
-    maxTokens: 200,
-  },
-  laptop: {
-    steps: 200,
-    batchSize: 4,
-    window: 128,
-    rate: 3e-4,
-    finalRate: 3e-6,
-    warmup: 20,
-    weightDecay: 0.1,
-    testWindows: 128,
-    tests: 2,
-    calibration: { windows: 64, window: 512 },
-    maxTokens: 110_000,
-  },
-  gpu: {
-    steps: 1250,
-    batchSize: 32,
-    window: 512,
-    rate: 7e-4,
-    finalRate: 7e-6,
-    warmup: 60,
-    weightDecay: 0.1,
-    testWindows: 10_000,
-    tests: 5,
-    calibration: { windows: 64, window: 512 },
-    maxTokens: 1e9,
-  },
-};
-
 const textNames = { training: "train-books.txt.xz", calibration: "calib.txt", evaluation: "books-eval.txt" };
-
-export interface RecoveryResult extends CellResult, RecoveryRun {
-  /** Trained on. */
-  tokens: number;
-  /** Of the weights at the end, zeros made exact. */
-  perplexity: number;
-  /** Of the linear weights of the blocks. */
-  pattern: PatternCheck;
-}
 
 export const experiment: Experiment = {
   id: "recovery",
@@ -161,14 +91,6 @@ async function recoverCheckpoint(
     pattern: checkPattern(parameters, weights),
     ...run,
   };
-}
-
-export interface PatternCheck {
-  zeros: number;
-  weights: number;
-  /** Groups of four along a row, and those of them with more than two that are not zero. */
-  groups: number;
-  broken: number;
 }
 
 /** Counts, in the weights themselves, what 2:4 promises of the linear maps. */

@@ -1,8 +1,26 @@
 import { meanAndDeviation, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
-import type { FinishedCell } from "./contract.js";
-import type { RecoveryProtocol, RecoveryResult } from "./recovery.js";
+import type { CellResult, FinishedCell } from "./contract.js";
 import { contestants, publishedDense } from "./recoveryContestants.js";
+import type { RecoveryProtocol } from "./recoveryProtocol.js";
+import type { RecoveryRun } from "./recoveryTraining.js";
+
+export interface PatternCheck {
+  zeros: number;
+  weights: number;
+  /** Groups of four along a row, and those of them with more than two that are not zero. */
+  groups: number;
+  broken: number;
+}
+
+export interface RecoveryResult extends CellResult, RecoveryRun {
+  /** Trained on. */
+  tokens: number;
+  /** Of the weights at the end, zeros made exact. */
+  perplexity: number;
+  /** Of the linear weights of the blocks. */
+  pattern: PatternCheck;
+}
 
 export function reportRecovery(cells: readonly FinishedCell[], protocol: RecoveryProtocol) {
   const results = (name: string) =>

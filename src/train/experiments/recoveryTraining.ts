@@ -8,8 +8,8 @@ import { restoreState, type State } from "../state.js";
 import { Training } from "../training.js";
 import { type FloatArray, isSparsifiable, type Values } from "../values.js";
 import type { CellState } from "./contract.js";
-import type { RecoveryProtocol } from "./recovery.js";
 import type { Contestant } from "./recoveryContestants.js";
+import type { RecoveryProtocol } from "./recoveryProtocol.js";
 
 export interface RecoveryRun {
   /** [tokens, perplexity] over the run, of what the forward pass multiplies with. */

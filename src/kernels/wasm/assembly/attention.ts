@@ -1,4 +1,4 @@
-import { attentionScoreBytes } from "../layout";
+import { attentionScoreBytes } from "../../program/layout";
 import { Attention } from "./generated/records";
 import { exp4, mulAdd } from "./math";
 import { takeWork } from "./sync";

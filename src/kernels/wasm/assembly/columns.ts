@@ -1,4 +1,4 @@
-import { tileRows } from "../layout";
+import { tileRows } from "../../program/layout";
 import { codesAt, wideAt } from "./activeInputs";
 import { bf16High, bf16Low, highHalves, lowNibble, mulAdd } from "./math";
 

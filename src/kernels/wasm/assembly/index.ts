@@ -1,4 +1,4 @@
-import { programStart } from "../layout";
+import { programStart } from "../../program/layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
 import { add, appendKv, embed, gatedActivation, rmsNorm, rope } from "./elementwise";

@@ -1,4 +1,4 @@
-import { constantsTable, functionGelu, functionGeluTanh, functionRelu, functionRelu2 } from "../layout";
+import { constantsTable, functionGelu, functionGeluTanh, functionRelu, functionRelu2 } from "../../program/layout";
 
 /** a · b + c: fused where the build has it. */
 // @ts-ignore: decorator

@@ -1,4 +1,4 @@
-import { dotByte, formatBitmaskBf16, formatInt8Mixed, formatQ8, panelBytes, unpackedBytes } from "../layout";
+import { dotByte, formatBitmaskBf16, formatInt8Mixed, formatQ8, panelBytes, unpackedBytes } from "../../program/layout";
 import { isOutlier, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
 import { MatrixPart, Matmul } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";

@@ -1,8 +1,9 @@
 import {
-  activeInputsScratchBytes, controlCounters, dotByte, formatBf16, formatBitmaskBf16, formatF32, formatQ4, formatQ8, groupRecordBytes,
-} from "../layout";
+  activeInputsScratchBytes, dotByte, formatBf16, formatBitmaskBf16, formatF32, formatQ4, formatQ8, groupRecordBytes,
+} from "../../program/layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
+import { addCounts } from "./counts";
 import { Matvec } from "./generated/records";
 import { multiplySparseSlice } from "./sparseMatvec";
 import { barrier, takeWork, threadCount } from "./sync";
@@ -96,13 +97,6 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
     }
   }
   addCounts(thread, bytes, offered, skipped);
-}
-
-export function addCounts(thread: i32, bytes: f64, offered: f64, skipped: f64): void {
-  const counter = <usize>controlCounters + ((<usize>thread) << 6);
-  store<f64>(counter, load<f64>(counter) + bytes);
-  store<f64>(counter, load<f64>(counter, 8) + offered, 8);
-  store<f64>(counter, load<f64>(counter, 16) + skipped, 16);
 }
 
 /** out = Σ slices (+ bias) (+ out), part by part: the padding between parts is dropped here. */

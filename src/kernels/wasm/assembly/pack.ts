@@ -1,4 +1,4 @@
-import { dtypeBf16, dtypeF32, formatBf16, formatF32, formatQ4, formatQ8 } from "../layout";
+import { dtypeBf16, dtypeF32, formatBf16, formatF32, formatQ4, formatQ8 } from "../../program/layout";
 import { Pack } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";
 import { threadCount } from "./sync";

@@ -1,4 +1,4 @@
-import { formatF32, formatQ8 } from "../layout";
+import { formatF32, formatQ8 } from "../../program/layout";
 import { high16, high8, highNibbles, low16, low8, lowNibbles } from "./columns";
 import { bf16High, bf16Low, highHalves, lowNibble } from "./math";
 import { columnBytes, scaleBytes } from "./matvec";

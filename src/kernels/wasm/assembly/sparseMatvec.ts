@@ -1,12 +1,12 @@
 import {
   activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
   formatInt8Mixed, formatTiledCslBf16, groupRecordBytes, sparseTileRows,
-} from "../layout";
+} from "../../program/layout";
 import { codesAt, isOutlier, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
+import { addCounts } from "./counts";
 import { Matvec } from "./generated/records";
 import { bf16High, bf16Low, highHalves, mulAdd } from "./math";
-import { addCounts } from "./matvec";
 import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
 import { twoOfFourQ4Byte, twoOfFourQ4Wide, twoOfFourQ8Byte, twoOfFourQ8Wide } from "./twoOfFour";
 

@@ -1,7 +1,7 @@
 import {
   formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
   formatTwoOfFourQ8, formatInt8Mixed, formatTiledCslBf16,
-} from "../layout";
+} from "../../program/layout";
 import { UnpackRows } from "./generated/records";
 import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
 import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";

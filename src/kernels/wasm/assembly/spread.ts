@@ -1,4 +1,4 @@
-import { constantsTable, gatherTable, spreadTable } from "../layout";
+import { constantsTable, gatherTable, spreadTable } from "../../program/layout";
 import { dotBytes, high16, low16, low8 } from "./columns";
 import { bf16High, bf16Low, highHalves, lowNibble, mulAdd } from "./math";
 

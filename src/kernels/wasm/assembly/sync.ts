@@ -1,4 +1,4 @@
-import { controlArena, controlBarrierCount, controlBarrierPhase, controlTicket, controlWork } from "../layout";
+import { controlArena, controlBarrierCount, controlBarrierPhase, controlTicket, controlWork } from "../../program/layout";
 
 // Each thread has its own instance of the module, and so its own copy of these.
 let threads: i32 = 1;

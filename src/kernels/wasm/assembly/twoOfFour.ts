@@ -1,4 +1,4 @@
-import { constantsTable } from "../layout";
+import { constantsTable } from "../../program/layout";
 import { dotBytes } from "./columns";
 import { bf16High, bf16Low, highHalves, mulAdd } from "./math";
 import { shuffled } from "./spread";

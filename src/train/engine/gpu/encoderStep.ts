@@ -5,9 +5,9 @@ import { addRepeated, reluBackward } from "./elementKernels.js";
 import { allocateTokens, Embedding, type TokenMemory, type TokenPlaces } from "./embedding.js";
 import type { EncoderBlockPlan, EncoderPlan } from "./encoderPlan.js";
 import type { GpuStep, Outputs } from "./gpuObjective.js";
-import { partsLength } from "./memory.js";
 import { type ModelMemory, Operations } from "./operations.js";
 import type { Place } from "./plan.js";
+import { partsLength } from "./products.js";
 import { crossEntropy, layerNorm, layerNormBackward, layerNormWeights } from "./rowKernels.js";
 
 /** What the backward pass wants to see again of a block; f32, one row per token. */

@@ -1,6 +1,7 @@
 import type { Compute, GpuMemory } from "../../../kernels/index.js";
 import { allocateTokens, type TokenMemory } from "./embedding.js";
 import type { BlockPlan, DecoderPlan } from "./plan.js";
+import { partsLength } from "./products.js";
 
 /** What the backward pass wants to see again of a block. All f32, one row per token. */
 export interface BlockMemory {
@@ -50,9 +51,6 @@ export function filled(compute: Compute, values: Float32Array | Uint32Array, lab
   compute.device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
   return memory;
 }
-
-/** f32 of a partial product that are kept at once, at most. */
-export const partsLength = 2 ** 23;
 
 export const queryWidth = ({ output }: BlockPlan): number => output.cols;
 

@@ -1,8 +1,7 @@
 import type { Compute, GpuMemory, Kernel } from "../../../kernels/index.js";
 import { gridOf } from "./elementKernels.js";
-import { partsLength } from "./memory.js";
 import type { Place } from "./plan.js";
-import { Products } from "./products.js";
+import { Products, partsLength } from "./products.js";
 import { columnSums } from "./rowKernels.js";
 
 /** Rows that one part of a sum over rows adds up, where there is room for so many parts. */

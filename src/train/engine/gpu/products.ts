@@ -1,7 +1,9 @@
 import type { GpuMemory, Recorder } from "../../../kernels/index.js";
 import { gridOf, sumParts } from "./elementKernels.js";
 import { causalParts, type GemmKernel, type GemmLayout, gemm, tileRows } from "./gemm.js";
-import { partsLength } from "./memory.js";
+
+/** f32 of a partial product that are kept at once, at most. */
+export const partsLength = 2 ** 23;
 
 /** A factor or a result: rows of `stride` f32 from `offset` on, and the distances between batches and heads. */
 export interface Factor {

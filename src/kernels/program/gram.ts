@@ -1,5 +1,5 @@
 import * as layout from "./layout.js";
-import type { WasmActivation } from "./storage.js";
+import type { ProgramActivation } from "./storage.js";
 
 /** Rows of the gram that one operation takes, as in `linear`. */
 const rowsPerOperation = 128;
@@ -11,7 +11,7 @@ const tokenGroup = 32;
  * input-major f32 matrix with one output per channel, so the matrix-matrix kernel multiplies with x as it lies there; the
  * other factor is a transposed copy of x. What is recorded runs first, because that copy is made here.
  */
-export function addGram(gram: WasmActivation, x: WasmActivation, threads: number, dot: number): void {
+export function addGram(gram: ProgramActivation, x: ProgramActivation, threads: number, dot: number): void {
   const arena = gram.block.home;
   arena.run();
   const { cols } = x;

@@ -1,35 +1,17 @@
 import { DeviceError } from "../../core/index.js";
-import { encode, encodedWords, type Operands } from "../program/encode.js";
-import { type OperationName, programEnd } from "../program/records.js";
+import { encode, encodedWords, type Operands } from "./encode.js";
 import { Heap } from "./heap.js";
-import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
 import { controlCounters, heapStart, maxThreads, programBytes, programStart } from "./layout.js";
-import type { Pool } from "./pool.js";
+import type { Machine, MachineMemory } from "./machine.js";
+import { type OperationName, programEnd } from "./records.js";
 import { writeTables } from "./tables.js";
 
-const pageBytes = 65536;
+/** What `fits` keeps free at the end of a memory. */
+const marginBytes = 65536;
 
-/**
- * How long a thread looks at a flag before it goes to sleep. Waking a sleeper takes 50 µs and more, which is the time of
- * whole operations; longer gaps mean that a thread was not scheduled, and then looking only takes its processor away.
- */
-const spinMs = 0.3;
-
-/** Milliseconds of one look, which depends on engine and machine. */
-function lookMs(kernels: KernelExports): number {
-  const looks = 200_000;
-  kernels.spin(looks);
-  const start = performance.now();
-  kernels.spin(looks);
-  return Math.max(performance.now() - start, 0.01) / looks;
-}
-
-/** One WebAssembly memory with its share of the weights, and the program being recorded for it. */
+/** One memory with its share of the weights, and the program being recorded for it. */
 export class Arena {
-  readonly index: number;
-  readonly #memory: WebAssembly.Memory;
-  readonly #kernels: KernelExports;
-  readonly #pool: Pool;
+  readonly #memory: MachineMemory;
   readonly #heap = new Heap(heapStart);
   readonly #limit: number;
   #bytes!: Uint8Array<ArrayBufferLike>;
@@ -39,33 +21,16 @@ export class Arena {
   #at = programStart / 4;
   #scratch = { offset: 0, byteLength: 0 };
 
-  private constructor(index: number, memory: WebAssembly.Memory, kernels: KernelExports, pool: Pool, limit: number) {
-    this.index = index;
+  private constructor(memory: MachineMemory, limit: number) {
     this.#memory = memory;
-    this.#kernels = kernels;
-    this.#pool = pool;
     this.#limit = limit;
     this.#refresh();
-    writeTables(new Uint8Array(memory.buffer));
+    writeTables(this.#bytes);
   }
 
-  /**
-   * @param limit bytes it may grow to
-   * @throws DeviceError when the machine will not give that address space
-   */
-  static async create(index: number, kernels: Kernels, pool: Pool, limit: number, mayBlock: boolean): Promise<Arena> {
-    const pages = Math.ceil((heapStart + pageBytes) / pageBytes);
-    let memory: WebAssembly.Memory;
-    try {
-      memory = newMemory(pages, Math.max(pages, Math.floor(limit / pageBytes)));
-    } catch (cause) {
-      throw new DeviceError(`no WebAssembly memory of up to ${limit} bytes could be reserved`, { cause });
-    }
-    const instance = instantiate(kernels.module, memory);
-    const spins = pool.threads === 1 ? 0 : Math.ceil(spinMs / lookMs(instance));
-    instance.configure(pool.threads, mayBlock ? 1 : 0, spins);
-    await pool.addMemory(kernels.module, memory, instance, spins);
-    return new Arena(index, memory, instance, pool, limit);
+  /** @throws DeviceError when the machine will not give that address space */
+  static async create(machine: Machine): Promise<Arena> {
+    return new Arena(await machine.openMemory(), machine.memoryLimit);
   }
 
   get byteLength(): number {
@@ -73,18 +38,17 @@ export class Arena {
   }
 
   fits(byteLength: number): boolean {
-    return this.#heap.fits(byteLength, this.#limit - pageBytes);
+    return this.#heap.fits(byteLength, this.#limit - marginBytes);
   }
 
   /** @throws DeviceError when the machine has no more memory */
   allocate(byteLength: number): number {
-    if (!this.fits(byteLength))
-      throw new DeviceError(`${byteLength} bytes do not fit a WebAssembly memory of ${this.#limit}`);
+    if (!this.fits(byteLength)) throw new DeviceError(`${byteLength} bytes do not fit a memory of ${this.#limit}`);
     const offset = this.#heap.allocate(byteLength);
     const missing = this.#heap.top + 256 - this.#bytes.byteLength;
     if (missing > 0) {
       try {
-        this.#memory.grow(Math.ceil(missing / pageBytes));
+        this.#memory.grow(missing);
       } catch (cause) {
         this.#heap.release(offset);
         throw new DeviceError(`the machine has no ${byteLength} bytes of memory left`, { cause });
@@ -127,8 +91,7 @@ export class Arena {
     if (this.#at === programStart / 4) return;
     this.#words[this.#at] = programEnd;
     this.#at = programStart / 4;
-    this.#pool.wake(this.index);
-    this.#kernels.run(0);
+    this.#memory.run();
   }
 
   /** Sums what the threads counted and sets it to 0. */
@@ -145,8 +108,9 @@ export class Arena {
   }
 
   #refresh(): void {
-    this.#bytes = new Uint8Array(this.#memory.buffer);
-    this.#words = new Int32Array(this.#memory.buffer);
-    this.#floats = new Float32Array(this.#memory.buffer);
+    const { buffer } = this.#memory;
+    this.#bytes = new Uint8Array(buffer);
+    this.#words = new Int32Array(buffer);
+    this.#floats = new Float32Array(buffer);
   }
 }

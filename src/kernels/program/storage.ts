@@ -1,7 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
-import { checkColumns, checkRowRange } from "../shapes.js";
+import { View } from "../views.js";
 import type { Arena } from "./arena.js";
 
 /**
@@ -68,26 +68,7 @@ export class Block {
   }
 }
 
-/** A rectangle of a block; offsets and stride in floats. */
-export class WasmActivation implements Activation {
-  constructor(
-    readonly block: Block,
-    readonly offset: number,
-    readonly stride: number,
-    readonly rows: number,
-    readonly cols: number,
-  ) {}
-
-  columns(start: number, count: number): WasmActivation {
-    checkColumns(this, start, count);
-    return new WasmActivation(this.block, this.offset + start, this.stride, this.rows, count);
-  }
-
-  rowRange(start: number, count: number): WasmActivation {
-    checkRowRange(this, start, count);
-    return new WasmActivation(this.block, this.offset + start * this.stride, this.stride, count, this.cols);
-  }
-
+export class ProgramActivation extends View<Block> {
   readIn(arena: Arena): number {
     return this.block.readIn(arena) + this.offset * 4;
   }
@@ -95,10 +76,33 @@ export class WasmActivation implements Activation {
   writeIn(arena: Arena): number {
     return this.block.writeIn(arena, this.rows * this.cols === this.block.count) + this.offset * 4;
   }
+
+  /** Copies f32 [rows * cols] in, once what is recorded has run. */
+  write(values: Float32Array): void {
+    const arena = this.block.home;
+    arena.run();
+    const at = this.writeIn(arena);
+    for (let r = 0; r < this.rows; r++) {
+      const row = values.subarray(r * this.cols, (r + 1) * this.cols);
+      arena.floats(at + r * this.stride * 4, this.cols).set(row);
+    }
+  }
+
+  /** f32 [rows * cols], a copy, once what is recorded has run. */
+  read(): Float32Array {
+    const arena = this.block.home;
+    arena.run();
+    const at = this.readIn(arena);
+    const values = new Float32Array(this.rows * this.cols);
+    for (let r = 0; r < this.rows; r++) {
+      values.set(arena.floats(at + r * this.stride * 4, this.cols), r * this.cols);
+    }
+    return values;
+  }
 }
 
-export function own(activation: Activation): WasmActivation {
-  if (activation instanceof WasmActivation) return activation;
+export function own(activation: Activation): ProgramActivation {
+  if (activation instanceof ProgramActivation) return activation;
   throw new UsageError("an activation of another backend");
 }
 
@@ -118,7 +122,7 @@ export class Constant {
   }
 }
 
-export class WasmVector implements Vector {
+export class ProgramVector implements Vector {
   readonly constant: Constant;
   constructor(values: Float32Array) {
     this.constant = new Constant(values);
@@ -128,7 +132,7 @@ export class WasmVector implements Vector {
   }
 }
 
-export class WasmRopeTable implements RopeTable {
+export class ProgramRopeTable implements RopeTable {
   readonly cos: Constant;
   readonly sin: Constant;
   readonly positions: number;
@@ -144,16 +148,16 @@ export class WasmRopeTable implements RopeTable {
 }
 
 /** A part of a stack: its rows begin at a multiple of 32 of the packed rows. */
-export interface WasmMatrixPart extends MatrixPart {
+export interface ProgramMatrixPart extends MatrixPart {
   readonly packedStart: number;
   /** In formats that leave zeros out, where the part's bytes lie and how many they are; there each part is by itself. */
   readonly offset?: number;
   readonly byteLength?: number;
 }
 
-export interface WasmMatrix extends Matrix {
+export interface ProgramMatrix extends Matrix {
   readonly format: PackedFormatId;
-  readonly parts: readonly WasmMatrixPart[];
+  readonly parts: readonly ProgramMatrixPart[];
   readonly arena: Arena;
   /** Byte offset of the packed bytes, or of those of the first part. */
   readonly offset: number;
@@ -161,15 +165,22 @@ export interface WasmMatrix extends Matrix {
   readonly packedRows: number;
 }
 
+/** Byte offsets of one layer's keys and values. */
+export interface KvPlace {
+  readonly keys: number;
+  readonly values: number;
+  readonly arena: Arena;
+}
+
 /** Keys and values f32 [kvHeads][capacity][headDim] per layer, placed in the memory where the layer first writes. */
-export class WasmKvCache implements KvCache {
+export class ProgramKvCache implements KvCache {
   readonly byteLength: number;
-  readonly #layers: ({ keys: number; values: number; arena: Arena } | undefined)[];
+  readonly #layers: (KvPlace | undefined)[];
   #disposed = false;
 
   constructor(
     readonly spec: KvCacheSpec,
-    readonly onDispose: (cache: WasmKvCache) => void,
+    readonly onDispose: (cache: ProgramKvCache) => void,
   ) {
     this.byteLength = spec.layers * 2 * this.#layerCount() * 4;
     this.#layers = new Array(spec.layers).fill(undefined);
@@ -179,8 +190,7 @@ export class WasmKvCache implements KvCache {
     return this.spec.kvHeads * this.spec.capacity * this.spec.headDim;
   }
 
-  /** Byte offsets of a layer's keys and values. */
-  layer(index: number, home: Arena): { keys: number; values: number; arena: Arena } {
+  layer(index: number, home: Arena): KvPlace {
     if (this.#disposed) throw new UsageError("a cache that was disposed");
     let layer = this.#layers[index];
     if (layer === undefined) {

@@ -10,11 +10,10 @@ import {
   weightFormats,
 } from "../../pack/index.js";
 import type { RowSource } from "../backend.js";
-import { checkParts } from "../shapes.js";
 import type { Arena } from "./arena.js";
 import * as layout from "./layout.js";
 import { type Chunk, Staging } from "./staging.js";
-import type { WasmMatrix, WasmMatrixPart } from "./storage.js";
+import type { ProgramMatrix, ProgramMatrixPart } from "./storage.js";
 
 export const formatCode: Readonly<Record<PackedFormatId, number>> = {
   f32: layout.formatF32,
@@ -47,8 +46,8 @@ export function spaceFor(parts: readonly RowSource[], format: PackedFormatId): n
 const packedRowsOf = (parts: readonly RowSource[]) => parts.reduce((sum, part) => sum + padded(part.rows), 0);
 
 /** Names the parts of a stack and where their rows begin, in the stack and packed. */
-function placeParts(sources: readonly RowSource[]): WasmMatrixPart[] {
-  const parts: WasmMatrixPart[] = [];
+function placeParts(sources: readonly RowSource[]): ProgramMatrixPart[] {
+  const parts: ProgramMatrixPart[] = [];
   let rowStart = 0;
   let packedStart = 0;
   for (const { name, rows } of sources) {
@@ -65,8 +64,7 @@ export async function loadMatrix(
   sources: readonly RowSource[],
   format: PackedFormatId,
   job: JobOptions,
-): Promise<WasmMatrix> {
-  checkParts(sources);
+): Promise<ProgramMatrix> {
   const shape = {
     format,
     rows: sources.reduce((sum, source) => sum + source.rows, 0),
@@ -123,7 +121,7 @@ async function loadSparse(
 ) {
   const { cols } = sources[0];
   const { value, packer } = sparseFormats[format];
-  const parts: (WasmMatrixPart & { offset: number; byteLength: number })[] = [];
+  const parts: (ProgramMatrixPart & { offset: number; byteLength: number })[] = [];
   using staging = new Staging(arena, sources);
   const chunkBytes = weightFormats[value].byteLength(staging.rows, cols);
   const dense = arena.allocate(chunkBytes);
@@ -154,7 +152,7 @@ async function loadSparse(
 }
 
 /** A copy of a matrix, in the same memory. */
-export function copyMatrix(matrix: WasmMatrix): WasmMatrix {
+export function copyMatrix(matrix: ProgramMatrix): ProgramMatrix {
   const { arena } = matrix;
   const copy = (offset: number, byteLength: number): number => {
     const to = arena.allocate(byteLength);

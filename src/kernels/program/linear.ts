@@ -1,9 +1,9 @@
 import { groupSize, isSparse, padded, valueTypeOf } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
-import type { Operands } from "../program/encode.js";
+import type { Operands } from "./encode.js";
 import * as layout from "./layout.js";
 import { formatCode } from "./loadMatrix.js";
-import type { WasmActivation, WasmMatrix, WasmVector } from "./storage.js";
+import type { ProgramActivation, ProgramMatrix, ProgramVector } from "./storage.js";
 
 /** Keeps every input, zeros included. */
 const keepAll = -1;
@@ -23,9 +23,9 @@ interface Thresholds {
  * @returns whether the kernels count the bytes and inputs (a sparse matrix-vector product)
  */
 export function linear(
-  out: WasmActivation,
-  x: WasmActivation,
-  w: WasmMatrix,
+  out: ProgramActivation,
+  x: ProgramActivation,
+  w: ProgramMatrix,
   options: LinearOptions,
   threads: number,
   dot: number,
@@ -48,9 +48,9 @@ export function linear(
 const slicesOf = (cols: number) => Math.min(16, padded(cols) / groupSize);
 
 function matvec(
-  out: WasmActivation,
-  x: WasmActivation,
-  w: WasmMatrix,
+  out: ProgramActivation,
+  x: ProgramActivation,
+  w: ProgramMatrix,
   options: LinearOptions,
   sparse: Thresholds,
   threads: number,
@@ -86,7 +86,7 @@ function matvec(
 type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 
 /** Runs of packed rows with one threshold: neighbouring parts together, unless each part is a matrix of its own. */
-function segmentsOf(w: WasmMatrix, thresholds: readonly number[], counts: boolean) {
+function segmentsOf(w: ProgramMatrix, thresholds: readonly number[], counts: boolean) {
   const segments: Mutable<Operands<"matvec">["segments"][number]>[] = [];
   for (const [i, part] of w.parts.entries()) {
     const { packedStart: firstRow, offset: weights = 0 } = part;
@@ -101,9 +101,9 @@ function segmentsOf(w: WasmMatrix, thresholds: readonly number[], counts: boolea
 }
 
 function matmul(
-  out: WasmActivation,
-  x: WasmActivation,
-  w: WasmMatrix,
+  out: ProgramActivation,
+  x: ProgramActivation,
+  w: ProgramMatrix,
   options: LinearOptions,
   sparse: Thresholds,
   threads: number,
@@ -151,8 +151,8 @@ function matmul(
 const padded4 = (n: number) => Math.ceil(n / 4) * 4;
 
 /** Byte offset of `out`; what it holds is needed only when it is added to. */
-const outAt = (out: WasmActivation, w: WasmMatrix, { accumulate }: LinearOptions) =>
+const outAt = (out: ProgramActivation, w: ProgramMatrix, { accumulate }: LinearOptions) =>
   accumulate ? out.readIn(w.arena) : out.writeIn(w.arena);
 
-const biasAt = (w: WasmMatrix, { bias }: LinearOptions) =>
-  bias === undefined ? 0 : (bias as WasmVector).constant.readIn(w.arena);
+const biasAt = (w: ProgramMatrix, { bias }: LinearOptions) =>
+  bias === undefined ? 0 : (bias as ProgramVector).constant.readIn(w.arena);

@@ -1,12 +1,12 @@
 import type { HostRouting } from "../hostExperts.js";
 import type { Arena } from "./arena.js";
-import type { WasmActivation } from "./storage.js";
+import type { ProgramActivation } from "./storage.js";
 
 /** Rows and weights are written into the program, which has an end. */
 const wordsAtOnce = 2048;
 
 /** Records out[r] = x[rows[r]]. */
-export function gatherRows(arena: Arena, out: WasmActivation, x: WasmActivation, rows: Uint32Array): void {
+export function gatherRows(arena: Arena, out: ProgramActivation, x: ProgramActivation, rows: Uint32Array): void {
   const source = x.readIn(arena);
   const target = out.writeIn(arena);
   for (let start = 0; start < rows.length; start += wordsAtOnce) {
@@ -24,7 +24,7 @@ export function gatherRows(arena: Arena, out: WasmActivation, x: WasmActivation,
 }
 
 /** Records out[r] += Σ weight · x[slot]; see `Backend.addExperts`. */
-export function addExperts(arena: Arena, out: WasmActivation, x: WasmActivation, routing: HostRouting): void {
+export function addExperts(arena: Arena, out: ProgramActivation, x: ProgramActivation, routing: HostRouting): void {
   const { rows, perRow, slots, slotsOfRows } = routing;
   const source = x.readIn(arena);
   const target = out.readIn(arena);

@@ -1,6 +1,5 @@
 import { type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../../pack/index.js";
-import type { ProductCosts, RowSource } from "../backend.js";
-import type { WasmBackend } from "./backend.js";
+import type { Backend, Matrix, ProductCosts, RowSource } from "../backend.js";
 
 /** Shape of the matrix that is timed, and the bytes of its copies, which no second-level cache holds. */
 const [rows, cols] = [2048, 512];
@@ -16,15 +15,20 @@ const densities: Readonly<Record<string, readonly number[]>> = {
   "tiled-csl": [0.02, 0.1],
 };
 
+/** A backend that holds a matrix so many times that it comes from memory. */
+interface TimedBackend extends Backend {
+  loadCopies(source: RowSource, format: PackedFormatId, byteLength: number): Promise<Matrix[]>;
+}
+
 /**
  * Times every format of a value type on a backend of its own that is disposed afterwards. Formats take turns within each
  * round, so that what else the machine does hits all alike.
  * @param create a backend like the one that is asked
  */
-export async function measureCosts(create: () => Promise<WasmBackend>, value: WeightFormatId): Promise<ProductCosts> {
+export async function measureCosts(create: () => Promise<TimedBackend>, value: WeightFormatId): Promise<ProductCosts> {
   using backend = await create();
   const cases: { format: PackedFormatId; density: number }[] = [{ format: value, density: 1 }];
-  for (const format of backend.formats) {
+  for (const format of backend.formats!) {
     if (!Object.hasOwn(sparseFormats, format) || valueTypeOf(format) !== value) continue;
     const structure = format.slice(0, format.lastIndexOf("-"));
     cases.push(...densities[structure].map((density) => ({ format, density })));

@@ -1,0 +1,57 @@
+import type { PackedFormatId } from "../pack/index.js";
+import type { DType } from "../tensor/index.js";
+
+/** A handle on f32 [rows, cols] owned by a backend, or on a rectangle of one. */
+export interface Activation {
+  readonly rows: number;
+  readonly cols: number;
+  /** Columns [start, start + count) of all rows, sharing storage. `start` and `count` are multiples of 4. */
+  columns(start: number, count: number): Activation;
+  /** Rows [start, start + count), sharing storage. */
+  rowRange(start: number, count: number): Activation;
+}
+
+/** A handle on an f32 vector: a norm weight or a bias. */
+export interface Vector {
+  readonly length: number;
+}
+
+/** One weight matrix as it lies in a file, read by rows so that it never has to be in memory whole. */
+export interface RowSource {
+  /** Name in the checkpoint, for messages. */
+  readonly name: string;
+  /** Output width. */
+  readonly rows: number;
+  /** Input width. */
+  readonly cols: number;
+  readonly dtype: DType;
+  /** Rows [start, start + count) as stored: little-endian, row-major, `count * cols * dtypeBytes[dtype]` bytes. */
+  read(start: number, count: number, into: Uint8Array): Promise<void>;
+  /**
+   * Present where the matrix lies on symmetric grids: the scale of every group of 32 consecutive inputs of rows
+   * [start, start + count), f32 [count, ⌈cols / 32⌉]. q8 and q4 take a scale over where it is exact in bf16 and the codes
+   * of its group fit, and then hold the stored values exactly; elsewhere they fit their own.
+   */
+  scales?(start: number, count: number, into: Float32Array): Promise<void>;
+}
+
+/**
+ * A handle on a packed weight matrix [rows, cols] (out, in), possibly several stacked along `rows` because they share
+ * their input (q, k, v; gate, up). In the stack each part begins at its own column of the output activation.
+ */
+export interface Matrix {
+  readonly format: PackedFormatId;
+  /** Sum of the parts' rows. */
+  readonly rows: number;
+  readonly cols: number;
+  readonly parts: readonly MatrixPart[];
+  /** Bytes of all parts as packed, each padded by itself: what one product without thresholds reads. */
+  readonly byteLength: number;
+}
+
+export interface MatrixPart {
+  readonly name: string;
+  /** First row of the part in the stack, and so the first output column. */
+  readonly rowStart: number;
+  readonly rows: number;
+}

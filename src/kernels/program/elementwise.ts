@@ -1,0 +1,104 @@
+import type { ActivationFunction } from "../../core/index.js";
+import { isSparse } from "../../pack/index.js";
+import * as layout from "./layout.js";
+import { formatCode } from "./loadMatrix.js";
+import type { ProgramActivation, ProgramMatrix, ProgramRopeTable, ProgramVector } from "./storage.js";
+
+// Each records one operation of the contract in the memory where an operand lies.
+
+const functionCode: Readonly<Record<ActivationFunction, number>> = {
+  silu: layout.functionSilu,
+  relu: layout.functionRelu,
+  gelu: layout.functionGelu,
+  geluTanh: layout.functionGeluTanh,
+  relu2: layout.functionRelu2,
+};
+
+/** Ids are written into the program, which has an end. */
+const embedRows = 1024;
+
+export function embed(out: ProgramActivation, w: ProgramMatrix, ids: Uint32Array, threads: number): void {
+  const { arena } = w;
+  const at = out.writeIn(arena);
+  for (let row = 0; row < ids.length; row += embedRows) {
+    const operands = {
+      out: at + row * out.stride * 4,
+      outStride: out.stride,
+      cols: out.cols,
+      weights: w.offset,
+      paddedRows: w.packedRows,
+      format: formatCode[w.format],
+      ids: ids.subarray(row, row + embedRows),
+    };
+    if (!isSparse(w.format)) arena.record("embed", operands);
+    else {
+      const scratchBytes = layout.unpackedBytes;
+      const scratch = arena.scratch(threads * scratchBytes);
+      arena.record("unpackRows", { ...operands, scratch, scratchBytes });
+    }
+  }
+}
+
+export function rmsNorm(out: ProgramActivation, x: ProgramActivation, weight: ProgramVector, epsilon: number): void {
+  const arena = x.block.home;
+  arena.record("rmsNorm", {
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    x: x.readIn(arena),
+    xStride: x.stride,
+    rows: x.rows,
+    cols: x.cols,
+    weight: weight.constant.readIn(arena),
+    weightLength: weight.length,
+    epsilon,
+  });
+}
+
+export function rope(x: ProgramActivation, { cos, sin, headDim }: ProgramRopeTable, start: number): void {
+  const arena = x.block.home;
+  arena.record("rope", {
+    x: x.readIn(arena),
+    stride: x.stride,
+    rows: x.rows,
+    heads: x.cols / headDim,
+    headDim,
+    cos: cos.readIn(arena),
+    sin: sin.readIn(arena),
+    start,
+  });
+}
+
+export function gatedActivation(
+  out: ProgramActivation,
+  gate: ProgramActivation,
+  up: ProgramActivation,
+  f: ActivationFunction,
+  threshold: number,
+): void {
+  const arena = gate.block.home;
+  arena.record("gatedActivation", {
+    // Read before `out` is: it may be one of them.
+    gate: gate.readIn(arena),
+    gateStride: gate.stride,
+    up: up.readIn(arena),
+    upStride: up.stride,
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    rows: out.rows,
+    cols: out.cols,
+    activation: functionCode[f],
+    threshold,
+  });
+}
+
+export function add(out: ProgramActivation, x: ProgramActivation): void {
+  const arena = out.block.home;
+  arena.record("add", {
+    out: out.readIn(arena),
+    outStride: out.stride,
+    x: x.readIn(arena),
+    xStride: x.stride,
+    rows: out.rows,
+    cols: out.cols,
+  });
+}

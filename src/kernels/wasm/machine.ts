@@ -1,0 +1,100 @@
+import { DeviceError } from "../../core/index.js";
+import type { BackendInfo } from "../backend.js";
+import { heapStart } from "../program/layout.js";
+import type { Machine, MachineMemory } from "../program/machine.js";
+import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
+import { Pool } from "./pool.js";
+
+const pageBytes = 65536;
+
+/**
+ * How long a thread looks at a flag before it goes to sleep. Waking a sleeper takes 50 µs and more, which is the time of
+ * whole operations; longer gaps mean that a thread was not scheduled, and then looking only takes its processor away.
+ */
+const spinMs = 0.3;
+
+/** Milliseconds of one look, which depends on engine and machine. */
+function lookMs(kernels: KernelExports): number {
+  const looks = 200_000;
+  kernels.spin(looks);
+  const start = performance.now();
+  kernels.spin(looks);
+  return Math.max(performance.now() - start, 0.01) / looks;
+}
+
+export interface WasmMachineSettings {
+  threads: number;
+  /** Largest size of one WebAssembly memory in bytes. */
+  memoryLimit: number;
+  /** Whether the calling thread may wait on memory: not on a page's main thread. */
+  mayBlock: boolean;
+}
+
+/**
+ * WebAssembly SIMD on threads: a program runs on all of them inside WebAssembly, where they meet after each operation
+ * without coming back to JavaScript. The calling thread works too, so running a program blocks it.
+ */
+export class WasmMachine implements Machine {
+  readonly info: BackendInfo;
+  readonly dot: number;
+  readonly memoryLimit: number;
+  readonly #kernels: Kernels;
+  readonly #pool: Pool;
+  readonly #settings: WasmMachineSettings;
+  #memories = 0;
+
+  private constructor(kernels: Kernels, pool: Pool, settings: WasmMachineSettings) {
+    this.#kernels = kernels;
+    this.#pool = pool;
+    this.#settings = settings;
+    this.dot = kernels.dotCode;
+    this.memoryLimit = settings.memoryLimit;
+    const threads = pool.threads === 1 ? "1 thread" : `${pool.threads} threads`;
+    const arithmetic = `WebAssembly SIMD, ${kernels.build}`;
+    this.info = {
+      id: "wasm",
+      description: `${arithmetic}, ${kernels.dot} dot product, ${threads}`,
+      arithmetic,
+      threads: pool.threads,
+    };
+  }
+
+  /** @throws DeviceError when the threads cannot be had */
+  static async start(kernels: Kernels, settings: WasmMachineSettings): Promise<WasmMachine> {
+    return new WasmMachine(kernels, await Pool.start(settings.threads), settings);
+  }
+
+  async openMemory(): Promise<MachineMemory> {
+    const pages = Math.ceil((heapStart + pageBytes) / pageBytes);
+    let memory: WebAssembly.Memory;
+    try {
+      memory = newMemory(pages, Math.max(pages, Math.floor(this.memoryLimit / pageBytes)));
+    } catch (cause) {
+      throw new DeviceError(`no WebAssembly memory of up to ${this.memoryLimit} bytes could be reserved`, { cause });
+    }
+    const pool = this.#pool;
+    const index = this.#memories++;
+    const instance = instantiate(this.#kernels.module, memory);
+    const spins = pool.threads === 1 ? 0 : Math.ceil(spinMs / lookMs(instance));
+    instance.configure(pool.threads, this.#settings.mayBlock ? 1 : 0, spins);
+    await pool.addMemory(this.#kernels.module, memory, instance, spins);
+    return {
+      get buffer() {
+        return memory.buffer;
+      },
+      grow: (byteLength) => void memory.grow(Math.ceil(byteLength / pageBytes)),
+      run() {
+        pool.wake(index);
+        instance.run(0);
+      },
+    };
+  }
+
+  another(): Promise<Machine> {
+    return WasmMachine.start(this.#kernels, this.#settings);
+  }
+
+  [Symbol.dispose](): void {
+    this.#pool[Symbol.dispose]();
+  }
+}

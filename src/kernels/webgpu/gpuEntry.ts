@@ -1,0 +1,8 @@
+/// <reference types="@webgpu/types" />
+
+/** An open entry point to the machine's GPUs. */
+export interface GpuEntry {
+  readonly gpu: GPU;
+  /** Lets the process end; nothing made from `gpu` may be used afterwards. */
+  release(): void;
+}

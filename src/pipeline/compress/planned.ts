@@ -1,0 +1,66 @@
+import type { Recipe, RecipeStage, ResolvedStage, StatisticId } from "../../compress/index.js";
+import type { JobOptions } from "../../core/index.js";
+import type { BackendInfo, DeviceId } from "../../kernels/index.js";
+import type { DecoderDescription } from "../../model/index.js";
+import type { TokenizedText } from "../../text/index.js";
+import type { CalibrationWindows } from "./calibrationRun.js";
+import type { Fingerprint } from "./fingerprint.js";
+import type { StageHandler } from "./stages/stage.js";
+import type { StorageOptions } from "./storeBlock.js";
+
+export interface CompressOptions extends StorageOptions, JobOptions {
+  recipe: Recipe;
+  /** Default: none, and then only recipes that look at nothing but weights can run. */
+  calibration?: TokenizedText;
+  /** What runs the calibration windows; solves are done on the CPU. Default "cpu". */
+  device?: DeviceId;
+  /** A backend by its own name, in place of the device's fastest. */
+  backend?: string;
+  /** Of the CPU's backends; default: what they choose. */
+  threads?: number;
+  /** Version of rarefy, for the record. */
+  version: string;
+  /** Of the model, where it is known; default: all weights are read for it. */
+  fingerprint?: Fingerprint;
+  /** Called before a block is recorded as finished: throws where the source is no longer what it was. */
+  checkSource?(): Promise<void>;
+  /** What this machine has left; plans that need more are refused. */
+  limits?: { memoryBytes?: number; diskBytes?: number };
+}
+
+/** A stage that works on blocks, with what it wants to know of their inputs. */
+export interface PlannedStage extends ResolvedStage {
+  stage: Exclude<RecipeStage, { type: "dropLayers" }>;
+  /** Place in the recipe. */
+  index: number;
+  handler: StageHandler;
+  /** Empty: no windows are run for it. */
+  statistics: readonly StatisticId[];
+}
+
+/** Everything a job has decided before it begins. */
+export interface CompressionPlan {
+  description: DecoderDescription;
+  /** How many blocks go, by which rule. */
+  drop: (RecipeStage & { type: "dropLayers" }) | undefined;
+  stages: readonly PlannedStage[];
+  /** Layers of the result. */
+  layers: number;
+  /** undefined: nothing is measured. */
+  windows: CalibrationWindows | undefined;
+  /** What runs the windows; undefined like them. */
+  backend: BackendInfo | undefined;
+  /** SHA-256 over everything that decides the result. */
+  job: string;
+  configSha256: string;
+  estimate: Estimate;
+}
+
+/** What a job is expected to take; figures are within a factor of two or so. */
+export interface Estimate {
+  elapsedMs: number;
+  /** The most it holds at a time. */
+  memoryBytes: number;
+  /** Of the result, while it is written and afterwards; packed results are smaller. */
+  diskBytes: number;
+}
