@@ -1,9 +1,16 @@
 import { dtypeBytes } from "../tensor/index.js";
-import type { Checkpoint } from "./checkpoint.js";
+import type { LogicalTensor } from "./encoding/index.js";
 import { isJsonObject } from "./json.js";
 
 const [head, embedding] = ["lm_head.weight", "model.embed_tokens.weight"];
 const chunkBytes = 2 ** 22;
+
+/** Of a `Checkpoint` what it takes to compare two tensors. */
+interface Tensors {
+  readonly config: unknown;
+  readonly tensors: ReadonlyMap<string, LogicalTensor>;
+  read(name: string, byteOffset: number, byteLength: number): Promise<Uint8Array>;
+}
 
 /**
  * Whether a checkpoint whose config ties the output head to the embedding holds a head with other values; the file's is
@@ -11,7 +18,7 @@ const chunkBytes = 2 ** 22;
  * first difference.
  * @throws FormatError when the tensors cannot be read
  */
-export async function hasOwnHead(checkpoint: Pick<Checkpoint, "config" | "tensors" | "read">): Promise<boolean> {
+export async function hasOwnHead(checkpoint: Tensors): Promise<boolean> {
   const { config, tensors } = checkpoint;
   const [own, tied] = [tensors.get(head), tensors.get(embedding)];
   if (own === undefined || tied === undefined || !isJsonObject(config) || config.tie_word_embeddings === false)
