@@ -80,6 +80,6 @@ if (!upToDate()) {
   const relaxed = await compile(["--enable", "relaxed-simd"]);
   writeFileSync(
     target,
-    `${stamp}\n/** Base64 of the WebAssembly modules. */\nexport const baseline =\n  "${baseline}";\nexport const relaxed =\n  "${relaxed}";\n`,
+    `${stamp}\n/** Base64 of the WebAssembly modules. */\nexport const baseline: string =\n  "${baseline}";\nexport const relaxed: string =\n  "${relaxed}";\n`,
   );
 }

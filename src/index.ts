@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * The main path in one import: open a model, generate, calibrate, measure. Everything else is under the folder that it
  * belongs to: `rarefy/io`, `rarefy/pack`, `rarefy/kernels` …; what needs Node.js is under `rarefy/io/node`.

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 export { type AllocationComparison, calibrateBetterAllocation } from "./betterAllocation.js";
 export type { Divergence } from "./divergence.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 export { activationMethods, type MethodId } from "./activationMethods.js";
 export {
   type CalibratedSparsities,

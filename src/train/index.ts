@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
 export { decoderObjective } from "./engine/open.js";

@@ -15,7 +15,7 @@ import type { Distillation } from "../../src/train/models/distillation.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
 import { mlp } from "../../src/train/models/mlp.js";
-import type { MoeConfig } from "../../src/train/models/moe.js";
+import type { MoeConfig } from "../../src/train/models/moeConfig.js";
 import type { Batch } from "../../src/train/objective.js";
 import type { ParameterInfo } from "../../src/train/values.js";
 

@@ -4,6 +4,20 @@ import type { GpuEntry } from "./gpuEntry.js";
 import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
 import type { TensorShape } from "./wgsl/matmulTensor.js";
 
+/**
+ * Declarations that merge with those of WebGPU where an application has them (TypeScript's own or `@webgpu/types`), and
+ * stand for them where it has not: whoever never touches a GPU needs no further types to compile against this package.
+ */
+declare global {
+  interface GPUAdapter {}
+  interface GPUAdapterInfo {}
+  interface GPUBindGroup {}
+  interface GPUBuffer {}
+  interface GPUComputePipeline {}
+  interface GPUDevice {}
+  interface GPUSupportedLimits {}
+}
+
 /** A buffer and the number by which bind groups are found again. */
 export interface GpuMemory {
   readonly id: number;
@@ -137,7 +151,7 @@ export class Device implements Disposable {
   }
 
   /** A zero-filled buffer. A size beyond the device's limit or memory is reported by the next wait. */
-  allocate(byteLength: number, usage: GPUBufferUsageFlags, label: string): GpuMemory {
+  allocate(byteLength: number, usage: number, label: string): GpuMemory {
     this.throwIfGone();
     const size = Math.max(16, Math.ceil(byteLength / 16) * 16);
     if (size > this.limits.maxBufferSize) {

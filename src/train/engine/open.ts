@@ -1,5 +1,5 @@
 import type { ModelConfig } from "../../arch/index.js";
-import type { DecoderOptions } from "../models/decoder.js";
+import type { DecoderOptions } from "../models/decoderOptions.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
 import type { ParameterInfo } from "../values.js";

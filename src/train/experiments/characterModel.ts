@@ -1,7 +1,7 @@
 import { parseModelConfig } from "../../arch/index.js";
 import { TokenWindows } from "../data/tokens.js";
 import type { EngineDevice } from "../engine/engine.js";
-import type { MoeConfig } from "../models/moe.js";
+import type { MoeConfig } from "../models/moeConfig.js";
 import type { Objective } from "../objective.js";
 import { randomFor } from "../seeds.js";
 import type { FloatArray, ParameterInfo } from "../values.js";

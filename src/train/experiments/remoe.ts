@@ -1,7 +1,7 @@
 import { breathe, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { method as dense } from "../methods/dense.js";
-import type { MoeConfig } from "../models/moe.js";
+import type { MoeConfig } from "../models/moeConfig.js";
 import { biasControl, sparsityControl } from "../models/routers.js";
 import type { BatchControl, Objective } from "../objective.js";
 import { cosine } from "../optimizers/schedule.js";

@@ -6,19 +6,11 @@ import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../en
 import { add, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import type { ParameterInfo } from "../values.js";
+import type { DecoderOptions } from "./decoderOptions.js";
 import { type Distillation, teacherName } from "./distillation.js";
 import { divergence } from "./divergence.js";
-import { type MoeConfig, type MoeOutput, mixture } from "./moe.js";
+import { type MoeOutput, mixture } from "./moe.js";
 import { loadName } from "./routerNames.js";
-
-export interface DecoderOptions {
-  /** The MLPs are mixtures of experts, with the tensors of Mixtral. */
-  moe?: MoeConfig;
-  /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
-  inputDensity?: number;
-  /** Batches that hold a teacher's logits are learnt from both. */
-  distillation?: Distillation;
-}
 
 /**
  * Llama and its relatives (Mistral, Mixtral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { ExpertsConfig, ModelConfig } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import type { BatchControl } from "../objective.js";
-import type { MoeConfig, Routing } from "./moe.js";
+import type { MoeConfig, Routing } from "./moeConfig.js";
 import { biasName } from "./routerNames.js";
 import { biasControl, sparsityControl } from "./routers.js";
 
