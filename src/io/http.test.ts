@@ -6,7 +6,7 @@ import { parseContentRange } from "./contentRange.js";
 import { openUrl, urlFiles } from "./http.js";
 
 const bytes = Uint8Array.from({ length: 1000 }, (_, i) => (i * 7) % 251);
-const fast = { retryDelaysMs: [1, 1] };
+const fast = { retryDelaysMs: [1, 1], blockBytes: 4 };
 
 describe("HTTP byte source", () => {
   it("reads ranges, also into shared memory", async () => {
@@ -19,7 +19,7 @@ describe("HTTP byte source", () => {
     const shared = new Uint8Array(new SharedArrayBuffer(64), 8, 16);
     expect(await source.read(100, 16, shared)).toBe(shared);
     expect(Uint8Array.from(shared)).toEqual(bytes.slice(100, 116));
-    expect(server.requests).toContain("GET /a range=bytes=10-29");
+    expect(server.requests).toContain("GET /a range=bytes=12-15");
   });
 
   it("refuses ranges outside before asking", async () => {
@@ -44,46 +44,90 @@ describe("HTTP byte source", () => {
     expect(await empty.read(0, 0)).toEqual(new Uint8Array());
   });
 
-  it("says when the server ignores ranges, compresses, or hides the size", async () => {
+  it("says when the server compresses or hides the size", async () => {
     await using server = await serve((request, response) => {
       const headers = { "content-length": "1" };
-      if (request.url === "/whole") response.writeHead(200).end(bytes);
-      else if (request.url === "/hidden") response.writeHead(206, headers).end("x");
+      if (request.url === "/hidden") response.writeHead(206, headers).end("x");
       else response.writeHead(206, { "content-range": "bytes 0-0/9", "content-encoding": "br" }).end("x");
     });
-    await expect(openUrl(`${server.origin}/whole`, fast)).rejects.toThrow(/ignores Range requests/);
     await expect(openUrl(`${server.origin}/hidden`, fast)).rejects.toThrow(/Access-Control-Expose-Headers/);
     await expect(openUrl(`${server.origin}/br`, fast)).rejects.toThrow(/compresses ranges/);
   });
 
+  it("reads a short file whole where the server ignores ranges, and refuses a long one", async () => {
+    await using server = await serve((request, response) => {
+      if (request.url === "/short") response.writeHead(200).end(bytes);
+      else response.writeHead(200, { "content-length": String(2 ** 26 + 1) }).write("x");
+    });
+    const source = (await openUrl(`${server.origin}/short`, fast))!;
+    expect(source.byteLength).toBe(1000);
+    expect(await source.read(500, 20)).toEqual(bytes.slice(500, 520));
+    expect(server.requests).toHaveLength(1);
+    await expect(openUrl(`${server.origin}/long`, fast)).rejects.toThrow(
+      /ignores Range requests; expected .* above 64 MiB/,
+    );
+  });
+
+  it.each([200, 206])(
+    "takes a web page (status %i) in place of a file for a missing one, and says so of config.json",
+    async (status) => {
+      const html = "<!doctype html>";
+      await using server = await serve((_, response) => {
+        const headers = { "content-type": "text/html; charset=utf-8", "content-range": "bytes 0-3/15" };
+        response.writeHead(status, headers).end(html.slice(0, status === 206 ? 4 : undefined));
+      });
+      const files = urlFiles(`${server.origin}/m`, fast);
+      expect(await files.open("rarefy.json")).toBeUndefined();
+      await expect(files.open("config.json")).rejects.toThrow(
+        /config\.json: the server answered with a web page.*appType: "mpa"/,
+      );
+    },
+  );
+
+  it("asks again for a block that failed, when it is wanted again", async () => {
+    let broken = true;
+    await using server = await serve((request, response) => {
+      if (broken && request.headers.range !== "bytes=0-3") response.writeHead(403).end();
+      else sendBytes(request, response, bytes);
+    });
+    const source = (await openUrl(`${server.origin}/a`, fast))!;
+    await expect(source.read(0, 100)).rejects.toThrow(/403/);
+    broken = false;
+    expect(await source.read(0, 100)).toEqual(bytes.slice(0, 100));
+  });
+
   const lies: [string, (request: IncomingMessage, response: ServerResponse) => void, RegExp][] = [
-    ["shifts the range", (_, r) => r.writeHead(206, { "content-range": "bytes 5-8/1000" }).end("abcd"), /sent bytes 5/],
-    ["grows the range", (_, r) => r.writeHead(206, { "content-range": "bytes 1-3/1000" }).end("abcd"), /sent bytes 1/],
-    ["changes the size", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/999" }).end("abcd"), /changed/],
-    ["sends too much", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/1000" }).end("abcde"), /more than/],
-    ["sends too little", (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/1000" }).end("ab"), /2 bytes early/],
+    [
+      "shifts the range",
+      (_, r) => r.writeHead(206, { "content-range": "bytes 9-12/1000" }).end("abcd"),
+      /sent bytes 9/,
+    ],
+    ["grows the range", (_, r) => r.writeHead(206, { "content-range": "bytes 5-7/1000" }).end("abcd"), /sent bytes 5/],
+    ["changes the size", (_, r) => r.writeHead(206, { "content-range": "bytes 4-7/999" }).end("abcd"), /changed/],
+    ["sends too much", (_, r) => r.writeHead(206, { "content-range": "bytes 4-7/1000" }).end("abcde"), /more than/],
+    ["sends too little", (_, r) => r.writeHead(206, { "content-range": "bytes 4-7/1000" }).end("ab"), /2 bytes early/],
     ["stops doing ranges", (_, r) => r.writeHead(200).end("abcd"), /ignores Range/],
     [
       "changes the etag",
-      (_, r) => r.writeHead(206, { "content-range": "bytes 0-3/1000", etag: '"b"' }).end("abcd"),
+      (_, r) => r.writeHead(206, { "content-range": "bytes 4-7/1000", etag: '"b"' }).end("abcd"),
       /changed/,
     ],
   ];
   it.each(lies)("refuses a server that %s", async (_, lie, message) => {
     await using server = await serve((request, response) => {
-      if (request.headers.range === "bytes=0-0") sendBytes(request, response, bytes, { headers: { etag: '"a"' } });
+      if (request.headers.range === "bytes=0-3") sendBytes(request, response, bytes, { headers: { etag: '"a"' } });
       else lie(request, response);
     });
     const source = (await openUrl(`${server.origin}/a`, fast))!;
-    await expect(source.read(0, 4)).rejects.toThrow(FormatError);
-    await expect(source.read(0, 4)).rejects.toThrow(message);
+    await expect(source.read(4, 4)).rejects.toThrow(FormatError);
+    await expect(source.read(4, 4)).rejects.toThrow(message);
   });
 
   it("tries again after 503 and after a broken connection, not after 403", async () => {
     let failures = 0;
     await using server = await serve((request, response) => {
       if (request.url === "/403") response.writeHead(403).end();
-      else if (request.headers.range !== "bytes=0-0" && failures++ < 1) {
+      else if (request.headers.range !== "bytes=0-3" && failures++ < 1) {
         if (request.url === "/cut") sendBytes(request, response, bytes, { cutAfter: 50 });
         else response.writeHead(503).end();
       } else sendBytes(request, response, bytes);

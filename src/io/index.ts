@@ -31,7 +31,7 @@ export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
 export { isCompanionFile, isModelFile } from "./modelFileNames.js";
-export { ModelStore, type ModelStoreOptions, type StoredModel } from "./opfs.js";
+export { ModelStore, type ModelStoreOptions, type StoredModel, storedFiles } from "./opfs.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";

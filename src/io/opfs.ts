@@ -340,3 +340,15 @@ async function verify(directory: DirectoryHandle, stored: StoredFile, location: 
     hint: "Load the model again; if it happens again the disk is failing",
   });
 }
+
+/**
+ * A model kept in the page's own storage: fetched the first time, read from there ever after (until the store forgets it:
+ * `ModelStore.remove`). Works in dedicated workers only.
+ * @throws what `ModelStore.open` and `ModelStore.add` throw
+ * @example const opened = await openModel(await storedFiles(urlFiles("https://example.org/models/tiny/")));
+ */
+export async function storedFiles(source: ModelFiles, job: JobOptions = {}): Promise<ModelFiles> {
+  const store = await ModelStore.open();
+  const { location } = await store.add(source, job);
+  return store.files(location);
+}
