@@ -9,8 +9,12 @@ export interface StaticServer {
 /**
  * Serves files of this machine to this machine, with byte ranges and in a stream, so that files of gigabytes pass.
  * @param mounts directory by URL prefix, each ending in "/": `{ "/models/": "models" }`; the longest matching prefix wins
+ * @param options.headers sent with every file
  */
-export function serve(mounts: Readonly<Record<string, string>>, options: { isolated: boolean }): Promise<StaticServer>;
+export function serve(
+  mounts: Readonly<Record<string, string>>,
+  options: { isolated: boolean; headers?: Readonly<Record<string, string>> },
+): Promise<StaticServer>;
 
 export interface Bundle {
   directory: string;

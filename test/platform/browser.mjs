@@ -24,7 +24,7 @@ const isolationHeaders = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-export async function serve(mounts, { isolated }) {
+export async function serve(mounts, { isolated, headers = {} }) {
   const server = createServer((request, response) => {
     answer(request, response).catch((error) => {
       if (!response.headersSent) response.writeHead(error.code === "ENOENT" ? 404 : 500);
@@ -53,6 +53,7 @@ export async function serve(mounts, { isolated }) {
       "Cache-Control": "no-store",
       ...(range ? { "Content-Range": `bytes ${start}-${end}/${size}` } : {}),
       ...(isolated ? isolationHeaders : {}),
+      ...headers,
     });
     if (request.method === "HEAD" || size === 0) return response.end();
     createReadStream(file, { start, end, highWaterMark: 2 ** 20 })

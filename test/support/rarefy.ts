@@ -1,10 +1,11 @@
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { installPacked, root } from "./installed.js";
+import { installPacked } from "./installPacked.mjs";
 
-export { root };
+export const root = fileURLToPath(new URL("../../", import.meta.url));
 
 const main = join(root, "dist/cli/main.js");
 
