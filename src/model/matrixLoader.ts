@@ -1,6 +1,6 @@
 import type { Checkpoint } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, RowSource } from "../kernels/index.js";
-import { isSparse, type PackedFormatId, type WeightFormatId } from "../pack/index.js";
+import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../pack/index.js";
 import type { ExpectedTensor } from "./layout.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
@@ -56,7 +56,9 @@ export class MatrixLoader {
   async #choose(sources: readonly RowSource[], stacks: number): Promise<PackedFormatId> {
     const { weights, structure = "auto", costs, signal } = this.#options;
     const formats = this.#backend.formats ?? [];
-    const examine = structure !== "dense" && formats.some((id) => isSparse(id) && id.endsWith(`-${weights}`));
+    const examine =
+      structure !== "dense" &&
+      formats.some((id) => isSparse(id) && valueTypeOf(id) === weights && sparseFormats[id].pattern !== undefined);
     const profile = examine ? await sparsityProfile(sources, { signal }) : unexamined;
     const measure = this.#backend.measureCosts?.bind(this.#backend, weights);
     const names = sources.map(({ name }) => name);

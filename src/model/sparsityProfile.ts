@@ -1,18 +1,13 @@
 import type { JobOptions } from "../core/index.js";
 import type { RowSource } from "../kernels/index.js";
+import type { ZeroShares } from "../pack/index.js";
 import { dtypeBytes } from "../tensor/index.js";
 
 /** How the zeros of a stack of matrices lie. */
-export interface SparsityProfile {
+export interface SparsityProfile extends ZeroShares {
   /** Σ rows of the parts. */
   rows: number;
   cols: number;
-  /** Share of weights that are not 0. */
-  density: number;
-  /** Share of blocks of 32 × 32 with any weight that is not 0. */
-  blockDensity: number;
-  /** At most two of every four consecutive inputs of a row are not 0. */
-  twoOfFour: boolean;
 }
 
 /** Rows that are read at a time, a multiple of `blockSize`. */

@@ -1,12 +1,12 @@
 import type { ProductCosts } from "../kernels/index.js";
-import { type PackedFormatId, sparseFormats, type WeightFormatId } from "../pack/index.js";
+import { isSparse, type PackedFormatId, sparseFormats, structureIds, type WeightFormatId } from "../pack/index.js";
 import type { SparsityProfile } from "./sparsityProfile.js";
 
 /**
  * How matrices are laid out: the fastest here, all weights, one way of leaving zeros out where it can hold the matrix, or
  * LLM.int8(), which rounds weights and inputs in its own way whatever the value type.
  */
-export const structures = ["auto", "dense", "bitmask", "2:4", "block", "csr", "tiled-csl", "int8-mixed"] as const;
+export const structures = ["auto", "dense", ...structureIds] as const;
 export type Structure = (typeof structures)[number];
 
 /** What was chosen for one matrix, or a stack that shares its input. */
@@ -39,7 +39,7 @@ export async function chooseFormat(
   available: readonly PackedFormatId[],
   costs: (() => Promise<ProductCosts>) | undefined,
 ): Promise<MatrixChoice> {
-  const { rows, cols, density, blockDensity, twoOfFour } = profile;
+  const { rows, cols, density } = profile;
   const choice = (format: PackedFormatId, reason: string, predictedMs?: number, denseMs?: number): MatrixChoice => ({
     names,
     format,
@@ -48,16 +48,15 @@ export async function chooseFormat(
     reason,
   });
   if (structure === "dense") return choice(value, "dense was asked for");
-  const possible = available.filter(
-    (format) =>
-      Object.hasOwn(sparseFormats, format) && format.endsWith(`-${value}`) && (twoOfFour || !format.startsWith("2:4")),
-  );
-  if (structure === "int8-mixed" && available.includes(structure))
-    return choice(structure, `${structure} was asked for`);
+  const sparse = available.filter(isSparse).map((format) => sparseFormats[format]);
+  const possible = sparse.filter((format) => format.value === value && format.pattern?.holds(profile));
+  // What leaves nothing out holds any matrix.
+  const whole = sparse.find((format) => format.structure === structure && format.pattern === undefined);
+  if (whole !== undefined) return choice(whole.id, `${structure} was asked for`);
   if (density > 0.9) return choice(value, "dense: hardly any weight is 0");
   if (structure !== "auto") {
-    const wanted = possible.find((format) => format === `${structure}-${value}`);
-    if (wanted !== undefined) return choice(wanted, `${structure} was asked for`);
+    const wanted = possible.find((format) => format.structure === structure);
+    if (wanted !== undefined) return choice(wanted.id, `${structure} was asked for`);
     return choice(value, `dense: ${structure} cannot hold this matrix in ${value} here`);
   }
   if (possible.length === 0 || costs === undefined) {
@@ -66,10 +65,7 @@ export async function chooseFormat(
   const { predictMs } = await costs();
   const denseMs = predictMs(value, rows, cols, density);
   const ranked = possible
-    .map((format) => {
-      const held = format.startsWith("block") ? blockDensity : density;
-      return { format, ms: predictMs(format, rows, cols, held) };
-    })
+    .map(({ id, pattern }) => ({ format: id, ms: predictMs(id, rows, cols, pattern!.shareOf(profile)) }))
     .sort((a, b) => a.ms - b.ms);
   const [best] = ranked;
   const times = `${best.ms.toFixed(3)} ms predicted, dense ${denseMs.toFixed(3)} ms`;

@@ -10,7 +10,7 @@ import { FormatError } from "../core/index.js";
  */
 export type WeightFormatId = "f32" | "bf16" | "q8" | "q4";
 
-/** Formats that leave zeros out, `<structure>-<value>`, and mixed precision; see sparse.ts. */
+/** Formats that leave zeros out, `<structure>-<value>`, and mixed precision; see formats/sparseFormat.ts. */
 export type SparseFormatId =
   | "bitmask-bf16"
   | "bitmask-q8"

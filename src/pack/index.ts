@@ -6,6 +6,7 @@ export {
   type WeightFormat,
   type WeightFormatId,
 } from "./format.js";
-export { packSparse, type SparseFormat, type SparsePacker } from "./sparseFormat.js";
-export { isSparse, sparseFormats, valueTypeOf } from "./sparseFormats.js";
+export { packSparse, type SparseFormat, type SparsePacker } from "./formats/sparseFormat.js";
+export { type StructureId, structureIds, type ZeroPattern, type ZeroShares } from "./formats/structure.js";
+export { isSparse, packAs, roundsInputs, sparseFormats, unpackAs, valueTypeOf } from "./sparseFormats.js";
 export { weightFormats } from "./weightFormats.js";

@@ -3,8 +3,9 @@ import type { Activation, Backend, Matrix, RowSource } from "../../src/kernels/i
 import {
   isSparse,
   type PackedFormatId,
-  packSparse,
+  packAs,
   sparseFormats,
+  unpackAs,
   valueTypeOf,
   type WeightFormatId,
   weightFormats,
@@ -62,7 +63,9 @@ export const allFormats: readonly PackedFormatId[] = [
 ];
 
 /** Those that the GPU has kernels for. */
-export const gpuFormats = allFormats.filter((format) => !isSparse(format) || /^(bitmask|2:4)-/.test(format));
+export const gpuFormats = allFormats.filter(
+  (format) => !isSparse(format) || ["bitmask", "2:4"].includes(sparseFormats[format].structure),
+);
 
 /** Enough for everything the suite loads into one backend. */
 export const reservedBytes = 96 * 2 ** 20;
@@ -94,18 +97,15 @@ export function rowSource(
 
 /** Bytes of a packed matrix, and the f32 values that they stand for. */
 export function packed(format: PackedFormatId, values: Float32Array, rows: number, cols: number) {
-  const bytes = isSparse(format)
-    ? packSparse(sparseFormats[format], values, rows, cols)
-    : weightFormats[format].pack(values, rows, cols);
-  const { unpack } = isSparse(format) ? sparseFormats[format] : weightFormats[format];
-  return { bytes, values: unpack(bytes, rows, cols) };
+  const bytes = packAs(format, values, rows, cols);
+  return { bytes, values: unpackAs(format, bytes, rows, cols) };
 }
 
 /** Sets weights to 0 so that a format can hold the matrix and has something to leave out. */
 export function thinned(format: PackedFormatId, values: Float32Array, cols: number, seed: number): Float32Array {
   if (!isSparse(format)) return values;
   const random = new Random(seed + 7);
-  if (format.startsWith("2:4")) {
+  if (sparseFormats[format].structure === "2:4") {
     return values.map((v, i) => {
       const [row, c] = [Math.floor(i / cols), i % cols];
       // Two of four, or fewer, that differ from row to row and from four to four.

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { openBackend, type ProductCosts } from "../../src/kernels/index.js";
 import { describeChoices, loadModel, type Structure } from "../../src/model/index.js";
+import { isSparse, type PackedFormatId, sparseFormats } from "../../src/pack/index.js";
 import { architectureGolden, logitsOf } from "../golden/golden.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
 
@@ -24,10 +25,13 @@ async function sparseCheckpoint(): Promise<MemoryCheckpoint> {
   return checkpoint;
 }
 
+const shareRead = (format: PackedFormatId, density: number) => {
+  const structure = isSparse(format) ? sparseFormats[format].structure : undefined;
+  return structure === "2:4" ? 0.5 : structure === "bitmask" ? density + 0.06 : 1;
+};
 /** Bytes decide: what is smaller is faster. */
 const byBytes: ProductCosts = {
-  predictMs: (format, rows, cols, density) =>
-    rows * cols * (format.startsWith("2:4") ? 0.5 : format.startsWith("bitmask") ? density + 0.06 : 1) * 1e-6,
+  predictMs: (format, rows, cols, density) => rows * cols * shareRead(format, density) * 1e-6,
 };
 /** Nothing sparse is worth it: 2 % are within what was measured. */
 const denseFirst: ProductCosts = {

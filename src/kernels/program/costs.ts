@@ -1,4 +1,4 @@
-import { type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../../pack/index.js";
+import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../../pack/index.js";
 import type { Backend, Matrix, ProductCosts, RowSource } from "../backend.js";
 
 /** Shape of the matrix that is timed, and the bytes of its copies, which no second-level cache holds. */
@@ -6,14 +6,6 @@ const [rows, cols] = [2048, 512];
 const workingSetBytes = 12 << 20;
 /** Rounds at most and at least, and how long there are more than the least. */
 const [maxRounds, minRounds, budgetMs] = [9, 3, 400];
-/** Shares of non-zeros (of blocks that are present) that a structure is timed at; what lies between is interpolated. */
-const densities: Readonly<Record<string, readonly number[]>> = {
-  bitmask: [0.25, 0.5, 0.75],
-  "2:4": [0.5],
-  block: [0.25, 0.75],
-  csr: [0.02, 0.1],
-  "tiled-csl": [0.02, 0.1],
-};
 
 /** A backend that holds a matrix so many times that it comes from memory. */
 interface TimedBackend extends Backend {
@@ -29,9 +21,8 @@ export async function measureCosts(create: () => Promise<TimedBackend>, value: W
   using backend = await create();
   const cases: { format: PackedFormatId; density: number }[] = [{ format: value, density: 1 }];
   for (const format of backend.formats!) {
-    if (!Object.hasOwn(sparseFormats, format) || valueTypeOf(format) !== value) continue;
-    const structure = format.slice(0, format.lastIndexOf("-"));
-    cases.push(...densities[structure].map((density) => ({ format, density })));
+    if (!isSparse(format) || valueTypeOf(format) !== value) continue;
+    cases.push(...sparseFormats[format].timedAt.map((density) => ({ format, density })));
   }
   const x = backend.allocate(1, cols);
   const y = backend.allocate(1, rows);
@@ -73,7 +64,7 @@ export async function measureCosts(create: () => Promise<TimedBackend>, value: W
 
 /** bf16 numbers of mixed signs around 0.01, with zeros as the format wants them. */
 function testMatrix(format: PackedFormatId, density: number): RowSource {
-  const present = format.startsWith("2:4") ? inPairs : format.startsWith("block") ? inBlocks : anywhere;
+  const pattern = isSparse(format) ? sparseFormats[format].pattern : undefined;
   return {
     name: "timed",
     rows,
@@ -85,17 +76,10 @@ function testMatrix(format: PackedFormatId, density: number): RowSource {
         for (let c = 0; c < cols; c++) {
           const at = (start + r) * cols + c;
           const mixed = Math.imul(at, 0x9e3779b1) >>> 16;
-          words[r * cols + c] = present(start + r, c, density) ? 0x3c00 | (mixed & 0x80ff) : 0;
+          words[r * cols + c] =
+            pattern === undefined || pattern.present(start + r, c, density) ? 0x3c00 | (mixed & 0x80ff) : 0;
         }
       }
     },
   };
 }
-
-/** A number from 0 to 1 for each n. */
-const noise = (n: number) => (Math.imul(n ^ (n >>> 15), 0x9e3779b1) >>> 8) / 2 ** 24;
-
-const anywhere = (row: number, c: number, density: number) => noise(row * cols + c) < density;
-const inBlocks = (row: number, c: number, density: number) => noise((row >> 5) * cols + (c >> 5)) < density;
-/** Two of every four inputs. */
-const inPairs = (row: number, c: number) => ((Math.floor(noise(row * cols + (c >> 2)) * 4) ^ c) & 3) < 2;

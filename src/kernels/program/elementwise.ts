@@ -1,7 +1,7 @@
 import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
+import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
-import { formatCode } from "./loadMatrix.js";
 import type { ProgramActivation, ProgramMatrix, ProgramRopeTable, ProgramVector } from "./storage.js";
 
 // Each records one operation of the contract in the memory where an operand lies.
@@ -27,7 +27,7 @@ export function embed(out: ProgramActivation, w: ProgramMatrix, ids: Uint32Array
       cols: out.cols,
       weights: w.offset,
       paddedRows: w.packedRows,
-      format: formatCode[w.format],
+      format: formatCode(w.format),
       ids: ids.subarray(row, row + embedRows),
     };
     if (!isSparse(w.format)) arena.record("embed", operands);

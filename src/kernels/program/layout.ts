@@ -49,18 +49,16 @@ export const formatF32 = 0;
 export const formatBf16 = 1;
 export const formatQ8 = 2;
 export const formatQ4 = 3;
-/** From here on formats leave zeros out. */
-export const formatBitmaskBf16 = 4;
-export const formatBitmaskQ8 = 5;
-export const formatBitmaskQ4 = 6;
-export const formatTwoOfFourBf16 = 7;
-export const formatTwoOfFourQ8 = 8;
-export const formatTwoOfFourQ4 = 9;
-export const formatCsrBf16 = 10;
-export const formatBlockBf16 = 11;
-export const formatBlockQ8 = 12;
-export const formatTiledCslBf16 = 13;
-export const formatInt8Mixed = 14;
+
+/** A format is a structure and, in the lowest bits, the dense format of its codes (assembly/formats.ts): a dense one is itself. */
+export const structureShift = 2;
+export const structureDense = 0;
+export const structureBitmask = 1;
+export const structureTwoOfFour = 2;
+export const structureCsr = 3;
+export const structureBlock = 4;
+export const structureTiledCsl = 5;
+export const structureInt8Mixed = 6;
 
 export const dtypeF32 = 0;
 export const dtypeBf16 = 1;

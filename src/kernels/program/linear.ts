@@ -1,8 +1,8 @@
-import { groupSize, isSparse, padded, valueTypeOf } from "../../pack/index.js";
+import { groupSize, isSparse, padded, roundsInputs } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
 import type { Operands } from "./encode.js";
+import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
-import { formatCode } from "./loadMatrix.js";
 import type { ProgramActivation, ProgramMatrix, ProgramVector } from "./storage.js";
 
 /** Keeps every input, zeros included. */
@@ -68,7 +68,7 @@ function matvec(
     cols: w.cols,
     weights: w.offset,
     paddedRows: w.packedRows,
-    format: formatCode[w.format],
+    format: formatCode(w.format),
     dot,
     sums,
     scratch: sums + sumBytes,
@@ -114,7 +114,7 @@ function matmul(
   const values = sparse.fromRow < x.rows ? sparse.values : w.parts.map(() => keepAll);
   // Parts with the same threshold share one prepared x.
   const distinct = [...new Set(values)];
-  const quantised = w.format === "int8-mixed" || valueTypeOf(w.format) === "q8" || valueTypeOf(w.format) === "q4";
+  const quantised = roundsInputs(w.format);
   const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
   const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + tokens * 256;
@@ -126,7 +126,7 @@ function matmul(
     cols: w.cols,
     weights: w.offset,
     paddedRows: w.packedRows,
-    format: formatCode[w.format],
+    format: formatCode(w.format),
     dot,
     inputs,
     scratch: inputs + inputBytes,

@@ -11,29 +11,12 @@ import {
 } from "../../pack/index.js";
 import type { RowSource } from "../backend.js";
 import type { Arena } from "./arena.js";
-import * as layout from "./layout.js";
+import { formatCode } from "./formatCode.js";
 import { type Chunk, Staging } from "./staging.js";
 import type { ProgramMatrix, ProgramMatrixPart } from "./storage.js";
 
-export const formatCode: Readonly<Record<PackedFormatId, number>> = {
-  f32: layout.formatF32,
-  bf16: layout.formatBf16,
-  q8: layout.formatQ8,
-  q4: layout.formatQ4,
-  "bitmask-bf16": layout.formatBitmaskBf16,
-  "bitmask-q8": layout.formatBitmaskQ8,
-  "bitmask-q4": layout.formatBitmaskQ4,
-  "2:4-bf16": layout.formatTwoOfFourBf16,
-  "2:4-q8": layout.formatTwoOfFourQ8,
-  "2:4-q4": layout.formatTwoOfFourQ4,
-  "csr-bf16": layout.formatCsrBf16,
-  "block-bf16": layout.formatBlockBf16,
-  "block-q8": layout.formatBlockQ8,
-  "tiled-csl-bf16": layout.formatTiledCslBf16,
-  "int8-mixed": layout.formatInt8Mixed,
-};
-
-export const packedFormats = Object.keys(formatCode) as PackedFormatId[];
+/** The kernels read them all. */
+export const packedFormats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
 
 /** Memory to look for before a stack is loaded. What leaves zeros out is never much larger than what does not. */
 export function spaceFor(parts: readonly RowSource[], format: PackedFormatId): number {
@@ -181,7 +164,7 @@ function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target:
     cols,
     weights: target.offset,
     paddedRows: target.packedRows,
-    format: formatCode[target.format],
+    format: formatCode(target.format),
     firstRow: target.firstRow,
     scratch,
     scratchBytes: 4096,

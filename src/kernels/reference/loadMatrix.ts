@@ -1,12 +1,5 @@
 import type { JobOptions } from "../../core/index.js";
-import {
-  groupSize,
-  isSparse,
-  type PackedFormatId,
-  packSparse,
-  sparseFormats,
-  weightFormats,
-} from "../../pack/index.js";
+import { groupSize, isSparse, type PackedFormatId, packAs, unpackAs } from "../../pack/index.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
 import type { ReferenceMatrix, ReferencePart } from "./storage.js";
@@ -28,11 +21,8 @@ export async function loadMatrix(
     const stored = await readFloat32(source, job);
     const scales = await readScales(source);
     const shape = [source.rows, cols] as const;
-    const packed = isSparse(formatId)
-      ? packSparse(sparseFormats[formatId], stored, ...shape, scales)
-      : weightFormats[formatId].pack(stored, ...shape, scales);
-    const { unpack } = isSparse(formatId) ? sparseFormats[formatId] : weightFormats[formatId];
-    const part = { name: source.name, rowStart: rows, rows: source.rows, values: unpack(packed, ...shape) };
+    const packed = packAs(formatId, stored, ...shape, scales);
+    const part = { name: source.name, rowStart: rows, rows: source.rows, values: unpackAs(formatId, packed, ...shape) };
     parts.push(isSparse(formatId) ? { ...part, packed } : part);
     rows += source.rows;
     byteLength += packed.byteLength;

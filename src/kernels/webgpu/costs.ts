@@ -33,9 +33,6 @@ interface Timed {
 const extent = { cols: 4096, tiles: [8, 96], products: 16, rounds: 3 } as const;
 const extentInSoftware = { cols: 256, tiles: [1, 3], products: 2, rounds: 1 } as const;
 
-/** Shares of non-zeros that a bit mask is timed at; what lies between is interpolated. */
-const densities = [0.25, 0.5, 0.75];
-
 /**
  * What products of one row take in the formats of a value type: a fixed time and one for every weight. Formats take turns
  * within each round. A GPU whose cache holds the matrices (up to 100 MB in bf16) flatters the dense one.
@@ -122,8 +119,7 @@ export async function measureCosts(
   try {
     const cases = [timedDense()];
     for (const [format, kernels] of sparse) {
-      const tried = format.startsWith("2:4") ? [0.5] : densities;
-      cases.push(...tried.map((density) => timedSparse(format, kernels, density)));
+      cases.push(...sparseFormats[format].timedAt.map((density) => timedSparse(format, kernels, density)));
     }
     await recorder.settle();
     const elapsedMs = async ({ enqueue }: Timed, count: number, repeats: number) => {

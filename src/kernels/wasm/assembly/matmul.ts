@@ -1,11 +1,12 @@
-import { dotByte, formatBitmaskBf16, formatInt8Mixed, formatQ8, panelBytes, unpackedBytes } from "../../program/layout";
+import { dotByte, panelBytes, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
 import { isOutlier, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
+import { isQuantised, structureOf, unpackedFormat, zeroCode } from "./formats";
 import { MatrixPart, Matmul } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";
 import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
 import { unpackPanel } from "./panels";
 import { addColumn } from "./sparseMatvec";
-import { groupRows, unpackedFormat, unpackGroup, zeroCode } from "./sparsePanel";
+import { groupRows, unpackGroup } from "./sparsePanel";
 import { barrier, takeWork, threadCount } from "./sync";
 
 /**
@@ -55,7 +56,7 @@ function panelOf(a: Matmul, thread: i32): usize {
 // @ts-ignore: decorator
 @inline
 function runBytes(format: i32, byteDot: bool): usize {
-  return format < formatQ8 ? 128 : byteDot ? 32 : 64;
+  return isQuantised(format) ? (byteDot ? 32 : 64) : 128;
 }
 
 /** Prepared X: codes [groups][tokens][32], then (quantised) f32 scale and i32 Σ codes [groups][tokens]. */
@@ -79,10 +80,10 @@ function prepareGroup(a: Matmul, part: MatrixPart, prepared: usize, group: i32, 
     const row = x + ((<usize>t * xStride + <usize>(group << 5)) << 2);
     const limit: f32 = t >= sparseFrom ? threshold : -1;
     const present = t < tokens ? valid : 0;
-    if (a.format == formatInt8Mixed) {
+    if (structureOf(a.format) == structureInt8Mixed) {
       const top: f32 = t < tokens ? largestInt8(x + ((<usize>t * xStride) << 2), cols, limit) : 0;
       quantizeInt8(row, present, limit, top, codes, !byteDot, meta);
-    } else if (format >= formatQ8) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
+    } else if (isQuantised(format)) quantizeGroup(row, present, limit, codes, !byteDot, meta, scratch);
     else {
       for (let k = 0; k < 32; k++) {
         const value: f32 = k < present ? load<f32>(row + ((<usize>k) << 2)) : 0;
@@ -99,7 +100,7 @@ function multiplyTile(
   a: Matmul, part: MatrixPart, tileStart: usize, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
 ): void {
   const format = unpackedFormat(packed);
-  const isSparse = packed >= formatBitmaskBf16;
+  const isSparse = structureOf(packed) != structureDense;
   const tokens = a.tokens;
   const padded = (tokens + 3) & ~3;
   const rows = a.paddedRows;
@@ -125,10 +126,10 @@ function multiplyTile(
     }
     const codes = prepared + <usize>(g * padded) * run;
     const meta = metas + ((<usize>(g * padded)) << 3);
-    if (format < formatQ8) multiplyFloats(panel, codes, sums, padded, blocks);
+    if (!isQuantised(format)) multiplyFloats(panel, codes, sums, padded, blocks);
     else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
     else multiplyWide(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
-    if (packed == formatInt8Mixed) addOutliers(a, part, g, unpacked, sums, <usize>blocks << 3);
+    if (structureOf(packed) == structureInt8Mixed) addOutliers(a, part, g, unpacked, sums, <usize>blocks << 3);
   }
   writeTile(a, sums, tokens, part.firstOutput + tileStart, count);
 }

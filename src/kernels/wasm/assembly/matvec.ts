@@ -1,9 +1,10 @@
 import {
-  activeInputsScratchBytes, dotByte, formatBf16, formatBitmaskBf16, formatF32, formatQ4, formatQ8, groupRecordBytes,
+  activeInputsScratchBytes, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes, structureDense,
 } from "../../program/layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
 import { addCounts } from "./counts";
+import { isQuantised, structureOf } from "./formats";
 import { Matvec } from "./generated/records";
 import { multiplySparseSlice } from "./sparseMatvec";
 import { barrier, takeWork, threadCount } from "./sync";
@@ -20,7 +21,7 @@ export function columnBytes(format: i32, rows: usize): usize {
 // @ts-ignore: decorator
 @inline
 export function scaleBytes(format: i32, rows: usize): usize {
-  return format >= formatQ8 ? rows << 1 : 0;
+  return isQuantised(format) ? rows << 1 : 0;
 }
 
 /**
@@ -32,7 +33,7 @@ export function scaleBytes(format: i32, rows: usize): usize {
  */
 export function matvec(a: Matvec, thread: i32): void {
   const slices = a.slices;
-  const sparse = a.format >= formatBitmaskBf16;
+  const sparse = structureOf(a.format) != structureDense;
   for (let slice = takeWork(); slice < slices; slice = takeWork()) {
     if (sparse) multiplySparseSlice(a, thread, slice, slices);
     else multiplySlice(a, thread, slice, slices);
@@ -58,6 +59,7 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
   const column = columnBytes(format, rows);
   const scale = scaleBytes(format, rows);
   const groupBytes = scale + (column << 5);
+  const quantised = isQuantised(format);
   const zero = format == formatQ8 ? 128 : 8;
 
   let bytes: f64 = 0;
@@ -76,7 +78,7 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
       const end = segment.endRow;
       const threshold = segment.threshold;
       let count: i32;
-      if (format >= formatQ8) count = listQuantized(record, input, valid, threshold, column, zero, scratch);
+      if (quantised) count = listQuantized(record, input, valid, threshold, column, zero, scratch);
       else count = listFloat(record, input, valid, threshold, column, scratch);
       if (segment.counts != 0) {
         const parts = segment.parts;

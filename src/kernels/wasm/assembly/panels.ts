@@ -1,5 +1,6 @@
 import { formatF32, formatQ8 } from "../../program/layout";
 import { high16, high8, highNibbles, low16, low8, lowNibbles } from "./columns";
+import { isQuantised } from "./formats";
 import { bf16High, bf16Low, highHalves, lowNibble } from "./math";
 import { columnBytes, scaleBytes } from "./matvec";
 import { panelScalesAt } from "./panelKernels";
@@ -14,7 +15,7 @@ export function unpackPanel(
 ): void {
   const column = columnBytes(format, rows);
   const codes = group + scaleBytes(format, rows);
-  if (format < formatQ8) {
+  if (!isQuantised(format)) {
     for (let k: usize = 0; k < 32; k++) {
       const source = codes + k * column;
       if (format == formatF32) floatRun(source + (firstRow << 2), panel + (k << 5), blocks);

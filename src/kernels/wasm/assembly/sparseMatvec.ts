@@ -1,10 +1,11 @@
 import {
-  activeInputsScratchBytes, dotByte, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatTwoOfFourBf16, formatTwoOfFourQ8,
-  formatInt8Mixed, formatTiledCslBf16, groupRecordBytes, sparseTileRows,
+  activeInputsScratchBytes, dotByte, formatBf16, formatQ8, groupRecordBytes, sparseTileRows, structureBitmask, structureBlock, structureCsr,
+  structureInt8Mixed, structureTiledCsl,
 } from "../../program/layout";
 import { codesAt, isOutlier, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
 import { addCounts } from "./counts";
+import { hasScales, structureOf, valueOf } from "./formats";
 import { Matvec } from "./generated/records";
 import { bf16High, bf16Low, highHalves, mulAdd } from "./math";
 import { addBitmaskHalf, addBitmaskQ8Byte, addBitmaskQ8Wide, addTwoOfFourHalf, spreadQ4 } from "./spread";
@@ -24,12 +25,6 @@ const blockSumsAt: usize = slotsAt;
 // LLM.int8(): the largest input of each part, behind i32 [tileRows].
 const topsAt: usize = slotsAt + 8192;
 const nibblesAt: usize = tileAt + 8 * sparseTileRows; // 32 bytes and more
-
-// @ts-ignore: decorator
-@inline
-export function hasScales(format: i32): bool {
-  return format != formatBitmaskBf16 && format != formatTwoOfFourBf16 && format != formatCsrBf16 && format != formatBlockBf16 && format != formatTiledCslBf16;
-}
 
 /** Tiles of 512 rows in the table of a bitmask. */
 // @ts-ignore: decorator
@@ -56,6 +51,7 @@ export function multiplySparseSlice(a: Matvec, thread: i32, slice: i32, slices: 
   const cols = a.cols;
   const allRows = a.paddedRows;
   const format = a.format;
+  const structure = structureOf(format);
   const byteDot = a.dot == dotByte;
   const y = a.sums + <usize>slice * (allRows << 2);
   const scratch = a.scratch + <usize>(thread * a.scratchBytes);
@@ -67,7 +63,7 @@ export function multiplySparseSlice(a: Matvec, thread: i32, slice: i32, slices: 
   let skipped: f64 = 0;
   memory.fill(y, 0, allRows << 2);
   const tops = scratch + topsAt;
-  for (let s = 0; format == formatInt8Mixed && s < segments; s++) {
+  for (let s = 0; structure == structureInt8Mixed && s < segments; s++) {
     const segment = a.segments(s);
     store<f32>(tops + ((<usize>s) << 2), largestInt8(x, cols, segment.threshold));
     if (slice == 0 && segment.counts != 0) bytes += <f64>((segment.endRow - segment.firstRow) << 1);
@@ -85,12 +81,12 @@ export function multiplySparseSlice(a: Matvec, thread: i32, slice: i32, slices: 
       const out = y + (start << 2);
       // Both return kept inputs and bytes read as count · 2^32 + bytes.
       let result: u64;
-      if (format == formatInt8Mixed) {
+      if (structure == structureInt8Mixed) {
         result = int8Group(byteDot, out, weights, rows, g, input, valid, threshold, load<f32>(tops + ((<usize>s) << 2)), scratch);
-      } else if (format <= formatBitmaskQ4) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
-      else if (format == formatTiledCslBf16) result = tiledCslGroup(out, weights, rows, cols, g, x, threshold);
-      else if (format == formatCsrBf16) result = csrGroup(out, weights, rows, cols, g, input, valid, threshold);
-      else if (format == formatBlockBf16 || format == formatBlockQ8) {
+      } else if (structure == structureBitmask) result = bitmaskGroup(format, byteDot, out, weights, rows, cols, groups, g, input, valid, threshold, scratch);
+      else if (structure == structureTiledCsl) result = tiledCslGroup(out, weights, rows, cols, g, x, threshold);
+      else if (structure == structureCsr) result = csrGroup(out, weights, rows, cols, g, input, valid, threshold);
+      else if (structure == structureBlock) {
         result = blockGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
       } else result = twoOfFourGroup(format, byteDot, out, weights, rows, groups, g, input, valid, threshold, scratch);
       if (segment.counts == 0) continue;
@@ -115,7 +111,7 @@ function bitmaskGroup(
   const slots = scratch + slotsAt;
   let bytes: u64 = 0;
   let count = 0;
-  if (format == formatBitmaskBf16) {
+  if (valueOf(format) == formatBf16) {
     for (let i = 0; i < valid; i++) {
       store<u8>(scratch + count, <u8>i);
       count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
@@ -139,7 +135,7 @@ function bitmaskGroup(
   }
 
   const record = scratch;
-  const bits = format == formatBitmaskQ8 ? 8 : 4;
+  const bits = valueOf(format) == formatQ8 ? 8 : 4;
   // Without byte products 8-bit codes are signed, and there is no offset to take out.
   const zero = bits == 4 ? 8 : byteDot ? 128 : 0;
   // Slots hold the index of an input; they become addresses in the data.
@@ -205,11 +201,11 @@ function twoOfFourGroup(
 ): u64 {
   const slots = scratch + slotsAt;
   const blocks = <i32>(rows >> 5);
-  const blockBytes: usize = format == formatTwoOfFourBf16 ? 144 : format == formatTwoOfFourQ8 ? 160 : 96;
+  const blockBytes: usize = valueOf(format) == formatBf16 ? 144 : valueOf(format) == formatQ8 ? 160 : 96;
   const unitBytes = <usize>blocks * blockBytes;
   let count = 0;
   let units = 0;
-  if (format == formatTwoOfFourBf16) {
+  if (valueOf(format) == formatBf16) {
     const data = weights + <usize>(group << 3) * unitBytes;
     for (let first = 0; first < valid; first += 4) {
       const slot = slots + ((<usize>units) << 5);
@@ -255,7 +251,7 @@ function twoOfFourGroup(
     if (load<u32>(slots + (unit << 2)) == 0) store<u32>(slots + (unit << 2), read);
   }
   const xScale = load<f32>(scratch, 8);
-  if (format == formatTwoOfFourQ8) {
+  if (valueOf(format) == formatQ8) {
     if (byteDot) twoOfFourQ8Byte(y, scales, slots, vectors, xScale, blocks);
     else twoOfFourQ8Wide(y, scales, slots, vectors, xScale, blocks);
   } else if (byteDot) twoOfFourQ4Byte(y, scales, slots, vectors, xScale, blocks);
@@ -307,7 +303,7 @@ function blockGroup(
   for (let w: usize = 0; w < maskWords; w++) present += <usize>popcnt<u32>(load<u32>(mask + (w << 2)));
   present <<= 5;
 
-  const half = format == formatBlockBf16;
+  const half = valueOf(format) == formatBf16;
   const column = half ? present << 1 : present;
   const scales = mask + (maskWords << 2);
   const codes = half ? scales : scales + (present << 1);

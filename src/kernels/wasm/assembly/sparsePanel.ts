@@ -1,9 +1,9 @@
 import {
-  formatBf16, formatBitmaskBf16, formatBlockBf16, formatBlockQ8, formatCsrBf16, formatBitmaskQ4, formatBitmaskQ8, formatQ4, formatQ8, formatTwoOfFourBf16, formatTwoOfFourQ4,
-  formatTwoOfFourQ8, formatInt8Mixed, formatTiledCslBf16,
+  formatBf16, formatQ8, structureBitmask, structureBlock, structureCsr, structureInt8Mixed, structureTiledCsl,
 } from "../../program/layout";
+import { hasScales, structureOf, valueOf, zeroCode } from "./formats";
 import { UnpackRows } from "./generated/records";
-import { bitmaskScales, hasScales, scalesSize, tilesOf } from "./sparseMatvec";
+import { bitmaskScales, scalesSize, tilesOf } from "./sparseMatvec";
 import { skipBlocks, spreadHalf, spreadQ4, spreadQ8 } from "./spread";
 import { takeWork } from "./sync";
 
@@ -13,21 +13,6 @@ import { takeWork } from "./sync";
 /** Rows of an unpacked group, and the bytes it takes at most. */
 export const groupRows: usize = 64;
 
-/** The dense format that a group is unpacked to; a dense format is its own. */
-// @ts-ignore: decorator
-@inline
-export function unpackedFormat(format: i32): i32 {
-  if (format < formatBitmaskBf16) return format;
-  return hasScales(format) ? formatQ8 : formatBf16;
-}
-
-/** The code of 0 in what is unpacked. */
-// @ts-ignore: decorator
-@inline
-export function zeroCode(format: i32): i32 {
-  return format == formatQ4 || format == formatBitmaskQ4 || format == formatTwoOfFourQ4 ? 8 : 128;
-}
-
 /**
  * @param weights of one part, and @param rows its padded rows
  * @param firstRow a multiple of 64
@@ -36,11 +21,12 @@ export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32,
   const groups = (cols + 31) >> 5;
   const valid = min(cols - (group << 5), 32);
   const blocks = <i32>(min<usize>(rows - firstRow, groupRows) >> 5);
-  if (format == formatCsrBf16) {
+  const structure = structureOf(format);
+  if (structure == structureCsr) {
     unpackCsr(weights, rows, cols, group, valid, firstRow, target);
     return;
   }
-  if (format == formatInt8Mixed) {
+  if (structure == structureInt8Mixed) {
     memory.copy(target, weights + (firstRow << 1), <usize>blocks << 6);
     const source = weights + (rows << 1) + <usize>(group << 5) * rows + firstRow;
     for (let i: usize = 0; i < 32; i++) {
@@ -48,22 +34,22 @@ export function unpackGroup(format: i32, weights: usize, rows: usize, cols: i32,
     }
     return;
   }
-  if (format == formatTiledCslBf16) {
+  if (structure == structureTiledCsl) {
     unpackTiledCsl(weights, rows, cols, group, firstRow, target);
     return;
   }
-  if (format == formatBlockBf16 || format == formatBlockQ8) {
+  if (structure == structureBlock) {
     unpackBlocks(format, weights, rows, groups, group, firstRow, blocks, target);
     return;
   }
-  const scales = format <= formatBitmaskQ4 ? bitmaskScales(weights, rows, cols) : weights;
+  const scales = structure == structureBitmask ? bitmaskScales(weights, rows, cols) : weights;
   const data = scales + scalesSize(format, rows, groups);
   let codes = target;
   if (hasScales(format)) {
     memory.copy(target, scales + ((<usize>group * rows + firstRow) << 1), <usize>blocks << 6);
     codes += groupRows << 1;
   }
-  if (format <= formatBitmaskQ4) unpackBitmask(format, weights, data, rows, group, valid, firstRow, blocks, codes);
+  if (structure == structureBitmask) unpackBitmask(format, weights, data, rows, group, valid, firstRow, blocks, codes);
   else unpackTwoOfFour(format, data, rows, group, firstRow, blocks, codes);
 }
 
@@ -71,8 +57,9 @@ function unpackBitmask(
   format: i32, weights: usize, data: usize, rows: usize, group: i32, valid: i32, firstRow: usize, blocks: i32, codes: usize,
 ): void {
   const tiles = tilesOf(rows);
-  const bits = format == formatBitmaskBf16 ? 16 : format == formatBitmaskQ8 ? 8 : 4;
-  const columnBytes: usize = format == formatBitmaskBf16 ? groupRows << 1 : groupRows;
+  const value = valueOf(format);
+  const bits = value == formatBf16 ? 16 : value == formatQ8 ? 8 : 4;
+  const columnBytes: usize = value == formatBf16 ? groupRows << 1 : groupRows;
   for (let i = 0; i < 32; i++) {
     const column = codes + <usize>i * columnBytes;
     if (i >= valid) {
@@ -123,7 +110,7 @@ function unpackTiledCsl(weights: usize, rows: usize, cols: i32, group: i32, firs
 }
 
 function unpackBlocks(format: i32, weights: usize, rows: usize, groups: i32, group: i32, firstRow: usize, blocks: i32, target: usize): void {
-  const half = format == formatBlockBf16;
+  const half = valueOf(format) == formatBf16;
   const mask = weights + ((<usize>(groups + 1)) << 2) + <usize>load<u32>(weights + ((<usize>group) << 2));
   const maskWords = ((rows >> 5) + 31) >> 5;
   const firstBlock = firstRow >> 5;
@@ -153,8 +140,8 @@ function unpackBlocks(format: i32, weights: usize, rows: usize, groups: i32, gro
 }
 
 function unpackTwoOfFour(format: i32, data: usize, rows: usize, group: i32, firstRow: usize, blocks: i32, codes: usize): void {
-  const half = format == formatTwoOfFourBf16;
-  const blockBytes: usize = half ? 144 : format == formatTwoOfFourQ8 ? 160 : 96;
+  const half = valueOf(format) == formatBf16;
+  const blockBytes: usize = half ? 144 : valueOf(format) == formatQ8 ? 160 : 96;
   const unitBytes = (rows >> 5) * blockBytes;
   const columnBytes: usize = half ? groupRows << 1 : groupRows;
   memory.fill(codes, half ? 0 : <u8>zeroCode(format), columnBytes << 5);
@@ -165,7 +152,7 @@ function unpackTwoOfFour(format: i32, data: usize, rows: usize, group: i32, firs
     for (let r: usize = 0; r < <usize>blocks << 5; r++) {
       const block = unit + (r >> 5) * blockBytes;
       if (half) scatterHalf(block, r, columns, columnBytes);
-      else scatterBytes(block, r, format == formatTwoOfFourQ8, columns, columnBytes);
+      else scatterBytes(block, r, valueOf(format) == formatQ8, columns, columnBytes);
     }
   }
 }

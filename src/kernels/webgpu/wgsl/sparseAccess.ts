@@ -1,7 +1,7 @@
 /** Rows of one tile: what 32 threads hold in four sums each. */
 export const sparseTileRows = 128;
 
-/** How the kernels read one format; see src/pack/bitmask.ts and src/pack/twoOfFour.ts for what lies where. */
+/** How the kernels read one format; see src/pack/formats/bitmask.ts and twoOfFour.ts for what lies where. */
 export interface SparseAccess {
   readonly scaled: boolean;
   /**
@@ -104,7 +104,7 @@ fn addGroup(tile: Tile, group: u32, inGroup: u32, lane: u32, acc: ptr<function, 
 function twoOfFour({ scaled, bits, zero }: Value): SparseAccess {
   const unitInputs = bits === 16 ? 4 : 8;
   const blockBytes = bits === 16 ? 16 + 128 : 32 + bits * 16;
-  // Of row k of a block: words of positions and of codes, as `place` in src/pack/twoOfFour.ts has them.
+  // Of row k of a block: words of positions and of codes, as `place` in src/pack/formats/twoOfFour.ts has them.
   const eight = /* wgsl */ `
 fn positionsOf(at: u32, k: u32) -> u32 {
   return (words[at / 4u + k / 16u * 4u + k % 4u] >> (k / 4u % 4u * 2u)) & 0x03030303u;

@@ -13,7 +13,7 @@ export interface TwoOfFourTuning {
   unroll: number;
 }
 
-/** How one value type lies in a unit of inputs and 32 rows, in vectors of 16 bytes; see src/pack/twoOfFour.ts. */
+/** How one value type lies in a unit of inputs and 32 rows, in vectors of 16 bytes; see src/pack/formats/twoOfFour.ts. */
 interface UnitLayout {
   /** Inputs of a unit, and vectors of 32 rows of it. */
   readonly inputs: number;

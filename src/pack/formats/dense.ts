@@ -1,5 +1,5 @@
-import { bf16FromF32, f32FromBf16 } from "../tensor/index.js";
-import { checkLength, padded, type WeightFormat } from "./format.js";
+import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
+import { checkLength, padded, type WeightFormat } from "../format.js";
 
 /** f32 [paddedCols][paddedRows]: the transpose, padded. */
 export const f32: WeightFormat = {

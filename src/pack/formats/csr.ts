@@ -1,5 +1,6 @@
 import { blockRows, columnRuns, type RunCodec } from "./columnRuns.js";
 import { valueTypes } from "./sparseFormat.js";
+import { anywhere } from "./structure.js";
 
 /**
  * Compressed sparse rows of the transpose: for every weight that is not 0 a u32 with its row in the tile of 512 in the low
@@ -38,4 +39,8 @@ const words: RunCodec = {
   },
 };
 
-export const csrBf16 = columnRuns("csr-bf16", valueTypes.bf16, words);
+export const csrBf16 = columnRuns(
+  { id: "csr-bf16", structure: "csr", pattern: anywhere, timedAt: [0.02, 0.1] },
+  valueTypes.bf16,
+  words,
+);

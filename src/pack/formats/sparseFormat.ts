@@ -1,6 +1,7 @@
-import { FormatError } from "../core/index.js";
-import { groupSize, padded, type SparseFormatId, type WeightFormatId } from "./format.js";
-import { weightFormats } from "./weightFormats.js";
+import { FormatError } from "../../core/index.js";
+import { groupSize, padded, type SparseFormatId, type WeightFormatId } from "../format.js";
+import { weightFormats } from "../weightFormats.js";
+import type { StructureId, ZeroPattern } from "./structure.js";
 
 /**
  * Formats that leave zeros out. A sparse matrix is made from the codes of a dense format (`value`), which decides how
@@ -9,10 +10,11 @@ import { weightFormats } from "./weightFormats.js";
  *
  * They are input-major too: what belongs to one input, or to a few neighbouring ones, is one run of bytes.
  */
-export interface SparseFormat {
-  readonly id: SparseFormatId;
+export interface SparseFormat extends SparseDescription {
   /** The dense format its codes come from. */
   readonly value: WeightFormatId;
+  /** The dense format that products treat its codes as, where that is not `value`. */
+  readonly multipliedAs?: WeightFormatId;
   packer(rows: number, cols: number): SparsePacker;
   /** The f32 values that the packed bytes stand for, row-major [rows, cols]. @throws FormatError for any damage. */
   unpack(bytes: Uint8Array, rows: number, cols: number): Float32Array;
@@ -23,6 +25,16 @@ export interface SparseFormat {
   bytesRead(bytes: Uint8Array, rows: number, cols: number, kept: (input: number) => boolean): number;
   /** Size to expect of a matrix whose non-zeros lie anywhere, at this share of non-zeros. */
   expectedBytes(rows: number, cols: number, density: number): number;
+}
+
+/** What tells one sparse format from another, whatever its codes. */
+export interface SparseDescription {
+  readonly id: SparseFormatId;
+  readonly structure: StructureId;
+  /** The zeros that it leaves out; undefined where it leaves out none. */
+  readonly pattern?: ZeroPattern;
+  /** Shares of weights, or of what the pattern leaves out, at which products are timed; what lies between is interpolated. */
+  readonly timedAt: readonly number[];
 }
 
 /**

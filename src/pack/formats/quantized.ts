@@ -1,6 +1,6 @@
-import { bf16FromF32, f32FromBf16 } from "../tensor/index.js";
+import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
+import { checkLength, groupSize, padded, type WeightFormat } from "../format.js";
 import { interleaved8 } from "./dense.js";
-import { checkLength, groupSize, padded, type WeightFormat } from "./format.js";
 
 /**
  * Symmetric round-to-nearest in groups of 32 consecutive inputs of one row (out), codes stored with an offset so that

@@ -1,6 +1,9 @@
-import { f32FromBf16 } from "../tensor/index.js";
+import { f32FromBf16 } from "../../tensor/index.js";
+
+const structure = { structure: "block", pattern: inBlocks, timedAt: [0.25, 0.75] } as const;
+
+import { groupSize, padded, type SparseFormatId } from "../format.js";
 import { interleaved8 } from "./dense.js";
-import { groupSize, padded, type SparseFormatId } from "./format.js";
 import {
   DenseChunk,
   damaged,
@@ -9,6 +12,7 @@ import {
   type ValueType,
   valueTypes,
 } from "./sparseFormat.js";
+import { inBlocks } from "./structure.js";
 
 /** Blocks are 32 rows × 32 inputs, the inputs that share scales. */
 const blockRows = 32;
@@ -124,6 +128,7 @@ function block(id: SparseFormatId, type: ValueType): SparseFormat {
 
   return {
     id,
+    ...structure,
     value: type.id,
     packer,
 

@@ -1,7 +1,10 @@
-import { UsageError } from "../core/index.js";
-import { f32FromBf16 } from "../tensor/index.js";
+import { UsageError } from "../../core/index.js";
+
+const structure = { structure: "2:4", pattern: inFours, timedAt: [0.5] } as const;
+
+import { f32FromBf16 } from "../../tensor/index.js";
+import { groupSize, padded, type SparseFormatId } from "../format.js";
 import { interleaved8 } from "./dense.js";
-import { groupSize, padded, type SparseFormatId } from "./format.js";
 import {
   DenseChunk,
   damaged,
@@ -10,6 +13,7 @@ import {
   type ValueType,
   valueTypes,
 } from "./sparseFormat.js";
+import { inFours } from "./structure.js";
 
 const blockRows = 32;
 
@@ -136,6 +140,7 @@ function twoOfFour(id: SparseFormatId, type: ValueType): SparseFormat {
 
   return {
     id,
+    ...structure,
     value: type.id,
     packer,
 

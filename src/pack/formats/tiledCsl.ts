@@ -1,5 +1,6 @@
-import { f32FromBf16 } from "../tensor/index.js";
+import { f32FromBf16 } from "../../tensor/index.js";
 import { DenseChunk, damaged, type SparseFormat, type SparsePacker, valueTypes } from "./sparseFormat.js";
+import { anywhere } from "./structure.js";
 
 const id = "tiled-csl-bf16";
 /** Shape of a tile. */
@@ -103,6 +104,9 @@ const packer = (rows: number, cols: number): SparsePacker => {
 
 export const tiledCslBf16: SparseFormat = {
   id,
+  structure: "tiled-csl",
+  pattern: anywhere,
+  timedAt: [0.02, 0.1],
   value: "bf16",
   packer,
 

@@ -1,6 +1,6 @@
-import { f32FromBf16 } from "../tensor/index.js";
+import { f32FromBf16 } from "../../tensor/index.js";
+import { padded } from "../format.js";
 import { interleaved8 } from "./dense.js";
-import { padded } from "./format.js";
 import { bf16Up, roundToEven } from "./quantized.js";
 import { damaged, type SparseFormat, type SparsePacker } from "./sparseFormat.js";
 
@@ -70,7 +70,11 @@ const packer = (rows: number, cols: number): SparsePacker => {
 
 export const int8Mixed: SparseFormat = {
   id,
+  structure: "int8-mixed",
+  // Whether it serves is a question of quality: nothing chooses it by its time.
+  timedAt: [],
   value: "f32",
+  multipliedAs: "q8",
   packer,
 
   unpack(bytes, rows, cols) {

@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { FormatError, UsageError } from "../core/index.js";
-import { f32FromBf16 } from "../tensor/index.js";
-import { padded, type SparseFormatId } from "./format.js";
+import { FormatError, UsageError } from "../../core/index.js";
+import { f32FromBf16 } from "../../tensor/index.js";
+import { padded, type SparseFormatId } from "../format.js";
+import { sparseFormats } from "../sparseFormats.js";
+import { weightFormats } from "../weightFormats.js";
 import { bf16Up } from "./quantized.js";
 import { packSparse } from "./sparseFormat.js";
-import { sparseFormats } from "./sparseFormats.js";
-import { weightFormats } from "./weightFormats.js";
 
 /** A matrix with the share of non-zeros of each input between nothing and all, and at most two of four when asked for. */
 const matrices = (twoOfFour: boolean) =>
@@ -33,7 +33,7 @@ const ids = Object.keys(sparseFormats) as SparseFormatId[];
 describe.each(ids)("%s", (id) => {
   const format = sparseFormats[id];
   const dense = weightFormats[format.value];
-  const cases = matrices(id.startsWith("2:4"));
+  const cases = matrices(format.structure === "2:4");
 
   it("stands for the same values as the dense format of its value type", () => {
     fc.assert(
@@ -84,11 +84,11 @@ describe.each(ids)("%s", (id) => {
     const weights = Float32Array.from({ length: rows * cols }, (_, i) => {
       const [row, c] = [Math.floor(i / cols), i % cols];
       const noise = Math.abs(Math.sin(i * 78.233) * 43758.5453) % 1;
-      const kept = id.startsWith("2:4") ? (row + c) % 4 < 2 : noise < density;
+      const kept = format.structure === "2:4" ? (row + c) % 4 < 2 : noise < density;
       return kept ? 1 + (i % 7) : 0;
     });
     const actual = packSparse(format, weights, rows, cols).byteLength;
-    const share = id.startsWith("block") ? 1 : density;
+    const share = format.structure === "block" ? 1 : density;
     expect(Math.abs(format.expectedBytes(rows, cols, share) / actual - 1)).toBeLessThan(0.01);
   });
 
@@ -134,12 +134,13 @@ it("2:4 refuses a third weight among four inputs by its row", () => {
 /** Sizes by the formulas of docs/formats.md, counted on the values. */
 function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols: number) {
   const [paddedRows, groups] = [padded(rows), Math.ceil(cols / 32)];
-  const bits = { bf16: 16, q8: 8, q4: 4 }[id.split("-").at(-1)!]!;
+  const { structure, value } = sparseFormats[id];
+  const bits = { f32: 32, bf16: 16, q8: 8, q4: 4 }[value];
   const scaleBytes = bits === 16 ? 0 : groups * paddedRows * 2;
   if (id === "int8-mixed") {
     return { byteLength: paddedRows * (2 + groups * 32), unreadBytes: paddedRows * (groups * 32 - cols) };
   }
-  if (id.startsWith("2:4")) {
+  if (structure === "2:4") {
     // Two codes and two 2-bit positions for every four inputs. Units of padding alone are never read.
     const unitInputs = bits === 16 ? 4 : 8;
     const unitBytes = (paddedRows * unitInputs * (bits + 2)) / 16;
@@ -147,7 +148,7 @@ function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols:
     const unreadBytes = (units - Math.ceil(cols / unitInputs)) * unitBytes;
     return { byteLength: scaleBytes + units * unitBytes, unreadBytes };
   }
-  if (id.startsWith("tiled-csl")) {
+  if (structure === "tiled-csl") {
     const [down, across] = [Math.ceil(rows / 128), Math.ceil(cols / 64)];
     const counts = new Uint32Array(down * across);
     for (const [i, v] of values.entries()) {
@@ -156,7 +157,7 @@ function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols:
     const unreadBytes = (counts.length + 2) * 4;
     return { byteLength: counts.reduce((sum, n) => sum + Math.ceil(n / 4) * 16, unreadBytes), unreadBytes };
   }
-  if (id.startsWith("block")) {
+  if (structure === "block") {
     let blocks = 0;
     for (let g = 0; g < groups; g++) {
       for (let first = 0; first < rows; first += 32) {
@@ -181,10 +182,10 @@ function exactSize(id: SparseFormatId, values: Float32Array, rows: number, cols:
     for (let first = 0; first < rows; first += 32) {
       let count = 0;
       for (let r = first; r < Math.min(first + 32, rows); r++) if (values[r * cols + c] !== 0) count++;
-      codeBytes += id.startsWith("csr") ? 4 * count : Math.ceil((count * bits) / 8);
+      codeBytes += structure === "csr" ? 4 * count : Math.ceil((count * bits) / 8);
     }
   }
-  const maskBytes = id.startsWith("csr") ? 0 : (paddedRows / 8) * cols;
+  const maskBytes = structure === "csr" ? 0 : (paddedRows / 8) * cols;
   return { byteLength: tableBytes + scaleBytes + maskBytes + codeBytes, unreadBytes: tableBytes };
 }
 

@@ -1,7 +1,14 @@
-import { f32FromBf16 } from "../tensor/index.js";
+import { f32FromBf16 } from "../../tensor/index.js";
+import { groupSize, padded } from "../format.js";
 import { interleaved8 } from "./dense.js";
-import { groupSize, padded, type SparseFormatId } from "./format.js";
-import { DenseChunk, damaged, type SparseFormat, type SparsePacker, type ValueType } from "./sparseFormat.js";
+import {
+  DenseChunk,
+  damaged,
+  type SparseDescription,
+  type SparseFormat,
+  type SparsePacker,
+  type ValueType,
+} from "./sparseFormat.js";
 
 /** Rows between two entries of the table of positions: from one of them a product can begin. */
 export const tileRows = 512;
@@ -41,7 +48,8 @@ export interface RunCodec {
  *
  * Rows are padded to 32.
  */
-export function columnRuns(id: SparseFormatId, type: ValueType, codec: RunCodec): SparseFormat {
+export function columnRuns(description: SparseDescription, type: ValueType, codec: RunCodec): SparseFormat {
+  const { id } = description;
   const layout = (rows: number, cols: number) => {
     const paddedRows = padded(rows);
     const tiles = Math.ceil(paddedRows / tileRows);
@@ -104,7 +112,7 @@ export function columnRuns(id: SparseFormatId, type: ValueType, codec: RunCodec)
   };
 
   const format: SparseFormat = {
-    id,
+    ...description,
     value: type.id,
     packer,
 

@@ -1,5 +1,6 @@
 import { blockRows, columnRuns, type RunCodec } from "./columnRuns.js";
 import { type ValueType, valueTypes } from "./sparseFormat.js";
+import { anywhere } from "./structure.js";
 
 /**
  * Bit mask and the codes that are not 0, for any pattern. For every 32 rows a u32 mask (bit r: row r is not 0) and the codes
@@ -68,6 +69,8 @@ function popcount(mask: number): number {
   return Math.imul((pairs + (pairs >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
-export const bitmaskBf16 = columnRuns("bitmask-bf16", valueTypes.bf16, bitmask(valueTypes.bf16));
-export const bitmaskQ8 = columnRuns("bitmask-q8", valueTypes.q8, bitmask(valueTypes.q8));
-export const bitmaskQ4 = columnRuns("bitmask-q4", valueTypes.q4, bitmask(valueTypes.q4));
+const structure = { structure: "bitmask", pattern: anywhere, timedAt: [0.25, 0.5, 0.75] } as const;
+
+export const bitmaskBf16 = columnRuns({ id: "bitmask-bf16", ...structure }, valueTypes.bf16, bitmask(valueTypes.bf16));
+export const bitmaskQ8 = columnRuns({ id: "bitmask-q8", ...structure }, valueTypes.q8, bitmask(valueTypes.q8));
+export const bitmaskQ4 = columnRuns({ id: "bitmask-q4", ...structure }, valueTypes.q4, bitmask(valueTypes.q4));
