@@ -4,6 +4,7 @@ import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
 import type { LocalModelFiles } from "../io/index.js";
 import { resolveModel } from "../io/index.node.js";
+import { checkSound } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { loadTokenizer, type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
@@ -27,6 +28,12 @@ export async function openSession(
   const files = typeof argument === "string" ? await resolveModel(argument, { signal, onProgress }) : argument;
   const { weights, device, threads, structure } = options;
   const opened = await openModel(files, { weights, device, threads, structure, signal, onProgress });
+  try {
+    checkSound(opened.model);
+  } catch (error) {
+    opened[Symbol.dispose]();
+    throw error;
+  }
   for (const { file, field, problem } of opened.warnings) context.warn(`${file}: ${field}: ${problem}`);
   return { ...opened, files };
 }

@@ -13,9 +13,11 @@ const problemsListed = 30;
  * control characters but line ends: names in them come from files, and they end on terminals.
  */
 export class RarefyError extends Error {
+  // Written out in every class, because a bundler that shortens names gives the classes others.
+  override readonly name: string = "RarefyError";
+
   constructor(message: string, options?: { cause?: unknown }) {
     super(clip(cleaned(message), maxMessageCharacters), options);
-    this.name = new.target.name;
   }
 }
 
@@ -34,6 +36,7 @@ export interface FormatErrorDetails {
 
 /** A file, config, recipe or text that does not hold what it must. */
 export class FormatError extends RarefyError {
+  override readonly name = "FormatError";
   readonly details: FormatErrorDetails;
   constructor(details: FormatErrorDetails, options?: { cause?: unknown }) {
     const part = (text: string) => clip(cleaned(text).replaceAll("\n", "\\n"), maxPartCharacters);
@@ -46,13 +49,23 @@ export class FormatError extends RarefyError {
 }
 
 /** A call or command whose arguments do not fit together. */
-export class UsageError extends RarefyError {}
+export class UsageError extends RarefyError {
+  override readonly name = "UsageError";
+}
 
 /** A backend or machine that cannot do what was asked: no memory, no shared memory, a lost device. */
-export class DeviceError extends RarefyError {}
+export class DeviceError extends RarefyError {
+  override readonly name = "DeviceError";
+}
+
+/** A pass whose numbers are NaN or infinite although the weights are finite. */
+export class NonFiniteError extends RarefyError {
+  override readonly name = "NonFiniteError";
+}
 
 /** A server that cannot be reached, answers with an error status or breaks off. */
 export class NetworkError extends RarefyError {
+  override readonly name = "NetworkError";
   /** HTTP status; undefined where there was no answer. */
   readonly status?: number;
   constructor(message: string, options?: { cause?: unknown; status?: number }) {
@@ -63,6 +76,7 @@ export class NetworkError extends RarefyError {
 
 /** Several independent problems reported at once, so that they can be mended at once. */
 export class ProblemsError extends RarefyError {
+  override readonly name = "ProblemsError";
   readonly problems: readonly string[];
   constructor(title: string, problems: readonly string[]) {
     const listed = problems.slice(0, problemsListed).map((p) => `  - ${p}`);

@@ -5,6 +5,7 @@ export {
   FormatError,
   type FormatErrorDetails,
   NetworkError,
+  NonFiniteError,
   ProblemsError,
   RarefyError,
   UsageError,

@@ -1,5 +1,5 @@
 import type { Activation } from "../kernels/index.js";
-import type { Model } from "../model/index.js";
+import { explainNonFinite, firstNonFiniteOf, type Model } from "../model/index.js";
 
 /** Logits of some consecutive positions. */
 export interface LogitRows {
@@ -20,11 +20,23 @@ export function rowsPerChunk(vocabSize: number): number {
   return Math.max(1, Math.floor(chunkValues / vocabSize));
 }
 
-/** Logits of rows [start, start + rows) of the residual stream f32 [tokens, hiddenSize] after the last block. */
-export async function logitRows(model: Model, stream: Activation, start: number, rows: number): Promise<LogitRows> {
+/**
+ * Logits of rows [start, start + rows) of the residual stream f32 [tokens, hiddenSize] after the last block.
+ * @param tokens what the stream was run from
+ * @throws NonFiniteError that names the layer where numbers left the finite range
+ */
+export async function logitRows(
+  model: Model,
+  tokens: Uint32Array,
+  stream: Activation,
+  start: number,
+  rows: number,
+): Promise<LogitRows> {
   const logits = model.head(stream.rowRange(start, rows));
   try {
-    return withLogSumExp(await model.backend.read(logits), logits.cols, model.config.vocabSize);
+    const values = await model.backend.read(logits);
+    if (firstNonFiniteOf(values) >= 0) throw await explainNonFinite(model, tokens);
+    return withLogSumExp(values, logits.cols, model.config.vocabSize);
   } finally {
     model.backend.release(logits);
   }

@@ -128,15 +128,17 @@ async function compareLogits(
 ): Promise<void> {
   const predicted = tokens.length - 1;
   const step = rowsPerChunk(variants[0].model.config.vocabSize);
+  const logits = (v: number, start: number, rows: number) =>
+    withThresholds(variants[v], () => logitRows(variants[v].model, tokens, streams[v], start, rows));
   for (let start = 0; start < predicted; start += step) {
     const rows = Math.min(step, predicted - start);
     const targets = tokens.subarray(start + 1, start + 1 + rows);
-    const baseline = await logitRows(variants[0].model, streams[0], start, rows);
+    const baseline = await logits(0, start, rows);
     nllSums[0] += negativeLogLikelihood(baseline, targets);
     for (let v = 1; v < variants.length; v++) {
-      const logits = await logitRows(variants[v].model, streams[v], start, rows);
-      nllSums[v] += negativeLogLikelihood(logits, targets);
-      divergences[v].add(baseline, logits);
+      const compared = await logits(v, start, rows);
+      nllSums[v] += negativeLogLikelihood(compared, targets);
+      divergences[v].add(baseline, compared);
     }
   }
 }

@@ -1,5 +1,6 @@
 import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
+import { checkSound, explainNonFinite } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
 
@@ -95,6 +96,7 @@ export async function measureSpeedInTurn(
     for (const v of orderOf(variants, round)) {
       await breathe(signal);
       using variant = await variants[v].open();
+      checkSound(variant.model);
       await timedRun(variant, tokens, timing);
       await breathe(signal);
       runs[v].push(await timedRun(variant, tokens, timing));
@@ -177,7 +179,8 @@ async function predict(sequence: Sequence, tokens: Uint32Array, sparseFrom = 0):
   const { backend } = sequence.model;
   const logits = await sequence.run(tokens, { sparseFrom });
   try {
-    await backend.topK(logits, 1);
+    const [{ values }] = await backend.topK(logits, 1);
+    if (!Number.isFinite(values[0])) throw await explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
   } finally {
     backend.release(logits);
   }

@@ -1,5 +1,5 @@
 import { UsageError } from "../core/index.js";
-import type { ActivationThresholds, Model } from "../model/index.js";
+import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
 
 /** What is compared: a model with given thresholds. Several variants may share one loaded model. */
 export interface Variant {
@@ -21,10 +21,11 @@ export async function withThresholds<T>({ model, thresholds }: Variant, work: ()
   }
 }
 
-/** @throws UsageError when variants cannot be compared token by token. */
+/** @throws UsageError when variants cannot be compared token by token, FormatError for a model with damaged weights */
 export function checkComparable(variants: readonly Variant[]): void {
   const [first, ...others] = variants;
   if (first === undefined) throw new UsageError("nothing to evaluate");
+  for (const { model } of variants) checkSound(model);
   for (const { name, model } of others) {
     if (model.config.vocabSize === first.model.config.vocabSize) continue;
     throw new UsageError(

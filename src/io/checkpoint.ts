@@ -3,6 +3,7 @@ import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { type Artifact, readArtifact } from "./artifact.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { checkFinite } from "./checkFinite.js";
 import { openCompressedTensors } from "./compressedTensors/open.js";
 import { type SparseFormat, takeSparsityConfig } from "./compressedTensors/sparsityConfig.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
@@ -35,7 +36,7 @@ export interface Checkpoint {
    * @throws FormatError when there is no such tensor or the file ends early, UsageError when the range leaves the tensor.
    */
   read(name: string, byteOffset?: number, byteLength?: number, into?: Uint8Array): Promise<Uint8Array>;
-  /** A whole tensor widened to f32, row-major. @throws FormatError, also for a dtype without f32 form. */
+  /** A whole tensor widened to f32, row-major. @throws FormatError, also for a dtype without f32 form, NaN or infinity. */
   readFloat32(name: string): Promise<Float32Array>;
   /**
    * The scales of rows [rowStart, rowStart + count) of a tensor that has a `grid`: f32 [count, ⌈cols / groupSize⌉].
@@ -187,12 +188,14 @@ class FileCheckpoint implements Checkpoint {
   }
 
   async readFloat32(name: string): Promise<Float32Array> {
-    const { dtype } = this.#find(name);
+    const tensor = this.#find(name);
+    const { dtype } = tensor;
     const bytes = await this.read(name);
+    const file = this.placed.get(name)?.source.name ?? this.location;
+    checkFinite(file, tensor, bytes);
     try {
       return toFloat32(dtype, bytes);
     } catch (cause) {
-      const file = this.placed.get(name)?.source.name ?? this.location;
       throw new FormatError({ file, field: name, problem: `${dtype} has no f32 form` }, { cause });
     }
   }

@@ -13,6 +13,7 @@ export {
 export { blobFiles, blobSource } from "./blob.js";
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
+export { checkFinite, findNonFinite } from "./checkFinite.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 export {
   type EncodedTensors,

@@ -1,5 +1,6 @@
 import { FormatError } from "../core/index.js";
 import { dtypeBytes, toFloat32 } from "../tensor/index.js";
+import { checkFinite } from "./checkFinite.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { FloatDType } from "./encoding/index.js";
 
@@ -39,7 +40,8 @@ export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
 }
 
 function stored(checkpoint: Checkpoint, name: string): Weights {
-  const { dtype, shape, grid } = checkpoint.tensors.get(name)!;
+  const tensor = checkpoint.tensors.get(name)!;
+  const { dtype, shape, grid } = tensor;
   if (dtype !== "F32" && dtype !== "BF16" && dtype !== "F16") {
     throw new FormatError({
       file: checkpoint.location,
@@ -55,7 +57,11 @@ function stored(checkpoint: Checkpoint, name: string): Weights {
     name,
     shape,
     dtype,
-    readRows: async (start, count) => toFloat32(dtype, await checkpoint.read(name, start * rowBytes, count * rowBytes)),
+    async readRows(start, count) {
+      const bytes = await checkpoint.read(name, start * rowBytes, count * rowBytes);
+      checkFinite(checkpoint.location, tensor, bytes, start * cols);
+      return toFloat32(dtype, bytes);
+    },
     ...(fits && {
       async readScales32(start: number, count: number) {
         const scales = await checkpoint.readScales(name, start, count);

@@ -24,7 +24,7 @@ export interface ExpertList extends ExpertMatrices {
   readonly matrices: readonly Matrix[];
 }
 
-/** Stands for −∞ and for NaN, and its opposite for ∞, whose differences are no numbers. */
+/** Stands for −∞, and its opposite for ∞, whose differences are no numbers. NaN makes all weights of its row NaN. */
 const lowest = -3e38;
 
 /** `Backend.route` in numbers. @param logits f32 [rows, cols] */
@@ -39,8 +39,9 @@ export function chooseExperts(logits: Float32Array, cols: number, options: Route
     );
     const best = all.toSorted((a, b) => values[b] - values[a] || a - b).slice(0, perRow);
     const size = (expert: number) => Math.exp(values[expert] - values[best[0]]);
+    const valid = !logits.subarray(row * cols, row * cols + experts).some(Number.isNaN);
     const total = (normalise ? best : all).reduce((sum, expert) => sum + size(expert), 0);
-    for (const expert of best) chosen.push({ row, expert, weight: size(expert) / total });
+    for (const expert of best) chosen.push({ row, expert, weight: valid ? size(expert) / total : Number.NaN });
   }
 
   const order = Array.from(chosen.keys()).sort((a, b) => chosen[a].expert - chosen[b].expert || a - b);

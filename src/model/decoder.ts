@@ -1,5 +1,5 @@
 import { type ModelConfig, ropeTables } from "../arch/index.js";
-import { UsageError } from "../core/index.js";
+import { type FormatError, UsageError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
@@ -39,6 +39,10 @@ export class Decoder implements Model {
 
   get choices(): readonly MatrixChoice[] {
     return this.loaded.choices;
+  }
+
+  get damage(): FormatError | undefined {
+    return this.loaded.damage;
   }
 
   get thresholds(): ActivationThresholds | undefined {

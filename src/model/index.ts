@@ -16,6 +16,7 @@ export {
   storedMatrices,
 } from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
+export { checkSound, explainNonFinite, firstNonFiniteOf, nonFiniteError } from "./nonFinite.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 export { chooseFormat, describeChoices, type MatrixChoice, type Structure, structures } from "./structure.js";
 export {

@@ -5,7 +5,7 @@ import type { ExpectedTensor } from "./layout.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 import { chooseFormat, type MatrixChoice } from "./structure.js";
-import { tensorRows } from "./tensorRows.js";
+import { type OnRead, tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
 const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
@@ -19,14 +19,9 @@ export class MatrixLoader {
   readonly #checkpoint: Checkpoint;
   readonly #backend: Backend;
   readonly #options: LoadModelOptions;
-  readonly #onRead: (byteLength: number, name: string) => void;
+  readonly #onRead: OnRead;
 
-  constructor(
-    checkpoint: Checkpoint,
-    backend: Backend,
-    options: LoadModelOptions,
-    onRead: (byteLength: number, name: string) => void,
-  ) {
+  constructor(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions, onRead: OnRead) {
     this.#checkpoint = checkpoint;
     this.#backend = backend;
     this.#options = options;

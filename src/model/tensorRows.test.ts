@@ -12,7 +12,7 @@ test("rows come by range; those beyond what is stored are zeros, whatever the bu
     },
   } as unknown as Checkpoint;
   const read: number[] = [];
-  const source = tensorRows(checkpoint, "w", 5, (byteLength) => read.push(byteLength));
+  const source = tensorRows(checkpoint, "w", 5, (_, bytes) => read.push(bytes.byteLength));
   expect([source.rows, source.cols, source.dtype]).toEqual([5, 2, "BF16"]);
 
   const rows = async (start: number, count: number) => {

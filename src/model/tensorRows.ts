@@ -1,20 +1,19 @@
 import type { Checkpoint } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
 import { groupSize } from "../pack/index.js";
-import { dtypeBytes } from "../tensor/index.js";
+import { dtypeBytes, type TensorInfo } from "../tensor/index.js";
+
+/** @param bytes of the tensor from element `first` on, row-major; gone once the call returns */
+export type OnRead = (tensor: TensorInfo, bytes: Uint8Array, first: number) => void;
 
 /**
  * A stored matrix read by ranges of rows, with the scales of its grid where packed formats can take them over.
  * @param rows at least what is stored; rows beyond it are zeros.
- * @param onRead told how many stored bytes were read for the first time.
+ * @param onRead shown what was read for the first time
  */
-export function tensorRows(
-  checkpoint: Checkpoint,
-  name: string,
-  rows: number,
-  onRead: (byteLength: number, name: string) => void,
-): RowSource {
-  const { dtype, shape, grid } = checkpoint.tensors.get(name)!;
+export function tensorRows(checkpoint: Checkpoint, name: string, rows: number, onRead: OnRead): RowSource {
+  const tensor = checkpoint.tensors.get(name)!;
+  const { dtype, shape, grid } = tensor;
   const [storedRows, cols] = shape;
   const rowBytes = cols * dtypeBytes[dtype];
   const stored = (start: number, count: number) => Math.max(0, Math.min(count, storedRows - start));
@@ -31,7 +30,8 @@ export function tensorRows(
       into.fill(0, byteLength);
       const first = Math.max(start, unread);
       unread = Math.max(unread, start + count);
-      onRead(stored(first, start + count - first) * rowBytes, name);
+      const known = Math.min((first - start) * rowBytes, byteLength);
+      onRead(tensor, into.subarray(known, byteLength), first * cols);
     },
   };
   // Groups of 32 must lie within groups of the grid.

@@ -1,4 +1,5 @@
 import type { ModelConfig } from "../arch/index.js";
+import type { FormatError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, RoutedSlots } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";
@@ -62,6 +63,11 @@ export interface Model extends Disposable {
   readonly weights: WeightFormatId;
   /** The format of each matrix and why it was chosen; see `describeChoices`. */
   readonly choices: readonly MatrixChoice[];
+  /**
+   * The first NaN or infinity among the weights. Such a model loads, so that it can be looked at, and its `forward` gives what the
+   * arithmetic gives; whatever makes results of it (`generate`, evaluation, measurements, calibration) throws this error.
+   */
+  readonly damage: FormatError | undefined;
   /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
   /**

@@ -1,7 +1,7 @@
-import { Stage } from "../core/index.js";
-import type { Checkpoint } from "../io/index.js";
+import { type FormatError, Stage } from "../core/index.js";
+import { type Checkpoint, findNonFinite } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
-import { byteLengthOf } from "../tensor/index.js";
+import { byteLengthOf, type TensorInfo, toFloat32 } from "../tensor/index.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, routerFormat } from "./footprint.js";
 import {
   type BlockLayout,
@@ -52,6 +52,8 @@ export interface DecoderWeights {
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
   choices: readonly MatrixChoice[];
+  /** See `Model.damage`. */
+  damage: FormatError | undefined;
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };
 }
@@ -76,7 +78,11 @@ export async function loadWeights(
 
   const storedBytes = layoutTensors(layout).reduce((sum, t) => sum + byteLengthOf(checkpoint.tensors.get(t.name)!), 0);
   const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
-  const advance = (byteLength: number, name: string) => stage.advance(byteLength, name);
+  let damage: FormatError | undefined;
+  const onRead = (tensor: TensorInfo, bytes: Uint8Array, first = 0) => {
+    stage.advance(bytes.byteLength, tensor.name);
+    damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
+  };
   let vectorBytes = 0;
 
   const vector = (values: Float32Array): Vector => {
@@ -85,12 +91,13 @@ export async function loadWeights(
   };
   const readVector = async (expected: ExpectedTensor): Promise<Float32Array> => {
     options.signal?.throwIfAborted();
-    const values = await checkpoint.readFloat32(expected.name);
-    advance(byteLengthOf(checkpoint.tensors.get(expected.name)!), expected.name);
-    return values;
+    const tensor = checkpoint.tensors.get(expected.name)!;
+    const bytes = await checkpoint.read(expected.name);
+    onRead(tensor, bytes);
+    return toFloat32(tensor.dtype, bytes);
   };
   const norm = async (expected: ExpectedTensor) => vector(await readVector(expected));
-  const loader = new MatrixLoader(checkpoint, backend, options, advance);
+  const loader = new MatrixLoader(checkpoint, backend, options, onRead);
   let lowRank = 0;
   let perToken = 0;
   /** Bytes of the experts that a token is not sent to. */
@@ -181,6 +188,7 @@ export async function loadWeights(
     head,
     lowRank,
     choices: loader.choices,
+    damage,
     bytes: { perToken, loaded: perToken + idle + (tied ? 0 : embedding.byteLength) + vectorBytes },
   };
 }

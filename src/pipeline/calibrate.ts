@@ -9,7 +9,14 @@ import {
 import { breathe, type JobOptions, Random, Stage, UsageError } from "../core/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import type { KvCache } from "../kernels/index.js";
-import type { Model, Projection, TapSite } from "../model/index.js";
+import {
+  checkSound,
+  firstNonFiniteOf,
+  type Model,
+  nonFiniteError,
+  type Projection,
+  type TapSite,
+} from "../model/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { activationMethods, type MethodId } from "./activationMethods.js";
 import { BlockProbe, probeRows } from "./blockProbe.js";
@@ -75,6 +82,7 @@ export async function calibrateActivationSparsity(
   text: TokenizedText,
   options: CalibrationOptions,
 ): Promise<Calibration> {
+  checkSound(model);
   const plan = planCalibration(model, text, options);
   const { method, windows, window, greedyWindows, signal } = plan;
   const { sites: counted, calibrateLayer } = activationMethods[method];
@@ -224,7 +232,10 @@ async function runDenseBlock(
   try {
     backend.write(x, input);
     await model.block(layer, x, cache, 0, { tap: histograms.tap });
-    return await backend.read(x);
+    const output = await backend.read(x);
+    const at = firstNonFiniteOf(output);
+    if (at >= 0) throw nonFiniteError(`in layer ${layer}, what its block adds`, output[at]);
+    return output;
   } finally {
     backend.release(x);
   }

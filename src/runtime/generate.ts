@@ -1,5 +1,5 @@
 import { breathe, type JobOptions, UsageError } from "../core/index.js";
-import type { Model } from "../model/index.js";
+import { checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 import { promptIds } from "./prompt.js";
@@ -67,7 +67,7 @@ export interface GenerationStep {
 /**
  * Generates tokens after those of a prompt, one step at a time; the last step has `finish`. Between steps other work of the event
  * loop runs, and any number of generations may be under way on one model.
- * @throws UsageError for options that do not fit, ProblemsError for sampling options out of range, and the signal's reason
+ * @throws UsageError for options that do not fit and for a sequence that another generation uses, ProblemsError for sampling options out of range, and the signal's reason
  * when it is aborted.
  */
 export async function* generate(
@@ -83,6 +83,7 @@ export async function* generate(
   if (options.sequence !== undefined && options.sequence.model !== model) {
     throw new UsageError("the sequence belongs to another model");
   }
+  checkSound(model);
   const sampler = new Sampler(options);
   const stream =
     options.tokenizer &&
@@ -91,6 +92,7 @@ export async function* generate(
   signal?.throwIfAborted();
 
   const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens);
+  using _held = sequence.hold();
   const source = tokenSource(sequence, sampler, options);
   try {
     const rest = sequence.reuse(prompt);

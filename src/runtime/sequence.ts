@@ -13,6 +13,8 @@ export interface RunOptions extends JobOptions {
 export class Sequence implements Disposable {
   readonly #cache: KvCache;
   readonly #tokens: number[] = [];
+  #held = false;
+  #running = false;
 
   /** @param capacity the most tokens it can hold; see `Model.createCache` for errors. */
   constructor(
@@ -37,12 +39,40 @@ export class Sequence implements Disposable {
   }
 
   /**
+   * Takes the sequence for one generation; disposing of what is returned gives it back.
+   * @throws UsageError while another has it
+   */
+  hold(): Disposable {
+    if (this.#held) {
+      throw new UsageError(
+        "the sequence is in use by another generation; wait until that has ended, or give each one a sequence of its own",
+      );
+    }
+    this.#held = true;
+    return {
+      [Symbol.dispose]: () => {
+        this.#held = false;
+      },
+    };
+  }
+
+  /**
    * Runs tokens after those it has, in chunks, with a turn of the event loop and a look at `signal` between them. What ran
    * before an abort stays.
    * @returns logits f32 [1, logitCols] after the last token, owned by the caller.
-   * @throws UsageError for no tokens or more than the capacity holds.
+   * @throws UsageError for no tokens or more than the capacity holds, or while other tokens run.
    */
   async run(tokens: Uint32Array, options: RunOptions = {}): Promise<Activation> {
+    if (this.#running) throw new UsageError("the sequence runs other tokens; wait for them");
+    this.#running = true;
+    try {
+      return await this.#run(tokens, options);
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  async #run(tokens: Uint32Array, options: RunOptions): Promise<Activation> {
     const { chunk = 128, sparseFrom, signal } = options;
     if (!Number.isSafeInteger(chunk) || chunk < 1) throw new UsageError(`a chunk of ${chunk} tokens`);
     if (tokens.length === 0) throw new UsageError("no tokens to run");

@@ -1,5 +1,5 @@
-import { DeviceError } from "../core/index.js";
 import type { Activation, Chosen, TopK } from "../kernels/index.js";
+import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
@@ -46,8 +46,9 @@ class OneByOne implements TokenSource {
     const { sampler, logprobs, sequence } = this;
     const { backend, config } = sequence.model;
     try {
-      if (sampler.greedy && !logprobs) return { id: mostProbable(await backend.topK(logits, 1)) };
+      if (sampler.greedy && !logprobs) return { id: await mostProbable(sequence, await backend.topK(logits, 1)) };
       const row = (await backend.read(logits)).subarray(0, config.vocabSize);
+      if (firstNonFiniteOf(row) >= 0) throw await notFinite(sequence);
       const id = sampler.pick(row, sequence.tokens);
       return logprobs ? { id, logprob: logProbability(row, id) } : { id };
     } finally {
@@ -86,7 +87,7 @@ class Ahead implements TokenSource {
       chosen[Symbol.dispose]();
       throw error;
     }
-    return { id: mostProbable(await chosen.read()) };
+    return { id: await mostProbable(this.sequence, await chosen.read()) };
   }
 
   #choose(logits: Activation): Chosen {
@@ -104,7 +105,10 @@ class Ahead implements TokenSource {
   }
 }
 
-function mostProbable([{ ids, values }]: readonly TopK[]): number {
-  if (Number.isNaN(values[0])) throw new DeviceError("the model gave NaN");
+/** The largest logit is NaN where any is. */
+async function mostProbable(sequence: Sequence, [{ ids, values }]: readonly TopK[]): Promise<number> {
+  if (!Number.isFinite(values[0])) throw await notFinite(sequence);
   return ids[0];
 }
+
+const notFinite = ({ model, tokens }: Sequence) => explainNonFinite(model, Uint32Array.from(tokens));

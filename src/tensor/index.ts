@@ -9,5 +9,6 @@ export {
   isDType,
   toFloat32,
 } from "./dtype.js";
+export { firstNonFinite } from "./finite.js";
 export { findThreshold, keepAbove, magnitudeOf, type Threshold, ThresholdSearch, topS } from "./select.js";
 export { byteLengthOf, elementCount, type Tensor, type TensorInfo } from "./tensor.js";

@@ -1,8 +1,8 @@
 import { type ModelConfig, type NamedShape, parseModelConfig, tensorsOf } from "../arch/index.js";
-import { breathe, type JobOptions, ProblemsError, Stage } from "../core/index.js";
+import { breathe, type JobOptions, NonFiniteError, ProblemsError, Stage } from "../core/index.js";
 import { type Checkpoint, type FileSinks, writeSafetensors } from "../io/index.js";
 import { describeDecoder } from "../model/index.js";
-import { fromFloat32 } from "../tensor/index.js";
+import { firstNonFinite, fromFloat32 } from "../tensor/index.js";
 import type { TokenWindows } from "./data/tokens.js";
 import type { BatchControl, Objective } from "./objective.js";
 import type { FloatArray, ParameterInfo, Values } from "./values.js";
@@ -50,7 +50,11 @@ export async function readWeights(
 
 export type StoredFloat = "F32" | "F16" | "BF16";
 
-/** Writes trained weights as a checkpoint. @param dtypeOf stored type by name */
+/**
+ * Writes trained weights as a checkpoint.
+ * @param dtypeOf stored type by name
+ * @throws NonFiniteError before anything is written
+ */
 export function writeWeights(
   sinks: FileSinks,
   parameters: readonly NamedShape[],
@@ -60,6 +64,12 @@ export function writeWeights(
 ): Promise<void> {
   const tensors = parameters.map(({ name, shape }) => {
     const dtype = dtypeOf(name);
+    const bad = firstNonFinite(dtype, fromFloat32(dtype, weights.get(name) as Float32Array));
+    if (bad >= 0) {
+      throw new NonFiniteError(
+        `${name}: entry ${bad} is ${weights.get(name)![bad]} after training, which cannot be stored as ${dtype}; nothing was written`,
+      );
+    }
     return { name, shape, dtype, bytes: () => [fromFloat32(dtype, weights.get(name) as Float32Array)] };
   });
   return writeSafetensors(sinks, tensors, options);

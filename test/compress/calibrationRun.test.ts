@@ -100,16 +100,21 @@ test("an aborted signal stops it", async () => {
   await expect(run.advance(blockView(checkpoint, description.config, block))).rejects.toThrow(/abort/i);
 });
 
-test("an input that is not finite is named", async () => {
+test("an embedding that is not finite is named, and so is a block whose inputs overflow", async () => {
   const checkpoint = await MemoryCheckpoint.golden("llama");
   const name = "model.embed_tokens.weight";
   const values = checkpoint.values(name);
   values[tokens[3] * 64 + 5] = Number.NaN;
   checkpoint.set(name, [512, 64], values);
+  await expect(CalibrationRun.start(checkpoint, name, { tokens, window }, {})).rejects.toThrow(
+    `${name}: row ${tokens[3]}, column 5 is NaN`,
+  );
+  values[tokens[3] * 64 + 5] = 1e30;
+  checkpoint.set(name, [512, 64], values);
   const description = await describeDecoder(checkpoint);
   for (const backend of backends) {
     const run = await CalibrationRun.start(checkpoint, name, { tokens, window }, { backend, threads: 1 });
     const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
-    await expect(run.collect(view, ["gram"])).rejects.toThrow(/calibration batch is/);
+    await expect(run.collect(view, ["gram"])).rejects.toThrow(/block 0 .*attentionInput, input channel/);
   }
 });

@@ -8,6 +8,7 @@ import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
 import { type BackendUnderTest, reservedBytes } from "./harness.js";
 import { linearSuite } from "./linearSuite.js";
+import { nonFiniteSuite } from "./nonFiniteSuite.js";
 import { storageSuite } from "./storageSuite.js";
 
 /** Everything `Backend` promises, against an f64 oracle. A new backend is done when this passes. */
@@ -28,6 +29,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     elementwiseSuite(backend, subject);
     gramSuite(backend);
     expertSuite(backend, subject);
+    nonFiniteSuite(backend, subject);
     if (subject.fuses) fusedSuite(backend, subject);
     fuzzSuite(backend, subject);
   });

@@ -7,6 +7,7 @@ import {
   collect,
   type GenerateOptions,
   type GenerationStep,
+  type GenerationSummary,
   generate,
   generateChat,
   generateText,
@@ -341,4 +342,24 @@ describe("text, on tiny-6m", () => {
       expect(finish.tokenIds).toEqual(tinyGolden.greedy.slice(0, finish.tokenIds.length));
     }
   });
+});
+
+test("a sequence serves one generation at a time, and is free again when that ends or is left", async () => {
+  using sequence = new Sequence(model, 64);
+  const run = (start: Uint32Array) => collect(generate(model, start, { ...greedy, sequence }));
+  const both = await Promise.allSettled([run(prompt), run(Uint32Array.of(3, 2, 1))]);
+  expect(both.map(({ status }) => status)).toEqual(["fulfilled", "rejected"]);
+  const { reason } = both[1] as PromiseRejectedResult;
+  expect(reason).toBeInstanceOf(UsageError);
+  expect(reason.message).toContain("in use by another generation");
+  expect((both[0] as PromiseFulfilledResult<GenerationSummary>).value.tokenIds).toEqual(golden.greedy);
+
+  const left = generate(model, prompt, { ...greedy, sequence });
+  await left.next();
+  await left.return();
+  expect((await run(prompt)).tokenIds).toEqual(golden.greedy);
+
+  const running = sequence.run(Uint32Array.of(1, 2));
+  await expect(sequence.run(Uint32Array.of(3))).rejects.toThrow("runs other tokens");
+  model.backend.release(await running);
 });

@@ -11,6 +11,7 @@ const marginBytes = 65536;
 
 /** One memory with its share of the weights, and the program being recorded for it. */
 export class Arena {
+  readonly #machine: Machine;
   readonly #memory: MachineMemory;
   readonly #heap = new Heap(heapStart);
   readonly #limit: number;
@@ -21,16 +22,17 @@ export class Arena {
   #at = programStart / 4;
   #scratch = { offset: 0, byteLength: 0 };
 
-  private constructor(memory: MachineMemory, limit: number) {
+  private constructor(memory: MachineMemory, machine: Machine) {
+    this.#machine = machine;
     this.#memory = memory;
-    this.#limit = limit;
+    this.#limit = machine.memoryLimit;
     this.#refresh();
     writeTables(this.#bytes);
   }
 
   /** @throws DeviceError when the machine will not give that address space */
   static async create(machine: Machine): Promise<Arena> {
-    return new Arena(await machine.openMemory(), machine.memoryLimit);
+    return new Arena(await machine.openMemory(), machine);
   }
 
   get byteLength(): number {
@@ -86,11 +88,20 @@ export class Arena {
     this.#at = encode(op, operands, this.#words, this.#floats, this.#at);
   }
 
-  /** Runs what was recorded on all threads, the calling one included, and returns when it is done. */
+  /** Runs what is recorded, so that memory can be released; nothing is left to run where the threads have failed. */
+  settle(): void {
+    if (!this.#machine.failed) this.run();
+  }
+
+  /**
+   * Runs what was recorded on all threads, the calling one included, and returns when it is done.
+   * @throws DeviceError when a thread fails or has failed
+   */
   run(): void {
     if (this.#at === programStart / 4) return;
     this.#words[this.#at] = programEnd;
     this.#at = programStart / 4;
+    this.#machine.check();
     this.#memory.run();
   }
 

@@ -7,6 +7,7 @@ export const controlBarrierPhase = 1088; // u32: number of barriers passed; wait
 export const controlTicket = 1152; // u32: next program ticket; waited on by parked workers
 export const controlArena = 1216; // i32: memory whose program the ticket is for, or `leaveLoop`
 export const controlWork = 1280; // u32: next work item of the running operation
+export const controlFailed = 1344; // u32: not 0 once a thread has ended with an error
 /** Per thread 64 bytes: f64 weight bytes read, f64 inputs offered, f64 inputs skipped. */
 export const controlCounters = 2048;
 export const maxThreads = 64;

@@ -7,6 +7,10 @@ export interface Machine extends Disposable {
   readonly dot: number;
   /** Largest size of one memory in bytes; weights beyond it go into further memories. */
   readonly memoryLimit: number;
+  /** Whether its threads have failed: nothing runs any more. */
+  readonly failed: boolean;
+  /** @throws DeviceError once its threads have failed */
+  check(): void;
   /** @throws DeviceError when the machine will not give the address space */
   openMemory(): Promise<MachineMemory>;
   /** Another machine like this one, with threads and memories of its own. */
@@ -19,6 +23,6 @@ export interface MachineMemory {
   readonly buffer: ArrayBufferLike;
   /** Adds at least so many bytes of zeros. @throws what the engine throws when there are none */
   grow(byteLength: number): void;
-  /** Runs the program in it on all threads, the calling one included, and returns when it is done. */
+  /** Runs the program in it on all threads, the calling one included, and returns when it is done. @throws DeviceError when one fails */
   run(): void;
 }

@@ -41,6 +41,12 @@ import {
 import { topK } from "./topK.js";
 
 /**
+ * What products cost, by the description of the machine and the value type: it is no backend's own, so it is measured once in a
+ * process. Each measurement takes a memory of some 90 MB, which only the collector gives back, when it pleases.
+ */
+const machineCosts = new Map<string, Promise<ProductCosts>>();
+
+/**
  * A backend whose operations are recorded as words of a small program in the memory where the weights lie (records.ts); a
  * flush runs it on all threads of a machine.
  */
@@ -50,7 +56,6 @@ export class ProgramBackend extends HostExperts implements Backend {
   readonly #machine: Machine;
   readonly #arenas: Arena[] = [];
   readonly #caches = new Set<ProgramKvCache>();
-  readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
   /** The memory whose program is being recorded. */
   #current: Arena;
   #denseBytes = 0;
@@ -96,11 +101,12 @@ export class ProgramBackend extends HostExperts implements Backend {
   }
 
   measureCosts(value: WeightFormatId): Promise<ProductCosts> {
-    let costs = this.#costs.get(value);
+    const key = `${this.info.description}, ${value}`;
+    let costs = machineCosts.get(key);
     if (costs === undefined) {
       costs = measureCosts(async () => ProgramBackend.on(await this.#machine.another()), value);
-      costs.catch(() => this.#costs.delete(value));
-      this.#costs.set(value, costs);
+      costs.catch(() => machineCosts.delete(key));
+      machineCosts.set(key, costs);
     }
     return costs;
   }
@@ -204,6 +210,7 @@ export class ProgramBackend extends HostExperts implements Backend {
   }
 
   async read(activation: Activation): Promise<Float32Array> {
+    this.#alive();
     return own(activation).read();
   }
 
@@ -213,6 +220,7 @@ export class ProgramBackend extends HostExperts implements Backend {
   }
 
   async flush(): Promise<void> {
+    this.#alive();
     this.#current.run();
   }
 
@@ -283,6 +291,7 @@ export class ProgramBackend extends HostExperts implements Backend {
 
   #alive(): void {
     if (this.#disposed) throw new UsageError("the backend was disposed");
+    this.#machine.check();
   }
 
   #ownMatrix(matrix: Matrix): ProgramMatrix {

@@ -48,7 +48,7 @@ export class Block {
   release(): void {
     this.#alive();
     for (const [arena, offset] of this.#places) {
-      arena.run();
+      arena.settle();
       arena.release(offset);
     }
     this.#places.clear();
@@ -209,7 +209,7 @@ export class ProgramKvCache implements KvCache {
     this.#disposed = true;
     for (const layer of this.#layers) {
       if (layer === undefined) continue;
-      layer.arena.run();
+      layer.arena.settle();
       layer.arena.release(layer.keys);
       layer.arena.release(layer.values);
     }

@@ -16,7 +16,9 @@ export function rmsNorm(out: ReferenceActivation, x: ReferenceActivation, weight
       const target = out.row(r).subarray(begin, begin + width);
       let squares = 0;
       for (const v of source) squares += v * v;
-      const inverse = 1 / Math.sqrt(squares / width + epsilon);
+      // As where squares are added up in f32: a row beyond its range shows as NaN.
+      const inverse =
+        Math.fround(squares) < Number.POSITIVE_INFINITY ? 1 / Math.sqrt(squares / width + epsilon) : Number.NaN;
       for (let i = 0; i < width; i++) target[i] = source[i] * inverse * weight[i];
     }
   }

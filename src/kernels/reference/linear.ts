@@ -17,7 +17,7 @@ export function linear(
   for (const [p, part] of w.parts.entries()) {
     for (let r = 0; r < x.rows; r++) {
       const threshold = thresholds !== undefined && r >= sparseFromRow ? Math.fround(thresholds[p]) : undefined;
-      const seen = threshold === undefined ? x.row(r) : x.row(r).map((v) => (Math.abs(v) > threshold ? v : 0));
+      const seen = threshold === undefined ? x.row(r) : x.row(r).map((v) => (Math.abs(v) <= threshold ? 0 : v));
       if (sparseMatrixVector) countSparse(seen, part, w.format, counters);
 
       const target = out.row(r);

@@ -3,7 +3,7 @@ import { maxThreads } from "../program/layout.js";
 import { ProgramBackend } from "../program/programBackend.js";
 import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
 import { WasmMachine } from "./machine.js";
-import { hardwareThreads } from "./pool.js";
+import { hardwareThreads, ThreadsError } from "./pool.js";
 
 export type { DotProduct, KernelBuild } from "./kernels.js";
 
@@ -17,7 +17,10 @@ export interface WasmBackendOptions {
   memoryLimit?: number;
 }
 
-/** @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers */
+/**
+ * Where threads cannot be started and none were asked for, it works in one and says why in `info.description`.
+ * @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers or those cannot be started
+ */
 export async function createBackend(options: WasmBackendOptions = {}): Promise<ProgramBackend> {
   const shareable = canShareMemory();
   const threads = options.threads ?? (shareable ? Math.min(await hardwareThreads(), maxThreads) : 1);
@@ -31,9 +34,16 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<P
     );
   }
   const kernels = await loadKernels(options);
-  const memoryLimit = options.memoryLimit ?? 0xffff0000;
-  const machine = await WasmMachine.start(kernels, { threads, memoryLimit, mayBlock: typeof window === "undefined" });
-  return ProgramBackend.on(machine);
+  const settings = { memoryLimit: options.memoryLimit ?? 0xffff0000, mayBlock: typeof window === "undefined" };
+  const open = async (more: { threads: number; oneThreadBecause?: string }) =>
+    ProgramBackend.on(await WasmMachine.start(kernels, { ...settings, ...more }));
+  try {
+    return await open({ threads });
+  } catch (error) {
+    // Nobody asked for threads: without them it works too, only slower.
+    if (!(error instanceof ThreadsError) || options.threads !== undefined) throw error;
+    return open({ threads: 1, oneThreadBecause: `more could not be started: ${error.reason}` });
+  }
 }
 
 /** Node and isolated pages may send shared memory to workers. */

@@ -36,7 +36,13 @@ export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduc
   for (const build of candidates) {
     const bytes = fromBase64(builds[build]);
     if (!WebAssembly.validate(bytes)) continue;
-    const module = await WebAssembly.compile(bytes);
+    const module = await WebAssembly.compile(bytes).catch((cause: unknown) => {
+      throw new DeviceError(
+        "the WebAssembly kernels could not be compiled: the engine has no memory left, or the page's Content-Security-Policy " +
+          "lacks 'wasm-unsafe-eval' in script-src",
+        { cause },
+      );
+    });
     const exact = instantiate(module, newMemory(8, 8)).byteDotIsExact() === 1;
     if (wanted.dot === "byte" && !exact) {
       throw new DeviceError(`the ${build} build has no exact dot product of bytes on this machine; leave "dot" out`);
@@ -51,13 +57,31 @@ export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduc
   );
 }
 
+/** @throws DeviceError where the engine has no memory left for the code */
 export function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): KernelExports {
-  return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as KernelExports;
+  try {
+    return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as KernelExports;
+  } catch (cause) {
+    throw new DeviceError("the WebAssembly kernels could not be instantiated: the engine has no memory left", {
+      cause,
+    });
+  }
 }
 
-/** Shared memories exist without cross-origin isolation too; they only cannot be sent to a worker then. */
+/**
+ * Shared memories exist without cross-origin isolation too; they only cannot be sent to a worker then.
+ * @throws DeviceError where the machine will not give the address space
+ */
 export function newMemory(pages: number, maximumPages: number): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: pages, maximum: maximumPages, shared: true });
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: maximumPages, shared: true });
+  } catch (cause) {
+    throw new DeviceError(
+      `no WebAssembly memory of up to ${maximumPages * 65536} bytes could be reserved: engines set some 10 GB of address space aside ` +
+        "for each, whatever is used of it. Raise the limit on address space (ulimit -v), close other models, or take the reference backend",
+      { cause },
+    );
+  }
 }
 
 function fromBase64(text: string): Uint8Array<ArrayBuffer> {

@@ -1,4 +1,3 @@
-import { DeviceError } from "../../core/index.js";
 import type { BackendInfo } from "../backend.js";
 import { heapStart } from "../program/layout.js";
 import type { Machine, MachineMemory } from "../program/machine.js";
@@ -28,6 +27,8 @@ export interface WasmMachineSettings {
   memoryLimit: number;
   /** Whether the calling thread may wait on memory: not on a page's main thread. */
   mayBlock: boolean;
+  /** Why there is but one thread, for the description. */
+  oneThreadBecause?: string;
 }
 
 /**
@@ -49,7 +50,9 @@ export class WasmMachine implements Machine {
     this.#settings = settings;
     this.dot = kernels.dotCode;
     this.memoryLimit = settings.memoryLimit;
-    const threads = pool.threads === 1 ? "1 thread" : `${pool.threads} threads`;
+    const { oneThreadBecause } = settings;
+    const why = oneThreadBecause === undefined ? "" : ` (${oneThreadBecause})`;
+    const threads = pool.threads === 1 ? `1 thread${why}` : `${pool.threads} threads`;
     const arithmetic = `WebAssembly SIMD, ${kernels.build}`;
     this.info = {
       id: "wasm",
@@ -59,19 +62,14 @@ export class WasmMachine implements Machine {
     };
   }
 
-  /** @throws DeviceError when the threads cannot be had */
+  /** @throws ThreadsError when the threads cannot be had */
   static async start(kernels: Kernels, settings: WasmMachineSettings): Promise<WasmMachine> {
     return new WasmMachine(kernels, await Pool.start(settings.threads), settings);
   }
 
   async openMemory(): Promise<MachineMemory> {
     const pages = Math.ceil((heapStart + pageBytes) / pageBytes);
-    let memory: WebAssembly.Memory;
-    try {
-      memory = newMemory(pages, Math.max(pages, Math.floor(this.memoryLimit / pageBytes)));
-    } catch (cause) {
-      throw new DeviceError(`no WebAssembly memory of up to ${this.memoryLimit} bytes could be reserved`, { cause });
-    }
+    const memory = newMemory(pages, Math.max(pages, Math.floor(this.memoryLimit / pageBytes)));
     const pool = this.#pool;
     const index = this.#memories++;
     const instance = instantiate(this.#kernels.module, memory);
@@ -85,9 +83,21 @@ export class WasmMachine implements Machine {
       grow: (byteLength) => void memory.grow(Math.ceil(byteLength / pageBytes)),
       run() {
         pool.wake(index);
-        instance.run(0);
+        try {
+          instance.run(0);
+        } catch (cause) {
+          throw pool.fail(cause);
+        }
       },
     };
+  }
+
+  get failed(): boolean {
+    return this.#pool.failed;
+  }
+
+  check(): void {
+    this.#pool.check();
   }
 
   another(): Promise<Machine> {

@@ -1,16 +1,26 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
+import type { HostEvents } from "./pool.js";
 
 /** Threads that this machine runs at once. */
 export const hardwareThreads = availableParallelism;
 
 /** Starts a worker thread of Node that does not keep the process alive. */
-export function startNodeHost(program: string, onMessage: (message: unknown) => void) {
+export function startNodeHost(program: string, { onMessage, onError }: HostEvents) {
   const worker = new Worker(program, { eval: true, execArgv: [] });
+  let ended = false;
   worker.on("message", onMessage);
+  worker.on("error", onError);
+  worker.on("messageerror", onError);
+  worker.on("exit", (code) => {
+    if (!ended) onError(`it left with code ${code}`);
+  });
   worker.unref();
   return {
     post: (message: unknown) => worker.postMessage(message),
-    terminate: () => void worker.terminate(),
+    terminate: () => {
+      ended = true;
+      void worker.terminate();
+    },
   };
 }

@@ -1,11 +1,30 @@
 import { DeviceError } from "../../core/index.js";
-import { leaveLoop } from "../program/layout.js";
+import { controlBarrierPhase, controlFailed, leaveLoop } from "../program/layout.js";
 import type { KernelExports } from "./kernels.js";
 
 /** The few calls in which worker threads of Node and workers of browsers differ. */
 interface Host {
   post(message: unknown): void;
   terminate(): void;
+}
+
+/** What a host tells: messages of its program, and that it has ended with an error or could not begin. */
+export interface HostEvents {
+  onMessage(message: unknown): void;
+  onError(cause: unknown): void;
+}
+
+/** Threads that could not be started or have ended. */
+export class ThreadsError extends DeviceError {
+  constructor(
+    readonly reason: string,
+    options: { cause: unknown },
+  ) {
+    super(
+      `a thread of the WebAssembly backend could not be started or has ended: ${reason}. Open the model again, with one thread if it recurs`,
+      options,
+    );
+  }
 }
 
 /**
@@ -15,17 +34,28 @@ interface Host {
 const workerProgram = `
 const instances = [];
 const onMessage = ({ module, memory, index, threads, spins }) => {
-  if (module) {
-    const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports;
-    kernels.configure(threads, 1, spins);
-    instances.push(kernels);
-    post({ ready: instances.length });
-    return;
-  }
-  for (;;) {
-    const arena = instances[0].park();
-    if (arena === ${leaveLoop}) return;
-    instances[arena].run(index);
+  let current = memory;
+  try {
+    if (module) {
+      const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports;
+      kernels.configure(threads, 1, spins);
+      instances.push({ kernels, memory });
+      post({ ready: instances.length });
+      return;
+    }
+    for (;;) {
+      const arena = instances[0].kernels.park();
+      if (arena === ${leaveLoop}) return;
+      const instance = instances[arena];
+      current = instance.memory;
+      instance.kernels.run(index);
+    }
+  } catch (error) {
+    const words = new Int32Array(current.buffer);
+    Atomics.store(words, ${controlFailed / 4}, 1);
+    Atomics.add(words, ${controlBarrierPhase / 4}, 1);
+    Atomics.notify(words, ${controlBarrierPhase / 4});
+    post({ failed: String(error) });
   }
 };`;
 
@@ -40,10 +70,14 @@ const post = (m) => self.postMessage(m);
 ${workerProgram}
 self.onmessage = (event) => onMessage(event.data);`;
 
-/** Worker threads that run the same programs as the calling thread. The calling thread is thread 0. */
+/**
+ * Worker threads that run the same programs as the calling thread. The calling thread is thread 0. Once one of them has failed,
+ * all are ended, and every call throws why.
+ */
 export class Pool implements Disposable {
   readonly #hosts: Host[] = [];
-  readonly #ready: (() => void)[] = [];
+  readonly #waiting: { resolve(): void; reject(reason: DeviceError): void }[] = [];
+  #failure: ThreadsError | undefined;
   #kernels: KernelExports | undefined;
   #parked = false;
 
@@ -52,34 +86,41 @@ export class Pool implements Disposable {
     return this.#hosts.length + 1;
   }
 
-  /** @throws DeviceError when workers cannot be started */
+  /** @throws ThreadsError when workers cannot be started */
   static async start(threads: number): Promise<Pool> {
     const pool = new Pool();
     try {
       for (let index = 1; index < threads; index++) {
-        pool.#hosts.push(await startHost((message) => pool.#onMessage(message)));
+        const onError = (cause: unknown) => pool.fail(cause);
+        pool.#hosts.push(await startHost({ onMessage: (message) => pool.#onMessage(message), onError }));
       }
     } catch (cause) {
-      pool[Symbol.dispose]();
-      throw new DeviceError("the threads of the WebAssembly backend could not be started; use one thread", { cause });
+      pool.fail(cause);
     }
+    pool.check();
     return pool;
   }
 
-  /** Gives the workers another memory. The first one given is also where they wait. */
+  /** Gives the workers another memory. The first one given is also where they wait. @throws ThreadsError when one cannot take it */
   async addMemory(
     module: WebAssembly.Module,
     memory: WebAssembly.Memory,
     kernels: KernelExports,
     spins: number,
   ): Promise<void> {
+    this.check();
     this.#leave();
-    const arrived = this.#hosts.map(() => new Promise<void>((resolve) => this.#ready.push(resolve)));
+    const arrived = this.#hosts.map(
+      () => new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject })),
+    );
     for (const host of this.#hosts) host.post({ module, memory, threads: this.threads, spins });
     // Workers do not keep a Node process alive, but somebody is waiting for them now.
     const awake = setInterval(() => {}, 1000);
-    await Promise.all(arrived);
-    clearInterval(awake);
+    try {
+      await Promise.all(arrived);
+    } finally {
+      clearInterval(awake);
+    }
     this.#kernels ??= kernels;
     for (const [i, host] of this.#hosts.entries()) host.post({ index: i + 1 });
     this.#parked = this.#hosts.length > 0;
@@ -95,8 +136,29 @@ export class Pool implements Disposable {
     this.#parked = false;
   }
 
+  get failed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  /** @throws ThreadsError once a thread has failed */
+  check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Ends all threads, because one of them has; from here on every call says so. */
+  fail(cause: unknown): ThreadsError {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    this.#failure ??= new ThreadsError(reason, { cause });
+    this.#parked = false;
+    for (const host of this.#hosts) host.terminate();
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
+    return this.#failure;
+  }
+
   #onMessage(message: unknown): void {
-    if (typeof message === "object" && message !== null && "ready" in message) this.#ready.shift()?.();
+    if (typeof message !== "object" || message === null) return;
+    if ("ready" in message) this.#waiting.shift()?.resolve();
+    if ("failed" in message) this.fail(message.failed);
   }
 
   [Symbol.dispose](): void {
@@ -105,11 +167,17 @@ export class Pool implements Disposable {
   }
 }
 
-async function startHost(onMessage: (message: unknown) => void): Promise<Host> {
-  if (isNode()) return (await import("./pool.node.js")).startNodeHost(nodeProgram, onMessage);
+async function startHost(events: HostEvents): Promise<Host> {
+  if (isNode()) return (await import("./pool.node.js")).startNodeHost(nodeProgram, events);
   const url = URL.createObjectURL(new Blob([browserProgram], { type: "text/javascript" }));
   const worker = new Worker(url);
-  worker.onmessage = (event) => onMessage(event.data);
+  worker.onmessage = (event) => events.onMessage(event.data);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    // A worker that a Content-Security-Policy blocks says nothing more.
+    events.onError(event.message || "the page's Content-Security-Policy may lack worker-src blob:");
+  };
+  worker.onmessageerror = () => events.onError("a message could not be read");
   return {
     post: (message) => worker.postMessage(message),
     terminate: () => {

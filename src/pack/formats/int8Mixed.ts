@@ -39,8 +39,8 @@ const packer = (rows: number, cols: number): SparsePacker => {
       const stride = padded(count);
       for (let c = 0; c < cols; c++) {
         for (let r = 0; r < count; r++) {
-          const magnitude = Math.abs(weights[c * stride + r]);
-          if (magnitude > largest[start + r]) largest[start + r] = magnitude;
+          // Math.max hands on what is not a number.
+          largest[start + r] = Math.max(largest[start + r], Math.abs(weights[c * stride + r]));
         }
       }
     },

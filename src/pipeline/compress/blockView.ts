@@ -28,7 +28,8 @@ export function blockView(source: Checkpoint, config: ModelConfig, block: Decode
   }
   const { queryHeads, kvHeads, intermediateSize } = block.sizes;
   const windowed = config.slidingWindows[block.layer] !== undefined;
-  return memoryCheckpoint(source, tensors, {
+  const location = `${source.location}, block ${block.layer} as it is compressed`;
+  return memoryCheckpoint({ location, files: source.files }, tensors, {
     ...(isJsonObject(source.config) ? source.config : {}),
     num_hidden_layers: 1,
     num_attention_heads: queryHeads,
@@ -42,7 +43,7 @@ export function blockView(source: Checkpoint, config: ModelConfig, block: Decode
 }
 
 function memoryCheckpoint(
-  { location, files }: Checkpoint,
+  { location, files }: Pick<Checkpoint, "location" | "files">,
   tensors: ReadonlyMap<string, MemoryTensor>,
   config: object,
 ): Checkpoint {

@@ -7,7 +7,15 @@ import {
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import { type Activation, type Backend, openBackend, type RoutedSlots } from "../../kernels/index.js";
-import { loadModel, type Model, type TapSite, tapSites } from "../../model/index.js";
+import {
+  checkSound,
+  firstNonFiniteOf,
+  loadModel,
+  type Model,
+  nonFiniteError,
+  type TapSite,
+  tapSites,
+} from "../../model/index.js";
 import { type InputKey, inputKey } from "./block.js";
 import { gatherRows } from "./gatherRows.js";
 
@@ -67,7 +75,7 @@ export class CalibrationRun {
       const add = async (key: InputKey, x: Activation) => {
         let sum = sums.get(key);
         if (sum === undefined) {
-          sum = new SiteSums(backend, wanted);
+          sum = new SiteSums(`${block.location}, ${key}`, backend, wanted);
           sums.set(key, sum);
         }
         await sum.add(x);
@@ -97,6 +105,8 @@ export class CalibrationRun {
       this.#eachWindow(backend, model, async (run, stream, x) => {
         await run();
         stream.set(await backend.read(x));
+        const bad = firstNonFiniteOf(stream);
+        if (bad >= 0) throw nonFiniteError(`behind ${block.location}`, stream[bad]);
       }),
     );
   }
@@ -105,6 +115,7 @@ export class CalibrationRun {
     const { backend: id, threads, signal } = this.options;
     using backend = await openBackend(id, threads === undefined ? {} : { threads });
     using model = await loadModel(block, backend, { weights: "f32", signal });
+    checkSound(model);
     return await use(backend, model);
   }
 
@@ -167,6 +178,7 @@ class SiteSums {
   #tokens = 0;
 
   constructor(
+    readonly name: string,
     readonly backend: Backend,
     readonly wanted: readonly StatisticId[],
   ) {
@@ -182,7 +194,10 @@ class SiteSums {
     this.#tokens += x.rows;
     if (this.#onHost.length > 0) {
       this.#host ??= new StatisticsAccumulator(x.cols, this.#onHost);
-      this.#host.add(await backend.read(x));
+      const values = await backend.read(x);
+      const bad = firstNonFiniteOf(values);
+      if (bad >= 0) throw nonFiniteError(`in ${this.name}, input channel ${bad % x.cols}`, values[bad]);
+      this.#host.add(values);
     }
     if (!wanted.includes("gram") || backend.addGram === undefined) return;
     if (this.#gram === undefined) {
@@ -192,14 +207,14 @@ class SiteSums {
     backend.addGram(this.#gram, x);
   }
 
-  /** @throws UsageError when an input was not finite */
+  /** @throws NonFiniteError when an input was not finite */
   async finish(): Promise<InputStatistics> {
     const values: Partial<StatisticValues> = this.#host?.finish().values ?? {};
     if (this.#gram !== undefined) {
       const n = this.#cols;
       const gram = await this.backend.read(this.#gram);
       const bad = gram.findIndex((value, i) => i % n >= Math.floor(i / n) && !Number.isFinite(value));
-      if (bad >= 0) throw new UsageError(`input channel ${bad % n} of a calibration batch is not finite`);
+      if (bad >= 0) throw nonFiniteError(`in ${this.name}, input channel ${bad % n}`, gram[bad]);
       for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) gram[i * n + j] = gram[j * n + i];
       values.gram = gram;
     }

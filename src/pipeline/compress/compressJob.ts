@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
-import { breathe, checkSchema, Stage, UsageError } from "../../core/index.js";
+import { breathe, checkSchema, NonFiniteError, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
   artifactFileName,
@@ -9,7 +9,7 @@ import {
   readJsonFile,
   serializeArtifact,
 } from "../../io/index.js";
-import { blockLinears } from "../../model/index.js";
+import { blockLinears, firstNonFiniteOf } from "../../model/index.js";
 import { elementCount } from "../../tensor/index.js";
 import { type DecoderBlock, type InputKey, loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
@@ -245,6 +245,13 @@ class CompressionJob {
             breathe: () => breathe(this.options.signal),
           };
           await this.#timed("compress", () => planned.handler.apply(context));
+          for (const { name, weight } of targets) {
+            const bad = firstNonFiniteOf(weight);
+            if (bad < 0) continue;
+            throw new NonFiniteError(
+              `${name}: stage ${planned.index + 1} (${stage.type}) made entry ${bad} ${weight[bad]}`,
+            );
+          }
         }
         records.push(await this.#timed("files", () => this.#store(block, layer)));
         progress.finished();

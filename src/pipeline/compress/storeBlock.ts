@@ -1,3 +1,4 @@
+import { NonFiniteError } from "../../core/index.js";
 import {
   type CompressedMatrix,
   type Compression,
@@ -5,6 +6,7 @@ import {
   type FloatDType,
   type TensorDeclaration,
 } from "../../io/index.js";
+import { firstNonFiniteOf } from "../../model/index.js";
 import { fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
 import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames } from "./block.js";
 
@@ -46,7 +48,7 @@ export function storeBlock(
     grid?: BlockMatrix["grid"],
   ) => {
     const exact = store === "packed" && grid !== undefined;
-    const tensor = { shape, values: exact ? values : rounded(values, type), ...(exact && { grid }) };
+    const tensor = { shape, values: exact ? values : rounded(name, values, type), ...(exact && { grid }) };
     const encoded = encodeTensor(renamed(name), tensor, store, type);
     tensors.push(...encoded.tensors);
     if (encoded.declaration !== undefined) record.tensors[renamed(name)] = encoded.declaration;
@@ -70,7 +72,13 @@ export function storeBlock(
   return { tensors, record };
 }
 
-const rounded = (values: Float32Array, dtype: FloatDType) => toFloat32(dtype, fromFloat32(dtype, values));
+/** @throws NonFiniteError for what the type does not reach: F16 ends at 65504 */
+function rounded(name: string, values: Float32Array, dtype: FloatDType): Float32Array {
+  const stored = toFloat32(dtype, fromFloat32(dtype, values));
+  const bad = firstNonFiniteOf(stored);
+  if (bad < 0) return stored;
+  throw new NonFiniteError(`${name}: entry ${bad} is ${values[bad]}, ${stored[bad]} as ${dtype}; store another type`);
+}
 
 function describe({ rows, cols, weight, lowRank, grid, squaredError, tokens }: BlockMatrix): CompressedMatrix {
   let nonZeros = 0;

@@ -30,14 +30,21 @@ function completed(x: usize, valid: i32, scratch: usize): usize {
   return scratch + inputsAt;
 }
 
-/** Indices of the inputs with |x| > threshold; returns how many. A negative threshold keeps all. */
+/** Whether an input is multiplied: |x| > threshold, or NaN, which must show in the result. A negative threshold keeps all. */
+// @ts-ignore: decorator
+@inline
+export function keeps(value: f32, threshold: f32): bool {
+  return !(abs(value) <= threshold);
+}
+
+/** Indices of the inputs that are kept; returns how many. */
 // @ts-ignore: decorator
 @inline
 function select(x: usize, valid: i32, threshold: f32, kept: usize): i32 {
   let count = 0;
   for (let i = 0; i < valid; i++) {
     store<u8>(kept + count, <u8>i);
-    count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+    count += i32(keeps(load<f32>(x + ((<usize>i) << 2)), threshold));
   }
   return count;
 }
@@ -126,7 +133,8 @@ function quantizeFull(x: usize, threshold: f32, codes: usize, wide: bool, meta: 
   for (let i: usize = 0; i < 128; i += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(x + i)));
   // The largest decides the scale if it is kept, and if it is not, nothing is.
   const top = largestLane(largest);
-  const any = top > threshold && top > 0;
+  // NaN makes the scale NaN, and with it the sums of the whole group.
+  const any = keeps(top, threshold) && top != 0;
   const inverse = f32x4.splat(any ? 127 / top : 0);
   store<f32>(meta, any ? top / 127 : 0);
   let sums = i32x4.splat(0);
@@ -160,14 +168,14 @@ const int8Outlier: f32 = 6;
 // @ts-ignore: decorator
 @inline
 export function isInt8(value: f32, threshold: f32): bool {
-  return abs(value) > threshold && abs(value) < int8Outlier;
+  return keeps(value, threshold) && abs(value) < int8Outlier;
 }
 
 /** Whether an input is multiplied in floating point. */
 // @ts-ignore: decorator
 @inline
 export function isOutlier(value: f32, threshold: f32): bool {
-  return abs(value) > threshold && abs(value) >= int8Outlier;
+  return keeps(value, threshold) && !(abs(value) < int8Outlier);
 }
 
 /** The largest magnitude of a row of x that is rounded to 8 bits. */

@@ -33,7 +33,8 @@ export function rmsNorm(a: RmsNorm, thread: i32): void {
     }
     let sum = sumLanes(squares);
     for (let k = i; k < bytes; k += 4) sum += load<f32>(source + k) * load<f32>(source + k);
-    const scale: f32 = 1 / sqrt<f32>(sum / <f32>length + a.epsilon);
+    // 1 / √∞ is 0, which would hide that the row is out of range.
+    const scale: f32 = sum < Infinity ? 1 / sqrt<f32>(sum / <f32>length + a.epsilon) : NaN;
     const scales = f32x4.splat(scale);
     for (i = 0; i + 16 <= bytes; i += 16) {
       v128.store(target + i, f32x4.mul(f32x4.mul(v128.load(source + i), scales), v128.load(weight + i)));
@@ -102,8 +103,8 @@ export function gatedActivation(a: GatedActivation, thread: i32): void {
     const gate = v128.load(a.gate + ((<usize>(row * a.gateStride)) << 2) + at);
     const up = v128.load(a.up + ((<usize>(row * a.upStride)) << 2) + at);
     const f = activation4(id, gate);
-    const kept = f32x4.ge(f32x4.abs(f), threshold);
-    v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, v128.and(f32x4.mul(f, up), kept));
+    const dropped = f32x4.lt(f32x4.abs(f), threshold);
+    v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, v128.andnot(f32x4.mul(f, up), dropped));
   }
 }
 

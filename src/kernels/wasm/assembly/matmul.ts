@@ -1,5 +1,5 @@
 import { dotByte, panelBytes, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
-import { isOutlier, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
+import { isOutlier, keeps, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
 import { isQuantised, structureOf, unpackedFormat, zeroCode } from "./formats";
 import { MatrixPart, Matmul } from "./generated/records";
 import { columnBytes, scaleBytes } from "./matvec";
@@ -87,7 +87,7 @@ function prepareGroup(a: Matmul, part: MatrixPart, prepared: usize, group: i32, 
     else {
       for (let k = 0; k < 32; k++) {
         const value: f32 = k < present ? load<f32>(row + ((<usize>k) << 2)) : 0;
-        store<f32>(codes + ((<usize>k) << 2), abs(value) > limit ? value : 0);
+        store<f32>(codes + ((<usize>k) << 2), keeps(value, limit) ? value : 0);
       }
     }
     codes += run;

@@ -2,7 +2,7 @@ import {
   activeInputsScratchBytes, dotByte, formatBf16, formatQ8, groupRecordBytes, sparseTileRows, structureBitmask, structureBlock, structureCsr,
   structureInt8Mixed, structureTiledCsl,
 } from "../../program/layout";
-import { codesAt, isOutlier, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
+import { codesAt, isOutlier, keeps, largestInt8, listFloat, listInt8, listQuantized, quantizeGroup, wideAt } from "./activeInputs";
 import { groupBf16, groupQ8Byte, groupQ8Wide, pass4, pass8, scaleAndAdd } from "./columns";
 import { addCounts } from "./counts";
 import { hasScales, structureOf, valueOf } from "./formats";
@@ -114,7 +114,7 @@ function bitmaskGroup(
   if (valueOf(format) == formatBf16) {
     for (let i = 0; i < valid; i++) {
       store<u8>(scratch + count, <u8>i);
-      count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+      count += i32(keeps(load<f32>(x + ((<usize>i) << 2)), threshold));
     }
     // As in activeInputs.ts, the inputs of a pass lie far apart and the next pass follows on them.
     const passes = (count + passInputs - 1) / passInputs;
@@ -187,7 +187,7 @@ function bitmaskGroup(
 function keptBytes(x: usize, valid: i32, threshold: f32, table: usize, columnBytes: usize): u32 {
   let bytes: u32 = 0;
   for (let i = 0; i < valid; i++) {
-    if (!(abs(load<f32>(x + ((<usize>i) << 2))) > threshold)) continue;
+    if (!keeps(load<f32>(x + ((<usize>i) << 2)), threshold)) continue;
     const at = table + <usize>i * columnBytes;
     bytes += load<u32>(at + columnBytes) - load<u32>(at);
   }
@@ -212,7 +212,7 @@ function twoOfFourGroup(
       let kept = 0;
       for (let i = 0; i < 4; i++) {
         const value: f32 = first + i < valid ? load<f32>(x + ((<usize>(first + i)) << 2)) : 0;
-        const present = first + i < valid && abs(value) > threshold;
+        const present = first + i < valid && keeps(value, threshold);
         store<f32>(slot + ((<usize>i) << 2), present ? value : 0, 16);
         kept += i32(present);
       }
@@ -235,7 +235,7 @@ function twoOfFourGroup(
   for (let unit = 0; unit < 4; unit++) {
     let kept = 0;
     for (let i = unit << 3; i < min(valid, (unit + 1) << 3); i++) {
-      kept += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+      kept += i32(keeps(load<f32>(x + ((<usize>i) << 2)), threshold));
     }
     if (kept > 0) {
       if (units == 0) read = <u32>(data + <usize>unit * unitBytes);
@@ -267,7 +267,7 @@ function csrGroup(y: usize, weights: usize, rows: usize, cols: i32, group: i32, 
   let count = 0;
   for (let i = 0; i < valid; i++) {
     const value = load<f32>(x + ((<usize>i) << 2));
-    if (!(abs(value) > threshold)) continue;
+    if (!keeps(value, threshold)) continue;
     count++;
     let entry = weights + ((<usize>((group << 5) + i) * tiles) << 2);
     let p = data + <usize>load<u32>(entry);
@@ -358,7 +358,7 @@ function tiledCslGroup(y: usize, weights: usize, rows: usize, cols: i32, group: 
       if ((word & 0xffff) == 0) continue;
       const row = word >> 22;
       const value = load<f32>(x + (<usize>(first + <i32>(((word >> 16) & 63) ^ ((row & 7) << 3))) << 2));
-      if (!(abs(value) > threshold)) continue;
+      if (!keeps(value, threshold)) continue;
       const at = target + (<usize>row << 2);
       store<f32>(at, load<f32>(at) + value * reinterpret<f32>(word << 16));
     }
@@ -368,7 +368,7 @@ function tiledCslGroup(y: usize, weights: usize, rows: usize, cols: i32, group: 
 
 function keptInputs(x: usize, cols: i32, first: i32, threshold: f32): i32 {
   let count = 0;
-  for (let i = first; i < min(first + 32, cols); i++) count += i32(abs(load<f32>(x + ((<usize>i) << 2))) > threshold);
+  for (let i = first; i < min(first + 32, cols); i++) count += i32(keeps(load<f32>(x + ((<usize>i) << 2)), threshold));
   return count;
 }
 

@@ -1,4 +1,4 @@
-import { controlArena, controlBarrierCount, controlBarrierPhase, controlTicket, controlWork } from "../../program/layout";
+import { controlArena, controlBarrierCount, controlBarrierPhase, controlFailed, controlTicket, controlWork } from "../../program/layout";
 
 // Each thread has its own instance of the module, and so its own copy of these.
 let threads: i32 = 1;
@@ -24,13 +24,17 @@ export function spin(count: i32): void {
   }
 }
 
-/** Waits until all threads have arrived. The last to arrive resets the work counter for the next phase. */
+/**
+ * Waits until all threads have arrived. The last to arrive resets the work counter for the next phase. Traps once a thread has
+ * failed: its host sets `controlFailed` first and moves the phase on after it, so that whoever misses the flag sees the phase.
+ */
 export function barrier(): void {
   if (threads == 1) {
     store<u32>(controlWork, 0);
     return;
   }
   const phase = atomic.load<u32>(controlBarrierPhase);
+  if (atomic.load<u32>(controlFailed) != 0) unreachable();
   if (atomic.add<u32>(controlBarrierCount, 1) + 1 == <u32>threads) {
     atomic.store<u32>(controlBarrierCount, 0);
     atomic.store<u32>(controlWork, 0);
@@ -39,6 +43,7 @@ export function barrier(): void {
     return;
   }
   waitWhile(controlBarrierPhase, phase);
+  if (atomic.load<u32>(controlFailed) != 0) unreachable();
 }
 
 function waitWhile(address: usize, value: u32): void {

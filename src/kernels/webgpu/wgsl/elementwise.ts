@@ -118,8 +118,8 @@ export const appendKv = kernel({
  */
 const functions: Readonly<Record<ActivationFunction, string>> = {
   silu: "return x / (1.0 + exp(min(-x, 80.0)));",
-  relu: "return max(x, 0.0);",
-  relu2: "let r = max(x, 0.0); return r * r;",
+  relu: "return select(x, 0.0, x < 0.0);",
+  relu2: "let r = select(x, 0.0, x < 0.0); return r * r;",
   gelu: /* wgsl */ `
   let z = abs(x) * 0.70710678118654752;
   let t = 1.0 / (1.0 + 0.3275911 * z);

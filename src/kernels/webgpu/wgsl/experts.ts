@@ -1,6 +1,6 @@
 import { kernel, read, readWrite } from "../kernel.js";
 import { elementThreads } from "./elementwise.js";
-import { orderedKey } from "./topK.js";
+import { nanKey, orderedKey } from "./topK.js";
 
 // A routing lies in one buffer: for every slot its expert and its row, then for every row its slots, then their weights.
 
@@ -19,6 +19,7 @@ export const route = kernel({
   buffers: { routing: readWrite("u32"), logits: read() },
   code: /* wgsl */ `
 ${orderedKey}
+var<workgroup> largestKey: u32;
 var<workgroup> sizes: array<f32, ${mostExperts}>;
 fn keyOf(expert: u32) -> u32 { return orderedKey(bitcast<u32>(logits[p.offset + expert])); }
 @compute @workgroup_size(${threads})
@@ -30,8 +31,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
       let otherKey = keyOf(other);
       rank += select(0u, 1u, (otherKey > key) | ((otherKey == key) & (other < expert)));
     }
-    // Key 1 is that of NaN.
-    sizes[rank] = select(-3e38, clamp(logits[p.offset + expert], -3e38, 3e38), key != 1u);
+    sizes[rank] = select(clamp(logits[p.offset + expert], -3e38, 3e38), -3e38, key == ${nanKey}u);
+    if (rank == 0u) { largestKey = key; }
     if (rank < p.perRow) {
       routing[rank] = expert;
       routing[p.perRow + rank] = 0u;
@@ -44,7 +45,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
     total += exp(max(sizes[rank] - sizes[0], -200.0));
   }
   for (var rank = t; rank < p.perRow; rank += ${threads}u) {
-    routing[3u * p.perRow + rank] = bitcast<u32>(exp(max(sizes[rank] - sizes[0], -200.0)) / total);
+    let weight = bitcast<u32>(exp(max(sizes[rank] - sizes[0], -200.0)) / total);
+    routing[3u * p.perRow + rank] = select(weight, 0x7fc00000u, largestKey == ${nanKey}u);
   }
 }`,
 });

@@ -1,5 +1,6 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { keepsFunction } from "./keeps.js";
 import { findPart } from "./part.js";
 
 /** Parts of a stack that one dispatch of `matmul` takes, two vec4<u32> each. */
@@ -74,7 +75,7 @@ export const matmul = (format: GpuFormat, { tokens, blockRows, tokensPerThread }
   return kernel({
     name: `matmul ${format.format.id} ${tokens}`,
     ...matmulInterface,
-    code: /* wgsl */ `
+    code: /* wgsl */ `${keepsFunction}
 ${tileFunctions(format)}
 var<workgroup> xTile: array<f32, ${depth * xPitch}>;
 var<workgroup> wTile: array<vec4<f32>, ${depth * wPitch}>;
@@ -108,7 +109,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       let row = t / ${depth}u + ${(i * threads) / depth}u;
       // & and not &&: a branch in every copy of these lines takes some compilers minutes.
       let inside = (step * ${depth}u + t % ${depth}u < p.cols) & (firstToken + row < p.xRows);
-      let dropped = masked & (firstToken + row >= p.sparseFromRow) & (abs(x${i}) <= threshold);
+      let dropped = masked & (firstToken + row >= p.sparseFromRow) & !keeps(x${i}, threshold);
       xTile[t % ${depth}u * ${xPitch}u + row] = select(0.0, x${i}, inside & !dropped);
     }`,
     )}

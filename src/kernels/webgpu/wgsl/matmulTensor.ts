@@ -1,5 +1,6 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read } from "../kernel.js";
+import { keepsFunction } from "./keeps.js";
 import { matmulInterface } from "./matmul.js";
 import { findPart } from "./part.js";
 
@@ -66,7 +67,7 @@ export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape) => {
     unchecked: ["chromium.subgroup_matrix_uniformity"],
     ...matmulInterface,
     buffers: { ...matmulInterface.buffers, xs: read("vec4<f32>") },
-    code: /* wgsl */ `
+    code: /* wgsl */ `${keepsFunction}
 ${tileFunctions(format)}
 var<workgroup> xTile: array<f16, ${tensorTokens * xPitch}>;
 var<workgroup> wTile: array<f16, ${32 * stride}>;
@@ -156,8 +157,12 @@ fn eight(token: u32, quad: u32) -> array<vec4<f32>, 2> {
   return array<vec4<f32>, 2>(xs[start + min(quad, last)], xs[start + min(quad + 1u, last)]);
 }
 
+fn keepsEach(x: vec4<f32>, t: f32) -> vec4<bool> {
+  return vec4<bool>(keeps(x.x, t), keeps(x.y, t), keeps(x.z, t), keeps(x.w, t));
+}
+
 fn kept(x: vec4<f32>, dropUpTo: f32, inside: bool) -> vec4<f32> {
-  return select(vec4<f32>(), x * ${1 / range}, vec4<bool>(inside) & (abs(x) > vec4<f32>(dropUpTo)));
+  return select(vec4<f32>(), x * ${1 / range}, vec4<bool>(inside) & keepsEach(x, dropUpTo));
 }
 
 fn put(place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {

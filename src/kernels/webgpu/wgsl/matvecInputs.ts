@@ -1,6 +1,7 @@
 import type { ActivationFunction } from "../../../core/index.js";
 import type { GpuFormat } from "../formats.js";
 import { activationFunction } from "./elementwise.js";
+import { keepsFunction } from "./keeps.js";
 
 /** What is multiplied: x, or f(x) times a second vector. */
 export type MatvecInput = "plain" | ActivationFunction;
@@ -55,7 +56,7 @@ fn value(e: u32, xStart: u32) -> f32 {
   return select(0.0, inputAt(min(c, p.cols - 1u)), c < p.cols);
 }`;
 
-export const listDeclarations = ({ sparseColumns, subgroups32 }: ListTuning) => /* wgsl */ `
+export const listDeclarations = ({ sparseColumns, subgroups32 }: ListTuning) => /* wgsl */ `${keepsFunction}
 /** One bit per column of a group: its |x| exceeds the threshold. */
 var<workgroup> masks: array<${subgroups32 ? "u32" : "atomic<u32>"}, ${sparseColumns / 32}>;
 fn unitOf(e: u32, width: u32) -> u32 { return pool[e].x; }
@@ -79,7 +80,7 @@ export const listActive = ({ scaled }: GpuFormat, { threads, sparseColumns, subg
   let listStart = team * share * 32u;
   ${each((j) => `let g${j} = ${scaled ? `team + ${j * teams}u` : `team * share + ${j}u`}; let c${j} = g${j} * 32u + within;`)}
   ${each((j) => `let x${j} = inputAt(min(firstColumn + c${j}, p.cols - 1u));`)}
-  ${each((j) => `let active${j} = ${scaled ? "" : `${j}u < share && `}c${j} < sliceEnd && abs(x${j}) > threshold;`)}
+  ${each((j) => `let active${j} = ${scaled ? "" : `${j}u < share && `}c${j} < sliceEnd && keeps(x${j}, threshold);`)}
   ${
     subgroups32
       ? each((j) => `let mask${j} = subgroupBallot(active${j}).x;`)

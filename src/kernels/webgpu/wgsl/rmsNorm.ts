@@ -1,10 +1,17 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
+/** 1 / √x, NaN where x is not finite: 0 would hide that a row is out of range. */
+const inverseRoot = /* wgsl */ `
+fn inverseRoot(x: f32) -> f32 {
+  let full = (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u;
+  return select(1.0 / sqrt(x), bitcast<f32>(0x7fc00000u | bitcast<u32>(x)), full);
+}`;
+
 /**
  * 1 / √(mean(x²) + epsilon) of a row of `width` from `squareCount` shares of Σx², for every thread `t` of a workgroup.
  * @param subgroups32 lets the threads of a subgroup read one share each
  */
-export const inverseRms = (width: string, subgroups32: boolean) => /* wgsl */ `
+export const inverseRms = (width: string, subgroups32: boolean) => /* wgsl */ `${inverseRoot}
 fn inverseRms(t: u32) -> f32 {
   var sum = 0.0;
   ${
@@ -13,7 +20,7 @@ fn inverseRms(t: u32) -> f32 {
   sum = subgroupAdd(sum);`
       : "for (var i = 0u; i < p.squareCount; i += 1u) { sum += squares[i]; }"
   }
-  return 1.0 / sqrt(sum / f32(${width}) + p.epsilon);
+  return inverseRoot(sum / f32(${width}) + p.epsilon);
 }`;
 
 /** x ·= 1 / √(mean + epsilon) for one row: what a norm lacks after a product made x∘weight and the squares. */
@@ -42,7 +49,7 @@ export const rmsNorm = (threads: 64 | 256 | 1024) =>
       epsilon: "f32",
     },
     buffers: { outs: readWrite(), xs: read(), weight: read() },
-    code: /* wgsl */ `
+    code: /* wgsl */ `${inverseRoot}
 var<workgroup> sums: array<f32, ${threads}>;
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -56,7 +63,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (t < half) { sums[t] += sums[t + half]; }
   }
   workgroupBarrier();
-  let inverse = 1.0 / sqrt(sums[0] / f32(p.width) + p.epsilon);
+  let inverse = inverseRoot(sums[0] / f32(p.width) + p.epsilon);
   for (var i = t; i < p.width; i += ${threads}u) { outs[out + i] = xs[x + i] * inverse * weight[i]; }
 }`,
   });

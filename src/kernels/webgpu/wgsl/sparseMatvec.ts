@@ -1,5 +1,6 @@
 import type { SparseFormatId } from "../../../pack/index.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { keepsFunction } from "./keeps.js";
 import { sparseAccess, sparseTileRows } from "./sparseAccess.js";
 
 /** Parts of a stack that one dispatch takes. */
@@ -42,7 +43,7 @@ export const sparseMatvec = (format: SparseFormatId) => {
       places: read("vec4<u32>"),
       counters: readWrite("atomic<u32>"),
     },
-    code: /* wgsl */ `
+    code: /* wgsl */ `${keepsFunction}
 var<workgroup> xTile: array<f32, ${32 * sliceGroups}>;
 var<workgroup> pool: array<f32, ${teams * sparseTileRows}>;
 ${code}
@@ -59,7 +60,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = t; i < groups * 32u; i += ${threads}u) {
     let c = firstGroup * 32u + i;
     let x = select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
-    xTile[i] = select(x, 0.0, masked && !(abs(x) > threshold));
+    xTile[i] = select(x, 0.0, masked && !keeps(x, threshold));
   }
   workgroupBarrier();
   // What is read of the inputs is told by the first tile of a part, what is read of the weights by every tile.

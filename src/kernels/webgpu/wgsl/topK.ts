@@ -5,10 +5,13 @@ export const topKChunk = 4096;
 
 const threads = 256;
 
-/** Same order as the values, as unsigned integers; −0 counts as 0, NaN comes last. Key 0 is no value at all. */
+/** What stands for NaN: before infinity, so that the largest value shows it. */
+export const nanKey = 0xfffffffe;
+
+/** Same order as the values, as unsigned integers; −0 counts as 0. Key 0 is no value at all. */
 export const orderedKey = /* wgsl */ `
 fn orderedKey(bits: u32) -> u32 {
-  if ((bits & 0x7fffffffu) > 0x7f800000u) { return 1u; }
+  if ((bits & 0x7fffffffu) > 0x7f800000u) { return ${nanKey}u; }
   if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
   return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
 }`;

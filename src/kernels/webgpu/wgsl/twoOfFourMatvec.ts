@@ -1,5 +1,6 @@
 import type { SparseFormatId } from "../../../pack/index.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { keepsFunction } from "./keeps.js";
 import { rowSums } from "./matvecSums.js";
 import { sparseTileRows } from "./sparseAccess.js";
 import { sparseMatvecParts, sparseParams } from "./sparseMatvec.js";
@@ -110,9 +111,9 @@ export const twoOfFourMatvec = (format: SparseFormatId, { subgroups32, threads, 
   const addUnits = (into: string, begin: string, step: number, end: string) => /* wgsl */ `
   if (masked) {
     for (var unit = ${begin}; unit < ${end}; unit += ${step}u) {
-      var needed = 0.0;
-      for (var i = 0u; i < ${inputs}u; i += 1u) { needed = max(needed, abs(xTile[unit * ${inputs}u + i])); }
-      if (needed > 0.0) {
+      var needed = 0u;
+      for (var i = 0u; i < ${inputs}u; i += 1u) { needed |= bitcast<u32>(xTile[unit * ${inputs}u + i]) & 0x7fffffffu; }
+      if (needed != 0u) {
         ${loadUnit(0, `firstUnit + unit`)}
         ${addUnit(0, into, `unit * ${inputs}u`)}
       }
@@ -155,7 +156,7 @@ export const twoOfFourMatvec = (format: SparseFormatId, { subgroups32, threads, 
       places: read("vec4<u32>"),
       counters: readWrite("atomic<u32>"),
     },
-    code: /* wgsl */ `
+    code: /* wgsl */ `${keepsFunction}
 const TILE_ROWS = ${sparseTileRows}u;
 const UNIT_ROWS = ${rows}u;
 const LANES = ${lanes}u;
@@ -176,7 +177,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var i = t; i < groups * 32u; i += ${threads}u) {
     let c = firstGroup * 32u + i;
     let x = select(0.0, xs[p.xOffset + min(c, p.cols - 1u)], c < p.cols);
-    xTile[i] = select(x, 0.0, masked && !(abs(x) > threshold));
+    xTile[i] = select(x, 0.0, masked && !keeps(x, threshold));
   }
   workgroupBarrier();
   // What is read of the inputs is told by the first tile of a part; of the weights units, which are as many in every tile.

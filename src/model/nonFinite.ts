@@ -1,0 +1,67 @@
+import { NonFiniteError } from "../core/index.js";
+import type { Activation } from "../kernels/index.js";
+import { firstNonFinite } from "../tensor/index.js";
+import { type Model, type TapSite, tapSites } from "./types.js";
+
+/** The place of the first NaN or infinity of f32 numbers; −1 where all are finite. */
+export const firstNonFiniteOf = (values: Float32Array): number =>
+  firstNonFinite("F32", new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+
+/** @throws the model's damage, if it has any: nothing that is computed with it means anything */
+export function checkSound({ damage }: Pick<Model, "damage">): void {
+  if (damage !== undefined) throw damage;
+}
+
+/** What is said of numbers that went out of range at a named place. */
+export function nonFiniteError(place: string, value: number): NonFiniteError {
+  return new NonFiniteError(
+    `the model's numbers leave the finite range ${place}: ${value}. Its weights are finite, so an activation overflowed: ` +
+      "the weights are damaged or do not belong to this config.json (norms, epsilon, rotary scaling); take another copy of the model",
+  );
+}
+
+/** Tokens that are run again to find the place. */
+const mostTokens = 1024;
+
+/**
+ * Why logits after `tokens` are not finite: runs them again, block by block, until the first number that is NaN or infinite. It
+ * takes a pass and more, and is meant for after the fact.
+ * @param tokens of one sequence, from position 0
+ */
+export async function explainNonFinite(model: Model, tokens: Uint32Array): Promise<NonFiniteError> {
+  const some = tokens.subarray(0, mostTokens);
+  const { backend, config } = model;
+  using cache = model.createCache(some.length, { allowBeyondTraining: true });
+  const x = model.embed(some);
+  const find = async (activation: Activation, where: string) => {
+    const values = await backend.read(activation);
+    const at = firstNonFiniteOf(values);
+    if (at < 0) return;
+    throw nonFiniteError(`in ${where}, row ${Math.floor(at / activation.cols)}`, values[at]);
+  };
+  try {
+    await find(x, "the embeddings");
+    for (let layer = 0; layer < config.layers; layer++) {
+      const onActivation = (_: number, site: TapSite, activation: Activation) =>
+        find(activation, `layer ${layer}, ${describeSite(site)}`);
+      await model.block(layer, x, cache, 0, { tap: { sites: Object.keys(tapSites) as TapSite[], onActivation } });
+      await find(x, `layer ${layer}, what its block adds (${lastOf("mlpHidden")})`);
+    }
+    return nonFiniteError(
+      `behind the last layer${some.length < tokens.length ? ` or position ${mostTokens}` : ""}`,
+      Number.NaN,
+    );
+  } catch (error) {
+    if (error instanceof NonFiniteError) return error;
+    throw error;
+  } finally {
+    backend.release(x);
+  }
+}
+
+const lastOf = (site: TapSite) => tapSites[site].join(", ");
+
+function describeSite(site: TapSite): string {
+  if (site === "mlpGate") return "the gate (gate_proj)";
+  return `the input of ${lastOf(site)}`;
+}
