@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import type { HostEvents } from "./pool.js";
+import type { HostEvents } from "./host.js";
 
 /** Threads that this machine runs at once. */
 export const hardwareThreads = availableParallelism;

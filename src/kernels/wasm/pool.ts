@@ -1,18 +1,7 @@
 import { DeviceError } from "../../core/index.js";
 import { controlBarrierPhase, controlFailed, leaveLoop } from "../program/layout.js";
+import type { Host, HostEvents } from "./host.js";
 import type { KernelExports } from "./kernels.js";
-
-/** The few calls in which worker threads of Node and workers of browsers differ. */
-interface Host {
-  post(message: unknown): void;
-  terminate(): void;
-}
-
-/** What a host tells: messages of its program, and that it has ended with an error or could not begin. */
-export interface HostEvents {
-  onMessage(message: unknown): void;
-  onError(cause: unknown): void;
-}
 
 /** Threads that could not be started or have ended. */
 export class ThreadsError extends DeviceError {
