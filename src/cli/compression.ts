@@ -1,7 +1,7 @@
 import type { Recipe } from "../compress/index.js";
 import { formatResultRows, type ResultRow } from "../eval/index.js";
 import type { Artifact } from "../io/index.js";
-import { resolveModel } from "../io/index.node.js";
+import { checkOutput, resolveModel } from "../io/index.node.js";
 import { compressAndMeasure, type MeasuredCompression, rareExperts } from "../jobs/index.js";
 import type { JobTimes } from "../pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../text/index.js";
@@ -27,20 +27,23 @@ export interface CompressionDocument extends ResultRow {
 /** Runs one job from the command line: plan, compress, evaluate before and after. Prints as it goes. */
 export async function compressFromCommand(
   context: Context,
+  command: string,
   model: string,
   givenRecipe: Recipe,
   output: string,
-  options: CompressionOptions & { restart?: boolean },
+  options: CompressionOptions & { restart?: boolean; force?: boolean },
 ): Promise<CompressionDocument> {
   const { signal, onProgress } = context;
   // A text that is not there is told before a model is downloaded.
   const [calibration, evaluation] = [await maybeText(options.calib), await maybeText(options.text)];
   const source = await resolveModel(model, { signal, onProgress });
+  await checkOutput(output, [source.directory]);
   const recipe = withCalibration(givenRecipe, options);
-  const { store, dtype, device, threads, restart, maxWindows } = options;
+  const { store, dtype, device, threads, restart, force, maxWindows } = options;
   const tokens = async (text: string | undefined) =>
     text === undefined ? undefined : tokenizeText(await loadTokenizer(source), text);
   const result = await compressAndMeasure(source, output, {
+    command,
     recipe,
     calibration: await tokens(calibration),
     evaluation: await tokens(evaluation),
@@ -50,6 +53,7 @@ export async function compressFromCommand(
     device,
     threads,
     restart,
+    force,
     signal,
     onProgress,
     onPlan: ({ estimate, layers, backend }) =>

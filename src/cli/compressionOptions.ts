@@ -56,6 +56,10 @@ export const compressionOptions = () => [
 
 export const outputOption = () => new Option("-o, --output <dir>", "directory to write").makeOptionMandatory();
 
+/** What a command may replace. */
+export const forceOption = () =>
+  new Option("--force", "replace what another command, or other settings, texts or weights have left in OUT");
+
 export const restartOption = () =>
   new Option("--restart", "begin anew, whatever an earlier run of the same command has left");
 

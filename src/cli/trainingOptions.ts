@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { TrainingSettings } from "../jobs/index.js";
 import { routings } from "../train/index.js";
+import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
 
 /** Options that `train` and `finetune` share. */
@@ -12,6 +13,7 @@ export interface TrainingCommandOptions extends TrainingSettings {
   maxTokens?: number;
   dtype?: "f32" | "bf16";
   teacher?: string;
+  force?: boolean;
 }
 
 /** @param presets what differs between training anew and going on */
@@ -78,6 +80,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     number({ min: 0, aboveMin: true }),
   ),
   new Option("--teacher <model>", "directory or Hub id (default: the model itself, as it was before training)"),
+  forceOption(),
 ];
 
 function collect(text: string, earlier: Record<string, unknown>): Record<string, unknown> {

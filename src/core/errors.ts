@@ -85,3 +85,23 @@ export class ProblemsError extends RarefyError {
     this.problems = problems;
   }
 }
+
+/** A disk that is full, a place that cannot be written to. Nothing is left half-written. */
+export class StorageError extends RarefyError {
+  /** As the system calls it: "ENOSPC", "EROFS" … */
+  readonly code: string;
+  constructor(message: string, options: { cause?: unknown; code: string }) {
+    super(message, options);
+    this.code = options.code;
+  }
+}
+
+/** An output, or a download, that another process is working on. */
+export class BusyError extends RarefyError {
+  /** The file by which the other process says so. */
+  readonly lock: string;
+  constructor(message: string, options: { cause?: unknown; lock: string }) {
+    super(message, options);
+    this.lock = options.lock;
+  }
+}

@@ -1,6 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type ActivationFunction, activationFunctions } from "./activationFunction.js";
 export {
+  BusyError,
   DeviceError,
   FormatError,
   type FormatErrorDetails,
@@ -8,6 +9,7 @@ export {
   NonFiniteError,
   ProblemsError,
   RarefyError,
+  StorageError,
   UsageError,
 } from "./errors.js";
 export { breathe } from "./eventLoop.js";

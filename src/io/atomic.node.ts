@@ -1,13 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { constants, copyFile, link, open, realpath, rename, rm } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import type { ByteSink, FileSinks } from "./byteSink.js";
-import { createFile } from "./byteSink.js";
-
-/** A hidden name beside `path`, on the same filesystem, that no other process uses. */
-export function temporaryBeside(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(4).toString("hex")}.tmp`);
-}
+import { onDisk } from "./output/storage.node.js";
+import { temporaryBeside } from "./output/temporaries.node.js";
 
 /** Makes the names in a directory durable. */
 export async function syncDirectory(directory: string): Promise<void> {
@@ -21,39 +16,77 @@ export async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Files made in a directory: written under a temporary name, synced, renamed, the directory synced. */
+/**
+ * Files made in a directory: written under a temporary name, synced, renamed, the directory synced.
+ * @throws StorageError where the disk is full or read-only; nothing is left of the file then
+ */
 export function directorySinks(directory: string): FileSinks {
-  return {
-    async create(name) {
-      const path = join(directory, name);
-      const temporary = temporaryBeside(path);
-      const handle = await open(temporary, "wx");
-      const sink: ByteSink = {
-        async write(bytes) {
-          for (let done = 0; done < bytes.byteLength; ) {
-            const { bytesWritten } = await handle.write(bytes, done);
-            done += bytesWritten;
-          }
-        },
-        async commit() {
-          await handle.sync();
-          await handle.close();
-          await rename(temporary, path);
-          await syncDirectory(directory);
-        },
-        async abort() {
-          await handle.close().catch(() => {});
-          await rm(temporary, { force: true });
-        },
-      };
-      return sink;
-    },
-  };
+  return { create: async (name) => (await newFile(join(directory, name))).sink };
 }
 
-/** Writes a whole file or nothing; a file of that name is replaced. */
+/** A file that is being written under a temporary name. */
+export interface NewFile {
+  readonly temporary: string;
+  /** Its `commit` is `finish` and `giveName`. */
+  readonly sink: ByteSink;
+  /** Makes it durable, still without its name. */
+  finish(): Promise<void>;
+  giveName(): Promise<void>;
+}
+
+/** Begins a file that is to be called `path`. @throws StorageError */
+export async function newFile(path: string): Promise<NewFile> {
+  const temporary = await temporaryBeside(path);
+  const handle = await onDisk(path, () => open(temporary, "wx"));
+  const finish = () =>
+    onDisk(path, async () => {
+      await handle.sync();
+      await handle.close();
+    });
+  const giveName = () =>
+    onDisk(path, async () => {
+      await rename(temporary, path);
+      await syncDirectory(dirname(path));
+    });
+  const sink: ByteSink = {
+    async write(bytes) {
+      for (let done = 0; done < bytes.byteLength; ) {
+        const { bytesWritten } = await onDisk(path, () => handle.write(bytes, done));
+        done += bytesWritten;
+      }
+    },
+    async commit() {
+      await finish();
+      await giveName();
+    },
+    async abort() {
+      await handle.close().catch(() => {});
+      await rm(temporary, { force: true });
+    },
+  };
+  return { temporary, sink, finish, giveName };
+}
+
+/** Writes a whole file or nothing; a file of that name is replaced. @throws StorageError */
 export function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void> {
-  return createFile(directorySinks(dirname(path)), basename(path), (sink) => sink.write(bytes));
+  return writeFilesAtomic([[path, bytes]]);
+}
+
+/** Writes several files, or none of them where the disk is full: they get their names when all are whole. @throws StorageError */
+export async function writeFilesAtomic(files: readonly (readonly [path: string, bytes: Uint8Array])[]): Promise<void> {
+  const made: NewFile[] = [];
+  try {
+    for (const [path, bytes] of files) {
+      const file = await newFile(path);
+      made.push(file);
+      await file.sink.write(bytes);
+      await file.finish();
+    }
+    for (const { giveName } of made) await giveName();
+  } catch (error) {
+    for (const { sink } of made) await sink.abort();
+    throw error;
+  }
 }
 
 /**
@@ -73,10 +106,12 @@ export async function linkOrCopyFile(source: string, target: string): Promise<vo
 
 /** Copies a whole file or nothing; where the filesystem can, the two share their blocks until one is changed. */
 export async function copyFileAtomic(source: string, target: string): Promise<void> {
-  const temporary = temporaryBeside(target);
+  const temporary = await temporaryBeside(target);
   try {
-    await copyFile(source, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
-    await rename(temporary, target);
+    await onDisk(target, async () => {
+      await copyFile(source, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+      await rename(temporary, target);
+    });
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;

@@ -12,6 +12,8 @@ import { downloadBlob } from "./hubDownload.node.js";
 import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
 import { isCompanionFile } from "./modelFileNames.js";
+import { lockPath } from "./output/lock.node.js";
+import { finishReplacement } from "./output/replace.node.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import type { RetryOptions } from "./retry.js";
 
@@ -35,6 +37,8 @@ export async function resolveModel(argument: string, options: ResolveOptions = {
       `${argument} is a file; give a .gguf file or the directory that holds it, with its config.json`,
     );
   }
+  // A process that was replacing it may have been killed between two renames.
+  if (await finishReplacement(argument)) return resolveModel(argument, options);
   const id = parseHubId(argument);
   if (id === undefined) {
     throw new UsageError(`there is no directory ${argument}, and it is not a Hub id of the form org/name[@revision]`);
@@ -67,6 +71,10 @@ async function findOrFetch(
     );
   }
   try {
+    await using _lock = await lockPath(cache.lock, {
+      signal: options.signal,
+      onWait: () => options.onProgress?.(waitingFor(id.repository)),
+    });
     return await fetchSnapshot(new HubClient(settings, id, options), cache, options);
   } catch (error) {
     if (!(error instanceof NetworkError)) throw error;
@@ -87,6 +95,13 @@ async function findOrFetch(
     return usable;
   }
 }
+
+const waitingFor = (repository: string) => ({
+  stage: `another process is downloading ${repository}, waiting for it`,
+  done: 0,
+  unit: "models",
+  elapsedMs: 0,
+});
 
 /** Small files that the model, its tokenizer or its licence consist of. */
 const isSmallFile = (name: string) => isCompanionFile(name) || name === "config.json" || name === artifactFileName;

@@ -1,8 +1,9 @@
 import { readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { linkOrCopyFile, temporaryBeside, writeFileAtomic } from "./atomic.node.js";
+import { linkOrCopyFile, writeFileAtomic } from "./atomic.node.js";
 import { parseJson } from "./json.js";
 import { makeDirectory } from "./makeDirectory.node.js";
+import { temporaryBeside } from "./output/temporaries.node.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 
 /** `org/name`, and a branch, tag or commit. */
@@ -26,9 +27,13 @@ export const isCommit = (revision: string) => /^[0-9a-f]{40}$/.test(revision);
  */
 export class HubCache {
   readonly root: string;
+  /** What a download locks; the place is that of Python's locks. */
+  readonly lock: string;
 
   constructor(cache: string, repository: string) {
-    this.root = join(cache, `models--${repository.replace("/", "--")}`);
+    const name = `models--${repository.replace("/", "--")}`;
+    this.root = join(cache, name);
+    this.lock = join(cache, ".locks", name, "rarefy");
   }
 
   snapshot(commit: string): string {
@@ -57,7 +62,7 @@ export class HubCache {
   async place(commit: string, name: string, etag: string): Promise<void> {
     const path = join(this.snapshot(commit), name);
     await makeDirectory(dirname(path));
-    const temporary = temporaryBeside(path);
+    const temporary = await temporaryBeside(path);
     try {
       await symlink(relative(dirname(path), this.blob(etag)), temporary);
     } catch {

@@ -1,6 +1,6 @@
 /** The parts of `io` that need Node.js; in browsers nothing imports this file. */
 
-export { directorySinks, linkOrCopyFile, writeFileAtomic } from "./atomic.node.js";
+export { directorySinks, linkOrCopyFile, writeFileAtomic, writeFilesAtomic } from "./atomic.node.js";
 export {
   type ExportFormat,
   type ExportOptions,
@@ -14,8 +14,19 @@ export { localGgufFiles } from "./gguf/local.node.js";
 export { type ResolveOptions, resolveModel } from "./hub.node.js";
 export { makeDirectory } from "./makeDirectory.node.js";
 export {
+  type BuildOptions,
   buildModelDirectory,
-  type ClaimedOutput,
-  claimOutput,
   type ModelDirectoryBuilder,
+  modelDirectoryBuilder,
 } from "./modelDirectory.node.js";
+export { buildDirectory } from "./output/build.node.js";
+export {
+  type ClaimedOutput,
+  type ClaimOptions,
+  checkOutput,
+  claimOutput,
+  type OutputOwner,
+  removeOutput,
+} from "./output/claim.node.js";
+export { JobDirectory } from "./output/jobDirectory.node.js";
+export { type Lock, type LockOptions, lockPath } from "./output/lock.node.js";

@@ -27,11 +27,12 @@ export {
   type TensorToEncode,
 } from "./encoding/index.js";
 export { isPlainFileName } from "./fileName.js";
+export { type Fingerprint, fingerprint, hashOfSource } from "./fingerprint.js";
 export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeGguf } from "./gguf/index.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export { isCompanionFile, isModelFile } from "./modelFileNames.js";
+export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
 export { ModelStore, type ModelStoreOptions, type StoredModel, storedFiles } from "./opfs.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";

@@ -27,6 +27,8 @@ beforeEach(async () => {
 const utf8 = (text: string) => new TextEncoder().encode(text);
 const text = (...path: string[]) => readFile(join(work, ...path), "utf8");
 const names = async (...path: string[]) => (await readdir(join(work, ...path))).toSorted();
+const owner = { command: "test", job: "a" };
+const outputNames = [".rarefy.json", "config.json", "model.safetensors", "rarefy.json"];
 const build = async (builder: ModelDirectoryBuilder) => {
   await builder.takeOver(directoryFiles(input));
   await builder.add("rarefy.json", utf8("new"));
@@ -73,7 +75,7 @@ describe("model directory", () => {
   it("takes over files without copying them and adds others", async () => {
     await buildModelDirectory(join(work, "deep", "out"), [input], build);
     expect(await names("deep")).toEqual(["out"]);
-    expect(await names("deep", "out")).toEqual(["config.json", "model.safetensors", "rarefy.json"]);
+    expect(await names("deep", "out")).toEqual(outputNames);
     expect(await text("deep", "out", "model.safetensors")).toBe("weights");
     await writeFile(join(work, "deep", "out", "config.json"), "edited in place");
     expect(await text("input", "config.json")).not.toBe("edited in place");
@@ -89,17 +91,17 @@ describe("model directory", () => {
       await builder.takeOver(directoryFiles(input), (name) => name === "config.json");
       await builder.add("config.json", utf8("changed"));
     });
-    expect(await names("out")).toEqual(["config.json"]);
+    expect(await names("out")).toEqual([".rarefy.json", "config.json"]);
     expect(await text("out", "config.json")).toBe("changed");
     expect(await text("input", "config.json")).toBe("{}");
   });
 
   it("fills an empty directory and replaces an output of its own", async () => {
     await mkdir(join(work, "out"));
-    await buildModelDirectory(join(work, "out"), [input], build);
-    await writeFile(join(work, "out", "stale"), "x");
-    await buildModelDirectory(join(work, "out"), [input], build);
-    expect(await names("out")).toEqual(["config.json", "model.safetensors", "rarefy.json"]);
+    const again = () => buildModelDirectory(join(work, "out"), [input], build, { owner });
+    await again();
+    await again();
+    expect(await names("out")).toEqual(outputNames);
     expect(await names()).toEqual(["blobs", "input", "out"]);
   });
 

@@ -3,12 +3,14 @@ import { type AllocationComparison, calibrateBetterAllocation } from "../eval/in
 import {
   type ActivationSparsity,
   artifactFileName,
+  fingerprint,
   isModelFile,
   type LocalModelFiles,
+  openCheckpoint,
   serializeArtifact,
   sha256Hex,
 } from "../io/index.js";
-import { buildModelDirectory } from "../io/index.node.js";
+import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
 import type { Model } from "../model/index.js";
 import {
   type Calibration,
@@ -18,12 +20,16 @@ import {
   openModel,
 } from "../pipeline/index.js";
 import type { TokenizedText } from "../text/index.js";
+import { configHash, watchSource } from "./source.js";
+import { packageVersion } from "./version.js";
 
 export interface CalibrateToDirectoryOptions
   extends Omit<OpenModelOptions, keyof JobOptions>,
     Omit<CalibrationOptions, "sparsities"> {
   /** Requested share of zeros, in [0, 1). */
   sparsity: number;
+  /** Replace the finished result of something else. */
+  force?: boolean;
   /** Text to calibrate on; asked for once everything that is cheap to check is right. */
   text(): Promise<TokenizedText>;
 }
@@ -43,7 +49,7 @@ export interface CalibratedDirectory extends ActivationSparsity {
 /**
  * Finds the thresholds of a model for activation sparsity, and writes a model directory that has them: the same weights, linked
  * or copied, and a rarefy.json. It appears whole or not at all.
- * @throws UsageError before anything is read when the output cannot be written; what `openModel` and
+ * @throws UsageError, BusyError, StorageError before the weights are read; what `openModel` and
  * `calibrateActivationSparsity` throw
  */
 export async function calibrateToDirectory(
@@ -51,39 +57,65 @@ export async function calibrateToDirectory(
   output: string,
   options: CalibrateToDirectoryOptions,
 ): Promise<CalibratedDirectory> {
-  const { signal, onProgress } = options;
+  const { force, signal, onProgress } = options;
+  await using claimed = await claimOutput(output, { inputs: [source.directory], force });
+  const text = await options.text();
+  const checkSource = await watchSource(source);
+  const owner = { command: "calibrate", job: await jobOf(source, text, options) };
+  // The same command gives the same bytes: it may replace what it made.
+  claimed.accept(owner);
   let calibrated: CalibratedDirectory | undefined;
-  await buildModelDirectory(
-    output,
-    [source.directory],
-    async (builder) => {
-      const text = await options.text();
-      using opened = await openModel(source, options);
-      const { weights } = opened.model;
-      const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
-      const activationSparsity = records[0];
-      const artifact = serializeArtifact({
-        rarefy: 1,
-        weights,
-        activationSparsity,
-        activations: sites.map((site) => ({ ...site })),
-        source: { location: source.location, configSha256: await configHash(source) },
-      });
-      await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
-      await builder.add(artifactFileName, artifact);
-      const comparison = comparisons?.[0];
-      calibrated = {
-        output,
-        model: source.location,
-        weights,
-        realisedSparsity: realisedSparsities[0],
-        ...(comparison && { comparison }),
-        ...activationSparsity,
-      };
-    },
-    { signal, onProgress },
-  );
+  await claimed.build(owner, async (directory) => {
+    const builder = modelDirectoryBuilder(directory, { signal, onProgress });
+    using opened = await openModel(source, options);
+    const { weights } = opened.model;
+    const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
+    const activationSparsity = records[0];
+    const artifact = serializeArtifact({
+      rarefy: 1,
+      weights,
+      activationSparsity,
+      activations: sites.map((site) => ({ ...site })),
+      source: { location: source.location, configSha256: await configHash(source) },
+    });
+    await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
+    await builder.add(artifactFileName, artifact);
+    await checkSource();
+    signal?.throwIfAborted();
+    const comparison = comparisons?.[0];
+    calibrated = {
+      output,
+      model: source.location,
+      weights,
+      realisedSparsity: realisedSparsities[0],
+      ...(comparison && { comparison }),
+      ...activationSparsity,
+    };
+  });
   return calibrated!;
+}
+
+/** SHA-256 over all that decides the result. */
+async function jobOf(
+  source: LocalModelFiles,
+  text: TokenizedText,
+  options: CalibrateToDirectoryOptions,
+): Promise<string> {
+  const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase } = options;
+  const { greedyTokens, seed, weights, device } = options;
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const what = {
+      version: packageVersion(),
+      source: await fingerprint(checkpoint, options),
+      text: text.sha256,
+      what: [sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase],
+      how: [greedyTokens, seed, weights, device],
+    };
+    return await sha256Hex(JSON.stringify(what));
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 function calibrate(
@@ -95,14 +127,4 @@ function calibrate(
   return allocation === "greedy"
     ? calibrateBetterAllocation(model, text, settings)
     : calibrateActivationSparsity(model, text, { ...settings, allocation });
-}
-
-/** SHA-256 of config.json. */
-export async function configHash(files: LocalModelFiles): Promise<string> {
-  const config = (await files.open("config.json"))!;
-  try {
-    return await sha256Hex(await config.read(0, config.byteLength));
-  } finally {
-    await config.close();
-  }
 }

@@ -1,26 +1,30 @@
 import { readdir, rm, statfs } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { RarefyError } from "../core/index.js";
 import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
-import { claimOutput, directoryFiles, directorySinks, makeDirectory } from "../io/index.node.js";
+import { claimOutput, directoryFiles, directorySinks, JobDirectory } from "../io/index.node.js";
 import {
   type CompressedModel,
   type CompressionPlan,
   type CompressOptions,
+  isJobFile,
   jobIn,
   planCompression,
   runCompression,
   type Workspace,
 } from "../pipeline/index.js";
+import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
-export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits" | "version"> {
+export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits" | "version" | "checkSource"> {
+  /** What made the result, in words. Default "compress". */
+  command?: string;
   /** Told what the job will take, before it begins. */
   onPlan?(plan: CompressionPlan): void;
-  /** Drop what an earlier run of the command left, finished or not. */
+  /** Begin anew, whatever an earlier run of the same command has left, finished or not. */
   restart?: boolean;
-  /** Drop what a run of another job left beside the output; default: refuse. */
-  replaceOtherJob?: boolean;
+  /** Replace also the finished result, or the unfinished job, of something else. */
+  force?: boolean;
 }
 
 export interface CompressedDirectory extends CompressedModel {
@@ -32,42 +36,40 @@ export interface CompressedDirectory extends CompressedModel {
 /**
  * Compresses a model directory into `output`, which appears whole or not at all. Until then everything lies in
  * `output.partial`; the same call goes on with what a killed or stopped one left there and gives the same bytes.
- * @throws UsageError, ProblemsError before anything is written; when stopped, RarefyError that says how to go on
+ * @throws UsageError, ProblemsError, BusyError, StorageError before anything is written; FormatError when the source changes
+ * while it is read; when stopped, RarefyError that says how to go on
  */
 export async function compressToDirectory(
   source: LocalModelFiles,
   output: string,
   given: CompressDirectoryOptions,
 ): Promise<CompressedDirectory> {
-  const options = { ...given, version: packageVersion() };
+  const { command = "compress", restart = false, force = false, signal, onPlan } = given;
+  await using claimed = await claimOutput(output, { inputs: [source.directory], force });
+  const partial = new JobDirectory(`${claimed.target}.partial`, "compress", isJobFile);
+  await partial.check();
   const checkpoint = await openCheckpoint(source);
   try {
-    const partial = `${resolve(output)}.partial`;
-    const plan = await planCompression(checkpoint, { ...options, limits: await limitsOf(dirname(partial)) });
-    if (options.restart === true) await rm(partial, { recursive: true, force: true });
-    else {
-      const there = await readArtifact({ files: directoryFiles(output), location: output }).catch(() => undefined);
-      if (there?.compression?.job === plan.job) {
-        const elapsedMs = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
-        return { artifact: there, resumedBlocks: plan.layers, elapsedMs, plan, wasThere: true };
-      }
+    const checkSource = await watchSource(source);
+    const options = { ...given, version: packageVersion(), checkSource };
+    const plan = await planCompression(checkpoint, { ...options, limits: await limitsOf(dirname(claimed.target)) });
+    const owner = { command, job: plan.job };
+    if (claimed.accept(owner, { restart })) {
+      return { ...(await finishedBefore(output, plan)), plan, wasThere: true };
     }
-    const { place } = await claimOutput(output, [source.directory]);
-    options.onPlan?.(plan);
-    const workspace = directoryWorkspace(partial);
-    if (options.replaceOtherJob === true && (await jobIn(workspace)) !== plan.job) {
-      await rm(partial, { recursive: true, force: true });
-    }
-    await makeDirectory(partial);
-    await dropTemporaries(partial);
+    onPlan?.(plan);
+    const workspace = directoryWorkspace(partial.path);
+    const beginAnew = restart || (force && (await jobIn(workspace)) !== plan.job);
+    if (beginAnew) await partial.remove();
+    await partial.open();
     try {
       const companions = (await source.names()).filter(isCompanionFile).sort();
       const result = await runCompression(checkpoint, plan, { workspace, companions }, options);
-      await place(partial);
+      await claimed.place(partial.path, owner);
       return { ...result, plan, wasThere: false };
     } catch (cause) {
-      if (options.signal?.aborted !== true) throw cause;
-      const blocks = (await readdir(partial)).filter((name) => /^block-\d+\.json$/.test(name)).length;
+      if (signal?.aborted !== true) throw cause;
+      const blocks = (await readdir(partial.path)).filter((name) => /^block-\d+\.json$/.test(name)).length;
       throw new RarefyError(
         `${output}.partial holds ${blocks} of ${plan.layers} blocks; the same command goes on from there.`,
         { cause },
@@ -78,19 +80,18 @@ export async function compressToDirectory(
   }
 }
 
+async function finishedBefore(output: string, { layers }: CompressionPlan): Promise<CompressedModel> {
+  const artifact = (await readArtifact({ files: directoryFiles(output), location: output }))!;
+  const elapsedMs = { survey: 0, statistics: 0, forward: 0, compress: 0, files: 0 };
+  return { artifact, resumedBlocks: layers, elapsedMs };
+}
+
 function directoryWorkspace(directory: string): Workspace {
   return {
     files: directoryFiles(directory),
     sinks: directorySinks(directory),
     remove: (name) => rm(join(directory, name), { force: true }),
   };
-}
-
-/** What a killed run was writing. */
-async function dropTemporaries(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) {
-    if (name.startsWith(".") && name.endsWith(".tmp")) await rm(join(directory, name), { force: true });
-  }
 }
 
 async function limitsOf(directory: string): Promise<CompressOptions["limits"]> {

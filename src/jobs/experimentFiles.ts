@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import type { JobOptions } from "../core/index.js";
+import { z } from "zod";
+import { checkSchema, type JobOptions } from "../core/index.js";
 import { parseJson, sha256Hex } from "../io/index.js";
 import { resolveModel, writeFileAtomic } from "../io/index.node.js";
-import type { Cell, CellInputs, CellOutcome, CellStore, EngineDevice } from "../train/index.js";
+import type { Cell, CellInputs, CellStore, EngineDevice } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
 import { StateDirectory } from "./stateDirectory.js";
 
@@ -35,6 +36,12 @@ export async function modelIdentity(model: string, options: JobOptions): Promise
   return `${basename(files.location)} ${all.slice(0, 16)}`;
 }
 
+const finishedCell = z.looseObject({
+  cell: z.unknown(),
+  result: z.record(z.string(), z.unknown()),
+  device: z.enum(["cpu", "wasm", "webgpu"]),
+});
+
 /** One JSON file per finished cell, and a directory beside it while a long one is not finished. */
 export function cellFiles(directory: string): CellStore {
   const pathOf = (cell: Cell) => join(directory, `${cell.key}.json`);
@@ -50,9 +57,10 @@ export function cellFiles(directory: string): CellStore {
         if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
         throw error;
       }
-      const { cell: stored, ...outcome } = parseJson(bytes, pathOf(cell)) as { cell?: Cell } & Partial<CellOutcome>;
-      const { result, device } = outcome;
-      return isDeepStrictEqual(stored, plain(cell)) && result && device ? { result, device } : undefined;
+      const raw = parseJson(bytes, pathOf(cell));
+      const hint = "Remove the file, and the same command runs the cell again";
+      const { cell: stored, result, device } = checkSchema(finishedCell, raw, pathOf(cell), hint);
+      return isDeepStrictEqual(stored, plain(cell)) ? { result, device } : undefined;
     },
     async save({ key, seed, settings }, outcome) {
       const cell = { key, seed, settings };

@@ -1,8 +1,9 @@
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type JobOptions, UsageError } from "../core/index.js";
-import { makeDirectory, writeFileAtomic } from "../io/index.node.js";
+import { JobDirectory, type Lock, lockPath, makeDirectory, writeFilesAtomic } from "../io/index.node.js";
 import { svgFile } from "../report/internal.js";
 import {
+  type Cell,
   type Experiment,
   type ExperimentOptions,
   experiments,
@@ -57,6 +58,8 @@ export function runExperimentDirectory(
   options: ExperimentDirectoryOptions,
 ): Promise<ExperimentDocument> {
   return withCells(id, output, options, async (experiment, cellOptions) => {
+    await using _lock = await lockPath(resolve(output));
+    await using _cells = await lockCells(output, planOf(experiment, cellOptions));
     const { report } = await runExperiment(experiment, cellOptions);
     const { protocol, tables, notes, figures } = report;
     const { scale } = options;
@@ -68,11 +71,13 @@ export function runExperimentDirectory(
       notes,
       figures: figures.map(({ name, title }) => ({ file: `${name}.svg`, title })),
     };
-    const write = (name: string, text: string) => writeFileAtomic(join(output, name), new TextEncoder().encode(text));
-    for (const { name, picture } of figures) await write(`${name}.svg`, svgFile(picture));
-    await write("report.json", `${JSON.stringify(document, null, 2)}\n`);
-    await write("report.md", markdownPage(experiment, scale, report));
-    await write("report.html", htmlPage(experiment, scale, report));
+    const file = (name: string, text: string) => [join(output, name), new TextEncoder().encode(text)] as const;
+    await writeFilesAtomic([
+      ...figures.map(({ name, picture }) => file(`${name}.svg`, svgFile(picture))),
+      file("report.json", `${JSON.stringify(document, null, 2)}\n`),
+      file("report.md", markdownPage(experiment, scale, report)),
+      file("report.html", htmlPage(experiment, scale, report)),
+    ]);
     return document;
   });
 }
@@ -87,18 +92,31 @@ export function runExperimentCells(
   keys: readonly string[],
   options: ExperimentDirectoryOptions,
 ): Promise<FinishedCell[]> {
-  return withCells(id, output, options, (experiment, cellOptions) => {
+  return withCells(id, output, options, async (experiment, cellOptions) => {
     const plan = planOf(experiment, cellOptions);
     const unknown = keys.find((key) => !plan.some((cell) => cell.key === key));
     if (unknown !== undefined) {
       throw new UsageError(`there is no cell ${unknown}; there are ${plan.map(({ key }) => key).join(", ")}`);
     }
-    return runCells(
-      experiment,
-      plan.filter(({ key }) => keys.includes(key)),
-      cellOptions,
-    );
+    const chosen = plan.filter(({ key }) => keys.includes(key));
+    await using _cells = await lockCells(output, chosen);
+    return await runCells(experiment, chosen, cellOptions);
   });
+}
+
+/** No other process runs one of these cells. @throws BusyError */
+async function lockCells(output: string, cells: readonly Cell[]): Promise<AsyncDisposable> {
+  const locks: Lock[] = [];
+  const release = async () => {
+    for (const lock of locks) await lock.release();
+  };
+  try {
+    for (const { key } of cells) locks.push(await lockPath(join(output, "cells", key)));
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  return { [Symbol.asyncDispose]: release };
 }
 
 async function withCells<T>(
@@ -114,6 +132,14 @@ async function withCells<T>(
   }
   const job = { signal, onProgress };
   const cells = join(output, "cells");
+  // Files of other names may lie in it; a report of the user's is not written over.
+  const directory = new JobDirectory(
+    resolve(output),
+    `experiment ${id}`,
+    () => true,
+    (names) => names.includes("cells"),
+  );
+  await directory.open();
   await makeDirectory(cells);
   const places = { texts, model, device };
   await using threads = new ExperimentThreads(count, { experiment: id, cells, ...places });

@@ -1,11 +1,17 @@
-import { rm } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { ProblemsError, RarefyError } from "../core/index.js";
+import { basename, join, resolve } from "node:path";
+import { ProblemsError, RarefyError, UsageError } from "../core/index.js";
 import { evaluateQuality, measureSpeedInTurn, type ResultRow, resultRow } from "../eval/index.js";
-import { type LocalModelFiles, openCheckpoint, readArtifact, sha256Hex } from "../io/index.js";
-import { directoryFiles, makeDirectory } from "../io/index.node.js";
+import {
+  type Fingerprint,
+  fingerprint,
+  type LocalModelFiles,
+  openCheckpoint,
+  readArtifact,
+  sha256Hex,
+} from "../io/index.js";
+import { directoryFiles, JobDirectory, lockPath, removeOutput } from "../io/index.node.js";
 import type { WeightFormatId } from "../pack/index.js";
-import { checkCompression, type Fingerprint, fingerprint, openModel } from "../pipeline/index.js";
+import { checkCompression, openModel } from "../pipeline/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";
 import { type Machine, machine } from "./machine.js";
@@ -31,6 +37,8 @@ export interface SweepOptions
   weights?: WeightFormatId;
   /** Leave the models, each in a directory of its own. */
   keep?: boolean;
+  /** Replace what was measured with other settings, texts or weights. Default: refuse. */
+  force?: boolean;
   /** In the end, time source and candidates in turn, so many rounds. Default: no times. */
   speedRepeats?: number;
   /** Told what begins: the name of a candidate, "source", "speed". */
@@ -57,13 +65,18 @@ interface Sweep {
  * Makes and measures candidates of compression alike, one after the other. `output` gets a file for each and, in the end, a
  * sweep.json with all. What is finished is not done again: killed or stopped, the same call goes on in the middle of a
  * candidate. Only times are taken anew, of all together, when a candidate joins.
- * @throws ProblemsError with what stands in the way of any candidate, before the first; when stopped, RarefyError that says how
- * to go on
+ * @throws ProblemsError with what stands in the way of any candidate, UsageError, BusyError, StorageError before the first; when
+ * stopped, RarefyError that says how to go on
  */
 export async function runSweep(source: LocalModelFiles, output: string, options: SweepOptions): Promise<SweepDocument> {
   const { candidates, signal } = options;
+  await using _lock = await lockPath(resolve(output));
+  // Other files in it stay as they are: only those of the sweep's own names are written.
+  const directory = new JobDirectory(resolve(output), "sweep", () => true);
+  await directory.check();
   const sweep: Sweep = { source, output, options, identity: await checked(source, options) };
-  await makeDirectory(output);
+  await refuseOthers(sweep);
+  await directory.open();
   const stored: StoredEntry[] = [];
   let entries: SweepEntry[];
   try {
@@ -110,12 +123,25 @@ async function checked(
 async function measured(sweep: Sweep, candidate: SweepCandidate | undefined): Promise<StoredEntry> {
   const path = fileOf(sweep, candidate?.name);
   const key = await keyOf(sweep, candidate);
-  const found = await readEntry(path, key);
-  if (found !== undefined) return found;
+  const found = await readEntry(path);
+  if (found?.key === key) return found;
   sweep.options.onCandidate?.(candidate?.name ?? "source");
   const entry = candidate === undefined ? await sourceEntry(sweep, key) : await candidateEntry(sweep, candidate, key);
   await writeJsonFile(path, entry);
   return entry;
+}
+
+/** Hours of measuring are not overwritten in passing. @throws UsageError that names the first entry of another sweep */
+async function refuseOthers(sweep: Sweep): Promise<void> {
+  if (sweep.options.force === true) return;
+  for (const candidate of [undefined, ...sweep.options.candidates]) {
+    const path = fileOf(sweep, candidate?.name);
+    const found = await readEntry(path);
+    if (found === undefined || found.key === (await keyOf(sweep, candidate))) continue;
+    throw new UsageError(
+      `${path} was measured with other settings, texts or weights; name another directory, or replace it (--force)`,
+    );
+  }
 }
 
 const fileOf = ({ output }: Sweep, name = "source") => join(output, `${name}.json`);
@@ -158,7 +184,7 @@ async function timed(sweep: Sweep, entries: readonly StoredEntry[], repeats: num
   return entries.map((entry, i) => ({ ...entry, row: { ...timings[i]!.row, ...entry.row } }));
 }
 
-const removed = ({ output }: Sweep, name: string) => rm(join(output, name), { recursive: true, force: true });
+const removed = ({ output }: Sweep, name: string) => removeOutput(join(output, name));
 
 async function keyOf({ source, identity, options }: Sweep, candidate: SweepCandidate | undefined): Promise<string> {
   const { evaluation, calibration, window, maxWindows, weights, store, dtype, device } = options;
@@ -201,7 +227,7 @@ async function compressed(
   { source, output, options }: Sweep,
   { name, recipe }: SweepCandidate,
 ): Promise<LocalModelFiles> {
-  const { calibration, store, dtype, device, threads, signal, onProgress } = options;
+  const { calibration, store, dtype, device, threads, force, signal, onProgress } = options;
   const directory = join(output, name);
   await compressToDirectory(source, directory, {
     recipe,
@@ -210,7 +236,7 @@ async function compressed(
     dtype,
     device,
     threads,
-    replaceOtherJob: true,
+    force,
     signal,
     onProgress,
   });

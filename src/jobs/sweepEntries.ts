@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
-import { type Compression, isJsonObject, parseJson } from "../io/index.js";
+import { type Compression, parseJson } from "../io/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
 import { compressedLayersSchema, resultRowSchema } from "../report/index.js";
 
@@ -32,8 +32,8 @@ const storedEntry = z.looseObject({
   timing: z.looseObject({ key: z.string(), row: resultRowSchema }).optional(),
 });
 
-/** @returns undefined when there is none, or one that something else decides. @throws FormatError */
-export async function readEntry(path: string, key: string): Promise<StoredEntry | undefined> {
+/** @returns undefined when there is none. @throws FormatError for a file that no sweep wrote */
+export async function readEntry(path: string): Promise<StoredEntry | undefined> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(path);
@@ -42,7 +42,6 @@ export async function readEntry(path: string, key: string): Promise<StoredEntry 
     throw error;
   }
   const raw = parseJson(bytes, path);
-  if (!isJsonObject(raw) || raw.key !== key) return undefined;
   checkSchema(storedEntry, raw, path, "Remove the file, and the same command measures it again");
   return raw as unknown as StoredEntry;
 }

@@ -1,15 +1,19 @@
+import { rm } from "node:fs/promises";
 import { basename } from "node:path";
 import { parseModelConfig, tensorsOf } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
+  fingerprint,
   isCompanionFile,
   type LocalModelFiles,
+  openCheckpoint,
+  readArtifact,
   readJsonFile,
   serializeArtifact,
   sha256Hex,
 } from "../io/index.js";
-import { buildModelDirectory, claimOutput } from "../io/index.node.js";
+import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   decoderObjective,
@@ -26,9 +30,11 @@ import {
   writeWeights,
 } from "../train/index.js";
 import { RunDirectory } from "./runDirectory.js";
+import { configHash } from "./source.js";
 import { openTeacher } from "./teacher.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
 import { methodOf, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
+import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
 
@@ -43,6 +49,8 @@ export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   teacher?: LocalModelFiles;
   /** Stored type of the trained weights. Default: that of the model; f32 from random ones. */
   dtype?: "f32" | "bf16";
+  /** Replace the finished result of something else. */
+  force?: boolean;
   /** Steps between two stored states; an abort stores one too. */
   saveEvery: number;
   /** Told when a stopped run goes on, at which step. */
@@ -71,7 +79,7 @@ export interface TrainedDirectory {
 /**
  * Trains a language model and writes it as a model directory, whole or not at all. Until then the run lies in `output.run`: the
  * same call goes on with what a killed or stopped one left there, to the same weights, bit for bit.
- * @throws UsageError before anything is trained; UsageError when the loss is no longer finite
+ * @throws UsageError, BusyError, StorageError before anything is trained; UsageError when the loss is no longer finite
  */
 export async function trainToDirectory(
   files: LocalModelFiles,
@@ -91,10 +99,13 @@ async function trainAndWrite(
   options: TrainToDirectoryOptions,
 ): Promise<TrainedDirectory> {
   const { signal, onProgress, inputDensity, distil, temperature = 1, from, teacher: teacherFiles } = options;
-  const job = { signal, onProgress };
+  const steering = { signal, onProgress };
+  const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
   checkDistillation(options);
-  const claimed = await claimOutput(output, [files.directory]);
+  await using claimed = await claimOutput(output, { inputs: [files.directory], force: options.force });
+  const run = new RunDirectory(`${claimed.target}.run`, options.steps);
+  await run.check();
   const { method, settings } = await methodOf(options);
   const tokens = await options.tokens();
   const evaluationTokens = await options.evaluationTokens?.();
@@ -102,7 +113,7 @@ async function trainAndWrite(
   const windows = windowsOf(tokens);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens);
 
-  const model = await (from === "weights" ? loadTrainable(files, options, job) : randomModel(files, options));
+  const model = await (from === "weights" ? loadTrainable(files, options, steering) : randomModel(files, options));
   const { config, parameters, weights, mixture } = model;
   const control = mixture?.control;
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
@@ -114,10 +125,10 @@ async function trainAndWrite(
   });
   using teacher = distil === undefined ? undefined : await openTeacher(model, teacherFiles, options);
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
-    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...job, control }));
+    evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...steering, control }));
 
-  const run = new RunDirectory(`${claimed.target}.run`, {
-    command: from === "weights" ? "finetune" : "train",
+  const made = {
+    command,
     model: files.location,
     device: options.device,
     tokens: await hashOf(tokens),
@@ -134,9 +145,16 @@ async function trainAndWrite(
     methodOptions: settings,
     ...(mixture && { router: mixture.moe.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
-    ...(teacher && { distil, temperature, teacher: teacher.location }),
-  });
-  const stored = await run.open();
+    ...(distil !== undefined && { distil, temperature, teacher: (teacherFiles ?? files).location }),
+  };
+  const job = await jobOf(made, files, options, evaluationTokens);
+  const owner = { command, job };
+  if (claimed.accept(owner)) {
+    // It was killed between its last two steps.
+    await run.remove();
+    return resultIn(output);
+  }
+  const stored = await run.open(job);
   const before = stored?.perplexityBefore ?? (await perplexity(weights));
   const training = new Training({
     objective,
@@ -163,9 +181,9 @@ async function trainAndWrite(
     save: async () => {
       await log.flush();
       await training.synchronise();
-      await run.save(training, before);
+      await run.save(job, training, before);
     },
-    ...job,
+    ...steering,
   });
   await log.flush();
   await training.synchronise();
@@ -173,8 +191,7 @@ async function trainAndWrite(
   const after = await perplexity(weights);
   const stepMs = log.records.map(({ elapsedMs }) => elapsedMs);
   const recipe = {
-    model: files.location,
-    ...run.settings,
+    ...made,
     tokensSeen: options.steps * options.batch * options.window,
     finalLoss: log.records.at(-1)!.loss,
     tokensPerSecond: (1000 * options.batch * options.window) / median(stepMs),
@@ -183,7 +200,7 @@ async function trainAndWrite(
   };
   // Built where a killed process leaves nothing behind, then put in its place.
   await buildModel(run.modelDirectory, model, { ...options, name: basename(claimed.target) }, recipe, log.records);
-  await claimed.place(run.modelDirectory);
+  await claimed.place(run.modelDirectory, owner);
   await run.remove();
   return { output, ...recipe } as TrainedDirectory;
 }
@@ -211,6 +228,38 @@ async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOpti
   };
 }
 
+/** SHA-256 over all that decides the result. */
+async function jobOf(
+  made: object,
+  files: LocalModelFiles,
+  { from, dtype, teacher, signal, onProgress }: TrainToDirectoryOptions,
+  evaluationTokens: Uint32Array | undefined,
+): Promise<string> {
+  const identityOf = async (files: LocalModelFiles) => {
+    const checkpoint = await openCheckpoint(files);
+    try {
+      return await fingerprint(checkpoint, { signal, onProgress });
+    } finally {
+      await checkpoint.close();
+    }
+  };
+  const what = {
+    version: packageVersion(),
+    made,
+    source: from === "weights" ? await identityOf(files) : await configHash(files),
+    teacher: teacher === undefined ? null : await identityOf(teacher),
+    evaluation: evaluationTokens === undefined ? null : await hashOf(evaluationTokens),
+    dtype: dtype ?? null,
+  };
+  return sha256Hex(JSON.stringify(what));
+}
+
+/** What a finished run came to, from its record. */
+async function resultIn(output: string): Promise<TrainedDirectory> {
+  const artifact = await readArtifact({ files: directoryFiles(output), location: output });
+  return { output, ...(artifact!.recipe as Omit<TrainedDirectory, "output">) } as TrainedDirectory;
+}
+
 const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
 
 async function buildModel(
@@ -221,34 +270,29 @@ async function buildModel(
   records: readonly LogRecord[],
 ): Promise<void> {
   const job = { signal, onProgress };
-  const config = (await files.open("config.json"))!;
-  const configSha256 = await sha256Hex(await config.read(0, config.byteLength));
-  await config.close();
+  const configSha256 = await configHash(files);
   const stored = { f32: "F32", bf16: "BF16" } as const;
-  await buildModelDirectory(
-    directory,
-    [files.directory],
-    async (builder) => {
-      await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
-      const decided = mixture?.tensors ?? new Map<string, Float32Array>();
-      await writeWeights(
-        builder.sinks,
-        [...parameters, ...Array.from(decided, ([name, { length }]) => ({ name, shape: [length] }))],
-        new Map<string, FloatArray>([...weights, ...decided]),
-        (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
-        job,
-      );
-      const lines = records.map((record) => JSON.stringify(record)).join("\n");
-      const text = (content: string) => new TextEncoder().encode(content);
-      await builder.add("training.jsonl", text(`${lines}\n`));
-      await builder.add("training.svg", text(lossCurve(records, name)));
-      await builder.add(
-        artifactFileName,
-        serializeArtifact({ rarefy: 1, blocks, recipe, source: { location: files.location, configSha256 } }),
-      );
-    },
-    job,
-  );
+  await rm(directory, { recursive: true, force: true });
+  await buildDirectory(directory, async (place) => {
+    const builder = modelDirectoryBuilder(place, job);
+    await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
+    const decided = mixture?.tensors ?? new Map<string, Float32Array>();
+    await writeWeights(
+      builder.sinks,
+      [...parameters, ...Array.from(decided, ([name, { length }]) => ({ name, shape: [length] }))],
+      new Map<string, FloatArray>([...weights, ...decided]),
+      (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
+      job,
+    );
+    const lines = records.map((record) => JSON.stringify(record)).join("\n");
+    const text = (content: string) => new TextEncoder().encode(content);
+    await builder.add("training.jsonl", text(`${lines}\n`));
+    await builder.add("training.svg", text(lossCurve(records, name)));
+    await builder.add(
+      artifactFileName,
+      serializeArtifact({ rarefy: 1, blocks, recipe, source: { location: files.location, configSha256 } }),
+    );
+  });
 }
 
 function lossCurve(records: readonly LogRecord[], name: string): string {

@@ -7,11 +7,10 @@ export {
   calibrateActivationSparsity,
 } from "./calibrate.js";
 export { type CompressedModel, type JobFiles, type JobTimes, jobIn, runCompression } from "./compress/compressJob.js";
-export { type Fingerprint, fingerprint } from "./compress/fingerprint.js";
 export { checkCompression, planCompression } from "./compress/plan.js";
 export type { CompressionPlan, CompressOptions, Estimate } from "./compress/planned.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
-export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
+export { isJobFile, memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";

@@ -43,7 +43,7 @@ export { applyStep, chain, type Link } from "./optimizers/link.js";
 export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
 export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
 export { randomFor } from "./seeds.js";
-export type { State } from "./state.js";
+export { isStateTree, type State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

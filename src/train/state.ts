@@ -11,6 +11,10 @@ export interface State {
   [key: string]: number | string | boolean | StateArray | State;
 }
 
+/** Whether an entry of a state is a tree of its own. */
+export const isStateTree = (value: unknown): value is State =>
+  typeof value === "object" && value !== null && !ArrayBuffer.isView(value);
+
 export const isStateArray = (value: unknown): value is StateArray => ArrayBuffer.isView(value);
 
 /**

@@ -16,6 +16,8 @@ import { isStateArray, type State, type StateArray } from "./state.js";
 const version = 1;
 const treeFile = "state.json";
 const arraysFile = "model.safetensors";
+/** Trees in trees; those of training are 4 deep. */
+const maxDepth = 32;
 
 const dtypes: readonly (readonly [DType, new (buffer: ArrayBuffer) => StateArray])[] = [
   ["F32", Float32Array],
@@ -57,7 +59,7 @@ export async function readState(files: ModelFiles): Promise<State | undefined> {
   if (source === undefined) throw new FormatError({ file: `${files.location}/${arraysFile}`, problem: "is missing" });
   try {
     const { tensors } = await readSafetensorsHeader(source);
-    const build = async (value: unknown, path: string): Promise<State[string]> => {
+    const build = async (value: unknown, path: string, depth = 0): Promise<State[string]> => {
       if (typeof value === "number" || typeof value === "string" || typeof value === "boolean") return value;
       if (isJsonObject(value) && typeof value.number === "string") return Number(value.number);
       if (isJsonObject(value) && typeof value.tensor === "string") {
@@ -72,8 +74,11 @@ export async function readState(files: ModelFiles): Promise<State | undefined> {
       if (!isJsonObject(value) || !isJsonObject(value.entries)) {
         throw new FormatError({ file, field: path, problem: "neither a value, an array nor a tree" });
       }
+      if (depth === maxDepth) throw new FormatError({ file, field: path, problem: `more than ${maxDepth} trees deep` });
       const state: State = {};
-      for (const [key, entry] of Object.entries(value.entries)) state[key] = await build(entry, `${path}.${key}`);
+      for (const [key, entry] of Object.entries(value.entries)) {
+        state[key] = await build(entry, `${path}.${key}`, depth + 1);
+      }
       return state;
     };
     return (await build(tree.state, "state")) as State;

@@ -168,7 +168,7 @@ test("sweep --speed times all in turn, again when one joins", async () => {
   expect(joined.entries[1].row).toMatchObject({ elapsedMs: first.entries[1].row.elapsedMs });
 });
 
-test("sweep notices other weights under the same path, and takes over nothing of what another job left", async () => {
+test("sweep notices other weights under the same path, and neither takes over nor removes what is not its own", async () => {
   const copy = out("source");
   cpSync(join(root, model), copy, { recursive: true });
   const args = ["sweep", copy, "--recipe", "magnitude-50", "--threads", "1", ...text, "-o", out("moving")];
@@ -177,9 +177,15 @@ test("sweep notices other weights under the same path, and takes over nothing of
   const bytes = readFileSync(file);
   bytes.fill(0, bytes.length - 1_000_000);
   writeFileSync(file, bytes);
-  mkdirSync(join(out("moving"), "magnitude-50.partial"));
-  writeFileSync(join(out("moving"), "magnitude-50.partial", "job.json"), JSON.stringify({ job: "another" }));
-  const after = await rarefyJson(args);
+  const refused = await rarefy([...args, "--quiet"]);
+  expect(refused.stderr).toMatch(/moving\/source.json was measured with other settings, texts or weights/);
+  const users = join(out("moving"), "magnitude-50.partial");
+  mkdirSync(users);
+  writeFileSync(join(users, "job.json"), JSON.stringify({ job: "another" }));
+  const other = await rarefy([...args, "--force", "--quiet"]);
+  expect(other.stderr).toMatch(/magnitude-50.partial\/job.json was not put there by rarefy/);
+  rmSync(users, { recursive: true });
+  const after = await rarefyJson([...args, "--force"]);
   for (const [i, { row }] of after.entries.entries()) {
     expect(row.perplexity, row.model).not.toBe(before.entries[i].row.perplexity);
   }

@@ -1,14 +1,8 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { ProblemsError, type ProgressEvent } from "../../src/core/index.js";
-import { memoryFiles, parseArtifact, parseJson } from "../../src/io/index.js";
-import {
-  fingerprint,
-  memoryWorkspace,
-  planCompression,
-  runCompression,
-  type Workspace,
-} from "../../src/pipeline/index.js";
+import { fingerprint, memoryFiles, parseArtifact, parseJson } from "../../src/io/index.js";
+import { memoryWorkspace, planCompression, runCompression, type Workspace } from "../../src/pipeline/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { calibration, compress, type JobInput, jobOptions, randomTokens } from "./support.js";
 

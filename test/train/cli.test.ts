@@ -114,6 +114,7 @@ describe("finetune", () => {
     expect(after).toEqual(before);
     expect(weightsOf(kept)).not.toEqual(weightsOf(pruned));
     expect(readdirSync(kept).sort()).toEqual([
+      ".rarefy.json",
       "config.json",
       "model.safetensors",
       "rarefy.json",
@@ -199,7 +200,7 @@ describe("experiment", () => {
     const command = ["experiment", "run", "spirals", "--scale", "smoke", "-o", output];
     const { cells } = await rarefyJson([...command, "--only", "layer-20-seed0"]);
     expect(cells.map(({ key }: { key: string }) => key)).toEqual(["layer-20-seed0"]);
-    expect(readdirSync(output)).toEqual(["cells"]);
+    expect(readdirSync(output).sort()).toEqual([".rarefy.json", "cells"]);
     expect(readdirSync(join(output, "cells"))).toEqual(["layer-20-seed0.json"]);
   });
 });

@@ -7,6 +7,7 @@ import { projections } from "../../model/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
+import { forceOption } from "../compressionOptions.js";
 import { digits, percent, table } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
@@ -34,6 +35,7 @@ interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption,
   greedyTokens: number;
   seed: number;
   output: string;
+  force?: boolean;
 }
 
 export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
@@ -78,6 +80,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
     seedOption("draws the windows that the greedy allocation judges by").default(0),
     weightsOption(),
     ...machineOptions(),
+    forceOption(),
   ],
   examples: [
     "rarefy calibrate models/tiny-6m --text models/text/calib.txt --sparsity 0.4 --allocation greedy -o tiny-sparse",

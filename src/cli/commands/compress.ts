@@ -4,6 +4,7 @@ import { compressFromCommand } from "../compression.js";
 import {
   type CompressionOptions,
   compressionOptions,
+  forceOption,
   outputOption,
   readRecipe,
   restartOption,
@@ -14,6 +15,7 @@ interface CompressOptions extends CompressionOptions {
   recipe: string;
   output: string;
   restart?: boolean;
+  force?: boolean;
 }
 
 export const compressCommand: CommandDefinition<CompressOptions> = {
@@ -29,12 +31,13 @@ export const compressCommand: CommandDefinition<CompressOptions> = {
     new Option("--recipe <file|preset>", "what to do; rarefy presets lists the presets").makeOptionMandatory(),
     ...compressionOptions(),
     restartOption(),
+    forceOption(),
   ],
   examples: [
     "rarefy compress models/tiny-6m --recipe sparsegpt-2:4-q8 --calib models/text/calib.txt -o tiny-24-q8",
     "rarefy compress models/tiny-6m --recipe recipe.yaml --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-out",
   ],
   async run(context, options, [model]) {
-    return compressFromCommand(context, model, await readRecipe(options.recipe), options.output, options);
+    return compressFromCommand(context, "compress", model, await readRecipe(options.recipe), options.output, options);
   },
 };

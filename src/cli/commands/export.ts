@@ -8,6 +8,7 @@ import {
 } from "../../io/index.node.js";
 import { exportAndCompare } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
+import { forceOption } from "../compressionOptions.js";
 import { bytes, count, facts, percent, printable } from "../format.js";
 import { modelArgument } from "../options.js";
 
@@ -15,6 +16,7 @@ interface ExportOptions extends CommonOptions {
   format: ExportFormat;
   type?: ExportType;
   output: string;
+  force?: boolean;
 }
 
 export const exportCommand: CommandDefinition<ExportOptions> = {
@@ -33,15 +35,16 @@ export const exportCommand: CommandDefinition<ExportOptions> = {
       exportTypes.gguf,
     ),
     new Option("-o, --output <path>", "a .gguf file, or a directory").makeOptionMandatory(),
+    forceOption(),
   ],
   examples: [
     "rarefy export models/tiny-6m --format gguf --type q8_0 -o tiny-6m.gguf",
     "rarefy export models/tiny-6m --format safetensors --type f16 -o tiny-6m-f16",
   ],
-  async run(context, { format, type, output }, [argument]) {
+  async run(context, { format, type, output, force }, [argument]) {
     const files = await resolveModel(argument, context);
     const { signal, onProgress } = context;
-    const result = await exportAndCompare(files, output, { format, type, signal, onProgress });
+    const result = await exportAndCompare(files, output, { format, type, force, signal, onProgress });
     const document = { model: files.location, output, ...result };
     context.print(render(document));
     return document;

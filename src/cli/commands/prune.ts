@@ -6,6 +6,7 @@ import { compressFromCommand } from "../compression.js";
 import {
   type CompressionOptions,
   compressionOptions,
+  forceOption,
   type MethodOptions,
   methodOptionsOption,
   outputOption,
@@ -27,6 +28,7 @@ interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions 
   multipleOf?: number;
   output: string;
   restart?: boolean;
+  force?: boolean;
 }
 
 export const pruneCommand: CommandDefinition<PruneOptions> = {
@@ -63,6 +65,7 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
     ...targetOptions(),
     ...compressionOptions(),
     restartOption(),
+    forceOption(),
   ],
   examples: [
     "rarefy prune models/tiny-6m --sparsity 0.5 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-50",
@@ -86,6 +89,6 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
       ...(option && { options: option }),
       ...selection(options),
     });
-    return compressFromCommand(context, model, recipe, options.output, options);
+    return compressFromCommand(context, "prune", model, recipe, options.output, options);
   },
 };

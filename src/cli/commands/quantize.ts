@@ -5,6 +5,7 @@ import { compressFromCommand } from "../compression.js";
 import {
   type CompressionOptions,
   compressionOptions,
+  forceOption,
   type MethodOptions,
   methodOptionsOption,
   outputOption,
@@ -23,6 +24,7 @@ interface QuantizeOptions extends CompressionOptions, TargetOptions, MethodOptio
   groupSize?: number;
   output: string;
   restart?: boolean;
+  force?: boolean;
 }
 
 export const quantizeCommand: CommandDefinition<QuantizeOptions> = {
@@ -43,6 +45,7 @@ export const quantizeCommand: CommandDefinition<QuantizeOptions> = {
     ...targetOptions(),
     ...compressionOptions(),
     restartOption(),
+    forceOption(),
   ],
   examples: [
     "rarefy quantize models/tiny-6m --bits 4 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-gptq-4",
@@ -61,7 +64,7 @@ export const quantizeCommand: CommandDefinition<QuantizeOptions> = {
       },
       ...selection(options),
     });
-    return compressFromCommand(context, model, recipe, options.output, options);
+    return compressFromCommand(context, "quantize", model, recipe, options.output, options);
   },
 };
 

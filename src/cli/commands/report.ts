@@ -3,7 +3,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { type Artifact, isPlainFileName, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
-import { directoryFiles, writeFileAtomic } from "../../io/index.node.js";
+import { directoryFiles, writeFilesAtomic } from "../../io/index.node.js";
 import { weightBytesOf } from "../../jobs/index.js";
 import { describeDecoder } from "../../model/index.js";
 import type { ReportData, Run } from "../../report/index.js";
@@ -37,8 +37,10 @@ export const reportCommand: CommandDefinition<ReportOptions> = {
     const data: ReportData = { rarefyReport: 1, runs: report.joinRuns(runs) };
     const page = new TextEncoder().encode(await report.reportPage(data));
     const jsonPath = output.replace(/\.html$/, ".json");
-    await writeFileAtomic(resolve(output), page);
-    await writeFileAtomic(resolve(jsonPath), new TextEncoder().encode(report.reportJson(data)));
+    await writeFilesAtomic([
+      [resolve(output), page],
+      [resolve(jsonPath), new TextEncoder().encode(report.reportJson(data))],
+    ]);
     const candidates = data.runs.reduce((sum, run) => sum + run.candidates.length, 0);
     context.print(
       `Wrote ${printable(output)} (${bytes(page.byteLength)}) and ${printable(basename(jsonPath))} in ${printable(dirname(resolve(output)))}: ${candidates} models.\n`,

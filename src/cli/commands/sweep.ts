@@ -8,6 +8,7 @@ import type { CommandDefinition } from "../command.js";
 import {
   type CompressionOptions,
   compressionOptions,
+  forceOption,
   outputOption,
   readRecipe,
   withCalibration,
@@ -20,6 +21,7 @@ interface SweepCommandOptions extends CompressionOptions, WeightsOption {
   recipe: string[];
   sparsity?: SweepLevel[];
   keep?: boolean;
+  force?: boolean;
   speed?: boolean;
   repeats: number;
   output: string;
@@ -45,6 +47,7 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     repeatsOption(),
     weightsOption(),
     ...compressionOptions(),
+    forceOption(),
   ],
   examples: [
     "rarefy sweep models/tiny-6m --recipe magnitude-50 wanda-50 sparsegpt-50 --sparsity 0.3..0.7/0.2 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-sweep",
@@ -60,7 +63,7 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     const calibration = options.calib === undefined ? undefined : await readText(options.calib);
     const source = await resolveModel(model, context);
     const tokenizer = await loadTokenizer(source);
-    const { window, maxWindows, weights, store, dtype, device, threads, keep, speed, repeats, output } = options;
+    const { window, maxWindows, weights, store, dtype, device, threads, keep, force, speed, repeats, output } = options;
     const { signal, onProgress } = context;
     const document = await runSweep(source, output, {
       candidates,
@@ -74,6 +77,7 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
       device,
       threads,
       keep,
+      force,
       speedRepeats: speed === true ? repeats : undefined,
       onCandidate: context.note,
       signal,

@@ -1,22 +1,26 @@
-import { rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { stat } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
 import { type ModelConfig, parseModelConfig } from "../../arch/index.js";
 import { type JobOptions, UsageError } from "../../core/index.js";
 import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
-import { directorySinks, syncDirectory, temporaryBeside } from "../atomic.node.js";
-import { createFile } from "../byteSink.js";
+import { newFile } from "../atomic.node.js";
 import type { LocalModelFiles } from "../byteSource.js";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.js";
 import { compressedTensors, withQuantizationConfig } from "../compressedTensors/write.js";
 import type { FloatDType } from "../encoding/index.js";
-import { directoryFiles } from "../file.node.js";
+import { directoryFiles, openFile } from "../file.node.js";
+import { fingerprint } from "../fingerprint.js";
+import { readGgufHeader } from "../gguf/header.js";
 import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
+import { jobKey } from "../gguf/writeGguf.js";
 import { isJsonObject } from "../json.js";
-import { makeDirectory } from "../makeDirectory.node.js";
-import { buildModelDirectory, type ModelDirectoryBuilder } from "../modelDirectory.node.js";
+import { modelDirectoryBuilder } from "../modelDirectory.node.js";
 import { isCompanionFile } from "../modelFileNames.js";
+import { claimOutput } from "../output/claim.node.js";
+import { lockPath } from "../output/lock.node.js";
 import { type TensorToWrite, writeSafetensors } from "../safetensorsWriter.js";
+import { sha256Hex } from "../sha256.js";
 import { plainWeights, type Weights } from "../weights.js";
 import { plainTensor } from "./plainSafetensors.js";
 import { type Fidelity, type Verification, verifyExport } from "./verify.js";
@@ -35,6 +39,8 @@ export interface ExportOptions extends JobOptions {
   format: ExportFormat;
   /** Default: f16 in GGUF, as stored in the others. */
   type?: ExportType;
+  /** Replace a finished result of something else. */
+  force?: boolean;
   /** Sees the export before it gets its name: what it throws undoes it. */
   check?(exported: LocalModelFiles): Promise<void>;
 }
@@ -54,7 +60,8 @@ export interface ExportResult {
  * Writes a model for other tools, reads it back and compares every value before the output gets its name: whole and right, or
  * not at all.
  * @param output a file for GGUF, a directory for the others
- * @throws UsageError when the format cannot hold the model, FormatError when it reads back otherwise
+ * @throws UsageError when the format cannot hold the model, or something else is there; FormatError when it reads back otherwise;
+ * BusyError, StorageError
  */
 export async function exportModel(
   files: LocalModelFiles,
@@ -127,14 +134,20 @@ async function exportGguf(
   if (input !== undefined && resolve(input) === output) {
     throw new UsageError(`the output ${output} is the input; name another file`);
   }
-  const directory = dirname(output);
-  await makeDirectory(directory);
-  const temporary = `${temporaryBeside(output)}.gguf`;
+  await using _lock = await lockPath(output);
+  const job = await jobOf(checkpoint, options);
+  if (options.force !== true) await refuseOther(output, job);
+  const file = await newFile(output);
   try {
-    await createFile(directorySinks(directory), basename(temporary), (sink) =>
-      writeGguf(sink, checkpoint, config, { type, name: basename(output, ".gguf"), signal, onProgress }),
-    );
-    const back = await localGgufFiles(temporary);
+    await writeGguf(file.sink, checkpoint, config, {
+      type,
+      name: basename(output, ".gguf"),
+      job,
+      signal,
+      onProgress,
+    });
+    await file.finish();
+    const back = await localGgufFiles(file.temporary);
     // Vectors are always f32; rows that are no whole blocks, f16.
     const fidelity = ({ shape }: Weights): Fidelity => {
       if (shape.length === 1) return { exact: "F32" };
@@ -142,13 +155,27 @@ async function exportGguf(
     };
     const verification = await readBack(back, await plainWeights(checkpoint), fidelity, options);
     await check?.(back);
-    await rename(temporary, output);
-    await syncDirectory(directory);
+    await file.giveName();
     return { format: "gguf", type, bytesOnDisk: (await stat(output)).size, verification };
   } catch (error) {
-    await rm(temporary, { force: true });
+    await file.sink.abort();
     throw error;
   }
+}
+
+/** @throws UsageError for a file that another job, or something else, has made */
+async function refuseOther(output: string, job: string): Promise<void> {
+  const source = await openFile(output);
+  if (source === undefined) return;
+  try {
+    const header = await readGgufHeader(source).catch(() => undefined);
+    if (header?.metadata.get(jobKey) === job) return;
+  } finally {
+    await source.close();
+  }
+  throw new UsageError(
+    `${output} is there, and this command with these settings and weights did not make it; name another file, or replace it (--force)`,
+  );
 }
 
 /** Builds a directory: weights and config as `make` gives them, the other files as they are. */
@@ -159,25 +186,35 @@ async function exportDirectory(
   options: ExportOptions,
   make: (weights: readonly Weights[]) => Promise<{ tensors: TensorToWrite[]; config: unknown; result?: object }>,
 ): Promise<ExportResult> {
-  const { format, type, signal, onProgress, check } = options;
+  const { format, type, force, signal, onProgress, check } = options;
+  await using claimed = await claimOutput(output, { inputs: [files.directory], force });
+  const owner = { command: "export", job: await jobOf(checkpoint, options) };
+  claimed.accept(owner);
   const weights = await plainWeights(checkpoint);
   let exported: ExportResult | undefined;
-  const build = async (builder: ModelDirectoryBuilder) => {
+  await claimed.build(owner, async (directory) => {
+    const builder = modelDirectoryBuilder(directory, options);
     const made = await make(weights);
     await builder.takeOver(files, isCompanionFile);
     await builder.add("config.json", jsonBytes(withDType(made.config, floatDType(type))));
     await builder.add(artifactFileName, serializeArtifact(withoutTensors(checkpoint.artifact)));
     await writeSafetensors(builder.sinks, made.tensors, { signal, onProgress });
-    const back = directoryFiles(builder.directory);
+    const back = directoryFiles(directory);
     const fidelity = (original: Weights) => ({ exact: floatDType(type) ?? original.dtype });
     const verification = await readBack(back, weights, fidelity, options);
     await check?.(back);
     let bytesOnDisk = 0;
-    for (const name of await back.names()) bytesOnDisk += (await stat(join(builder.directory, name))).size;
+    for (const name of await back.names()) bytesOnDisk += (await stat(join(directory, name))).size;
     exported = { format, type: type ?? "as stored", bytesOnDisk, verification, ...made.result };
-  };
-  await buildModelDirectory(output, [files.directory], build, options);
+    signal?.throwIfAborted();
+  });
   return exported!;
+}
+
+/** What tells one export from another: format, type, every byte of the source. */
+async function jobOf(checkpoint: Checkpoint, { format, type, signal, onProgress }: ExportOptions): Promise<string> {
+  const source = await fingerprint(checkpoint, { signal, onProgress });
+  return sha256Hex(JSON.stringify({ format, type, source }));
 }
 
 async function readBack(

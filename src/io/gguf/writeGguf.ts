@@ -18,7 +18,12 @@ export interface WriteGgufOptions extends JobOptions {
   type: GgufTypeId;
   /** `general.name`. */
   name: string;
+  /** Written under `jobKey`: what tells this export from another. */
+  job?: string;
 }
+
+/** Metadata that other tools pass over. */
+export const jobKey = "rarefy.export.job";
 
 /** About this many values are converted at a time. */
 const chunkValues = 2 ** 20;
@@ -76,7 +81,7 @@ export async function writeGguf(
 async function metadataOf(
   checkpoint: Checkpoint,
   config: ModelConfig,
-  { type, name }: WriteGgufOptions,
+  { type, name, job }: WriteGgufOptions,
 ): Promise<Map<string, TypedValue>> {
   const tokenizer = await checkpoint.readJson("tokenizer.json");
   const tokenizerConfig = await checkpoint.readJson("tokenizer_config.json");
@@ -88,6 +93,7 @@ async function metadataOf(
     ["general.name", { string: name }],
     ["general.file_type", { u32: ggufEncodings[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
+    ...(job === undefined ? [] : [[jobKey, { string: job }] as const]),
     ...metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids),
   ]);
 }

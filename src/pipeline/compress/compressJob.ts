@@ -82,12 +82,8 @@ export async function runCompression(
   return job.run();
 }
 
-/** The job that a workspace was claimed for; undefined for an empty one. @throws FormatError */
-export async function jobIn({ files }: Workspace): Promise<string | undefined> {
-  const artifact = await readArtifact({ files, location: files.location });
-  if (artifact !== undefined) return artifact.compression?.job;
-  return readJob(files);
-}
+/** The job that a workspace is claimed for; undefined where there is none. @throws FormatError */
+export const jobIn = ({ files }: Workspace): Promise<string | undefined> => readJob(files);
 
 const jobSchema = z.looseObject({ job: z.string() });
 

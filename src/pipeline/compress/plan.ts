@@ -1,12 +1,11 @@
 import { checkRecipe, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
-import { type Checkpoint, sha256Hex } from "../../io/index.js";
+import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { factorNames, matrixPlaces, roleName } from "./block.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
 import { estimateJob } from "./estimate.js";
-import { fingerprint } from "./fingerprint.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";

@@ -1,10 +1,10 @@
 import type { Recipe, RecipeStage, ResolvedStage, StatisticId } from "../../compress/index.js";
 import type { JobOptions } from "../../core/index.js";
+import type { Fingerprint } from "../../io/index.js";
 import type { BackendInfo, DeviceId } from "../../kernels/index.js";
 import type { DecoderDescription } from "../../model/index.js";
 import type { TokenizedText } from "../../text/index.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
-import type { Fingerprint } from "./fingerprint.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
 

@@ -5,6 +5,8 @@ import {
   type Compression,
   createFile,
   type FileSinks,
+  hashOfSource,
+  isModelFile,
   type ModelFiles,
   memoryFiles,
   memorySinks,
@@ -15,7 +17,6 @@ import {
   writeSafetensors,
 } from "../../io/index.js";
 import type { Tensor } from "../../tensor/index.js";
-import { hashOfSource } from "./fingerprint.js";
 import type { BlockRecord } from "./storeBlock.js";
 
 /** Where a job keeps what it has finished: files that appear whole or not at all. */
@@ -34,6 +35,10 @@ export const shardName = (index: number, count: number): string =>
 
 /** Beside each finished block. */
 export const recordName = (layer: number): string => `block-${String(layer).padStart(5, "0")}.json`;
+
+/** Whether a job puts files of this name into its workspace, those of the result included. */
+export const isJobFile = (name: string): boolean =>
+  name === jobFileName || name === surveyFileName || /^block-\d+\.json$/.test(name) || isModelFile(name);
 
 export function writeBytes({ sinks }: Workspace, name: string, bytes: Uint8Array): Promise<void> {
   return createFile(sinks, name, (sink) => sink.write(bytes));

@@ -1,6 +1,8 @@
-import { breathe, type JobOptions, Stage } from "../../core/index.js";
-import { type ByteSource, type Checkpoint, sha256Hex } from "../../io/index.js";
-import { byteLengthOf } from "../../tensor/index.js";
+import { breathe, type JobOptions, Stage } from "../core/index.js";
+import { byteLengthOf } from "../tensor/index.js";
+import type { ByteSource } from "./byteSource.js";
+import type { Checkpoint } from "./checkpoint.js";
+import { sha256Hex } from "./sha256.js";
 
 /** What tells one model from another. */
 export interface Fingerprint {

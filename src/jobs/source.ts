@@ -1,0 +1,39 @@
+import { stat } from "node:fs/promises";
+import { FormatError } from "../core/index.js";
+import { isWeightFile, type LocalModelFiles, sha256Hex } from "../io/index.js";
+
+/**
+ * Notes what the files of a model are, as the system tells them apart, for a job that reads them more than once.
+ * @returns throws FormatError when one of them has changed since
+ */
+export async function watchSource(files: LocalModelFiles): Promise<() => Promise<void>> {
+  const names = (await files.names()).filter((name) => isWeightFile(name) || name === "config.json").sort();
+  const before = await Promise.all(names.map((name) => stateOf(files, name)));
+  return async () => {
+    for (const [i, name] of names.entries()) {
+      if ((await stateOf(files, name)) === before[i]) continue;
+      throw new FormatError({
+        file: `${files.location}/${name}`,
+        problem: "it was changed while it was read",
+        hint: "Give the command again; what was made of the other weights is refused then (--restart)",
+      });
+    }
+  };
+}
+
+async function stateOf(files: LocalModelFiles, name: string): Promise<string> {
+  const path = files.pathOf(name);
+  if (path === undefined) return "";
+  const found = await stat(path, { bigint: true }).catch(() => undefined);
+  return found === undefined ? "gone" : [found.dev, found.ino, found.size, found.mtimeNs].join();
+}
+
+/** SHA-256 of config.json. */
+export async function configHash(files: LocalModelFiles): Promise<string> {
+  const config = (await files.open("config.json"))!;
+  try {
+    return await sha256Hex(await config.read(0, config.byteLength));
+  } finally {
+    await config.close();
+  }
+}
