@@ -105,7 +105,8 @@ async function killed(job, kills) {
     if (end.killed) tally.kills++;
     if (job.before !== undefined) await readBetween(job, output, { before, expected }, `${at} ${mode}`);
     const again = await run(args, { env });
-    if (again.code !== 0) failures.push(`${job.name} at ${at} ${mode}, again: exit ${again.code}, ${short(again.error)}`);
+    if (again.code !== 0)
+      failures.push(`${job.name} at ${at} ${mode}, again: exit ${again.code}, ${short(again.error)}`);
     const wrong = difference(contentOf(directory), expected);
     const left = wrong?.split(", ").filter((part) => part.endsWith("is left"));
     if (wrong === undefined || left.length === wrong.split(", ").length) tally.same++;
@@ -141,7 +142,8 @@ async function twice(job) {
     if (code !== 0 && !/another process works on/.test(error)) failures.push(`${job.name} twice: ${short(error)}`);
   }
   const wrong = difference(contentOf(directory), alone);
-  if (done === 0 || wrong !== undefined) failures.push(`${job.name} twice: ${done} finished, ${wrong ?? "right bytes"}`);
+  if (done === 0 || wrong !== undefined)
+    failures.push(`${job.name} twice: ${done} finished, ${wrong ?? "right bytes"}`);
   return `${done} done, ${busy} busy`;
 }
 
@@ -159,7 +161,10 @@ async function onSmallDisk(job, bytes) {
     const { code, error } = await run(args, { env });
     const what = bytes === undefined ? "read-only" : `disk of ${bytes}`;
     if (code === 0) return bytes === undefined ? "EXIT 0" : "fits";
-    if (!/disk is full|of disk are needed|cannot be (made|written)|ENOSPC|read-only/.test(error) || /^\s+at /m.test(error)) {
+    if (
+      !/disk is full|of disk are needed|cannot be (made|written)|ENOSPC|read-only/.test(error) ||
+      /^\s+at /m.test(error)
+    ) {
       failures.push(`${job.name}, ${what}: ${short(error)}`);
     }
     if (/--verbose shows the stack/.test(error)) failures.push(`${job.name}, ${what}: untyped ${short(error)}`);
@@ -167,7 +172,8 @@ async function onSmallDisk(job, bytes) {
     const halves = Object.keys(contentOf(disk)).filter((path) => /\.tmp(\/|$)|\.lock-/.test(path));
     if (halves.length > 0) failures.push(`${job.name}, ${what}: left ${halves.join(", ")}`);
     if (!job.hub && existsSync(output) && job.name !== "sweep") failures.push(`${job.name}, ${what}: a half result`);
-    if (readFileSync(join(disk, "notes.txt"), "utf8") !== "mine") failures.push(`${job.name}, ${what}: the user's file`);
+    if (readFileSync(join(disk, "notes.txt"), "utf8") !== "mine")
+      failures.push(`${job.name}, ${what}: the user's file`);
     return "refused";
   } finally {
     spawnSync("umount", [disk]);
@@ -175,7 +181,18 @@ async function onSmallDisk(job, bytes) {
 }
 
 try {
-  const made = await run(["train", inputs.config, "--text", inputs.text, "--steps", "1", "--window", "16", "-o", inputs.model]);
+  const made = await run([
+    "train",
+    inputs.config,
+    "--text",
+    inputs.text,
+    "--steps",
+    "1",
+    "--window",
+    "16",
+    "-o",
+    inputs.model,
+  ]);
   if (made.code !== 0) throw new Error(made.error);
   hub = await serveHub(inputs.model);
   const jobs = killedJobs(inputs).filter(({ name }) => options.only === undefined || name.startsWith(options.only));
@@ -193,7 +210,9 @@ try {
   console.table(rows);
   const sum = (field) => rows.reduce((total, row) => total + row[field], 0);
   const moments = Math.ceil(Number(options.kills) / jobs.length) * jobs.length;
-  console.log(`${sum("kills")} kills; of ${moments} runs ${sum("same")} ended in the same bytes, ${sum("clean")} left nothing behind`);
+  console.log(
+    `${sum("kills")} kills; of ${moments} runs ${sum("same")} ended in the same bytes, ${sum("clean")} left nothing behind`,
+  );
   for (const failure of failures) console.log(`FAILED ${failure}`);
 } finally {
   hub?.close();

@@ -5,7 +5,8 @@ import { join } from "node:path";
 
 /** Fields that tell of the machine, the moment or the place, and of nothing else. */
 const passing = /^(elapsedMs|machine|output|peakMemoryBytes|\w+PerSecond)$/;
-const withoutPassing = (text) => JSON.stringify(JSON.parse(text, (key, value) => (passing.test(key) ? undefined : value)));
+const withoutPassing = (text) =>
+  JSON.stringify(JSON.parse(text, (key, value) => (passing.test(key) ? undefined : value)));
 
 /** By path, a hash of every file, without what passes; "→ target" for links. */
 export function contentOf(path, prefix = "") {
@@ -27,5 +28,7 @@ export function difference(found, expected) {
   const names = [...new Set([...Object.keys(found), ...Object.keys(expected)])].sort();
   const different = names.filter((name) => found[name] !== expected[name]);
   if (different.length === 0) return undefined;
-  return different.map((n) => (expected[n] ? (found[n] ? `${n} differs` : `${n} is missing`) : `${n} is left`)).join(", ");
+  return different
+    .map((n) => (expected[n] ? (found[n] ? `${n} differs` : `${n} is missing`) : `${n} is left`))
+    .join(", ");
 }

@@ -31,7 +31,8 @@ function counted(object, name, isWrite = false) {
 }
 
 if (isMainThread) {
-  for (const name of ["rename", "rm", "rmdir", "mkdir", "link", "copyFile", "symlink", "appendFile"]) counted(fsp, name);
+  for (const name of ["rename", "rm", "rmdir", "mkdir", "link", "copyFile", "symlink", "appendFile"])
+    counted(fsp, name);
   const open = fsp.open;
   let handles = false;
   fsp.open = async (path, flags, ...rest) => {

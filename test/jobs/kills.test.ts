@@ -10,7 +10,11 @@ test.skipIf(process.platform === "win32").each(["prune over", "export gguf"])(
   (name) => {
     const args = ["scripts/check-kills.mjs", "--only", name, "--kills", "4"];
     const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
-    expect({ status, stderr, failures: stdout.match(/^FAILED.*$/gm) }).toEqual({ status: 0, stderr: "", failures: null });
+    expect({ status, stderr, failures: stdout.match(/^FAILED.*$/gm) }).toEqual({
+      status: 0,
+      stderr: "",
+      failures: null,
+    });
     expect(stdout).toMatch(/of 4 runs 4 ended in the same bytes, 4 left nothing behind/);
   },
 );
