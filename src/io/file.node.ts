@@ -50,12 +50,29 @@ class FileSource implements ByteSource {
 
 /** @param location what messages call it; the directory itself by default. */
 export function directoryFiles(directory: string, location = directory): LocalModelFiles {
+  let known: string | undefined;
+  /** A result that takes the place of another while it is opened would give files of both. */
+  const checkSame = async () => {
+    const found = await stat(directory).catch(() => undefined);
+    const now = found && `${found.dev} ${found.ino}`;
+    if (known !== undefined && now !== known) {
+      throw new FormatError({ file: location, problem: "another result has taken its place meanwhile; open it again" });
+    }
+    known = now;
+  };
   return {
     location,
     directory,
     async open(name) {
       if (!isPlainFileName(name)) throw new UsageError(`${quote(name)} is not a plain file name`);
-      return openFile(join(directory, name));
+      const source = await openFile(join(directory, name));
+      try {
+        await checkSame();
+        return source;
+      } catch (error) {
+        await source?.close();
+        throw error;
+      }
     },
     async names() {
       const names = (await readdir(directory)).filter((name) => !name.startsWith("."));

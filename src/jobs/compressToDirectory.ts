@@ -58,10 +58,10 @@ export async function compressToDirectory(
       return { ...(await finishedBefore(output, plan)), plan, wasThere: true };
     }
     onPlan?.(plan);
-    const workspace = directoryWorkspace(partial.path);
-    const beginAnew = restart || (force && (await jobIn(workspace)) !== plan.job);
+    const beginAnew = restart || (force && (await jobIn(directoryWorkspace(partial.path))) !== plan.job);
     if (beginAnew) await partial.remove();
     await partial.open();
+    const workspace = directoryWorkspace(partial.path);
     try {
       const companions = (await source.names()).filter(isCompanionFile).sort();
       const result = await runCompression(checkpoint, plan, { workspace, companions }, options);

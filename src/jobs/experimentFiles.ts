@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
@@ -30,7 +32,7 @@ export async function modelIdentity(model: string, options: JobOptions): Promise
   const hashes: string[] = [];
   for (const name of (await files.names()).filter((name) => /\.(safetensors|gguf)$/.test(name)).sort()) {
     const path = files.pathOf(name);
-    if (path !== undefined) hashes.push(await sha256Hex(await readFile(path)));
+    if (path !== undefined) hashes.push(await hashOfFile(path));
   }
   const all = await sha256Hex(new TextEncoder().encode(hashes.join()));
   return `${basename(files.location)} ${all.slice(0, 16)}`;
@@ -41,6 +43,13 @@ const finishedCell = z.looseObject({
   result: z.record(z.string(), z.unknown()),
   device: z.enum(["cpu", "wasm", "webgpu"]),
 });
+
+/** Piece by piece: files of weights can be larger than what Node reads at once. */
+async function hashOfFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
+  return hash.digest("hex");
+}
 
 /** One JSON file per finished cell, and a directory beside it while a long one is not finished. */
 export function cellFiles(directory: string): CellStore {

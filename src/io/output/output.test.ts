@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { BusyError, UsageError } from "../../core/index.js";
 import { writeFileAtomic, writeFilesAtomic } from "../atomic.node.js";
+import { directoryFiles } from "../file.node.js";
 import { resolveModel } from "../hub.node.js";
 import { checkOutput, claimOutput, removeOutput } from "./claim.node.js";
 import { JobDirectory } from "./jobDirectory.node.js";
@@ -173,6 +174,15 @@ describe("a process killed while it replaced a result", () => {
     await killedAfter(renames);
     expect((await resolveModel(at("out"))).directory).toBe(at("out"));
     expect(await readFile(at("out", "rarefy.json"), "utf8")).toBe(renames === 1 ? "a" : "b");
+  });
+
+  it("never gives a reader files of both", async () => {
+    await make();
+    const files = directoryFiles(at("out"));
+    await (await files.open("rarefy.json"))?.close();
+    await make({ ...made, job: "b" }, true);
+    await expect(files.open("rarefy.json")).rejects.toThrow(/another result has taken its place/);
+    expect(await directoryFiles(at("out")).open("missing")).toBeUndefined();
   });
 
   it("leaves alone what only looks like it", async () => {
