@@ -47,11 +47,11 @@ describe("chat template", () => {
       eos_token: "</s>",
       chat_template:
         "{{ bos_token }}{{ eos_token }}{% if enable_thinking %}think{% endif %}{{ tools | length }}" +
-        "{{ strftime_now('%d %b %Y %H:%M %q%%') }}{% for i in range(3) %}{{ i }}{% endfor %}",
+        "{{ strftime_now('%d %b %Y %H:%M%%') }}{% for i in range(3) %}{{ i }}{% endfor %}",
     }))!;
     const now = new Date(Date.UTC(2024, 6, 26, 9, 5));
     expect(template.render([], { variables: { enable_thinking: true }, tools: [{}, {}], now })).toBe(
-      "<s></s>think226 Jul 2024 09:05 %q%012",
+      "<s></s>think226 Jul 2024 09:05%012",
     );
   });
 
@@ -86,10 +86,30 @@ describe("chat template", () => {
       "a text that doubles",
       "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
     ],
+    [
+      "an operation on a large text",
+      "{% set x = 'a' * 16000000 %}{% for i in range(99) %}{{ x | replace('a', 'b') | length }}{% endfor %}",
+    ],
+    ["a text that replacing makes large", "{{ ('a' * 100000) | replace('a', 'b' * 100000) }}"],
+    ["many splits", "{% set x = 'a ' * 4000000 %}{{ x.split() | length }}"],
+    [
+      "a deep list",
+      "{% set n = namespace(x=[]) %}{% for i in range(5000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}",
+    ],
+    ["an unknown directive", "{{ strftime_now('%q') }}"],
     ["endless recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"],
   ])("stops %s", async (_, chat_template) => {
     const template = (await withConfig({ chat_template }))!;
     expect(() => template.render([])).toThrow(FormatError);
+  });
+
+  it("parses blanks and text in time that grows with their length", async () => {
+    // Quadratic parsing would take minutes for these.
+    const blanks = " ".repeat(2 ** 20 - 40);
+    expect((await withConfig({ chat_template: `{%- ${blanks} if true %}a{% endif %}` }))!.render([])).toBe("a");
+    expect((await withConfig({ chat_template: `a${blanks}{%- if true %}b{% endif %}` }))!.render([])).toBe("ab");
+    const tags = "{%- if true -%} x {%- endif -%} ".repeat(20_000);
+    expect((await withConfig({ chat_template: tags }))!.render([])).toBe("x".repeat(20_000));
   });
 
   it("does not reach JavaScript objects", async () => {

@@ -1,6 +1,6 @@
-import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FormatError } from "../core/index.js";
 import { isJsonObject, type ModelFiles, readJsonFile, readTextFile } from "../io/index.js";
+import { Callable, fromJs, parse, render, TemplateError, toText } from "./jinja/index.js";
 import { strftime } from "./strftime.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -84,73 +84,34 @@ function compile(text: string, tokens: Readonly<Record<string, string>>, file: s
     try {
       return run();
     } catch (cause) {
-      const { message } = cause as Error;
-      throw new FormatError({ file, field: "chat_template", problem: `${problem}: ${message}` }, { cause });
+      if (!(cause instanceof TemplateError)) throw cause;
+      throw new FormatError({ file, field: "chat_template", problem: `${problem}: ${cause.message}` }, { cause });
     }
   };
-  const program = guard("not a Jinja template", () => new Template(text).parsed);
+  const program = guard("not a chat template", () => parse(text));
   return {
     render(messages, options = {}) {
       return guard("the template stopped", () => {
-        const environment = new Environment();
         const variables = {
-          ...globals(options.now ?? new Date()),
           ...tokens,
           ...options.variables,
+          ...functions(options.now ?? new Date()),
           tools: options.tools ?? null,
+          // transformers gives it to every template.
+          documents: options.variables?.documents ?? null,
           messages,
           add_generation_prompt: options.addGenerationPrompt ?? true,
         };
-        for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-        return String(new BoundedInterpreter(environment).run(program).value);
+        return render(program, new Map(Object.entries(variables).map(([name, value]) => [name, fromJs(value)])));
       });
     },
   };
 }
 
-const globals = (now: Date) => ({
-  true: true,
-  false: false,
-  none: null,
-  True: true,
-  False: false,
-  None: null,
-  raise_exception(message: unknown) {
-    throw new Error(String(message));
-  },
-  range: boundedRange,
-  strftime_now: (format: unknown) => strftime(String(format), now),
+/** What transformers adds to Jinja. */
+const functions = (now: Date) => ({
+  raise_exception: new Callable("raise_exception", ({ args }) => {
+    throw new TemplateError(toText(args[0] ?? "it gives no reason"));
+  }),
+  strftime_now: new Callable("strftime_now", ({ args }) => strftime(toText(args[0] ?? ""), now)),
 });
-
-const maxMs = 2000;
-const maxCharacters = 2 ** 24;
-const maxItems = 100_000;
-
-/** The parts of the library's interpreter used here; its published types do not resolve under Node's module rules. */
-interface JinjaInterpreter {
-  run(program: unknown): { value: unknown };
-  evaluate(statement: unknown, environment: unknown): { value: unknown };
-}
-const JinjaInterpreter: new (environment: unknown) => JinjaInterpreter = Interpreter;
-
-/** Stops a template that loops or grows without end: it comes from a file. */
-class BoundedInterpreter extends JinjaInterpreter {
-  readonly #deadlineMs = performance.now() + maxMs;
-
-  override evaluate(statement: unknown, environment: unknown): { value: unknown } {
-    if (performance.now() > this.#deadlineMs) throw new Error(`it ran longer than ${maxMs} ms`);
-    const result = super.evaluate(statement, environment);
-    const { value } = result;
-    if (typeof value === "string" && value.length > maxCharacters) throw new Error("a text grew too long");
-    if (Array.isArray(value) && value.length > maxItems) throw new Error("a list grew too long");
-    return result;
-  }
-}
-
-/** Python's `range`, of bounded length. */
-function boundedRange(start: number, stop?: number, step = 1): number[] {
-  const [from, to] = stop === undefined ? [0, start] : [start, stop];
-  const length = Math.max(0, Math.ceil((to - from) / step));
-  if (!(length <= maxItems)) throw new Error(`range(${from}, ${to}, ${step}) is too long`);
-  return Array.from({ length }, (_, i) => from + i * step);
-}
