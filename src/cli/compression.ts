@@ -5,6 +5,7 @@ import { checkOutput, resolveModel } from "../io/index.node.js";
 import { compressAndMeasure, type MeasuredCompression, rareExperts } from "../jobs/index.js";
 import type { JobTimes } from "../pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../text/index.js";
+import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import { type CompressionOptions, withCalibration } from "./compressionOptions.js";
 import { bytes, duration, percent } from "./format.js";
@@ -40,13 +41,24 @@ export async function compressFromCommand(
   await checkOutput(output, [source.directory]);
   const recipe = withCalibration(givenRecipe, options);
   const { store, dtype, device, threads, restart, force, maxWindows } = options;
-  const tokens = async (text: string | undefined) =>
-    text === undefined ? undefined : tokenizeText(await loadTokenizer(source), text);
+  const { calib, text: evaluated, bos } = options;
+  const { calibration: windows } = recipe;
   const result = await compressAndMeasure(source, output, {
     command,
     recipe,
-    calibration: await tokens(calibration),
-    evaluation: await tokens(evaluation),
+    calibration:
+      calibration === undefined
+        ? undefined
+        : await calibrationTokens(context, source, { text: calibration, name: calib, windows, bos }),
+    evaluation:
+      evaluation === undefined
+        ? undefined
+        : await tokenizeText(await loadTokenizer(source), evaluation, {
+            maxTokens: windows.window * maxWindows,
+            name: evaluated,
+            signal,
+            onProgress,
+          }),
     maxWindows,
     store,
     dtype,

@@ -4,7 +4,7 @@ import { UsageError } from "../core/index.js";
 import type { DeviceId } from "../kernels/index.js";
 import type { CommonOptions } from "./command.js";
 import { integer } from "./numbers.js";
-import { deviceOption, maxWindowsOption } from "./options.js";
+import { bosOption, deviceOption, maxWindowsOption } from "./options.js";
 import { readText } from "./session.js";
 import { defaultThreads } from "./threads.js";
 
@@ -13,6 +13,7 @@ export interface CompressionOptions extends CommonOptions {
   calib?: string;
   window?: number;
   calibrationWindows?: number;
+  bos?: boolean;
   seed?: number;
   store: "packed" | "dense";
   dtype?: "F32" | "BF16" | "F16";
@@ -33,6 +34,7 @@ export const compressionOptions = () => [
   new Option("--calibration-windows <n>", "windows of calibration text (default: the recipe's, else 64)").argParser(
     integer({ min: 1 }),
   ),
+  bosOption("in front of each calibration window"),
   new Option("--seed <n>", "draw the calibration windows from the whole text (default: take the first)").argParser(
     integer({ min: 0 }),
   ),

@@ -65,6 +65,10 @@ export const maxWindowsOption = (preset: number) =>
     .argParser(integer({ min: 1 }))
     .default(preset);
 
+/** @param where the token goes in this command */
+export const bosOption = (where: string) =>
+  new Option("--bos", `put the begin-of-text token ${where}, as the model sees it in run`);
+
 export const repeatsOption = () =>
   new Option("--repeats <n>", "timed rounds; figures are their medians")
     .argParser(integer({ min: 1, max: 1000 }))

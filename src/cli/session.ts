@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
-import type { LocalModelFiles } from "../io/index.js";
+import type { LocalModelFiles, ModelFiles } from "../io/index.js";
 import { resolveModel } from "../io/index.node.js";
 import { checkSound } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
@@ -77,21 +77,35 @@ export async function openComparison(
   }
 }
 
-/** A text file of the user. @throws RarefyError when it cannot be read or is not UTF-8. */
+/** A text file of the user. @throws RarefyError when it cannot be read, is empty or is not UTF-8. */
 export async function readText(path: string): Promise<string> {
+  const fail = (problem: string, cause?: unknown) => new RarefyError(`${path}: ${problem}`, { cause });
+  let bytes: Uint8Array;
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await readFile(path));
+    bytes = await readFile(path);
   } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code;
-    const problem =
-      code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "is a directory" : (cause as Error).message;
-    throw new RarefyError(`${path}: ${problem}`, { cause });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    throw fail(code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "is a directory" : message, cause);
+  }
+  if (bytes.length === 0) throw fail("the file is empty");
+  const [first, second] = bytes;
+  if ((first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff))
+    throw fail("is UTF-16 text; save it as UTF-8");
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw fail("is not UTF-8 text; save it as UTF-8", cause);
   }
 }
 
-/** A text file as tokens of the session's model. */
-export async function readTokens(session: Session, path: string): Promise<TokenizedText & { tokenizer: Tokenizer }> {
+/** A text file as tokens of a model. */
+export async function readTokens(
+  { signal, onProgress }: Pick<Context, "signal" | "onProgress">,
+  files: ModelFiles,
+  path: string,
+  options: { maxTokens?: number } = {},
+): Promise<TokenizedText & { tokenizer: Tokenizer }> {
   const text = await readText(path);
-  const tokenizer = await loadTokenizer(session.files);
-  return { ...(await tokenizeText(tokenizer, text)), tokenizer };
+  const tokenizer = await loadTokenizer(files);
+  return { ...(await tokenizeText(tokenizer, text, { ...options, name: path, signal, onProgress })), tokenizer };
 }

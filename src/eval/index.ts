@@ -6,3 +6,4 @@ export { type Measured, type ResultRow, resultRow } from "./resultRow.js";
 export { formatResultRows } from "./resultTable.js";
 export { type ClosedVariant, measureSpeed, measureSpeedInTurn, type Speed, type SpeedOptions } from "./speed.js";
 export type { Variant } from "./variant.js";
+export { type Convention, conventions } from "./windows.js";

@@ -8,11 +8,18 @@ import { logitRows, rowsPerChunk } from "./logits.js";
 import { negativeLogLikelihood } from "./perplexity.js";
 import { RealisedSparsity } from "./realisedSparsity.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
+import { type Convention, type EvaluationWindow, evaluationWindows, textPerplexity } from "./windows.js";
 
 export interface QualityOptions extends JobOptions {
+  /** How the text is cut; default "windows". */
+  convention?: Convention;
   /** Tokens of a window. Default 512. */
   window?: number;
-  /** Windows at most, from the start of the text. Default 40. */
+  /** Of "rolling": tokens from the begin of a window to that of the next. Default half a window. */
+  stride?: number;
+  /** The begin-of-text token; the convention says where it goes. Default: none. */
+  begin?: number;
+  /** Windows at most, from the start of the text. Default 40 for "windows", else all. */
   maxWindows?: number;
   /**
    * Which tokens of a window see the thresholds, as if it were a prompt. Default `{ denseFirst: 0 }`: all, the strictest.
@@ -25,8 +32,16 @@ export interface Quality {
   perplexity: number;
   /** Mean negative log likelihood of the predicted tokens, in nats. */
   nll: number;
-  /** Predicted tokens: window − 1 of every window. */
+  /** Where the text itself is known: per word, per byte, and in bits. */
+  wordPerplexity?: number;
+  bytePerplexity?: number;
+  bitsPerByte?: number;
+  /** Predicted tokens. */
   tokens: number;
+  /** Absent for "windows" without a begin-of-text token. */
+  convention?: Convention;
+  stride?: number;
+  bos?: true;
   window: number;
   windows: number;
   textSha256: string;
@@ -39,9 +54,9 @@ export interface Quality {
 /**
  * Perplexity of every variant, and how far each lies from the first, over the same windows in one run.
  *
- * Convention: windows of `window` tokens from the start of the text, not overlapping, no BOS; the mean negative log
- * likelihood over the window − 1 tokens that each window predicts; log-softmax in f64 of f32 logits. One residual stream
- * per variant and some rows of logits of two variants are held at a time.
+ * Convention, where none is asked for: windows of `window` tokens from the start of the text, not overlapping, no BOS; the
+ * mean negative log likelihood over the window − 1 tokens that each window predicts; log-softmax in f64 of f32 logits. One
+ * residual stream per variant and some rows of logits of two variants are held at a time.
  * @throws UsageError for a text shorter than one window, a window beyond a model's context or different vocabularies
  */
 export async function evaluateQuality(
@@ -49,17 +64,28 @@ export async function evaluateQuality(
   text: TokenizedText,
   options: QualityOptions = {},
 ): Promise<Quality[]> {
-  const { window = 512, maxWindows = 40, prefill = { denseFirst: 0 }, signal, onProgress } = options;
+  const { convention = "windows", window = 512, begin, prefill = { denseFirst: 0 }, signal, onProgress } = options;
+  const { stride = Math.ceil(window / 2), maxWindows = convention === "windows" ? 40 : Number.MAX_SAFE_INTEGER } =
+    options;
   checkComparable(variants);
-  if (!(Number.isSafeInteger(window) && window >= 2))
-    throw new UsageError(`a window of ${window} tokens predicts nothing; take at least 2`);
-  const windows = Math.min(maxWindows, Math.floor(text.tokens.length / window));
-  if (!(Number.isSafeInteger(windows) && windows >= 1)) {
-    throw new UsageError(`${maxWindows} windows of ${window} tokens from a text of ${text.tokens.length}; take fewer`);
+  if (!(Number.isSafeInteger(maxWindows) && maxWindows >= 1))
+    throw new UsageError(`${maxWindows} windows; take at least 1`);
+  for (const { name, model } of variants) {
+    const { maxPositions } = model.config;
+    if (window <= maxPositions) continue;
+    throw new UsageError(
+      `a window of ${window} tokens, and ${name} was made for ${maxPositions}: take a window (--window) of at most ${maxPositions}`,
+    );
+  }
+  const windows = evaluationWindows(text.tokens, { convention, window, stride, begin, maxWindows });
+  if (windows.count === 0) {
+    throw new UsageError(
+      `${text.name ?? "the text"} has ${text.tokens.length} tokens, and a window ${window}: give a longer text or a smaller window (--window)`,
+    );
   }
 
   using caches = new CachePerModel(window);
-  const stage = new Stage("evaluate", windows * window * variants.length, "tokens", onProgress);
+  const stage = new Stage("evaluate", windows.count * window * variants.length, "tokens", onProgress);
   const sparseFrom = sparseFromPosition(prefill, window);
   const realised = variants.map(
     ({ model, thresholds }) => thresholds && new RealisedSparsity(model, thresholds, sparseFrom),
@@ -67,8 +93,8 @@ export async function evaluateQuality(
   const nllSums = new Float64Array(variants.length);
   const divergences = variants.map(() => new DivergenceSum());
 
-  for (let w = 0; w < windows; w++) {
-    const tokens = text.tokens.subarray(w * window, (w + 1) * window);
+  for (let w = 0; w < windows.count; w++) {
+    const part = windows.at(w);
     const streams: Activation[] = [];
     try {
       for (const [v, variant] of variants.entries()) {
@@ -77,23 +103,40 @@ export async function evaluateQuality(
         const cache = caches.of(variant.model);
         const forward = { sparseFrom, tap };
         streams.push(
-          await withThresholds(variant, () => residualStream(variant.model, tokens, cache, forward, signal)),
+          await withThresholds(variant, () => residualStream(variant.model, part.inputs, cache, forward, signal)),
         );
         stage.advance(window, variant.name);
       }
-      await compareLogits(variants, streams, tokens, nllSums, divergences);
+      await compareLogits(variants, streams, part, nllSums, divergences);
     } finally {
       for (const [v, stream] of streams.entries()) variants[v].model.backend.release(stream);
     }
   }
 
-  const tokens = windows * (window - 1);
+  const tokens = windows.scoredTokens;
+  const covered = text.beginning?.(windows.coveredTokens);
+  const cut = {
+    ...((convention !== "windows" || begin !== undefined) && { convention }),
+    ...(convention === "rolling" && { stride }),
+    ...(begin !== undefined && { bos: true as const }),
+  };
   return variants.map(({ name }, v) => {
     const nll = nllSums[v] / tokens;
     const activationSparsity = realised[v]?.sparsity ?? 0;
-    const quality = { name, perplexity: Math.exp(nll), nll, tokens, window, windows, textSha256: text.sha256 };
     const divergence = v === 0 ? undefined : divergences[v].result();
-    return { ...quality, activationSparsity, divergence };
+    return {
+      name,
+      perplexity: Math.exp(nll),
+      nll,
+      ...(covered !== undefined && textPerplexity(nllSums[v], covered)),
+      tokens,
+      window,
+      windows: windows.count,
+      ...cut,
+      textSha256: text.sha256,
+      activationSparsity,
+      divergence,
+    };
   });
 }
 
@@ -122,17 +165,16 @@ async function residualStream(
 async function compareLogits(
   variants: readonly Variant[],
   streams: readonly Activation[],
-  tokens: Uint32Array,
+  { inputs, targets: all, firstRow }: EvaluationWindow,
   nllSums: Float64Array,
   divergences: readonly DivergenceSum[],
 ): Promise<void> {
-  const predicted = tokens.length - 1;
   const step = rowsPerChunk(variants[0].model.config.vocabSize);
   const logits = (v: number, start: number, rows: number) =>
-    withThresholds(variants[v], () => logitRows(variants[v].model, tokens, streams[v], start, rows));
-  for (let start = 0; start < predicted; start += step) {
-    const rows = Math.min(step, predicted - start);
-    const targets = tokens.subarray(start + 1, start + 1 + rows);
+    withThresholds(variants[v], () => logitRows(variants[v].model, inputs, streams[v], start, rows));
+  for (let done = 0; done < all.length; done += step) {
+    const targets = all.subarray(done, done + step);
+    const [start, rows] = [firstRow + done, targets.length];
     const baseline = await logits(0, start, rows);
     nllSums[0] += negativeLogLikelihood(baseline, targets);
     for (let v = 1; v < variants.length; v++) {

@@ -1,6 +1,7 @@
 import type { WeightFormatId } from "../pack/index.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
+import type { Convention } from "./windows.js";
 
 /**
  * What was measured of one variant in one run. Every field but the first three is absent where it was not measured; a
@@ -18,6 +19,14 @@ export interface ResultRow {
   perplexity?: number;
   /** Mean negative log likelihood in nats. */
   nll?: number;
+  /** Perplexity of the same sum per word and per byte, and in bits. */
+  wordPerplexity?: number;
+  bytePerplexity?: number;
+  bitsPerByte?: number;
+  /** How the text was cut; absent for windows without overlap and begin-of-text token. */
+  convention?: Convention;
+  stride?: number;
+  bos?: true;
   /** Predicted tokens. */
   tokens?: number;
   window?: number;

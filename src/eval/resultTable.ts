@@ -29,6 +29,8 @@ const columns: readonly Column[] = [
     cell: (row) => figures(row.bytesOnDisk === undefined ? undefined : row.bytesOnDisk / 1e6),
   },
   { title: ["per-", "plexity"], cell: (row) => fixed(row.perplexity, 2) },
+  { title: ["per", "word"], cell: (row) => (row.convention ? fixed(row.wordPerplexity, 2) : undefined) },
+  { title: ["bits", "per byte"], cell: (row) => (row.convention ? fixed(row.bitsPerByte, 4) : undefined) },
   { title: ["KL from", "first"], cell: (row) => fixed(row.klDivergence, 4) },
   { title: ["same", "top 1"], cell: (row) => percent(row.top1Agreement, 1) },
   { title: ["prefill", "tok/s"], cell: (row) => figures(row.prefillTokensPerSecond) },
@@ -81,9 +83,14 @@ function conventions(rows: readonly ResultRow[]): string[] {
   }
   const judged = rows.find((row) => row.perplexity !== undefined);
   if (judged !== undefined) {
-    const { windows, window, tokens, textSha256 } = judged;
+    const { windows, window, tokens, textSha256, stride, bos, convention = "windows" } = judged;
+    const cut = {
+      windows: bos ? "without overlap, BOS in front of each" : "without overlap or BOS",
+      rolling: `${stride} apart, every token scored once, ${bos ? "BOS in front of the text" : "no BOS"}`,
+      lmEval: "as lm-evaluation-harness rolls them, BOS in front of the text",
+    }[convention];
     sentences.push(
-      `perplexity: ${windows} windows of ${window} tokens without overlap or BOS, ${tokens} predicted tokens; text sha256 ${textSha256?.slice(0, 12)}….`,
+      `perplexity: ${windows} windows of ${window} tokens ${cut}, ${tokens} predicted tokens; text sha256 ${textSha256?.slice(0, 12)}….`,
     );
   }
   if (rows.some((row) => row.klDivergence !== undefined)) {

@@ -44,7 +44,14 @@ const activationSparsity = z.strictObject({
       }),
     )
     .max(4096),
-  calibration: z.strictObject({ textSha256: sha256, windows: count, window: count, seed: z.int() }),
+  calibration: z.strictObject({
+    textSha256: sha256,
+    windows: count,
+    window: count,
+    seed: z.int(),
+    /** Each window began with a begin-of-text token. */
+    bos: z.literal(true).optional(),
+  }),
 });
 
 /** |x| at the quantiles 0.05, 0.10 … 1 of the activations at one place of one layer, as calibration saw them. */
@@ -99,6 +106,7 @@ const compression = z.strictObject({
       textSha256: sha256,
       windows: count,
       window: count,
+      bos: z.literal(true).optional(),
       /** What ran the windows, in words; another device gives sums that differ in their last bits. */
       arithmetic: z.string().max(1024).optional(),
     })

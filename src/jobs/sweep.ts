@@ -193,7 +193,7 @@ async function keyOf({ source, identity, options }: Sweep, candidate: SweepCandi
     model: [source.location, identity],
     recipe: candidate?.recipe ?? null,
     text: evaluation.sha256,
-    calibration: calibration?.sha256 ?? null,
+    calibration: calibration === undefined ? null : calibration.sha256 + (calibration.windowsBegin ? " bos" : ""),
     how: [window, maxWindows, weights, store, dtype, device],
   };
   return sha256Hex(JSON.stringify(what));

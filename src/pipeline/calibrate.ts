@@ -150,7 +150,8 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
   const windows = Math.min(calibrationWindows, Math.floor(text.tokens.length / window));
   if (!(Number.isSafeInteger(window) && Number.isSafeInteger(windows) && window >= 4 && windows >= 1)) {
     throw new UsageError(
-      `${calibrationWindows} windows of ${window} tokens from a calibration text of ${text.tokens.length}; a window has at least 4 tokens, and the text at least one window`,
+      `${text.name ?? "the calibration text"} has ${text.tokens.length} tokens, and ${calibrationWindows} windows of ${window} are asked for: ` +
+        "a window has at least 4 tokens (--window), and the text at least one window",
     );
   }
   const outside = sparsities.find((sparsity) => !(sparsity >= 0 && sparsity < 1));
@@ -189,7 +190,7 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
           sparsity,
           prefill,
           layers: [],
-          calibration: { textSha256: text.sha256, windows, window, seed },
+          calibration: { textSha256: text.sha256, windows, window, seed, ...(text.windowsBegin && { bos: true }) },
         }),
       ),
   };

@@ -8,6 +8,8 @@ import { readTokenizerDefinition, type TokenizerDefinition } from "./tokenizerDe
 export interface Tokenizer {
   /** One more than the largest id the tokenizer knows; a model's `vocabSize` may be larger (padded). */
   readonly vocabSize: number;
+  /** The begin-of-text token, by the tokenizer's config or as what the tokenizer begins a text with. */
+  readonly beginId: number | undefined;
   /** Ids of special tokens: end of text, turns of a chat … */
   readonly specialIds: ReadonlySet<number>;
   /**
@@ -37,7 +39,7 @@ export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
   const source = await readTokenizerDefinition(files, config);
   const { file, definition } = source;
   try {
-    return new WrappedTokenizer(new HuggingFaceTokenizer(definition, config.fields), source);
+    return new WrappedTokenizer(new HuggingFaceTokenizer(definition, config.fields), source, config.token("bos"));
   } catch (cause) {
     if (cause instanceof RarefyError) throw cause;
     throw new FormatError({ file, problem: `not a tokenizer (${(cause as Error).message})` }, { cause });
@@ -46,13 +48,14 @@ export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
 
 class WrappedTokenizer implements Tokenizer {
   readonly vocabSize: number;
+  readonly beginId: number | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly #inner: HuggingFaceTokenizer;
   readonly #file: string;
   /** Of a unigram model with byte fallback, which the library does not do: the unknown token, and the 256 of bytes. */
   readonly #unknownBytes: { unknown: number; bytes: readonly number[] } | undefined;
 
-  constructor(inner: HuggingFaceTokenizer, source: TokenizerDefinition) {
+  constructor(inner: HuggingFaceTokenizer, source: TokenizerDefinition, begin: string | undefined) {
     this.#inner = inner;
     this.#file = source.file;
     this.#unknownBytes = byteFallbackOf(source, inner);
@@ -61,6 +64,7 @@ class WrappedTokenizer implements Tokenizer {
     let largestId = -1;
     for (const id of inner.get_vocab().values()) largestId = Math.max(largestId, id);
     this.vocabSize = largestId + 1;
+    this.beginId = begin === undefined ? this.#firstAdded() : inner.token_to_id(begin);
   }
 
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {
@@ -95,6 +99,12 @@ class WrappedTokenizer implements Tokenizer {
 
   tokenOf(id: number): string | undefined {
     return this.#inner.id_to_token(id);
+  }
+
+  /** The special token that a text is begun with. */
+  #firstAdded(): number | undefined {
+    const [first] = this.#inner.encode("", { add_special_tokens: true }).ids;
+    return this.specialIds.has(first) ? first : undefined;
   }
 
   #withBytes(

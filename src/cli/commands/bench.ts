@@ -2,7 +2,7 @@ import { Option } from "commander";
 import { Random } from "../../core/index.js";
 import { formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
 import { machine, peakResidentBytes } from "../../jobs/index.js";
-import type { CommandDefinition, CommonOptions } from "../command.js";
+import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedTexts } from "../embedded.js";
 import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
@@ -51,7 +51,7 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     using comparison = await openComparison(context, [argument, ...(options.against ?? [])], options);
     const { variants, first, severalModels } = comparison;
     const { prefillTokens, contextTokens = prefillTokens, decodeTokens, repeats } = options;
-    const tokens = await tokensToDecode(first, options.text, contextTokens + decodeTokens);
+    const tokens = await tokensToDecode(context, first, options.text, contextTokens + decodeTokens);
     const speeds = await measureSpeed(variants, tokens, {
       prefillTokens,
       contextTokens,
@@ -82,11 +82,16 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
 };
 
 /** Real text where there is any: activations on it decide how sparse they are. */
-async function tokensToDecode(session: Session, text: string | undefined, needed: number): Promise<Uint32Array> {
+async function tokensToDecode(
+  context: Context,
+  session: Session,
+  text: string | undefined,
+  needed: number,
+): Promise<Uint32Array> {
   const hasTokenizer = await session.files.open("tokenizer.json");
   await hasTokenizer?.close();
   if (text !== undefined || hasTokenizer !== undefined) {
-    return (await readTokens(session, text ?? embeddedTexts.evaluation)).tokens;
+    return (await readTokens(context, session.files, text ?? embeddedTexts.evaluation)).tokens;
   }
   const random = new Random(0);
   return Uint32Array.from({ length: needed }, () => random.integer(session.model.config.vocabSize));

@@ -5,12 +5,13 @@ import { resolveModel } from "../../io/index.node.js";
 import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
 import { projections } from "../../model/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
-import { loadTokenizer, tokenizeText } from "../../text/index.js";
+import { calibrationTokens } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { forceOption } from "../compressionOptions.js";
 import { digits, percent, table } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
+  bosOption,
   calibrationWindowsOption,
   type MachineOptions,
   machineOptions,
@@ -31,6 +32,7 @@ interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption,
   sparsity: number;
   window: number;
   calibrationWindows: number;
+  bos?: boolean;
   greedyStep: number;
   greedyTokens: number;
   seed: number;
@@ -71,6 +73,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
     ),
     windowOption(),
     calibrationWindowsOption(),
+    bosOption("in front of each window"),
     new Option("--greedy-step <share>", "greedy: rise in one move of a linear map with hiddenSize² weights")
       .argParser(number({ min: 0.001, max: 1 }))
       .default(0.05),
@@ -88,13 +91,19 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
   ],
   async run(context, options, [argument]) {
     const { signal, onProgress } = context;
-    const { text: path, output, greedyStep, json: _json, quiet: _quiet, verbose: _verbose, ...settings } = options;
+    const { text: path, output, bos, greedyStep, json: _json, quiet: _quiet, verbose: _verbose, ...settings } = options;
     const text = await readText(path);
     const source = await resolveModel(argument, context);
     const calibrated = await calibrateToDirectory(source, output, {
       ...settings,
       greedyBase: greedyStep,
-      text: async () => tokenizeText(await loadTokenizer(source), text),
+      text: () =>
+        calibrationTokens(context, source, {
+          text,
+          name: path,
+          windows: { window: settings.window, windows: settings.calibrationWindows },
+          bos,
+        }),
       signal,
       onProgress,
     });

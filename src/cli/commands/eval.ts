@@ -1,11 +1,15 @@
 import { Option } from "commander";
-import { evaluateQuality, formatResultRows, resultRow } from "../../eval/index.js";
+import { UsageError } from "../../core/index.js";
+import { type Convention, conventions, evaluateQuality, formatResultRows, resultRow } from "../../eval/index.js";
+import { resolveModel } from "../../io/index.node.js";
 import type { PrefillPolicy } from "../../runtime/index.js";
+import { beginToken } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
+import { integer } from "../numbers.js";
 import {
+  bosOption,
   type MachineOptions,
   machineOptions,
-  maxWindowsOption,
   modelArgument,
   prefillOption,
   textOption,
@@ -18,7 +22,10 @@ import { openComparison, readTokens } from "../session.js";
 interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption {
   text: string;
   window: number;
-  maxWindows: number;
+  maxWindows?: number;
+  bos?: boolean;
+  convention?: Convention;
+  stride?: number;
   against?: string;
   prefill: PrefillPolicy;
 }
@@ -27,13 +34,26 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
   name: "eval",
   summary: "perplexity of a model on a text, and how far it lies from another",
   description:
-    "Perplexity over windows of the text: no overlap, no begin-of-text token, mean over all predicted tokens. With --against " +
+    "Perplexity over windows of the text: no overlap, no begin-of-text token, mean over all predicted tokens. --bos, --stride " +
+    "and --convention measure as others do: llama.cpp and lm-eval begin with a begin-of-text token where the tokenizer has " +
+    "one. --json also has perplexity per word and byte, and bits per byte. With --against " +
     "both models see the same windows in one run, and the divergence from the other one is measured too.",
   arguments: [modelArgument],
   options: [
     textOption("to evaluate on").makeOptionMandatory(),
     windowOption(),
-    maxWindowsOption(40),
+    new Option(
+      "--max-windows <n>",
+      "windows at most, from the start of the text (default: 40, all when rolling)",
+    ).argParser(integer({ min: 1 })),
+    bosOption("in front of each window, or of the text when rolling"),
+    new Option(
+      "--convention <name>",
+      "windows: no overlap; rolling: --stride apart; lmEval: as lm-eval rolls (default: windows)",
+    ).choices(conventions),
+    new Option("--stride <n>", "rolling: tokens from window to window (default: half a window)").argParser(
+      integer({ min: 1 }),
+    ),
     new Option("--against <model>", "model to compare with; 'dense' is MODEL without its thresholds"),
     prefillOption(
       "which tokens of a window stay dense: dense (all), secondHalf (the first half), or how many",
@@ -45,21 +65,26 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
   ],
   examples: [
     "rarefy eval models/tiny-6m --text models/text/books-eval.txt --weights f32",
+    "rarefy eval models/tiny-6m --text models/text/books-eval.txt --bos --stride 256 --max-windows 50",
     "rarefy eval tiny-sparse --text models/text/books-eval.txt --against dense --json",
   ],
   async run(context, options, [argument]) {
     const others = options.against === undefined ? [] : [options.against];
-    using comparison = await openComparison(context, [argument, ...others], options);
-    const text = await readTokens(comparison.first, options.text);
+    const { window, stride, bos, prefill } = options;
+    const convention = options.convention ?? (stride === undefined ? "windows" : "rolling");
+    if (stride !== undefined && convention !== "rolling")
+      throw new UsageError("--stride belongs to --convention rolling");
+    const maxWindows = options.maxWindows ?? (convention === "windows" ? 40 : undefined);
+    // A text that is not there is told before the weights are read.
+    const files = await resolveModel(argument, context);
+    const maxTokens = maxWindows === undefined ? undefined : (maxWindows + 1) * window;
+    const text = await readTokens(context, files, options.text, { maxTokens });
+    const begin = bos || convention === "lmEval" ? beginToken(text.tokenizer) : undefined;
+    using comparison = await openComparison(context, [files, ...others], options);
     // The divergence is from the first variant.
     const variants = comparison.variants.toReversed();
-    const { window, maxWindows, prefill } = options;
-    const qualities = await evaluateQuality(variants, text, {
-      window,
-      maxWindows,
-      prefill,
-      ...context,
-    });
+    const cut = { convention, window, stride, begin, maxWindows };
+    const qualities = await evaluateQuality(variants, text, { ...cut, prefill, ...context });
     const rows = qualities.map((quality, v) =>
       resultRow({ model: quality.name, weights: variants[v].model.weights, quality }),
     );

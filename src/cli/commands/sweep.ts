@@ -1,9 +1,10 @@
 import { Option } from "commander";
-import { RarefyError } from "../../core/index.js";
+import { RarefyError, UsageError } from "../../core/index.js";
 import { formatResultRows } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { runSweep, type SweepLevel, sweepCandidates } from "../../jobs/index.js";
 import { loadTokenizer, tokenizeText } from "../../text/index.js";
+import { calibrationTokens } from "../calibrationTokens.js";
 import type { CommandDefinition } from "../command.js";
 import {
   type CompressionOptions,
@@ -65,10 +66,26 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     const tokenizer = await loadTokenizer(source);
     const { window, maxWindows, weights, store, dtype, device, threads, keep, force, speed, repeats, output } = options;
     const { signal, onProgress } = context;
+    const asked = candidates.map(({ recipe }) => recipe.calibration);
+    if (options.bos && new Set(asked.map((each) => each.window)).size > 1)
+      throw new UsageError("the recipes ask for windows of different lengths; with --bos give one --window");
+    const windows = {
+      window: asked[0].window,
+      windows: Math.max(...asked.map((each) => (each.windows * each.window) / asked[0].window)),
+      order: asked.some((each) => each.order === "random") ? ("random" as const) : undefined,
+    };
     const document = await runSweep(source, output, {
       candidates,
-      evaluation: await tokenizeText(tokenizer, evaluation),
-      calibration: calibration === undefined ? undefined : await tokenizeText(tokenizer, calibration),
+      evaluation: await tokenizeText(tokenizer, evaluation, { name: options.text, signal, onProgress }),
+      calibration:
+        calibration === undefined
+          ? undefined
+          : await calibrationTokens(context, source, {
+              text: calibration,
+              name: options.calib,
+              windows,
+              bos: options.bos,
+            }),
       window,
       maxWindows,
       weights,

@@ -133,7 +133,13 @@ class CompressionJob {
       job: plan.job,
       store,
       ...(plan.windows && {
-        calibration: { textSha256: calibration!.sha256, windows, window, arithmetic: plan.backend!.arithmetic },
+        calibration: {
+          textSha256: calibration!.sha256,
+          windows,
+          window,
+          ...(calibration!.windowsBegin && { bos: true }),
+          arithmetic: plan.backend!.arithmetic,
+        },
       }),
       sourceWeights,
     };

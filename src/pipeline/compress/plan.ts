@@ -40,7 +40,8 @@ export async function checkCompression(
   }
   if (needsText && calibration !== undefined && calibration.tokens.length < count * window) {
     problems.push(
-      `${count} windows of ${window} tokens are ${count * window}, and the calibration text has ${calibration.tokens.length}`,
+      `${count} windows of ${window} tokens are ${count * window}, and ${calibration.name ?? "the calibration text"} has ${calibration.tokens.length}: ` +
+        "give a longer text, fewer windows (--calibration-windows) or smaller ones (--window)",
     );
   }
   if (stages.some(({ statistics }) => statistics.includes("squaredGradients"))) {
@@ -165,7 +166,7 @@ async function identify(checkpoint: Checkpoint, options: CompressOptions, backen
       recipe,
       config: configSha256,
       weights: weightsSha256,
-      text: backend === undefined ? null : calibration!.sha256,
+      text: backend === undefined ? null : calibration!.sha256 + (calibration!.windowsBegin ? " bos" : ""),
       storage: [store, dtype ?? null],
       // Sums come out a little different elsewhere: a job begun on one device is not finished on another.
       arithmetic: backend?.arithmetic ?? null,

@@ -1,0 +1,26 @@
+import type { Recipe } from "../compress/index.js";
+import type { ModelFiles } from "../io/index.js";
+import { beginWindows, loadTokenizer, type TokenizedText, tokenizeText } from "../text/index.js";
+import type { Context } from "./command.js";
+
+export interface CalibrationText {
+  text: string;
+  /** The file that it came from. */
+  name: string | undefined;
+  /** How many windows of how many tokens are wanted; drawn ones come from the whole text. */
+  windows: Pick<Recipe["calibration"], "window" | "windows"> & { order?: Recipe["calibration"]["order"] };
+  /** Whether each window begins with the begin-of-text token. */
+  bos: boolean | undefined;
+}
+
+/** A text to calibrate on as the tokens that a job needs. */
+export async function calibrationTokens(
+  { signal, onProgress }: Pick<Context, "signal" | "onProgress">,
+  files: ModelFiles,
+  { text, name, windows, bos }: CalibrationText,
+): Promise<TokenizedText> {
+  const tokenizer = await loadTokenizer(files);
+  const maxTokens = windows.order === "random" ? undefined : windows.windows * windows.window;
+  const tokens = await tokenizeText(tokenizer, text, { maxTokens, name, signal, onProgress });
+  return bos ? beginWindows(tokens, tokenizer, windows.window) : tokens;
+}
