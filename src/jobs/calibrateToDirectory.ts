@@ -23,6 +23,7 @@ import type { TokenizedText } from "../text/index.js";
 import { configHash, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
+/** How to open the model, and how its thresholds are found. */
 export interface CalibrateToDirectoryOptions
   extends Omit<OpenModelOptions, keyof JobOptions>,
     Omit<CalibrationOptions, "sparsities"> {

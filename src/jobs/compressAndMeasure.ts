@@ -8,6 +8,7 @@ import { type CompressDirectoryOptions, type CompressedDirectory, compressToDire
 import { peakResidentBytes } from "./machine.js";
 import { densityStored, weightBytesOf } from "./measures.js";
 
+/** What to do, and what to measure it on. */
 export interface CompressAndMeasureOptions extends CompressDirectoryOptions {
   /** Text to measure source and result on; default: nothing is measured. */
   evaluation?: TokenizedText;
@@ -15,6 +16,7 @@ export interface CompressAndMeasureOptions extends CompressDirectoryOptions {
   maxWindows: number;
 }
 
+/** A compressed model with its row, and that of its source. */
 export interface MeasuredCompression extends CompressedDirectory {
   /** Of the source, measured in the same run; undefined without an evaluation text. */
   before?: ResultRow;

@@ -16,6 +16,7 @@ import {
 import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
+/** What to do; nothing but the recipe, the text and the storage decides the bytes of the result. */
 export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits" | "version" | "checkSource"> {
   /** What made the result, in words. Default "compress". */
   command?: string;
@@ -27,6 +28,7 @@ export interface CompressDirectoryOptions extends Omit<CompressOptions, "limits"
   force?: boolean;
 }
 
+/** What came of it. */
 export interface CompressedDirectory extends CompressedModel {
   plan: CompressionPlan;
   /** The output was there already, made by the same job. */

@@ -20,6 +20,7 @@ import {
 import { cellFiles, cellInputs, type ExperimentPlaces, modelIdentity } from "./experimentFiles.js";
 import { ExperimentThreads } from "./experimentThreads.js";
 
+/** How much is run, and on what. */
 export interface ExperimentDirectoryOptions extends JobOptions, ExperimentPlaces {
   scale: Scale;
   /** Repeats. Default: what the experiment has for the scale. */

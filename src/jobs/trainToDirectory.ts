@@ -38,6 +38,7 @@ import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
 
+/** How to train, on what, and what to keep of it. */
 export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   /** Where training begins: at the weights of the model, or at random ones of its shape. */
   from: "weights" | "random";
