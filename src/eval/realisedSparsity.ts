@@ -1,5 +1,12 @@
 import { blockSparsity, projectionCosts } from "../compress/index.js";
-import { type ActivationThresholds, type Model, type Projection, type Tap, tapSites } from "../model/index.js";
+import {
+  type ActivationThresholds,
+  type Model,
+  type Projection,
+  type Tap,
+  type TapSite,
+  tapSites,
+} from "../model/index.js";
 
 /** The rows of x, f32 [rows, cols], that are wanted. */
 function rowsOf(x: Float32Array, cols: number, wanted: (row: number) => boolean): Float32Array {
@@ -33,7 +40,7 @@ export class RealisedSparsity {
           ? rowsOf(await model.backend.read(activation), activation.cols, (slot) => slots.rows[slot] >= first)
           : await model.backend.read(activation.rowRange(Math.max(0, first), activation.rows - Math.max(0, first)));
         if (values.length === 0) return;
-        for (const projection of tapSites[site]) {
+        for (const projection of tapSites[site as TapSite]) {
           this.#add(layer, projection, values, thresholds.projections[layer][projection]);
         }
       },

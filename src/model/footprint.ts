@@ -1,69 +1,72 @@
-import type { ModelConfig } from "../arch/index.js";
+import {
+  activeShares,
+  kvBytesOf,
+  type LinearSpec,
+  linearsOf,
+  type ModelConfig,
+  type ModelSpec,
+  type RouterSpec,
+} from "../arch/index.js";
 import type { Checkpoint } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { elementCount } from "../tensor/index.js";
-import {
-  type BlockLayout,
-  type DecoderLayout,
-  type ExpectedLinear,
-  type ExpectedTensor,
-  layoutTensors,
-  mlpLinears,
-  type RouterLayout,
-  storedMatrices,
-} from "./layout.js";
+import { ownHead, storedMap, storedMatrices, storedTensors } from "./forms.js";
 
 /** Rows of the head, and columns of the logits, which come in fours. */
 export const padTo4 = (n: number): number => Math.ceil(n / 4) * 4;
+
+type Stored = Pick<Checkpoint, "tensors">;
 
 /**
  * The format of embeddings that are not tied to the head: they are looked up, not multiplied, so they stay in the
  * smallest format that holds them as they are stored. f16 loses bits in bf16, which only `f32` models mind.
  */
-export function embeddingFormat(
-  checkpoint: Checkpoint,
-  layout: DecoderLayout,
-  weights: WeightFormatId,
-): WeightFormatId {
-  if (layout.head === layout.embedding) return weights;
-  const dtype = checkpoint.tensors.get(layout.embedding.name)?.dtype;
+export function embeddingFormat({ tensors }: Stored, spec: ModelSpec, weights: WeightFormatId): WeightFormatId {
+  if (ownHead(spec) === undefined) return weights;
+  const dtype = tensors.get(spec.embedding.table.tensor)?.dtype;
   return dtype === "F32" || (dtype === "F16" && weights === "f32") ? "f32" : "bf16";
 }
 
 /** The format of a router: it is small, and rounding it more than it is stored would change who is chosen. */
-export const routerFormat = (checkpoint: Checkpoint, { weight }: RouterLayout): WeightFormatId =>
-  checkpoint.tensors.get(weight.name)?.dtype === "BF16" ? "bf16" : "f32";
+export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFormatId =>
+  tensors.get(map.weight.tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
-/** Bytes of all packed matrices of a decoder: those that every token is multiplied with, and all that are loaded. */
+/** Bytes of all packed matrices of a model: those that every token is multiplied with, and all that are loaded. */
 export function packedMatrixBytes(
-  checkpoint: Checkpoint,
-  layout: DecoderLayout,
+  checkpoint: Stored,
+  spec: ModelSpec,
   weights: WeightFormatId,
 ): { perToken: number; loaded: number } {
   const bytes = (id: WeightFormatId, rows: number, cols: number) => weightFormats[id].byteLength(rows, cols);
-  const sum = (linears: readonly ExpectedLinear[]) =>
-    linears.flatMap(storedMatrices).reduce((all, { shape }) => all + bytes(weights, shape[0], shape[1]), 0);
-  let perToken = bytes(weights, padTo4(layout.head.shape[0]), layout.head.shape[1]);
+  const ofMap = (map: LinearSpec) =>
+    storedMatrices(storedMap(map, checkpoint.tensors)).reduce(
+      (sum, { rows, cols }) => sum + bytes(weights, rows, cols),
+      0,
+    );
+  let perToken = bytes(weights, padTo4(spec.head.map.rows), spec.head.map.cols);
   let idle = 0;
-  for (const block of layout.blocks) {
-    const mlps = sum(mlpLinears(block));
-    perToken += sum([...block.qkv, block.output]) + mlps * activeShare(block);
-    idle += mlps * (1 - activeShare(block));
-    if (block.router === undefined) continue;
-    const [experts, cols] = block.router.weight.shape;
-    perToken += bytes(routerFormat(checkpoint, block.router), padTo4(experts), cols);
+  for (const block of spec.blocks) {
+    for (const [map, share] of activeShares(block)) {
+      const all = ofMap(map);
+      perToken += all * share;
+      idle += all * (1 - share);
+    }
+    for (const step of block.steps) {
+      if (step.do !== "mixture") continue;
+      const { rows, cols } = step.router.map;
+      perToken += bytes(routerFormat(checkpoint, step.router), padTo4(rows), cols);
+    }
   }
-  if (layout.head === layout.embedding) return { perToken, loaded: perToken + idle };
-  const [rows, cols] = layout.embedding.shape;
-  return { perToken, loaded: perToken + idle + bytes(embeddingFormat(checkpoint, layout, weights), rows, cols) };
+  perToken = Math.round(perToken);
+  idle = Math.round(idle);
+  if (ownHead(spec) === undefined) return { perToken, loaded: perToken + idle };
+  const [rows, cols] = spec.embedding.table.shape;
+  return { perToken, loaded: perToken + idle + bytes(embeddingFormat(checkpoint, spec, weights), rows, cols) };
 }
-
-/** Share of a block's MLPs that work for one token. */
-export const activeShare = ({ mlps, router }: BlockLayout): number =>
-  router === undefined ? 1 : router.perToken / mlps.length;
 
 /** Number of parameters by what they are for. Tied embeddings count once, as embeddings. */
 export interface ParameterCounts {
+  /** Of tokens, and of positions and types where those are learned. */
   embedding: number;
   attention: number;
   /** All MLPs, those of all experts. */
@@ -79,24 +82,33 @@ export interface ParameterCounts {
   active: number;
 }
 
-export function countParameters(layout: DecoderLayout): ParameterCounts {
-  const elements = (tensors: readonly ExpectedTensor[]) =>
-    tensors.reduce((all, { shape }) => all + elementCount(shape), 0);
-  const sum = (linears: readonly ExpectedLinear[]) => elements(linears.flatMap(storedMatrices));
-  const counts = {
-    embedding: elementCount(layout.embedding.shape),
-    attention: sum(layout.blocks.flatMap((block) => [...block.qkv, block.output])),
-    mlp: sum(layout.blocks.flatMap(mlpLinears)),
-    router: elements(layout.blocks.flatMap(({ router }) => router?.weight ?? [])),
-    head: layout.head === layout.embedding ? 0 : elementCount(layout.head.shape),
-    vectors: elements(layoutTensors(layout).filter(({ shape }) => shape.length === 1)),
+/** @param stored the tensors of the checkpoint, for pairs of low rank */
+export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]): ParameterCounts {
+  const { embedding } = spec;
+  const sum = (maps: readonly LinearSpec[]) =>
+    maps.flatMap((map) => storedMatrices(storedMap(map, stored))).reduce((all, { rows, cols }) => all + rows * cols, 0);
+  const maps = spec.blocks.flatMap((block) => linearsOf(block));
+  const inMlp = ({ units }: LinearSpec) => units?.some(({ kind }) => kind === "neurons") === true;
+  const routers = spec.blocks.flatMap(({ steps }) =>
+    steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
+  );
+  const head = ownHead(spec);
+  const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
+  const kinds = {
+    embedding:
+      elements(embedding.table.shape) + elements(embedding.positions?.table.shape) + elements(embedding.types?.shape),
+    attention: sum(maps.filter((map) => !inMlp(map))),
+    mlp: sum(maps.filter(inMlp)),
+    router: sum(routers),
+    head: head === undefined ? 0 : sum([head]),
   };
-  const total = Object.values(counts).reduce((all, count) => all + count, 0);
-  const idle = layout.blocks.reduce((all, block) => all + sum(mlpLinears(block)) * (1 - activeShare(block)), 0);
-  return { ...counts, total, active: total - idle };
+  const total = storedTensors(spec, stored).reduce((all, { shape }) => all + elementCount(shape), 0);
+  const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);
+  let idle = 0;
+  for (const block of spec.blocks) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);
+  return { ...kinds, vectors, total, active: Math.round(total - idle) };
 }
 
 /** Keys and values of one position in f32, over all layers. */
-export function kvBytesPerPosition({ blocks, headDim }: ModelConfig): number {
-  return blocks.reduce((sum, { kvHeads }) => sum + kvHeads, 0) * headDim * 2 * Float32Array.BYTES_PER_ELEMENT;
-}
+export const kvBytesPerPosition = ({ spec }: Pick<ModelConfig, "spec">): number =>
+  spec.blocks.reduce((sum, block) => sum + kvBytesOf(block), 0);

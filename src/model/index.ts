@@ -8,12 +8,9 @@ export {
   decoderLayout,
   type ExpectedLinear,
   type ExpectedTensor,
-  layoutTensors,
   type MlpLayout,
   type MlpProjection,
-  mlpLinears,
   type RouterLayout,
-  storedMatrices,
 } from "./layout.js";
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
 export { checkSound, explainNonFinite, firstNonFiniteOf, nonFiniteError } from "./nonFinite.js";

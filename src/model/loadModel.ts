@@ -7,9 +7,9 @@ import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
 import { type DecoderLayout, decoderLayout } from "./layout.js";
+import { loadWeights } from "./load.js";
 import type { Structure } from "./structure.js";
 import type { Model } from "./types.js";
-import { loadWeights } from "./weights.js";
 
 export interface LoadModelOptions extends JobOptions {
   /** Format of every matrix that tokens are multiplied with. */
@@ -26,7 +26,8 @@ export interface LoadModelOptions extends JobOptions {
 /** What a checkpoint holds, known without reading weights. */
 export interface DecoderDescription {
   config: ModelConfig;
-  layout: DecoderLayout;
+  /** The tensors by the roles that they have in Llama's relatives; for what does not read the description yet. */
+  readonly layout: DecoderLayout;
 }
 
 /**
@@ -38,10 +39,14 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
   const file = `${checkpoint.location}/config.json`;
   const generation = await checkpoint.readJson("generation_config.json");
   const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
-  const layout = decoderLayout(config.spec, checkpoint.tensors);
-  checkTensors(checkpoint, config, layout);
+  checkTensors(checkpoint, config);
   if (config.experts !== undefined) checkRouting(checkpoint);
-  return { config, layout };
+  return {
+    config,
+    get layout() {
+      return decoderLayout(config.spec, checkpoint.tensors);
+    },
+  };
 }
 
 /**
@@ -49,7 +54,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
  * @throws what `describeDecoder` throws, before any weight is read, DeviceError when the backend cannot hold the weights
  */
 export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
-  const { config, layout } = await describeDecoder(checkpoint);
-  const weights = await loadWeights(checkpoint, backend, layout, options);
+  const { config } = await describeDecoder(checkpoint);
+  const weights = await loadWeights(checkpoint, backend, config.spec, options);
   return new Decoder(config, backend, options.weights, weights);
 }

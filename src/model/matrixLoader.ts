@@ -1,7 +1,7 @@
+import type { TensorRef } from "../arch/index.js";
 import type { Checkpoint } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, RowSource } from "../kernels/index.js";
 import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../pack/index.js";
-import type { ExpectedTensor } from "./layout.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 import { chooseFormat, type MatrixChoice } from "./structure.js";
@@ -9,6 +9,12 @@ import { type OnRead, tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
 const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
+
+/** A stored matrix and its rows as it is multiplied. */
+export interface MatrixRef {
+  ref: TensorRef;
+  rows: number;
+}
 
 const unpadded = (rows: number): number => rows;
 
@@ -29,21 +35,21 @@ export class MatrixLoader {
   }
 
   /** A stack in the format that the options ask for or that is fastest. @param pad from stored rows to rows */
-  async load(tensors: readonly ExpectedTensor[], pad = unpadded): Promise<Matrix> {
+  async load(tensors: readonly MatrixRef[], pad = unpadded): Promise<Matrix> {
     const sources = this.#sources(tensors, pad);
     const format = await this.#choose(sources, 1);
     return this.#backend.loadMatrix(sources, format, { signal: this.#options.signal });
   }
 
   /** The same stack of every expert, all in one format. */
-  async loadExperts(experts: readonly (readonly ExpectedTensor[])[]): Promise<ExpertMatrices> {
+  async loadExperts(experts: readonly (readonly MatrixRef[])[]): Promise<ExpertMatrices> {
     const sources = experts.map((tensors) => this.#sources(tensors, unpadded));
     const format = await this.#choose(sources.flat(), experts.length);
     return this.#backend.loadExperts(sources, format, { signal: this.#options.signal });
   }
 
   /** A matrix in a format that is not to be chosen. */
-  async loadAs(tensor: ExpectedTensor, format: WeightFormatId, pad = unpadded): Promise<Matrix> {
+  async loadAs(tensor: MatrixRef, format: WeightFormatId, pad = unpadded): Promise<Matrix> {
     return this.#backend.loadMatrix(this.#sources([tensor], pad), format, { signal: this.#options.signal });
   }
 
@@ -64,7 +70,7 @@ export class MatrixLoader {
     return choice.format;
   }
 
-  #sources(tensors: readonly ExpectedTensor[], pad: (rows: number) => number) {
-    return tensors.map(({ name, shape }) => tensorRows(this.#checkpoint, name, pad(shape[0]), this.#onRead));
+  #sources(tensors: readonly MatrixRef[], pad: (rows: number) => number) {
+    return tensors.map(({ ref, rows }) => tensorRows(this.#checkpoint, ref, pad(rows), this.#onRead));
   }
 }

@@ -1,3 +1,4 @@
+import { sitesOf } from "../arch/index.js";
 import { NonFiniteError } from "../core/index.js";
 import type { Activation } from "../kernels/index.js";
 import { firstNonFinite } from "../tensor/index.js";
@@ -42,9 +43,11 @@ export async function explainNonFinite(model: Model, tokens: Uint32Array): Promi
   try {
     await find(x, "the embeddings");
     for (let layer = 0; layer < config.layers; layer++) {
-      const onActivation = (_: number, site: TapSite, activation: Activation) =>
+      const onActivation = (_: number, site: string, activation: Activation) =>
         find(activation, `layer ${layer}, ${describeSite(site)}`);
-      await model.block(layer, x, cache, 0, { tap: { sites: Object.keys(tapSites) as TapSite[], onActivation } });
+      await model.block(layer, x, cache, 0, {
+        tap: { sites: sitesOf(config.spec.blocks[layer]).map(({ site }) => site.id), onActivation },
+      });
       await find(x, `layer ${layer}, what its block adds (${lastOf("mlpHidden")})`);
     }
     return nonFiniteError(
@@ -59,9 +62,9 @@ export async function explainNonFinite(model: Model, tokens: Uint32Array): Promi
   }
 }
 
-const lastOf = (site: TapSite) => tapSites[site].join(", ");
+const lastOf = (site: string) => tapSites[site as TapSite]?.join(", ") ?? site;
 
-function describeSite(site: TapSite): string {
+function describeSite(site: string): string {
   if (site === "mlpGate") return "the gate (gate_proj)";
   return `the input of ${lastOf(site)}`;
 }

@@ -1,22 +1,55 @@
-import type { Checkpoint } from "../io/index.js";
+import type { RowPick, TensorRef } from "../arch/index.js";
+import type { Checkpoint, LogicalTensor } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
 import { groupSize } from "../pack/index.js";
-import { dtypeBytes, type TensorInfo } from "../tensor/index.js";
+
+import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 
 /** @param bytes of the tensor from element `first` on, row-major; gone once the call returns */
 export type OnRead = (tensor: TensorInfo, bytes: Uint8Array, first: number) => void;
 
+/** The runs of consecutive stored rows that rows [start, start + count) of a pick lie in. */
+function* runsOf(
+  pick: RowPick,
+  start: number,
+  count: number,
+): Generator<{ stored: number; at: number; count: number }> {
+  for (let row = start; row < start + count; ) {
+    const within = row % pick.run;
+    // Runs that touch one another are one.
+    const left = pick.stride === pick.run || pick.runs === 1 ? start + count - row : pick.run - within;
+    const length = Math.min(left, start + count - row);
+    yield { stored: pick.first + Math.floor(row / pick.run) * pick.stride + within, at: row - start, count: length };
+    row += length;
+  }
+}
+
 /**
- * A stored matrix read by ranges of rows, with the scales of its grid where packed formats can take them over.
- * @param rows at least what is stored; rows beyond it are zeros.
+ * A matrix read by ranges of rows, with the scales of its grid where packed formats can take them over. Of a tensor that is
+ * stored [cols, rows] all of it is read at once: that bounds memory by the largest such matrix.
+ * @param rows at least what is stored; rows beyond it are zeros
  * @param onRead shown what was read for the first time
  */
-export function tensorRows(checkpoint: Checkpoint, name: string, rows: number, onRead: OnRead): RowSource {
-  const tensor = checkpoint.tensors.get(name)!;
-  const { dtype, shape, grid } = tensor;
+export function tensorRows(checkpoint: Checkpoint, ref: TensorRef, rows: number, onRead: OnRead): RowSource {
+  const tensor = checkpoint.tensors.get(ref.tensor)!;
+  return ref.transposed || ref.stacked !== undefined
+    ? wholeRows(checkpoint, tensor, ref, rows, onRead)
+    : rangeRows(checkpoint, tensor, ref.rows, rows, onRead);
+}
+
+function rangeRows(
+  checkpoint: Checkpoint,
+  tensor: LogicalTensor,
+  pick: RowPick | undefined,
+  rows: number,
+  onRead: OnRead,
+): RowSource {
+  const { name, dtype, shape, grid } = tensor;
   const [storedRows, cols] = shape;
+  const picked = pick === undefined ? storedRows : pick.run * pick.runs;
+  const whole = pick ?? { first: 0, run: storedRows, stride: storedRows, runs: 1 };
   const rowBytes = cols * dtypeBytes[dtype];
-  const stored = (start: number, count: number) => Math.max(0, Math.min(count, storedRows - start));
+  const present = (start: number, count: number) => Math.max(0, Math.min(count, picked - start));
   // Rows before this one were read already.
   let unread = 0;
   const source: RowSource = {
@@ -25,13 +58,15 @@ export function tensorRows(checkpoint: Checkpoint, name: string, rows: number, o
     cols,
     dtype,
     async read(start, count, into) {
-      const byteLength = stored(start, count) * rowBytes;
-      if (byteLength > 0) await checkpoint.read(name, start * rowBytes, byteLength, into.subarray(0, byteLength));
-      into.fill(0, byteLength);
-      const first = Math.max(start, unread);
+      const known = Math.max(start, unread);
+      for (const run of runsOf(whole, start, present(start, count))) {
+        const bytes = into.subarray(run.at * rowBytes, (run.at + run.count) * rowBytes);
+        await checkpoint.read(name, run.stored * rowBytes, bytes.byteLength, bytes);
+        const skipped = Math.max(0, Math.min(run.count, known - start - run.at));
+        if (skipped < run.count) onRead(tensor, bytes.subarray(skipped * rowBytes), (run.stored + skipped) * cols);
+      }
+      into.fill(0, present(start, count) * rowBytes);
       unread = Math.max(unread, start + count);
-      const known = Math.min((first - start) * rowBytes, byteLength);
-      onRead(tensor, into.subarray(known, byteLength), first * cols);
     },
   };
   // Groups of 32 must lie within groups of the grid.
@@ -43,14 +78,77 @@ export function tensorRows(checkpoint: Checkpoint, name: string, rows: number, o
     ...source,
     async scales(start, count, into) {
       into.fill(0);
-      const present = stored(start, count);
-      if (present === 0) return;
-      const scales = await checkpoint.readScales(name, start, present);
-      for (let r = 0; r < present; r++) {
-        for (let g = 0; g < groups; g++) {
-          into[r * groups + g] = scales[r * gridGroups + Math.floor((g * groupSize) / grid.groupSize)];
+      for (const run of runsOf(whole, start, present(start, count))) {
+        const scales = await checkpoint.readScales(name, run.stored, run.count);
+        for (let r = 0; r < run.count; r++) {
+          for (let g = 0; g < groups; g++) {
+            into[(run.at + r) * groups + g] = scales[r * gridGroups + Math.floor((g * groupSize) / grid.groupSize)];
+          }
         }
       }
     },
   };
+}
+
+/** Rows of a tensor that lies with its columns first, or of one of a stack of matrices. */
+function wholeRows(
+  checkpoint: Checkpoint,
+  tensor: LogicalTensor,
+  { transposed, stacked, rows: pick }: TensorRef,
+  rows: number,
+  onRead: OnRead,
+): RowSource {
+  const { name, dtype, shape } = tensor;
+  const [first, second] = shape.slice(-2);
+  const [storedRows, cols] = transposed ? [second, first] : [first, second];
+  const size = dtypeBytes[dtype];
+  const elements = first * second;
+  const whole = pick ?? { first: 0, run: storedRows, stride: storedRows, runs: 1 };
+  let bytes: Promise<Uint8Array> | undefined;
+  const readAll = async () => {
+    const at = (stacked ?? 0) * elements;
+    const all = await checkpoint.read(name, at * size, elements * size);
+    // Maps that share the tensor each read it; the first one counts.
+    if (whole.first === 0) onRead(tensor, all, at);
+    return all;
+  };
+  return {
+    name,
+    rows,
+    cols,
+    dtype,
+    async read(start, count, into) {
+      bytes ??= readAll();
+      const all = await bytes;
+      const present = Math.max(0, Math.min(count, whole.run * whole.runs - start));
+      for (const run of runsOf(whole, start, present)) {
+        for (let r = 0; r < run.count; r++) {
+          for (let c = 0; c < cols; c++) {
+            const from = (transposed ? c * storedRows + run.stored + r : (run.stored + r) * cols + c) * size;
+            const to = ((run.at + r) * cols + c) * size;
+            for (let b = 0; b < size; b++) into[to + b] = all[from + b];
+          }
+        }
+      }
+      into.fill(0, present * cols * size);
+      if (start + count >= rows) bytes = undefined;
+    },
+  };
+}
+
+/** A vector, or some entries of one, as f32. */
+export async function readVector(checkpoint: Checkpoint, ref: TensorRef, onRead: OnRead): Promise<Float32Array> {
+  const tensor = checkpoint.tensors.get(ref.tensor)!;
+  const length = ref.stacked === undefined ? undefined : tensor.shape.slice(1).reduce((all, size) => all * size, 1);
+  const size = dtypeBytes[tensor.dtype];
+  const at = (ref.stacked ?? 0) * (length ?? 0);
+  const bytes = await checkpoint.read(ref.tensor, at * size, length === undefined ? undefined : length * size);
+  onRead(tensor, bytes, at);
+  const values = toFloat32(tensor.dtype, bytes);
+  if (ref.rows === undefined) return values;
+  const picked = new Float32Array(ref.rows.run * ref.rows.runs);
+  for (const run of runsOf(ref.rows, 0, picked.length)) {
+    picked.set(values.subarray(run.stored, run.stored + run.count), run.at);
+  }
+  return picked;
 }

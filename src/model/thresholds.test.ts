@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../arch/index.js";
-import { layerThresholds } from "./thresholds.js";
-import { type Projection, projections } from "./types.js";
+import { linearsOf, readModelSpec, stepsOf } from "../arch/index.js";
+import { blockThresholds } from "./thresholds.js";
+import type { ActivationThresholds } from "./types.js";
 
 const raw = {
   model_type: "llama",
@@ -11,26 +11,41 @@ const raw = {
   num_hidden_layers: 1,
   num_attention_heads: 2,
 };
-const config = parseModelConfig(raw, "config.json");
+const specOf = (fields: object = {}) => readModelSpec({ ...raw, ...fields }, "config.json");
 const record = (value: (index: number) => number) =>
-  Object.fromEntries(projections.map((name, index) => [name, value(index)])) as Record<Projection, number>;
+  Object.fromEntries(linearsOf(specOf().blocks[0]).map(({ role }, index) => [role, value(index)]));
+
+/** The thresholds of the linear steps of the only block, by the first map of each. */
+function arranged(thresholds: ActivationThresholds, fields?: object) {
+  const spec = specOf(fields);
+  const [{ linear }] = blockThresholds(thresholds, spec);
+  const steps = [...stepsOf(spec.blocks[0])].flatMap((step) => (step.do === "linear" ? [step] : []));
+  return Object.fromEntries(steps.map((step) => [step.maps[0].map.role, linear.get(step)]));
+}
 
 test("thresholds stand in the order of the stacked matrices", () => {
-  expect(layerThresholds({ projections: [record((i) => i + 1)] }, config)).toEqual([
-    { qkv: [1, 2, 3], output: [4], gateUp: [5, 6], down: [7], gate: undefined },
-  ]);
+  expect(arranged({ projections: [record((i) => i + 1)] })).toEqual({
+    q_proj: [1, 2, 3],
+    o_proj: [4],
+    gate_proj: [5, 6],
+    down_proj: [7],
+  });
 });
 
-test("a stack with any threshold above 0 is sparse, one without stays dense", () => {
-  expect(layerThresholds({ projections: [record((i) => (i === 1 ? 0.5 : 0))] }, config)).toEqual([
-    { qkv: [0, 0.5, 0], output: undefined, gateUp: undefined, down: undefined, gate: undefined },
-  ]);
+test("a stack with any threshold above 0 is sparse, one without stays dense; those left out are 0", () => {
+  expect(arranged({ projections: [{ k_proj: 0.5 }] })).toEqual({ q_proj: [0, 0.5, 0] });
 });
 
 test("where hidden values are exactly 0, behind a gate threshold or a ReLU, down skips them", () => {
   const zeros = { projections: [record(() => 0)] };
-  expect(layerThresholds({ ...zeros, gate: [0.3] }, config)).toMatchObject([{ down: [0], gate: 0.3 }]);
-  for (const activation of ["relu", "relu2"] as const) {
-    expect(layerThresholds(zeros, { ...config, activation })).toMatchObject([{ down: [0], gate: undefined }]);
-  }
+  expect(arranged({ ...zeros, gate: [0.3] })).toEqual({ down_proj: [0] });
+  for (const hidden_act of ["relu", "relu2"]) expect(arranged(zeros, { hidden_act })).toEqual({ down_proj: [0] });
+});
+
+test("wrong layers, maps and values are refused", () => {
+  const refused = (thresholds: ActivationThresholds) => () => blockThresholds(thresholds, specOf());
+  expect(refused({ projections: [] })).toThrow(/thresholds of 0 layers/);
+  expect(refused({ projections: [{ w1: 0 }] })).toThrow(/layer 0 has no linear map w1, only q_proj, k_proj/);
+  expect(refused({ projections: [{ q_proj: Number.NaN }] })).toThrow(/layer 0: the threshold of q_proj is NaN/);
+  expect(refused({ projections: [{}], gate: [-1] })).toThrow(/the gate threshold is -1/);
 });

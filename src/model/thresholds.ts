@@ -1,39 +1,52 @@
-import type { ModelConfig } from "../arch/index.js";
+import { type BlockSpec, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import { type ActivationThresholds, projections } from "./types.js";
+import type { ActivationThresholds } from "./types.js";
 
-/** Thresholds of one layer in the order of its stacked matrices; undefined where a product stays dense. */
-export interface LayerThresholds {
-  qkv?: readonly number[];
-  output?: readonly number[];
-  gateUp?: readonly number[];
-  down?: readonly number[];
-  gate?: number;
+/** Thresholds of one block by its steps; what is not there stays dense. */
+export interface BlockThresholds {
+  /** One number for each map of a linear step. */
+  readonly linear: ReadonlyMap<Step, readonly number[]>;
+  /** |f(gate)| below this becomes 0. */
+  readonly gate: number | undefined;
 }
 
-/** Arranges thresholds for the block, once per setting. @throws UsageError for wrong layers or values. */
-export function layerThresholds(thresholds: ActivationThresholds, config: ModelConfig): LayerThresholds[] {
-  const { projections: perLayer, gate } = thresholds;
-  if (perLayer.length !== config.layers || (gate !== undefined && gate.length !== config.layers)) {
-    throw new UsageError(`thresholds of ${perLayer.length} layers (gate: ${gate?.length}) for ${config.layers} layers`);
+/** Arranges thresholds for the steps of every block. @throws UsageError for wrong layers, maps or values */
+export function blockThresholds(thresholds: ActivationThresholds, { blocks }: ModelSpec): BlockThresholds[] {
+  const { projections: perBlock, gate } = thresholds;
+  if (perBlock.length !== blocks.length || (gate !== undefined && gate.length !== blocks.length)) {
+    throw new UsageError(`thresholds of ${perBlock.length} layers (gate: ${gate?.length}) for ${blocks.length} layers`);
   }
-  const valid = (value: number) => value >= 0 && Number.isFinite(value);
-  const anyPositive = (values: readonly number[]) => (values.some((value) => value > 0) ? values : undefined);
+  return blocks.map((block, layer) => arrange(block, layer, perBlock[layer], gate?.[layer]));
+}
 
-  return perLayer.map((t, layer) => {
-    const wrong = projections.find((name) => !valid(t[name]));
-    if (wrong !== undefined) throw new UsageError(`layer ${layer}: the threshold of ${wrong} is ${t[wrong]}`);
-    if (gate !== undefined && !valid(gate[layer])) {
-      throw new UsageError(`layer ${layer}: the gate threshold is ${gate[layer]}`);
-    }
-    // Behind a ReLU or a gate threshold many hidden values are exactly 0: skipping those costs nothing.
-    const exactZeros = gate !== undefined || config.activation === "relu" || config.activation === "relu2";
-    return {
-      qkv: anyPositive([t.q_proj, t.k_proj, t.v_proj]),
-      output: anyPositive([t.o_proj]),
-      gateUp: anyPositive([t.gate_proj, t.up_proj]),
-      down: exactZeros ? [t.down_proj] : anyPositive([t.down_proj]),
-      gate: gate?.[layer],
-    };
-  });
+function arrange(
+  block: BlockSpec,
+  layer: number,
+  given: Readonly<Record<string, number>>,
+  gate: number | undefined,
+): BlockThresholds {
+  const valid = (value: number) => value >= 0 && Number.isFinite(value);
+  const steps = [...stepsOf(block)];
+  const roles = new Set(steps.flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])));
+  for (const [role, value] of Object.entries(given)) {
+    if (!roles.has(role))
+      throw new UsageError(`layer ${layer} has no linear map ${role}, only ${[...roles].join(", ")}`);
+    if (!valid(value)) throw new UsageError(`layer ${layer}: the threshold of ${role} is ${value}`);
+  }
+  if (gate !== undefined && !valid(gate)) throw new UsageError(`layer ${layer}: the gate threshold is ${gate}`);
+  // Behind a ReLU or a gate threshold many hidden values are exactly 0: skipping those costs nothing.
+  const zeros = new Set(
+    steps.flatMap((step) =>
+      step.do === "activate" && (step.f === "relu" || step.f === "relu2" || (gate !== undefined && step.times))
+        ? [step.into]
+        : [],
+    ),
+  );
+  const linear = new Map<Step, readonly number[]>();
+  for (const step of steps) {
+    if (step.do !== "linear") continue;
+    const values = step.maps.map(({ map }) => given[map.role] ?? 0);
+    if (zeros.has(step.of) || values.some((value) => value > 0)) linear.set(step, values);
+  }
+  return { linear, gate };
 }

@@ -19,16 +19,17 @@ export const tapSites = {
   mlpHidden: ["down_proj"],
   mlpGate: [],
 } as const satisfies Record<string, readonly Projection[]>;
+/** The id of a site of the description; `tapSites` are those of decoders with gated MLPs. */
 export type TapSite = keyof typeof tapSites;
 
 /** Sees the dense activation of a site, before any threshold; it must read what it needs before its promise resolves. */
 export interface Tap {
-  sites: readonly TapSite[];
+  sites: readonly string[];
   /**
    * @param slots in the MLP of a mixture of experts, whose rows are sent where: `mlpInput` has a row for every token, the
    * sites behind it have one for every slot
    */
-  onActivation(layer: number, site: TapSite, activation: Activation, slots?: TappedSlots): Promise<void>;
+  onActivation(layer: number, site: string, activation: Activation, slots?: TappedSlots): Promise<void>;
 }
 
 /** Slots of some of the rows of a pass: those before the first to which thresholds apply come by themselves. */
@@ -39,8 +40,8 @@ export interface TappedSlots extends RoutedSlots {
 
 /** Thresholds a model runs with: inputs with |x| ≤ threshold count as 0. */
 export interface ActivationThresholds {
-  /** One record per layer; 0 is dense. */
-  projections: readonly Readonly<Record<Projection, number>>[];
+  /** One record per layer, by the roles of its linear maps (`LinearSpec.role`); 0 or left out is dense. */
+  projections: readonly Readonly<Record<string, number>>[];
   /** CATS: |f(gate)| below this becomes 0. One per layer. */
   gate?: readonly number[];
 }
@@ -51,6 +52,8 @@ export interface ForwardOptions {
   /** First position (not row) to which the thresholds apply; default 0, all. Ignored without thresholds. */
   sparseFrom?: number;
   tap?: Tap;
+  /** Those of this pass. Default: `Model.thresholds`; "dense" is without any. */
+  thresholds?: ActivationThresholds | "dense";
 }
 
 /**
@@ -71,7 +74,7 @@ export interface Model extends Disposable {
   /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
   /**
-   * Applied from the next `forward` on; undefined is dense. With thresholds set, exact zeros behind a ReLU or a gate
+   * Those of passes that bring none of their own (`ForwardOptions.thresholds`), from the next on; undefined is dense. With thresholds set, exact zeros behind a ReLU or a gate
    * threshold are skipped too. Setting it throws UsageError when the layers do not match the config.
    */
   thresholds: ActivationThresholds | undefined;

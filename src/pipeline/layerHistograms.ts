@@ -19,7 +19,7 @@ export const siteOf = Object.fromEntries(
 /** Histograms of the watched places of one layer, filled through a tap. The gate is counted after its function. */
 export class LayerHistograms {
   readonly tap: Tap;
-  readonly #histograms: ReadonlyMap<TapSite, ActivationHistogram>;
+  readonly #histograms: ReadonlyMap<string, ActivationHistogram>;
 
   constructor(model: Model, layer: number, sites: readonly TapSite[]) {
     this.#histograms = new Map(sites.map((site) => [site, new ActivationHistogram(`layer ${layer}, ${site}`)]));
@@ -33,7 +33,7 @@ export class LayerHistograms {
     };
   }
 
-  at(site: TapSite): ActivationHistogram {
+  at(site: string): ActivationHistogram {
     return this.#histograms.get(site)!;
   }
 

@@ -28,7 +28,7 @@ async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]
   using backend = await openBackend("reference");
   using model = await loadModel(checkpoint, backend, { weights: "f32" });
   using cache = model.createCache(window);
-  const sums = new Map<TapSite, StatisticsAccumulator>();
+  const sums = new Map<string, StatisticsAccumulator>();
   for (let w = 0; w < windows; w++) {
     await model.forward(tokens.subarray(w * window, (w + 1) * window), cache, 0, {
       logits: "none",
@@ -73,7 +73,7 @@ describe.each(["llama", "mistral", "qwen2", "qwen3"])("%s", (architecture) => {
     const expected = await wholeModel(checkpoint, wanted);
     expect([...measured.keys()].sort()).toEqual([...expected.keys()].sort());
     for (const [site, sums] of expected) {
-      const statistics = measured.get(site)!;
+      const statistics = measured.get(site as TapSite)!;
       expect(statistics.tokens).toBe(windows * window);
       for (const id of wanted) {
         expect(relativeDifference(statistics.get(id), sums.finish().get(id)), `${site} ${id}`).toBeLessThan(1e-4);

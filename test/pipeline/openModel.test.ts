@@ -57,8 +57,8 @@ test.each([
   expect(opened.prefill).toBe("secondHalf");
 
   const checkpoint = await openCheckpoint(plain);
-  const { layout } = await describeDecoder(checkpoint);
-  const dense = packedMatrixBytes(checkpoint, layout, "q8").perToken;
+  const { config, layout } = await describeDecoder(checkpoint);
+  const dense = packedMatrixBytes(checkpoint, config.spec, "q8").perToken;
   await checkpoint.close();
   const saved = expectedBytesSaved(layout, "q8", artifact.activationSparsity!);
   // Dense prefill, so that its last pass reads every column; then the steps alone count.

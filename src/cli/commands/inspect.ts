@@ -61,10 +61,11 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
     try {
       const described = await describeDecoder(checkpoint);
       const artifact = await readArtifact(checkpoint);
+      const { spec: _, ...config } = described.config;
       const document = {
         model: files.location,
-        config: described.config,
-        parameters: countParameters(described.layout),
+        config,
+        parameters: countParameters(described.config.spec, checkpoint.tensors),
         bytesOnDisk: await sizeOf(files),
         dtypes: dtypesOf(checkpoint),
         tokenizer: await describeTokenizer(checkpoint),
@@ -86,7 +87,8 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
 
 interface InspectDocument {
   model: string;
-  config: ModelConfig;
+  /** Without the description. */
+  config: Omit<ModelConfig, "spec">;
   parameters: ParameterCounts;
   bytesOnDisk: number;
   /** By dtype, or by encoding where tensors are encoded. */
@@ -139,15 +141,17 @@ async function describeTokenizer({ files }: Checkpoint): Promise<InspectDocument
 
 function formatRows(
   checkpoint: Checkpoint,
-  { config, layout }: DecoderDescription,
+  description: DecoderDescription,
   artifact: Artifact | undefined,
 ): FormatRow[] {
+  const { config } = description;
   const cacheBytes = kvBytesPerPosition(config) * config.maxPositions;
   const sparsity = artifact?.activationSparsity;
   return (Object.keys(weightFormats) as WeightFormatId[]).map((weights) => {
-    const { perToken, loaded } = packedMatrixBytes(checkpoint, layout, weights);
+    const { perToken, loaded } = packedMatrixBytes(checkpoint, config.spec, weights);
     const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
-    if (sparsity !== undefined) row.sparseBytesPerToken = perToken - expectedBytesSaved(layout, weights, sparsity);
+    if (sparsity !== undefined)
+      row.sparseBytesPerToken = perToken - expectedBytesSaved(description.layout, weights, sparsity);
     return row;
   });
 }
@@ -223,7 +227,7 @@ function render(document: InspectDocument): string {
   return `${lines.join("\n")}\n`;
 }
 
-function inWords(config: ModelConfig): string {
+function inWords(config: InspectDocument["config"]): string {
   const heads =
     config.queryHeads === config.kvHeads
       ? `${config.queryHeads} heads of ${config.headDim}`
@@ -240,7 +244,7 @@ function inWords(config: ModelConfig): string {
   return `${config.modelType}: ${config.layers} layers, hidden ${config.hiddenSize}, MLP ${config.intermediateSize} (${config.activation}), ${heads}, ${extras.join(", ")}`;
 }
 
-function ropeInWords({ rope }: ModelConfig): string {
+function ropeInWords({ rope }: Pick<ModelConfig, "rope">): string {
   const scaling = rope.type === "default" ? "" : `, scaled by ${rope.factor} (${rope.type})`;
   return `rotary base ${rope.theta}${scaling}`;
 }

@@ -1,0 +1,40 @@
+import type { BlockSpec, Step } from "../arch/index.js";
+import { UsageError } from "../core/index.js";
+import type { Backend } from "../kernels/index.js";
+import { fuse } from "./fuse.js";
+import type { BlockWeights } from "./load.js";
+import { mixture } from "./mixture.js";
+import { activate, attend, linear, norm, rotate } from "./operations.js";
+import { bufferOf, type Operation } from "./pass.js";
+
+/** The operations of a block, in order: each step of its description, or several fused where the backend has that. */
+export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): Operation[] {
+  const operations: Operation[] = [];
+  for (let s = 0; s < steps.length; ) {
+    const fused = fuse(steps, s, weights, backend);
+    operations.push(fused?.operation ?? compile(steps[s], weights));
+    s += fused?.steps ?? 1;
+  }
+  return operations;
+}
+
+function compile(step: Step, weights: BlockWeights): Operation {
+  switch (step.do) {
+    case "norm":
+      return norm(step, weights.norms.get(step)!);
+    case "linear":
+      return linear(step, weights.stacks.get(step)!);
+    case "rotate":
+      return rotate(step);
+    case "attend":
+      return attend(step);
+    case "activate":
+      return activate(step);
+    case "mixture":
+      return mixture(step, weights.mixtures.get(step)!);
+    case "add":
+      return (pass) => pass.backend.add(bufferOf(pass, step.into), bufferOf(pass, step.of));
+    default:
+      throw new UsageError(`a block with the step "${step.do}" cannot be run yet`);
+  }
+}

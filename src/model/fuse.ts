@@ -1,0 +1,65 @@
+import type { RotateStep, Step } from "../arch/index.js";
+import type { Backend } from "../kernels/index.js";
+import type { BlockWeights } from "./load.js";
+import { applyActivation, attentionOptions, multiply } from "./operations.js";
+import { bufferOf, type Operation, watch } from "./pass.js";
+
+/** Several steps as one operation. */
+interface Fused {
+  operation: Operation;
+  /** How many steps it stands for. */
+  steps: number;
+}
+
+type Peephole = (steps: readonly Step[], weights: BlockWeights, backend: Backend) => Fused | undefined;
+
+/** Operations that some backends have for several steps; the first that fits is taken. */
+const peepholes: readonly Peephole[] = [rotatedAttention, gatedLinear];
+
+/** What stands for the steps from `at` on; undefined where each is enqueued by itself. */
+export function fuse(steps: readonly Step[], at: number, weights: BlockWeights, backend: Backend): Fused | undefined {
+  const rest = steps.slice(at, at + 2);
+  for (const peephole of peepholes) {
+    const found = peephole(rest, weights, backend);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** Whether whole heads are rotated, by halves. */
+const wholeHeads = ({ first, width, every, pairs }: RotateStep) => first === 0 && width === every && pairs === "halves";
+
+function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, backend: Backend): Fused | undefined {
+  if (backend.rotatedAttention === undefined || rotate?.do !== "rotate" || attend?.do !== "attend") return undefined;
+  if (rotate.of.join() !== `${attend.q},${attend.k}` || !wholeHeads(rotate)) return undefined;
+  if (attend.softcap !== undefined || attend.sinks !== undefined || attend.sight.kind === "all") return undefined;
+  const operation: Operation = (pass) => {
+    const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
+    const { cache, layer } = pass.keys;
+    const options = attentionOptions(attend, pass);
+    pass.backend.rotatedAttention!(out, { q, k, v }, pass.table(rotate), cache, layer, options);
+  };
+  return { operation, steps: 2 };
+}
+
+/** f(gate) ⊙ up inside the product behind it. */
+function gatedLinear([gate, down]: readonly Step[], weights: BlockWeights, backend: Backend): Fused | undefined {
+  if (!backend.fusesGates || gate?.do !== "activate" || gate.times === undefined || down?.do !== "linear")
+    return undefined;
+  const stack = weights.stacks.get(down);
+  if (gate.into !== down.of || gate.into !== gate.of || stack === undefined || !("matrix" in stack)) return undefined;
+  const [up, f] = [gate.times, gate.f];
+  const operation: Operation = (pass) => {
+    // What is watched must exist, so that only a backend alone with its values leaves the hidden ones out.
+    if (pass.x.rows === 1 && pass.tap === undefined) {
+      const gateThreshold = pass.sparseFromRow === 0 ? pass.thresholds?.gate : undefined;
+      multiply(pass, down, stack, { up: bufferOf(pass, up), f, gateThreshold });
+      return;
+    }
+    return watch(pass, gate.site, gate.of, () => {
+      applyActivation(pass, gate);
+      return watch(pass, down.site, down.of, () => multiply(pass, down, stack));
+    });
+  };
+  return { operation, steps: 2 };
+}

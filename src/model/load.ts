@@ -1,0 +1,237 @@
+import type { LinearStep, MixtureStep, ModelSpec, NormSpec, RouterSpec, Step, TensorRef } from "../arch/index.js";
+import { type FormatError, Stage } from "../core/index.js";
+import { type Checkpoint, findNonFinite } from "../io/index.js";
+import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
+import { byteLengthOf } from "../tensor/index.js";
+import { embeddingFormat, packedMatrixBytes, padTo4, routerFormat } from "./footprint.js";
+import { ownHead, type StoredMap, storedMap, storedTensors } from "./forms.js";
+import type { LoadModelOptions } from "./loadModel.js";
+import { MatrixLoader } from "./matrixLoader.js";
+import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
+import type { MatrixChoice } from "./structure.js";
+import { type OnRead, readVector } from "./tensorRows.js";
+
+export interface LoadedNorm {
+  weight: Vector;
+  bias?: Vector;
+}
+
+/** A mixture of experts: its router, and the linear steps of all experts together, each by the step of the first. */
+export interface LoadedMixture {
+  /** [experts rounded up to 4, hiddenSize] */
+  router: WholeStack;
+  options: RouteOptions;
+  experts: ReadonlyMap<Step, ExpertMatrices>;
+}
+
+/** What the steps of one block need, by step. */
+export interface BlockWeights {
+  norms: ReadonlyMap<Step, LoadedNorm>;
+  stacks: ReadonlyMap<Step, Stack>;
+  mixtures: ReadonlyMap<Step, LoadedMixture>;
+  /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
+  lowRank: number;
+}
+
+export interface ModelWeights {
+  /** [vocabSize, hiddenSize]; the head's matrix when the two are tied. */
+  embedding: Matrix;
+  blocks: readonly BlockWeights[];
+  finalNorm: LoadedNorm | undefined;
+  /** [logitCols, hiddenSize] */
+  head: WholeStack;
+  choices: readonly MatrixChoice[];
+  /** See `Model.weightBytes`. */
+  bytes: { perToken: number; loaded: number };
+  /** See `Model.damage`. */
+  damage: FormatError | undefined;
+}
+
+/** Logits of the columns that pad the vocabulary to a multiple of 4: never the largest, of no weight in a softmax. */
+const paddingLogit = -1e30;
+
+/** Loads every tensor of a description, packing matrices straight from the file. The tensors must have been checked. */
+export async function loadWeights(
+  checkpoint: Checkpoint,
+  backend: Backend,
+  spec: ModelSpec,
+  options: LoadModelOptions,
+): Promise<ModelWeights> {
+  backend.reserve({ weightBytes: packedMatrixBytes(checkpoint, spec, options.weights).loaded });
+  const storedBytes = storedTensors(spec, checkpoint.tensors).reduce(
+    (sum, { name }) => sum + byteLengthOf(checkpoint.tensors.get(name)!),
+    0,
+  );
+  const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
+  const loader = new WeightLoader(checkpoint, backend, options, stage);
+
+  const head = await loader.head(spec);
+  const own = ownHead(spec);
+  const embedding = own === undefined ? head.matrix : await loader.embedding(spec);
+  const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
+  const blocks: BlockWeights[] = [];
+  for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
+  return { embedding, blocks, finalNorm, head, choices: loader.choices, bytes: loader.bytes, damage: loader.damage };
+}
+
+/** Loads weights by what they are for, and counts them. */
+export class WeightLoader {
+  readonly #matrices: MatrixLoader;
+  #perToken = 0;
+  #damage: FormatError | undefined;
+  /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
+  #besides = 0;
+
+  constructor(
+    readonly checkpoint: Checkpoint,
+    readonly backend: Backend,
+    readonly options: LoadModelOptions,
+    readonly stage: Stage,
+  ) {
+    this.#matrices = new MatrixLoader(checkpoint, backend, options, this.#onRead);
+  }
+
+  get choices(): readonly MatrixChoice[] {
+    return this.#matrices.choices;
+  }
+
+  /** See `Model.weightBytes`. */
+  get bytes(): { perToken: number; loaded: number } {
+    return { perToken: this.#perToken, loaded: this.#perToken + this.#besides };
+  }
+
+  /** See `Model.damage`. */
+  get damage(): FormatError | undefined {
+    return this.#damage;
+  }
+
+  readonly #onRead: OnRead = (tensor, bytes, first) => {
+    this.stage.advance(bytes.byteLength, tensor.name);
+    this.#damage ??= findNonFinite(this.checkpoint.location, tensor, bytes, first);
+  };
+
+  async head(spec: ModelSpec): Promise<WholeStack> {
+    const { rows, weight, bias } = spec.head.map;
+    const padded = padTo4(rows);
+    const matrix = await this.#matrix([{ ref: weight, rows }], padTo4);
+    if (padded === rows && bias === undefined) return { matrix };
+    const values = new Float32Array(padded).fill(paddingLogit, rows);
+    if (bias !== undefined) values.set(await this.#values(bias));
+    return { matrix, bias: this.#vector(values) };
+  }
+
+  async embedding(spec: ModelSpec): Promise<Matrix> {
+    const { table } = spec.embedding;
+    const format = embeddingFormat(this.checkpoint, spec, this.options.weights);
+    const loaded = await this.#matrices.loadAs({ ref: table, rows: table.shape[0] }, format);
+    this.#besides += loaded.byteLength;
+    return loaded;
+  }
+
+  async norm({ weight, bias, plusOne }: NormSpec): Promise<LoadedNorm> {
+    const values = await this.#values(weight);
+    return {
+      weight: this.#vector(plusOne ? values.map((value) => 1 + value) : values),
+      ...(bias && { bias: this.#vector(await this.#values(bias)) }),
+    };
+  }
+
+  async block(steps: readonly Step[]): Promise<BlockWeights> {
+    const norms = new Map<Step, LoadedNorm>();
+    const stacks = new Map<Step, Stack>();
+    const mixtures = new Map<Step, LoadedMixture>();
+    let lowRank = 0;
+    for (const step of steps) {
+      if (step.do === "norm") norms.set(step, await this.norm(step.norm));
+      else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
+      else if (step.do === "linear") {
+        const stack = await this.#stack(step);
+        if ("right" in stack) lowRank = Math.max(lowRank, stack.right.rows);
+        stacks.set(step, stack);
+      }
+    }
+    return { norms, stacks, mixtures, lowRank };
+  }
+
+  async #stack({ maps }: LinearStep): Promise<Stack> {
+    const forms = maps.map(({ map }) => storedMap(map, this.checkpoint.tensors));
+    if (forms.some(({ lowRank }) => lowRank !== undefined)) return this.#splitStack(forms);
+    const matrix = await this.#matrix(maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })));
+    if (maps.every(({ map }) => map.bias === undefined)) return { matrix };
+    const bias = new Float32Array(matrix.rows);
+    for (const [p, { map }] of maps.entries()) {
+      if (map.bias !== undefined) bias.set(await this.#values(map.bias), matrix.parts[p].rowStart);
+    }
+    return { matrix, bias: this.#vector(bias) };
+  }
+
+  async #splitStack(forms: readonly StoredMap[]): Promise<SplitStack> {
+    const pairs = forms.flatMap(({ lowRank }) => lowRank ?? []);
+    const right = await this.#matrix(pairs.map(({ right, rank }) => ({ ref: right, rows: rank })));
+    const parts: StackPart[] = [];
+    let rowStart = 0;
+    let pair = 0;
+    for (const { map, direct, lowRank } of forms) {
+      const { rows, bias } = map;
+      parts.push({
+        rowStart,
+        rows,
+        ...(bias && { bias: this.#vector(await this.#values(bias)) }),
+        ...(lowRank && {
+          lowRank: {
+            left: await this.#matrix([{ ref: lowRank.left, rows }]),
+            rankStart: right.parts[pair++].rowStart,
+          },
+        }),
+        ...(direct && { direct: await this.#matrix([{ ref: direct, rows }]) }),
+      });
+      rowStart += rows;
+    }
+    const rightOf = [...forms.keys()].filter((p) => forms[p].lowRank !== undefined);
+    return { parts, right, rightOf };
+  }
+
+  async #mixture({ router, experts }: MixtureStep): Promise<LoadedMixture> {
+    const share = router.perToken / experts.length;
+    const loaded = await this.#router(router);
+    const matrices = new Map<Step, ExpertMatrices>();
+    for (const [s, step] of experts[0].steps.entries()) {
+      if (step.do !== "linear") continue;
+      const refs = experts.map(({ steps }) =>
+        (steps[s] as LinearStep).maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })),
+      );
+      const all = await this.#matrices.loadExperts(refs);
+      this.#perToken += all.byteLength * share;
+      this.#besides += all.byteLength * (1 - share);
+      matrices.set(step, all);
+    }
+    return {
+      router: loaded,
+      options: { experts: experts.length, perRow: router.perToken, normalise: router.normalise },
+      experts: matrices,
+    };
+  }
+
+  async #router(router: RouterSpec): Promise<WholeStack> {
+    const { weight, rows } = router.map;
+    const matrix = await this.#matrices.loadAs({ ref: weight, rows }, routerFormat(this.checkpoint, router), padTo4);
+    this.#perToken += matrix.byteLength;
+    return { matrix };
+  }
+
+  async #matrix(refs: readonly { ref: TensorRef; rows: number }[], pad?: (rows: number) => number): Promise<Matrix> {
+    const loaded = await this.#matrices.load(refs, pad);
+    this.#perToken += loaded.byteLength;
+    return loaded;
+  }
+
+  async #values(ref: TensorRef): Promise<Float32Array> {
+    this.options.signal?.throwIfAborted();
+    return readVector(this.checkpoint, ref, this.#onRead);
+  }
+
+  #vector(values: Float32Array): Vector {
+    this.#besides += values.byteLength;
+    return this.backend.loadVector(values);
+  }
+}

@@ -1,0 +1,93 @@
+import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
+import { UsageError } from "../core/index.js";
+import type { Activation, AttentionOptions, Backend, LinearOptions } from "../kernels/index.js";
+import { lowRank } from "./buffers.js";
+import type { LoadedNorm } from "./load.js";
+import { bufferOf, type Operation, type Pass, watch } from "./pass.js";
+import { linearStack, type Stack } from "./stack.js";
+
+/** Each kind of step as operations of a backend. */
+
+/** out = norm(x), of either kind. */
+export function applyNorm(
+  backend: Backend,
+  out: Activation,
+  x: Activation,
+  { kind, epsilon }: NormStep["norm"],
+  { weight }: LoadedNorm,
+): void {
+  if (kind !== "rms") throw new UsageError("a layer norm cannot be run yet");
+  backend.rmsNorm(out, x, weight, epsilon);
+}
+
+export const norm =
+  (step: NormStep, loaded: LoadedNorm): Operation =>
+  (pass) =>
+    applyNorm(pass.backend, bufferOf(pass, step.into), bufferOf(pass, step.of), step.norm, loaded);
+
+/** The output of a linear step: its one buffer, or all of them side by side. */
+const outputOf = (pass: Pass, { maps }: LinearStep): Activation =>
+  maps.length === 1 ? bufferOf(pass, maps[0].into) : pass.buffers.together(maps.map(({ into }) => into))!;
+
+export const linear =
+  (step: LinearStep, stack: Stack): Operation =>
+  (pass) =>
+    watch(pass, step.site, step.of, () => multiply(pass, step, stack));
+
+/** Enqueues the products of a linear step. */
+export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: LinearOptions["gate"]): void {
+  const between = "right" in stack ? pass.buffers.of(lowRank) : undefined;
+  linearStack(pass.backend, outputOf(pass, step), bufferOf(pass, step.of), stack, between, {
+    thresholds: pass.thresholds?.linear.get(step),
+    sparseFromRow: pass.sparseFromRow,
+    ...(step.add && { accumulate: true }),
+    ...(gate && { gate }),
+  });
+}
+
+export const rotate =
+  (step: RotateStep): Operation =>
+  (pass) => {
+    const table = pass.table(step);
+    const whole = pass.buffers.together(step.of);
+    const parts = whole === undefined ? step.of.map((name) => bufferOf(pass, name)) : [whole];
+    for (const part of parts) pass.backend.rope(part, table, pass.start);
+  };
+
+export const attentionOptions = ({ heads, scale, sight }: AttendStep, { start }: Pass): AttentionOptions => ({
+  queryHeads: heads,
+  scale,
+  start,
+  ...(sight.kind === "window" && { window: sight.window }),
+});
+
+export const attend =
+  (step: AttendStep): Operation =>
+  (pass) => {
+    const { backend, keys, start } = pass;
+    backend.appendKv(keys.cache, keys.layer, bufferOf(pass, step.k), bufferOf(pass, step.v), start);
+    const options = attentionOptions(step, pass);
+    backend.attention(bufferOf(pass, step.into), bufferOf(pass, step.q), keys.cache, keys.layer, options);
+  };
+
+export const activate =
+  (step: ActivateStep): Operation =>
+  (pass) =>
+    watch(pass, step.site, step.of, () => applyActivation(pass, step));
+
+/** into = f(of) ⊙ times, with the CATS threshold only on the rows from `sparseFromRow` on. */
+export function applyActivation(pass: Pass, step: ActivateStep): void {
+  const { backend, sparseFromRow: dense } = pass;
+  if (step.times === undefined) throw new UsageError("an MLP without a gate cannot be run yet");
+  const [out, gate, up] = [step.into, step.of, step.times].map((name) => bufferOf(pass, name));
+  const gateThreshold = pass.thresholds?.gate;
+  const { rows } = gate;
+  if (gateThreshold === undefined || dense === 0 || dense >= rows) {
+    backend.gatedActivation(out, gate, up, step.f, dense === 0 ? { gateThreshold } : {});
+    return;
+  }
+  const [denseOut, denseGate, denseUp] = [out, gate, up].map((a) => a.rowRange(0, dense));
+  const [sparseOut, sparseGate, sparseUp] = [out, gate, up].map((a) => a.rowRange(dense, rows - dense));
+  backend.gatedActivation(denseOut, denseGate, denseUp, step.f);
+  backend.gatedActivation(sparseOut, sparseGate, sparseUp, step.f, { gateThreshold });
+}

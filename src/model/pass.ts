@@ -1,0 +1,41 @@
+import type { RotateStep, Site } from "../arch/index.js";
+import type { Activation, Backend, KvCache, RopeTable } from "../kernels/index.js";
+import type { Buffers } from "./buffers.js";
+import type { BlockThresholds } from "./thresholds.js";
+import type { Tap } from "./types.js";
+
+/** One block's pass over some rows: what its operations run on. */
+export interface Pass {
+  readonly backend: Backend;
+  readonly layer: number;
+  /** The residual stream [rows, hiddenSize]. */
+  readonly x: Activation;
+  readonly buffers: Buffers;
+  /** Of some of the rows of the pass, for what routes them by themselves. */
+  buffersFor(rows: number): Buffers;
+  readonly keys: { cache: KvCache; layer: number };
+  /** Position of the first row. */
+  readonly start: number;
+  table(step: RotateStep): RopeTable;
+  readonly thresholds: BlockThresholds | undefined;
+  /** First row that the thresholds apply to. */
+  readonly sparseFromRow: number;
+  readonly tap: Tap | undefined;
+}
+
+/** One step, or several fused, ready to be enqueued. Only a tap and a router that the host reads are waited for. */
+export type Operation = (pass: Pass) => void | Promise<void>;
+
+/** Shows a buffer to the tap, if it wants to see the site, before what comes next. */
+export function watch(
+  pass: Pass,
+  site: Site | undefined,
+  buffer: string,
+  next: () => void | Promise<void>,
+): void | Promise<void> {
+  const { tap, layer } = pass;
+  if (site === undefined || !tap?.sites.includes(site.id)) return next();
+  return tap.onActivation(layer, site.id, bufferOf(pass, buffer)).then(next);
+}
+
+export const bufferOf = ({ x, buffers }: Pass, name: string): Activation => (name === "x" ? x : buffers.of(name));
