@@ -54,14 +54,14 @@ export function recording(inner: Backend, fused: boolean): Recording {
         },
       }
     : {};
-  const backend = new Proxy(inner, {
-    get(target, name) {
-      const found = (extras as Record<PropertyKey, unknown>)[name] ?? Reflect.get(target, name, target);
+  const backend = new Proxy({} as Backend, {
+    get(_, name) {
+      const found = (extras as Record<PropertyKey, unknown>)[name] ?? Reflect.get(inner, name, inner);
       if (typeof found !== "function") return found;
       const method = found as (...args: unknown[]) => unknown;
       return (...args: unknown[]) => {
         if (operations.has(String(name))) lines.push(`${String(name)} ${args.map(describe).join(" ")}`);
-        return method.apply(target, args);
+        return method.apply(inner, args);
       };
     },
   });
