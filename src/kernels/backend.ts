@@ -30,6 +30,9 @@ export interface LinearOptions {
   gate?: { up: Activation; f: ActivationFunction; gateThreshold?: number };
 }
 
+/** What `Backend.map` applies: an activation function, x · by, by · tanh(x / by), or x within ±by. */
+export type ElementFunction = ActivationFunction | { readonly f: "scale" | "softcap" | "clamp"; readonly by: number };
+
 export interface AttentionOptions {
   queryHeads: number;
   /** Scores are multiplied by this; usually 1/√headDim. */
@@ -38,6 +41,8 @@ export interface AttentionOptions {
   start: number;
   /** Sliding window: position p sees positions > p − window. Undefined: all. */
   window?: number;
+  /** Scores become softcap · tanh(score / softcap) (Gemma 2, arXiv 2408.00118). Undefined: none. */
+  softcap?: number;
 }
 
 export interface KvCacheSpec {
@@ -153,6 +158,11 @@ export interface Backend extends ExpertOperations, Disposable {
    * rms = √(mean(x²) + epsilon). `out` may be `x`.
    */
   rmsNorm(out: Activation, x: Activation, weight: Vector, epsilon: number): void;
+  /**
+   * out = (x − mean(x)) / √(variance(x) + epsilon) · weight (+ bias) over every run of `weight.length` columns, with the
+   * variance of the whole run (divided by its length). `out` may be `x`. (Ba et al. 2016, arXiv 1607.06450)
+   */
+  layerNorm(out: Activation, x: Activation, weight: Vector, bias: Vector | undefined, epsilon: number): void;
   /** out = x·Wᵀ (+ bias) (+ out). x [n, w.cols], out [n, w.rows]. `out` must not overlap `x`. */
   linear(out: Activation, x: Activation, w: Matrix, options?: LinearOptions): void;
   /**
@@ -187,6 +197,8 @@ export interface Backend extends ExpertOperations, Disposable {
     f: ActivationFunction,
     options?: { gateThreshold?: number },
   ): void;
+  /** out = f(x), element by element. `out` may be `x`. */
+  map(out: Activation, x: Activation, f: ElementFunction): void;
   /** out += x. */
   add(out: Activation, x: Activation): void;
   /**

@@ -28,6 +28,8 @@ const enqueued: Checks<keyof Backend> = {
     shapes.checkSameShape("gatedActivation", out, gate);
     shapes.checkSameShape("gatedActivation", gate, up);
   },
+  map: (_, out, x) => shapes.checkSameShape("map", out, x),
+  layerNorm: (_, out, x, weight, bias) => shapes.checkLayerNorm(out, x, weight.length, bias?.length),
   add: (_, out, x) => shapes.checkSameShape("add", out, x),
   addGram: (_, gram, x) => shapes.checkAddGram(gram, x),
   choose: (_, x) => shapes.checkTopK(x, 1),

@@ -6,6 +6,7 @@ export type {
   BackendCounters,
   BackendInfo,
   Chosen,
+  ElementFunction,
   KvCache,
   KvCacheSpec,
   LinearOptions,

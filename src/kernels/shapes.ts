@@ -69,6 +69,16 @@ export function checkRmsNorm(out: Activation, x: Activation, weightLength: numbe
   check("rmsNorm", x.cols % weightLength === 0, () => `${x.cols} columns are no multiple of ${weightLength} weights`);
 }
 
+export function checkLayerNorm(out: Activation, x: Activation, weightLength: number, biasLength?: number): void {
+  checkSameShape("layerNorm", out, x);
+  check("layerNorm", x.cols % weightLength === 0, () => `${x.cols} columns are no multiple of ${weightLength} weights`);
+  check(
+    "layerNorm",
+    biasLength === undefined || biasLength === weightLength,
+    () => `${biasLength} biases for ${weightLength} weights`,
+  );
+}
+
 export function checkAddGram(gram: Activation, x: Activation): void {
   check("addGram", gram.rows === x.cols && gram.cols === x.cols, () => `${shape(x)} into ${shape(gram)}`);
 }

@@ -1,6 +1,6 @@
 import type { BlockSpec, Step } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import type { Backend } from "../kernels/index.js";
+import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
 import type { BlockWeights } from "./load.js";
 import { mixture } from "./mixture.js";
@@ -19,6 +19,8 @@ export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backen
 }
 
 function compile(step: Step, weights: BlockWeights): Operation {
+  const lacking = problemOf(step);
+  if (lacking !== undefined) throw new UsageError(`${lacking} cannot be run yet`);
   switch (step.do) {
     case "norm":
       return norm(step, weights.norms.get(step)!);
@@ -34,7 +36,31 @@ function compile(step: Step, weights: BlockWeights): Operation {
       return mixture(step, weights.mixtures.get(step)!);
     case "add":
       return (pass) => pass.backend.add(bufferOf(pass, step.into), bufferOf(pass, step.of));
+    case "cap":
+      return cap(step.of, { f: step.kind === "soft" ? "softcap" : "clamp", by: step.cap });
     default:
       throw new UsageError(`a block with the step "${step.do}" cannot be run yet`);
   }
+}
+
+const cap =
+  (name: string, f: ElementFunction): Operation =>
+  (pass) => {
+    const x = bufferOf(pass, name);
+    pass.backend.map(x, x, f);
+  };
+
+/** What of a description no operation stands for. */
+function problemOf(step: Step): string | undefined {
+  if (step.do === "rotate") {
+    if (step.pairs === "neighbours") return "a rotation of neighbouring columns";
+    if (step.first !== 0 || step.width !== step.every) return "a rotation of a part of each head";
+  }
+  if (step.do === "attend") {
+    if (step.sinks !== undefined) return "attention with sinks";
+    if (step.sight.kind === "all") return "attention to later positions";
+    if (step.kv.k !== step.kv.v) return "keys and values of different width";
+  }
+  if (step.do === "activate" && step.clamped !== undefined) return "a clamped gate";
+  return undefined;
 }

@@ -1,5 +1,5 @@
 import { type ModelConfig, type RopeSpec, type RotateStep, ropeTables } from "../arch/index.js";
-import { UsageError } from "../core/index.js";
+import { type FormatError, UsageError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BlockCaches } from "./blockCaches.js";
@@ -90,6 +90,7 @@ export class Decoder implements Model {
       const residual = this.#buffers.residual(n);
       if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
       else tokens.embed(residual, this.loaded.embedding);
+      this.#finishEmbedding(residual, start);
       for (let layer = 0; layer < this.#blocks.length; layer++)
         await this.#block(layer, residual, cache, start, options);
 
@@ -99,11 +100,33 @@ export class Decoder implements Model {
     });
   }
 
-  embed(tokens: Uint32Array): Activation {
+  embed(tokens: Uint32Array, start = 0): Activation {
     this.#checkTokens(tokens);
     const x = this.backend.allocate(tokens.length, this.config.hiddenSize);
     this.backend.embed(x, this.loaded.embedding, tokens);
+    this.#finishEmbedding(x, start);
     return x;
+  }
+
+  /** What comes on top of a row of the table: its scale, the position, a norm. */
+  #finishEmbedding(x: Activation, start: number): void {
+    const { backend, loaded } = this;
+    const { scale, positions, norm } = this.config.spec.embedding;
+    if (scale !== undefined) backend.map(x, x, { f: "scale", by: scale });
+    if (positions !== undefined) {
+      const ids = Uint32Array.from({ length: x.rows }, (_, r) => start + r + positions.offset);
+      const { table } = positions;
+      if (start + x.rows + positions.offset > table.shape[0]) {
+        throw new UsageError(
+          `position ${start + x.rows - 1}; the model has learned ${table.shape[0] - positions.offset}`,
+        );
+      }
+      const added = backend.allocate(x.rows, x.cols);
+      backend.embed(added, loaded.positions!, ids);
+      backend.add(x, added);
+      backend.release(added);
+    }
+    if (norm !== undefined) applyNorm(backend, x, x, norm, loaded.embeddingNorm!);
   }
 
   block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
@@ -141,6 +164,10 @@ export class Decoder implements Model {
     }
     const logits = backend.allocate(x.rows, this.logitCols);
     backend.linear(logits, normed, loaded.head.matrix, { bias: loaded.head.bias });
+    const { head } = this.config.spec;
+    if (head.kind === "vocabulary" && head.softcap !== undefined) {
+      backend.map(logits, logits, { f: "softcap", by: head.softcap });
+    }
     return logits;
   }
 

@@ -6,6 +6,7 @@ import {
   type ModelConfig,
   type ModelSpec,
   type RouterSpec,
+  type TensorRef,
 } from "../arch/index.js";
 import type { Checkpoint } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
@@ -26,6 +27,10 @@ export function embeddingFormat({ tensors }: Stored, spec: ModelSpec, weights: W
   const dtype = tensors.get(spec.embedding.table.tensor)?.dtype;
   return dtype === "F32" || (dtype === "F16" && weights === "f32") ? "f32" : "bf16";
 }
+
+/** The format of learned positions, which are few and looked up. */
+export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): WeightFormatId =>
+  tensors.get(tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
 /** The format of a router: it is small, and rounding it more than it is stored would change who is chosen. */
 export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFormatId =>
@@ -59,6 +64,11 @@ export function packedMatrixBytes(
   }
   perToken = Math.round(perToken);
   idle = Math.round(idle);
+  const { positions } = spec.embedding;
+  if (positions !== undefined) {
+    const [rows, cols] = positions.table.shape;
+    idle += bytes(positionFormat(checkpoint, positions.table), rows, cols);
+  }
   if (ownHead(spec) === undefined) return { perToken, loaded: perToken + idle };
   const [rows, cols] = spec.embedding.table.shape;
   return { perToken, loaded: perToken + idle + bytes(embeddingFormat(checkpoint, spec, weights), rows, cols) };

@@ -2,8 +2,9 @@ import type { LinearStep, MixtureStep, ModelSpec, NormSpec, RouterSpec, Step, Te
 import { type FormatError, Stage } from "../core/index.js";
 import { type Checkpoint, findNonFinite } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
+import type { WeightFormatId } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
-import { embeddingFormat, packedMatrixBytes, padTo4, routerFormat } from "./footprint.js";
+import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
 import { ownHead, type StoredMap, storedMap, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
@@ -36,6 +37,9 @@ export interface BlockWeights {
 export interface ModelWeights {
   /** [vocabSize, hiddenSize]; the head's matrix when the two are tied. */
   embedding: Matrix;
+  /** Learned positions [positions + offset, hiddenSize]. */
+  positions?: Matrix;
+  embeddingNorm?: LoadedNorm;
   blocks: readonly BlockWeights[];
   finalNorm: LoadedNorm | undefined;
   /** [logitCols, hiddenSize] */
@@ -67,11 +71,25 @@ export async function loadWeights(
 
   const head = await loader.head(spec);
   const own = ownHead(spec);
-  const embedding = own === undefined ? head.matrix : await loader.embedding(spec);
+  const embedding =
+    own === undefined
+      ? head.matrix
+      : await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights));
+  const { positions, norm } = spec.embedding;
   const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
   const blocks: BlockWeights[] = [];
   for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
-  return { embedding, blocks, finalNorm, head, choices: loader.choices, bytes: loader.bytes, damage: loader.damage };
+  return {
+    ...(positions && { positions: await loader.table(positions.table, positionFormat(checkpoint, positions.table)) }),
+    ...(norm && { embeddingNorm: await loader.norm(norm) }),
+    embedding,
+    blocks,
+    finalNorm,
+    head,
+    choices: loader.choices,
+    bytes: loader.bytes,
+    damage: loader.damage,
+  };
 }
 
 /** Loads weights by what they are for, and counts them. */
@@ -120,9 +138,8 @@ export class WeightLoader {
     return { matrix, bias: this.#vector(values) };
   }
 
-  async embedding(spec: ModelSpec): Promise<Matrix> {
-    const { table } = spec.embedding;
-    const format = embeddingFormat(this.checkpoint, spec, this.options.weights);
+  /** Rows that are looked up and not multiplied with. */
+  async table(table: TensorRef, format: WeightFormatId): Promise<Matrix> {
     const loaded = await this.#matrices.loadAs({ ref: table, rows: table.shape[0] }, format);
     this.#besides += loaded.byteLength;
     return loaded;

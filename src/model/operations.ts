@@ -1,5 +1,4 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
-import { UsageError } from "../core/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
 import type { LoadedNorm } from "./load.js";
@@ -14,10 +13,10 @@ export function applyNorm(
   out: Activation,
   x: Activation,
   { kind, epsilon }: NormStep["norm"],
-  { weight }: LoadedNorm,
+  { weight, bias }: LoadedNorm,
 ): void {
-  if (kind !== "rms") throw new UsageError("a layer norm cannot be run yet");
-  backend.rmsNorm(out, x, weight, epsilon);
+  if (kind === "rms") backend.rmsNorm(out, x, weight, epsilon);
+  else backend.layerNorm(out, x, weight, bias, epsilon);
 }
 
 export const norm =
@@ -54,11 +53,12 @@ export const rotate =
     for (const part of parts) pass.backend.rope(part, table, pass.start);
   };
 
-export const attentionOptions = ({ heads, scale, sight }: AttendStep, { start }: Pass): AttentionOptions => ({
+export const attentionOptions = ({ heads, scale, sight, softcap }: AttendStep, { start }: Pass): AttentionOptions => ({
   queryHeads: heads,
   scale,
   start,
   ...(sight.kind === "window" && { window: sight.window }),
+  ...(softcap !== undefined && { softcap }),
 });
 
 export const attend =
@@ -78,7 +78,10 @@ export const activate =
 /** into = f(of) ⊙ times, with the CATS threshold only on the rows from `sparseFromRow` on. */
 export function applyActivation(pass: Pass, step: ActivateStep): void {
   const { backend, sparseFromRow: dense } = pass;
-  if (step.times === undefined) throw new UsageError("an MLP without a gate cannot be run yet");
+  if (step.times === undefined) {
+    backend.map(bufferOf(pass, step.into), bufferOf(pass, step.of), step.f);
+    return;
+  }
   const [out, gate, up] = [step.into, step.of, step.times].map((name) => bufferOf(pass, name));
   const gateThreshold = pass.thresholds?.gate;
   const { rows } = gate;

@@ -99,8 +99,11 @@ export interface Model extends Disposable {
   ): Promise<Activation | undefined>;
 
   // The parts of `forward`, for block-wise work.
-  /** Residual stream f32 [tokens.length, hiddenSize], owned by the caller. */
-  embed(tokens: Uint32Array): Activation;
+  /**
+   * Residual stream f32 [tokens.length, hiddenSize], owned by the caller.
+   * @param start position of the first token, for models that have learned positions; default 0
+   */
+  embed(tokens: Uint32Array, start?: number): Activation;
   /** Runs one block in place on the residual stream. */
   block(layer: number, x: Activation, cache: KvCache, start: number, options?: ForwardOptions): Promise<void>;
   /** Final norm and output projection; logits owned by the caller. */

@@ -11,7 +11,7 @@ export { collect, generateText } from "./generateText.js";
 export { logProbability } from "./logits.js";
 export { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 export { draw, logitFilters, Sampler, type SamplingOptions } from "./samplers.js";
-export { type RunOptions, Sequence } from "./sequence.js";
+export { type RunOptions, Sequence, type SequenceOptions } from "./sequence.js";
 export { StopStrings } from "./stopStrings.js";
 export { TextStream } from "./textStream.js";
 export type { GenerationTimings } from "./timings.js";

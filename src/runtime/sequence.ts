@@ -1,12 +1,17 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen, KvCache } from "../kernels/index.js";
-import type { Model } from "../model/index.js";
+import type { ActivationThresholds, Model } from "../model/index.js";
 
 export interface RunOptions extends JobOptions {
   /** Tokens of one pass; default 128. */
   chunk?: number;
   /** See `ForwardOptions.sparseFrom`: an absolute position. */
   sparseFrom?: number;
+}
+
+export interface SequenceOptions {
+  /** Those that its passes run with. Default: the model's own; "dense" is without any. */
+  thresholds?: ActivationThresholds | "dense";
 }
 
 /** One text in a model: its tokens and their keys and values. Any number of them share a model, in any order. */
@@ -20,6 +25,7 @@ export class Sequence implements Disposable {
   constructor(
     readonly model: Model,
     readonly capacity: number,
+    readonly options: SequenceOptions = {},
   ) {
     this.#cache = model.createCache(capacity);
   }
@@ -85,7 +91,11 @@ export class Sequence implements Disposable {
       const part = tokens.subarray(done, done + chunk);
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
-      const result = await this.model.forward(part, this.#cache, this.length, { logits, sparseFrom });
+      const result = await this.model.forward(part, this.#cache, this.length, {
+        logits,
+        sparseFrom,
+        thresholds: this.options.thresholds,
+      });
       for (const id of part) this.#tokens.push(id);
       stage.advance(part.length);
       if (result !== undefined) return result;
@@ -100,7 +110,8 @@ export class Sequence implements Disposable {
    */
   async runAhead(chosen: Chosen): Promise<Activation> {
     if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
-    return (await this.model.forward(chosen, this.#cache, this.length))!;
+    const { thresholds } = this.options;
+    return (await this.model.forward(chosen, this.#cache, this.length, { thresholds }))!;
   }
 
   /** The token that `runAhead` ran. */

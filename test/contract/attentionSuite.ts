@@ -25,7 +25,7 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
     heads: Heads,
     data: { q: Float32Array; keys: Float32Array; values: Float32Array },
     chunks: readonly number[],
-    options: { window?: number; scale: number; capacity?: number },
+    options: { window?: number; softcap?: number; scale: number; capacity?: number },
   ): Promise<Float32Array> {
     const b = backend();
     const { queryHeads, kvHeads, headDim } = heads;
@@ -41,7 +41,13 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
       const v = upload(b, rows, kvWidth, slice(data.values, kvWidth));
       const out = b.allocate(rows, queryWidth);
       b.appendKv(cache, 1, k, v, start);
-      b.attention(out, q, cache, 1, { queryHeads, scale: options.scale, start, window: options.window });
+      b.attention(out, q, cache, 1, {
+        queryHeads,
+        scale: options.scale,
+        start,
+        window: options.window,
+        softcap: options.softcap,
+      });
       result.set(await b.read(out), start * queryWidth);
       for (const activation of [q, k, v, out]) b.release(activation);
       start += rows;
@@ -70,6 +76,26 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
       const oneByOne = Array.from({ length: 70 }, () => 1);
       const expected = oracle.attention({ ...data, ...heads, scale, start: 0 }, tolerances.attention);
       expectWithin(await run(heads, data, oneByOne, { scale }), expected, `${JSON.stringify(heads)}, one by one`);
+    }
+  });
+
+  it(`attention: capped scores, small and far beyond the cap, ${bound}`, async () => {
+    for (const heads of [
+      { queryHeads: 4, kvHeads: 2, headDim: 16 },
+      { queryHeads: 3, kvHeads: 3, headDim: 8 },
+    ]) {
+      const data = sequence(heads, 70, heads.headDim + 1);
+      for (const [softcap, scale] of [
+        [50, 0.25],
+        [2, 1],
+        [0.5, 4],
+      ]) {
+        const expected = oracle.attention({ ...data, ...heads, scale, start: 0, softcap }, tolerances.attention);
+        for (const chunks of [[70], [1, 3, 66], [68, 1, 1]]) {
+          const actual = await run(heads, data, chunks, { softcap, scale });
+          expectWithin(actual, expected, `cap ${softcap}, scale ${scale}, chunks ${chunks}`);
+        }
+      }
     }
   });
 

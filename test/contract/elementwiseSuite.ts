@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { ActivationFunction } from "../../src/core/index.js";
-import type { Backend } from "../../src/kernels/index.js";
+import type { Backend, ElementFunction } from "../../src/kernels/index.js";
 import { type BackendUnderTest, columnsOf, expectWithin, loadStack, normals, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 
@@ -50,6 +50,66 @@ export function elementwiseSuite(backend: () => Backend, { formats, tolerances }
       expectWithin(await b.read(wide.columns(4, cols)), expected, `${n} × ${cols} by ${width} into a view`);
       b.rmsNorm(xs, xs, weight, 1e-5);
       expectWithin(await b.read(xs), expected, `${n} × ${cols} by ${width} in place`);
+      b.release(xs);
+      b.release(wide);
+    }
+  });
+
+  it(`layerNorm: rows and runs, with and without a bias, in place and into views, |Δ| ≤ ${tolerance}·(|y| + |x·w|/σ)`, async () => {
+    const b = backend();
+    for (const [n, cols, width] of [
+      [1, 20, 20],
+      [5, 300, 300],
+      [3, 96, 16],
+      [130, 64, 4],
+      [2, 2048, 2048],
+    ]) {
+      // Far from 0, as residual streams are: the mean has to go before squares are summed.
+      const x = normals(cols, n * cols, 3).map((v) => v + 5);
+      const weights = normals(width, width);
+      const weight = b.loadVector(weights);
+      for (const biases of [undefined, normals(width + 1, width)]) {
+        const bias = biases && b.loadVector(biases);
+        const expected = oracle.layerNorm(x, weights, biases, 1e-5, tolerance);
+        const xs = upload(b, n, cols, x);
+        const wide = b.allocate(n, cols + 8);
+        b.layerNorm(wide.columns(4, cols), xs, weight, bias, 1e-5);
+        expectWithin(await b.read(wide.columns(4, cols)), expected, `${n} × ${cols} by ${width} into a view`);
+        b.layerNorm(xs, xs, weight, bias, 1e-5);
+        expectWithin(await b.read(xs), expected, `${n} × ${cols} by ${width} in place`);
+        b.release(xs);
+        b.release(wide);
+      }
+    }
+  });
+
+  const inF64: [string, ElementFunction, (x: number) => number][] = [
+    ...(Object.keys(oracle.activations) as ActivationFunction[]).map(
+      (f): [string, ElementFunction, (x: number) => number] => [f, f, oracle.activations[f]],
+    ),
+    ["scale", { f: "scale", by: -3.5 }, (x) => -3.5 * x],
+    ["softcap", { f: "softcap", by: 30 }, (x) => 30 * Math.tanh(x / 30)],
+    ["softcap, tight", { f: "softcap", by: 0.5 }, (x) => 0.5 * Math.tanh(x / 0.5)],
+    ["clamp", { f: "clamp", by: 1.5 }, (x) => Math.min(Math.max(x, -1.5), 1.5)],
+  ];
+  it.each(inF64)("map %s: rows, in place and into views, also extreme", async (_, f, expected) => {
+    const b = backend();
+    for (const [n, cols] of [
+      [1, 4],
+      [7, 100],
+      [33, 36],
+    ]) {
+      const x = normals(n + cols, n * cols, 3);
+      x.set([0, -0.001, 200, -200]);
+      const values = Float64Array.from(x, expected);
+      const by = typeof f === "string" ? 1 : Math.abs(f.by);
+      const bounds = values.map((v, i) => tolerance * Math.abs(v) + 1e-6 * (by + Math.abs(x[i])));
+      const xs = upload(b, n, cols, x);
+      const wide = b.allocate(n, cols + 8);
+      b.map(wide.columns(4, cols), xs, f);
+      expectWithin(await b.read(wide.columns(4, cols)), { values, bounds }, `${n} × ${cols} into a view`);
+      b.map(xs, xs, f);
+      expectWithin(await b.read(xs), { values, bounds }, `${n} × ${cols} in place`);
       b.release(xs);
       b.release(wide);
     }

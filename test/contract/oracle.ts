@@ -89,6 +89,7 @@ export interface AttentionCase {
   scale: number;
   start: number;
   window?: number;
+  softcap?: number;
 }
 
 export function attention(c: AttentionCase, tolerance: number): Expected {
@@ -110,6 +111,7 @@ export function attention(c: AttentionCase, tolerance: number): Expected {
           score += term;
           size += Math.abs(term);
         }
+        if (c.softcap !== undefined) score = c.softcap * Math.tanh(score / c.softcap);
         visible.push({ score, size, value: (s * kvHeads + g) * headDim });
       }
       const top = Math.max(...visible.map((v) => v.score));
@@ -138,6 +140,30 @@ export function rmsNorm(x: Float32Array, weight: Float32Array, epsilon: number, 
     for (let i = 0; i < width; i++) values[run + i] = (x[run + i] / rms) * weight[i];
   }
   return { values, bounds: values.map((v) => tolerance * Math.abs(v) + tiny) };
+}
+
+export function layerNorm(
+  x: Float32Array,
+  weight: Float32Array,
+  bias: Float32Array | undefined,
+  epsilon: number,
+  tolerance: number,
+): Expected {
+  const width = weight.length;
+  const values = new Float64Array(x.length);
+  const bounds = new Float64Array(x.length);
+  for (let run = 0; run < x.length; run += width) {
+    const row = Float64Array.from(x.subarray(run, run + width));
+    const mean = row.reduce((sum, v) => sum + v, 0) / width;
+    const deviation = Math.sqrt(row.reduce((sum, v) => sum + (v - mean) ** 2, 0) / width + epsilon);
+    const largest = row.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+    for (let i = 0; i < width; i++) {
+      values[run + i] = ((row[i] - mean) / deviation) * weight[i] + (bias?.[i] ?? 0);
+      // The mean is taken away from numbers of its size.
+      bounds[run + i] = tolerance * (Math.abs(values[run + i]) + Math.abs((largest / deviation) * weight[i])) + tiny;
+    }
+  }
+  return { values, bounds };
 }
 
 /** Angles from their definition: position · theta^(−2i/headDim). */

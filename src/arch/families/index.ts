@@ -1,12 +1,15 @@
 import type { Family } from "../family.js";
+import { gemma2 } from "./gemma2.js";
 import { llama } from "./llama.js";
 import { mistral } from "./mistral.js";
 import { mixtral } from "./mixtral.js";
+import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
+import { smollm3 } from "./smollm3.js";
 
 /** Every family that can be run. */
-const all: readonly Family[] = [llama, mistral, mixtral, qwen2, qwen3];
+const all: readonly Family[] = [llama, mistral, mixtral, qwen2, qwen3, smollm3, phi3, gemma2];
 
 /** `model_type` of config.json → its family. */
 export const families: Readonly<Record<string, Family>> = Object.fromEntries(all.map((one) => [one.modelType, one]));

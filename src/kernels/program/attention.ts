@@ -50,6 +50,7 @@ export function attention(
     start: options.start,
     window: options.window ?? 0,
     scale: options.scale,
+    softcap: options.softcap ?? 0,
     scratch,
     scratchBytes,
   });

@@ -1,5 +1,6 @@
 import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
+import type { ElementFunction } from "../backend.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
 import type { ProgramActivation, ProgramMatrix, ProgramRopeTable, ProgramVector } from "./storage.js";
@@ -88,6 +89,50 @@ export function gatedActivation(
     cols: out.cols,
     activation: functionCode[f],
     threshold,
+  });
+}
+
+const numberedCode = {
+  scale: layout.functionScale,
+  softcap: layout.functionSoftcap,
+  clamp: layout.functionClamp,
+} as const;
+
+export function map(out: ProgramActivation, x: ProgramActivation, f: ElementFunction): void {
+  const arena = x.block.home;
+  const named = typeof f === "string";
+  arena.record("map", {
+    // Read before `out` is: it may be the same.
+    x: x.readIn(arena),
+    xStride: x.stride,
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    rows: out.rows,
+    cols: out.cols,
+    function: named ? functionCode[f] : numberedCode[f.f],
+    by: named ? 0 : f.by,
+  });
+}
+
+export function layerNorm(
+  out: ProgramActivation,
+  x: ProgramActivation,
+  weight: ProgramVector,
+  bias: ProgramVector | undefined,
+  epsilon: number,
+): void {
+  const arena = x.block.home;
+  arena.record("layerNorm", {
+    x: x.readIn(arena),
+    xStride: x.stride,
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    rows: x.rows,
+    cols: x.cols,
+    weight: weight.constant.readIn(arena),
+    bias: bias?.constant.readIn(arena) ?? 0,
+    weightLength: weight.length,
+    epsilon,
   });
 }
 

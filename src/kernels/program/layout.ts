@@ -74,3 +74,7 @@ export const functionRelu = 1;
 export const functionGelu = 2;
 export const functionGeluTanh = 3;
 export const functionRelu2 = 4;
+/** Those with a number. */
+export const functionScale = 5;
+export const functionSoftcap = 6;
+export const functionClamp = 7;

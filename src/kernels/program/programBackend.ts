@@ -6,6 +6,7 @@ import type {
   Backend,
   BackendCounters,
   BackendInfo,
+  ElementFunction,
   KvCache,
   KvCacheSpec,
   LinearOptions,
@@ -22,7 +23,7 @@ import { Arena } from "./arena.js";
 import { appendKv, attention } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
 import { measureCosts } from "./costs.js";
-import { add, embed, gatedActivation, rmsNorm, rope } from "./elementwise.js";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
 import { heapStart } from "./layout.js";
@@ -194,6 +195,16 @@ export class ProgramBackend extends HostExperts implements Backend {
   ): void {
     this.#in(own(gate).block.home);
     gatedActivation(own(out), own(gate), own(up), f, options.gateThreshold ?? 0);
+  }
+
+  map(out: Activation, x: Activation, f: ElementFunction): void {
+    this.#in(own(x).block.home);
+    map(own(out), own(x), f);
+  }
+
+  layerNorm(out: Activation, x: Activation, weight: Vector, bias: Vector | undefined, epsilon: number): void {
+    this.#in(own(x).block.home);
+    layerNorm(own(out), own(x), weight as ProgramVector, bias as ProgramVector | undefined, epsilon);
   }
 
   add(out: Activation, x: Activation): void {

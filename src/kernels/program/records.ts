@@ -115,6 +115,22 @@ export const operations = {
       epsilon: "f32",
     },
   },
+  /** (x − mean) / √(variance + epsilon) · weight + bias */
+  layerNorm: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      x: "address",
+      xStride: "i32",
+      rows: "i32",
+      cols: "i32",
+      weight: "address",
+      /** Or 0. */
+      bias: "address",
+      weightLength: "i32",
+      epsilon: "f32",
+    },
+  },
   rope: {
     fields: {
       x: "address",
@@ -160,6 +176,8 @@ export const operations = {
       /** 0: none. */
       window: "i32",
       scale: "f32",
+      /** 0: none. */
+      softcap: "f32",
       /** Per thread: scores, then queries and sums f32 [4][headDim] each. */
       scratch: "address",
       scratchBytes: "i32",
@@ -179,6 +197,20 @@ export const operations = {
       activation: "i32",
       /** 0: none. */
       threshold: "f32",
+    },
+  },
+  /** out = f(x) */
+  map: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      x: "address",
+      xStride: "i32",
+      rows: "i32",
+      /** A multiple of 4. */
+      cols: "i32",
+      function: "i32",
+      by: "f32",
     },
   },
   /** out += x */

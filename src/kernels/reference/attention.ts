@@ -22,7 +22,7 @@ export function attention(
   layer: number,
   options: AttentionOptions,
 ): void {
-  const { queryHeads, scale, start, window = Number.POSITIVE_INFINITY } = options;
+  const { queryHeads, scale, start, softcap, window = Number.POSITIVE_INFINITY } = options;
   const { kvHeads, headDim } = cache.spec;
   const keys = cache.keys[layer];
   const values = cache.values[layer];
@@ -41,7 +41,7 @@ export function attention(
         const key = (first + s) * width + kvHead;
         let score = 0;
         for (let i = 0; i < headDim; i++) score += query[i] * keys[key + i];
-        scores[s] = score * scale;
+        scores[s] = softcap === undefined ? score * scale : softcap * Math.tanh((score * scale) / softcap);
       }
       const largest = scores.reduce((a, b) => Math.max(a, b));
       const weights = scores.map((score) => Math.exp(score - largest));

@@ -6,6 +6,7 @@ import type {
   Backend,
   BackendCounters,
   BackendInfo,
+  ElementFunction,
   KvCache,
   KvCacheSpec,
   LinearOptions,
@@ -18,7 +19,7 @@ import type {
 import type { Routing } from "../experts.js";
 import { HostExperts, type HostRouting } from "../hostExperts.js";
 import { appendKv, attention } from "./attention.js";
-import { add, embed, gatedActivation, rmsNorm, rope } from "./elementwise.js";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { linear } from "./linear.js";
 import { loadMatrix } from "./loadMatrix.js";
@@ -136,6 +137,15 @@ export class ReferenceBackend extends HostExperts implements Backend {
     options: { gateThreshold?: number } = {},
   ): void {
     gatedActivation(own(out), own(gate), own(up), f, options.gateThreshold ?? 0);
+  }
+
+  map(out: Activation, x: Activation, f: ElementFunction): void {
+    map(own(out), own(x), f);
+  }
+
+  layerNorm(out: Activation, x: Activation, weight: Vector, bias: Vector | undefined, epsilon: number): void {
+    const valuesOf = (vector: Vector) => (vector as ReferenceVector).values;
+    layerNorm(own(out), own(x), valuesOf(weight), bias && valuesOf(bias), epsilon);
   }
 
   add(out: Activation, x: Activation): void {

@@ -1,4 +1,5 @@
 import { type ActivationFunction, activationFunctions } from "../../core/index.js";
+import type { ElementFunction } from "../backend.js";
 import type { ReferenceActivation, ReferenceMatrix, ReferenceRopeTable } from "./storage.js";
 
 export function embed(out: ReferenceActivation, table: ReferenceMatrix, ids: Uint32Array): void {
@@ -20,6 +21,29 @@ export function rmsNorm(out: ReferenceActivation, x: ReferenceActivation, weight
       const inverse =
         Math.fround(squares) < Number.POSITIVE_INFINITY ? 1 / Math.sqrt(squares / width + epsilon) : Number.NaN;
       for (let i = 0; i < width; i++) target[i] = source[i] * inverse * weight[i];
+    }
+  }
+}
+
+export function layerNorm(
+  out: ReferenceActivation,
+  x: ReferenceActivation,
+  weight: Float32Array,
+  bias: Float32Array | undefined,
+  epsilon: number,
+): void {
+  const width = weight.length;
+  for (let r = 0; r < x.rows; r++) {
+    for (let begin = 0; begin < x.cols; begin += width) {
+      const source = x.row(r).subarray(begin, begin + width);
+      const target = out.row(r).subarray(begin, begin + width);
+      let sum = 0;
+      for (const v of source) sum += v;
+      const mean = sum / width;
+      let squares = 0;
+      for (const v of source) squares += (v - mean) ** 2;
+      const inverse = 1 / Math.sqrt(squares / width + epsilon);
+      for (let i = 0; i < width; i++) target[i] = (source[i] - mean) * inverse * weight[i] + (bias?.[i] ?? 0);
     }
   }
 }
@@ -56,6 +80,23 @@ export function gatedActivation(
       const activated = Math.fround(apply(gates[i]));
       target[i] = Math.abs(activated) < threshold ? 0 : activated * ups[i];
     }
+  }
+}
+
+/** An element function in f64. */
+export function elementFunction(f: ElementFunction): (x: number) => number {
+  if (typeof f === "string") return activationFunctions[f];
+  const { by } = f;
+  if (f.f === "scale") return (x) => x * by;
+  if (f.f === "softcap") return (x) => by * Math.tanh(x / by);
+  return (x) => Math.min(Math.max(x, -by), by);
+}
+
+export function map(out: ReferenceActivation, x: ReferenceActivation, f: ElementFunction): void {
+  const apply = elementFunction(f);
+  for (let r = 0; r < x.rows; r++) {
+    const [target, source] = [out.row(r), x.row(r)];
+    for (let i = 0; i < x.cols; i++) target[i] = apply(source[i]);
   }
 }
 

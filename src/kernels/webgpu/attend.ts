@@ -70,6 +70,7 @@ export class Attend {
         group,
         keysPerRun,
         scale,
+        softcap: options.softcap ?? 0,
         kOffset: k.offset,
         vOffset: v.offset,
       },

@@ -15,6 +15,7 @@ import type {
   BackendCounters,
   BackendInfo,
   Chosen,
+  ElementFunction,
   KvCache,
   KvCacheSpec,
   LinearOptions,
@@ -50,9 +51,9 @@ import {
   own,
   readRows,
 } from "./storage.js";
-import { add, appendKv, elementThreads, gatedActivation, rope } from "./wgsl/elementwise.js";
+import { add, appendKv, elementThreads, gatedActivation, map, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
-import { rmsNorm } from "./wgsl/rmsNorm.js";
+import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
@@ -66,6 +67,8 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   readonly #normFusion: NormFusion;
   readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
   readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
+  readonly #maps = new Map<string, ReturnType<typeof map>>();
+  readonly #zeros = new Map<number, GpuVector>();
   readonly #caches = new Set<GpuKvCache>();
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
   readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
@@ -330,6 +333,43 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
       { outs: target.memory, gates: ownGate.memory, ups: ownUp.memory },
       [Math.ceil(out.cols / elementThreads), out.rows],
     );
+  }
+
+  map(out: Activation, x: Activation, f: ElementFunction): void {
+    const [target, source] = [own(out), own(x)];
+    const [name, by] = typeof f === "string" ? [f, 0] : [f.f, f.by];
+    let kernel = this.#maps.get(name);
+    if (kernel === undefined) {
+      kernel = map(name);
+      this.#maps.set(name, kernel);
+    }
+    this.#context.recorder.run(
+      kernel,
+      { cols: out.cols, by, ...at("out", target), ...at("x", source) },
+      { outs: target.memory, xs: source.memory },
+      [Math.ceil(out.cols / elementThreads), out.rows],
+    );
+  }
+
+  layerNorm(out: Activation, x: Activation, weight: Vector, bias: Vector | undefined, epsilon: number): void {
+    const [target, source] = [own(out), own(x)];
+    const width = weight.length;
+    const { memory } = (bias ?? this.#zerosOf(width)) as GpuVector;
+    this.#context.recorder.run(
+      layerNorm,
+      { width, epsilon, ...at("out", target), ...at("x", source) },
+      { outs: target.memory, xs: source.memory, weight: (weight as GpuVector).memory, bias: memory },
+      [x.cols / width, x.rows],
+    );
+  }
+
+  #zerosOf(length: number): GpuVector {
+    let zeros = this.#zeros.get(length);
+    if (zeros === undefined) {
+      zeros = this.loadVector(new Float32Array(length)) as GpuVector;
+      this.#zeros.set(length, zeros);
+    }
+    return zeros;
   }
 
   add(out: Activation, x: Activation): void {

@@ -1,6 +1,6 @@
 import { attentionScoreBytes } from "../../program/layout";
 import { Attention } from "./generated/records";
-import { exp4, mulAdd } from "./math";
+import { exp4, mulAdd, softcap4 } from "./math";
 import { takeWork } from "./sync";
 
 /** Keys whose scores are held at once. */
@@ -61,7 +61,7 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
   let total = f32x4.splat(0);
   for (let block = from; block <= lastPosition; block += blockKeys) {
     const n = min(blockKeys, lastPosition + 1 - block);
-    const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest));
+    const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest, a.softcap));
     const shrink = exp4(f32x4.sub(largest, newLargest));
     largest = newLargest;
     total = f32x4.mul(total, shrink);
@@ -102,7 +102,7 @@ function sumEach(a: v128, b: v128, c: v128, d: v128): v128 {
 
 /** Scores of n keys, hidden ones `masked`; returns the largest of each query. Keys are taken in pairs. */
 function scoreBlock(
-  scores: usize, queries: usize, keys: usize, bytes: usize, block: i32, n: i32, positions: v128, oldest: v128,
+  scores: usize, queries: usize, keys: usize, bytes: usize, block: i32, n: i32, positions: v128, oldest: v128, cap: f32,
 ): v128 {
   let largest = f32x4.splat(masked);
   const q1 = queries + bytes;
@@ -135,9 +135,9 @@ function scoreBlock(
       a3 = mulAdd(u, q, a3);
       b3 = mulAdd(v, q, b3);
     }
-    largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4), sumEach(a0, a1, a2, a3), block + k, positions, oldest));
+    largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4), sumEach(a0, a1, a2, a3), block + k, positions, oldest, cap));
     if (k + 1 < n) {
-      largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4) + 16, sumEach(b0, b1, b2, b3), block + k + 1, positions, oldest));
+      largest = f32x4.max(largest, storeScore(scores + ((<usize>k) << 4) + 16, sumEach(b0, b1, b2, b3), block + k + 1, positions, oldest, cap));
     }
   }
   return largest;
@@ -145,7 +145,8 @@ function scoreBlock(
 
 // @ts-ignore: decorator
 @inline
-function storeScore(at: usize, score: v128, position: i32, positions: v128, oldest: v128): v128 {
+function storeScore(at: usize, product: v128, position: i32, positions: v128, oldest: v128, cap: f32): v128 {
+  const score = cap > 0 ? softcap4(product, cap) : product;
   const p = i32x4.splat(position);
   const visible = v128.and(i32x4.le_s(p, positions), i32x4.gt_s(p, oldest));
   const kept = v128.bitselect(score, f32x4.splat(masked), visible);

@@ -1,5 +1,5 @@
-import { Add, AppendKv, Embed, GatedActivation, RmsNorm, Rope } from "./generated/records";
-import { activation4, mulAdd, sumLanes } from "./math";
+import { Add, AppendKv, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope } from "./generated/records";
+import { element4, activation4, mulAdd, sumLanes } from "./math";
 import { weightAt } from "./matvec";
 import { threadCount } from "./sync";
 
@@ -40,6 +40,44 @@ export function rmsNorm(a: RmsNorm, thread: i32): void {
       v128.store(target + i, f32x4.mul(f32x4.mul(v128.load(source + i), scales), v128.load(weight + i)));
     }
     for (; i < bytes; i += 4) store<f32>(target + i, load<f32>(source + i) * scale * load<f32>(weight + i));
+  }
+}
+
+export function layerNorm(a: LayerNorm, thread: i32): void {
+  const length = a.weightLength;
+  const runs = a.cols / length;
+  const total = a.rows * runs;
+  const bytes = (<usize>length) << 2;
+  const whole = bytes & ~(<usize>15);
+  for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
+    const source = a.x + ((<usize>((n / runs) * a.xStride + (n % runs) * length)) << 2);
+    const target = a.out + ((<usize>((n / runs) * a.outStride + (n % runs) * length)) << 2);
+    let sums = f32x4.splat(0);
+    for (let i: usize = 0; i < whole; i += 16) sums = f32x4.add(sums, v128.load(source + i));
+    let sum = sumLanes(sums);
+    for (let i = whole; i < bytes; i += 4) sum += load<f32>(source + i);
+    const mean: f32 = sum / <f32>length;
+    const means = f32x4.splat(mean);
+    let squares = f32x4.splat(0);
+    for (let i: usize = 0; i < whole; i += 16) {
+      const v = f32x4.sub(v128.load(source + i), means);
+      squares = mulAdd(v, v, squares);
+    }
+    let square = sumLanes(squares);
+    for (let i = whole; i < bytes; i += 4) {
+      const v = load<f32>(source + i) - mean;
+      square += v * v;
+    }
+    const scale: f32 = 1 / sqrt<f32>(square / <f32>length + a.epsilon);
+    const scales = f32x4.splat(scale);
+    for (let i: usize = 0; i < whole; i += 16) {
+      const v = f32x4.mul(f32x4.mul(f32x4.sub(v128.load(source + i), means), scales), v128.load(a.weight + i));
+      v128.store(target + i, a.bias == 0 ? v : f32x4.add(v, v128.load(a.bias + i)));
+    }
+    for (let i = whole; i < bytes; i += 4) {
+      const v: f32 = (load<f32>(source + i) - mean) * scale * load<f32>(a.weight + i);
+      store<f32>(target + i, a.bias == 0 ? v : v + load<f32>(a.bias + i));
+    }
   }
 }
 
@@ -105,6 +143,19 @@ export function gatedActivation(a: GatedActivation, thread: i32): void {
     const f = activation4(id, gate);
     const dropped = f32x4.lt(f32x4.abs(f), threshold);
     v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, v128.andnot(f32x4.mul(f, up), dropped));
+  }
+}
+
+export function map(a: Map, thread: i32): void {
+  const quads = a.cols >> 2;
+  const total = a.rows * quads;
+  const id = a.function;
+  const by = a.by;
+  for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
+    const row = n / quads;
+    const at = (<usize>(n % quads)) << 4;
+    const x = v128.load(a.x + ((<usize>(row * a.xStride)) << 2) + at);
+    v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, element4(id, by, x));
   }
 }
 

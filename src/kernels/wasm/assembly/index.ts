@@ -1,11 +1,11 @@
 import { programStart } from "../../program/layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
-import { add, appendKv, embed, gatedActivation, rmsNorm, rope } from "./elementwise";
+import { add, appendKv, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, Embed, GatedActivation, GatherRows, Matmul, Matvec, opAdd, opAddExperts, opAppendKv, opAttention,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
+  Add, AddExperts, AppendKv, Attention, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, opAdd, opAddExperts, opAppendKv, opAttention,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opLayerNorm, opMap, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
   ReadBytes, RmsNorm, Rope, TopK, UnpackRows,
 } from "./generated/records";
 import { matmul } from "./matmul";
@@ -30,6 +30,8 @@ export function run(thread: i32): void {
     if (op == opMatvec) matvec(changetype<Matvec>(a), thread);
     else if (op == opMatmul) matmul(changetype<Matmul>(a), thread);
     else if (op == opRmsNorm) rmsNorm(changetype<RmsNorm>(a), thread);
+    else if (op == opLayerNorm) layerNorm(changetype<LayerNorm>(a), thread);
+    else if (op == opMap) map(changetype<Map>(a), thread);
     else if (op == opRope) rope(changetype<Rope>(a), thread);
     else if (op == opAppendKv) appendKv(changetype<AppendKv>(a), thread);
     else if (op == opAttention) attention(changetype<Attention>(a), thread);

@@ -1,4 +1,4 @@
-import { constantsTable, functionGelu, functionGeluTanh, functionRelu, functionRelu2 } from "../../program/layout";
+import { constantsTable, functionClamp, functionGelu, functionGeluTanh, functionRelu, functionRelu2, functionScale, functionSoftcap } from "../../program/layout";
 
 /** a · b + c: fused where the build has it. */
 // @ts-ignore: decorator
@@ -103,4 +103,21 @@ export function activation4(id: i32, x: v128): v128 {
     return f32x4.mul(x, sigmoid4(f32x4.add(u, u)));
   }
   return f32x4.mul(x, sigmoid4(x));
+}
+
+/** cap · tanh(x / cap) on four lanes: tanh u = 1 − 2 / (1 + e²ᵘ). */
+// @ts-ignore: decorator
+@inline
+export function softcap4(x: v128, cap: f32): v128 {
+  const twice = f32x4.mul(x, f32x4.splat(2 / cap));
+  const rest = f32x4.div(f32x4.splat(2), f32x4.add(f32x4.splat(1), exp4(twice)));
+  return f32x4.mul(f32x4.sub(f32x4.splat(1), rest), f32x4.splat(cap));
+}
+
+/** As `activation4`, also the functions with a number. */
+export function element4(id: i32, by: f32, x: v128): v128 {
+  if (id == functionScale) return f32x4.mul(x, f32x4.splat(by));
+  if (id == functionSoftcap) return softcap4(x, by);
+  if (id == functionClamp) return f32x4.min(f32x4.max(x, f32x4.splat(-by)), f32x4.splat(by));
+  return activation4(id, x);
 }

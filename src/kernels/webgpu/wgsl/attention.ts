@@ -120,6 +120,8 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
       group: "u32",
       keysPerRun: "u32",
       scale: "f32",
+      /** 0: none. */
+      softcap: "f32",
       kOffset: "u32",
       vOffset: "u32",
     },
@@ -238,7 +240,9 @@ fn score(row: u32, k: u32, position: u32, end: u32, own: u32) -> f32 {
   var product = 0.0;
   for (var s = 0u; s < ${shares}u; s += 1u) { product += products[(row * ${keys}u + k) * ${shares}u + s]; }
   let visible = position < end && position <= own && position + p.window > own;
-  return select(NONE, product * p.scale, visible);
+  let plain = product * p.scale;
+  let capped = p.softcap * tanh(clamp(plain / max(p.softcap, 1.0e-20), -15.0, 15.0));
+  return select(NONE, select(plain, capped, p.softcap > 0.0), visible);
 }
 
 fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f32, l: f32) {

@@ -131,6 +131,25 @@ const functions: Readonly<Record<ActivationFunction, string>> = {
 /** `f(x)` as a WGSL function. */
 export const activationFunction = (f: ActivationFunction) => `fn f(x: f32) -> f32 { ${functions[f]} }`;
 
+/** Bodies of functions with a number, `by`; tanh bounded as above. */
+const numbered = {
+  scale: "return x * by;",
+  softcap: "return by * tanh(clamp(x / by, -15.0, 15.0));",
+  clamp: "return clamp(x, -by, by);",
+} as const;
+
+/** out = f(x) */
+export const map = (f: ActivationFunction | keyof typeof numbered) =>
+  kernel({
+    name: `map ${f}`,
+    params: { cols: "u32", outOffset: "u32", outStride: "u32", xOffset: "u32", xStride: "u32", by: "f32" },
+    buffers: { outs: readWrite(), xs: read() },
+    code:
+      `fn f(x: f32, by: f32) -> f32 { ${f in numbered ? numbered[f as keyof typeof numbered] : functions[f as ActivationFunction]} }` +
+      entry(/* wgsl */ `
+  if (i < p.cols) { outs[p.outOffset + row * p.outStride + i] = f(xs[p.xOffset + row * p.xStride + i], p.by); }`),
+  });
+
 /** out = f(gate) · up, 0 where |f(gate)| < threshold. */
 export const gatedActivation = (f: ActivationFunction) =>
   kernel({

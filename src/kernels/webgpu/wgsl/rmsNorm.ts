@@ -67,3 +67,41 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var i = t; i < p.width; i += ${threads}u) { outs[out + i] = xs[x + i] * inverse * weight[i]; }
 }`,
   });
+
+/** out = (x − mean) / √(variance + epsilon) · weight + bias over one run of `width` columns per workgroup. */
+export const layerNorm = kernel({
+  name: "layerNorm",
+  params: {
+    width: "u32",
+    outOffset: "u32",
+    outStride: "u32",
+    xOffset: "u32",
+    xStride: "u32",
+    epsilon: "f32",
+  },
+  buffers: { outs: readWrite(), xs: read(), weight: read(), bias: read() },
+  code: /* wgsl */ `
+var<workgroup> sums: array<f32, 256>;
+fn total(t: u32, own: f32) -> f32 {
+  workgroupBarrier();
+  sums[t] = own;
+  for (var half = 128u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (t < half) { sums[t] += sums[t + half]; }
+  }
+  workgroupBarrier();
+  return sums[0];
+}
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let x = p.xOffset + group.y * p.xStride + group.x * p.width;
+  let out = p.outOffset + group.y * p.outStride + group.x * p.width;
+  var sum = 0.0;
+  for (var i = t; i < p.width; i += 256u) { sum += xs[x + i]; }
+  let mean = total(t, sum) / f32(p.width);
+  var squares = 0.0;
+  for (var i = t; i < p.width; i += 256u) { squares = fma(xs[x + i] - mean, xs[x + i] - mean, squares); }
+  let inverse = 1.0 / sqrt(total(t, squares) / f32(p.width) + p.epsilon);
+  for (var i = t; i < p.width; i += 256u) { outs[out + i] = (xs[x + i] - mean) * inverse * weight[i] + bias[i]; }
+}`,
+});

@@ -1,0 +1,39 @@
+import { z } from "zod";
+import { flag, maxLayers, optional, orElse, positions } from "../configFields.js";
+import { decoderConfig } from "../decoderConfig.js";
+import { family } from "../family.js";
+import { preNorm } from "../parts.js";
+import { attention, llamaLike, mlp, preNorms, sightOf } from "./llamaLike.js";
+
+/** SmolLM3 (Bakouch et al. 2025): Llama in which every fourth layer does not rotate positions (NoPE, arXiv 2305.19466). */
+export const smollm3 = family({
+  modelType: "smollm3",
+  config: decoderConfig(
+    { kvHeads: 4, maxPositions: 32768, bos: 128000, eos: [128001], theta: 2_000_000, tied: true },
+    {
+      attention_bias: flag(false),
+      mlp_bias: flag(false),
+      // 1 where positions are rotated.
+      no_rope_layers: optional(z.array(z.int().min(0).max(1)).max(maxLayers)),
+      no_rope_layer_interval: orElse(positions, 4),
+      sliding_window: optional(positions),
+      use_sliding_window: flag(false),
+    },
+  ),
+  spec: (config, shapes) =>
+    llamaLike(config, shapes, (block) => {
+      const { layer } = block;
+      const rotates = config.no_rope_layers?.[layer] ?? ((layer + 1) % config.no_rope_layer_interval === 0 ? 0 : 1);
+      const windowed = config.use_sliding_window && config.layer_types?.[layer] === "sliding_attention";
+      return preNorm(
+        preNorms(block),
+        attention(block, {
+          qkvBias: config.attention_bias,
+          outputBias: config.attention_bias,
+          sight: sightOf(windowed ? config.sliding_window : undefined),
+          ...(rotates === 0 && { rotation: undefined }),
+        }),
+        mlp(block, config.mlp_bias),
+      );
+    }),
+});
