@@ -68,9 +68,12 @@ export class NetworkError extends RarefyError {
   override readonly name = "NetworkError";
   /** HTTP status; undefined where there was no answer. */
   readonly status?: number;
-  constructor(message: string, options?: { cause?: unknown; status?: number }) {
+  /** How long the server asks to wait. */
+  readonly retryAfterMs?: number;
+  constructor(message: string, options?: { cause?: unknown; status?: number; retryAfterMs?: number }) {
     super(message, options);
     this.status = options?.status;
+    this.retryAfterMs = options?.retryAfterMs;
   }
 }
 

@@ -7,7 +7,8 @@ import { checkFinite } from "./checkFinite.js";
 import { openCompressedTensors } from "./compressedTensors/open.js";
 import { type SparseFormat, takeSparsityConfig } from "./compressedTensors/sparsityConfig.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
-import { ggufFileName } from "./gguf/files.js";
+import { ggufFileName, ggufPartName } from "./gguf/files.js";
+import { readGgufParts } from "./gguf/parts.js";
 import { openGgufTensors } from "./gguf/tensors.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { hasOwnHead } from "./ownHead.js";
@@ -107,7 +108,12 @@ async function openTensors(
   const gguf = await files.open(ggufFileName);
   if (gguf !== undefined) {
     sources.push(gguf);
-    return openGgufTensors(gguf, parseModelConfig(config, `${files.location}/config.json`));
+    const parts = await readGgufParts(gguf, async (part, count) => {
+      const source = await files.open(ggufPartName(part, count));
+      if (source !== undefined) sources.push(source);
+      return source;
+    });
+    return openGgufTensors(parts, parseModelConfig(config, `${files.location}/config.json`));
   }
   throw new FormatError({
     file: files.location,

@@ -1,11 +1,11 @@
-import { FormatError, NetworkError, quote, UsageError } from "../core/index.js";
+import { FormatError, quote, UsageError } from "../core/index.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { parseContentRange } from "./contentRange.js";
 import { isPlainFileName } from "./fileName.js";
 import { memorySource } from "./memory.js";
 import { endsEarly, targetOf } from "./range.js";
 import { readAhead } from "./readAhead.js";
-import { bodyOf, type RetryOptions, request, withRetries } from "./retry.js";
+import { bodyOf, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 
 export interface HttpOptions extends RetryOptions {
   headers?: Readonly<Record<string, string>>;
@@ -115,7 +115,7 @@ function checkPartial(response: Response, url: string): void {
       hint: "Serve the model from a server that sends ranges as they are",
     });
   if (response.ok) throw ignoresRanges(url);
-  throw new NetworkError(`${url}: status ${response.status} ${response.statusText}`, { status: response.status });
+  throw statusError(response, url);
 }
 
 class HttpSource implements ByteSource {

@@ -3,12 +3,13 @@ import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
 import { artifactFileName } from "./artifact.js";
 import type { LocalModelFiles } from "./byteSource.js";
-import { directoryFiles } from "./file.node.js";
+import { directoryFiles, openFile } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
 import { localGgufFiles } from "./gguf/local.node.js";
-import { HubCache, type HubId, isCommit, isFile, parseHubId } from "./hubCache.node.js";
+import { HubCache, type HubId, isCommit, isFile } from "./hubCache.node.js";
 import { HubClient, type RemoteFile } from "./hubClient.node.js";
 import { downloadBlob } from "./hubDownload.node.js";
+import { chooseGguf, ggufFilesAmong, ggufParts, parseHubFile } from "./hubGguf.node.js";
 import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
 import { isCompanionFile } from "./modelFileNames.js";
@@ -32,37 +33,54 @@ export async function resolveModel(argument: string, options: ResolveOptions = {
   const found = await stat(argument).catch(() => undefined);
   if (found?.isDirectory()) return directoryFiles(argument);
   if (found !== undefined) {
-    if (argument.endsWith(".gguf")) return localGgufFiles(argument);
+    if (await isGguf(argument)) return localGgufFiles(argument);
     throw new UsageError(
-      `${argument} is a file; give a .gguf file or the directory that holds it, with its config.json`,
+      `${argument} is a file and no GGUF file; give a GGUF file, or the directory that holds the weights with their config.json`,
     );
   }
   // A process that was replacing it may have been killed between two renames.
   if (await finishReplacement(argument)) return resolveModel(argument, options);
-  const id = parseHubId(argument);
-  if (id === undefined) {
-    throw new UsageError(`there is no directory ${argument}, and it is not a Hub id of the form org/name[@revision]`);
-  }
+  const { file, ...id } = parseHubFile(argument);
   const settings = await readHubSettings(options.env ?? process.env);
   const cache = new HubCache(settings.cache, id.repository);
-  const commit = await findOrFetch(id, settings, cache, options);
-  return directoryFiles(
-    cache.snapshot(commit),
-    `${id.repository}@${isCommit(id.revision) ? commit.slice(0, 8) : id.revision}`,
-  );
+  const { commit, gguf } = await findOrFetch(id, file, settings, cache, options);
+  const location = `${id.repository}@${isCommit(id.revision) ? commit.slice(0, 8) : id.revision}`;
+  if (gguf !== undefined) return localGgufFiles(join(cache.snapshot(commit), gguf), `${location}/${gguf}`);
+  return directoryFiles(cache.snapshot(commit), location);
+}
+
+/** A model of the Hub in a commit; where it is a GGUF file, its name there. */
+interface Snapshot {
+  commit: string;
+  gguf?: string;
+}
+
+/** By its first bytes (files of Ollama have no extension), or by its name, whose reader says what it is instead. */
+async function isGguf(path: string): Promise<boolean> {
+  if (/\.gguf$/i.test(path)) return true;
+  const source = await openFile(path);
+  if (source === undefined) return false;
+  try {
+    return source.byteLength >= 4 && new TextDecoder().decode(await source.read(0, 4)) === "GGUF";
+  } finally {
+    await source.close();
+  }
 }
 
 async function findOrFetch(
   id: HubId,
+  file: string | undefined,
   settings: HubSettings,
   cache: HubCache,
   options: ResolveOptions,
-): Promise<string> {
+): Promise<Snapshot> {
   const cached = await cache.commitOf(id.revision);
-  const usable = cached !== undefined && (await cache.isComplete(cached)) ? cached : undefined;
+  const usable = cached === undefined ? undefined : await cachedSnapshot(cache, cached, file);
   // A commit never changes; a branch may.
   const fixed = isCommit(id.revision) && usable !== undefined;
-  if (fixed && (await isFile(join(cache.snapshot(usable), "tokenizer.json")))) return usable;
+  const whole = async (found: Snapshot) =>
+    found.gguf !== undefined || (await isFile(join(cache.snapshot(found.commit), "tokenizer.json")));
+  if (fixed && (await whole(usable))) return usable;
   if (settings.offline) {
     if (usable !== undefined) return usable;
     throw new UsageError(
@@ -75,14 +93,18 @@ async function findOrFetch(
       signal: options.signal,
       onWait: () => options.onProgress?.(waitingFor(id.repository)),
     });
-    return await fetchSnapshot(new HubClient(settings, id, options), cache, options);
+    return await fetchSnapshot(new HubClient(settings, id, options), file, cache, options);
   } catch (error) {
     if (!(error instanceof NetworkError)) throw error;
     if (usable === undefined) {
+      const advice =
+        error.status === 429
+          ? "the Hub limits requests: wait and give the command again, or set HF_TOKEN to a token, which raises the limit"
+          : "check the connection, or set HF_ENDPOINT to a mirror";
       throw new NetworkError(
-        `there is no directory ${id.repository}, and as a model of the Hub: ${error.message}; check the connection, or ` +
-          "set HF_ENDPOINT to a mirror. A download goes on where it stopped",
-        { cause: error, status: error.status },
+        `there is no directory ${id.repository}, and as a model of the Hub: ${error.message}; ${advice}. ` +
+          "A download goes on where it stopped",
+        { cause: error, status: error.status, retryAfterMs: error.retryAfterMs },
       );
     }
     options.onProgress?.({
@@ -106,22 +128,57 @@ const waitingFor = (repository: string) => ({
 /** Small files that the model, its tokenizer or its licence consist of. */
 const isSmallFile = (name: string) => isCompanionFile(name) || name === "config.json" || name === artifactFileName;
 
-async function fetchSnapshot(client: HubClient, cache: HubCache, options: ResolveOptions): Promise<string> {
-  const { repository, revision } = client.id;
+async function cachedSnapshot(
+  cache: HubCache,
+  commit: string,
+  file: string | undefined,
+): Promise<Snapshot | undefined> {
+  if (file === undefined && (await cache.isComplete(commit))) return { commit };
+  const names = await cache.namesOf(commit);
+  const gguf = file === undefined ? undefined : chooseGguf(names, file);
+  return gguf !== undefined && ggufParts(gguf).every((part) => names.includes(part)) ? { commit, gguf } : undefined;
+}
+
+async function fetchSnapshot(
+  client: HubClient,
+  file: string | undefined,
+  cache: HubCache,
+  options: ResolveOptions,
+): Promise<Snapshot> {
+  const { revision } = client.id;
   const { commit, names } = await client.list();
   const single = names.includes(singleFileName);
-  if (!names.includes("config.json") || !(single || names.includes(indexFileName))) {
-    throw new UsageError(
-      `${repository} (${revision}) has no config.json with ${singleFileName} or ${indexFileName}; ` +
-        "only safetensors models in Hugging Face layout can be loaded",
-    );
+  const safetensors = names.includes("config.json") && (single || names.includes(indexFileName));
+  if (file !== undefined || !safetensors) {
+    const gguf = chooseGguf(names, file);
+    if (gguf === undefined) throw nothingToLoad(client.id, names, file);
+    await fetchFiles(client, cache, commit, ggufParts(gguf), options);
+    await cache.remember(revision, commit);
+    return { commit, gguf };
   }
   const small = names.filter((name) => isSmallFile(name) && isPlainFileName(name));
   await fetchFiles(client, cache, commit, single ? small : [...small, indexFileName], options);
   // Weights come last: where they are complete, all is.
   await fetchFiles(client, cache, commit, single ? [singleFileName] : await shardNames(cache, commit), options);
   await cache.remember(revision, commit);
-  return commit;
+  return { commit };
+}
+
+function nothingToLoad(
+  { repository, revision }: HubId,
+  names: readonly string[],
+  file: string | undefined,
+): UsageError {
+  const found = ggufFilesAmong(names);
+  const listed = `${found.slice(0, 20).join(", ")}${found.length > 20 ? ", …" : ""}`;
+  if (found.length > 0) {
+    const what = file === undefined ? `holds ${found.length} GGUF files` : `has no GGUF file ${file}; it holds`;
+    return new UsageError(`${repository} (${revision}) ${what}: ${listed}; name one, as in ${repository}/${found[0]}`);
+  }
+  return new UsageError(
+    `${repository} (${revision}) has no config.json with ${singleFileName} or ${indexFileName}, and no .gguf file; ` +
+      "only safetensors models in Hugging Face layout and GGUF files can be loaded",
+  );
 }
 
 async function shardNames(cache: HubCache, commit: string): Promise<string[]> {
@@ -145,7 +202,7 @@ async function fetchFiles(
   const stage = new Stage(`download ${client.id.repository}`, total, "bytes", options.onProgress);
   for (const file of missing) {
     options.signal?.throwIfAborted();
-    await downloadBlob(client, file, cache.blob(file.etag), stage);
-    await cache.place(commit, file.name, file.etag);
+    await downloadBlob(client, file, cache.blob(file.blobName), stage);
+    await cache.place(commit, file.name, file.blobName);
   }
 }

@@ -4,6 +4,8 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
+// @ts-expect-error: plain JavaScript, shared with the scripts
+import { gguf, ggufFile } from "../../scripts/mutation/seeds.mjs";
 import { sendBytes, serve } from "../../test/support/httpServer.js";
 import { FormatError, NetworkError, type ProgressEvent, UsageError } from "../core/index.js";
 import { openCheckpoint } from "./checkpoint.js";
@@ -98,6 +100,130 @@ describe("Hub models", () => {
     const checkpoint = await openCheckpoint(model);
     expect(await checkpoint.read("a", 5, 3)).toEqual(weights.slice(8 + header.length + 5, 8 + header.length + 8));
     await checkpoint.close();
+  });
+
+  it("takes the size from GET where a proxy keeps it from HEAD", async () => {
+    const intercept = (request: IncomingMessage, response: ServerResponse) => {
+      if (request.method !== "HEAD") return false;
+      response.writeHead(200, { etag: `"${sha256(files[request.url!.split("/").at(-1)!])}"` }).end();
+      return true;
+    };
+    await using hub = await serveHub({ intercept });
+    const model = await resolveFrom(hub.origin);
+    expect(await readFile(join(model.directory, "model.safetensors"))).toEqual(Buffer.from(weights));
+  });
+
+  it("waits as long as a server that limits requests asks, and says what it is", async () => {
+    const times: number[] = [];
+    const intercept = (_request: IncomingMessage, response: ServerResponse) => {
+      times.push(performance.now());
+      response.writeHead(429, { "retry-after": "1" }).end();
+      return true;
+    };
+    await using hub = await serveHub({ intercept });
+    const failed = resolveModel("org/name", { retryDelaysMs: [1], env: envFor(hub.origin) });
+    await expect(failed).rejects.toThrow(/limits requests: wait .*HF_TOKEN/);
+    await expect(failed).rejects.not.toThrow(/check the connection/);
+    expect(times).toHaveLength(2);
+    expect(times[1] - times[0]).toBeGreaterThanOrEqual(990);
+  });
+
+  it("does not wait for longer than a user would", async () => {
+    const intercept = (_request: IncomingMessage, response: ServerResponse) => {
+      response.writeHead(429, { "retry-after": "3600" }).end();
+      return true;
+    };
+    await using hub = await serveHub({ intercept });
+    const failed = resolveModel("org/name", { retryDelaysMs: [1], env: envFor(hub.origin) });
+    await expect(failed).rejects.toThrow(/asks to wait 3600 s/);
+    expect(hub.requests).toHaveLength(1);
+  });
+
+  it("gives up on a server that announces more bytes than it has", async () => {
+    const intercept = (request: IncomingMessage, response: ServerResponse) => {
+      if (!request.url!.endsWith("model.safetensors") || request.url!.startsWith("/storage/")) return false;
+      const headers = { location: "/storage/model.safetensors", "x-linked-etag": '"abc"', "x-linked-size": "200000" };
+      response.writeHead(302, headers).end();
+      return true;
+    };
+    await using hub = await serveHub({ intercept, storage: (_request, response, bytes) => void response.end(bytes) });
+    await expect(resolveFrom(hub.origin)).rejects.toThrow(/of 200000 bytes/);
+    expect(hub.requests.filter((line) => line.startsWith("GET /storage/")).length).toBeLessThanOrEqual(4);
+  });
+
+  it("refuses a file that the disk has no room for", async () => {
+    const intercept = (request: IncomingMessage, response: ServerResponse) => {
+      if (!request.url!.endsWith("model.safetensors")) return false;
+      response
+        .writeHead(302, { location: "/storage/x", "x-linked-etag": '"abc"', "x-linked-size": String(2 ** 52) })
+        .end();
+      return true;
+    };
+    await using hub = await serveHub({ intercept });
+    await expect(resolveFrom(hub.origin)).rejects.toThrow(/has 4503599627370496 bytes, and .* has room for \d+/);
+  });
+
+  it("keeps files apart whose ETags are no hashes and alike", async () => {
+    const two = {
+      "config.json": files["config.json"],
+      "tokenizer.json": utf8('{"model_type":"other1"}'),
+      "model.safetensors": weights,
+    };
+    const intercept = (request: IncomingMessage, response: ServerResponse) => {
+      const bytes = two[request.url!.split("/").at(-1) as keyof typeof two];
+      if (!request.url!.includes("/resolve/") || request.url!.endsWith(".safetensors")) return false;
+      sendBytes(request, response, bytes, { headers: { etag: '"same"' } });
+      return true;
+    };
+    await using hub = await serveHub({ files: two, intercept });
+    const model = await resolveFrom(hub.origin);
+    for (const name of ["config.json", "tokenizer.json"] as const) {
+      expect(await readFile(join(model.directory, name))).toEqual(Buffer.from(two[name]));
+    }
+  });
+
+  describe("repositories of GGUF files", () => {
+    const part = (n: number) => `big/m-F16-0000${n}-of-00002.gguf`;
+    const ggufFiles = {
+      "README.md": utf8("x"),
+      "m-Q8_0.gguf": utf8(""),
+      "m-Q4_K_M.gguf": utf8(""),
+      "mmproj-F16.gguf": utf8(""),
+      [part(1)]: utf8(""),
+      [part(2)]: utf8(""),
+    };
+    const split = (no: number) => ({ "split.no": [2, no], "split.count": [2, 2] });
+    const half = (no: number) =>
+      ggufFile({
+        ...gguf,
+        metadata: { ...gguf.metadata, ...split(no) },
+        tensors: gguf.tensors.filter((_: unknown, i: number) => i % 2 === no),
+      });
+    ggufFiles["m-Q8_0.gguf"] = ggufFile(gguf);
+    ggufFiles[part(1)] = half(0);
+    ggufFiles[part(2)] = half(1);
+
+    it("name their files where several could be meant", async () => {
+      await using hub = await serveHub({ files: ggufFiles });
+      await expect(resolveFrom(hub.origin)).rejects.toThrow(
+        /holds 3 GGUF files: m-Q8_0.gguf, m-Q4_K_M.gguf, big\/m-F16-00001-of-00002.gguf; name one, as in org\/name\/m-Q8_0.gguf/,
+      );
+      await expect(resolveFrom(hub.origin, {}, "org/name:Q5_0")).rejects.toThrow(
+        /has no GGUF file Q5_0; it holds: m-Q8_0/,
+      );
+    });
+
+    it.each(["org/name/m-Q8_0.gguf", "org/name:q8_0", "org/name:Q8_0@main", `org/name/${part(2)}`, "org/name:F16"])(
+      "%s",
+      async (id) => {
+        await using hub = await serveHub({ files: ggufFiles });
+        const checkpoint = await openCheckpoint(await resolveFrom(hub.origin, {}, id));
+        expect(checkpoint.tensors.size).toBe(gguf.tensors.length);
+        await checkpoint.close();
+        const offline = await resolveFrom(hub.origin, { HF_HUB_OFFLINE: "1" }, id);
+        expect(offline.location).toMatch(/^org\/name@main\/.*\.gguf$/);
+      },
+    );
   });
 
   it("asks only for the commit when everything is there, and for nothing when the commit is given", async () => {

@@ -1,4 +1,4 @@
-import { readFile, rename, rm, stat, symlink } from "node:fs/promises";
+import { readdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { linkOrCopyFile, writeFileAtomic } from "./atomic.node.js";
 import { parseJson } from "./json.js";
@@ -75,6 +75,15 @@ export class HubCache {
       await rm(temporary, { force: true });
       throw error;
     }
+  }
+
+  /** Paths of all files of a snapshot, folders included. */
+  async namesOf(commit: string): Promise<string[]> {
+    const directory = this.snapshot(commit);
+    const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => []);
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => relative(directory, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
   }
 
   /** Whether a snapshot has a config and all its weights. */

@@ -1,16 +1,20 @@
+import { createHash } from "node:crypto";
 import { z } from "zod";
-import { checkSchema, type JobOptions, NetworkError, UsageError } from "../core/index.js";
+import { checkSchema, type JobOptions, UsageError } from "../core/index.js";
+import { parseContentRange } from "./contentRange.js";
 import { type HubId, isCommit } from "./hubCache.node.js";
 import type { HubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
-import { bodyOf, type RetryOptions, request, withRetries } from "./retry.js";
+import { bodyOf, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 
 /** What the Hub says of a file before it is fetched. */
 export interface RemoteFile {
   name: string;
   url: string;
-  /** Name of its blob: SHA-256 of the content for large files, the git hash for others. */
+  /** SHA-256 of the content for large files, the git hash for others. */
   etag: string;
+  /** The hash; of a server whose ETags are no hashes, one that no other file has. */
+  blobName: string;
   byteLength: number;
 }
 
@@ -60,15 +64,28 @@ export class HubClient {
         if (!response.ok && !redirected) await this.#fail(response, url);
         const etag = (linked ?? response.headers.get("etag") ?? "").replace(/^W\//, "").replaceAll('"', "");
         const size = response.headers.get("x-linked-size") ?? response.headers.get("content-length");
-        const byteLength = Number(size ?? Number.NaN);
+        const byteLength = size === null ? await this.#sizeByGet(first) : Number(size);
         // The etag becomes a file name.
         if (!/^[0-9A-Za-z_-]{1,128}$/.test(etag) || !Number.isSafeInteger(byteLength) || byteLength < 0) {
           throw new UsageError(`${url}: the server gives no usable ETag and size; it is no Hugging Face Hub`);
         }
-        return { name, url: first, etag, byteLength };
+        const isHash = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/.test(etag);
+        const blobName = isHash ? etag : createHash("sha256").update(`${commit}/${name}/${etag}`).digest("hex");
+        return { name, url: first, etag, blobName, byteLength };
       }
       throw new UsageError(`${first}: more than ${maxRedirects} redirects`);
     }, this.options);
+  }
+
+  /** Proxies take Content-Length out of answers to HEAD; what GET answers has it. NaN where that has none either. */
+  async #sizeByGet(url: string): Promise<number> {
+    const init = this.#init(url);
+    const response = await request(url, { ...init, headers: { ...init.headers, range: "bytes=0-0" } });
+    await response.body?.cancel();
+    if (response.status === 416) return 0;
+    if (!response.ok) await this.#fail(response, url);
+    if (response.status === 206) return parseContentRange(response.headers.get("content-range"))?.total ?? Number.NaN;
+    return Number(response.headers.get("content-length") ?? Number.NaN);
   }
 
   /** Fetches a file from a byte on. `fetch` drops the token when a redirect leaves the origin. */
@@ -122,6 +139,6 @@ export class HubClient {
         `the Hub refuses ${repository} (403): accept its terms at ${this.settings.endpoint}/${repository}, and ${why} of an account that did`,
       );
     }
-    throw new NetworkError(`${url}: status ${status} ${response.statusText}`, { status });
+    throw statusError(response, url);
   }
 }

@@ -1,8 +1,8 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
-import { FormatError, NetworkError, type Stage } from "../core/index.js";
+import { FormatError, NetworkError, type Stage, UsageError } from "../core/index.js";
 import { syncDirectory } from "./atomic.node.js";
 import { parseContentRange } from "./contentRange.js";
 import type { HubClient, RemoteFile } from "./hubClient.node.js";
@@ -21,6 +21,7 @@ export async function downloadBlob(client: HubClient, file: RemoteFile, path: st
   }
   await makeDirectory(dirname(path));
   const partial = `${path}.incomplete`;
+  await checkSpace(dirname(path), file);
   const handle = await open(partial, "a+");
   try {
     const state = await resume(handle, partial, file, stage);
@@ -45,8 +46,19 @@ export async function downloadBlob(client: HubClient, file: RemoteFile, path: st
   await syncDirectory(dirname(path));
 }
 
+/** @throws UsageError when a file does not fit on the disk, before any of it is fetched */
+async function checkSpace(directory: string, { url, byteLength }: RemoteFile): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (byteLength <= bavail * bsize) return;
+  throw new UsageError(
+    `${url} has ${byteLength} bytes, and ${directory} has room for ${bavail * bsize}; set HF_HOME to a larger disk`,
+  );
+}
+
 interface Progress {
   done: number;
+  /** The most that was there at any time: only what goes beyond it is progress. */
+  farthest: number;
   /** Of the bytes so far; undefined where the etag is no hash that is known. */
   hash: Hash | undefined;
 }
@@ -60,7 +72,7 @@ function hashFor(file: RemoteFile): Hash | undefined {
 
 async function resume(handle: FileHandle, partial: string, file: RemoteFile, stage: Stage): Promise<Progress> {
   const { size } = await handle.stat();
-  const state: Progress = { done: 0, hash: hashFor(file) };
+  const state: Progress = { done: 0, farthest: 0, hash: hashFor(file) };
   if (size > file.byteLength) {
     await handle.truncate(0);
     return state;
@@ -69,6 +81,7 @@ async function resume(handle: FileHandle, partial: string, file: RemoteFile, sta
     for await (const piece of createReadStream(partial, { end: size - 1 })) state.hash.update(piece as Buffer);
   }
   state.done = size;
+  state.farthest = size;
   if (size > 0) stage.advance(size, file.name);
   return state;
 }
@@ -102,7 +115,10 @@ async function fetchRest(
     state.hash?.update(piece);
     state.done += piece.byteLength;
     stage.advance(piece.byteLength, file.name);
-    progressed();
+    if (state.done > state.farthest) {
+      state.farthest = state.done;
+      progressed();
+    }
   }
   if (state.done < file.byteLength) {
     throw new NetworkError(`${file.url}: the connection ended after ${state.done} of ${file.byteLength} bytes`);

@@ -7,6 +7,10 @@ export interface RetryOptions {
 }
 
 const defaultDelaysMs = [300, 1000, 3000];
+/** What a server asks for beyond this is left to the user. */
+const longestWaitMs = 60_000;
+/** A body that stands still for so long counts as broken off. */
+const stallMs = 60_000;
 
 /**
  * Repeats a request whose failure may pass: no answer, a broken connection, 408, 429 and 5xx.
@@ -25,7 +29,9 @@ export async function withRetries<T>(
     } catch (error) {
       signal?.throwIfAborted();
       if (!(error instanceof NetworkError) || !mayPass(error.status) || failures >= retryDelaysMs.length) throw error;
-      await delay(retryDelaysMs[failures++], signal);
+      const asked = error.retryAfterMs ?? 0;
+      if (asked > longestWaitMs) throw error;
+      await delay(Math.max(retryDelaysMs[failures++], asked), signal);
     }
   }
 }
@@ -47,6 +53,22 @@ function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
   });
 }
 
+/** The error of a status that is none of success; a server that limits requests says how long to wait. */
+export function statusError(response: Response, url: string): NetworkError {
+  const { status, statusText } = response;
+  const retryAfterMs = waitOf(response.headers.get("retry-after"));
+  const limited = status === 429 ? "; the server limits how many requests it answers" : "";
+  const wait = retryAfterMs === undefined ? "" : ` and asks to wait ${Math.ceil(retryAfterMs / 1000)} s`;
+  return new NetworkError(`${url}: status ${status} ${statusText}${limited}${wait}`, { status, retryAfterMs });
+}
+
+/** Retry-After: seconds, or a date. */
+function waitOf(header: string | null): number | undefined {
+  if (header === null) return undefined;
+  const ms = /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return ms > 0 ? ms : undefined;
+}
+
 /** `fetch` whose failure to get an answer is a NetworkError; an abort stays what it is. */
 export async function request(url: string, init: RequestInit): Promise<Response> {
   try {
@@ -63,7 +85,7 @@ export async function* bodyOf(response: Response, url: string, signal?: AbortSig
   if (reader === undefined) return;
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await unlessStalled(reader.read());
       if (done) return;
       yield value;
     }
@@ -73,6 +95,13 @@ export async function* bodyOf(response: Response, url: string, signal?: AbortSig
   } finally {
     await reader.cancel().catch(() => {});
   }
+}
+
+function unlessStalled<T>(piece: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`nothing came for ${stallMs / 1000} s`)), stallMs);
+    piece.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
 }
 
 /** `fetch` says "fetch failed" and keeps the reason in the cause. */

@@ -7,6 +7,7 @@ import { families, type ModelConfig, parseModelConfig } from "../../src/arch/ind
 import { FormatError, Random } from "../../src/core/index.js";
 import { serializeArtifact } from "../../src/io/artifact.js";
 import { createFile, memorySinks } from "../../src/io/byteSink.js";
+import { readChatTemplates } from "../../src/io/chatTemplates.js";
 import { type Checkpoint, openCheckpoint } from "../../src/io/checkpoint.js";
 import { encodeTensor } from "../../src/io/encoding/index.js";
 import { directoryFiles } from "../../src/io/file.node.js";
@@ -84,6 +85,36 @@ describe("GGUF", () => {
       }
     },
   );
+
+  it.each([
+    [
+      "chat_template.jinja",
+      { chat_template: "old" },
+      "{{ messages[0].content }}",
+      { default: "{{ messages[0].content }}" },
+    ],
+    [
+      "a list of named ones",
+      {
+        chat_template: [
+          { name: "default", template: "d" },
+          { name: "tool_use", template: "t" },
+        ],
+      },
+      undefined,
+      { default: "d", tool_use: "t" },
+    ],
+    ["none", {}, undefined, {}],
+  ])("keeps chat templates: %s", async (_name, tokenizerConfig, jinja, expected) => {
+    const { checkpoint, config } = await openModel(golden("llama"));
+    const utf8 = (value: unknown) =>
+      new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value));
+    const texts = new Map([["tokenizer_config.json", utf8(tokenizerConfig)]]);
+    if (jinja !== undefined) texts.set("chat_template.jinja", utf8(jinja));
+    const readJson = async (file: string) => (file === "tokenizer.json" ? wordsFor(config) : undefined);
+    const { files } = await asGguf(viewOf(checkpoint, { readJson, files: memoryFiles("m", texts) }), config, "f16");
+    expect(Object.fromEntries(await readChatTemplates(files))).toEqual(expected);
+  });
 
   it("gives tiny-6m back: tokenizer, chat template, weights in every type", async () => {
     const { checkpoint, config } = await openModel(tinyModel);

@@ -1,10 +1,11 @@
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { type ModelConfig, parseModelConfig } from "../../arch/index.js";
-import { type JobOptions, UsageError } from "../../core/index.js";
+import { FormatError, type JobOptions, UsageError } from "../../core/index.js";
 import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
 import { newFile } from "../atomic.node.js";
 import type { LocalModelFiles } from "../byteSource.js";
+import { readChatTemplates } from "../chatTemplates.js";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.js";
 import { compressedTensors, withQuantizationConfig } from "../compressedTensors/write.js";
 import type { FloatDType } from "../encoding/index.js";
@@ -154,6 +155,7 @@ async function exportGguf(
       return shape[1] % 32 === 0 ? ggufFidelity[type] : ggufFidelity[type.startsWith("q") ? "f16" : type];
     };
     const verification = await readBack(back, await plainWeights(checkpoint), fidelity, options);
+    await checkTemplates(files, back);
     await check?.(back);
     await file.giveName();
     return { format: "gguf", type, bytesOnDisk: (await stat(output)).size, verification };
@@ -202,6 +204,7 @@ async function exportDirectory(
     const back = directoryFiles(directory);
     const fidelity = (original: Weights) => ({ exact: floatDType(type) ?? original.dtype });
     const verification = await readBack(back, weights, fidelity, options);
+    await checkTemplates(files, back);
     await check?.(back);
     let bytesOnDisk = 0;
     for (const name of await back.names()) bytesOnDisk += (await stat(join(directory, name))).size;
@@ -215,6 +218,19 @@ async function exportDirectory(
 async function jobOf(checkpoint: Checkpoint, { format, type, signal, onProgress }: ExportOptions): Promise<string> {
   const source = await fingerprint(checkpoint, { signal, onProgress });
   return sha256Hex(JSON.stringify({ format, type, source }));
+}
+
+/** @throws FormatError when the chat templates of an export are not those of the original */
+async function checkTemplates(files: LocalModelFiles, exported: LocalModelFiles): Promise<void> {
+  const [before, after] = await Promise.all([readChatTemplates(files), readChatTemplates(exported)]);
+  for (const name of new Set([...before.keys(), ...after.keys()])) {
+    if (before.get(name) === after.get(name)) continue;
+    throw new FormatError({
+      file: exported.location,
+      field: `chat template ${name}`,
+      problem: "read back: it is not the one of the model",
+    });
+  }
 }
 
 async function readBack(

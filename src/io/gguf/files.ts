@@ -1,30 +1,37 @@
+import { FormatError } from "../../core/index.js";
 import { toFloat32 } from "../../tensor/index.js";
 import type { ByteSource, ModelFiles } from "../byteSource.js";
 import { memorySource } from "../memory.js";
-import { type GgufHeader, readGgufHeader } from "./header.js";
 import { Metadata } from "./metadata.js";
+import { type GgufParts, partName, readGgufParts } from "./parts.js";
 import { configFromMetadata } from "./toConfig.js";
 import { tokenizerFromMetadata } from "./toTokenizer.js";
 
 /** Under this name the weights of a GGUF model lie in a model directory, and in `ggufFiles`. */
 export const ggufFileName = "model.gguf";
+/** And the further parts of one that is split. */
+export const ggufPartName = (part: number, count: number): string =>
+  part === 0 ? ggufFileName : partName("model", part, count);
 
 /**
  * A GGUF file seen as the directory of a model: its metadata read as `config.json`, `tokenizer.json` and
  * `tokenizer_config.json`, and the file itself as `model.gguf`. Only the header is read.
- * @param open opens the file; called once for the metadata and once for each opening of the weights
+ * @param open opens the file, or, of a model in parts, part 0, 1 …: undefined when there is none; called once for the
+ * metadata and once for each opening of the weights
  * @throws FormatError
  */
 export async function ggufFiles(
   location: string,
-  open: () => Promise<ByteSource>,
+  open: (part: number) => Promise<ByteSource | undefined>,
 ): Promise<ModelFiles & { names(): Promise<string[]> }> {
-  const files = await virtualFiles(location, open);
+  const { files, count } = await virtualFiles(location, open);
+  const partNames = Array.from({ length: count }, (_, part) => ggufPartName(part, count));
   return {
     location,
-    names: async () => [...files.keys(), ggufFileName],
+    names: async () => [...files.keys(), ...partNames],
     async open(name) {
-      if (name === ggufFileName) return open();
+      const part = partNames.indexOf(name);
+      if (part >= 0) return open(part);
       const bytes = files.get(name);
       return bytes === undefined ? undefined : memorySource(`${location}: ${name}`, bytes);
     },
@@ -35,22 +42,29 @@ export async function ggufFiles(
 /** The JSON files that the metadata stands for, as bytes. */
 async function virtualFiles(
   location: string,
-  open: () => Promise<ByteSource>,
-): Promise<ReadonlyMap<string, Uint8Array>> {
-  const source = await open();
+  open: (part: number) => Promise<ByteSource | undefined>,
+): Promise<{ files: ReadonlyMap<string, Uint8Array>; count: number }> {
+  const sources: ByteSource[] = [];
+  const openPart = async (part: number) => {
+    const source = await open(part);
+    if (source !== undefined) sources.push(source);
+    return source;
+  };
   try {
-    const header = await readGgufHeader(source);
-    const metadata = new Metadata(location, header.metadata);
-    const config = configFromMetadata(metadata, header.tensors, await readRopeDivisors(source, header));
+    const first = await openPart(0);
+    if (first === undefined) throw new FormatError({ file: location, problem: "there is no such file" });
+    const parts = await readGgufParts(first, openPart);
+    const metadata = new Metadata(location, parts.metadata);
+    const config = configFromMetadata(metadata, parts.tensors, await readRopeDivisors(parts));
     const tokenizer = tokenizerFromMetadata(metadata);
     const files = new Map([["config.json", jsonBytes(config)]]);
     if (tokenizer !== undefined) {
       files.set("tokenizer.json", jsonBytes(tokenizer.tokenizer));
       files.set("tokenizer_config.json", jsonBytes(tokenizer.config));
     }
-    return files;
+    return { files, count: sources.length };
   } finally {
-    await source.close();
+    await Promise.all(sources.map((source) => source.close()));
   }
 }
 
@@ -58,10 +72,10 @@ export const ropeTensorName = "rope_freqs.weight";
 /** Half of the widest head. */
 const maxRopeDivisors = 4096;
 
-async function readRopeDivisors(source: ByteSource, { tensors }: GgufHeader): Promise<Float32Array | undefined> {
+async function readRopeDivisors({ tensors }: GgufParts): Promise<Float32Array | undefined> {
   const tensor = tensors.get(ropeTensorName);
   if (tensor === undefined || tensor.type.dtype !== "F32" || tensor.byteLength > maxRopeDivisors * 4) return undefined;
-  return toFloat32("F32", await source.read(tensor.byteOffset, tensor.byteLength));
+  return toFloat32("F32", await tensor.source.read(tensor.byteOffset, tensor.byteLength));
 }
 
 const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value)}\n`);

@@ -72,9 +72,6 @@ export function metadataOfTokenizer(
   ] as const) {
     if (id !== undefined) entries.push([`${prefix}${name}_token_id`, { u32: id }]);
   }
-  if (typeof fields.chat_template === "string") {
-    entries.push(["tokenizer.chat_template", { string: fields.chat_template }]);
-  }
   return new Map(entries);
 }
 

@@ -2,9 +2,19 @@ import { FormatError } from "../../core/index.js";
 import type { ByteSource } from "../byteSource.js";
 import { refuseMistaken, tellingBytes } from "../mistakenFile.js";
 import { Cursor } from "./cursor.js";
-import { type GgmlType, ggmlTypeById, ggmlTypes } from "./ggmlTypes.js";
+import { type GgmlType, ggmlTypeById, ggmlTypeName, ggmlTypes } from "./ggmlTypes.js";
 
-export type MetadataValue = number | bigint | boolean | string | MetadataValue[];
+export type MetadataValue = number | bigint | boolean | string | string[] | NumberArray;
+/** An array of numbers as it lies in the file; of truth values, bytes. */
+export type NumberArray =
+  | Uint8Array
+  | Int8Array
+  | Uint16Array
+  | Int16Array
+  | Uint32Array
+  | Int32Array
+  | Float32Array
+  | Float64Array;
 
 /** A tensor of a GGUF file and where its bytes lie. */
 export interface GgufTensor {
@@ -24,6 +34,10 @@ export interface GgufHeader {
 
 /** Headers hold the vocabulary: some tens of megabytes at most. */
 const maxHeaderBytes = 2 ** 28;
+/** Bounds on what a header expands to; the largest known vocabulary has some 260,000 tokens and 600,000 merges. */
+const maxTexts = 4_000_000;
+const maxTensors = 1_000_000;
+const maxKeys = 65_536;
 const maxDimensions = 4;
 const defaultAlignment = 32;
 const arrayTypeId = 9;
@@ -67,8 +81,8 @@ export async function readGgufHeader(source: ByteSource): Promise<GgufHeader> {
       expected: "version 2 or 3, little-endian",
     });
   }
-  const tensorCount = await countOf(cursor, "tensor count", 24, file);
-  const metadataCount = await countOf(cursor, "metadata count", 13, file);
+  const tensorCount = await countOf(cursor, "tensor count", 24, file, maxTensors);
+  const metadataCount = await countOf(cursor, "metadata count", 13, file, maxKeys);
 
   const metadata = new Map<string, MetadataValue>();
   for (let i = 0; i < metadataCount; i++) {
@@ -92,10 +106,19 @@ export async function readGgufHeader(source: ByteSource): Promise<GgufHeader> {
 }
 
 /** A count of things of at least `leastBytes` each, which must fit into the rest of the file. */
-async function countOf(cursor: Cursor, field: string, leastBytes: number, file: string): Promise<number> {
+async function countOf(
+  cursor: Cursor,
+  field: string,
+  leastBytes: number,
+  file: string,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<number> {
   const count = await cursor.u64(field);
-  if (count * leastBytes <= cursor.left) return count;
-  throw new FormatError({ file, field, problem: `${count}, more than the file has room for` });
+  if (count * leastBytes > cursor.left) {
+    throw new FormatError({ file, field, problem: `${count}, more than the file has room for` });
+  }
+  if (count > limit) throw new FormatError({ file, field, problem: `${count} of them`, expected: `at most ${limit}` });
+  return count;
 }
 
 async function readValue(cursor: Cursor, type: number, key: string, file: string): Promise<MetadataValue> {
@@ -105,12 +128,42 @@ async function readValue(cursor: Cursor, type: number, key: string, file: string
   if (type !== arrayTypeId) throw new FormatError({ file, field: key, problem: `value type ${type} is not known` });
   const elementType = await cursor.u32(key);
   if (elementType === arrayTypeId) throw new FormatError({ file, field: key, problem: "an array of arrays" });
-  const least = elementType === stringTypeId ? 8 : (scalars.get(elementType)?.[0] ?? 1);
-  const count = await countOf(cursor, key, least, file);
-  const values: MetadataValue[] = [];
-  for (let i = 0; i < count; i++) values.push(await readValue(cursor, elementType, key, file));
-  return values;
+  if (elementType === stringTypeId) {
+    const count = await countOf(cursor, key, 8, file, maxTexts);
+    const values: string[] = [];
+    for (let i = 0; i < count; i++) values.push(await cursor.text(key));
+    return values;
+  }
+  const size = scalars.get(elementType)?.[0];
+  const toArray = arrays.get(elementType);
+  if (size === undefined || toArray === undefined) {
+    throw new FormatError({ file, field: key, problem: `an array of value type ${elementType}, which is not known` });
+  }
+  const count = await countOf(cursor, key, size, file);
+  return cursor.take(count * size, key, (view, at) => {
+    const bytes = new Uint8Array(count * size);
+    bytes.set(new Uint8Array(view.buffer, view.byteOffset + at, bytes.length));
+    return toArray(bytes.buffer);
+  });
 }
+
+/** Arrays of numbers by the type of their elements, over a copy of their bytes; 64-bit integers become doubles. */
+const arrays: ReadonlyMap<number, (bytes: ArrayBuffer) => NumberArray> = new Map<
+  number,
+  (bytes: ArrayBuffer) => NumberArray
+>([
+  [0, (bytes) => new Uint8Array(bytes)],
+  [1, (bytes) => new Int8Array(bytes)],
+  [2, (bytes) => new Uint16Array(bytes)],
+  [3, (bytes) => new Int16Array(bytes)],
+  [4, (bytes) => new Uint32Array(bytes)],
+  [5, (bytes) => new Int32Array(bytes)],
+  [6, (bytes) => new Float32Array(bytes)],
+  [7, (bytes) => new Uint8Array(bytes)],
+  [10, (bytes) => Float64Array.from(new BigUint64Array(bytes), Number)],
+  [11, (bytes) => Float64Array.from(new BigInt64Array(bytes), Number)],
+  [12, (bytes) => new Float64Array(bytes)],
+]);
 
 async function readTensor(cursor: Cursor, field: string, file: string) {
   const name = await cursor.text(field);
@@ -122,7 +175,11 @@ async function readTensor(cursor: Cursor, field: string, file: string) {
   const typeId = await cursor.u32(name);
   const type = ggmlTypeById.get(typeId);
   if (type === undefined) {
-    throw fail(`tensor type ${typeId} is not supported`, `one of ${ggmlTypes.map(({ name }) => name).join(", ")}`);
+    const names = ggmlTypes.map(({ name }) => name).join(", ");
+    throw fail(
+      `type ${ggmlTypeName(typeId)} is not read`,
+      `one of ${names}; Q8_0, Q6_K and F16 are offered for most models`,
+    );
   }
   const rowLength = shape.at(-1) ?? 1;
   if (rowLength % type.blockSize !== 0) {

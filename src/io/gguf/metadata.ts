@@ -1,5 +1,5 @@
 import { FormatError } from "../../core/index.js";
-import type { GgufHeader, MetadataValue } from "./header.js";
+import type { GgufHeader, MetadataValue, NumberArray } from "./header.js";
 
 /** The metadata of one file, read by key and type. */
 export class Metadata {
@@ -24,15 +24,11 @@ export class Metadata {
   }
 
   strings(key: string): string[] | undefined {
-    return this.#get(key, (value) => Array.isArray(value) && value.every((item) => typeof item === "string"), "texts");
+    return this.#get(key, (value) => Array.isArray(value), "texts");
   }
 
-  numbers(key: string): number[] | undefined {
-    return this.#get(
-      key,
-      (value) => Array.isArray(value) && value.every((item) => typeof item === "number"),
-      "numbers",
-    );
+  numbers(key: string): NumberArray | undefined {
+    return this.#get(key, (value) => ArrayBuffer.isView(value), "numbers");
   }
 
   /** @throws FormatError when `value`, read from `key`, is missing */

@@ -6,7 +6,8 @@ import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
 import { checkpointName } from "./architectures.js";
 import { ropeTensorName } from "./files.js";
-import { type GgufTensor, readGgufHeader } from "./header.js";
+import type { GgufTensor } from "./header.js";
+import type { GgufParts } from "./parts.js";
 import { reorderRows } from "./rotaryRows.js";
 
 /** The tensors of a GGUF file under the names and in the row order of a Hugging Face checkpoint. */
@@ -19,15 +20,15 @@ export interface GgufTensors {
  * @param config of the model; rows of q and k are reordered within heads where the architecture needs it
  * @throws FormatError
  */
-export async function openGgufTensors(
-  source: ByteSource,
+export function openGgufTensors(
+  { tensors }: GgufParts,
   { modelType, headDim }: Pick<ModelConfig, "modelType" | "headDim">,
-): Promise<GgufTensors> {
-  const { tensors } = await readGgufHeader(source);
+): GgufTensors {
   const family = families[modelType].gguf;
   const placed = new Map<string, PlacedTensor>();
   const encoded = new Map<string, EncodedTensor>();
   for (const tensor of tensors.values()) {
+    const { source } = tensor;
     if (tensor.name === ropeTensorName) continue;
     const name = (family && checkpointName(family, tensor.name)) ?? tensor.name;
     const rotary = family?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);

@@ -112,9 +112,9 @@ function ropeScaling(
 
 /** A number, or a list with one entry per layer that are all equal. */
 function uniform(metadata: Metadata, key: string): number | undefined {
-  if (!Array.isArray(metadata.values.get(key))) return metadata.number(key);
+  if (!ArrayBuffer.isView(metadata.values.get(key))) return metadata.number(key);
   const values = metadata.numbers(key)!;
-  if (values.length > 0 && values.every((value) => value === values[0])) return values[0];
+  if (values.length > 0 && values.every((value: number) => value === values[0])) return values[0];
   throw new FormatError({ file: metadata.file, field: key, problem: "it differs from layer to layer" });
 }
 

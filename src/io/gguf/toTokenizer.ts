@@ -112,7 +112,7 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     eos_token: end,
     unk_token: tokenAt("unknown"),
     pad_token: tokenAt("padding"),
-    chat_template: metadata.string("tokenizer.chat_template"),
+    chat_template: chatTemplates(metadata),
   };
   const tokenizer = {
     version: "1.0",
@@ -123,4 +123,18 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     post_processor: surround(adds("bos") ? begin : undefined, adds("eos") ? end : undefined, idsOf(tokens)),
   };
   return { tokenizer, config };
+}
+
+export const chatTemplateKey = "tokenizer.chat_template";
+export const chatTemplateNamesKey = "tokenizer.chat_templates";
+
+/** `chat_template` of tokenizer_config.json: one text, or a list where there are further ones. */
+function chatTemplates(metadata: Metadata): string | object[] | undefined {
+  const preset = metadata.string(chatTemplateKey);
+  const others = (metadata.strings(chatTemplateNamesKey) ?? []).slice(0, 64).flatMap((name) => {
+    const template = metadata.string(`${chatTemplateKey}.${name}`);
+    return template === undefined ? [] : [{ name, template }];
+  });
+  if (others.length === 0) return preset;
+  return preset === undefined ? others : [{ name: "default", template: preset }, ...others];
 }

@@ -2,6 +2,7 @@ import { families, type GgufFamily, type ModelConfig } from "../../arch/index.js
 import { type JobOptions, Stage, UsageError } from "../../core/index.js";
 import { elementCount } from "../../tensor/index.js";
 import type { ByteSink } from "../byteSink.js";
+import { defaultTemplate, readChatTemplates } from "../chatTemplates.js";
 import type { Checkpoint } from "../checkpoint.js";
 import { plainWeights, type Weights } from "../weights.js";
 import { ggufName } from "./architectures.js";
@@ -12,6 +13,7 @@ import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
 import { ropeDivisors } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
+import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
 
 export interface WriteGgufOptions extends JobOptions {
   /** Type of all matrices whose rows are whole blocks; the others are f16, vectors f32. */
@@ -95,7 +97,18 @@ async function metadataOf(
     ["general.quantization_version", { u32: 2 }],
     ...(job === undefined ? [] : [[jobKey, { string: job }] as const]),
     ...metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids),
+    ...metadataOfTemplates(await readChatTemplates(checkpoint.files)),
   ]);
+}
+
+/** The default has a key of its own; the others follow it in theirs, and in a list of their names. */
+function metadataOfTemplates(templates: ReadonlyMap<string, string>): [string, TypedValue][] {
+  const others = [...templates.keys()].filter((name) => name !== defaultTemplate);
+  const entries = [...templates].map(([name, template]): [string, TypedValue] => [
+    name === defaultTemplate ? chatTemplateKey : `${chatTemplateKey}.${name}`,
+    { string: template },
+  ]);
+  return others.length === 0 ? entries : [...entries, [chatTemplateNamesKey, { strings: others }]];
 }
 
 function planOf(

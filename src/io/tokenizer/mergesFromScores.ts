@@ -27,7 +27,7 @@ export function mergesFromScores(
   file: string,
   field: string,
   ids: ReadonlyMap<string, number>,
-  scores: readonly number[],
+  scores: ArrayLike<number>,
 ): string[][] {
   const fail = (problem: string, expected: string) => new FormatError({ file, field, problem, expected });
   const merges: Merge[] = [];

@@ -38,7 +38,7 @@ export interface SentencePieces {
   fields: { tokens: string; scores: string };
   tokens: readonly string[];
   /** One per token. */
-  scores: readonly number[];
+  scores: ArrayLike<number>;
   /** The id of the token for what is not in the vocabulary. */
   unknown: number | undefined;
   /** A space is written in front of a text. */

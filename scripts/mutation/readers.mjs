@@ -1,0 +1,231 @@
+// Every reader of files, over damaged ones. A reader gets a generator and works on one damaged input; what it throws is
+// judged by the caller. The modules of the package are given, so that tests run on sources and the long run on what is built.
+import { evilValue, mutateBytes, mutateValue } from "./mutations.mjs";
+import * as seeds from "./seeds.mjs";
+
+const utf8 = (text) => new TextEncoder().encode(text);
+const json = (value) => utf8(JSON.stringify(value) ?? "");
+const fresh = (bytes) => new Uint8Array(bytes);
+
+/** A seeded generator of integers below n (mulberry32). */
+export function generator(seed, index) {
+  let state = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b)) >>> 0;
+  return (n) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * n);
+  };
+}
+
+/** Either the values are damaged or the bytes they are written as. */
+const damagedJson = (value, random) => {
+  if (random(4) > 0) return json(mutateValue(value, random));
+  return fresh(mutateBytes(json(value), random));
+};
+
+/**
+ * @param modules the package's `io`, `text`, `model`, `compress`, `report` and `train/storedState`
+ * @returns name → reader
+ */
+export function readersOf({ io, text, model, compress, report, storedState }) {
+  const { openCheckpoint, memoryFiles, memorySource, ggufFiles, readSafetensorsHeader, parseArtifact, parseJson } = io;
+
+  /** Everything that a model directory is asked for, short of running it. */
+  async function readModel(files) {
+    const checkpoint = await openCheckpoint(files);
+    try {
+      for (const [name, { shape }] of checkpoint.tensors) {
+        const bytes = await checkpoint.read(name);
+        if (bytes.byteLength > 1e6)
+          throw new Error(`${name} [${shape}] has ${bytes.byteLength} bytes, more than the file`);
+      }
+      await model.describeDecoder(checkpoint);
+    } finally {
+      await checkpoint.close();
+    }
+  }
+  const modelFiles = (entries) => memoryFiles("model", new Map(Object.entries(entries)));
+  const plainParts = seeds.safetensorsParts(seeds.plain);
+  const plainFile = fresh(seeds.safetensorsFile(plainParts.header, plainParts.data));
+  const goodConfig = json(seeds.configs[0]);
+  const damagedWeights = ({ header, data }, random) =>
+    fresh(
+      random(3) > 0
+        ? seeds.safetensorsFile(mutateValue(header, random), data)
+        : mutateBytes(seeds.safetensorsFile(header, data), random),
+    );
+  const parts = {
+    compressed: seeds.safetensorsParts(seeds.compressedTensors.tensors),
+    packed: seeds.safetensorsParts(seeds.packed.tensors),
+  };
+
+  async function readTokenizer(files, words = "The old man of the sea, 1952!\n  don't") {
+    const tokenizer = await text.loadTokenizer(files);
+    const ids = tokenizer.encode(words);
+    tokenizer.decode(ids);
+    tokenizer.decode([0, 3, 299, 5000]);
+  }
+
+  async function renderTemplate(files) {
+    const template = await text.loadChatTemplate(files);
+    const messages = [
+      { role: "system", content: "be kind" },
+      { role: "user", content: "hello" },
+    ];
+    template?.render(messages, { addGenerationPrompt: true });
+  }
+
+  return {
+    config: (random) =>
+      readModel(
+        modelFiles({
+          "config.json": damagedJson(seeds.configs[random(seeds.configs.length)], random),
+          "model.safetensors": plainFile,
+        }),
+      ),
+    generationConfig: (random) =>
+      readModel(
+        modelFiles({
+          "config.json": goodConfig,
+          "generation_config.json": damagedJson(seeds.generation, random),
+          "model.safetensors": plainFile,
+        }),
+      ),
+    safetensorsHeader: (random) =>
+      readSafetensorsHeader(memorySource("model.safetensors", damagedWeights(plainParts, random))),
+    safetensors: (random) =>
+      readModel(modelFiles({ "config.json": goodConfig, "model.safetensors": damagedWeights(plainParts, random) })),
+    index: (random) => {
+      const names = Object.keys(plainParts.header).filter((name) => name !== "__metadata__");
+      const index = {
+        metadata: { total_size: 1 },
+        weight_map: Object.fromEntries(names.map((name) => [name, "a.safetensors"])),
+      };
+      return readModel(
+        modelFiles({
+          "config.json": goodConfig,
+          "model.safetensors.index.json": damagedJson(index, random),
+          "a.safetensors": plainFile,
+        }),
+      );
+    },
+    rarefyJson: async (random) => {
+      const artifact = damagedJson(seeds.packed.artifact, random);
+      const files = modelFiles({
+        "config.json": goodConfig,
+        "rarefy.json": artifact,
+        "model.safetensors": fresh(seeds.safetensorsFile(parts.packed.header, parts.packed.data)),
+      });
+      await readModel(files);
+      const run = report.runOfArtifact(parseArtifact(parseJson(artifact, "rarefy.json"), "rarefy.json"), "d", "n", 1);
+      await report.reportPage({ rarefyReport: 1, runs: [run] });
+    },
+    packed: (random) =>
+      readModel(
+        modelFiles({
+          "config.json": goodConfig,
+          "rarefy.json": json(seeds.packed.artifact),
+          "model.safetensors": damagedWeights(parts.packed, random),
+        }),
+      ),
+    compressedTensors: (random) => {
+      const config =
+        random(3) === 0 ? damagedJson(seeds.compressedTensors.config, random) : json(seeds.compressedTensors.config);
+      return readModel(
+        modelFiles({ "config.json": config, "model.safetensors": damagedWeights(parts.compressed, random) }),
+      );
+    },
+    gguf: async (random) => {
+      const file =
+        random(3) > 0
+          ? seeds.ggufFile(mutateValue(seeds.gguf, random))
+          : mutateBytes(seeds.ggufFile(seeds.gguf), random);
+      const files = await ggufFiles("m.gguf", async () => memorySource("m.gguf", fresh(file)));
+      await readModel(files);
+      await readTokenizer(files);
+      await renderTemplate(files);
+    },
+    ggufSentencePiece: async (random) => {
+      const metadata = { ...seeds.gguf.metadata, "tokenizer.ggml.model": [8, "llama"] };
+      const file = seeds.ggufFile(mutateValue({ ...seeds.gguf, metadata }, random));
+      const files = await ggufFiles("m.gguf", async () => memorySource("m.gguf", fresh(file)));
+      await readTokenizer(files, "ab");
+    },
+    tokenizer: (random) =>
+      readTokenizer(
+        modelFiles({
+          "tokenizer.json": damagedJson(seeds.tokenizer, random),
+          "tokenizer_config.json": json(seeds.tokenizerConfig),
+        }),
+      ),
+    tokenizerConfig: async (random) => {
+      const files = modelFiles({
+        "tokenizer.json": json(seeds.tokenizer),
+        "tokenizer_config.json": damagedJson(seeds.tokenizerConfig, random),
+      });
+      await readTokenizer(files);
+      await renderTemplate(files);
+    },
+    chatTemplate: (random) => {
+      const bytes = mutateBytes(utf8(seeds.tokenizerConfig.chat_template), random);
+      return renderTemplate(modelFiles({ "tokenizer_config.json": json({}), "chat_template.jinja": fresh(bytes) }));
+    },
+    recipe: (random) => {
+      const damaged =
+        random(2) === 0
+          ? String(mutateBytes(utf8(seeds.recipe), random))
+          : JSON.stringify(
+              mutateValue(
+                {
+                  version: 1,
+                  calibration: { windows: 4, window: 64 },
+                  stages: [
+                    { type: "prune", method: "wanda", pattern: "2:4", ignore: ["**"] },
+                    { type: "quantize", method: "rtn", options: { bits: 4 } },
+                  ],
+                },
+                random,
+              ),
+            );
+      return compress.parseRecipeText(damaged, "recipe.yaml");
+    },
+    sweep: async (random) => {
+      const raw = parseJson(damagedJson(seeds.sweep, random), "sweep.json");
+      const data = { rarefyReport: 1, runs: [report.runOfSweep(raw, "d", "sweep.json")] };
+      await report.reportPage(data);
+      await report.reportJson(data);
+    },
+    trainingLog: async (random) => {
+      const lines = seeds.trainingLog.map((record) =>
+        JSON.stringify(random(3) === 0 ? mutateValue(record, random) : record),
+      );
+      const log = random(4) === 0 ? String(mutateBytes(utf8(lines.join("\n")), random)) : lines.join("\n");
+      const training = report.readTrainingLog(log, "training.jsonl");
+      const run = report.runOfArtifact({ rarefy: 1 }, "d", "n", 1);
+      run.candidates[0].training = training;
+      await report.reportPage({ rarefyReport: 1, runs: [run] });
+    },
+    jobState: (random) => {
+      const state = {
+        rarefyState: 1,
+        state: {
+          entries: {
+            run: { entries: { step: 5, best: { number: "NaN" }, weights: { tensor: "model.norm.weight" } } },
+            done: true,
+          },
+        },
+      };
+      return storedState.readState(
+        modelFiles({
+          "state.json": damagedJson(state, random),
+          "model.safetensors": random(3) === 0 ? damagedWeights(plainParts, random) : plainFile,
+        }),
+      );
+    },
+    values: (random) => {
+      // Errors that quote whatever they are given.
+      parseArtifact(evilValue(random), "rarefy.json");
+    },
+  };
+}
