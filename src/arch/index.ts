@@ -21,3 +21,4 @@ export { refuseQuantizedNames } from "./quantizedWeights.js";
 export { readModelSpec } from "./readSpec.js";
 export { type RopeSpec, ropeFrequencies, ropeTables } from "./ropes/index.js";
 export type * from "./spec.js";
+export { type UnusedField, unusedFields } from "./unusedFields.js";

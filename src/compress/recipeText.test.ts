@@ -34,7 +34,13 @@ describe("recipe files", () => {
     ["code", "version: !!js/function 'x'", /r: version/],
     ["a version to come", "version: 2\nstages: []", /version/],
     ["a bomb of aliases", bomb(), /r: .*alias/i],
-    ["too much", "#".repeat(1_000_001), /characters/],
+    ["too much", "#".repeat(250_001), /characters/],
+    [
+      "many keys, one twice",
+      `${Array.from({ length: 20_000 }, (_, i) => `k${i}: 1`).join("\n")}\nk5: 2`,
+      /unique: "k5" occurs twice/,
+    ],
+    ["too deep", `a: ${"[".repeat(100_000)}`, /deep|recipe|r: /],
   ])("%s is refused with the file's name", async (_name, text, message) => {
     const parsed = parseRecipeText(text, "r");
     await expect(parsed).rejects.toThrow(message);

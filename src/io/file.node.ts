@@ -1,4 +1,4 @@
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { constants, type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, quote, UsageError } from "../core/index.js";
 import type { ByteSource, LocalModelFiles } from "./byteSource.js";
@@ -12,7 +12,8 @@ const maxReadBytes = 2 ** 30;
 export async function openFile(path: string): Promise<ByteSource | undefined> {
   let handle: FileHandle;
   try {
-    handle = await open(path, "r");
+    // Without O_NONBLOCK a pipe of that name would block until somebody writes to it.
+    handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
@@ -76,13 +77,20 @@ export function directoryFiles(directory: string, location = directory): LocalMo
     },
     async names() {
       const names = (await readdir(directory)).filter((name) => !name.startsWith("."));
-      const files = await Promise.all(names.map(async (name) => (await stat(join(directory, name))).isFile()));
+      const files = await Promise.all(names.map(async (name) => isFile(join(directory, name))));
       return names.filter((_, i) => files[i]);
     },
     pathOf: (name) => join(directory, name),
     async close() {},
   };
 }
+
+/** Links are followed, as the Hub's cache consists of them; one that leads nowhere is no file. */
+const isFile = (path: string): Promise<boolean> =>
+  stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
 
 function isMissing(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException | undefined)?.code;

@@ -453,7 +453,7 @@ describe("model arguments", () => {
   it("explains files and names that are neither directory nor Hub id", async () => {
     await writeFile(join(cache, "model.safetensors"), "x");
     await expect(resolveModel(join(cache, "model.safetensors"), { env: {} })).rejects.toThrow(
-      /is a file; give a \.gguf file or the directory/,
+      /is a file and no GGUF file; give a GGUF file, or the directory/,
     );
     for (const argument of [
       "./none",

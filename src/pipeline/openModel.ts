@@ -1,7 +1,9 @@
+import { unusedFields } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import {
   type Artifact,
   artifactFileName,
+  type Checkpoint,
   checkArtifactLayers,
   type ModelFiles,
   openCheckpoint,
@@ -62,7 +64,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         model,
         prefill: sparsity?.prefill ?? "dense",
         artifact,
-        warnings: checkpoint.warnings,
+        warnings: [...checkpoint.warnings, ...warningsOf(checkpoint)],
         [Symbol.dispose]() {
           model[Symbol.dispose]();
           backend[Symbol.dispose]();
@@ -75,4 +77,9 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   } finally {
     await checkpoint.close();
   }
+}
+
+function warningsOf({ config, location }: Checkpoint): Warning[] {
+  const file = `${location}/config.json`;
+  return unusedFields(config as Record<string, unknown>, file).map((unused) => ({ file, ...unused }));
 }

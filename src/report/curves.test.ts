@@ -44,7 +44,7 @@ describe("curves of a training", () => {
   });
 
   it.each([
-    ["no JSON", '{"step":1', /x: line 1: is no JSON/],
+    ["no JSON", '{"step":1', /x, line 1: not JSON/],
     ["no step", '{"loss":1}', /step/],
     ["a metric as text", '{"step":1,"loss":"low"}', /loss/],
   ])("refuses %s", (_, text, message) => {

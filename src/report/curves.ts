@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { checkSchema, FormatError } from "../core/index.js";
+import { checkSchema } from "../core/index.js";
+import { parseJson } from "../io/index.js";
 import { figure, type Html, html, lineChart } from "./figures/index.js";
 
 /** One step of a run log: its number and what was measured in it. */
@@ -7,6 +8,9 @@ export type TrainingRecord = Readonly<Record<string, number>> & { readonly step:
 
 const record = z.object({ step: z.number() }).catchall(z.number());
 const shownPoints = 400;
+const lineLimits = { depth: 4, values: 1000 };
+/** Metrics that get a figure of their own. */
+const shownMetrics = 24;
 
 /** The run log of `train` and `finetune`, one JSON object a line, thinned for drawing. @throws FormatError naming the line */
 export function readTrainingLog(text: string, file: string): TrainingRecord[] {
@@ -14,13 +18,7 @@ export function readTrainingLog(text: string, file: string): TrainingRecord[] {
   const every = Math.max(1, Math.ceil(lines.length / shownPoints));
   return lines.flatMap((line, i) => {
     if (i % every !== 0 && i !== lines.length - 1) return [];
-    let raw: unknown;
-    try {
-      raw = JSON.parse(line);
-    } catch {
-      throw new FormatError({ file, field: `line ${i + 1}`, problem: "is no JSON" });
-    }
-    return [checkSchema(record, raw, file)];
+    return [checkSchema(record, parseJson(new TextEncoder().encode(line), `${file}, line ${i + 1}`, lineLimits), file)];
   });
 }
 
@@ -30,9 +28,9 @@ const hidden = new Set(["step", "elapsedMs", "loss", "prediction"]);
 /** Loss over steps, and whatever else the run measured and changed: learning rate, flip rates, densities, silent experts. */
 export function trainingCurves(name: string, records: readonly TrainingRecord[]): Html | undefined {
   if (records.length < 2) return undefined;
-  const changing = [...new Set(records.flatMap((record) => Object.keys(record)))].filter(
-    (metric) => !hidden.has(metric) && new Set(records.map((record) => record[metric])).size > 1,
-  );
+  const changing = [...new Set(records.flatMap((record) => Object.keys(record)))]
+    .filter((metric) => !hidden.has(metric) && new Set(records.map((record) => record[metric])).size > 1)
+    .slice(0, shownMetrics);
   return html`<h2>Training of ${name}</h2>
 <div class="charts">
 ${curve(records, "loss", ["loss", "prediction"])}

@@ -1,3 +1,4 @@
+import { quote } from "../core/index.js";
 import { isJsonObject } from "../io/index.js";
 import type { Candidate } from "./data.js";
 import { type Html, html, palette } from "./figures/index.js";
@@ -12,8 +13,10 @@ const units = new Set(["rows", "columns", "neurons", "heads", "block"]);
 /** Candidates made by the same methods share a colour: "sparsegpt + gptq", "wanda neurons". Without a recipe the name tells. */
 export function groupOf(candidate: Candidate): string {
   const methods = stagesOf(candidate).map(({ method, type, pattern }) => {
-    const unit = isJsonObject(pattern) && units.has(String(pattern.type)) ? ` ${String(pattern.type)}` : "";
-    return `${String(method ?? type)}${unit}`;
+    const kind = isJsonObject(pattern) ? pattern.type : undefined;
+    const name = method ?? type;
+    const unit = typeof kind === "string" && units.has(kind) ? ` ${kind}` : "";
+    return `${typeof name === "string" ? name : quote(name)}${unit}`;
   });
   return methods.length > 0 ? [...new Set(methods)].join(" + ") : candidate.name;
 }
