@@ -4,8 +4,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-// @ts-expect-error: plain JavaScript, shared with the scripts
-import * as seeds from "../../scripts/mutation/seeds.mjs";
+import { seeds } from "../../test/support/seeds.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { exportModel } from "./export/exportModel.node.js";
 import { directoryFiles } from "./file.node.js";

@@ -4,15 +4,15 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-// @ts-expect-error: plain JavaScript, shared with the scripts
-import { gguf, ggufFile } from "../../scripts/mutation/seeds.mjs";
 import { sendBytes, serve } from "../../test/support/httpServer.js";
+import { seeds } from "../../test/support/seeds.js";
 import { FormatError, NetworkError, type ProgressEvent, UsageError } from "../core/index.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { resolveModel } from "./hub.node.js";
 import { parseHubId } from "./hubCache.node.js";
 import { readHubSettings } from "./hubSettings.node.js";
 
+const { gguf, ggufFile } = seeds;
 const root = await mkdtemp(join(tmpdir(), "rarefy-hub-"));
 afterAll(() => rm(root, { recursive: true }));
 let cache: string;
