@@ -1,6 +1,6 @@
 import type { Recipe } from "../compress/index.js";
 import { formatResultRows, type ResultRow } from "../eval/index.js";
-import type { Artifact } from "../io/index.js";
+import { type Artifact, type Compression, compressionOf } from "../io/index.js";
 import { checkOutput, resolveModel } from "../io/index.node.js";
 import { compressAndMeasure, type MeasuredCompression, rareExperts } from "../jobs/index.js";
 import type { JobTimes } from "../pipeline/index.js";
@@ -22,7 +22,7 @@ export interface CompressionDocument extends ResultRow {
   resumedBlocks: number;
   timesMs: JobTimes;
   estimate: MeasuredCompression["plan"]["estimate"];
-  layers: NonNullable<Artifact["compression"]>["layers"];
+  layers: Compression["layers"];
 }
 
 /** Runs one job from the command line: plan, compress, evaluate before and after. Prints as it goes. */
@@ -85,7 +85,7 @@ export async function compressFromCommand(
     resumedBlocks: result.resumedBlocks,
     timesMs: result.elapsedMs,
     estimate: plan.estimate,
-    layers: artifact.compression!.layers,
+    layers: compressionOf(artifact)!.layers,
   };
 }
 

@@ -1,5 +1,5 @@
 export * from "./activation/index.js";
-export { checkRecipe, type RecipeTarget, type ResolvedStage } from "./checkRecipe.js";
+export { checkRecipe, type ResolvedStage } from "./checkRecipe.js";
 export type {
   ActivationQuantization,
   AnyOptions,
@@ -36,6 +36,7 @@ export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./qu
 export { quantizeMethods, scaleMethods } from "./quantize/index.js";
 export { integerProduct } from "./quantize/integerProduct.js";
 export { parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
+export type { RecipeTarget, TargetMatrix } from "./recipeTarget.js";
 export { parseRecipeText } from "./recipeText.js";
 export { type ReconstructionError, reconstructionError } from "./reconstruction.js";
 export { type Counting, selectMask } from "./select.js";
@@ -44,7 +45,6 @@ export {
   type CoupledGroup,
   type CoupledMember,
   chooseUnits,
-  coupledProjections,
   keepUnits,
   keepUnitsOfVector,
   repairColumns,

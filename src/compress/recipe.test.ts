@@ -1,30 +1,43 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError, ProblemsError } from "../core/index.js";
-import { checkRecipe, type RecipeTarget } from "./checkRecipe.js";
+import { checkRecipe } from "./checkRecipe.js";
 import { presetRecipe, presets } from "./presets.js";
 import { parseRecipe, type RecipeInput } from "./recipe.js";
+import type { RecipeTarget, TargetMatrix } from "./recipeTarget.js";
+
+const heads = (axis: "rows" | "cols") => ({ units: [{ kind: "heads" as const, group: "attention", axis }] });
+const neurons = (axis: "rows" | "cols") => ({ units: [{ kind: "neurons" as const, group: "mlp", axis }] });
 
 /** Two blocks of a decoder: 8 query heads and 4 key and value heads of 32, 704 neurons. */
 const target: RecipeTarget = {
   blocks: Array.from({ length: 2 }, () => ({ queryHeads: 8, kvHeads: 4 })),
-  tensors: [
-    { name: "model.embed_tokens.weight", shape: [8192, 256] },
-    { name: "model.norm.weight", shape: [256] },
-    ...[0, 1].flatMap((layer) => {
-      const of = (name: string, ...shape: number[]) => ({ name: `model.layers.${layer}.${name}.weight`, shape });
-      return [
-        of("input_layernorm", 256),
-        of("self_attn.q_proj", 256, 256),
-        of("self_attn.k_proj", 128, 256),
-        of("self_attn.v_proj", 128, 256),
-        of("self_attn.o_proj", 256, 256),
-        of("mlp.gate_proj", 704, 256),
-        of("mlp.up_proj", 704, 256),
-        of("mlp.down_proj", 256, 704),
-      ];
-    }),
-  ],
+  matrices: [0, 1].flatMap((layer) => {
+    const of = (
+      module: string,
+      role: string,
+      rows: number,
+      cols: number,
+      more: Partial<TargetMatrix>,
+    ): TargetMatrix => ({
+      key: `${layer}.${role}`,
+      layer,
+      role,
+      names: [`model.layers.${layer}.${module}.${role}.weight`],
+      rows,
+      cols,
+      ...more,
+    });
+    return [
+      of("self_attn", "q_proj", 256, 256, { ...heads("rows"), inputsFrom: "norm" }),
+      of("self_attn", "k_proj", 128, 256, { ...heads("rows"), inputsFrom: "norm", keysOrValues: true }),
+      of("self_attn", "v_proj", 128, 256, { ...heads("rows"), inputsFrom: "norm", keysOrValues: true }),
+      of("self_attn", "o_proj", 256, 256, { ...heads("cols"), inputsFrom: "values" }),
+      of("mlp", "gate_proj", 704, 256, { ...neurons("rows"), inputsFrom: "norm" }),
+      of("mlp", "up_proj", 704, 256, { ...neurons("rows"), inputsFrom: "norm" }),
+      of("mlp", "down_proj", 256, 704, { ...neurons("cols"), inputsFrom: "map" }),
+    ];
+  }),
 };
 const recipe = (...stages: unknown[]) => parseRecipe({ version: 1, stages }, "test.json");
 async function problemsOf(...stages: unknown[]): Promise<readonly string[]> {
@@ -44,8 +57,7 @@ describe("recipes", () => {
     expect(full).toMatchObject({ seed: 0, calibration: { windows: 64, window: 512 } });
     const [stage] = await checkRecipe(full, target);
     expect(stage.options).toEqual({ blockSize: 128, damping: 0.01, counting: "exact" });
-    expect(stage.tensors).toHaveLength(14);
-    expect(stage.tensors).not.toContain("model.embed_tokens.weight");
+    expect(stage.matrices).toHaveLength(14);
     expect(parseRecipe(JSON.parse(JSON.stringify(full)), "again")).toEqual(full);
   });
 
@@ -93,8 +105,8 @@ describe("recipes", () => {
       targets: ["model.layers.*.mlp.*.weight"],
       ignore: ["model.layers.0.**", "**.down_proj.weight"],
     });
-    const [{ tensors }] = await checkRecipe(recipe(stage), target);
-    expect(tensors).toEqual(["model.layers.1.mlp.gate_proj.weight", "model.layers.1.mlp.up_proj.weight"]);
+    const [{ matrices }] = await checkRecipe(recipe(stage), target);
+    expect(matrices).toEqual(["1.gate_proj", "1.up_proj"]);
   });
 
   it("all problems of all stages are reported at once", async () => {

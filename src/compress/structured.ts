@@ -13,12 +13,6 @@ import type { InputStatistics } from "./statistics.js";
  */
 export type UnitType = "neurons" | "heads";
 
-/** Which axis of each projection the units of a type lie on, by the last part of the tensor's module name. */
-export const coupledProjections: Readonly<Record<UnitType, Readonly<Record<string, "rows" | "columns">>>> = {
-  neurons: { gate_proj: "rows", up_proj: "rows", down_proj: "columns" },
-  heads: { q_proj: "rows", k_proj: "rows", v_proj: "rows", o_proj: "columns" },
-};
-
 export interface CoupledMember {
   layer: Layer;
   axis: "rows" | "columns";

@@ -1,158 +1,11 @@
-import { z } from "zod";
-import type { BlockShape } from "../arch/index.js";
 import { checkSchema, FormatError, quote } from "../core/index.js";
+import { type Artifact, artifactSchema, artifactVersion } from "./artifactSchema.js";
+import { artifactOfVersion1 } from "./artifactVersion1.js";
 import type { ModelFiles } from "./byteSource.js";
-import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 
 /** What lies beside the weights of a model that rarefy made: how it was made and how to run it. */
 export const artifactFileName = "rarefy.json";
-const version = 1;
-
-const share = z.number().min(0).max(1);
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits");
-const count = z.int().min(0);
-// zod's numbers are finite.
-const cut = z.strictObject({ threshold: z.number().min(0), sparsity: share });
-
-const activationSparsity = z.strictObject({
-  /** "teal": inputs of all projections; "cats": the gate of the MLP. */
-  method: z.enum(["teal", "cats"]),
-  /** How thresholds come from the calibration histograms. */
-  estimator: z.enum(["symmetric", "absQuantile"]),
-  /** How the sparsity is spread over the projections of a block. */
-  allocation: z.enum(["greedy", "uniform"]),
-  /** Requested share of zeros, over all projections weighted by their size. */
-  sparsity: share,
-  /** Which part of a prompt runs sparse; decoding always does. */
-  prefill: z.union([z.enum(["dense", "secondHalf"]), z.strictObject({ denseFirst: count })]),
-  layers: z
-    .array(
-      z.strictObject({
-        /** Inputs with |x| ≤ threshold count as 0; `sparsity` is the share of them expected there. */
-        projections: z.strictObject({
-          q_proj: cut,
-          k_proj: cut,
-          v_proj: cut,
-          o_proj: cut,
-          gate_proj: cut,
-          up_proj: cut,
-          down_proj: cut,
-        }),
-        /** CATS: |f(gate)| below the threshold counts as 0. */
-        gate: cut.optional(),
-      }),
-    )
-    .max(4096),
-  calibration: z.strictObject({
-    textSha256: sha256,
-    windows: count,
-    window: count,
-    seed: z.int(),
-    /** Each window began with a begin-of-text token. */
-    bos: z.literal(true).optional(),
-  }),
-});
-
-/** |x| at the quantiles 0.05, 0.10 … 1 of the activations at one place of one layer, as calibration saw them. */
-const siteStatistics = z.strictObject({
-  values: count,
-  /** Share of exact zeros. */
-  zeros: share,
-  absQuantiles: z.array(z.number().min(0)).length(20),
-});
-
-/** Sizes of one decoder block that structured pruning changes. */
-const blockShape: z.ZodType<BlockShape> = z.strictObject({
-  queryHeads: z.int().min(1).max(4096),
-  kvHeads: z.int().min(1).max(4096),
-  intermediateSize: z
-    .int()
-    .min(1)
-    .max(2 ** 20),
-});
-
-/** What one-shot compression made of the matrices of a block. */
-const compressedMatrix = z.strictObject({
-  rows: count,
-  cols: count,
-  /** Share of zeros; of the remainder, where there are factors. */
-  sparsity: share,
-  /** Numbers stored that are not 0: entries, or those of the factors and of the remainder. */
-  nonZeros: count,
-  /**
-   * √(Σ‖(Ŵ − W)·x‖² / Σ‖W·x‖²) on the calibration inputs at up to 128 evenly spaced outputs; those of several stages added
-   * as squares. Absent where there was no calibration text.
-   */
-  relativeError: z.number().min(0).optional(),
-  /** Of an expert's matrix, how many calibration tokens its expert saw. */
-  tokens: z.int().min(0).optional(),
-  /** Codes of so many bits, one scale for `groupSize` consecutive entries of a row. */
-  bits: z.int().min(1).max(8).optional(),
-  groupSize: count.optional(),
-  /** Factors of this rank take the matrix's place. */
-  rank: count.optional(),
-});
-
-/** How a model was compressed; the same command gives the same record, so it holds no times. */
-const compression = z.strictObject({
-  /** Version of rarefy. */
-  version: z.string().max(64),
-  /** SHA-256 over everything that decides the result: recipe, source, text, storage. */
-  job: sha256,
-  store: z.enum(["packed", "dense"]),
-  calibration: z
-    .strictObject({
-      textSha256: sha256,
-      windows: count,
-      window: count,
-      bos: z.literal(true).optional(),
-      /** What ran the windows, in words; another device gives sums that differ in their last bits. */
-      arithmetic: z.string().max(1024).optional(),
-    })
-    .optional(),
-  /** Weights that the blocks' projections had in the source. */
-  sourceWeights: count,
-  layers: z
-    .array(
-      z.strictObject({
-        /** Layer of the source. */
-        source: count,
-        /** By projection: "q_proj" …, in a mixture of experts "experts.0.gate_proj" … */
-        matrices: z.record(z.string().max(64), compressedMatrix),
-      }),
-    )
-    .max(4096),
-});
-
-const artifactSchema = z.strictObject({
-  rarefy: z.literal(version),
-  /** Packed format the model is meant to run in. */
-  weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
-  activationSparsity: activationSparsity.optional(),
-  /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
-  activations: z
-    .array(z.record(z.string().max(64), siteStatistics))
-    .max(4096)
-    .optional(),
-  /** Matrices that do not lie in the file as plain values, by the name a model knows them by. */
-  tensors: z.record(z.string(), tensorDeclaration).optional(),
-  /** One entry per layer, when blocks differ from each other (structured pruning). */
-  blocks: z.array(blockShape).max(4096).optional(),
-  /** The resolved recipe of `compression`, JSON. */
-  recipe: z.unknown().optional(),
-  compression: compression.optional(),
-  /** Measured result rows, JSON objects. */
-  results: z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object")).optional(),
-  /** The model it was made from: directory or Hub id, and the hash of its config.json. */
-  source: z.strictObject({ location: z.string(), configSha256: sha256 }).optional(),
-});
-
-export type ActivationSparsity = z.infer<typeof activationSparsity>;
-export type SiteQuantiles = z.infer<typeof siteStatistics>;
-export type Compression = z.infer<typeof compression>;
-export type CompressedMatrix = z.infer<typeof compressedMatrix>;
-export type Artifact = z.infer<typeof artifactSchema>;
 
 /** Reads `rarefy.json` of a model. @returns undefined when there is none. @throws FormatError */
 export async function readArtifact(model: { files: ModelFiles; location: string }): Promise<Artifact | undefined> {
@@ -160,14 +13,16 @@ export async function readArtifact(model: { files: ModelFiles; location: string 
   return raw === undefined ? undefined : parseArtifact(raw, `${model.location}/${artifactFileName}`);
 }
 
-/** @throws FormatError */
+/** Also reads what earlier versions wrote. @throws FormatError */
 export function parseArtifact(raw: unknown, file: string): Artifact {
-  if (isJsonObject(raw) && raw.rarefy !== version) {
+  const found = isJsonObject(raw) ? raw.rarefy : artifactVersion;
+  if (found === 1) return artifactOfVersion1(raw, file);
+  if (found !== artifactVersion) {
     throw new FormatError({
       file,
       field: "rarefy",
-      problem: `version ${quote(raw.rarefy)}`,
-      expected: `version ${version}`,
+      problem: `version ${quote(found)}`,
+      expected: `version ${artifactVersion} or 1`,
       hint: "It was written by another version of rarefy; update rarefy or make the model again",
     });
   }
@@ -181,15 +36,33 @@ export function serializeArtifact(artifact: Artifact): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify(ordered, undefined, 2)}\n`);
 }
 
-/** Whether the thresholds fit the model. @throws FormatError */
-export function checkArtifactLayers(artifact: Artifact, layers: number, file: string): void {
-  const found = artifact.activationSparsity?.layers.length;
-  if (found === undefined || found === layers) return;
-  throw new FormatError({
-    file,
-    field: "activationSparsity.layers",
-    problem: `${found} layers`,
-    expected: `${layers}, as config.json has`,
-    hint: "The file belongs to another model; calibrate again",
-  });
+/**
+ * Whether the thresholds fit the model.
+ * @param roles of the linear maps of every block
+ * @throws FormatError
+ */
+export function checkArtifactMaps(artifact: Artifact, roles: readonly ReadonlySet<string>[], file: string): void {
+  const layers = artifact.activationSparsity?.layers;
+  if (layers === undefined) return;
+  const hint = "The file belongs to another model; calibrate again";
+  if (layers.length !== roles.length) {
+    throw new FormatError({
+      file,
+      field: "activationSparsity.layers",
+      problem: `${layers.length} layers`,
+      expected: `${roles.length}, as config.json has`,
+      hint,
+    });
+  }
+  for (const [l, { maps }] of layers.entries()) {
+    const unknown = Object.keys(maps).find((role) => !roles[l].has(role));
+    if (unknown === undefined) continue;
+    throw new FormatError({
+      file,
+      field: `activationSparsity.layers.${l}.maps`,
+      problem: `there is no ${quote(unknown)}`,
+      expected: [...roles[l]].join(", "),
+      hint,
+    });
+  }
 }

@@ -1,7 +1,8 @@
 import { parseModelConfig, refuseQuantizedNames } from "../arch/index.js";
 import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
-import { type Artifact, readArtifact } from "./artifact.js";
+import { readArtifact } from "./artifact.js";
+import type { Artifact } from "./artifactSchema.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { checkFinite } from "./checkFinite.js";
 import { openCompressedTensors } from "./compressedTensors/open.js";

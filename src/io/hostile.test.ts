@@ -343,7 +343,7 @@ describe("hostile files", () => {
       ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map((name) => [name, cut]),
     );
     const artifact = {
-      rarefy: 1,
+      rarefy: 2,
       weights: "q8",
       activationSparsity: {
         method: "teal",
@@ -351,7 +351,7 @@ describe("hostile files", () => {
         allocation: "greedy",
         sparsity: 0.5,
         prefill: { denseFirst: 4 },
-        layers: [{ projections }, { projections, gate: cut }],
+        layers: [{ maps: projections }, { maps: projections, gate: cut }],
         calibration: { textSha256: "0".repeat(64), windows: 32, window: 512, seed: 0 },
       },
       results: [{ perplexity: 30 }],
@@ -361,7 +361,7 @@ describe("hostile files", () => {
       try {
         const parsed = parseArtifact(changeTree(random, artifact), "rarefy.json");
         for (const layer of parsed.activationSparsity?.layers ?? []) {
-          for (const { threshold } of Object.values(layer.projections)) {
+          for (const { threshold } of Object.values(layer.maps)) {
             expect(Number.isFinite(threshold) && threshold >= 0).toBe(true);
           }
         }

@@ -1,15 +1,14 @@
+export { artifactFileName, checkArtifactMaps, parseArtifact, readArtifact, serializeArtifact } from "./artifact.js";
 export {
   type ActivationSparsity,
   type Artifact,
-  artifactFileName,
+  artifactVersion,
   type CompressedMatrix,
   type Compression,
-  checkArtifactLayers,
-  parseArtifact,
-  readArtifact,
+  compressionOf,
   type SiteQuantiles,
-  serializeArtifact,
-} from "./artifact.js";
+  trainingOf,
+} from "./artifactSchema.js";
 export { blobFiles, blobSource } from "./blob.js";
 export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";

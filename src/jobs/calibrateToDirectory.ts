@@ -3,6 +3,7 @@ import { type AllocationComparison, calibrateBetterAllocation } from "../eval/in
 import {
   type ActivationSparsity,
   artifactFileName,
+  artifactVersion,
   fingerprint,
   isModelFile,
   type LocalModelFiles,
@@ -73,7 +74,7 @@ export async function calibrateToDirectory(
     const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
     const activationSparsity = records[0];
     const artifact = serializeArtifact({
-      rarefy: 1,
+      rarefy: artifactVersion,
       weights,
       activationSparsity,
       activations: sites.map((site) => ({ ...site })),

@@ -1,9 +1,9 @@
 import { stat } from "node:fs/promises";
-import type { Artifact, LocalModelFiles } from "../io/index.js";
+import { type Artifact, compressionOf, type LocalModelFiles } from "../io/index.js";
 
 /** Share of the numbers of the source's projections that a compressed model stores; see `ResultRow.densityStored`. */
-export function densityStored({ compression }: Artifact): number {
-  const { layers, sourceWeights } = compression!;
+export function densityStored(artifact: Artifact): number {
+  const { layers, sourceWeights } = compressionOf(artifact)!;
   const stored = layers.flatMap(({ matrices }) => Object.values(matrices).map(({ nonZeros }) => nonZeros));
   return stored.reduce((sum, count) => sum + count, 0) / sourceWeights;
 }
@@ -26,11 +26,11 @@ export interface RareExpert {
 }
 
 /** Experts that saw fewer calibration tokens than their matrices have inputs, too few to know how these go together; rarest first. */
-export function rareExperts({ compression }: Artifact): RareExpert[] {
+export function rareExperts(artifact: Artifact): RareExpert[] {
   const experts = new Map<string, number>();
-  for (const { source, matrices } of compression!.layers) {
-    for (const [key, { tokens, cols }] of Object.entries(matrices)) {
-      if (tokens !== undefined && tokens < cols) experts.set(`${source}.${key.split(".")[1]}`, tokens);
+  for (const { source, matrices } of compressionOf(artifact)!.layers) {
+    for (const { expert, tokens, cols } of Object.values(matrices)) {
+      if (tokens !== undefined && tokens < cols) experts.set(`${source}.${expert}`, tokens);
     }
   }
   return Array.from(experts, ([expert, tokens]) => ({ expert, tokens })).sort((a, b) => a.tokens - b.tokens);

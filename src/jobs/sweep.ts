@@ -2,6 +2,7 @@ import { basename, join, resolve } from "node:path";
 import { ProblemsError, RarefyError, UsageError } from "../core/index.js";
 import { evaluateQuality, measureSpeedInTurn, type ResultRow, resultRow } from "../eval/index.js";
 import {
+  compressionOf,
   type Fingerprint,
   fingerprint,
   type LocalModelFiles,
@@ -219,7 +220,8 @@ async function candidateEntry(sweep: Sweep, candidate: SweepCandidate, key: stri
     elapsedMs,
   };
   if (keep !== true && speedRepeats === undefined) await removed(sweep, name);
-  return { key, name, row, recipe: artifact.recipe, layers: artifact.compression!.layers };
+  const { recipe, layers } = compressionOf(artifact)!;
+  return { key, name, row, recipe, layers };
 }
 
 /** The model of a candidate, made unless it is there. */

@@ -4,6 +4,7 @@ import { parseModelConfig, tensorsOf } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
+  artifactVersion,
   fingerprint,
   isCompanionFile,
   type LocalModelFiles,
@@ -12,6 +13,7 @@ import {
   readJsonFile,
   serializeArtifact,
   sha256Hex,
+  trainingOf,
 } from "../io/index.js";
 import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
 import { lineChart, svgFile } from "../report/internal.js";
@@ -58,7 +60,7 @@ export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   onResume?(step: number): void;
 }
 
-/** What a training run came to; all but `output` is the recipe in the result's rarefy.json. */
+/** What a training run came to; all but `output` is the record of the training in the result's rarefy.json. */
 export interface TrainedDirectory {
   output: string;
   model: string;
@@ -191,7 +193,7 @@ async function trainAndWrite(
   training.finish();
   const after = await perplexity(weights);
   const stepMs = log.records.map(({ elapsedMs }) => elapsedMs);
-  const recipe = {
+  const record = {
     ...made,
     tokensSeen: options.steps * options.batch * options.window,
     finalLoss: log.records.at(-1)!.loss,
@@ -200,10 +202,10 @@ async function trainAndWrite(
     ...(before !== undefined && { perplexityBefore: before, perplexityAfter: after }),
   };
   // Built where a killed process leaves nothing behind, then put in its place.
-  await buildModel(run.modelDirectory, model, { ...options, name: basename(claimed.target) }, recipe, log.records);
+  await buildModel(run.modelDirectory, model, { ...options, name: basename(claimed.target) }, record, log.records);
   await claimed.place(run.modelDirectory, owner);
   await run.remove();
-  return { output, ...recipe } as TrainedDirectory;
+  return { output, ...record } as TrainedDirectory;
 }
 
 function checkDistillation({ distil, temperature, teacher, from }: TrainToDirectoryOptions): void {
@@ -258,7 +260,7 @@ async function jobOf(
 /** What a finished run came to, from its record. */
 async function resultIn(output: string): Promise<TrainedDirectory> {
   const artifact = await readArtifact({ files: directoryFiles(output), location: output });
-  return { output, ...(artifact!.recipe as Omit<TrainedDirectory, "output">) } as TrainedDirectory;
+  return { output, ...trainingOf(artifact!) } as TrainedDirectory;
 }
 
 const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
@@ -267,7 +269,7 @@ async function buildModel(
   directory: string,
   { files, parameters, weights, dtypeOf, blocks, mixture }: TrainableModel,
   { dtype, name, signal, onProgress }: JobOptions & { dtype?: "f32" | "bf16"; name: string },
-  recipe: Readonly<Record<string, unknown>>,
+  record: Readonly<Record<string, unknown>>,
   records: readonly LogRecord[],
 ): Promise<void> {
   const job = { signal, onProgress };
@@ -291,7 +293,12 @@ async function buildModel(
     await builder.add("training.svg", text(lossCurve(records, name)));
     await builder.add(
       artifactFileName,
-      serializeArtifact({ rarefy: 1, blocks, recipe, source: { location: files.location, configSha256 } }),
+      serializeArtifact({
+        rarefy: artifactVersion,
+        blocks,
+        origin: { training: record },
+        source: { location: files.location, configSha256 },
+      }),
     );
   });
 }

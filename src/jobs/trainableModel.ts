@@ -1,6 +1,6 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
-import { type Artifact, type LocalModelFiles, openCheckpoint } from "../io/index.js";
+import { type Artifact, type LocalModelFiles, openCheckpoint, trainingOf } from "../io/index.js";
 import { isRouterBias } from "../model/index.js";
 import {
   decoderParameters,
@@ -38,7 +38,7 @@ export async function loadTrainable(
     const config = await trainableConfig(checkpoint);
     const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterBias(name));
     const parameters = decoderParameters(tensors, config.blocks);
-    const mixture = mixtureOf(config, routers, checkpoint.artifact?.recipe);
+    const mixture = mixtureOf(config, routers, checkpoint.artifact && trainingOf(checkpoint.artifact)?.router);
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
     }

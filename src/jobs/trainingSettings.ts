@@ -1,6 +1,5 @@
 import type { ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
-import { isJsonObject } from "../io/index.js";
 import {
   cosine,
   type EngineDevice,
@@ -82,13 +81,13 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
 
 /**
  * The experts of the model and how tokens find them: as asked for, as the model was trained before, or by softmax.
- * @param recipe of the model's rarefy.json
+ * @param trained how its routers were trained, if they were
  * @throws UsageError for a router where there are no experts
  */
 export function mixtureOf(
   config: ModelConfig,
   { router, routerOption, batch, window }: RouterSettings,
-  recipe?: unknown,
+  trained?: string,
 ): TrainedMixture | undefined {
   const given = router !== undefined || Object.keys(routerOption).length > 0;
   if (given && config.experts === undefined) {
@@ -96,6 +95,6 @@ export function mixtureOf(
       `a ${config.modelType} model has no experts to route to; give a config.json of model_type mixtral`,
     );
   }
-  const before = isJsonObject(recipe) && typeof recipe.router === "string" ? recipe.router : "softmax";
+  const before = trained ?? "softmax";
   return trainedMixture(config, router ?? before, routerOption, batch * window);
 }

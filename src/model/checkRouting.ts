@@ -1,5 +1,5 @@
 import { FormatError } from "../core/index.js";
-import { artifactFileName, type Checkpoint, isJsonObject } from "../io/index.js";
+import { artifactFileName, type Checkpoint, trainingOf } from "../io/index.js";
 
 const hint = "rarefy finetune goes on with it; --router softmax turns it into one that runs";
 
@@ -12,12 +12,11 @@ export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_sc
  * @throws FormatError for such a one
  */
 export function checkRouting({ location, artifact, tensors }: Checkpoint): void {
-  const recipe = artifact?.recipe;
-  const router = isJsonObject(recipe) ? recipe.router : undefined;
+  const router = artifact && trainingOf(artifact)?.router;
   if (router !== undefined && router !== "softmax") {
     throw new FormatError({
       file: `${location}/${artifactFileName}`,
-      field: "recipe.router",
+      field: "origin.training.router",
       problem: `the experts are trained with the routing ${JSON.stringify(router)}`,
       expected: '"softmax", the only routing that models run with',
       hint,

@@ -57,11 +57,11 @@ export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
     async calibrateLayer(context) {
       const rows = await allocate(context);
       const records = context.levels.map((level) => ({
-        projections: cuts(context, nearestRow(rows, level).projections),
+        maps: cuts(context, nearestRow(rows, level).projections),
       }));
       if (context.allocation === "uniform") return { records, rows };
       const uniform = context.levels.map((level) => ({
-        projections: cuts(
+        maps: cuts(
           context,
           mapProjections(() => level),
         ),
@@ -73,12 +73,11 @@ export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
   cats: {
     sites: ["mlpGate"],
     async calibrateLayer({ histograms, levels, estimator }) {
-      const dense = Object.fromEntries(projections.map((name) => [name, { threshold: 0, sparsity: 0 }]));
       const gates = histograms.at("mlpGate");
       const records = levels.map((level) => {
         const threshold = thresholdEstimators[estimator](gates, level);
         const gate = { threshold, sparsity: gates.sparsityAt(threshold) };
-        return { projections: dense as LayerRecord["projections"], gate };
+        return { maps: {}, gate };
       });
       return { records };
     },

@@ -245,8 +245,8 @@ async function runDenseBlock(
 function realisedSparsity(model: Model, record: ActivationSparsity): number {
   const costs = projectionCosts(model.config);
   const names = Object.keys(costs) as Projection[];
-  const shares = record.layers.map(({ projections, gate }) => {
-    const realised = names.map((name) => [name, projections[name].sparsity]);
+  const shares = record.layers.map(({ maps, gate }) => {
+    const realised = names.map((name) => [name, maps[name]?.sparsity ?? 0]);
     // Behind a dropped gate lies a zero in front of `down_proj`.
     return { ...Object.fromEntries(realised), ...(gate && { down_proj: gate.sparsity }) } as Record<Projection, number>;
   });

@@ -36,5 +36,5 @@ function expectedSparsity(
   method: ActivationSparsity["method"],
 ): number {
   if (method === "cats" && projection === "down_proj") return layer.gate?.sparsity ?? 0;
-  return layer.projections[projection].sparsity;
+  return layer.maps[projection]?.sparsity ?? 0;
 }

@@ -1,10 +1,10 @@
-import { unusedFields } from "../arch/index.js";
+import { linearsOf, unusedFields } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import {
   type Artifact,
   artifactFileName,
   type Checkpoint,
-  checkArtifactLayers,
+  checkArtifactMaps,
   type ModelFiles,
   openCheckpoint,
   readArtifact,
@@ -52,7 +52,8 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   try {
     if (artifact !== undefined) {
       const { config } = await describeDecoder(checkpoint);
-      checkArtifactLayers(artifact, config.layers, `${files.location}/${artifactFileName}`);
+      const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
+      checkArtifactMaps(artifact, roles, `${files.location}/${artifactFileName}`);
     }
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {

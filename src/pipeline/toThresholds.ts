@@ -6,7 +6,7 @@ export function toThresholds({ method, layers }: ActivationSparsity): Activation
   return {
     projections: layers.map(
       (layer) =>
-        Object.fromEntries(projections.map((name) => [name, layer.projections[name].threshold])) as Record<
+        Object.fromEntries(projections.map((name) => [name, layer.maps[name]?.threshold ?? 0])) as Record<
           Projection,
           number
         >,

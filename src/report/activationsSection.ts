@@ -16,7 +16,7 @@ export function activationsSection({ name, activations, activationSparsity }: Ca
           ? [{ name: "gate", value: cuts?.gate?.threshold ?? 0 }]
           : tapSites[site].map((projection) => ({
               name: projection,
-              value: cuts?.projections[projection].threshold ?? 0,
+              value: cuts?.maps[projection]?.threshold ?? 0,
             }));
       return [
         figure(

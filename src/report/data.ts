@@ -1,7 +1,14 @@
 import { z } from "zod";
 import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
-import { type Artifact, type CompressedMatrix, isJsonObject, type SiteQuantiles } from "../io/index.js";
+import {
+  type Artifact,
+  type CompressedMatrix,
+  compressionOf,
+  isJsonObject,
+  type SiteQuantiles,
+  trainingOf,
+} from "../io/index.js";
 import type { TrainingRecord } from "./curves.js";
 import type { MaskPicture } from "./masks.js";
 
@@ -115,7 +122,8 @@ export function runOfArtifact(artifact: Artifact, location: string, name: string
     .filter(isJsonObject)
     .map((row) => checkSchema(resultRowSchema, row, `${location}/rarefy.json`)) as ResultRow[];
   const [source, own] = rows.length > 1 ? rows : [undefined, rows[0]];
-  const { recipe, compression, activationSparsity, activations } = artifact;
+  const { activationSparsity, activations } = artifact;
+  const compression = compressionOf(artifact);
   return {
     location,
     source,
@@ -123,7 +131,7 @@ export function runOfArtifact(artifact: Artifact, location: string, name: string
       {
         name,
         row: own && { ...own, bytesOnDisk: own.bytesOnDisk ?? bytesOnDisk },
-        recipe,
+        recipe: compression?.recipe ?? trainingOf(artifact),
         layers: compression?.layers,
         activationSparsity,
         activations,

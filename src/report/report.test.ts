@@ -99,9 +99,9 @@ describe("report page", () => {
     const names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
     const absQuantiles = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
     const artifact = {
-      rarefy: 1,
+      rarefy: 2,
       activationSparsity: {
-        layers: [{ projections: Object.fromEntries(names.map((name) => [name, cut])) }],
+        layers: [{ maps: Object.fromEntries(names.map((name) => [name, cut])) }],
       },
       activations: [{ attentionInput: { values: 100, zeros: 0, absQuantiles } }],
     } as unknown as Artifact;
@@ -142,8 +142,8 @@ describe("report page", () => {
 describe("report parts", () => {
   it("joins models that were measured against the same source", () => {
     const made = (name: string, perplexity: number): ReturnType<typeof runOfArtifact> =>
-      runOfArtifact({ rarefy: 1, results: [row("s", 30, 50, 1), row(name, perplexity, 20, 2)] }, name, name, 1);
-    const other = runOfArtifact({ rarefy: 1, results: [row("t", 31, 50, 1), row("d", 40, 20, 2)] }, "d", "d", 1);
+      runOfArtifact({ rarefy: 2, results: [row("s", 30, 50, 1), row(name, perplexity, 20, 2)] }, name, name, 1);
+    const other = runOfArtifact({ rarefy: 2, results: [row("t", 31, 50, 1), row("d", 40, 20, 2)] }, "d", "d", 1);
     const joined = joinRuns([made("a", 33), other, made("b", 34)]);
     expect(joined.map(({ location }) => location)).toEqual(["a, b", "d"]);
     expect(joined[0].candidates.map(({ name }) => name)).toEqual(["a", "b"]);

@@ -64,7 +64,7 @@ describe("TEAL, uniform", () => {
       for (const [layer, record] of records[level].layers.entries()) {
         for (const projection of projections) {
           const sorted = magnitudes.get(`${layer} ${siteOf(projection)}`)!;
-          const { threshold, sparsity } = record.projections[projection];
+          const { threshold, sparsity } = record.maps[projection];
           expect(Math.abs(threshold / sorted[Math.floor(p * sorted.length)] - 1)).toBeLessThan(0.005);
           expect(Math.abs(shareAtOrBelow(sorted, threshold) - p)).toBeLessThan(0.01 * p);
           expect(Math.abs(sparsity - p)).toBeLessThan(0.001);
@@ -75,14 +75,14 @@ describe("TEAL, uniform", () => {
 
   test("the record survives rarefy.json and becomes the model's thresholds", async () => {
     const { records } = await calibrate({ sparsities: [0.4], prefill: { denseFirst: 4 }, seed: 3 });
-    const bytes = serializeArtifact({ rarefy: 1, activationSparsity: records[0] });
+    const bytes = serializeArtifact({ rarefy: 2, activationSparsity: records[0] });
     const read = parseArtifact(JSON.parse(new TextDecoder().decode(bytes)), "rarefy.json").activationSparsity!;
     expect(read).toEqual(records[0]);
     expect(read.prefill).toEqual({ denseFirst: 4 });
     expect(read.calibration).toEqual({ textSha256: text.sha256, windows, window, seed: 3 });
     const thresholds = toThresholds(read);
     expect(thresholds.gate).toBeUndefined();
-    expect(thresholds.projections[1].down_proj).toBe(records[0].layers[1].projections.down_proj.threshold);
+    expect(thresholds.projections[1].down_proj).toBe(records[0].layers[1].maps.down_proj.threshold);
   });
 
   test("sparsity 0 gives thresholds of exactly 0, and the dense model bit for bit", async () => {
@@ -146,7 +146,7 @@ describe("TEAL, greedy", () => {
           (a, b) => Math.abs(a.sparsity - record.sparsity) - Math.abs(b.sparsity - record.sparsity),
         )[0];
         for (const name of projections) {
-          const realised = record.layers[layer].projections[name].sparsity;
+          const realised = record.layers[layer].maps[name].sparsity;
           expect(Math.abs(realised - nearest.projections[name])).toBeLessThan(0.001);
         }
         expect(Math.abs(realisedSparsities[level] - record.sparsity)).toBeLessThan(move / 2 + 0.001);

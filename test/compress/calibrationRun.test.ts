@@ -61,8 +61,7 @@ describe.each(["llama", "mistral", "qwen2", "qwen3"])("%s", (architecture) => {
         onWindow: () => counted++,
       },
     );
-    const view = async (layer: number) =>
-      blockView(checkpoint, config, await loadBlock(checkpoint, description, layer));
+    const view = async (layer: number) => blockView(checkpoint, config, await loadBlock(checkpoint, config, layer));
     for (let layer = 0; layer + 1 < config.layers; layer++) await run.advance(await view(layer));
     const wanted = ["gram", "columnSquares", "columnAbsMax", "columnAbsMean"] as const;
     const before = run.streams.slice();
@@ -96,7 +95,7 @@ test("an aborted signal stops it", async () => {
       onWindow: () => controller.abort(),
     },
   );
-  const block = await loadBlock(checkpoint, description, 0);
+  const block = await loadBlock(checkpoint, description.config, 0);
   await expect(run.advance(blockView(checkpoint, description.config, block))).rejects.toThrow(/abort/i);
 });
 
@@ -114,7 +113,7 @@ test("an embedding that is not finite is named, and so is a block whose inputs o
   const description = await describeDecoder(checkpoint);
   for (const backend of backends) {
     const run = await CalibrationRun.start(checkpoint, name, { tokens, window }, { backend, threads: 1 });
-    const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
+    const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description.config, 0));
     await expect(run.collect(view, ["gram"])).rejects.toThrow(/block 0 .*attentionInput, input channel/);
   }
 });

@@ -1,6 +1,7 @@
 import { beforeAll, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { ProblemsError } from "../../src/core/index.js";
+import { compressionOf } from "../../src/io/index.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { loadModel } from "../../src/model/index.js";
 import { planCompression } from "../../src/pipeline/index.js";
@@ -56,7 +57,7 @@ test("Wanda scores each expert by the tokens that it saw, in no other order", as
   for (const [expert, { tokens, sums }] of squares.entries()) {
     const name = expertMatrix(0, expert, "w1");
     const [before, after] = [checkpoint.values(name), await opened.readFloat32(name)];
-    expect(artifact.compression!.layers[0].matrices[`experts.${expert}.gate_proj`].tokens).toBe(tokens);
+    expect(compressionOf(artifact)!.layers[0].matrices[`experts.${expert}.gate_proj`].tokens).toBe(tokens);
     for (let row = 0; row < 160; row++) {
       const order = Array.from({ length: 64 }, (_, c) => c).sort(
         (a, b) =>
@@ -77,7 +78,7 @@ test.each<[string, Stages]>([
   ["neurons", [{ type: "prune", method: "wanda", pattern: { type: "neurons", sparsity: 0.25 }, multipleOf: 4 }]],
 ])("%s: all experts of every layer, and the result loads again", async (what, stages) => {
   const { opened, artifact } = await compress(checkpoint, { stages });
-  const [{ matrices }] = artifact.compression!.layers;
+  const [{ matrices }] = compressionOf(artifact)!.layers;
   expect(Object.keys(matrices).filter((key) => key.startsWith("experts.")).length).toBe(4 * 3);
   const changed = relativeDifference(await logits(opened), await logits(checkpoint));
   expect(changed).toBeGreaterThan(0);
@@ -106,7 +107,7 @@ test("an expert that saw no token is compressed by its weights alone, and that i
   const { opened, artifact } = await compress(unseen, {
     stages: [{ type: "prune", method: "sparsegpt", pattern: { type: "unstructured", sparsity: 0.5 } }],
   });
-  const { matrices } = artifact.compression!.layers[0];
+  const { matrices } = compressionOf(artifact)!.layers[0];
   expect(matrices["experts.0.gate_proj"].tokens).toBe(calibration.tokens.length);
   expect(matrices["experts.3.gate_proj"]).toMatchObject({ tokens: 0, sparsity: 0.5 });
   expect(matrices["experts.3.gate_proj"].relativeError).toBeUndefined();

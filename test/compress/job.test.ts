@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { ProblemsError, type ProgressEvent } from "../../src/core/index.js";
-import { fingerprint, memoryFiles, parseArtifact, parseJson } from "../../src/io/index.js";
+import { compressionOf, fingerprint, memoryFiles, parseArtifact, parseJson } from "../../src/io/index.js";
 import { memoryWorkspace, planCompression, runCompression, type Workspace } from "../../src/pipeline/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { calibration, compress, type JobInput, jobOptions, randomTokens } from "./support.js";
@@ -140,12 +140,12 @@ describe("a job that is killed", () => {
     expect(files.has("block-00000.json")).toBe(true);
     const record = JSON.parse(new TextDecoder().decode(files.get("block-00000.json")));
     const { artifact } = record;
-    const other = { ...artifact.compression, job: "0".repeat(64) };
+    const other = { compression: { ...artifact.origin.compression, job: "0".repeat(64) } };
     const broken: [unknown, RegExp][] = [
       [null, /block-00000.json: .*expected object/],
       [{ ...record, artifact: { ...artifact, blocks: [] } }, /block-00000.json: not the record of this job/],
-      [{ ...record, artifact: { ...artifact, compression: other } }, /not the record of this job/],
-      [{ ...record, artifact: { ...artifact, compression: 3 } }, /block-00000.json: compression/],
+      [{ ...record, artifact: { ...artifact, origin: other } }, /not the record of this job/],
+      [{ ...record, artifact: { ...artifact, origin: 3 } }, /block-00000.json: origin/],
       [
         { ...record, shardSha256: "0".repeat(64) },
         /model-00002-of-00003.safetensors: not the bytes that the job wrote/,
@@ -264,13 +264,18 @@ describe("results", () => {
     const { files, artifact } = await compress(checkpoint, { stages });
     const read = parseArtifact(parseJson(files.get("rarefy.json")!, "rarefy.json"), "rarefy.json");
     expect(read).toEqual(JSON.parse(JSON.stringify(artifact)));
-    expect(read.compression).toMatchObject({
+    const compression = compressionOf(read)!;
+    expect(compression).toMatchObject({
       version: "test",
       store: "packed",
       calibration: { textSha256: calibration.sha256, windows: 3, window: 16 },
     });
-    expect(read.recipe).toMatchObject({ version: 1, seed: 0, stages: [{ type: "prune", multipleOf: 4 }, {}, {}] });
-    for (const { matrices } of read.compression!.layers) {
+    expect(compression.recipe).toMatchObject({
+      version: 1,
+      seed: 0,
+      stages: [{ type: "prune", multipleOf: 4 }, {}, {}],
+    });
+    for (const { matrices } of compression.layers) {
       for (const { relativeError } of Object.values(matrices)) expect(relativeError).toBeGreaterThan(0);
     }
   });

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { presets, type RecipeInput } from "../../src/compress/index.js";
+import { compressionOf } from "../../src/io/index.js";
 import { describeDecoder } from "../../src/model/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { compress, logits, relativeDifference } from "./support.js";
@@ -92,9 +93,9 @@ describe("presets", () => {
     for (const stage of stages) if (stage.type === "prune") stage.multipleOf = 4;
     const { opened, artifact } = await compress(checkpoint, { stages });
     expect((await logits(opened)).every(Number.isFinite)).toBe(true);
-    const matrices = artifact.compression!.layers.flatMap((layer) => Object.values(layer.matrices));
+    const matrices = compressionOf(artifact)!.layers.flatMap((layer) => Object.values(layer.matrices));
     expect(matrices).toHaveLength(14);
-    const stored = matrices.reduce((sum, { nonZeros }) => sum + nonZeros, 0) / artifact.compression!.sourceWeights;
+    const stored = matrices.reduce((sum, { nonZeros }) => sum + nonZeros, 0) / compressionOf(artifact)!.sourceWeights;
     if (stages.some(({ type }) => type === "prune" || type === "lowRank")) expect(stored).toBeLessThan(0.85);
     if (stages.some(({ type }) => type === "quantize")) expect(matrices[0].bits).toBeGreaterThanOrEqual(4);
   });
@@ -125,7 +126,7 @@ describe("stages", () => {
       expect(Math.abs(code - Math.round(code))).toBeLessThan(1e-5);
     }
     expect(artifact.weights).toBe("q4");
-    const report = artifact.compression!.layers[1].matrices.up_proj;
+    const report = compressionOf(artifact)!.layers[1].matrices.up_proj;
     expect(report).toMatchObject({ rows: 160, cols: 64, bits: 4, groupSize: 32 });
     expect(report.sparsity).toBeGreaterThanOrEqual(0.5);
     expect(report.relativeError).toBeGreaterThan(0.1);
@@ -138,8 +139,8 @@ describe("stages", () => {
     });
     const info = opened.tensors.get("model.layers.0.mlp.down_proj.weight")!;
     expect(info).toMatchObject({ encoding: "bitmask", grid: { bits: 4 } });
-    expect(artifact.compression!.layers[0].matrices.down_proj).toMatchObject({ bits: 4 });
-    expect(artifact.compression!.layers[0].matrices.down_proj.sparsity).toBeGreaterThanOrEqual(0.5);
+    expect(compressionOf(artifact)!.layers[0].matrices.down_proj).toMatchObject({ bits: 4 });
+    expect(compressionOf(artifact)!.layers[0].matrices.down_proj.sparsity).toBeGreaterThanOrEqual(0.5);
   });
 
   test("LLM.int8(): matrices with outlier channels keep their values, others their codes", async () => {
@@ -183,8 +184,8 @@ describe("stages", () => {
     const name = "model.layers.0.mlp.up_proj";
     expect(plain.opened.tensors.has(`${name}.weight`)).toBe(false);
     expect(plain.opened.tensors.get(`${name}.low_rank.left`)!.shape).toEqual([160, 8]);
-    expect(plain.artifact.compression!.layers[0].matrices.up_proj).toMatchObject({ rank: 8, nonZeros: 8 * 224 });
-    expect(rest.artifact.compression!.layers[0].matrices.up_proj).toMatchObject({ nonZeros: 8 * 224 + 2560 });
+    expect(compressionOf(plain.artifact)!.layers[0].matrices.up_proj).toMatchObject({ rank: 8, nonZeros: 8 * 224 });
+    expect(compressionOf(rest.artifact)!.layers[0].matrices.up_proj).toMatchObject({ nonZeros: 8 * 224 + 2560 });
     const error = async (opened: typeof rest.opened) =>
       relativeDifference(await logits(opened), await logits(checkpoint));
     expect(await error(rest.opened)).toBeLessThan(await error(plain.opened));
@@ -199,7 +200,7 @@ describe("stages", () => {
       } as const,
     ];
     const { artifact } = await compress(checkpoint, { stages, calibration: undefined });
-    const matrices = artifact.compression!.layers.flatMap((layer) => Object.values(layer.matrices));
+    const matrices = compressionOf(artifact)!.layers.flatMap((layer) => Object.values(layer.matrices));
     const total = matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
     const kept = matrices.reduce((sum, { nonZeros }) => sum + nonZeros, 0);
     expect(kept).toBe(total - Math.floor(total / 2));
@@ -227,19 +228,19 @@ describe("stages", () => {
     }
     const { opened, artifact } = await compress(dull, { stages: [{ type: "dropLayers", count: 1 }] });
     expect((await describeDecoder(opened)).config.layers).toBe(1);
-    expect(artifact.compression!.layers.map(({ source }) => source)).toEqual([1]);
+    expect(compressionOf(artifact)!.layers.map(({ source }) => source)).toEqual([1]);
     expect(relativeDifference(await logits(opened), await logits(dull))).toBeLessThan(1e-5);
     const last = await compress(dull, {
       stages: [{ type: "dropLayers", count: 1, method: "last" }],
       calibration: undefined,
     });
-    expect(last.artifact.compression!.layers.map(({ source }) => source)).toEqual([0]);
+    expect(compressionOf(last.artifact)!.layers.map(({ source }) => source)).toEqual([0]);
   });
 
   test("a matrix that is sparse already stays so", async () => {
     const pruned = await compress(checkpoint, { stages: [{ type: "prune", method: "magnitude", pattern: 0.6 }] });
     const { artifact } = await compress(pruned.opened, { stages: [{ type: "quantize", method: "gptq" }] });
-    for (const { sparsity } of Object.values(artifact.compression!.layers[0].matrices)) {
+    for (const { sparsity } of Object.values(compressionOf(artifact)!.layers[0].matrices)) {
       expect(sparsity).toBeGreaterThanOrEqual(0.6 - 1e-3);
     }
   });

@@ -191,7 +191,7 @@ describe("GGUF", () => {
       const encoded = encodeTensor(name, { shape: [rows, cols], values, grid }, "packed", "F32");
       const files = new Map([
         ["config.json", new TextEncoder().encode("{}")],
-        ["rarefy.json", serializeArtifact({ rarefy: 1, tensors: { [name]: encoded.declaration! } })],
+        ["rarefy.json", serializeArtifact({ rarefy: 2, tensors: { [name]: encoded.declaration! } })],
       ]);
       await writeSafetensors(
         memorySinks(files),

@@ -34,7 +34,7 @@ async function calibrated(method: "teal" | "cats", sparsity: number): Promise<Ar
   using opened = await openModel(plain, { weights: "q8", threads: 1 });
   const options = { sparsities: [sparsity], method, window: 128, calibrationWindows: 8 };
   const { records } = await calibrateActivationSparsity(opened.model, text, options);
-  return { rarefy: 1, weights: "q8", activationSparsity: { ...records[0], prefill: "secondHalf" } };
+  return { rarefy: 2, weights: "q8", activationSparsity: { ...records[0], prefill: "secondHalf" } };
 }
 
 test("an ordinary checkpoint is dense and bf16", async () => {
@@ -73,7 +73,7 @@ test.each([
 });
 
 test("--weights wins over rarefy.json", async () => {
-  using opened = await openModel(withArtifact({ rarefy: 1, weights: "q8" }), { weights: "q4", threads: 1 });
+  using opened = await openModel(withArtifact({ rarefy: 2, weights: "q8" }), { weights: "q4", threads: 1 });
   expect(opened.model.weights).toBe("q4");
 });
 

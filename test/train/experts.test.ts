@@ -123,7 +123,7 @@ describe("a Mixtral-shaped config", () => {
   test("a router that the runtime does not run is refused by name", async () => {
     for (const router of ["bias", "relu"]) {
       const { code, stderr } = await rarefy(["eval", at(router), "--text", text, "--quiet"]);
-      expect(stderr).toContain("recipe.router");
+      expect(stderr).toContain("origin.training.router");
       expect(stderr).toContain(`the routing "${router}"`);
       expect(code).toBe(1);
     }
@@ -151,7 +151,7 @@ test("Q-Sparse is trained with and said in the record; with all inputs it is the
   expect(weights("all").equals(weights("dense"))).toBe(true);
   expect(weights("half").equals(weights("dense"))).toBe(false);
   expect(half.perplexityAfter).toBeLessThan(0.9 * half.perplexityBefore);
-  expect(JSON.parse(readFileSync(join(at("half"), "rarefy.json"), "utf8")).recipe.inputDensity).toBe(0.5);
+  expect(JSON.parse(readFileSync(join(at("half"), "rarefy.json"), "utf8")).origin.training.inputDensity).toBe(0.5);
 });
 
 test.each<[string, string[], RegExp]>([

@@ -35,13 +35,13 @@ function place(name: string): { parent: string; output: string } {
 function contentOf(directory: string) {
   const read = (name: string) => readFileSync(join(directory, name), "utf8");
   const log = read("training.jsonl").trim().split("\n");
-  const { recipe } = JSON.parse(read("rarefy.json"));
+  const { training } = JSON.parse(read("rarefy.json")).origin;
   return {
     names: readdirSync(directory).sort(),
     weights: readFileSync(join(directory, "model.safetensors")).toString("base64"),
     curve: read("training.svg"),
     log: log.map((line) => ({ ...JSON.parse(line), elapsedMs: 0 })),
-    recipe: { ...recipe, tokensPerSecond: 0 },
+    training: { ...training, tokensPerSecond: 0 },
   };
 }
 

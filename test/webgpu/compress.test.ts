@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
+import { compressionOf } from "../../src/io/index.js";
 import { openDevice } from "../../src/kernels/index.js";
 import { planCompression } from "../../src/pipeline/index.js";
 import { compress, jobOptions, logits, relativeDifference } from "../compress/support.js";
@@ -47,7 +48,7 @@ describe.skipIf(unavailable !== undefined)(
       const checkpoint = await MemoryCheckpoint.golden("llama");
       const files = new Map<string, Uint8Array>();
       const { artifact } = await compress(checkpoint, { stages: sparsegpt, ...on("webgpu") }, files);
-      expect(artifact.compression!.calibration!.arithmetic).toMatch(/^WebGPU on /);
+      expect(compressionOf(artifact)!.calibration!.arithmetic).toMatch(/^WebGPU on /);
       const other = compress(checkpoint, { stages: sparsegpt, ...on("cpu") }, files);
       await expect(other).rejects.toThrow(/holds another job: .*device/);
     });

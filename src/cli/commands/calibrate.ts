@@ -3,7 +3,6 @@ import { allocations, thresholdEstimators } from "../../compress/index.js";
 import type { AllocationComparison } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
-import { projections } from "../../model/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
 import { calibrationTokens } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
@@ -124,7 +123,10 @@ function render({
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const range = (values: readonly number[]) => `${digits(Math.min(...values), 2)} … ${digits(Math.max(...values), 2)}`;
   const cutsOf = {
-    teal: projections.map((name) => ({ name: name as string, cuts: layers.map((layer) => layer.projections[name]) })),
+    teal: [...new Set(layers.flatMap(({ maps }) => Object.keys(maps)))].map((name) => ({
+      name,
+      cuts: layers.flatMap(({ maps }) => maps[name] ?? []),
+    })),
     cats: [{ name: "activated gate", cuts: layers.map((layer) => layer.gate!) }],
   };
   const rows = cutsOf[method].map(({ name, cuts }) => ({

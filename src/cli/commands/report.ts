@@ -2,7 +2,14 @@ import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { type Artifact, isPlainFileName, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
+import {
+  type Artifact,
+  compressionOf,
+  isPlainFileName,
+  openCheckpoint,
+  parseJson,
+  readArtifact,
+} from "../../io/index.js";
 import { directoryFiles, writeFilesAtomic } from "../../io/index.node.js";
 import { weightBytesOf } from "../../jobs/index.js";
 import { describeDecoder } from "../../model/index.js";
@@ -76,8 +83,10 @@ async function readRun(directory: string, report: Report): Promise<Run> {
   return run;
 }
 
-const isSparse = ({ compression }: Artifact) =>
-  compression?.layers.some(({ matrices }) => Object.values(matrices).some(({ sparsity }) => sparsity > 0)) === true;
+const isSparse = (artifact: Artifact) =>
+  compressionOf(artifact)?.layers.some(({ matrices }) =>
+    Object.values(matrices).some(({ sparsity }) => sparsity > 0),
+  ) === true;
 
 /** Adds pictures of the candidates that a sweep has kept. */
 async function withMasks(run: Run, directory: string, report: Report): Promise<Run> {

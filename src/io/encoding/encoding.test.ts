@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError, Random, UsageError } from "../../core/index.js";
 import { byteLengthOf, elementCount, type Tensor, toFloat32 } from "../../tensor/index.js";
-import type { Artifact } from "../artifact.js";
 import { serializeArtifact } from "../artifact.js";
+import type { Artifact } from "../artifactSchema.js";
 import { memorySinks } from "../byteSink.js";
 import { openCheckpoint } from "../checkpoint.js";
 import { memoryFiles } from "../memory.js";
@@ -20,7 +20,7 @@ async function filesOf(
   tensors: readonly Tensor[],
   declaration: TensorDeclaration | undefined,
 ): Promise<Map<string, Uint8Array>> {
-  const artifact: Artifact = { rarefy: 1, ...(declaration && { tensors: { w: declaration } }) };
+  const artifact: Artifact = { rarefy: 2, ...(declaration && { tensors: { w: declaration } }) };
   const files = new Map([
     ["config.json", new TextEncoder().encode("{}")],
     ["rarefy.json", serializeArtifact(artifact)],

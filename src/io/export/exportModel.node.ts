@@ -2,7 +2,8 @@ import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { type ModelConfig, parseModelConfig } from "../../arch/index.js";
 import { FormatError, type JobOptions, UsageError } from "../../core/index.js";
-import { type Artifact, artifactFileName, serializeArtifact } from "../artifact.js";
+import { artifactFileName, serializeArtifact } from "../artifact.js";
+import { type Artifact, artifactVersion } from "../artifactSchema.js";
 import { newFile } from "../atomic.node.js";
 import type { LocalModelFiles } from "../byteSource.js";
 import { readChatTemplates } from "../chatTemplates.js";
@@ -260,7 +261,7 @@ function withDType(config: unknown, dtype: FloatDType | undefined): unknown {
 
 /** How to run the model is as true of the export; how its matrices were stored is not. */
 function withoutTensors(artifact: Artifact | undefined): Artifact {
-  const { tensors: _tensors, ...rest } = artifact ?? { rarefy: 1 as const };
+  const { tensors: _tensors, ...rest } = artifact ?? { rarefy: artifactVersion };
   return rest;
 }
 

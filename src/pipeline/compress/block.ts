@@ -1,35 +1,29 @@
-import type { ModelConfig } from "../../arch/index.js";
-import type { LowRankFactors } from "../../compress/index.js";
-import { productOf } from "../../compress/index.js";
+import {
+  type BlockSpec,
+  inputsOf,
+  type ModelConfig,
+  type Place,
+  placesOf,
+  type TensorRef,
+  tensorsOfBlock,
+} from "../../arch/index.js";
+import { type LowRankFactors, productOf } from "../../compress/index.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
-import {
-  type DecoderDescription,
-  type MlpProjection,
-  type Projection,
-  projections,
-  type TapSite,
-  tapSites,
-} from "../../model/index.js";
-
-/** A matrix of a block: its projection, in a mixture of experts with the number of the expert. */
-export type MatrixKey = Projection | `experts.${number}.${MlpProjection}`;
+import { readReference } from "./references.js";
 
 /** What enters matrices: what is at a site, in a mixture of experts the share of it that an expert sees. */
-export type InputKey = TapSite | `experts.${number}.${TapSite}`;
+export type InputKey = string;
 
-export const inputKey = (site: TapSite, expert: number | undefined): InputKey =>
+export const inputKey = (site: string, expert: number | undefined): InputKey =>
   expert === undefined ? site : `experts.${expert}.${site}`;
 
 /** One matrix of a block while stages work on it. */
 export interface BlockMatrix {
-  /** The tensor in the source. */
-  readonly name: string;
-  readonly key: MatrixKey;
-  readonly projection: Projection;
-  /** The expert that it belongs to, in a mixture of experts. */
-  readonly expert: number | undefined;
-  readonly biasName: string | undefined;
+  /** Its id in the block. */
+  readonly key: string;
+  /** Where it stands in the block of the source. */
+  readonly place: Place;
   /** Type of its values in the source. */
   readonly dtype: FloatDType;
   rows: number;
@@ -52,8 +46,6 @@ export interface BlockMatrix {
 /** A norm or a bias, or the router of a mixture of experts. */
 export interface BlockVector {
   values: Float32Array;
-  /** [experts, hiddenSize] of a router */
-  readonly shape?: readonly number[];
   readonly dtype: FloatDType;
   folded: boolean;
 }
@@ -61,71 +53,49 @@ export interface BlockVector {
 /** Sizes that structured pruning changes. */
 export type BlockSizes = ModelConfig["blocks"][number];
 
-/** A decoder block in memory, by the names of the source. */
+/** A decoder block in memory. */
 export interface DecoderBlock {
   /** Its layer in the source. */
   readonly layer: number;
+  /** As it is in the source, whatever stages have made of its sizes. */
+  readonly spec: BlockSpec;
   readonly sizes: BlockSizes;
-  readonly matrices: ReadonlyMap<MatrixKey, BlockMatrix>;
-  readonly vectors: ReadonlyMap<string, BlockVector>;
-  readonly roles: DecoderDescription["layout"]["blocks"][number];
+  /** By id. */
+  readonly matrices: ReadonlyMap<string, BlockMatrix>;
+  /** What is no matrix, by where it lies in the source. */
+  readonly vectors: ReadonlyMap<TensorRef, BlockVector>;
 }
 
-type BlockRoles = DecoderBlock["roles"];
-
-/** The matrices of a block in the order of the model, and which each is. */
-export function matrixPlaces({ qkv, output, mlps, router }: BlockRoles) {
-  const attention = [...qkv, output];
-  const ofMlps = mlps.flatMap(({ gateUp, down }, e) =>
-    [...gateUp, down].map((linear, p) => {
-      const projection = projections[attention.length + p] as MlpProjection;
-      const expert = router === undefined ? undefined : e;
-      const key: MatrixKey = expert === undefined ? projection : `experts.${expert}.${projection}`;
-      return { linear, projection, expert, key };
-    }),
-  );
-  return [
-    ...attention.map((linear, p) => ({ linear, projection: projections[p], expert: undefined, key: projections[p] })),
-    ...ofMlps,
-  ];
+/** The references of a block that are no matrices: norms, biases, routers. */
+export function vectorsOf(block: BlockSpec): TensorRef[] {
+  const matrices = new Set(placesOf(block).map(({ map }) => map.weight));
+  return tensorsOfBlock(block).filter((ref) => !matrices.has(ref));
 }
 
-/** What a recipe may call a matrix. */
-export const roleName = (
-  layer: number,
-  { key, projection, expert, linear }: ReturnType<typeof matrixPlaces>[number],
-) =>
-  expert === undefined || linear.weight.name.endsWith(`.${projection}.weight`)
-    ? linear.weight.name
-    : `model.layers.${layer}.mlp.${key}.weight`;
+/** A matrix of the model, whatever block it is in. */
+export const matrixKey = (layer: number, id: string): string => `${layer}.${id}`;
+
+/** What people call a matrix: its role in Llama's words and its tensor; the tensor first where that says the role. */
+export function matrixNames(layer: number, { map, module }: Place): string[] {
+  const role = `model.layers.${layer}.${module}.${map.id}.weight`;
+  const { tensor } = map.weight;
+  return [...new Set(tensor.endsWith(`.${map.role}.weight`) ? [tensor, role] : [role, tensor])];
+}
 
 /** A place of a block that matrices read from. */
-export interface BlockInput {
-  readonly site: TapSite;
+export interface MatrixInput extends Omit<ReturnType<typeof inputsOf>[number], "readers"> {
   /** What is known of what enters, in as many parts as differ: of every expert by itself where experts share a norm. */
   readonly keys: readonly InputKey[];
-  /** The expert that has it for itself. */
-  readonly expert: number | undefined;
   readonly readers: readonly BlockMatrix[];
 }
 
 /** In the order in which a block comes to them. */
-export function blockInputs({ matrices }: Pick<DecoderBlock, "matrices">): BlockInput[] {
-  const inputs: BlockInput[] = [];
-  for (const site of Object.keys(tapSites) as TapSite[]) {
-    const projectionsOf: readonly Projection[] = tapSites[site];
-    const readers = [...matrices.values()].filter(({ projection }) => projectionsOf.includes(projection));
-    if (readers.length === 0) continue;
-    const experts = [...new Set(readers.map(({ expert }) => expert))];
-    const keys = experts.map((expert) => inputKey(site, expert));
-    if (site !== "mlpHidden") inputs.push({ site, keys, expert: undefined, readers });
-    else {
-      for (const [e, expert] of experts.entries())
-        inputs.push({ site, keys: [keys[e]], expert, readers: readers.filter((matrix) => matrix.expert === expert) });
-    }
-  }
-  return inputs;
-}
+export const blockInputs = ({ spec, matrices }: Pick<DecoderBlock, "spec" | "matrices">): MatrixInput[] =>
+  inputsOf(spec).map(({ readers, ...input }) => ({
+    ...input,
+    keys: [...new Set(readers.map(({ step, expert }) => inputKey(step.site.id, expert)))],
+    readers: readers.map(({ map }) => matrices.get(map.id)!),
+  }));
 
 /** Names of the two factors that take the place of a matrix, W = left · right (+ the matrix, if it is there too). */
 export const factorNames = (name: string) => {
@@ -136,54 +106,48 @@ export const factorNames = (name: string) => {
 /** Above this share of zeros a matrix of the source counts as pruned, and stays so. */
 const alreadySparse = 0.05;
 
-/** A block that a job has written, as layer `layer` of its result. */
+/** A block that a job has written, as it lies in the result. */
 export interface StoredBlock {
-  layer: number;
+  spec: BlockSpec;
   sizes: BlockSizes;
-  /** By `MatrixKey`. */
+  /** By id. */
   matrices: Readonly<Record<string, { rows: number; cols: number; rank?: number }>>;
 }
 
 /**
  * Reads a block whole.
- * @param stored read it back from the result, where names and shapes may differ; the block has the names of the source
+ * @param stored read it back from the result, where names and shapes may differ
  * @throws FormatError
  */
 export async function loadBlock(
   checkpoint: Checkpoint,
-  { config, layout }: DecoderDescription,
+  config: ModelConfig,
   layer: number,
   stored?: StoredBlock,
 ): Promise<DecoderBlock> {
-  const roles = layout.blocks[layer];
-  const at = (name: string) =>
-    stored === undefined ? name : name.replace(`model.layers.${layer}.`, `model.layers.${stored.layer}.`);
-  const vectors = new Map<string, BlockVector>();
-  const loadVector = async (name: string, shape?: readonly number[]) => {
-    const values = await checkpoint.readFloat32(at(name));
-    vectors.set(name, { values, ...(shape && { shape }), dtype: floatDType(checkpoint, at(name)), folded: false });
-  };
-  for (const { name } of [roles.inputNorm, roles.mlpNorm]) await loadVector(name);
-  if (roles.headNorms !== undefined) for (const { name } of Object.values(roles.headNorms)) await loadVector(name);
-
-  if (roles.router !== undefined) await loadVector(roles.router.weight.name, roles.router.weight.shape);
-
-  const matrices = new Map<MatrixKey, BlockMatrix>();
-  for (const { linear, ...place } of matrixPlaces(roles)) {
-    const { weight, bias } = linear;
-    if (bias !== undefined) await loadVector(bias.name);
-    const [sourceRows, sourceCols] = weight.shape;
-    const { rows, cols, rank } = stored?.matrices[place.key] ?? { rows: sourceRows, cols: sourceCols };
-    const factors = factorNames(at(weight.name));
-    const isThere = rank === undefined || checkpoint.tensors.has(at(weight.name));
-    const values = isThere ? await checkpoint.readFloat32(at(weight.name)) : new Float32Array(rows * cols);
+  const spec = config.spec.blocks[layer];
+  const lies = stored?.spec ?? spec;
+  const vectors = new Map<TensorRef, BlockVector>();
+  const refs = vectorsOf(lies);
+  for (const [v, ref] of vectorsOf(spec).entries()) {
+    const values = await readReference(checkpoint, refs[v]);
+    vectors.set(ref, { values, dtype: floatDType(checkpoint, refs[v].tensor), folded: false });
+  }
+  const matrices = new Map<string, BlockMatrix>();
+  const places = placesOf(lies);
+  for (const [p, place] of placesOf(spec).entries()) {
+    const { map } = places[p];
+    const { tensor } = map.weight;
+    const { rows, cols, rank = undefined } = stored?.matrices[map.id] ?? { rows: map.rows, cols: map.cols };
+    const factors = factorNames(tensor);
+    const isThere = rank === undefined || checkpoint.tensors.has(tensor);
+    const values = isThere ? await readReference(checkpoint, map.weight) : new Float32Array(rows * cols);
     let zeros = 0;
     for (const value of values) if (value === 0) zeros++;
-    matrices.set(place.key, {
-      name: weight.name,
-      ...place,
-      biasName: bias?.name,
-      dtype: floatDType(checkpoint, isThere ? at(weight.name) : factors.left),
+    matrices.set(map.id, {
+      key: map.id,
+      place,
+      dtype: floatDType(checkpoint, isThere ? tensor : factors.left),
       rows,
       cols,
       weight: values,
@@ -198,7 +162,7 @@ export async function loadBlock(
       folded: false,
     });
   }
-  return { layer, sizes: { ...(stored?.sizes ?? config.blocks[layer]) }, matrices, vectors, roles };
+  return { layer, spec, sizes: { ...(stored?.sizes ?? config.blocks[layer]) }, matrices, vectors };
 }
 
 function floatDType(checkpoint: Checkpoint, name: string): FloatDType {

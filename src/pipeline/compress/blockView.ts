@@ -20,11 +20,11 @@ export function blockView(source: Checkpoint, config: ModelConfig, block: Decode
     ["model.embed_tokens.weight", { shape: [4, hiddenSize], values: new Float32Array(4 * hiddenSize) }],
     ["model.norm.weight", { shape: [hiddenSize], values: new Float32Array(hiddenSize) }],
   ]);
-  for (const [name, { values, shape = [values.length] }] of block.vectors)
-    tensors.set(renamed(name), { shape, values });
+  for (const [{ tensor, shape }, { values }] of block.vectors)
+    tensors.set(renamed(tensor), { shape: shape.length === 1 ? [values.length] : shape, values });
   for (const matrix of block.matrices.values()) {
     const shape = [matrix.rows, matrix.cols];
-    tensors.set(renamed(matrix.name), { shape, values: effectiveWeight(matrix) });
+    tensors.set(renamed(matrix.place.map.weight.tensor), { shape, values: effectiveWeight(matrix) });
   }
   const { queryHeads, kvHeads, intermediateSize } = block.sizes;
   const windowed = config.slidingWindows[block.layer] !== undefined;

@@ -1,21 +1,23 @@
 import { z } from "zod";
+import { linearsOf } from "../../arch/index.js";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
 import { breathe, checkSchema, NonFiniteError, Stage, UsageError } from "../../core/index.js";
 import {
   type Artifact,
   artifactFileName,
+  artifactVersion,
   type Checkpoint,
+  compressionOf,
   readArtifact,
   readJsonFile,
   serializeArtifact,
 } from "../../io/index.js";
-import { blockLinears, firstNonFiniteOf } from "../../model/index.js";
-import { elementCount } from "../../tensor/index.js";
-import { type DecoderBlock, type InputKey, loadBlock } from "./block.js";
+import { firstNonFiniteOf } from "../../model/index.js";
+import { type DecoderBlock, type InputKey, loadBlock, matrixKey, matrixNames } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions } from "./planned.js";
-import { resultConfig } from "./resultConfig.js";
+import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
@@ -104,7 +106,7 @@ function completed(
 ): ReadonlyMap<InputKey, InputStatistics> {
   const all = new Map(statistics);
   for (const matrix of block.matrices.values()) {
-    if (matrix.expert === undefined) continue;
+    if (matrix.place.expert === undefined) continue;
     const key = inputKeyOf(matrix);
     if (!all.has(key)) all.set(key, InputStatistics.uniform(matrix.cols, wanted));
     matrix.tokens = all.get(key)!.tokens;
@@ -125,10 +127,11 @@ class CompressionJob {
     const { recipe, store, version, calibration } = options;
     const { window, windows } = recipe.calibration;
     let sourceWeights = 0;
-    for (const block of plan.description.layout.blocks) {
-      for (const { weight } of blockLinears(block)) sourceWeights += elementCount(weight.shape);
+    for (const block of plan.description.config.spec.blocks) {
+      for (const { rows, cols } of linearsOf(block)) sourceWeights += rows * cols;
     }
     this.#record = {
+      recipe,
       version,
       job: plan.job,
       store,
@@ -153,12 +156,14 @@ class CompressionJob {
     if (artifact === undefined) {
       await this.#claim();
       const survey = await this.#timed("survey", () => this.#survey());
-      await this.#timed("files", () => writeOutside(this.checkpoint, workspace, this.#shard(-1), this.options));
+      await this.#timed("files", () =>
+        writeOutside(this.checkpoint, this.plan.description.config.spec, workspace, this.#shard(-1), this.options),
+      );
       const finished = await this.#finishedBlocks();
       resumedBlocks = finished.length;
       const records = await this.#compressBlocks(survey, finished);
       artifact = await this.#timed("files", () => this.#finish(survey, records));
-    } else this.#checkJob(artifact.compression?.job);
+    } else this.#checkJob(compressionOf(artifact)?.job);
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
     for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
@@ -213,12 +218,13 @@ class CompressionJob {
     if (records.length === plan.layers) return records;
     const { windows, stages, description, layers } = plan;
     const progress = this.#progress(finished.length);
+    const results = new ResultBlocks(checkpoint.config, description.config, kept, `${checkpoint.location}/config.json`);
     // A look at the dense model alone needs no windows here.
     const measures = stages.some(({ statistics }) => statistics.length > 0);
     const run =
       windows &&
       measures &&
-      (await CalibrationRun.start(checkpoint, description.layout.embedding.name, windows, {
+      (await CalibrationRun.start(checkpoint, description.config.spec.embedding.table.tensor, windows, {
         ...options,
         backend: plan.backend?.id,
         onWindow: () => progress.window(),
@@ -227,9 +233,11 @@ class CompressionJob {
       await breathe(options.signal);
       progress.block(layer);
       if (layer >= finished.length) {
-        const block = await this.#timed("files", () => loadBlock(checkpoint, description, kept[layer]));
+        const block = await this.#timed("files", () => loadBlock(checkpoint, description.config, kept[layer]));
         for (const planned of stages) {
-          const targets = [...block.matrices.values()].filter(({ name }) => planned.tensors.includes(name));
+          const targets = [...block.matrices.values()].filter(({ key }) =>
+            planned.matrices.includes(matrixKey(block.layer, key)),
+          );
           if (targets.length === 0) continue;
           const { stage, options, statistics: wanted } = planned;
           const statistics: ReadonlyMap<InputKey, InputStatistics> =
@@ -247,20 +255,20 @@ class CompressionJob {
             breathe: () => breathe(this.options.signal),
           };
           await this.#timed("compress", () => planned.handler.apply(context));
-          for (const { name, weight } of targets) {
+          for (const { place, weight } of targets) {
             const bad = firstNonFiniteOf(weight);
             if (bad < 0) continue;
             throw new NonFiniteError(
-              `${name}: stage ${planned.index + 1} (${stage.type}) made entry ${bad} ${weight[bad]}`,
+              `${matrixNames(block.layer, place)[0]}: stage ${planned.index + 1} (${stage.type}) made entry ${bad} ${weight[bad]}`,
             );
           }
         }
-        records.push(await this.#timed("files", () => this.#store(block, layer)));
+        records.push(await this.#timed("files", () => this.#store(block, layer, results)));
         progress.finished();
       }
       // Nobody looks at what the last block gives.
       if (run && layer + 1 < layers) {
-        const block = await this.#timed("files", () => this.#readBack(records[layer], layer));
+        const block = await this.#timed("files", () => this.#readBack(records[layer], layer, results));
         await this.#timed("forward", () => run.advance(this.#view(block)));
       }
     }
@@ -271,9 +279,9 @@ class CompressionJob {
     return blockView(this.checkpoint, this.plan.description.config, block);
   }
 
-  async #store(block: DecoderBlock, layer: number): Promise<BlockRecord> {
+  async #store(block: DecoderBlock, layer: number, results: ResultBlocks): Promise<BlockRecord> {
     const { workspace } = this.files;
-    const { tensors, record } = storeBlock(block, layer, this.options);
+    const { tensors, record } = storeBlock(block, results.at(layer, block.sizes), this.options);
     const shard = this.#shard(layer);
     await writeShard(workspace, shard, tensors);
     await this.options.checkSource?.();
@@ -281,11 +289,12 @@ class CompressionJob {
     return record;
   }
 
-  async #readBack(record: BlockRecord, layer: number): Promise<DecoderBlock> {
+  async #readBack(record: BlockRecord, layer: number, results: ResultBlocks): Promise<DecoderBlock> {
     const stored = await openShard(this.files.workspace, this.#shard(layer), record);
     try {
       const { sizes, matrices } = record;
-      return await loadBlock(stored, this.plan.description, record.source, { layer, sizes, matrices });
+      const spec = results.at(layer, sizes);
+      return await loadBlock(stored, this.plan.description.config, record.source, { spec, sizes, matrices });
     } finally {
       await stored.close();
     }
@@ -308,12 +317,13 @@ class CompressionJob {
     await writeJson(workspace, "config.json", config);
     const tensors = Object.assign({}, ...records.map((record) => record.tensors));
     const artifact: Artifact = {
-      rarefy: 1,
+      rarefy: artifactVersion,
       ...runsIn(records),
       ...(Object.keys(tensors).length > 0 && { tensors }),
       ...(blocks && { blocks: [...blocks] }),
-      recipe: options.recipe,
-      compression: { ...this.#record, layers: records.map(({ source, matrices }) => ({ source, matrices })) },
+      origin: {
+        compression: { ...this.#record, layers: records.map(({ source, matrices }) => ({ source, matrices })) },
+      },
       source: { location: checkpoint.location, configSha256: plan.configSha256 },
     };
     await writeBytes(workspace, artifactFileName, serializeArtifact(artifact));

@@ -1,6 +1,6 @@
+import { findStep, inputsOf, linearsOf } from "../../arch/index.js";
 import { lowRankMethods, pruneMethods, quantizeMethods } from "../../compress/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import { blockLinears, tapSites } from "../../model/index.js";
 import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
 import { loadBlock } from "./block.js";
 import { blockView } from "./blockView.js";
@@ -22,15 +22,16 @@ export async function estimateJob(
   options: CompressOptions,
 ): Promise<Estimate> {
   const { description, stages, layers, windows } = plan;
-  const { config, layout } = description;
-  const block = layout.blocks[0];
-  const linears = blockLinears(block).map(({ weight }) => weight.shape);
+  const { config } = description;
+  const { spec } = config;
+  const [block] = spec.blocks;
+  const linears = linearsOf(block).map(({ rows, cols }) => [rows, cols] as const);
   const blockWeights = linears.reduce((sum, shape) => sum + elementCount(shape), 0);
-  const sites = Object.keys(tapSites).length - 1;
-  const widest = Math.max(...linears.map(([, cols]) => cols));
-  const experts = block.mlps.length;
-  // Two places before attention and its output, and two of every MLP.
-  const gramEntries = (sites - 2) * config.hiddenSize ** 2 + experts * (config.hiddenSize ** 2 + widest ** 2);
+  // What experts share by their norm is known of each of them by itself.
+  const widths = inputsOf(block).flatMap(({ readers }) => [
+    ...new Map(readers.map(({ map, expert }) => [expert, map.cols])).values(),
+  ]);
+  const gramEntries = widths.reduce((sum, width) => sum + width ** 2, 0);
   const grams = stages.some(({ statistics }) => statistics.includes("gram"));
 
   let elapsedMs = 0;
@@ -48,7 +49,9 @@ export async function estimateJob(
 
   const window = windows?.window ?? 0;
   const activationBytes =
-    window * (3 * config.hiddenSize + 4 * config.intermediateSize * (block.router?.perToken ?? 1)) * 4;
+    window *
+    (3 * config.hiddenSize + 4 * config.intermediateSize * (findStep(block, "mixture")?.router.perToken ?? 1)) *
+    4;
   const memoryBytes =
     baseBytes + streamBytes + activationBytes + blockWeights * 4 * 5 + (grams ? gramEntries * (4 + 4 + 8 * 4) : 0);
   let diskBytes = 0;
@@ -91,11 +94,11 @@ async function timeOneWindow(
   let marks: number[] = [];
   const run = await CalibrationRun.start(
     checkpoint,
-    description.layout.embedding.name,
+    description.config.spec.embedding.table.tensor,
     { tokens: twice, window },
     { ...options, backend: backend?.id, onWindow: () => marks.push(performance.now()) },
   );
-  const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description, 0));
+  const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description.config, 0));
   const timed = async (work: () => Promise<unknown>) => {
     marks = [];
     await work();

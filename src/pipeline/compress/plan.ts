@@ -1,14 +1,16 @@
+import { placesOf } from "../../arch/index.js";
 import { checkRecipe, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
-import { factorNames, matrixPlaces, roleName } from "./block.js";
+import { factorNames } from "./block.js";
 import type { CalibrationWindows } from "./calibrationRun.js";
 import { estimateJob } from "./estimate.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
+import { targetMatrices } from "./targets.js";
 
 /** What can be said of a job without running anything. */
 interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "stages"> {
@@ -27,7 +29,7 @@ export async function checkCompression(
   const { recipe, calibration } = options;
   const description = await describeDecoder(checkpoint);
   const problems: string[] = [];
-  const resolved = await resolve(checkpoint, description, recipe, problems);
+  const resolved = await resolve(description, recipe, problems);
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText = drop?.method === "influence" || stages.some(({ statistics }) => statistics.length > 0);
@@ -47,8 +49,8 @@ export async function checkCompression(
   if (stages.some(({ statistics }) => statistics.includes("squaredGradients"))) {
     problems.push("the recipe needs gradients of the loss, which a forward calibration does not give");
   }
-  const inFactors = resolved
-    .flatMap(({ tensors }) => tensors)
+  const inFactors = description.config.spec.blocks
+    .flatMap((block) => placesOf(block).map(({ map }) => map.weight.tensor))
     .filter((name) => checkpoint.tensors.has(factorNames(name).left));
   if (inFactors.length > 0) {
     const which = inFactors.length === 1 ? inFactors[0] : `${inFactors[0]} and ${inFactors.length - 1} more`;
@@ -94,24 +96,9 @@ function refuse(problems: readonly string[]): void {
   if (problems.length > 0) throw new ProblemsError("this job cannot be done", problems);
 }
 
-async function resolve(
-  checkpoint: Checkpoint,
-  { config, layout }: DecoderDescription,
-  recipe: Recipe,
-  problems: string[],
-): Promise<ResolvedStage[]> {
+async function resolve({ config }: DecoderDescription, recipe: Recipe, problems: string[]): Promise<ResolvedStage[]> {
   try {
-    const roles = new Map(
-      layout.blocks.flatMap((block, layer) =>
-        matrixPlaces(block).map((place) => [place.linear.weight.name, roleName(layer, place)]),
-      ),
-    );
-    const tensors = Array.from(checkpoint.tensors.values(), ({ name, shape }) => ({
-      name,
-      shape,
-      role: roles.get(name),
-    }));
-    return await checkRecipe(recipe, { tensors, blocks: config.blocks });
+    return await checkRecipe(recipe, { matrices: targetMatrices(config), blocks: config.blocks });
   } catch (error) {
     if (!(error instanceof ProblemsError)) throw error;
     problems.push(...error.problems);
@@ -125,12 +112,12 @@ async function planStages(
   hasText: boolean,
 ): Promise<PlannedStage[]> {
   const planned: PlannedStage[] = [];
-  for (const [index, { stage, options, tensors }] of resolved.entries()) {
+  for (const [index, { stage, options, matrices }] of resolved.entries()) {
     if (stage.type === "dropLayers") continue;
     const handler = stageHandlers[stage.type] as StageHandler;
-    const statistics = new Set(await handler.needs({ stage, options, tensors }));
+    const statistics = new Set(await handler.needs({ stage, options, matrices }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    planned.push({ stage, options, tensors, index, handler, statistics: [...statistics] });
+    planned.push({ stage, options, matrices, index, handler, statistics: [...statistics] });
   }
   return planned;
 }

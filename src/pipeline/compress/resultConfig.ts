@@ -1,8 +1,72 @@
-import type { ModelConfig } from "../../arch/index.js";
+import { type BlockSpec, type ModelConfig, placesOf, readModelSpec, tensorsOf } from "../../arch/index.js";
+import { FormatError } from "../../core/index.js";
 import { type FloatDType, isJsonObject } from "../../io/index.js";
 import type { BlockSizes } from "./block.js";
 
 const dtypeNames: Readonly<Record<FloatDType, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
+
+/** What families call the number of their layers. */
+const layerFields = ["num_hidden_layers", "n_layer"];
+
+type RawConfig = Record<string, unknown>;
+
+/** The config of the source with the kept layers alone: their number, and of every list over layers their entries. */
+function keepLayers(raw: unknown, layers: number, kept: readonly number[]): RawConfig {
+  const result: RawConfig = isJsonObject(raw) ? { ...raw } : {};
+  if (kept.length === layers) return result;
+  for (const field of layerFields) if (field in result) result[field] = kept.length;
+  for (const [field, value] of Object.entries(result)) {
+    if (Array.isArray(value) && value.length === layers) result[field] = kept.map((layer) => value[layer]);
+  }
+  return result;
+}
+
+/**
+ * The blocks of a result, each as a description of where its tensors lie there.
+ * @param kept layers of the source, ascending
+ */
+export class ResultBlocks {
+  readonly #raw: RawConfig;
+  readonly #known = new Map<string, BlockSpec>();
+
+  constructor(
+    raw: unknown,
+    readonly config: ModelConfig,
+    readonly kept: readonly number[],
+    readonly file: string,
+  ) {
+    this.#raw = keepLayers(raw, config.layers, kept);
+    for (const [layer, from] of kept.entries()) this.#checkKind(layer, from);
+  }
+
+  /** Block `layer` of the result, with these sizes. */
+  at(layer: number, sizes: BlockSizes): BlockSpec {
+    const key = JSON.stringify([layer, sizes]);
+    let block = this.#known.get(key);
+    if (block === undefined) {
+      const shapes = this.kept.map((from, i) => (i === layer ? sizes : this.config.blocks[from]));
+      block = readModelSpec(this.#raw, this.file, undefined, shapes).blocks[layer];
+      this.#known.set(key, block);
+    }
+    return block;
+  }
+
+  /** Which layers rotate, look back how far or have experts may follow from their number: then none can be left out. */
+  #checkKind(layer: number, from: number): void {
+    if (this.kept.length === this.config.layers) return;
+    const kindOf = (block: BlockSpec) =>
+      JSON.stringify(block, (key, value) =>
+        key === "tensor" || key === "weight" || key === "bias" ? undefined : value,
+      );
+    if (kindOf(this.at(layer, this.config.blocks[from])) === kindOf(this.config.spec.blocks[from])) return;
+    throw new FormatError({
+      file: this.file,
+      problem: `layer ${from} of this family would be another kind of layer as number ${layer}`,
+      expected: "layers that do not depend on their number",
+      hint: "Leave dropLayers out",
+    });
+  }
+}
 
 /**
  * `config.json` of the result: that of the source, with what changed. Blocks of one size stay loadable by other tools;
@@ -16,29 +80,42 @@ export function resultConfig(
   kept: readonly number[],
   sizes: readonly BlockSizes[],
   dtype: FloatDType | undefined,
-): { config: Record<string, unknown>; blocks: readonly BlockSizes[] | undefined } {
-  const result: Record<string, unknown> = isJsonObject(raw) ? { ...raw } : {};
-  if (kept.length !== config.layers) {
-    result.num_hidden_layers = kept.length;
-    const windows = kept.map((layer) => config.slidingWindows[layer]);
-    const mixed = config.slidingWindows.some((window) => window !== config.slidingWindows[0]);
-    if (mixed || Array.isArray(result.layer_types)) {
-      result.layer_types = windows.map((window) => (window === undefined ? "full_attention" : "sliding_attention"));
-    }
-  }
+): { config: RawConfig; blocks: readonly BlockSizes[] | undefined } {
+  const result = keepLayers(raw, config.layers, kept);
   if (dtype !== undefined) {
     for (const field of ["dtype", "torch_dtype"]) if (field in result) result[field] = dtypeNames[dtype];
   }
   const [first] = sizes;
-  const uniform = sizes.every((block) =>
-    Object.keys(first).every((key) => block[key as keyof BlockSizes] === first[key as keyof BlockSizes]),
-  );
-  if (!uniform) return { config: result, blocks: sizes };
+  if (!sizes.every((block) => JSON.stringify(block) === JSON.stringify(first)))
+    return { config: result, blocks: sizes };
   const { queryHeads, kvHeads, intermediateSize } = first;
-  if (intermediateSize !== config.intermediateSize) result.intermediate_size = intermediateSize;
+  const uniform = { ...result };
+  if (intermediateSize !== config.intermediateSize) uniform.intermediate_size = intermediateSize;
   if (queryHeads !== config.queryHeads || kvHeads !== config.kvHeads) {
     // Left out, the size of a head would be taken from the number of heads.
-    Object.assign(result, { num_attention_heads: queryHeads, num_key_value_heads: kvHeads, head_dim: config.headDim });
+    Object.assign(uniform, { num_attention_heads: queryHeads, num_key_value_heads: kvHeads, head_dim: config.headDim });
   }
-  return { config: result, blocks: undefined };
+  // Families have names of their own for these sizes; rarefy.json says them where the config cannot.
+  return isUniform(uniform, first) ? { config: uniform, blocks: undefined } : { config: result, blocks: sizes };
+}
+
+/** Whether a config by itself describes a model whose blocks all have these sizes. */
+function isUniform(raw: RawConfig, sizes: BlockSizes): boolean {
+  try {
+    const alone = readModelSpec(raw, "config.json");
+    const given = readModelSpec(
+      raw,
+      "config.json",
+      undefined,
+      alone.blocks.map(() => sizes),
+    );
+    const widths = (block: BlockSpec) => placesOf(block).map(({ map }) => [map.rows, map.cols]);
+    return (
+      JSON.stringify(tensorsOf(alone)) === JSON.stringify(tensorsOf(given)) &&
+      JSON.stringify(alone.blocks.map(widths)) === JSON.stringify(given.blocks.map(widths))
+    );
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
 }

@@ -1,3 +1,4 @@
+import { type ModelSpec, tensorsOf } from "../../arch/index.js";
 import type { JobOptions } from "../../core/index.js";
 import {
   type Artifact,
@@ -11,18 +12,17 @@ import { byteLengthOf, dtypeBytes, type TensorInfo } from "../../tensor/index.js
 import type { BlockRecord } from "./storeBlock.js";
 import { type Workspace, writeBytes, writeJson } from "./workspace.js";
 
-const isOfBlock = (name: string) => /^model\.layers\.\d+\./.test(name);
-
 /** Embedding, final norm and head, as they are; nothing when the file is there. */
 export async function writeOutside(
   checkpoint: Checkpoint,
+  spec: ModelSpec,
   workspace: Workspace,
   shard: string,
   job: JobOptions,
 ): Promise<void> {
   const there = await workspace.files.open(shard);
   if (there !== undefined) return there.close();
-  const outside = [...checkpoint.tensors.values()].filter((info) => !isOfBlock(info.name));
+  const outside = tensorsOf({ ...spec, blocks: [] }).flatMap(({ name }) => checkpoint.tensors.get(name) ?? []);
   await writeSafetensors(
     { create: () => workspace.sinks.create(shard) },
     outside.map((info) => copyOf(checkpoint, info)),

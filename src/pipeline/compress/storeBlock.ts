@@ -1,3 +1,4 @@
+import { type BlockSpec, placesOf, type TensorRef } from "../../arch/index.js";
 import { NonFiniteError } from "../../core/index.js";
 import {
   type CompressedMatrix,
@@ -7,8 +8,9 @@ import {
   type TensorDeclaration,
 } from "../../io/index.js";
 import { firstNonFiniteOf } from "../../model/index.js";
-import { fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
-import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames } from "./block.js";
+import { elementCount, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
+import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames, vectorsOf } from "./block.js";
+import { isWhole, writeReference } from "./references.js";
 
 export interface StorageOptions {
   /** packed: the smallest exact encoding of each matrix; dense: plain values, which other tools read. */
@@ -24,22 +26,22 @@ export interface BlockRecord {
   sizes: BlockSizes;
   /** Encodings, by tensor name. */
   tensors: Record<string, TensorDeclaration>;
-  /** By `MatrixKey`. */
+  /** By id. */
   matrices: Compression["layers"][number]["matrices"];
 }
 
 /**
- * The tensors of a block as they go into its file, as layer `layer` of the result. Values that are not on a grid are
- * rounded to the type they are stored in; what factors were folded into needs f32.
+ * The tensors of a block as they go into its file. Values that are not on a grid are rounded to the type they are stored in;
+ * what factors were folded into needs f32, and so do codes that share a tensor with others.
+ * @param target the block in the result, whose tensors have other names and shapes where layers or units went
  */
 export function storeBlock(
   block: DecoderBlock,
-  layer: number,
+  target: BlockSpec,
   { store, dtype }: StorageOptions,
 ): { tensors: Tensor[]; record: BlockRecord } {
   const tensors: Tensor[] = [];
   const record: BlockRecord = { source: block.layer, sizes: block.sizes, tensors: {}, matrices: {} };
-  const renamed = (name: string) => name.replace(`model.layers.${block.layer}.`, `model.layers.${layer}.`);
   const put = (
     name: string,
     shape: readonly number[],
@@ -49,26 +51,41 @@ export function storeBlock(
   ) => {
     const exact = store === "packed" && grid !== undefined;
     const tensor = { shape, values: exact ? values : rounded(name, values, type), ...(exact && { grid }) };
-    const encoded = encodeTensor(renamed(name), tensor, store, type);
+    const encoded = encodeTensor(name, tensor, store, type);
     tensors.push(...encoded.tensors);
-    if (encoded.declaration !== undefined) record.tensors[renamed(name)] = encoded.declaration;
+    if (encoded.declaration !== undefined) record.tensors[name] = encoded.declaration;
+  };
+  const shared = new Map<string, { shape: readonly number[]; values: Float32Array; type: FloatDType }>();
+  const share = (ref: TensorRef, values: Float32Array, type: FloatDType) => {
+    const { tensor, shape } = ref;
+    const whole = shared.get(tensor) ?? { shape, values: new Float32Array(elementCount(shape)), type };
+    writeReference(whole.values, ref, values);
+    shared.set(tensor, type === "F32" ? { ...whole, type } : whole);
   };
   const typeOf = (tensor: { dtype: FloatDType; folded: boolean }) => (tensor.folded ? "F32" : (dtype ?? tensor.dtype));
 
-  for (const [name, vector] of block.vectors) {
-    put(name, vector.shape ?? [vector.values.length], vector.values, typeOf(vector));
+  const refs = vectorsOf(target);
+  for (const [v, vector] of [...block.vectors.values()].entries()) {
+    const ref = refs[v];
+    if (isWhole(ref)) put(ref.tensor, ref.shape, vector.values, typeOf(vector));
+    else share(ref, vector.values, typeOf(vector));
   }
-  for (const matrix of block.matrices.values()) {
-    const { name, rows, cols, weight, lowRank, grid } = matrix;
+  const places = placesOf(target);
+  for (const [m, matrix] of [...block.matrices.values()].entries()) {
+    const { rows, cols, weight, lowRank, grid } = matrix;
+    const ref = places[m].map.weight;
     const type = typeOf(matrix);
     if (lowRank !== undefined) {
-      const { left, right } = factorNames(name);
+      const { left, right } = factorNames(ref.tensor);
       put(left, [rows, lowRank.rank], lowRank.left, type);
       put(right, [lowRank.rank, cols], lowRank.right, type);
     }
-    if (lowRank === undefined || weight.some((value) => value !== 0)) put(name, [rows, cols], weight, type, grid);
+    if (!isWhole(ref)) share(ref, weight, grid === undefined ? type : "F32");
+    else if (lowRank === undefined || weight.some((value) => value !== 0))
+      put(ref.tensor, [rows, cols], weight, type, grid);
     record.matrices[matrix.key] = describe(matrix);
   }
+  for (const [name, { shape, values, type }] of shared) put(name, shape, values, type);
   return { tensors, record };
 }
 
@@ -80,7 +97,9 @@ function rounded(name: string, values: Float32Array, dtype: FloatDType): Float32
   throw new NonFiniteError(`${name}: entry ${bad} is ${values[bad]}, ${stored[bad]} as ${dtype}; store another type`);
 }
 
-function describe({ rows, cols, weight, lowRank, grid, squaredError, tokens }: BlockMatrix): CompressedMatrix {
+function describe(matrix: BlockMatrix): CompressedMatrix {
+  const { rows, cols, weight, lowRank, grid, squaredError, tokens } = matrix;
+  const { expert } = matrix.place;
   let nonZeros = 0;
   for (const value of weight) if (value !== 0) nonZeros++;
   return {
@@ -89,6 +108,7 @@ function describe({ rows, cols, weight, lowRank, grid, squaredError, tokens }: B
     sparsity: 1 - nonZeros / weight.length,
     nonZeros: nonZeros + (lowRank === undefined ? 0 : lowRank.rank * (rows + cols)),
     ...(squaredError !== undefined && { relativeError: Math.sqrt(squaredError) }),
+    ...(expert !== undefined && { expert }),
     ...(tokens !== undefined && { tokens }),
     ...(grid !== undefined && { bits: grid.bits, groupSize: grid.groupSize }),
     ...(lowRank !== undefined && { rank: lowRank.rank }),

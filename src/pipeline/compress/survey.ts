@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type ModelConfig, placesOf } from "../../arch/index.js";
 import {
   InputStatistics,
   pruneMethods,
@@ -8,10 +9,11 @@ import {
 } from "../../compress/index.js";
 import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
-import { loadBlock } from "./block.js";
+import { loadBlock, matrixKey } from "./block.js";
 import { blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
+import { readReference } from "./references.js";
 import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
 
@@ -79,7 +81,7 @@ export async function surveyModel(
     budgets[planned.index] =
       type === "neurons" || type === "heads"
         ? await shareUnits(checkpoint, plan, planned, kept, type, options)
-        : await shareEntries(checkpoint, planned, kept);
+        : await shareEntries(checkpoint, plan.description.config, planned, kept);
   }
   return { kept, budgets };
 }
@@ -123,7 +125,8 @@ function meanCosine(a: Float32Array, b: Float32Array, width: number): number {
 /** One threshold for all entries: how many zeros each matrix gets. Scores that need no inputs only. */
 async function shareEntries(
   checkpoint: Checkpoint,
-  { stage, options, tensors }: PlannedStage,
+  { spec }: ModelConfig,
+  { stage, options, matrices }: PlannedStage,
   kept: readonly number[],
 ) {
   if (stage.type !== "prune" || stage.pattern.type !== "unstructured") throw new UsageError("no global scope");
@@ -131,23 +134,20 @@ async function shareEntries(
   const { score } = method;
   if (score === undefined || method.needs(options).length > 0)
     throw new UsageError(`${stage.method} has no global scope`);
-  const targets: ScoredTensor[] = [];
-  for (const name of tensors) {
-    if (!kept.some((layer) => name.startsWith(`model.layers.${layer}.`))) continue;
-    const [rows, cols] = checkpoint.tensors.get(name)!.shape;
-    const scores = async () => {
-      const weight = await checkpoint.readFloat32(name);
-      return score({ weight, rows, cols }, new InputStatistics(cols, 0), options);
-    };
-    targets.push({ name, length: rows * cols, scores });
+  const targets: (ScoredTensor & { layer: number })[] = [];
+  for (const layer of kept) {
+    for (const { map } of placesOf(spec.blocks[layer])) {
+      if (!matrices.includes(matrixKey(layer, map.id))) continue;
+      const { rows, cols, weight: ref } = map;
+      const scores = async () =>
+        score({ weight: await readReference(checkpoint, ref), rows, cols }, new InputStatistics(cols, 0), options);
+      targets.push({ name: map.id, layer, length: rows * cols, scores });
+    }
   }
   const zeros = await shareGlobally(targets, stage.pattern.sparsity);
-  const budgets: Record<string, StageBudget> = {};
+  const budgets: Record<string, StageBudget & { zeros: Record<string, number> }> = {};
   for (const layer of kept) budgets[layer] = { zeros: {} };
-  for (const [t, { name }] of targets.entries()) {
-    const layer = /^model\.layers\.(\d+)\./.exec(name)![1];
-    (budgets[layer].zeros as Record<string, number>)[name] = zeros[t];
-  }
+  for (const [t, { name, layer }] of targets.entries()) budgets[layer].zeros[name] = zeros[t];
   return budgets;
 }
 
@@ -186,17 +186,17 @@ async function eachDenseBlock(
   options: CompressOptions,
   visit: (at: { run: CalibrationRun; view: Checkpoint; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
 ): Promise<void> {
-  const { config, layout } = description;
+  const { config } = description;
   const stage = new Stage("look at the dense model", layers.length, "blocks", options.onProgress);
   const run = await CalibrationRun.start(
     checkpoint,
-    layout.embedding.name,
+    config.spec.embedding.table.tensor,
     windows ?? { tokens: new Uint32Array(), window: 1 },
     { ...options, backend: backend?.id },
   );
   for (const layer of layers) {
     await breathe(options.signal);
-    const block = await loadBlock(checkpoint, description, layer);
+    const block = await loadBlock(checkpoint, config, layer);
     await visit({ run, view: blockView(checkpoint, config, block), block });
     stage.advance(1, `block ${layer}`);
   }

@@ -1,8 +1,11 @@
 import { z } from "zod";
 import { checkSchema, FormatError } from "../../core/index.js";
 import {
+  type Artifact,
+  artifactVersion,
   type Checkpoint,
   type Compression,
+  compressionOf,
   createFile,
   type FileSinks,
   hashOfSource,
@@ -66,11 +69,11 @@ export async function writeRecord(
   job: JobRecord,
 ): Promise<void> {
   const { source, sizes, tensors, matrices } = record;
-  const artifact = {
-    rarefy: 1 as const,
+  const artifact: Artifact = {
+    rarefy: artifactVersion,
     tensors,
     blocks: [sizes],
-    compression: { ...job, layers: [{ source, matrices }] },
+    origin: { compression: { ...job, layers: [{ source, matrices }] } },
   };
   const checked = JSON.parse(new TextDecoder().decode(serializeArtifact(artifact)));
   await writeJson(workspace, recordName(layer), {
@@ -105,7 +108,9 @@ export async function readRecord(
   if (raw === undefined) return undefined;
   const file = `${workspace.files.location}/${name}`;
   const { shardSha256, artifact } = checkSchema(recordSchema, raw, file, beginAnew);
-  const { tensors = {}, blocks, compression } = parseArtifact(artifact, file);
+  const parsed = parseArtifact(artifact, file);
+  const { tensors = {}, blocks } = parsed;
+  const compression = compressionOf(parsed);
   const [block] = compression?.layers ?? [];
   if (block === undefined || blocks?.length !== 1 || compression?.job !== job) {
     throw new FormatError({ file, problem: "not the record of this job's block", hint: beginAnew });
@@ -126,7 +131,7 @@ const beginAnew = "Begin anew (--restart)";
 export async function openShard(workspace: Workspace, shard: string, { tensors }: BlockRecord): Promise<Checkpoint> {
   const json = new Map<string, Uint8Array>([
     ["config.json", new TextEncoder().encode("{}")],
-    ["rarefy.json", serializeArtifact({ rarefy: 1, tensors })],
+    ["rarefy.json", serializeArtifact({ rarefy: artifactVersion, tensors })],
   ]);
   const memory = memoryFiles(workspace.files.location, json);
   return openCheckpoint({

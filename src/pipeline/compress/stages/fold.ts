@@ -1,15 +1,16 @@
+import type { NormSpec, TensorRef } from "../../../arch/index.js";
 import { divideChannels, divideRows, InputStatistics, multiplyColumns } from "../../../compress/index.js";
-import type { TapSite } from "../../../model/index.js";
-import type { BlockInput, DecoderBlock, InputKey, MatrixKey } from "../block.js";
+import type { DecoderBlock, InputKey, MatrixInput } from "../block.js";
 
-/** Whether factors of a site's channels can go into whatever makes it: not into value heads that several heads share. */
-export function foldable({ sizes }: DecoderBlock, { site }: BlockInput): boolean {
-  return site !== "attentionOutput" || sizes.kvHeads === sizes.queryHeads;
+/** Whether factors of an input's channels can go into whatever makes it: not into value heads that several heads share. */
+export function foldable({ sizes }: DecoderBlock, { maker }: MatrixInput): boolean {
+  if (maker === undefined) return false;
+  return !("map" in maker && maker.ofValueHeads) || sizes.kvHeads === sizes.queryHeads;
 }
 
 /** What enters a place, all parts together that saw a token. */
 export function statisticsOf(
-  { keys }: BlockInput,
+  { keys }: MatrixInput,
   statistics: ReadonlyMap<InputKey, InputStatistics>,
 ): InputStatistics {
   const parts = keys.map((key) => statistics.get(key)!);
@@ -24,7 +25,7 @@ export function statisticsOf(
  */
 export function foldFactors(
   block: DecoderBlock,
-  { site, keys, expert, readers }: BlockInput,
+  { keys, readers, routers, maker }: MatrixInput,
   factors: Float32Array,
   statistics: ReadonlyMap<InputKey, InputStatistics>,
 ): [InputKey, InputStatistics][] {
@@ -32,27 +33,26 @@ export function foldFactors(
     matrix.weight = multiplyColumns(matrix.weight, factors);
     matrix.folded = true;
   }
-  const { inputNorm, mlpNorm, router } = block.roles;
-  const norms: Partial<Record<TapSite, string>> = { attentionInput: inputNorm.name, mlpInput: mlpNorm.name };
-  const norm = norms[site];
-  if (norm !== undefined) divideVector(block, norm, factors);
+  if ("norm" in maker!) divideNorm(block, maker.norm, factors);
   else {
-    const upProj: MatrixKey = expert === undefined ? "up_proj" : `experts.${expert}.up_proj`;
-    const maker = block.matrices.get(site === "mlpHidden" ? upProj : "v_proj")!;
-    maker.weight = divideRows(maker.weight, maker.cols, factors);
-    maker.folded = true;
-    if (maker.biasName !== undefined) divideVector(block, maker.biasName, factors);
+    const matrix = block.matrices.get(maker!.map.id)!;
+    matrix.weight = divideRows(matrix.weight, matrix.cols, factors);
+    matrix.folded = true;
+    const { bias } = matrix.place.map;
+    if (bias !== undefined) changeVector(block, bias, (values) => divideChannels(values, factors));
   }
-  if (site === "mlpInput" && router !== undefined) {
-    const vector = block.vectors.get(router.weight.name)!;
-    vector.values = multiplyColumns(vector.values, factors);
-    vector.folded = true;
-  }
+  for (const { map } of routers) changeVector(block, map.weight, (values) => multiplyColumns(values, factors));
   return keys.map((key) => [key, statistics.get(key)!.dividedBy(factors)]);
 }
 
-function divideVector(block: DecoderBlock, name: string, factors: Float32Array): void {
-  const vector = block.vectors.get(name)!;
-  vector.values = divideChannels(vector.values, factors);
+function divideNorm(block: DecoderBlock, { weight, bias, plusOne }: NormSpec, factors: Float32Array): void {
+  const one = plusOne ? 1 : 0;
+  changeVector(block, weight, (values) => values.map((value, c) => (one + value) / factors[c] - one));
+  if (bias !== undefined) changeVector(block, bias, (values) => divideChannels(values, factors));
+}
+
+function changeVector({ vectors }: DecoderBlock, ref: TensorRef, change: (values: Float32Array) => Float32Array): void {
+  const vector = vectors.get(ref)!;
+  vector.values = change(vector.values);
   vector.folded = true;
 }

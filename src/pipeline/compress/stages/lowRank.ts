@@ -10,7 +10,7 @@ import {
   shareRanks,
 } from "../../../compress/index.js";
 import type { BlockMatrix } from "../block.js";
-import { inputOf, layerOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
+import { inputOf, linearOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
 
 /** Factors of lower rank in place of matrices, with a sparse remainder if the recipe wants one. */
 export const lowRank: StageHandler<"lowRank"> = {
@@ -27,7 +27,7 @@ export const lowRank: StageHandler<"lowRank"> = {
     const spectra: Spectrum[] = [];
     for (const matrix of targets) {
       await context.breathe();
-      spectra.push(method.decompose(layerOf(matrix), inputOf(context, matrix), options));
+      spectra.push(method.decompose(linearOf(matrix), inputOf(context, matrix), options));
     }
     const ranks = ranksOf(stage, targets, spectra);
     for (const [t, matrix] of targets.entries()) {
@@ -58,7 +58,7 @@ function sparseRest(
   factors: LowRankFactors,
   { method, options, pattern }: NonNullable<Awaited<ReturnType<typeof residualMethod>>>,
 ): Float32Array {
-  return method.prune(residualOf(layerOf(matrix), factors), inputOf(context, matrix), pattern, options).weight;
+  return method.prune(residualOf(linearOf(matrix), factors), inputOf(context, matrix), pattern, options).weight;
 }
 
 function ranksOf(stage: LowRankStage, targets: readonly BlockMatrix[], spectra: readonly Spectrum[]) {

@@ -1,3 +1,4 @@
+import { findStep } from "../../../arch/index.js";
 import { poolHeads as pooled } from "../../../compress/index.js";
 import type { StageHandler } from "./stage.js";
 
@@ -7,14 +8,18 @@ export const poolHeads: StageHandler<"poolHeads"> = {
   needs: async () => [],
   async apply({ stage, block, breathe }) {
     const { sizes, matrices, vectors } = block;
-    for (const projection of ["k_proj", "v_proj"] as const) {
+    const { k, v } = findStep(block.spec, "attend")!;
+    const keysAndValues = [...matrices.values()].filter(({ place: { map, step } }) =>
+      step.maps.some((made) => made.map === map && (made.into === k || made.into === v)),
+    );
+    for (const matrix of keysAndValues) {
       await breathe();
-      const matrix = matrices.get(projection)!;
       matrix.weight = pooled(matrix.weight, sizes.kvHeads, stage.kvHeads);
       matrix.rows = matrix.weight.length / matrix.cols;
       matrix.mask = undefined;
-      if (matrix.biasName === undefined) continue;
-      const bias = vectors.get(matrix.biasName)!;
+      const { bias: ref } = matrix.place.map;
+      if (ref === undefined) continue;
+      const bias = vectors.get(ref)!;
       bias.values = pooled(bias.values, sizes.kvHeads, stage.kvHeads);
     }
     sizes.kvHeads = stage.kvHeads;

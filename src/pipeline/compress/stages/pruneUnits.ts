@@ -1,7 +1,7 @@
+import { type TensorRef, unitsOf } from "../../../arch/index.js";
 import {
   type CoupledGroup,
   chooseUnits,
-  coupledProjections,
   type InputStatistics,
   keepUnits,
   keepUnitsOfVector,
@@ -12,9 +12,9 @@ import {
   unitScores,
 } from "../../../compress/index.js";
 import type { BlockMatrix, DecoderBlock } from "../block.js";
-import { inputOf, layerOf, measureChange, type StageContext } from "./stage.js";
+import { inputOf, linearOf, measureChange, type StageContext } from "./stage.js";
 
-/** Matrices of a block that lose units together, in the order of `coupledProjections`. */
+/** Matrices of a block that lose units together, in the order of the block. */
 export interface CoupledMatrices {
   group: CoupledGroup;
   matrices: BlockMatrix[];
@@ -22,16 +22,17 @@ export interface CoupledMatrices {
 
 /** One group, or for the neurons of a mixture one for every expert. */
 export function coupledMatrices(block: DecoderBlock, type: UnitType): CoupledMatrices[] {
-  const axes = Object.entries(coupledProjections[type]);
-  const ofType = [...block.matrices.values()].filter(({ projection }) => projection in coupledProjections[type]);
   const count = type === "heads" ? block.sizes.kvHeads : block.sizes.intermediateSize;
-  return [...new Set(ofType.map(({ expert }) => expert))].map((expert) => {
-    const matrices = axes.map(
-      ([projection]) => ofType.find((matrix) => matrix.projection === projection && matrix.expert === expert)!,
-    );
-    const members = matrices.map((matrix, m) => ({ layer: layerOf(matrix), axis: axes[m][1] }));
-    return { group: { count, members }, matrices };
-  });
+  return unitsOf(block.spec)
+    .filter(({ kind }) => kind === type)
+    .map(({ maps }) => {
+      const matrices = maps.map(({ map }) => block.matrices.get(map.id)!);
+      const members = maps.map(({ axis }, m) => ({
+        layer: linearOf(matrices[m]),
+        axis: axis === "rows" ? ("rows" as const) : ("columns" as const),
+      }));
+      return { group: { count, members }, matrices };
+    });
 }
 
 /** f32 [units]: what the block loses with each. */
@@ -101,18 +102,19 @@ async function pruneGroup(
       matrix.weight = repaired;
       matrix.mask = matrix.mask?.map((keep, i) => keep & masked[i]) ?? masked;
     }
-    if (matrix.biasName !== undefined && member.axis === "rows") pruneBias(context, matrix.biasName, count, kept);
+    const { bias } = matrix.place.map;
+    if (bias !== undefined && member.axis === "rows") pruneBias(context, bias, count, kept);
   }
   return kept.length;
 }
 
 function pruneBias(
   { block, stage }: StageContext<"prune">,
-  name: string,
+  ref: TensorRef,
   count: number,
   kept: readonly number[],
 ): void {
-  const bias = block.vectors.get(name)!;
+  const bias = block.vectors.get(ref)!;
   if (stage.shrink) {
     bias.values = keepUnitsOfVector(bias.values, count, kept);
     return;

@@ -1,7 +1,7 @@
 import { type AnyOptions, type QuantizeMethod, quantizeMethods } from "../../../compress/index.js";
 import { blockInputs } from "../block.js";
 import { foldable, foldFactors, statisticsOf } from "./fold.js";
-import { inputOf, layerOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
+import { inputOf, linearOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
 
 /** Rounds weights to grids. Factors of input channels, where the method has some, are folded in first. */
 export const quantize: StageHandler<"quantize"> = {
@@ -17,7 +17,7 @@ export const quantize: StageHandler<"quantize"> = {
       await context.breathe();
       const input = inputOf(scaled, matrix);
       const ones = method.factors && new Float32Array(matrix.cols).fill(1);
-      const result = method.quantize(layerOf(matrix), input, options, ones);
+      const result = method.quantize(linearOf(matrix), input, options, ones);
       measureChange(scaled, matrix, result.weight);
       matrix.weight = result.weight;
       // Columns kept outside the codes make the matrix an ordinary one.
@@ -38,7 +38,7 @@ async function foldAll(
     const consumers = input.readers.filter((matrix) => targets.includes(matrix));
     if (consumers.length === 0 || !foldable(block, input)) continue;
     await context.breathe();
-    const factors = method.factors!(consumers.map(layerOf), statisticsOf(input, statistics), options);
+    const factors = method.factors!(consumers.map(linearOf), statisticsOf(input, statistics), options);
     for (const [key, after] of foldFactors(block, input, factors, statistics)) statistics.set(key, after);
   }
   return { ...context, statistics };

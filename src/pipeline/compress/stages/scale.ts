@@ -1,7 +1,7 @@
 import { scaleMethods } from "../../../compress/index.js";
 import { blockInputs } from "../block.js";
 import { foldFactors, statisticsOf } from "./fold.js";
-import { layerOf, type StageHandler } from "./stage.js";
+import { linearOf, type StageHandler } from "./stage.js";
 
 /** Moves outliers of inputs into weights. All matrices that read an input are scaled, whichever of them are targets. */
 export const scale: StageHandler<"scale"> = {
@@ -14,7 +14,7 @@ export const scale: StageHandler<"scale"> = {
     for (const input of blockInputs(block)) {
       if (!input.readers.some((matrix) => targets.includes(matrix))) continue;
       await breathe();
-      const factors = method.factors(input.readers.map(layerOf), statisticsOf(input, statistics), options);
+      const factors = method.factors(input.readers.map(linearOf), statisticsOf(input, statistics), options);
       foldFactors(block, input, factors, statistics);
     }
   },

@@ -8,7 +8,6 @@ import {
   reconstructionError,
   type StatisticId,
 } from "../../../compress/index.js";
-import { type Projection, type TapSite, tapSites } from "../../../model/index.js";
 import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey } from "../block.js";
 
 /** What a stage sees while it works on one block. */
@@ -21,7 +20,7 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
   readonly block: DecoderBlock;
   /** What enters the block's matrices as they are before the stage; without calibration nothing is in them. */
   readonly statistics: ReadonlyMap<InputKey, InputStatistics>;
-  /** With a global scope: how many zeros (entries) or units stay, by tensor name or for the block. */
+  /** With a global scope: how many zeros (entries) or units stay, by the id of the matrix or for the block. */
   readonly budget: StageBudget | undefined;
   /** Called between matrices. */
   breathe(): Promise<void>;
@@ -29,7 +28,7 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
 
 /** What one threshold for the whole model gave this stage and block. */
 export interface StageBudget {
-  /** Entries that go, by tensor name. */
+  /** Entries that go, by the id of the matrix. */
   zeros?: Readonly<Record<string, number>>;
   /** Neurons or key and value heads that stay. */
   unitsKept?: number;
@@ -43,20 +42,14 @@ export interface StageHandler<Type extends RecipeStage["type"] = RecipeStage["ty
   apply(context: StageContext<Type>): Promise<void>;
 }
 
-const siteOf = Object.fromEntries(
-  (Object.entries(tapSites) as [TapSite, readonly Projection[]][]).flatMap(([site, projections]) =>
-    projections.map((projection) => [projection, site]),
-  ),
-) as Record<Projection, TapSite>;
-
-export const inputKeyOf = ({ projection, expert }: BlockMatrix): InputKey => inputKey(siteOf[projection], expert);
+export const inputKeyOf = ({ place: { step, expert } }: BlockMatrix): InputKey => inputKey(step.site.id, expert);
 
 /** What enters a matrix; without calibration, nothing is known of it. */
 export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
   return statistics.get(inputKeyOf(matrix)) ?? new InputStatistics(matrix.cols, 0);
 }
 
-export const layerOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
+export const linearOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
   weight,
   rows,
   cols,

@@ -1,0 +1,169 @@
+import { z } from "zod";
+import type { BlockShape } from "../arch/index.js";
+import { tensorDeclaration } from "./encoding/declaration.js";
+import { isJsonObject } from "./json.js";
+
+/** The version that is written. */
+export const artifactVersion = 2;
+
+const share = z.number().min(0).max(1);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits");
+const count = z.int().min(0);
+// zod's numbers are finite.
+export const cut = z.strictObject({ threshold: z.number().min(0), sparsity: share });
+
+/** What a description calls a linear map of a block. */
+const mapId = z.string().min(1).max(64);
+
+export const activationSparsity = z.strictObject({
+  /** "teal": inputs of all linear maps; "cats": the gate of the MLP. */
+  method: z.enum(["teal", "cats"]),
+  /** How thresholds come from the calibration histograms. */
+  estimator: z.enum(["symmetric", "absQuantile"]),
+  /** How the sparsity is spread over the linear maps of a block. */
+  allocation: z.enum(["greedy", "uniform"]),
+  /** Requested share of zeros, over all linear maps weighted by their size. */
+  sparsity: share,
+  /** Which part of a prompt runs sparse; decoding always does. */
+  prefill: z.union([z.enum(["dense", "secondHalf"]), z.strictObject({ denseFirst: count })]),
+  layers: z
+    .array(
+      z.strictObject({
+        /**
+         * By the role of the linear map ("q_proj"): inputs with |x| ≤ threshold count as 0; `sparsity` is the share of them
+         * expected there. Experts of a mixture share one; a map that is left out is dense.
+         */
+        maps: z.record(mapId, cut),
+        /** CATS: |f(gate)| below the threshold counts as 0. */
+        gate: cut.optional(),
+      }),
+    )
+    .max(4096),
+  calibration: z.strictObject({
+    textSha256: sha256,
+    windows: count,
+    window: count,
+    seed: z.int(),
+    /** Each window began with a begin-of-text token. */
+    bos: z.literal(true).optional(),
+  }),
+});
+
+/** |x| at the quantiles 0.05, 0.10 … 1 of the activations at one place of one layer, as calibration saw them. */
+const siteStatistics = z.strictObject({
+  values: count,
+  /** Share of exact zeros. */
+  zeros: share,
+  absQuantiles: z.array(z.number().min(0)).length(20),
+});
+
+/** Sizes of one decoder block that structured pruning changes. */
+const blockShape: z.ZodType<BlockShape> = z.strictObject({
+  queryHeads: z.int().min(1).max(4096),
+  kvHeads: z.int().min(1).max(4096),
+  intermediateSize: z
+    .int()
+    .min(1)
+    .max(2 ** 20),
+});
+
+/** What one-shot compression made of the matrices of a block. */
+const compressedMatrix = z.strictObject({
+  rows: count,
+  cols: count,
+  /** Share of zeros; of the remainder, where there are factors. */
+  sparsity: share,
+  /** Numbers stored that are not 0: entries, or those of the factors and of the remainder. */
+  nonZeros: count,
+  /**
+   * √(Σ‖(Ŵ − W)·x‖² / Σ‖W·x‖²) on the calibration inputs at up to 128 evenly spaced outputs; those of several stages added
+   * as squares. Absent where there was no calibration text.
+   */
+  relativeError: z.number().min(0).optional(),
+  /** The expert that it belongs to, in a mixture of experts. */
+  expert: count.optional(),
+  /** How many calibration tokens that expert saw. */
+  tokens: z.int().min(0).optional(),
+  /** Codes of so many bits, one scale for `groupSize` consecutive entries of a row. */
+  bits: z.int().min(1).max(8).optional(),
+  groupSize: count.optional(),
+  /** Factors of this rank take the matrix's place. */
+  rank: count.optional(),
+});
+
+/** How a model was trained: the settings of the run and what it came to. */
+const training = z.looseObject({
+  /** How tokens were sent to experts. */
+  router: z.string().max(64).optional(),
+});
+
+/** How a model was compressed; the same command gives the same record, so it holds no times. */
+export const compression = z.strictObject({
+  /** The resolved recipe, JSON. */
+  recipe: z.unknown(),
+  /** Version of rarefy. */
+  version: z.string().max(64),
+  /** SHA-256 over everything that decides the result: recipe, source, text, storage. */
+  job: sha256,
+  store: z.enum(["packed", "dense"]),
+  calibration: z
+    .strictObject({
+      textSha256: sha256,
+      windows: count,
+      window: count,
+      bos: z.literal(true).optional(),
+      /** What ran the windows, in words; another device gives sums that differ in their last bits. */
+      arithmetic: z.string().max(1024).optional(),
+    })
+    .optional(),
+  /** Weights that the blocks' projections had in the source. */
+  sourceWeights: count,
+  layers: z
+    .array(
+      z.strictObject({
+        /** Layer of the source. */
+        source: count,
+        /** By id: "q_proj" …, in a mixture of experts "experts.0.gate_proj" … */
+        matrices: z.record(mapId, compressedMatrix),
+      }),
+    )
+    .max(4096),
+});
+
+export const artifactFields = {
+  rarefy: z.literal(artifactVersion),
+  /** Packed format the model is meant to run in. */
+  weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
+  activationSparsity: activationSparsity.optional(),
+  /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
+  activations: z
+    .array(z.record(z.string().max(64), siteStatistics))
+    .max(4096)
+    .optional(),
+  /** Matrices that do not lie in the file as plain values, by the name a model knows them by. */
+  tensors: z.record(z.string(), tensorDeclaration).optional(),
+  /** One entry per layer, when blocks differ from each other (structured pruning). */
+  blocks: z.array(blockShape).max(4096).optional(),
+  /** What made the weights. */
+  origin: z.union([z.strictObject({ compression }), z.strictObject({ training })]).optional(),
+  /** Measured result rows, JSON objects. */
+  results: z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object")).optional(),
+  /** The model it was made from: directory or Hub id, and the hash of its config.json. */
+  source: z.strictObject({ location: z.string(), configSha256: sha256 }).optional(),
+};
+
+export const artifactSchema = z.strictObject(artifactFields);
+
+export type ActivationSparsity = z.infer<typeof activationSparsity>;
+export type SiteQuantiles = z.infer<typeof siteStatistics>;
+export type Compression = z.infer<typeof compression>;
+export type CompressedMatrix = z.infer<typeof compressedMatrix>;
+export type Artifact = z.infer<typeof artifactSchema>;
+
+/** How the model was compressed, if that is what made it. */
+export const compressionOf = ({ origin }: Artifact): Compression | undefined =>
+  origin !== undefined && "compression" in origin ? origin.compression : undefined;
+
+/** How the model was trained, if that is what made it. */
+export const trainingOf = ({ origin }: Artifact): Readonly<z.infer<typeof training>> | undefined =>
+  origin !== undefined && "training" in origin ? origin.training : undefined;

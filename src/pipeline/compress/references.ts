@@ -1,0 +1,56 @@
+import type { RowPick, TensorRef } from "../../arch/index.js";
+import type { Checkpoint } from "../../io/index.js";
+import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+
+/** Whether a reference is all of its tensor, in the order that it is stored in. */
+export const isWhole = ({ rows, transposed, stacked }: TensorRef): boolean =>
+  rows === undefined && transposed === undefined && stacked === undefined;
+
+/** Where the numbers of a reference lie in one piece of its tensor, and how that piece is laid out. */
+function layoutOf({ shape, rows, transposed, stacked }: TensorRef) {
+  const piece = stacked === undefined ? shape : shape.slice(1);
+  const [first, second = 1] = piece;
+  // Rows and columns of W; of a vector, its entries and 1.
+  const [allRows, cols] = transposed ? [second, first] : [first, second];
+  const picked = rows ?? { first: 0, run: allRows, stride: allRows, runs: 1 };
+  const at = (row: number, col: number) => (transposed ? col * allRows + row : row * cols + col);
+  return { entries: first * second, offset: (stacked ?? 0) * first * second, cols, picked, at };
+}
+
+/** Rows of W that a pick names, in order. */
+function* rowsOf({ first, run, stride, runs }: RowPick): Generator<number> {
+  for (let r = 0; r < runs; r++) for (let i = 0; i < run; i++) yield first + r * stride + i;
+}
+
+/** The numbers of a reference: f32 W [rows, cols], or [length] of a vector. @throws FormatError */
+export async function readReference(checkpoint: Checkpoint, ref: TensorRef): Promise<Float32Array> {
+  if (isWhole(ref)) return checkpoint.readFloat32(ref.tensor);
+  const { entries, offset, cols, picked, at } = layoutOf(ref);
+  const values =
+    ref.stacked === undefined
+      ? await checkpoint.readFloat32(ref.tensor)
+      : await readPiece(checkpoint, ref.tensor, offset, entries);
+  const out = new Float32Array(picked.run * picked.runs * cols);
+  let row = 0;
+  for (const from of rowsOf(picked)) {
+    for (let c = 0; c < cols; c++) out[row * cols + c] = values[at(from, c)];
+    row++;
+  }
+  return out;
+}
+
+async function readPiece(checkpoint: Checkpoint, name: string, offset: number, entries: number): Promise<Float32Array> {
+  const { dtype } = checkpoint.tensors.get(name)!;
+  const bytes = dtypeBytes[dtype];
+  return toFloat32(dtype, await checkpoint.read(name, offset * bytes, entries * bytes));
+}
+
+/** Puts numbers back where `readReference` found them. @param tensor f32, the whole tensor */
+export function writeReference(tensor: Float32Array, ref: TensorRef, values: Float32Array): void {
+  const { offset, cols, picked, at } = layoutOf(ref);
+  let row = 0;
+  for (const to of rowsOf(picked)) {
+    for (let c = 0; c < cols; c++) tensor[offset + at(to, c)] = values[row * cols + c];
+    row++;
+  }
+}
