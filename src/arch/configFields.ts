@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ActivationFunction, quote } from "../core/index.js";
 import { type RopeSpec, ropes } from "./ropes/index.js";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ActivationFunction } from "../core/index.js";
 import * as field from "./configFields.js";
 import type { RopeSpec } from "./ropes/index.js";

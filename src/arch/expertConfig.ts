@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { fail, orElse, size } from "./configFields.js";
 
 /** Over all layers. */

@@ -66,6 +66,7 @@ export function parseModelConfig(
 
 const noRope: RopeSpec = { type: "default", theta: 10_000 };
 
+/** The config of a described model: the names and sizes that loading, costs and exports ask for, read off its steps. */
 export function modelConfigOf(spec: ModelSpec): ModelConfig {
   const [block] = spec.blocks;
   const shapes = spec.blocks.map(shapeOf);

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema, FormatError, quote } from "../core/index.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
 import { families } from "./families/index.js";

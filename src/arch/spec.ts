@@ -47,6 +47,7 @@ export interface EmbeddingSpec {
   norm?: NormSpec;
 }
 
+/** What makes a model's result of the residual stream: logits over a vocabulary, or over labels. */
 export type HeadSpec =
   | {
       kind: "vocabulary";
@@ -64,6 +65,7 @@ export type HeadSpec =
       map: LinearSpec;
     };
 
+/** One block of a model. */
 export interface BlockSpec {
   /** In order. The first reads `x`, the last leaves it changed. */
   steps: readonly Step[];
@@ -96,6 +98,7 @@ export interface NormStep {
   into: Buffer;
 }
 
+/** A norm over the channels of a row, with its weights in the checkpoint. */
 export interface NormSpec {
   /** "rms": x / √(mean(x²) + ε) · w; "layer": (x − mean) / √(variance + ε) · w + b. */
   kind: "rms" | "layer";
@@ -193,6 +196,7 @@ export interface MixtureStep {
   experts: readonly ExpertSpec[];
 }
 
+/** One expert of a mixture: the steps of a small MLP. */
 export interface ExpertSpec {
   steps: readonly Step[];
   out: Buffer;
@@ -219,6 +223,7 @@ export interface RouterSpec {
   balance?: number;
 }
 
+/** A linear map W·x (+ bias): what it is called here, where its [rows, cols] weights lie in the checkpoint, and how. */
 export interface LinearSpec {
   /**
    * Unique in its block and kept for ever: masks, matrices and records of rarefy.json are keyed by it. The name of the map's

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ProblemsError } from "../core/index.js";
 import { checkUnits } from "./checkUnits.js";
 import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";

@@ -36,6 +36,7 @@ export interface Layer {
   mask?: Uint8Array;
 }
 
+/** Of a weight matrix: outputs and inputs. */
 export interface Shape {
   rows: number;
   cols: number;
@@ -43,6 +44,7 @@ export interface Shape {
 
 // --- pruning ---------------------------------------------------------------------------------------------------------
 
+/** Chooses which weights of a layer become 0, and may move the others to make up for it. */
 export interface PruneMethod<Options = AnyOptions> extends Method<Options> {
   /** The patterns it can give, each with the scopes it admits; the first scope is the default. */
   readonly patterns: Readonly<Partial<Record<PatternType, readonly Scope[]>>>;
@@ -57,6 +59,7 @@ export interface PruneMethod<Options = AnyOptions> extends Method<Options> {
   prune(layer: Layer, statistics: InputStatistics, pattern: Pattern, options: Options): PruneResult;
 }
 
+/** What a layer is after pruning. */
 export interface PruneResult {
   /** f32 [rows, cols]; exactly +0 where `mask` is 0. */
   weight: Float32Array;
@@ -72,6 +75,7 @@ export interface PruneResult {
 
 // --- quantisation ----------------------------------------------------------------------------------------------------
 
+/** Rounds the weights of a layer to few bits. */
 export interface QuantizeMethod<Options = AnyOptions> extends Method<Options> {
   problems?(shape: Shape, options: Options): string[];
   /**
@@ -107,6 +111,7 @@ export interface QuantizeResult {
   loss?: number;
 }
 
+/** How the input of a quantised layer is rounded while the model runs. */
 export interface ActivationQuantization {
   bits: number;
   symmetric: boolean;
@@ -126,6 +131,7 @@ export interface ScaleMethod<Options = AnyOptions> extends Method<Options> {
 
 // --- low rank --------------------------------------------------------------------------------------------------------
 
+/** Puts a product of two narrow matrices in place of a layer's weight. */
 export interface LowRankMethod<Options = AnyOptions> extends Method<Options> {
   decompose(layer: Layer, statistics: InputStatistics, options: Options): Spectrum;
 }

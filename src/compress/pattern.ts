@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../core/index.js";
 
 /**
@@ -19,6 +19,7 @@ export type Pattern =
   | { type: "neurons"; sparsity: number; scope?: "tensor" | "global" }
   | { type: "heads"; sparsity: number; scope?: "tensor" | "global" };
 
+/** "unstructured", "nm", "block" and the other kinds of pattern. */
 export type PatternType = Pattern["type"];
 
 /** Entries that compete for the same budget: one matrix, one of its rows, or all targeted matrices together. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema } from "../core/index.js";
 import { patternSchema } from "./pattern.js";
 
@@ -105,7 +105,9 @@ const recipeSchema = z.strictObject({
 
 /** A recipe with all defaults filled in. */
 export type Recipe = z.output<typeof recipeSchema>;
+/** A recipe as it is written: what has a default may be left out. */
 export type RecipeInput = z.input<typeof recipeSchema>;
+/** One stage of a recipe, with its defaults: prune, quantize, scale, lowRank and the others. */
 export type RecipeStage = Recipe["stages"][number];
 
 /**

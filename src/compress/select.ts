@@ -11,6 +11,7 @@ import { type Pattern, type Scope, shapeProblems, zerosFor } from "./pattern.js"
  * differ visibly for magnitude alone: bf16 weights have few values, and a hundredth of them may tie at the threshold.
  */
 export const countings = ["exact", "threshold", "below"] as const;
+/** One of `countings`. */
 export type Counting = (typeof countings)[number];
 
 /**

@@ -15,6 +15,7 @@ export interface StatisticValues {
   squaredGradients: Float32Array;
 }
 
+/** Name of a statistic that methods ask for; `StatisticValues` has shape and meaning of each. */
 export type StatisticId = keyof StatisticValues;
 
 /**

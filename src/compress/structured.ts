@@ -13,6 +13,7 @@ import type { InputStatistics } from "./statistics.js";
  */
 export type UnitType = "neurons" | "heads";
 
+/** A matrix that loses rows or columns together with others. */
 export interface CoupledMember {
   layer: Layer;
   axis: "rows" | "columns";

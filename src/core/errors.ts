@@ -21,6 +21,7 @@ export class RarefyError extends Error {
   }
 }
 
+/** What a `FormatError` tells: where, what, and what to do. */
 export interface FormatErrorDetails {
   /** File name, URL or another name of the source. */
   file: string;

@@ -14,6 +14,7 @@ export interface ProgressEvent {
   detail?: string;
 }
 
+/** Called now and then during long work; what it throws ends the work. */
 export type OnProgress = (event: ProgressEvent) => void;
 
 /** What every long-running call accepts. */

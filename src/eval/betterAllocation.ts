@@ -12,6 +12,7 @@ import { evaluateQuality } from "./quality.js";
 /** Calibration windows that the allocations are compared on, at most. */
 const comparedWindows = 16;
 
+/** How greedy and uniform allocation compare at one sparsity, and which was kept. */
 export interface AllocationComparison {
   sparsity: number;
   kept: ActivationSparsity["allocation"];

@@ -10,6 +10,7 @@ import { RealisedSparsity } from "./realisedSparsity.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
 import { type Convention, type EvaluationWindow, evaluationWindows, textPerplexity } from "./windows.js";
 
+/** Which windows are measured, and which of their tokens run sparse. */
 export interface QualityOptions extends JobOptions {
   /** How the text is cut; default "windows". */
   convention?: Convention;
@@ -27,6 +28,7 @@ export interface QualityOptions extends JobOptions {
   prefill?: PrefillPolicy;
 }
 
+/** Perplexity of one variant and its distance from the first. */
 export interface Quality {
   name: string;
   perplexity: number;

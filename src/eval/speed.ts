@@ -4,6 +4,7 @@ import { checkSound, explainNonFinite } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
 
+/** What is timed, and how often. */
 export interface SpeedOptions extends JobOptions {
   /** Tokens of the timed prefill, from the start of the text. Default 128. */
   prefillTokens?: number;
@@ -17,6 +18,7 @@ export interface SpeedOptions extends JobOptions {
   residentBytes?: () => number;
 }
 
+/** What one variant took, in tokens per second and bytes per token. */
 export interface Speed {
   name: string;
   threads: number;

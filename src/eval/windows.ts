@@ -8,6 +8,7 @@ import { UsageError } from "../core/index.js";
  * - `lmEval`: as `loglikelihood_rolling` of lm-evaluation-harness, every token scored once with one token of context at least.
  */
 export type Convention = "windows" | "rolling" | "lmEval";
+/** The conventions by which windows of a text are cut and counted, by name. */
 export const conventions: readonly Convention[] = ["windows", "rolling", "lmEval"];
 
 export interface WindowOptions {

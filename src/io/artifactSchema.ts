@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { BlockShape } from "../arch/index.js";
 import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject } from "./json.js";

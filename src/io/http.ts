@@ -7,6 +7,7 @@ import { endsEarly, targetOf } from "./range.js";
 import { readAhead } from "./readAhead.js";
 import { bodyOf, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 
+/** How files are asked for over HTTP: headers, size of requests, repeated attempts. */
 export interface HttpOptions extends RetryOptions {
   headers?: Readonly<Record<string, string>>;
   /** Bytes of one request; up to four are under way at once and six kept, for each open file. Default 4 MiB. */

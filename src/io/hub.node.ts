@@ -18,6 +18,7 @@ import { finishReplacement } from "./output/replace.node.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import type { RetryOptions } from "./retry.js";
 
+/** Where the Hub and its cache are, and how often a request is tried. */
 export interface ResolveOptions extends JobOptions, RetryOptions {
   /** Default: `process.env`. Read: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and their elders. */
   env?: Environment;

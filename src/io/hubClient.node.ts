@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema, type JobOptions, UsageError } from "../core/index.js";
 import { parseContentRange } from "./contentRange.js";
 import { type HubId, isCommit } from "./hubCache.node.js";

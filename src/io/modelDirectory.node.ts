@@ -17,6 +17,7 @@ export interface ModelDirectoryBuilder {
   takeOver(from: LocalModelFiles, keep?: (name: string) => boolean): Promise<void>;
 }
 
+/** Who makes a model directory, and whether it may take the place of another result. */
 export interface BuildOptions extends JobOptions, Pick<ClaimOptions, "force"> {
   /** Default: a program, of which nothing more is known. */
   owner?: OutputOwner;

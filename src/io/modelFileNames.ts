@@ -7,6 +7,7 @@ const companion =
 /** Whether a file belongs to a model whatever is done to its weights: tokenizer, chat template, generation settings, licence. */
 export const isCompanionFile = (name: string): boolean => companion.test(name);
 
+/** Whether a file holds weights, by its name. */
 export const isWeightFile = (name: string): boolean => name.endsWith(".safetensors") || name.endsWith(".gguf");
 
 /** Whether a file belongs to a model. What else lies beside it is its owner's. */

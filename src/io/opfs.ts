@@ -58,6 +58,7 @@ interface SyncAccessHandle {
 type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncAccessHandle> };
 type DirectoryHandle = FileSystemDirectoryHandle & { values(): AsyncIterable<FileSystemHandle> };
 
+/** Where a store lies and how its room is found out; for tests and pages with several stores. */
 export interface ModelStoreOptions {
   /** Default: "rarefy-models" in the origin's private file system. */
   root?: FileSystemDirectoryHandle;

@@ -9,6 +9,7 @@ export interface StoredTensor extends TensorInfo {
   byteLength: number;
 }
 
+/** The header of a safetensors file: every tensor with its place, and the metadata. */
 export interface SafetensorsHeader {
   /** In the order of their bytes. */
   tensors: ReadonlyMap<string, StoredTensor>;

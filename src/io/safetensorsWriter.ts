@@ -9,6 +9,7 @@ export interface TensorToWrite extends TensorInfo {
   bytes(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
+/** How a checkpoint is cut into files. */
 export interface WriteOptions extends JobOptions {
   /** Tensor bytes per shard, at most, unless one tensor alone has more. Default 5·10⁹, as in transformers. */
   maxShardBytes?: number;

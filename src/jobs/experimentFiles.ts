@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema, type JobOptions } from "../core/index.js";
 import { parseJson, sha256Hex } from "../io/index.js";
 import { resolveModel, writeFileAtomic } from "../io/index.node.js";

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
 import { type Compression, parseJson } from "../io/index.js";

@@ -33,6 +33,7 @@ export interface LinearOptions {
 /** What `Backend.map` applies: an activation function, x · by, by · tanh(x / by), or x within ±by. */
 export type ElementFunction = ActivationFunction | { readonly f: "scale" | "softcap" | "clamp"; readonly by: number };
 
+/** Heads, scale and reach of one call of `attention`. */
 export interface AttentionOptions {
   queryHeads: number;
   /** Scores are multiplied by this; usually 1/√headDim. */
@@ -45,6 +46,7 @@ export interface AttentionOptions {
   softcap?: number;
 }
 
+/** Shape of the keys and values of one sequence. */
 export interface KvCacheSpec {
   layers: number;
   kvHeads: number;
@@ -65,6 +67,7 @@ export interface RopeTable {
   readonly headDim: number;
 }
 
+/** The largest values of a row, with their places. */
 export interface TopK {
   /** Descending by value; ties by the lowest id. */
   ids: Uint32Array;
@@ -110,6 +113,7 @@ export interface ProductCosts {
   predictMs(format: PackedFormatId, rows: number, cols: number, density: number): number;
 }
 
+/** What a backend is and how it came to be chosen. */
 export interface BackendInfo {
   /** "reference", "wasm", "webgpu". */
   id: string;
@@ -120,6 +124,10 @@ export interface BackendInfo {
   threads: number;
 }
 
+/**
+ * Owns weights, activations and caches on one device, and runs a queue of operations on them in order. What it hands out
+ * is a handle; only `read` and its like wait.
+ */
 export interface Backend extends ExpertOperations, Disposable {
   readonly info: BackendInfo;
   /** The formats that it has kernels for; left out: all dense ones. */

@@ -20,6 +20,7 @@ export interface RoutedSlots {
   weights: Float32Array;
 }
 
+/** How many of the experts each row is sent to, and how they are weighed. */
 export interface RouteOptions {
   /** Logits of a row that count, from the first on. */
   experts: number;
@@ -40,6 +41,7 @@ export interface ExpertMatrices {
   readonly byteLength: number;
 }
 
+/** How `expertLinear` reads its input. */
 export interface ExpertLinearOptions {
   /** As in `LinearOptions`. */
   thresholds?: readonly number[];

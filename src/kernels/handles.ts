@@ -49,6 +49,7 @@ export interface Matrix {
   readonly byteLength: number;
 }
 
+/** One of the matrices that are stacked in a `Matrix` because they share their input. */
 export interface MatrixPart {
   readonly name: string;
   /** First row of the part in the stack, and so the first output column. */

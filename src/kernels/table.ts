@@ -15,6 +15,7 @@ export const backends = {
   reference: () => import("./reference/index.js"),
 } as const satisfies Record<string, () => Promise<BackendModule>>;
 
+/** One of `backends`: "wasm", "webgpu", "reference". */
 export type BackendId = keyof typeof backends;
 
 /**
@@ -27,6 +28,7 @@ export const devices = {
   auto: ["webgpu", "wasm", "reference"],
 } as const satisfies Record<string, readonly BackendId[]>;
 
+/** One of `devices`: "cpu", "webgpu", "auto". */
 export type DeviceId = keyof typeof devices;
 
 /**

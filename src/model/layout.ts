@@ -11,6 +11,7 @@ import {
 import type { TensorInfo } from "../tensor/index.js";
 import type { Projection } from "./types.js";
 
+/** The linear maps of an MLP, by the names of the checkpoint. */
 export type MlpProjection = Extract<Projection, "gate_proj" | "up_proj" | "down_proj">;
 
 /** Name and shape of a tensor that a checkpoint must hold. */
@@ -20,6 +21,7 @@ export interface ExpectedTensor {
   shape: readonly number[];
 }
 
+/** The tensors that one linear map needs. */
 export interface ExpectedLinear {
   /** The matrix as a whole; with `lowRank` it is stored only if there is a sparse residual to add to the pair. */
   weight: ExpectedTensor;
@@ -28,6 +30,7 @@ export interface ExpectedLinear {
   bias?: ExpectedTensor;
 }
 
+/** The tensors that one decoder block needs, by what they do. */
 export interface BlockLayout {
   /** [hiddenSize] */
   inputNorm: ExpectedTensor;
@@ -45,6 +48,7 @@ export interface BlockLayout {
   router?: RouterLayout;
 }
 
+/** The tensors of a gated MLP. */
 export interface MlpLayout {
   /** Stacked: twice [intermediateSize, hiddenSize]. */
   gateUp: readonly ExpectedLinear[];
@@ -52,6 +56,7 @@ export interface MlpLayout {
   down: ExpectedLinear;
 }
 
+/** The tensor that sends tokens to experts, and how. */
 export interface RouterLayout {
   /** [experts, hiddenSize] */
   weight: ExpectedTensor;

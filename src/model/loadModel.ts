@@ -11,6 +11,7 @@ import { loadWeights } from "./load.js";
 import type { Structure } from "./structure.js";
 import type { Model } from "./types.js";
 
+/** How the weights of a model are packed. */
 export interface LoadModelOptions extends JobOptions {
   /** Format of every matrix that tokens are multiplied with. */
   weights: WeightFormatId;

@@ -7,6 +7,7 @@ import type { SparsityProfile } from "./sparsityProfile.js";
  * LLM.int8(), which rounds weights and inputs in its own way whatever the value type.
  */
 export const structures = ["auto", "dense", ...structureIds] as const;
+/** One of `structures`. */
 export type Structure = (typeof structures)[number];
 
 /** What was chosen for one matrix, or a stack that shares its input. */

@@ -6,6 +6,7 @@ import type { MatrixChoice } from "./structure.js";
 
 /** The seven linear maps of a gated decoder block, by the names of the checkpoint. */
 export const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
+/** One of `projections`. */
 export type Projection = (typeof projections)[number];
 
 /**
@@ -46,6 +47,7 @@ export interface ActivationThresholds {
   gate?: readonly number[];
 }
 
+/** What one pass computes, where it is sparse and who watches. */
 export interface ForwardOptions {
   /** Which logits to compute: of every row, of the last (default), or none. */
   logits?: "all" | "last" | "none";

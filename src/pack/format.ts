@@ -24,8 +24,10 @@ export type SparseFormatId =
   | "tiled-csl-bf16"
   | "int8-mixed";
 
+/** Name of any packed format, dense or without its zeros. */
 export type PackedFormatId = WeightFormatId | SparseFormatId;
 
+/** A packed format of all weights of a matrix, zeros included. docs/add-a-weight-format.md. */
 export interface WeightFormat {
   readonly id: WeightFormatId;
   /** Mean bits per weight, scales included, padding left out. */
@@ -48,6 +50,7 @@ export interface WeightFormat {
 /** Rows and columns are padded to this; it is also the number of consecutive inputs that share a scale in q8 and q4. */
 export const groupSize = 32;
 
+/** The next multiple of `groupSize`: rows or columns of a packed matrix, padding included. */
 export const padded = (n: number): number => Math.ceil(n / groupSize) * groupSize;
 
 export function checkLength(format: WeightFormat, bytes: Uint8Array, rows: number, cols: number): void {

@@ -39,6 +39,7 @@ export const packAs = (
 export const unpackAs = (format: PackedFormatId, bytes: Uint8Array, rows: number, cols: number): Float32Array =>
   (isSparse(format) ? sparseFormats[format] : weightFormats[format]).unpack(bytes, rows, cols);
 
+/** Whether a packed format leaves zeros out. */
 export const isSparse = (format: PackedFormatId): format is SparseFormatId => Object.hasOwn(sparseFormats, format);
 
 /** Whether products with a format round their inputs to 8 bits: those with scaled codes. */

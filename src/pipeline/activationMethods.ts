@@ -11,6 +11,7 @@ import { type Model, type Projection, projections, type TapSite } from "../model
 import { BlockProbe, type ProbeRows } from "./blockProbe.js";
 import { type LayerHistograms, siteOf } from "./layerHistograms.js";
 
+/** A method of activation sparsity: "teal" or "cats". */
 export type MethodId = ActivationSparsity["method"];
 type LayerRecord = ActivationSparsity["layers"][number];
 

@@ -22,6 +22,7 @@ import { activationMethods, type MethodId } from "./activationMethods.js";
 import { BlockProbe, probeRows } from "./blockProbe.js";
 import { LayerHistograms, type SiteStatistics } from "./layerHistograms.js";
 
+/** What to aim at, and how much text is looked at. */
 export interface CalibrationOptions extends JobOptions {
   /** Requested shares of zeros, each in [0, 1): one record for each, from one pass over the text. */
   sparsities: readonly number[];
@@ -60,6 +61,7 @@ export interface CalibratedSparsities {
   realisedSparsities: number[];
 }
 
+/** What calibration found, and what it was found from. */
 export interface Calibration extends CalibratedSparsities {
   /** With greedy allocation: what the uniform one gives, from the same counts. */
   uniform?: CalibratedSparsities;

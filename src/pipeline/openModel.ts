@@ -16,6 +16,7 @@ import type { WeightFormatId } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
 
+/** How a model is opened; what is left out is as its `rarefy.json` says. */
 export interface OpenModelOptions extends JobOptions {
   /** Packed format of the weights. Default: what `rarefy.json` names, else bf16. */
   weights?: WeightFormatId;

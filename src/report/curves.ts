@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema } from "../core/index.js";
 import { parseJson } from "../io/index.js";
 import { figure, type Html, html, lineChart } from "./figures/index.js";

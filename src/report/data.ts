@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
 import {

@@ -9,6 +9,7 @@ import { TextStream } from "./textStream.js";
 import { GenerationClock, type GenerationTimings } from "./timings.js";
 import { tokenSource } from "./tokenSource.js";
 
+/** How tokens are chosen and when generation ends. */
 export interface GenerateOptions extends SamplingOptions, JobOptions {
   /** The most tokens to generate, at least 1; default 256. */
   maxTokens?: number;
@@ -44,6 +45,7 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
  */
 export type FinishReason = "stopToken" | "stopString" | "maxTokens" | "capacity";
 
+/** All of a generation, once it has ended. */
 export interface GenerationSummary {
   reason: FinishReason;
   /** All that were generated, a stop token included. */
@@ -54,6 +56,7 @@ export interface GenerationSummary {
   timings: GenerationTimings;
 }
 
+/** One generated token. */
 export interface GenerationStep {
   id: number;
   /** Text that this token made certain; often "" inside a character or in what may become a stop string. */

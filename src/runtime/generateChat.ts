@@ -2,6 +2,7 @@ import type { Model } from "../model/index.js";
 import { type ChatMessage, type ChatTemplate, encodeChat, type RenderOptions, type Tokenizer } from "../text/index.js";
 import { type GenerateOptions, type GenerationStep, generate } from "./generate.js";
 
+/** Those of `generate`, and those of rendering a chat template. */
 export interface GenerateChatOptions extends Omit<GenerateOptions, "tokenizer" | "continuesPrompt">, RenderOptions {}
 
 /**

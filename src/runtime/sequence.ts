@@ -2,6 +2,7 @@ import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen, KvCache } from "../kernels/index.js";
 import type { ActivationThresholds, Model } from "../model/index.js";
 
+/** How the tokens of a prompt are run. */
 export interface RunOptions extends JobOptions {
   /** Tokens of one pass; default 128. */
   chunk?: number;
@@ -9,6 +10,7 @@ export interface RunOptions extends JobOptions {
   sparseFrom?: number;
 }
 
+/** What the passes of a sequence run with. */
 export interface SequenceOptions {
   /** Those that its passes run with. Default: the model's own; "dense" is without any. */
   thresholds?: ActivationThresholds | "dense";

@@ -45,6 +45,7 @@ export const dtypeBytes: Readonly<Record<DType, number>> = {
   BOOL: 1,
 };
 
+/** Whether a name is that of a type whose values can be read; what others are called is not known here. */
 export function isDType(name: string): name is DType {
   return Object.hasOwn(dtypeBytes, name);
 }

@@ -9,6 +9,7 @@ const digitBits = [11, 10, 10] as const;
 const valueBits = 31;
 const infinityBits = 0x7f800000;
 
+/** Which magnitudes belong to the k largest. */
 export interface Threshold {
   /** Bits of the smallest magnitude kept. */
   bits: number;

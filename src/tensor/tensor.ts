@@ -14,10 +14,12 @@ export interface Tensor extends TensorInfo {
   bytes: Uint8Array;
 }
 
+/** Elements of a tensor of this shape; 1 for a scalar, whose shape is []. */
 export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
+/** Bytes of a tensor of this type and shape, stored plainly. */
 export function byteLengthOf(info: Pick<TensorInfo, "dtype" | "shape">): number {
   return elementCount(info.shape) * dtypeBytes[info.dtype];
 }

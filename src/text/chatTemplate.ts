@@ -11,6 +11,7 @@ export interface ChatMessage {
   [field: string]: unknown;
 }
 
+/** What a chat template sees beside the messages. */
 export interface RenderOptions {
   /** Ends the prompt where the assistant's answer begins. Default true. */
   addGenerationPrompt?: boolean;

@@ -15,6 +15,7 @@ export interface TokenizedText {
   beginning?(count: number): string;
 }
 
+/** How much of a text is made into tokens, and who is told. */
 export interface TokenizeOptions extends Pick<JobOptions, "signal" | "onProgress"> {
   /** The most tokens that are wanted, from the start; the rest of the text is not tokenised. Default: all. */
   maxTokens?: number;

@@ -48,6 +48,7 @@ export async function readWeights(
   return weights;
 }
 
+/** Types that trained weights are stored in, by their names in safetensors. */
 export type StoredFloat = "F32" | "F16" | "BF16";
 
 /**

@@ -7,8 +7,10 @@ export interface BatchArray {
   readonly values: FloatArray | Int32Array;
 }
 
+/** The arrays of one step, by name. */
 export type Batch = Readonly<Record<string, BatchArray>>;
 
+/** What one batch says about the weights. */
 export interface LossAndGradients {
   loss: number;
   /** dL/dW of every parameter, at the weights given; owned by the caller. */

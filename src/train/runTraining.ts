@@ -16,6 +16,7 @@ export interface LogRecord {
   [metric: string]: number;
 }
 
+/** A training with its batches, its length and how it is stored. */
 export interface RunOptions extends JobOptions {
   training: Training;
   batch: (step: number) => Batch | Promise<Batch>;

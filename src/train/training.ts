@@ -6,6 +6,7 @@ import { canHoldRun, type DeviceMethod, type ResidentObjective, type ResidentRun
 import { restoreState, type State, stateOf } from "./state.js";
 import { type FloatArray, zerosLike } from "./values.js";
 
+/** All that a training begins with. */
 export interface TrainingOptions {
   objective: Objective;
   /** Taken over and changed in place. */
@@ -25,6 +26,7 @@ export interface TrainingOptions {
   onDevice?: boolean;
 }
 
+/** What one step of training saw. */
 export interface StepResult {
   /** 0 for the first. */
   step: number;

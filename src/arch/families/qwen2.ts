@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { flag, orElse, positions } from "../configFields.js";
 import { type DecoderConfig, type DecoderDefaults, decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { factor, type Rope } from "./rope.js";
 
 export interface Llama3Rope {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Bounds that no known model comes near. */
 export const factor = z.number().min(1e-3).max(1e6);

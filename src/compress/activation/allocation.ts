@@ -12,6 +12,7 @@ export interface AllocationRow<K extends string> {
   uniformError?: number;
 }
 
+/** What an allocation needs to share out the zeros of one block. */
 export interface AllocationRequest<K extends string> {
   /** Relative number of weights of every projection. */
   costs: Readonly<Record<K, number>>;
@@ -38,6 +39,7 @@ const roundingSlack = 1e-9;
 
 /** How a block's budget is shared out among its projections. Every block gets the same budget. */
 export const allocations = { uniform, greedy } as const satisfies Record<string, Allocation>;
+/** One of `allocations`. */
 export type AllocationId = keyof typeof allocations;
 
 /** Every projection the same share; nothing is evaluated. */

@@ -17,6 +17,7 @@ export function keepLargest(values: Float32Array, keep: number): Float32Array {
   return out;
 }
 
+/** How many values stay, and among which they are chosen. */
 export interface DynamicSparsityOptions {
   /** Share of zeros in [0, 1]: ⌊n · (1 − sparsity)⌋ values stay. */
   sparsity: number;

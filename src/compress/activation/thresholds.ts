@@ -13,4 +13,5 @@ export const thresholdEstimators = {
   absQuantile: (histogram, p) => histogram.absQuantile(p),
   symmetric: (histogram, p) => histogram.symmetricQuantile(p),
 } as const satisfies Record<string, ThresholdEstimator>;
+/** One of `thresholdEstimators`. */
 export type ThresholdEstimatorId = keyof typeof thresholdEstimators;

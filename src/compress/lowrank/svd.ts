@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { LowRankMethod } from "../contract.js";
 import { spectrumOf } from "./spectrum.js";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Layer, PruneMethod } from "../contract.js";
 import { pruneByScore } from "../score.js";
 import type { InputStatistics } from "../statistics.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/index.js";
 import type { PruneMethod } from "../contract.js";
 import { layerFactor } from "../hessian.js";

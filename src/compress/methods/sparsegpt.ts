@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Layer, PruneMethod, PruneResult } from "../contract.js";
 import { layerFactor } from "../hessian.js";
 import { removeColumns } from "../leastSquares.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/index.js";
 import type { Layer, PruneMethod } from "../contract.js";
 import { maskedCopy, pruneByScore } from "../score.js";

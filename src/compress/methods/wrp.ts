@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/index.js";
 import type { PruneMethod, Shape } from "../contract.js";
 import { shapeProblems } from "../pattern.js";

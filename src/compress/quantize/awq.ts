@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Layer, QuantizeMethod, QuantizeResult } from "../contract.js";
 import { quadraticTrace } from "../linalg/index.js";
 import { everyNthRow, gram64 } from "../reconstruction.js";

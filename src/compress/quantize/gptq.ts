@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { QuantizeMethod } from "../contract.js";
 import { layerFactor } from "../hessian.js";
 import { inverseFactor } from "../linalg/index.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/index.js";
 import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
 import type { QuantizeResult } from "../contract.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ActivationQuantization, QuantizeMethod } from "../contract.js";
 import { GridMatrix, rangeOf } from "./grid.js";
 

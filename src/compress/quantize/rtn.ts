@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { QuantizeMethod } from "../contract.js";
 import { GridMatrix, gridOptions } from "./grid.js";
 

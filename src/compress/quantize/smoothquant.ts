@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Layer, ScaleMethod } from "../contract.js";
 
 const options = z.strictObject({

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Bounds a declaration may ask for; what it says is then checked against the sizes of the stored parts. */
 const size = z
@@ -42,5 +42,7 @@ export const tensorDeclaration = z.discriminatedUnion("encoding", [
   }),
 ]);
 
+/** The grid that the codes of a tensor lie on: bits, group size, zero points, type of the scales. */
 export type TensorGrid = z.infer<typeof tensorGrid>;
+/** How the parts of an encoded tensor make it up, as rarefy.json declares it. */
 export type TensorDeclaration = z.infer<typeof tensorDeclaration>;

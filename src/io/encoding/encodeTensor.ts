@@ -6,6 +6,7 @@ import { encodeOnGrid, type GridCodes } from "./encodeOnGrid.js";
 import { type FloatDType, rounded } from "./floatDType.js";
 import { type Candidate, encodedBytes, partName, partsOf } from "./parts.js";
 
+/** The values of a tensor [rows, cols] or [length], and the grid they lie on. */
 export interface TensorToEncode {
   shape: readonly number[];
   /** Row-major. −0 is stored as +0. */
@@ -14,6 +15,7 @@ export interface TensorToEncode {
   grid?: GridCodes;
 }
 
+/** A tensor as it is stored: its parts, and how they make it up. */
 export interface EncodedTensors {
   /** What goes into the safetensors file. */
   tensors: Tensor[];

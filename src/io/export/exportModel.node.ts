@@ -27,7 +27,9 @@ import { plainWeights, type Weights } from "../weights.js";
 import { plainTensor } from "./plainSafetensors.js";
 import { type Fidelity, type Verification, verifyExport } from "./verify.js";
 
+/** Formats that other tools read. */
 export type ExportFormat = "gguf" | "safetensors" | "compressed-tensors";
+/** Type of the stored weights; `exportTypes` says which format holds which. */
 export type ExportType = GgufTypeId;
 
 /** The types each format can hold. */
@@ -37,6 +39,7 @@ export const exportTypes: Readonly<Record<ExportFormat, readonly ExportType[]>> 
   "compressed-tensors": ["f32", "f16", "bf16"],
 };
 
+/** Format and type of an export. */
 export interface ExportOptions extends JobOptions {
   format: ExportFormat;
   /** Default: f16 in GGUF, as stored in the others. */
@@ -47,6 +50,7 @@ export interface ExportOptions extends JobOptions {
   check?(exported: LocalModelFiles): Promise<void>;
 }
 
+/** What was written, and that it was read back and compared. */
 export interface ExportResult {
   format: ExportFormat;
   type: ExportType | "as stored";

@@ -3,6 +3,7 @@ import { type GgmlType, ggmlTypeByName } from "./ggmlTypes.js";
 
 /** Types that are written, by their names on the command line. */
 export const ggufTypeIds = ["f32", "f16", "bf16", "q8_0", "q4_0"] as const;
+/** One of `ggufTypeIds`. */
 export type GgufTypeId = (typeof ggufTypeIds)[number];
 
 export interface GgufEncoding {

@@ -15,6 +15,7 @@ import { ropeDivisors } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
 
+/** Type and name of the file to write. */
 export interface WriteGgufOptions extends JobOptions {
   /** Type of all matrices whose rows are whole blocks; the others are f16, vectors f32. */
   type: GgufTypeId;

@@ -18,6 +18,7 @@ export interface OutputOwner {
   job: string;
 }
 
+/** What an output may not touch, and what it may replace. */
 export interface ClaimOptions {
   /** Directories that are still to be read; the output must not be or contain one of them. */
   inputs?: readonly string[];

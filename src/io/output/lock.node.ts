@@ -13,6 +13,7 @@ export interface Lock extends AsyncDisposable {
   release(): Promise<void>;
 }
 
+/** How long a lock is waited for, and who is told. */
 export interface LockOptions {
   signal?: AbortSignal;
   /** Wait for another process instead of throwing; told once when that begins. */

@@ -1,6 +1,6 @@
 import { readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema, UsageError } from "../../core/index.js";
 import { writeFileAtomic } from "../atomic.node.js";
 import { parseJson } from "../json.js";

@@ -31,6 +31,7 @@ const upper = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
 const lower = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
 const signsSlashesAndSpaces = " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+/** How texts are cut up before tokens are merged, by the names that GGUF files have for it. */
 export const preTokenizers: readonly PreTokenizer[] = [
   { names: ["gpt-2", "mpt", "olmo", "jais", "trillion", "phi-2", "granite-docling"], rules: byteLevel(true) },
   {

@@ -142,6 +142,7 @@ export const addedTokens = (tokens: readonly string[], types: ArrayLike<number>)
     return [addedToken(id, content, special)];
   });
 
+/** An entry of `added_tokens` of tokenizer.json: a token that is matched as it stands, before anything else. */
 export const addedToken = (id: number, content: string, special: boolean) => ({
   id,
   content,

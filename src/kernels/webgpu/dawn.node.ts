@@ -23,7 +23,7 @@ export async function openDawn(): Promise<GpuEntry> {
   const packageName = "webgpu";
   let dawn: { create(options: string[]): GPU };
   try {
-    dawn = await import(/* @vite-ignore */ packageName);
+    dawn = await import(/* @vite-ignore */ /* webpackIgnore: true */ /* turbopackIgnore: true */ packageName);
   } catch (cause) {
     throw new DeviceError(`the optional package "${packageName}" did not load; npm install ${packageName}`, { cause });
   }

@@ -28,7 +28,9 @@ export function kernel<P extends string, B extends string>(k: Kernel<P, B>): Ker
   return k;
 }
 
+/** A buffer that a kernel only reads; elements are f32 by default. */
 export const read = (type: BufferSlot["type"] = "f32"): BufferSlot => ({ type, access: "read" });
+/** A buffer that a kernel reads and writes; elements are f32 by default. */
 export const readWrite = (type: BufferSlot["type"] = "f32"): BufferSlot => ({ type, access: "read_write" });
 
 /** Every parameter block is this long, so that all kernels share one layout for it. */

@@ -1,5 +1,6 @@
 /** How weights that are 0 are left out. Formats of one structure hold codes of different dense formats. */
 export const structureIds = ["bitmask", "2:4", "block", "csr", "tiled-csl", "int8-mixed"] as const;
+/** One of `structureIds`. */
 export type StructureId = (typeof structureIds)[number];
 
 /** How the zeros of a matrix lie. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { linearsOf } from "../../arch/index.js";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
 import { breathe, checkSchema, NonFiniteError, Stage, UsageError } from "../../core/index.js";
@@ -51,6 +51,7 @@ export interface JobTimes {
   files: number;
 }
 
+/** A compressed model in its workspace. */
 export interface CompressedModel {
   artifact: Artifact;
   /** Blocks that an earlier run of the job had finished. */
@@ -58,6 +59,7 @@ export interface CompressedModel {
   elapsedMs: JobTimes;
 }
 
+/** Where a compression writes, and what it copies. */
 export interface JobFiles {
   /** Where the result grows. */
   workspace: Workspace;

@@ -8,6 +8,7 @@ import type { CalibrationWindows } from "./calibrationRun.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
 
+/** Recipe, calibration text and machine of a compression. */
 export interface CompressOptions extends StorageOptions, JobOptions {
   recipe: Recipe;
   /** Default: none, and then only recipes that look at nothing but weights can run. */

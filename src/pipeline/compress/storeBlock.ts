@@ -12,6 +12,7 @@ import { elementCount, fromFloat32, type Tensor, toFloat32 } from "../../tensor/
 import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames, vectorsOf } from "./block.js";
 import { isWhole, writeReference } from "./references.js";
 
+/** How the matrices of the result are stored. */
 export interface StorageOptions {
   /** packed: the smallest exact encoding of each matrix; dense: plain values, which other tools read. */
   store: "packed" | "dense";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ModelConfig, placesOf } from "../../arch/index.js";
 import {
   InputStatistics,

@@ -11,7 +11,7 @@ export async function provideWebGpu(): Promise<void> {
   const packageName = "webgpu";
   let dawn: { create(options: string[]): GPU; globals: object };
   try {
-    dawn = await import(/* @vite-ignore */ packageName);
+    dawn = await import(/* @vite-ignore */ /* webpackIgnore: true */ /* turbopackIgnore: true */ packageName);
   } catch (cause) {
     throw new DeviceError(`the optional package "${packageName}" did not load; npm install ${packageName}`, { cause });
   }

@@ -6,6 +6,7 @@ import type { State } from "../state.js";
 
 /** How much is run: "smoke" in seconds for tests, "laptop" on one CPU core, "gpu" the full protocol. */
 export const scales = ["smoke", "laptop", "gpu"] as const;
+/** One of `scales`. */
 export type Scale = (typeof scales)[number];
 
 /** JSON. */
@@ -25,8 +26,10 @@ export interface CellOutcome {
   device: EngineDevice;
 }
 
+/** A cell with its result. */
 export interface FinishedCell extends Cell, CellOutcome {}
 
+/** A table of the report, cells as they are printed. */
 export interface ResultTable {
   title: string;
   columns: readonly string[];
@@ -40,6 +43,7 @@ export interface Figure {
   picture: Picture;
 }
 
+/** What an experiment came to, for its page and for report.json. */
 export interface ExperimentReport {
   /** The protocol as it was run, "name: value" pairs. */
   protocol: readonly (readonly [name: string, value: string])[];

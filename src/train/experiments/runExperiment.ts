@@ -20,6 +20,7 @@ export interface CellStore {
   stateOf(cell: Cell): CellState;
 }
 
+/** How much of an experiment is run, and where its cells are kept. */
 export interface ExperimentOptions extends JobOptions, CellInputs {
   scale: Scale;
   /** Default: what the experiment has for the scale. */

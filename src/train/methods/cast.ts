@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, descend } from "../optimizers/links.js";

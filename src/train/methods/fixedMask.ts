@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";

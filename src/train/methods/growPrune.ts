@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/index.js";
 import { structureOption } from "../selection/patterns.js";
 import type { TrainMethod } from "./contract.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Pattern } from "../../compress/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";

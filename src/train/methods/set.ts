@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { densityFor, structureOption } from "../selection/patterns.js";
 import type { MethodContext, TrainMethod } from "./contract.js";
 import { cosineShare, dynamicSparse, type Growth } from "./dynamicSparse.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { transposableMask } from "../selection/transposable.js";
 import { isSparsifiable } from "../values.js";
 import type { TrainMethod } from "./contract.js";

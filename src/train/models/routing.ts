@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ExpertsConfig, ModelConfig } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import type { BatchControl } from "../objective.js";
@@ -25,6 +25,7 @@ const routingOptions = {
   }),
 } satisfies Record<Routing, z.ZodType>;
 
+/** Every way in which tokens of a trained mixture find their experts. */
 export const routings = Object.keys(routingOptions) as Routing[];
 
 /** A model's mixtures of experts as they are trained. */

@@ -3,6 +3,7 @@ import { chain, type Link } from "./link.js";
 import { clipByNorm, decayWeights, descend } from "./links.js";
 import type { Schedule } from "./schedule.js";
 
+/** Learning rate, Adam's moments, decay and clipping. */
 export interface OptimizerOptions extends AdamOptions {
   rate: Schedule;
   /** Decoupled decay of `decays`. Default 0. */

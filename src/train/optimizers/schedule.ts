@@ -1,6 +1,7 @@
 /** A learning rate (or another factor) by step, 0 for the first. */
 export type Schedule = (step: number) => number;
 
+/** The same rate at every step. */
 export const constant =
   (value: number): Schedule =>
   () =>

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Pattern, parsePattern, patternName, patternSchema, shapeProblems } from "../../compress/index.js";
 import { UsageError } from "../../core/index.js";
 import { isSparsifiable, type ParameterInfo, type Values } from "../values.js";
