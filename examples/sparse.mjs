@@ -7,15 +7,15 @@ import {
   tokenizeText,
   toThresholds,
 } from "rarefy";
-import { resolveModel } from "rarefy/io/node";
+import { bundledText, resolveModel } from "rarefy/io/node";
 
-const files = await resolveModel("models/tiny-6m"); // or a Hub id: "org/name"
+const files = await resolveModel("tiny-6m"); // or a Hub id: "org/name"
 const tokenizer = await loadTokenizer(files);
 const opened = await openModel(files, { weights: "q8" });
 const { model } = opened;
 
 // Thresholds for 40 % activation sparsity from a few thousand tokens of text.
-const text = await tokenizeText(tokenizer, await readFile("models/text/calib.txt", "utf8"));
+const text = await tokenizeText(tokenizer, await readFile(bundledText("tiny-6m:calib"), "utf8"));
 const { records } = await calibrateActivationSparsity(model, text, { sparsities: [0.4], calibrationWindows: 8 });
 model.thresholds = toThresholds(records[0]);
 

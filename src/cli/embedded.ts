@@ -1,7 +1,4 @@
-import { fileURLToPath } from "node:url";
+import { bundledModel, bundledText } from "../io/index.node.js";
 
-/** What comes with the package, as paths. This file lies in dist/cli/ when it runs. */
-const packaged = (path: string) => fileURLToPath(new URL(`../../models/${path}`, import.meta.url));
-
-export const embeddedModel = packaged("tiny-6m");
-export const embeddedTexts = { calibration: packaged("text/calib.txt"), evaluation: packaged("text/books-eval.txt") };
+export const embeddedModel = bundledModel("tiny-6m");
+export const embeddedTexts = { calibration: bundledText("tiny-6m:calib"), evaluation: bundledText("tiny-6m:eval") };

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
 import type { LocalModelFiles, ModelFiles } from "../io/index.js";
-import { resolveModel } from "../io/index.node.js";
+import { bundledText, isBundledText, resolveModel } from "../io/index.node.js";
 import { checkSound } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { loadTokenizer, type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
@@ -77,12 +77,12 @@ export async function openComparison(
   }
 }
 
-/** A text file of the user. @throws RarefyError when it cannot be read, is empty or is not UTF-8. */
+/** A text file of the user, or one that comes with the package by its name (`tiny-6m:eval`). @throws RarefyError when it cannot be read, is empty or is not UTF-8. */
 export async function readText(path: string): Promise<string> {
   const fail = (problem: string, cause?: unknown) => new RarefyError(`${path}: ${problem}`, { cause });
   let bytes: Uint8Array;
   try {
-    bytes = await readFile(path);
+    bytes = await readFile(isBundledText(path) ? bundledText(path) : path);
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     throw fail(code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "is a directory" : message, cause);

@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type ActivationFunction, activationFunctions } from "./activationFunction.js";
+export { checkOptions, type OptionRule, type OptionRules, optionRules } from "./checkOptions.js";
 export {
   BusyError,
   DeviceError,

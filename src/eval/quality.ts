@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, KvCache } from "../kernels/index.js";
-import type { ForwardOptions, Model } from "../model/index.js";
+import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type Divergence, DivergenceSum } from "./divergence.js";
@@ -49,6 +49,8 @@ export interface Quality {
   textSha256: string;
   /** Share of the blocks' weights that met a zeroed input, counted over the first window; 0 for a dense variant. */
   activationSparsity: number;
+  /** What the model ran as. */
+  runsAs: RunsAs[];
   /** Against the first variant; undefined for itself. */
   divergence?: Divergence;
 }
@@ -122,7 +124,7 @@ export async function evaluateQuality(
     ...(convention === "rolling" && { stride }),
     ...(begin !== undefined && { bos: true as const }),
   };
-  return variants.map(({ name }, v) => {
+  return variants.map(({ name, model }, v) => {
     const nll = nllSums[v] / tokens;
     const activationSparsity = realised[v]?.sparsity ?? 0;
     const divergence = v === 0 ? undefined : divergences[v].result();
@@ -137,6 +139,7 @@ export async function evaluateQuality(
       ...cut,
       textSha256: text.sha256,
       activationSparsity,
+      runsAs: runsAs(model.choices),
       divergence,
     };
   });

@@ -1,4 +1,6 @@
+import type { RunsAs } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import { type MeasuredSpeed, speedsDiffer } from "./measuredSpeed.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
 import type { Convention } from "./windows.js";
@@ -10,6 +12,8 @@ import type { Convention } from "./windows.js";
 export interface ResultRow {
   model: string;
   weights: WeightFormatId;
+  /** What its matrices ran as on this machine, and why; absent in rows of versions that did not note it. */
+  runsAs?: readonly RunsAs[];
   /**
    * Share of zeroed inputs, realised and not requested: weighted by the weights they save where quality was measured, as
    * skipped in decoding otherwise. 0 is dense.
@@ -42,12 +46,12 @@ export interface ResultRow {
   contextTokens?: number;
   decodeTokens?: number;
   repeats?: number;
-  prefillTokensPerSecond?: number;
-  decodeTokensPerSecond?: number;
+  prefillTokensPerSecond?: MeasuredSpeed;
+  decodeTokensPerSecond?: MeasuredSpeed;
   bytesPerToken?: number;
   /** Read bandwidth of the machine in bytes per second, measured with the same number of threads. */
   readBandwidth?: number;
-  /** bytesPerToken · decodeTokensPerSecond / readBandwidth. */
+  /** bytesPerToken · median decodeTokensPerSecond / readBandwidth. */
   bandwidthShare?: number;
   peakMemoryBytes?: number;
 
@@ -84,8 +88,32 @@ export function resultRow({ model, weights, quality, speed, backend, readBandwid
     Object.assign(row, figures);
     if (readBandwidth !== undefined) {
       row.readBandwidth = readBandwidth;
-      row.bandwidthShare = (speed.bytesPerToken * speed.decodeTokensPerSecond) / readBandwidth;
+      row.bandwidthShare = (speed.bytesPerToken * speed.decodeTokensPerSecond.median) / readBandwidth;
     }
   }
   return row;
+}
+
+/** "dense", "2:4", "bitmask 50 %" (the share of zeros it leaves out), "80 % bitmask 50 %, 20 % dense" by share of matrices. */
+export function runsAsInWords({ runsAs }: Pick<ResultRow, "runsAs">): string | undefined {
+  if (runsAs === undefined || runsAs.length === 0) return undefined;
+  const name = ({ structure, zeros }: RunsAs) =>
+    structure === "dense" || structure === "2:4" || structure === "int8-mixed"
+      ? structure
+      : `${structure} ${(100 * zeros).toFixed(0)} %`;
+  if (runsAs.length === 1) return name(runsAs[0]);
+  return runsAs.map((part) => `${(100 * part.share).toFixed(0)} % ${name(part)}`).join(", ");
+}
+
+/**
+ * How many times as fast a row decodes as another; undefined where that is not known: the ranges of their rounds meet, or both read
+ * the same bytes with the same kernels, so that whatever differs is the machine.
+ */
+export function speedRatio(row: ResultRow, of: ResultRow): number | undefined {
+  const [a, b] = [row.decodeTokensPerSecond, of.decodeTokensPerSecond];
+  if (a === undefined || b === undefined || row === of || !speedsDiffer(a, b)) return undefined;
+  const [bytes, otherBytes] = [row.bytesPerToken ?? 0, of.bytesPerToken ?? 0];
+  const sameBytes = Math.abs(bytes - otherBytes) <= 0.001 * Math.max(bytes, otherBytes);
+  const sameKernels = row.weights === of.weights && runsAsInWords(row) === runsAsInWords(of);
+  return sameBytes && sameKernels ? undefined : a.median / b.median;
 }

@@ -1,4 +1,5 @@
-import type { ResultRow } from "./resultRow.js";
+import type { MeasuredSpeed } from "./measuredSpeed.js";
+import { type ResultRow, runsAsInWords, speedRatio } from "./resultRow.js";
 
 interface Column {
   /** Two lines. */
@@ -16,13 +17,19 @@ const figures = (value: number | undefined) => {
   if (value === undefined) return undefined;
   return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
 };
-const ratio = (value: number | undefined, of: number | undefined) =>
-  value === undefined || of === undefined ? undefined : (value / of).toFixed(2);
+/** "1203 (1190–1210)": median and range of the rounds. */
+const speed = (measured: MeasuredSpeed | undefined) =>
+  measured && `${figures(measured.median)} (${figures(measured.min)}–${figures(measured.max)})`;
 
-const columns: readonly Column[] = [
+/** What a row is, in front of its figures. */
+const identity: readonly Column[] = [
   { title: ["", "model"], align: "left", cell: (row) => row.model },
   { title: ["", "weights"], align: "left", cell: (row) => row.weights },
+  { title: ["", "runs as"], align: "left", cell: runsAsInWords },
   { title: ["zero", "inputs"], cell: (row) => percent(row.activationSparsity, 1) },
+];
+
+const qualityColumns: readonly Column[] = [
   { title: ["numbers", "stored"], cell: (row) => percent(row.densityStored, 1) },
   {
     title: ["MB on", "disk"],
@@ -33,9 +40,18 @@ const columns: readonly Column[] = [
   { title: ["bits", "per byte"], cell: (row) => (row.convention ? fixed(row.bitsPerByte, 4) : undefined) },
   { title: ["KL from", "first"], cell: (row) => fixed(row.klDivergence, 4) },
   { title: ["same", "top 1"], cell: (row) => percent(row.top1Agreement, 1) },
-  { title: ["prefill", "tok/s"], cell: (row) => figures(row.prefillTokensPerSecond) },
-  { title: ["decode", "tok/s"], cell: (row) => figures(row.decodeTokensPerSecond) },
-  { title: ["", "speed"], cell: (row, first) => ratio(row.decodeTokensPerSecond, first.decodeTokensPerSecond) },
+];
+
+const speedColumns: readonly Column[] = [
+  { title: ["prefill", "tok/s (min–max)"], cell: (row) => speed(row.prefillTokensPerSecond) },
+  { title: ["decode", "tok/s (min–max)"], cell: (row) => speed(row.decodeTokensPerSecond) },
+  {
+    title: ["", "speed"],
+    cell: (row, first) =>
+      row === first || row.decodeTokensPerSecond === undefined
+        ? undefined
+        : (speedRatio(row, first)?.toFixed(2).concat(" ×") ?? "–"),
+  },
   {
     title: ["MB per", "token"],
     cell: (row) => figures(row.bytesPerToken === undefined ? undefined : row.bytesPerToken / 1e6),
@@ -48,11 +64,22 @@ const columns: readonly Column[] = [
 ];
 
 /**
- * Rows as text with the conventions of the figures underneath. Columns that no row has are left out; ratios and
- * divergences refer to the first row. No colours, no trailing newline; up to 100 columns wide with names up to 14.
+ * Rows as text, what they are worth above how fast they are, with the conventions of the figures underneath. Columns that no row
+ * has are left out; ratios and divergences refer to the first row. No colours, no trailing newline; up to 100 columns wide with names up to 14.
  */
 export function formatResultRows(rows: readonly ResultRow[]): string {
   if (rows.length === 0) return "nothing was measured";
+  const tables = [qualityColumns, speedColumns].flatMap((columns) => {
+    const measured = columns.some(({ cell }) => rows.some((row) => cell(row, rows[0]) !== undefined));
+    return measured ? [tableOf([...identity, ...columns], rows)] : [];
+  });
+  const longest = Math.max(...tables.flatMap((lines) => lines.map((line) => line.length)));
+  const wide = Math.max(60, Math.min(100, longest + 4));
+  const sentences = conventions(rows).flatMap((sentence) => wrapped(sentence, wide));
+  return [...tables.flatMap((lines) => [...lines, ""]), ...sentences].join("\n");
+}
+
+function tableOf(columns: readonly Column[], rows: readonly ResultRow[]): string[] {
   const first = rows[0];
   const used = columns
     .map(({ title, align, cell }) => ({ title, align, cells: rows.map((row) => cell(row, first)) }))
@@ -67,9 +94,7 @@ export function formatResultRows(rows: readonly ResultRow[]): string {
       .join("  ")
       .trimEnd();
   const rule = used.map(({ width }) => "─".repeat(width)).join("  ");
-  const lines = [line(0), line(1), rule, ...rows.map((_, r) => line(r + 2))];
-  const wide = Math.max(60, Math.min(100, rule.length + 4));
-  return [...lines, "", ...conventions(rows).flatMap((sentence) => wrapped(sentence, wide))].join("\n");
+  return [line(0), line(1), rule, ...rows.map((_, r) => line(r + 2))];
 }
 
 /** How the figures were got, one sentence or two for each kind that is there. */
@@ -78,6 +103,7 @@ function conventions(rows: readonly ResultRow[]): string[] {
   const sparse = rows.some((row) => row.activationSparsity > 0);
   if (sparse) sentences.push("zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.");
 
+  sentences.push(...rows.flatMap(whyItRunsSo));
   if (rows.some((row) => row.densityStored !== undefined)) {
     sentences.push("numbers stored: non-zeros and factors, per weight of the source's blocks.");
   }
@@ -101,7 +127,7 @@ function conventions(rows: readonly ResultRow[]): string[] {
     const { repeats, prefillTokens, decodeTokens, contextTokens } = timed;
     const threads = [...new Set(rows.map((row) => row.threads).filter((count) => count !== undefined))].join(", ");
     sentences.push(
-      `speed: decode against the first row; batch 1, ${threads} threads, rows taking turns in one run, median of ${repeats}; dense prefill of ${prefillTokens} tokens, ${decodeTokens} tokens decoded after ${contextTokens}.`,
+      `speed: decode against the first row, – where ranges meet or bytes and kernels are the same; batch 1, ${threads} threads, rows taking turns in one run, median and range of ${repeats}; dense prefill of ${prefillTokens} tokens, ${decodeTokens} tokens decoded after ${contextTokens}.`,
       "MB per token: weights read, as counted by the backend, and keys and values; 1 MB = 10⁶ bytes.",
     );
   }
@@ -112,6 +138,15 @@ function conventions(rows: readonly ResultRow[]): string[] {
     );
   }
   return sentences;
+}
+
+/** Why matrices that hold zeros run dense, and whatever runs in another way. */
+function whyItRunsSo({ model, runsAs = [] }: ResultRow): string[] {
+  const told = runsAs.filter(({ structure, zeros }) => structure !== "dense" || zeros > 0.1);
+  return told.map(
+    ({ structure, matrices, reasons }) =>
+      `${model} runs as ${structure} in ${matrices} of ${runsAs.reduce((sum, part) => sum + part.matrices, 0)} matrices: ${reasons.join("; ")}.`,
+  );
 }
 
 /** Breaks a sentence into lines of at most `width`, continued with an indent of two. */

@@ -1,7 +1,8 @@
-import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
-import { checkSound, explainNonFinite } from "../model/index.js";
+import { checkSound, explainNonFinite, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
+import { type MeasuredSpeed, measuredSpeed } from "./measuredSpeed.js";
 import { checkComparable, type Variant, withThresholds } from "./variant.js";
 
 /** What is timed, and how often. */
@@ -26,9 +27,9 @@ export interface Speed {
   contextTokens: number;
   decodeTokens: number;
   repeats: number;
-  /** Medians over the rounds. */
-  prefillTokensPerSecond: number;
-  decodeTokensPerSecond: number;
+  prefillTokensPerSecond: MeasuredSpeed;
+  decodeTokensPerSecond: MeasuredSpeed;
+  runsAs: RunsAs[];
   /** Bytes read per decoded token: weights as counted by the backend, and keys and values of the positions attended. */
   bytesPerToken: number;
   /** Share of the inputs that decoding skipped, as counted by the backend; 0 for a dense variant. */
@@ -70,7 +71,7 @@ export async function measureSpeed(
       stage.advance(1, variants[v].name);
     }
   }
-  return variants.map(({ name, model }, v) => summary(name, model.backend.info.threads, timing, runs[v]));
+  return variants.map(({ name, model }, v) => summary(name, conditionsOf(model), timing, runs[v]));
 }
 
 /** A variant that is opened for its turn, and closed after it. */
@@ -91,7 +92,7 @@ export async function measureSpeedInTurn(
 ): Promise<Speed[]> {
   const timing = checkedTiming(tokens, options);
   const runs: Run[][] = variants.map(() => []);
-  const threads: number[] = [];
+  const conditions: Conditions[] = [];
   const { repeats, signal, onProgress } = timing;
   const stage = new Stage("time", repeats * variants.length, "runs", onProgress);
   for (let round = 0; round < repeats; round++) {
@@ -102,12 +103,19 @@ export async function measureSpeedInTurn(
       await timedRun(variant, tokens, timing);
       await breathe(signal);
       runs[v].push(await timedRun(variant, tokens, timing));
-      threads[v] = variant.model.backend.info.threads;
+      conditions[v] = conditionsOf(variant.model);
       stage.advance(1, variants[v].name);
     }
   }
-  return variants.map(({ name }, v) => summary(name, threads[v], timing, runs[v]));
+  return variants.map(({ name }, v) => summary(name, conditions[v], timing, runs[v]));
 }
+
+type Conditions = Pick<Speed, "threads" | "runsAs">;
+
+const conditionsOf = ({ backend, choices }: Model): Conditions => ({
+  threads: backend.info.threads,
+  runsAs: runsAs(choices),
+});
 
 /** Every other round in reverse. */
 function orderOf(variants: readonly unknown[], round: number): number[] {
@@ -158,18 +166,18 @@ const timedRun = (variant: Variant, tokens: Uint32Array, timing: Timing): Promis
     };
   });
 
-function summary(name: string, threads: number, timing: Timing, timed: readonly Run[]): Speed {
+function summary(name: string, model: Conditions, timing: Timing, timed: readonly Run[]): Speed {
   const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;
   const { inputs, inputsSkipped, weightBytesRead, kvBytesRead } = timed[0];
   return {
     name,
-    threads,
+    ...model,
     prefillTokens,
     contextTokens,
     decodeTokens,
     repeats,
-    prefillTokensPerSecond: median(timed.map((run) => (prefillTokens * 1000) / run.prefillMs)),
-    decodeTokensPerSecond: median(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
+    prefillTokensPerSecond: measuredSpeed(timed.map((run) => (prefillTokens * 1000) / run.prefillMs)),
+    decodeTokensPerSecond: measuredSpeed(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
     bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
     inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
     peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),

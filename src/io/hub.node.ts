@@ -2,6 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
 import { artifactFileName } from "./artifact.js";
+import { bundledModel, isBundledModel } from "./bundled.node.js";
 import type { LocalModelFiles } from "./byteSource.js";
 import { directoryFiles, openFile } from "./file.node.js";
 import { isPlainFileName } from "./fileName.js";
@@ -25,7 +26,8 @@ export interface ResolveOptions extends JobOptions, RetryOptions {
 }
 
 /**
- * The files a model argument names: those of an existing directory, a .gguf file seen as one, or those of a model on the Hugging Face Hub
+ * The files a model argument names: those of an existing directory, a .gguf file seen as one, those of a model that comes with
+ * the package (`tiny-6m`), or those of a model on the Hugging Face Hub
  * (`org/name[@revision]`), downloaded into the cache that all Hugging Face tools share unless they are there.
  * @throws UsageError when it names neither, or the Hub refuses; NetworkError when the Hub cannot be reached and the model
  * is not cached; FormatError when a download is damaged
@@ -41,6 +43,7 @@ export async function resolveModel(argument: string, options: ResolveOptions = {
   }
   // A process that was replacing it may have been killed between two renames.
   if (await finishReplacement(argument)) return resolveModel(argument, options);
+  if (isBundledModel(argument)) return directoryFiles(bundledModel(argument));
   const { file, ...id } = parseHubFile(argument);
   const settings = await readHubSettings(options.env ?? process.env);
   const cache = new HubCache(settings.cache, id.repository);

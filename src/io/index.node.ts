@@ -1,6 +1,7 @@
 /** The parts of `io` that need Node.js; in browsers nothing imports this file. */
 
 export { directorySinks, linkOrCopyFile, writeFileAtomic, writeFilesAtomic } from "./atomic.node.js";
+export { type BundledModel, type BundledText, bundledModel, bundledText, isBundledText } from "./bundled.node.js";
 export {
   type ExportFormat,
   type ExportOptions,

@@ -15,7 +15,15 @@ export {
 export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
 export { checkSound, explainNonFinite, firstNonFiniteOf, nonFiniteError } from "./nonFinite.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
-export { chooseFormat, describeChoices, type MatrixChoice, type Structure, structures } from "./structure.js";
+export {
+  chooseFormat,
+  describeChoices,
+  type MatrixChoice,
+  type RunsAs,
+  runsAs,
+  type Structure,
+  structures,
+} from "./structure.js";
 export {
   type ActivationThresholds,
   type ForwardOptions,

@@ -74,6 +74,36 @@ export async function chooseFormat(
   return choice(value, `dense: ${best.format} is no faster, ${times}`, denseMs, denseMs);
 }
 
+/** What some of a model's matrices run as. */
+export interface RunsAs {
+  /** "dense", or the way of leaving zeros out. */
+  structure: string;
+  /** Matrices, or stacks that share an input; and their share of all. */
+  matrices: number;
+  share: number;
+  /** Share of their weights that are 0, where the zeros were counted to the end. */
+  zeros: number;
+  /** Why, without the times; each once. */
+  reasons: string[];
+}
+
+/** What a model runs as on this machine, most matrices first. */
+export function runsAs(choices: readonly MatrixChoice[]): RunsAs[] {
+  const found = new Map<string, MatrixChoice[]>();
+  for (const choice of choices) {
+    const { format } = choice;
+    const structure = isSparse(format) ? sparseFormats[format].structure : "dense";
+    found.set(structure, [...(found.get(structure) ?? []), choice]);
+  }
+  return Array.from(found, ([structure, of]) => ({
+    structure,
+    matrices: of.length,
+    share: of.length / choices.length,
+    zeros: 1 - of.reduce((sum, { density }) => sum + density, 0) / of.length,
+    reasons: [...new Set(of.map(({ reason }) => reason.replace(/,? ?[\d.]+ ms.*$/, "")))],
+  })).sort((a, b) => b.matrices - a.matrices);
+}
+
 /** One line for people: which formats hold how many matrices, and why dense ones stayed dense. */
 export function describeChoices(choices: readonly MatrixChoice[]): string {
   const counts = new Map<string, number>();

@@ -1,5 +1,5 @@
 import { linearsOf, unusedFields } from "../arch/index.js";
-import type { JobOptions } from "../core/index.js";
+import { checkOptions, type JobOptions, type OptionRules, optionRules, quote, UsageError } from "../core/index.js";
 import {
   type Artifact,
   artifactFileName,
@@ -11,8 +11,8 @@ import {
   type Warning,
 } from "../io/index.js";
 import { type DeviceId, openDevice } from "../kernels/index.js";
-import { describeDecoder, loadModel, type Model, type Structure } from "../model/index.js";
-import type { WeightFormatId } from "../pack/index.js";
+import { describeDecoder, loadModel, type Model, type Structure, structures } from "../model/index.js";
+import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
 
@@ -27,6 +27,16 @@ export interface OpenModelOptions extends JobOptions {
   /** Default: what the backend chooses. */
   threads?: number;
 }
+
+const openModelRules: OptionRules<OpenModelOptions> = {
+  weights: optionRules.oneOf(Object.keys(weightFormats)),
+  structure: optionRules.oneOf(structures),
+  // These two are looked at where they are used.
+  device: optionRules.any,
+  threads: optionRules.any,
+  signal: optionRules.signal,
+  onProgress: optionRules.function,
+};
 
 /** A model on a backend of its own, set up as the `rarefy.json` beside its weights says. */
 export interface OpenedModel extends Disposable {
@@ -46,6 +56,13 @@ export interface OpenedModel extends Disposable {
  * @throws what `openCheckpoint`, `readArtifact`, `openDevice` and `loadModel` throw
  */
 export async function openModel(files: ModelFiles, options: OpenModelOptions = {}): Promise<OpenedModel> {
+  if (typeof files?.open !== "function") {
+    throw new UsageError(
+      `openModel: files is ${quote(files)}; expected the files of a model, as await resolveModel("org/name or a directory") of ` +
+        "rarefy/io/node, urlFiles(…) or memoryFiles(…) give them",
+    );
+  }
+  checkOptions("openModel", options, openModelRules);
   const { threads, structure, signal, onProgress } = options;
   const artifact = await readArtifact({ files, location: files.location });
   const weights = options.weights ?? artifact?.weights ?? "bf16";

@@ -46,6 +46,16 @@ export interface ReportData {
 
 const text = z.string().max(4096);
 const number = z.number();
+/** A measured speed; a bare number, as earlier versions wrote it, has no range. */
+const speed = z.union([
+  z.looseObject({
+    median: number.positive(),
+    min: number.positive(),
+    max: number.positive(),
+    samples: number.positive(),
+  }),
+  number.positive().transform((median) => ({ median, min: median, max: median, samples: 1 })),
+]);
 /** What a stored `ResultRow` must be to be read back; other fields pass. */
 export const resultRowSchema = z.looseObject({
   model: text,
@@ -53,8 +63,21 @@ export const resultRowSchema = z.looseObject({
   activationSparsity: number.default(0),
   perplexity: number.positive().optional(),
   bytesOnDisk: number.positive().optional(),
-  decodeTokensPerSecond: number.positive().optional(),
-  prefillTokensPerSecond: number.positive().optional(),
+  decodeTokensPerSecond: speed.optional(),
+  prefillTokensPerSecond: speed.optional(),
+  bytesPerToken: number.positive().optional(),
+  runsAs: z
+    .array(
+      z.looseObject({
+        structure: text,
+        matrices: number,
+        share: number,
+        zeros: number,
+        reasons: z.array(text).max(64),
+      }),
+    )
+    .max(64)
+    .optional(),
   densityStored: number.optional(),
   elapsedMs: number.optional(),
   peakMemoryBytes: number.optional(),

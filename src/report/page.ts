@@ -1,4 +1,4 @@
-import type { ResultRow } from "../eval/index.js";
+import { type ResultRow, runsAsInWords, speedRatio } from "../eval/index.js";
 import { activationsSection } from "./activationsSection.js";
 import { trainingCurves } from "./curves.js";
 import type { ReportData, Run } from "./data.js";
@@ -49,6 +49,7 @@ interface Column {
 
 const columns: readonly Column[] = [
   { title: "weights", cell: (row) => row.weights },
+  { title: "runs as", cell: (row) => runsAsInWords(row) ?? "" },
   { title: "perplexity", cell: (row) => row.perplexity?.toFixed(2) ?? "" },
   {
     title: "change",
@@ -61,12 +62,19 @@ const columns: readonly Column[] = [
   { title: "size", cell: (row, source) => (row === source ? "" : times(row.bytesOnDisk, source?.bytesOnDisk)) },
   {
     title: "decode tok/s",
-    cell: (row) => (row.decodeTokensPerSecond === undefined ? "" : threeDigits(row.decodeTokensPerSecond)),
+    cell: ({ decodeTokensPerSecond: speed }) =>
+      speed === undefined
+        ? ""
+        : `${threeDigits(speed.median)} (${speed.samples > 1 ? `${threeDigits(speed.min)}–${threeDigits(speed.max)}` : "once"})`,
   },
   {
     title: "speed",
-    cell: (row, source) => (row === source ? "" : times(row.decodeTokensPerSecond, source?.decodeTokensPerSecond)),
+    cell: (row, source) =>
+      row === source || source === undefined || row.decodeTokensPerSecond === undefined
+        ? ""
+        : times(speedRatio(row, source), 1) || "–",
   },
+  { title: "MB per token", cell: (row) => megabytes(row.bytesPerToken) },
   { title: "peak MB", cell: (row) => megabytes(row.peakMemoryBytes) },
   { title: "made in s", cell: (row) => (row.elapsedMs === undefined ? "" : threeDigits(row.elapsedMs / 1000)) },
 ];
@@ -91,7 +99,11 @@ function table({ source, candidates }: Run, colors: ReadonlyMap<string, string>)
     }${name}</td>${used.map(({ cell }) => html`<td>${cell(row, source)}</td>`)}</tr>
 `,
   )}</tbody>
-</table></div>`;
+</table></div>
+${
+  rows.some(({ row }) => row.decodeTokensPerSecond !== undefined) &&
+  html`<p class="soft">Decode: median and range of the rounds. Speed: – where the ranges meet, or where bytes and kernels are those of the source. Runs as: how the matrices lie in memory on the machine that measured.</p>`
+}`;
 }
 
 /** Perplexity against size and against speed, for runs with more than one candidate measured. */
@@ -121,13 +133,17 @@ function pareto({ source, candidates }: Run, colors: ReadonlyMap<string, string>
       better: "less",
       levels: true,
     }),
-    chart((row) => row.decodeTokensPerSecond, {
-      title: "Perplexity against speed",
-      xLabel: "decoded tokens per second",
-      better: "more",
-      // Speeds do not rise with every weight that goes.
-      levels: false,
-    }),
+    // Where ranges meet or bytes and kernels are the same, a place on the axis would be the machine's and not the model's.
+    chart(
+      (row) => (row === source || (source && speedRatio(row, source)) ? row.decodeTokensPerSecond?.median : undefined),
+      {
+        title: "Perplexity against speed",
+        xLabel: "decoded tokens per second",
+        better: "more",
+        // Speeds do not rise with every weight that goes.
+        levels: false,
+      },
+    ),
   ].filter((found) => found !== undefined);
   if (charts.length === 0) return undefined;
   return html`<h2>What pays</h2>

@@ -9,13 +9,24 @@ import { drawMask } from "./masks.js";
 import { reportPage } from "./page.js";
 
 const evil = `"><script>alert(1)</script>&'</style>`;
+const measured = (median: number, spread = 0.05) => ({
+  median,
+  min: median * (1 - spread),
+  max: median * (1 + spread),
+  samples: 5,
+});
+const runsAs = (structure: string, zeros: number) => [
+  { structure, matrices: 8, share: 1, zeros, reasons: ["fastest"] },
+];
 const row = (model: string, perplexity: number, megabytes: number, speed: number) => ({
   model,
   weights: "bf16",
   activationSparsity: 0,
   perplexity,
   bytesOnDisk: megabytes * 1e6,
-  decodeTokensPerSecond: speed,
+  decodeTokensPerSecond: measured(speed),
+  bytesPerToken: megabytes * 0.9e6,
+  runsAs: runsAs("dense", 0),
   windows: 10,
   window: 512,
   tokens: 5110,
@@ -70,9 +81,9 @@ describe("report page", () => {
 
   it("shows before and after, what it cost and what it gave", async () => {
     const text = (await reportPage(data)).replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
-    expect(text).toContain("model bf16 30.00");
+    expect(text).toContain("model bf16 dense 30.00");
     // 34 / 30 − 1, 30 / 50, 140 / 100
-    expect(text).toMatch(/bf16 34\.00 \+13\.3 % 30\.0 0\.60 × 140 1\.40 ×/);
+    expect(text).toMatch(/bf16 dense 34\.00 \+13\.3 % 30\.0 0\.60 × 140 \(133–147\) 1\.40 × 27\.0/);
     expect(text).toContain("Perplexity against size");
     expect(text).toContain("Perplexity against speed");
     // Weighted by size: (0.5 · 32 + 0.25 · 16) / 48 in the heat map's own cells 50 % and 25 %.
@@ -80,6 +91,31 @@ describe("report page", () => {
     expect(text).toMatch(/layer 0, down: 25 %/);
     expect(text).toMatch(/layer 1, q: 0\.125/);
     expect(text).toContain("10 windows of 512 tokens, 5110 predicted");
+  });
+
+  it("shows no ratio and no place on the plot where ranges meet, or bytes and kernels are the same", async () => {
+    const entry = (name: string, change: object) => ({ name, row: { ...row(name, 33, 30, 140), ...change } });
+    const shown = async (...entries: ReturnType<typeof entry>[]) => {
+      const run = runOfSweep({ ...sweep, entries: [sweep.entries[0], ...entries] }, "x", "sweep.json");
+      return (await reportPage({ rarefyReport: 1, runs: [run] })).replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
+    };
+    const same = { bytesPerToken: 45e6 };
+    const wide = { decodeTokensPerSecond: measured(140, 0.3) };
+    const page = await shown(entry("same", same), entry("wide", wide), entry("old", { decodeTokensPerSecond: 140 }));
+    expect(page).toMatch(/same bf16 dense 33\.00 .* 140 \(133–147\) – 45\.0/);
+    expect(page).toMatch(/wide bf16 dense 33\.00 .* 140 \(98\.0–182\) – 27\.0/);
+    expect(page).toMatch(/old bf16 dense 33\.00 .* 140 \(once\) – 27\.0/);
+    expect(page).toContain("Perplexity against size");
+    expect(page).not.toContain("Perplexity against speed");
+
+    const [cut, masked] = [
+      { ...same, runsAs: runsAs("2:4", 0.5) },
+      { ...same, runsAs: runsAs("bitmask", 0.497) },
+    ];
+    const told = await shown(entry("cut", cut), entry("masked", masked));
+    expect(told).toMatch(/cut bf16 2:4 .* 1\.40 × 45\.0/);
+    expect(told).toMatch(/masked bf16 bitmask 50 % .* 1\.40 × 45\.0/);
+    expect(told).toContain("Perplexity against speed");
   });
 
   it("leaves out what was not measured", async () => {

@@ -1,4 +1,4 @@
-import { breathe, type JobOptions, UsageError } from "../core/index.js";
+import { breathe, checkOptions, type JobOptions, type OptionRules, optionRules, UsageError } from "../core/index.js";
 import { checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
@@ -67,6 +67,30 @@ export interface GenerationStep {
   finish?: GenerationSummary;
 }
 
+const { any, boolean, each, having, integer, text } = optionRules;
+
+const generateRules: OptionRules<GenerateOptions> = {
+  maxTokens: integer(1),
+  stopIds: each(integer(0), "an array of token ids"),
+  stopStrings: each(text, "an array of texts that are not empty"),
+  tokenizer: having("decode", "a tokenizer, as loadTokenizer gives"),
+  continuesPrompt: boolean,
+  logprobs: boolean,
+  prefillChunk: integer(1),
+  ahead: boolean,
+  prefill: any,
+  sequence: having("reuse", "a Sequence"),
+  signal: optionRules.signal,
+  onProgress: optionRules.function,
+  // The sampler checks its own, and reports all at once.
+  temperature: any,
+  topK: any,
+  topP: any,
+  minP: any,
+  repetitionPenalty: any,
+  seed: integer(0),
+};
+
 /**
  * Generates tokens after those of a prompt, one step at a time; the last step has `finish`. Between steps other work of the event
  * loop runs, and any number of generations may be under way on one model.
@@ -78,10 +102,9 @@ export async function* generate(
   promptTokens: ArrayLike<number>,
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerationStep, void, undefined> {
+  checkOptions("generate", options, generateRules);
   const { maxTokens = 256, stopIds = model.config.eosTokenIds, stopStrings = [], signal } = options;
   const prompt = promptIds(model, promptTokens, options.tokenizer);
-  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
-    throw new UsageError(`maxTokens is ${maxTokens}; it is an integer of at least 1`);
   if (stopStrings.length > 0 && options.tokenizer === undefined) throw new UsageError("stopStrings need a tokenizer");
   if (options.sequence !== undefined && options.sequence.model !== model) {
     throw new UsageError("the sequence belongs to another model");

@@ -1,3 +1,4 @@
+import { quote, UsageError } from "../core/index.js";
 import type { Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import { type GenerateOptions, type GenerationStep, type GenerationSummary, generate } from "./generate.js";
@@ -12,6 +13,7 @@ export function generateText(
   prompt: string,
   options: Omit<GenerateOptions, "tokenizer"> = {},
 ): AsyncGenerator<GenerationStep, void, undefined> {
+  if (typeof prompt !== "string") throw new UsageError(`generateText: the prompt is ${quote(prompt)}; expected a text`);
   return generate(model, tokenizer.encode(prompt), { ...options, tokenizer });
 }
 

@@ -130,7 +130,7 @@ export class Sampler {
   constructor(readonly options: SamplingOptions = {}) {
     const problems = filterNames.flatMap((name) => {
       const setting = options[name];
-      if (setting === undefined || logitFilters[name].valid(setting)) return [];
+      if (setting === undefined || (typeof setting === "number" && logitFilters[name].valid(setting))) return [];
       return [`${name} is ${setting}; expected ${logitFilters[name].expected}`];
     });
     if (problems.length > 0) throw new ProblemsError("These sampling options cannot be used:", problems);

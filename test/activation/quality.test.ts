@@ -138,8 +138,13 @@ describe("measureSpeed", () => {
     expect(speeds.map(({ name }) => name)).toEqual(["dense", "TEAL 50 %"]);
     for (const speed of speeds) {
       expect(speed).toMatchObject({ ...options, repeats: 3, threads: 1, peakMemoryBytes: 1234 });
-      expect(speed.prefillTokensPerSecond).toBeGreaterThan(0);
-      expect(speed.decodeTokensPerSecond).toBeGreaterThan(0);
+      for (const { median, min, max, samples } of [speed.prefillTokensPerSecond, speed.decodeTokensPerSecond]) {
+        expect(samples).toBe(3);
+        expect(min).toBeGreaterThan(0);
+        expect(median).toBeGreaterThanOrEqual(min);
+        expect(max).toBeGreaterThanOrEqual(median);
+      }
+      expect(speed.runsAs.map(({ structure, share }) => [structure, share])).toEqual([["dense", 1]]);
     }
     expect(order[0]).toBe("dense");
     expect(order.at(-1)).toBe("dense");

@@ -46,7 +46,7 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     weightsOption(),
     ...machineOptions(),
   ],
-  examples: ["rarefy bench models/tiny-6m --weights q8", "rarefy bench tiny-sparse --against dense --threads 2 --json"],
+  examples: ["rarefy bench tiny-6m --weights q8", "rarefy bench tiny-sparse --against dense --threads 2 --json"],
   async run(context, options, [argument]) {
     using comparison = await openComparison(context, [argument, ...(options.against ?? [])], options);
     const { variants, first, severalModels } = comparison;

@@ -85,8 +85,8 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy calibrate models/tiny-6m --text models/text/calib.txt --sparsity 0.4 --allocation greedy -o tiny-sparse",
-    "rarefy calibrate models/tiny-6m --text models/text/calib.txt --weights q8 -o tiny-q8-sparse",
+    "rarefy calibrate tiny-6m --text tiny-6m:calib --sparsity 0.4 --allocation greedy -o tiny-sparse",
+    "rarefy calibrate tiny-6m --text tiny-6m:calib --weights q8 -o tiny-q8-sparse",
   ],
   async run(context, options, [argument]) {
     const { signal, onProgress } = context;

@@ -34,8 +34,8 @@ export const compressCommand: CommandDefinition<CompressOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy compress models/tiny-6m --recipe sparsegpt-2:4-q8 --calib models/text/calib.txt -o tiny-24-q8",
-    "rarefy compress models/tiny-6m --recipe recipe.yaml --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-out",
+    "rarefy compress tiny-6m --recipe sparsegpt-2:4-q8 --calib tiny-6m:calib -o tiny-24-q8",
+    "rarefy compress tiny-6m --recipe recipe.yaml --calib tiny-6m:calib --text tiny-6m:eval -o tiny-out",
   ],
   async run(context, options, [model]) {
     return compressFromCommand(context, "compress", model, await readRecipe(options.recipe), options.output, options);

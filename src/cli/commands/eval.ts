@@ -64,9 +64,9 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     ...machineOptions(),
   ],
   examples: [
-    "rarefy eval models/tiny-6m --text models/text/books-eval.txt --weights f32",
-    "rarefy eval models/tiny-6m --text models/text/books-eval.txt --bos --stride 256 --max-windows 50",
-    "rarefy eval tiny-sparse --text models/text/books-eval.txt --against dense --json",
+    "rarefy eval tiny-6m --text tiny-6m:eval --weights f32",
+    "rarefy eval tiny-6m --text tiny-6m:eval --bos --stride 256 --max-windows 50",
+    "rarefy eval tiny-sparse --text tiny-6m:eval --against dense --json",
   ],
   async run(context, options, [argument]) {
     const others = options.against === undefined ? [] : [options.against];

@@ -38,8 +38,8 @@ export const exportCommand: CommandDefinition<ExportOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy export models/tiny-6m --format gguf --type q8_0 -o tiny-6m.gguf",
-    "rarefy export models/tiny-6m --format safetensors --type f16 -o tiny-6m-f16",
+    "rarefy export tiny-6m --format gguf --type q8_0 -o tiny-6m.gguf",
+    "rarefy export tiny-6m --format safetensors --type f16 -o tiny-6m-f16",
   ],
   async run(context, { format, type, output, force }, [argument]) {
     const files = await resolveModel(argument, context);

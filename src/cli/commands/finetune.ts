@@ -24,8 +24,8 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
   ],
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
-    "rarefy finetune models/tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
-    "rarefy finetune models/tiny-6m --text train.txt --method cast --distil 0.33 --eval-text models/text/books-eval.txt -o tiny-cast",
+    "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
+    "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],
   async run(context, options, [model]) {
     const { keepMask, ...settings } = options;

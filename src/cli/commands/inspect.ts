@@ -1,8 +1,8 @@
 import { stat } from "node:fs/promises";
 import { Option } from "commander";
 import type { ModelConfig } from "../../arch/index.js";
-import type { Artifact, Checkpoint, LocalModelFiles } from "../../io/index.js";
-import { openCheckpoint, readArtifact } from "../../io/index.js";
+import type { Artifact, Checkpoint, Compression, LocalModelFiles } from "../../io/index.js";
+import { isJsonObject, openCheckpoint, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {
   countParameters,
@@ -54,7 +54,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
     ),
     weightsOption(),
   ],
-  examples: ["rarefy inspect models/tiny-6m", "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors"],
+  examples: ["rarefy inspect tiny-6m", "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors"],
   async run(context, options, [argument]) {
     const files = await resolveModel(argument, context);
     const checkpoint = await openCheckpoint(files);
@@ -157,10 +157,24 @@ function formatRows(
 }
 
 /** rarefy.json without the thresholds of single layers. */
-function summary({ weights, activationSparsity, source, results }: Artifact) {
-  if (activationSparsity === undefined) return { weights, source, results };
+function summary({ weights, activationSparsity, source, results, recipe, compression }: Artifact) {
+  const document = { weights, source, results, recipe, ...(compression && { zeros: zerosOf(compression) }) };
+  if (activationSparsity === undefined) return { ...document, activationSparsity: undefined };
   const { layers, ...settings } = activationSparsity;
-  return { weights, source, results, activationSparsity: { ...settings, layers: layers.length } };
+  return { ...document, activationSparsity: { ...settings, layers: layers.length } };
+}
+
+/** Share of the compressed matrices' weights that are 0. */
+function zerosOf({ layers }: Compression): number {
+  const matrices = layers.flatMap(({ matrices }) => Object.values(matrices));
+  const total = matrices.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+  return matrices.reduce((sum, { rows, cols, sparsity }) => sum + sparsity * rows * cols, 0) / total;
+}
+
+/** "sparsegpt 2:4, gptq": the methods of a recipe's stages with what they were asked for. */
+function recipeInWords(recipe: unknown): string {
+  const stages = isJsonObject(recipe) && Array.isArray(recipe.stages) ? recipe.stages.filter(isJsonObject) : [];
+  return stages.map(({ type, method }) => `${type}${method === undefined ? "" : ` by ${method}`}`).join(", ");
 }
 
 function render(document: InspectDocument): string {
@@ -274,8 +288,10 @@ function artifactInWords(artifact: InspectDocument["artifact"]): string {
   if (artifact === null) return "none: an ordinary, dense checkpoint";
   const weights = artifact.weights === undefined ? "" : `runs in ${artifact.weights}; `;
   const sparse = artifact.activationSparsity;
-  if (sparse === undefined) return `${weights}dense`;
+  const made = artifact.recipe === undefined ? "" : `${recipeInWords(artifact.recipe)}; `;
+  const compressed = artifact.zeros === undefined ? "" : `${made}${percent(artifact.zeros, 1)} of the weights are 0; `;
+  if (sparse === undefined) return `${weights}${compressed}all inputs are used`;
   const { method, sparsity, allocation, estimator, prefill, calibration } = sparse;
   const prompt = typeof prefill === "string" ? prefill : `dense for the first ${prefill.denseFirst} tokens`;
-  return `${weights}${method} at ${percent(sparsity)} activation sparsity, ${allocation} allocation, ${estimator} thresholds, prefill ${prompt}; calibrated on ${calibration.windows} windows of ${calibration.window} tokens`;
+  return `${weights}${compressed}${method} at ${percent(sparsity)} activation sparsity, ${allocation} allocation, ${estimator} thresholds, prefill ${prompt}; calibrated on ${calibration.windows} windows of ${calibration.window} tokens`;
 }

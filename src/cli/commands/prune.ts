@@ -68,9 +68,9 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy prune models/tiny-6m --sparsity 0.5 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-50",
-    "rarefy prune models/tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
-    "rarefy prune models/tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib models/text/calib.txt -o tiny-slim",
+    "rarefy prune tiny-6m --sparsity 0.5 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-50",
+    "rarefy prune tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
+    "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],
   async run(context, options, [model]) {
     const { method, pattern, sparsity, scope, shrink, multipleOf, option } = options;

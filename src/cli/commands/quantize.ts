@@ -48,8 +48,8 @@ export const quantizeCommand: CommandDefinition<QuantizeOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy quantize models/tiny-6m --bits 4 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-gptq-4",
-    "rarefy quantize models/tiny-6m --method rtn --bits 8 -o tiny-rtn-8",
+    "rarefy quantize tiny-6m --bits 4 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-gptq-4",
+    "rarefy quantize tiny-6m --method rtn --bits 8 -o tiny-rtn-8",
   ],
   async run(context, options, [model]) {
     const { method, bits, groupSize, option } = options;

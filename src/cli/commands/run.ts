@@ -63,7 +63,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     ...machineOptions(),
   ],
   examples: [
-    'rarefy run models/tiny-6m --prompt "It was a dark night" --max-tokens 64 --temperature 0.8 --seed 1',
+    'rarefy run tiny-6m --prompt "It was a dark night" --max-tokens 64 --temperature 0.8 --seed 1',
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
   ],
   async run(context, options, [argument]) {

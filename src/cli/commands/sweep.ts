@@ -51,7 +51,7 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     forceOption(),
   ],
   examples: [
-    "rarefy sweep models/tiny-6m --recipe magnitude-50 wanda-50 sparsegpt-50 --sparsity 0.3..0.7/0.2 --calib models/text/calib.txt --text models/text/books-eval.txt -o tiny-sweep",
+    "rarefy sweep tiny-6m --recipe magnitude-50 wanda-50 sparsegpt-50 --sparsity 0.3..0.7/0.2 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-sweep",
   ],
   async run(context, options, [model]) {
     const recipes = await Promise.all(

@@ -14,9 +14,9 @@ export const trainCommand: CommandDefinition<TrainOptions> = {
   arguments: [["CONFIG", "directory with config.json and tokenizer.json, or Hub id; weights in it are not read"]],
   options: trainingOptions({ rate: 1e-3, steps: 2000, warmup: 100 }),
   examples: [
-    "rarefy train models/tiny-6m --text train.txt.xz --steps 5000 -o my-6m",
+    "rarefy train tiny-6m --text train.txt.xz --steps 5000 -o my-6m",
     "rarefy train my-mixtral-config --text train.txt --router relu -o my-remoe",
-    "rarefy train models/tiny-6m --text train.txt --method rigl --method-option density=0.2 -o my-sparse-6m",
+    "rarefy train tiny-6m --text train.txt --method rigl --method-option density=0.2 -o my-sparse-6m",
   ],
   run: (context, options, [model]) => trainFromCommand(context, model, "random", options),
 };
