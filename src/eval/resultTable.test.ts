@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { resultRow } from "./resultRow.js";
+import { resultRow, runsAsInWords, speedRatio } from "./resultRow.js";
 import { formatResultRows } from "./resultTable.js";
 
 const quality = (perplexity: number, activationSparsity: number, klDivergence?: number) => ({
@@ -85,18 +85,25 @@ test("a row joins the figures of one variant under their names", () => {
 
 test("the table aligns, compares with the first row and states its conventions", () => {
   expect(`\n${formatResultRows([dense, sparse])}\n`).toBe(`
-                    zero     per-  KL from    same  prefill  decode         MB per  band-  peak
-model    weights  inputs  plexity    first   top 1    tok/s   tok/s  speed   token  width    MB
-───────  ───────  ──────  ───────  ───────  ──────  ───────  ──────  ─────  ──────  ─────  ────
-tiny-6m  bf16      0.0 %    37.53                      3120     812   1.00    13.1   48 %   121
-tiny-6m  bf16     50.1 %    47.58   0.2314  78.1 %     3120    1203   1.48    7.90   43 %   121
+                             zero     per-  KL from    same
+model    weights  runs as  inputs  plexity    first   top 1
+───────  ───────  ───────  ──────  ───────  ───────  ──────
+tiny-6m  bf16     dense     0.0 %    37.53
+tiny-6m  bf16     dense    50.1 %    47.58   0.2314  78.1 %
+
+                             zero           prefill            decode          MB per  band-  peak
+model    weights  runs as  inputs   tok/s (min–max)   tok/s (min–max)   speed   token  width    MB
+───────  ───────  ───────  ──────  ────────────────  ────────────────  ──────  ──────  ─────  ────
+tiny-6m  bf16     dense     0.0 %  3120 (3089–3152)     812 (804–820)            13.1   48 %   121
+tiny-6m  bf16     dense    50.1 %  3120 (3089–3152)  1203 (1191–1215)  1.48 ×    7.90   43 %   121
 
 zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.
 perplexity: 40 windows of 512 tokens without overlap or BOS, 20440 predicted tokens; text sha256
   ab12cd34ef56….
 KL from first: KL(first row ‖ this row), nats per token; same top 1: equal most likely token.
-speed: decode against the first row; batch 1, 2 threads, rows taking turns in one run, median of 5;
-  dense prefill of 128 tokens, 32 tokens decoded after 128.
+speed: decode against the first row, – where ranges meet or bytes and kernels are the same; batch 1,
+  2 threads, rows taking turns in one run, median and range of 5; dense prefill of 128 tokens, 32
+  tokens decoded after 128.
 MB per token: weights read, as counted by the backend, and keys and values; 1 MB = 10⁶ bytes.
 bandwidth: share of the 22.0 GB/s that this machine was measured to read.
 `);
@@ -106,12 +113,34 @@ test("what was not measured is left out, of the columns and of the conventions",
   const text = formatResultRows([resultRow({ ...model, quality: quality(37.5, 0) })]);
   expect(text.split("\n").slice(0, 4).join("\n")).toBe(
     [
-      "                    zero     per-",
-      "model    weights  inputs  plexity",
-      "───────  ───────  ──────  ───────",
-      "tiny-6m  bf16      0.0 %    37.50",
+      "                             zero     per-",
+      "model    weights  runs as  inputs  plexity",
+      "───────  ───────  ───────  ──────  ───────",
+      "tiny-6m  bf16     dense     0.0 %    37.50",
     ].join("\n"),
   );
   expect(text).not.toMatch(/speed|KL|bandwidth|zero inputs:/);
   expect(formatResultRows([])).toBe("nothing was measured");
+});
+
+test("a ratio of speeds is one only where ranges do not meet, and bytes or kernels differ", () => {
+  const timed = (median: number, more: object = {}) => ({ ...dense, decodeTokensPerSecond: around(median), ...more });
+  const less = { bytesPerToken: 7.9e6 };
+  const cut = { runsAs: [{ ...runsAs[0], structure: "2:4" }] };
+  expect(speedRatio(timed(1218, less), timed(812))).toBe(1218 / 812);
+  expect(speedRatio(timed(1218, cut), timed(812))).toBe(1218 / 812);
+  expect(speedRatio(timed(1218), timed(812))).toBeUndefined();
+  expect(speedRatio(timed(820, less), timed(812))).toBeUndefined();
+  expect(speedRatio(timed(1218, { ...less, decodeTokensPerSecond: around(1218, 0, 1) }), timed(812))).toBeUndefined();
+});
+
+test("what ran is named by structure, zeros and share of the matrices; why is a sentence", () => {
+  const mixed = [
+    { structure: "bitmask", matrices: 12, share: 0.75, zeros: 0.497, reasons: ["fastest"] },
+    { structure: "dense", matrices: 4, share: 0.25, zeros: 0.5, reasons: ["dense: bitmask-bf16 is no faster"] },
+  ];
+  expect(runsAsInWords({ runsAs: mixed })).toBe("75 % bitmask 50 %, 25 % dense");
+  expect(runsAsInWords({})).toBeUndefined();
+  const text = formatResultRows([{ ...dense, runsAs: mixed }]);
+  expect(text).toContain("tiny-6m runs as dense in 4 of 16 matrices: dense: bitmask-bf16 is no faster.");
 });

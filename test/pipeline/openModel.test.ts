@@ -8,7 +8,7 @@ import {
   openCheckpoint,
   serializeArtifact,
 } from "../../src/io/index.js";
-import { directoryFiles } from "../../src/io/index.node.js";
+import { bundledModel, directoryFiles, resolveModel } from "../../src/io/index.node.js";
 import { describeDecoder, packedMatrixBytes } from "../../src/model/index.js";
 import { calibrateActivationSparsity, expectedBytesSaved, openModel, toThresholds } from "../../src/pipeline/index.js";
 import { collect, generate } from "../../src/runtime/index.js";
@@ -86,4 +86,17 @@ test("thresholds of another model are refused before weights are read", async ()
   });
   await expect(opening).rejects.toThrow(/rarefy\.json: activationSparsity\.layers: 5 layers; expected 6/);
   expect(events).toEqual([]);
+});
+
+test("wrong calls are answered with what is expected", async () => {
+  await expect(openModel("models/tiny-6m" as never)).rejects.toThrow(
+    /files is "models\/tiny-6m"; expected .*resolveModel/,
+  );
+  const files = directoryFiles(bundledModel("tiny-6m"));
+  await expect(openModel(files, { weights: "q5" as never })).rejects.toThrow(
+    /weights is "q5"; expected one of f32, bf16/,
+  );
+  await expect(openModel(files, { weight: "q8" } as never)).rejects.toThrow(/no option "weight"/);
+  expect((await resolveModel("tiny-6m")).directory).toBe(bundledModel("tiny-6m"));
+  expect(() => bundledModel("tiny-7m" as never)).toThrow(/tiny-7m does not come with rarefy/);
 });

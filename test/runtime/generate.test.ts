@@ -64,7 +64,9 @@ describe("generate", () => {
     await expect(refused(undefined)).rejects.toThrow(UsageError);
     await expect(refused([1, 2.5])).rejects.toThrow(/token 2\.5 of the prompt/);
     await expect(refused([model.config.vocabSize])).rejects.toThrow(UsageError);
-    await expect(idsOf({ stopStrings: "." as never, tokenizer: {} as Tokenizer })).rejects.toThrow(/no list of texts/);
+    await expect(idsOf({ stopStrings: "." as never, tokenizer: {} as Tokenizer })).rejects.toThrow(
+      /array of texts that are not empty/,
+    );
   });
 
   test("steps come one by one, the last with the summary", async () => {
@@ -362,4 +364,17 @@ test("a sequence serves one generation at a time, and is free again when that en
   const running = sequence.run(Uint32Array.of(1, 2));
   await expect(sequence.run(Uint32Array.of(3))).rejects.toThrow("runs other tokens");
   model.backend.release(await running);
+});
+
+test("options that there are not, and values of another kind, are refused with what is expected", async () => {
+  const refused = (options: object) => expect(idsOf(options)).rejects;
+  await refused({ max_tokens: 2 }).toThrow(/no option "max_tokens"; maxTokens is meant/);
+  await refused({ banana: 1 }).toThrow(/no option "banana"; there are maxTokens, /);
+  await refused({ maxTokens: 0 }).toThrow(/maxTokens is 0; expected an integer of at least 1/);
+  await refused({ seed: Number.NaN, logprobs: "yes" }).toThrow(
+    /seed is NaN; .*logprobs is "yes"; expected true or false/,
+  );
+  await refused({ temperature: "1" }).toThrow(ProblemsError);
+  await refused({ temperature: Number.NaN }).toThrow(/temperature is NaN/);
+  expect(() => generateText(model, {} as Tokenizer, undefined as never)).toThrow(/prompt is missing; expected a text/);
 });
