@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { Option } from "commander";
 import type { ModelConfig } from "../../arch/index.js";
 import type { Artifact, Checkpoint, Compression, LocalModelFiles } from "../../io/index.js";
-import { isJsonObject, openCheckpoint, readArtifact } from "../../io/index.js";
+import { compressionOf, isJsonObject, openCheckpoint, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {
   countParameters,
@@ -157,8 +157,11 @@ function formatRows(
 }
 
 /** rarefy.json without the thresholds of single layers. */
-function summary({ weights, activationSparsity, source, results, recipe, compression }: Artifact) {
-  const document = { weights, source, results, recipe, ...(compression && { zeros: zerosOf(compression) }) };
+function summary(artifact: Artifact) {
+  const { weights, activationSparsity, source, results } = artifact;
+  const compression = compressionOf(artifact);
+  const made = compression && { recipe: compression.recipe, zeros: zerosOf(compression) };
+  const document = { weights, source, results, recipe: made?.recipe, zeros: made?.zeros };
   if (activationSparsity === undefined) return { ...document, activationSparsity: undefined };
   const { layers, ...settings } = activationSparsity;
   return { ...document, activationSparsity: { ...settings, layers: layers.length } };
