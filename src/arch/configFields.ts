@@ -40,6 +40,12 @@ export function tokens(
   };
 }
 
+/** A config with its ids as `tokens` gives them. */
+export function withTokens<T extends Parameters<typeof tokens>[0]>(config: T, defaults: Parameters<typeof tokens>[1]) {
+  const { bos_token_id: _bos, eos_token_id: _eos, ...rest } = config;
+  return { ...rest, ...tokens(config, defaults) };
+}
+
 export const isToken = (id: number, vocabSize: number): boolean => id >= 0 && id < vocabSize;
 
 /** What generation_config.json may say. */
@@ -73,7 +79,7 @@ export function fail(context: z.RefinementCtx, path: (string | number)[], proble
 }
 
 const theta = z.number().min(1).max(1e12);
-const ropeParameters = z.looseObject({
+export const ropeParameters = z.looseObject({
   rope_theta: theta.nullish(),
   rope_type: z.string().nullish(),
   // The oldest spelling of rope_type.
@@ -89,7 +95,7 @@ export const ropeFields = {
   partial_rotary_factor: z.number().gt(0).max(1).nullish(),
 };
 
-type RopeFields = z.output<z.ZodObject<typeof ropeFields>>;
+export type RopeFields = z.output<z.ZodObject<typeof ropeFields>>;
 
 export interface ReadRope {
   rope: RopeSpec;

@@ -240,8 +240,8 @@ describe("model config", () => {
     ["no model type", without(llama, "model_type"), /model_type/],
     [
       "another model type",
-      { ...llama, model_type: "gpt2" },
-      /model_type: .*"gpt2".*one of llama, mistral, mixtral, qwen2, qwen3/,
+      { ...llama, model_type: "t5" },
+      /model_type: .*"t5".*one of llama, mistral, mixtral, qwen2, qwen3/,
     ],
     ["a model type of the prototype", { ...llama, model_type: "constructor" }, /"constructor" is not supported/],
     [

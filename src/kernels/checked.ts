@@ -66,7 +66,11 @@ export function checked<B extends Backend>(backend: B): B {
     const member = backend[key as keyof B];
     members[key] =
       typeof member === "function"
-        ? { value: withCheck(backend, key as keyof Backend, member as unknown as Method) }
+        ? {
+            value: withCheck(backend, key as keyof Backend, member as unknown as Method),
+            configurable: true,
+            writable: true,
+          }
         : { get: () => backend[key as keyof B], enumerable: true };
   }
   return Object.create(null, members);

@@ -7,7 +7,9 @@ import {
   type ModelSpec,
   type Step,
   type TensorRef,
+  tensorsOf,
 } from "../arch/index.js";
+import { UsageError } from "../core/index.js";
 import type { TensorInfo } from "../tensor/index.js";
 import type { Projection } from "./types.js";
 
@@ -87,6 +89,11 @@ export function decoderLayout(spec: ModelSpec, stored: ReadonlyMap<string, Tenso
     lowRank: lowRankOf(weight, stored),
     ...(bias && { bias: expected(bias) }),
   });
+  const fused = spec.blocks.flatMap(linearsOf).find(({ weight }) => weight.rows ?? weight.transposed ?? weight.stacked);
+  if (fused !== undefined) throw cannotBeCompressed(spec, fused.weight.tensor);
+  // A block is calibrated as if it were the first of its model.
+  const unlike = spec.blocks.findIndex((block) => findStep(block, "rotate") === undefined);
+  if (unlike >= 0) throw cannotBeCompressed(spec, `block ${unlike}, which rotates no positions`);
   const block = (block: BlockSpec): BlockLayout => {
     const attend = findStep(block, "attend")!;
     const [inputNorm, ...norms] = block.steps.flatMap((step) => (step.do === "norm" ? [step] : []));
@@ -122,13 +129,24 @@ export function decoderLayout(spec: ModelSpec, stored: ReadonlyMap<string, Tenso
     };
   };
   const embedding = expected(spec.embedding.table);
-  return {
+  const layout: DecoderLayout = {
     embedding,
     blocks: spec.blocks.map(block),
     finalNorm: expected(spec.finalNorm!.weight),
     head: isTied(spec) ? embedding : expected(spec.head.map.weight),
   };
+  const told = new Set(layoutTensors(layout).map(({ name }) => name));
+  const besides = tensorsOf(spec).find(
+    ({ name }) => !told.has(name) && !stored.has(name.replace(/weight$/, "low_rank.left")),
+  );
+  if (besides !== undefined) throw cannotBeCompressed(spec, besides.name);
+  return layout;
 }
+
+const cannotBeCompressed = ({ modelType }: ModelSpec, tensor: string) =>
+  new UsageError(
+    `models of the type ${modelType} run, but cannot be compressed yet: nothing is known of the role of ${tensor}`,
+  );
 
 function lowRankOf({ tensor, shape }: TensorRef, stored: ReadonlyMap<string, TensorInfo>): ExpectedLinear["lowRank"] {
   const name = tensor.replace(/\.weight$/, "");

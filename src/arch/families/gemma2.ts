@@ -5,7 +5,8 @@ import { family } from "../family.js";
 import { sandwich } from "../parts.js";
 import { attention, type Block, llamaLike, mlp, normOf, sightOf } from "./llamaLike.js";
 
-const cap = (fallback: number) => z.number().gt(0).max(1e6).nullable().default(fallback);
+/** A cap of scores or logits; null means none. */
+export const cap = (fallback: number | null) => z.number().gt(0).max(1e6).nullable().default(fallback);
 
 /** Before and behind attention, before and behind the MLP. */
 export const sandwichNorms = (block: Block) =>

@@ -11,6 +11,7 @@ import { type Distillation, teacherName } from "./distillation.js";
 import { divergence } from "./divergence.js";
 import { type MoeOutput, mixture } from "./moe.js";
 import { loadName } from "./routerNames.js";
+import { isTrainable, trainable } from "./trainable.js";
 
 /**
  * Llama and its relatives (Mistral, Mixtral, Qwen2, Qwen3) as a trainable function. Batches hold `tokens` int32 [sequences · window] and
@@ -23,6 +24,12 @@ export function decoder(
   window: number,
   options: DecoderOptions = {},
 ): TracedModel {
+  if (!isTrainable(config)) {
+    const which = trainable.join(", ");
+    throw new UsageError(
+      `models of the type ${config.modelType} run, but cannot be trained yet; those of ${which} can`,
+    );
+  }
   const activate = activations[config.activation];
   if (activate === undefined) throw new UsageError(`the activation ${config.activation} cannot be trained yet`);
   const epsilon = config.rmsNormEpsilon;

@@ -1,4 +1,5 @@
 import type { ModelConfig } from "../../../arch/index.js";
+import { isTrainable } from "../../models/trainable.js";
 import type { ParameterInfo } from "../../values.js";
 
 /** Rows of a matrix [rows, cols], or of several one below the other, and where they begin among all parameters. */
@@ -99,6 +100,12 @@ export function planDecoder(
   const head = config.tiedEmbeddings ? embedding : place("lm_head");
 
   const sizes = [window, config.headDim, ...parameters.flatMap(({ shape }) => shape)];
-  if (config.activation !== "silu" || !layout.isComplete || sizes.some((size) => size % 4 !== 0)) return undefined;
+  if (
+    !isTrainable(config) ||
+    config.activation !== "silu" ||
+    !layout.isComplete ||
+    sizes.some((size) => size % 4 !== 0)
+  )
+    return undefined;
   return { blocks, embedding, finalNorm, head, offsets: layout.offsets, length: layout.length };
 }

@@ -1,0 +1,72 @@
+import * as z from "zod";
+import { activation, flag, orElse, positions, type RopeFields, readRope, ropeParameters } from "../configFields.js";
+import { decoderConfig } from "../decoderConfig.js";
+import { family } from "../family.js";
+import { sandwich } from "../parts.js";
+import { cap, sandwichNorms } from "./gemma2.js";
+import { attention, llamaLike, mlp, sightOf } from "./llamaLike.js";
+
+/** Bases of the rotary embedding where the file gives none: of layers that see everything, and of windowed ones. */
+const [globalTheta, localTheta] = [1_000_000, 10_000];
+
+/** Gemma 3 (arXiv 2503.19786): Gemma 2 with normalised heads, five windowed layers to one, each kind with its own rotation. */
+export const gemma3 = family({
+  modelType: "gemma3_text",
+  config: decoderConfig(
+    { kvHeads: 4, headDim: 256, maxPositions: 131072, bos: 2, eos: [1], tied: true, theta: globalTheta },
+    {
+      hidden_activation: activation("gelu_pytorch_tanh"),
+      query_pre_attn_scalar: orElse(z.number().gt(0).max(1e6), 256),
+      attn_logit_softcapping: cap(null),
+      final_logit_softcapping: cap(null),
+      sliding_window: positions.nullable().default(4096),
+      sliding_window_pattern: orElse(positions, 6),
+      attention_bias: flag(false),
+      rope_parameters: z
+        .looseObject({ full_attention: ropeParameters.nullish(), sliding_attention: ropeParameters.nullish() })
+        .nullish(),
+      // As transformers before 5 spells it.
+      rope_local_base_freq: orElse(z.number().min(1).max(1e12), localTheta),
+    },
+  ).transform((config, context) => {
+    const { full_attention: full, sliding_attention: sliding } = config.rope_parameters ?? {};
+    const read = (rope_parameters: RopeFields["rope_parameters"], theta: number) =>
+      readRope({ rope_parameters }, context, theta).rope;
+    return {
+      ...config,
+      globalRope: full ? read(full, globalTheta) : config.rope,
+      localRope: read(sliding, config.rope_local_base_freq),
+    };
+  }),
+  spec: (config, shapes) =>
+    llamaLike(
+      { ...config, hidden_act: config.hidden_activation },
+      shapes,
+      (block) => {
+        const { layer } = block;
+        const isGlobal =
+          config.layer_types === undefined
+            ? (layer + 1) % config.sliding_window_pattern === 0
+            : config.layer_types[layer] === "full_attention";
+        return sandwich(
+          sandwichNorms(block),
+          attention(block, {
+            qkvBias: config.attention_bias,
+            outputBias: config.attention_bias,
+            headNorms: true,
+            plusOne: true,
+            scale: config.query_pre_attn_scalar ** -0.5,
+            softcap: config.attn_logit_softcapping ?? undefined,
+            sight: sightOf(isGlobal ? undefined : config.sliding_window),
+            rotation: { rope: isGlobal ? config.globalRope : config.localRope },
+          }),
+          mlp(block),
+        );
+      },
+      {
+        embeddingScale: Math.sqrt(config.hidden_size),
+        logitCap: config.final_logit_softcapping ?? undefined,
+        plusOne: true,
+      },
+    ),
+});

@@ -1,0 +1,94 @@
+import * as z from "zod";
+import {
+  activation,
+  epsilon,
+  fail,
+  flag,
+  heads,
+  maxLayers,
+  optional,
+  orElse,
+  positions,
+  size,
+  tokenFields,
+  width,
+  withTokens,
+} from "../configFields.js";
+import { family } from "../family.js";
+import { grouped, linearMap, plain, preNorm, stacked, stored, transposed } from "../parts.js";
+import type { BlockShape, NormSpec } from "../spec.js";
+
+const config = z
+  .object({
+    vocab_size: orElse(size(2 ** 24), 50257),
+    n_embd: orElse(size(2 ** 17), 768),
+    n_layer: orElse(size(maxLayers), 12),
+    n_head: orElse(heads, 12),
+    n_inner: optional(width),
+    n_positions: orElse(positions, 1024),
+    activation_function: activation("gelu_new"),
+    layer_norm_epsilon: epsilon(1e-5),
+    tie_word_embeddings: flag(true),
+    scale_attn_weights: flag(true),
+    scale_attn_by_inverse_layer_idx: flag(false),
+    ...tokenFields,
+  })
+  .transform((raw, context) => {
+    if (raw.n_embd % raw.n_head !== 0) {
+      fail(context, ["n_embd"], `size ${raw.n_embd}`, `a multiple of n_head, ${raw.n_head}`);
+    }
+    return withTokens(raw, { bos: 50256, eos: [50256] });
+  });
+
+/** GPT-2 (Radford et al. 2019): learned positions, layer norms, an MLP without a gate, matrices stored [in, out]. */
+export const gpt2 = family({
+  modelType: "gpt2",
+  config,
+  spec(c, shapes) {
+    const { n_embd: hiddenSize, vocab_size: vocabSize, n_head: queryHeads } = c;
+    const shape: BlockShape = { queryHeads, kvHeads: queryHeads, intermediateSize: c.n_inner ?? 4 * hiddenSize };
+    const headDim = hiddenSize / queryHeads;
+    const norm = (name: string): NormSpec => ({
+      kind: "layer",
+      weight: { tensor: `${name}.weight`, shape: [hiddenSize] },
+      bias: { tensor: `${name}.bias`, shape: [hiddenSize] },
+      epsilon: c.layer_norm_epsilon,
+    });
+    const table = { tensor: "transformer.wte.weight", shape: [vocabSize, hiddenSize] };
+    const head = linearMap("lm_head", vocabSize, hiddenSize, stored("lm_head"));
+    return {
+      hiddenSize,
+      vocabSize,
+      maxPositions: c.n_positions,
+      bosTokenId: c.bos_token_id,
+      eosTokenIds: c.eos_token_id,
+      embedding: {
+        table,
+        positions: { table: { tensor: "transformer.wpe.weight", shape: [c.n_positions, hiddenSize] }, offset: 0 },
+      },
+      blocks: Array.from({ length: c.n_layer }, (_, layer) => {
+        const at = `transformer.h.${layer}`;
+        const { queryHeads, kvHeads, intermediateSize } = shapes?.[layer] ?? shape;
+        const [wide, narrow] = [queryHeads * headDim, kvHeads * headDim];
+        const [q, k, v] = stacked(transposed(`${at}.attn.c_attn`), [wide, narrow, narrow]);
+        const scale =
+          (c.scale_attn_weights ? headDim ** -0.5 : 1) / (c.scale_attn_by_inverse_layer_idx ? layer + 1 : 1);
+        return preNorm(
+          [norm(`${at}.ln_1`), norm(`${at}.ln_2`)],
+          grouped(
+            { hiddenSize, queryHeads, kvHeads, headDim },
+            { q, k, v, o: transposed(`${at}.attn.c_proj`) },
+            { sight: { kind: "causal" }, scale },
+          ),
+          plain(
+            { hiddenSize, intermediateSize },
+            { up: transposed(`${at}.mlp.c_fc`), down: transposed(`${at}.mlp.c_proj`) },
+            { f: c.activation_function },
+          ),
+        );
+      }),
+      finalNorm: norm("transformer.ln_f"),
+      head: { kind: "vocabulary", map: c.tie_word_embeddings ? { ...head, weight: table } : head },
+    };
+  },
+});
