@@ -154,10 +154,15 @@ export const artifactFields = {
 
 export const artifactSchema = z.strictObject(artifactFields);
 
+/** `activationSparsity` of rarefy.json: thresholds of every layer, how they were found and what they run as. */
 export type ActivationSparsity = z.infer<typeof activationSparsity>;
+/** Quantiles of the activations seen at one place of a layer. */
 export type SiteQuantiles = z.infer<typeof siteStatistics>;
+/** `compression` of rarefy.json: the job that made the model and what it did to every matrix. */
 export type Compression = z.infer<typeof compression>;
+/** What compression did to one matrix: zeros, bits, rank, error. */
 export type CompressedMatrix = z.infer<typeof compressedMatrix>;
+/** rarefy.json: how a model was made sparse, and all that is needed to run it so. */
 export type Artifact = z.infer<typeof artifactSchema>;
 
 /** How the model was compressed, if that is what made it. */
