@@ -13,6 +13,7 @@ export type OptionRules<Options> = Readonly<Record<keyof Required<Options>, Opti
 const rule = (expected: string, valid: (value: unknown) => boolean): OptionRule => ({ expected, valid });
 const isObject = (value: unknown): value is object => typeof value === "object" && value !== null;
 
+/** The rules that tables of options are made of, each with what it expects in words. */
 export const optionRules = {
   boolean: rule("true or false", (value) => typeof value === "boolean"),
   object: (what: string) => rule(what, isObject),

@@ -9,6 +9,7 @@ export interface MeasuredSpeed {
   samples: number;
 }
 
+/** Median and range of one speed over some rounds, in the unit of the samples. */
 export function measuredSpeed(samples: readonly number[]): MeasuredSpeed {
   return {
     median: median(samples),

@@ -45,7 +45,8 @@ function tapInto(picture: Picture, { backend, thresholds }: Model): ForwardOptio
     sites,
     async onActivation(layer, site, activation) {
       const inputs = await backend.read(activation);
-      for (const projection of tapSites[site]) {
+      // It is called at the sites that it names, and at no others.
+      for (const projection of tapSites[site as keyof typeof tapSites]) {
         const threshold = thresholds?.projections[layer][projection] ?? 0;
         strip(picture, layer, projection).set(keptShares(inputs, Math.fround(threshold)));
       }
