@@ -141,6 +141,59 @@ export function highNibbles(v: v128, low: v128): v128 {
 }
 
 /**
+ * 32 rows of 8 columns of nibbles with byte products. Bytes that hold two rows each are brought beside those of the other
+ * columns first and halved then, so that a byte is moved once and not once for either half.
+ */
+// @ts-ignore: decorator
+@inline
+function rows32Nibbles8(
+  sums: usize, x0: v128, x1: v128, a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128, low: v128,
+): void {
+  let ab = low8(a, b);
+  let cd = low8(c, d);
+  let ef = low8(e, f);
+  let gh = low8(g, h);
+  addNibbles8(sums, x0, x1, low16(ab, cd), low16(ef, gh), low);
+  addNibbles8(sums + 16, x0, x1, high16(ab, cd), high16(ef, gh), low);
+  ab = high8(a, b);
+  cd = high8(c, d);
+  ef = high8(e, f);
+  gh = high8(g, h);
+  addNibbles8(sums + 32, x0, x1, low16(ab, cd), low16(ef, gh), low);
+  addNibbles8(sums + 48, x0, x1, high16(ab, cd), high16(ef, gh), low);
+}
+
+/** 4 rows of the low nibbles, and the 4 rows 16 further on of the high ones; `near` and `far` hold 4 columns each. */
+// @ts-ignore: decorator
+@inline
+function addNibbles8(sums: usize, x0: v128, x1: v128, near: v128, far: v128, low: v128): void {
+  const lows = dotBytes(x0, lowNibbles(near, low), v128.load(sums));
+  const highs = dotBytes(x0, highNibbles(near, low), v128.load(sums, 64));
+  v128.store(sums, dotBytes(x1, lowNibbles(far, low), lows));
+  v128.store(sums, dotBytes(x1, highNibbles(far, low), highs), 64);
+}
+
+// @ts-ignore: decorator
+@inline
+function rows32Nibbles4(sums: usize, x0: v128, a: v128, b: v128, c: v128, d: v128, low: v128): void {
+  let ab = low8(a, b);
+  let cd = low8(c, d);
+  addNibbles4(sums, x0, low16(ab, cd), low);
+  addNibbles4(sums + 16, x0, high16(ab, cd), low);
+  ab = high8(a, b);
+  cd = high8(c, d);
+  addNibbles4(sums + 32, x0, low16(ab, cd), low);
+  addNibbles4(sums + 48, x0, high16(ab, cd), low);
+}
+
+// @ts-ignore: decorator
+@inline
+function addNibbles4(sums: usize, x0: v128, near: v128, low: v128): void {
+  v128.store(sums, dotBytes(x0, lowNibbles(near, low), v128.load(sums)));
+  v128.store(sums, dotBytes(x0, highNibbles(near, low), v128.load(sums, 64)), 64);
+}
+
+/**
  * One pass over 8 columns of q8 or q4 codes, added to i32 sums [to − from].
  * @param bits 8 or 4, and @param bytes whether products are of bytes: constants at every call, so that each call is a loop of its own
  * @param codes first column of the group; @param pass which pass of the record
@@ -184,8 +237,7 @@ export function pass8(bits: i32, bytes: bool, sums: usize, codes: usize, record:
       }
     } else {
       if (bytes) {
-        rows16Byte8(sums, x0, x1, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low), lowNibbles(ve, low), lowNibbles(vf, low), lowNibbles(vg, low), lowNibbles(vh, low));
-        rows16Byte8(sums + 64, x0, x1, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low), highNibbles(ve, low), highNibbles(vf, low), highNibbles(vg, low), highNibbles(vh, low));
+        rows32Nibbles8(sums, x0, x1, va, vb, vc, vd, ve, vf, vg, vh, low);
       } else {
         rows16Wide8(sums, x0, x1, x2, x3, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low), lowNibbles(ve, low), lowNibbles(vf, low), lowNibbles(vg, low), lowNibbles(vh, low));
         rows16Wide8(sums + 64, x0, x1, x2, x3, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low), highNibbles(ve, low), highNibbles(vf, low), highNibbles(vg, low), highNibbles(vh, low));
@@ -233,8 +285,7 @@ export function pass4(bits: i32, bytes: bool, sums: usize, codes: usize, record:
       }
     } else {
       if (bytes) {
-        rows16Byte4(sums, x0, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low));
-        rows16Byte4(sums + 64, x0, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low));
+        rows32Nibbles4(sums, x0, va, vb, vc, vd, low);
       } else {
         rows16Wide4(sums, x0, x1, lowNibbles(va, low), lowNibbles(vb, low), lowNibbles(vc, low), lowNibbles(vd, low));
         rows16Wide4(sums + 64, x0, x1, highNibbles(va, low), highNibbles(vb, low), highNibbles(vc, low), highNibbles(vd, low));
