@@ -31,7 +31,7 @@ export async function chat(context: Context, setup: ChatSetup): Promise<Turn[]> 
   const { stdin, stdout, signal, colors } = context;
   const { model } = setup;
   const terminal = stdin.isTTY === true && stdout.isTTY === true && !context.json;
-  using sequence = new Sequence(model, Math.min(model.config.maxPositions, maxContext));
+  using sequence = new Sequence(model, Math.min(model.config.maxPositions, maxContext), setup.generation);
   const lines = createInterface({ input: stdin, output: terminal ? stdout : undefined, prompt: colors.bold("> ") });
   signal.addEventListener("abort", () => lines.close(), { once: true });
 

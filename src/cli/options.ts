@@ -2,7 +2,17 @@ import { InvalidArgumentError, Option } from "commander";
 import { type DeviceId, devices } from "../kernels/index.js";
 import { type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import type { PrefillPolicy } from "../runtime/index.js";
+import {
+  type Attention,
+  attentionPatterns,
+  type Choosable,
+  type KvChoice,
+  kvPolicies,
+  type PrefillPolicy,
+  parseAttention,
+  parseKv,
+  usage,
+} from "../runtime/index.js";
 import { integer } from "./numbers.js";
 import { defaultThreads } from "./threads.js";
 
@@ -68,6 +78,34 @@ export const maxWindowsOption = (preset: number) =>
 /** @param where the token goes in this command */
 export const bosOption = (where: string) =>
   new Option("--bos", `put the begin-of-text token ${where}, as the model sees it in run`);
+
+/** What tokens see, and what is held of them. */
+export interface AttentionOptions {
+  attention?: Attention;
+  kv?: KvChoice;
+}
+export const attentionOptions = () => [
+  new Option("--attention <pattern>", `what tokens see: ${choices(attentionPatterns)}`).argParser(
+    chosenBy(parseAttention),
+  ),
+  new Option("--kv <policy>", `what is held of a text: ${choices(kvPolicies)}`).argParser(chosenBy(parseKv)),
+];
+
+const choices = (table: Readonly<Record<string, Choosable>>) =>
+  Object.entries(table)
+    .map(([name, entry]) => usage(name, entry))
+    .join(" | ");
+
+/** @throws InvalidArgumentError with what the parser says */
+const chosenBy =
+  <T>(parse: (text: string) => T) =>
+  (text: string): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      throw new InvalidArgumentError((error as Error).message);
+    }
+  };
 
 export const repeatsOption = () =>
   new Option("--repeats <n>", "timed rounds; figures are their medians")

@@ -8,9 +8,9 @@ import { checkSound } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { loadTokenizer, type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
-import type { MachineOptions, WeightsOption } from "./options.js";
+import type { AttentionOptions, MachineOptions, WeightsOption } from "./options.js";
 
-/** The word that stands for the first model without its thresholds, where models are compared. */
+/** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */
 export const denseKeyword = "dense";
 
 /** A model named on the command line, loaded and ready. */
@@ -47,11 +47,14 @@ export interface Comparison extends Disposable {
   readonly severalModels: boolean;
 }
 
-/** Loads every argument on a backend of its own; `dense` is the first one again, without thresholds. */
+/**
+ * Loads every argument on a backend of its own, each with the pattern and policy of the options; `dense` is the first one
+ * again, without thresholds, pattern and policy.
+ */
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions & WeightsOption,
+  options: MachineOptions & WeightsOption & AttentionOptions,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {
@@ -68,7 +71,8 @@ export async function openComparison(
       const session = await openSession(context, argument, options);
       sessions.push(session);
       const { model } = session;
-      variants.push({ name: basename(session.location), model, thresholds: model.thresholds });
+      const { attention, kv } = options;
+      variants.push({ name: basename(session.location), model, thresholds: model.thresholds, attention, kv });
     }
     return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };
   } catch (error) {

@@ -1,7 +1,7 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import type { Activation, KvCache } from "../kernels/index.js";
+import { type Activation, kvBytesRead } from "../kernels/index.js";
 import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
-import { type PrefillPolicy, sparseFromPosition } from "../runtime/index.js";
+import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type Divergence, DivergenceSum } from "./divergence.js";
 import { logitRows, rowsPerChunk } from "./logits.js";
@@ -26,6 +26,11 @@ export interface QualityOptions extends JobOptions {
    * Which tokens of a window see the thresholds, as if it were a prompt. Default `{ denseFirst: 0 }`: all, the strictest.
    */
   prefill?: PrefillPolicy;
+  /**
+   * Tokens that a variant with a KV policy runs at once. Default 1: before each token the policy has thrown away what it
+   * would have in decoding.
+   */
+  passTokens?: number;
 }
 
 /** Perplexity of one variant and its distance from the first. */
@@ -51,6 +56,8 @@ export interface Quality {
   activationSparsity: number;
   /** What the model ran as. */
   runsAs: RunsAs[];
+  /** Share of the keys and values that attention read, of those it reads without a pattern or a KV policy; as counted. */
+  attendedShare: number;
   /** Against the first variant; undefined for itself. */
   divergence?: Divergence;
 }
@@ -88,7 +95,7 @@ export async function evaluateQuality(
     );
   }
 
-  using caches = new CachePerModel(window);
+  using memories = new Memories(window, options.passTokens ?? 1);
   const stage = new Stage("evaluate", windows.count * window * variants.length, "tokens", onProgress);
   const sparseFrom = sparseFromPosition(prefill, window);
   const realised = variants.map(
@@ -96,6 +103,8 @@ export async function evaluateQuality(
   );
   const nllSums = new Float64Array(variants.length);
   const divergences = variants.map(() => new DivergenceSum());
+  const kvBytes = new Float64Array(variants.length);
+  const kvBytesOfAll = new Float64Array(variants.length);
 
   for (let w = 0; w < windows.count; w++) {
     const part = windows.at(w);
@@ -103,12 +112,18 @@ export async function evaluateQuality(
     try {
       for (const [v, variant] of variants.entries()) {
         await breathe(signal);
-        const tap = w === 0 ? realised[v]?.tap : undefined;
-        const cache = caches.of(variant.model);
-        const forward = { sparseFrom, tap };
-        streams.push(
-          await withThresholds(variant, () => residualStream(variant.model, part.inputs, cache, forward, signal)),
-        );
+        const watching = w === 0 ? realised[v] : undefined;
+        const { backend } = variant.model;
+        const memory = memories.of(variant);
+        backend.takeCounters();
+        const onPass = (start: number) => {
+          if (watching !== undefined) watching.firstRow = sparseFrom - start;
+        };
+        const forward = { sparseFrom, tap: watching?.tap };
+        const run = () => residualStream(variant.model, part.inputs, memory, forward, onPass, signal);
+        streams.push(await withThresholds(variant, run));
+        kvBytes[v] += backend.takeCounters().kvBytesRead;
+        kvBytesOfAll[v] += bytesOfAll(memory, part.inputs.length);
         stage.advance(window, variant.name);
       }
       await compareLogits(variants, streams, part, nllSums, divergences);
@@ -140,30 +155,59 @@ export async function evaluateQuality(
       textSha256: text.sha256,
       activationSparsity,
       runsAs: runsAs(model.choices),
+      attendedShare: kvBytes[v] / kvBytesOfAll[v],
       divergence,
     };
   });
 }
 
-/** The residual stream f32 [tokens, hiddenSize] after the last block; the caller releases it. */
+/**
+ * The residual stream f32 [tokens, hiddenSize] after the last block; the caller releases it.
+ * @param onPass is told of every pass before it, by its first token
+ */
 async function residualStream(
   model: Model,
   tokens: Uint32Array,
-  cache: KvCache,
+  memory: SequenceMemory,
   forward: ForwardOptions,
+  onPass: (start: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<Activation> {
   const stream = model.embed(tokens);
   try {
-    for (let layer = 0; layer < model.config.layers; layer++) {
-      await breathe(signal);
-      await model.block(layer, stream, cache, 0, forward);
+    memory.rewind(0);
+    for (let run = 0; run < tokens.length; ) {
+      const rows = Math.min(memory.mostRows, tokens.length - run);
+      const { start, options } = memory.next(run, rows, forward);
+      onPass(run);
+      const rowsOfPass = stream.rowRange(run, rows);
+      for (let layer = 0; layer < model.config.layers; layer++) {
+        // Passes of single tokens are many and short.
+        if (rows > 1 || layer === 0) await breathe(signal);
+        await model.block(layer, rowsOfPass, memory.cache, start, options);
+      }
+      await memory.ran(run, rows);
+      run += rows;
     }
     return stream;
   } catch (error) {
     model.backend.release(stream);
     throw error;
   }
+}
+
+/** Bytes of keys and values that attention reads of a window, run in the same passes, when nothing is hidden or forgotten. */
+function bytesOfAll({ model, cache, mostRows }: SequenceMemory, window: number): number {
+  const { blocks, slidingWindows } = model.config;
+  let bytes = 0;
+  for (let start = 0; start < window; start += mostRows) {
+    const rows = Math.min(mostRows, window - start);
+    for (const [layer, kept] of cache.spec.layers.entries()) {
+      const own = { kind: "causal", window: slidingWindows[layer] } as const;
+      bytes += kvBytesRead(own, rows, start, blocks[layer].queryHeads, kept);
+    }
+  }
+  return bytes;
 }
 
 /** Adds one window's predictions to the sums, some rows of logits at a time. */
@@ -190,19 +234,30 @@ async function compareLogits(
   }
 }
 
-/** Variants that share a model share its cache: each window is run from its start. */
-class CachePerModel implements Disposable {
-  readonly #caches = new Map<Model, KvCache>();
+/** What each variant remembers of a window; those that share a model and see alike share it, and begin anew in each. */
+class Memories implements Disposable {
+  readonly #memories = new Map<Model, Map<string, SequenceMemory>>();
 
-  constructor(readonly capacity: number) {}
+  constructor(
+    readonly capacity: number,
+    readonly passTokens: number,
+  ) {}
 
-  of(model: Model): KvCache {
-    const cache = this.#caches.get(model) ?? model.createCache(this.capacity);
-    this.#caches.set(model, cache);
-    return cache;
+  of({ model, attention, kv }: Variant): SequenceMemory {
+    const key = JSON.stringify([attention?.text, kv?.text]);
+    const ofModel = this.#memories.get(model) ?? new Map<string, SequenceMemory>();
+    this.#memories.set(model, ofModel);
+    let memory = ofModel.get(key);
+    if (memory === undefined) {
+      memory = new SequenceMemory(model, this.capacity, { attention, kv, passTokens: this.passTokens });
+      ofModel.set(key, memory);
+    }
+    return memory;
   }
 
   [Symbol.dispose](): void {
-    for (const cache of this.#caches.values()) cache[Symbol.dispose]();
+    for (const ofModel of this.#memories.values()) {
+      for (const memory of ofModel.values()) memory[Symbol.dispose]();
+    }
   }
 }

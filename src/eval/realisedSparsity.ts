@@ -26,14 +26,18 @@ export class RealisedSparsity {
   readonly #model: Model;
   readonly #seen = new Map<string, { inputs: number; dropped: number }>();
 
-  /** @param firstRow first row of every activation to which the thresholds apply */
-  constructor(model: Model, thresholds: ActivationThresholds, firstRow: number) {
+  /** @param firstRow first row of every activation to which the thresholds apply; to be set anew for every pass of several */
+  constructor(
+    model: Model,
+    thresholds: ActivationThresholds,
+    public firstRow: number,
+  ) {
     this.#model = model;
     const consuming = Object.entries(tapSites).filter(([, consumers]) => consumers.length > 0);
     this.tap = {
       sites: consuming.map(([site]) => site as keyof typeof tapSites),
       onActivation: async (layer, site, activation, slots) => {
-        const first = firstRow - (slots?.firstRow ?? 0);
+        const first = this.firstRow - (slots?.firstRow ?? 0);
         const ofSlots = slots !== undefined && site !== "mlpInput";
         if (!ofSlots && first >= activation.rows) return;
         const values = ofSlots

@@ -1,5 +1,6 @@
 import type { RunsAs } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import type { Attention, KvChoice } from "../runtime/index.js";
 import { type MeasuredSpeed, speedsDiffer } from "./measuredSpeed.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
@@ -19,6 +20,11 @@ export interface ResultRow {
    * skipped in decoding otherwise. 0 is dense.
    */
   activationSparsity: number;
+  /** Attention pattern and KV policy, where the model ran with another one than its own. */
+  attention?: string;
+  kv?: string;
+  /** Share of the keys and values that attention read, of those it reads without a pattern or a KV policy. */
+  attendedShare?: number;
 
   perplexity?: number;
   /** Mean negative log likelihood in nats. */
@@ -67,6 +73,8 @@ export interface ResultRow {
 export interface Measured {
   model: string;
   weights: WeightFormatId;
+  attention?: Attention;
+  kv?: KvChoice;
   quality?: Quality;
   speed?: Speed;
   backend?: string;
@@ -75,12 +83,16 @@ export interface Measured {
 }
 
 /** Joins what was measured of one variant. */
-export function resultRow({ model, weights, quality, speed, backend, readBandwidth }: Measured): ResultRow {
+export function resultRow(measured: Measured): ResultRow {
+  const { model, weights, attention, kv, quality, speed, backend, readBandwidth } = measured;
   const activationSparsity = quality?.activationSparsity ?? speed?.inputsSkipped ?? 0;
   const row: ResultRow = { model, weights, activationSparsity };
+  if (attention !== undefined) row.attention = attention.text;
+  if (kv !== undefined) row.kv = kv.text;
   if (quality !== undefined) {
-    const { name: _name, activationSparsity: _realised, divergence, ...figures } = quality;
+    const { name: _name, activationSparsity: _realised, attendedShare, divergence, ...figures } = quality;
     Object.assign(row, figures, divergence);
+    if (attention !== undefined || kv !== undefined) row.attendedShare = attendedShare;
   }
   if (backend !== undefined) row.backend = backend;
   if (speed !== undefined) {

@@ -12,6 +12,7 @@ const quality = (perplexity: number, activationSparsity: number, klDivergence?: 
   textSha256: "ab12cd34ef56".padEnd(64, "0"),
   activationSparsity,
   runsAs,
+  attendedShare: 1,
   divergence: klDivergence === undefined ? undefined : { klDivergence, top1Agreement: 0.781 },
 });
 

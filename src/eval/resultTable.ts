@@ -27,6 +27,7 @@ const identity: readonly Column[] = [
   { title: ["", "weights"], align: "left", cell: (row) => row.weights },
   { title: ["", "runs as"], align: "left", cell: runsAsInWords },
   { title: ["zero", "inputs"], cell: (row) => percent(row.activationSparsity, 1) },
+  { title: ["keys", "read"], cell: (row) => percent(row.attendedShare, 1) },
 ];
 
 const qualityColumns: readonly Column[] = [
@@ -103,6 +104,9 @@ function conventions(rows: readonly ResultRow[]): string[] {
   const sparse = rows.some((row) => row.activationSparsity > 0);
   if (sparse) sentences.push("zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.");
 
+  if (rows.some((row) => row.attendedShare !== undefined)) {
+    sentences.push("keys read: keys and values that attention read, of those it reads of all that the model sees.");
+  }
   sentences.push(...rows.flatMap(whyItRunsSo));
   if (rows.some((row) => row.densityStored !== undefined)) {
     sentences.push("numbers stored: non-zeros and factors, per weight of the source's blocks.");

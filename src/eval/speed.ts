@@ -30,7 +30,7 @@ export interface Speed {
   prefillTokensPerSecond: MeasuredSpeed;
   decodeTokensPerSecond: MeasuredSpeed;
   runsAs: RunsAs[];
-  /** Bytes read per decoded token: weights as counted by the backend, and keys and values of the positions attended. */
+  /** Bytes read per decoded token: weights, and keys and values, as counted by the backend. */
   bytesPerToken: number;
   /** Share of the inputs that decoding skipped, as counted by the backend; 0 for a dense variant. */
   inputsSkipped: number;
@@ -40,7 +40,6 @@ export interface Speed {
 interface Run extends BackendCounters {
   prefillMs: number;
   decodeMs: number;
-  kvBytesRead: number;
   memoryBytes: number;
 }
 
@@ -143,14 +142,16 @@ const timedRun = (variant: Variant, tokens: Uint32Array, timing: Timing): Promis
     const { model } = variant;
     const { prefillTokens, contextTokens, decodeTokens, residentBytes } = timing;
     const needed = contextTokens + decodeTokens;
-    using sequence = new Sequence(model, needed);
+    using sequence = new Sequence(model, needed, variant);
     const startMs = performance.now();
     await predict(sequence, tokens.subarray(0, prefillTokens), needed);
     const prefillMs = performance.now() - startMs;
     if (contextTokens > prefillTokens) await predict(sequence, tokens.subarray(prefillTokens, contextTokens), needed);
     // The last token of the context once more, untimed, so that the decode path is warm when the clock starts.
-    sequence.rewind(contextTokens - 1);
-    await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
+    if (sequence.canRewind(contextTokens - 1)) {
+      sequence.rewind(contextTokens - 1);
+      await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
+    }
     model.backend.takeCounters();
     const decodeStartMs = performance.now();
     for (let position = contextTokens; position < needed; position++) {
@@ -161,7 +162,6 @@ const timedRun = (variant: Variant, tokens: Uint32Array, timing: Timing): Promis
       prefillMs,
       decodeMs,
       ...model.backend.takeCounters(),
-      kvBytesRead: kvBytesRead(sequence, contextTokens),
       memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
     };
   });
@@ -194,14 +194,4 @@ async function predict(sequence: Sequence, tokens: Uint32Array, sparseFrom = 0):
   } finally {
     backend.release(logits);
   }
-}
-
-/** Bytes of keys and values attended by each single token from position `first` on, over all layers. */
-function kvBytesRead({ model, byteLength, capacity, length }: Sequence, first: number): number {
-  const { layers, slidingWindows } = model.config;
-  let positions = 0;
-  for (let position = first; position < length; position++) {
-    for (const window of slidingWindows) positions += Math.min(position + 1, window ?? position + 1);
-  }
-  return (positions * byteLength) / (capacity * layers);
 }

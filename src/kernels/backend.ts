@@ -2,6 +2,8 @@ import type { ActivationFunction, JobOptions } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
 import type { Activation, Matrix, RowSource, Vector } from "./handles.js";
+import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
+import type { Sight, SightSpec } from "./sight.js";
 
 export type { Activation, Matrix, MatrixPart, RowSource, Vector } from "./handles.js";
 
@@ -38,27 +40,12 @@ export interface AttentionOptions {
   queryHeads: number;
   /** Scores are multiplied by this; usually 1/√headDim. */
   scale: number;
-  /** Position of the first row of `q` in its sequence; the cache must hold positions up to `start + rows − 1`. */
+  /** Slot of the first row of `q`; those of all rows must have been stored. Where nothing is thrown away, its position. */
   start: number;
-  /** Sliding window: position p sees positions > p − window. Undefined: all. */
-  window?: number;
+  /** Which slots each row sees. Default: causal, all up to its own. */
+  sight?: Sight;
   /** Scores become softcap · tanh(score / softcap) (Gemma 2, arXiv 2408.00118). Undefined: none. */
   softcap?: number;
-}
-
-/** Shape of the keys and values of one sequence. */
-export interface KvCacheSpec {
-  layers: number;
-  kvHeads: number;
-  headDim: number;
-  /** Largest number of positions. */
-  capacity: number;
-}
-
-/** Keys and values of one sequence, owned by a backend. */
-export interface KvCache extends Disposable {
-  readonly spec: KvCacheSpec;
-  readonly byteLength: number;
 }
 
 /** cos and sin for every position of a rotary embedding: f32 [positions, headDim / 2] each. */
@@ -97,7 +84,7 @@ export interface Chosen extends Disposable {
  * each part of `w` counts by itself: `cols` inputs, of which those with |x| ≤ threshold are skipped; and the bytes read
  * are `columnBytes(part.rows)` of its format for every input kept plus `groupScaleBytes(part.rows)` for every group of 32
  * inputs of which at least one was kept; or `bytesRead` of a format that leaves zeros out. Every other `linear` reads `w.byteLength` bytes once, whatever the number of
- * rows of `x`, and counts no inputs. No other operation counts.
+ * rows of `x`, and counts no inputs. Attention counts the keys and values that it has to read. No other operation counts.
  */
 export interface BackendCounters {
   /** Weight bytes read by matrix products. */
@@ -105,6 +92,11 @@ export interface BackendCounters {
   /** Inputs offered to sparse matrix-vector products, and those skipped. */
   inputs: number;
   inputsSkipped: number;
+  /**
+   * Bytes of keys and values that attention has to read when 16 rows share what is read for them: exact for one row. Of a
+   * block mask its listed blocks, else what lies between the first and the last slot that one of the rows sees.
+   */
+  kvBytesRead: number;
 }
 
 /** What matrix-vector products take on this machine, with weights that come from memory. */
@@ -154,7 +146,10 @@ export interface Backend extends ExpertOperations, Disposable {
   allocate(rows: number, cols: number): Activation;
   /** Gives an activation made by `allocate` back. Views of it must not be used any more. */
   release(activation: Activation): void;
+  /** @throws UsageError for widths that are no multiples of 4, or no layers or slots; DeviceError where they do not fit. */
   createKvCache(spec: KvCacheSpec): KvCache;
+  /** @throws UsageError for a block mask whose parts do not fit one another */
+  loadSight(spec: SightSpec): Sight;
 
   // --- operations, enqueued ----------------------------------------------------------------------------------------
   /** Copies values in: f32 [out.rows * out.cols] (the caller may reuse `values` at once). */
@@ -178,13 +173,18 @@ export interface Backend extends ExpertOperations, Disposable {
    * Hugging Face's Llama.
    */
   rope(x: Activation, table: RopeTable, start: number): void;
-  /** Stores k, v [n, kvHeads * headDim] of one layer at positions start … start + n − 1. */
+  /** Stores k [n, heads * key] and v [n, heads * value] of one layer in slots start … start + n − 1, with no mass yet. */
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
-  /** Causal grouped-query attention over the cache. q and out [n, queryHeads * headDim]. */
-  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
   /**
-   * `rope` of q and k from position `options.start`, `appendKv`, then `attention`, as one operation; q and k keep their
-   * values or not. Left out where the single ones serve as well.
+   * Grouped-query attention over the cache: q [n, queryHeads * key], out [n, queryHeads * value]. A row that sees nothing
+   * gives 0. In a cache with `mass`, adds what every slot was given.
+   */
+  attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
+  /** Moves entries of one layer to other slots. */
+  moveKv(cache: KvCache, layer: number, moves: KvMoves): void;
+  /**
+   * `rope` of q and k from `options.position`, `appendKv` at `options.start`, then `attention`, as one operation; q and k
+   * keep their values or not. Left out where the single ones serve as well.
    */
   rotatedAttention?(
     out: Activation,
@@ -192,7 +192,7 @@ export interface Backend extends ExpertOperations, Disposable {
     table: RopeTable,
     cache: KvCache,
     layer: number,
-    options: AttentionOptions,
+    options: AttentionOptions & { position: number },
   ): void;
   /**
    * out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). `out` may be
@@ -222,6 +222,12 @@ export interface Backend extends ExpertOperations, Disposable {
   topK(activation: Activation, k: number): Promise<TopK[]>;
   /** Enqueues `topK` with k = 1. Left out where operations run as they are called, so that nothing is won. */
   choose?(activation: Activation): Chosen;
+  /**
+   * What the slots of each layer were given by attention since they were filled: f32 [heads, slots]. Slots that were never
+   * filled hold anything.
+   * @throws UsageError for a cache without `mass`
+   */
+  readMass(cache: KvCache): Promise<Float32Array[]>;
   /** Waits until everything enqueued has run. */
   flush(): Promise<void>;
   /** Reads the counters and sets them to 0. */

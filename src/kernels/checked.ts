@@ -18,9 +18,12 @@ const enqueued: Checks<keyof Backend> = {
   rope: (_, x, table, start) => shapes.checkRope(x, table, start),
   appendKv: (_, cache, layer, k, v, start) => shapes.checkAppendKv(cache, layer, k, v, start),
   attention: (_, out, q, cache, layer, options) => shapes.checkAttention(out, q, cache, layer, options),
+  createKvCache: (_, spec) => shapes.checkCacheSpec(spec),
+  loadSight: (_, spec) => shapes.checkSight(spec),
+  moveKv: (_, cache, layer, moves) => shapes.checkMoveKv(cache, layer, moves),
   rotatedAttention(_, out, { q, k, v }, table, cache, layer, options) {
-    shapes.checkRope(q, table, options.start);
-    shapes.checkRope(k, table, options.start);
+    shapes.checkRope(q, table, options.position);
+    shapes.checkRope(k, table, options.position);
     shapes.checkAppendKv(cache, layer, k, v, options.start);
     shapes.checkAttention(out, q, cache, layer, options);
   },
@@ -49,6 +52,7 @@ const awaited: Checks<keyof Backend> = {
   },
   route: (_, logits, options) => shapes.checkRoute(logits, options),
   topK: (_, x, k) => shapes.checkTopK(x, k),
+  readMass: (_, cache) => shapes.checkMass(cache),
 };
 
 const formatsOf = ({ formats }: Backend) => formats ?? Object.keys(weightFormats);

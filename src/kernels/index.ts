@@ -7,8 +7,6 @@ export type {
   BackendInfo,
   Chosen,
   ElementFunction,
-  KvCache,
-  KvCacheSpec,
   LinearOptions,
   Matrix,
   MatrixPart,
@@ -38,6 +36,8 @@ export {
   type Routing,
   slotCount,
 } from "./experts.js";
+export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
+export { type KeyBlocks, keyBlocks, kvBytesRead, type Sight, type SightSpec, type SlotRange } from "./sight.js";
 export {
   type BackendId,
   backends,

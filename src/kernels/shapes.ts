@@ -1,6 +1,8 @@
 import { UsageError } from "../core/index.js";
-import type { Activation, AttentionOptions, KvCache, LinearOptions, Matrix, RopeTable, RowSource } from "./backend.js";
+import type { Activation, AttentionOptions, LinearOptions, Matrix, RopeTable, RowSource } from "./backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
+import type { KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
+import { fullBlock, rowsOfGroup, type SightSpec, slotsOfBlock } from "./sight.js";
 
 /**
  * Operand checks that every backend runs before it enqueues an operation, so that a wrong call fails by name on all of
@@ -107,16 +109,36 @@ export function checkRope(x: Activation, table: RopeTable, start: number): void 
   );
 }
 
+export function checkCacheSpec({ layers, slots }: KvCacheSpec): void {
+  const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
+  check("createKvCache", isCount(slots) && layers.length > 0, () => `${layers.length} layers of ${slots} slots`);
+  for (const { heads, key, value } of layers) {
+    check(
+      "createKvCache",
+      isCount(heads) && isCount(key) && isCount(value) && key % 4 === 0 && value % 4 === 0,
+      () => `${heads} heads with keys of ${key} and values of ${value} (widths come in fours)`,
+    );
+  }
+}
+
+/** @returns what the cache keeps of the layer */
+function checkedLayer(op: string, { spec }: KvCache, layer: number): KvLayer {
+  check(op, layer >= 0 && layer < spec.layers.length, () => `layer ${layer} of ${spec.layers.length}`);
+  return spec.layers[layer];
+}
+
+function checkSlots(op: string, cache: KvCache, start: number, rows: number): void {
+  const { slots } = cache.spec;
+  const valid = Number.isSafeInteger(start) && start >= 0 && start + rows <= slots;
+  check(op, valid, () => `slots ${start} … ${start + rows - 1} in a cache of ${slots}`);
+}
+
 export function checkAppendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-  const { layers, kvHeads, headDim, capacity } = cache.spec;
-  checkSameShape("appendKv", k, v);
-  check("appendKv", k.cols === kvHeads * headDim, () => `${k.cols} columns for ${kvHeads} × ${headDim}`);
-  check("appendKv", layer >= 0 && layer < layers, () => `layer ${layer} of ${layers}`);
-  check(
-    "appendKv",
-    start >= 0 && start + k.rows <= capacity,
-    () => `positions ${start} … ${start + k.rows - 1} in a cache of ${capacity}`,
-  );
+  const { heads, key, value } = checkedLayer("appendKv", cache, layer);
+  check("appendKv", k.rows === v.rows, () => `${shape(k)} against ${shape(v)}`);
+  check("appendKv", k.cols === heads * key, () => `${k.cols} columns for ${heads} × ${key}`);
+  check("appendKv", v.cols === heads * value, () => `${v.cols} columns for ${heads} × ${value}`);
+  checkSlots("appendKv", cache, start, k.rows);
 }
 
 export function checkAttention(
@@ -126,18 +148,65 @@ export function checkAttention(
   layer: number,
   options: AttentionOptions,
 ): void {
-  const { layers, kvHeads, headDim, capacity } = cache.spec;
-  const { queryHeads, start, window } = options;
-  checkSameShape("attention", out, q);
-  check("attention", q.cols === queryHeads * headDim, () => `${q.cols} columns for ${queryHeads} × ${headDim}`);
-  check("attention", queryHeads % kvHeads === 0, () => `${queryHeads} query heads over ${kvHeads} key heads`);
-  check("attention", layer >= 0 && layer < layers, () => `layer ${layer} of ${layers}`);
+  const { heads, key, value } = checkedLayer("attention", cache, layer);
+  const { queryHeads, start, sight } = options;
+  check("attention", out.rows === q.rows, () => `${shape(out)} against ${shape(q)}`);
+  check("attention", q.cols === queryHeads * key, () => `${q.cols} columns for ${queryHeads} × ${key}`);
+  check("attention", out.cols === queryHeads * value, () => `${out.cols} columns for ${queryHeads} × ${value}`);
+  check("attention", queryHeads % heads === 0, () => `${queryHeads} query heads over ${heads} key heads`);
+  checkSlots("attention", cache, start, q.rows);
+  if (sight?.spec.kind !== "blocks") return;
+  const { rows, slots, tableOfHead } = sight.spec;
+  check("attention", rows === q.rows, () => `a block mask of ${rows} rows for ${q.rows}`);
+  check("attention", slots <= cache.spec.slots, () => `a block mask of ${slots} slots for ${cache.spec.slots}`);
   check(
     "attention",
-    start >= 0 && start + q.rows <= capacity,
-    () => `positions ${start} … ${start + q.rows - 1} in a cache of ${capacity}`,
+    tableOfHead.length === queryHeads,
+    () => `a block mask of ${tableOfHead.length} heads for ${queryHeads}`,
   );
-  check("attention", window === undefined || window >= 1, () => `window ${window}`);
+}
+
+export function checkSight(spec: SightSpec): void {
+  if (spec.kind === "causal") {
+    const { window } = spec;
+    check("loadSight", window === undefined || (Number.isSafeInteger(window) && window >= 1), () => `window ${window}`);
+  }
+  if (spec.kind !== "blocks") return;
+  const { rows, slots, tables, tableOfHead, first, blocks, masks, bits } = spec;
+  const groups = Math.ceil(rows / rowsOfGroup);
+  const maskWords = tables * rowsOfGroup;
+  check("loadSight", rows > 0 && slots > 0 && tables > 0, () => `${rows} rows, ${slots} slots, ${tables} tables`);
+  check("loadSight", first.length === groups + 1, () => `${first.length} lists for ${rows} rows`);
+  check(
+    "loadSight",
+    first[0] === 0 && first.every((at, i) => i === 0 || at >= first[i - 1]) && first[groups] === blocks.length,
+    () => "the lists do not follow one another",
+  );
+  check("loadSight", masks.length === blocks.length, () => `${masks.length} masks for ${blocks.length} blocks`);
+  for (const block of blocks)
+    check("loadSight", block * slotsOfBlock < slots, () => `block ${block} of ${slots} slots`);
+  for (const mask of masks) {
+    check("loadSight", mask === fullBlock || (mask + 1) * maskWords <= bits.length, () => `there is no mask ${mask}`);
+  }
+  for (const table of tableOfHead) check("loadSight", table < tables, () => `table ${table} of ${tables}`);
+}
+
+export function checkMoveKv(cache: KvCache, layer: number, { heads, from, to, turn }: KvMoves): void {
+  const kept = checkedLayer("moveKv", cache, layer);
+  const lengths = [heads, from, to, ...(turn === undefined ? [] : [turn.by])].map(({ length }) => length);
+  check("moveKv", new Set(lengths).size === 1, () => `lists of ${lengths.join(", ")}`);
+  for (const head of heads) check("moveKv", head < kept.heads, () => `head ${head} of ${kept.heads}`);
+  for (const slot of [...from, ...to])
+    check("moveKv", slot < cache.spec.slots, () => `slot ${slot} of ${cache.spec.slots}`);
+  if (turn === undefined) return;
+  const { headDim, positions } = turn.table;
+  check("moveKv", headDim === kept.key, () => `a table for keys of ${headDim} for ${kept.key}`);
+  for (const by of turn.by)
+    check("moveKv", Math.abs(by) < positions, () => `a turn by ${by} of ${positions} positions`);
+}
+
+export function checkMass(cache: KvCache): void {
+  check("readMass", cache.spec.mass !== undefined, () => "the cache was made without mass");
 }
 
 export function checkSameShape(op: string, a: Activation, b: Activation): void {

@@ -58,8 +58,6 @@ function problemOf(step: Step): string | undefined {
   }
   if (step.do === "attend") {
     if (step.sinks !== undefined) return "attention with sinks";
-    if (step.sight.kind === "all") return "attention to later positions";
-    if (step.kv.k !== step.kv.v) return "keys and values of different width";
   }
   if (step.do === "activate" && step.clamped !== undefined) return "a clamped gate";
   return undefined;

@@ -1,8 +1,7 @@
-import { type ModelConfig, type RopeSpec, type RotateStep, ropeTables } from "../arch/index.js";
+import { type AttendStep, type ModelConfig, type RopeSpec, type RotateStep, ropeTables } from "../arch/index.js";
 import { type FormatError, UsageError } from "../core/index.js";
-import type { Activation, Backend, Chosen, KvCache, RopeTable } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, RopeTable, Sight } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
-import { BlockCaches } from "./blockCaches.js";
 import { BufferPool } from "./buffers.js";
 import { compileBlock } from "./compile.js";
 import { padTo4 } from "./footprint.js";
@@ -12,7 +11,7 @@ import type { Operation, Pass } from "./pass.js";
 import type { MatrixChoice } from "./structure.js";
 import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
-import type { ActivationThresholds, ForwardOptions, Model } from "./types.js";
+import type { ActivationThresholds, CacheOptions, EntryMoves, ForwardOptions, Model } from "./types.js";
 
 /** Runs the description of a model: the steps of its blocks, compiled for one backend when it was loaded. */
 export class Decoder implements Model {
@@ -23,6 +22,8 @@ export class Decoder implements Model {
   /** Passes share the buffers: those of different sequences take turns. */
   readonly #turns = new Turns();
   readonly #tables = new Map<string, RopeTable>();
+  /** What blocks were made to see, where it is not all before, loaded once. */
+  readonly #sights = new Map<string, Sight>();
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
   readonly #arranged = new WeakMap<ActivationThresholds, readonly BlockThresholds[]>();
   #thresholds: ActivationThresholds | undefined;
@@ -58,20 +59,21 @@ export class Decoder implements Model {
     this.#thresholds = thresholds;
   }
 
-  createCache(capacity: number, options: { allowBeyondTraining?: boolean } = {}): KvCache {
-    const { layers, blocks, headDim, maxPositions } = this.config;
+  createCache(capacity: number, options: CacheOptions = {}): KvCache {
+    const { maxPositions, spec } = this.config;
     if (!Number.isSafeInteger(capacity) || capacity < 1) throw new UsageError(`a cache of ${capacity} positions`);
     if (capacity > maxPositions && !options.allowBeyondTraining) {
       throw new UsageError(
         `a cache of ${capacity} positions; the model was made for ${maxPositions} (allowBeyondTraining lifts the limit)`,
       );
     }
-    for (const { steps } of this.config.spec.blocks) {
-      for (const step of steps) if (step.do === "rotate") this.#ropeTable(step, capacity);
-    }
-    const [{ kvHeads }] = blocks;
-    if (blocks.some((block) => block.kvHeads !== kvHeads)) return new BlockCaches(this.backend, this.config, capacity);
-    return this.backend.createKvCache({ layers, kvHeads, headDim, capacity });
+    const layers = spec.blocks.map(({ steps }) => {
+      for (const step of steps) if (step.do === "rotate") this.#ropeTable(step, Math.min(capacity, maxPositions));
+      const { heads, k, v } = (steps.find((step) => step.do === "attend") as AttendStep).kv;
+      return { heads, key: k, value: v };
+    });
+    const { slots = capacity, mass } = options;
+    return this.backend.createKvCache({ layers, slots, mass });
   }
 
   forward(
@@ -84,8 +86,11 @@ export class Decoder implements Model {
       const n = tokens.length;
       const known = tokens instanceof Uint32Array;
       if (known) this.#checkTokens(tokens);
-      if (!Number.isSafeInteger(start) || start < 0 || start + n > cache.spec.capacity) {
-        throw new UsageError(`positions ${start} … ${start + n - 1} in a cache of ${cache.spec.capacity}`);
+      const { slot = start } = options;
+      const valid = [start, slot].every((first) => Number.isSafeInteger(first) && first >= 0);
+      if (!valid || slot + n > cache.spec.slots) {
+        const where = slot === start ? "" : `slots ${slot} … ${slot + n - 1} of `;
+        throw new UsageError(`positions ${start} … ${start + n - 1} in ${where}a cache of ${cache.spec.slots}`);
       }
       const residual = this.#buffers.residual(n);
       if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
@@ -134,16 +139,18 @@ export class Decoder implements Model {
   }
 
   async #block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions): Promise<void> {
-    const { thresholds = this.#thresholds } = options;
+    const { thresholds = this.#thresholds, slot = start, sights } = options;
     const pass: Pass = {
       backend: this.backend,
       layer,
       x,
       buffers: this.#buffers.forRows(x.rows, layer),
       buffersFor: (rows) => this.#buffers.forRows(rows, layer),
-      keys: cache instanceof BlockCaches ? cache.of(layer) : { cache, layer },
+      cache,
       start,
-      table: (step) => this.#ropeTable(step, cache.spec.capacity),
+      slot,
+      sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
+      table: (step) => this.#ropeTable(step, Math.max(start + x.rows, cache.spec.slots)),
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
       sparseFromRow: Math.max(0, (options.sparseFrom ?? 0) - start),
       tap: options.tap,
@@ -152,6 +159,32 @@ export class Decoder implements Model {
       const waiting = operation(pass);
       if (waiting !== undefined) await waiting;
     }
+  }
+
+  moveKv(cache: KvCache, layer: number, { turn, ...moves }: EntryMoves): void {
+    const rotation = this.config.spec.blocks[layer].steps.find((step) => step.do === "rotate") as
+      | RotateStep
+      | undefined;
+    // Keys that nothing rotates count as of any position.
+    if (turn === undefined || rotation === undefined) {
+      this.backend.moveKv(cache, layer, moves);
+      return;
+    }
+    const most = turn.reduce((largest, by) => Math.max(largest, Math.abs(by)), 0);
+    this.backend.moveKv(cache, layer, { ...moves, turn: { table: this.#ropeTable(rotation, most + 1), by: turn } });
+  }
+
+  #sightOf({ sight }: AttendStep): Sight | undefined {
+    if (sight.kind === "causal") return undefined;
+    const key = JSON.stringify(sight);
+    let loaded = this.#sights.get(key);
+    if (loaded === undefined) {
+      loaded = this.backend.loadSight(
+        sight.kind === "window" ? { kind: "causal", window: sight.window } : { kind: "bidirectional" },
+      );
+      this.#sights.set(key, loaded);
+    }
+    return loaded;
   }
 
   head(x: Activation): Activation {
@@ -173,6 +206,7 @@ export class Decoder implements Model {
 
   [Symbol.dispose](): void {
     this.#buffers[Symbol.dispose]();
+    for (const sight of this.#sights.values()) sight[Symbol.dispose]();
   }
 
   #arrange(thresholds: ActivationThresholds): readonly BlockThresholds[] {

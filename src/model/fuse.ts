@@ -32,11 +32,11 @@ const wholeHeads = ({ first, width, every, pairs }: RotateStep) => first === 0 &
 function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, backend: Backend): Fused | undefined {
   if (backend.rotatedAttention === undefined || rotate?.do !== "rotate" || attend?.do !== "attend") return undefined;
   if (rotate.of.join() !== `${attend.q},${attend.k}` || !wholeHeads(rotate)) return undefined;
-  if (attend.sinks !== undefined || attend.sight.kind === "all") return undefined;
+  if (attend.sinks !== undefined) return undefined;
   const operation: Operation = (pass) => {
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
-    const { cache, layer } = pass.keys;
-    const options = attentionOptions(attend, pass);
+    const { cache, layer, start: position } = pass;
+    const options = { ...attentionOptions(attend, pass), position };
     pass.backend.rotatedAttention!(out, { q, k, v }, pass.table(rotate), cache, layer, options);
   };
   return { operation, steps: 2 };

@@ -26,6 +26,8 @@ export {
 } from "./structure.js";
 export {
   type ActivationThresholds,
+  type CacheOptions,
+  type EntryMoves,
   type ForwardOptions,
   type Model,
   type Projection,

@@ -53,21 +53,24 @@ export const rotate =
     for (const part of parts) pass.backend.rope(part, table, pass.start);
   };
 
-export const attentionOptions = ({ heads, scale, sight, softcap }: AttendStep, { start }: Pass): AttentionOptions => ({
-  queryHeads: heads,
-  scale,
-  start,
-  ...(sight.kind === "window" && { window: sight.window }),
-  ...(softcap !== undefined && { softcap }),
-});
+export function attentionOptions(step: AttendStep, pass: Pass): AttentionOptions {
+  const { heads, scale, softcap } = step;
+  const sight = pass.sight(step);
+  return {
+    queryHeads: heads,
+    scale,
+    start: pass.slot,
+    ...(sight !== undefined && { sight }),
+    ...(softcap !== undefined && { softcap }),
+  };
+}
 
 export const attend =
   (step: AttendStep): Operation =>
   (pass) => {
-    const { backend, keys, start } = pass;
-    backend.appendKv(keys.cache, keys.layer, bufferOf(pass, step.k), bufferOf(pass, step.v), start);
-    const options = attentionOptions(step, pass);
-    backend.attention(bufferOf(pass, step.into), bufferOf(pass, step.q), keys.cache, keys.layer, options);
+    const { backend, cache, layer, slot } = pass;
+    backend.appendKv(cache, layer, bufferOf(pass, step.k), bufferOf(pass, step.v), slot);
+    backend.attention(bufferOf(pass, step.into), bufferOf(pass, step.q), cache, layer, attentionOptions(step, pass));
   };
 
 export const activate =

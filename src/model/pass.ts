@@ -1,5 +1,5 @@
-import type { RotateStep, Site } from "../arch/index.js";
-import type { Activation, Backend, KvCache, RopeTable } from "../kernels/index.js";
+import type { AttendStep, RotateStep, Site } from "../arch/index.js";
+import type { Activation, Backend, KvCache, RopeTable, Sight } from "../kernels/index.js";
 import type { Buffers } from "./buffers.js";
 import type { BlockThresholds } from "./thresholds.js";
 import type { Tap } from "./types.js";
@@ -13,9 +13,12 @@ export interface Pass {
   readonly buffers: Buffers;
   /** Of some of the rows of the pass, for what routes them by themselves. */
   buffersFor(rows: number): Buffers;
-  readonly keys: { cache: KvCache; layer: number };
-  /** Position of the first row. */
+  readonly cache: KvCache;
+  /** Position of the first row, and its slot in the cache. */
   readonly start: number;
+  readonly slot: number;
+  /** What the rows see, by slots; undefined is causal. */
+  sight(step: AttendStep): Sight | undefined;
   table(step: RotateStep): RopeTable;
   readonly thresholds: BlockThresholds | undefined;
   /** First row that the thresholds apply to. */

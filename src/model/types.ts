@@ -1,6 +1,15 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { FormatError } from "../core/index.js";
-import type { Activation, Backend, Chosen, KvCache, RoutedSlots } from "../kernels/index.js";
+import type {
+  Activation,
+  AttentionMass,
+  Backend,
+  Chosen,
+  KvCache,
+  KvMoves,
+  RoutedSlots,
+  Sight,
+} from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -56,7 +65,23 @@ export interface ForwardOptions {
   tap?: Tap;
   /** Those of this pass. Default: `Model.thresholds`; "dense" is without any. */
   thresholds?: ActivationThresholds | "dense";
+  /** Slot of the first token; default its position, as where nothing is ever thrown away. */
+  slot?: number;
+  /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
+  sights?: readonly (Sight | undefined)[];
 }
+
+export interface CacheOptions {
+  /** Lets a cache have more positions than the model was made for. */
+  allowBeyondTraining?: boolean;
+  /** Tokens held at once; default as many as there are positions. */
+  slots?: number;
+  /** Whether slots collect what attention gave them. */
+  mass?: AttentionMass;
+}
+
+/** Moves within one layer of a cache. `turn`: by how many positions the key of each is turned, forward or back. */
+export type EntryMoves = Omit<KvMoves, "turn"> & { readonly turn?: Int32Array };
 
 /**
  * A decoder whose weights lie on a backend. One model serves any number of sequences, each with its own cache. Disposing
@@ -86,12 +111,14 @@ export interface Model extends Disposable {
    * @param capacity positions
    * @throws UsageError for more than `config.maxPositions` unless `allowBeyondTraining`.
    */
-  createCache(capacity: number, options?: { allowBeyondTraining?: boolean }): KvCache;
+  createCache(capacity: number, options?: CacheOptions): KvCache;
+  /** Moves entries of a cache of this model, which then are where the last pass left its own. */
+  moveKv(cache: KvCache, layer: number, moves: EntryMoves): void;
   /**
-   * Runs tokens, known or just chosen from logits, at positions start … start + tokens.length − 1 of the sequence in `cache`; positions before `start` must
-   * have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.
+   * Runs tokens, known or just chosen from logits, at positions start … start + tokens.length − 1 of the sequence in `cache`;
+   * what it is to see of earlier ones must have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.
    * @returns logits f32 [tokens.length or 1, logitCols], owned by the caller (release it), or undefined for "none".
-   * @throws UsageError for no tokens, a token outside the vocabulary, or positions outside the cache.
+   * @throws UsageError for no tokens, a token outside the vocabulary, or slots outside the cache.
    */
   forward(
     tokens: Uint32Array | Chosen,

@@ -1,10 +1,12 @@
 import { breathe, checkOptions, type JobOptions, type OptionRules, optionRules, UsageError } from "../core/index.js";
 import { checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
+import type { KvChoice } from "./kv/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 import { promptIds } from "./prompt.js";
 import { Sampler, type SamplingOptions } from "./samplers.js";
 import { Sequence } from "./sequence.js";
+import type { Attention } from "./sight/index.js";
 import { TextStream } from "./textStream.js";
 import { GenerationClock, type GenerationTimings } from "./timings.js";
 import { tokenSource } from "./tokenSource.js";
@@ -37,6 +39,10 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
   prefill?: PrefillPolicy;
   /** Continued where it agrees with the prompt, and left with prompt and answer in it. Default: a new one, disposed of. */
   sequence?: Sequence;
+  /** What a new sequence sees; one that is given has its own. */
+  attention?: Attention;
+  /** What a new sequence holds; one that is given has its own. */
+  kv?: KvChoice;
 }
 
 /**
@@ -117,7 +123,7 @@ export async function* generate(
   const sparseFrom = sparseFromPosition(options.prefill ?? "dense", prompt.length);
   signal?.throwIfAborted();
 
-  const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens);
+  const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens, options);
   using _held = sequence.hold();
   const source = tokenSource(sequence, sampler, options);
   try {
@@ -157,10 +163,16 @@ export async function* generate(
   }
 }
 
-function newSequence(model: Model, promptLength: number, maxTokens: number): Sequence {
-  const { maxPositions } = model.config;
-  if (promptLength > maxPositions) {
-    throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${maxPositions} positions`);
+function newSequence(
+  model: Model,
+  promptLength: number,
+  maxTokens: number,
+  { attention, kv }: Pick<GenerateOptions, "attention" | "kv">,
+): Sequence {
+  // Renumbered tokens never come to the end of the positions.
+  const most = kv?.eviction?.renumbers ? Number.POSITIVE_INFINITY : model.config.maxPositions;
+  if (promptLength > most) {
+    throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${most} positions`);
   }
-  return new Sequence(model, Math.min(promptLength + maxTokens - 1, maxPositions));
+  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { attention, kv });
 }

@@ -8,10 +8,16 @@ export {
 } from "./generate.js";
 export { type GenerateChatOptions, generateChat } from "./generateChat.js";
 export { collect, generateText } from "./generateText.js";
+export { type KvChoice, kvPolicies, parseKv } from "./kv/index.js";
+export { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
+export type { Held, KvEviction, KvPolicy } from "./kv/policy.js";
 export { logProbability } from "./logits.js";
+export { type Choosable, type ParameterRule, usage } from "./parameters.js";
 export { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 export { draw, logitFilters, Sampler, type SamplingOptions } from "./samplers.js";
 export { type RunOptions, Sequence, type SequenceOptions } from "./sequence.js";
+export { type Attention, attentionPatterns, parseAttention } from "./sight/index.js";
+export type { AttentionPattern, Viewer } from "./sight/pattern.js";
 export { StopStrings } from "./stopStrings.js";
 export { TextStream } from "./textStream.js";
 export type { GenerationTimings } from "./timings.js";

@@ -1,6 +1,7 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import type { Activation, Chosen, KvCache } from "../kernels/index.js";
+import type { Activation, Chosen } from "../kernels/index.js";
 import type { ActivationThresholds, Model } from "../model/index.js";
+import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */
 export interface RunOptions extends JobOptions {
@@ -10,26 +11,26 @@ export interface RunOptions extends JobOptions {
   sparseFrom?: number;
 }
 
-/** What the passes of a sequence run with. */
-export interface SequenceOptions {
+/** What the passes of a sequence run with, and what they leave. */
+export interface SequenceOptions extends MemoryOptions {
   /** Those that its passes run with. Default: the model's own; "dense" is without any. */
   thresholds?: ActivationThresholds | "dense";
 }
 
 /** One text in a model: its tokens and their keys and values. Any number of them share a model, in any order. */
 export class Sequence implements Disposable {
-  readonly #cache: KvCache;
+  readonly #memory: SequenceMemory;
   readonly #tokens: number[] = [];
   #held = false;
   #running = false;
 
-  /** @param capacity the most tokens it can hold; see `Model.createCache` for errors. */
+  /** @param capacity the most tokens that can be run; see `Model.createCache` for errors. */
   constructor(
     readonly model: Model,
     readonly capacity: number,
     readonly options: SequenceOptions = {},
   ) {
-    this.#cache = model.createCache(capacity);
+    this.#memory = new SequenceMemory(model, capacity, options);
   }
 
   /** Tokens that were run, from position 0. */
@@ -43,7 +44,12 @@ export class Sequence implements Disposable {
 
   /** Bytes of its keys and values. */
   get byteLength(): number {
-    return this.#cache.byteLength;
+    return this.#memory.cache.byteLength;
+  }
+
+  /** Whether every token stays; else its KV policy throws some away. */
+  get keepsAll(): boolean {
+    return this.#memory.keepsAll;
   }
 
   /**
@@ -90,14 +96,17 @@ export class Sequence implements Disposable {
     const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
     for (let done = 0; ; ) {
       await breathe(signal);
-      const part = tokens.subarray(done, done + chunk);
+      const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.mostRows));
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
-      const result = await this.model.forward(part, this.#cache, this.length, {
+      const { thresholds } = this.options;
+      const { start, options: forward } = this.#memory.next(this.length, part.length, {
         logits,
         sparseFrom,
-        thresholds: this.options.thresholds,
+        thresholds,
       });
+      const result = await this.model.forward(part, this.#memory.cache, start, forward);
+      await this.#memory.ran(this.length, part.length);
       for (const id of part) this.#tokens.push(id);
       stage.advance(part.length);
       if (result !== undefined) return result;
@@ -106,14 +115,16 @@ export class Sequence implements Disposable {
   }
 
   /**
-   * Enqueues the token after those it has, which was chosen but is not known yet; `commit` says which it was before anything
-   * else runs. Without that it was never there.
+   * Where nothing is thrown away, enqueues the token after those it has, which was chosen but is not known yet; `commit`
+   * says which it was before anything else runs. Without that it was never there.
    * @returns as `run`
    */
   async runAhead(chosen: Chosen): Promise<Activation> {
     if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
+    if (!this.keepsAll) throw new UsageError("a token that is not known yet cannot throw others away");
     const { thresholds } = this.options;
-    return (await this.model.forward(chosen, this.#cache, this.length, { thresholds }))!;
+    const { start, options } = this.#memory.next(this.length, 1, { thresholds });
+    return (await this.model.forward(chosen, this.#memory.cache, start, options))!;
   }
 
   /** The token that `runAhead` ran. */
@@ -121,28 +132,38 @@ export class Sequence implements Disposable {
     this.#tokens.push(id);
   }
 
-  /** Forgets everything from position `length` on. */
+  /** Whether `rewind` can go there: once tokens were thrown away, only to where it is and to the beginning. */
+  canRewind(length: number): boolean {
+    return this.#memory.canRewind(this.length, length);
+  }
+
+  /** Forgets everything from position `length` on. @throws UsageError where it cannot */
   rewind(length: number): void {
     if (!Number.isSafeInteger(length) || length < 0 || length > this.length) {
       throw new UsageError(`rewind to ${length} in a sequence of ${this.length}`);
     }
+    if (!this.canRewind(length)) {
+      throw new UsageError(`rewind to ${length}, whose neighbours were thrown away; rewind to 0 and run it again`);
+    }
+    this.#memory.rewind(length);
     this.#tokens.length = length;
   }
 
   /**
    * Rewinds to what it has in common with `prompt`, at least one token short of it, so that a chat need not run its
-   * history again.
+   * history again; to the beginning where tokens were thrown away since.
    * @returns the tokens of `prompt` that are still to be run.
    */
   reuse(prompt: Uint32Array): Uint32Array {
     const most = Math.min(this.length, prompt.length - 1);
     let common = 0;
     while (common < most && this.#tokens[common] === prompt[common]) common++;
-    this.rewind(common);
-    return prompt.subarray(common);
+    const kept = this.canRewind(common) ? common : 0;
+    this.rewind(kept);
+    return prompt.subarray(kept);
   }
 
   [Symbol.dispose](): void {
-    this.#cache[Symbol.dispose]();
+    this.#memory[Symbol.dispose]();
   }
 }

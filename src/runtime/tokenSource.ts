@@ -20,14 +20,17 @@ export interface TokenSource extends Disposable {
   next(last: number, more: () => boolean): Promise<ChosenToken>;
 }
 
-/** Where the device can choose the most probable token itself, the next one is enqueued before this one is read. */
+/**
+ * Where the device can choose the most probable token itself, and none is thrown away for it, the next one is enqueued
+ * before this one is read.
+ */
 export function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
   { logprobs = false, ahead = true }: { logprobs?: boolean; ahead?: boolean },
 ): TokenSource {
   const { backend } = sequence.model;
-  return ahead && sampler.greedy && !logprobs && backend.choose !== undefined
+  return ahead && sampler.greedy && !logprobs && backend.choose !== undefined && sequence.keepsAll
     ? new Ahead(sequence)
     : new OneByOne(sequence, sampler, logprobs);
 }

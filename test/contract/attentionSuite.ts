@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
-import { expectWithin, normals, type Tolerances, upload } from "./harness.js";
+import { expectWithin, kvSpec, normals, type Tolerances, upload, windowSight } from "./harness.js";
 import * as oracle from "./oracle.js";
 
 interface Heads {
@@ -31,8 +31,9 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
     const { queryHeads, kvHeads, headDim } = heads;
     const length = chunks.reduce((a, c) => a + c, 0);
     const [queryWidth, kvWidth] = [queryHeads * headDim, kvHeads * headDim];
-    using cache = b.createKvCache({ layers: 2, kvHeads, headDim, capacity: options.capacity ?? length });
+    using cache = b.createKvCache(kvSpec(2, kvHeads, headDim, options.capacity ?? length));
     const result = new Float32Array(length * queryWidth);
+    using sight = windowSight(b, options.window);
     let start = 0;
     for (const rows of chunks) {
       const slice = (a: Float32Array, width: number) => a.subarray(start * width, (start + rows) * width);
@@ -41,13 +42,7 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
       const v = upload(b, rows, kvWidth, slice(data.values, kvWidth));
       const out = b.allocate(rows, queryWidth);
       b.appendKv(cache, 1, k, v, start);
-      b.attention(out, q, cache, 1, {
-        queryHeads,
-        scale: options.scale,
-        start,
-        window: options.window,
-        softcap: options.softcap,
-      });
+      b.attention(out, q, cache, 1, { queryHeads, scale: options.scale, start, sight, softcap: options.softcap });
       result.set(await b.read(out), start * queryWidth);
       for (const activation of [q, k, v, out]) b.release(activation);
       start += rows;
@@ -148,7 +143,7 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
   it(`attention: caches and layers do not mix, and rows written again replace the old ones, ${bound}`, async () => {
     const b = backend();
     const heads = { queryHeads: 2, kvHeads: 1, headDim: 8 };
-    const spec = { layers: 3, kvHeads: 1, headDim: 8, capacity: 12 };
+    const spec = kvSpec(3, 1, 8, 12);
     const caches = [b.createKvCache(spec), b.createKvCache(spec)];
     const data = new Map<string, ReturnType<typeof sequence>>();
     const append = (cache: number, layer: number, seed: number) => {
@@ -181,7 +176,7 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
     const b = backend();
     const heads = { queryHeads: 4, kvHeads: 2, headDim: 8 };
     const data = sequence(heads, 6, 44);
-    using cache = b.createKvCache({ layers: 1, kvHeads: 2, headDim: 8, capacity: 6 });
+    using cache = b.createKvCache(kvSpec(1, 2, 8, 6));
     const qkv = b.allocate(6, 64);
     b.write(qkv.columns(0, 32), data.q);
     b.write(qkv.columns(32, 16), data.keys);

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { type ActivationFunction, UsageError } from "../../src/core/index.js";
 import type { Activation, Backend } from "../../src/kernels/index.js";
-import { type BackendUnderTest, linearTolerance, loadStack, normals, upload } from "./harness.js";
+import { type BackendUnderTest, kvSpec, linearTolerance, loadStack, normals, upload, windowSight } from "./harness.js";
 
 /** Operations that are several others at once, of a backend that has them, give what those give. */
 export function fusedSuite(backend: () => Backend, { formats, tolerances }: BackendUnderTest): void {
@@ -181,11 +181,14 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
   it("rotatedAttention: what rope, appendKv and attention give", async () => {
     const b = backend();
     const positions = 40;
-    for (const { queryHeads, kvHeads, headDim, rows, start, window } of [
+    for (const { queryHeads, kvHeads, headDim, rows, start, window, position = start } of [
       { queryHeads: 4, kvHeads: 2, headDim: 16, rows: 1, start: 30 },
       { queryHeads: 4, kvHeads: 4, headDim: 64, rows: 1, start: 39 },
       { queryHeads: 4, kvHeads: 1, headDim: 32, rows: 1, start: 39, window: 7 },
       { queryHeads: 2, kvHeads: 1, headDim: 32, rows: 1, start: 0 },
+      // Slots are not positions.
+      { queryHeads: 2, kvHeads: 1, headDim: 32, rows: 1, start: 3, position: 37 },
+      { queryHeads: 2, kvHeads: 1, headDim: 32, rows: 4, start: 3, position: 36 },
       { queryHeads: 4, kvHeads: 2, headDim: 20, rows: 1, start: 30 },
       { queryHeads: 6, kvHeads: 1, headDim: 20, rows: 7, start: 5 },
       { queryHeads: 8, kvHeads: 8, headDim: 64, rows: 33, start: 0 },
@@ -197,25 +200,26 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
       const values = normals(rows, rows * width);
       const results: Float32Array[] = [];
       for (const fused of [true, false]) {
-        using cache = b.createKvCache({ layers: 2, kvHeads, headDim, capacity: positions });
+        using cache = b.createKvCache(kvSpec(2, kvHeads, headDim, positions));
         const earlier = upload(b, start || 1, kvWidth, normals(7, (start || 1) * kvWidth));
         b.appendKv(cache, 1, earlier, earlier, 0);
         const qkv = upload(b, rows, width, values);
         const q = qkv.columns(0, queryWidth);
         const [k, v] = [qkv.columns(queryWidth, kvWidth), qkv.columns(queryWidth + kvWidth, kvWidth)];
         const out = b.allocate(rows, queryWidth);
-        const options = { queryHeads, scale: 1 / Math.sqrt(headDim), start, window };
-        if (fused) b.rotatedAttention!(out, { q, k, v }, table, cache, 1, options);
+        using sight = windowSight(b, window);
+        const options = { queryHeads, scale: 1 / Math.sqrt(headDim), start, sight };
+        if (fused) b.rotatedAttention!(out, { q, k, v }, table, cache, 1, { ...options, position });
         else {
-          b.rope(q, table, start);
-          b.rope(k, table, start);
+          b.rope(q, table, position);
+          b.rope(k, table, position);
           b.appendKv(cache, 1, k, v, start);
           b.attention(out, q, cache, 1, options);
         }
         results.push(await b.read(out));
         // What is in the cache then.
         const other = upload(b, 1, queryWidth, normals(9, queryWidth));
-        b.attention(out.rowRange(0, 1), other, cache, 1, { ...options, start: start + rows - 1, window: undefined });
+        b.attention(out.rowRange(0, 1), other, cache, 1, { ...options, start: start + rows - 1, sight: undefined });
         results.push((await b.read(out)).subarray(0, queryWidth));
         for (const activation of [earlier, qkv, out, other]) b.release(activation);
       }

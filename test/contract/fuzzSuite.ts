@@ -1,7 +1,16 @@
 import fc from "fast-check";
 import { it } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
-import { type BackendUnderTest, expectWithin, linearTolerance, loadStack, normals, upload } from "./harness.js";
+import {
+  type BackendUnderTest,
+  expectWithin,
+  kvSpec,
+  linearTolerance,
+  loadStack,
+  normals,
+  upload,
+  windowSight,
+} from "./harness.js";
 import * as oracle from "./oracle.js";
 
 const fours = (max: number) => fc.integer({ min: 1, max: max / 4 }).map((n) => 4 * n);
@@ -70,11 +79,12 @@ export function fuzzSuite(backend: () => Backend, { formats, tolerances }: Backe
         const q = normals(seed, length * queryHeads * headDim);
         const keys = normals(seed + 1, length * kvHeads * headDim);
         const values = normals(seed + 2, length * kvHeads * headDim);
-        using cache = b.createKvCache({ layers: 1, kvHeads, headDim, capacity: length });
+        using cache = b.createKvCache(kvSpec(1, kvHeads, headDim, length));
         const qs = upload(b, length, queryHeads * headDim, q);
         const ks = upload(b, length, kvHeads * headDim, keys);
         const vs = upload(b, length, kvHeads * headDim, values);
         const out = b.allocate(length, queryHeads * headDim);
+        using sight = windowSight(b, window);
         let start = 0;
         for (const rows of chunks) {
           b.appendKv(cache, 0, ks.rowRange(start, rows), vs.rowRange(start, rows), start);
@@ -82,7 +92,7 @@ export function fuzzSuite(backend: () => Backend, { formats, tolerances }: Backe
             queryHeads,
             scale,
             start,
-            window,
+            sight,
           });
           start += rows;
         }

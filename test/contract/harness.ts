@@ -1,5 +1,5 @@
 import { Random } from "../../src/core/index.js";
-import type { Activation, Backend, Matrix, RowSource } from "../../src/kernels/index.js";
+import type { Activation, Backend, KvCacheSpec, Matrix, RowSource, Sight } from "../../src/kernels/index.js";
 import {
   isSparse,
   type PackedFormatId,
@@ -148,6 +148,16 @@ export async function loadStack(
   }
   return { handle, values, bytes };
 }
+
+/** A cache of layers that are all alike. */
+export const kvSpec = (layers: number, heads: number, width: number, slots: number): KvCacheSpec => ({
+  layers: Array.from({ length: layers }, () => ({ heads, key: width, value: width })),
+  slots,
+});
+
+/** What a window shows; undefined is causal. */
+export const windowSight = (backend: Backend, window: number | undefined): Sight | undefined =>
+  window === undefined ? undefined : backend.loadSight({ kind: "causal", window });
 
 /** An activation that holds `values`. */
 export function upload(backend: Backend, rows: number, cols: number, values: Float32Array): Activation {

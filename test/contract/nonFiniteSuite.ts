@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
-import { type BackendUnderTest, normals, packed, rowSource, upload } from "./harness.js";
+import { type BackendUnderTest, kvSpec, normals, packed, rowSource, upload } from "./harness.js";
 
 const wrongNumbers = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
 const anyWrong = (values: Float32Array) => values.some((value) => !Number.isFinite(value));
@@ -72,7 +72,7 @@ export function nonFiniteSuite(backend: () => Backend, { formats }: BackendUnder
     const b = backend();
     const [length, headDim] = [70, 16];
     for (const which of [0, 1, 2]) {
-      using cache = b.createKvCache({ layers: 1, kvHeads: 1, headDim, capacity: length });
+      using cache = b.createKvCache(kvSpec(1, 1, headDim, length));
       const data = [1, 2, 3].map((seed) => normals(seed, length * headDim));
       data[which][(which === 0 ? length - 1 : 3) * headDim + 5] = Number.NaN;
       const [q, k, v] = data.map((values) => upload(b, length, headDim, values));

@@ -65,7 +65,7 @@ export function linear(c: LinearCase, tolerance: Tolerances["linear"]["f32"] & {
 
 /** Inputs skipped and bytes read by a one-row sparse product, from the definition at `BackendCounters`. */
 export function sparseCounts(c: LinearCase, bitsPerCode: number, scaleBytesPerRow: number) {
-  const counts = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  const counts = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0, kvBytesRead: 0 };
   for (const [p, rows] of c.partRows.entries()) {
     const paddedRows = Math.ceil(rows / 32) * 32;
     const kept = [...c.x.keys()].filter((i) => Math.abs(c.x[i]) > Math.fround(c.thresholds![p]));
@@ -128,6 +128,83 @@ export function attention(c: AttentionCase, tolerance: number): Expected {
     }
   }
   return { values: out, bounds };
+}
+
+/** Attention of rows that see any slots. */
+export interface SeenCase {
+  /** f32 [rows, queryHeads * key] */
+  q: Float32Array;
+  /** f32 [slots, heads * key] */
+  keys: Float32Array;
+  /** f32 [slots, heads * value] */
+  values: Float32Array;
+  queryHeads: number;
+  heads: number;
+  key: number;
+  value: number;
+  scale: number;
+  see(row: number, head: number, slot: number): boolean;
+}
+
+/** Softmax shares of one row and head over what it sees. */
+function shares(c: Omit<SeenCase, "values" | "value">, row: number, head: number) {
+  const group = Math.floor((head * c.heads) / c.queryHeads);
+  const seen = [];
+  for (let slot = 0; slot < c.keys.length / (c.heads * c.key); slot++) {
+    if (!c.see(row, head, slot)) continue;
+    let score = 0;
+    let size = 0;
+    for (let i = 0; i < c.key; i++) {
+      const term =
+        c.q[(row * c.queryHeads + head) * c.key + i] * c.keys[(slot * c.heads + group) * c.key + i] * c.scale;
+      score += term;
+      size += Math.abs(term);
+    }
+    seen.push({ slot, score, size });
+  }
+  const top = Math.max(...seen.map(({ score }) => score));
+  const total = seen.reduce((sum, { score }) => sum + Math.exp(score - top), 0);
+  return { group, seen: seen.map((s) => ({ ...s, share: Math.exp(s.score - top) / total })) };
+}
+
+export function seenAttention(c: SeenCase, tolerance: number): Expected {
+  const rows = c.q.length / (c.queryHeads * c.key);
+  const values = new Float64Array(rows * c.queryHeads * c.value);
+  const bounds = new Float64Array(values.length).fill(tiny);
+  for (let row = 0; row < rows; row++) {
+    for (let head = 0; head < c.queryHeads; head++) {
+      const { group, seen } = shares(c, row, head);
+      const size = seen.reduce((largest, s) => Math.max(largest, s.size), 0);
+      for (let i = 0; i < c.value; i++) {
+        const at = (row * c.queryHeads + head) * c.value + i;
+        let largest = 0;
+        for (const { slot, share } of seen) {
+          const v = c.values[(slot * c.heads + group) * c.value + i];
+          values[at] += share * v;
+          largest = Math.max(largest, Math.abs(v));
+        }
+        bounds[at] += tolerance * (1 + size) * largest;
+      }
+    }
+  }
+  return { values, bounds };
+}
+
+/** Adds what slots are given to `mass` f64 [heads, slots]. */
+export function addMass(mass: Float64Array, c: Omit<SeenCase, "values" | "value">, join: "sum" | "max"): void {
+  const rows = c.q.length / (c.queryHeads * c.key);
+  const slots = mass.length / c.heads;
+  for (let row = 0; row < rows; row++) {
+    const given = new Float64Array(mass.length);
+    for (let head = 0; head < c.queryHeads; head++) {
+      const { group, seen } = shares(c, row, head);
+      for (const { slot, share } of seen) {
+        const at = group * slots + slot;
+        given[at] = join === "sum" ? given[at] + share : Math.max(given[at], share);
+      }
+    }
+    for (const [at, share] of given.entries()) mass[at] += share;
+  }
 }
 
 export function rmsNorm(x: Float32Array, weight: Float32Array, epsilon: number, tolerance: number): Expected {

@@ -1,10 +1,11 @@
 import { expect, it } from "vitest";
 import { UsageError } from "../../src/core/index.js";
-import type { Backend, RowSource } from "../../src/kernels/index.js";
+import { type Backend, keyBlocks, type RowSource } from "../../src/kernels/index.js";
 import { isSparse } from "../../src/pack/index.js";
 import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import {
   type BackendUnderTest,
+  kvSpec,
   loadStack,
   normals,
   packed,
@@ -117,7 +118,7 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
     expect(b.memoryBytes() - before).toBeGreaterThanOrEqual(2 ** 20);
     b.release(big);
     expect(b.memoryBytes()).toBe(before);
-    const cache = b.createKvCache({ layers: 4, kvHeads: 2, headDim: 64, capacity: 256 });
+    const cache = b.createKvCache(kvSpec(4, 2, 64, 256));
     expect(cache.byteLength).toBeGreaterThanOrEqual(2 * 4 * 256 * 2 * 64 * 2);
     cache[Symbol.dispose]();
     expect(b.memoryBytes()).toBe(before);
@@ -170,11 +171,13 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
     const w = (await loadStack(b, "f32", [8, 4], 20, 7)).handle;
     const single = (await loadStack(b, "f32", [8], 20, 8)).handle;
     const table = oneHeadTable(b);
-    using cache = b.createKvCache({ layers: 1, kvHeads: 1, headDim: 4, capacity: 4 });
+    using cache = b.createKvCache(kvSpec(1, 1, 4, 4));
     const a = (rows: number, cols: number) => upload(b, rows, cols, new Float32Array(rows * cols));
     const [x, out] = [a(2, 20), a(2, 12)];
     const four = a(2, 4);
     const short = b.loadVector(new Float32Array(3));
+    const blocks = keyBlocks({ rows: 3, slots: 4, tableOfHead: [0] }, () => [[0, 3]]);
+    using threeRows = b.loadSight(blocks);
     const refused: readonly [string, () => unknown][] = [
       ["allocate", () => b.allocate(1, 6)],
       ["allocate", () => b.allocate(0, 4)],
@@ -199,6 +202,25 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
       ["appendKv", () => b.appendKv(cache, 0, four, x, 0)],
       ["attention", () => b.attention(four, four, cache, 0, { queryHeads: 1, scale: 1, start: 3 })],
       ["attention", () => b.attention(x, x, cache, 0, { queryHeads: 1, scale: 1, start: 0 })],
+      ["attention", () => b.attention(four, four, cache, 0, { queryHeads: 1, scale: 1, start: 0, sight: threeRows })],
+      ["createKvCache", () => b.createKvCache({ layers: [{ heads: 1, key: 6, value: 4 }], slots: 4 })],
+      ["createKvCache", () => b.createKvCache({ layers: [], slots: 4 })],
+      ["loadSight", () => b.loadSight({ kind: "causal", window: 0 })],
+      ["loadSight", () => b.loadSight({ ...blocks, blocks: Uint32Array.of(1) })],
+      ["loadSight", () => b.loadSight({ ...blocks, masks: Uint32Array.of(1) })],
+      ["loadSight", () => b.loadSight({ ...blocks, first: Uint32Array.of(0, 2) })],
+      [
+        "moveKv",
+        () => b.moveKv(cache, 0, { heads: Uint32Array.of(0), from: Uint32Array.of(4), to: Uint32Array.of(0) }),
+      ],
+      [
+        "moveKv",
+        () => b.moveKv(cache, 0, { heads: Uint32Array.of(1), from: Uint32Array.of(1), to: Uint32Array.of(0) }),
+      ],
+      [
+        "moveKv",
+        () => b.moveKv(cache, 0, { heads: Uint32Array.of(0), from: Uint32Array.of(1), to: new Uint32Array(0) }),
+      ],
       ["gatedActivation", () => b.gatedActivation(four, x, x, "silu")],
       ["add", () => b.add(x, four)],
     ];
@@ -206,6 +228,7 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
       expect(call, `${op}: ${call}`).toThrow(UsageError);
       expect(call).toThrow(op);
     }
+    await expect(async () => b.readMass(cache)).rejects.toThrow("readMass");
     await expect(async () => b.topK(four, 5)).rejects.toThrow(UsageError);
     await expect(async () => b.loadMatrix([], "f32")).rejects.toThrow(UsageError);
     const uneven = [rowSource("a", normals(1, 16), 4, 4), rowSource("b", normals(1, 32), 4, 8)];

@@ -144,7 +144,7 @@ describe("forward", () => {
     expect(() => model.createCache(0)).toThrow(UsageError);
     expect(() => model.createCache(257)).toThrow("made for 256");
     const longer = model.createCache(257, { allowBeyondTraining: true });
-    expect(longer.spec.capacity).toBe(257);
+    expect(longer.spec.slots).toBe(257);
     longer[Symbol.dispose]();
   });
 });

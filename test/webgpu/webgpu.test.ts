@@ -176,10 +176,8 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
     const columns = 4 * (device.limits.maxStorageBufferBindingSize / 4);
     expect(() => backend.allocate(2, columns)).toThrow(DeviceError);
     const spec = {
-      layers: 1,
-      kvHeads: 64,
-      headDim: 256,
-      capacity: device.limits.maxStorageBufferBindingSize / 2 ** 15,
+      layers: [{ heads: 64, key: 256, value: 4 }],
+      slots: device.limits.maxStorageBufferBindingSize / 2 ** 15,
     };
     expect(() => backend.createKvCache(spec)).toThrow("use a smaller capacity");
   });

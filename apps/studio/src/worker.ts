@@ -139,7 +139,7 @@ class Writer {
   readonly #tokenIds: number[] = [];
   #timedMs = 0;
   #timedTokens = 0;
-  readonly #counted: BackendCounters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  readonly #counted: BackendCounters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0, kvBytesRead: 0 };
 
   constructor(
     readonly side: Side,
@@ -166,7 +166,8 @@ class Writer {
     }
     if (this.#tokenIds.length > 1) {
       const counters = this.model.backend.takeCounters();
-      for (const name of ["weightBytesRead", "inputs", "inputsSkipped"] as const) this.#counted[name] += counters[name];
+      for (const name of ["weightBytesRead", "inputs", "inputsSkipped", "kvBytesRead"] as const)
+        this.#counted[name] += counters[name];
     }
     return { type: "token", side: this.side, id, text, tokensPerSecond: this.#tokensPerSecond };
   }

@@ -7,6 +7,8 @@ import { embeddedTexts } from "../embedded.js";
 import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
 import {
+  type AttentionOptions,
+  attentionOptions,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -17,7 +19,7 @@ import {
 } from "../options.js";
 import { openComparison, readTokens, type Session } from "../session.js";
 
-interface BenchOptions extends CommonOptions, MachineOptions, WeightsOption {
+interface BenchOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
   against?: string[];
   text?: string;
   prefillTokens: number;
@@ -37,12 +39,16 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     "machine that slows down or is shared harms all alike. Rows give medians over the rounds.",
   arguments: [modelArgument],
   options: [
-    new Option("--against <model...>", "models to compare with; 'dense' is MODEL without its thresholds"),
+    new Option(
+      "--against <model...>",
+      "models to compare with; 'dense' is MODEL without its thresholds, pattern and policy",
+    ),
     textOption("to decode (default: a book that comes with rarefy; random tokens for a model without tokenizer)"),
     tokenCount("prefill-tokens", "tokens of the timed prefill").default(128),
     tokenCount("context-tokens", "positions in the cache when decoding begins (default: those of the prefill)"),
     tokenCount("decode-tokens", "tokens of the timed decode").default(64),
     repeatsOption(),
+    ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
   ],
@@ -66,6 +72,7 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     const rows = speeds.map((speed, v) => {
       const { weights } = variants[v].model;
       return resultRow({
+        ...variants[v],
         model: speed.name,
         weights,
         speed,

@@ -7,6 +7,8 @@ import { beginToken } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { integer } from "../numbers.js";
 import {
+  type AttentionOptions,
+  attentionOptions,
   bosOption,
   type MachineOptions,
   machineOptions,
@@ -19,7 +21,7 @@ import {
 } from "../options.js";
 import { openComparison, readTokens } from "../session.js";
 
-interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption {
+interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
   text: string;
   window: number;
   maxWindows?: number;
@@ -37,7 +39,8 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     "Perplexity over windows of the text: no overlap, no begin-of-text token, mean over all predicted tokens. --bos, --stride " +
     "and --convention measure as others do: llama.cpp and lm-eval begin with a begin-of-text token where the tokenizer has " +
     "one. --json also has perplexity per word and byte, and bits per byte. With --against " +
-    "both models see the same windows in one run, and the divergence from the other one is measured too.",
+    "both models see the same windows in one run, and the divergence from the other one is measured too. With --kv tokens are " +
+    "run one by one, as in decoding.",
   arguments: [modelArgument],
   options: [
     textOption("to evaluate on").makeOptionMandatory(),
@@ -54,12 +57,16 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     new Option("--stride <n>", "rolling: tokens from window to window (default: half a window)").argParser(
       integer({ min: 1 }),
     ),
-    new Option("--against <model>", "model to compare with; 'dense' is MODEL without its thresholds"),
+    new Option(
+      "--against <model>",
+      "model to compare with; 'dense' is MODEL without its thresholds, pattern and policy",
+    ),
     prefillOption(
       "which tokens of a window stay dense: dense (all), secondHalf (the first half), or how many",
       { denseFirst: 0 },
       "0: every token is sparse, as in published comparisons",
     ),
+    ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
   ],
@@ -86,7 +93,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     const cut = { convention, window, stride, begin, maxWindows };
     const qualities = await evaluateQuality(variants, text, { ...cut, prefill, ...context });
     const rows = qualities.map((quality, v) =>
-      resultRow({ model: quality.name, weights: variants[v].model.weights, quality }),
+      resultRow({ ...variants[v], model: quality.name, weights: variants[v].model.weights, quality }),
     );
     context.print(`${formatResultRows(rows)}\n`);
     const [row, against] = rows.toReversed();

@@ -8,6 +8,8 @@ import type { CommandDefinition, CommonOptions } from "../command.js";
 import { digits, terminalText } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
+  type AttentionOptions,
+  attentionOptions,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -18,7 +20,7 @@ import {
 import { type PromptOptions, promptText } from "../promptText.js";
 import { openSession } from "../session.js";
 
-interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, PromptOptions {
+interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, PromptOptions, AttentionOptions {
   chat?: boolean;
   system?: string;
   maxTokens: number;
@@ -59,6 +61,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     ),
     seedOption("the same seed gives the same text (default: a new one each time)"),
     new Option("--stop <text...>", "end before any of these texts"),
+    ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
   ],
@@ -87,7 +90,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
 
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
-    const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
+    const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, attention, kv } = options;
     const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed };
     const continuesPrompt = options.chat !== true;
     const generation: GenerateOptions = {
@@ -97,6 +100,8 @@ export const runCommand: CommandDefinition<RunOptions> = {
       tokenizer,
       continuesPrompt,
       prefill,
+      attention,
+      kv,
     };
     if (ids === undefined) {
       const turns = await chat(context, { model, tokenizer, template, system: options.system, generation });
@@ -113,6 +118,8 @@ export const runCommand: CommandDefinition<RunOptions> = {
     return {
       model: session.location,
       weights: model.weights,
+      ...(attention && { attention: attention.text }),
+      ...(kv && { kv: kv.text }),
       prompt,
       text,
       tokenIds,

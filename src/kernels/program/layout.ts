@@ -43,7 +43,11 @@ export const panelBytes = 8448;
 /** One group of a format that leaves zeros out, unpacked; it lies between panel and sums. */
 export const unpackedBytes = 4224;
 
-/** Scratch of one thread in attention: scores, then queries and sums f32 [4][headDim] each. */
+/** As in kernels/sight.ts: rows that share a list of key blocks, and slots of a block. */
+export const rowsOfGroup = 16;
+export const slotsOfBlock = 32;
+
+/** Scratch of one thread in attention: scores, then queries and sums f32 [4][width] each. */
 export const attentionScoreBytes = 1024;
 
 export const formatF32 = 0;

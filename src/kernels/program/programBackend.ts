@@ -7,8 +7,6 @@ import type {
   BackendCounters,
   BackendInfo,
   ElementFunction,
-  KvCache,
-  KvCacheSpec,
   LinearOptions,
   Matrix,
   ProductCosts,
@@ -17,10 +15,13 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts, type HostRouting } from "../hostExperts.js";
+import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
-import { appendKv, attention } from "./attention.js";
+import { appendKv, attention, type CachedLayer, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
 import { measureCosts } from "./costs.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
@@ -37,6 +38,7 @@ import {
   ProgramKvCache,
   type ProgramMatrix,
   ProgramRopeTable,
+  ProgramSight,
   ProgramVector,
 } from "./storage.js";
 import { topK } from "./topK.js";
@@ -60,6 +62,9 @@ export class ProgramBackend extends HostExperts implements Backend {
   /** The memory whose program is being recorded. */
   #current: Arena;
   #denseBytes = 0;
+  #kvBytes = 0;
+  /** What is seen where nothing is said. */
+  readonly #causal = new ProgramSight({ kind: "causal" });
   #weightBytes = 0;
   #activationBytes = 0;
   #disposed = false;
@@ -142,6 +147,10 @@ export class ProgramBackend extends HostExperts implements Backend {
     return cache;
   }
 
+  loadSight(spec: SightSpec): Sight {
+    return new ProgramSight(spec);
+  }
+
   write(out: Activation, values: Float32Array): void {
     own(out).write(values);
   }
@@ -175,15 +184,22 @@ export class ProgramBackend extends HostExperts implements Backend {
   }
 
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    const place = this.#ownCache(cache).layer(layer, own(k).block.home);
-    this.#in(place.arena);
-    appendKv(place, cache.spec, own(k), own(v), start);
+    appendKv(this.#cachedLayer(cache, layer, own(k)), own(k), own(v), start);
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
-    const place = this.#ownCache(cache).layer(layer, own(q).block.home);
+    const sight = (options.sight as ProgramSight | undefined) ?? this.#causal;
+    const { start, queryHeads } = options;
+    this.#kvBytes += kvBytesRead(sight.spec, q.rows, start, queryHeads, cache.spec.layers[layer]);
+    attention(own(out), own(q), this.#cachedLayer(cache, layer, own(q)), options, sight, this.#threads);
+  }
+
+  moveKv(cache: KvCache, layer: number, moves: KvMoves): void {
+    const place = this.#ownCache(cache).placed(layer);
+    // A layer that was never written has nothing to move.
+    if (place === undefined) return;
     this.#in(place.arena);
-    attention(own(out), own(q), place, cache.spec, options, this.#threads);
+    moveKv({ place, spec: cache.spec, layer }, moves);
   }
 
   gatedActivation(
@@ -230,6 +246,17 @@ export class ProgramBackend extends HostExperts implements Backend {
     return topK(own(activation), k);
   }
 
+  async readMass(cache: KvCache): Promise<Float32Array[]> {
+    const ownCache = this.#ownCache(cache);
+    return cache.spec.layers.map(({ heads }, layer) => {
+      const place = ownCache.placed(layer);
+      const count = cache.spec.slots * heads;
+      if (place === undefined) return new Float32Array(count);
+      place.arena.run();
+      return place.arena.floats(place.mass, count).slice();
+    });
+  }
+
   async flush(): Promise<void> {
     this.#alive();
     this.#current.run();
@@ -237,8 +264,9 @@ export class ProgramBackend extends HostExperts implements Backend {
 
   takeCounters(): BackendCounters {
     this.#current.run();
-    const counters = { weightBytesRead: this.#denseBytes, inputs: 0, inputsSkipped: 0 };
+    const counters = { ...zeroCounters(), weightBytesRead: this.#denseBytes, kvBytesRead: this.#kvBytes };
     this.#denseBytes = 0;
+    this.#kvBytes = 0;
     for (const arena of this.#arenas) {
       const { bytes, inputs, skipped } = arena.takeCounters();
       counters.weightBytesRead += Math.round(bytes);
@@ -308,6 +336,13 @@ export class ProgramBackend extends HostExperts implements Backend {
   #ownMatrix(matrix: Matrix): ProgramMatrix {
     if ("arena" in matrix && this.#arenas.includes(matrix.arena as Arena)) return matrix as ProgramMatrix;
     throw new UsageError("a matrix of another backend");
+  }
+
+  /** A layer of a cache, to be recorded for where it lies; one that was never written, where `x` lies. */
+  #cachedLayer(cache: KvCache, layer: number, x: ProgramActivation): CachedLayer {
+    const place = this.#ownCache(cache).layer(layer, x.block.home);
+    this.#in(place.arena);
+    return { place, spec: cache.spec, layer };
   }
 
   #ownCache(cache: KvCache): ProgramKvCache {

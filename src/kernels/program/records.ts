@@ -50,9 +50,28 @@ export const items = {
     /** As in `segment`. */
     weights: "address",
   },
+  /** An entry of a cache that moves, and by how many positions its key turns. */
+  move: { head: "size", from: "size", to: "size", turn: "i32" },
   /** One expert's share of a row. */
   expertTerm: { slot: "i32", weight: "f32" },
 } as const satisfies Readonly<Record<string, Fields>>;
+
+/** What the rows of a pass see; see kernels/sight.ts. */
+const sight = {
+  start: "i32",
+  /** Whether rows see no further than their own slots. */
+  causal: "flag",
+  /** 0: none. */
+  window: "i32",
+  /** Slots in use. */
+  used: "i32",
+  /** Of a block mask, the table of every head, where lists begin, blocks with their masks, bits; 0 without one. */
+  tableOfHead: "address",
+  lists: "address",
+  blocks: "address",
+  bits: "address",
+  tables: "i32",
+} as const;
 
 /** Every operation. Its code is its position, from 1 on. */
 export const operations = {
@@ -143,7 +162,7 @@ export const operations = {
       start: "i32",
     },
   },
-  /** Keys and values are kept f32 [kvHeads][capacity][headDim]. */
+  /** Keys and values are kept f32 [kvHeads][slots][width], mass f32 [kvHeads][slots]. */
   appendKv: {
     fields: {
       k: "address",
@@ -152,10 +171,13 @@ export const operations = {
       vStride: "i32",
       rows: "i32",
       kvHeads: "i32",
-      headDim: "i32",
+      keyDim: "i32",
+      valueDim: "i32",
       keys: "address",
       values: "address",
-      capacity: "i32",
+      /** Or 0. */
+      mass: "address",
+      slots: "i32",
       start: "i32",
     },
   },
@@ -168,20 +190,57 @@ export const operations = {
       rows: "i32",
       queryHeads: "i32",
       kvHeads: "i32",
-      headDim: "i32",
+      keyDim: "i32",
+      valueDim: "i32",
       keys: "address",
       values: "address",
-      capacity: "i32",
-      start: "i32",
-      /** 0: none. */
-      window: "i32",
+      slots: "i32",
+      ...sight,
       scale: "f32",
       /** 0: none. */
       softcap: "f32",
-      /** Per thread: scores, then queries and sums f32 [4][headDim] each. */
+      /** f32 [rows][queryHeads]: maximum and sum of the softmax; or 0. */
+      states: "address",
+      /** Per thread: scores, then queries and sums f32 [4][width] each. */
       scratch: "address",
       scratchBytes: "i32",
     },
+  },
+  /** mass += what attention gave to every slot, by the states that it left. */
+  attentionMass: {
+    fields: {
+      q: "address",
+      qStride: "i32",
+      rows: "i32",
+      queryHeads: "i32",
+      kvHeads: "i32",
+      keyDim: "i32",
+      keys: "address",
+      mass: "address",
+      slots: "i32",
+      ...sight,
+      scale: "f32",
+      /** 0: none. */
+      softcap: "f32",
+      states: "address",
+      /** Whether of the heads of a key head the largest counts; else all do. */
+      largest: "flag",
+    },
+  },
+  moveKv: {
+    fields: {
+      keyDim: "i32",
+      valueDim: "i32",
+      keys: "address",
+      values: "address",
+      /** Or 0. */
+      mass: "address",
+      slots: "i32",
+      /** Or 0: nothing turns. */
+      cos: "address",
+      sin: "address",
+    },
+    lists: { moves: "move" },
   },
   gatedActivation: {
     fields: {

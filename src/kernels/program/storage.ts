@@ -1,6 +1,8 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
-import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import { type KvCache, type KvCacheSpec, kvCacheBytes } from "../kv.js";
+import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
 import type { Arena } from "./arena.js";
 
@@ -165,14 +167,48 @@ export interface ProgramMatrix extends Matrix {
   readonly packedRows: number;
 }
 
-/** Byte offsets of one layer's keys and values. */
+/** A sight; a block mask is copied into each memory that reads it. */
+export class ProgramSight implements Sight {
+  readonly #places = new Map<Arena, number>();
+
+  constructor(readonly spec: SightSpec) {}
+
+  /** The operands of a record that say what is seen by a pass of `rows` rows from slot `start` on. */
+  operands(arena: Arena, start: number, rows: number) {
+    const { spec } = this;
+    const inOrder = { start, used: start + rows, window: 0, tableOfHead: 0, lists: 0, blocks: 0, bits: 0, tables: 0 };
+    if (spec.kind === "bidirectional") return { ...inOrder, causal: false };
+    if (spec.kind === "causal") return { ...inOrder, causal: true, window: spec.window ?? 0 };
+    let at = this.#places.get(arena);
+    if (at === undefined) {
+      const words = blockMaskWords(spec);
+      at = arena.allocate(words.byteLength);
+      arena.bytes(at, words.byteLength).set(new Uint8Array(words.buffer));
+      this.#places.set(arena, at);
+    }
+    const { listsAt, blocksAt, bitsAt } = blockMaskOffsets(spec);
+    const parts = { tableOfHead: at, lists: at + 4 * listsAt, blocks: at + 4 * blocksAt, bits: at + 4 * bitsAt };
+    return { ...inOrder, ...parts, causal: true, used: spec.slots, tables: spec.tables };
+  }
+
+  [Symbol.dispose](): void {
+    for (const [arena, offset] of this.#places) {
+      arena.run();
+      arena.release(offset);
+    }
+    this.#places.clear();
+  }
+}
+
+/** Where a layer's keys, values f32 [heads][slots][width] and mass f32 [heads][slots] lie; mass 0 without any. */
 export interface KvPlace {
   readonly keys: number;
   readonly values: number;
+  readonly mass: number;
   readonly arena: Arena;
 }
 
-/** Keys and values f32 [kvHeads][capacity][headDim] per layer, placed in the memory where the layer first writes. */
+/** Keys and values, placed in the memory where the layer first writes. */
 export class ProgramKvCache implements KvCache {
   readonly byteLength: number;
   readonly #layers: (KvPlace | undefined)[];
@@ -182,25 +218,29 @@ export class ProgramKvCache implements KvCache {
     readonly spec: KvCacheSpec,
     readonly onDispose: (cache: ProgramKvCache) => void,
   ) {
-    this.byteLength = spec.layers * 2 * this.#layerCount() * 4;
-    this.#layers = new Array(spec.layers).fill(undefined);
+    this.byteLength = kvCacheBytes(spec);
+    this.#layers = new Array(spec.layers.length).fill(undefined);
   }
 
-  #layerCount(): number {
-    return this.spec.kvHeads * this.spec.capacity * this.spec.headDim;
-  }
-
-  layer(index: number, home: Arena): KvPlace {
+  /** Where a layer lies, if it was written. */
+  placed(index: number): KvPlace | undefined {
     if (this.#disposed) throw new UsageError("a cache that was disposed");
-    let layer = this.#layers[index];
-    if (layer === undefined) {
-      layer = {
-        keys: home.allocate(this.#layerCount() * 4),
-        values: home.allocate(this.#layerCount() * 4),
-        arena: home,
-      };
-      this.#layers[index] = layer;
-    }
+    return this.#layers[index];
+  }
+
+  /** Where a layer lies; without a place yet, in `home`. */
+  layer(index: number, home: Arena): KvPlace {
+    const placed = this.placed(index);
+    if (placed !== undefined) return placed;
+    const { heads, key, value } = this.spec.layers[index];
+    const floats = this.spec.slots * heads;
+    const layer: KvPlace = {
+      keys: home.allocate(4 * floats * key),
+      values: home.allocate(4 * floats * value),
+      mass: this.spec.mass === undefined ? 0 : home.allocate(4 * floats),
+      arena: home,
+    };
+    this.#layers[index] = layer;
     return layer;
   }
 
@@ -212,6 +252,7 @@ export class ProgramKvCache implements KvCache {
       layer.arena.settle();
       layer.arena.release(layer.keys);
       layer.arena.release(layer.values);
+      if (layer.mass !== 0) layer.arena.release(layer.mass);
     }
     this.onDispose(this);
   }

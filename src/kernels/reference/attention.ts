@@ -1,5 +1,7 @@
 import type { AttentionOptions } from "../backend.js";
-import type { ReferenceActivation, ReferenceKvCache } from "./storage.js";
+import type { KvMoves } from "../kv.js";
+import { rowsOfGroup, type SightSpec, slotsOfBlock, wordOf } from "../sight.js";
+import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable } from "./storage.js";
 
 export function appendKv(
   cache: ReferenceKvCache,
@@ -12,9 +14,12 @@ export function appendKv(
     cache.keys[layer].set(k.row(r), (start + r) * k.cols);
     cache.values[layer].set(v.row(r), (start + r) * v.cols);
   }
+  for (let head = 0; head < cache.spec.layers[layer].heads; head++) {
+    cache.massOf(layer, head).fill(0, start, start + k.rows);
+  }
 }
 
-/** Softmax attention written out: scores of all visible positions, their maximum, the weighted mean of the values. */
+/** Softmax attention written out: scores of all visible slots, their maximum, the weighted mean of the values. */
 export function attention(
   out: ReferenceActivation,
   q: ReferenceActivation,
@@ -22,37 +27,90 @@ export function attention(
   layer: number,
   options: AttentionOptions,
 ): void {
-  const { queryHeads, scale, start, softcap, window = Number.POSITIVE_INFINITY } = options;
-  const { kvHeads, headDim } = cache.spec;
+  const { queryHeads, scale, start, softcap, sight } = options;
+  const { heads, key: keyDim, value: valueDim } = cache.spec.layers[layer];
   const keys = cache.keys[layer];
   const values = cache.values[layer];
-  const width = kvHeads * headDim;
-  const queryHeadsPerKvHead = queryHeads / kvHeads;
+  const queryHeadsPerKvHead = queryHeads / heads;
 
   for (let r = 0; r < q.rows; r++) {
-    const position = start + r;
-    const first = Math.max(0, position - window + 1);
-    for (let h = 0; h < queryHeads; h++) {
-      const query = q.row(r).subarray(h * headDim, (h + 1) * headDim);
-      const kvHead = Math.floor(h / queryHeadsPerKvHead) * headDim;
+    for (let kvHead = 0; kvHead < heads; kvHead++) {
+      // What the heads that share a key head gave to a slot.
+      const given = new Map<number, number>();
+      for (let h = kvHead * queryHeadsPerKvHead; h < (kvHead + 1) * queryHeadsPerKvHead; h++) {
+        const query = q.row(r).subarray(h * keyDim, (h + 1) * keyDim);
+        const slots = visibleSlots(sight?.spec ?? { kind: "causal" }, r, h, start, q.rows);
+        const scores = new Float64Array(slots.length);
+        for (const [s, slot] of slots.entries()) {
+          const at = (slot * heads + kvHead) * keyDim;
+          let score = 0;
+          for (let i = 0; i < keyDim; i++) score += query[i] * keys[at + i];
+          scores[s] = softcap === undefined ? score * scale : softcap * Math.tanh((score * scale) / softcap);
+        }
+        const largest = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+        const weights = scores.map((score) => Math.exp(score - largest));
+        const total = weights.reduce((a, b) => a + b, 0);
 
-      const scores = new Float64Array(position - first + 1);
-      for (let s = 0; s < scores.length; s++) {
-        const key = (first + s) * width + kvHead;
-        let score = 0;
-        for (let i = 0; i < headDim; i++) score += query[i] * keys[key + i];
-        scores[s] = softcap === undefined ? score * scale : softcap * Math.tanh((score * scale) / softcap);
+        const mean = new Float64Array(valueDim);
+        for (const [s, slot] of slots.entries()) {
+          const at = (slot * heads + kvHead) * valueDim;
+          const share = weights[s] / total;
+          for (let i = 0; i < valueDim; i++) mean[i] += share * values[at + i];
+          const before = given.get(slot) ?? 0;
+          given.set(slot, cache.spec.mass === "max" ? Math.max(before, share) : before + share);
+        }
+        out.row(r).set(mean, h * valueDim);
       }
-      const largest = scores.reduce((a, b) => Math.max(a, b));
-      const weights = scores.map((score) => Math.exp(score - largest));
-      const total = weights.reduce((a, b) => a + b);
-
-      const mean = new Float64Array(headDim);
-      for (let s = 0; s < scores.length; s++) {
-        const value = (first + s) * width + kvHead;
-        for (let i = 0; i < headDim; i++) mean[i] += (weights[s] / total) * values[value + i];
-      }
-      out.row(r).set(mean, h * headDim);
+      if (cache.spec.mass === undefined) continue;
+      const mass = cache.massOf(layer, kvHead);
+      for (const [slot, share] of given) mass[slot] += share;
     }
+  }
+}
+
+function visibleSlots(spec: SightSpec, row: number, head: number, start: number, rows: number): number[] {
+  if (spec.kind !== "blocks") {
+    const last = spec.kind === "causal" ? start + row : start + rows - 1;
+    const first = spec.kind === "causal" ? Math.max(0, last + 1 - (spec.window ?? last + 1)) : 0;
+    return Array.from({ length: last + 1 - first }, (_, s) => first + s);
+  }
+  const slots: number[] = [];
+  const group = Math.floor(row / rowsOfGroup);
+  for (let i = spec.first[group]; i < spec.first[group + 1]; i++) {
+    const word = wordOf(spec, spec.masks[i], row, head);
+    for (let s = 0; s < slotsOfBlock; s++) {
+      const slot = spec.blocks[i] * slotsOfBlock + s;
+      if ((word >>> s) & 1 && slot < spec.slots) slots.push(slot);
+    }
+  }
+  return slots;
+}
+
+export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to, turn }: KvMoves): void {
+  const spec = cache.spec.layers[layer];
+  // All are taken before any is put down: they happen at once.
+  const taken = Array.from(heads, (head, m) => {
+    const at = from[m] * spec.heads + head;
+    const key = cache.keys[layer].slice(at * spec.key, (at + 1) * spec.key);
+    if (turn !== undefined) turnKey(key, turn.table as ReferenceRopeTable, turn.by[m]);
+    const value = cache.values[layer].slice(at * spec.value, (at + 1) * spec.value);
+    return { key, value, mass: cache.massOf(layer, head)[from[m]] };
+  });
+  for (const [m, { key, value, mass }] of taken.entries()) {
+    const at = to[m] * spec.heads + heads[m];
+    cache.keys[layer].set(key, at * spec.key);
+    cache.values[layer].set(value, at * spec.value);
+    if (cache.spec.mass !== undefined) cache.massOf(layer, heads[m])[to[m]] = mass;
+  }
+}
+
+function turnKey(key: Float32Array, { cos, sin, headDim }: ReferenceRopeTable, by: number): void {
+  const half = headDim / 2;
+  for (let i = 0; i < half; i++) {
+    const angle = Math.abs(by) * half + i;
+    const [c, s] = [cos[angle], by < 0 ? -sin[angle] : sin[angle]];
+    const [a, b] = [key[i], key[half + i]];
+    key[i] = a * c - b * s;
+    key[half + i] = b * c + a * s;
   }
 }

@@ -7,8 +7,6 @@ import type {
   BackendCounters,
   BackendInfo,
   ElementFunction,
-  KvCache,
-  KvCacheSpec,
   LinearOptions,
   Matrix,
   RopeTable,
@@ -16,9 +14,12 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts, type HostRouting } from "../hostExperts.js";
-import { appendKv, attention } from "./attention.js";
+import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
+import { appendKv, attention, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { linear } from "./linear.js";
@@ -100,6 +101,10 @@ export class ReferenceBackend extends HostExperts implements Backend {
     return cache;
   }
 
+  loadSight(spec: SightSpec): Sight {
+    return { spec, [Symbol.dispose]: () => {} };
+  }
+
   write(out: Activation, values: Float32Array): void {
     const target = own(out);
     for (let r = 0; r < out.rows; r++) target.row(r).set(values.subarray(r * out.cols, (r + 1) * out.cols));
@@ -126,7 +131,14 @@ export class ReferenceBackend extends HostExperts implements Backend {
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
+    const spec = options.sight?.spec ?? { kind: "causal" };
+    const { start, queryHeads } = options;
+    this.#counters.kvBytesRead += kvBytesRead(spec, q.rows, start, queryHeads, cache.spec.layers[layer]);
     attention(own(out), own(q), this.#ownCache(cache), layer, options);
+  }
+
+  moveKv(cache: KvCache, layer: number, moves: KvMoves): void {
+    moveKv(this.#ownCache(cache), layer, moves);
   }
 
   gatedActivation(
@@ -173,6 +185,10 @@ export class ReferenceBackend extends HostExperts implements Backend {
     return Array.from({ length: source.rows }, (_, r) => topK(source.row(r), k));
   }
 
+  async readMass(cache: KvCache): Promise<Float32Array[]> {
+    return this.#ownCache(cache).mass.map((mass) => mass.slice());
+  }
+
   async flush(): Promise<void> {}
 
   takeCounters(): BackendCounters {
@@ -203,5 +219,3 @@ export class ReferenceBackend extends HostExperts implements Backend {
     throw new UsageError("a cache that was disposed or belongs to another backend");
   }
 }
-
-const zeroCounters = (): BackendCounters => ({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });

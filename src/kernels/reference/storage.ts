@@ -1,6 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
-import type { Activation, KvCache, KvCacheSpec, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import { type KvCache, type KvCacheSpec, kvCacheBytes } from "../kv.js";
 import { View } from "../views.js";
 
 /** One allocated block of f32; activations and their views point into it. */
@@ -46,25 +47,34 @@ export interface ReferenceMatrix extends Matrix {
   readonly parts: readonly ReferencePart[];
 }
 
-/** Keys and values, f32 [layers][capacity, kvHeads * headDim] each. */
+/** Keys and values, f32 [layers][slots, heads * width] each, and mass, f32 [layers][heads, slots]. */
 export class ReferenceKvCache implements KvCache {
   readonly byteLength: number;
   readonly keys: Float32Array[];
   readonly values: Float32Array[];
+  readonly mass: Float32Array[];
 
   constructor(
     readonly spec: KvCacheSpec,
     readonly onDispose: (cache: ReferenceKvCache) => void,
   ) {
-    const size = spec.capacity * spec.kvHeads * spec.headDim;
-    this.keys = Array.from({ length: spec.layers }, () => new Float32Array(size));
-    this.values = Array.from({ length: spec.layers }, () => new Float32Array(size));
-    this.byteLength = 2 * 4 * spec.layers * size;
+    const { layers, slots } = spec;
+    this.keys = layers.map(({ heads, key }) => new Float32Array(slots * heads * key));
+    this.values = layers.map(({ heads, value }) => new Float32Array(slots * heads * value));
+    this.mass = layers.map(({ heads }) => new Float32Array(spec.mass === undefined ? 0 : slots * heads));
+    this.byteLength = kvCacheBytes(spec);
+  }
+
+  /** f32 [slots], sharing storage; empty without mass. */
+  massOf(layer: number, head: number): Float32Array {
+    const { slots } = this.spec;
+    return this.mass[layer].subarray(head * slots, (head + 1) * slots);
   }
 
   [Symbol.dispose](): void {
     this.onDispose(this);
     this.keys.length = 0;
     this.values.length = 0;
+    this.mass.length = 0;
   }
 }

@@ -1,9 +1,19 @@
 import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
+import { blockMaskOffsets, slotsOfBlock } from "../sight.js";
 import type { Context } from "./context.js";
-import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
-import { type AttentionShape, attention, attentionBytes, attentionMerge, mostRuns } from "./wgsl/attention.js";
-import { elementThreads, ropeAppend } from "./wgsl/elementwise.js";
+import type { GpuMemory } from "./device.js";
+import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight } from "./storage.js";
+import {
+  type AttentionShape,
+  type AttentionVariant,
+  attention,
+  attentionBytes,
+  attentionMerge,
+  mostRuns,
+} from "./wgsl/attention.js";
+import { elementThreads } from "./wgsl/elementwise.js";
+import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
 
 /** Below this many workgroups the keys are cut into runs. */
 const wantedWorkgroups = 256;
@@ -26,6 +36,7 @@ export interface RotatedRows {
 /** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
 export class Attend {
   readonly #kernels = new Map<string, ReturnType<typeof attention>>();
+  readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
 
   constructor(readonly context: Context) {}
 
@@ -34,30 +45,31 @@ export class Attend {
     q: GpuActivation,
     cache: GpuKvCache,
     layer: number,
-    options: AttentionOptions,
+    options: AttentionOptions & { position?: number },
     rotation?: Omit<RotatedRows, "q">,
   ): void {
     const { context } = this;
-    const { kvHeads, headDim } = cache.spec;
+    const { heads: kvHeads, value: valueDim } = cache.spec.layers[layer];
     const { queryHeads, start, scale } = options;
-    const window = Math.min(options.window ?? noWindow, noWindow);
     const group = queryHeads / kvHeads;
-    const shape = this.#shape(headDim, q.rows * group);
+    const shape = this.#shape(cache, layer, q.rows * group);
     const { k, v, table } = rotation ?? { k: q, v: q };
+    const seen = seenBy(options.sight as GpuSight | undefined, q, start);
 
     const blocks = Math.ceil((q.rows * group) / shape.queries);
-    const span = Math.min(start + q.rows, window + q.rows);
     const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
     const wantedRuns = Math.min(Math.ceil(wanted / (blocks * kvHeads)), mostRuns);
-    const keysPerRun = roundUp(Math.max(minimumRun, Math.ceil(span / wantedRuns)), shape.keys);
-    const runs = Math.ceil(span / keysPerRun);
+    const least = Math.max(Math.ceil(minimumRun / seen.step), Math.ceil(seen.span / wantedRuns));
+    const keysPerRun = seen.listed ? least : roundUp(least, shape.keys);
+    const runs = Math.max(1, Math.ceil(seen.span / keysPerRun));
 
-    const split = runs > 1;
+    // What was given to each slot is found from the states that runs leave.
+    const split = runs > 1 || cache.spec.mass !== undefined;
     const rows = runs * q.rows * queryHeads;
-    const sums = split ? context.scratch("attention sums", rows * headDim * 4) : out.memory;
+    const sums = split ? context.scratch("attention sums", rows * valueDim * 4) : out.memory;
     const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
     context.recorder.run(
-      this.#kernel(shape, split, rotation !== undefined),
+      this.#kernel(shape, { split, rotated: rotation !== undefined, listed: seen.listed }),
       {
         qOffset: q.offset,
         qStride: q.stride,
@@ -65,7 +77,6 @@ export class Attend {
         outStride: out.stride,
         tokens: q.rows,
         start,
-        window,
         kvHeads,
         group,
         keysPerRun,
@@ -73,6 +84,8 @@ export class Attend {
         softcap: options.softcap ?? 0,
         kOffset: k.offset,
         vOffset: v.offset,
+        position: options.position ?? start,
+        ...seen.params,
       },
       {
         outs: sums,
@@ -84,15 +97,50 @@ export class Attend {
         vs: v.memory,
         cosines: table?.cos ?? q.memory,
         sines: table?.sin ?? q.memory,
+        sight: seen.words ?? q.memory,
       },
       [blocks, kvHeads, runs],
     );
     if (!split) return;
     context.recorder.run(
       attentionMerge,
-      { headDim, heads: queryHeads, tokens: q.rows, runs, outOffset: out.offset, outStride: out.stride },
+      { valueDim, heads: queryHeads, tokens: q.rows, runs, outOffset: out.offset, outStride: out.stride },
       { outs: out.memory, sums, states },
       [queryHeads, q.rows],
+    );
+    if (cache.spec.mass !== undefined) this.#addMass(q, cache, layer, options, seen, { states, runs });
+  }
+
+  #addMass(
+    q: GpuActivation,
+    { spec, keys, mass }: GpuKvCache,
+    layer: number,
+    { queryHeads, start, scale, softcap = 0 }: AttentionOptions,
+    seen: Seen,
+    { states, runs }: { states: GpuMemory; runs: number },
+  ): void {
+    const { heads: kvHeads, key: keyDim } = spec.layers[layer];
+    const kernel = kept(this.#massKernels, `${seen.listed} ${spec.mass}`, () =>
+      attentionMass(seen.listed, spec.mass === "max"),
+    );
+    this.context.recorder.run(
+      kernel,
+      {
+        qOffset: q.offset,
+        qStride: q.stride,
+        tokens: q.rows,
+        start,
+        kvHeads,
+        group: queryHeads / kvHeads,
+        keyDim,
+        runs,
+        scale,
+        softcap,
+        capacity: spec.slots,
+        ...seen.params,
+      },
+      { mass: mass[layer], qs: q.memory, cachedKeys: keys[layer], states, sight: seen.words ?? q.memory },
+      [Math.ceil(seen.params.slots / massThreads), kvHeads],
     );
   }
 
@@ -102,24 +150,27 @@ export class Attend {
     { q, k, v, table }: RotatedRows,
     cache: GpuKvCache,
     layer: number,
-    options: AttentionOptions,
+    options: AttentionOptions & { position: number },
   ): void {
-    const { headDim, kvHeads } = cache.spec;
-    const group = options.queryHeads / kvHeads;
+    const { heads, key } = cache.spec.layers[layer];
+    const group = options.queryHeads / heads;
     // Four elements at a time, by the one workgroup that stands for a key head; and devices bind eight buffers.
     const together = q.memory === k.memory && q.memory === v.memory;
-    if (q.rows === 1 && together && headDim % 8 === 0 && this.#shape(headDim, group).queries >= group) {
+    const inOrder = options.sight?.spec.kind !== "blocks" && cache.spec.mass === undefined;
+    if (q.rows === 1 && together && inOrder && key % 8 === 0 && this.#shape(cache, layer, group).queries >= group) {
       this.enqueue(out, q, cache, layer, options, { k, v, table });
       return;
     }
-    const [queryPairs, keyPairs] = [q.cols / 2, k.cols / 2];
+    const [queryPairs, keyPairs, valuePairs] = [q.cols / 2, k.cols / 2, v.cols / 2];
     this.context.recorder.run(
       ropeAppend,
       {
         queryPairs,
         keyPairs,
-        half: headDim / 2,
+        valuePairs,
+        half: key / 2,
         start: options.start,
+        position: options.position,
         qOffset: q.offset,
         qStride: q.stride,
         kOffset: k.offset,
@@ -136,24 +187,66 @@ export class Attend {
         keys: cache.keys[layer],
         values: cache.values[layer],
       },
-      [Math.ceil((queryPairs + 2 * keyPairs) / elementThreads), q.rows],
+      [Math.ceil((queryPairs + keyPairs + valuePairs) / elementThreads), q.rows],
     );
     this.enqueue(out, q, cache, layer, options);
   }
 
-  #shape(headDim: number, queryRows: number): AttentionShape {
-    return fittingShape(headDim, queryRows, this.context.device.limits.maxComputeWorkgroupStorageSize);
+  #shape(cache: GpuKvCache, layer: number, queryRows: number): AttentionShape {
+    const { key, value } = cache.spec.layers[layer];
+    return fittingShape(key, value, queryRows, this.context.device.limits.maxComputeWorkgroupStorageSize);
   }
 
-  #kernel(shape: AttentionShape, split: boolean, rotated: boolean): ReturnType<typeof attention> {
-    const key = `${shape.headDim} ${shape.queries} ${shape.keys} ${split} ${rotated}`;
-    let kernel = this.#kernels.get(key);
-    if (kernel === undefined) {
-      kernel = attention(shape, split, rotated);
-      this.#kernels.set(key, kernel);
-    }
-    return kernel;
+  #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
+    const key = JSON.stringify([shape, variant]);
+    return kept(this.#kernels, key, () => attention(shape, variant));
   }
+}
+
+/** What a pass sees, as kernels take it. */
+interface Seen {
+  /** Whether the block mask in `words` says what is seen. */
+  readonly listed: boolean;
+  /** Most steps that rows of one workgroup walk, and the slots of a step. */
+  readonly span: number;
+  readonly step: number;
+  readonly params: {
+    window: number;
+    causal: number;
+    slots: number;
+    listsAt: number;
+    tables: number;
+    blocksAt: number;
+    bitsAt: number;
+  };
+  readonly words?: GpuMemory;
+}
+
+function seenBy(sight: GpuSight | undefined, { rows }: GpuActivation, start: number): Seen {
+  const { spec = { kind: "causal" } as const, words } = sight ?? {};
+  const inOrder = { slots: start + rows, listsAt: 0, tables: 0, blocksAt: 0, bitsAt: 0 };
+  if (spec.kind === "bidirectional") {
+    return { listed: false, span: start + rows, step: 1, params: { window: noWindow, causal: 0, ...inOrder } };
+  }
+  if (spec.kind === "causal") {
+    const window = Math.min(spec.window ?? noWindow, noWindow);
+    const span = Math.min(start + rows, window + rows);
+    return { listed: false, span, step: 1, params: { window, causal: 1, ...inOrder } };
+  }
+  const lengths = spec.first.subarray(1).map((at, i) => at - spec.first[i]);
+  const { slots, tables } = spec;
+  const params = { window: noWindow, causal: 1, slots, tables, ...blockMaskOffsets(spec) };
+  return { listed: true, span: Math.max(...lengths), step: slotsOfBlock, params, words };
+}
+
+/** What was made under a name before, or is made now. */
+function kept<T>(made: Map<string, T>, name: string, make: () => T): T {
+  let value = made.get(name);
+  if (value === undefined) {
+    value = make();
+    made.set(name, value);
+  }
+  return value;
 }
 
 /** Few shapes, so that few kernels are compiled. */
@@ -161,15 +254,17 @@ const queryCounts = [1, 4, 16];
 const keyCounts = [32, 16, 8];
 
 /** The most keys, then the most query rows per workgroup, that are of use and fit its memory. */
-function fittingShape(headDim: number, queryRows: number, limitBytes: number): AttentionShape {
+function fittingShape(keyDim: number, valueDim: number, queryRows: number, limitBytes: number): AttentionShape {
   const useful = queryCounts.find((queries) => queries >= queryRows) ?? queryCounts[queryCounts.length - 1];
   for (const keys of keyCounts) {
     for (const queries of queryCounts.toReversed()) {
-      const shape = { headDim, queries, keys };
+      const shape = { keyDim, valueDim, queries, keys };
       if (queries <= useful && queries * 4 >= useful && attentionBytes(shape) <= limitBytes) return shape;
     }
   }
-  throw new DeviceError(`attention over heads of ${headDim} does not fit the workgroup memory of this GPU`);
+  throw new DeviceError(
+    `attention over keys of ${keyDim} and values of ${valueDim} does not fit the workgroup memory of this GPU`,
+  );
 }
 
 const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple) * multiple;

@@ -16,8 +16,6 @@ import type {
   BackendInfo,
   Chosen,
   ElementFunction,
-  KvCache,
-  KvCacheSpec,
   LinearOptions,
   Matrix,
   ProductCosts,
@@ -26,6 +24,9 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { zeroCounters } from "../counters.js";
+import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { blockMaskWords, kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
 import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
@@ -36,6 +37,7 @@ import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
+import { moveEntries } from "./moveKv.js";
 import { NormFusion } from "./normFusion.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat } from "./sparseCheck.js";
@@ -47,12 +49,14 @@ import {
   type GpuActivation,
   GpuKvCache,
   type GpuRopeTable,
+  type GpuSight,
   type GpuVector,
   own,
   readRows,
 } from "./storage.js";
-import { add, appendKv, elementThreads, gatedActivation, map, rope } from "./wgsl/elementwise.js";
+import { add, elementThreads, gatedActivation, map, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
+import { appendKv, clearMass } from "./wgsl/kv.js";
 import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
@@ -200,10 +204,24 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   createKvCache(spec: KvCacheSpec): KvCache {
     const cache = new GpuKvCache({ ...spec }, this.#device, (disposed) => {
       if (!this.#caches.delete(disposed)) return;
-      for (const memory of [...disposed.keys, ...disposed.values]) this.#context.recorder.freeLater(memory);
+      for (const memory of disposed.memories) this.#context.recorder.freeLater(memory);
     });
     this.#caches.add(cache);
     return cache;
+  }
+
+  loadSight(spec: SightSpec): Sight {
+    if (spec.kind !== "blocks") return { spec, [Symbol.dispose]: () => {} };
+    const words = this.#temporary(blockMaskWords(spec), "sight");
+    const sight: GpuSight = { spec, words, [Symbol.dispose]: () => this.#context.recorder.freeLater(words) };
+    return sight;
+  }
+
+  /** Memory of its own with these words: what was recorded before cannot want it. */
+  #temporary(words: Uint32Array<ArrayBuffer>, label: string): GpuMemory {
+    const memory = this.#device.allocate(words.byteLength, usage.storage | usage.copyDst, label);
+    this.#device.gpu.queue.writeBuffer(memory.buffer, 0, words);
+    return memory;
   }
 
   write(out: Activation, values: Float32Array): void {
@@ -275,10 +293,14 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     table: RopeTable,
     cache: KvCache,
     layer: number,
-    options: AttentionOptions,
+    options: AttentionOptions & { position: number },
   ): void {
+    const { start } = options;
     const rows = { q: own(q), k: own(k), v: own(v), table: table as GpuRopeTable };
-    this.#attend.enqueueRotated(own(out), rows, this.#ownCache(cache), layer, options);
+    const ownCache = this.#ownCache(cache);
+    this.#clearMass(ownCache, layer, start, k.rows);
+    this.#countAttention(q, cache, layer, options);
+    this.#attend.enqueueRotated(own(out), rows, ownCache, layer, options);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {
@@ -294,18 +316,40 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    const { keys, values } = this.#ownCache(cache);
+    const ownCache = this.#ownCache(cache);
     const [ownK, ownV] = [own(k), own(v)];
+    this.#clearMass(ownCache, layer, start, k.rows);
     this.#context.recorder.run(
       appendKv,
-      { cols: k.cols, start, ...at("k", ownK), ...at("v", ownV) },
-      { ks: ownK.memory, vs: ownV.memory, keys: keys[layer], values: values[layer] },
-      [Math.ceil(k.cols / elementThreads), k.rows],
+      { keyCols: k.cols, valueCols: v.cols, start, ...at("k", ownK), ...at("v", ownV) },
+      { ks: ownK.memory, vs: ownV.memory, keys: ownCache.keys[layer], values: ownCache.values[layer] },
+      [Math.ceil(Math.max(k.cols, v.cols) / elementThreads), k.rows],
     );
   }
 
+  #clearMass({ spec, mass }: GpuKvCache, layer: number, start: number, count: number): void {
+    if (spec.mass === undefined) return;
+    const { slots, layers } = spec;
+    this.#context.recorder.run(clearMass, { start, count, slots }, { mass: mass[layer] }, [
+      Math.ceil(count / elementThreads),
+      layers[layer].heads,
+    ]);
+  }
+
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
+    this.#countAttention(q, cache, layer, options);
     this.#attend.enqueue(own(out), own(q), this.#ownCache(cache), layer, options);
+  }
+
+  #countAttention(q: Activation, { spec }: KvCache, layer: number, options: AttentionOptions): void {
+    const { sight, start, queryHeads } = options;
+    const seen = sight?.spec ?? { kind: "causal" };
+    this.#counters.kvBytesRead += kvBytesRead(seen, q.rows, start, queryHeads, spec.layers[layer]);
+  }
+
+  moveKv(cache: KvCache, layer: number, moves: KvMoves): void {
+    if (moves.heads.length === 0) return;
+    moveEntries(this.#context, this.#ownCache(cache), layer, moves, (words) => this.#temporary(words, "moves"));
   }
 
   gatedActivation(
@@ -397,6 +441,16 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     return readRows(this.#context, own(activation));
   }
 
+  async readMass(cache: KvCache): Promise<Float32Array[]> {
+    const { mass } = this.#ownCache(cache);
+    return Promise.all(
+      mass.map(async (memory, layer) => {
+        const byteLength = 4 * cache.spec.slots * cache.spec.layers[layer].heads;
+        return new Float32Array(await this.#context.recorder.read(memory, 0, byteLength));
+      }),
+    );
+  }
+
   async topK(activation: Activation, k: number): Promise<TopK[]> {
     return largest(this.#context, own(activation), k);
   }
@@ -440,8 +494,6 @@ const norms = [
   { least: 257, threads: 256 },
   { least: 0, threads: 64 },
 ] as const;
-
-const zeroCounters = (): BackendCounters => ({ weightBytesRead: 0, inputs: 0, inputsSkipped: 0 });
 
 /** The parameters that say where an operand lies. */
 function at<N extends string>(name: N, { offset, stride }: GpuActivation): Record<`${N}Offset` | `${N}Stride`, number> {

@@ -8,6 +8,7 @@ import {
   type WeightFormatId,
 } from "../../pack/index.js";
 import type { ProductCosts } from "../backend.js";
+import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { type GpuMemory, usage } from "./device.js";
 import { gpuFormat } from "./formats.js";
@@ -55,7 +56,7 @@ export async function measureCosts(
     Float32Array.from({ length: cols }, (_, i) => Math.sin(i)),
   );
   const memories: GpuMemory[] = [];
-  const ignored = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  const ignored = zeroCounters();
 
   /** A buffer that holds `bytes` once for every tile. */
   const repeated = (bytes: Uint8Array, extra = 0) => {

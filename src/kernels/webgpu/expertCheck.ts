@@ -1,6 +1,7 @@
 import { Random } from "../../core/index.js";
 import type { WeightFormatId } from "../../pack/index.js";
 import { weightFormats } from "../../pack/index.js";
+import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { chosenAmong, type ExpertKernels, multiplyChosen, splitExperts, upload } from "./experts.js";
 import { gpuFormat } from "./formats.js";
@@ -43,7 +44,7 @@ export async function checkExpertFormat(
     const chosen = chosenAmong(matrices, kernels);
     const list = { ...matrices[0], experts, matrices, chosen };
     upload(context, { rows: 1, perRow: 2, slots, slotsOfRows: Uint32Array.of(0, 1) });
-    const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+    const counters = zeroCounters();
     const result = await attempt(context, name, problems, () => {
       const routing = { rows: 1, perRow: 2, onDevice: true } as const;
       multiplyChosen(context, out, x, list, routing, { from: "slots", thresholds: given }, counters);

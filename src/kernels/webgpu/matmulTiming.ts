@@ -1,4 +1,5 @@
 import type { WeightFormatId } from "../../pack/index.js";
+import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { linear } from "./linear.js";
 import { type FormatKernels, loadMatrix, type MatmulKernel } from "./matrix.js";
@@ -26,7 +27,7 @@ export async function withoutSlower(
   const matrix = await loadMatrix(context.device, [source], formatId, { ...common, matmuls }, {});
   const rows = Math.max(...matmuls.map(({ tokens }) => tokens));
   const [x, out] = [pool.take(rows, size), pool.take(rows, size)];
-  const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  const counters = zeroCounters();
 
   async function elapsedMs(kernels: readonly MatmulKernel[], tokens: number): Promise<number> {
     const timed = { ...matrix, kernels: { ...common, matmuls: kernels } };

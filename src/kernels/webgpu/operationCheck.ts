@@ -77,7 +77,7 @@ export async function checkOperations(b: Backend): Promise<void> {
   b.rope(k, table, 0);
   const rotated = rotate(ks, angles, kvHeads, headDim);
   compare("rope", await b.read(k), rotated);
-  using cache = b.createKvCache({ layers: 1, kvHeads, headDim, capacity: positions });
+  using cache = b.createKvCache({ layers: [{ heads: kvHeads, key: headDim, value: headDim }], slots: positions });
   b.appendKv(cache, 0, k, v, 0);
   const attended = b.allocate(tokens, queryHeads * headDim);
   const start = positions - tokens;
@@ -97,7 +97,7 @@ export async function checkOperations(b: Backend): Promise<void> {
       qkv.columns(at, i === 0 ? queryWidth : kvWidth),
     );
     const rows = { q, k, v };
-    b.rotatedAttention(lastOut, rows, table, cache, 0, { queryHeads, scale, start: last });
+    b.rotatedAttention(lastOut, rows, table, cache, 0, { queryHeads, scale, start: last, position: last });
     const wanted = attend(lastQs, rotated, vs, { queryHeads, kvHeads, headDim, scale, start: last });
     compare("rotatedAttention", await b.read(lastOut), wanted);
     b.release(qkv);

@@ -1,6 +1,7 @@
 import { DeviceError, Random } from "../../core/index.js";
 import { groupSize, packSparse, type SparseFormatId, sparseFormats } from "../../pack/index.js";
 import type { LinearOptions } from "../backend.js";
+import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import type { Device } from "./device.js";
 import type { FormatKernels } from "./matrix.js";
@@ -60,7 +61,7 @@ export async function checkSparseFormat(
   const expected = parts.map(({ values }, p) => ({ ...matrix.parts[p], values }));
 
   const works = async (name: string, rows: number, options: LinearOptions, matvec?: SparseMatvec): Promise<boolean> => {
-    const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+    const counters = zeroCounters();
     const w = { ...matrix, kernels: { ...kernels, matvec } };
     const result = await attempt(context, name, problems, () => {
       sparseLinear(context, out.rowRange(0, rows), x.rowRange(0, rows), w, options, counters);

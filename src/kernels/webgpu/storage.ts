@@ -1,5 +1,7 @@
 import { DeviceError, UsageError } from "../../core/index.js";
-import type { Activation, KvCache, KvCacheSpec, RopeTable, Vector } from "../backend.js";
+import type { Activation, RopeTable, Vector } from "../backend.js";
+import { type KvCache, type KvCacheSpec, type KvLayer, kvCacheBytes } from "../kv.js";
+import type { Sight } from "../sight.js";
 import { View } from "../views.js";
 import type { Context } from "./context.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
@@ -47,34 +49,49 @@ export interface GpuRopeTable extends RopeTable {
   readonly sin: GpuMemory;
 }
 
-/** Keys and values, f32 [capacity, kvHeads * headDim] per layer. */
+export interface GpuSight extends Sight {
+  /** Of a block mask, what `blockMaskWords` makes of it. */
+  readonly words?: GpuMemory;
+}
+
+/** Keys and values, f32 [slots, heads * width] per layer, and mass, f32 [heads, slots]. */
 export class GpuKvCache implements KvCache {
   readonly byteLength: number;
-  readonly keys: GpuMemory[] = [];
-  readonly values: GpuMemory[] = [];
+  readonly keys: GpuMemory[];
+  readonly values: GpuMemory[];
+  readonly mass: GpuMemory[];
 
   constructor(
     readonly spec: KvCacheSpec,
     device: Device,
     readonly onDispose: (cache: GpuKvCache) => void,
   ) {
-    const layerBytes = spec.capacity * spec.kvHeads * spec.headDim * 4;
-    if (layerBytes > device.limits.maxStorageBufferBindingSize) {
+    const { layers, slots } = spec;
+    const most = device.limits.maxStorageBufferBindingSize;
+    for (const { heads, key, value } of layers) {
+      const layerBytes = 4 * slots * heads * Math.max(key, value);
+      if (layerBytes <= most) continue;
       throw new DeviceError(
-        `the keys of one layer take ${layerBytes} bytes; this GPU binds at most ${device.limits.maxStorageBufferBindingSize}; use a smaller capacity`,
+        `the keys of one layer take ${layerBytes} bytes; this GPU binds at most ${most}; use a smaller capacity`,
       );
     }
-    for (let layer = 0; layer < spec.layers; layer++) {
-      this.keys.push(device.allocate(layerBytes, usage.storage, `keys ${layer}`));
-      this.values.push(device.allocate(layerBytes, usage.storage, `values ${layer}`));
-    }
-    this.byteLength = 2 * layerBytes * spec.layers;
+    const perLayer = (label: string, usages: number, floats: (layer: KvLayer) => number) =>
+      layers.map((layer, i) => device.allocate(4 * slots * floats(layer), usages, `${label} ${i}`));
+    this.keys = perLayer("keys", usage.storage, ({ heads, key }) => heads * key);
+    this.values = perLayer("values", usage.storage, ({ heads, value }) => heads * value);
+    this.mass = spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => heads);
+    this.byteLength = kvCacheBytes(spec);
+  }
+
+  get memories(): readonly GpuMemory[] {
+    return [...this.keys, ...this.values, ...this.mass];
   }
 
   [Symbol.dispose](): void {
     this.onDispose(this);
     this.keys.length = 0;
     this.values.length = 0;
+    this.mass.length = 0;
   }
 }
 

@@ -1,6 +1,7 @@
 import { activationFunctions, DeviceError, Random } from "../../core/index.js";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import type { LinearOptions, RowSource } from "../backend.js";
+import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { gpuFormat } from "./formats.js";
 import { linear, tilesOf } from "./linear.js";
@@ -43,7 +44,7 @@ export async function testProduct(
   const random = new Random(1);
   const cols = 200;
   const thresholds = [0.4, 0.9];
-  const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0 };
+  const counters = zeroCounters();
   const parts = [gpuFormat(formatId).tileRows + 36, 40].map((rows, i) => {
     const stored = Float32Array.from({ length: rows * cols }, () => random.normal());
     return { source: source(`self-check ${i}`, stored, rows, cols), values: unpacked(stored, rows, cols) };

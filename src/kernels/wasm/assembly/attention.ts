@@ -1,4 +1,4 @@
-import { attentionScoreBytes } from "../../program/layout";
+import { attentionScoreBytes, rowsOfGroup, slotsOfBlock } from "../../program/layout";
 import { Attention } from "./generated/records";
 import { exp4, mulAdd, softcap4 } from "./math";
 import { takeWork } from "./sync";
@@ -6,12 +6,15 @@ import { takeWork } from "./sync";
 /** Keys whose scores are held at once. */
 const blockKeys = 64;
 const masked: f32 = -3e38;
+/** As in kernels/sight.ts. */
+export const fullBlock: u32 = 0xffffffff;
 
 
 /**
- * Causal grouped-query attention with online softmax (Milakov and Gimelshein, 1805.02867; tiles as in FlashAttention,
+ * Grouped-query attention with online softmax (Milakov and Gimelshein, 1805.02867; tiles as in FlashAttention,
  * 2205.14135). A work item is four queries that share a key head: four heads of one row, or rows of one head. Scores of the
- * four lie in the lanes of one vector, so that maxima, exponentials and sums are lane by lane.
+ * four lie in the lanes of one vector, so that maxima, exponentials and sums are lane by lane. The four lie in the same 16
+ * rows, so that one list of key blocks holds for them.
  */
 export function attention(a: Attention, thread: i32): void {
   const rows = a.rows;
@@ -28,10 +31,10 @@ export function attention(a: Attention, thread: i32): void {
 }
 
 function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32, scratch: usize): void {
-  const headDim = a.headDim;
   const start = a.start;
   const window = a.window;
-  const bytes = (<usize>headDim) << 2;
+  const bytes = (<usize>a.keyDim) << 2;
+  const valueBytes = (<usize>a.valueDim) << 2;
   const queries = scratch + attentionScoreBytes;
   const sums = queries + (bytes << 2);
   const scale = a.scale;
@@ -41,47 +44,115 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
     const target = queries + <usize>n * bytes;
     for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), f32x4.splat(scale)));
   }
-  memory.fill(sums, 0, bytes << 2);
-
-  const firstPosition = start + first / shared;
-  const lastPosition = start + (first + count - 1) / shared;
-  const positions = i32x4(
-    firstPosition,
-    start + (first + (count > 1 ? 1 : 0)) / shared,
-    start + (first + (count > 2 ? 2 : 0)) / shared,
-    start + (first + (count > 3 ? 3 : 0)) / shared,
-  );
-  const oldest = window > 0 ? i32x4.sub(positions, i32x4.splat(window)) : i32x4.splat(-1);
-  const from = window > 0 ? max(0, firstPosition - window + 1) : 0;
-  const headAt = <usize>(head * a.capacity) * bytes;
-  const keys = a.keys + headAt;
-  const values = a.values + headAt;
+  memory.fill(sums, 0, valueBytes << 2);
+  const keys = a.keys + <usize>(head * a.slots) * bytes;
+  const values = a.values + <usize>(head * a.slots) * valueBytes;
 
   let largest = f32x4.splat(masked);
   let total = f32x4.splat(0);
-  for (let block = from; block <= lastPosition; block += blockKeys) {
-    const n = min(blockKeys, lastPosition + 1 - block);
-    const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest, a.softcap));
-    const shrink = exp4(f32x4.sub(largest, newLargest));
-    largest = newLargest;
-    total = f32x4.mul(total, shrink);
-    for (let k = 0; k < n; k++) {
-      const at = scratch + ((<usize>k) << 4);
-      const score = v128.load(at);
-      const weight = v128.and(exp4(f32x4.sub(score, largest)), f32x4.gt(score, f32x4.splat(-1e38)));
-      total = f32x4.add(total, weight);
-      v128.store(at, weight);
+  if (a.tableOfHead == 0) {
+    const firstPosition = start + first / shared;
+    let positions = i32x4(
+      firstPosition,
+      start + (first + (count > 1 ? 1 : 0)) / shared,
+      start + (first + (count > 2 ? 2 : 0)) / shared,
+      start + (first + (count > 3 ? 3 : 0)) / shared,
+    );
+    let lastPosition = start + (first + count - 1) / shared;
+    if (!a.causal) {
+      lastPosition = start + a.rows - 1;
+      positions = i32x4.splat(lastPosition);
     }
-    addValues(scratch, sums, values + <usize>block * bytes, bytes, n, shrink);
+    const oldest = window > 0 ? i32x4.sub(positions, i32x4.splat(window)) : i32x4.splat(-1);
+    const from = window > 0 ? max(0, firstPosition - window + 1) : 0;
+    for (let block = from; block <= lastPosition; block += blockKeys) {
+      const n = min(blockKeys, lastPosition + 1 - block);
+      const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest, a.softcap));
+      const shrink = exp4(f32x4.sub(largest, newLargest));
+      largest = newLargest;
+      total = f32x4.mul(total, shrink);
+      total = weighBlock(scratch, n, largest, total);
+      addValues(scratch, sums, values + <usize>block * valueBytes, valueBytes, n, shrink);
+    }
+  } else {
+    const list = a.lists + ((<usize>(first / shared / rowsOfGroup)) << 2);
+    const end = a.blocks + ((<usize>load<u32>(list, 4)) << 3);
+    for (let entry = a.blocks + ((<usize>load<u32>(list)) << 3); entry < end; entry += 8) {
+      const seen = wordsOf(a, load<u32>(entry, 4), head, first, count, shared);
+      // What none of the four sees is not read.
+      if (!v128.any_true(seen)) continue;
+      const block = load<i32>(entry) * slotsOfBlock;
+      const n = min(slotsOfBlock, a.used - block);
+      scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, 0, n, i32x4.splat(slotsOfBlock), i32x4.splat(-1), a.softcap);
+      const newLargest = f32x4.max(largest, maskBlock(scratch, n, seen));
+      const shrink = exp4(f32x4.sub(largest, newLargest));
+      largest = newLargest;
+      total = f32x4.mul(total, shrink);
+      total = weighBlock(scratch, n, largest, total);
+      addValues(scratch, sums, values + <usize>block * valueBytes, valueBytes, n, shrink);
+    }
   }
-  const share = f32x4.div(f32x4.splat(1), total);
+  // Who sees nothing gets nothing.
+  const share = v128.and(f32x4.div(f32x4.splat(1), total), f32x4.ne(total, f32x4.splat(0)));
   v128.store(scratch, share);
+  v128.store(scratch + 16, largest);
+  v128.store(scratch + 32, total);
   for (let n = 0; n < count; n++) {
-    const target = queryAt(a.out, a.outStride, head, first + n, shared, bytes);
+    const target = queryAt(a.out, a.outStride, head, first + n, shared, valueBytes);
     const factor = v128.load32_splat(scratch + ((<usize>n) << 2));
-    const source = sums + <usize>n * bytes;
-    for (let i: usize = 0; i < bytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), factor));
+    const source = sums + <usize>n * valueBytes;
+    for (let i: usize = 0; i < valueBytes; i += 16) v128.store(target + i, f32x4.mul(v128.load(source + i), factor));
+    if (a.states == 0) continue;
+    const query = (first + n) / shared * a.queryHeads + head * shared + (first + n) % shared;
+    const state = a.states + ((<usize>query) << 3);
+    store<f32>(state, load<f32>(scratch + 16 + ((<usize>n) << 2)));
+    store<f32>(state, load<f32>(scratch + 32 + ((<usize>n) << 2)), 4);
   }
+}
+
+/** Of four queries the words of a mask; queries beyond the first `count` see nothing. */
+function wordsOf(a: Attention, mask: u32, head: i32, first: i32, count: i32, shared: i32): v128 {
+  if (mask == fullBlock) return i32x4.splat(-1);
+  const w0 = wordOf(a, mask, head, first, shared);
+  const w1 = count > 1 ? wordOf(a, mask, head, first + 1, shared) : 0;
+  const w2 = count > 2 ? wordOf(a, mask, head, first + 2, shared) : 0;
+  const w3 = count > 3 ? wordOf(a, mask, head, first + 3, shared) : 0;
+  return i32x4(w0, w1, w2, w3);
+}
+
+// @ts-ignore: decorator
+@inline
+function wordOf(a: Attention, mask: u32, head: i32, n: i32, shared: i32): i32 {
+  const table = load<u32>(a.tableOfHead + ((<usize>(head * shared + n % shared)) << 2));
+  return load<i32>(a.bits + ((<usize>((mask * <u32>a.tables + table) * <u32>rowsOfGroup + <u32>((n / shared) % rowsOfGroup))) << 2));
+}
+
+/** Hides scores of n keys from the queries that have no bit for them; returns the largest of each query. */
+function maskBlock(scores: usize, n: i32, seen: v128): v128 {
+  let largest = f32x4.splat(masked);
+  for (let k = 0; k < n; k++) {
+    const at = scores + ((<usize>k) << 4);
+    const hidden = i32x4.eq(v128.and(seen, i32x4.splat(1 << k)), i32x4.splat(0));
+    const kept = v128.bitselect(f32x4.splat(masked), v128.load(at), hidden);
+    v128.store(at, kept);
+    largest = f32x4.max(largest, kept);
+  }
+  return largest;
+}
+
+/** Makes weights of the scores of n keys; returns the totals with them added. */
+// @ts-ignore: decorator
+@inline
+function weighBlock(scores: usize, n: i32, largest: v128, totals: v128): v128 {
+  let total = totals;
+  for (let k = 0; k < n; k++) {
+    const at = scores + ((<usize>k) << 4);
+    const score = v128.load(at);
+    const weight = v128.and(exp4(f32x4.sub(score, largest)), f32x4.gt(score, f32x4.splat(-1e38)));
+    total = f32x4.add(total, weight);
+    v128.store(at, weight);
+  }
+  return total;
 }
 
 /** Query n of a key head: row n / shared, query head head · shared + n % shared. */
@@ -94,7 +165,7 @@ function queryAt(base: usize, stride: i32, head: i32, n: i32, shared: i32, bytes
 /** Lane n of the result: Σ of the lanes of argument n. */
 // @ts-ignore: decorator
 @inline
-function sumEach(a: v128, b: v128, c: v128, d: v128): v128 {
+export function sumEach(a: v128, b: v128, c: v128, d: v128): v128 {
   const ab = f32x4.add(v128.shuffle<i32>(a, b, 0, 4, 1, 5), v128.shuffle<i32>(a, b, 2, 6, 3, 7));
   const cd = f32x4.add(v128.shuffle<i32>(c, d, 0, 4, 1, 5), v128.shuffle<i32>(c, d, 2, 6, 3, 7));
   return f32x4.add(v128.shuffle<i32>(ab, cd, 0, 1, 4, 5), v128.shuffle<i32>(ab, cd, 2, 3, 6, 7));

@@ -1,4 +1,4 @@
-import { Add, AppendKv, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope } from "./generated/records";
+import { Add, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope } from "./generated/records";
 import { element4, activation4, mulAdd, sumLanes } from "./math";
 import { weightAt } from "./matvec";
 import { threadCount } from "./sync";
@@ -112,21 +112,6 @@ export function rope(a: Rope, thread: i32): void {
       store<f32>(first + i, u * c - v * s);
       store<f32>(second + i, v * c + u * s);
     }
-  }
-}
-
-export function appendKv(a: AppendKv, thread: i32): void {
-  const heads = a.kvHeads;
-  const headDim = a.headDim;
-  const total = a.rows * heads;
-  const bytes = (<usize>headDim) << 2;
-  for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
-    const row = n / heads;
-    const head = n % heads;
-    const target = <usize>(head * a.capacity + a.start + row) * bytes;
-    const column = (<usize>head) * bytes;
-    memory.copy(a.keys + target, a.k + ((<usize>(row * a.kStride)) << 2) + column, bytes);
-    memory.copy(a.values + target, a.v + ((<usize>(row * a.vStride)) << 2) + column, bytes);
   }
 }
 

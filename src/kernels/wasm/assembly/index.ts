@@ -1,13 +1,15 @@
 import { programStart } from "../../program/layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
-import { add, appendKv, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, opAdd, opAddExperts, opAppendKv, opAttention,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opLayerNorm, opMap, opMatmul, opMatvec, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
+  Add, AddExperts, AppendKv, Attention, AttentionMass, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
   ReadBytes, RmsNorm, Rope, TopK, UnpackRows,
 } from "./generated/records";
+import { appendKv, moveKv } from "./kv";
+import { attentionMass } from "./mass";
 import { matmul } from "./matmul";
 import { matvec } from "./matvec";
 import { pack } from "./pack";
@@ -35,6 +37,8 @@ export function run(thread: i32): void {
     else if (op == opRope) rope(changetype<Rope>(a), thread);
     else if (op == opAppendKv) appendKv(changetype<AppendKv>(a), thread);
     else if (op == opAttention) attention(changetype<Attention>(a), thread);
+    else if (op == opAttentionMass) attentionMass(changetype<AttentionMass>(a), thread);
+    else if (op == opMoveKv) moveKv(changetype<MoveKv>(a), thread);
     else if (op == opGatedActivation) gatedActivation(changetype<GatedActivation>(a), thread);
     else if (op == opAdd) add(changetype<Add>(a), thread);
     else if (op == opEmbed) embed(changetype<Embed>(a), thread);

@@ -1,7 +1,10 @@
+import { rowsOfGroup, slotsOfBlock } from "../../sight.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { wordOf } from "./blockMask.js";
 
 export interface AttentionShape {
-  headDim: number;
+  keyDim: number;
+  valueDim: number;
   /** Query rows of one workgroup: pairs of a token and a query head that share a key head. */
   queries: number;
   /** Keys in workgroup memory at a time. */
@@ -9,58 +12,66 @@ export interface AttentionShape {
 }
 
 /** Bytes of workgroup memory that a shape takes. */
-export const attentionBytes = ({ headDim, queries, keys }: AttentionShape): number =>
-  4 * (queries * headDim + keys * (headDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(headDim));
+export const attentionBytes = ({ keyDim, valueDim, queries, keys }: AttentionShape): number =>
+  4 * (queries * keyDim + keys * (keyDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(valueDim));
 
-const threadsFor = (headDim: number) => (headDim > 128 ? 256 : 128);
+const threadsFor = (valueDim: number) => (valueDim > 128 ? 256 : 128);
+
+export interface AttentionVariant {
+  /** Whether there are several runs. */
+  split?: boolean;
+  /**
+   * Whether q, one token, is still to be rotated, and k and v of its slot are in `ks` and `vs`, k not rotated either: the
+   * workgroup whose run reaches that slot puts them into the cache before it reads them.
+   */
+  rotated?: boolean;
+  /** Whether the key blocks are those that `sight` lists, see `blockMaskWords`; a run is then one of listed blocks. */
+  listed?: boolean;
+}
 
 /**
  * Flash attention (Dao et al. 2022): one workgroup takes `queries` query rows of one key head and one run of keys, walks
  * the keys in tiles and keeps, per query row, the running maximum m, the sum l of exp(score − m) and the weighted values.
  * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
- *
- * @param split whether there are several runs
- * @param rotated whether q, one token, is still to be rotated, and k and v of its position are in `ks` and `vs`, k not
- * rotated either: the workgroup whose run reaches that position puts them into the cache before it reads them
  */
-export const attention = (shape: AttentionShape, split: boolean, rotated: boolean) => {
-  const { headDim, queries, keys } = shape;
-  const threads = threadsFor(headDim);
-  const quads = headDim / 4;
+export const attention = (shape: AttentionShape, { split, rotated, listed }: AttentionVariant) => {
+  const { keyDim, valueDim, queries, keys } = shape;
+  const threads = threadsFor(valueDim);
+  const quads = keyDim / 4;
   const scores = queries * keys;
   // Where there are fewer scores than threads, several threads share the dot product of one.
   const shares = Math.max(1, Math.floor(threads / scores));
   // Threads that look after the softmax of one query row. Each finds the maximum and the sum by itself: no waiting.
   const team = Math.floor(threads / queries);
-  // Each thread owns one dimension of the values; threads beyond headDim take other keys of the tile.
-  const keyGroups = Math.max(1, Math.floor(threads / headDim));
+  // Each thread owns one dimension of the values; threads beyond them take other keys of the tile.
+  const keyGroups = Math.max(1, Math.floor(threads / valueDim));
   const quadOf = (name: string, at: string) =>
     `vec4<f32>(${name}[${at}], ${name}[${at} + 1u], ${name}[${at} + 2u], ${name}[${at} + 3u])`;
   const half = quads / 2;
   const loadQuery = /* wgsl */ `
   for (var i = t; i < ${queries * quads}u; i += ${threads}u) {
     let j = min(firstQuery + i / ${quads}u, queryRows - 1u);
-    let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${headDim}u + i % ${quads}u * 4u;
+    let at = p.qOffset + j / p.group * p.qStride + (kvHead * p.group + j % p.group) * ${keyDim}u + i % ${quads}u * 4u;
     query[i] = ${quadOf("qs", "at")};
   }`;
   /** Cosines and sines of the angles of quad `d`, for it and for the quad half a head further on. */
   const angles = (d: string) => /* wgsl */ `
-    let angle = p.start * ${headDim / 2}u + ${d} * 4u;
+    let angle = p.position * ${keyDim / 2}u + ${d} * 4u;
     let c = ${quadOf("cosines", "angle")};
     let s = ${quadOf("sines", "angle")};`;
   const loadRotatedQuery = /* wgsl */ `
   for (var i = t; i < ${queries * half}u; i += ${threads}u) {
     let j = min(i / ${half}u, queryRows - 1u);
     let d = i % ${half}u;
-    let at = p.qOffset + (kvHead * p.group + j) * ${headDim}u + d * 4u;
+    let at = p.qOffset + (kvHead * p.group + j) * ${keyDim}u + d * 4u;
     ${angles("d")}
     let a = ${quadOf("qs", "at")};
-    let b = ${quadOf("qs", `at + ${headDim / 2}u`)};
+    let b = ${quadOf("qs", `at + ${keyDim / 2}u`)};
     query[i / ${half}u * ${quads}u + d] = a * c - b * s;
     query[i / ${half}u * ${quads}u + ${half}u + d] = b * c + a * s;
   }`;
   const each = (line: (j: number) => string) => Array.from({ length: queries }, (_, j) => line(j)).join("\n    ");
-  // Positions that are in the cache already: all that a row sees, but for the one that the kernel itself brings there.
+  // Slots that are in the cache already: all that a row sees, but for the one that the kernel itself brings there.
   const lastCached = rotated ? "max(p.start, 1u) - 1u" : "end - 1u";
   // A thread's shares of a tile of keys, so written that all their loads are under way together.
   const keyLoads = (line: (i: number) => string) =>
@@ -73,17 +84,17 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
       ...(rotated ? [`(tile + ${keyOf(i)} < p.start)`] : []),
     ].join(" & ") || "true";
   const loadNewest = /* wgsl */ `
-  let newest = vs[p.vOffset + kvHead * ${headDim}u + dimension];
-  if (begin <= p.start && end == p.start + 1u && t < ${headDim}u) {
-    cachedValues[(p.start * p.kvHeads + kvHead) * ${headDim}u + t] = newest;
+  let newest = vs[p.vOffset + kvHead * ${valueDim}u + dimension];
+  if (begin <= p.start && end == p.start + 1u && t < ${valueDim}u) {
+    cachedValues[(p.start * p.kvHeads + kvHead) * ${valueDim}u + t] = newest;
   }`;
   const rotateNewest = /* wgsl */ `
     if (end == p.start + 1u && p.start - tile < ${keys}u) {
       for (var d = t; d < ${half}u; d += ${threads}u) {
-        let at = p.kOffset + kvHead * ${headDim}u + d * 4u;
+        let at = p.kOffset + kvHead * ${keyDim}u + d * 4u;
         ${angles("d")}
         let a = ${quadOf("ks", "at")};
-        let b = ${quadOf("ks", `at + ${headDim / 2}u`)};
+        let b = ${quadOf("ks", `at + ${keyDim / 2}u`)};
         let low = a * c - b * s;
         let high = b * c + a * s;
         let row = (p.start - tile) * ${quads + 1}u;
@@ -96,7 +107,7 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
     }`;
   const valueRounds = Math.ceil(keys / keyGroups);
   const valueAt = (k: string) => {
-    const cached = `cachedValues[(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead) * ${headDim}u + dimension]`;
+    const cached = `cachedValues[(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead) * ${valueDim}u + dimension]`;
     return rotated ? `select(${cached}, newest, tile + ${k} >= p.start)` : cached;
   };
   /** Adds a value, of the key at `i` beyond the thread's first, to all rows; a tile may have fewer keys than rounds. */
@@ -104,10 +115,33 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
     const add = each((j) => `acc${j} = fma(weights[${j * keys}u + keyGroup + ${i}], ${value}, acc${j});`);
     return keys % keyGroups === 0 ? add : `if (keyGroup + ${i} < ${keys}u) { ${add} }`;
   };
+  const ownRun = /* wgsl */ `
+  // Slots that the rows of this workgroup can see, cut to its run.
+  let lastToken = select(p.tokens - 1u, min(firstQuery + ${queries - 1}u, queryRows - 1u) / p.group, p.causal == 1u);
+  let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
+  let begin = seenFrom + workgroup.z * p.keysPerRun;
+  let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);`;
+  const listedRun = /* wgsl */ `
+  // Listed blocks of the rows of this workgroup, cut to its run.
+  let list = p.listsAt + firstToken / ${rowsOfGroup}u;
+  let begin = sight[list] + workgroup.z * p.keysPerRun;
+  let runEnd = min(sight[list + 1u], begin + p.keysPerRun);
+  let end = p.slots;`;
+  const listedTiles = /* wgsl */ `
+  for (var listed = begin; listed < runEnd; listed += 1u) {
+    let block = sight[p.blocksAt + 2u * listed];
+    let mask = sight[p.blocksAt + 2u * listed + 1u];
+    var any = 0u;
+    for (var j = 0u; j < ${queries}u; j += 1u) { any |= wordOf(mask, min(firstQuery + j, queryRows - 1u), kvHead); }
+    // What none of these rows sees is not read.
+    if (any == 0u) { continue; }
+    let blockEnd = min(block * ${slotsOfBlock}u + ${slotsOfBlock}u, end);
+    for (var tile = block * ${slotsOfBlock}u; tile < blockEnd; tile += ${keys}u) {`;
   // Where few rows need few registers, values are on their way while the scores are made.
   const early = queries <= 4;
+  const variant = `${split ? " split" : ""}${rotated ? " rotated" : ""}${listed ? " listed" : ""}`;
   return kernel({
-    name: `attention ${headDim} ${queries} ${keys}${split ? " split" : ""}${rotated ? " rotated" : ""}`,
+    name: `attention ${keyDim} ${valueDim} ${queries} ${keys}${variant}`,
     params: {
       qOffset: "u32",
       qStride: "u32",
@@ -116,6 +150,7 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
       tokens: "u32",
       start: "u32",
       window: "u32",
+      causal: "u32",
       kvHeads: "u32",
       group: "u32",
       keysPerRun: "u32",
@@ -124,6 +159,12 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
       softcap: "f32",
       kOffset: "u32",
       vOffset: "u32",
+      position: "u32",
+      slots: "u32",
+      listsAt: "u32",
+      tables: "u32",
+      blocksAt: "u32",
+      bitsAt: "u32",
     },
     buffers: {
       outs: readWrite(),
@@ -135,6 +176,7 @@ export const attention = (shape: AttentionShape, split: boolean, rotated: boolea
       vs: read(),
       cosines: read(),
       sines: read(),
+      sight: read("u32"),
     },
     code: /* wgsl */ `
 const NONE = -3.0e38;
@@ -153,22 +195,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstQuery = workgroup.x * ${queries}u;
   ${rotated ? loadRotatedQuery : loadQuery}
 
-  // Positions that the rows of this workgroup can see, cut to its run.
   let firstToken = firstQuery / p.group;
-  let lastToken = min(firstQuery + ${queries - 1}u, queryRows - 1u) / p.group;
-  let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
-  let begin = seenFrom + workgroup.z * p.keysPerRun;
-  let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);
+  ${listed ? listedRun : ownRun}
 
-  let dimension = t % ${headDim}u;
+  let dimension = t % ${valueDim}u;
   ${rotated ? loadNewest : ""}
-  let keyGroup = t / ${headDim}u;
+  let keyGroup = t / ${valueDim}u;
   let row = t / ${team}u;
   var highest = NONE;
   var length = 0.0;
   ${each((j) => `var acc${j} = 0.0;`)}
 
-  for (var tile = begin; tile < end; tile += ${keys}u) {
+  ${listed ? listedTiles : `for (var tile = begin; tile < end; tile += ${keys}u) {`}
     workgroupBarrier();
     ${keyLoads((i) => `let key${i} = cachedKeys[(min(tile + ${keyOf(i)}, ${lastCached}) * p.kvHeads + kvHead) * ${quads}u + ${quadOfKey(i)}];`)}
     ${keyLoads((i) => `if (${isLoaded(i)}) { keyTile[${keyOf(i)} * ${quads + 1}u + ${quadOfKey(i)}] = key${i}; }`)}
@@ -186,7 +224,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
     if (row < ${queries}u) {
-      let own = p.start + min(firstQuery + row, queryRows - 1u) / p.group;
+      let own = ${listed ? `wordOf(mask, min(firstQuery + row, queryRows - 1u), kvHead) >> (tile % ${slotsOfBlock}u)` : "p.start + select(p.tokens - 1u, min(firstQuery + row, queryRows - 1u) / p.group, p.causal == 1u)"};
       let before = highest;
       for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, score(row, k, tile + k, end, own)); }
       for (var k = t % ${team}u; k < ${keys}u; k += ${team}u) {
@@ -210,7 +248,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
           : `for (var i = 0u; i < ${valueRounds * keyGroups}u; i += ${keyGroups}u) { let value = ${valueAt("keyGroup + i")}; ${addValue("i", "value")} }`
       }
     }
-  }
+  }${listed ? " }" : ""}
   if (row < ${queries}u && t % ${team}u == 0u) {
     maxima[row] = highest;
     lengths[row] = length;
@@ -225,25 +263,30 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (keyGroup < ${keyGroups}u) { partial[t] = acc${j}; }
     workgroupBarrier();
     acc${j} = 0.0;
-    for (var k = 0u; k < ${keyGroups}u; k += 1u) { acc${j} += partial[k * ${headDim}u + dimension]; }`,
+    for (var k = 0u; k < ${keyGroups}u; k += 1u) { acc${j} += partial[k * ${valueDim}u + dimension]; }`,
         )
   }
   workgroupBarrier();
-  if (t < ${headDim}u) {
+  if (t < ${valueDim}u) {
     ${each((j) => `write(firstQuery + ${j}u, queryRows, kvHead, workgroup.z, t, acc${j}, maxima[${j}], lengths[${j}]);`)}
   }
 }
 ${keyGroups === 1 ? "" : `var<workgroup> partial: array<f32, ${threads}>;`}
 
-/** The score of a key for a query row whose token stands at own; NONE where it is not visible. */
-fn score(row: u32, k: u32, position: u32, end: u32, own: u32) -> f32 {
+${
+  listed
+    ? "/** The score of a key for a query row, of which own has a bit for every key it sees; NONE where it is not visible. */"
+    : "/** The score of a key for a query row that sees up to slot own; NONE where it is not visible. */"
+}
+fn score(row: u32, k: u32, slot: u32, end: u32, own: u32) -> f32 {
   var product = 0.0;
   for (var s = 0u; s < ${shares}u; s += 1u) { product += products[(row * ${keys}u + k) * ${shares}u + s]; }
-  let visible = position < end && position <= own && position + p.window > own;
+  let visible = slot < end && ${listed ? "(own & (1u << k)) != 0u" : "slot <= own && slot + p.window > own"};
   let plain = product * p.scale;
   let capped = p.softcap * tanh(clamp(plain / max(p.softcap, 1.0e-20), -15.0, 15.0));
   return select(NONE, select(plain, capped, p.softcap > 0.0), visible);
 }
+${listed ? wordOf : ""}
 
 fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f32, l: f32) {
   if (j >= queryRows) { return; }
@@ -253,12 +296,12 @@ fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f
     split
       ? /* wgsl */ `
   let at = (run * p.tokens + token) * p.kvHeads * p.group + head;
-  outs[at * ${headDim}u + d] = value;
+  outs[at * ${valueDim}u + d] = value;
   if (d == 0u) {
     states[2u * at] = m;
     states[2u * at + 1u] = l;
   }`
-      : `outs[p.outOffset + token * p.outStride + head * ${headDim}u + d] = select(value / l, 0.0, l == 0.0);`
+      : `outs[p.outOffset + token * p.outStride + head * ${valueDim}u + d] = select(value / l, 0.0, l == 0.0);`
   }
 }`,
   });
@@ -274,7 +317,7 @@ const mergeUnroll = 8;
 /** Joins the states of several runs of keys; one workgroup per token and head, one thread per dimension. */
 export const attentionMerge = kernel({
   name: "attentionMerge",
-  params: { headDim: "u32", heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
+  params: { valueDim: "u32", heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
   buffers: { outs: readWrite(), sums: read(), states: read() },
   code: /* wgsl */ `
 /** Of every run its maximum, later its weight; and its sum of exp(score − maximum). */
@@ -296,13 +339,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   workgroupBarrier();
   var length = 0.0;
   for (var s = 0u; s < p.runs; s += 1u) { length = fma(weights[s], lengths[s], length); }
-  for (var d = t; d < p.headDim; d += ${mergeThreads}u) {
+  for (var d = t; d < p.valueDim; d += ${mergeThreads}u) {
     var sum = 0.0;
     for (var s = 0u; s < p.runs; s += ${mergeUnroll}u) {
-      ${mergeRounds((i) => `let sum${i} = sums[(min(s + ${i}u, p.runs - 1u) * rows + row) * p.headDim + d];`)}
+      ${mergeRounds((i) => `let sum${i} = sums[(min(s + ${i}u, p.runs - 1u) * rows + row) * p.valueDim + d];`)}
       ${mergeRounds((i) => `sum = fma(select(0.0, weights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
     }
-    outs[p.outOffset + workgroup.y * p.outStride + workgroup.x * p.headDim + d] = select(sum / length, 0.0, length == 0.0);
+    outs[p.outOffset + workgroup.y * p.outStride + workgroup.x * p.valueDim + d] = select(sum / length, 0.0, length == 0.0);
   }
 }`,
 });

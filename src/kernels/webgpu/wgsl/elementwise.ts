@@ -4,7 +4,8 @@ import { kernel, read, readWrite } from "../kernel.js";
 /** Threads of a workgroup in the kernels of this file; one thread per element (or pair), one grid row per matrix row. */
 export const elementThreads = 64;
 
-const entry = (body: string) => /* wgsl */ `
+/** A kernel's entry point, which is given its element `i` of `row`. */
+export const entry = (body: string) => /* wgsl */ `
 @compute @workgroup_size(${elementThreads})
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let i = id.x;
@@ -38,77 +39,6 @@ export const rope = kernel({
     let xb = xs[b];
     xs[a] = xa * c - xb * s;
     xs[b] = xb * c + xa * s;
-  }`),
-});
-
-/**
- * `rope` of q in place, of k into the cache, and v into the cache beside it: one thread per pair of q, of k, and two
- * elements of v.
- */
-export const ropeAppend = kernel({
-  name: "ropeAppend",
-  params: {
-    queryPairs: "u32",
-    keyPairs: "u32",
-    half: "u32",
-    qOffset: "u32",
-    qStride: "u32",
-    kOffset: "u32",
-    kStride: "u32",
-    vOffset: "u32",
-    vStride: "u32",
-    start: "u32",
-  },
-  buffers: {
-    qs: readWrite(),
-    ks: read(),
-    vs: read(),
-    cosines: read(),
-    sines: read(),
-    keys: readWrite(),
-    values: readWrite(),
-  },
-  code: entry(/* wgsl */ `
-  let cached = (p.start + row) * p.keyPairs * 2u;
-  if (i >= p.queryPairs + p.keyPairs) {
-    let element = 2u * (i - p.queryPairs - p.keyPairs);
-    if (element < 2u * p.keyPairs) {
-      values[cached + element] = vs[p.vOffset + row * p.vStride + element];
-      values[cached + element + 1u] = vs[p.vOffset + row * p.vStride + element + 1u];
-    }
-    return;
-  }
-  let isKey = i >= p.queryPairs;
-  let pair = select(i, i - p.queryPairs, isKey);
-  let angle = (p.start + row) * p.half + pair % p.half;
-  let c = cosines[angle];
-  let s = sines[angle];
-  let first = pair / p.half * 2u * p.half + pair % p.half;
-  if (isKey) {
-    let a = p.kOffset + row * p.kStride + first;
-    let xa = ks[a];
-    let xb = ks[a + p.half];
-    keys[cached + first] = xa * c - xb * s;
-    keys[cached + first + p.half] = xb * c + xa * s;
-  } else {
-    let a = p.qOffset + row * p.qStride + first;
-    let xa = qs[a];
-    let xb = qs[a + p.half];
-    qs[a] = xa * c - xb * s;
-    qs[a + p.half] = xb * c + xa * s;
-  }`),
-});
-
-/** Rows of k and v to their positions in the cache. */
-export const appendKv = kernel({
-  name: "appendKv",
-  params: { cols: "u32", kOffset: "u32", kStride: "u32", vOffset: "u32", vStride: "u32", start: "u32" },
-  buffers: { ks: read(), vs: read(), keys: readWrite(), values: readWrite() },
-  code: entry(/* wgsl */ `
-  if (i < p.cols) {
-    let at = (p.start + row) * p.cols + i;
-    keys[at] = ks[p.kOffset + row * p.kStride + i];
-    values[at] = vs[p.vOffset + row * p.vStride + i];
   }`),
 });
 

@@ -1,0 +1,51 @@
+import type { RopeTable } from "./backend.js";
+
+/** What one layer keeps of every token. */
+export interface KvLayer {
+  /** Key heads; each has a key and a value. */
+  readonly heads: number;
+  /** Width of a key, a multiple of 4. */
+  readonly key: number;
+  /** Width of a value, a multiple of 4; other than that of a key in latent attention. */
+  readonly value: number;
+}
+
+/**
+ * What `attention` leaves behind in a cache: a slot of a key head collects the softmax probabilities it was given, of every
+ * query row the sum, or the maximum, over the query heads that share the key head.
+ */
+export type AttentionMass = "sum" | "max";
+
+export interface KvCacheSpec {
+  readonly layers: readonly KvLayer[];
+  /** Most tokens that each layer holds at once. */
+  readonly slots: number;
+  readonly mass?: AttentionMass;
+}
+
+/**
+ * Keys and values of one sequence, owned by a backend. A slot holds what one token left in a layer. Where nothing is ever
+ * thrown away a token's slot is its position; a policy that throws away puts new tokens behind what it holds.
+ */
+export interface KvCache extends Disposable {
+  readonly spec: KvCacheSpec;
+  readonly byteLength: number;
+}
+
+/**
+ * Moves within one layer, each of one key head: key, value and mass go from a slot to another one. They happen at once: no
+ * slot is where one begins and another ends, and no two end in the same one.
+ */
+export interface KvMoves {
+  readonly heads: Uint32Array;
+  readonly from: Uint32Array;
+  readonly to: Uint32Array;
+  /** Turns each key that moves by so many positions, forward or back: it then counts as one of that much later a token. */
+  readonly turn?: { readonly table: RopeTable; readonly by: Int32Array };
+}
+
+/** Bytes of keys, values and mass. */
+export function kvCacheBytes({ layers, slots, mass }: KvCacheSpec): number {
+  const floats = layers.reduce((sum, { heads, key, value }) => sum + heads * (key + value + (mass ? 1 : 0)), 0);
+  return 4 * slots * floats;
+}

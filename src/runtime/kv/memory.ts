@@ -1,0 +1,154 @@
+import { UsageError } from "../../core/index.js";
+import type { KvCache } from "../../kernels/index.js";
+import type { ForwardOptions, Model } from "../../model/index.js";
+import type { Attention } from "../sight/index.js";
+import { Sights } from "../sight/sights.js";
+import { HeldTokens } from "./heldTokens.js";
+import type { KvChoice } from "./index.js";
+import type { KvEviction } from "./policy.js";
+
+export interface MemoryOptions {
+  /** What tokens see of those before them; default all that the model was made to see. See `parseAttention`. */
+  attention?: Attention;
+  /** What is held of a text; default everything. See `parseKv`. */
+  kv?: KvChoice;
+  /**
+   * Most tokens of one pass under a policy that throws away: all of them see one another before any of them goes, and the
+   * cache has room for them. Default: a quarter of the budget, at most 128.
+   */
+  passTokens?: number;
+}
+
+/** What a sequence remembers of its tokens: a cache, the policy that decides what stays there, and what passes see of it. */
+export class SequenceMemory implements Disposable {
+  readonly cache: KvCache;
+  /** Most tokens of one pass. */
+  readonly mostRows: number;
+  readonly #sights: Sights;
+  readonly #eviction: KvEviction | undefined;
+  /** [layer][head]; policies that do not look at mass decide alike, and then it is one for all. */
+  #held: HeldTokens[][] = [];
+  #forgot = false;
+
+  /** @param capacity tokens of the sequence at most; see `Model.createCache` for errors */
+  constructor(
+    readonly model: Model,
+    capacity: number,
+    { attention, kv, passTokens }: MemoryOptions = {},
+  ) {
+    this.#eviction = kv?.eviction;
+    const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
+    const rows = passTokens ?? Math.max(1, Math.min(128, Math.floor(budget / 4)));
+    if (!Number.isSafeInteger(rows) || rows < 1) throw new UsageError(`passes of ${rows} tokens`);
+    this.mostRows = this.#eviction === undefined ? capacity : rows;
+    const slots = Math.min(capacity, budget + this.mostRows);
+    this.cache = model.createCache(capacity, { slots, mass, allowBeyondTraining: renumbers });
+    this.#sights = new Sights(model, attention);
+    this.#clear();
+  }
+
+  /** Whether every token stays. */
+  get keepsAll(): boolean {
+    return this.#eviction === undefined;
+  }
+
+  /**
+   * How a pass of `rows` tokens is to be run.
+   * @param run tokens before it
+   * @param forward options by position in the sequence
+   */
+  next(run: number, rows: number, forward: ForwardOptions = {}): { start: number; options: ForwardOptions } {
+    if (this.#eviction === undefined) {
+      return { start: run, options: { ...forward, sights: this.#sights.of({ position: run, rows }) } };
+    }
+    const [[first]] = this.#held;
+    const position = first.nextTurn;
+    const turns = this.#held.map((heads) => heads.map((held) => held.turns()));
+    const held = (layer: number, head: number) => (turns[layer] ?? turns[0])[head] ?? turns[0][0];
+    // While slots are positions, what is seen of slots is what is seen of positions.
+    const pass = this.#forgot ? { position, rows, held } : { position, rows };
+    const sparseFrom = (forward.sparseFrom ?? 0) + position - run;
+    return { start: position, options: { ...forward, sparseFrom, slot: first.length, sights: this.#sights.of(pass) } };
+  }
+
+  /** After a pass: throws away what the policy does not keep. @param run tokens before the pass */
+  async ran(run: number, rows: number): Promise<void> {
+    if (this.#eviction === undefined) return;
+    const { budget, mass, renumbers } = this.#eviction;
+    for (const held of this.#held.flat()) held.append(run, rows);
+    if (this.#held[0][0].length <= budget) return;
+    this.#forgot = true;
+    const masses = mass === undefined ? undefined : await this.model.backend.readMass(this.cache);
+    const { layers, slots } = this.cache.spec;
+    if (masses === undefined) {
+      const moves = this.#held[0][0].evict(undefined, run + rows);
+      const turned = renumbers ? this.#held[0][0].renumber(this.model.config.maxPositions - this.mostRows) : [];
+      for (const [layer, { heads }] of layers.entries()) {
+        const everyHead = Array.from({ length: heads }, (_, head) => head);
+        this.#move(
+          layer,
+          everyHead.flatMap((head) => moves.map((move) => ({ ...move, head }))),
+        );
+        this.#turn(
+          layer,
+          everyHead.flatMap((head) => turned.map((turn) => ({ ...turn, head }))),
+        );
+      }
+      return;
+    }
+    for (const [layer, heads] of this.#held.entries()) {
+      const moves = heads.flatMap((held, head) =>
+        held
+          .evict(masses[layer].subarray(head * slots, (head + 1) * slots), run + rows)
+          .map((move) => ({ ...move, head })),
+      );
+      this.#move(layer, moves);
+    }
+  }
+
+  #move(layer: number, moves: readonly { head: number; from: number; to: number }[]): void {
+    if (moves.length === 0) return;
+    this.model.moveKv(this.cache, layer, {
+      heads: Uint32Array.from(moves, ({ head }) => head),
+      from: Uint32Array.from(moves, ({ from }) => from),
+      to: Uint32Array.from(moves, ({ to }) => to),
+    });
+  }
+
+  #turn(layer: number, turns: readonly { head: number; slot: number; by: number }[]): void {
+    if (turns.length === 0) return;
+    const slots = Uint32Array.from(turns, ({ slot }) => slot);
+    this.model.moveKv(this.cache, layer, {
+      heads: Uint32Array.from(turns, ({ head }) => head),
+      from: slots,
+      to: slots,
+      turn: Int32Array.from(turns, ({ by }) => by),
+    });
+  }
+
+  /** Whether it can be as it was after `length` of `run` tokens. */
+  canRewind(run: number, length: number): boolean {
+    if (length === run || length === 0 || this.#eviction === undefined) return true;
+    // What later tokens gave to earlier ones cannot be taken back.
+    return !this.#forgot && this.#eviction.mass === undefined;
+  }
+
+  /** Forgets everything from position `length` on. Only where `canRewind`. */
+  rewind(length: number): void {
+    if (length === 0) this.#clear();
+    else if (!this.#forgot) for (const held of this.#held.flat()) held.truncate(length);
+  }
+
+  #clear(): void {
+    this.#forgot = false;
+    if (this.#eviction === undefined) return;
+    const eviction = this.#eviction;
+    const layers = eviction.mass === undefined ? [{ heads: 1 }] : this.cache.spec.layers;
+    this.#held = layers.map(({ heads }) => Array.from({ length: heads }, () => new HeldTokens(eviction)));
+  }
+
+  [Symbol.dispose](): void {
+    this.#sights[Symbol.dispose]();
+    this.cache[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,44 @@
+import type { AttentionMass } from "../../kernels/index.js";
+import type { ParameterRules, ParameterValues } from "../parameters.js";
+
+/** What one key head of one layer holds, oldest first. */
+export interface Held {
+  /** Position of each token that is held, ascending. */
+  readonly positions: Int32Array;
+  /** What attention gave each since it came; only for policies with `mass`. */
+  readonly mass: Float32Array;
+  /** Most that may stay. */
+  readonly budget: number;
+  /** Tokens that the sequence has run: the newest is at `run − 1`. */
+  readonly run: number;
+}
+
+/** A KV policy with its parameters: how much of a text is held, and what goes when it is more. */
+export interface KvEviction {
+  /** Tokens that each key head holds after a pass, at most. */
+  readonly budget: number;
+  /** Whether, and how, what attention gives the tokens is added up. */
+  readonly mass?: AttentionMass;
+  /**
+   * Whether tokens count as following one another in spite of what went between them: positions then never exceed the budget
+   * and texts may be endless. Else they keep the positions at which they were run.
+   */
+  readonly renumbers?: boolean;
+  /** Indices into `held` of exactly as many tokens as are too many. Called only when there are too many. */
+  evict(held: Held): Iterable<number>;
+}
+
+export interface KvPolicy<R extends ParameterRules = ParameterRules> {
+  readonly summary: string;
+  readonly parameters: R;
+  /** Nothing for a policy that keeps everything. @throws UsageError for parameters that do not fit one another */
+  make(values: ParameterValues<R>): KvEviction | undefined;
+}
+
+/** Checks a policy's types where it is declared. */
+export const policy = <const R extends ParameterRules>(entry: KvPolicy<R>): KvPolicy => entry as unknown as KvPolicy;
+
+/** Indices of the oldest that are too many, but for the first `spared`. */
+export function* oldest({ positions, budget }: Held, spared = 0): Iterable<number> {
+  for (let i = spared; i < spared + positions.length - budget; i++) yield i;
+}

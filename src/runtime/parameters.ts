@@ -1,0 +1,79 @@
+import { UsageError } from "../core/index.js";
+
+/** What one parameter of an attention pattern or a KV policy may be. */
+export type ParameterRule =
+  | { readonly about: string; readonly least: number; readonly preset?: number }
+  | { readonly about: string; readonly oneOf: readonly string[]; readonly preset: string };
+
+/** The parameters of an entry by name. Without a preset a parameter must be given. */
+export type ParameterRules = Readonly<Record<string, ParameterRule>>;
+
+/** What rules let through. */
+export type ParameterValues<R extends ParameterRules> = {
+  readonly [K in keyof R]: R[K] extends { oneOf: readonly (infer T)[] } ? T : number;
+};
+
+/** An entry of a table that is chosen by a text: `name:parameter=value,parameter=value`. */
+export interface Choosable {
+  readonly summary: string;
+  readonly parameters: ParameterRules;
+}
+
+/** A counted parameter. Without `preset` it must be given. */
+export const count = (about: string, least: number, preset?: number) => ({ about, least, preset });
+
+/** A parameter that is one of some words, the first where nothing is said. */
+export const oneOf = <const W extends readonly [string, ...string[]]>(about: string, ...words: W) => ({
+  about,
+  oneOf: words,
+  preset: words[0],
+});
+
+/**
+ * Reads `name` or `name:parameter=value,parameter=value`.
+ * @param what what is chosen, for messages: "an attention pattern"
+ * @throws UsageError for a name or a parameter that is not in the table, and for a value out of bounds
+ */
+export function parseChoice<T extends Choosable>(
+  what: string,
+  table: Readonly<Record<string, T>>,
+  text: string,
+): { name: string; entry: T; values: Record<string, number | string> } {
+  const [name, ...rest] = text.trim().split(":");
+  if (!Object.hasOwn(table, name)) {
+    throw new UsageError(`${JSON.stringify(name)} is not ${what}; there are ${Object.keys(table).join(", ")}`);
+  }
+  const entry = table[name];
+  const fail = (problem: string): never => {
+    throw new UsageError(`${what} ${JSON.stringify(text)}: ${problem}; write ${usage(name, entry)}`);
+  };
+  const values: Record<string, number | string> = {};
+  const given = rest.join(":");
+  for (const part of given === "" ? [] : given.split(",")) {
+    const [key, value, ...more] = part.split("=").map((piece) => piece.trim());
+    if (value === undefined || value === "" || more.length > 0) fail(`${JSON.stringify(part)} is not parameter=value`);
+    if (!Object.hasOwn(entry.parameters, key)) fail(`there is no parameter ${JSON.stringify(key)}`);
+    if (Object.hasOwn(values, key)) fail(`${key} is given twice`);
+    const rule = entry.parameters[key];
+    if ("oneOf" in rule) {
+      if (!rule.oneOf.includes(value)) fail(`${key} is one of ${rule.oneOf.join(", ")}, not ${JSON.stringify(value)}`);
+      values[key] = value;
+    } else {
+      const n = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;
+      if (!(n >= rule.least)) fail(`${key} is a whole number from ${rule.least} on, not ${JSON.stringify(value)}`);
+      values[key] = n;
+    }
+  }
+  for (const [key, { preset }] of Object.entries(entry.parameters)) {
+    if (Object.hasOwn(values, key)) continue;
+    if (preset === undefined) fail(`${key} is missing`);
+    values[key] = preset!;
+  }
+  return { name, entry, values };
+}
+
+/** How an entry is written: `longformer:window=N,global=16`; N must be given. */
+export function usage(name: string, { parameters }: Choosable): string {
+  const parts = Object.entries(parameters).map(([key, rule]) => `${key}=${rule.preset ?? "N"}`);
+  return `${name}${parts.length === 0 ? "" : `:${parts.join(",")}`}`;
+}
