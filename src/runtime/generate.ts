@@ -86,6 +86,8 @@ const generateRules: OptionRules<GenerateOptions> = {
   ahead: boolean,
   prefill: any,
   sequence: having("reuse", "a Sequence"),
+  attention: having("see", "an attention pattern, as parseAttention gives"),
+  kv: having("text", "a KV policy, as parseKv gives"),
   signal: optionRules.signal,
   onProgress: optionRules.function,
   // The sampler checks its own, and reports all at once.

@@ -25,7 +25,7 @@ function describe(value: unknown): string {
   }
   if ("rowRange" in handle) return `[${handle.rows}, ${handle.cols}]`;
   if ("perRow" in handle && "rows" in handle) return `routing of ${handle.rows}`;
-  if ("spec" in handle) return "cache";
+  if ("spec" in handle) return "kind" in (handle.spec as object) ? describe(handle.spec) : "cache";
   if ("headDim" in handle) return "turns";
   if ("length" in handle) return `<${handle.length}>`;
   if ("q" in handle) return `{q: ${describe(handle.q)}, k: ${describe(handle.k)}, v: ${describe(handle.v)}}`;
@@ -43,8 +43,8 @@ export function recording(inner: Backend, fused: boolean): Recording {
     ? {
         fusesGates: true,
         rotatedAttention(out, { q, k, v }, table, cache, layer, options) {
-          inner.rope(q, table, options.start);
-          inner.rope(k, table, options.start);
+          inner.rope(q, table, options.position);
+          inner.rope(k, table, options.position);
           inner.appendKv(cache, layer, k, v, options.start);
           inner.attention(out, q, cache, layer, options);
         },
