@@ -1,11 +1,11 @@
 import type { ActivationFunction, JobOptions } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
-import type { Activation, Matrix, RowSource, Vector } from "./handles.js";
+import type { Activation, Matrix, RopeTable, RowSource, Vector } from "./handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
 import type { Sight, SightSpec } from "./sight.js";
 
-export type { Activation, Matrix, MatrixPart, RowSource, Vector } from "./handles.js";
+export type { Activation, Matrix, MatrixPart, RopeTable, RowSource, Vector } from "./handles.js";
 
 /**
  * The contract between models and hardware. A backend owns every weight and every activation; a model only enqueues
@@ -46,12 +46,6 @@ export interface AttentionOptions {
   sight?: Sight;
   /** Scores become softcap · tanh(score / softcap) (Gemma 2, arXiv 2408.00118). Undefined: none. */
   softcap?: number;
-}
-
-/** cos and sin for every position of a rotary embedding: f32 [positions, headDim / 2] each. */
-export interface RopeTable {
-  readonly positions: number;
-  readonly headDim: number;
 }
 
 /** The largest values of a row, with their places. */

@@ -56,3 +56,9 @@ export interface MatrixPart {
   readonly rowStart: number;
   readonly rows: number;
 }
+
+/** cos and sin for every position of a rotary embedding: f32 [positions, headDim / 2] each. */
+export interface RopeTable {
+  readonly positions: number;
+  readonly headDim: number;
+}

@@ -1,4 +1,4 @@
-import type { RopeTable } from "./backend.js";
+import type { RopeTable } from "./handles.js";
 
 /** What one layer keeps of every token. */
 export interface KvLayer {

@@ -28,6 +28,7 @@ import { zeroCounters } from "../counters.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { blockMaskWords, kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
+import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
 import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
@@ -37,7 +38,6 @@ import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
-import { moveEntries } from "./moveKv.js";
 import { NormFusion } from "./normFusion.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat } from "./sparseCheck.js";
@@ -56,7 +56,6 @@ import {
 } from "./storage.js";
 import { add, elementThreads, gatedActivation, map, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
-import { appendKv, clearMass } from "./wgsl/kv.js";
 import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
@@ -298,7 +297,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     const { start } = options;
     const rows = { q: own(q), k: own(k), v: own(v), table: table as GpuRopeTable };
     const ownCache = this.#ownCache(cache);
-    this.#clearMass(ownCache, layer, start, k.rows);
+    clearMassOf(this.#context, ownCache, layer, start, k.rows);
     this.#countAttention(q, cache, layer, options);
     this.#attend.enqueueRotated(own(out), rows, ownCache, layer, options);
   }
@@ -316,24 +315,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    const ownCache = this.#ownCache(cache);
-    const [ownK, ownV] = [own(k), own(v)];
-    this.#clearMass(ownCache, layer, start, k.rows);
-    this.#context.recorder.run(
-      appendKv,
-      { keyCols: k.cols, valueCols: v.cols, start, ...at("k", ownK), ...at("v", ownV) },
-      { ks: ownK.memory, vs: ownV.memory, keys: ownCache.keys[layer], values: ownCache.values[layer] },
-      [Math.ceil(Math.max(k.cols, v.cols) / elementThreads), k.rows],
-    );
-  }
-
-  #clearMass({ spec, mass }: GpuKvCache, layer: number, start: number, count: number): void {
-    if (spec.mass === undefined) return;
-    const { slots, layers } = spec;
-    this.#context.recorder.run(clearMass, { start, count, slots }, { mass: mass[layer] }, [
-      Math.ceil(count / elementThreads),
-      layers[layer].heads,
-    ]);
+    appendRows(this.#context, this.#ownCache(cache), layer, own(k), own(v), start);
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
@@ -442,13 +424,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   async readMass(cache: KvCache): Promise<Float32Array[]> {
-    const { mass } = this.#ownCache(cache);
-    return Promise.all(
-      mass.map(async (memory, layer) => {
-        const byteLength = 4 * cache.spec.slots * cache.spec.layers[layer].heads;
-        return new Float32Array(await this.#context.recorder.read(memory, 0, byteLength));
-      }),
-    );
+    return readMass(this.#context, this.#ownCache(cache));
   }
 
   async topK(activation: Activation, k: number): Promise<TopK[]> {
