@@ -87,7 +87,7 @@ const generateRules: OptionRules<GenerateOptions> = {
   prefill: any,
   sequence: having("reuse", "a Sequence"),
   attention: having("see", "an attention pattern, as parseAttention gives"),
-  kv: having("text", "a KV policy, as parseKv gives"),
+  kv: any,
   signal: optionRules.signal,
   onProgress: optionRules.function,
   // The sampler checks its own, and reports all at once.
