@@ -5,6 +5,14 @@ import { isJsonObject } from "../io/index.js";
 const maxTokenId = 2 ** 24;
 /** Steps inside each other; published ones have two. */
 const maxDepth = 16;
+/** Steps of one part; published ones have up to thirty. */
+const maxSteps = 256;
+/** Characters of a pattern, and of a text that a step puts in; published ones have up to 600, and 3. */
+const maxPattern = 16_384;
+const maxContent = 256;
+const contents = ["content", "replacement", "str_rep", "prepend", "prefix", "suffix", "word_delimiter_token"] as const;
+/** What holds the steps of a sequence, by part. */
+const sequences = ["normalizers", "pretokenizers", "processors", "decoders"] as const;
 
 /**
  * Checks of a tokenizer.json what the library that runs it does not: ids, before arrays are indexed with them, and patterns.
@@ -35,18 +43,32 @@ export function checkDefinition(definition: unknown, file: string): void {
       throw fail("added_tokens", "an entry without a text");
     checkId(token.id, "added_tokens", token.content);
   }
-  for (const part of ["normalizer", "pre_tokenizer", "decoder"]) checkStep(fields[part], part, 0);
+  let steps = 0;
+  for (const part of ["normalizer", "pre_tokenizer", "post_processor", "decoder"]) {
+    steps = 0;
+    checkStep(fields[part], part, 0);
+  }
 
   function checkStep(step: unknown, field: string, depth: number): void {
     if (!isJsonObject(step)) return;
+    if (++steps > maxSteps) throw fail(field, `more than ${maxSteps} steps`);
     if (depth > maxDepth) throw fail(field, `more than ${maxDepth} steps inside each other`);
     if ((step.type === "Split" || step.type === "Replace") && !isPattern(step.pattern))
       throw fail(`${field}.pattern`, "not a pattern", 'an object with one text, "Regex" or "String"');
-    if (step.content !== undefined && typeof step.content !== "string") throw fail(`${field}.content`, "not a text");
-    for (const inner of ["normalizers", "pretokenizers", "decoders"]) {
-      const steps = step[inner];
-      if (Array.isArray(steps))
-        for (const [i, each] of steps.entries()) checkStep(each, `${field}.${inner}.${i}`, depth + 1);
+    if (Object.values(isJsonObject(step.pattern) ? step.pattern : {}).some((text) => String(text).length > maxPattern))
+      throw fail(`${field}.pattern`, `more than ${maxPattern} characters`);
+    for (const name of contents) {
+      const text = step[name];
+      if (text === undefined || text === null) continue;
+      if (typeof text !== "string") throw fail(`${field}.${name}`, "not a text");
+      if (text.length > maxContent) throw fail(`${field}.${name}`, `more than ${maxContent} characters`);
+    }
+    if (step.type === "FixedLength" && !(Number.isInteger(step.length) && (step.length as number) > 0))
+      throw fail(`${field}.length`, `a length of ${quote(step.length)}`, "a positive integer");
+    for (const inner of sequences) {
+      const list = step[inner];
+      if (Array.isArray(list))
+        for (const [i, each] of list.entries()) checkStep(each, `${field}.${inner}.${i}`, depth + 1);
     }
   }
 }

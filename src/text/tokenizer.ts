@@ -3,6 +3,7 @@ import { FormatError, RarefyError } from "../core/index.js";
 import type { ModelFiles } from "../io/index.js";
 import { TokenizerConfig } from "./tokenizerConfig.js";
 import { readTokenizerDefinition, type TokenizerDefinition } from "./tokenizerDefinition.js";
+import { TokenizerWork } from "./tokenizerWork.js";
 
 /** Text to token ids and back, as `tokenizer.json` defines it. */
 export interface Tokenizer {
@@ -39,10 +40,34 @@ export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
   const source = await readTokenizerDefinition(files, config);
   const { file, definition } = source;
   try {
-    return new WrappedTokenizer(new HuggingFaceTokenizer(definition, config.fields), source, config.token("bos"));
+    const work = new TokenizerWork(file);
+    tryNormalizer(definition, work);
+    const inner = new HuggingFaceTokenizer(definition, config.fields);
+    for (const part of ["normalizer", "pre_tokenizer", "post_processor", "decoder"] as const)
+      work.bound((inner as unknown as Record<string, unknown>)[part], part);
+    return new WrappedTokenizer(inner, work, source, config.token("bos"));
   } catch (cause) {
     if (cause instanceof RarefyError) throw cause;
     throw new FormatError({ file, problem: `not a tokenizer (${(cause as Error).message})` }, { cause });
+  }
+}
+
+/**
+ * The library normalises added tokens while it makes a tokenizer, before its steps can be bounded: they are tried first.
+ * @throws FormatError
+ */
+function tryNormalizer(definition: Record<string, unknown>, work: TokenizerWork): void {
+  if (definition.normalizer === null || definition.normalizer === undefined) return;
+  const alone = { pre_tokenizer: null, post_processor: null, decoder: null, added_tokens: [] };
+  const model = { type: "BPE", vocab: {}, merges: [] };
+  const { normalizer } = new HuggingFaceTokenizer(
+    { ...alone, model, normalizer: definition.normalizer },
+    {},
+  ) as unknown as { normalizer: (text: string) => string };
+  work.bound(normalizer, "normalizer");
+  for (const { content } of (definition.added_tokens ?? []) as { content: string }[]) {
+    work.begin(content.length);
+    normalizer(content);
   }
 }
 
@@ -51,12 +76,19 @@ class WrappedTokenizer implements Tokenizer {
   readonly beginId: number | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly #inner: HuggingFaceTokenizer;
+  readonly #work: TokenizerWork;
   readonly #file: string;
   /** Of a unigram model with byte fallback, which the library does not do: the unknown token, and the 256 of bytes. */
   readonly #unknownBytes: { unknown: number; bytes: readonly number[] } | undefined;
 
-  constructor(inner: HuggingFaceTokenizer, source: TokenizerDefinition, begin: string | undefined) {
+  constructor(
+    inner: HuggingFaceTokenizer,
+    work: TokenizerWork,
+    source: TokenizerDefinition,
+    begin: string | undefined,
+  ) {
     this.#inner = inner;
+    this.#work = work;
     this.#file = source.file;
     this.#unknownBytes = byteFallbackOf(source, inner);
     const added = [...inner.get_added_tokens_decoder().values()];
@@ -68,7 +100,7 @@ class WrappedTokenizer implements Tokenizer {
   }
 
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {
-    const { ids: whole, tokens } = this.#guard(() =>
+    const { ids: whole, tokens } = this.#guard(text.length, () =>
       this.#inner.encode(text, { add_special_tokens: options.addSpecialTokens ?? true }),
     );
     const ids = this.#unknownBytes === undefined ? whole : this.#withBytes(whole, tokens, this.#unknownBytes);
@@ -90,7 +122,8 @@ class WrappedTokenizer implements Tokenizer {
       (id) => this.#inner.id_to_token(id) !== undefined && !(skip && this.specialIds.has(id)),
     );
     if (known.length === 0) return "";
-    return this.#guard(() => this.#inner.decode(known, { clean_up_tokenization_spaces: false }));
+    const characters = known.reduce((sum, id) => sum + this.#inner.id_to_token(id)!.length, 0);
+    return this.#guard(characters, () => this.#inner.decode(known, { clean_up_tokenization_spaces: false }));
   }
 
   idOf(token: string): number | undefined {
@@ -103,7 +136,7 @@ class WrappedTokenizer implements Tokenizer {
 
   /** The special token that a text is begun with. */
   #firstAdded(): number | undefined {
-    const [first] = this.#inner.encode("", { add_special_tokens: true }).ids;
+    const [first] = this.#guard(0, () => this.#inner.encode("", { add_special_tokens: true }).ids);
     return this.specialIds.has(first) ? first : undefined;
   }
 
@@ -118,10 +151,12 @@ class WrappedTokenizer implements Tokenizer {
     );
   }
 
-  #guard<T>(call: () => T): T {
+  #guard<T>(characters: number, call: () => T): T {
+    this.#work.begin(characters);
     try {
       return call();
     } catch (cause) {
+      if (cause instanceof RarefyError) throw cause;
       throw new FormatError(
         { file: this.#file, problem: `the tokenizer failed (${(cause as Error).message})` },
         { cause },
