@@ -11,11 +11,11 @@ const maxDepth = 64;
 
 const tokens = {
   group: /\((?:\?(?:[:=!]|<[=!]|<\w+>))?/y,
-  set: /\[(?:\\[^]|[^\]\\])*\]/uy,
+  set: /\[(?:\\[\s\S]|[^\]\\])*\]/uy,
   escape:
-    /\\(?:[pP]\{[^}]*\}|u\{[\da-f]+\}|u[dD][89abAB][\da-f]{2}\\u[dD][c-fC-F][\da-f]{2}|u[\da-f]{4}|x[\da-f]{2}|c[a-z]|[^])/iuy,
+    /\\(?:[pP]\{[^}]*\}|u\{[\da-f]+\}|u[dD][89abAB][\da-f]{2}\\u[dD][c-fC-F][\da-f]{2}|u[\da-f]{4}|x[\da-f]{2}|c[a-z]|[\s\S])/iuy,
   quantifier: /(?:[*+?]|\{(\d+)(,?)(\d*)\})(\??)/y,
-  literal: /[^]/uy,
+  literal: /[\s\S]/uy,
 };
 
 /**
