@@ -152,6 +152,12 @@ describe("pictures of levels", () => {
 });
 
 describe("scales", () => {
+  it("ends at the largest number, whatever room is left around a domain", () => {
+    for (const scale of [linearScale([1.7e308, 1.7e308], [0, 100]), logScale([1.7e308, 1.7e308], [0, 100])])
+      expect(scale(1.7e308)).toBeGreaterThan(0);
+    expect(logScale([1.6e308, 1.7e308 * 1.3], [0, 100]).ticks.every(Number.isFinite)).toBe(true);
+  });
+
   it("put values on round ticks", () => {
     const linear = linearScale([0, 97], [10, 110]);
     expect(linear(48.5)).toBe(60);

@@ -22,7 +22,7 @@ const isNarrow = (low: number, high: number) =>
 /** @param domain smallest and largest value, finite; widened where they are one */
 export function linearScale([low, high]: readonly [number, number], range: readonly [number, number]): Scale {
   const room = Math.abs(high) * 0.1 + 0.5;
-  const [from, to] = isNarrow(low, high) ? [low - room, high + room] : [low, high];
+  const [from, to] = isNarrow(low, high) ? [low - room, Math.min(high + room, Number.MAX_VALUE)] : [low, high];
   // Halves first: the difference of two finite numbers need not be finite.
   const span = to / 2 - from / 2;
   const at = (value: number) => range[0] + ((value / 2 - from / 2) / span) * (range[1] - range[0]);
@@ -32,9 +32,10 @@ export function linearScale([low, high]: readonly [number, number], range: reado
 const logSteps = [1, 1.5, 2, 3, 5, 7];
 const mostTicks = 8;
 
-/** @param domain of positive values, finite */
+/** @param domain of positive values; an end that room around it made infinite is the largest number */
 export function logScale([low, high]: readonly [number, number], range: readonly [number, number]): Scale {
-  const [from, to] = isNarrow(low, high) ? [low / 1.5, high * 1.5] : [low, high];
+  const [from, end] = isNarrow(low, high) ? [low / 1.5, high * 1.5] : [low, high];
+  const to = Math.min(end, Number.MAX_VALUE);
   const length = Math.log(to) - Math.log(from);
   const at = (value: number) => range[0] + ((Math.log(value) - Math.log(from)) / length) * (range[1] - range[0]);
   const decades: number[] = [];
