@@ -69,7 +69,8 @@ export async function calibrateToDirectory(
   let calibrated: CalibratedDirectory | undefined;
   await claimed.build(owner, async (directory) => {
     const builder = modelDirectoryBuilder(directory, { signal, onProgress });
-    using opened = await openModel(source, options);
+    const machine = { structure: options.structure, device: options.device, threads: options.threads };
+    using opened = await openModel(source, { ...machine, weights: options.weights, signal, onProgress });
     const { weights } = opened.model;
     const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
     const activationSparsity = records[0];
