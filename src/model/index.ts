@@ -12,7 +12,13 @@ export {
   type MlpProjection,
   type RouterLayout,
 } from "./layout.js";
-export { type DecoderDescription, describeDecoder, type LoadModelOptions, loadModel } from "./loadModel.js";
+export {
+  type DecoderDescription,
+  describeDecoder,
+  type LoadModelOptions,
+  loadDescribed,
+  loadModel,
+} from "./loadModel.js";
 export { checkSound, explainNonFinite, firstNonFiniteOf, nonFiniteError } from "./nonFinite.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 export {

@@ -56,6 +56,16 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
  */
 export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
   const { config } = await describeDecoder(checkpoint);
+  return loadDescribed(checkpoint, config, backend, options);
+}
+
+/** As `loadModel`, for a checkpoint that is known to hold every tensor of a description. */
+export async function loadDescribed(
+  checkpoint: Checkpoint,
+  config: ModelConfig,
+  backend: Backend,
+  options: LoadModelOptions,
+): Promise<Model> {
   const weights = await loadWeights(checkpoint, backend, config.spec, options);
   return new Decoder(config, backend, options.weights, weights);
 }

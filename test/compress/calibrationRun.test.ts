@@ -45,40 +45,47 @@ async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]
   return sums;
 }
 
-describe.each(["llama", "mistral", "qwen2", "qwen3"])("%s", (architecture) => {
-  test.each(backends)("block by block on %s gives the statistics of the whole model", async (backend) => {
-    const checkpoint = await MemoryCheckpoint.golden(architecture);
-    const description = await describeDecoder(checkpoint);
-    const { config, layout } = description;
-    let counted = 0;
-    const run = await CalibrationRun.start(
-      checkpoint,
-      layout.embedding.name,
-      { tokens, window },
-      {
-        backend,
-        threads: 1,
-        onWindow: () => counted++,
-      },
-    );
-    const view = async (layer: number) => blockView(checkpoint, config, await loadBlock(checkpoint, config, layer));
-    for (let layer = 0; layer + 1 < config.layers; layer++) await run.advance(await view(layer));
-    const wanted = ["gram", "columnSquares", "columnAbsMax", "columnAbsMean"] as const;
-    const before = run.streams.slice();
-    const measured = await run.collect(await view(config.layers - 1), wanted);
-    expect(run.streams).toEqual(before);
-    expect(counted).toBe(windows * config.layers);
+const onAll = ["llama", "qwen2"];
+const families = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt"];
 
-    const expected = await wholeModel(checkpoint, wanted);
-    expect([...measured.keys()].sort()).toEqual([...expected.keys()].sort());
-    for (const [site, sums] of expected) {
-      const statistics = measured.get(site as TapSite)!;
-      expect(statistics.tokens).toBe(windows * window);
-      for (const id of wanted) {
-        expect(relativeDifference(statistics.get(id), sums.finish().get(id)), `${site} ${id}`).toBeLessThan(1e-4);
+describe.each(families)("%s", (architecture) => {
+  test.each(onAll.includes(architecture) ? backends : ["wasm"])(
+    "block by block on %s gives the statistics of the whole model",
+    async (backend) => {
+      const checkpoint = await MemoryCheckpoint.golden(architecture);
+      const description = await describeDecoder(checkpoint);
+      const { config } = description;
+      let counted = 0;
+      const run = await CalibrationRun.start(
+        checkpoint,
+        config.spec,
+        { tokens, window },
+        {
+          backend,
+          threads: 1,
+          onWindow: () => counted++,
+        },
+      );
+      const view = async (layer: number) =>
+        blockView(checkpoint, config, await loadBlock(checkpoint, config, layer), config.spec.blocks[layer]);
+      for (let layer = 0; layer + 1 < config.layers; layer++) await run.advance(await view(layer));
+      const wanted = ["gram", "columnSquares", "columnAbsMax", "columnAbsMean"] as const;
+      const before = run.streams.slice();
+      const measured = await run.collect(await view(config.layers - 1), wanted);
+      expect(run.streams).toEqual(before);
+      expect(counted).toBe(windows * config.layers);
+
+      const expected = await wholeModel(checkpoint, wanted);
+      expect([...measured.keys()].sort()).toEqual([...expected.keys()].sort());
+      for (const [site, sums] of expected) {
+        const statistics = measured.get(site as TapSite)!;
+        expect(statistics.tokens).toBe(windows * window);
+        for (const id of wanted) {
+          expect(relativeDifference(statistics.get(id), sums.finish().get(id)), `${site} ${id}`).toBeLessThan(1e-4);
+        }
       }
-    }
-  });
+    },
+  );
 });
 
 test("an aborted signal stops it", async () => {
@@ -87,7 +94,7 @@ test("an aborted signal stops it", async () => {
   const controller = new AbortController();
   const run = await CalibrationRun.start(
     checkpoint,
-    description.layout.embedding.name,
+    description.config.spec,
     { tokens, window },
     {
       backend: "reference",
@@ -96,24 +103,30 @@ test("an aborted signal stops it", async () => {
     },
   );
   const block = await loadBlock(checkpoint, description.config, 0);
-  await expect(run.advance(blockView(checkpoint, description.config, block))).rejects.toThrow(/abort/i);
+  await expect(run.advance(blockView(checkpoint, description.config, block, block.spec))).rejects.toThrow(/abort/i);
 });
 
 test("an embedding that is not finite is named, and so is a block whose inputs overflow", async () => {
   const checkpoint = await MemoryCheckpoint.golden("llama");
+  const description = await describeDecoder(checkpoint);
   const name = "model.embed_tokens.weight";
   const values = checkpoint.values(name);
   values[tokens[3] * 64 + 5] = Number.NaN;
   checkpoint.set(name, [512, 64], values);
-  await expect(CalibrationRun.start(checkpoint, name, { tokens, window }, {})).rejects.toThrow(
+  await expect(CalibrationRun.start(checkpoint, description.config.spec, { tokens, window }, {})).rejects.toThrow(
     `${name}: row ${tokens[3]}, column 5 is NaN`,
   );
   values[tokens[3] * 64 + 5] = 1e30;
   checkpoint.set(name, [512, 64], values);
-  const description = await describeDecoder(checkpoint);
   for (const backend of backends) {
-    const run = await CalibrationRun.start(checkpoint, name, { tokens, window }, { backend, threads: 1 });
-    const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description.config, 0));
+    const run = await CalibrationRun.start(
+      checkpoint,
+      description.config.spec,
+      { tokens, window },
+      { backend, threads: 1 },
+    );
+    const block = await loadBlock(checkpoint, description.config, 0);
+    const view = blockView(checkpoint, description.config, block, block.spec);
     await expect(run.collect(view, ["gram"])).rejects.toThrow(/block 0 .*attentionInput, input channel/);
   }
 });

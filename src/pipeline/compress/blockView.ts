@@ -1,51 +1,73 @@
-import type { ModelConfig } from "../../arch/index.js";
+import {
+  type BlockSpec,
+  type ModelConfig,
+  type ModelSpec,
+  modelConfigOf,
+  placesOf,
+  type TensorRef,
+} from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
-import { type Checkpoint, isJsonObject } from "../../io/index.js";
-import { type DecoderBlock, effectiveWeight } from "./block.js";
+import type { Checkpoint } from "../../io/index.js";
+import { elementCount } from "../../tensor/index.js";
+import { type DecoderBlock, effectiveWeight, vectorsOf } from "./block.js";
+import { isWhole, writeReference } from "./references.js";
+
+/** A block in memory as a model of one layer: what it holds, and its description. Closing the checkpoint closes nothing. */
+export interface BlockView {
+  checkpoint: Checkpoint;
+  config: ModelConfig;
+}
 
 interface MemoryTensor {
   shape: readonly number[];
   values: Float32Array;
 }
 
+/** Tokens of the table that takes the place of embedding and head. */
+const fewTokens = 4;
+
 /**
- * A block as a checkpoint of one layer, so that it loads like a model: a vocabulary of four tokens of zeros takes the
- * place of embedding and head, and loading costs no more than the block. Closing it closes nothing.
+ * A block as a model of one layer, so that it loads like any other: a vocabulary of four tokens of zeros takes the place of
+ * embedding and head, and loading costs no more than the block.
+ * @param spec the block with the sizes that it has now
  */
-export function blockView(source: Checkpoint, config: ModelConfig, block: DecoderBlock): Checkpoint {
-  const prefix = `model.layers.${block.layer}.`;
-  const renamed = (name: string) => `model.layers.0.${name.slice(prefix.length)}`;
-  const { hiddenSize, headDim } = config;
-  const tensors = new Map<string, MemoryTensor>([
-    ["model.embed_tokens.weight", { shape: [4, hiddenSize], values: new Float32Array(4 * hiddenSize) }],
-    ["model.norm.weight", { shape: [hiddenSize], values: new Float32Array(hiddenSize) }],
-  ]);
-  for (const [{ tensor, shape }, { values }] of block.vectors)
-    tensors.set(renamed(tensor), { shape: shape.length === 1 ? [values.length] : shape, values });
-  for (const matrix of block.matrices.values()) {
-    const shape = [matrix.rows, matrix.cols];
-    tensors.set(renamed(matrix.place.map.weight.tensor), { shape, values: effectiveWeight(matrix) });
-  }
-  const { queryHeads, kvHeads, intermediateSize } = block.sizes;
-  const windowed = config.slidingWindows[block.layer] !== undefined;
+export function blockView(source: Checkpoint, config: ModelConfig, block: DecoderBlock, spec: BlockSpec): BlockView {
+  const tensors = new Map<string, MemoryTensor>();
+  const put = (ref: TensorRef, values: Float32Array) => {
+    const { tensor, shape } = ref;
+    if (isWhole(ref)) {
+      tensors.set(tensor, { shape, values });
+      return;
+    }
+    const whole = tensors.get(tensor) ?? { shape, values: new Float32Array(elementCount(shape)) };
+    writeReference(whole.values, ref, values);
+    tensors.set(tensor, whole);
+  };
+  const vectors = [...block.vectors.values()];
+  for (const [v, ref] of vectorsOf(spec).entries()) put(ref, vectors[v].values);
+  const matrices = [...block.matrices.values()];
+  for (const [m, { map }] of placesOf(spec).entries()) put(map.weight, effectiveWeight(matrices[m]));
+
+  const table = { tensor: "four tokens", shape: [fewTokens, config.hiddenSize] };
+  put(table, new Float32Array(fewTokens * config.hiddenSize));
+  const model: ModelSpec = {
+    ...config.spec,
+    vocabSize: fewTokens,
+    embedding: { table },
+    blocks: [spec],
+    finalNorm: undefined,
+    head: {
+      kind: "vocabulary",
+      map: { id: "head", role: "head", rows: fewTokens, cols: config.hiddenSize, weight: table },
+    },
+  };
   const location = `${source.location}, block ${block.layer} as it is compressed`;
-  return memoryCheckpoint({ location, files: source.files }, tensors, {
-    ...(isJsonObject(source.config) ? source.config : {}),
-    num_hidden_layers: 1,
-    num_attention_heads: queryHeads,
-    num_key_value_heads: kvHeads,
-    head_dim: headDim,
-    intermediate_size: intermediateSize,
-    vocab_size: 4,
-    tie_word_embeddings: true,
-    layer_types: [windowed ? "sliding_attention" : "full_attention"],
-  });
+  return { checkpoint: memoryCheckpoint({ location, files: source.files }, tensors), config: modelConfigOf(model) };
 }
 
 function memoryCheckpoint(
   { location, files }: Pick<Checkpoint, "location" | "files">,
   tensors: ReadonlyMap<string, MemoryTensor>,
-  config: object,
 ): Checkpoint {
   const find = (name: string): Float32Array => {
     const found = tensors.get(name);
@@ -55,7 +77,7 @@ function memoryCheckpoint(
   return {
     location,
     files,
-    config,
+    config: {},
     tensors: new Map(Array.from(tensors, ([name, { shape }]) => [name, { name, dtype: "F32", shape }])),
     warnings: [],
     async read(name, byteOffset = 0, byteLength, into) {

@@ -1,3 +1,4 @@
+import { findStep, type ModelSpec, sitesOf } from "../../arch/index.js";
 import {
   InputStatistics,
   type StatisticId,
@@ -7,17 +8,10 @@ import {
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import { type Activation, type Backend, openBackend, type RoutedSlots } from "../../kernels/index.js";
-import {
-  checkSound,
-  firstNonFiniteOf,
-  loadModel,
-  type Model,
-  nonFiniteError,
-  type TapSite,
-  tapSites,
-} from "../../model/index.js";
+import { checkSound, firstNonFiniteOf, loadDescribed, type Model, nonFiniteError } from "../../model/index.js";
 import { type InputKey, inputKey } from "./block.js";
-import { gatherRows } from "./gatherRows.js";
+import type { BlockView } from "./blockView.js";
+import { embedWindows } from "./embedWindows.js";
 
 export interface CalibrationWindows {
   /** u32 [windows * window], one window after the other. */
@@ -34,9 +28,6 @@ export interface CalibrationRunOptions {
   onWindow?(): void;
 }
 
-/** Sites whose inputs matrices read, in the order in which a block comes to them. */
-const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[site].length > 0);
-
 /**
  * All calibration windows on their way through a model, block by block: the residual stream of each, f32
  * [windows * window, hiddenSize], and nothing else between blocks.
@@ -49,15 +40,14 @@ export class CalibrationRun {
     readonly options: CalibrationRunOptions,
   ) {}
 
-  /** @param embedding name of the matrix that tokens are looked up in */
   static async start(
     checkpoint: Checkpoint,
-    embedding: string,
+    spec: ModelSpec,
     { tokens, window }: CalibrationWindows,
     options: CalibrationRunOptions,
   ): Promise<CalibrationRun> {
-    const streams = await gatherRows(checkpoint, embedding, tokens);
-    return new CalibrationRun(streams, checkpoint.tensors.get(embedding)!.shape[1], window, options);
+    const streams = await embedWindows(checkpoint, spec, tokens, window);
+    return new CalibrationRun(streams, spec.hiddenSize, window, options);
   }
 
   get windows(): number {
@@ -68,21 +58,27 @@ export class CalibrationRun {
    * What enters the matrices of a block, over all windows; of experts what is sent to each, left out where that is nothing.
    * The streams stay what they are.
    */
-  async collect(block: Checkpoint, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
+  async collect(block: BlockView, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
     return this.#withBlock(block, async (backend, model) => {
       const sums = new Map<InputKey, SiteSums>();
+      const [spec] = block.config.spec.blocks;
+      // What matrices read, in the order in which a block comes to it.
+      const sites = sitesOf(spec).flatMap(({ site, readers }) => (readers.length > 0 ? [site.id] : []));
       const last = sites[sites.length - 1];
+      const [expert] = findStep(spec, "mixture")?.experts ?? [];
+      const shared = expert && findStep(expert, "linear")?.site.id;
       const add = async (key: InputKey, x: Activation) => {
         let sum = sums.get(key);
         if (sum === undefined) {
-          sum = new SiteSums(`${block.location}, ${key}`, backend, wanted);
+          sum = new SiteSums(`${block.checkpoint.location}, ${key}`, backend, wanted);
           sums.set(key, sum);
         }
         await sum.add(x);
       };
-      const onActivation = async (_layer: number, site: TapSite, activation: Activation, slots?: RoutedSlots) => {
+      const onActivation = async (_layer: number, site: string, activation: Activation, slots?: RoutedSlots) => {
         if (slots === undefined) await add(site, activation);
-        else await eachExpert(backend, site, activation, slots, (expert, x) => add(inputKey(site, expert), x));
+        else
+          await eachExpert(backend, site === shared, activation, slots, (expert, x) => add(inputKey(site, expert), x));
         // What follows, the block's last product, is not needed.
         if (site === last) throw enough;
       };
@@ -100,21 +96,24 @@ export class CalibrationRun {
   }
 
   /** Runs all windows through a block; the streams become its outputs. */
-  async advance(block: Checkpoint): Promise<void> {
+  async advance(block: BlockView): Promise<void> {
     await this.#withBlock(block, (backend, model) =>
       this.#eachWindow(backend, model, async (run, stream, x) => {
         await run();
         stream.set(await backend.read(x));
         const bad = firstNonFiniteOf(stream);
-        if (bad >= 0) throw nonFiniteError(`behind ${block.location}`, stream[bad]);
+        if (bad >= 0) throw nonFiniteError(`behind ${block.checkpoint.location}`, stream[bad]);
       }),
     );
   }
 
-  async #withBlock<T>(block: Checkpoint, use: (backend: Backend, model: Model) => Promise<T>): Promise<T> {
+  async #withBlock<T>(
+    { checkpoint, config }: BlockView,
+    use: (backend: Backend, model: Model) => Promise<T>,
+  ): Promise<T> {
     const { backend: id, threads, signal } = this.options;
     using backend = await openBackend(id, threads === undefined ? {} : { threads });
-    using model = await loadModel(block, backend, { weights: "f32", signal });
+    using model = await loadDescribed(checkpoint, config, backend, { weights: "f32", signal });
     checkSound(model);
     return await use(backend, model);
   }
@@ -137,17 +136,18 @@ export class CalibrationRun {
   }
 }
 
-/** Hands out the rows that each expert sees, those of one expert together. */
+/**
+ * Hands out the rows that each expert sees, those of one expert together.
+ * @param gathers what enters the experts has one row for every token, which several of them see
+ */
 async function eachExpert(
   backend: Backend,
-  site: TapSite,
+  gathers: boolean,
   activation: Activation,
   { rows, experts }: RoutedSlots,
   visit: (expert: number, x: Activation) => Promise<void>,
 ): Promise<void> {
   const { cols } = activation;
-  // What enters the experts has one row for every token, which several of them see.
-  const gathers = site === "mlpInput";
   const x = gathers ? backend.allocate(rows.length, cols) : activation;
   if (gathers) {
     const values = await backend.read(activation);

@@ -14,7 +14,7 @@ import {
 } from "../../io/index.js";
 import { firstNonFiniteOf } from "../../model/index.js";
 import { type DecoderBlock, type InputKey, loadBlock, matrixKey, matrixNames } from "./block.js";
-import { blockView } from "./blockView.js";
+import { type BlockView, blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions } from "./planned.js";
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
@@ -226,7 +226,7 @@ class CompressionJob {
     const run =
       windows &&
       measures &&
-      (await CalibrationRun.start(checkpoint, description.config.spec.embedding.table.tensor, windows, {
+      (await CalibrationRun.start(checkpoint, description.config.spec, windows, {
         ...options,
         backend: plan.backend?.id,
         onWindow: () => progress.window(),
@@ -245,7 +245,11 @@ class CompressionJob {
           const statistics: ReadonlyMap<InputKey, InputStatistics> =
             !run || wanted.length === 0
               ? new Map()
-              : completed(block, await this.#timed("statistics", () => run.collect(this.#view(block), wanted)), wanted);
+              : completed(
+                  block,
+                  await this.#timed("statistics", () => run.collect(this.#view(block, layer, results), wanted)),
+                  wanted,
+                );
           const budget = budgets[planned.index]?.[block.layer];
           const context = {
             stage,
@@ -271,14 +275,14 @@ class CompressionJob {
       // Nobody looks at what the last block gives.
       if (run && layer + 1 < layers) {
         const block = await this.#timed("files", () => this.#readBack(records[layer], layer, results));
-        await this.#timed("forward", () => run.advance(this.#view(block)));
+        await this.#timed("forward", () => run.advance(this.#view(block, layer, results)));
       }
     }
     return records;
   }
 
-  #view(block: DecoderBlock): Checkpoint {
-    return blockView(this.checkpoint, this.plan.description.config, block);
+  #view(block: DecoderBlock, layer: number, results: ResultBlocks): BlockView {
+    return blockView(this.checkpoint, this.plan.description.config, block, results.at(layer, block.sizes));
   }
 
   async #store(block: DecoderBlock, layer: number, results: ResultBlocks): Promise<BlockRecord> {

@@ -94,11 +94,12 @@ async function timeOneWindow(
   let marks: number[] = [];
   const run = await CalibrationRun.start(
     checkpoint,
-    description.config.spec.embedding.table.tensor,
+    description.config.spec,
     { tokens: twice, window },
     { ...options, backend: backend?.id, onWindow: () => marks.push(performance.now()) },
   );
-  const view = blockView(checkpoint, description.config, await loadBlock(checkpoint, description.config, 0));
+  const { config } = description;
+  const view = blockView(checkpoint, config, await loadBlock(checkpoint, config, 0), config.spec.blocks[0]);
   const timed = async (work: () => Promise<unknown>) => {
     marks = [];
     await work();

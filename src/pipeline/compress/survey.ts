@@ -10,7 +10,7 @@ import {
 import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { loadBlock, matrixKey } from "./block.js";
-import { blockView } from "./blockView.js";
+import { type BlockView, blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { readReference } from "./references.js";
@@ -184,20 +184,18 @@ async function eachDenseBlock(
   { description, windows, backend }: CompressionPlan,
   layers: readonly number[],
   options: CompressOptions,
-  visit: (at: { run: CalibrationRun; view: Checkpoint; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
+  visit: (at: { run: CalibrationRun; view: BlockView; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
 ): Promise<void> {
   const { config } = description;
   const stage = new Stage("look at the dense model", layers.length, "blocks", options.onProgress);
-  const run = await CalibrationRun.start(
-    checkpoint,
-    config.spec.embedding.table.tensor,
-    windows ?? { tokens: new Uint32Array(), window: 1 },
-    { ...options, backend: backend?.id },
-  );
+  const run = await CalibrationRun.start(checkpoint, config.spec, windows ?? { tokens: new Uint32Array(), window: 1 }, {
+    ...options,
+    backend: backend?.id,
+  });
   for (const layer of layers) {
     await breathe(options.signal);
     const block = await loadBlock(checkpoint, config, layer);
-    await visit({ run, view: blockView(checkpoint, config, block), block });
+    await visit({ run, view: blockView(checkpoint, config, block, block.spec), block });
     stage.advance(1, `block ${layer}`);
   }
 }

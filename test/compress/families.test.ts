@@ -1,0 +1,88 @@
+import { describe, expect, test } from "vitest";
+import { placesOf } from "../../src/arch/index.js";
+import { compressionOf } from "../../src/io/index.js";
+import { describeDecoder } from "../../src/model/index.js";
+import { readReference } from "../../src/pipeline/compress/references.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { compress, type JobInput, logits, relativeDifference } from "./support.js";
+
+/** Every matrix of every block by its id, f32. */
+async function matricesOf(checkpoint: Parameters<typeof describeDecoder>[0]) {
+  const { config } = await describeDecoder(checkpoint);
+  const found = new Map<string, Float32Array>();
+  for (const [layer, block] of config.spec.blocks.entries()) {
+    for (const { map } of placesOf(block)) found.set(`${layer}.${map.id}`, await readReference(checkpoint, map.weight));
+  }
+  return found;
+}
+
+const zeros = (values: Float32Array) => values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
+
+/** Families whose maps share tensors, lie turned around or have no gate, and a Llama to compare with. */
+describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt"])("%s", (name) => {
+  const magnitude: JobInput = { stages: [{ type: "prune", method: "magnitude", pattern: 0.5 }] };
+
+  test.each(["packed", "dense"] as const)("loses half of every matrix and nothing else, stored %s", async (store) => {
+    const checkpoint = await MemoryCheckpoint.golden(name);
+    const before = await matricesOf(checkpoint);
+    const { opened, artifact } = await compress(checkpoint, { ...magnitude, store });
+    const after = await matricesOf(opened);
+    expect([...after.keys()]).toEqual([...before.keys()]);
+    for (const [id, values] of after) {
+      expect(zeros(values), id).toBeCloseTo(0.5, 2);
+      const original = before.get(id)!;
+      expect(values.every((value, i) => value === 0 || value === original[i])).toBe(true);
+    }
+    const [{ matrices }] = compressionOf(artifact)!.layers;
+    expect(Object.keys(matrices).length * compressionOf(artifact)!.layers.length).toBe(before.size);
+    expect((await logits(opened)).every(Number.isFinite)).toBe(true);
+  });
+
+  test("is pruned by its inputs and quantised, each matrix closer than by rounding to nothing", async () => {
+    const checkpoint = await MemoryCheckpoint.golden(name);
+    const { opened, artifact } = await compress(checkpoint, {
+      stages: [
+        { type: "prune", method: "sparsegpt", pattern: "2:4" },
+        { type: "quantize", method: "rtn", options: { bits: 8 } },
+      ],
+    });
+    for (const values of (await matricesOf(opened)).values()) expect(zeros(values)).toBeGreaterThanOrEqual(0.5);
+    for (const { matrices } of compressionOf(artifact)!.layers) {
+      for (const { relativeError } of Object.values(matrices)) {
+        expect(relativeError).toBeGreaterThan(0);
+        expect(relativeError).toBeLessThan(0.8);
+      }
+    }
+    expect((await logits(opened)).every(Number.isFinite)).toBe(true);
+  });
+
+  test("keeps its outputs where factors are folded into what makes the inputs", async () => {
+    const checkpoint = await MemoryCheckpoint.golden(name);
+    const folded = await compress(checkpoint, {
+      stages: [
+        { type: "scale", method: "smoothquant", targets: ["**.q_proj.weight", "**.k_proj.weight", "**.v_proj.weight"] },
+      ],
+    });
+    expect(relativeDifference(await logits(folded.opened), await logits(checkpoint))).toBeLessThan(1e-4);
+    expect([...(await matricesOf(folded.opened)).values()][0]).not.toEqual(
+      [...(await matricesOf(checkpoint)).values()][0],
+    );
+  });
+
+  test("loses neurons together, as few in every matrix that shares them", async () => {
+    const checkpoint = await MemoryCheckpoint.golden(name);
+    const { opened } = await compress(checkpoint, {
+      stages: [{ type: "prune", method: "magnitude", pattern: { type: "neurons", sparsity: 0.5 }, multipleOf: 4 }],
+    });
+    const { config } = await describeDecoder(opened);
+    const { config: before } = await describeDecoder(checkpoint);
+    for (const [layer, block] of config.spec.blocks.entries()) {
+      for (const [p, { map }] of placesOf(block).entries()) {
+        const source = placesOf(before.spec.blocks[layer])[p].map;
+        const shares = map.units?.some(({ kind }) => kind === "neurons") ? 2 : 1;
+        expect((source.rows * source.cols) / (map.rows * map.cols), map.id).toBe(shares);
+      }
+    }
+    expect((await logits(opened)).every(Number.isFinite)).toBe(true);
+  });
+});
