@@ -109,6 +109,9 @@ export function checkRope(x: Activation, table: RopeTable, start: number): void 
   );
 }
 
+/** The address space of a WebAssembly memory; GPUs bind no more either. */
+const maxCachePieceBytes = 2 ** 32;
+
 export function checkCacheSpec({ layers, slots }: KvCacheSpec): void {
   const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
   check("createKvCache", isCount(slots) && layers.length > 0, () => `${layers.length} layers of ${slots} slots`);
@@ -117,6 +120,14 @@ export function checkCacheSpec({ layers, slots }: KvCacheSpec): void {
       "createKvCache",
       isCount(heads) && isCount(key) && isCount(value) && key % 4 === 0 && value % 4 === 0,
       () => `${heads} heads with keys of ${key} and values of ${value} (widths come in fours)`,
+    );
+    const bytes = 4 * slots * heads * Math.max(key, value);
+    check(
+      "createKvCache",
+      bytes <= maxCachePieceBytes,
+      () =>
+        `the keys of one layer for ${slots} slots take ${bytes} bytes; no backend holds more than ${maxCachePieceBytes} in ` +
+        "one piece, so use a smaller capacity",
     );
   }
 }

@@ -1,4 +1,4 @@
-import { type BlockSpec, type Buffer, type LinearStep, type Step, stepsOf } from "../arch/index.js";
+import { type BlockSpec, type Buffer, type LinearStep, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
 import type { Activation, Backend } from "../kernels/index.js";
 import { padTo4 } from "./footprint.js";
 
@@ -55,6 +55,20 @@ export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): G
 export function slotsPerRow(block: BlockSpec): number {
   for (const step of stepsOf(block)) if (step.do === "mixture") return step.router.perToken;
   return 1;
+}
+
+/** Bytes of working memory that a pass over part of a prompt may take. */
+const maxPassBytes = 2 ** 28;
+
+/** Rows of a pass, at most `wanted`, whose working memory stays small even where a config claims very wide layers. */
+export function mostPassRows({ hiddenSize, blocks }: Pick<ModelSpec, "hiddenSize" | "blocks">, wanted: number): number {
+  const floats = blocks.map((block) =>
+    groupsOf(block, hiddenSize, 0).reduce(
+      (sum, { of, width }) => sum + width * (of === "slots" ? slotsPerRow(block) : 1),
+      2 * hiddenSize,
+    ),
+  );
+  return Math.max(1, Math.min(wanted, Math.floor(maxPassBytes / (4 * Math.max(...floats)))));
 }
 
 /** Working memory of one block's pass over some rows, by the names of its buffers. */

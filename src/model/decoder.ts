@@ -13,6 +13,9 @@ import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type { ActivationThresholds, CacheOptions, EntryMoves, ForwardOptions, Model } from "./types.js";
 
+/** Positions of a first rotary table, where a model has as many. */
+const firstPositions = 4096;
+
 /** Runs the description of a model: the steps of its blocks, compiled for one backend when it was loaded. */
 export class Decoder implements Model {
   readonly weightBytes: { perToken: number; loaded: number };
@@ -68,7 +71,6 @@ export class Decoder implements Model {
       );
     }
     const layers = spec.blocks.map(({ steps }) => {
-      for (const step of steps) if (step.do === "rotate") this.#ropeTable(step, Math.min(capacity, maxPositions));
       const { heads, k, v } = (steps.find((step) => step.do === "attend") as AttendStep).kv;
       return { heads, key: k, value: v };
     });
@@ -150,7 +152,7 @@ export class Decoder implements Model {
       start,
       slot,
       sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
-      table: (step) => this.#ropeTable(step, Math.max(start + x.rows, cache.spec.slots)),
+      table: (step) => this.#ropeTable(step, start + x.rows),
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
       sparseFromRow: Math.max(0, (options.sparseFrom ?? 0) - start),
       tap: options.tap,
@@ -218,12 +220,13 @@ export class Decoder implements Model {
     return arranged;
   }
 
-  /** A rotary table, for at least `positions`. It grows with the largest cache, not with what a config claims. */
+  /** A rotary table, for at least `positions`. It grows with the positions that are met, not with what a cache could hold. */
   #ropeTable({ rope, width }: Pick<RotateStep, "rope" | "width">, positions: number): RopeTable {
     const key = keyOf(rope, width);
     let table = this.#tables.get(key);
     if (table === undefined || table.positions < positions) {
-      const { cos, sin } = ropeTables(rope, width, 2 ** Math.ceil(Math.log2(positions)));
+      const enough = Math.max(positions, Math.min(firstPositions, this.config.maxPositions));
+      const { cos, sin } = ropeTables(rope, width, 2 ** Math.ceil(Math.log2(enough)));
       table = this.backend.loadRope(cos, sin, width);
       this.#tables.set(key, table);
     }

@@ -28,7 +28,7 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
   continuesPrompt?: boolean;
   /** Whether steps carry `logprob`; reads all logits even when greedy. */
   logprobs?: boolean;
-  /** Prompt tokens run at once; default 128. */
+  /** Prompt tokens run at once; default as in `RunOptions`. */
   prefillChunk?: number;
   /**
    * Whether a greedy generation runs the next token before the last is read, where the backend can; default true. False where

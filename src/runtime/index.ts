@@ -8,6 +8,7 @@ export {
 } from "./generate.js";
 export { type GenerateChatOptions, generateChat } from "./generateChat.js";
 export { collect, generateText } from "./generateText.js";
+export { type SamplingDefaults, samplingDefaults } from "./generationConfig.js";
 export { type KvChoice, kvPolicies, parseKv } from "./kv/index.js";
 export { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 export type { Held, KvEviction, KvPolicy } from "./kv/policy.js";

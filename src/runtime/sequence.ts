@@ -1,11 +1,11 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import type { ActivationThresholds, Model } from "../model/index.js";
+import { type ActivationThresholds, type Model, mostPassRows } from "../model/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */
 export interface RunOptions extends JobOptions {
-  /** Tokens of one pass; default 128. */
+  /** Tokens of one pass; default 128, fewer for layers so wide that their working memory would pass 256 MB. */
   chunk?: number;
   /** See `ForwardOptions.sparseFrom`: an absolute position. */
   sparseFrom?: number;
@@ -87,7 +87,7 @@ export class Sequence implements Disposable {
   }
 
   async #run(tokens: Uint32Array, options: RunOptions): Promise<Activation> {
-    const { chunk = 128, sparseFrom, signal } = options;
+    const { chunk = mostPassRows(this.model.config.spec, 128), sparseFrom, signal } = options;
     if (!Number.isSafeInteger(chunk) || chunk < 1) throw new UsageError(`a chunk of ${chunk} tokens`);
     if (tokens.length === 0) throw new UsageError("no tokens to run");
     if (this.length + tokens.length > this.capacity) {

@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
-import { FormatError, ProblemsError, type ProgressEvent } from "../../src/core/index.js";
+import { FormatError, ProblemsError, type ProgressEvent, UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { loadModel } from "../../src/model/index.js";
+import { loadModel, mostPassRows } from "../../src/model/index.js";
 import { weightFormats } from "../../src/pack/index.js";
 import { architectureGolden, logitsOf, negativeLogLikelihood } from "../golden/golden.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
@@ -171,4 +171,32 @@ test("biases on every projection are used: o, gate, up and down as q, k and v", 
   for (const module of ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]) {
     expect(await biased(module), module).not.toEqual(expected);
   }
+});
+
+test("a cache is bounded before anything is allocated, and rotary tables grow with the positions that are met", async () => {
+  const checkpoint = await MemoryCheckpoint.golden("llama");
+  for (const id of ["reference", "wasm"] as const) {
+    using backend = await openBackend(id);
+    const model = await loadModel(checkpoint, backend, { weights: "f32" });
+    const tables = vi.spyOn(backend, "loadRope");
+    expect(() => model.createCache(2 ** 40, { allowBeyondTraining: true })).toThrow(UsageError);
+    expect(() => model.createCache(2 ** 40, { allowBeyondTraining: true })).toThrow(
+      /keys of one layer .* smaller capacity/,
+    );
+    expect(tables).not.toHaveBeenCalled();
+    using cache = model.createCache(2 ** 16, { allowBeyondTraining: true });
+    await model.forward(Uint32Array.of(1, 2), cache, 0);
+    await model.forward(Uint32Array.of(3), cache, 1000);
+    const positions = tables.mock.calls.map(([cos]) => cos.length / (model.config.headDim / 2));
+    expect(positions).toEqual([256, 1024]);
+  }
+});
+
+test("layers that a config calls very wide are run a few rows at a time", async () => {
+  const { spec } = (await loadModel(await MemoryCheckpoint.golden("llama"), await reference(), { weights: "f32" }))
+    .config;
+  expect(mostPassRows(spec, 128)).toBe(128);
+  const wide = JSON.parse(JSON.stringify(spec, (_, value) => (value === 160 ? 2 ** 20 : value))) as typeof spec;
+  expect(mostPassRows(wide, 128)).toBeLessThan(64);
+  expect(mostPassRows(wide, 128)).toBeGreaterThan(7);
 });

@@ -1,7 +1,13 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { resolveModel } from "../../io/index.node.js";
-import { collect, type GenerateOptions, generate } from "../../runtime/index.js";
+import {
+  collect,
+  type GenerateOptions,
+  generate,
+  type SamplingOptions,
+  samplingDefaults,
+} from "../../runtime/index.js";
 import { encodeChat, loadChatTemplate, loadTokenizer } from "../../text/index.js";
 import { chat } from "../chat.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
@@ -24,7 +30,7 @@ interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, Promp
   chat?: boolean;
   system?: string;
   maxTokens: number;
-  temperature: number;
+  temperature?: number;
   topK?: number;
   topP?: number;
   minP?: number;
@@ -39,7 +45,8 @@ export const runCommand: CommandDefinition<RunOptions> = {
   description:
     "Generates text with a model, sparse if its rarefy.json says so. With --prompt the text is continued as it stands, or put " +
     "into the model's chat template with --chat. Without --prompt it talks: each line you type, or of a piped stdin, is " +
-    "answered, through the chat template where the model has one. Ctrl-C stops an answer, a second one or Ctrl-D ends the talk.",
+    "answered, through the chat template where the model has one. Where you give no --temperature, --top-k, --top-p, --min-p or " +
+    "--repetition-penalty, the model's generation_config.json counts, as in transformers; --temperature 0 is always greedy. Ctrl-C stops an answer, a second one or Ctrl-D ends the talk.",
   arguments: [modelArgument],
   options: [
     new Option("--prompt <text>", "text to continue; - reads it from stdin"),
@@ -48,7 +55,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     new Option("--no-chat", "do not use the chat template"),
     new Option("--system <text>", "system message for the chat template"),
     new Option("--max-tokens <n>", "tokens to generate at most").argParser(integer({ min: 1 })).default(256),
-    new Option("--temperature <t>", "0 takes the most likely token").argParser(number({ min: 0, max: 100 })).default(0),
+    new Option("--temperature <t>", "0 takes the most likely token (default)").argParser(number({ min: 0, max: 100 })),
     new Option("--top-k <n>", "keep the n most likely tokens; 0 keeps all").argParser(integer({ min: 0 })),
     new Option("--top-p <p>", "keep the fewest tokens with this probability together").argParser(
       number({ min: 0, max: 1, aboveMin: true }),
@@ -88,13 +95,23 @@ export const runCommand: CommandDefinition<RunOptions> = {
     const ids = prompt === undefined ? undefined : encoded(prompt);
     if (ids?.length === 0) throw new UsageError("the prompt is empty: it gives the model no tokens to go on with");
 
+    const defaults = await samplingDefaults(files);
+    for (const { file, field, problem } of defaults.warnings) context.warn(`${file}: ${field}: ${problem}`);
+
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, attention, kv } = options;
-    const sampling = { temperature, topK, topP, minP, repetitionPenalty, seed };
+    const given = Object.entries({ temperature, topK, topP, minP, repetitionPenalty }).filter(
+      ([, value]) => value !== undefined,
+    );
+    const sampling: SamplingOptions = { ...defaults.sampling, ...Object.fromEntries(given) };
+    const taken = Object.entries(defaults.sampling).filter(([name]) => !given.some(([own]) => own === name));
+    if (taken.length > 0)
+      context.note(`from generation_config.json: ${taken.map(([name, value]) => `${name} ${value}`).join(", ")}`);
     const continuesPrompt = options.chat !== true;
     const generation: GenerateOptions = {
       ...sampling,
+      seed,
       maxTokens,
       stopStrings: stop,
       tokenizer,
@@ -124,6 +141,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
       text,
       tokenIds,
       finishReason: reason,
+      sampling,
       seed: summary.seed,
       timings,
     };
