@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { checkSchema, FormatError, quote } from "../core/index.js";
 import { isJsonObject, type ModelFiles, readJsonFile, type Warning } from "../io/index.js";
 import type { SamplingOptions } from "./samplers.js";
