@@ -162,7 +162,7 @@ async function onSmallDisk(job, bytes) {
     const what = bytes === undefined ? "read-only" : `disk of ${bytes}`;
     if (code === 0) return bytes === undefined ? "EXIT 0" : "fits";
     if (
-      !/disk is full|of disk are needed|cannot be (made|written)|ENOSPC|read-only/.test(error) ||
+      !/disk is full|of disk are needed|has room for|cannot be (made|written)|ENOSPC|read-only/.test(error) ||
       /^\s+at /m.test(error)
     ) {
       failures.push(`${job.name}, ${what}: ${short(error)}`);

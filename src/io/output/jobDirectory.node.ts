@@ -1,4 +1,5 @@
 import { readdir } from "node:fs/promises";
+import { basename, dirname } from "node:path";
 import { UsageError } from "../../core/index.js";
 import { makeDirectory } from "../makeDirectory.node.js";
 import { foreignIn, notOurs, readMarker, removeOurs, writeMarker } from "./marker.node.js";
@@ -26,12 +27,16 @@ export class JobDirectory {
     await makeDirectory(this.path);
     await this.check();
     await clearTemporaries(this.path, () => true);
+    await clearTemporaries(dirname(this.path), (of) => of === basename(this.path));
     if ((await readMarker(this.path)) === undefined) {
       await writeMarker(this.path, { state: "running", command: this.command });
     }
   }
 
-  /** Looks without changing anything; fine where there is no such directory. @throws UsageError as `open` */
+  /**
+   * Looks without changing anything; fine where there is no such directory, and where the job had finished and was killed before
+   * its result got its name. @throws UsageError as `open`
+   */
   async check(): Promise<void> {
     const names = await readdir(this.path).catch(() => []);
     if (names.length === 0) return;
@@ -39,7 +44,7 @@ export class JobDirectory {
     if (marker === undefined) {
       const foreign = names.find((name) => !isTemporary(name));
       if (foreign !== undefined && !this.isOurs?.(names)) throw notOurs(this.path, foreign);
-    } else if (marker.command !== this.command) {
+    } else if (marker.state === "running" && marker.command !== this.command) {
       throw new UsageError(
         `${this.path} holds an unfinished job of ${marker.command}; finish it, remove it, or name another output`,
       );

@@ -1,10 +1,10 @@
-import { readdir, readFile, rm, rmdir } from "node:fs/promises";
+import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import * as z from "zod";
 import { checkSchema, UsageError } from "../../core/index.js";
 import { writeFileAtomic } from "../atomic.node.js";
 import { parseJson } from "../json.js";
-import { isTemporary } from "./temporaries.node.js";
+import { isTemporary, temporaryBeside } from "./temporaries.node.js";
 
 /** Lies in every directory that rarefy makes: what it is, and what of it is ours. */
 export const markerName = ".rarefy.json";
@@ -60,10 +60,10 @@ export async function removeOurs(directory: string, ours: (name: string) => bool
   if (!names.includes(markerName) && names.length > 0) throw notOurs(directory, names[0]);
   const foreign = await foreignIn(directory, ours);
   if (foreign !== undefined) throw notOurs(directory, foreign);
-  // The marker goes last: until then a kill leaves what is known as ours.
-  for (const name of names) if (name !== markerName) await rm(join(directory, name), { recursive: true, force: true });
-  await rm(join(directory, markerName), { force: true });
-  await rmdir(directory).catch(() => {});
+  // What goes loses its name first, so that a kill leaves all of it or a temporary of a dead process, never a part under the name.
+  const gone = await temporaryBeside(directory);
+  await rename(directory, gone);
+  await rm(gone, { recursive: true, force: true });
 }
 
 /** What to say of a file that is the user's. */

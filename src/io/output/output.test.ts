@@ -11,6 +11,7 @@ import { resolveModel } from "../hub.node.js";
 import { checkOutput, claimOutput, removeOutput } from "./claim.node.js";
 import { JobDirectory } from "./jobDirectory.node.js";
 import { lockPath } from "./lock.node.js";
+import { writeMarker } from "./marker.node.js";
 import { livenessOf, processTag } from "./process.node.js";
 
 const root = await mkdtemp(join(tmpdir(), "rarefy-output-"));
@@ -203,6 +204,18 @@ describe("where a job lives", () => {
     await job().open();
     expect(await names("out.partial")).toEqual([".rarefy.json", "block-1"]);
     await job().remove();
+    await job().remove();
+    expect(await names()).toEqual([]);
+  });
+
+  it("is gone on with where a kill came between the end of the job and its name", async () => {
+    await job().open();
+    await writeMarker(at("out.partial"), { state: "finished", command: "prune", job: "a", files: ["block-1"] });
+    await job().check();
+    await job().open();
+    await writeFile(at(`.out.partial.${await deadTag()}-0123abcd.tmp`), "of a killed removal");
+    await job().open();
+    expect(await names()).toEqual(["out.partial"]);
     await job().remove();
     expect(await names()).toEqual([]);
   });
