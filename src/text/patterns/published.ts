@@ -2,7 +2,7 @@ import { preTokenizers } from "../../io/index.js";
 
 /**
  * Patterns of published tokenizers, as their tokenizer.json has them, that take a time in proportion to the text: V8 and
- * its like match them. All others are matched in counted steps, which is slower by two to ten times.
+ * its like match them. All others are matched in counted steps, which is slower.
  */
 const known: readonly string[] = [
   // GPT-2, and with possessive quantifiers GPT-4.
