@@ -13,16 +13,18 @@ export interface SamplingDefaults {
 
 const fileName = "generation_config.json";
 
-const number = z.number().nullish();
-/** What is used. `eos_token_id` is, when the model is read. */
-const used = z.object({
-  do_sample: z.boolean().nullish(),
-  temperature: number.refine((t) => t == null || t >= 0, "expected a number of at least 0"),
-  top_k: z.int().min(0).nullish(),
-  top_p: number.refine((p) => p == null || (p > 0 && p <= 1), "expected a number above 0 and up to 1"),
-  min_p: number.refine((p) => p == null || (p >= 0 && p <= 1), "expected a number from 0 to 1"),
-  repetition_penalty: number.refine((p) => p == null || p > 0, "expected a number above 0"),
-});
+/** What is used. `eos_token_id` is, when the model is read. Made when it is needed, so that pages without it leave it out. */
+function usedFields() {
+  const number = z.number().nullish();
+  return z.object({
+    do_sample: z.boolean().nullish(),
+    temperature: number.refine((t) => t == null || t >= 0, "expected a number of at least 0"),
+    top_k: z.int().min(0).nullish(),
+    top_p: number.refine((p) => p == null || (p > 0 && p <= 1), "expected a number above 0 and up to 1"),
+    min_p: number.refine((p) => p == null || (p >= 0 && p <= 1), "expected a number from 0 to 1"),
+    repetition_penalty: number.refine((p) => p == null || p > 0, "expected a number above 0"),
+  });
+}
 
 /** What changes no text here: ids, where the file comes from, what is given back, and lengths, which the caller sets. */
 const harmless = new Set(
@@ -56,6 +58,7 @@ export async function samplingDefaults(files: ModelFiles): Promise<SamplingDefau
   if (raw === undefined) return { sampling: {}, warnings: [] };
   const file = `${files.location}/${fileName}`;
   if (!isJsonObject(raw)) throw new FormatError({ file, problem: "not a JSON object" });
+  const used = usedFields();
   const fields = checkSchema(used, raw, file);
   const { temperature, top_k: topK, top_p: topP, min_p: minP, repetition_penalty: repetitionPenalty } = fields;
   const all = {
