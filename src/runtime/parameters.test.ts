@@ -1,0 +1,116 @@
+import { describe, expect, test } from "vitest";
+import { UsageError } from "../core/index.js";
+import { kvPolicies, parseKv } from "./kv/index.js";
+import { type Choosable, parseChoice, usage } from "./parameters.js";
+import { attentionPatterns, parseAttention } from "./sight/index.js";
+
+const patternUsages = [
+  "causal",
+  "window:size=N,sinks=0",
+  "longformer:window=N,global=16",
+  "strided:stride=N,split=union",
+  "fixed:stride=N,columns=N,split=union",
+  "dilated:window=N,dilation=2,global=0,split=union",
+  "bigbird:block=64,global=2,window=3,random=3,seed=12345,length=0",
+];
+const policyUsages = [
+  "full",
+  "recent:budget=N",
+  "sinks:budget=N,sinks=4,positions=original",
+  "h2o:budget=N,recent=0,group=sum",
+  "random:budget=N,seed=1",
+];
+const tables = [
+  { what: "an attention pattern", table: attentionPatterns, usages: patternUsages, parse: parseAttention },
+  { what: "a KV policy", table: kvPolicies, usages: policyUsages, parse: parseKv },
+];
+
+describe.each(tables)("$what", ({ what, table, usages, parse }) => {
+  test("has these names, parameters and defaults", () => {
+    expect(Object.entries(table).map(([name, entry]) => usage(name, entry))).toEqual(usages);
+  });
+
+  test("left out is what the default says", () => {
+    for (const written of usages) {
+      const all = written.replaceAll("=N", "=8");
+      const [name, given = ""] = all.split(":");
+      const needed =
+        written
+          .split(":")[1]
+          ?.split(",")
+          .filter((part) => part.endsWith("=N")) ?? [];
+      const short = [name, needed.join(",").replaceAll("=N", "=8")].filter((part) => part !== "").join(":");
+      const read = (text: string) => parseChoice<Choosable>(what, table, text).values;
+      expect(read(short)).toEqual(read(all));
+      expect(
+        Object.entries(read(all))
+          .map((pair) => pair.join("="))
+          .sort(),
+      ).toEqual(
+        given
+          .split(",")
+          .filter((part) => part !== "")
+          .sort(),
+      );
+      expect(parse(all).text).toBe(all);
+    }
+  });
+
+  test.each(["nonsense", "", "constructor", "__proto__", "toString:a=1", "CAUSAL", "full,recent"])(
+    "the name %j is refused with those that there are",
+    (text) => {
+      const refused = () => parse(text);
+      expect(refused).toThrow(UsageError);
+      expect(refused).toThrow(`is not ${what}; there are ${Object.keys(table).join(", ")}`);
+    },
+  );
+
+  test("every parameter is held to its bounds, and what was meant is said", () => {
+    for (const [name, { parameters }] of Object.entries(table)) {
+      const form = usage(name, table[name]);
+      const refuses = (given: string, problem: string) => {
+        const text = `${name}:${given}`;
+        expect(() => parse(text)).toThrow(UsageError);
+        expect(() => parse(text)).toThrow(`${what} ${JSON.stringify(text)}: ${problem}`);
+        expect(() => parse(text)).toThrow(`write ${form}`);
+      };
+      refuses("nothing=1", 'there is no parameter "nothing"');
+      refuses("__proto__=1", 'there is no parameter "__proto__"');
+      refuses("budget", '"budget" is not parameter=value');
+      refuses("budget=", '"budget=" is not parameter=value');
+      refuses("a=1=2", '"a=1=2" is not parameter=value');
+      refuses(",", '"" is not parameter=value');
+      for (const [key, rule] of Object.entries(parameters)) {
+        if ("oneOf" in rule) {
+          refuses(`${key}=perhaps`, `${key} is one of ${rule.oneOf.join(", ")}, not "perhaps"`);
+          continue;
+        }
+        for (const value of ["-1", "1.5", "1e3", "0x10", "NaN", "Infinity", "9999999999999999", rule.least - 1]) {
+          refuses(`${key}=${value}`, `${key} is a whole number from ${rule.least} on, not "${value}"`);
+        }
+        refuses(`${key}=8,${key}=8`, `${key} is given twice`);
+      }
+      const missing = Object.entries(parameters).find(([, { preset }]) => preset === undefined)?.[0];
+      if (missing !== undefined) expect(() => parse(name)).toThrow(`${missing} is missing; write ${form}`);
+    }
+  });
+});
+
+test("spaces around names and values mean nothing", () => {
+  const written = " sinks:budget = 8, sinks = 2 ";
+  expect(parseChoice("a KV policy", kvPolicies, written).values).toEqual({
+    budget: 8,
+    sinks: 2,
+    positions: "original",
+  });
+});
+
+test("parameters of a policy must fit one another", () => {
+  expect(() => parseKv("sinks:budget=4")).toThrow(UsageError);
+  expect(() => parseKv("sinks:budget=4")).toThrow("sinks:budget=4,sinks=4 leaves no room for new tokens");
+  expect(() => parseKv("h2o:budget=8,recent=9")).toThrow(UsageError);
+  expect(() => parseKv("h2o:budget=8,recent=9")).toThrow("keeps more new tokens than fit");
+  expect(parseKv("sinks:budget=5").eviction?.budget).toBe(5);
+  expect(parseKv("h2o:budget=8,recent=8").eviction?.budget).toBe(8);
+  expect(parseKv("full").eviction).toBeUndefined();
+});
