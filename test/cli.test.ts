@@ -138,6 +138,21 @@ describe("run", () => {
     expect(stopped).toMatchObject({ finishReason: "stopString", text: document.text.split(" the")[0] });
   });
 
+  test("holds no more than a KV policy lets it, and sees what a pattern shows", async () => {
+    const [whole, covered, kept, refused] = await Promise.all([
+      json([...run, ...prompt]),
+      json([...run, ...prompt, "--kv", "h2o:budget=64", "--attention", "window:size=64"]),
+      json([...run, ...prompt, "--kv", "sinks:budget=4,sinks=1"]),
+      rarefy([...run, ...prompt, "--kv", "sinks:budget=4"]),
+    ]);
+    expect(covered.tokenIds).toEqual(whole.tokenIds);
+    expect(kept.kv).toBe("sinks:budget=4,sinks=1");
+    expect(kept.tokenIds).toHaveLength(12);
+    expect(kept.tokenIds).not.toEqual(whole.tokenIds);
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toContain("sinks:budget=4,sinks=4 leaves no room for new tokens");
+  });
+
   test("the same seed gives the same text, another one another", async () => {
     const sampled = (seed: string) =>
       json([...run, ...prompt, "--temperature", "1", "--top-p", "0.95", "--seed", seed]);

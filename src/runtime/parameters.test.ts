@@ -20,7 +20,13 @@ const policyUsages = [
   "h2o:budget=N,recent=0,group=sum",
   "random:budget=N,seed=1",
 ];
-const tables = [
+interface Table {
+  what: string;
+  table: Readonly<Record<string, Choosable>>;
+  usages: readonly string[];
+  parse: (text: string) => { text: string };
+}
+const tables: Table[] = [
   { what: "an attention pattern", table: attentionPatterns, usages: patternUsages, parse: parseAttention },
   { what: "a KV policy", table: kvPolicies, usages: policyUsages, parse: parseKv },
 ];
@@ -40,7 +46,7 @@ describe.each(tables)("$what", ({ what, table, usages, parse }) => {
           ?.split(",")
           .filter((part) => part.endsWith("=N")) ?? [];
       const short = [name, needed.join(",").replaceAll("=N", "=8")].filter((part) => part !== "").join(":");
-      const read = (text: string) => parseChoice<Choosable>(what, table, text).values;
+      const read = (text: string) => parseChoice(what, table, text).values;
       expect(read(short)).toEqual(read(all));
       expect(
         Object.entries(read(all))

@@ -1,16 +1,20 @@
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { UsageError } from "../../src/core/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import type { Model } from "../../src/model/index.js";
 import {
   collect,
   generate,
+  type Held,
   kvPolicies,
   parseAttention,
   parseKv,
   Sequence,
   type SequenceOptions,
 } from "../../src/runtime/index.js";
+import { loadTokenizer } from "../../src/text/index.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
 import { arbitraryText, distance, NaiveLlama } from "./naiveLlama.js";
 
@@ -68,7 +72,7 @@ async function naively(
   { budget, goes, join = (shares) => shares.reduce((a, b) => a + b, 0), slots }: Definition,
   tokens: Uint32Array,
   rows = 1,
-  { name = "llama", sees = (_i: number, _j: number) => true } = {},
+  { name = "llama", sees = (_i: number, _j: number): boolean => true } = {},
 ): Promise<{ logits: Float64Array[]; held: number[][][] }> {
   const naive = await NaiveLlama.golden(name);
   const perLayer = <T>(make: () => T) =>
@@ -167,8 +171,10 @@ describe("attention sees what is held, where it was", () => {
     const attention = parseAttention("dilated:window=10,dilation=2,global=3");
     const sees = (i: number, j: number) => ((i - j) % 2 === 0 && i - j < 20) || j < 3;
     for (const name of ["sinks:budget=9", "h2o:budget=10"]) {
-      const { logits } = await naively(definitions[name], text, 1, { sees });
-      await expectLogits(model, { attention, kv: parseKv(name) }, logits);
+      for (const rows of [1, 3]) {
+        const { logits } = await naively(definitions[name], text, rows, { sees });
+        await expectLogits(model, { attention, kv: parseKv(name) }, logits, text, rows);
+      }
     }
   });
 
@@ -181,30 +187,31 @@ describe("attention sees what is held, where it was", () => {
   });
 });
 
+/** A policy, and what it leaves in each key head, layer after layer, when `run` tokens were run. Alike for all it is one. */
+function watched(name: string, run: number) {
+  const { text, eviction } = parseKv(name);
+  const kept: number[][] = [];
+  const evict = (held: Held) => {
+    const gone = new Set(eviction!.evict(held));
+    const rest = [...held.positions].filter((_, i) => !gone.has(i));
+    expect(rest).toHaveLength(held.budget);
+    if (held.run === run) kept.push(rest);
+    return gone;
+  };
+  return { kv: { text, eviction: { ...eviction!, evict } }, kept };
+}
+
 test("caches hold no more than the budget and one pass, and what policies keep", async () => {
   for (const [name, definition] of Object.entries(definitions)) {
     const { budget } = definition;
     const { held } = await naively(definition, text);
-    const kv = parseKv(name);
-    const kept = new Set<string>();
-    const watched = {
-      ...kv,
-      eviction: {
-        ...kv.eviction!,
-        evict: (tokens: Parameters<NonNullable<typeof kv.eviction>["evict"]>[0]) => {
-          const gone = new Set(kv.eviction!.evict(tokens));
-          const rest = [...tokens.positions].filter((_, i) => !gone.has(i));
-          expect(rest.length).toBe(budget);
-          if (tokens.run === length) kept.add(rest.join());
-          return gone;
-        },
-      },
-    };
-    using sequence = new Sequence(model, length, { kv: watched, passTokens: 1 });
+    const { kv, kept } = watched(name, length);
+    using sequence = new Sequence(model, length, { kv, passTokens: 1 });
     using all = new Sequence(model, length);
     expect(sequence.byteLength * length).toBe(all.byteLength * (budget + 1) + massBytes(name, budget + 1) * length);
     for (const token of text) backend.release(await sequence.run(Uint32Array.of(token)));
-    expect(kept).toEqual(new Set(held.flat().map((positions) => positions.join())));
+    const heads = held.flat();
+    expect(kept).toEqual(name.startsWith("h2o") ? heads : heads.slice(0, 1));
   }
 });
 
@@ -218,6 +225,27 @@ test("with positions of slots a text goes on beyond what the model was made for"
   await expectLogits(model, { kv: parseKv(name) }, logits, endless);
 });
 
+test("positions of slots stay within those of the model, whatever the budget", async () => {
+  const { maxPositions } = model.config;
+  const kv = (budget: number) => parseKv(`sinks:budget=${budget},positions=slots`);
+  for (const [budget, passTokens] of [
+    [maxPositions, undefined],
+    [maxPositions + 10, undefined],
+    [maxPositions - 10, 11],
+  ] as const) {
+    const make = () => new Sequence(model, maxPositions + 20, { kv: kv(budget), passTokens });
+    expect(make).toThrow(UsageError);
+    expect(make).toThrow(`sinks:budget=${budget},positions=slots: a budget of ${budget} and passes of`);
+  }
+  new Sequence(model, maxPositions, { kv: kv(maxPositions + 10) })[Symbol.dispose]();
+  // Learned positions end where the table does: a pass must not reach beyond it.
+  const learned = await load(path("arch/gpt2"), backend, "f32");
+  expect(learned.config.maxPositions).toBe(maxPositions);
+  using sequence = new Sequence(learned, maxPositions + 20, { kv: kv(maxPositions - 3) });
+  backend.release(await sequence.run(arbitraryText(maxPositions + 20)));
+  expect(sequence.length).toBe(maxPositions + 20);
+});
+
 test("a sequence that forgot goes back to its beginning alone, and then is as new", async () => {
   for (const name of Object.keys(definitions)) {
     using sequence = new Sequence(model, length, { kv: parseKv(name), passTokens: 1 });
@@ -227,7 +255,46 @@ test("a sequence that forgot goes back to its beginning alone, and then is as ne
     expect(() => sequence.rewind(length - 1)).toThrow(UsageError);
     sequence.rewind(0);
     expect(await backend.read(await sequence.run(text))).toEqual(first);
+    sequence.rewind(0);
+    backend.release(await sequence.run(text.subarray(0, 2)));
+    expect(sequence.canRewind(1)).toBe(!name.startsWith("h2o"));
   }
+});
+
+test("heavy hitters of a trained model are those of an independent implementation", async () => {
+  using wasm = await openBackend("wasm", { threads: 1 });
+  const directory = path("../../models/tiny-6m");
+  const trained = await load(directory, wasm, "f32");
+  const tokenizer = await loadTokenizer(directoryFiles(directory));
+  const book = readFileSync(path("../../models/text/books-eval.txt"), "utf8");
+  const tokens = Uint32Array.from(tokenizer.encode(book.slice(0, 10_000)).slice(0, 512));
+  const { kv, kept } = watched("h2o:budget=32", 512);
+  using sequence = new Sequence(trained, 512, { kv, passTokens: 1 });
+  wasm.release(await sequence.run(tokens));
+  const newest = Array.from({ length: 16 }, (_, i) => 496 + i);
+  const { layers } = trained.config;
+  const { kvHeads } = trained.config.blocks[0];
+  expect(kept).toHaveLength(layers * kvHeads);
+  expect(kept[0]).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 22, 24, 111, ...newest]);
+  expect(kept[(layers - 1) * kvHeads + 1]).toEqual([
+    0,
+    1,
+    14,
+    15,
+    25,
+    35,
+    63,
+    82,
+    97,
+    118,
+    154,
+    156,
+    194,
+    334,
+    413,
+    486,
+    ...newest,
+  ]);
 });
 
 describe("generate with a KV policy", () => {

@@ -30,7 +30,11 @@ export class SequenceMemory implements Disposable {
   #held: HeldTokens[][] = [];
   #forgot = false;
 
-  /** @param capacity tokens of the sequence at most; see `Model.createCache` for errors */
+  /**
+   * @param capacity tokens of the sequence at most
+   * @throws UsageError for passes that are none, and for a budget that renumbers beyond the model's positions; also see
+   * `Model.createCache`
+   */
   constructor(
     readonly model: Model,
     capacity: number,
@@ -38,8 +42,17 @@ export class SequenceMemory implements Disposable {
   ) {
     this.#eviction = kv?.eviction;
     const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
-    const rows = passTokens ?? Math.max(1, Math.min(128, Math.floor(budget / 4)));
+    const { maxPositions } = model.config;
+    // Renumbered texts may be endless: what is held and the next pass must fit into the positions that the model knows.
+    const most = renumbers && capacity > maxPositions ? maxPositions - budget : Number.POSITIVE_INFINITY;
+    const rows = passTokens ?? Math.max(1, Math.min(128, Math.floor(budget / 4), most));
     if (!Number.isSafeInteger(rows) || rows < 1) throw new UsageError(`passes of ${rows} tokens`);
+    if (rows > most) {
+      throw new UsageError(
+        `${kv?.text}: a budget of ${budget} and passes of ${rows} tokens, and the model was made for ${maxPositions} ` +
+          "positions; take a smaller budget",
+      );
+    }
     this.mostRows = this.#eviction === undefined ? capacity : rows;
     const slots = Math.min(capacity, budget + this.mostRows);
     this.cache = model.createCache(capacity, { slots, mass, allowBeyondTraining: renumbers });
