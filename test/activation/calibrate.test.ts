@@ -297,7 +297,7 @@ test("aborts between blocks and leaves the model as it was", async () => {
 test.each([
   [{ sparsities: [1] }, "sparsity 1"],
   [{ sparsities: [Number.NaN] }, "sparsity NaN"],
-  [{ window: 200 }, "from a calibration text of 150"],
+  [{ window: 200 }, "the calibration text has 150 tokens, and 4 windows of 200"],
   [{ calibrationWindows: 0 }, "0 windows"],
   [{ calibrationWindows: 2.5 }, "2.5 windows"],
   [{ greedyBase: 0 }, "greedy base 0"],
