@@ -254,7 +254,12 @@ describe("errors are one clear line", () => {
 
   test.each<[string, () => string[], number, RegExp]>([
     ["no such directory", () => ["inspect", "./nowhere"], 2, /error: there is no directory \.\/nowhere/],
-    ["a file for a directory", () => ["inspect", "package.json"], 2, /is a file and no GGUF file; give a GGUF file, or the directory/],
+    [
+      "a file for a directory",
+      () => ["inspect", "package.json"],
+      2,
+      /is a file and no GGUF file; give a GGUF file, or the directory/,
+    ],
     ["no text file", () => ["eval", model, "--text", "nowhere.txt"], 1, /nowhere\.txt: there is no such file/],
     ["a text too short", () => ["eval", model, "--text", "LICENSE", "--window", "100000"], 2, /window/],
     [
