@@ -6,7 +6,7 @@ const othersNamed = 5;
 
 /** Checks parsed JSON against a schema. @throws FormatError that names the wrong fields, the first as its own. */
 export function checkSchema<T>(schema: z.ZodType<T>, raw: unknown, file: string, hint?: string): T {
-  const result = schema.safeParse(raw);
+  const result = parse(schema, raw, file, hint);
   if (result.success) return result.data;
   const [first, ...others] = result.error.issues;
   const pathOf = ({ path }: z.core.$ZodIssue) => path.map(String).join(".");
@@ -20,4 +20,17 @@ export function checkSchema<T>(schema: z.ZodType<T>, raw: unknown, file: string,
     problem: also.length === 0 ? first.message : `${first.message} (also ${also.join("; ")})`,
     hint,
   });
+}
+
+/**
+ * A check of a length asks whatever has one, after it was found to be no text: an object whose `length` is an object without a
+ * text ends in a TypeError there.
+ */
+function parse<T>(schema: z.ZodType<T>, raw: unknown, file: string, hint: string | undefined) {
+  try {
+    return schema.safeParse(raw);
+  } catch (error) {
+    if (!(error instanceof TypeError) || !error.message.startsWith("Cannot convert object to primitive")) throw error;
+    throw new FormatError({ file, problem: "an object stands in place of a text or a number", hint });
+  }
 }
