@@ -101,7 +101,7 @@ describe("evaluateQuality", () => {
   });
 
   test.each([
-    [{ window: 151 }, "40 windows of 151 tokens from a text of 150"],
+    [{ window: 151 }, "the text has 150 tokens, and a window 151"],
     [{ window: 1 }, "a window of 1 tokens"],
     [{ window: Number.NaN }, "a window of NaN tokens"],
     [{ maxWindows: 0 }, "0 windows"],

@@ -112,7 +112,7 @@ test("compress runs a recipe file in YAML", async () => {
   expect(densityStored).toBeLessThan(0.5);
   const config = JSON.parse(readFileSync(join(out("slim"), "config.json"), "utf8"));
   expect(config).toMatchObject({ num_hidden_layers: 5, num_attention_heads: 6, num_key_value_heads: 3, head_dim: 32 });
-  const { recipe: stored } = JSON.parse(readFileSync(join(out("slim"), "rarefy.json"), "utf8"));
+  const { recipe: stored } = JSON.parse(readFileSync(join(out("slim"), "rarefy.json"), "utf8")).origin.compression;
   expect(stored).toMatchObject({ title: "slimmer and sparse", calibration: { windows: 4, window: 64 } });
   const { text: written } = await rarefyJson([
     "run",
