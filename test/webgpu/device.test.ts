@@ -57,9 +57,9 @@ describe.skipIf(unavailable !== undefined)(
         (device) => JSON.parse(readFileSync(join(output(device), "rarefy.json"), "utf8")).activationSparsity.layers,
       );
       expect(gpuLayers).toHaveLength(6);
-      for (const [layer, { projections }] of gpuLayers.entries()) {
-        for (const [name, { threshold }] of Object.entries<{ threshold: number }>(projections)) {
-          expect(threshold / cpuLayers[layer].projections[name].threshold).toBeCloseTo(1, 2);
+      for (const [layer, { maps }] of gpuLayers.entries()) {
+        for (const [name, { threshold }] of Object.entries<{ threshold: number }>(maps)) {
+          expect(threshold / cpuLayers[layer].maps[name].threshold).toBeCloseTo(1, 2);
         }
       }
 
