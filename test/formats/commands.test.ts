@@ -40,6 +40,7 @@ test("a GGUF file is written, evaluated, calibrated and exported again", async (
   ];
   await document("calibrate", file, ...calibrate, "-o", path("sparse"));
   expect((await readdir(path("sparse"))).toSorted()).toEqual([
+    ".rarefy.json",
     "config.json",
     "model.gguf",
     "rarefy.json",
@@ -62,5 +63,5 @@ test("says what is wrong with a path", async () => {
   };
   expect(await refused("export", "models/tiny-6m", "--format", "gguf", "-o", path("x.bin"))).toContain("ends in .gguf");
   expect(await refused("report", "models/text", "-o", path("x.html"))).toContain("neither sweep.json nor rarefy.json");
-  expect(await refused("eval", text, "--text", text)).toContain(".gguf file");
+  expect(await refused("eval", text, "--text", text)).toContain("is a file and no GGUF file");
 });
