@@ -16,6 +16,7 @@ export interface KvLayer {
  */
 export type AttentionMass = "sum" | "max";
 
+/** What a cache of keys and values has room for, by layer. */
 export interface KvCacheSpec {
   readonly layers: readonly KvLayer[];
   /** Most tokens that each layer holds at once. */

@@ -71,6 +71,7 @@ export interface ForwardOptions {
   sights?: readonly (Sight | undefined)[];
 }
 
+/** How a cache is made for a model. */
 export interface CacheOptions {
   /** Lets a cache have more positions than the model was made for. */
   allowBeyondTraining?: boolean;

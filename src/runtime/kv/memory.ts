@@ -7,6 +7,7 @@ import { HeldTokens } from "./heldTokens.js";
 import type { KvChoice } from "./index.js";
 import type { KvEviction } from "./policy.js";
 
+/** What a sequence remembers, and how it attends to it. */
 export interface MemoryOptions {
   /** What tokens see of those before them; default all that the model was made to see. See `parseAttention`. */
   attention?: Attention;

@@ -28,6 +28,7 @@ export interface KvEviction {
   evict(held: Held): Iterable<number>;
 }
 
+/** Which tokens a cache keeps once it is full. */
 export interface KvPolicy<R extends ParameterRules = ParameterRules> {
   readonly summary: string;
   readonly parameters: R;
