@@ -1,20 +1,4 @@
-import { elementCount } from "../tensor/index.js";
-import type {
-  ActivateStep,
-  AttendStep,
-  BlockSpec,
-  Buffer,
-  LinearSpec,
-  LinearStep,
-  MixtureStep,
-  ModelSpec,
-  NormSpec,
-  RotateStep,
-  Site,
-  Step,
-  TensorRef,
-  Units,
-} from "./spec.js";
+import type { BlockSpec, Buffer, LinearSpec, ModelSpec, NormSpec, Site, Step, TensorRef, Units } from "./spec.js";
 
 /** What follows from a description. All of it is pure and reads no weights. */
 
@@ -23,9 +7,6 @@ export interface NamedShape {
   name: string;
   shape: readonly number[];
 }
-
-/** The step of this kind, in the order of the block; those of experts come inside their mixture. */
-export type StepOf<K extends Step["do"]> = Extract<Step, { do: K }>;
 
 /** Every step of a block, those of the experts of a mixture behind it. */
 export function* stepsOf({ steps }: { steps: readonly Step[] }): Generator<Step> {
@@ -154,8 +135,3 @@ export function kvBytesOf(block: BlockSpec): number {
   const { heads, k, v } = findStep(block, "attend")?.kv ?? { heads: 0, k: 0, v: 0 };
   return heads * (k + v) * Float32Array.BYTES_PER_ELEMENT;
 }
-
-/** Number of weights of a map. */
-export const weightsOf = ({ rows, cols }: LinearSpec): number => elementCount([rows, cols]);
-
-export type { ActivateStep, AttendStep, LinearStep, MixtureStep, RotateStep };

@@ -123,16 +123,6 @@ export const sandwich = (
   ],
 });
 
-/** x += attention(norm(x)) + mlp(norm(x)) */
-export const parallel = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
-  steps: [
-    norm(norms[0], "x", "normed"),
-    norm(norms[1], "x", "mlpNormed"),
-    ...attention("normed", { into: "x", add: true }),
-    ...mlp("mlpNormed", { into: "x", add: true }),
-  ],
-});
-
 export interface AttentionSizes {
   hiddenSize: number;
   queryHeads: number;

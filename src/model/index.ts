@@ -3,17 +3,6 @@ export { mostPassRows } from "./buffers.js";
 export { isRouterBias } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export {
-  type BlockLayout,
-  blockLinears,
-  type DecoderLayout,
-  decoderLayout,
-  type ExpectedLinear,
-  type ExpectedTensor,
-  type MlpLayout,
-  type MlpProjection,
-  type RouterLayout,
-} from "./layout.js";
-export {
   type DecoderDescription,
   describeDecoder,
   type LoadModelOptions,

@@ -6,7 +6,6 @@ import type { WeightFormatId } from "../pack/index.js";
 import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
-import { type DecoderLayout, decoderLayout } from "./layout.js";
 import { loadWeights } from "./load.js";
 import type { Structure } from "./structure.js";
 import type { Model } from "./types.js";
@@ -27,8 +26,6 @@ export interface LoadModelOptions extends JobOptions {
 /** What a checkpoint holds, known without reading weights. */
 export interface DecoderDescription {
   config: ModelConfig;
-  /** The tensors by the roles that they have in Llama's relatives; for what does not read the description yet. */
-  readonly layout: DecoderLayout;
 }
 
 /**
@@ -42,12 +39,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
   const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
   checkTensors(checkpoint, config);
   if (config.experts !== undefined) checkRouting(checkpoint);
-  return {
-    config,
-    get layout() {
-      return decoderLayout(config.spec, checkpoint.tensors);
-    },
-  };
+  return { config };
 }
 
 /**

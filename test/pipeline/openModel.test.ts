@@ -57,10 +57,10 @@ test.each([
   expect(opened.prefill).toBe("secondHalf");
 
   const checkpoint = await openCheckpoint(plain);
-  const { config, layout } = await describeDecoder(checkpoint);
+  const { config } = await describeDecoder(checkpoint);
   const dense = packedMatrixBytes(checkpoint, config.spec, "q8").perToken;
   await checkpoint.close();
-  const saved = expectedBytesSaved(layout, "q8", artifact.activationSparsity!);
+  const saved = expectedBytesSaved(config.spec, "q8", artifact.activationSparsity!);
   // Dense prefill, so that its last pass reads every column; then the steps alone count.
   const steps = generate(model, text.tokens.subarray(0, 32), { maxTokens: 33, stopIds: [] });
   await steps.next();

@@ -151,7 +151,7 @@ function formatRows(
     const { perToken, loaded } = packedMatrixBytes(checkpoint, config.spec, weights);
     const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
     if (sparsity !== undefined)
-      row.sparseBytesPerToken = perToken - expectedBytesSaved(description.layout, weights, sparsity);
+      row.sparseBytesPerToken = perToken - expectedBytesSaved(description.config.spec, weights, sparsity);
     return row;
   });
 }
