@@ -7,11 +7,10 @@ import {
   checkArtifactMaps,
   type ModelFiles,
   openCheckpoint,
-  readArtifact,
   type Warning,
 } from "../io/index.js";
 import { type DeviceId, openDevice } from "../kernels/index.js";
-import { describeDecoder, loadModel, type Model, type Structure, structures } from "../model/index.js";
+import { describeDecoder, loadDescribed, type Model, type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import type { PrefillPolicy } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
@@ -53,7 +52,7 @@ export interface OpenedModel extends Disposable {
 
 /**
  * Opens a model directory, dense or sparse, so that it runs as it was made to run.
- * @throws what `openCheckpoint`, `readArtifact`, `openDevice` and `loadModel` throw
+ * @throws what `openCheckpoint`, `openDevice` and `loadModel` throw
  */
 export async function openModel(files: ModelFiles, options: OpenModelOptions = {}): Promise<OpenedModel> {
   if (typeof files?.open !== "function") {
@@ -64,18 +63,18 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   }
   checkOptions("openModel", options, openModelRules);
   const { threads, structure, signal, onProgress } = options;
-  const artifact = await readArtifact({ files, location: files.location });
-  const weights = options.weights ?? artifact?.weights ?? "bf16";
   const checkpoint = await openCheckpoint(files);
   try {
+    const { artifact } = checkpoint;
+    const weights = options.weights ?? artifact?.weights ?? "bf16";
+    const { config } = await describeDecoder(checkpoint);
     if (artifact !== undefined) {
-      const { config } = await describeDecoder(checkpoint);
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
       checkArtifactMaps(artifact, roles, `${files.location}/${artifactFileName}`);
     }
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
-      const model = await loadModel(checkpoint, backend, { weights, structure, signal, onProgress });
+      const model = await loadDescribed(checkpoint, config, backend, { weights, structure, signal, onProgress });
       const sparsity = artifact?.activationSparsity;
       model.thresholds = sparsity && toThresholds(sparsity);
       return {

@@ -127,10 +127,11 @@ export async function loadBlock(
 ): Promise<DecoderBlock> {
   const spec = config.spec.blocks[layer];
   const lies = stored?.spec ?? spec;
+  const shared = new Map<string, Float32Array>();
   const vectors = new Map<TensorRef, BlockVector>();
   const refs = vectorsOf(lies);
   for (const [v, ref] of vectorsOf(spec).entries()) {
-    const values = await readReference(checkpoint, refs[v]);
+    const values = await readReference(checkpoint, refs[v], shared);
     vectors.set(ref, { values, dtype: floatDType(checkpoint, refs[v].tensor), folded: false });
   }
   const matrices = new Map<string, BlockMatrix>();
@@ -141,7 +142,7 @@ export async function loadBlock(
     const { rows, cols, rank = undefined } = stored?.matrices[map.id] ?? { rows: map.rows, cols: map.cols };
     const factors = factorNames(tensor);
     const isThere = rank === undefined || checkpoint.tensors.has(tensor);
-    const values = isThere ? await readReference(checkpoint, map.weight) : new Float32Array(rows * cols);
+    const values = isThere ? await readReference(checkpoint, map.weight, shared) : new Float32Array(rows * cols);
     let zeros = 0;
     for (const value of values) if (value === 0) zeros++;
     matrices.set(map.id, {

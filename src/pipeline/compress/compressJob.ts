@@ -238,7 +238,7 @@ class CompressionJob {
         const block = await this.#timed("files", () => loadBlock(checkpoint, description.config, kept[layer]));
         for (const planned of stages) {
           const targets = [...block.matrices.values()].filter(({ key }) =>
-            planned.matrices.includes(matrixKey(block.layer, key)),
+            planned.matrices.has(matrixKey(block.layer, key)),
           );
           if (targets.length === 0) continue;
           const { stage, options, statistics: wanted } = planned;

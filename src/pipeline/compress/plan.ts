@@ -117,7 +117,7 @@ async function planStages(
     const handler = stageHandlers[stage.type] as StageHandler;
     const statistics = new Set(await handler.needs({ stage, options, matrices }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    planned.push({ stage, options, matrices, index, handler, statistics: [...statistics] });
+    planned.push({ stage, options, matrices: new Set(matrices), index, handler, statistics: [...statistics] });
   }
   return planned;
 }

@@ -30,8 +30,10 @@ export interface CompressOptions extends StorageOptions, JobOptions {
 }
 
 /** A stage that works on blocks, with what it wants to know of their inputs. */
-export interface PlannedStage extends ResolvedStage {
+export interface PlannedStage extends Omit<ResolvedStage, "matrices"> {
   stage: Exclude<RecipeStage, { type: "dropLayers" }>;
+  /** Keys of the matrices that it works on. */
+  matrices: ReadonlySet<string>;
   /** Place in the recipe. */
   index: number;
   handler: StageHandler;

@@ -22,14 +22,25 @@ function* rowsOf({ first, run, stride, runs }: RowPick): Generator<number> {
   for (let r = 0; r < runs; r++) for (let i = 0; i < run; i++) yield first + r * stride + i;
 }
 
-/** The numbers of a reference: f32 W [rows, cols], or [length] of a vector. @throws FormatError */
-export async function readReference(checkpoint: Checkpoint, ref: TensorRef): Promise<Float32Array> {
+/**
+ * The numbers of a reference: f32 W [rows, cols], or [length] of a vector.
+ * @param shared tensors that several references pick from; what is read of them is added
+ * @throws FormatError
+ */
+export async function readReference(
+  checkpoint: Checkpoint,
+  ref: TensorRef,
+  shared = new Map<string, Float32Array>(),
+): Promise<Float32Array> {
   if (isWhole(ref)) return checkpoint.readFloat32(ref.tensor);
   const { entries, offset, cols, picked, at } = layoutOf(ref);
+  const key = JSON.stringify([ref.tensor, offset]);
   const values =
-    ref.stacked === undefined
+    shared.get(key) ??
+    (ref.stacked === undefined
       ? await checkpoint.readFloat32(ref.tensor)
-      : await readPiece(checkpoint, ref.tensor, offset, entries);
+      : await readPiece(checkpoint, ref.tensor, offset, entries));
+  shared.set(key, values);
   const out = new Float32Array(picked.run * picked.runs * cols);
   let row = 0;
   for (const from of rowsOf(picked)) {

@@ -1,4 +1,11 @@
-import { type BlockSpec, type ModelConfig, placesOf, readModelSpec, tensorsOf } from "../../arch/index.js";
+import {
+  type BlockSpec,
+  type ModelConfig,
+  type ModelSpec,
+  placesOf,
+  readModelSpec,
+  tensorsOf,
+} from "../../arch/index.js";
 import { FormatError } from "../../core/index.js";
 import { type FloatDType, isJsonObject } from "../../io/index.js";
 import type { BlockSizes } from "./block.js";
@@ -27,7 +34,8 @@ function keepLayers(raw: unknown, layers: number, kept: readonly number[]): RawC
  */
 export class ResultBlocks {
   readonly #raw: RawConfig;
-  readonly #known = new Map<string, BlockSpec>();
+  /** By sizes: a model of blocks that all have these. What a block is does not depend on the sizes of the others. */
+  readonly #models = new Map<string, ModelSpec>();
 
   constructor(
     raw: unknown,
@@ -41,14 +49,14 @@ export class ResultBlocks {
 
   /** Block `layer` of the result, with these sizes. */
   at(layer: number, sizes: BlockSizes): BlockSpec {
-    const key = JSON.stringify([layer, sizes]);
-    let block = this.#known.get(key);
-    if (block === undefined) {
-      const shapes = this.kept.map((from, i) => (i === layer ? sizes : this.config.blocks[from]));
-      block = readModelSpec(this.#raw, this.file, undefined, shapes).blocks[layer];
-      this.#known.set(key, block);
+    const key = JSON.stringify(sizes);
+    let model = this.#models.get(key);
+    if (model === undefined) {
+      const shapes = this.kept.map(() => sizes);
+      model = readModelSpec(this.#raw, this.file, undefined, shapes);
+      this.#models.set(key, model);
     }
-    return block;
+    return model.blocks[layer];
   }
 
   /** Which layers rotate, look back how far or have experts may follow from their number: then none can be left out. */

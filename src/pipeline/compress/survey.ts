@@ -137,7 +137,7 @@ async function shareEntries(
   const targets: (ScoredTensor & { layer: number })[] = [];
   for (const layer of kept) {
     for (const { map } of placesOf(spec.blocks[layer])) {
-      if (!matrices.includes(matrixKey(layer, map.id))) continue;
+      if (!matrices.has(matrixKey(layer, map.id))) continue;
       const { rows, cols, weight: ref } = map;
       const scores = async () =>
         score({ weight: await readReference(checkpoint, ref), rows, cols }, new InputStatistics(cols, 0), options);

@@ -6,11 +6,11 @@ import { isWhole } from "./references.js";
 /** The matrices of all blocks as recipes see them. */
 export function targetMatrices({ spec }: Pick<ModelConfig, "spec">): TargetMatrix[] {
   return spec.blocks.flatMap((block, layer) => {
-    const inputs = inputsOf(block);
+    const inputOf = new Map(inputsOf(block).flatMap((input) => input.readers.map(({ map }) => [map, input] as const)));
     const attend = findStep(block, "attend");
     return placesOf(block).map((place): TargetMatrix => {
       const { map, step, expert } = place;
-      const { maker } = inputs.find(({ readers }) => readers.some((reader) => reader.map === map))!;
+      const { maker } = inputOf.get(map)!;
       const into = step.maps.find((made) => made.map === map)!.into;
       return {
         key: matrixKey(layer, map.id),
