@@ -83,37 +83,38 @@ export function elementwiseSuite(backend: () => Backend, { formats, tolerances }
     }
   });
 
-  const inF64: [string, ElementFunction, (x: number) => number][] = [
-    ...(Object.keys(oracle.activations) as ActivationFunction[]).map(
-      (f): [string, ElementFunction, (x: number) => number] => [f, f, oracle.activations[f]],
-    ),
+  type InF64 = [string, ElementFunction, (x: number) => number];
+  const inF64: InF64[] = [
+    ...(Object.keys(oracle.activations) as ActivationFunction[]).map((f): InF64 => [f, f, oracle.activations[f]]),
     ["scale", { f: "scale", by: -3.5 }, (x) => -3.5 * x],
     ["softcap", { f: "softcap", by: 30 }, (x) => 30 * Math.tanh(x / 30)],
     ["softcap, tight", { f: "softcap", by: 0.5 }, (x) => 0.5 * Math.tanh(x / 0.5)],
     ["clamp", { f: "clamp", by: 1.5 }, (x) => Math.min(Math.max(x, -1.5), 1.5)],
   ];
-  it.each(inF64)("map %s: rows, in place and into views, also extreme", async (_, f, expected) => {
-    const b = backend();
-    for (const [n, cols] of [
-      [1, 4],
-      [7, 100],
-      [33, 36],
-    ]) {
-      const x = normals(n + cols, n * cols, 3);
-      x.set([0, -0.001, 200, -200]);
-      const values = Float64Array.from(x, expected);
-      const by = typeof f === "string" ? 1 : Math.abs(f.by);
-      const bounds = values.map((v, i) => tolerance * Math.abs(v) + 1e-6 * (by + Math.abs(x[i])));
-      const xs = upload(b, n, cols, x);
-      const wide = b.allocate(n, cols + 8);
-      b.map(wide.columns(4, cols), xs, f);
-      expectWithin(await b.read(wide.columns(4, cols)), { values, bounds }, `${n} × ${cols} into a view`);
-      b.map(xs, xs, f);
-      expectWithin(await b.read(xs), { values, bounds }, `${n} × ${cols} in place`);
-      b.release(xs);
-      b.release(wide);
-    }
-  });
+  for (const [name, f, expected] of inF64) {
+    it(`map ${name}: rows, in place and into views, also extreme`, async () => {
+      const b = backend();
+      for (const [n, cols] of [
+        [1, 4],
+        [7, 100],
+        [33, 36],
+      ]) {
+        const x = normals(n + cols, n * cols, 3);
+        x.set([0, -0.001, 200, -200]);
+        const values = Float64Array.from(x, expected);
+        const by = typeof f === "string" ? 1 : Math.abs(f.by);
+        const bounds = values.map((v, i) => tolerance * Math.abs(v) + 1e-6 * (by + Math.abs(x[i])));
+        const xs = upload(b, n, cols, x);
+        const wide = b.allocate(n, cols + 8);
+        b.map(wide.columns(4, cols), xs, f);
+        expectWithin(await b.read(wide.columns(4, cols)), { values, bounds }, `${n} × ${cols} into a view`);
+        b.map(xs, xs, f);
+        expectWithin(await b.read(xs), { values, bounds }, `${n} × ${cols} in place`);
+        b.release(xs);
+        b.release(wide);
+      }
+    });
+  }
 
   it("rmsNorm: rows of 0 stay 0; rows of 1e-20 and of 1e18 stay finite", async () => {
     const b = backend();

@@ -10,7 +10,7 @@ const [before, after]: Body[][] = [[], []];
 for (const plugin of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.use(plugin);
 export const { expect } = chai;
 
-export const describe = (_name: string, _options: object, body: Body) => void body();
+export const describe = (_name: string, body: Body) => void body();
 const declare = (name: string, body: Body) => void tests.push({ name, body });
 export const it = Object.assign(declare, { skipIf: (skipped: boolean) => (skipped ? () => {} : declare) });
 export const beforeAll = (body: Body) => void before.push(body);

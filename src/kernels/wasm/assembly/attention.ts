@@ -9,7 +9,6 @@ const masked: f32 = -3e38;
 /** As in kernels/sight.ts. */
 export const fullBlock: u32 = 0xffffffff;
 
-
 /**
  * Grouped-query attention with online softmax (Milakov and Gimelshein, 1805.02867; tiles as in FlashAttention,
  * 2205.14135). A work item is four queries that share a key head: four heads of one row, or rows of one head. Scores of the
@@ -148,7 +147,8 @@ function weighBlock(scores: usize, n: i32, largest: v128, totals: v128): v128 {
   for (let k = 0; k < n; k++) {
     const at = scores + ((<usize>k) << 4);
     const score = v128.load(at);
-    const weight = v128.and(exp4(f32x4.sub(score, largest)), f32x4.gt(score, f32x4.splat(-1e38)));
+    // Hidden keys weigh nothing; a score that is NaN is not hidden, so that it shows.
+    const weight = v128.andnot(exp4(f32x4.sub(score, largest)), f32x4.le(score, f32x4.splat(-1e38)));
     total = f32x4.add(total, weight);
     v128.store(at, weight);
   }

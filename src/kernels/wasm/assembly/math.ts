@@ -47,7 +47,7 @@ export function sumLanes(v: v128): f32 {
 }
 
 /**
- * eˣ for four lanes, relative error below 2e-7 on [-87, 88]; smaller x give 0, larger ones saturate.
+ * eˣ for four lanes, relative error below 2e-7 on [-87, 88]; smaller x give 0, larger ones saturate, NaN stays.
  * x = n·ln2 + r with |r| ≤ ln2/2, a polynomial of degree 6 for eʳ, and 2ⁿ by its exponent bits.
  */
 export function exp4(x: v128): v128 {
@@ -64,7 +64,7 @@ export function exp4(x: v128): v128 {
   p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1));
   const scale = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
   const value = f32x4.mul(p, scale);
-  return v128.and(value, f32x4.ge(x, f32x4.splat(-87.33654)));
+  return v128.andnot(value, f32x4.lt(x, f32x4.splat(-87.33654)));
 }
 
 // @ts-ignore: decorator
