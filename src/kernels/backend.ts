@@ -46,6 +46,11 @@ export interface AttentionOptions {
   sight?: Sight;
   /** Scores become softcap · tanh(score / softcap) (Gemma 2, arXiv 2408.00118). Undefined: none. */
   softcap?: number;
+  /**
+   * f32 [queryHeads]: a score of every head that takes a share of its softmax and has no value; scale and softcap are not
+   * applied to it (gpt-oss, arXiv 2508.10925). A row that sees nothing still gives 0.
+   */
+  sinks?: Vector;
 }
 
 /** The largest values of a row, with their places. */
@@ -167,8 +172,11 @@ export interface Backend extends ExpertOperations, Disposable {
    * Hugging Face's Llama.
    */
   rope(x: Activation, table: RopeTable, start: number): void;
-  /** Stores k [n, heads * key] and v [n, heads * value] of one layer in slots start … start + n − 1, with no mass yet. */
-  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void;
+  /**
+   * Stores k [n, heads * key] and v [n, heads * value] of one layer in slots start … start + n − 1, with no mass yet; `v` is
+   * undefined where values lie in their keys.
+   */
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation | undefined, start: number): void;
   /**
    * Grouped-query attention over the cache: q [n, queryHeads * key], out [n, queryHeads * value]. A row that sees nothing
    * gives 0. In a cache with `mass`, adds what every slot was given.

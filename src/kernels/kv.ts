@@ -8,7 +8,12 @@ export interface KvLayer {
   readonly key: number;
   /** Width of a value, a multiple of 4; other than that of a key in latent attention. */
   readonly value: number;
+  /** A value is the first `value` columns of its key, which are kept once: latent attention (arXiv 2405.04434). */
+  readonly valueInKey?: true;
 }
+
+/** Columns that are kept of a value beside its key. */
+export const keptValue = ({ value, valueInKey }: KvLayer): number => (valueInKey ? 0 : value);
 
 /**
  * What `attention` leaves behind in a cache: a slot of a key head collects the softmax probabilities it was given, of every
@@ -47,6 +52,6 @@ export interface KvMoves {
 
 /** Bytes of keys, values and mass. */
 export function kvCacheBytes({ layers, slots, mass }: KvCacheSpec): number {
-  const floats = layers.reduce((sum, { heads, key, value }) => sum + heads * (key + value + (mass ? 1 : 0)), 0);
+  const floats = layers.reduce((sum, kept) => sum + kept.heads * (kept.key + keptValue(kept) + (mass ? 1 : 0)), 0);
   return 4 * slots * floats;
 }

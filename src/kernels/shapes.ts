@@ -115,7 +115,8 @@ const maxCachePieceBytes = 2 ** 32;
 export function checkCacheSpec({ layers, slots }: KvCacheSpec): void {
   const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
   check("createKvCache", isCount(slots) && layers.length > 0, () => `${layers.length} layers of ${slots} slots`);
-  for (const { heads, key, value } of layers) {
+  for (const { heads, key, value, valueInKey } of layers) {
+    check("createKvCache", !valueInKey || value <= key, () => `values of ${value} columns within keys of ${key}`);
     check(
       "createKvCache",
       isCount(heads) && isCount(key) && isCount(value) && key % 4 === 0 && value % 4 === 0,
@@ -144,11 +145,20 @@ function checkSlots(op: string, cache: KvCache, start: number, rows: number): vo
   check(op, valid, () => `slots ${start} … ${start + rows - 1} in a cache of ${slots}`);
 }
 
-export function checkAppendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-  const { heads, key, value } = checkedLayer("appendKv", cache, layer);
-  check("appendKv", k.rows === v.rows, () => `${shape(k)} against ${shape(v)}`);
+export function checkAppendKv(
+  cache: KvCache,
+  layer: number,
+  k: Activation,
+  v: Activation | undefined,
+  start: number,
+): void {
+  const { heads, key, value, valueInKey = false } = checkedLayer("appendKv", cache, layer);
   check("appendKv", k.cols === heads * key, () => `${k.cols} columns for ${heads} × ${key}`);
-  check("appendKv", v.cols === heads * value, () => `${v.cols} columns for ${heads} × ${value}`);
+  check("appendKv", valueInKey === (v === undefined), () => `values ${valueInKey ? "that lie in keys" : "left out"}`);
+  if (v !== undefined) {
+    check("appendKv", k.rows === v.rows, () => `${shape(k)} against ${shape(v)}`);
+    check("appendKv", v.cols === heads * value, () => `${v.cols} columns for ${heads} × ${value}`);
+  }
   checkSlots("appendKv", cache, start, k.rows);
 }
 
@@ -160,11 +170,16 @@ export function checkAttention(
   options: AttentionOptions,
 ): void {
   const { heads, key, value } = checkedLayer("attention", cache, layer);
-  const { queryHeads, start, sight } = options;
+  const { queryHeads, start, sight, sinks } = options;
   check("attention", out.rows === q.rows, () => `${shape(out)} against ${shape(q)}`);
   check("attention", q.cols === queryHeads * key, () => `${q.cols} columns for ${queryHeads} × ${key}`);
   check("attention", out.cols === queryHeads * value, () => `${out.cols} columns for ${queryHeads} × ${value}`);
   check("attention", queryHeads % heads === 0, () => `${queryHeads} query heads over ${heads} key heads`);
+  check(
+    "attention",
+    (sinks?.length ?? queryHeads) === queryHeads,
+    () => `${sinks?.length} sinks for ${queryHeads} heads`,
+  );
   checkSlots("attention", cache, start, q.rows);
   if (sight?.spec.kind !== "blocks") return;
   const { rows, slots, tableOfHead } = sight.spec;

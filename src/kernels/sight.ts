@@ -1,4 +1,4 @@
-import type { KvLayer } from "./kv.js";
+import { type KvLayer, keptValue } from "./kv.js";
 
 /**
  * Which slots the rows of a pass see. Row r of the pass stands at slot `start + r` of `AttentionOptions`.
@@ -162,7 +162,7 @@ export function kvBytesRead(spec: SightSpec, rows: number, start: number, queryH
       keys += (last - from) * layer.heads;
     }
   }
-  return 4 * keys * (layer.key + layer.value);
+  return 4 * keys * (layer.key + keptValue(layer));
 }
 
 /** Key heads of which some query head sees something of a block. */

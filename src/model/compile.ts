@@ -29,7 +29,7 @@ function compile(step: Step, weights: BlockWeights): Operation {
     case "rotate":
       return rotate(step);
     case "attend":
-      return attend(step);
+      return attend(step, weights.sinks.get(step));
     case "activate":
       return activate(step);
     case "mixture":
@@ -55,9 +55,6 @@ function problemOf(step: Step): string | undefined {
   if (step.do === "rotate") {
     if (step.pairs === "neighbours") return "a rotation of neighbouring columns";
     if (step.first !== 0 || step.width !== step.every) return "a rotation of a part of each head";
-  }
-  if (step.do === "attend") {
-    if (step.sinks !== undefined) return "attention with sinks";
   }
   if (step.do === "activate" && step.clamped !== undefined) return "a clamped gate";
   return undefined;

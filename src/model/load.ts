@@ -30,6 +30,8 @@ export interface BlockWeights {
   norms: ReadonlyMap<Step, LoadedNorm>;
   stacks: ReadonlyMap<Step, Stack>;
   mixtures: ReadonlyMap<Step, LoadedMixture>;
+  /** f32 [heads], by the step that attends. */
+  sinks: ReadonlyMap<Step, Vector>;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
 }
@@ -157,17 +159,20 @@ export class WeightLoader {
     const norms = new Map<Step, LoadedNorm>();
     const stacks = new Map<Step, Stack>();
     const mixtures = new Map<Step, LoadedMixture>();
+    const sinks = new Map<Step, Vector>();
     let lowRank = 0;
     for (const step of steps) {
       if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
-      else if (step.do === "linear") {
+      else if (step.do === "attend" && step.sinks) {
+        sinks.set(step, this.#vector(await this.#values(step.sinks)));
+      } else if (step.do === "linear") {
         const stack = await this.#stack(step);
         if ("right" in stack) lowRank = Math.max(lowRank, stack.right.rows);
         stacks.set(step, stack);
       }
     }
-    return { norms, stacks, mixtures, lowRank };
+    return { norms, stacks, mixtures, sinks, lowRank };
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {

@@ -1,5 +1,5 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
-import type { Activation, AttentionOptions, Backend, LinearOptions } from "../kernels/index.js";
+import type { Activation, AttentionOptions, Backend, LinearOptions, Vector } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
 import type { LoadedNorm } from "./load.js";
 import { bufferOf, type Operation, type Pass, watch } from "./pass.js";
@@ -53,7 +53,7 @@ export const rotate =
     for (const part of parts) pass.backend.rope(part, table, pass.start);
   };
 
-export function attentionOptions(step: AttendStep, pass: Pass): AttentionOptions {
+export function attentionOptions(step: AttendStep, pass: Pass, sinks?: Vector): AttentionOptions {
   const { heads, scale, softcap } = step;
   const sight = pass.sight(step);
   return {
@@ -62,15 +62,22 @@ export function attentionOptions(step: AttendStep, pass: Pass): AttentionOptions
     start: pass.slot,
     ...(sight !== undefined && { sight }),
     ...(softcap !== undefined && { softcap }),
+    ...(sinks && { sinks }),
   };
 }
 
 export const attend =
-  (step: AttendStep): Operation =>
+  (step: AttendStep, sinks: Vector | undefined): Operation =>
   (pass) => {
     const { backend, cache, layer, slot } = pass;
     backend.appendKv(cache, layer, bufferOf(pass, step.k), bufferOf(pass, step.v), slot);
-    backend.attention(bufferOf(pass, step.into), bufferOf(pass, step.q), cache, layer, attentionOptions(step, pass));
+    backend.attention(
+      bufferOf(pass, step.into),
+      bufferOf(pass, step.q),
+      cache,
+      layer,
+      attentionOptions(step, pass, sinks),
+    );
   };
 
 export const activate =

@@ -10,6 +10,7 @@ import { type BackendUnderTest, reservedBytes } from "./harness.js";
 import { linearSuite } from "./linearSuite.js";
 import { nonFiniteSuite } from "./nonFiniteSuite.js";
 import { sightSuite } from "./sightSuite.js";
+import { sinksAndLatentSuite } from "./sinksAndLatentSuite.js";
 import { storageSuite } from "./storageSuite.js";
 
 /** Everything `Backend` promises, against an f64 oracle. A new backend is done when this passes. */
@@ -27,6 +28,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     storageSuite(backend, subject);
     linearSuite(backend, subject);
     attentionSuite(backend, subject.tolerances);
+    sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject);
     gramSuite(backend);

@@ -144,6 +144,8 @@ export interface SeenCase {
   value: number;
   scale: number;
   see(row: number, head: number, slot: number): boolean;
+  /** [queryHeads]: a score without a value. */
+  sinks?: ArrayLike<number>;
 }
 
 /** Softmax shares of one row and head over what it sees. */
@@ -162,8 +164,9 @@ function shares(c: Omit<SeenCase, "values" | "value">, row: number, head: number
     }
     seen.push({ slot, score, size });
   }
-  const top = Math.max(...seen.map(({ score }) => score));
-  const total = seen.reduce((sum, { score }) => sum + Math.exp(score - top), 0);
+  const sink = c.sinks?.[head] ?? Number.NEGATIVE_INFINITY;
+  const top = Math.max(sink, ...seen.map(({ score }) => score));
+  const total = seen.reduce((sum, { score }) => sum + Math.exp(score - top), Math.exp(sink - top));
   return { group, seen: seen.map((s) => ({ ...s, share: Math.exp(s.score - top) / total })) };
 }
 

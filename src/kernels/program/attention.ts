@@ -1,7 +1,7 @@
 import type { AttentionOptions } from "../backend.js";
-import type { KvCacheSpec, KvMoves } from "../kv.js";
+import { type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
 import * as layout from "./layout.js";
-import type { KvPlace, ProgramActivation, ProgramRopeTable, ProgramSight } from "./storage.js";
+import type { KvPlace, ProgramActivation, ProgramRopeTable, ProgramSight, ProgramVector } from "./storage.js";
 
 /** A layer of a cache: where it lies, and what the cache is. */
 export interface CachedLayer {
@@ -14,20 +14,20 @@ export interface CachedLayer {
 export function appendKv(
   { place, spec, layer }: CachedLayer,
   k: ProgramActivation,
-  v: ProgramActivation,
+  v: ProgramActivation | undefined,
   start: number,
 ) {
   const { arena, ...parts } = place;
-  const { heads, key, value } = spec.layers[layer];
+  const kept = spec.layers[layer];
   arena.record("appendKv", {
     k: k.readIn(arena),
     kStride: k.stride,
-    v: v.readIn(arena),
-    vStride: v.stride,
+    v: v?.readIn(arena) ?? 0,
+    vStride: v?.stride ?? 0,
     rows: k.rows,
-    kvHeads: heads,
-    keyDim: key,
-    valueDim: value,
+    kvHeads: kept.heads,
+    keyDim: kept.key,
+    valueDim: keptValue(kept),
     ...parts,
     slots: spec.slots,
     start,
@@ -39,12 +39,12 @@ export function attention(
   out: ProgramActivation,
   q: ProgramActivation,
   { place, spec, layer }: CachedLayer,
-  { queryHeads, scale, start, softcap = 0 }: AttentionOptions,
+  { queryHeads, scale, start, softcap = 0, sinks }: AttentionOptions,
   sight: ProgramSight,
   threads: number,
 ): void {
   const { arena, keys, values, mass } = place;
-  const { heads: kvHeads, key: keyDim, value: valueDim } = spec.layers[layer];
+  const { heads: kvHeads, key: keyDim, value: valueDim, valueInKey } = spec.layers[layer];
   const scratchBytes = layout.attentionScoreBytes + 4 * 4 * (keyDim + valueDim);
   const stateBytes = spec.mass === undefined ? 0 : 8 * q.rows * queryHeads;
   const states = arena.scratch(stateBytes + threads * scratchBytes);
@@ -59,7 +59,9 @@ export function attention(
     out: out.writeIn(arena),
     outStride: out.stride,
     valueDim,
-    values,
+    valueStride: valueInKey ? keyDim : valueDim,
+    values: valueInKey ? keys : values,
+    sinks: (sinks as ProgramVector | undefined)?.constant.readIn(arena) ?? 0,
     states: spec.mass === undefined ? 0 : states,
     scratch: states + stateBytes,
     scratchBytes,
@@ -74,14 +76,14 @@ const listedMoves = 1024;
 /** Records `Backend.moveKv`, likewise. */
 export function moveKv({ place, spec, layer }: CachedLayer, { heads, from, to, turn }: KvMoves): void {
   const { arena, ...parts } = place;
-  const { key, value } = spec.layers[layer];
+  const kept = spec.layers[layer];
   const table = turn?.table as ProgramRopeTable | undefined;
   const moves = Array.from(heads, (head, m) => ({ head, from: from[m], to: to[m], turn: turn?.by[m] ?? 0 }));
   for (let first = 0; first < moves.length; first += listedMoves) {
     arena.record("moveKv", {
       ...parts,
-      keyDim: key,
-      valueDim: value,
+      keyDim: kept.key,
+      valueDim: keptValue(kept),
       slots: spec.slots,
       cos: table?.cos.readIn(arena) ?? 0,
       sin: table?.sin.readIn(arena) ?? 0,

@@ -183,8 +183,8 @@ export class ProgramBackend extends HostExperts implements Backend {
     rope(own(x), table as ProgramRopeTable, start);
   }
 
-  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    appendKv(this.#cachedLayer(cache, layer, own(k)), own(k), own(v), start);
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation | undefined, start: number): void {
+    appendKv(this.#cachedLayer(cache, layer, own(k)), own(k), v && own(v), start);
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {

@@ -167,6 +167,7 @@ export const operations = {
     fields: {
       k: "address",
       kStride: "i32",
+      /** Of no columns where values lie in keys. */
       v: "address",
       vStride: "i32",
       rows: "i32",
@@ -192,6 +193,8 @@ export const operations = {
       kvHeads: "i32",
       keyDim: "i32",
       valueDim: "i32",
+      /** Floats from one value to the next. */
+      valueStride: "i32",
       keys: "address",
       values: "address",
       slots: "i32",
@@ -199,6 +202,8 @@ export const operations = {
       scale: "f32",
       /** 0: none. */
       softcap: "f32",
+      /** f32 [queryHeads], or 0. */
+      sinks: "address",
       /** f32 [rows][queryHeads]: maximum and sum of the softmax; or 0. */
       states: "address",
       /** Per thread: scores, then queries and sums f32 [4][width] each. */

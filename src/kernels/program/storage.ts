@@ -1,7 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
-import { type KvCache, type KvCacheSpec, kvCacheBytes } from "../kv.js";
+import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
 import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
 import type { Arena } from "./arena.js";
@@ -200,7 +200,7 @@ export class ProgramSight implements Sight {
   }
 }
 
-/** Where a layer's keys, values f32 [heads][slots][width] and mass f32 [heads][slots] lie; mass 0 without any. */
+/** Where a layer's keys, values f32 [heads][slots][width] and mass f32 [heads][slots] lie; 0 for what is not kept. */
 export interface KvPlace {
   readonly keys: number;
   readonly values: number;
@@ -232,11 +232,11 @@ export class ProgramKvCache implements KvCache {
   layer(index: number, home: Arena): KvPlace {
     const placed = this.placed(index);
     if (placed !== undefined) return placed;
-    const { heads, key, value } = this.spec.layers[index];
-    const floats = this.spec.slots * heads;
+    const kept = this.spec.layers[index];
+    const floats = this.spec.slots * kept.heads;
     const layer: KvPlace = {
-      keys: home.allocate(4 * floats * key),
-      values: home.allocate(4 * floats * value),
+      keys: home.allocate(4 * floats * kept.key),
+      values: keptValue(kept) === 0 ? 0 : home.allocate(4 * floats * keptValue(kept)),
       mass: this.spec.mass === undefined ? 0 : home.allocate(4 * floats),
       arena: home,
     };
@@ -251,7 +251,7 @@ export class ProgramKvCache implements KvCache {
       if (layer === undefined) continue;
       layer.arena.settle();
       layer.arena.release(layer.keys);
-      layer.arena.release(layer.values);
+      if (layer.values !== 0) layer.arena.release(layer.values);
       if (layer.mass !== 0) layer.arena.release(layer.mass);
     }
     this.onDispose(this);

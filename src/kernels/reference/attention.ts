@@ -1,18 +1,18 @@
 import type { AttentionOptions } from "../backend.js";
-import type { KvMoves } from "../kv.js";
+import { type KvMoves, keptValue } from "../kv.js";
 import { rowsOfGroup, type SightSpec, slotsOfBlock, wordOf } from "../sight.js";
-import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable } from "./storage.js";
+import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable, ReferenceVector } from "./storage.js";
 
 export function appendKv(
   cache: ReferenceKvCache,
   layer: number,
   k: ReferenceActivation,
-  v: ReferenceActivation,
+  v: ReferenceActivation | undefined,
   start: number,
 ): void {
   for (let r = 0; r < k.rows; r++) {
     cache.keys[layer].set(k.row(r), (start + r) * k.cols);
-    cache.values[layer].set(v.row(r), (start + r) * v.cols);
+    if (v !== undefined) cache.values[layer].set(v.row(r), (start + r) * v.cols);
   }
   for (let head = 0; head < cache.spec.layers[layer].heads; head++) {
     cache.massOf(layer, head).fill(0, start, start + k.rows);
@@ -28,9 +28,11 @@ export function attention(
   options: AttentionOptions,
 ): void {
   const { queryHeads, scale, start, softcap, sight } = options;
-  const { heads, key: keyDim, value: valueDim } = cache.spec.layers[layer];
+  const { heads, key: keyDim, value: valueDim, valueInKey } = cache.spec.layers[layer];
   const keys = cache.keys[layer];
-  const values = cache.values[layer];
+  const values = valueInKey ? keys : cache.values[layer];
+  const valueStride = valueInKey ? keyDim : valueDim;
+  const sinks = (options.sinks as ReferenceVector | undefined)?.values;
   const queryHeadsPerKvHead = queryHeads / heads;
 
   for (let r = 0; r < q.rows; r++) {
@@ -47,13 +49,14 @@ export function attention(
           for (let i = 0; i < keyDim; i++) score += query[i] * keys[at + i];
           scores[s] = softcap === undefined ? score * scale : softcap * Math.tanh((score * scale) / softcap);
         }
-        const largest = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+        const sink = sinks?.[h] ?? Number.NEGATIVE_INFINITY;
+        const largest = scores.reduce((a, b) => Math.max(a, b), sink);
         const weights = scores.map((score) => Math.exp(score - largest));
-        const total = weights.reduce((a, b) => a + b, 0);
+        const total = weights.reduce((a, b) => a + b, sinks === undefined ? 0 : Math.exp(sink - largest));
 
         const mean = new Float64Array(valueDim);
         for (const [s, slot] of slots.entries()) {
-          const at = (slot * heads + kvHead) * valueDim;
+          const at = (slot * heads + kvHead) * valueStride;
           const share = weights[s] / total;
           for (let i = 0; i < valueDim; i++) mean[i] += share * values[at + i];
           const before = given.get(slot) ?? 0;
@@ -93,13 +96,14 @@ export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to
     const at = from[m] * spec.heads + head;
     const key = cache.keys[layer].slice(at * spec.key, (at + 1) * spec.key);
     if (turn !== undefined) turnKey(key, turn.table as ReferenceRopeTable, turn.by[m]);
-    const value = cache.values[layer].slice(at * spec.value, (at + 1) * spec.value);
+    const kept = keptValue(spec);
+    const value = cache.values[layer].slice(at * kept, (at + 1) * kept);
     return { key, value, mass: cache.massOf(layer, head)[from[m]] };
   });
   for (const [m, { key, value, mass }] of taken.entries()) {
     const at = to[m] * spec.heads + heads[m];
     cache.keys[layer].set(key, at * spec.key);
-    cache.values[layer].set(value, at * spec.value);
+    cache.values[layer].set(value, at * keptValue(spec));
     if (cache.spec.mass !== undefined) cache.massOf(layer, heads[m])[to[m]] = mass;
   }
 }

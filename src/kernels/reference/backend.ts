@@ -126,8 +126,8 @@ export class ReferenceBackend extends HostExperts implements Backend {
     rope(own(x), table as ReferenceRopeTable, start);
   }
 
-  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    appendKv(this.#ownCache(cache), layer, own(k), own(v), start);
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation | undefined, start: number): void {
+    appendKv(this.#ownCache(cache), layer, own(k), v && own(v), start);
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {

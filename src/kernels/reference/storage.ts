@@ -1,7 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
-import { type KvCache, type KvCacheSpec, kvCacheBytes } from "../kv.js";
+import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
 import { View } from "../views.js";
 
 /** One allocated block of f32; activations and their views point into it. */
@@ -60,7 +60,7 @@ export class ReferenceKvCache implements KvCache {
   ) {
     const { layers, slots } = spec;
     this.keys = layers.map(({ heads, key }) => new Float32Array(slots * heads * key));
-    this.values = layers.map(({ heads, value }) => new Float32Array(slots * heads * value));
+    this.values = layers.map((layer) => new Float32Array(slots * layer.heads * keptValue(layer)));
     this.mass = layers.map(({ heads }) => new Float32Array(spec.mass === undefined ? 0 : slots * heads));
     this.byteLength = kvCacheBytes(spec);
   }

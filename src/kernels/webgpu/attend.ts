@@ -3,7 +3,7 @@ import type { AttentionOptions } from "../backend.js";
 import { blockMaskOffsets, slotsOfBlock } from "../sight.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
-import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight } from "./storage.js";
+import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight, GpuVector } from "./storage.js";
 import {
   type AttentionShape,
   type AttentionVariant,
@@ -11,6 +11,7 @@ import {
   attentionBytes,
   attentionMerge,
   mostRuns,
+  valueSlices,
 } from "./wgsl/attention.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
@@ -50,6 +51,7 @@ export class Attend {
   ): void {
     const { context } = this;
     const { heads: kvHeads, value: valueDim } = cache.spec.layers[layer];
+    const sinks = (options.sinks as GpuVector | undefined)?.memory;
     const { queryHeads, start, scale } = options;
     const group = queryHeads / kvHeads;
     const shape = this.#shape(cache, layer, q.rows * group);
@@ -58,7 +60,8 @@ export class Attend {
 
     const blocks = Math.ceil((q.rows * group) / shape.queries);
     const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-    const wantedRuns = Math.min(Math.ceil(wanted / (blocks * kvHeads)), mostRuns);
+    const slices = valueSlices(valueDim);
+    const wantedRuns = Math.min(Math.ceil(wanted / (blocks * kvHeads * slices)), mostRuns);
     const least = Math.max(Math.ceil(minimumRun / seen.step), Math.ceil(seen.span / wantedRuns));
     const keysPerRun = seen.listed ? least : roundUp(least, shape.keys);
     const runs = Math.max(1, Math.ceil(seen.span / keysPerRun));
@@ -69,7 +72,7 @@ export class Attend {
     const sums = split ? context.scratch("attention sums", rows * valueDim * 4) : out.memory;
     const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
     context.recorder.run(
-      this.#kernel(shape, { split, rotated: rotation !== undefined, listed: seen.listed }),
+      this.#kernel(shape, { split, rotated: rotation !== undefined, listed: seen.listed, sunk: sinks !== undefined }),
       {
         qOffset: q.offset,
         qStride: q.stride,
@@ -98,8 +101,9 @@ export class Attend {
         cosines: table?.cos ?? q.memory,
         sines: table?.sin ?? q.memory,
         sight: seen.words ?? q.memory,
+        sinks: sinks ?? q.memory,
       },
-      [blocks, kvHeads, runs],
+      [blocks, kvHeads, runs * slices],
     );
     if (!split) return;
     context.recorder.run(
@@ -152,11 +156,11 @@ export class Attend {
     layer: number,
     options: AttentionOptions & { position: number },
   ): void {
-    const { heads, key } = cache.spec.layers[layer];
+    const { heads, key, value } = cache.spec.layers[layer];
     const group = options.queryHeads / heads;
     // Four elements at a time, by the one workgroup that stands for a key head; and devices bind eight buffers.
     const together = q.memory === k.memory && q.memory === v.memory;
-    const inOrder = options.sight?.spec.kind !== "blocks" && cache.spec.mass === undefined;
+    const inOrder = options.sight?.spec.kind !== "blocks" && cache.spec.mass === undefined && valueSlices(value) === 1;
     if (q.rows === 1 && together && inOrder && key % 8 === 0 && this.#shape(cache, layer, group).queries >= group) {
       this.enqueue(out, q, cache, layer, options, { k, v, table });
       return;
@@ -193,8 +197,9 @@ export class Attend {
   }
 
   #shape(cache: GpuKvCache, layer: number, queryRows: number): AttentionShape {
-    const { key, value } = cache.spec.layers[layer];
-    return fittingShape(key, value, queryRows, this.context.device.limits.maxComputeWorkgroupStorageSize);
+    const { key, value, valueInKey = false } = cache.spec.layers[layer];
+    const { maxComputeWorkgroupStorageSize: limit } = this.context.device.limits;
+    return fittingShape({ keyDim: key, valueDim: value, valueInKey }, queryRows, limit);
   }
 
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
@@ -254,16 +259,20 @@ const queryCounts = [1, 4, 16];
 const keyCounts = [32, 16, 8];
 
 /** The most keys, then the most query rows per workgroup, that are of use and fit its memory. */
-function fittingShape(keyDim: number, valueDim: number, queryRows: number, limitBytes: number): AttentionShape {
+function fittingShape(
+  widths: Pick<AttentionShape, "keyDim" | "valueDim" | "valueInKey">,
+  queryRows: number,
+  limitBytes: number,
+): AttentionShape {
   const useful = queryCounts.find((queries) => queries >= queryRows) ?? queryCounts[queryCounts.length - 1];
   for (const keys of keyCounts) {
     for (const queries of queryCounts.toReversed()) {
-      const shape = { keyDim, valueDim, queries, keys };
+      const shape = { ...widths, queries, keys };
       if (queries <= useful && queries * 4 >= useful && attentionBytes(shape) <= limitBytes) return shape;
     }
   }
   throw new DeviceError(
-    `attention over keys of ${keyDim} and values of ${valueDim} does not fit the workgroup memory of this GPU`,
+    `attention over keys of ${widths.keyDim} and values of ${widths.valueDim} does not fit the workgroup memory of this GPU`,
   );
 }
 

@@ -314,8 +314,8 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     );
   }
 
-  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation, start: number): void {
-    appendRows(this.#context, this.#ownCache(cache), layer, own(k), own(v), start);
+  appendKv(cache: KvCache, layer: number, k: Activation, v: Activation | undefined, start: number): void {
+    appendRows(this.#context, this.#ownCache(cache), layer, own(k), v && own(v), start);
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {

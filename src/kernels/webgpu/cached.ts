@@ -1,4 +1,4 @@
-import type { KvMoves } from "../kv.js";
+import { type KvMoves, keptValue } from "../kv.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
@@ -22,7 +22,7 @@ export function moveEntries(
   const table = turn?.table as GpuRopeTable | undefined;
   recorder.run(
     kernels[Number(turn !== undefined)][Number(cache.spec.mass !== undefined)],
-    { heads: spec.heads, keyDim: spec.key, valueDim: spec.value, slots: cache.spec.slots },
+    { heads: spec.heads, keyDim: spec.key, valueDim: keptValue(spec), slots: cache.spec.slots },
     {
       moves,
       keys: cache.keys[layer],
@@ -42,7 +42,7 @@ export function appendRows(
   cache: GpuKvCache,
   layer: number,
   k: GpuActivation,
-  v: GpuActivation,
+  v: GpuActivation | undefined,
   start: number,
 ): void {
   clearMassOf(context, cache, layer, start, k.rows);
@@ -50,15 +50,15 @@ export function appendRows(
     appendKv,
     {
       keyCols: k.cols,
-      valueCols: v.cols,
+      valueCols: v?.cols ?? 0,
       start,
       kOffset: k.offset,
       kStride: k.stride,
-      vOffset: v.offset,
-      vStride: v.stride,
+      vOffset: v?.offset ?? 0,
+      vStride: v?.stride ?? 0,
     },
-    { ks: k.memory, vs: v.memory, keys: cache.keys[layer], values: cache.values[layer] },
-    [Math.ceil(Math.max(k.cols, v.cols) / elementThreads), k.rows],
+    { ks: k.memory, vs: (v ?? k).memory, keys: cache.keys[layer], values: cache.values[layer] },
+    [Math.ceil(Math.max(k.cols, v?.cols ?? 0) / elementThreads), k.rows],
   );
 }
 

@@ -54,7 +54,7 @@ export interface GpuSight extends Sight {
   readonly words?: GpuMemory;
 }
 
-/** Keys and values, f32 [slots, heads * width] per layer, and mass, f32 [heads, slots]. */
+/** Keys and values, f32 [slots, heads * width] per layer, which are one where values lie in keys; and mass, f32 [heads, slots]. */
 export class GpuKvCache implements KvCache {
   readonly byteLength: number;
   readonly keys: GpuMemory[];
@@ -78,13 +78,15 @@ export class GpuKvCache implements KvCache {
     const perLayer = (label: string, usages: number, floats: (layer: KvLayer) => number) =>
       layers.map((layer, i) => device.allocate(4 * slots * floats(layer), usages, `${label} ${i}`));
     this.keys = perLayer("keys", usage.storage, ({ heads, key }) => heads * key);
-    this.values = perLayer("values", usage.storage, ({ heads, value }) => heads * value);
+    this.values = layers.map(({ heads, value, valueInKey }, i) =>
+      valueInKey ? this.keys[i] : device.allocate(4 * slots * heads * value, usage.storage, `values ${i}`),
+    );
     this.mass = spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => heads);
     this.byteLength = kvCacheBytes(spec);
   }
 
   get memories(): readonly GpuMemory[] {
-    return [...this.keys, ...this.values, ...this.mass];
+    return [...new Set([...this.keys, ...this.values, ...this.mass])];
   }
 
   [Symbol.dispose](): void {

@@ -34,6 +34,7 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
   const window = a.window;
   const bytes = (<usize>a.keyDim) << 2;
   const valueBytes = (<usize>a.valueDim) << 2;
+  const valueStride = (<usize>a.valueStride) << 2;
   const queries = scratch + attentionScoreBytes;
   const sums = queries + (bytes << 2);
   const scale = a.scale;
@@ -45,10 +46,15 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
   }
   memory.fill(sums, 0, valueBytes << 2);
   const keys = a.keys + <usize>(head * a.slots) * bytes;
-  const values = a.values + <usize>(head * a.slots) * valueBytes;
+  const values = a.values + <usize>(head * a.slots) * valueStride;
 
   let largest = f32x4.splat(masked);
   let total = f32x4.splat(0);
+  if (a.sinks != 0) {
+    // The sink is a first key whose value is 0.
+    largest = sinksOf(a.sinks, head, first, count, shared);
+    total = f32x4.splat(1);
+  }
   if (a.tableOfHead == 0) {
     const firstPosition = start + first / shared;
     let positions = i32x4(
@@ -71,7 +77,7 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
       largest = newLargest;
       total = f32x4.mul(total, shrink);
       total = weighBlock(scratch, n, largest, total);
-      addValues(scratch, sums, values + <usize>block * valueBytes, valueBytes, n, shrink);
+      addValues(scratch, sums, values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
     }
   } else {
     const list = a.lists + ((<usize>(first / shared / rowsOfGroup)) << 2);
@@ -88,7 +94,7 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
       largest = newLargest;
       total = f32x4.mul(total, shrink);
       total = weighBlock(scratch, n, largest, total);
-      addValues(scratch, sums, values + <usize>block * valueBytes, valueBytes, n, shrink);
+      addValues(scratch, sums, values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
     }
   }
   // Who sees nothing gets nothing.
@@ -107,6 +113,16 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
     store<f32>(state, load<f32>(scratch + 16 + ((<usize>n) << 2)));
     store<f32>(state, load<f32>(scratch + 32 + ((<usize>n) << 2)), 4);
   }
+}
+
+/** Of four queries the sinks of their heads. */
+function sinksOf(sinks: usize, head: i32, first: i32, count: i32, shared: i32): v128 {
+  const at = sinks + ((<usize>(head * shared)) << 2);
+  let four = v128.load32_splat(at + ((<usize>(first % shared)) << 2));
+  if (count > 1) four = f32x4.replace_lane(four, 1, load<f32>(at + ((<usize>((first + 1) % shared)) << 2)));
+  if (count > 2) four = f32x4.replace_lane(four, 2, load<f32>(at + ((<usize>((first + 2) % shared)) << 2)));
+  if (count > 3) four = f32x4.replace_lane(four, 3, load<f32>(at + ((<usize>((first + 3) % shared)) << 2)));
+  return four;
 }
 
 /** Of four queries the words of a mask; queries beyond the first `count` see nothing. */
@@ -226,7 +242,7 @@ function storeScore(at: usize, product: v128, position: i32, positions: v128, ol
 }
 
 /** sums[q] = sums[q] · shrink[q] + Σ_k weights[k][q] · values[k], 8 columns at a time (4 at the end). */
-function addValues(weights: usize, sums: usize, values: usize, bytes: usize, n: i32, shrink: v128): void {
+function addValues(weights: usize, sums: usize, values: usize, stride: usize, bytes: usize, n: i32, shrink: v128): void {
   const f0 = f32x4.splat(f32x4.extract_lane(shrink, 0));
   const f1 = f32x4.splat(f32x4.extract_lane(shrink, 1));
   const f2 = f32x4.splat(f32x4.extract_lane(shrink, 2));
@@ -263,8 +279,8 @@ function addValues(weights: usize, sums: usize, values: usize, bytes: usize, n: 
       p = v128.load32_splat(w, 12);
       a3 = mulAdd(p, u, a3);
       b3 = mulAdd(p, v, b3);
-      value += bytes;
-      other += bytes;
+      value += stride;
+      other += stride;
       w += 16;
     }
     // At an odd end both halves are the same columns with the same sums.

@@ -5,6 +5,8 @@ import { wordOf } from "./blockMask.js";
 export interface AttentionShape {
   keyDim: number;
   valueDim: number;
+  /** Whether a value is the first columns of its key. */
+  valueInKey: boolean;
   /** Query rows of one workgroup: pairs of a token and a query head that share a key head. */
   queries: number;
   /** Keys in workgroup memory at a time. */
@@ -13,9 +15,13 @@ export interface AttentionShape {
 
 /** Bytes of workgroup memory that a shape takes. */
 export const attentionBytes = ({ keyDim, valueDim, queries, keys }: AttentionShape): number =>
-  4 * (queries * keyDim + keys * (keyDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(valueDim));
+  4 * (queries * keyDim + keys * (keyDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(sliceOf(valueDim)));
 
-const threadsFor = (valueDim: number) => (valueDim > 128 ? 256 : 128);
+const threadsFor = (valueCols: number) => (valueCols > 128 ? 256 : 128);
+
+/** Workgroups that share the columns of wide values; each makes the scores for itself. */
+export const valueSlices = (valueDim: number): number => Math.ceil(valueDim / 256);
+const sliceOf = (valueDim: number) => Math.ceil(valueDim / valueSlices(valueDim));
 
 export interface AttentionVariant {
   /** Whether there are several runs. */
@@ -27,6 +33,8 @@ export interface AttentionVariant {
   rotated?: boolean;
   /** Whether the key blocks are those that `sight` lists, see `blockMaskWords`; a run is then one of listed blocks. */
   listed?: boolean;
+  /** Whether `sinks` have a share of each softmax. */
+  sunk?: boolean;
 }
 
 /**
@@ -34,9 +42,11 @@ export interface AttentionVariant {
  * the keys in tiles and keeps, per query row, the running maximum m, the sum l of exp(score − m) and the weighted values.
  * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
  */
-export const attention = (shape: AttentionShape, { split, rotated, listed }: AttentionVariant) => {
-  const { keyDim, valueDim, queries, keys } = shape;
-  const threads = threadsFor(valueDim);
+export const attention = (shape: AttentionShape, { split, rotated, listed, sunk }: AttentionVariant) => {
+  const { keyDim, valueDim, valueInKey, queries, keys } = shape;
+  const slices = valueSlices(valueDim);
+  const valueCols = sliceOf(valueDim);
+  const threads = threadsFor(valueCols);
   const quads = keyDim / 4;
   const scores = queries * keys;
   // Where there are fewer scores than threads, several threads share the dot product of one.
@@ -44,7 +54,7 @@ export const attention = (shape: AttentionShape, { split, rotated, listed }: Att
   // Threads that look after the softmax of one query row. Each finds the maximum and the sum by itself: no waiting.
   const team = Math.floor(threads / queries);
   // Each thread owns one dimension of the values; threads beyond them take other keys of the tile.
-  const keyGroups = Math.max(1, Math.floor(threads / valueDim));
+  const keyGroups = Math.max(1, Math.floor(threads / valueCols));
   const quadOf = (name: string, at: string) =>
     `vec4<f32>(${name}[${at}], ${name}[${at} + 1u], ${name}[${at} + 2u], ${name}[${at} + 3u])`;
   const half = quads / 2;
@@ -107,7 +117,10 @@ export const attention = (shape: AttentionShape, { split, rotated, listed }: Att
     }`;
   const valueRounds = Math.ceil(keys / keyGroups);
   const valueAt = (k: string) => {
-    const cached = `cachedValues[(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead) * ${valueDim}u + dimension]`;
+    const at = `(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead)`;
+    const cached = valueInKey
+      ? `cachedKeys[${at} * ${quads}u + dimension / 4u][dimension % 4u]`
+      : `cachedValues[${at} * ${valueDim}u + dimension]`;
     return rotated ? `select(${cached}, newest, tile + ${k} >= p.start)` : cached;
   };
   /** Adds a value, of the key at `i` beyond the thread's first, to all rows; a tile may have fewer keys than rounds. */
@@ -119,12 +132,12 @@ export const attention = (shape: AttentionShape, { split, rotated, listed }: Att
   // Slots that the rows of this workgroup can see, cut to its run.
   let lastToken = select(p.tokens - 1u, min(firstQuery + ${queries - 1}u, queryRows - 1u) / p.group, p.causal == 1u);
   let seenFrom = max(p.start + firstToken + 1u, p.window) - p.window;
-  let begin = seenFrom + workgroup.z * p.keysPerRun;
+  let begin = seenFrom + run * p.keysPerRun;
   let end = min(p.start + lastToken + 1u, begin + p.keysPerRun);`;
   const listedRun = /* wgsl */ `
   // Listed blocks of the rows of this workgroup, cut to its run.
   let list = p.listsAt + firstToken / ${rowsOfGroup}u;
-  let begin = sight[list] + workgroup.z * p.keysPerRun;
+  let begin = sight[list] + run * p.keysPerRun;
   let runEnd = min(sight[list + 1u], begin + p.keysPerRun);
   let end = p.slots;`;
   const listedTiles = /* wgsl */ `
@@ -139,9 +152,9 @@ export const attention = (shape: AttentionShape, { split, rotated, listed }: Att
     for (var tile = block * ${slotsOfBlock}u; tile < blockEnd; tile += ${keys}u) {`;
   // Where few rows need few registers, values are on their way while the scores are made.
   const early = queries <= 4;
-  const variant = `${split ? " split" : ""}${rotated ? " rotated" : ""}${listed ? " listed" : ""}`;
+  const variant = `${split ? " split" : ""}${rotated ? " rotated" : ""}${listed ? " listed" : ""}${sunk ? " sunk" : ""}`;
   return kernel({
-    name: `attention ${keyDim} ${valueDim} ${queries} ${keys}${variant}`,
+    name: `attention ${keyDim} ${valueDim}${valueInKey ? " in key" : ""} ${queries} ${keys}${variant}`,
     params: {
       qOffset: "u32",
       qStride: "u32",
@@ -177,6 +190,7 @@ export const attention = (shape: AttentionShape, { split, rotated, listed }: Att
       cosines: read(),
       sines: read(),
       sight: read("u32"),
+      sinks: read(),
     },
     code: /* wgsl */ `
 const NONE = -3.0e38;
@@ -191,6 +205,7 @@ var<workgroup> rescale: array<f32, ${queries}>;
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
   let kvHead = workgroup.y;
+  let run = workgroup.z / ${slices}u;
   let queryRows = p.tokens * p.group;
   let firstQuery = workgroup.x * ${queries}u;
   ${rotated ? loadRotatedQuery : loadQuery}
@@ -198,12 +213,21 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstToken = firstQuery / p.group;
   ${listed ? listedRun : ownRun}
 
-  let dimension = t % ${valueDim}u;
+  let dimension = workgroup.z % ${slices}u * ${valueCols}u + t % ${valueCols}u;
   ${rotated ? loadNewest : ""}
-  let keyGroup = t / ${valueDim}u;
+  let keyGroup = t / ${valueCols}u;
   let row = t / ${team}u;
+  ${
+    sunk
+      ? /* wgsl */ `
+  // The sink is a first key of the first run, whose value is 0.
+  let sink = sinks[kvHead * p.group + min(firstQuery + row, queryRows - 1u) % p.group];
+  var highest = select(NONE, sink, run == 0u);
+  var length = select(0.0, 1.0, run == 0u);`
+      : /* wgsl */ `
   var highest = NONE;
-  var length = 0.0;
+  var length = 0.0;`
+  }
   ${each((j) => `var acc${j} = 0.0;`)}
 
   ${listed ? listedTiles : `for (var tile = begin; tile < end; tile += ${keys}u) {`}
@@ -263,12 +287,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if (keyGroup < ${keyGroups}u) { partial[t] = acc${j}; }
     workgroupBarrier();
     acc${j} = 0.0;
-    for (var k = 0u; k < ${keyGroups}u; k += 1u) { acc${j} += partial[k * ${valueDim}u + dimension]; }`,
+    for (var k = 0u; k < ${keyGroups}u; k += 1u) { acc${j} += partial[k * ${valueCols}u + t % ${valueCols}u]; }`,
         )
   }
   workgroupBarrier();
-  if (t < ${valueDim}u) {
-    ${each((j) => `write(firstQuery + ${j}u, queryRows, kvHead, workgroup.z, t, acc${j}, maxima[${j}], lengths[${j}]);`)}
+  if (t < ${valueCols}u && dimension < ${valueDim}u) {
+    ${each((j) => `write(firstQuery + ${j}u, queryRows, kvHead, run, dimension, acc${j}, maxima[${j}], lengths[${j}]);`)}
   }
 }
 ${keyGroups === 1 ? "" : `var<workgroup> partial: array<f32, ${threads}>;`}
