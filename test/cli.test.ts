@@ -213,17 +213,21 @@ describe("run", () => {
   });
 });
 
-test("demo measures dense against sparse, and lets both write", async () => {
-  const document = await json(["demo", "--calibration-windows", "2", "--max-windows", "1", "--repeats", "1"]);
-  const sparsities = document.rows.map((row: { activationSparsity: number }) => row.activationSparsity);
-  for (const [i, expected] of [0, 0.25, 0.4, 0.5].entries()) expect(sparsities[i]).toBeCloseTo(expected, 1);
-  const perplexities = document.rows.map((row: { perplexity: number }) => row.perplexity);
-  expect(perplexities).toEqual(perplexities.toSorted((a: number, b: number) => a - b));
-  const bytes = document.rows.map((row: { bytesPerToken: number }) => row.bytesPerToken);
-  expect(bytes).toEqual(bytes.toSorted((a: number, b: number) => b - a));
-  expect(document.samples.map(({ name }: { name: string }) => name)).toEqual(["dense", "50 % sparse"]);
-  expect(document.samples[0].text).not.toBe(document.samples[1].text);
-});
+// The longest one says no more of another Node.js than the others.
+test.skipIf(process.env.RAREFY_TEST_NODE !== undefined)(
+  "demo measures dense against sparse, and lets both write",
+  async () => {
+    const document = await json(["demo", "--calibration-windows", "2", "--max-windows", "1", "--repeats", "1"]);
+    const sparsities = document.rows.map((row: { activationSparsity: number }) => row.activationSparsity);
+    for (const [i, expected] of [0, 0.25, 0.4, 0.5].entries()) expect(sparsities[i]).toBeCloseTo(expected, 1);
+    const perplexities = document.rows.map((row: { perplexity: number }) => row.perplexity);
+    expect(perplexities).toEqual(perplexities.toSorted((a: number, b: number) => a - b));
+    const bytes = document.rows.map((row: { bytesPerToken: number }) => row.bytesPerToken);
+    expect(bytes).toEqual(bytes.toSorted((a: number, b: number) => b - a));
+    expect(document.samples.map(({ name }: { name: string }) => name)).toEqual(["dense", "50 % sparse"]);
+    expect(document.samples[0].text).not.toBe(document.samples[1].text);
+  },
+);
 
 test("progress is JSON lines on stderr where that is no terminal", async () => {
   const { code, stderr } = await rarefy(["run", model, "--prompt", "a", "--max-tokens", "1", "--threads", "2"]);

@@ -62,6 +62,9 @@ export const weightsOption = () =>
 
 export const textOption = (use: string) => new Option("--text <file>", `UTF-8 text ${use}`);
 
+/** Tokens of a text that timing reads, however few windows of it are measured. */
+export const timedTokens = 512;
+
 export const windowOption = () =>
   new Option("--window <n>", "tokens of a window").argParser(integer({ min: 2 })).default(512);
 

@@ -8,7 +8,7 @@ const model = "models/tiny-6m";
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-compress-"));
 const small = ["--window", "64", "--calibration-windows", "4", "--threads", "1"];
 const calib = ["--calib", "models/text/calib.txt", ...small];
-const text = ["--text", "models/text/books-eval.txt", "--max-windows", "2"];
+const text = ["--text", "models/text/books-eval.txt", "--window", "64", "--max-windows", "2"];
 const out = (name: string) => join(scratch, name);
 
 beforeAll(ensureInstalled);
@@ -200,7 +200,7 @@ test("presets lists recipes and methods", async () => {
 
 describe.skipIf(process.platform === "win32")("a command that is killed or stopped", () => {
   // Blocks that take long enough for a signal to arrive before the next one ends.
-  const args = ["prune", model, "--pattern", "2:4", ...calib, "--window", "256", "--calibration-windows", "16"];
+  const args = ["prune", model, "--pattern", "2:4", ...calib, "--window", "256"];
 
   test("goes on when given again, and ends with the same bytes", async () => {
     await rarefyJson([...args, "-o", out("whole")]);

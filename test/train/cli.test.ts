@@ -155,7 +155,6 @@ describe("finetune", () => {
       expect(log(stopped)).toEqual(log(whole));
       expect(log(whole).map(({ step }) => step)).toEqual(Array.from({ length: 24 }, (_, i) => i + 1));
     },
-    120_000,
   );
 });
 

@@ -15,6 +15,7 @@ import {
   machineOptions,
   maxWindowsOption,
   repeatsOption,
+  timedTokens,
   type WeightsOption,
   weightsOption,
 } from "../options.js";
@@ -90,7 +91,9 @@ async function sparseVariants(
   tokenizer: Tokenizer,
   { calibrationWindows }: DemoOptions,
 ): Promise<Variant[]> {
-  const text = await tokenizeText(tokenizer, await readText(embeddedTexts.calibration));
+  const text = await tokenizeText(tokenizer, await readText(embeddedTexts.calibration), {
+    maxTokens: window * calibrationWindows,
+  });
   const { records } = await calibrateActivationSparsity(model, text, {
     sparsities,
     window,
@@ -112,7 +115,9 @@ async function measure(
   tokenizer: Tokenizer,
   { maxWindows, repeats }: DemoOptions,
 ): Promise<ResultRow[]> {
-  const text = await tokenizeText(tokenizer, await readText(embeddedTexts.evaluation));
+  const text = await tokenizeText(tokenizer, await readText(embeddedTexts.evaluation), {
+    maxTokens: Math.max(window * maxWindows, timedTokens),
+  });
   const qualities = await evaluateQuality(variants, text, { window, maxWindows, ...context });
   const speeds = await measureSpeed(variants, text.tokens, {
     decodeTokens: 128,

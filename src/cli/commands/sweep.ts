@@ -14,7 +14,7 @@ import {
   readRecipe,
   withCalibration,
 } from "../compressionOptions.js";
-import { modelArgument, repeatsOption, type WeightsOption, weightsOption } from "../options.js";
+import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
 import { readText } from "../session.js";
 import { parseLevels } from "../sweepLevels.js";
 
@@ -76,7 +76,12 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     };
     const document = await runSweep(source, output, {
       candidates,
-      evaluation: await tokenizeText(tokenizer, evaluation, { name: options.text, signal, onProgress }),
+      evaluation: await tokenizeText(tokenizer, evaluation, {
+        maxTokens: Math.max((window ?? 512) * maxWindows, timedTokens),
+        name: options.text,
+        signal,
+        onProgress,
+      }),
       calibration:
         calibration === undefined
           ? undefined

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { expectSameNumbers } from "../../../test/support/sameNumbers.js";
 import { FormatError, UsageError } from "../../core/index.js";
 import { f32FromBf16 } from "../../tensor/index.js";
 import { padded, type SparseFormatId } from "../format.js";
@@ -40,7 +41,10 @@ describe.each(ids)("%s", (id) => {
       fc.property(cases, ({ rows, cols, weights }) => {
         const expected =
           id === "int8-mixed" ? int8(weights, cols) : dense.unpack(dense.pack(weights, rows, cols), rows, cols);
-        expect(format.unpack(packSparse(format, weights, rows, cols), rows, cols)).toEqual(expected.map((v) => v + 0));
+        expectSameNumbers(
+          format.unpack(packSparse(format, weights, rows, cols), rows, cols),
+          expected.map((v) => v + 0),
+        );
       }),
       { numRuns: 60 },
     );
@@ -59,7 +63,7 @@ describe.each(ids)("%s", (id) => {
         for (const { start, count, bytes } of chunks) packer.measure(bytes, start, count);
         const out = new Uint8Array(packer.byteLength);
         for (const { start, count, bytes } of chunks) packer.write(bytes, start, count, out);
-        expect(out).toEqual(packSparse(format, weights, rows, cols));
+        expectSameNumbers(out, packSparse(format, weights, rows, cols));
       }),
       { numRuns: 40 },
     );
