@@ -93,6 +93,7 @@ export const ropeFields = {
   rope_scaling: ropeParameters.nullish(),
   rope_parameters: ropeParameters.nullish(),
   partial_rotary_factor: z.number().gt(0).max(1).nullish(),
+  original_max_position_embeddings: positions.nullish(),
 };
 
 export type RopeFields = z.output<z.ZodObject<typeof ropeFields>>;
@@ -103,8 +104,15 @@ export interface ReadRope {
   share: number;
 }
 
-/** @param defaultTheta where the file gives none */
-export function readRope(config: RopeFields, context: z.RefinementCtx, defaultTheta = 10_000): ReadRope {
+/**
+ * @param config its `max_position_embeddings` is what the family makes of the file's
+ * @param defaultTheta where the file gives none
+ */
+export function readRope(
+  config: RopeFields & { max_position_embeddings: number },
+  context: z.RefinementCtx,
+  defaultTheta = 10_000,
+): ReadRope {
   // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
   const field = Object.keys(config.rope_scaling ?? {}).length > 0 ? "rope_scaling" : "rope_parameters";
   const raw = config[field] ?? {};
@@ -123,7 +131,14 @@ export function readRope(config: RopeFields, context: z.RefinementCtx, defaultTh
   if (kind === undefined) {
     return fail(context, [field, "rope_type"], `rotary embedding ${quote(type)} is not supported`, listOf(ropes));
   }
-  const read = (kind.schema as z.ZodType<object>).safeParse(raw);
+  const { max_position_embeddings, original_max_position_embeddings } = config;
+  const read = (kind.schema as z.ZodType<object>).safeParse({
+    ...raw,
+    max_position_embeddings,
+    // That of the config wins, as in transformers.
+    original_max_position_embeddings:
+      original_max_position_embeddings ?? raw.original_max_position_embeddings ?? max_position_embeddings,
+  });
   if (!read.success) {
     for (const issue of read.error.issues) {
       context.addIssue({ code: "custom", path: [field, ...issue.path], message: issue.message });

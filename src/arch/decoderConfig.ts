@@ -1,7 +1,7 @@
 import * as z from "zod";
 import type { ActivationFunction } from "../core/index.js";
 import * as field from "./configFields.js";
-import type { RopeSpec } from "./ropes/index.js";
+import { misfitOf, type RopeSpec } from "./ropes/index.js";
 
 /** The config of a Llama-like decoder under the names of the file, with every default filled in. */
 export interface DecoderConfig {
@@ -95,6 +95,11 @@ function resolve(raw: Shared, defaults: DecoderDefaults, context: z.RefinementCt
     fail("partial_rotary_factor", "rotary embedding of a part of each head is not supported", "1");
   } else if (headDim % 2 === 0 && (rotaryWidth % 2 !== 0 || rotaryWidth === 0)) {
     fail("partial_rotary_factor", `it rotates ${rotaryWidth} of ${headDim} columns`, "an even number");
+  }
+  const misfit = rope && misfitOf(rope, rotaryWidth);
+  if (misfit !== undefined) {
+    const { field, entries } = misfit;
+    fail(field, `${entries} entries for heads of which ${rotaryWidth} columns are rotated`, `${rotaryWidth / 2}`);
   }
   const layers = raw.num_hidden_layers;
   if (raw.layer_types !== undefined && raw.layer_types.length !== layers) {

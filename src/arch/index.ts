@@ -20,6 +20,13 @@ export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } fr
 export { type ExpertsConfig, type ModelConfig, modelConfigOf, parseModelConfig } from "./modelConfig.js";
 export { refuseQuantizedNames } from "./quantizedWeights.js";
 export { readModelSpec } from "./readSpec.js";
-export { type RopeSpec, ropeFrequencies, ropeTables } from "./ropes/index.js";
+export {
+  type RopeSpec,
+  type RopeTables,
+  ropeAttentionFactor,
+  ropeFrequencies,
+  ropeReach,
+  ropeTables,
+} from "./ropes/index.js";
 export type * from "./spec.js";
 export { type UnusedField, unusedFields } from "./unusedFields.js";

@@ -43,7 +43,7 @@ describe("two records of the rotary embedding", () => {
     expect(both({ rope_type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
     expect(both({ type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
     expect(both({})).toEqual({ type: "default", theta: 10000 });
-    expect(() => both({ rope_type: "yarn", factor: 4 })).toThrow(/rope_scaling.rope_type: .*"yarn" is not supported/);
+    expect(() => both({ rope_type: "xpos", factor: 4 })).toThrow(/rope_scaling.rope_type: .*"xpos" is not supported/);
   });
 
   it("two bases are refused", () => {
@@ -246,8 +246,8 @@ describe("model config", () => {
     ["a model type of the prototype", { ...llama, model_type: "constructor" }, /"constructor" is not supported/],
     [
       "another rotary embedding",
-      { ...llama, rope_parameters: { rope_type: "yarn" } },
-      /"yarn".*default, linear, llama3/,
+      { ...llama, rope_parameters: { rope_type: "xpos" } },
+      /"xpos".*default, linear, dynamic, yarn, longrope/,
     ],
     ["half a rotary embedding", { ...llama, rope_parameters: { rope_type: "llama3" } }, /rope_parameters.*factor/],
     ["a partial rotary embedding", { ...llama, partial_rotary_factor: 0.5 }, /partial_rotary_factor/],

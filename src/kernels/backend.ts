@@ -1,11 +1,11 @@
 import type { ActivationFunction, JobOptions } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
-import type { Activation, Matrix, RopeTable, RowSource, Vector } from "./handles.js";
+import type { Activation, Matrix, RopeLayout, RopeTable, RowSource, Vector } from "./handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
 import type { Sight, SightSpec } from "./sight.js";
 
-export type { Activation, Matrix, MatrixPart, RopeTable, RowSource, Vector } from "./handles.js";
+export type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, RowSource, Vector } from "./handles.js";
 
 /**
  * The contract between models and hardware. A backend owns every weight and every activation; a model only enqueues
@@ -140,7 +140,11 @@ export interface Backend extends ExpertOperations, Disposable {
    */
   loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job?: JobOptions): Promise<Matrix>;
   loadVector(values: Float32Array): Vector;
-  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable;
+  /**
+   * @param cos f32 [positions, layout.width / 2], like `sin`
+   * @throws UsageError for a layout that no head has
+   */
+  loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable;
   /** Uninitialised activation. `cols` is a multiple of 4. */
   allocate(rows: number, cols: number): Activation;
   /** Gives an activation made by `allocate` back. Views of it must not be used any more. */
@@ -168,8 +172,8 @@ export interface Backend extends ExpertOperations, Disposable {
   /** out = x·Wᵀ (+ bias) (+ out). x [n, w.cols], out [n, w.rows]. `out` must not overlap `x`. */
   linear(out: Activation, x: Activation, w: Matrix, options?: LinearOptions): void;
   /**
-   * Rotates every run of `table.headDim` columns of row r by position `start + r`: pairs (i, i + headDim/2), as in
-   * Hugging Face's Llama.
+   * Rotates every run of `table.headDim` columns of row r by position `start + r`: the pairs (a, b) of the table's layout
+   * become (a · cos − b · sin, b · cos + a · sin) (RoFormer, arXiv 2104.09864).
    */
   rope(x: Activation, table: RopeTable, start: number): void;
   /**
@@ -186,7 +190,8 @@ export interface Backend extends ExpertOperations, Disposable {
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void;
   /**
    * `rope` of q and k from `options.position`, `appendKv` at `options.start`, then `attention`, as one operation; q and k
-   * keep their values or not. Left out where the single ones serve as well.
+   * keep their values or not. Only with a table that turns whole heads by halves. Left out where the single ones serve as
+   * well.
    */
   rotatedAttention?(
     out: Activation,

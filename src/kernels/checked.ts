@@ -1,5 +1,6 @@
 import { weightFormats } from "../pack/index.js";
 import type { Backend } from "./backend.js";
+import { isWholeHeads } from "./handles.js";
 import * as shapes from "./shapes.js";
 
 type Checks<Names extends keyof Backend> = {
@@ -15,6 +16,7 @@ const enqueued: Checks<keyof Backend> = {
   embed: (_, out, table, ids) => shapes.checkEmbed(out, table, ids),
   rmsNorm: (_, out, x, weight) => shapes.checkRmsNorm(out, x, weight.length),
   linear: (_, out, x, w, options = {}) => shapes.checkLinear(out, x, w, options),
+  loadRope: (_, cos, sin, layout) => shapes.checkRopeLayout(cos, sin, layout),
   rope: (_, x, table, start) => shapes.checkRope(x, table, start),
   appendKv: (_, cache, layer, k, v, start) => shapes.checkAppendKv(cache, layer, k, v, start),
   attention: (_, out, q, cache, layer, options) => shapes.checkAttention(out, q, cache, layer, options),
@@ -22,6 +24,11 @@ const enqueued: Checks<keyof Backend> = {
   loadSight: (_, spec) => shapes.checkSight(spec),
   moveKv: (_, cache, layer, moves) => shapes.checkMoveKv(cache, layer, moves),
   rotatedAttention(_, out, { q, k, v }, table, cache, layer, options) {
+    shapes.check(
+      "rotatedAttention",
+      isWholeHeads(table),
+      () => "a table that turns a part of each head, or neighbours",
+    );
     shapes.checkRope(q, table, options.position);
     shapes.checkRope(k, table, options.position);
     shapes.checkAppendKv(cache, layer, k, v, options.start);

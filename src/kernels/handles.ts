@@ -57,8 +57,32 @@ export interface MatrixPart {
   readonly rows: number;
 }
 
-/** cos and sin for every position of a rotary embedding: f32 [positions, headDim / 2] each. */
-export interface RopeTable {
-  readonly positions: number;
+/** Which columns of a head a rotary embedding turns: `width` of them, from `first` on. The others stay. */
+export interface RopeLayout {
   readonly headDim: number;
+  readonly first: number;
+  /** An even number. */
+  readonly width: number;
+  /** What turns together, counted from `first`: columns (i, i + width / 2), or (2i, 2i + 1). */
+  readonly pairs: "halves" | "neighbours";
 }
+
+/** cos and sin for every position of a rotary embedding, f32 [positions, width / 2] each, and what they turn. */
+export interface RopeTable extends RopeLayout {
+  readonly positions: number;
+}
+
+/** Heads that are turned as a whole, by halves (Llama). */
+export const wholeHeads = (headDim: number): RopeLayout => ({ headDim, first: 0, width: headDim, pairs: "halves" });
+
+/** Whether whole heads are turned, by halves: what `rotatedAttention` takes. */
+export const isWholeHeads = ({ headDim, first, width, pairs }: RopeLayout): boolean =>
+  first === 0 && width === headDim && pairs === "halves";
+
+/** Pair i of a head is the columns first + i · step and first + i · step + apart. */
+export const pairPlaces = ({ first, width, pairs }: RopeLayout) => ({
+  first,
+  half: width / 2,
+  step: pairs === "halves" ? 1 : 2,
+  apart: pairs === "halves" ? width / 2 : 1,
+});

@@ -11,6 +11,7 @@ export type {
   Matrix,
   MatrixPart,
   ProductCosts,
+  RopeLayout,
   RopeTable,
   RowSource,
   TopK,
@@ -36,6 +37,7 @@ export {
   type Routing,
   slotCount,
 } from "./experts.js";
+export { isWholeHeads, wholeHeads } from "./handles.js";
 export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
 export { type KeyBlocks, keyBlocks, kvBytesRead, type Sight, type SightSpec, type SlotRange } from "./sight.js";
 export {

@@ -1,5 +1,13 @@
 import { UsageError } from "../core/index.js";
-import type { Activation, AttentionOptions, LinearOptions, Matrix, RopeTable, RowSource } from "./backend.js";
+import type {
+  Activation,
+  AttentionOptions,
+  LinearOptions,
+  Matrix,
+  RopeLayout,
+  RopeTable,
+  RowSource,
+} from "./backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
 import type { KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
 import { fullBlock, rowsOfGroup, type SightSpec, slotsOfBlock } from "./sight.js";
@@ -97,6 +105,18 @@ export function checkLinear(out: Activation, x: Activation, w: Matrix, options: 
     "linear",
     thresholds === undefined || thresholds.length === w.parts.length,
     () => `${thresholds?.length} thresholds for ${w.parts.length} parts`,
+  );
+}
+
+export function checkRopeLayout(cos: Float32Array, sin: Float32Array, layout: RopeLayout): void {
+  const { headDim, first, width } = layout;
+  const valid =
+    [headDim, first, width].every(Number.isSafeInteger) && first >= 0 && width > 0 && first + width <= headDim;
+  check("loadRope", valid && width % 2 === 0, () => `${width} columns from ${first} on, of heads of ${headDim}`);
+  check(
+    "loadRope",
+    cos.length === sin.length && cos.length % (width / 2) === 0,
+    () => `${cos.length} cosines and ${sin.length} sines for ${width / 2} pairs`,
   );
 }
 

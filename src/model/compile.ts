@@ -52,10 +52,6 @@ const cap =
 
 /** What of a description no operation stands for. */
 function problemOf(step: Step): string | undefined {
-  if (step.do === "rotate") {
-    if (step.pairs === "neighbours") return "a rotation of neighbouring columns";
-    if (step.first !== 0 || step.width !== step.every) return "a rotation of a part of each head";
-  }
   if (step.do === "activate" && step.clamped !== undefined) return "a clamped gate";
   return undefined;
 }

@@ -1,4 +1,12 @@
-import { type AttendStep, type ModelConfig, type RopeSpec, type RotateStep, ropeTables } from "../arch/index.js";
+import {
+  type AttendStep,
+  type ModelConfig,
+  type RopeSpec,
+  type RotateStep,
+  ropeAttentionFactor,
+  ropeReach,
+  ropeTables,
+} from "../arch/index.js";
 import { type FormatError, UsageError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, RopeTable, Sight } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
@@ -24,6 +32,8 @@ export class Decoder implements Model {
   readonly #buffers: BufferPool;
   /** Passes share the buffers: those of different sequences take turns. */
   readonly #turns = new Turns();
+  /** The most tokens that the sequence of a cache may have. */
+  readonly #lengths = new WeakMap<KvCache, number>();
   readonly #tables = new Map<string, RopeTable>();
   /** What blocks were made to see, where it is not all before, loaded once. */
   readonly #sights = new Map<string, Sight>();
@@ -75,7 +85,9 @@ export class Decoder implements Model {
       return { heads, key: k, value: v };
     });
     const { slots = capacity, mass } = options;
-    return this.backend.createKvCache({ layers, slots, mass });
+    const cache = this.backend.createKvCache({ layers, slots, mass });
+    this.#lengths.set(cache, capacity);
+    return cache;
   }
 
   forward(
@@ -152,7 +164,7 @@ export class Decoder implements Model {
       start,
       slot,
       sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
-      table: (step) => this.#ropeTable(step, start + x.rows),
+      table: (step) => this.#ropeTable(step, start + x.rows, this.#lengthOf(cache)),
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
       sparseFromRow: Math.max(0, (options.sparseFrom ?? 0) - start),
       tap: options.tap,
@@ -173,7 +185,13 @@ export class Decoder implements Model {
       return;
     }
     const most = turn.reduce((largest, by) => Math.max(largest, Math.abs(by)), 0);
-    this.backend.moveKv(cache, layer, { ...moves, turn: { table: this.#ropeTable(rotation, most + 1), by: turn } });
+    // What was rotated before has its factor already.
+    const table = this.#ropeTable(rotation, most + 1, this.#lengthOf(cache), 1);
+    this.backend.moveKv(cache, layer, { ...moves, turn: { table, by: turn } });
+  }
+
+  #lengthOf(cache: KvCache): number {
+    return this.#lengths.get(cache) ?? this.config.maxPositions;
   }
 
   #sightOf({ sight }: AttendStep): Sight | undefined {
@@ -221,13 +239,14 @@ export class Decoder implements Model {
   }
 
   /** A rotary table, for at least `positions`. It grows with the positions that are met, not with what a cache could hold. */
-  #ropeTable({ rope, width }: Pick<RotateStep, "rope" | "width">, positions: number): RopeTable {
-    const key = keyOf(rope, width);
+  #ropeTable(step: RotateStep, positions: number, length: number, factor = ropeAttentionFactor(step.rope)): RopeTable {
+    const { rope, every: headDim, first, width, pairs } = step;
+    const key = [keyOf(rope), ropeReach(rope, length), factor, headDim, first, width, pairs].join();
     let table = this.#tables.get(key);
     if (table === undefined || table.positions < positions) {
       const enough = Math.max(positions, Math.min(firstPositions, this.config.maxPositions));
-      const { cos, sin } = ropeTables(rope, width, 2 ** Math.ceil(Math.log2(enough)));
-      table = this.backend.loadRope(cos, sin, width);
+      const { cos, sin } = ropeTables(rope, width, 2 ** Math.ceil(Math.log2(enough)), { length, factor });
+      table = this.backend.loadRope(cos, sin, { headDim, first, width, pairs });
       this.#tables.set(key, table);
     }
     return table;
@@ -244,11 +263,11 @@ export class Decoder implements Model {
 const keys = new WeakMap<RopeSpec, string>();
 
 /** Blocks describe equal embeddings each for itself. */
-function keyOf(rope: RopeSpec, width: number): string {
+function keyOf(rope: RopeSpec): string {
   let key = keys.get(rope);
   if (key === undefined) {
     key = JSON.stringify(rope);
     keys.set(rope, key);
   }
-  return `${width} ${key}`;
+  return key;
 }

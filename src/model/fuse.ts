@@ -1,5 +1,5 @@
-import type { RotateStep, Step } from "../arch/index.js";
-import type { Backend } from "../kernels/index.js";
+import type { Step } from "../arch/index.js";
+import { type Backend, isWholeHeads } from "../kernels/index.js";
 import type { BlockWeights } from "./load.js";
 import { applyActivation, attentionOptions, multiply } from "./operations.js";
 import { bufferOf, type Operation, watch } from "./pass.js";
@@ -26,12 +26,10 @@ export function fuse(steps: readonly Step[], at: number, weights: BlockWeights, 
   return undefined;
 }
 
-/** Whether whole heads are rotated, by halves. */
-const wholeHeads = ({ first, width, every, pairs }: RotateStep) => first === 0 && width === every && pairs === "halves";
-
 function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, backend: Backend): Fused | undefined {
   if (backend.rotatedAttention === undefined || rotate?.do !== "rotate" || attend?.do !== "attend") return undefined;
-  if (rotate.of.join() !== `${attend.q},${attend.k}` || !wholeHeads(rotate)) return undefined;
+  if (rotate.of.join() !== `${attend.q},${attend.k}` || !isWholeHeads({ ...rotate, headDim: rotate.every }))
+    return undefined;
   if (attend.sinks !== undefined) return undefined;
   const operation: Operation = (pass) => {
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));

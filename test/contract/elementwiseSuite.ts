@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { ActivationFunction } from "../../src/core/index.js";
-import type { Backend, ElementFunction } from "../../src/kernels/index.js";
+import { type Backend, type ElementFunction, type RopeLayout, wholeHeads } from "../../src/kernels/index.js";
 import { type BackendUnderTest, columnsOf, expectWithin, loadStack, normals, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 
@@ -130,26 +130,35 @@ export function elementwiseSuite(backend: () => Backend, { formats, tolerances }
     b.release(xs);
   });
 
-  it(`rope: every head of every row by its position, |Δ| ≤ ${tolerance}·(|a| + |b|)`, async () => {
+  it(`rope: every head of every row by its position, other columns kept, |Δ| ≤ ${tolerance}·(|a| + |b|)`, async () => {
     const b = backend();
-    for (const [n, heads, headDim, start] of [
+    const cases: [number, number, number, number, Partial<RopeLayout>?][] = [
       [1, 1, 4, 0],
       [1, 4, 16, 37],
       [17, 2, 20, 5],
       [64, 8, 64, 100],
       [3, 1, 128, 200],
-    ]) {
+      [17, 2, 20, 5, { width: 10 }],
+      [3, 4, 16, 100, { width: 4 }],
+      [2, 3, 24, 9, { first: 16, width: 8 }],
+      [17, 2, 20, 5, { pairs: "neighbours" }],
+      [1, 3, 24, 77, { first: 16, width: 8, pairs: "neighbours" }],
+      [5, 2, 64, 7, { first: 2, width: 6, pairs: "neighbours" }],
+    ];
+    for (const [n, heads, headDim, start, part] of cases) {
       const cols = heads * headDim;
-      const table = oracle.ropeTable(256, headDim, 10000);
-      const handle = b.loadRope(table.cos, table.sin, headDim);
+      const layout = { ...wholeHeads(headDim), ...part };
+      const table = oracle.ropeTable(256, layout.width, 10000);
+      const handle = b.loadRope(table.cos, table.sin, layout);
       const x = normals(n, n * cols);
       const before = normals(1, n * (cols + 8));
       const wide = upload(b, n, cols + 8, before);
       b.write(wide.columns(4, cols), x);
       b.rope(wide.columns(4, cols), handle, start);
       const result = await b.read(wide);
-      const expected = oracle.rope(x, cols, headDim, 10000, start, tolerance);
-      expectWithin(columnsOf(result, cols + 8, 4, cols), expected, `${n} rows of ${heads} × ${headDim} from ${start}`);
+      const expected = oracle.rope(x, cols, layout, 10000, start, tolerance);
+      const what = `${n} rows of ${heads} heads from ${start}, ${JSON.stringify(layout)}`;
+      expectWithin(columnsOf(result, cols + 8, 4, cols), expected, what);
       expect(columnsOf(result, cols + 8, 0, 4)).toEqual(columnsOf(before, cols + 8, 0, 4));
       expect(columnsOf(result, cols + 8, cols + 4, 4)).toEqual(columnsOf(before, cols + 8, cols + 4, 4));
       b.release(wide);

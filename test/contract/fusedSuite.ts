@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { type ActivationFunction, UsageError } from "../../src/core/index.js";
-import type { Activation, Backend } from "../../src/kernels/index.js";
+import { type Activation, type Backend, wholeHeads } from "../../src/kernels/index.js";
 import { type BackendUnderTest, kvSpec, linearTolerance, loadStack, normals, upload, windowSight } from "./harness.js";
 
 /** Operations that are several others at once, of a backend that has them, give what those give. */
@@ -196,7 +196,7 @@ export function fusedSuite(backend: () => Backend, { formats, tolerances }: Back
       const [queryWidth, kvWidth] = [queryHeads * headDim, kvHeads * headDim];
       const width = queryWidth + 2 * kvWidth;
       const angles = normals(headDim, (positions * headDim) / 2);
-      const table = b.loadRope(angles.map(Math.cos), angles.map(Math.sin), headDim);
+      const table = b.loadRope(angles.map(Math.cos), angles.map(Math.sin), wholeHeads(headDim));
       const values = normals(rows, rows * width);
       const results: Float32Array[] = [];
       for (const fused of [true, false]) {

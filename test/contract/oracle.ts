@@ -1,4 +1,5 @@
 import type { ActivationFunction } from "../../src/core/index.js";
+import type { RopeLayout } from "../../src/kernels/index.js";
 import type { Expected, Tolerances } from "./harness.js";
 
 /**
@@ -250,21 +251,23 @@ export function layerNorm(
 export function rope(
   x: Float32Array,
   cols: number,
-  headDim: number,
+  { headDim, first, width, pairs }: RopeLayout,
   theta: number,
   start: number,
   tolerance: number,
 ): Expected {
-  const values = new Float64Array(x.length);
+  const values = Float64Array.from(x);
   const bounds = new Float64Array(x.length);
-  const half = headDim / 2;
+  const half = width / 2;
   for (let k = 0; k < x.length; k++) {
     const position = start + Math.floor(k / cols);
-    const i = (k % cols) % headDim;
-    const first = i < half;
-    const other = x[first ? k + half : k - half];
-    const angle = position * theta ** ((-2 * (i % half)) / headDim);
-    values[k] = x[k] * Math.cos(angle) + (first ? -other : other) * Math.sin(angle);
+    const i = ((k % cols) % headDim) - first;
+    if (i < 0 || i >= width) continue;
+    const leads = pairs === "halves" ? i < half : i % 2 === 0;
+    const apart = pairs === "halves" ? half : 1;
+    const other = x[leads ? k + apart : k - apart];
+    const angle = position * theta ** ((-2 * (pairs === "halves" ? i % half : Math.floor(i / 2))) / width);
+    values[k] = x[k] * Math.cos(angle) + (leads ? -other : other) * Math.sin(angle);
     bounds[k] = tolerance * (Math.abs(x[k]) + Math.abs(other)) + 1e-12;
   }
   return { values, bounds };

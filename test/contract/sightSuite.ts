@@ -5,8 +5,10 @@ import {
   type Backend,
   type KvCache,
   keyBlocks,
+  type RopeTable,
   type SightSpec,
   type SlotRange,
+  wholeHeads,
 } from "../../src/kernels/index.js";
 import { expectWithin, normals, type Tolerances, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
@@ -220,13 +222,16 @@ export function sightSuite(backend: () => Backend, tolerances: Tolerances): void
   it("moveKv: a turned key is the key of a token so much later, or earlier", async () => {
     const b = backend();
     const shape = { queryHeads: 2, heads: 2, key: 16, value: 4 };
-    const { cos, sin } = oracle.ropeTable(64, shape.key, 10000);
-    const table = b.loadRope(cos, sin, shape.key);
+    const layouts = [wholeHeads(shape.key), { headDim: shape.key, first: 2, width: 6, pairs: "neighbours" } as const];
+    const tables = layouts.map((layout) => {
+      const { cos, sin } = oracle.ropeTable(64, layout.width, 10000);
+      return b.loadRope(cos, sin, layout);
+    });
     const raw = normals(1, 32);
     const values = normals(2, 8);
     const q = normals(3, 32);
     /** The key as of a token at `position`, in slot 0. */
-    const rotated = async (position: number) => {
+    const rotated = async (table: RopeTable, position: number) => {
       const x = upload(b, 1, 32, raw);
       b.rope(x, table, position);
       const keys = await b.read(x);
@@ -235,15 +240,16 @@ export function sightSuite(backend: () => Backend, tolerances: Tolerances): void
     };
     // A second entry, so that scores matter.
     const other = normals(4, 32);
-    for (const [from, to] of [
+    const turns = [
       [5, 42],
       [42, 5],
       [7, 7],
-    ]) {
+    ];
+    for (const [table, from, to] of tables.flatMap((table) => turns.map(([from, to]) => [table, from, to] as const))) {
       const results: Float32Array[] = [];
       for (const turned of [true, false]) {
         using cache = b.createKvCache({ layers: [shape], slots: 4 });
-        append(cache, await rotated(turned ? from : to), values, shape, turned ? 2 : 0);
+        append(cache, await rotated(table, turned ? from : to), values, shape, turned ? 2 : 0);
         append(cache, other, normals(5, 8), shape, 1);
         if (turned) {
           const heads = Uint32Array.of(0, 1);

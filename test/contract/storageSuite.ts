@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { UsageError } from "../../src/core/index.js";
-import { type Backend, keyBlocks, type RowSource } from "../../src/kernels/index.js";
+import { type Backend, keyBlocks, type RowSource, wholeHeads } from "../../src/kernels/index.js";
 import { isSparse } from "../../src/pack/index.js";
 import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import {
@@ -175,6 +175,7 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
     const a = (rows: number, cols: number) => upload(b, rows, cols, new Float32Array(rows * cols));
     const [x, out] = [a(2, 20), a(2, 12)];
     const four = a(2, 4);
+    const angles = new Float32Array(16);
     const short = b.loadVector(new Float32Array(3));
     const blocks = keyBlocks({ rows: 3, slots: 4, tableOfHead: [0] }, () => [[0, 3]]);
     using threeRows = b.loadSight(blocks);
@@ -197,6 +198,9 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
       ["rmsNorm", () => b.rmsNorm(x, x, short, 1e-6)],
       ["rope", () => b.rope(four, table, 7)],
       ["rope", () => b.rope(four, table, -1)],
+      ["loadRope", () => b.loadRope(angles, angles, { ...wholeHeads(8), first: 5, width: 4 })],
+      ["loadRope", () => b.loadRope(angles, angles, { ...wholeHeads(8), width: 5 })],
+      ["loadRope", () => b.loadRope(angles, angles.subarray(1), wholeHeads(4))],
       ["appendKv", () => b.appendKv(cache, 1, four, four, 0)],
       ["appendKv", () => b.appendKv(cache, 0, four, four, 3)],
       ["appendKv", () => b.appendKv(cache, 0, four, x, 0)],
@@ -238,5 +242,5 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
 }
 
 function oneHeadTable(b: Backend) {
-  return b.loadRope(new Float32Array(16).fill(1), new Float32Array(16), 4);
+  return b.loadRope(new Float32Array(16).fill(1), new Float32Array(16), wholeHeads(4));
 }

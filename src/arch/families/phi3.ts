@@ -1,4 +1,4 @@
-import { optional, positions } from "../configFields.js";
+import { optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
 import { gated, grouped, preNorm, stacked, stored } from "../parts.js";
@@ -9,7 +9,7 @@ export const phi3 = family({
   modelType: "phi3",
   config: decoderConfig(
     { maxPositions: 4096, epsilon: 1e-5, bos: 1, eos: [32000], partialRotation: true },
-    { sliding_window: optional(positions) },
+    { sliding_window: optional(positions), original_max_position_embeddings: orElse(positions, 4096) },
   ),
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) => {

@@ -4,5 +4,5 @@ import type { Rope } from "./rope.js";
 /** As published. */
 export const rope: Rope<{ type: "default" }> = {
   schema: z.object({}).transform(() => ({ type: "default" as const })),
-  scaled: (_, frequency) => frequency,
+  scaled: (_, plain) => plain,
 };

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { factor, type Rope } from "./rope.js";
+import { factor, positions, type Rope } from "./rope.js";
 
 export interface Llama3Rope {
   type: "llama3";
@@ -14,10 +14,7 @@ const fields = z
     factor,
     low_freq_factor: factor,
     high_freq_factor: factor,
-    original_max_position_embeddings: z
-      .int()
-      .min(1)
-      .max(2 ** 30),
+    original_max_position_embeddings: positions,
   })
   .refine((f) => f.high_freq_factor > f.low_freq_factor, {
     path: ["high_freq_factor"],
@@ -33,10 +30,11 @@ export const rope: Rope<Llama3Rope> = {
     highFreqFactor: f.high_freq_factor,
     originalMaxPositions: f.original_max_position_embeddings,
   })),
-  scaled(rope, frequency) {
-    const turns = (rope.originalMaxPositions * frequency) / (2 * Math.PI);
-    const share = (turns - rope.lowFreqFactor) / (rope.highFreqFactor - rope.lowFreqFactor);
-    const kept = Math.min(1, Math.max(0, share));
-    return frequency * (kept + (1 - kept) / rope.factor);
+  scaled({ factor, lowFreqFactor, highFreqFactor, originalMaxPositions }, plain) {
+    return plain.map((frequency) => {
+      const turns = (originalMaxPositions * frequency) / (2 * Math.PI);
+      const kept = Math.min(1, Math.max(0, (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor)));
+      return frequency * (kept + (1 - kept) / factor);
+    });
   },
 };

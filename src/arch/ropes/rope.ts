@@ -2,10 +2,27 @@ import * as z from "zod";
 
 /** Bounds that no known model comes near. */
 export const factor = z.number().min(1e-3).max(1e6);
+export const positions = z
+  .int()
+  .min(1)
+  .max(2 ** 30);
 
-/** One kind of rotary embedding: its fields in config.json, in our names, and what it does to a plain frequency. */
+/** One kind of rotary embedding: its fields in config.json, in our names, and what it does to plain frequencies. */
 export interface Rope<T extends { type: string }> {
+  /**
+   * Of the fields of the rope, and beside them `max_position_embeddings` and `original_max_position_embeddings`, which are
+   * there whatever the file leaves out.
+   */
   schema: z.ZodType<T>;
-  /** @param frequency radians per position, theta ** (−2i / width) */
-  scaled(rope: T, frequency: number): number;
+  /**
+   * @param plain radians per position of each pair, theta ** (−2i / width)
+   * @param reach see below; 0 where there is none
+   */
+  scaled(rope: T & { theta: number }, plain: Float64Array, reach: number): Float64Array;
+  /** Where frequencies depend on the length of the context: one number for all lengths that have the same. */
+  reach?(rope: T, length: number): number;
+  /** cos and sin are multiplied by this, so that scores are by its square. Default 1. */
+  attentionFactor?(rope: T): number;
+  /** Entries of lists that are one for every pair. */
+  listed?(rope: T): Readonly<Record<string, number>>;
 }

@@ -37,6 +37,9 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
 function problemOf({ activation, blocks, slidingWindows, ...config }: ModelConfig): string | undefined {
   if (config.experts !== undefined) return "its MLPs are mixtures of experts; export it as safetensors";
   if (activation !== "silu") return `llama.cpp computes it with silu, the model uses ${activation}`;
+  if (!["default", "linear", "llama3"].includes(config.rope.type)) {
+    return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
+  }
   if (new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
   const differs = blocks.some(
     ({ queryHeads, kvHeads, intermediateSize }) =>

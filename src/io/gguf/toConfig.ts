@@ -107,7 +107,16 @@ function ropeScaling(
   const type = metadata.string(key("rope.scaling.type")) ?? "none";
   if (type === "none") return { rope_type: "default" };
   // Other types are refused by name when the config is parsed.
-  return { rope_type: type, factor: metadata.number(key("rope.scaling.factor")) };
+  return {
+    rope_type: type,
+    factor: metadata.number(key("rope.scaling.factor")),
+    ...(type === "yarn" && {
+      original_max_position_embeddings: metadata.require(
+        metadata.number(key("rope.scaling.original_context_length")),
+        key("rope.scaling.original_context_length"),
+      ),
+    }),
+  };
 }
 
 /** A number, or a list with one entry per layer that are all equal. */

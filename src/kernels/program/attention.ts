@@ -1,4 +1,5 @@
 import type { AttentionOptions } from "../backend.js";
+import { pairPlaces } from "../handles.js";
 import { type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
 import * as layout from "./layout.js";
 import type { KvPlace, ProgramActivation, ProgramRopeTable, ProgramSight, ProgramVector } from "./storage.js";
@@ -85,6 +86,7 @@ export function moveKv({ place, spec, layer }: CachedLayer, { heads, from, to, t
       keyDim: kept.key,
       valueDim: keptValue(kept),
       slots: spec.slots,
+      ...(table === undefined ? { first: 0, half: 0, step: 0, apart: 0 } : pairPlaces(table)),
       cos: table?.cos.readIn(arena) ?? 0,
       sin: table?.sin.readIn(arena) ?? 0,
       moves: moves.slice(first, first + listedMoves),

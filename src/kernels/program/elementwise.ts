@@ -1,6 +1,7 @@
 import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
 import type { ElementFunction } from "../backend.js";
+import { pairPlaces } from "../handles.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
 import type { ProgramActivation, ProgramMatrix, ProgramRopeTable, ProgramVector } from "./storage.js";
@@ -55,16 +56,17 @@ export function rmsNorm(out: ProgramActivation, x: ProgramActivation, weight: Pr
   });
 }
 
-export function rope(x: ProgramActivation, { cos, sin, headDim }: ProgramRopeTable, start: number): void {
+export function rope(x: ProgramActivation, table: ProgramRopeTable, start: number): void {
   const arena = x.block.home;
   arena.record("rope", {
     x: x.readIn(arena),
     stride: x.stride,
     rows: x.rows,
-    heads: x.cols / headDim,
-    headDim,
-    cos: cos.readIn(arena),
-    sin: sin.readIn(arena),
+    heads: x.cols / table.headDim,
+    headDim: table.headDim,
+    ...pairPlaces(table),
+    cos: table.cos.readIn(arena),
+    sin: table.sin.readIn(arena),
     start,
   });
 }

@@ -10,6 +10,7 @@ import type {
   LinearOptions,
   Matrix,
   ProductCosts,
+  RopeLayout,
   RopeTable,
   RowSource,
   TopK,
@@ -122,9 +123,9 @@ export class ProgramBackend extends HostExperts implements Backend {
     return new ProgramVector(values.slice());
   }
 
-  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable {
+  loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable {
     this.#weightBytes += cos.byteLength + sin.byteLength;
-    return new ProgramRopeTable(cos.slice(), sin.slice(), headDim);
+    return new ProgramRopeTable(cos.slice(), sin.slice(), layout);
   }
 
   allocate(rows: number, cols: number): Activation {

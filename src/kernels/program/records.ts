@@ -56,6 +56,9 @@ export const items = {
   expertTerm: { slot: "i32", weight: "f32" },
 } as const satisfies Readonly<Record<string, Fields>>;
 
+/** Which columns of a head turn together; see `pairPlaces`. */
+const pairs = { first: "i32", half: "i32", step: "i32", apart: "i32" } as const;
+
 /** What the rows of a pass see; see kernels/sight.ts. */
 const sight = {
   start: "i32",
@@ -157,6 +160,7 @@ export const operations = {
       rows: "i32",
       heads: "i32",
       headDim: "i32",
+      ...pairs,
       cos: "address",
       sin: "address",
       start: "i32",
@@ -241,6 +245,7 @@ export const operations = {
       /** Or 0. */
       mass: "address",
       slots: "i32",
+      ...pairs,
       /** Or 0: nothing turns. */
       cos: "address",
       sin: "address",

@@ -1,6 +1,6 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
-import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, Vector } from "../backend.js";
 import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
 import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
@@ -135,17 +135,18 @@ export class ProgramVector implements Vector {
 }
 
 export class ProgramRopeTable implements RopeTable {
+  readonly headDim: number;
+  readonly first: number;
+  readonly width: number;
+  readonly pairs: RopeLayout["pairs"];
   readonly cos: Constant;
   readonly sin: Constant;
   readonly positions: number;
-  constructor(
-    cos: Float32Array,
-    sin: Float32Array,
-    readonly headDim: number,
-  ) {
+  constructor(cos: Float32Array, sin: Float32Array, layout: RopeLayout) {
+    ({ headDim: this.headDim, first: this.first, width: this.width, pairs: this.pairs } = layout);
     this.cos = new Constant(cos);
     this.sin = new Constant(sin);
-    this.positions = cos.length / (headDim / 2);
+    this.positions = cos.length / (layout.width / 2);
   }
 }
 

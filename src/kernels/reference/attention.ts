@@ -1,6 +1,7 @@
 import type { AttentionOptions } from "../backend.js";
 import { type KvMoves, keptValue } from "../kv.js";
 import { rowsOfGroup, type SightSpec, slotsOfBlock, wordOf } from "../sight.js";
+import { turnHead } from "./elementwise.js";
 import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable, ReferenceVector } from "./storage.js";
 
 export function appendKv(
@@ -95,7 +96,7 @@ export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to
   const taken = Array.from(heads, (head, m) => {
     const at = from[m] * spec.heads + head;
     const key = cache.keys[layer].slice(at * spec.key, (at + 1) * spec.key);
-    if (turn !== undefined) turnKey(key, turn.table as ReferenceRopeTable, turn.by[m]);
+    if (turn !== undefined) turnHead(key, turn.table as ReferenceRopeTable, turn.by[m]);
     const kept = keptValue(spec);
     const value = cache.values[layer].slice(at * kept, (at + 1) * kept);
     return { key, value, mass: cache.massOf(layer, head)[from[m]] };
@@ -105,16 +106,5 @@ export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to
     cache.keys[layer].set(key, at * spec.key);
     cache.values[layer].set(value, at * keptValue(spec));
     if (cache.spec.mass !== undefined) cache.massOf(layer, heads[m])[to[m]] = mass;
-  }
-}
-
-function turnKey(key: Float32Array, { cos, sin, headDim }: ReferenceRopeTable, by: number): void {
-  const half = headDim / 2;
-  for (let i = 0; i < half; i++) {
-    const angle = Math.abs(by) * half + i;
-    const [c, s] = [cos[angle], by < 0 ? -sin[angle] : sin[angle]];
-    const [a, b] = [key[i], key[half + i]];
-    key[i] = a * c - b * s;
-    key[half + i] = b * c + a * s;
   }
 }

@@ -9,6 +9,7 @@ import type {
   ElementFunction,
   LinearOptions,
   Matrix,
+  RopeLayout,
   RopeTable,
   RowSource,
   TopK,
@@ -69,11 +70,11 @@ export class ReferenceBackend extends HostExperts implements Backend {
     return vector;
   }
 
-  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable {
+  loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable {
     this.#weightBytes += cos.byteLength + sin.byteLength;
     const table: ReferenceRopeTable = {
-      positions: cos.length / (headDim / 2),
-      headDim,
+      ...layout,
+      positions: cos.length / (layout.width / 2),
       cos: cos.slice(),
       sin: sin.slice(),
     };

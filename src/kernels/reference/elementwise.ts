@@ -1,5 +1,6 @@
 import { type ActivationFunction, activationFunctions } from "../../core/index.js";
 import type { ElementFunction } from "../backend.js";
+import { pairPlaces } from "../handles.js";
 import type { ReferenceActivation, ReferenceMatrix, ReferenceRopeTable } from "./storage.js";
 
 export function embed(out: ReferenceActivation, table: ReferenceMatrix, ids: Uint32Array): void {
@@ -49,19 +50,23 @@ export function layerNorm(
 }
 
 export function rope(x: ReferenceActivation, table: ReferenceRopeTable, start: number): void {
-  const half = table.headDim / 2;
   for (let r = 0; r < x.rows; r++) {
-    const angles = (start + r) * half;
     for (let begin = 0; begin < x.cols; begin += table.headDim) {
-      const head = x.row(r).subarray(begin, begin + table.headDim);
-      for (let i = 0; i < half; i++) {
-        const cos = table.cos[angles + i];
-        const sin = table.sin[angles + i];
-        const [a, b] = [head[i], head[i + half]];
-        head[i] = a * cos - b * sin;
-        head[i + half] = b * cos + a * sin;
-      }
+      turnHead(x.row(r).subarray(begin, begin + table.headDim), table, start + r);
     }
+  }
+}
+
+/** Turns one head [headDim] by so many positions, forward or back. */
+export function turnHead(head: Float32Array, table: ReferenceRopeTable, by: number): void {
+  const { first, half, step, apart } = pairPlaces(table);
+  for (let i = 0; i < half; i++) {
+    const angle = Math.abs(by) * half + i;
+    const [cos, sin] = [table.cos[angle], by < 0 ? -table.sin[angle] : table.sin[angle]];
+    const at = first + i * step;
+    const [a, b] = [head[at], head[at + apart]];
+    head[at] = a * cos - b * sin;
+    head[at + apart] = b * cos + a * sin;
   }
 }
 

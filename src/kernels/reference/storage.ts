@@ -30,7 +30,7 @@ export interface ReferenceVector extends Vector {
 }
 
 export interface ReferenceRopeTable extends RopeTable {
-  /** f32 [positions, headDim / 2] each. */
+  /** f32 [positions, width / 2] each. */
   readonly cos: Float32Array;
   readonly sin: Float32Array;
 }

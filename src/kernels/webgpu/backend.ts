@@ -19,12 +19,14 @@ import type {
   LinearOptions,
   Matrix,
   ProductCosts,
+  RopeLayout,
   RopeTable,
   RowSource,
   TopK,
   Vector,
 } from "../backend.js";
 import { zeroCounters } from "../counters.js";
+import { pairPlaces } from "../handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { blockMaskWords, kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
@@ -174,10 +176,10 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     return vector;
   }
 
-  loadRope(cos: Float32Array, sin: Float32Array, headDim: number): RopeTable {
+  loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable {
     const table: GpuRopeTable = {
-      positions: cos.length / (headDim / 2),
-      headDim,
+      ...layout,
+      positions: cos.length / (layout.width / 2),
       cos: this.#upload(cos, "cosines"),
       sin: this.#upload(sin, "sines"),
     };
@@ -304,11 +306,12 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
 
   rope(x: Activation, table: RopeTable, start: number): void {
     const { memory, offset, stride } = own(x);
-    const { cos, sin } = table as GpuRopeTable;
-    const pairs = x.cols / 2;
+    const { headDim, cos, sin } = table as GpuRopeTable;
+    const places = pairPlaces(table);
+    const pairs = (x.cols / headDim) * places.half;
     this.#context.recorder.run(
       rope,
-      { pairs, half: table.headDim / 2, offset, stride, start },
+      { pairs, headDim, ...places, offset, stride, start },
       { xs: memory, cosines: cos, sines: sin },
       [Math.ceil(pairs / elementThreads), x.rows],
     );

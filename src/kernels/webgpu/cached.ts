@@ -1,3 +1,4 @@
+import { pairPlaces } from "../handles.js";
 import { type KvMoves, keptValue } from "../kv.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
@@ -22,7 +23,13 @@ export function moveEntries(
   const table = turn?.table as GpuRopeTable | undefined;
   recorder.run(
     kernels[Number(turn !== undefined)][Number(cache.spec.mass !== undefined)],
-    { heads: spec.heads, keyDim: spec.key, valueDim: keptValue(spec), slots: cache.spec.slots },
+    {
+      heads: spec.heads,
+      keyDim: spec.key,
+      valueDim: keptValue(spec),
+      slots: cache.spec.slots,
+      ...(table === undefined ? { first: 0, half: 0, step: 0, apart: 0 } : pairPlaces(table)),
+    },
     {
       moves,
       keys: cache.keys[layer],

@@ -1,5 +1,6 @@
 import { type ActivationFunction, activationFunctions, DeviceError, Random } from "../../core/index.js";
 import type { Backend } from "../backend.js";
+import { wholeHeads } from "../handles.js";
 import { tolerance } from "./testProduct.js";
 
 /**
@@ -71,7 +72,7 @@ export async function checkOperations(b: Backend): Promise<void> {
   const [headDim, kvHeads, queryHeads, positions, tokens] = [32, 2, 4, 150, 5];
   const scale = 1 / Math.sqrt(headDim);
   const angles = numbers((positions * headDim) / 2);
-  const table = b.loadRope(angles.map(Math.cos), angles.map(Math.sin), headDim);
+  const table = b.loadRope(angles.map(Math.cos), angles.map(Math.sin), wholeHeads(headDim));
   const [qs, ks, vs] = [tokens * queryHeads, positions * kvHeads, positions * kvHeads].map((n) => numbers(n * headDim));
   const [q, k, v] = [upload(tokens, qs), upload(positions, ks), upload(positions, vs)];
   b.rope(k, table, 0);

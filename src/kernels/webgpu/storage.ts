@@ -44,7 +44,7 @@ export interface GpuVector extends Vector {
 }
 
 export interface GpuRopeTable extends RopeTable {
-  /** f32 [positions, headDim / 2] each. */
+  /** f32 [positions, width / 2] each. */
   readonly cos: GpuMemory;
   readonly sin: GpuMemory;
 }

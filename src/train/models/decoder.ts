@@ -1,5 +1,5 @@
 import { numpy as np } from "@jax-js/jax";
-import { type ModelConfig, ropeFrequencies } from "../../arch/index.js";
+import { type ModelConfig, ropeTables } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { attention, causalMask, rotate } from "../engine/attention.js";
 import { activations, crossEntropy, largestInputs, linear, rmsNorm } from "../engine/layers.js";
@@ -38,7 +38,7 @@ export function decoder(
     const { tokens } = batch;
     const mixtures: MoeOutput[] = [];
     const sequences = tokens.shape[0] / window;
-    const rope = ropeTables(config, window);
+    const rope = ropeTables(config.rope, config.headDim, window);
     const mask = (layer: number) =>
       np.array(causalMask(window, config.slidingWindows[layer]), { shape: [window, window] });
 
@@ -108,14 +108,4 @@ function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distill
   if (teacher === undefined || distillation === undefined) return prediction;
   const { share, temperature } = distillation;
   return add(multiply(prediction, 1 - share), multiply(divergence(logits, teacher, temperature), share));
-}
-
-function ropeTables({ rope, headDim }: ModelConfig, positions: number) {
-  const frequencies = ropeFrequencies(rope, headDim);
-  const half = headDim / 2;
-  const angle = (_: unknown, i: number) => Math.floor(i / half) * frequencies[i % half];
-  return {
-    cos: Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(_, i))),
-    sin: Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(_, i))),
-  };
 }

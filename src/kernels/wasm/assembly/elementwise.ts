@@ -81,19 +81,46 @@ export function layerNorm(a: LayerNorm, thread: i32): void {
   }
 }
 
+/** Turns pairs of columns, `step` and `apart` in floats, by the angles at `cos` and `sin`, forward or back. */
+export function turnPairs(
+  first: usize,
+  half: i32,
+  step: i32,
+  apart: i32,
+  cos: usize,
+  sin: usize,
+  back: bool,
+): void {
+  for (let i = 0; i < half; i++) {
+    const a = first + ((<usize>(i * step)) << 2);
+    const b = a + ((<usize>apart) << 2);
+    const u = load<f32>(a);
+    const v = load<f32>(b);
+    const c = load<f32>(cos + ((<usize>i) << 2));
+    const turned = load<f32>(sin + ((<usize>i) << 2));
+    const s = back ? -turned : turned;
+    store<f32>(a, u * c - v * s);
+    store<f32>(b, v * c + u * s);
+  }
+}
+
 export function rope(a: Rope, thread: i32): void {
   const x = a.x;
   const stride = a.stride;
   const heads = a.heads;
-  const half = a.headDim >> 1;
+  const half = a.half;
   const total = a.rows * heads;
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / heads;
     const angle = (<usize>((a.start + row) * half)) << 2;
     const cos = a.cos + angle;
     const sin = a.sin + angle;
-    const first = x + ((<usize>(row * stride + (n % heads) * half * 2)) << 2);
-    const second = first + ((<usize>half) << 2);
+    const first = x + ((<usize>(row * stride + (n % heads) * a.headDim + a.first)) << 2);
+    if (a.step != 1) {
+      turnPairs(first, half, a.step, a.apart, cos, sin, false);
+      continue;
+    }
+    const second = first + ((<usize>a.apart) << 2);
     const bytes = (<usize>half) << 2;
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) {

@@ -1,5 +1,5 @@
 import { AppendKv, MoveKv } from "./generated/records";
-import { shareStart } from "./elementwise";
+import { shareStart, turnPairs } from "./elementwise";
 
 export function appendKv(a: AppendKv, thread: i32): void {
   const heads = a.kvHeads;
@@ -28,19 +28,10 @@ export function moveKv(a: MoveKv, thread: i32): void {
       memory.copy(a.values + target * valueBytes, a.values + source * valueBytes, valueBytes);
       if (a.mass != 0) store<f32>(a.mass + (target << 2), load<f32>(a.mass + (source << 2)));
     }
-    if (a.cos != 0) turn(a, a.keys + target * keyBytes, keyBytes, move.turn);
-  }
-}
-
-function turn(a: MoveKv, key: usize, bytes: usize, by: i32): void {
-  const half = bytes >> 1;
-  const at = <usize>abs(by) * half;
-  for (let i: usize = 0; i < half; i += 4) {
-    const u = load<f32>(key + i);
-    const v = load<f32>(key + half + i);
-    const c = load<f32>(a.cos + at + i);
-    const s = by < 0 ? -load<f32>(a.sin + at + i) : load<f32>(a.sin + at + i);
-    store<f32>(key + i, u * c - v * s);
-    store<f32>(key + half + i, v * c + u * s);
+    if (a.cos != 0) {
+      const angle = (<usize>(abs(move.turn) * a.half)) << 2;
+      const key = a.keys + target * keyBytes + ((<usize>a.first) << 2);
+      turnPairs(key, a.half, a.step, a.apart, a.cos + angle, a.sin + angle, move.turn < 0);
+    }
   }
 }

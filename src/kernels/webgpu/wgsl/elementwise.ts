@@ -22,16 +22,26 @@ export const add = kernel({
   if (i < p.cols) { outs[p.outOffset + row * p.outStride + i] += xs[p.xOffset + row * p.xStride + i]; }`),
 });
 
-/** Rotates pairs (i, i + headDim/2) of every run of headDim columns; one thread per pair. */
+/** Rotates the pairs of every run of headDim columns, see `pairPlaces`; one thread per pair. */
 export const rope = kernel({
   name: "rope",
-  params: { pairs: "u32", half: "u32", offset: "u32", stride: "u32", start: "u32" },
+  params: {
+    pairs: "u32",
+    headDim: "u32",
+    first: "u32",
+    half: "u32",
+    step: "u32",
+    apart: "u32",
+    offset: "u32",
+    stride: "u32",
+    start: "u32",
+  },
   buffers: { xs: readWrite(), cosines: read(), sines: read() },
   code: entry(/* wgsl */ `
   if (i < p.pairs) {
     let k = i % p.half;
-    let a = p.offset + row * p.stride + i / p.half * 2u * p.half + k;
-    let b = a + p.half;
+    let a = p.offset + row * p.stride + i / p.half * p.headDim + p.first + k * p.step;
+    let b = a + p.apart;
     let angle = (p.start + row) * p.half + k;
     let c = cosines[angle];
     let s = sines[angle];

@@ -97,7 +97,16 @@ export const moveWords = 4;
 export const moveKv = (turned: boolean, weighed: boolean) =>
   kernel({
     name: `moveKv${turned ? " turned" : ""}${weighed ? " weighed" : ""}`,
-    params: { heads: "u32", keyDim: "u32", valueDim: "u32", slots: "u32" },
+    params: {
+      heads: "u32",
+      keyDim: "u32",
+      valueDim: "u32",
+      slots: "u32",
+      first: "u32",
+      half: "u32",
+      step: "u32",
+      apart: "u32",
+    },
     buffers: {
       moves: read("u32"),
       keys: readWrite(),
@@ -118,17 +127,20 @@ export const moveKv = (turned: boolean, weighed: boolean) =>
   ${
     turned
       ? /* wgsl */ `
-  let half = p.keyDim / 2u;
-  if (i < half) {
+  if (i < p.half) {
     let by = bitcast<i32>(moves[row * ${moveWords}u + 3u]);
-    let angle = u32(abs(by)) * half + i;
+    let angle = u32(abs(by)) * p.half + i;
     let c = cosines[angle];
     let s = select(sines[angle], -sines[angle], by < 0);
-    let xa = keys[keySource + i];
-    let xb = keys[keySource + i + half];
-    keys[keyGoal + i] = xa * c - xb * s;
-    keys[keyGoal + i + half] = xb * c + xa * s;
-  }`
+    let a = p.first + i * p.step;
+    let b = a + p.apart;
+    let xa = keys[keySource + a];
+    let xb = keys[keySource + b];
+    keys[keyGoal + a] = xa * c - xb * s;
+    keys[keyGoal + b] = xb * c + xa * s;
+  }
+  // What does not turn goes along: before the turned columns, and behind them.
+  if (i < p.keyDim && (i < p.first || i >= p.first + 2u * p.half)) { keys[keyGoal + i] = keys[keySource + i]; }`
       : "if (i < p.keyDim) { keys[keyGoal + i] = keys[keySource + i]; }"
   }
   ${weighed ? "if (i == 0u) { mass[head * p.slots + goal] = mass[head * p.slots + source]; }" : ""}`),

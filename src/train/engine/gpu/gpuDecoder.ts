@@ -1,4 +1,4 @@
-import { type ModelConfig, ropeFrequencies } from "../../../arch/index.js";
+import { type ModelConfig, ropeTables } from "../../../arch/index.js";
 import { openCompute } from "../../../kernels/index.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
@@ -32,10 +32,6 @@ export async function gpuDecoder(
 
 /** cos and sin, one after the other, of every position and pair of a head. */
 function turnsOf({ rope, headDim }: ModelConfig, positions: number): Float32Array {
-  const frequencies = ropeFrequencies(rope, headDim);
-  const pairs = headDim / 2;
-  return Float32Array.from({ length: 2 * positions * pairs }, (_, i) => {
-    const angle = Math.floor(i / 2 / pairs) * frequencies[Math.floor(i / 2) % pairs];
-    return i % 2 === 0 ? Math.cos(angle) : Math.sin(angle);
-  });
+  const { cos, sin } = ropeTables(rope, headDim, positions);
+  return Float32Array.from({ length: 2 * cos.length }, (_, i) => (i % 2 === 0 ? cos : sin)[Math.floor(i / 2)]);
 }
