@@ -50,7 +50,9 @@ for (const options of wasmVariants) {
     name: nameOf(options),
     create: async () => checked(await createBackend(options)),
     tolerances: int8ActivationTolerances,
-    formats: allFormats,
+    // How memory is divided does not depend on how values are coded.
+    formats: options.memoryLimit === undefined ? allFormats : ["f32", "q4", "bitmask-bf16", "2:4-q8"],
+    randomShapes: options.threads === 1 ? undefined : 100,
   });
 }
 useSoftwareGpu();
@@ -60,4 +62,6 @@ await offer({
   tolerances: f32Tolerances,
   formats: gpuFormats,
   fuses: true,
+  // Every shape may be a kernel to compile.
+  randomShapes: 90,
 });

@@ -16,9 +16,15 @@ import * as oracle from "./oracle.js";
 const fours = (max: number) => fc.integer({ min: 1, max: max / 4 }).map((n) => 4 * n);
 const parameters = (numRuns: number) => ({ numRuns, seed: 20260, endOnFailure: false });
 
+/** Random shapes of `linear`, unless a subject asks for fewer; attention is tried on a third of them. */
+const defaultShapes = 300;
+
 /** Random shapes and options against the oracle. */
-export function fuzzSuite(backend: () => Backend, { formats, tolerances }: BackendUnderTest): void {
-  it("linear: 300 random shapes, stacks, thresholds, formats and options within the bounds above", async () => {
+export function fuzzSuite(
+  backend: () => Backend,
+  { formats, tolerances, randomShapes = defaultShapes }: BackendUnderTest,
+): void {
+  it(`linear: ${randomShapes} random shapes, stacks, thresholds, formats and options within the bounds above`, async () => {
     const cases = fc.record({
       format: fc.constantFrom(...formats),
       partRows: fc.array(fc.oneof(fours(100), fc.constant(600)), { minLength: 1, maxLength: 3 }),
@@ -57,11 +63,12 @@ export function fuzzSuite(backend: () => Backend, { formats, tolerances }: Backe
         b.release(xs);
         b.release(out);
       }),
-      parameters(300),
+      parameters(randomShapes),
     );
   });
 
-  it("attention: 100 random head layouts, windows and splits of a sequence within the bound above", async () => {
+  const layouts = Math.ceil(randomShapes / 3);
+  it(`attention: ${layouts} random head layouts, windows and splits of a sequence within the bound above`, async () => {
     const cases = fc.record({
       kvHeads: fc.integer({ min: 1, max: 4 }),
       queriesPerKv: fc.integer({ min: 1, max: 4 }),
@@ -103,7 +110,7 @@ export function fuzzSuite(backend: () => Backend, { formats, tolerances }: Backe
         expectWithin(await b.read(out), expected, "attention");
         for (const activation of [qs, ks, vs, out]) b.release(activation);
       }),
-      parameters(100),
+      parameters(layouts),
     );
   });
 }

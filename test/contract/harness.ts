@@ -54,6 +54,8 @@ export interface BackendUnderTest {
   formats: readonly PackedFormatId[];
   /** Whether it has the operations that are several others at once. */
   fuses?: boolean;
+  /** How many random shapes it is tried on, where fewer are enough. */
+  randomShapes?: number;
 }
 
 export const denseFormats = Object.keys(weightFormats) as WeightFormatId[];
