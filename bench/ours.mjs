@@ -30,24 +30,23 @@ export async function openOurs(files, { backend: id = "wasm", weights, threads, 
       variants.push({ sparsity: sparsities[i], thresholds: toThresholds(record) });
   }
 
-  async function step(ids, cache, start) {
+  async function step(ids, cache, start, thresholds) {
     // Prefill is dense, as in generation; single tokens are sparse where there are thresholds.
     const sparseFrom = ids.length > 1 ? start + ids.length : start;
-    const logits = await model.forward(ids, cache, start, { logits: "last", sparseFrom });
+    const logits = await model.forward(ids, cache, start, { logits: "last", sparseFrom, thresholds });
     const [top] = await backend.topK(logits, 1);
     backend.release(logits);
     return top.ids;
   }
 
   async function measure(thresholds, { prompt, tokens }) {
-    model.thresholds = thresholds;
     const cache = model.createCache(prompt + tokens);
     const ids = Uint32Array.from(promptIds(prompt, model.config.vocabSize));
     const started = performance.now();
-    let next = await step(ids, cache, 0);
+    let next = await step(ids, cache, 0, thresholds);
     const first = performance.now();
     backend.takeCounters();
-    for (let i = 0; i < tokens; i++) next = await step(next, cache, prompt + i);
+    for (let i = 0; i < tokens; i++) next = await step(next, cache, prompt + i, thresholds);
     const last = performance.now();
     const { weightBytesRead, inputs, inputsSkipped } = backend.takeCounters();
     cache[Symbol.dispose]();

@@ -190,10 +190,9 @@ for (const name of options.variants.split(",")) {
 
 /** Tokens per second of `tokens` greedy steps after one token, and weight bytes read by each. */
 async function decode({ backend, model, thresholds }) {
-  model.thresholds = thresholds;
   const cache = model.createCache(tokens + 1);
   const step = async (ids, start) => {
-    const logits = await model.forward(ids, cache, start);
+    const logits = await model.forward(ids, cache, start, { thresholds });
     const [top] = await backend.topK(logits, 1);
     backend.release(logits);
     return top.ids;

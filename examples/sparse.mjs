@@ -17,10 +17,10 @@ const { model } = opened;
 // Thresholds for 40 % activation sparsity from a few thousand tokens of text.
 const text = await tokenizeText(tokenizer, await readFile(bundledText("tiny-6m:calib"), "utf8"));
 const { records } = await calibrateActivationSparsity(model, text, { sparsities: [0.4], calibrationWindows: 8 });
-model.thresholds = toThresholds(records[0]);
+const thresholds = toThresholds(records[0]);
 
 // From here on, decoding skips the weights of the inputs that fall below them.
-for await (const step of generateText(model, tokenizer, "It was a dark night", { maxTokens: 48 })) {
+for await (const step of generateText(model, tokenizer, "It was a dark night", { thresholds, maxTokens: 48 })) {
   process.stdout.write(step.text);
 }
 const { inputs, inputsSkipped } = model.backend.takeCounters();

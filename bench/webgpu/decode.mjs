@@ -8,9 +8,10 @@
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { readersOf } from "../../dist/arch/index.js";
 import { Random } from "../../dist/core/index.js";
 import { createBackend } from "../../dist/kernels/webgpu/index.js";
-import { loadModel, tapSites } from "../../dist/model/index.js";
+import { loadModel } from "../../dist/model/index.js";
 import { weightFormats } from "../../dist/pack/index.js";
 import { promptIds } from "../prompt.mjs";
 
@@ -122,19 +123,19 @@ async function measure(weights) {
   const ids = Uint32Array.from(promptIds(prompt, vocab));
 
   let enqueueMs = 0;
-  async function step(ids, cache, start) {
+  async function step(ids, cache, start, thresholds) {
     const sparseFrom = ids.length > 1 ? start + ids.length : start;
     const begun = performance.now();
-    const logits = await model.forward(ids, cache, start, { logits: "last", sparseFrom });
+    const logits = await model.forward(ids, cache, start, { logits: "last", sparseFrom, thresholds });
     enqueueMs += performance.now() - begun;
     const [top] = await backend.topK(logits, 1);
     backend.release(logits);
     return top.ids;
   }
 
-  async function enqueue(token, cache, start) {
+  async function enqueue(token, cache, start, thresholds) {
     const begun = performance.now();
-    const logits = await model.forward(token, cache, start, { logits: "last" });
+    const logits = await model.forward(token, cache, start, { logits: "last", thresholds });
     const chosen = backend.choose(logits);
     backend.release(logits);
     enqueueMs += performance.now() - begun;
@@ -142,9 +143,9 @@ async function measure(weights) {
   }
 
   const magnitudes = Array.from({ length: layers }, () => ({}));
-  const sites = Object.keys(tapSites).filter((site) => tapSites[site].length > 0);
+  const readers = [...readersOf(model.config.spec.blocks[0])].filter(([, roles]) => roles.length > 0);
   const tap = {
-    sites,
+    sites: readers.map(([site]) => site),
     async onActivation(layer, site, activation) {
       magnitudes[layer][site] = (await backend.read(activation)).map(Math.abs).sort();
     },
@@ -157,8 +158,10 @@ async function measure(weights) {
     sparsities.map((sparsity) => ({
       sparsity,
       thresholds: {
-        projections: magnitudes.map((bySite) =>
-          Object.fromEntries(sites.flatMap((s) => tapSites[s].map((p) => [p, quantile(bySite[s], sparsity)]))),
+        maps: magnitudes.map((bySite) =>
+          Object.fromEntries(
+            readers.flatMap(([site, roles]) => roles.map((role) => [role, quantile(bySite[site], sparsity)])),
+          ),
         ),
       },
     })),
@@ -169,17 +172,16 @@ async function measure(weights) {
   let parameters = 0;
   for (let round = -1; round < rounds; round++) {
     for (const [i, { thresholds }] of variants.entries()) {
-      model.thresholds = thresholds;
       const cache = model.createCache(prompt + tokens);
       const begun = performance.now();
-      const next = await step(ids, cache, 0);
+      const next = await step(ids, cache, 0, thresholds);
       const first = performance.now();
       backend.takeCounters();
       enqueueMs = 0;
       // As `generate` does: the next token is enqueued before this one is read.
-      let chosen = await enqueue(next, cache, prompt);
+      let chosen = await enqueue(next, cache, prompt, thresholds);
       for (let t = 1; t <= tokens; t++) {
-        const later = t < tokens ? await enqueue(chosen, cache, prompt + t) : undefined;
+        const later = t < tokens ? await enqueue(chosen, cache, prompt + t, thresholds) : undefined;
         await chosen.read();
         chosen = later;
       }

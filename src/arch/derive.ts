@@ -1,4 +1,15 @@
-import type { BlockSpec, Buffer, LinearSpec, ModelSpec, NormSpec, Site, Step, TensorRef, Units } from "./spec.js";
+import type {
+  ActivateStep,
+  BlockSpec,
+  Buffer,
+  LinearSpec,
+  ModelSpec,
+  NormSpec,
+  Site,
+  Step,
+  TensorRef,
+  Units,
+} from "./spec.js";
 
 /** What follows from a description. All of it is pure and reads no weights. */
 
@@ -33,6 +44,25 @@ export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }
     if (step.do === "linear") sites.get(site.id)!.readers.push(...step.maps.map(({ map }) => map));
   }
   return [...sites.values()];
+}
+
+/** The roles of the maps that read at each place of a block, in the order of its steps; experts share theirs. */
+export const readersOf = (block: BlockSpec): Map<string, string[]> =>
+  new Map(sitesOf(block).map(({ site, readers }) => [site.id, [...new Set(readers.map(({ role }) => role))]]));
+
+/**
+ * The activation function of a block's MLP, and the roles of the maps that read what it gives; of a mixture, those of each
+ * expert. Where the step has `times`, it is a gate, and what is small behind it can be dropped before the product (CATS,
+ * arXiv 2404.08763).
+ */
+export function activationOf(block: BlockSpec): { step: ActivateStep; readers: string[] } | undefined {
+  let found: ActivateStep | undefined;
+  const readers = new Set<string>();
+  for (const step of stepsOf(block)) {
+    if (step.do === "activate") found ??= step;
+    else if (step.do === "linear" && step.of === found?.into) for (const { map } of step.maps) readers.add(map.role);
+  }
+  return found && { step: found, readers: [...readers] };
 }
 
 /** The groups of maps of a block that lose units together. */

@@ -1,4 +1,5 @@
 export {
+  activationOf,
   activeShares,
   buffersOf,
   costsOf,
@@ -7,6 +8,7 @@ export {
   kvBytesOf,
   linearsOf,
   type NamedShape,
+  readersOf,
   sitesOf,
   stepsOf,
   tensorsOf,

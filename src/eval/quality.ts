@@ -7,7 +7,7 @@ import { type Divergence, DivergenceSum } from "./divergence.js";
 import { logitRows, rowsPerChunk } from "./logits.js";
 import { negativeLogLikelihood } from "./perplexity.js";
 import { RealisedSparsity } from "./realisedSparsity.js";
-import { checkComparable, type Variant, withThresholds } from "./variant.js";
+import { checkComparable, thresholdsOf, type Variant } from "./variant.js";
 import { type Convention, type EvaluationWindow, evaluationWindows, textPerplexity } from "./windows.js";
 
 /** Which windows are measured, and which of their tokens run sparse. */
@@ -119,9 +119,8 @@ export async function evaluateQuality(
         const onPass = (start: number) => {
           if (watching !== undefined) watching.firstRow = sparseFrom - start;
         };
-        const forward = { sparseFrom, tap: watching?.tap };
-        const run = () => residualStream(variant.model, part.inputs, memory, forward, onPass, signal);
-        streams.push(await withThresholds(variant, run));
+        const forward = { sparseFrom, tap: watching?.tap, thresholds: thresholdsOf(variant) };
+        streams.push(await residualStream(variant.model, part.inputs, memory, forward, onPass, signal));
         kvBytes[v] += backend.takeCounters().kvBytesRead;
         kvBytesOfAll[v] += bytesOfAll(memory, part.inputs.length);
         stage.advance(window, variant.name);
@@ -220,7 +219,7 @@ async function compareLogits(
 ): Promise<void> {
   const step = rowsPerChunk(variants[0].model.config.vocabSize);
   const logits = (v: number, start: number, rows: number) =>
-    withThresholds(variants[v], () => logitRows(variants[v].model, inputs, streams[v], start, rows));
+    logitRows(variants[v].model, inputs, streams[v], start, rows);
   for (let done = 0; done < all.length; done += step) {
     const targets = all.subarray(done, done + step);
     const [start, rows] = [firstRow + done, targets.length];

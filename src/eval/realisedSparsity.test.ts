@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { blockSparsity, projectionCosts } from "../compress/index.js";
+import { readModelSpec } from "../arch/index.js";
 import type { Activation } from "../kernels/index.js";
-import { type Model, type Projection, projections, type TapSite } from "../model/index.js";
+import type { Model } from "../model/index.js";
 import { RealisedSparsity } from "./realisedSparsity.js";
 
 /** Rows of 4 columns, which the stand-in backend below reads. */
@@ -17,20 +17,33 @@ function activation(values: Float32Array): Values {
   return { values, rows: values.length / 4, cols: 4, columns, rowRange };
 }
 
-const config = { layers: 1, hiddenSize: 4, intermediateSize: 12, queryHeads: 2, kvHeads: 1, headDim: 2 };
-const model = { config, backend: { read: async (x: Values) => x.values } } as unknown as Model;
+const spec = readModelSpec(
+  {
+    model_type: "llama",
+    vocab_size: 8,
+    hidden_size: 4,
+    intermediate_size: 12,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    num_key_value_heads: 1,
+  },
+  "config.json",
+);
+const model = { config: { spec }, backend: { read: async (x: Values) => x.values } } as unknown as Model;
 const thresholds = (value: number) => ({
-  projections: [Object.fromEntries(projections.map((name) => [name, value])) as Record<Projection, number>],
+  maps: [
+    { q_proj: value, k_proj: value, v_proj: value, o_proj: value, gate_proj: value, up_proj: value, down_proj: value },
+  ],
 });
 
-test("counts |x| ≤ t from the first sparse row on, weighted by what each projection weighs", async () => {
+test("counts |x| ≤ t from the first sparse row on, weighted by the weights of each map", async () => {
   const values = Float32Array.of(0, 0, 0, 0, 0, 0.5, -0.5, 1, 0.25, -2, 3, 4);
-  const shares = { q_proj: 0.5, k_proj: 0.5, v_proj: 0.5, o_proj: 0, gate_proj: 0, up_proj: 0, down_proj: 0.5 };
   const counted = new RealisedSparsity(model, thresholds(0.5), 1);
-  for (const site of ["attentionInput", "mlpHidden"] satisfies TapSite[]) {
+  for (const site of ["attentionInput", "mlpHidden"]) {
     await counted.tap.onActivation(0, site, activation(values));
   }
-  expect(counted.sparsity).toBe(blockSparsity(projectionCosts(config), shares));
+  // Weights: q 16, k and v 8 each, o 16, gate, up and down 48 each; half of the inputs of q, k, v and down.
+  expect(counted.sparsity).toBe((0.5 * (16 + 8 + 8 + 48)) / (16 + 8 + 8 + 16 + 3 * 48));
 });
 
 test("a threshold of 0 drops exact zeros; rows that are all dense count nothing", async () => {

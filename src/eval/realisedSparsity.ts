@@ -1,12 +1,6 @@
-import { blockSparsity, projectionCosts } from "../compress/index.js";
-import {
-  type ActivationThresholds,
-  type Model,
-  type Projection,
-  type Tap,
-  type TapSite,
-  tapSites,
-} from "../model/index.js";
+import { costsOf, readersOf } from "../arch/index.js";
+import { blockSparsity } from "../compress/index.js";
+import type { ActivationThresholds, Model, Tap } from "../model/index.js";
 
 /** The rows of x, f32 [rows, cols], that are wanted. */
 function rowsOf(x: Float32Array, cols: number, wanted: (row: number) => boolean): Float32Array {
@@ -33,42 +27,43 @@ export class RealisedSparsity {
     public firstRow: number,
   ) {
     this.#model = model;
-    const consuming = Object.entries(tapSites).filter(([, consumers]) => consumers.length > 0);
+    const readers = model.config.spec.blocks.map(readersOf);
+    const read = readers.flatMap((sites) => [...sites].flatMap(([site, roles]) => (roles.length > 0 ? [site] : [])));
     this.tap = {
-      sites: consuming.map(([site]) => site as keyof typeof tapSites),
+      sites: [...new Set(read)],
       onActivation: async (layer, site, activation, slots) => {
         const first = this.firstRow - (slots?.firstRow ?? 0);
-        const ofSlots = slots !== undefined && site !== "mlpInput";
+        const ofSlots = slots?.of === "slots";
         if (!ofSlots && first >= activation.rows) return;
         const values = ofSlots
           ? rowsOf(await model.backend.read(activation), activation.cols, (slot) => slots.rows[slot] >= first)
           : await model.backend.read(activation.rowRange(Math.max(0, first), activation.rows - Math.max(0, first)));
         if (values.length === 0) return;
-        for (const projection of tapSites[site as TapSite]) {
-          this.#add(layer, projection, values, thresholds.projections[layer][projection]);
+        for (const role of readers[layer].get(site)!) {
+          this.#add(layer, role, values, thresholds.maps[layer][role] ?? 0);
         }
       },
     };
   }
 
-  /** Share of the blocks' weights that met a zero: over the layers, the mean by weights of every projection. */
+  /** Share of the blocks' weights that met a zero: over the layers, the mean by weights of every linear map. */
   get sparsity(): number {
-    const { config } = this.#model;
-    const shareOf = (layer: number, projection: Projection) => {
-      const seen = this.#seen.get(`${layer} ${projection}`);
+    const { blocks } = this.#model.config.spec;
+    const shareOf = (layer: number, role: string) => {
+      const seen = this.#seen.get(`${layer} ${role}`);
       return seen === undefined ? 0 : seen.dropped / seen.inputs;
     };
-    const costs = projectionCosts(config);
     let sum = 0;
-    for (let layer = 0; layer < config.layers; layer++) {
-      const shares = Object.keys(costs).map((name) => [name, shareOf(layer, name as Projection)]);
+    for (const [layer, block] of blocks.entries()) {
+      const costs = costsOf(block);
+      const shares = Object.keys(costs).map((role) => [role, shareOf(layer, role)]);
       sum += blockSparsity(costs, Object.fromEntries(shares));
     }
-    return sum / config.layers;
+    return sum / blocks.length;
   }
 
-  #add(layer: number, projection: Projection, values: Float32Array, threshold: number): void {
-    const key = `${layer} ${projection}`;
+  #add(layer: number, role: string, values: Float32Array, threshold: number): void {
+    const key = `${layer} ${role}`;
     const seen = this.#seen.get(key) ?? { inputs: 0, dropped: 0 };
     for (let i = 0; i < values.length; i++) if (Math.abs(values[i]) <= threshold) seen.dropped++;
     seen.inputs += values.length;

@@ -3,7 +3,7 @@ import type { BackendCounters } from "../kernels/index.js";
 import { checkSound, explainNonFinite, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { Sequence } from "../runtime/index.js";
 import { type MeasuredSpeed, measuredSpeed } from "./measuredSpeed.js";
-import { checkComparable, type Variant, withThresholds } from "./variant.js";
+import { checkComparable, thresholdsOf, type Variant } from "./variant.js";
 
 /** What is timed, and how often. */
 export interface SpeedOptions extends JobOptions {
@@ -137,34 +137,33 @@ function checkedTiming(tokens: Uint32Array, options: SpeedOptions): Timing {
   return { ...options, prefillTokens, contextTokens, decodeTokens, repeats };
 }
 
-const timedRun = (variant: Variant, tokens: Uint32Array, timing: Timing): Promise<Run> =>
-  withThresholds(variant, async () => {
-    const { model } = variant;
-    const { prefillTokens, contextTokens, decodeTokens, residentBytes } = timing;
-    const needed = contextTokens + decodeTokens;
-    using sequence = new Sequence(model, needed, variant);
-    const startMs = performance.now();
-    await predict(sequence, tokens.subarray(0, prefillTokens), needed);
-    const prefillMs = performance.now() - startMs;
-    if (contextTokens > prefillTokens) await predict(sequence, tokens.subarray(prefillTokens, contextTokens), needed);
-    // The last token of the context once more, untimed, so that the decode path is warm when the clock starts.
-    if (sequence.canRewind(contextTokens - 1)) {
-      sequence.rewind(contextTokens - 1);
-      await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
-    }
-    model.backend.takeCounters();
-    const decodeStartMs = performance.now();
-    for (let position = contextTokens; position < needed; position++) {
-      await predict(sequence, tokens.subarray(position, position + 1));
-    }
-    const decodeMs = performance.now() - decodeStartMs;
-    return {
-      prefillMs,
-      decodeMs,
-      ...model.backend.takeCounters(),
-      memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
-    };
-  });
+async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): Promise<Run> {
+  const { model } = variant;
+  const { prefillTokens, contextTokens, decodeTokens, residentBytes } = timing;
+  const needed = contextTokens + decodeTokens;
+  using sequence = new Sequence(model, needed, { ...variant, thresholds: thresholdsOf(variant) });
+  const startMs = performance.now();
+  await predict(sequence, tokens.subarray(0, prefillTokens), needed);
+  const prefillMs = performance.now() - startMs;
+  if (contextTokens > prefillTokens) await predict(sequence, tokens.subarray(prefillTokens, contextTokens), needed);
+  // The last token of the context once more, untimed, so that the decode path is warm when the clock starts.
+  if (sequence.canRewind(contextTokens - 1)) {
+    sequence.rewind(contextTokens - 1);
+    await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
+  }
+  model.backend.takeCounters();
+  const decodeStartMs = performance.now();
+  for (let position = contextTokens; position < needed; position++) {
+    await predict(sequence, tokens.subarray(position, position + 1));
+  }
+  const decodeMs = performance.now() - decodeStartMs;
+  return {
+    prefillMs,
+    decodeMs,
+    ...model.backend.takeCounters(),
+    memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
+  };
+}
 
 function summary(name: string, model: Conditions, timing: Timing, timed: readonly Run[]): Speed {
   const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;

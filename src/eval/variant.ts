@@ -14,16 +14,8 @@ export interface Variant extends Pick<MemoryOptions, "attention" | "kv"> {
   thresholds?: ActivationThresholds;
 }
 
-/** Runs `work` with the variant's thresholds on its model and puts back what was there. */
-export async function withThresholds<T>({ model, thresholds }: Variant, work: () => Promise<T>): Promise<T> {
-  const before = model.thresholds;
-  model.thresholds = thresholds;
-  try {
-    return await work();
-  } finally {
-    model.thresholds = before;
-  }
-}
+/** What its passes run with, whatever the model has of its own. */
+export const thresholdsOf = ({ thresholds }: Variant): ActivationThresholds | "dense" => thresholds ?? "dense";
 
 /** @throws UsageError when variants cannot be compared token by token, FormatError for a model with damaged weights */
 export function checkComparable(variants: readonly Variant[]): void {

@@ -21,7 +21,9 @@ export function checkTensors(checkpoint: Checkpoint, { spec, modelType }: ModelC
       if (step.do === "attend") for (const width of [step.kv.k, step.kv.v]) checkFours("headDim", width);
     }
     for (const map of linearsOf(block)) {
-      if (map.role === "down_proj") checkFours("intermediateSize", map.cols);
+      if (map.units?.some(({ kind, axis }) => kind === "neurons" && axis === "cols")) {
+        checkFours("intermediateSize", map.cols);
+      }
       const { lowRank } = storedMap(map, checkpoint.tensors);
       if (lowRank !== undefined) checkFours(`the rank of ${lowRank.right.tensor}`, lowRank.rank);
     }

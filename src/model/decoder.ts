@@ -39,13 +39,13 @@ export class Decoder implements Model {
   readonly #sights = new Map<string, Sight>();
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
   readonly #arranged = new WeakMap<ActivationThresholds, readonly BlockThresholds[]>();
-  #thresholds: ActivationThresholds | undefined;
 
   constructor(
     readonly config: ModelConfig,
     readonly backend: Backend,
     readonly weights: WeightFormatId,
     readonly loaded: ModelWeights,
+    readonly thresholds: ActivationThresholds | undefined,
   ) {
     const { spec } = config;
     this.weightBytes = loaded.bytes;
@@ -61,15 +61,6 @@ export class Decoder implements Model {
 
   get damage(): FormatError | undefined {
     return this.loaded.damage;
-  }
-
-  get thresholds(): ActivationThresholds | undefined {
-    return this.#thresholds;
-  }
-
-  set thresholds(thresholds: ActivationThresholds | undefined) {
-    if (thresholds !== undefined) this.#arrange(thresholds);
-    this.#thresholds = thresholds;
   }
 
   createCache(capacity: number, options: CacheOptions = {}): KvCache {
@@ -153,7 +144,7 @@ export class Decoder implements Model {
   }
 
   async #block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions): Promise<void> {
-    const { thresholds = this.#thresholds, slot = start, sights } = options;
+    const { thresholds = this.thresholds, slot = start, sights } = options;
     const pass: Pass = {
       backend: this.backend,
       layer,

@@ -20,16 +20,12 @@ export {
   type Structure,
   structures,
 } from "./structure.js";
-export {
-  type ActivationThresholds,
-  type CacheOptions,
-  type EntryMoves,
-  type ForwardOptions,
-  type Model,
-  type Projection,
-  projections,
-  type Tap,
-  type TappedSlots,
-  type TapSite,
-  tapSites,
+export type {
+  ActivationThresholds,
+  CacheOptions,
+  EntryMoves,
+  ForwardOptions,
+  Model,
+  Tap,
+  TappedSlots,
 } from "./types.js";

@@ -8,7 +8,8 @@ import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
 import { loadWeights } from "./load.js";
 import type { Structure } from "./structure.js";
-import type { Model } from "./types.js";
+import { blockThresholds } from "./thresholds.js";
+import type { ActivationThresholds, Model } from "./types.js";
 
 /** How the weights of a model are packed. */
 export interface LoadModelOptions extends JobOptions {
@@ -21,6 +22,8 @@ export interface LoadModelOptions extends JobOptions {
   structure?: Structure;
   /** Stands in for the measurement. */
   costs?: ProductCosts;
+  /** What passes run with that bring no thresholds of their own; see `Model.thresholds`. */
+  thresholds?: ActivationThresholds;
 }
 
 /** What a checkpoint holds, known without reading weights. */
@@ -44,7 +47,8 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
 
 /**
  * Loads a decoder onto a backend that holds no model yet. Weights are packed straight from the file, a few rows at a time.
- * @throws what `describeDecoder` throws, before any weight is read, DeviceError when the backend cannot hold the weights
+ * @throws what `describeDecoder` throws and UsageError for thresholds that do not fit, before any weight is read; DeviceError
+ * when the backend cannot hold the weights
  */
 export async function loadModel(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions): Promise<Model> {
   const { config } = await describeDecoder(checkpoint);
@@ -58,6 +62,8 @@ export async function loadDescribed(
   backend: Backend,
   options: LoadModelOptions,
 ): Promise<Model> {
+  const { thresholds } = options;
+  if (thresholds !== undefined) blockThresholds(thresholds, config.spec);
   const weights = await loadWeights(checkpoint, backend, config.spec, options);
-  return new Decoder(config, backend, options.weights, weights);
+  return new Decoder(config, backend, options.weights, weights, thresholds);
 }

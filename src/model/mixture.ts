@@ -32,27 +32,31 @@ async function route(
   const from = bufferOf(pass, step.of).rowRange(first, count);
   const named = (name: string): Activation => (name === step.of ? from : buffers.of(name));
 
+  // What enters the experts has a row for every row of the pass, all behind it has one for every slot.
+  const rowsOf = (name: string): "rows" | "slots" => (name === step.of ? "rows" : "slots");
+
   const logits = buffers.of(routerLogits);
   backend.linear(logits, from, router.matrix, ...(router.bias ? [{ bias: router.bias }] : []));
   const routing: Routing = await backend.route(logits, options);
-  const watch = async (site: Site | undefined, activation: Activation): Promise<void> => {
+  const watch = async (site: Site | undefined, of: string): Promise<void> => {
     if (site === undefined || !pass.tap?.sites.includes(site.id)) return;
-    const slots = { ...(await backend.readRouting(routing)), firstRow: first };
+    const activation = named(of);
+    const slots = { ...(await backend.readRouting(routing)), firstRow: first, of: rowsOf(of) };
     await pass.tap.onActivation(pass.layer, site.id, activation, slots);
   };
   const [expert] = step.experts;
   for (const inner of expert.steps) {
     if (inner.do === "linear") {
       const x = named(inner.of);
-      await watch(inner.site, x);
+      await watch(inner.site, inner.of);
       const names = inner.maps.map(({ into }) => into);
       const out = names.length === 1 ? buffers.of(names[0]) : buffers.together(names)!;
       backend.expertLinear(out, x, experts.get(inner)!, routing, {
-        from: inner.of === step.of ? "rows" : "slots",
+        from: rowsOf(inner.of),
         thresholds: thresholds?.linear.get(inner),
       });
     } else if (inner.do === "activate" && inner.times !== undefined) {
-      await watch(inner.site, named(inner.of));
+      await watch(inner.site, inner.of);
       const [out, gate, up] = [inner.into, inner.of, inner.times].map(named);
       backend.gatedActivation(out, gate, up, inner.f, { gateThreshold: thresholds?.gate });
     } else throw new UsageError(`an expert with the step "${inner.do}" cannot be run yet`);

@@ -1,8 +1,8 @@
-import { sitesOf } from "../arch/index.js";
+import { type BlockSpec, findStep, linearsOf, readersOf, stepsOf } from "../arch/index.js";
 import { NonFiniteError } from "../core/index.js";
 import type { Activation } from "../kernels/index.js";
 import { firstNonFinite } from "../tensor/index.js";
-import { type Model, type TapSite, tapSites } from "./types.js";
+import type { Model } from "./types.js";
 
 /** The place of the first NaN or infinity of f32 numbers; −1 where all are finite. */
 export const firstNonFiniteOf = (values: Float32Array): number =>
@@ -43,12 +43,12 @@ export async function explainNonFinite(model: Model, tokens: Uint32Array): Promi
   try {
     await find(x, "the embeddings");
     for (let layer = 0; layer < config.layers; layer++) {
+      const block = config.spec.blocks[layer];
+      const readers = readersOf(block);
       const onActivation = (_: number, site: string, activation: Activation) =>
-        find(activation, `layer ${layer}, ${describeSite(site)}`);
-      await model.block(layer, x, cache, 0, {
-        tap: { sites: sitesOf(config.spec.blocks[layer]).map(({ site }) => site.id), onActivation },
-      });
-      await find(x, `layer ${layer}, what its block adds (${lastOf("mlpHidden")})`);
+        find(activation, `layer ${layer}, ${describeSite(block, readers.get(site)!)}`);
+      await model.block(layer, x, cache, 0, { tap: { sites: [...readers.keys()], onActivation } });
+      await find(x, `layer ${layer}, what its block adds (${linearsOf(block).at(-1)!.role})`);
     }
     return nonFiniteError(
       `behind the last layer${some.length < tokens.length ? ` or position ${mostTokens}` : ""}`,
@@ -62,9 +62,10 @@ export async function explainNonFinite(model: Model, tokens: Uint32Array): Promi
   }
 }
 
-const lastOf = (site: string) => tapSites[site as TapSite]?.join(", ") ?? site;
-
-function describeSite(site: string): string {
-  if (site === "mlpGate") return "the gate (gate_proj)";
-  return `the input of ${lastOf(site)}`;
+/** The place that these maps read; what none reads is the gate, before its function. */
+function describeSite(block: BlockSpec, readers: readonly string[]): string {
+  if (readers.length > 0) return `the input of ${readers.join(", ")}`;
+  const gate = findStep(block, "activate")!.of;
+  const maps = [...stepsOf(block)].flatMap((step) => (step.do === "linear" ? step.maps : []));
+  return `the gate (${maps.find(({ into }) => into === gate)!.map.role})`;
 }

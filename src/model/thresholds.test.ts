@@ -24,7 +24,7 @@ function arranged(thresholds: ActivationThresholds, fields?: object) {
 }
 
 test("thresholds stand in the order of the stacked matrices", () => {
-  expect(arranged({ projections: [record((i) => i + 1)] })).toEqual({
+  expect(arranged({ maps: [record((i) => i + 1)] })).toEqual({
     q_proj: [1, 2, 3],
     o_proj: [4],
     gate_proj: [5, 6],
@@ -33,19 +33,19 @@ test("thresholds stand in the order of the stacked matrices", () => {
 });
 
 test("a stack with any threshold above 0 is sparse, one without stays dense; those left out are 0", () => {
-  expect(arranged({ projections: [{ k_proj: 0.5 }] })).toEqual({ q_proj: [0, 0.5, 0] });
+  expect(arranged({ maps: [{ k_proj: 0.5 }] })).toEqual({ q_proj: [0, 0.5, 0] });
 });
 
 test("where hidden values are exactly 0, behind a gate threshold or a ReLU, down skips them", () => {
-  const zeros = { projections: [record(() => 0)] };
+  const zeros = { maps: [record(() => 0)] };
   expect(arranged({ ...zeros, gate: [0.3] })).toEqual({ down_proj: [0] });
   for (const hidden_act of ["relu", "relu2"]) expect(arranged(zeros, { hidden_act })).toEqual({ down_proj: [0] });
 });
 
 test("wrong layers, maps and values are refused", () => {
   const refused = (thresholds: ActivationThresholds) => () => blockThresholds(thresholds, specOf());
-  expect(refused({ projections: [] })).toThrow(/thresholds of 0 layers/);
-  expect(refused({ projections: [{ w1: 0 }] })).toThrow(/layer 0 has no linear map w1, only q_proj, k_proj/);
-  expect(refused({ projections: [{ q_proj: Number.NaN }] })).toThrow(/layer 0: the threshold of q_proj is NaN/);
-  expect(refused({ projections: [{}], gate: [-1] })).toThrow(/the gate threshold is -1/);
+  expect(refused({ maps: [] })).toThrow(/thresholds of 0 layers/);
+  expect(refused({ maps: [{ w1: 0 }] })).toThrow(/layer 0 has no linear map w1, only q_proj, k_proj/);
+  expect(refused({ maps: [{ q_proj: Number.NaN }] })).toThrow(/layer 0: the threshold of q_proj is NaN/);
+  expect(refused({ maps: [{}], gate: [-1] })).toThrow(/the gate threshold is -1/);
 });

@@ -12,7 +12,7 @@ export interface BlockThresholds {
 
 /** Arranges thresholds for the steps of every block. @throws UsageError for wrong layers, maps or values */
 export function blockThresholds(thresholds: ActivationThresholds, { blocks }: ModelSpec): BlockThresholds[] {
-  const { projections: perBlock, gate } = thresholds;
+  const { maps: perBlock, gate } = thresholds;
   if (perBlock.length !== blocks.length || (gate !== undefined && gate.length !== blocks.length)) {
     throw new UsageError(`thresholds of ${perBlock.length} layers (gate: ${gate?.length}) for ${blocks.length} layers`);
   }
@@ -34,6 +34,11 @@ function arrange(
     if (!valid(value)) throw new UsageError(`layer ${layer}: the threshold of ${role} is ${value}`);
   }
   if (gate !== undefined && !valid(gate)) throw new UsageError(`layer ${layer}: the gate threshold is ${gate}`);
+  if (gate && !steps.some((step) => step.do === "activate" && step.times !== undefined)) {
+    throw new UsageError(
+      `layer ${layer} has no gate; a threshold of the map behind its activation function does the same`,
+    );
+  }
   // Behind a ReLU or a gate threshold many hidden values are exactly 0: skipping those costs nothing.
   const zeros = new Set(
     steps.flatMap((step) =>

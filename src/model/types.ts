@@ -13,32 +13,11 @@ import type {
 import type { WeightFormatId } from "../pack/index.js";
 import type { MatrixChoice } from "./structure.js";
 
-/** The seven linear maps of a gated decoder block, by the names of the checkpoint. */
-export const projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] as const;
-/** One of `projections`. */
-export type Projection = (typeof projections)[number];
-
-/**
- * Places inside a block where activations can be watched. Each is the input of the projections it names, but for
- * `mlpGate`, which is the gate before its activation function.
- */
-export const tapSites = {
-  attentionInput: ["q_proj", "k_proj", "v_proj"],
-  attentionOutput: ["o_proj"],
-  mlpInput: ["gate_proj", "up_proj"],
-  mlpHidden: ["down_proj"],
-  mlpGate: [],
-} as const satisfies Record<string, readonly Projection[]>;
-/** The id of a site of the description; `tapSites` are those of decoders with gated MLPs. */
-export type TapSite = keyof typeof tapSites;
-
 /** Sees the dense activation of a site, before any threshold; it must read what it needs before its promise resolves. */
 export interface Tap {
+  /** Ids of sites of the description (`sitesOf`); a block shows those that it has. */
   sites: readonly string[];
-  /**
-   * @param slots in the MLP of a mixture of experts, whose rows are sent where: `mlpInput` has a row for every token, the
-   * sites behind it have one for every slot
-   */
+  /** @param slots in a mixture of experts, whose rows are sent where */
   onActivation(layer: number, site: string, activation: Activation, slots?: TappedSlots): Promise<void>;
 }
 
@@ -46,13 +25,15 @@ export interface Tap {
 export interface TappedSlots extends RoutedSlots {
   /** The row of the pass that `rows` counts from. */
   firstRow: number;
+  /** What the rows of the activation are: what enters the experts has one for every token, all behind it one for every slot. */
+  of: "rows" | "slots";
 }
 
 /** Thresholds a model runs with: inputs with |x| ≤ threshold count as 0. */
 export interface ActivationThresholds {
   /** One record per layer, by the roles of its linear maps (`LinearSpec.role`); 0 or left out is dense. */
-  projections: readonly Readonly<Record<string, number>>[];
-  /** CATS: |f(gate)| below this becomes 0. One per layer. */
+  maps: readonly Readonly<Record<string, number>>[];
+  /** CATS: |f(gate)| below this becomes 0. One per layer; for blocks with a gate. */
   gate?: readonly number[];
 }
 
@@ -102,10 +83,10 @@ export interface Model extends Disposable {
   /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
   /**
-   * Those of passes that bring none of their own (`ForwardOptions.thresholds`), from the next on; undefined is dense. With thresholds set, exact zeros behind a ReLU or a gate
-   * threshold are skipped too. Setting it throws UsageError when the layers do not match the config.
+   * Those of passes that bring none of their own (`ForwardOptions.thresholds`): what it was loaded with. Undefined is dense.
+   * Wherever thresholds are set, exact zeros behind a ReLU or a gate threshold are skipped too.
    */
-  thresholds: ActivationThresholds | undefined;
+  readonly thresholds: ActivationThresholds | undefined;
   /** Columns of the logits: `config.vocabSize` rounded up to 4; surplus columns hold −1e30. */
   readonly logitCols: number;
   /**

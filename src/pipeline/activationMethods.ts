@@ -1,3 +1,4 @@
+import { activationOf, type BlockSpec, costsOf, readersOf } from "../arch/index.js";
 import {
   type AllocationId,
   type AllocationRow,
@@ -7,9 +8,9 @@ import {
   thresholdEstimators,
 } from "../compress/index.js";
 import type { ActivationSparsity } from "../io/index.js";
-import { type Model, type Projection, projections, type TapSite } from "../model/index.js";
+import type { Model } from "../model/index.js";
 import { BlockProbe, type ProbeRows } from "./blockProbe.js";
-import { type LayerHistograms, siteOf } from "./layerHistograms.js";
+import type { LayerHistograms } from "./layerHistograms.js";
 
 /** A method of activation sparsity: "teal" or "cats". */
 export type MethodId = ActivationSparsity["method"];
@@ -24,8 +25,7 @@ export interface LayerContext {
   levels: readonly number[];
   estimator: ThresholdEstimatorId;
   allocation: AllocationId;
-  costs: Readonly<Record<Projection, number>>;
-  /** Greedy: rise of a projection of cost 1 in one move. */
+  /** Greedy: multiplications of a token that one move takes away. */
   base: number;
   /** Greedy: f32 [greedyRows.tokens, hiddenSize] each, what enters the block. */
   greedyInputs: readonly Float32Array[];
@@ -36,8 +36,8 @@ export interface LayerContext {
 }
 
 interface ActivationMethod {
-  /** Where activations are counted. */
-  sites: readonly TapSite[];
+  /** Where the activations of a block are counted. */
+  sites(block: BlockSpec): string[];
   calibrateLayer(context: LayerContext): Promise<CalibratedLayer>;
 }
 
@@ -47,66 +47,84 @@ interface CalibratedLayer {
   /** Those of the uniform allocation, where another was asked for. */
   uniform?: LayerRecord[];
   /** The allocation that `records` were chosen from. */
-  rows?: AllocationRow<Projection>[];
+  rows?: AllocationRow[];
 }
 
 /** Every method of activation sparsity. */
 export const activationMethods: Readonly<Record<MethodId, ActivationMethod>> = {
-  /** Threshold on the input of every projection: Liu et al., arXiv 2408.14690. */
+  /** Threshold on the input of every linear map: Liu et al., arXiv 2408.14690. */
   teal: {
-    sites: ["attentionInput", "attentionOutput", "mlpInput", "mlpHidden"],
+    sites: (block) => [...readersOf(block)].flatMap(([site, readers]) => (readers.length > 0 ? [site] : [])),
     async calibrateLayer(context) {
       const rows = await allocate(context);
-      const records = context.levels.map((level) => ({
-        maps: cuts(context, nearestRow(rows, level).projections),
-      }));
+      const records = context.levels.map((level) => ({ maps: cuts(context, nearestRow(rows, level).shares) }));
       if (context.allocation === "uniform") return { records, rows };
+      const roles = Object.keys(rows[0].shares);
       const uniform = context.levels.map((level) => ({
-        maps: cuts(
-          context,
-          mapProjections(() => level),
-        ),
+        maps: cuts(context, Object.fromEntries(roles.map((role) => [role, level]))),
       }));
       return { records, uniform, rows };
     },
   },
-  /** Threshold on the activated gate: Lee et al., arXiv 2404.08763. */
+  /**
+   * Threshold on the activated gate: Lee et al., arXiv 2404.08763. In an MLP without one it is that of the map behind the
+   * activation function, whose input is the activated value itself.
+   */
   cats: {
-    sites: ["mlpGate"],
-    async calibrateLayer({ histograms, levels, estimator }) {
-      const gates = histograms.at("mlpGate");
-      const records = levels.map((level) => {
-        const threshold = thresholdEstimators[estimator](gates, level);
-        const gate = { threshold, sparsity: gates.sparsityAt(threshold) };
-        return { maps: {}, gate };
-      });
+    sites(block) {
+      const gate = gateSite(block);
+      return gate === undefined ? behindActivation(block).map((role) => siteOf(block, role)) : [gate];
+    },
+    async calibrateLayer(context) {
+      const block = context.model.config.spec.blocks[context.layer];
+      const gate = gateSite(block);
+      const records = context.levels.map((level) =>
+        gate === undefined
+          ? { maps: cuts(context, Object.fromEntries(behindActivation(block).map((role) => [role, level]))) }
+          : { maps: {}, gate: cut(context, gate, level) },
+      );
       return { records };
     },
   },
 };
 
-async function allocate(context: LayerContext): Promise<AllocationRow<Projection>[]> {
+/** Where the gate of a block can be seen; undefined in a block without one. */
+function gateSite(block: BlockSpec): string | undefined {
+  const step = activationOf(block)?.step;
+  return step?.times === undefined ? undefined : step.site?.id;
+}
+
+const behindActivation = (block: BlockSpec): string[] => activationOf(block)?.readers ?? [];
+
+const siteOf = (block: BlockSpec, role: string): string =>
+  [...readersOf(block)].find(([, readers]) => readers.includes(role))![0];
+
+async function allocate(context: LayerContext): Promise<AllocationRow[]> {
   const { model, layer, greedyInputs, greedyRows } = context;
   using probe = greedyInputs.length > 0 ? await BlockProbe.create(model, layer, greedyInputs, greedyRows) : undefined;
   return await allocations[context.allocation]({
     ...context,
+    costs: costsOf(model.config.spec.blocks[layer]),
     async blockError(shares) {
-      const error = await probe!.error(mapProjections((name) => cut(context, name, shares[name]).threshold));
+      const found = Object.entries(cuts(context, shares)).map(([role, { threshold }]) => [role, threshold]);
+      const error = await probe!.error(Object.fromEntries(found));
       context.onRows(BlockProbe.rowsPerCall(greedyInputs.length, greedyRows));
       return error;
     },
   });
 }
 
-const cuts = (context: LayerContext, shares: Readonly<Record<Projection, number>>) =>
-  mapProjections((name) => cut(context, name, shares[name]));
+/** The thresholds that give maps their shares of zeros, by role. */
+function cuts(context: LayerContext, shares: Readonly<Record<string, number>>): LayerRecord["maps"] {
+  const block = context.model.config.spec.blocks[context.layer];
+  return Object.fromEntries(
+    Object.entries(shares).map(([role, share]) => [role, cut(context, siteOf(block, role), share)]),
+  );
+}
 
-/** The threshold that gives a projection its share of zeros, and the share it gives on what was counted. */
-function cut({ histograms, estimator }: LayerContext, projection: Projection, share: number) {
-  const histogram = histograms.at(siteOf[projection]);
+/** The threshold that gives a share of zeros at a place, and the share it gives on what was counted. */
+function cut({ histograms, estimator }: LayerContext, site: string, share: number) {
+  const histogram = histograms.at(site);
   const threshold = thresholdEstimators[estimator](histogram, share);
   return { threshold, sparsity: histogram.sparsityAt(threshold) };
 }
-
-const mapProjections = <T>(value: (name: Projection) => T) =>
-  Object.fromEntries(projections.map((name) => [name, value(name)])) as Record<Projection, T>;

@@ -1,7 +1,7 @@
 import { blockOutputError } from "../compress/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import type { KvCache } from "../kernels/index.js";
-import type { ActivationThresholds, Model, Projection } from "../model/index.js";
+import type { ActivationThresholds, Model } from "../model/index.js";
 
 interface Sequence {
   cache: KvCache;
@@ -64,11 +64,12 @@ export class BlockProbe implements Disposable {
     return sequences * (tokens - dense);
   }
 
-  /** Mean over the sequences of the block's output error under these thresholds. */
-  async error(thresholds: Readonly<Record<Projection, number>>): Promise<number> {
+  /** Mean over the sequences of the block's output error under these thresholds, by the roles of its maps. */
+  async error(thresholds: Readonly<Record<string, number>>): Promise<number> {
+    const maps = Array.from({ length: this.#model.config.layers }, () => thresholds);
     let sum = 0;
     for (const sequence of this.#sequences) {
-      const output = await this.#runTail(sequence, this.#forLayer(thresholds));
+      const output = await this.#runTail(sequence, { maps });
       sum += blockOutputError(output, sequence.reference, this.#model.config.hiddenSize);
     }
     return sum / this.#sequences.length;
@@ -87,11 +88,11 @@ export class BlockProbe implements Disposable {
       reference: new Float32Array(0),
     };
     this.#sequences.push(sequence);
-    if (dense > 0) await this.#run(sequence.cache, 0, input.subarray(0, dense * hiddenSize), undefined, 0);
-    sequence.reference = await this.#runTail(sequence, undefined);
+    if (dense > 0) await this.#run(sequence.cache, 0, input.subarray(0, dense * hiddenSize), "dense", 0);
+    sequence.reference = await this.#runTail(sequence, "dense");
   }
 
-  #runTail({ cache, tail }: Sequence, thresholds: ActivationThresholds | undefined): Promise<Float32Array> {
+  #runTail({ cache, tail }: Sequence, thresholds: ActivationThresholds | "dense"): Promise<Float32Array> {
     return this.#run(cache, this.#rows.dense, tail, thresholds, this.#rows.judged);
   }
 
@@ -100,7 +101,7 @@ export class BlockProbe implements Disposable {
     cache: KvCache,
     start: number,
     input: Float32Array,
-    thresholds: ActivationThresholds | undefined,
+    thresholds: ActivationThresholds | "dense",
     judged: number,
   ): Promise<Float32Array> {
     const { backend, config } = this.#model;
@@ -108,15 +109,10 @@ export class BlockProbe implements Disposable {
     const x = backend.allocate(rows, config.hiddenSize);
     try {
       backend.write(x, input);
-      this.#model.thresholds = thresholds;
-      await this.#model.block(this.#layer, x, cache, start);
+      await this.#model.block(this.#layer, x, cache, start, { thresholds });
       return judged === 0 ? new Float32Array(0) : await backend.read(x.rowRange(rows - judged, judged));
     } finally {
       backend.release(x);
     }
-  }
-
-  #forLayer(thresholds: Readonly<Record<Projection, number>>): ActivationThresholds {
-    return { projections: Array.from({ length: this.#model.config.layers }, () => thresholds) };
   }
 }

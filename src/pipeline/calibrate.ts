@@ -1,25 +1,19 @@
+import { costsOf } from "../arch/index.js";
 import {
   type AllocationId,
   type AllocationRow,
   allocationEvaluations,
   blockSparsity,
-  projectionCosts,
   type ThresholdEstimatorId,
 } from "../compress/index.js";
 import { breathe, type JobOptions, Random, Stage, UsageError } from "../core/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import type { KvCache } from "../kernels/index.js";
-import {
-  checkSound,
-  firstNonFiniteOf,
-  type Model,
-  nonFiniteError,
-  type Projection,
-  type TapSite,
-} from "../model/index.js";
+import { checkSound, firstNonFiniteOf, type Model, nonFiniteError } from "../model/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { activationMethods, type MethodId } from "./activationMethods.js";
 import { BlockProbe, probeRows } from "./blockProbe.js";
+import { expectedZeros } from "./expectedBytes.js";
 import { LayerHistograms, type SiteStatistics } from "./layerHistograms.js";
 
 /** What to aim at, and how much text is looked at. */
@@ -27,13 +21,13 @@ export interface CalibrationOptions extends JobOptions {
   /** Requested shares of zeros, each in [0, 1): one record for each, from one pass over the text. */
   sparsities: readonly number[];
   /**
-   * "teal" (default) thresholds the input of every projection (arXiv 2408.14690); "cats" the activated gate, which leaves
-   * zeros in front of `down_proj` alone (arXiv 2404.08763).
+   * "teal" (default) thresholds the input of every linear map (arXiv 2408.14690); "cats" the activated gate, which leaves
+   * zeros in front of the MLP's last map alone (arXiv 2404.08763).
    */
   method?: MethodId;
   /** Default "absQuantile". */
   estimator?: ThresholdEstimatorId;
-  /** How a block's share is divided among its projections. Default "uniform", the only one for CATS. */
+  /** How a block's share is divided among its linear maps. Default "uniform", the only one for CATS. */
   allocation?: AllocationId;
   /** Which part of a prompt will run sparse: written to the records, and what greedy candidates are judged on. Default "dense". */
   prefill?: ActivationSparsity["prefill"];
@@ -41,12 +35,13 @@ export interface CalibrationOptions extends JobOptions {
   window?: number;
   /** Windows from the start of the text; fewer where it ends. Default 32. */
   calibrationWindows?: number;
-  /** Greedy: rise of a projection with hiddenSize² weights in one move. Default 0.05. */
+  /** Greedy: rise of a linear map with hiddenSize² weights in one move. Default 0.05. */
   greedyBase?: number;
   /**
    * Greedy: tokens that candidates are judged on: whole windows, or the beginning of one for fewer than `window`. Every
-   * move runs half of them (those that `prefill` lets be sparse) through a block seven times, so time is proportional to this. Ranking candidates takes far
-   * fewer tokens than placing thresholds, because all are judged on the same ones. Default 512.
+   * move runs half of them (those that `prefill` lets be sparse) through a block once for each of its maps, so time is
+   * proportional to this. Ranking candidates takes far fewer tokens than placing thresholds, because all are judged on the
+   * same ones. Default 512.
    */
   greedyTokens?: number;
   /** Draws the windows for the greedy allocation. Default 0. */
@@ -65,10 +60,10 @@ export interface CalibratedSparsities {
 export interface Calibration extends CalibratedSparsities {
   /** With greedy allocation: what the uniform one gives, from the same counts. */
   uniform?: CalibratedSparsities;
-  /** Per layer: what was seen at each watched place. */
-  sites: Partial<Record<TapSite, SiteStatistics>>[];
+  /** Per layer: what was seen at each watched place, by the id of its site. */
+  sites: Record<string, SiteStatistics>[];
   /** TEAL, per layer: the rows that records were chosen from; with greedy allocation, the table of its moves. */
-  allocationRows: AllocationRow<Projection>[][];
+  allocationRows: AllocationRow[][];
 }
 
 /**
@@ -88,62 +83,52 @@ export async function calibrateActivationSparsity(
   const plan = planCalibration(model, text, options);
   const { method, windows, window, greedyWindows, signal } = plan;
   const { sites: counted, calibrateLayer } = activationMethods[method];
-  const { layers, hiddenSize } = model.config;
-  const greedyTokensPerLayer = plan.greedyEvaluations * BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyRows);
-  const stage = new Stage(
-    "calibrate",
-    layers * (windows * window + greedyTokensPerLayer),
-    "tokens",
-    options.onProgress,
-  );
+  const { layers, hiddenSize, spec } = model.config;
+  const rowsPerCall = BlockProbe.rowsPerCall(greedyWindows.length, plan.greedyRows);
+  const greedyTokens = plan.greedyEvaluations.map((evaluations) => evaluations * rowsPerCall);
+  const total = greedyTokens.reduce((sum, tokens) => sum + tokens, layers * windows * window);
+  const stage = new Stage("calibrate", total, "tokens", options.onProgress);
   const records = plan.emptyRecords(plan.allocation);
   const uniform = plan.allocation === "uniform" ? undefined : plan.emptyRecords("uniform");
   const sites: Calibration["sites"] = [];
   const allocationRows: Calibration["allocationRows"] = [];
 
-  const before = model.thresholds;
   using cache = model.createCache(window);
-  try {
-    model.thresholds = undefined;
-    const streams = await embedWindows(model, text.tokens, windows, window);
-    for (let layer = 0; layer < layers; layer++) {
-      const detail = `layer ${layer + 1} of ${layers}`;
-      const histograms = new LayerHistograms(model, layer, counted);
-      const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyRows.tokens * hiddenSize));
-      model.thresholds = undefined;
-      for (let w = 0; w < windows; w++) {
-        await breathe(signal);
-        streams[w] = await runDenseBlock(model, layer, streams[w], cache, histograms);
-        stage.advance(window, detail);
-      }
-      sites.push(histograms.statistics());
-
-      let greedyTokensDone = 0;
-      const calibrated = await calibrateLayer({
-        model,
-        layer,
-        histograms,
-        greedyInputs,
-        ...plan,
-        onRows(rows) {
-          greedyTokensDone += rows;
-          stage.advance(rows, detail);
-        },
-      });
-      // A share that is cut at 1 changes the number of moves from the planned one.
-      if (greedyTokensDone !== greedyTokensPerLayer) stage.advance(greedyTokensPerLayer - greedyTokensDone, detail);
-      for (const [level, record] of calibrated.records.entries()) records[level].layers.push(record);
-      for (const [level, record] of calibrated.uniform?.entries() ?? []) uniform![level].layers.push(record);
-      if (calibrated.rows !== undefined) allocationRows.push(calibrated.rows);
+  const streams = await embedWindows(model, text.tokens, windows, window);
+  for (let layer = 0; layer < layers; layer++) {
+    const detail = `layer ${layer + 1} of ${layers}`;
+    const histograms = new LayerHistograms(model, layer, counted(spec.blocks[layer]));
+    const greedyInputs = greedyWindows.map((w) => streams[w].subarray(0, plan.greedyRows.tokens * hiddenSize));
+    for (let w = 0; w < windows; w++) {
+      await breathe(signal);
+      streams[w] = await runDenseBlock(model, layer, streams[w], cache, histograms);
+      stage.advance(window, detail);
     }
-    const withShares = (records: ActivationSparsity[]): CalibratedSparsities => ({
-      records,
-      realisedSparsities: records.map((record) => realisedSparsity(model, record)),
+    sites.push(histograms.statistics());
+
+    let greedyTokensDone = 0;
+    const calibrated = await calibrateLayer({
+      model,
+      layer,
+      histograms,
+      greedyInputs,
+      ...plan,
+      onRows(rows) {
+        greedyTokensDone += rows;
+        stage.advance(rows, detail);
+      },
     });
-    return { ...withShares(records), ...(uniform && { uniform: withShares(uniform) }), sites, allocationRows };
-  } finally {
-    model.thresholds = before;
+    // A share that is cut at 1 changes the number of moves from the planned one.
+    if (greedyTokensDone !== greedyTokens[layer]) stage.advance(greedyTokens[layer] - greedyTokensDone, detail);
+    for (const [level, record] of calibrated.records.entries()) records[level].layers.push(record);
+    for (const [level, record] of calibrated.uniform?.entries() ?? []) uniform![level].layers.push(record);
+    if (calibrated.rows !== undefined) allocationRows.push(calibrated.rows);
   }
+  const withShares = (records: ActivationSparsity[]): CalibratedSparsities => ({
+    records,
+    realisedSparsities: records.map((record) => realisedSparsity(model, record)),
+  });
+  return { ...withShares(records), ...(uniform && { uniform: withShares(uniform) }), sites, allocationRows };
 }
 
 function planCalibration(model: Model, text: TokenizedText, options: CalibrationOptions) {
@@ -167,7 +152,8 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
   if (greedy && method === "cats")
     throw new UsageError("CATS has one threshold a layer, so there is nothing to allocate");
 
-  const costs = projectionCosts(model.config);
+  const { hiddenSize, spec } = model.config;
+  const base = greedyBase * hiddenSize ** 2;
   const greedyWindow = Math.min(window, greedyTokens);
   const greedyWindowCount = greedy ? Math.min(windows, Math.round(greedyTokens / greedyWindow)) : 0;
   return {
@@ -177,9 +163,10 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
     levels: sparsities,
     estimator,
     allocation,
-    costs,
-    base: greedyBase,
-    greedyEvaluations: allocationEvaluations(allocation, { costs, levels: sparsities, base: greedyBase }),
+    base,
+    greedyEvaluations: spec.blocks.map((block) =>
+      allocationEvaluations(allocation, { costs: costsOf(block), levels: sparsities, base }),
+    ),
     greedyRows: probeRows(greedyWindow, prefill),
     greedyWindows: draw(greedyWindowCount, windows, new Random(seed)),
     signal,
@@ -234,7 +221,7 @@ async function runDenseBlock(
   const x = backend.allocate(input.length / config.hiddenSize, config.hiddenSize);
   try {
     backend.write(x, input);
-    await model.block(layer, x, cache, 0, { tap: histograms.tap });
+    await model.block(layer, x, cache, 0, { tap: histograms.tap, thresholds: "dense" });
     const output = await backend.read(x);
     const at = firstNonFiniteOf(output);
     if (at >= 0) throw nonFiniteError(`in layer ${layer}, what its block adds`, output[at]);
@@ -244,13 +231,9 @@ async function runDenseBlock(
   }
 }
 
-function realisedSparsity(model: Model, record: ActivationSparsity): number {
-  const costs = projectionCosts(model.config);
-  const names = Object.keys(costs) as Projection[];
-  const shares = record.layers.map(({ maps, gate }) => {
-    const realised = names.map((name) => [name, maps[name]?.sparsity ?? 0]);
-    // Behind a dropped gate lies a zero in front of `down_proj`.
-    return { ...Object.fromEntries(realised), ...(gate && { down_proj: gate.sparsity }) } as Record<Projection, number>;
-  });
-  return shares.reduce((sum, share) => sum + blockSparsity(costs, share), 0) / shares.length;
+/** Mean over the layers, each weighted by what its maps cost. */
+function realisedSparsity(model: Model, { layers }: ActivationSparsity): number {
+  const { blocks } = model.config.spec;
+  const shares = blocks.map((block, layer) => blockSparsity(costsOf(block), expectedZeros(block, layers[layer])));
+  return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }

@@ -1,4 +1,4 @@
-import { activeShares, type ModelSpec } from "../arch/index.js";
+import { activationOf, activeShares, type BlockSpec, linearsOf, type ModelSpec } from "../arch/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 
@@ -10,23 +10,25 @@ import { type WeightFormatId, weightFormats } from "../pack/index.js";
 export function expectedBytesSaved(
   { blocks }: ModelSpec,
   weights: WeightFormatId,
-  { method, layers }: ActivationSparsity,
+  { layers }: ActivationSparsity,
 ): number {
   let saved = 0;
   for (const [l, block] of blocks.entries()) {
+    const zeros = expectedZeros(block, layers[l]);
     for (const [{ role, rows, cols }, share] of activeShares(block)) {
-      saved += share * cols * expectedSparsity(role, layers[l], method) * weightFormats[weights].columnBytes(rows);
+      saved += share * cols * zeros[role] * weightFormats[weights].columnBytes(rows);
     }
   }
   return saved;
 }
 
-/** A gate threshold makes zeros in front of `down_proj` alone. */
-function expectedSparsity(
-  role: string,
-  layer: ActivationSparsity["layers"][number],
-  method: ActivationSparsity["method"],
-): number {
-  if (method === "cats" && role === "down_proj") return layer.gate?.sparsity ?? 0;
-  return layer.maps[role]?.sparsity ?? 0;
+/** The share of zeros that a record expects in front of each map of a block, by role. */
+export function expectedZeros(
+  block: BlockSpec,
+  { maps, gate }: ActivationSparsity["layers"][number],
+): Record<string, number> {
+  // Behind a dropped gate lies a zero in front of the maps that read it.
+  const behindGate = new Set(gate && activationOf(block)?.readers);
+  const share = (role: string) => (behindGate.has(role) ? gate!.sparsity : (maps[role]?.sparsity ?? 0));
+  return Object.fromEntries(linearsOf(block).map(({ role }) => [role, share(role)]));
 }

@@ -1,6 +1,7 @@
+import { activationOf } from "../arch/index.js";
 import { ActivationHistogram } from "../compress/index.js";
 import { activationFunctions } from "../core/index.js";
-import { type Model, type Projection, type Tap, type TapSite, tapSites } from "../model/index.js";
+import type { Model, Tap } from "../model/index.js";
 
 /** What was seen at one place of one layer. */
 export interface SiteStatistics {
@@ -11,23 +12,20 @@ export interface SiteStatistics {
   absQuantiles: number[];
 }
 
-/** The place inside a block whose activations a projection consumes. */
-export const siteOf = Object.fromEntries(
-  (Object.keys(tapSites) as TapSite[]).flatMap((site) => tapSites[site].map((projection) => [projection, site])),
-) as Readonly<Record<Projection, TapSite>>;
-
-/** Histograms of the watched places of one layer, filled through a tap. The gate is counted after its function. */
+/** Histograms of the watched places of one layer, filled through a tap. A gate is counted after its function. */
 export class LayerHistograms {
   readonly tap: Tap;
   readonly #histograms: ReadonlyMap<string, ActivationHistogram>;
 
-  constructor(model: Model, layer: number, sites: readonly TapSite[]) {
+  /** @param sites ids of sites of the layer's description */
+  constructor(model: Model, layer: number, sites: readonly string[]) {
     this.#histograms = new Map(sites.map((site) => [site, new ActivationHistogram(`layer ${layer}, ${site}`)]));
+    const gate = activationOf(model.config.spec.blocks[layer])?.step;
     this.tap = {
       sites,
       onActivation: async (_layer, site, activation) => {
         const values = await model.backend.read(activation);
-        if (site === "mlpGate") activate(values, activationFunctions[model.config.activation]);
+        if (site === gate?.site?.id) activate(values, activationFunctions[gate.f]);
         this.at(site).add(values);
       },
     };
@@ -37,7 +35,7 @@ export class LayerHistograms {
     return this.#histograms.get(site)!;
   }
 
-  statistics(): Partial<Record<TapSite, SiteStatistics>> {
+  statistics(): Record<string, SiteStatistics> {
     const entries = Array.from(this.#histograms, ([site, histogram]) => [
       site,
       {

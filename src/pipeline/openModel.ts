@@ -40,7 +40,7 @@ const openModelRules: OptionRules<OpenModelOptions> = {
 /** A model on a backend of its own, set up as the `rarefy.json` beside its weights says. */
 export interface OpenedModel extends Disposable {
   readonly location: string;
-  /** Has the thresholds of the artifact. */
+  /** Runs with the thresholds of the artifact, where a pass or a sequence brings none of its own. */
   readonly model: Model;
   /** Which part of a prompt runs sparse; for `generate`. */
   readonly prefill: PrefillPolicy;
@@ -74,9 +74,10 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
     }
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
-      const model = await loadDescribed(checkpoint, config, backend, { weights, structure, signal, onProgress });
       const sparsity = artifact?.activationSparsity;
-      model.thresholds = sparsity && toThresholds(sparsity);
+      const thresholds = sparsity && toThresholds(sparsity);
+      const how = { weights, structure, thresholds, signal, onProgress };
+      const model = await loadDescribed(checkpoint, config, backend, how);
       return {
         location: files.location,
         model,

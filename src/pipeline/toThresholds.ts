@@ -1,16 +1,12 @@
 import type { ActivationSparsity } from "../io/index.js";
-import { type ActivationThresholds, type Projection, projections } from "../model/index.js";
+import type { ActivationThresholds } from "../model/index.js";
 
 /** The thresholds a model runs with, from the record that lies beside its weights. */
-export function toThresholds({ method, layers }: ActivationSparsity): ActivationThresholds {
+export function toThresholds({ layers }: ActivationSparsity): ActivationThresholds {
   return {
-    projections: layers.map(
-      (layer) =>
-        Object.fromEntries(projections.map((name) => [name, layer.maps[name]?.threshold ?? 0])) as Record<
-          Projection,
-          number
-        >,
+    maps: layers.map(({ maps }) =>
+      Object.fromEntries(Object.entries(maps).map(([role, { threshold }]) => [role, threshold])),
     ),
-    ...(method === "cats" && { gate: layers.map((layer) => layer.gate?.threshold ?? 0) }),
+    ...(layers.some(({ gate }) => gate !== undefined) && { gate: layers.map(({ gate }) => gate?.threshold ?? 0) }),
   };
 }

@@ -1,23 +1,19 @@
-import { type TapSite, tapSites } from "../model/index.js";
 import type { Candidate } from "./data.js";
 import { activationHistogram, figure, type Html, html } from "./figures/index.js";
 
 /** Activations of the first, the middle and the last layer, with the thresholds that they are compared with. */
-export function activationsSection({ name, activations, activationSparsity }: Candidate): Html | undefined {
+export function activationsSection({ name, activations, readers, activationSparsity }: Candidate): Html | undefined {
   if (activations === undefined || activations.length === 0) return undefined;
   const chosen = [...new Set([0, Math.floor(activations.length / 2), activations.length - 1])];
   const figures = chosen.flatMap((layer) =>
-    (Object.keys(tapSites) as TapSite[]).flatMap((site) => {
-      const found = Object.hasOwn(activations[layer], site) ? activations[layer][site] : undefined;
-      if (found === undefined) return [];
+    Object.entries(activations[layer]).flatMap(([site, found]) => {
       const cuts = activationSparsity?.layers[layer];
+      const roles = readers !== undefined && Object.hasOwn(readers, site) ? readers[site] : undefined;
+      // What no map reads is the gate.
       const thresholds =
-        site === "mlpGate"
+        roles?.length === 0
           ? [{ name: "gate", value: cuts?.gate?.threshold ?? 0 }]
-          : tapSites[site].map((projection) => ({
-              name: projection,
-              value: cuts?.maps[projection]?.threshold ?? 0,
-            }));
+          : (roles ?? []).map((role) => ({ name: role, value: cuts?.maps[role]?.threshold ?? 0 }));
       return [
         figure(
           activationHistogram(

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { type ModelSpec, readersOf } from "../arch/index.js";
 import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
 import {
@@ -18,10 +19,12 @@ export interface Candidate {
   /** What was measured; undefined for a model that was only made. */
   row?: ResultRow;
   recipe?: unknown;
-  /** Per layer, by projection. */
+  /** Per layer, by the id of the matrix. */
   layers?: readonly { source: number; matrices: Readonly<Record<string, CompressedMatrix>> }[];
   activationSparsity?: Artifact["activationSparsity"];
   activations?: readonly Readonly<Record<string, SiteQuantiles>>[];
+  /** The roles of the maps that read at each place where activations were seen. */
+  readers?: Readonly<Record<string, readonly string[]>>;
   masks?: readonly MaskPicture[];
   /** Steps of the training it came from. */
   training?: readonly TrainingRecord[];
@@ -139,8 +142,17 @@ export function runOfSweep(raw: unknown, location: string, file: string): Run {
   };
 }
 
-/** A model directory: what its rarefy.json says. The first of two measured rows is the source. */
-export function runOfArtifact(artifact: Artifact, location: string, name: string, bytesOnDisk: number): Run {
+/**
+ * A model directory: what its rarefy.json says. The first of two measured rows is the source.
+ * @param spec what the model is, which tells the maps whose thresholds apply at a place
+ */
+export function runOfArtifact(
+  artifact: Artifact,
+  location: string,
+  name: string,
+  bytesOnDisk: number,
+  spec?: ModelSpec,
+): Run {
   const rows = (artifact.results ?? [])
     .filter(isJsonObject)
     .map((row) => checkSchema(resultRowSchema, row, `${location}/rarefy.json`)) as ResultRow[];
@@ -158,6 +170,8 @@ export function runOfArtifact(artifact: Artifact, location: string, name: string
         layers: compression?.layers,
         activationSparsity,
         activations,
+        ...(spec &&
+          activations && { readers: Object.fromEntries(spec.blocks.flatMap((block) => [...readersOf(block)])) }),
       },
     ],
     environment: [

@@ -1,4 +1,3 @@
-import { projections } from "../model/index.js";
 import type { Candidate, Run } from "./data.js";
 import { figure, type Html, heatmap, html } from "./figures/index.js";
 import { folded } from "./folded.js";
@@ -71,6 +70,9 @@ function meanErrors({ layers = [] }: Candidate): (number | undefined)[] {
   });
 }
 
+/** The role of a map, which experts share, by its id. */
+const roleOf = (id: string): string => id.split(".").at(-1)!;
+
 function matrixMap(
   { layers = [] }: Candidate,
   title: string,
@@ -78,23 +80,24 @@ function matrixMap(
   max: number | undefined,
   label: (value: number) => string,
 ): Html | undefined {
+  const roles = [...new Set(layers.flatMap(({ matrices }) => Object.keys(matrices).map(roleOf)))];
   const value = (row: number, col: number) => {
     // For experts, the mean is shown.
     const values = Object.entries(layers[row].matrices)
-      .filter(([key]) => key.split(".").at(-1) === projections[col])
+      .filter(([id]) => roleOf(id) === roles[col])
       .map(([, matrix]) => pick(matrix))
       .filter((found) => found !== undefined);
     return values.length > 0 ? values.reduce((sum, found) => sum + found, 0) / values.length : undefined;
   };
   const values = layers.flatMap((_, row) =>
-    projections.map((_, col) => value(row, col)).filter((found) => found !== undefined),
+    roles.map((_, col) => value(row, col)).filter((found) => found !== undefined),
   );
   if (!values.some((found) => found > 0)) return undefined;
   return figure(
     heatmap({
       title,
       rows: layers.map(({ source }) => String(source)),
-      cols: projections.map((name) => name.replace("_proj", "")),
+      cols: roles,
       value,
       max: max ?? Math.max(...values),
       label,

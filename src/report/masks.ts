@@ -1,3 +1,4 @@
+import { linearsOf, type ModelSpec } from "../arch/index.js";
 import type { Checkpoint } from "../io/index.js";
 import { dtypeBytes, toFloat32 } from "../tensor/index.js";
 
@@ -47,12 +48,10 @@ export async function drawMask(checkpoint: Checkpoint, name: string): Promise<Ma
 
 const canvas = (width: number, height: number) => ({ width, height, pixels: new Uint8Array(width * height) });
 
-const shown = ["self_attn.q_proj.weight", "mlp.down_proj.weight"];
-
-/** The matrices to draw of a model of `layers` layers: two kinds of the layer in the middle, where they are matrices. */
-export function masksToDraw(checkpoint: Checkpoint, layers: number): string[] {
-  const layer = Math.floor(layers / 2);
-  return shown
-    .map((name) => `model.layers.${layer}.${name}`)
-    .filter((name) => checkpoint.tensors.get(name)?.shape.length === 2);
+/** The tensors to draw of a model: those of the first and the last map of the block in the middle, where they are matrices. */
+export function masksToDraw({ tensors }: Checkpoint, { blocks }: ModelSpec): string[] {
+  const maps = linearsOf(blocks[Math.floor(blocks.length / 2)]);
+  return [maps[0], maps[maps.length - 1]]
+    .map(({ weight }) => weight.tensor)
+    .filter((name) => tensors.get(name)?.shape.length === 2);
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { readModelSpec } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { type Artifact, memoryFiles, memorySinks, openCheckpoint, writeSafetensors } from "../io/index.js";
 import { fromFloat32 } from "../tensor/index.js";
@@ -87,7 +88,7 @@ describe("report page", () => {
     expect(text).toContain("Perplexity against size");
     expect(text).toContain("Perplexity against speed");
     // Weighted by size: (0.5 · 32 + 0.25 · 16) / 48 in the heat map's own cells 50 % and 25 %.
-    expect(text).toMatch(/layer 0, q: 50 %/);
+    expect(text).toMatch(/layer 0, q_proj: 50 %/);
     expect(text).toMatch(/layer 0, down: 25 %/);
     expect(text).toMatch(/layer 1, q: 0\.125/);
     expect(text).toContain("10 windows of 512 tokens, 5110 predicted");
@@ -141,10 +142,14 @@ describe("report page", () => {
       },
       activations: [{ attentionInput: { values: 100, zeros: 0, absQuantiles } }],
     } as unknown as Artifact;
-    const page = await reportPage({ rarefyReport: 1, runs: [runOfArtifact(artifact, "m", "m", 1)] });
+    const llama = { model_type: "llama", vocab_size: 8, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1 };
+    const spec = readModelSpec({ ...llama, num_attention_heads: 2 }, "config.json");
+    const page = await reportPage({ rarefyReport: 1, runs: [runOfArtifact(artifact, "m", "m", 1, spec)] });
     expect(page).toContain("layer 0, attentionInput");
-    // q, k and v.
+    // q, k and v; where it is not known what reads there, none.
     expect(page.split('class="threshold"').length).toBe(4);
+    const unknown = await reportPage({ rarefyReport: 1, runs: [runOfArtifact(artifact, "m", "m", 1)] });
+    expect(unknown.split('class="threshold"').length).toBe(1);
     // A uniform distribution has bars of one height.
     const heights = new Set(Array.from(page.matchAll(/class="bar"[^>]* height="([\d.]+)"/g), ([, height]) => height));
     expect(heights.size).toBe(1);

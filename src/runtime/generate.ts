@@ -1,5 +1,5 @@
 import { breathe, checkOptions, type JobOptions, type OptionRules, optionRules, UsageError } from "../core/index.js";
-import { checkSound, type Model } from "../model/index.js";
+import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import type { KvChoice } from "./kv/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
@@ -35,7 +35,9 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
    * generations take turns and each is timed, or counted, by itself.
    */
   ahead?: boolean;
-  /** Only for models with activation thresholds; default "dense". */
+  /** What a new sequence runs with; default the model's own, and "dense" is without any. One that is given has its own. */
+  thresholds?: ActivationThresholds | "dense";
+  /** Only where there are thresholds; default "dense". */
   prefill?: PrefillPolicy;
   /** Continued where it agrees with the prompt, and left with prompt and answer in it. Default: a new one, disposed of. */
   sequence?: Sequence;
@@ -84,6 +86,7 @@ const generateRules: OptionRules<GenerateOptions> = {
   logprobs: boolean,
   prefillChunk: integer(1),
   ahead: boolean,
+  thresholds: any,
   prefill: any,
   sequence: having("reuse", "a Sequence"),
   attention: having("see", "an attention pattern, as parseAttention gives"),
@@ -169,12 +172,12 @@ function newSequence(
   model: Model,
   promptLength: number,
   maxTokens: number,
-  { attention, kv }: Pick<GenerateOptions, "attention" | "kv">,
+  { thresholds, attention, kv }: Pick<GenerateOptions, "thresholds" | "attention" | "kv">,
 ): Sequence {
   // Renumbered tokens never come to the end of the positions.
   const most = kv?.eviction?.renumbers ? Number.POSITIVE_INFINITY : model.config.maxPositions;
   if (promptLength > most) {
     throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${most} positions`);
   }
-  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { attention, kv });
+  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { thresholds, attention, kv });
 }

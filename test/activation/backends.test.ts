@@ -2,12 +2,13 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
 import { evaluateQuality } from "../../src/eval/index.js";
 import type { Backend } from "../../src/kernels/index.js";
-import { type Model, type Projection, projections } from "../../src/model/index.js";
+import type { Model } from "../../src/model/index.js";
 import type { WeightFormatId } from "../../src/pack/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../src/pipeline/index.js";
 import type { TokenizedText } from "../../src/text/index.js";
 import { backendsUnderTest } from "../contract/backendsUnderTest.js";
 import { load, logitsOf, path } from "../golden/golden.js";
+import { roles } from "../support/gatedBlock.js";
 
 const window = 32;
 const random = new Random(7);
@@ -33,9 +34,8 @@ async function chain(backend: Backend, weights: WeightFormatId) {
 }
 
 async function skippedInDecoding(model: Model, thresholds: Model["thresholds"]): Promise<number> {
-  model.thresholds = thresholds;
   model.backend.takeCounters();
-  await logitsOf(model, text.tokens.subarray(0, window), 1);
+  await logitsOf(model, text.tokens.subarray(0, window), 1, { thresholds });
   const { inputs, inputsSkipped } = model.backend.takeCounters();
   return inputsSkipped / inputs;
 }
@@ -62,9 +62,9 @@ describe.each(["f32", "bf16", "q8", "q4"] as const)("TEAL on %s weights", (weigh
     using backend = await create();
     const found = await chain(backend, weights);
     const bound = tolerances.linear[weights].int8Activations ? bounds.int8Activations : bounds.f32Sums;
-    const ratio = (layer: number, name: Projection) =>
-      found.thresholds.projections[layer][name] / expected.thresholds.projections[layer][name];
-    const worst = Math.max(...[0, 1].flatMap((layer) => projections.map((name) => Math.abs(ratio(layer, name) - 1))));
+    const ratio = (layer: number, role: string) =>
+      found.thresholds.maps[layer][role] / expected.thresholds.maps[layer][role];
+    const worst = Math.max(...[0, 1].flatMap((layer) => roles.map((role) => Math.abs(ratio(layer, role) - 1))));
     expect(worst).toBeLessThan(bound.threshold);
     expect(Math.abs(found.dense.nll - expected.dense.nll)).toBeLessThan(bound.dense);
     expect(Math.abs(found.sparse.nll - expected.sparse.nll)).toBeLessThan(bound.sparse);

@@ -1,14 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { blockOutputError, blockSparsity, projectionCosts } from "../../src/compress/index.js";
+import { blockOutputError, blockSparsity } from "../../src/compress/index.js";
 import { type ProgressEvent, Random } from "../../src/core/index.js";
 import { calibrateBetterAllocation, evaluateQuality } from "../../src/eval/index.js";
 import { type ActivationSparsity, parseArtifact, serializeArtifact } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { type Model, type Projection, projections, type TapSite, tapSites } from "../../src/model/index.js";
+import type { Model } from "../../src/model/index.js";
 import { BlockProbe, probeRows } from "../../src/pipeline/blockProbe.js";
 import { type CalibrationOptions, calibrateActivationSparsity, toThresholds } from "../../src/pipeline/index.js";
 import type { TokenizedText } from "../../src/text/index.js";
 import { load, logitsOf, path } from "../golden/golden.js";
+import { byRole, roles, siteOf, sites } from "../support/gatedBlock.js";
 
 const window = 32;
 const windows = 4;
@@ -35,7 +36,7 @@ async function sortedMagnitudes(): Promise<Map<string, Float32Array>> {
     await model.forward(text.tokens.subarray(w * window, (w + 1) * window), cache, 0, {
       logits: "none",
       tap: {
-        sites: Object.keys(tapSites) as TapSite[],
+        sites: Object.keys(sites),
         async onActivation(layer, site, activation) {
           const values = seen.get(`${layer} ${site}`) ?? [];
           for (const value of await backend.read(activation)) values.push(Math.abs(value));
@@ -47,8 +48,17 @@ async function sortedMagnitudes(): Promise<Map<string, Float32Array>> {
   return new Map(Array.from(seen, ([key, values]) => [key, Float32Array.from(values).sort()]));
 }
 
-const siteOf = (projection: Projection) =>
-  Object.keys(tapSites).find((site) => (tapSites[site as TapSite] as readonly string[]).includes(projection))!;
+/** Weights of the maps relative to hiddenSize²: hidden size 64, 4 heads of 16 over 2 of keys, 160 neurons. */
+const costs: Record<string, number> = {
+  q_proj: 1,
+  k_proj: 0.5,
+  v_proj: 0.5,
+  o_proj: 1,
+  gate_proj: 2.5,
+  up_proj: 2.5,
+  down_proj: 2.5,
+};
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 const shareAtOrBelow = (sorted: Float32Array, threshold: number) =>
   sorted.filter((magnitude) => magnitude <= threshold).length / sorted.length;
 
@@ -62,9 +72,10 @@ describe("TEAL, uniform", () => {
       expect(records[level].layers).toHaveLength(2);
       expect(Math.abs(realisedSparsities[level] - p)).toBeLessThan(0.001);
       for (const [layer, record] of records[level].layers.entries()) {
-        for (const projection of projections) {
-          const sorted = magnitudes.get(`${layer} ${siteOf(projection)}`)!;
-          const { threshold, sparsity } = record.maps[projection];
+        expect(Object.keys(record.maps)).toEqual(roles);
+        for (const role of roles) {
+          const sorted = magnitudes.get(`${layer} ${siteOf(role)}`)!;
+          const { threshold, sparsity } = record.maps[role];
           expect(Math.abs(threshold / sorted[Math.floor(p * sorted.length)] - 1)).toBeLessThan(0.005);
           expect(Math.abs(shareAtOrBelow(sorted, threshold) - p)).toBeLessThan(0.01 * p);
           expect(Math.abs(sparsity - p)).toBeLessThan(0.001);
@@ -82,18 +93,16 @@ describe("TEAL, uniform", () => {
     expect(read.calibration).toEqual({ textSha256: text.sha256, windows, window, seed: 3 });
     const thresholds = toThresholds(read);
     expect(thresholds.gate).toBeUndefined();
-    expect(thresholds.projections[1].down_proj).toBe(records[0].layers[1].maps.down_proj.threshold);
+    expect(thresholds.maps[1].down_proj).toBe(records[0].layers[1].maps.down_proj.threshold);
   });
 
   test("sparsity 0 gives thresholds of exactly 0, and the dense model bit for bit", async () => {
     const { records } = await calibrate({ sparsities: [0] });
     const zeros = toThresholds(records[0]);
-    for (const layer of zeros.projections) for (const name of projections) expect(layer[name]).toBe(0);
+    expect(zeros.maps).toEqual([byRole(() => 0), byRole(() => 0)]);
     const tokens = text.tokens.subarray(0, 20);
     const dense = await logitsOf(model, tokens, 1);
-    model.thresholds = zeros;
-    const sparse = await logitsOf(model, tokens, 1);
-    model.thresholds = undefined;
+    const sparse = await logitsOf(model, tokens, 1, { thresholds: zeros });
     expect(sparse).toEqual(dense);
   });
 
@@ -103,13 +112,14 @@ describe("TEAL, uniform", () => {
     const tokens = text.tokens.subarray(0, windows * window);
     const counted: { sparsity: number; bytes: number; skipped: number }[] = [];
     for (const record of records) {
-      model.thresholds = toThresholds(record);
+      const thresholds = toThresholds(record);
       backend.takeCounters();
-      for (let w = 0; w < windows; w++) await logitsOf(model, tokens.subarray(w * window, (w + 1) * window), 1);
+      for (let w = 0; w < windows; w++) {
+        await logitsOf(model, tokens.subarray(w * window, (w + 1) * window), 1, { thresholds });
+      }
       const { weightBytesRead, inputs, inputsSkipped } = backend.takeCounters();
       counted.push({ sparsity: record.sparsity, bytes: weightBytesRead, skipped: inputsSkipped / inputs });
     }
-    model.thresholds = undefined;
     for (const [i, { sparsity, bytes, skipped }] of counted.entries()) {
       if (i === 0) continue;
       expect(bytes).toBeLessThan(counted[i - 1].bytes);
@@ -125,29 +135,28 @@ describe("TEAL, greedy", () => {
 
   test("rows keep the books, and records are the rows nearest the levels", async () => {
     const { records, allocationRows, realisedSparsities } = await greedy();
-    const costs = projectionCosts(model.config);
-    const move = 0.2 / Object.values(costs).reduce((a, b) => a + b, 0);
+    const move = 0.2 / sum(Object.values(costs));
     expect(allocationRows).toHaveLength(2);
     for (const [layer, rows] of allocationRows.entries()) {
       expect(rows[0]).toMatchObject({ sparsity: 0, error: 0 });
       expect(rows.at(-1)!.sparsity).toBeGreaterThanOrEqual(0.5);
       expect(rows.at(-2)!.sparsity).toBeLessThan(0.5);
       for (const [i, row] of rows.entries()) {
-        expect(row.sparsity).toBe(blockSparsity(costs, row.projections));
+        expect(row.sparsity).toBe(blockSparsity(costs, row.shares));
         if (i === 0) continue;
-        const [raised, ...others] = projections.filter((p) => row.projections[p] !== rows[i - 1].projections[p]);
+        const [raised, ...others] = roles.filter((p) => row.shares[p] !== rows[i - 1].shares[p]);
         expect(others).toEqual([]);
         const rise = row.sparsity - rows[i - 1].sparsity;
-        if (row.projections[raised] < 1) expect(rise).toBeCloseTo(move, 10);
+        if (row.shares[raised] < 1) expect(rise).toBeCloseTo(move, 10);
         else expect(rise).toBeLessThanOrEqual(move + 1e-10);
       }
       for (const [level, record] of records.entries()) {
         const nearest = rows.toSorted(
           (a, b) => Math.abs(a.sparsity - record.sparsity) - Math.abs(b.sparsity - record.sparsity),
         )[0];
-        for (const name of projections) {
+        for (const name of roles) {
           const realised = record.layers[layer].maps[name].sparsity;
-          expect(Math.abs(realised - nearest.projections[name])).toBeLessThan(0.001);
+          expect(Math.abs(realised - nearest.shares[name])).toBeLessThan(0.001);
         }
         expect(Math.abs(realisedSparsities[level] - record.sparsity)).toBeLessThan(move / 2 + 0.001);
       }
@@ -163,10 +172,9 @@ describe("TEAL, greedy", () => {
     const { records: uniform } = await calibrate();
     for (let layer = 0; layer < 2; layer++) {
       using probe = await BlockProbe.create(model, layer, await blockInputs(layer), probeRows(window, "dense"));
-      const error = (record: ActivationSparsity) => probe.error(toThresholds(record).projections[layer]);
+      const error = (record: ActivationSparsity) => probe.error(toThresholds(record).maps[layer]);
       expect(await error(records[1])).toBeLessThan(await error(uniform[0]));
     }
-    model.thresholds = undefined;
   });
 
   test("the same seed gives the same records, another seed other windows", async () => {
@@ -203,11 +211,10 @@ describe("BlockProbe", () => {
     let expected = 0;
     for (const input of inputs) {
       const run = async (sparse: boolean) => {
-        model.thresholds = sparse ? thresholds : undefined;
         using cache = model.createCache(window);
         const x = backend.allocate(window, 64);
         backend.write(x, input);
-        await model.block(1, x, cache, 0, { sparseFrom: dense });
+        await model.block(1, x, cache, 0, { sparseFrom: dense, thresholds: sparse ? thresholds : "dense" });
         const values = await backend.read(x);
         backend.release(x);
         return values.subarray((window - judged) * 64);
@@ -215,10 +222,8 @@ describe("BlockProbe", () => {
       expected += blockOutputError(await run(true), await run(false), 64) / inputs.length;
     }
     using probe = await BlockProbe.create(model, 1, inputs, probeRows(window, prefill));
-    expect(await probe.error(thresholds.projections[1])).toBeCloseTo(expected, 5);
-    const zeros = Object.fromEntries(projections.map((name) => [name, 0])) as Record<Projection, number>;
-    expect(await probe.error(zeros)).toBe(0);
-    model.thresholds = undefined;
+    expect(await probe.error(thresholds.maps[1])).toBeCloseTo(expected, 5);
+    expect(await probe.error(byRole(() => 0))).toBe(0);
   });
 });
 
@@ -243,7 +248,6 @@ describe("the better of both allocations", () => {
       expect(records[i]).toEqual(expected.records[i]);
       expect(realisedSparsities[i]).toBe(expected.realisedSparsities[i]);
     }
-    model.thresholds = undefined;
   });
 });
 
@@ -252,15 +256,12 @@ describe("CATS", () => {
     const { records, realisedSparsities } = await calibrate({ method: "cats" });
     const thresholds = toThresholds(records[0]);
     expect(thresholds.gate).toHaveLength(2);
-    const costs = Object.values(projectionCosts(model.config));
-    expect(realisedSparsities[0]).toBeCloseTo((0.5 * costs.at(-1)!) / costs.reduce((a, b) => a + b, 0), 3);
+    expect(realisedSparsities[0]).toBeCloseTo((0.5 * costs.down_proj) / sum(Object.values(costs)), 3);
     expect(records[0].layers[0].gate!.sparsity).toBeCloseTo(0.5, 3);
 
-    model.thresholds = thresholds;
     backend.takeCounters();
-    await logitsOf(model, text.tokens.subarray(0, window), 1);
+    await logitsOf(model, text.tokens.subarray(0, window), 1, { thresholds });
     const { inputs, inputsSkipped } = backend.takeCounters();
-    model.thresholds = undefined;
     // Only `down_proj` runs sparse.
     expect(inputs).toBe(2 * 160 * window);
     expect(Math.abs(inputsSkipped / inputs - 0.5)).toBeLessThan(0.05);
@@ -284,14 +285,22 @@ test("progress counts up to its total, whatever is calibrated", async () => {
   }
 });
 
-test("aborts between blocks and leaves the model as it was", async () => {
-  const thresholds = toThresholds((await calibrate()).records[0]);
-  model.thresholds = thresholds;
+test("counts the dense model, whatever it was loaded with", async () => {
+  const { records, sites } = await calibrate();
+  using sparse = await load(path("arch/llama"), backend, "f32", toThresholds(records[0]));
+  const again = await calibrateActivationSparsity(sparse, text, {
+    sparsities: [0.5],
+    window,
+    calibrationWindows: windows,
+  });
+  expect(again.records).toEqual(records);
+  expect(again.sites).toEqual(sites);
+});
+
+test("aborts between blocks", async () => {
   const controller = new AbortController();
   const onProgress = () => controller.abort();
   await expect(calibrate({ onProgress, signal: controller.signal })).rejects.toThrow(/abort/i);
-  expect(model.thresholds).toBe(thresholds);
-  model.thresholds = undefined;
 });
 
 test.each([

@@ -200,7 +200,7 @@ describe("legacy compressed-tensors", () => {
       dtype: "F32" as const,
       readRows: async (start: number, count: number) => values.slice(start * 8, (start + count) * 8),
     };
-    const made = await compressedTensors([weights], undefined);
+    const made = await compressedTensors([weights], new Set([weights.name]), undefined);
     const files = new Map([["config.json", text({ quantization_config: made.quantizationConfig })]]);
     await writeSafetensors(memorySinks(files), made.tensors);
     return files;

@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import type { Backend } from "../../src/kernels/index.js";
-import { loadModel, type Model } from "../../src/model/index.js";
+import { type ActivationThresholds, type ForwardOptions, loadModel, type Model } from "../../src/model/index.js";
 import type { WeightFormatId } from "../../src/pack/index.js";
 
 /** What an independent implementation (Hugging Face transformers, float32) computed for one checkpoint. */
@@ -50,21 +50,32 @@ export function tiny6mGolden(): Golden {
   };
 }
 
-export async function load(directory: string, backend: Backend, weights: WeightFormatId): Promise<Model> {
+export async function load(
+  directory: string,
+  backend: Backend,
+  weights: WeightFormatId,
+  thresholds?: ActivationThresholds,
+): Promise<Model> {
   const checkpoint = await openCheckpoint(directoryFiles(directory));
   try {
-    return await loadModel(checkpoint, backend, { weights });
+    return await loadModel(checkpoint, backend, { weights, thresholds });
   } finally {
     await checkpoint.close();
   }
 }
 
 /** Logits f32 of every position, one array each, from passes over chunks of the given size. */
-export async function logitsOf(model: Model, ids: Uint32Array, chunk = ids.length): Promise<Float32Array[]> {
+export async function logitsOf(
+  model: Model,
+  ids: Uint32Array,
+  chunk = ids.length,
+  options: ForwardOptions = {},
+): Promise<Float32Array[]> {
   using cache = model.createCache(ids.length);
   const rows: Float32Array[] = [];
   for (let start = 0; start < ids.length; start += chunk) {
-    const logits = (await model.forward(ids.subarray(start, start + chunk), cache, start, { logits: "all" }))!;
+    const part = ids.subarray(start, start + chunk);
+    const logits = (await model.forward(part, cache, start, { ...options, logits: "all" }))!;
     const values = await model.backend.read(logits);
     for (let r = 0; r < logits.rows; r++) rows.push(values.slice(r * logits.cols, (r + 1) * logits.cols));
     model.backend.release(logits);

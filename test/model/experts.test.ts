@@ -5,13 +5,12 @@ import { type Backend, openBackend } from "../../src/kernels/index.js";
 import {
   type ActivationThresholds,
   describeDecoder,
+  type ForwardOptions,
   loadModel,
   type Model,
-  projections,
-  type TapSite,
-  tapSites,
 } from "../../src/model/index.js";
-import { architectureGolden, load, path } from "../golden/golden.js";
+import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
+import { roles, sites } from "../support/gatedBlock.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
 
 const { ids } = architectureGolden("mixtral");
@@ -24,57 +23,34 @@ beforeAll(async () => {
 afterAll(() => backend[Symbol.dispose]());
 
 const thresholds: ActivationThresholds = {
-  projections: Array.from(
-    { length: 2 },
-    () => Object.fromEntries(projections.map((name, p) => [name, 0.05 * (p + 1)])) as Record<string, number> as never,
-  ),
+  maps: Array.from({ length: 2 }, () => Object.fromEntries(roles.map((role, r) => [role, 0.05 * (r + 1)]))),
   gate: [0.05, 0.1],
 };
-
-/** Logits of all tokens, fed in passes of `chunk`. */
-async function logits(chunk: number, sparseFrom?: number): Promise<Float32Array[]> {
-  using cache = model.createCache(ids.length);
-  const rows: Float32Array[] = [];
-  for (let start = 0; start < ids.length; start += chunk) {
-    const out = (await model.forward(ids.slice(start, start + chunk), cache, start, { logits: "all", sparseFrom }))!;
-    const values = await backend.read(out);
-    for (let r = 0; r < out.rows; r++) rows.push(values.slice(r * out.cols, (r + 1) * out.cols));
-    backend.release(out);
-  }
-  return rows;
-}
 
 const worst = (a: Float32Array[], b: Float32Array[]) =>
   Math.max(...a.map((row, i) => row.reduce((most, v, c) => Math.max(most, Math.abs(v - b[i][c])), 0)));
 
 test.each([0, 5, 11, ids.length])("thresholds from position %i on: passes of any length agree", async (sparseFrom) => {
-  model.thresholds = thresholds;
-  try {
-    const [whole, oneByOne] = [await logits(ids.length, sparseFrom), await logits(1, sparseFrom)];
-    expect(worst(whole, oneByOne)).toBeLessThan(1e-4);
-    model.thresholds = undefined;
-    const dense = await logits(ids.length);
-    const changed = worst(whole.slice(sparseFrom), dense.slice(sparseFrom));
-    expect(worst(whole.slice(0, sparseFrom), dense.slice(0, sparseFrom))).toBeLessThan(1e-5);
-    if (sparseFrom < ids.length) expect(changed).toBeGreaterThan(1e-3);
-  } finally {
-    model.thresholds = undefined;
-  }
+  const logits = (chunk: number) => logitsOf(model, ids, chunk, { sparseFrom, thresholds });
+  const [whole, oneByOne] = [await logits(ids.length), await logits(1)];
+  expect(worst(whole, oneByOne)).toBeLessThan(1e-4);
+  const dense = await logitsOf(model, ids);
+  const changed = worst(whole.slice(sparseFrom), dense.slice(sparseFrom));
+  expect(worst(whole.slice(0, sparseFrom), dense.slice(0, sparseFrom))).toBeLessThan(1e-5);
+  if (sparseFrom < ids.length) expect(changed).toBeGreaterThan(1e-3);
 });
 
 test("a token reads the matrices of its experts only, and thresholds skip inputs of theirs", async () => {
   using cache = model.createCache(4);
-  const step = async (position: number) => {
+  const step = async (position: number, options: ForwardOptions = {}) => {
     backend.takeCounters();
-    backend.release((await model.forward(ids.slice(position, position + 1), cache, position))!);
+    backend.release((await model.forward(ids.slice(position, position + 1), cache, position, options))!);
     return backend.takeCounters();
   };
   const matrix = 160 * 64 * 4;
   const outside = model.weightBytes.perToken - 2 * 2 * 3 * matrix;
   expect(await step(0)).toMatchObject({ weightBytesRead: outside + 2 * 2 * 3 * matrix, inputs: 0, inputsSkipped: 0 });
-  model.thresholds = thresholds;
-  const { inputs, inputsSkipped } = await step(1);
-  model.thresholds = undefined;
+  const { inputs, inputsSkipped } = await step(1, { thresholds });
   // q, k, v and o; gate and up of two experts, and their down; in two layers.
   expect(inputs).toBe(2 * (4 * 64 + 2 * (2 * 64 + 160)));
   expect(inputsSkipped).toBeGreaterThan(100);
@@ -82,14 +58,13 @@ test("a token reads the matrices of its experts only, and thresholds skip inputs
 
 test("a tap is told whose rows the experts see", async () => {
   using cache = model.createCache(ids.length);
-  const sites = Object.keys(tapSites) as TapSite[];
   const seen: string[] = [];
   const onActivation: NonNullable<Parameters<Model["forward"]>[3]>["tap"] = {
-    sites,
+    sites: Object.keys(sites),
     async onActivation(layer, site, activation, slots) {
       seen.push(`${layer} ${site} ${activation.rows}`);
       if (slots === undefined) return;
-      expect(slots.firstRow).toBe(0);
+      expect([slots.firstRow, slots.of]).toEqual([0, site === "mlpInput" ? "rows" : "slots"]);
       const perRow = Array.from(ids, (_, row) => slots.experts.filter((_, s) => slots.rows[s] === row));
       for (const experts of perRow) expect(new Set(experts).size).toBe(2);
     },
@@ -110,9 +85,7 @@ test("realised sparsity counts rows from the first sparse one on, in slots too",
   const seen = async (firstRow: number) => {
     using cache = model.createCache(ids.length);
     const counted = new RealisedSparsity(model, thresholds, firstRow);
-    model.thresholds = thresholds;
-    await model.forward(ids, cache, 0, { logits: "none", tap: counted.tap, sparseFrom: firstRow });
-    model.thresholds = undefined;
+    await model.forward(ids, cache, 0, { logits: "none", tap: counted.tap, sparseFrom: firstRow, thresholds });
     return counted.sparsity;
   };
   expect(await seen(0)).toBeGreaterThan(0.05);

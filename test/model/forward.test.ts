@@ -1,17 +1,9 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { activationFunctions, UsageError } from "../../src/core/index.js";
 import { type Activation, type Backend, openBackend } from "../../src/kernels/index.js";
-import {
-  type ActivationThresholds,
-  type ForwardOptions,
-  loadModel,
-  type Model,
-  type Projection,
-  projections,
-  type TapSite,
-  tapSites,
-} from "../../src/model/index.js";
+import { type ActivationThresholds, type ForwardOptions, loadModel, type Model } from "../../src/model/index.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
+import { byRole, roles, siteOf, sites } from "../support/gatedBlock.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
 
 const ids = architectureGolden("qwen3").ids;
@@ -21,17 +13,13 @@ beforeAll(async () => {
   backend = await openBackend("reference");
   model = await load(path("arch/qwen3"), backend, "f32");
 });
-beforeEach(() => {
-  model.thresholds = undefined;
-});
 afterAll(() => backend[Symbol.dispose]());
 
-const record = (value: (name: Projection) => number) =>
-  Object.fromEntries(projections.map((name) => [name, value(name)])) as Record<Projection, number>;
-/** Different for every projection of every layer. */
+/** Different for every map of every layer. */
 const various: ActivationThresholds = {
-  projections: [0, 1].map((layer) => record((name) => 0.1 + 0.03 * projections.indexOf(name) + 0.05 * layer)),
+  maps: [0, 1].map((layer) => byRole((role) => 0.1 + 0.03 * roles.indexOf(role) + 0.05 * layer)),
 };
+const zeros = [byRole(() => 0), byRole(() => 0)];
 
 /** Logits [ids.length][logitCols] of passes over `chunk` tokens. */
 async function run(options: ForwardOptions = {}, chunk = ids.length): Promise<Float32Array[]> {
@@ -57,9 +45,9 @@ function expectClose(actual: Float32Array[], expected: Float32Array[], within: n
 }
 
 /** What taps see in one pass over all ids, by "layer site". */
-async function watch(sites: readonly TapSite[], options: ForwardOptions = {}, chunk = ids.length) {
+async function watch(sites: readonly string[], options: ForwardOptions = {}, chunk = ids.length) {
   const seen = new Map<string, Float32Array[]>();
-  const onActivation = async (layer: number, site: TapSite, activation: Activation) => {
+  const onActivation = async (layer: number, site: string, activation: Activation) => {
     const key = `${layer} ${site}`;
     seen.set(key, [...(seen.get(key) ?? []), await backend.read(activation)]);
   };
@@ -114,7 +102,7 @@ describe("forward", () => {
 
   test("a pass that fails leaves the model usable", async () => {
     using cache = model.createCache(4);
-    const failing = { sites: ["mlpInput"] as const, onActivation: () => Promise.reject(new Error("tap failed")) };
+    const failing = { sites: ["mlpInput"], onActivation: () => Promise.reject(new Error("tap failed")) };
     const failed = model.forward(ids.subarray(0, 2), cache, 0, { tap: failing });
     const next = logitsOf(model, ids);
     await expect(failed).rejects.toThrow("tap failed");
@@ -150,52 +138,55 @@ describe("forward", () => {
 });
 
 describe("activation thresholds", () => {
-  test("of 0 change nothing; undefined is dense again", async () => {
+  test("of 0 change nothing; those of one pass are not those of the next", async () => {
     const dense = await run();
-    model.thresholds = { projections: [record(() => 0), record(() => 0)] };
-    expect(await run()).toEqual(dense);
-    model.thresholds = various;
-    expect(await run()).not.toEqual(dense);
-    model.thresholds = undefined;
+    expect(await run({ thresholds: { maps: zeros } })).toEqual(dense);
+    expect(await run({ thresholds: various })).not.toEqual(dense);
     expect(await run()).toEqual(dense);
   });
 
+  test("that a model was loaded with are those of every pass that brings none", async () => {
+    using own = await openBackend("reference");
+    using sparse = await load(path("arch/qwen3"), own, "f32", various);
+    expect(sparse.thresholds).toBe(various);
+    expect(await logitsOf(sparse, ids)).toEqual(await run({ thresholds: various }));
+    expect(await logitsOf(sparse, ids, ids.length, { thresholds: "dense" })).toEqual(await run());
+  });
+
   test("many rows at once give what one by one gives, within 1e-4", async () => {
-    model.thresholds = various;
-    expectClose(await run({}, 1), await run(), 1e-4);
-    expectClose(await run({ sparseFrom: 9 }, 4), await run({ sparseFrom: 9 }), 1e-4);
+    const thresholds = various;
+    expectClose(await run({ thresholds }, 1), await run({ thresholds }), 1e-4);
+    expectClose(await run({ thresholds, sparseFrom: 9 }, 4), await run({ thresholds, sparseFrom: 9 }), 1e-4);
   });
 
   test("apply from position sparseFrom on: everything before is the dense model's, bit for bit", async () => {
     const dense = await run();
-    model.thresholds = { ...various, gate: [0.1, 0.1] };
+    const thresholds = { ...various, gate: [0.1, 0.1] };
     for (const chunk of [24, 5]) {
-      const sparse = await run({ sparseFrom: 9 }, chunk);
+      const sparse = await run({ thresholds, sparseFrom: 9 }, chunk);
       expect(sparse.slice(0, 9)).toEqual(dense.slice(0, 9));
       for (let position = 9; position < ids.length; position++) {
         expect(sparse[position], `position ${position}`).not.toEqual(dense[position]);
       }
     }
-    expect(await run({ sparseFrom: 100 })).toEqual(dense);
+    expect(await run({ thresholds, sparseFrom: 100 })).toEqual(dense);
   });
 
-  test("act on the projection they name, and taps see what is there before them", async () => {
-    const siteOf = (projection: Projection) =>
-      (Object.keys(tapSites) as TapSite[]).find((site) => (tapSites[site] as readonly string[]).includes(projection))!;
-    for (const projection of projections) {
+  test("act on the map they name, and taps see what is there before them", async () => {
+    for (const map of roles) {
       const threshold = 0.2;
-      model.thresholds = { projections: [record(() => 0), record((name) => (name === projection ? threshold : 0))] };
-      const site = siteOf(projection);
-      const seen = await watch([site], {}, 1);
+      const thresholds = { maps: [byRole(() => 0), byRole((role) => (role === map ? threshold : 0))] };
+      const site = siteOf(map);
+      const seen = await watch([site], { thresholds }, 1);
       const inputs = seen.get(`1 ${site}`)!.flatMap((values) => [...values]);
       const below = inputs.filter((v) => Math.abs(v) <= Math.fround(threshold)).length;
       expect(inputs.filter((v) => v !== 0 && Math.abs(v) <= threshold).length).toBeGreaterThan(0);
 
       backend.takeCounters();
-      await run({}, 1);
+      await run({ thresholds }, 1);
       const zeros = inputs.filter((v) => v === 0).length;
-      const stacked = tapSites[site].length;
-      expect(backend.takeCounters(), projection).toMatchObject({
+      const stacked = sites[site].length;
+      expect(backend.takeCounters(), map).toMatchObject({
         inputs: stacked * inputs.length,
         inputsSkipped: below + (stacked - 1) * zeros,
       });
@@ -204,8 +195,8 @@ describe("activation thresholds", () => {
 
   test("a gate threshold zeroes hidden values whose |f(gate)| is below it (CATS), and those are skipped", async () => {
     const gate = [0.2, 0.3];
-    model.thresholds = { projections: [record(() => 0), record(() => 0)], gate };
-    const seen = await watch(["mlpGate", "mlpHidden"], {}, 1);
+    const thresholds = { maps: zeros, gate };
+    const seen = await watch(["mlpGate", "mlpHidden"], { thresholds }, 1);
     let dropped = 0;
     for (const layer of [0, 1]) {
       const gates = seen.get(`${layer} mlpGate`)!.flatMap((values) => [...values]);
@@ -215,7 +206,7 @@ describe("activation thresholds", () => {
       dropped += isDropped.filter(Boolean).length;
     }
     backend.takeCounters();
-    await run({}, 1);
+    await run({ thresholds }, 1);
     expect(dropped).toBeGreaterThan(1000);
     expect(backend.takeCounters()).toMatchObject({ inputs: 2 * 24 * 160, inputsSkipped: dropped });
   });
@@ -227,35 +218,37 @@ describe("activation thresholds", () => {
     const relu = await loadModel(checkpoint, own, { weights: "f32" });
     const dense = await logitsOf(relu, ids, 1);
     expect(own.takeCounters().inputs).toBe(0);
-    relu.thresholds = { projections: [record(() => 0), record(() => 0)] };
-    expect(await logitsOf(relu, ids, 1)).toEqual(dense);
+    expect(await logitsOf(relu, ids, 1, { thresholds: { maps: zeros } })).toEqual(dense);
     const { inputs, inputsSkipped } = own.takeCounters();
     expect(inputs).toBe(2 * 24 * 160);
     expect(inputsSkipped / inputs).toBeGreaterThan(0.3);
     own[Symbol.dispose]();
   });
 
-  test("for the wrong number of layers, negative or not numbers are refused", () => {
-    const set = (thresholds: ActivationThresholds) => () => {
-      model.thresholds = thresholds;
-    };
-    expect(set({ projections: [record(() => 0)] })).toThrow("thresholds of 1 layers");
-    expect(set({ projections: various.projections, gate: [1] })).toThrow(UsageError);
-    expect(set({ projections: [record(() => 0), record(() => -1)] })).toThrow("layer 1: the threshold of q_proj is -1");
-    expect(set({ projections: various.projections, gate: [0, Number.NaN] })).toThrow("gate threshold is NaN");
-    expect(model.thresholds).toBeUndefined();
+  test.each([
+    [{ maps: zeros.slice(1) }, "thresholds of 1 layers"],
+    [{ ...various, gate: [1] }, "(gate: 1) for 2 layers"],
+    [{ maps: [zeros[0], byRole(() => -1)] }, "layer 1: the threshold of q_proj is -1"],
+    [{ ...various, gate: [0, Number.NaN] }, "gate threshold is NaN"],
+  ])("that do not fit are refused by a pass, and before weights are read: %j", async (thresholds, message) => {
+    await expect(run({ thresholds })).rejects.toThrow(message);
+    const events: unknown[] = [];
+    const checkpoint = await MemoryCheckpoint.golden("qwen3");
+    const loading = loadModel(checkpoint, backend, { weights: "f32", thresholds, onProgress: (e) => events.push(e) });
+    await expect(loading).rejects.toThrow(UsageError);
+    expect(events).toEqual([]);
   });
 });
 
 describe("taps", () => {
   test("see every site of every layer in order, with its width", async () => {
     const calls: string[] = [];
-    const onActivation = async (layer: number, site: TapSite, activation: Activation) => {
+    const onActivation = async (layer: number, site: string, activation: Activation) => {
       calls.push(`${layer} ${site} ${activation.rows}x${activation.cols}`);
     };
     using cache = model.createCache(3);
-    const sites = Object.keys(tapSites) as TapSite[];
-    await model.forward(ids.subarray(0, 3), cache, 0, { logits: "none", tap: { sites, onActivation } });
+    const tap = { sites: Object.keys(sites), onActivation };
+    await model.forward(ids.subarray(0, 3), cache, 0, { logits: "none", tap });
     const layer = (n: number) => [
       `${n} attentionInput 3x64`,
       `${n} attentionOutput 3x64`,

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { BlockShape } from "../../src/arch/index.js";
 import { openBackend } from "../../src/kernels/index.js";
-import { kvBytesPerPosition, loadModel, type Projection, projections } from "../../src/model/index.js";
+import { kvBytesPerPosition, loadModel } from "../../src/model/index.js";
 import { architectureGolden } from "../golden/golden.js";
+import { roles } from "../support/gatedBlock.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
 
 const ids = architectureGolden("qwen3").ids;
@@ -11,11 +12,9 @@ const ids = architectureGolden("qwen3").ids;
 async function logitsOf(checkpoint: MemoryCheckpoint, backendId: string, thresholds?: number): Promise<Float32Array[]> {
   using backend = await openBackend(backendId, { threads: 2 });
   using model = await loadModel(checkpoint, backend, { weights: "f32" });
-  if (thresholds !== undefined) {
-    const record = Object.fromEntries(projections.map((name, i) => [name, thresholds + i / 50]));
-    const perLayer = Array.from({ length: model.config.layers }, () => record as Record<Projection, number>);
-    model.thresholds = { projections: perLayer };
-  }
+  const record = Object.fromEntries(roles.map((role, i) => [role, (thresholds ?? 0) + i / 50]));
+  const maps = Array.from({ length: model.config.layers }, () => record);
+  const options = { logits: "all", thresholds: thresholds === undefined ? "dense" : { maps } } as const;
   using cache = model.createCache(ids.length);
   expect(cache.byteLength).toBe(kvBytesPerPosition(model.config) * ids.length);
   const rows: Float32Array[] = [];
@@ -24,7 +23,7 @@ async function logitsOf(checkpoint: MemoryCheckpoint, backendId: string, thresho
     [3, ids.length - 1],
     [ids.length - 1, ids.length],
   ]) {
-    const logits = (await model.forward(ids.subarray(start, end), cache, start, { logits: "all" }))!;
+    const logits = (await model.forward(ids.subarray(start, end), cache, start, options))!;
     rows.push(await backend.read(logits));
     backend.release(logits);
   }

@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ProblemsError, type ProgressEvent, UsageError } from "../../src/core/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { type Model, projections } from "../../src/model/index.js";
+import type { Model } from "../../src/model/index.js";
 import {
   collect,
   type GenerateOptions,
@@ -12,9 +12,11 @@ import {
   generateChat,
   generateText,
   Sequence,
+  type SequenceOptions,
 } from "../../src/runtime/index.js";
 import { loadChatTemplate, loadTokenizer, type Tokenizer } from "../../src/text/index.js";
 import { architectureGolden, load, path, tiny6mGolden } from "../golden/golden.js";
+import { byRole } from "../support/gatedBlock.js";
 
 const golden = architectureGolden("llama");
 let backend: Backend;
@@ -23,9 +25,6 @@ let model: Model;
 beforeAll(async () => {
   backend = await openBackend("reference");
   model = await load(path("arch/llama"), backend, "f32");
-});
-beforeEach(() => {
-  model.thresholds = undefined;
 });
 afterAll(() => backend[Symbol.dispose]());
 
@@ -40,13 +39,9 @@ async function stepsOf(generation: AsyncIterable<GenerationStep>): Promise<Gener
   return steps;
 }
 
-/** The same threshold for every projection of every layer. */
+/** The same threshold for every map of every layer. */
 const uniform = (threshold: number) => ({
-  projections: Array.from(
-    { length: model.config.layers },
-    () =>
-      Object.fromEntries(projections.map((name) => [name, threshold])) as Record<(typeof projections)[number], number>,
-  ),
+  maps: Array.from({ length: model.config.layers }, () => byRole(() => threshold)),
 });
 
 describe("generate", () => {
@@ -229,8 +224,11 @@ describe("sequences", () => {
 
 describe("prefill policies with activation thresholds", () => {
   /** Logits after the prompt. */
-  async function logitsWith(options: { chunk: number; sparseFrom: number }): Promise<Float32Array> {
-    using sequence = new Sequence(model, prompt.length);
+  async function logitsWith(
+    options: { chunk: number; sparseFrom: number },
+    thresholds: SequenceOptions["thresholds"] = uniform(0.4),
+  ): Promise<Float32Array> {
+    using sequence = new Sequence(model, prompt.length, { thresholds });
     const logits = await sequence.run(prompt, options);
     const values = await backend.read(logits);
     backend.release(logits);
@@ -238,7 +236,6 @@ describe("prefill policies with activation thresholds", () => {
   }
 
   test("the cut is that of the whole prompt: chunks change nothing", async () => {
-    model.thresholds = uniform(0.4);
     for (const sparseFrom of [0, 7, 12, 24]) {
       const whole = await logitsWith({ chunk: 24, sparseFrom });
       for (const chunk of [1, 5, 8]) {
@@ -249,28 +246,26 @@ describe("prefill policies with activation thresholds", () => {
   });
 
   test("the policies differ from each other, and dense prefill equals the dense model's", async () => {
-    model.thresholds = undefined;
-    const dense = await logitsWith({ chunk: 24, sparseFrom: 0 });
-    model.thresholds = uniform(0.4);
+    const dense = await logitsWith({ chunk: 24, sparseFrom: 0 }, "dense");
     expect(await logitsWith({ chunk: 24, sparseFrom: 24 })).toEqual(dense);
     expect(await logitsWith({ chunk: 24, sparseFrom: 12 })).not.toEqual(dense);
     expect(await logitsWith({ chunk: 24, sparseFrom: 0 })).not.toEqual(await logitsWith({ chunk: 24, sparseFrom: 12 }));
   });
 
   test("generate with dense prefill skips inputs only while decoding; with denseFirst 0 in one-token chunks too", async () => {
-    model.thresholds = uniform(0.4);
+    const thresholds = uniform(0.4);
     backend.takeCounters();
-    await idsOf({ maxTokens: 1, prefillChunk: 1 });
+    await idsOf({ thresholds, maxTokens: 1, prefillChunk: 1 });
     expect(backend.takeCounters().inputs).toBe(0);
-    await idsOf({ maxTokens: 2, prefillChunk: 1 });
+    await idsOf({ thresholds, maxTokens: 2, prefillChunk: 1 });
     const { queryHeads, headDim, hiddenSize, intermediateSize, layers } = model.config;
     const inputsPerToken = layers * (5 * hiddenSize + queryHeads * headDim + intermediateSize);
     const decoded = backend.takeCounters();
     expect(decoded.inputs).toBe(inputsPerToken);
     expect(decoded.inputsSkipped).toBeGreaterThan(0);
-    await idsOf({ maxTokens: 2, prefillChunk: 1, prefill: { denseFirst: 0 } });
+    await idsOf({ thresholds, maxTokens: 2, prefillChunk: 1, prefill: { denseFirst: 0 } });
     expect(backend.takeCounters().inputs).toBe(25 * inputsPerToken);
-    await idsOf({ maxTokens: 2, prefillChunk: 1, prefill: "secondHalf" });
+    await idsOf({ thresholds, maxTokens: 2, prefillChunk: 1, prefill: "secondHalf" });
     expect(backend.takeCounters().inputs).toBe(13 * inputsPerToken);
   });
 });

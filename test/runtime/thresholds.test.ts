@@ -6,13 +6,13 @@ import { load, path } from "../golden/golden.js";
 
 const roles = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 const uniform = (value: number): ActivationThresholds => ({
-  projections: Array.from({ length: 2 }, () => Object.fromEntries(roles.map((role) => [role, value]))),
+  maps: Array.from({ length: 2 }, () => Object.fromEntries(roles.map((role) => [role, value]))),
 });
 const prompt = Uint32Array.of(3, 14, 15, 92, 65);
 
 test("two sequences of one model with different thresholds, in turns, give what each gives alone", async () => {
   using backend = await openBackend("reference");
-  using model = await load(path("arch/llama"), backend, "f32");
+  using model = await load(path("arch/llama"), backend, "f32", uniform(0.1));
   const settings = ["dense", uniform(0.02), uniform(0.2), undefined] as const;
   const step = async (sequence: Sequence, tokens: Uint32Array) => {
     const logits = await sequence.run(tokens);
@@ -20,11 +20,16 @@ test("two sequences of one model with different thresholds, in turns, give what 
     backend.release(logits);
     return values;
   };
-  // Alone, by the setting of the model.
+  // Alone, each by what it was loaded with.
   const alone: Float32Array[][] = [];
-  for (const thresholds of settings) {
-    model.thresholds = thresholds === "dense" ? undefined : (thresholds ?? uniform(0.1));
-    using sequence = new Sequence(model, 8);
+  for (const setting of settings) {
+    using own = await load(
+      path("arch/llama"),
+      backend,
+      "f32",
+      setting === "dense" ? undefined : (setting ?? uniform(0.1)),
+    );
+    using sequence = new Sequence(own, 8);
     alone.push([await step(sequence, prompt), await step(sequence, Uint32Array.of(35))]);
   }
   // Together: the model's own are those of the last.

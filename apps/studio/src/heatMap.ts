@@ -18,7 +18,7 @@ function palette(): Uint32Array {
 const percent = (share: number) => `${Math.round(100 * share)} %`;
 
 /**
- * A picture as a table: a row of strips per layer, a column per projection. What the canvases show is also there in words:
+ * A picture as a table: a row of strips per layer, a column per linear map. What the canvases show is also there in words:
  * the mean of each column in its heading, each strip in its cell's label.
  */
 export class HeatMap {
@@ -32,20 +32,20 @@ export class HeatMap {
   }
 
   show(picture: Picture): void {
-    const shape = `${picture.layers} ${picture.bins} ${picture.projections}`;
+    const shape = `${picture.layers} ${picture.bins} ${picture.maps}`;
     if (shape !== this.#shape) this.#build(picture);
     this.#shape = shape;
     const colours = palette();
-    const { layers, projections, bins, kept } = picture;
-    const skippedOf = projections.map(() => 0);
+    const { layers, maps, bins, kept } = picture;
+    const skippedOf = maps.map(() => 0);
     for (let layer = 0; layer < layers; layer++) {
-      for (const [p, projection] of projections.entries()) {
-        const start = (layer * projections.length + p) * bins;
+      for (const [m, role] of maps.entries()) {
+        const start = (layer * maps.length + m) * bins;
         const strip = kept.subarray(start, start + bins);
         const skipped = 1 - strip.reduce((sum, value) => sum + value, 0) / (255 * bins);
-        skippedOf[p] += skipped / layers;
-        const { canvas, cell } = this.#cells[layer][p];
-        cell.title = `layer ${layer}, ${projection}: ${percent(skipped)} skipped`;
+        skippedOf[m] += skipped / layers;
+        const { canvas, cell } = this.#cells[layer][m];
+        cell.title = `layer ${layer}, ${role}: ${percent(skipped)} skipped`;
         const image = new ImageData(bins, 1);
         new Uint32Array(image.data.buffer).set(Array.from(strip, (value) => colours[value]));
         canvas.getContext("2d")!.putImageData(image, 0, 0);
@@ -54,16 +54,16 @@ export class HeatMap {
     for (const [p, mean] of this.#means.entries()) mean.textContent = percent(skippedOf[p]);
   }
 
-  #build({ layers, projections, bins }: Picture): void {
+  #build({ layers, maps, bins }: Picture): void {
     const table = document.createElement("table");
     table.createCaption().textContent = "Share of inputs skipped at the last watched token; one row per layer";
     table.caption!.className = "visually-hidden";
     const heading = table.createTHead().insertRow();
     heading.append(Object.assign(document.createElement("th"), { textContent: "layer", scope: "col" }));
-    this.#means = projections.map((projection) => {
+    this.#means = maps.map((role) => {
       const cell = Object.assign(document.createElement("th"), { scope: "col" });
       const mean = document.createElement("span");
-      cell.append(projection.replace("_proj", ""), mean);
+      cell.append(role, mean);
       heading.append(cell);
       return mean;
     });
@@ -71,7 +71,7 @@ export class HeatMap {
     this.#cells = Array.from({ length: layers }, (_, layer) => {
       const row = body.insertRow();
       row.append(Object.assign(document.createElement("th"), { textContent: String(layer), scope: "row" }));
-      return projections.map(() => {
+      return maps.map(() => {
         const cell = row.insertCell();
         const canvas = Object.assign(document.createElement("canvas"), { width: bins, height: 1 });
         canvas.style.height = `${stripHeight(layers)}px`;

@@ -1,7 +1,6 @@
 import type { ProgressEvent } from "rarefy/core";
 import type { StoredModel } from "rarefy/io";
 import type { DeviceId } from "rarefy/kernels";
-import type { Projection } from "rarefy/model";
 import type { WeightFormatId } from "rarefy/pack";
 
 /** Shares of inputs to skip that the page offers; thresholds for all are found at once. */
@@ -85,10 +84,11 @@ export interface Generated {
 /** Inputs of one token that passed their thresholds. */
 export interface Picture {
   type: "picture";
-  projections: readonly Projection[];
+  /** The roles of the linear maps of a block. */
+  maps: readonly string[];
   layers: number;
   /** Neighbouring inputs are counted together. */
   bins: number;
-  /** Share kept, 0 … 255: [layers][projections][bins]. */
+  /** Share kept, 0 … 255: [layers][maps][bins]. */
   kept: Uint8Array;
 }

@@ -1,4 +1,5 @@
-import { type ForwardOptions, type Model, type Projection, projections, type TapSite, tapSites } from "rarefy/model";
+import { readersOf } from "rarefy/arch";
+import type { ForwardOptions, Model } from "rarefy/model";
 import type { Picture } from "./protocol.js";
 
 /** Cells of one strip. */
@@ -6,8 +7,6 @@ const bins = 64;
 
 /** One decoded token in so many is watched: its inputs are read back, which takes time. */
 const every = 4;
-
-const sites = (Object.keys(tapSites) as TapSite[]).filter((site) => tapSites[site].length > 0);
 
 /**
  * The same model, which shows what its thresholds skip at every fourth decoded token.
@@ -17,8 +16,9 @@ export function watched(model: Model, onPicture: (picture: Picture) => void): Mo
   let token = 0;
   const forward: Model["forward"] = async (tokens, cache, start, options) => {
     if (tokens.length > 1 || token++ % every !== 0) return model.forward(tokens, cache, start, options);
-    const picture = emptyPicture(model.config.layers);
-    const logits = await model.forward(tokens, cache, start, { ...options, tap: tapInto(picture, model) });
+    const picture = emptyPicture(model);
+    const thresholds = options?.thresholds ?? model.thresholds;
+    const logits = await model.forward(tokens, cache, start, { ...options, tap: tapInto(picture, model, thresholds) });
     onPicture(picture);
     return logits;
   };
@@ -32,31 +32,33 @@ export function watched(model: Model, onPicture: (picture: Picture) => void): Mo
   });
 }
 
-const emptyPicture = (layers: number): Picture => ({
-  type: "picture",
-  projections,
-  layers,
-  bins,
-  kept: new Uint8Array(layers * projections.length * bins),
-});
+/** The roles of the maps that read at each site, where there are some, in each layer. */
+const readers = ({ config }: Model) =>
+  config.spec.blocks.map((block) => new Map([...readersOf(block)].filter(([, roles]) => roles.length > 0)));
 
-function tapInto(picture: Picture, { backend, thresholds }: Model): ForwardOptions["tap"] {
+function emptyPicture(model: Model): Picture {
+  const { layers } = model.config;
+  const maps = [...new Set(readers(model).flatMap((sites) => [...sites.values()].flat()))];
+  return { type: "picture", maps, layers, bins, kept: new Uint8Array(layers * maps.length * bins) };
+}
+
+function tapInto(picture: Picture, model: Model, thresholds: ForwardOptions["thresholds"]): ForwardOptions["tap"] {
+  const ofLayers = readers(model);
   return {
-    sites,
+    sites: [...new Set(ofLayers.flatMap((sites) => [...sites.keys()]))],
     async onActivation(layer, site, activation) {
-      const inputs = await backend.read(activation);
-      // It is called at the sites that it names, and at no others.
-      for (const projection of tapSites[site as keyof typeof tapSites]) {
-        const threshold = thresholds?.projections[layer][projection] ?? 0;
-        strip(picture, layer, projection).set(keptShares(inputs, Math.fround(threshold)));
+      const inputs = await model.backend.read(activation);
+      for (const role of ofLayers[layer].get(site)!) {
+        const threshold = (thresholds !== "dense" && thresholds?.maps[layer][role]) || 0;
+        strip(picture, layer, role).set(keptShares(inputs, Math.fround(threshold)));
       }
     },
   };
 }
 
-/** The cells of one layer and projection. */
-export function strip({ kept, bins: length }: Picture, layer: number, projection: Projection): Uint8Array {
-  const start = (layer * projections.length + projections.indexOf(projection)) * length;
+/** The cells of one layer and map, by its role. */
+export function strip({ kept, maps, bins: length }: Picture, layer: number, role: string): Uint8Array {
+  const start = (layer * maps.length + maps.indexOf(role)) * length;
   return kept.subarray(start, start + length);
 }
 

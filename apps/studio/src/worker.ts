@@ -1,7 +1,7 @@
 import type { OnProgress } from "rarefy/core";
 import { type ActivationSparsity, blobFiles, type ModelFiles, ModelStore, urlFiles } from "rarefy/io";
 import { type BackendCounters, openBackend } from "rarefy/kernels";
-import type { ActivationThresholds, Model } from "rarefy/model";
+import type { Model } from "rarefy/model";
 import { calibrateActivationSparsity, type OpenedModel, openModel, toThresholds } from "rarefy/pipeline";
 import { type GenerationStep, generate } from "rarefy/runtime";
 import { loadTokenizer, type Tokenizer, tokenizeText } from "rarefy/text";
@@ -115,8 +115,8 @@ async function compare(request: CompareRequest, context: CallContext): Promise<R
     context.emit(picture, [picture.kept.buffer as ArrayBuffer]);
   });
   const writers = [
-    new Writer("dense", model, undefined, generate(model, ids, options)),
-    new Writer("sparse", model, thresholds, generate(watching, ids, options)),
+    new Writer("dense", model, generate(model, ids, { ...options, thresholds: "dense" })),
+    new Writer("sparse", model, generate(watching, ids, { ...options, thresholds })),
   ];
   try {
     while (writers.some((writer) => !writer.finished)) {
@@ -144,13 +144,11 @@ class Writer {
   constructor(
     readonly side: Side,
     readonly model: Model,
-    readonly thresholds: ActivationThresholds | undefined,
     readonly steps: AsyncGenerator<GenerationStep, void>,
   ) {}
 
   /** @param untimed whether something else took time in this step, asked after it */
   async next(untimed: () => boolean): Promise<GeneratedToken | undefined> {
-    this.model.thresholds = this.thresholds;
     this.model.backend.takeCounters();
     const beganMs = performance.now();
     const { value: step } = await this.steps.next();

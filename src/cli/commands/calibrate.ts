@@ -122,14 +122,12 @@ function render({
 }: CalibratedDirectory): string {
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const range = (values: readonly number[]) => `${digits(Math.min(...values), 2)} … ${digits(Math.max(...values), 2)}`;
-  const cutsOf = {
-    teal: [...new Set(layers.flatMap(({ maps }) => Object.keys(maps)))].map((name) => ({
-      name,
-      cuts: layers.flatMap(({ maps }) => maps[name] ?? []),
-    })),
-    cats: [{ name: "activated gate", cuts: layers.map((layer) => layer.gate!) }],
-  };
-  const rows = cutsOf[method].map(({ name, cuts }) => ({
+  const byRole = [...new Set(layers.flatMap(({ maps }) => Object.keys(maps)))].map((name) => ({
+    name,
+    cuts: layers.flatMap(({ maps }) => maps[name] ?? []),
+  }));
+  const gates = { name: "activated gate", cuts: layers.flatMap(({ gate }) => gate ?? []) };
+  const rows = [...byRole, ...(gates.cuts.length > 0 ? [gates] : [])].map(({ name, cuts }) => ({
     name,
     sparsity: mean(cuts.map((cut) => cut.sparsity)),
     sparsities: cuts.map((cut) => cut.sparsity),

@@ -63,9 +63,13 @@ export const demoCommand: CommandDefinition<DemoOptions> = {
 
     const samples: Sample[] = [];
     for (const { name, thresholds } of [variants[0], variants[variants.length - 1]]) {
-      model.thresholds = thresholds;
       const { prompt, ...sampling } = sample;
-      const steps = generate(model, tokenizer.encode(prompt), { ...sampling, tokenizer, signal: context.signal });
+      const steps = generate(model, tokenizer.encode(prompt), {
+        ...sampling,
+        thresholds: thresholds ?? "dense",
+        tokenizer,
+        signal: context.signal,
+      });
       const { text, tokenIds } = await collect(steps);
       samples.push({ name, text, tokenIds });
     }

@@ -1,6 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { Option } from "commander";
+import type { ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import {
   type Artifact,
@@ -72,7 +73,9 @@ async function readRun(directory: string, report: Report): Promise<Run> {
   if (artifact === undefined) {
     throw new UsageError(`${directory} has neither sweep.json nor rarefy.json; give what a command of rarefy wrote`);
   }
-  const run = report.runOfArtifact(artifact, directory, basename(resolve(directory)), await weightBytesOf(files));
+  const spec = artifact.activations && (await specOf(directory));
+  const name = basename(resolve(directory));
+  const run = report.runOfArtifact(artifact, directory, name, await weightBytesOf(files), spec);
   run.candidates[0].masks = isSparse(artifact) ? await masksOf(directory, report) : undefined;
   const log = join(directory, "training.jsonl");
   const lines = await readFile(log, "utf8").catch((error: NodeJS.ErrnoException) => {
@@ -99,12 +102,21 @@ async function withMasks(run: Run, directory: string, report: Report): Promise<R
   return run;
 }
 
+async function specOf(directory: string): Promise<ModelSpec> {
+  const checkpoint = await openCheckpoint(directoryFiles(directory));
+  try {
+    return (await describeDecoder(checkpoint)).config.spec;
+  } finally {
+    await checkpoint.close();
+  }
+}
+
 async function masksOf(directory: string, { drawMask, masksToDraw }: Report) {
   const checkpoint = await openCheckpoint(directoryFiles(directory));
   try {
     const { config } = await describeDecoder(checkpoint);
     const masks = [];
-    for (const name of masksToDraw(checkpoint, config.layers)) masks.push(await drawMask(checkpoint, name));
+    for (const name of masksToDraw(checkpoint, config.spec)) masks.push(await drawMask(checkpoint, name));
     return masks;
   } finally {
     await checkpoint.close();

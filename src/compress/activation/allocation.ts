@@ -1,75 +1,75 @@
 import { breathe, UsageError } from "../../core/index.js";
 
-/** A row of an allocation: which share of zeros each projection of one block gets, and what that does to the block. */
-export interface AllocationRow<K extends string> {
-  /** Share of the block's weights that need not be read: the mean of `projections` weighted by cost. */
+/** A row of an allocation: which share of zeros each linear map of one block gets, and what that does to the block. */
+export interface AllocationRow {
+  /** Share of the block's weights that need not be read: the mean of `shares` weighted by cost. */
   sparsity: number;
-  /** Share of zeros in front of each projection. */
-  projections: Readonly<Record<K, number>>;
-  /** What `blockError` said of `projections`; undefined where it was not asked. */
+  /** Share of zeros in front of each map, by role. */
+  shares: Readonly<Record<string, number>>;
+  /** What `blockError` said of `shares`; undefined where it was not asked. */
   error?: number;
-  /** What it said of every projection at `sparsity`. */
+  /** What it said of every map at `sparsity`. */
   uniformError?: number;
 }
 
 /** What an allocation needs to share out the zeros of one block. */
-export interface AllocationRequest<K extends string> {
-  /** Relative number of weights of every projection. */
-  costs: Readonly<Record<K, number>>;
+export interface AllocationRequest {
+  /** Multiplications of a token with every map, by role (`costsOf`), or anything in their proportions. */
+  costs: Readonly<Record<string, number>>;
   /** Sparsities that will be looked up. */
   levels: readonly number[];
-  /** Error of the block's output when its projections see these shares of zeros. Any measure that grows with damage. */
-  blockError(projections: Readonly<Record<K, number>>): Promise<number>;
+  /** Error of the block's output when its maps see these shares of zeros. Any measure that grows with damage. */
+  blockError(shares: Readonly<Record<string, number>>): Promise<number>;
   /**
-   * Greedy: how much a projection of cost 1 rises in one move; others rise by base / cost. Default 0.05. To reach
-   * sparsity P takes about P·Σcosts / base moves of one evaluation per projection each (Llama-3-8B at 0.5: 130 moves, 910
-   * evaluations a block), so 0.1 halves the time and coarsens the table.
+   * Greedy: what one move takes away, in the unit of `costs`: a map rises by base / cost. To reach sparsity P takes about
+   * P·Σcosts / base moves of one evaluation per map each (Llama-3-8B at 0.5 and 0.05·hiddenSize²: 130 moves, 910 evaluations
+   * a block), so twice as much halves the time and coarsens the table.
    */
-  base?: number;
+  base: number;
   /** Greedy: also evaluate the uniform allocation at every row, for one evaluation more. Default false. */
   uniformBaseline?: boolean;
   signal?: AbortSignal;
 }
 
 /** Rows by rising sparsity; `nearestRow` finds the one for a level. */
-export type Allocation = <K extends string>(request: AllocationRequest<K>) => Promise<AllocationRow<K>[]>;
+export type Allocation = (request: AllocationRequest) => Promise<AllocationRow[]>;
 
 /** A sparsity summed up from moves may fall short of a level by rounding; that is no reason for one more move. */
 const roundingSlack = 1e-9;
 
-/** How a block's budget is shared out among its projections. Every block gets the same budget. */
+/** How a block's budget is shared out among its linear maps. Every block gets the same budget. */
 export const allocations = { uniform, greedy } as const satisfies Record<string, Allocation>;
 /** One of `allocations`. */
 export type AllocationId = keyof typeof allocations;
 
-/** Every projection the same share; nothing is evaluated. */
-async function uniform<K extends string>({ costs, levels }: AllocationRequest<K>): Promise<AllocationRow<K>[]> {
+/** Every map the same share; nothing is evaluated. */
+async function uniform({ costs, levels }: AllocationRequest): Promise<AllocationRow[]> {
   const sorted = levels.toSorted((a, b) => a - b);
-  return sorted.map((sparsity) => ({ sparsity, projections: everywhere(costs, sparsity) }));
+  return sorted.map((sparsity) => ({ sparsity, shares: everywhere(costs, sparsity) }));
 }
 
 /**
  * Block-wise greedy allocation of TEAL (arXiv 2408.14690, algorithm 1): starting dense, raise by base / cost whichever
- * projection hurts the block's output least, until the largest level is reached. Every move frees the same number of
+ * map hurts the block's output least, until the largest level is reached. Every move frees the same number of
  * weights, so the block's sparsity rises by base / Σcosts a move, but for a last step that is cut at a share of 1.
  */
-async function greedy<K extends string>(request: AllocationRequest<K>): Promise<AllocationRow<K>[]> {
-  const { costs, levels, blockError, base = 0.05, uniformBaseline = false, signal } = request;
-  const names = Object.keys(costs) as K[];
+async function greedy(request: AllocationRequest): Promise<AllocationRow[]> {
+  const { costs, levels, blockError, base, uniformBaseline = false, signal } = request;
+  const roles = Object.keys(costs);
   const target = Math.max(...levels);
-  let row: AllocationRow<K> = { sparsity: 0, projections: everywhere(costs, 0), error: 0 };
+  let row: AllocationRow = { sparsity: 0, shares: everywhere(costs, 0), error: 0 };
   const rows = [row];
   while (row.sparsity < target - roundingSlack) {
-    let best: AllocationRow<K> | undefined;
-    for (const name of names) {
-      if (row.projections[name] >= 1) continue;
+    let best: AllocationRow | undefined;
+    for (const role of roles) {
+      if (row.shares[role] >= 1) continue;
       await breathe(signal);
-      const raised = Math.min(1, row.projections[name] + base / costs[name]);
-      const projections = { ...row.projections, [name]: raised };
-      const error = await blockError(projections);
-      if (!Number.isFinite(error)) throw new UsageError(`the block's error is ${error} with ${name} at ${raised}`);
+      const raised = Math.min(1, row.shares[role] + base / costs[role]);
+      const shares = { ...row.shares, [role]: raised };
+      const error = await blockError(shares);
+      if (!Number.isFinite(error)) throw new UsageError(`the block's error is ${error} with ${role} at ${raised}`);
       if (best === undefined || error < best.error!) {
-        best = { sparsity: blockSparsity(costs, projections), projections, error };
+        best = { sparsity: blockSparsity(costs, shares), shares, error };
       }
     }
     if (best === undefined) break;
@@ -81,32 +81,31 @@ async function greedy<K extends string>(request: AllocationRequest<K>): Promise<
 }
 
 /** Upper bound of the evaluations that the greedy allocation asks for; none for others. For progress. */
-export function allocationEvaluations<K extends string>(
+export function allocationEvaluations(
   id: AllocationId,
-  { costs, levels, base = 0.05, uniformBaseline = false }: Omit<AllocationRequest<K>, "blockError">,
+  { costs, levels, base, uniformBaseline = false }: Omit<AllocationRequest, "blockError">,
 ): number {
   if (id !== "greedy") return 0;
-  const values = Object.values<number>(costs);
+  const values = Object.values(costs);
   const moves = Math.ceil(((Math.max(...levels) - roundingSlack) * sum(values)) / base);
   return moves * (values.length + (uniformBaseline ? 1 : 0));
 }
 
 /** Mean of the shares weighted by cost. */
-export function blockSparsity<K extends string>(
-  costs: Readonly<Record<K, number>>,
-  projections: Readonly<Record<K, number>>,
+export function blockSparsity(
+  costs: Readonly<Record<string, number>>,
+  shares: Readonly<Record<string, number>>,
 ): number {
-  const names = Object.keys(costs) as K[];
-  return sum(names.map((name) => costs[name] * projections[name])) / sum(names.map((name) => costs[name]));
+  const roles = Object.keys(costs);
+  return sum(roles.map((role) => costs[role] * shares[role])) / sum(roles.map((role) => costs[role]));
 }
 
 /** The row whose sparsity is nearest the level; of two equally near ones the less sparse. */
-export function nearestRow<K extends string>(rows: readonly AllocationRow<K>[], level: number): AllocationRow<K> {
+export function nearestRow(rows: readonly AllocationRow[], level: number): AllocationRow {
   return rows.reduce((best, row) => (Math.abs(row.sparsity - level) < Math.abs(best.sparsity - level) ? row : best));
 }
 
-function everywhere<K extends string>(costs: Readonly<Record<K, number>>, value: number): Record<K, number> {
-  return Object.fromEntries(Object.keys(costs).map((name) => [name, value])) as Record<K, number>;
-}
+const everywhere = (costs: Readonly<Record<string, number>>, value: number): Record<string, number> =>
+  Object.fromEntries(Object.keys(costs).map((role) => [role, value]));
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);

@@ -9,7 +9,6 @@ export {
   nearestRow,
 } from "./allocation.js";
 export { blockOutputError } from "./blockError.js";
-export { projectionCosts } from "./costs.js";
 export { ActivationHistogram } from "./histogram.js";
 export { type DynamicSparsityOptions, keepLargest, sparsifyByRatio } from "./largest.js";
 export { type ThresholdEstimator, type ThresholdEstimatorId, thresholdEstimators } from "./thresholds.js";

@@ -34,15 +34,17 @@ export interface CompressedTensors {
 /**
  * A sparse model in the layout of compressed-tensors before sparse formats were dropped: `sparse-24-bitmask` when every sparse
  * matrix of the blocks is 2:4, else `sparse-bitmask`. Matrices with hardly any zeros stay plain and are listed under `ignore`.
+ * @param maps names of the tensors that are linear maps of blocks; embeddings and the output head are never compressed
  * @param dtype of values; default: the type each tensor is known to fit
  * @throws UsageError when there is nothing sparse to compress
  */
 export async function compressedTensors(
   all: readonly Weights[],
+  maps: ReadonlySet<string>,
   dtype: FloatDType | undefined,
   options: JobOptions = {},
 ): Promise<CompressedTensors> {
-  const linear = all.filter(isBlockMatrix);
+  const linear = all.filter(({ name }) => maps.has(name));
   const entries = linear.reduce((sum, { shape }) => sum + elementCount(shape), 0);
   const stage = new Stage("count zeros", entries, "weights", options.onProgress);
   const sparse: Counted[] = [];
@@ -67,10 +69,6 @@ export async function compressedTensors(
   const sparsity = 1 - sparse.reduce((sum, { nonZeros }) => sum + nonZeros, 0) / total;
   return { format, tensors, sparsity, quantizationConfig: configOf(format, sparsity, linear, compressed) };
 }
-
-/** The linear maps of the blocks; embeddings and the output head are never compressed. */
-const isBlockMatrix = ({ name, shape }: Weights) =>
-  shape.length === 2 && name.startsWith("model.layers.") && name.endsWith(".weight");
 
 async function count(weights: Weights, dtype: FloatDType, signal: AbortSignal | undefined): Promise<Counted> {
   const [rows, cols] = weights.shape;

@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { type ModelConfig, parseModelConfig } from "../../arch/index.js";
+import { type ModelConfig, type ModelSpec, parseModelConfig, tensorsOfBlock } from "../../arch/index.js";
 import { FormatError, type JobOptions, UsageError } from "../../core/index.js";
 import { artifactFileName, serializeArtifact } from "../artifact.js";
 import { type Artifact, artifactVersion } from "../artifactSchema.js";
@@ -109,13 +109,21 @@ const writers: Readonly<Record<ExportFormat, Writer>> = {
       tensors: weights.map((tensor) => plainTensor(tensor, floatDType(options.type))),
       config: checkpoint.config,
     })),
-  "compressed-tensors": (files, checkpoint, _config, output, options) =>
+  "compressed-tensors": (files, checkpoint, { spec }, output, options) =>
     exportDirectory(files, checkpoint, output, options, async (weights) => {
-      const made = await compressedTensors(weights, floatDType(options.type), options);
+      const made = await compressedTensors(weights, modulesOf(spec), floatDType(options.type), options);
       const config = withQuantizationConfig(checkpoint.config, made.quantizationConfig);
       return { tensors: made.tensors, config, result: { sparseFormat: made.format, sparsity: made.sparsity } };
     }),
 };
+
+/** The matrices of blocks that are modules of their own, stored as other tools multiply them. */
+const modulesOf = ({ blocks }: ModelSpec): Set<string> =>
+  new Set(
+    blocks
+      .flatMap(tensorsOfBlock)
+      .flatMap(({ tensor, shape, transposed }) => (shape.length === 2 && !transposed ? [tensor] : [])),
+  );
 
 /** What a block of 32 at least keeps of normal numbers, with room for one large value among small ones. */
 const ggufFidelity: Readonly<Record<GgufTypeId, Fidelity>> = {

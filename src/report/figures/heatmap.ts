@@ -12,7 +12,7 @@ export interface HeatmapOptions {
   label(value: number): string;
 }
 
-const [cellWidth, cellHeight, left, top] = [54, 18, 30, 22];
+const [cellWidth, cellHeight, left, top] = [62, 18, 30, 22];
 
 /** A table of shaded cells with their values. */
 export function heatmap({ title, rows, cols, value, max, label }: HeatmapOptions): Picture {
