@@ -90,7 +90,7 @@ describe("report page", () => {
     // Weighted by size: (0.5 · 32 + 0.25 · 16) / 48 in the heat map's own cells 50 % and 25 %.
     expect(text).toMatch(/layer 0, q_proj: 50 %/);
     expect(text).toMatch(/layer 0, down_proj: 25 %/);
-    expect(text).toMatch(/layer 1, q: 0\.125/);
+    expect(text).toMatch(/layer 1, q_proj: 0\.125/);
     expect(text).toContain("10 windows of 512 tokens, 5110 predicted");
   });
 
