@@ -75,6 +75,9 @@ export function cHeader(table, layout) {
     return `typedef struct {\n${fields}} ${type};\n${checks.join("")}${functions.join("")}`;
   });
   const codes = Object.keys(table.operations).map((name, n) => `  rarefy_op_${snake(name)} = ${n + 1},\n`);
+  const described = Object.keys(table.operations).map(
+    (name) => `#define rarefy_record_of_${snake(name)} "${table.describeRecord(name)}"\n`,
+  );
   const constants = Object.entries(layout).map(([name, value]) => `  rarefy_${snake(name)} = ${value},\n`);
   return `/* ${notice} */
 #ifndef RAREFY_RECORDS_H
@@ -91,6 +94,8 @@ ${codes.join("")}};
 enum {
 ${constants.join("")}};
 
+/* What records are made of, for the host of native kernels to compare. */
+${described.join("")}
 ${structs.join("\n")}
 #endif
 `;

@@ -12,11 +12,13 @@ const wasmVariants: readonly WasmBackendOptions[] = [
   { build: "relaxed", dot: "byte", threads: 2 },
   // Memories that hold the largest matrix of tiny-6m in f32 (16 MiB), but not all of its weights.
   { build: "baseline", threads: 2, memoryLimit: 24 << 20 },
+  // Whatever of the processor's own instructions there is.
+  { native: true, threads: 2 },
 ];
 
-const nameOf = ({ build, dot, threads, memoryLimit }: WasmBackendOptions) =>
+const nameOf = ({ build, dot, threads, memoryLimit, native }: WasmBackendOptions) =>
   [
-    `wasm ${build}`,
+    native ? "wasm with native kernels" : `wasm ${build}`,
     ...(dot === undefined ? [] : [`${dot} dot`]),
     `${threads} ${threads === 1 ? "thread" : "threads"}`,
     ...(memoryLimit === undefined ? [] : [`memories of ${memoryLimit >> 20} MiB`]),
@@ -45,10 +47,19 @@ async function offer(subject: BackendUnderTest): Promise<void> {
   }
 }
 
+/** Without native kernels unless they are asked for. @throws Error where they are and there are none */
+async function createWasm(options: WasmBackendOptions) {
+  const backend = await createBackend({ native: false, ...options });
+  const [none] = /no native kernels.*/.exec(backend.info.description) ?? [];
+  if (none === undefined) return backend;
+  backend[Symbol.dispose]();
+  throw new Error(none);
+}
+
 for (const options of wasmVariants) {
   await offer({
     name: nameOf(options),
-    create: async () => checked(await createBackend(options)),
+    create: async () => checked(await createWasm(options)),
     tolerances: int8ActivationTolerances,
     // How memory is divided does not depend on how values are coded.
     formats: options.memoryLimit === undefined ? allFormats : ["f32", "q4", "bitmask-bf16", "2:4-q8"],

@@ -1,5 +1,6 @@
 import { DeviceError } from "../../core/index.js";
 import { encode, encodedWords, type Operands } from "./encode.js";
+import { checkExtents } from "./extents.js";
 import { Heap } from "./heap.js";
 import { controlCounters, heapStart, maxThreads, programBytes, programStart } from "./layout.js";
 import type { Machine, MachineMemory } from "./machine.js";
@@ -82,8 +83,9 @@ export class Arena {
     return this.#floats.subarray(offset / 4, offset / 4 + count);
   }
 
-  /** Appends an operation. */
+  /** Appends an operation. @throws RangeError when a native kernel would reach beyond this memory */
   record<O extends OperationName>(op: O, operands: Operands<O>): void {
+    checkExtents(op, operands, this.byteLength);
     if ((this.#at + encodedWords(op, operands) + 1) * 4 > programStart + programBytes) this.run();
     this.#at = encode(op, operands, this.#words, this.#floats, this.#at);
   }

@@ -73,6 +73,10 @@ export const dtypeF16 = 2;
 export const dotWide = 0;
 export const dotByte = 1;
 
+/** Kernels that may be native, each for a phase of an operation. */
+export const nativeMatvec = 0;
+export const nativeKernels = 1;
+
 export const functionSilu = 0;
 export const functionRelu = 1;
 export const functionGelu = 2;

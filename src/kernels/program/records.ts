@@ -376,3 +376,16 @@ export function wordsOf(record: OperationTable): { name: string; kind: Kind; off
   const lengths = Object.keys(record.lists ?? {}).map((list): [string, Kind] => [`${list}Length`, "i32"]);
   return [...Object.entries(record.fields), ...lengths].map(([name, kind], n) => ({ name, kind, offset: 4 * n }));
 }
+
+/** What an operation's record is made of, in words: native kernels know it by those that they were compiled with. */
+export function describeRecord(name: OperationName): string {
+  const { fields, lists = {} }: OperationTable = operations[name];
+  const named = (of: Fields) =>
+    Object.entries(of)
+      .map(([field, kind]) => `${field} ${kind}`)
+      .join(", ");
+  const described = Object.entries(lists).map(([list, item]) =>
+    Object.hasOwn(items, item) ? `${list} of ${named(items[item as keyof typeof items])}` : `${list} of ${item}`,
+  );
+  return [named(fields), ...described].join("; ");
+}

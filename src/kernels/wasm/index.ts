@@ -3,9 +3,11 @@ import { maxThreads } from "../program/layout.js";
 import { ProgramBackend } from "../program/programBackend.js";
 import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
 import { WasmMachine } from "./machine.js";
+import { findNative, type NativeSet } from "./native.js";
 import { hardwareThreads, ThreadsError } from "./pool.js";
 
 export type { DotProduct, KernelBuild } from "./kernels.js";
+export type { NativeSet } from "./native.js";
 
 export interface WasmBackendOptions {
   /** Threads that work at the same time, the calling one included; default: the machine's, 1 where memory cannot be shared. */
@@ -13,6 +15,11 @@ export interface WasmBackendOptions {
   /** A build or a way of summing 8-bit products other than the fastest that works here. */
   build?: KernelBuild;
   dot?: DotProduct;
+  /**
+   * Whether kernels of the processor's own instructions take over what they can (Node.js only), or the name of a set of them that
+   * must be there; default: the best that runs here, none where there is no file for this platform or RAREFY_NATIVE=0.
+   */
+  native?: boolean | NativeSet;
   /** Largest size of one WebAssembly memory in bytes; default 4 GiB less a page. */
   memoryLimit?: number;
 }
@@ -34,7 +41,11 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<P
     );
   }
   const kernels = await loadKernels(options);
-  const settings = { memoryLimit: options.memoryLimit ?? 0xffff0000, mayBlock: typeof window === "undefined" };
+  const settings = {
+    memoryLimit: options.memoryLimit ?? 0xffff0000,
+    mayBlock: typeof window === "undefined",
+    native: await findNative(options.native),
+  };
   const open = async (more: { threads: number; oneThreadBecause?: string }) =>
     ProgramBackend.on(await WasmMachine.start(kernels, { ...settings, ...more }));
   try {

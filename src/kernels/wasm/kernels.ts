@@ -1,10 +1,12 @@
 import { DeviceError } from "../../core/index.js";
 import { dotByte, dotWide } from "../program/layout.js";
 import { baseline, relaxed } from "./generated/kernels.js";
+import type { NativeCall } from "./native.js";
 
 /** What the AssemblyScript module exports. */
 export interface KernelExports {
-  configure(threads: number, mayBlock: number, spins: number): void;
+  /** @param native bits of the kernels that are called in place of its own */
+  configure(threads: number, mayBlock: number, spins: number, native: number): void;
   /** Runs the program in this memory as thread `thread`. */
   run(thread: number): void;
   /** Looks `count` times at a flag. */
@@ -57,10 +59,16 @@ export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduc
   );
 }
 
+const noNative: NativeCall = () => 0;
+
 /** @throws DeviceError where the engine has no memory left for the code */
-export function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): KernelExports {
+export function instantiate(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  native: NativeCall = noNative,
+): KernelExports {
   try {
-    return new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as KernelExports;
+    return new WebAssembly.Instance(module, { env: { memory, native } }).exports as unknown as KernelExports;
   } catch (cause) {
     throw new DeviceError("the WebAssembly kernels could not be instantiated: the engine has no memory left", {
       cause,

@@ -2,6 +2,7 @@ import type { BackendInfo } from "../backend.js";
 import { heapStart } from "../program/layout.js";
 import type { Machine, MachineMemory } from "../program/machine.js";
 import { instantiate, type KernelExports, type Kernels, newMemory } from "./kernels.js";
+import type { NativeKernels } from "./native.js";
 import { Pool } from "./pool.js";
 
 const pageBytes = 65536;
@@ -29,6 +30,8 @@ export interface WasmMachineSettings {
   mayBlock: boolean;
   /** Why there is but one thread, for the description. */
   oneThreadBecause?: string;
+  /** Kernels that run in place of those of WebAssembly, or why there are none, for the description. */
+  native?: NativeKernels | { none: string };
 }
 
 /**
@@ -42,6 +45,7 @@ export class WasmMachine implements Machine {
   readonly #kernels: Kernels;
   readonly #pool: Pool;
   readonly #settings: WasmMachineSettings;
+  readonly #native: NativeKernels | undefined;
   #memories = 0;
 
   private constructor(kernels: Kernels, pool: Pool, settings: WasmMachineSettings) {
@@ -50,13 +54,22 @@ export class WasmMachine implements Machine {
     this.#settings = settings;
     this.dot = kernels.dotCode;
     this.memoryLimit = settings.memoryLimit;
-    const { oneThreadBecause } = settings;
+    const { oneThreadBecause, native } = settings;
     const why = oneThreadBecause === undefined ? "" : ` (${oneThreadBecause})`;
     const threads = pool.threads === 1 ? `1 thread${why}` : `${pool.threads} threads`;
-    const arithmetic = `WebAssembly SIMD, ${kernels.build}`;
+    const simd = `WebAssembly SIMD, ${kernels.build}`;
+    this.#native = native !== undefined && "attach" in native ? native : undefined;
+    const words =
+      native === undefined
+        ? ""
+        : "attach" in native
+          ? `, native ${native.name} kernels`
+          : `, no native kernels (${native.none})`;
+    // The relaxed build multiplies and adds with one rounding as the native kernels do, and so gives the same bits.
+    const arithmetic = this.#native && kernels.build === "baseline" ? `${simd}, native` : simd;
     this.info = {
       id: "wasm",
-      description: `${arithmetic}, ${kernels.dot} dot product, ${threads}`,
+      description: `${simd}, ${kernels.dot} dot product, ${threads}${words}`,
       arithmetic,
       threads: pool.threads,
     };
@@ -72,10 +85,12 @@ export class WasmMachine implements Machine {
     const memory = newMemory(pages, Math.max(pages, Math.floor(this.memoryLimit / pageBytes)));
     const pool = this.#pool;
     const index = this.#memories++;
-    const instance = instantiate(this.#kernels.module, memory);
+    const native = this.#native;
+    const call = native?.attach(new Uint8Array(memory.buffer), 0, pool.threads);
+    const instance = instantiate(this.#kernels.module, memory, call);
     const spins = pool.threads === 1 ? 0 : Math.ceil(spinMs / lookMs(instance));
-    instance.configure(pool.threads, this.#settings.mayBlock ? 1 : 0, spins);
-    await pool.addMemory(this.#kernels.module, memory, instance, spins);
+    instance.configure(pool.threads, this.#settings.mayBlock ? 1 : 0, spins, native?.mask ?? 0);
+    await pool.addMemory(this.#kernels.module, memory, instance, spins, native);
     return {
       get buffer() {
         return memory.buffer;

@@ -2,6 +2,7 @@ import { DeviceError } from "../../core/index.js";
 import { controlBarrierPhase, controlFailed, leaveLoop } from "../program/layout.js";
 import type { Host, HostEvents } from "./host.js";
 import type { KernelExports } from "./kernels.js";
+import type { NativeKernels } from "./native.js";
 
 /** Threads that could not be started or have ended. */
 export class ThreadsError extends DeviceError {
@@ -22,12 +23,14 @@ export class ThreadsError extends DeviceError {
  */
 const workerProgram = `
 const instances = [];
-const onMessage = ({ module, memory, index, threads, spins }) => {
+const onMessage = ({ module, memory, index, thread, threads, spins, native }) => {
   let current = memory;
   try {
     if (module) {
-      const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports;
-      kernels.configure(threads, 1, spins);
+      const kernels = new WebAssembly.Instance(module, {
+        env: { memory, native: native ? attach(native, new Uint8Array(memory.buffer), thread, threads) : () => 0 },
+      }).exports;
+      kernels.configure(threads, 1, spins, native?.mask ?? 0);
       instances.push({ kernels, memory });
       post({ ready: instances.length });
       return;
@@ -51,6 +54,7 @@ const onMessage = ({ module, memory, index, threads, spins }) => {
 const nodeProgram = `
 const { parentPort } = require("node:worker_threads");
 const post = (m) => parentPort.postMessage(m);
+const attach = ({ file, set }, ...place) => require(file).open(set).attach(...place);
 ${workerProgram}
 parentPort.on("message", onMessage);`;
 
@@ -96,13 +100,16 @@ export class Pool implements Disposable {
     memory: WebAssembly.Memory,
     kernels: KernelExports,
     spins: number,
+    native: NativeKernels | undefined,
   ): Promise<void> {
     this.check();
     this.#leave();
     const arrived = this.#hosts.map(
       () => new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject })),
     );
-    for (const host of this.#hosts) host.post({ module, memory, threads: this.threads, spins });
+    const addon = native && { file: native.file, set: native.set, mask: native.mask };
+    for (const [i, host] of this.#hosts.entries())
+      host.post({ module, memory, thread: i + 1, threads: this.threads, spins, native: addon });
     // Workers do not keep a Node process alive, but somebody is waiting for them now.
     const awake = setInterval(() => {}, 1000);
     try {
@@ -182,4 +189,4 @@ export async function hardwareThreads(): Promise<number> {
   return globalThis.navigator?.hardwareConcurrency ?? 1;
 }
 
-const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;
+export const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;

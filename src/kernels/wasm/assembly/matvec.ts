@@ -1,5 +1,5 @@
 import {
-  activeInputsScratchBytes, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes, structureDense,
+  activeInputsScratchBytes, dotByte, formatBf16, formatF32, formatQ4, formatQ8, groupRecordBytes, nativeMatvec, structureDense,
 } from "../../program/layout";
 import { listFloat, listQuantized } from "./activeInputs";
 import { groupBf16, groupF32, groupQ4Byte, groupQ4Wide, groupQ8Byte, groupQ8Wide } from "./columns";
@@ -7,7 +7,7 @@ import { addCounts } from "./counts";
 import { isQuantised, structureOf } from "./formats";
 import { Matvec } from "./generated/records";
 import { multiplySparseSlice } from "./sparseMatvec";
-import { barrier, takeWork, threadCount } from "./sync";
+import { barrier, ranNative, takeWork, threadCount } from "./sync";
 
 /** Bytes of one column's codes. `rows` padded to 32. */
 // @ts-ignore: decorator
@@ -33,10 +33,12 @@ export function scaleBytes(format: i32, rows: usize): usize {
  */
 export function matvec(a: Matvec, thread: i32): void {
   const slices = a.slices;
-  const sparse = structureOf(a.format) != structureDense;
-  for (let slice = takeWork(); slice < slices; slice = takeWork()) {
-    if (sparse) multiplySparseSlice(a, thread, slice, slices);
-    else multiplySlice(a, thread, slice, slices);
+  if (!ranNative(nativeMatvec, changetype<usize>(a))) {
+    const sparse = structureOf(a.format) != structureDense;
+    for (let slice = takeWork(); slice < slices; slice = takeWork()) {
+      if (sparse) multiplySparseSlice(a, thread, slice, slices);
+      else multiplySlice(a, thread, slice, slices);
+    }
   }
   barrier();
   addSlices(a, slices, thread);

@@ -5,12 +5,24 @@ let threads: i32 = 1;
 let mayBlock: bool = true;
 let spins: i32 = 0;
 let lastTicket: u32 = 0;
+let native: i32 = 0;
 
-/** @param blocking 0 on a page's main thread, which may not wait on memory. @param spinCount looks before sleeping. */
-export function configure(threadCount: i32, blocking: i32, spinCount: i32): void {
+// @ts-ignore: decorator
+@external("env", "native")
+declare function callNative(kernel: i32, record: usize): i32;
+
+/** @param blocking 0 on a page's main thread, which may not wait on memory. @param spinCount looks before sleeping.
+ * @param nativeMask which of the kernels of `nativeMatvec` … the host has native ones for */
+export function configure(threadCount: i32, blocking: i32, spinCount: i32, nativeMask: i32): void {
   threads = threadCount;
   mayBlock = blocking != 0;
   spins = spinCount;
+  native = nativeMask;
+}
+
+/** Lets a native kernel do the calling thread's work on a record; false where there is none that can. */
+export function ranNative(kernel: i32, record: usize): bool {
+  return (native & (1 << kernel)) != 0 && callNative(kernel, record) != 0;
 }
 
 export function threadCount(): i32 {

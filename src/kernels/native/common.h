@@ -1,0 +1,40 @@
+/* What all kernels share. */
+#ifndef RAREFY_COMMON_H
+#define RAREFY_COMMON_H
+
+#include "kernels.h"
+
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Loops over registers must be unrolled, or the registers lie in memory. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+enum { group_inputs = 32 };
+
+INLINE void *at_offset(const place *at, uint32_t offset) { return at->memory + offset; }
+
+/* The next work item of the running operation: 0, 1, 2 … over all threads. The barrier that follows resets it. */
+INLINE int take_work(const place *at) {
+  return (int)__atomic_fetch_add((uint32_t *)at_offset(at, rarefy_control_work), 1, __ATOMIC_SEQ_CST);
+}
+
+INLINE int smaller(int a, int b) { return a < b ? a : b; }
+INLINE int larger(int a, int b) { return a > b ? a : b; }
+
+INLINE void prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+
+/* Adds to what this thread has counted: weight bytes read, inputs offered, inputs skipped. */
+INLINE void add_counts(const place *at, double bytes, double offered, double skipped) {
+  double *counts = at_offset(at, rarefy_control_counters + 64 * (uint32_t)at->thread);
+  counts[0] += bytes;
+  counts[1] += offered;
+  counts[2] += skipped;
+}
+
+#endif

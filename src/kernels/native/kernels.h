@@ -1,0 +1,29 @@
+/* What a set of kernels for one instruction set offers. All of them work on the memory of the WebAssembly backend, on records
+ * that the host has checked. */
+#ifndef RAREFY_KERNELS_H
+#define RAREFY_KERNELS_H
+
+#include "../program/generated/records.h"
+
+/* Where a program runs: the memory that its records' offsets count from, and which of how many threads this is. */
+typedef struct {
+  uint8_t *memory;
+  int thread;
+  int threads;
+} place;
+
+/* Does the work of a record on this thread. Answers 0, and has done nothing, where it does not know the record's variant. */
+typedef int kernel(const place *at, const void *record);
+
+typedef struct {
+  const char *name;
+  kernel *kernels[rarefy_native_kernels];
+} kernel_set;
+
+extern const kernel_set kernels_avx512, kernels_avxvnni, kernels_avx2;
+
+/* The best set that the processor and the system can run, no better than the one named `limit` unless that is NULL; NULL
+ * where there is none. */
+const kernel_set *choose_kernels(const char *limit);
+
+#endif

@@ -1,0 +1,12 @@
+/* What of layout.ts and records.ts the kernels are compiled with, for the host to compare with its own. */
+#ifdef CONSTANT
+CONSTANT("controlWork", rarefy_control_work)
+CONSTANT("controlCounters", rarefy_control_counters)
+CONSTANT("formatBf16", rarefy_format_bf16)
+CONSTANT("formatQ8", rarefy_format_q8)
+CONSTANT("formatQ4", rarefy_format_q4)
+CONSTANT("nativeMatvec", rarefy_native_matvec)
+#endif
+#ifdef RECORD
+RECORD("matvec", rarefy_record_of_matvec)
+#endif

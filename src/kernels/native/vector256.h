@@ -1,0 +1,67 @@
+/* Vectors of 32 bytes: AVX2 and FMA, with AVX-VNNI where the compiler is told that it is there. The same names as in
+ * vector512.h, which says what they do. */
+#include <immintrin.h>
+
+enum { lanes = 2 };
+typedef __m256i ints;
+typedef __m256 floats;
+
+INLINE ints load_bytes(const void *p) { return _mm256_loadu_si256(p); }
+INLINE ints load_lanes(const void *p, int count) { return count == 2 ? load_bytes(p) : _mm256_zextsi128_si256(_mm_loadu_si128(p)); }
+INLINE ints splat_int(int v) { return _mm256_set1_epi32(v); }
+INLINE ints low8(ints a, ints b) { return _mm256_unpacklo_epi8(a, b); }
+INLINE ints high8(ints a, ints b) { return _mm256_unpackhi_epi8(a, b); }
+INLINE ints low16(ints a, ints b) { return _mm256_unpacklo_epi16(a, b); }
+INLINE ints high16(ints a, ints b) { return _mm256_unpackhi_epi16(a, b); }
+INLINE ints low_nibbles(ints v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+INLINE ints high_nibbles(ints v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
+
+#ifdef __AVXVNNI__
+enum { q8_offset = 128 };
+INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
+INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
+#else
+enum { q8_offset = 0 };
+INLINE ints add_pairs(ints sums, ints pairs) { return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+/* Two products must fit 16 bits. Codes less 128 do: their magnitudes are unsigned and at most 128, and their signs go to the
+ * inputs, whose magnitudes are at most 127. */
+INLINE ints dot_q8(ints sums, ints bytes, ints x) {
+  const ints codes = _mm256_xor_si256(bytes, _mm256_set1_epi8((char)128));
+  return add_pairs(sums, _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)));
+}
+INLINE ints dot_q4(ints sums, ints bytes, ints x) { return add_pairs(sums, _mm256_maddubs_epi16(bytes, x)); }
+#endif
+
+INLINE floats load_floats(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void store_floats(float *p, floats v) { _mm256_storeu_ps(p, v); }
+INLINE floats splat_float(float v) { return _mm256_set1_ps(v); }
+INLINE floats to_floats(ints v) { return _mm256_cvtepi32_ps(v); }
+INLINE floats multiply(floats a, floats b) { return _mm256_mul_ps(a, b); }
+INLINE floats add_floats(floats a, floats b) { return _mm256_add_ps(a, b); }
+INLINE floats multiply_add(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE floats low_halves(ints v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
+INLINE floats high_halves(ints v) { return _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))); }
+
+INLINE void in_order(ints v[4]) {
+  const ints a = v[0], b = v[2];
+  v[0] = _mm256_permute2x128_si256(a, v[1], 0x20);
+  v[2] = _mm256_permute2x128_si256(a, v[1], 0x31);
+  v[1] = _mm256_permute2x128_si256(b, v[3], 0x20);
+  v[3] = _mm256_permute2x128_si256(b, v[3], 0x31);
+}
+
+INLINE floats load_scales(const uint8_t *p) {
+  const ints twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)p));
+  return high_halves(_mm256_sllv_epi32(twice, _mm256_setr_epi32(16, 16, 16, 16, 0, 0, 0, 0)));
+}
+
+INLINE void to_halves(floats first, floats second, floats *low, floats *high) {
+  *low = _mm256_permute2f128_ps(first, second, 0x20);
+  *high = _mm256_permute2f128_ps(first, second, 0x31);
+}
+INLINE void from_halves(floats low, floats high, floats *first, floats *second) {
+  to_halves(low, high, first, second);
+}
+
+/* 16 registers. */
+enum { q8_blocks = 2, q4_blocks = 1, bf16_blocks = 4 };

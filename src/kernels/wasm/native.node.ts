@@ -1,0 +1,61 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as layout from "../program/layout.js";
+import { describeRecord, type OperationName, operations } from "../program/records.js";
+import type { NativeKernels, NativeSet } from "./native.js";
+
+const names: Readonly<Record<NativeSet, string>> = { avx2: "AVX2", avxvnni: "AVX-VNNI", avx512: "AVX-512" };
+
+/** Kernels, and the records that they read. */
+const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
+  { kernel: layout.nativeMatvec, record: "matvec" },
+];
+
+/** What native/addon.c gives for a set that the machine runs. */
+interface Addon {
+  set: NativeSet;
+  /** Numbers of layout.ts, and records in the words of `describeRecord`, that it was compiled with. */
+  constants: Readonly<Record<string, number>>;
+  records: Readonly<Record<string, string>>;
+  attach: NativeKernels["attach"];
+}
+
+/** What the clone's own compiler made comes before what the package ships. */
+const root = fileURLToPath(new URL("../../../", import.meta.url));
+const files = ["build/native.node", `prebuilds/${process.platform}-${process.arch}.node`].map((path) =>
+  join(root, path),
+);
+
+/** The kernels of the first file that fits, or why there are none. @param wanted a set; else what RAREFY_NATIVE says, else the best */
+export function openNative(wanted: boolean | NativeSet | undefined): NativeKernels | { none: string } {
+  const asked = typeof wanted === "string" ? wanted : process.env.RAREFY_NATIVE || undefined;
+  if (asked === "0" && wanted === undefined) return { none: "RAREFY_NATIVE=0" };
+  const set = asked === "0" ? undefined : asked;
+  if (set !== undefined && !Object.hasOwn(names, set)) {
+    return { none: `RAREFY_NATIVE=${set}; expected 0, ${Object.keys(names).join(", ")}` };
+  }
+  const opened = files.filter(existsSync).map((file) => openFile(file, set as NativeSet | undefined));
+  const none = { none: `none for ${process.platform}-${process.arch}` };
+  return opened.find((kernels) => "attach" in kernels) ?? opened[0] ?? none;
+}
+
+function openFile(file: string, set: NativeSet | undefined): NativeKernels | { none: string } {
+  let addon: Addon | undefined;
+  try {
+    addon = createRequire(import.meta.url)(file).open(set);
+  } catch (error) {
+    return { none: `they could not be loaded: ${(error as Error).message}` };
+  }
+  if (addon === undefined) return { none: `this processor lacks ${set === undefined ? "AVX2" : names[set]}` };
+  const { constants, records } = addon;
+  const known = layout as Readonly<Record<string, number>>;
+  if (Object.keys(constants).some((name) => constants[name] !== known[name])) {
+    return { none: "they were compiled for another version of the package" };
+  }
+  const fits = ({ record }: { record: OperationName }) =>
+    Object.hasOwn(operations, record) && records[record] === describeRecord(record);
+  const mask = kernelRecords.filter(fits).reduce((bits, { kernel }) => bits | (1 << kernel), 0);
+  return { file, set: addon.set, name: names[addon.set], mask, attach: addon.attach };
+}

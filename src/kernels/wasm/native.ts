@@ -1,0 +1,36 @@
+import { DeviceError } from "../../core/index.js";
+import { isNode } from "./pool.js";
+
+/** Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2. */
+export type NativeSet = "avx2" | "avxvnni" | "avx512";
+
+/** Does a thread's work on the record at `record` with a kernel of layout.ts, or answers 0: the kernel does not know that record. */
+export type NativeCall = (kernel: number, record: number) => number;
+
+/** An addon that was found to fit this machine and these records. */
+export interface NativeKernels {
+  /** Where it lies, for the workers. */
+  file: string;
+  set: NativeSet;
+  /** For people: "AVX-512". */
+  name: string;
+  /** Bits of the kernels that it has. */
+  mask: number;
+  /** @param memory over the memory of an instance of the WebAssembly kernels, which must live as long as what is returned */
+  attach(memory: Uint8Array, thread: number, threads: number): NativeCall;
+}
+
+/**
+ * The kernels that are wanted and can be had here, or why there are none; undefined in a browser, which never has any.
+ * @throws DeviceError when a set is asked for by name and cannot be had
+ */
+export async function findNative(
+  wanted: boolean | NativeSet | undefined,
+): Promise<NativeKernels | { none: string } | undefined> {
+  if (wanted === false || (!isNode() && typeof wanted !== "string")) return undefined;
+  const found = isNode() ? (await import("./native.node.js")).openNative(wanted) : { none: "this is not Node.js" };
+  if (typeof wanted === "string" && "none" in found) {
+    throw new DeviceError(`the native kernels "${wanted}" cannot be had: ${found.none}`);
+  }
+  return found;
+}
