@@ -9,3 +9,5 @@ export interface HostEvents {
   onMessage(message: unknown): void;
   onError(cause: unknown): void;
 }
+
+export const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;

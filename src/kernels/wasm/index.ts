@@ -1,9 +1,10 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import { maxThreads } from "../program/layout.js";
 import { ProgramBackend } from "../program/programBackend.js";
+import { findNative } from "./findNative.js";
 import { type DotProduct, type KernelBuild, loadKernels } from "./kernels.js";
 import { WasmMachine } from "./machine.js";
-import { findNative, type NativeSet } from "./native.js";
+import type { NativeSet } from "./native.js";
 import { hardwareThreads, ThreadsError } from "./pool.js";
 
 export type { DotProduct, KernelBuild } from "./kernels.js";

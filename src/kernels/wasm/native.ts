@@ -1,6 +1,3 @@
-import { DeviceError } from "../../core/index.js";
-import { isNode } from "./pool.js";
-
 /** Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2. */
 export type NativeSet = "avx2" | "avxvnni" | "avx512";
 
@@ -18,19 +15,4 @@ export interface NativeKernels {
   mask: number;
   /** @param memory over the memory of an instance of the WebAssembly kernels, which must live as long as what is returned */
   attach(memory: Uint8Array, thread: number, threads: number): NativeCall;
-}
-
-/**
- * The kernels that are wanted and can be had here, or why there are none; undefined in a browser, which never has any.
- * @throws DeviceError when a set is asked for by name and cannot be had
- */
-export async function findNative(
-  wanted: boolean | NativeSet | undefined,
-): Promise<NativeKernels | { none: string } | undefined> {
-  if (wanted === false || (!isNode() && typeof wanted !== "string")) return undefined;
-  const found = isNode() ? (await import("./native.node.js")).openNative(wanted) : { none: "this is not Node.js" };
-  if (typeof wanted === "string" && "none" in found) {
-    throw new DeviceError(`the native kernels "${wanted}" cannot be had: ${found.none}`);
-  }
-  return found;
 }

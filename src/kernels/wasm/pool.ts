@@ -1,6 +1,6 @@
 import { DeviceError } from "../../core/index.js";
 import { controlBarrierPhase, controlFailed, leaveLoop } from "../program/layout.js";
-import type { Host, HostEvents } from "./host.js";
+import { type Host, type HostEvents, isNode } from "./host.js";
 import type { KernelExports } from "./kernels.js";
 import type { NativeKernels } from "./native.js";
 
@@ -188,5 +188,3 @@ export async function hardwareThreads(): Promise<number> {
   if (isNode()) return (await import("./pool.node.js")).hardwareThreads();
   return globalThis.navigator?.hardwareConcurrency ?? 1;
 }
-
-export const isNode = () => typeof process !== "undefined" && process.versions?.node !== undefined;

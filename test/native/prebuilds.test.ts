@@ -5,14 +5,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 // @ts-expect-error plain JavaScript
-import { compilePrebuild, findZig, prebuilds, zigVersion } from "../../../scripts/build-native.mjs";
-import { describeRecord, type OperationName } from "../program/records.js";
+import { compilePrebuild, findZig, prebuilds, zigVersion } from "../../scripts/build-native.mjs";
+import { describeRecord, type OperationName } from "../../src/kernels/program/records.js";
 
 const zig = findZig();
 const rebuild = `build it again: pip install ziglang==${zigVersion}, ZIG=<its zig> node scripts/build-native.mjs --prebuilds`;
 
 describe.each(Object.keys(prebuilds))("the shipped native kernels of %s", (platform) => {
-  const file = fileURLToPath(new URL(`../../../prebuilds/${platform}.node`, import.meta.url));
+  const file = fileURLToPath(new URL(`../../prebuilds/${platform}.node`, import.meta.url));
 
   test("are small", () => {
     expect(statSync(file).size).toBeLessThan(300_000);
