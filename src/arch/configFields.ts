@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { type ActivationFunction, quote } from "../core/index.js";
-import { type RopeSpec, ropes } from "./ropes/index.js";
+import { misfitOf, type RopeSpec, ropes } from "./ropes/index.js";
 
 /** What fields of config.json may hold. The bounds are several times those of any known model; memory is sized by them. */
 
@@ -106,17 +106,17 @@ export interface ReadRope {
 
 /**
  * @param config its `max_position_embeddings` is what the family makes of the file's
- * @param defaultTheta where the file gives none
+ * @param defaults where the file gives none
  */
 export function readRope(
   config: RopeFields & { max_position_embeddings: number },
   context: z.RefinementCtx,
-  defaultTheta = 10_000,
+  defaults: { theta?: number; share?: number } = {},
 ): ReadRope {
   // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
   const field = Object.keys(config.rope_scaling ?? {}).length > 0 ? "rope_scaling" : "rope_parameters";
   const raw = config[field] ?? {};
-  const base = raw.rope_theta ?? config.rope_theta ?? defaultTheta;
+  const base = raw.rope_theta ?? config.rope_theta ?? defaults.theta ?? 10_000;
   const other = field === "rope_scaling" ? config.rope_parameters?.rope_theta : undefined;
   if (other != null && base !== other) {
     return fail(
@@ -145,8 +145,23 @@ export function readRope(
     }
     return z.NEVER;
   }
-  const share = raw.partial_rotary_factor ?? config.partial_rotary_factor ?? 1;
+  const share = raw.partial_rotary_factor ?? config.partial_rotary_factor ?? defaults.share ?? 1;
   return { rope: { ...read.data, theta: base } as RopeSpec, share };
+}
+
+/** Rotated columns of a head of an even size. */
+export function rotatedWidth(read: ReadRope | undefined, headDim: number, context: z.RefinementCtx): number {
+  // What could not be read has been told of.
+  if (read === undefined) return headDim;
+  const width = Math.trunc(headDim * read.share);
+  const misfit = misfitOf(read.rope, width);
+  if (width % 2 !== 0 || width === 0) {
+    fail(context, ["partial_rotary_factor"], `it rotates ${width} of ${headDim} columns`, "an even number");
+  } else if (misfit !== undefined) {
+    const problem = `${misfit.entries} entries for heads of which ${width} columns are rotated`;
+    fail(context, [misfit.field], problem, `${width / 2}`);
+  }
+  return width;
 }
 
 /** An entry of a table by a name taken from a file. */

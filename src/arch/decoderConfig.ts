@@ -1,7 +1,7 @@
 import * as z from "zod";
 import type { ActivationFunction } from "../core/index.js";
 import * as field from "./configFields.js";
-import { misfitOf, type RopeSpec } from "./ropes/index.js";
+import type { RopeSpec } from "./ropes/index.js";
 
 /** The config of a Llama-like decoder under the names of the file, with every default filled in. */
 export interface DecoderConfig {
@@ -89,18 +89,11 @@ function resolve(raw: Shared, defaults: DecoderDefaults, context: z.RefinementCt
   } else if (headDim % 2 !== 0) {
     fail("head_dim", `size ${headDim}`, "an even size, for the rotary embedding");
   }
-  const { rope, share } = field.readRope(raw, context, defaults.theta) ?? {};
-  const rotaryWidth = Math.trunc(headDim * (share ?? 1));
-  if (share !== 1 && share !== undefined && defaults.partialRotation === undefined) {
+  const read = field.readRope(raw, context, { theta: defaults.theta });
+  if (read !== undefined && read.share !== 1 && defaults.partialRotation === undefined) {
     fail("partial_rotary_factor", "rotary embedding of a part of each head is not supported", "1");
-  } else if (headDim % 2 === 0 && (rotaryWidth % 2 !== 0 || rotaryWidth === 0)) {
-    fail("partial_rotary_factor", `it rotates ${rotaryWidth} of ${headDim} columns`, "an even number");
   }
-  const misfit = rope && misfitOf(rope, rotaryWidth);
-  if (misfit !== undefined) {
-    const { field, entries } = misfit;
-    fail(field, `${entries} entries for heads of which ${rotaryWidth} columns are rotated`, `${rotaryWidth / 2}`);
-  }
+  const rotaryWidth = headDim % 2 === 0 ? field.rotatedWidth(read, headDim, context) : headDim;
   const layers = raw.num_hidden_layers;
   if (raw.layer_types !== undefined && raw.layer_types.length !== layers) {
     fail("layer_types", `${raw.layer_types.length} entries`, `${layers}, one per layer`);
@@ -110,7 +103,7 @@ function resolve(raw: Shared, defaults: DecoderDefaults, context: z.RefinementCt
     ...rest,
     num_key_value_heads: kvHeads,
     head_dim: headDim,
-    rope: rope!,
+    rope: read.rope,
     rotaryWidth,
     ...field.tokens({ bos_token_id, eos_token_id, vocab_size: raw.vocab_size }, defaults),
   };

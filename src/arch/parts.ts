@@ -85,6 +85,14 @@ export type Part = (from: Buffer, to: { into: Buffer; add?: true }) => readonly 
 
 const norm = (norm: NormSpec, of: Buffer, into: Buffer): Step => ({ do: "norm", norm, of, into });
 
+/** A layer norm with a bias, over rows of `length`. */
+export const layerNorm = (name: string, length: number, epsilon: number): NormSpec => ({
+  kind: "layer",
+  weight: { tensor: `${name}.weight`, shape: [length] },
+  bias: { tensor: `${name}.bias`, shape: [length] },
+  epsilon,
+});
+
 /** x += attention(norm(x)); x += mlp(norm(x)) */
 export const preNorm = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
   steps: [
@@ -92,6 +100,16 @@ export const preNorm = (norms: readonly [NormSpec, NormSpec], attention: Part, m
     ...attention("normed", { into: "x", add: true }),
     norm(norms[1], "x", "normed"),
     ...mlp("normed", { into: "x", add: true }),
+  ],
+});
+
+/** x += attention(norm(x)) + mlp(norm(x)), both norms of one x (GPT-J). */
+export const parallel = (norms: readonly [NormSpec, NormSpec], attention: Part, mlp: Part): BlockSpec => ({
+  steps: [
+    norm(norms[0], "x", "normed"),
+    norm(norms[1], "x", "mlpNormed"),
+    ...attention("normed", { into: "x", add: true }),
+    ...mlp("mlpNormed", { into: "x", add: true }),
   ],
 });
 

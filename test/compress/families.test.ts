@@ -19,7 +19,7 @@ async function matricesOf(checkpoint: Parameters<typeof describeDecoder>[0]) {
 const zeros = (values: Float32Array) => values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
 
 /** Families whose maps share tensors, lie turned around or have no gate, and a Llama to compare with. */
-describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt"])("%s", (name) => {
+describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox"])("%s", (name) => {
   const magnitude: JobInput = { stages: [{ type: "prune", method: "magnitude", pattern: 0.5 }] };
 
   test.each(["packed", "dense"] as const)("loses half of every matrix and nothing else, stored %s", async (store) => {

@@ -6,7 +6,7 @@ import { describeDecoder } from "../../src/model/index.js";
 import { decoder } from "../../src/train/models/decoder.js";
 import { path } from "../golden/golden.js";
 
-test.each(["phi3", "gemma2", "gemma3", "gpt2", "opt"])(
+test.each(["phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox"])(
   "%s runs and is compressed; training refuses it by name",
   async (name) => {
     const checkpoint = await openCheckpoint(directoryFiles(path(`arch/${name}`)));

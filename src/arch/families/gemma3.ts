@@ -31,7 +31,7 @@ export const gemma3 = family({
   ).transform((config, context) => {
     const { full_attention: full, sliding_attention: sliding } = config.rope_parameters ?? {};
     const read = (rope_parameters: RopeFields["rope_parameters"], theta: number) =>
-      readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, theta).rope;
+      readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, { theta }).rope;
     return {
       ...config,
       globalRope: full ? read(full, globalTheta) : config.rope,

@@ -15,8 +15,8 @@ import {
   withTokens,
 } from "../configFields.js";
 import { family } from "../family.js";
-import { grouped, linearMap, plain, preNorm, stacked, stored, transposed } from "../parts.js";
-import type { BlockShape, NormSpec } from "../spec.js";
+import { grouped, layerNorm, linearMap, plain, preNorm, stacked, stored, transposed } from "../parts.js";
+import type { BlockShape } from "../spec.js";
 
 const config = z
   .object({
@@ -48,12 +48,7 @@ export const gpt2 = family({
     const { n_embd: hiddenSize, vocab_size: vocabSize, n_head: queryHeads } = c;
     const shape: BlockShape = { queryHeads, kvHeads: queryHeads, intermediateSize: c.n_inner ?? 4 * hiddenSize };
     const headDim = hiddenSize / queryHeads;
-    const norm = (name: string): NormSpec => ({
-      kind: "layer",
-      weight: { tensor: `${name}.weight`, shape: [hiddenSize] },
-      bias: { tensor: `${name}.bias`, shape: [hiddenSize] },
-      epsilon: c.layer_norm_epsilon,
-    });
+    const norm = (name: string) => layerNorm(name, hiddenSize, c.layer_norm_epsilon);
     const table = { tensor: "transformer.wte.weight", shape: [vocabSize, hiddenSize] };
     const head = linearMap("lm_head", vocabSize, hiddenSize, stored("lm_head"));
     return {

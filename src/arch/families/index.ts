@@ -2,6 +2,7 @@ import type { Family } from "../family.js";
 import { gemma2 } from "./gemma2.js";
 import { gemma3 } from "./gemma3.js";
 import { gpt2 } from "./gpt2.js";
+import { gptNeox } from "./gptNeox.js";
 import { llama } from "./llama.js";
 import { mistral } from "./mistral.js";
 import { mixtral } from "./mixtral.js";
@@ -12,7 +13,20 @@ import { qwen3 } from "./qwen3.js";
 import { smollm3 } from "./smollm3.js";
 
 /** Every family that can be run. */
-const all: readonly Family[] = [llama, mistral, mixtral, qwen2, qwen3, smollm3, phi3, gemma2, gemma3, gpt2, opt];
+const all: readonly Family[] = [
+  llama,
+  mistral,
+  mixtral,
+  qwen2,
+  qwen3,
+  smollm3,
+  phi3,
+  gemma2,
+  gemma3,
+  gpt2,
+  opt,
+  gptNeox,
+];
 
 /** `model_type` of config.json → its family. */
 export const families: Readonly<Record<string, Family>> = Object.fromEntries(all.map((one) => [one.modelType, one]));

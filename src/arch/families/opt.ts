@@ -14,8 +14,8 @@ import {
   withTokens,
 } from "../configFields.js";
 import { family } from "../family.js";
-import { grouped, linearMap, plain, postNorm, preNorm, stored } from "../parts.js";
-import type { BlockShape, NormSpec } from "../spec.js";
+import { grouped, layerNorm, linearMap, plain, postNorm, preNorm, stored } from "../parts.js";
+import type { BlockShape } from "../spec.js";
 
 const config = z
   .object({
@@ -61,12 +61,7 @@ export const opt = family({
     const { hidden_size: hiddenSize, vocab_size: vocabSize, num_attention_heads: queryHeads, enable_bias: bias } = c;
     const shape: BlockShape = { queryHeads, kvHeads: queryHeads, intermediateSize: c.ffn_dim };
     const headDim = hiddenSize / queryHeads;
-    const norm = (name: string): NormSpec => ({
-      kind: "layer",
-      weight: { tensor: `${name}.weight`, shape: [hiddenSize] },
-      bias: { tensor: `${name}.bias`, shape: [hiddenSize] },
-      epsilon: 1e-5,
-    });
+    const norm = (name: string) => layerNorm(name, hiddenSize, 1e-5);
     const decoder = "model.decoder";
     const table = { tensor: `${decoder}.embed_tokens.weight`, shape: [vocabSize, hiddenSize] };
     const learned = [c.max_position_embeddings + offset, hiddenSize];
