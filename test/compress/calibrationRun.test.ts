@@ -47,7 +47,19 @@ async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]
 }
 
 const onAll = ["llama", "qwen2"];
-const families = ["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox"];
+const families = [
+  "llama",
+  "mistral",
+  "qwen2",
+  "qwen3",
+  "smollm3",
+  "phi3",
+  "gemma2",
+  "gemma3",
+  "gpt2",
+  "opt",
+  "gpt_neox",
+];
 
 describe.each(families)("%s", (architecture) => {
   test.each(onAll.includes(architecture) ? backends : ["wasm"])(
