@@ -29,7 +29,7 @@ async function decoded(model: Model, record: ActivationSparsity) {
 }
 
 /** GELU, ReLU (whose zeros are more than was asked for) and the gated kinds; maps of their own, stored in part, transposed. */
-const families = ["gpt2", "opt", "phi3", "gemma2", "gemma3", "smollm3", "mixtral"];
+const families = ["gpt2", "opt", "gpt_neox", "phi3", "gemma2", "gemma3", "smollm3", "mixtral"];
 
 test.each(families)("%s: TEAL places a threshold on every map, and running with them skips as much", async (family) => {
   using backend = await openBackend("reference");
