@@ -27,7 +27,9 @@ INLINE int take_work(const place *at) {
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 INLINE int larger(int a, int b) { return a > b ? a : b; }
 
+/* Into the first-level cache, and into the second for what is needed later. */
 INLINE void prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+INLINE void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 /* Adds to what this thread has counted: weight bytes read, inputs offered, inputs skipped. */
 INLINE void add_counts(const place *at, double bytes, double offered, double skipped) {

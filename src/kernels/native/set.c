@@ -8,6 +8,7 @@
 #endif
 #include "columns.h"
 #include "matvec.h"
+#include "tiles.h"
 
 #define JOINED(a, b) a##b
 #define NAMED(set) JOINED(kernels_, set)
@@ -18,5 +19,7 @@ const kernel_set NAMED(RAREFY_SET) = {
     QUOTED(RAREFY_SET),
     {
         [rarefy_native_matvec] = matvec,
+        [rarefy_native_prepare] = prepare,
+        [rarefy_native_tiles] = tiles,
     },
 };

@@ -5,8 +5,13 @@ CONSTANT("controlCounters", rarefy_control_counters)
 CONSTANT("formatBf16", rarefy_format_bf16)
 CONSTANT("formatQ8", rarefy_format_q8)
 CONSTANT("formatQ4", rarefy_format_q4)
+CONSTANT("dotByte", rarefy_dot_byte)
+CONSTANT("panelBytes", rarefy_panel_bytes)
 CONSTANT("nativeMatvec", rarefy_native_matvec)
+CONSTANT("nativePrepare", rarefy_native_prepare)
+CONSTANT("nativeTiles", rarefy_native_tiles)
 #endif
 #ifdef RECORD
 RECORD("matvec", rarefy_record_of_matvec)
+RECORD("matmul", rarefy_record_of_matmul)
 #endif

@@ -8,6 +8,7 @@ typedef __m256 floats;
 
 INLINE ints load_bytes(const void *p) { return _mm256_loadu_si256(p); }
 INLINE ints load_lanes(const void *p, int count) { return count == 2 ? load_bytes(p) : _mm256_zextsi128_si256(_mm_loadu_si128(p)); }
+INLINE void store_bytes(void *p, ints v) { _mm256_storeu_si256(p, v); }
 INLINE ints splat_int(int v) { return _mm256_set1_epi32(v); }
 INLINE ints low8(ints a, ints b) { return _mm256_unpacklo_epi8(a, b); }
 INLINE ints high8(ints a, ints b) { return _mm256_unpackhi_epi8(a, b); }
@@ -65,3 +66,5 @@ INLINE void from_halves(floats low, floats high, floats *first, floats *second) 
 
 /* 16 registers. */
 enum { q8_blocks = 2, q4_blocks = 1, bf16_blocks = 4 };
+/* Tokens that a tile is multiplied with at once. */
+enum { tile_tokens = 4 };

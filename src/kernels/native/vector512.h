@@ -12,6 +12,7 @@ enum { q8_offset = 128 };
 INLINE ints load_bytes(const void *p) { return _mm512_loadu_si512(p); }
 /* The first `count` lanes; zeros in the others, which are not read. */
 INLINE ints load_lanes(const void *p, int count) { return _mm512_maskz_loadu_epi32((__mmask16)((1u << 4 * count) - 1), p); }
+INLINE void store_bytes(void *p, ints v) { _mm512_storeu_si512(p, v); }
 INLINE ints splat_int(int v) { return _mm512_set1_epi32(v); }
 INLINE ints low8(ints a, ints b) { return _mm512_unpacklo_epi8(a, b); }
 INLINE ints high8(ints a, ints b) { return _mm512_unpackhi_epi8(a, b); }
@@ -66,3 +67,5 @@ INLINE void from_halves(floats low, floats high, floats *first, floats *second) 
 
 /* Vectors of rows that are worked on at once: as many sums as fit the 32 registers. */
 enum { q8_blocks = 2, q4_blocks = 2, bf16_blocks = 8 };
+/* Tokens that a tile is multiplied with at once. */
+enum { tile_tokens = 6 };

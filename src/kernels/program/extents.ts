@@ -21,23 +21,38 @@ function denseBytes(format: number, cols: number, paddedRows: number): number | 
   );
 }
 
+/** Rows of a part of a packed matrix. */
+function checkRows(op: OperationName, first: number, count: number, paddedRows: number): void {
+  if (first % 32 !== 0 || count < 0 || first + padded(count) > paddedRows)
+    throw new RangeError(`${op}: rows ${first} to ${first + count} of ${paddedRows}`);
+}
+
 /** WebAssembly stops at the end of its memory; native kernels do not, so what they are given is looked at before. */
 const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] } = {
   matvec: ({ x, cols, weights, paddedRows, format, sums, slices, segments }) => {
     const byteLength = denseBytes(format, cols, paddedRows);
-    const rows = segments.map(({ firstRow, endRow }) => ({
-      what: "rows",
-      start: firstRow,
-      byteLength: endRow - firstRow,
-    }));
-    if (
-      rows.some(({ start, byteLength }) => start % 32 !== 0 || byteLength % 32 !== 0 || start + byteLength > paddedRows)
-    )
-      throw new RangeError(`matvec: rows that are not of the ${paddedRows}`);
+    for (const { firstRow, endRow } of segments) checkRows("matvec", firstRow, endRow - firstRow, paddedRows);
     return [
       { what: "x", start: x, byteLength: cols * 4 },
       { what: "sums", start: sums, byteLength: slices * paddedRows * 4 },
       ...(byteLength === undefined ? [] : [{ what: "weights", start: weights, byteLength }]),
+    ];
+  },
+  matmul: ({ tokens, cols, paddedRows, format, dot, parts, ...a }) => {
+    const byteLength = denseBytes(format, cols, paddedRows);
+    if (byteLength === undefined) return [];
+    for (const { packedRow, rows } of parts) checkRows("matmul", packedRow, rows, paddedRows);
+    const runBytes = hasScales(format) ? (dot === layout.dotByte ? 32 : 64) : 128;
+    const [paddedTokens, groups] = [Math.ceil(tokens / 4) * 4, padded(cols) / 32];
+    const outputs = Math.max(...parts.map(({ firstOutput, rows }) => firstOutput + rows));
+    const inputs = Math.max(...parts.map(({ input }) => input + 1));
+    return [
+      { what: "x", start: a.x, byteLength: ((tokens - 1) * a.xStride + cols) * 4 },
+      { what: "weights", start: a.weights, byteLength },
+      { what: "inputs", start: a.inputs, byteLength: inputs * paddedTokens * groups * (runBytes + 8) },
+      { what: "scratch", start: a.scratch, byteLength: layout.panelBytes + paddedTokens * 256 },
+      { what: "out", start: a.out, byteLength: ((tokens - 1) * a.outStride + outputs) * 4 },
+      ...(a.bias === 0 ? [] : [{ what: "bias", start: a.bias, byteLength: outputs * 4 }]),
     ];
   },
 };

@@ -38,8 +38,8 @@ export const matvecScratchBytes = 8704;
 export const sparseTileRows = 512;
 export const sparseScratchBytes = 12288;
 
-/** Scratch of one thread in a matrix-matrix product: an unpacked panel, then f32 sums [tokens][64]. */
-export const panelBytes = 8448;
+/** Scratch of one thread in a matrix-matrix product: an unpacked panel (native kernels unpack several groups), then f32 sums [tokens][64]. */
+export const panelBytes = 36864;
 /** One group of a format that leaves zeros out, unpacked; it lies between panel and sums. */
 export const unpackedBytes = 4224;
 
@@ -75,7 +75,9 @@ export const dotByte = 1;
 
 /** Kernels that may be native, each for a phase of an operation. */
 export const nativeMatvec = 0;
-export const nativeKernels = 1;
+export const nativePrepare = 1;
+export const nativeTiles = 2;
+export const nativeKernels = 3;
 
 export const functionSilu = 0;
 export const functionRelu = 1;

@@ -11,6 +11,8 @@ const names: Readonly<Record<NativeSet, string>> = { avx2: "AVX2", avxvnni: "AVX
 /** Kernels, and the records that they read. */
 const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
   { kernel: layout.nativeMatvec, record: "matvec" },
+  { kernel: layout.nativePrepare, record: "matmul" },
+  { kernel: layout.nativeTiles, record: "matmul" },
 ];
 
 /** What native/addon.c gives for a set that the machine runs. */

@@ -1,16 +1,12 @@
-import { afterAll, beforeAll, describe, expect, it, test } from "vitest";
+import { afterAll, describe, expect, it, test } from "vitest";
 import { normals, rowSource } from "../../../test/contract/harness.js";
-import { packAs, type WeightFormatId } from "../../pack/index.js";
+import type { WeightFormatId } from "../../pack/index.js";
 import type { Backend } from "../index.js";
-import { encode } from "../program/encode.js";
-import * as layout from "../program/layout.js";
 import { createBackend, type NativeSet } from "./index.js";
-import type { NativeKernels } from "./native.js";
 import { openNative } from "./native.node.js";
 
 const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set));
 const formats = ["q8", "q4", "bf16"] as const;
-const formatCodes = { q8: layout.formatQ8, q4: layout.formatQ4, bf16: layout.formatBf16 };
 
 /** Rows that fill whole registers and that do not, and incomplete groups of inputs. */
 const shapes = [
@@ -25,7 +21,7 @@ async function product(
   backend: Backend,
   [format, rows, cols]: readonly [WeightFormatId, number, number],
   tokens: number,
-  { thresholds, spoil }: { thresholds?: number[]; spoil?: (x: Float32Array) => void } = {},
+  { thresholds, spoil }: { thresholds?: readonly number[]; spoil?: (x: Float32Array) => void } = {},
 ) {
   const parts = [rowSource("a", normals(1, rows * cols), rows, cols), rowSource("b", normals(2, 33 * cols), 33, cols)];
   const w = await backend.loadMatrix(parts, format);
@@ -72,6 +68,20 @@ describe.skipIf(sets.length === 0)("native kernels", () => {
       }
     });
 
+    test.each(formats)("%s: products of many rows are those of WebAssembly", async (format) => {
+      for (const [rows, cols] of shapes) {
+        for (const [tokens, options] of [
+          [2, {}],
+          [11, { thresholds: [0.7, 0.2] }],
+          [17, {}],
+        ] as const) {
+          const expected = await product(await backendWith("none"), [format, rows, cols], tokens, options);
+          const actual = await product(await backendWith(set), [format, rows, cols], tokens, options);
+          expectSame(actual.values, expected.values);
+        }
+      }
+    });
+
     test.each(formats)("%s: what is no number shows", async (format) => {
       for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 3e-39]) {
         const spoil = (x: Float32Array) => {
@@ -85,56 +95,6 @@ describe.skipIf(sets.length === 0)("native kernels", () => {
         expectSame(actual.values, expected.values);
       }
     });
-  });
-});
-
-describe.skipIf(sets.length === 0).each(sets)("%s on a memory with poisoned borders", (set) => {
-  let native: NativeKernels;
-  beforeAll(() => {
-    native = openNative(set) as NativeKernels;
-  });
-
-  /** Runs one kernel in a memory full of `poison` but for what it may read; gives its sums, and whether it wrote elsewhere. */
-  function runMatvec(format: (typeof formats)[number], rows: number, cols: number, poison: number) {
-    const memory = new Uint8Array(1 << 20).fill(poison);
-    const paddedRows = Math.ceil(rows / 32) * 32;
-    let next = layout.heapStart;
-    const place = (bytes: Uint8Array) => {
-      const at = next + 128;
-      memory.set(bytes, at);
-      next = at + bytes.length;
-      return at;
-    };
-    const x = place(new Uint8Array(normals(5, cols).buffer));
-    const weights = place(packAs(format, normals(6, rows * cols), rows, cols));
-    const slices = Math.min(2, Math.ceil(cols / 32));
-    const sums = place(new Uint8Array(slices * paddedRows * 4));
-    memory.fill(0, 0, layout.programStart);
-    const segment = { threshold: 0.3, firstRow: 0, endRow: paddedRows, counts: true, parts: 1, weights: 0 };
-    const operands = {
-      ...{ x, cols, weights, paddedRows, format: formatCodes[format], dot: layout.dotByte, sums, scratch: 0 },
-      ...{ scratchBytes: 0, out: 0, bias: 0, accumulate: false, slices, segments: [segment], parts: [] },
-    };
-    encode("matvec", operands, new Int32Array(memory.buffer), new Float32Array(memory.buffer), layout.programStart / 4);
-    const before = memory.slice();
-    expect(native.attach(memory, 0, 1)(layout.nativeMatvec, layout.programStart + 8)).toBe(1);
-    const end = sums + slices * paddedRows * 4;
-    const result = memory.slice(sums, end);
-    // The work counter and this thread's counts are its to write.
-    for (const [at, bytes] of [
-      [layout.controlWork, 4],
-      [layout.controlCounters, 24],
-      [sums, end - sums],
-    ])
-      memory.set(before.subarray(at, at + bytes), at);
-    expect(Buffer.compare(memory, before), `${format} ${rows} × ${cols}`).toBe(0);
-    return result;
-  }
-
-  it.each(formats)("%s: reads and writes nothing beside its own", (format) => {
-    for (const [rows, cols] of shapes) {
-      expect(runMatvec(format, rows, cols, 0xff)).toEqual(runMatvec(format, rows, cols, 0));
-    }
   });
 });
 

@@ -1,4 +1,4 @@
-import { dotByte, panelBytes, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
+import { dotByte, nativePrepare, nativeTiles, panelBytes, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
 import { isOutlier, keeps, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
 import { isQuantised, structureOf, unpackedFormat, zeroCode } from "./formats";
 import { MatrixPart, Matmul } from "./generated/records";
@@ -7,7 +7,7 @@ import { multiplyBytes, multiplyFloats, multiplyWide } from "./panelKernels";
 import { unpackPanel } from "./panels";
 import { addColumn } from "./sparseMatvec";
 import { groupRows, unpackGroup } from "./sparsePanel";
-import { barrier, takeWork, threadCount } from "./sync";
+import { barrier, ranNative, takeWork, threadCount } from "./sync";
 
 /**
  * out = X·Wᵀ for `tokens` rows of X, in two phases: all threads bring X into the form that the weights want (masked by the
@@ -15,31 +15,47 @@ import { barrier, takeWork, threadCount } from "./sync";
  * is unpacked once into a panel in the first-level cache and multiplied with all tokens; the sums stay in the second.
  */
 export function matmul(a: Matmul, thread: i32): void {
-  const tokens = a.tokens;
+  const record = changetype<usize>(a);
+  if (!ranNative(nativePrepare, record)) prepare(a, thread);
+  barrier();
+  if (!ranNative(nativeTiles, record)) multiplyTiles(a, thread);
+}
+
+/** Bytes of X as it is prepared for one part. */
+// @ts-ignore: decorator
+@inline
+function bytesOfInput(a: Matmul): usize {
+  return preparedBytes(unpackedFormat(a.format), a.dot == dotByte, (a.tokens + 3) & ~3, (a.cols + 31) >> 5);
+}
+
+function prepare(a: Matmul, thread: i32): void {
   const groups = (a.cols + 31) >> 5;
-  const packed = a.format;
-  const format = unpackedFormat(packed);
+  const format = unpackedFormat(a.format);
   const byteDot = a.dot == dotByte;
-  const inputs = a.inputs;
+  const size = bytesOfInput(a);
   const parts = a.partsLength;
-  const size = preparedBytes(format, byteDot, (tokens + 3) & ~3, groups);
   const threads = threadCount();
 
   for (let p = 0; p < parts; p++) {
     const part = a.parts(p);
     if (part.prepares == 0) continue;
-    const prepared = inputs + part.input * size;
+    const prepared = a.inputs + part.input * size;
     for (let g = thread; g < groups; g += threads) prepareGroup(a, part, prepared, g, groups, format, byteDot, panelOf(a, thread));
   }
-  barrier();
+}
 
+function multiplyTiles(a: Matmul, thread: i32): void {
+  const groups = (a.cols + 31) >> 5;
+  const byteDot = a.dot == dotByte;
+  const size = bytesOfInput(a);
+  const parts = a.partsLength;
   let item = takeWork();
   let first = 0;
   for (let p = 0; p < parts; p++) {
     const part = a.parts(p);
     const tiles = (<i32>part.rows + 63) >> 6;
     for (; item < first + tiles; item = takeWork()) {
-      multiplyTile(a, part, <usize>(item - first) << 6, inputs + part.input * size, groups, packed, byteDot, thread);
+      multiplyTile(a, part, <usize>(item - first) << 6, a.inputs + part.input * size, groups, a.format, byteDot, thread);
     }
     first += tiles;
   }

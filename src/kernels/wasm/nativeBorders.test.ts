@@ -1,0 +1,129 @@
+import { describe, expect, it } from "vitest";
+import { normals } from "../../../test/contract/harness.js";
+import { packAs } from "../../pack/index.js";
+import { encode, type Operands } from "../program/encode.js";
+import * as layout from "../program/layout.js";
+import type { OperationName } from "../program/records.js";
+import type { NativeSet } from "./native.js";
+import { openNative } from "./native.node.js";
+
+// WebAssembly stops at the end of its memory, native code does not: so each kernel runs in a memory that is full of poison but for what
+// its record names. What it reads beside that changes its results with the poison; what it writes beside that is seen.
+
+const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set));
+const formats = ["q8", "q4", "bf16"] as const;
+type Format = (typeof formats)[number];
+const codes = { q8: layout.formatQ8, q4: layout.formatQ4, bf16: layout.formatBf16 };
+
+/** Rows that fill whole registers and that do not, and incomplete groups of inputs. */
+const shapes = [
+  [32, 32],
+  [96, 70],
+  [224, 33],
+  [608, 96],
+] as const;
+
+const margin = 256;
+
+class PoisonedMemory {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly #native;
+  readonly #written: { at: number; byteLength: number }[] = [];
+  #next = layout.heapStart;
+
+  constructor(set: NativeSet, poison: number) {
+    const native = openNative(set);
+    if ("none" in native) throw new Error(native.none);
+    this.bytes = new Uint8Array(1 << 21).fill(poison);
+    this.bytes.fill(0, 0, layout.programStart);
+    this.#native = native;
+    this.#mayWrite(layout.controlWork, 4);
+    this.#mayWrite(layout.controlCounters, 24);
+  }
+
+  /** Puts numbers or bytes between margins of poison; returns where. */
+  place({ buffer, byteOffset, byteLength }: ArrayBufferView): number {
+    const at = this.#next + margin;
+    this.bytes.set(new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength), at);
+    this.#next = at + Math.ceil(byteLength / 64) * 64;
+    return at;
+  }
+
+  /** Memory that a kernel may write. */
+  space(byteLength: number): number {
+    const at = this.place(new Uint8Array(byteLength));
+    this.#mayWrite(at, byteLength);
+    return at;
+  }
+
+  #mayWrite(at: number, byteLength: number): void {
+    this.#written.push({ at, byteLength });
+  }
+
+  /** Runs a record with kernels, one after the other; nothing but what they may write has changed then. */
+  run<O extends OperationName>(op: O, operands: Operands<O>, kernels: readonly number[]): void {
+    const { buffer } = this.bytes;
+    encode(op, operands, new Int32Array(buffer), new Float32Array(buffer), layout.programStart / 4);
+    const before = this.bytes.slice();
+    const call = this.#native.attach(this.bytes, 0, 1);
+    for (const kernel of kernels) {
+      expect(call(kernel, layout.programStart + 8)).toBe(1);
+      new Int32Array(buffer)[layout.controlWork / 4] = 0;
+    }
+    const after = this.bytes.slice();
+    for (const { at, byteLength } of this.#written) after.set(before.subarray(at, at + byteLength), at);
+    expect(Buffer.compare(after, before), "what it wrote").toBe(0);
+  }
+}
+
+type Run = (memory: PoisonedMemory, format: Format, rows: number, cols: number) => Uint8Array;
+
+const matvec: Run = (memory, format, rows, cols) => {
+  const x = memory.place(normals(5, cols));
+  const weights = memory.place(packAs(format, normals(6, rows * cols), rows, cols));
+  const slices = Math.min(2, Math.ceil(cols / 32));
+  const sumBytes = slices * rows * 4;
+  const sums = memory.space(sumBytes);
+  const segment = { threshold: 0.3, firstRow: 0, endRow: rows, counts: true, parts: 1, weights: 0 };
+  const operands = {
+    ...{ x, cols, weights, paddedRows: rows, format: codes[format], dot: layout.dotByte, sums, scratch: 0 },
+    ...{ scratchBytes: 0, out: 0, bias: 0, accumulate: false, slices, segments: [segment], parts: [] },
+  };
+  memory.run("matvec", operands, [layout.nativeMatvec]);
+  return memory.bytes.slice(sums, sums + sumBytes);
+};
+
+const tokens = 7;
+const matmul: Run = (memory, format, paddedRows, cols) => {
+  // The last tile is short of its padding, and so is the output.
+  const rows = paddedRows - 3;
+  const x = memory.place(normals(5, tokens * cols));
+  const weights = memory.place(packAs(format, normals(6, rows * cols), rows, cols));
+  const bias = memory.place(normals(7, rows));
+  const run = format === "bf16" ? 128 : 32;
+  const inputs = memory.space(8 * Math.ceil(cols / 32) * (run + 8));
+  const scratchBytes = layout.panelBytes + 8 * 256;
+  const scratch = memory.space(scratchBytes);
+  const out = memory.space(tokens * rows * 4);
+  const part = { threshold: 0.3, sparseFromRow: 2, packedRow: 0, firstOutput: 0, rows, input: 0, prepares: true };
+  const operands = {
+    ...{ x, xStride: cols, tokens, cols, weights, paddedRows, format: codes[format], dot: layout.dotByte, inputs },
+    ...{ scratch, scratchBytes, out, outStride: rows, bias, accumulate: true, parts: [{ ...part, weights: 0 }] },
+  };
+  memory.run("matmul", operands, [layout.nativePrepare, layout.nativeTiles]);
+  return memory.bytes.slice(out, out + tokens * rows * 4);
+};
+
+describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing beside their own", (set) => {
+  it.each(
+    formats.flatMap((format) => [
+      { name: "matvec", run: matvec, format },
+      { name: "matmul", run: matmul, format },
+    ]),
+  )("$name $format", ({ run, format }) => {
+    for (const [rows, cols] of shapes) {
+      const [zeros, ones] = [0, 0xff].map((poison) => run(new PoisonedMemory(set, poison), format, rows, cols));
+      expect(Buffer.compare(zeros, ones), `${rows} × ${cols}`).toBe(0);
+    }
+  });
+});
