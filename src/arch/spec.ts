@@ -206,7 +206,7 @@ export interface ExpertSpec {
 export interface RouterSpec {
   /** [experts, hiddenSize] */
   map: LinearSpec;
-  /** Experts that work for one token. */
+  /** Experts that work for one token; with "relu" the most that may, all of them unless said otherwise. */
   perToken: number;
   /** What makes scores of logits: over all experts, or with `choiceFirst` over the chosen. */
   score: "softmax" | "sigmoid" | "relu";
@@ -215,6 +215,8 @@ export interface RouterSpec {
   choiceBias?: TensorRef;
   /** Only the `kept` of `count` groups of experts are looked at whose two best scores add up to most. */
   groups?: { count: number; kept: number };
+  /** Each of the chosen weighs as much as another: scores only choose. */
+  uniform?: true;
   /** Whether the weights of the chosen are divided by their sum. */
   normalise: boolean;
   /** Multiplied with the weights. Default 1. */

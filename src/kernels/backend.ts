@@ -32,6 +32,12 @@ export interface LinearOptions {
   gate?: { up: Activation; f: ActivationFunction; gateThreshold?: number };
 }
 
+/** What changes a gated activation. */
+export interface GateOptions {
+  gateThreshold?: number;
+  clamped?: { readonly limit: number; readonly sharpness: number };
+}
+
 /** What `Backend.map` applies: an activation function, x · by, by · tanh(x / by), or x within ±by. */
 export type ElementFunction = ActivationFunction | { readonly f: "scale" | "softcap" | "clamp"; readonly by: number };
 
@@ -202,15 +208,16 @@ export interface Backend extends ExpertOperations, Disposable {
     options: AttentionOptions & { position: number },
   ): void;
   /**
-   * out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). `out` may be
-   * `gate` or `up`.
+   * out = f(gate) · up, element by element; zero where |f(gate)| < gateThreshold when one is given (CATS). With `clamped`
+   * the gate counts as min(gate, limit), f is gate · sigmoid(sharpness · gate), and what it is multiplied with is up, within
+   * ±limit, + 1 (gpt-oss, arXiv 2508.10925). `out` may be `gate` or `up`.
    */
   gatedActivation(
     out: Activation,
     gate: Activation,
     up: Activation,
     f: ActivationFunction,
-    options?: { gateThreshold?: number },
+    options?: GateOptions,
   ): void;
   /** out = f(x), element by element. `out` may be `x`. */
   map(out: Activation, x: Activation, f: ElementFunction): void;

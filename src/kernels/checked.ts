@@ -53,8 +53,8 @@ const awaited: Checks<keyof Backend> = {
     shapes.checkParts(parts);
     shapes.checkFormat(format, formatsOf(backend));
   },
-  loadExperts(backend, experts, format) {
-    shapes.checkExperts(experts);
+  loadExperts(backend, experts, format, options) {
+    shapes.checkExperts(experts, options?.biases);
     shapes.checkFormat(format, formatsOf(backend));
   },
   route: (_, logits, options) => shapes.checkRoute(logits, options),

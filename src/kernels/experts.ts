@@ -3,14 +3,16 @@ import type { PackedFormatId } from "../pack/index.js";
 import type { Activation, MatrixPart, RowSource } from "./handles.js";
 
 /**
- * Which experts work for which rows, and with what weight: `perRow` slots for every row. It is decided where the logits
- * are, so that the host may not know it. The slots of one expert lie together, their rows ascending; in what order the
- * experts come is the backend's choice. Valid until the next `route`.
+ * Which experts work for which rows, and with what weight: a slot for every pair of a row and one of its experts. It is
+ * decided where the logits are, so that the host may not know it. The slots of one expert lie together, their rows ascending;
+ * in what order the experts come is the backend's choice. Valid until the next `route`.
  */
 export interface Routing {
   readonly rows: number;
-  /** Distinct experts that a row is sent to. */
+  /** Most distinct experts that a row is sent to. */
   readonly perRow: number;
+  /** `rows` × `perRow`, but where rows have a number of experts each its own. */
+  readonly slotCount: number;
 }
 
 /** A routing as numbers, one of each per slot. */
@@ -20,14 +22,27 @@ export interface RoutedSlots {
   weights: Float32Array;
 }
 
-/** How many of the experts each row is sent to, and how they are weighed. */
+/** How many of the experts each row is sent to, and how they are weighed, in the order of the fields. */
 export interface RouteOptions {
   /** Logits of a row that count, from the first on. */
   experts: number;
   /** At least 1 and at most `experts`. */
   perRow: number;
+  /**
+   * What makes scores of the logits: softmax over all experts, or the sigmoid or ReLU of each. With "relu" only experts with a
+   * positive score are chosen, which may be none (ReMoE, arXiv 2412.14711).
+   */
+  score: "softmax" | "sigmoid" | "relu";
+  /** f32 [experts]: added to the scores while experts are chosen, not when they are weighed (DeepSeek-V3, arXiv 2412.19437). */
+  choiceBias?: Float32Array;
+  /** Only the `kept` of `count` equal groups of experts are looked at whose two best scores, with bias, add up to most. */
+  groups?: { readonly count: number; readonly kept: number };
+  /** Every chosen expert weighs as much as another, 1 / their number. */
+  uniform?: true;
   /** Whether the weights of a row are divided by their sum, so that they add up to 1. */
   normalise: boolean;
+  /** Multiplied with the weights. Default 1. */
+  factor?: number;
 }
 
 /** The same linear map of every expert, all of one shape and format; `parts`, `rows` and `cols` are those of one. */
@@ -39,6 +54,11 @@ export interface ExpertMatrices {
   readonly parts: readonly MatrixPart[];
   /** Bytes of the matrices of all experts as packed. */
   readonly byteLength: number;
+}
+
+export interface LoadExpertsOptions extends JobOptions {
+  /** f32 [rows] of each expert, which `expertLinear` adds. */
+  biases?: readonly Float32Array[];
 }
 
 /** How `expertLinear` reads its input. */
@@ -58,16 +78,16 @@ export interface ExpertOperations {
   loadExperts(
     experts: readonly (readonly RowSource[])[],
     format: PackedFormatId,
-    job?: JobOptions,
+    options?: LoadExpertsOptions,
   ): Promise<ExpertMatrices>;
   /**
-   * Softmax over the logits of every row, the `perRow` largest (ties: the lowest expert first). Backends may wait for what
-   * is enqueued, but for one row only where their device cannot choose among these matrices by itself.
+   * The experts of every row, by the scores of its logits: the `perRow` largest (ties: the lowest expert first). A row with
+   * NaN among its logits has NaN for weights. Backends may wait for what is enqueued, but for one row only where their device cannot choose among these matrices by itself.
    * @param logits f32 [rows, at least options.experts]
    */
   route(logits: Activation, options: RouteOptions): Promise<Routing>;
   /**
-   * out[s] = x[row of s, or s] · W of the slot's expert. `out` [slots, w.rows] must not overlap `x`. Counts as one `linear`
+   * out[s] = x[row of s, or s] · W of the slot's expert (+ its bias). `out` [slots, w.rows] must not overlap `x`. Counts as one `linear`
    * of its rows for every expert that has some.
    */
   expertLinear(out: Activation, x: Activation, w: ExpertMatrices, routing: Routing, options: ExpertLinearOptions): void;
@@ -76,6 +96,3 @@ export interface ExpertOperations {
   /** The routing as numbers; waits for everything enqueued. */
   readRouting(routing: Routing): Promise<RoutedSlots>;
 }
-
-/** How many slots a routing has: the rows of what `expertLinear` gives. */
-export const slotCount = ({ rows, perRow }: Routing): number => rows * perRow;

@@ -33,9 +33,9 @@ export {
   type ExpertMatrices,
   type ExpertOperations,
   type RoutedSlots,
+  type LoadExpertsOptions,
   type RouteOptions,
   type Routing,
-  slotCount,
 } from "./experts.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";

@@ -263,7 +263,10 @@ export function checkTopK(x: Activation, k: number): void {
   check("topK", Number.isSafeInteger(k) && k >= 1 && k <= x.cols, () => `k = ${k} of ${x.cols} columns`);
 }
 
-export function checkExperts(experts: readonly (readonly RowSource[])[]): void {
+export function checkExperts(
+  experts: readonly (readonly RowSource[])[],
+  biases?: readonly { readonly length: number }[],
+): void {
   check("loadExperts", experts.length > 0, () => "no experts");
   const shapes = (parts: readonly RowSource[]) => parts.map(shape).join(" ");
   for (const parts of experts) {
@@ -274,25 +277,37 @@ export function checkExperts(experts: readonly (readonly RowSource[])[]): void {
       () => `${parts[0].name} is ${shapes(parts)}, ${experts[0][0].name} is ${shapes(experts[0])}`,
     );
   }
+  const rows = experts[0].reduce((sum, part) => sum + part.rows, 0);
+  check(
+    "loadExperts",
+    biases === undefined || (biases.length === experts.length && biases.every(({ length }) => length === rows)),
+    () => `biases of ${biases?.map(({ length }) => length)} for ${experts.length} experts of ${rows} rows`,
+  );
 }
 
-export function checkRoute(logits: Activation, { experts, perRow }: RouteOptions): void {
+export function checkRoute(logits: Activation, { experts, perRow, choiceBias, groups }: RouteOptions): void {
   const valid = Number.isSafeInteger(experts) && Number.isSafeInteger(perRow) && perRow >= 1 && perRow <= experts;
   check("route", valid && experts <= logits.cols, () => `${perRow} of ${experts} experts by logits ${shape(logits)}`);
+  const biases = choiceBias?.length ?? experts;
+  check("route", biases === experts, () => `${biases} biases for ${experts} experts`);
+  if (groups === undefined) return;
+  const { count, kept } = groups;
+  const whole = Number.isSafeInteger(count) && count >= 1 && experts % count === 0;
+  const enough = Number.isSafeInteger(kept) && kept >= 1 && kept <= count && (kept * experts) / count >= perRow;
+  check("route", whole && enough, () => `${perRow} of ${experts} experts in ${kept} of ${count} groups`);
 }
 
 export function checkExpertLinear(
   out: Activation,
   x: Activation,
   w: ExpertMatrices,
-  { rows, perRow }: Routing,
+  { rows, slotCount: slots }: Routing,
   { from, thresholds }: ExpertLinearOptions,
 ): void {
-  const slots = rows * perRow;
   check(
     "expertLinear",
     x.cols === w.cols && out.cols === w.rows && out.rows === slots && x.rows === (from === "rows" ? rows : slots),
-    () => `x ${shape(x)} by ${from}, w ${shape(w)}, out ${shape(out)}, ${rows} × ${perRow} slots`,
+    () => `x ${shape(x)} by ${from}, w ${shape(w)}, out ${shape(out)}, ${slots} slots of ${rows} rows`,
   );
   check(
     "expertLinear",
@@ -301,10 +316,10 @@ export function checkExpertLinear(
   );
 }
 
-export function checkAddExperts(out: Activation, x: Activation, { rows, perRow }: Routing): void {
+export function checkAddExperts(out: Activation, x: Activation, { rows, slotCount: slots }: Routing): void {
   check(
     "addExperts",
-    out.rows === rows && x.rows === rows * perRow && out.cols === x.cols,
-    () => `${shape(x)} into ${shape(out)}, ${rows} × ${perRow} slots`,
+    out.rows === rows && x.rows === slots && out.cols === x.cols,
+    () => `${shape(x)} into ${shape(out)}, ${slots} slots of ${rows} rows`,
   );
 }

@@ -52,6 +52,10 @@ const cap =
 
 /** What of a description no operation stands for. */
 function problemOf(step: Step): string | undefined {
-  if (step.do === "activate" && step.clamped !== undefined) return "a clamped gate";
+  if (step.do === "mixture") {
+    if (!step.add) return "a mixture that is not added to the residual stream";
+    const other = step.experts[0].steps.find((inner) => inner.do !== "linear" && inner.do !== "activate");
+    if (other !== undefined) return `an expert with the step "${other.do}"`;
+  }
   return undefined;
 }

@@ -42,7 +42,13 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
 
 /** f(gate) ⊙ up inside the product behind it. */
 function gatedLinear([gate, down]: readonly Step[], weights: BlockWeights, backend: Backend): Fused | undefined {
-  if (!backend.fusesGates || gate?.do !== "activate" || gate.times === undefined || down?.do !== "linear")
+  if (
+    !backend.fusesGates ||
+    gate?.do !== "activate" ||
+    gate.times === undefined ||
+    gate.clamped ||
+    down?.do !== "linear"
+  )
     return undefined;
   const stack = weights.stacks.get(down);
   if (gate.into !== down.of || gate.into !== gate.of || stack === undefined || !("matrix" in stack)) return undefined;

@@ -19,7 +19,7 @@ export interface LoadedNorm {
 
 /** A mixture of experts: its router, and the linear steps of all experts together, each by the step of the first. */
 export interface LoadedMixture {
-  /** [experts rounded up to 4, hiddenSize] */
+  /** [experts rounded up to 4, hiddenSize]; a bias as long. */
   router: WholeStack;
   options: RouteOptions;
   experts: ReadonlyMap<Step, ExpertMatrices>;
@@ -222,23 +222,59 @@ export class WeightLoader {
       const refs = experts.map(({ steps }) =>
         (steps[s] as LinearStep).maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })),
       );
-      const all = await this.#matrices.loadExperts(refs);
+      const all = await this.#matrices.loadExperts(refs, await this.#expertBiases(experts, s));
       this.#perToken += all.byteLength * share;
       this.#besides += all.byteLength * (1 - share);
       matrices.set(step, all);
     }
     return {
       router: loaded,
-      options: { experts: experts.length, perRow: router.perToken, normalise: router.normalise },
+      options: await this.#routeOptions(router),
       experts: matrices,
     };
   }
 
+  async #routeOptions({ map, perToken, score, choiceFirst, ...given }: RouterSpec): Promise<RouteOptions> {
+    const { choiceBias, groups, uniform, normalise, factor } = given;
+    return {
+      experts: map.rows,
+      perRow: perToken,
+      score,
+      // Softmax over the chosen is softmax over all, divided by the sum of the chosen.
+      normalise: normalise || (choiceFirst === true && score === "softmax"),
+      ...(choiceBias && { choiceBias: await this.#values(choiceBias) }),
+      ...(groups && { groups }),
+      ...(uniform && { uniform }),
+      ...(factor !== undefined && { factor }),
+    };
+  }
+
+  /** Biases of step `s` of every expert; undefined without any. */
+  async #expertBiases(experts: MixtureStep["experts"], s: number): Promise<Float32Array[] | undefined> {
+    const maps = experts.map(({ steps }) => (steps[s] as LinearStep).maps.map(({ map }) => map));
+    if (maps[0].every(({ bias }) => bias === undefined)) return undefined;
+    const biases: Float32Array[] = [];
+    for (const ofExpert of maps) {
+      const values = new Float32Array(ofExpert.reduce((sum, { rows }) => sum + rows, 0));
+      let start = 0;
+      for (const { bias, rows } of ofExpert) {
+        if (bias !== undefined) values.set(await this.#values(bias), start);
+        start += rows;
+      }
+      this.#besides += values.byteLength;
+      biases.push(values);
+    }
+    return biases;
+  }
+
   async #router(router: RouterSpec): Promise<WholeStack> {
-    const { weight, rows } = router.map;
+    const { weight, bias, rows } = router.map;
     const matrix = await this.#matrices.loadAs({ ref: weight, rows }, routerFormat(this.checkpoint, router), padTo4);
     this.#perToken += matrix.byteLength;
-    return { matrix };
+    if (bias === undefined) return { matrix };
+    const values = new Float32Array(matrix.rows);
+    values.set(await this.#values(bias));
+    return { matrix, bias: this.#vector(values) };
   }
 
   async #matrix(refs: readonly { ref: TensorRef; rows: number }[], pad?: (rows: number) => number): Promise<Matrix> {

@@ -42,10 +42,13 @@ export class MatrixLoader {
   }
 
   /** The same stack of every expert, all in one format. */
-  async loadExperts(experts: readonly (readonly MatrixRef[])[]): Promise<ExpertMatrices> {
+  async loadExperts(
+    experts: readonly (readonly MatrixRef[])[],
+    biases: readonly Float32Array[] | undefined,
+  ): Promise<ExpertMatrices> {
     const sources = experts.map((tensors) => this.#sources(tensors, unpadded));
     const format = await this.#choose(sources.flat(), experts.length);
-    return this.#backend.loadExperts(sources, format, { signal: this.#options.signal });
+    return this.#backend.loadExperts(sources, format, { signal: this.#options.signal, biases });
   }
 
   /** A matrix in a format that is not to be chosen. */

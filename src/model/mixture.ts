@@ -8,7 +8,6 @@ import type { BlockThresholds } from "./thresholds.js";
 
 /** x += Σ weight · expert(normed) over the experts that each row is sent to. Only their weights are read. */
 export function mixture(step: MixtureStep, weights: LoadedMixture): Operation {
-  if (!step.add) throw new UsageError("a mixture that is not added to the residual stream cannot be run yet");
   return async (pass) => {
     // Rows before `sparseFromRow` and those from it on, each by themselves: a routing mixes up its rows.
     const { rows } = pass.x;
@@ -30,7 +29,10 @@ async function route(
   const { backend } = pass;
   const buffers: Buffers = pass.buffersFor(count);
   const from = bufferOf(pass, step.of).rowRange(first, count);
-  const named = (name: string): Activation => (name === step.of ? from : buffers.of(name));
+  // Buffers have room for as many slots as there could be.
+  const slotsOf = (whole: Activation): Activation =>
+    whole.rows === routing.slotCount ? whole : whole.rowRange(0, routing.slotCount);
+  const named = (name: string): Activation => (name === step.of ? from : slotsOf(buffers.of(name)));
 
   // What enters the experts has a row for every row of the pass, all behind it has one for every slot.
   const rowsOf = (name: string): "rows" | "slots" => (name === step.of ? "rows" : "slots");
@@ -38,6 +40,8 @@ async function route(
   const logits = buffers.of(routerLogits);
   backend.linear(logits, from, router.matrix, ...(router.bias ? [{ bias: router.bias }] : []));
   const routing: Routing = await backend.route(logits, options);
+  const target = bufferOf(pass, step.into).rowRange(first, count);
+  if (routing.slotCount === 0) return;
   const watch = async (site: Site | undefined, of: string): Promise<void> => {
     if (site === undefined || !pass.tap?.sites.includes(site.id)) return;
     const activation = named(of);
@@ -51,15 +55,17 @@ async function route(
       await watch(inner.site, inner.of);
       const names = inner.maps.map(({ into }) => into);
       const out = names.length === 1 ? buffers.of(names[0]) : buffers.together(names)!;
-      backend.expertLinear(out, x, experts.get(inner)!, routing, {
+      backend.expertLinear(slotsOf(out), x, experts.get(inner)!, routing, {
         from: rowsOf(inner.of),
         thresholds: thresholds?.linear.get(inner),
       });
     } else if (inner.do === "activate" && inner.times !== undefined) {
       await watch(inner.site, inner.of);
       const [out, gate, up] = [inner.into, inner.of, inner.times].map(named);
-      backend.gatedActivation(out, gate, up, inner.f, { gateThreshold: thresholds?.gate });
+      backend.gatedActivation(out, gate, up, inner.f, { gateThreshold: thresholds?.gate, clamped: inner.clamped });
+    } else if (inner.do === "activate") {
+      backend.map(named(inner.into), named(inner.of), inner.f);
     } else throw new UsageError(`an expert with the step "${inner.do}" cannot be run yet`);
   }
-  backend.addExperts(bufferOf(pass, step.into).rowRange(first, count), buffers.of(expert.out), routing);
+  backend.addExperts(target, named(expert.out), routing);
 }

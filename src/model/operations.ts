@@ -94,13 +94,14 @@ export function applyActivation(pass: Pass, step: ActivateStep): void {
   }
   const [out, gate, up] = [step.into, step.of, step.times].map((name) => bufferOf(pass, name));
   const gateThreshold = pass.thresholds?.gate;
+  const { clamped } = step;
   const { rows } = gate;
   if (gateThreshold === undefined || dense === 0 || dense >= rows) {
-    backend.gatedActivation(out, gate, up, step.f, dense === 0 ? { gateThreshold } : {});
+    backend.gatedActivation(out, gate, up, step.f, { clamped, ...(dense === 0 && { gateThreshold }) });
     return;
   }
   const [denseOut, denseGate, denseUp] = [out, gate, up].map((a) => a.rowRange(0, dense));
   const [sparseOut, sparseGate, sparseUp] = [out, gate, up].map((a) => a.rowRange(dense, rows - dense));
-  backend.gatedActivation(denseOut, denseGate, denseUp, step.f);
-  backend.gatedActivation(sparseOut, sparseGate, sparseUp, step.f, { gateThreshold });
+  backend.gatedActivation(denseOut, denseGate, denseUp, step.f, { clamped });
+  backend.gatedActivation(sparseOut, sparseGate, sparseUp, step.f, { gateThreshold, clamped });
 }

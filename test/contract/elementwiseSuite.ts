@@ -218,6 +218,26 @@ export function elementwiseSuite(backend: () => Backend, { formats, tolerances }
     });
   }
 
+  it("gatedActivation: clamped gates and factors (gpt-oss), in place and with a threshold", async () => {
+    const b = backend();
+    const [gate, up] = [normals(31, 3 * 20, 6), normals(32, 3 * 20, 6)];
+    gate.set([100, -100, 7, -7, 0]);
+    up.set([50, -50, 7, -7, -1]);
+    const clamped = { limit: 7, sharpness: 1.702 };
+    for (const gateThreshold of [0, 0.5]) {
+      const [g, u] = [upload(b, 3, 20, gate), upload(b, 3, 20, up)];
+      b.gatedActivation(g, g, u, "silu", { clamped, gateThreshold });
+      const values = Float64Array.from(gate, (raw, i) => {
+        const x = Math.min(raw, 7);
+        const f = x / (1 + Math.exp(-1.702 * x));
+        return Math.abs(f) < gateThreshold ? 0 : f * (Math.max(-7, Math.min(up[i], 7)) + 1);
+      });
+      expectWithin(await b.read(g), { values, bounds: values.map((v) => 2e-5 * Math.abs(v) + 1e-6) }, "clamped");
+      b.release(g);
+      b.release(u);
+    }
+  });
+
   it("gatedActivation: |f(gate)| equal to the threshold is kept (CATS drops only what is below)", async () => {
     const b = backend();
     const g = upload(b, 1, 4, Float32Array.of(0.2, -0.5, 0.5, 0.1));

@@ -16,7 +16,7 @@ test.skipIf(unavailable !== undefined).each(denseFormats)(name, async (format) =
   const source = (seed: number) => [rowSource(`expert ${seed}`, normals(seed, 40 * 64), 40, 64)];
   await backend.loadExperts([source(1), source(2), source(3)], format);
   expect(backend.info.description).not.toContain("not used");
-  const options = { experts: 3, perRow: 2, normalise: true };
+  const options = { experts: 3, perRow: 2, score: "softmax", normalise: true } as const;
   const [one, several] = [upload(backend, 1, 4, normals(4, 4)), upload(backend, 2, 4, normals(5, 8))];
   expect(await backend.route(one, options)).toHaveProperty("onDevice");
   expect(await backend.route(several, options)).not.toHaveProperty("onDevice");

@@ -1,6 +1,6 @@
 import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
-import type { ElementFunction } from "../backend.js";
+import type { ElementFunction, GateOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
@@ -76,7 +76,7 @@ export function gatedActivation(
   gate: ProgramActivation,
   up: ProgramActivation,
   f: ActivationFunction,
-  threshold: number,
+  { gateThreshold: threshold = 0, clamped }: GateOptions,
 ): void {
   const arena = gate.block.home;
   arena.record("gatedActivation", {
@@ -91,6 +91,8 @@ export function gatedActivation(
     cols: out.cols,
     activation: functionCode[f],
     threshold,
+    limit: clamped?.limit ?? 0,
+    sharpness: clamped?.sharpness ?? 0,
   });
 }
 

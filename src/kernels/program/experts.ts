@@ -1,4 +1,4 @@
-import type { HostRouting } from "../hostExperts.js";
+import { type HostRouting, noSlot } from "../routing.js";
 import type { Arena } from "./arena.js";
 import type { ProgramActivation } from "./storage.js";
 
@@ -40,7 +40,9 @@ export function addExperts(arena: Arena, out: ProgramActivation, x: ProgramActiv
       cols: x.cols,
       rows: count,
       perRow,
-      terms: Array.from(some, (slot) => ({ slot, weight: slots.weights[slot] })),
+      terms: Array.from(some, (slot) =>
+        slot === noSlot ? { slot: -1, weight: 0 } : { slot, weight: slots.weights[slot] },
+      ),
     });
   }
 }

@@ -7,6 +7,7 @@ import type {
   BackendCounters,
   BackendInfo,
   ElementFunction,
+  GateOptions,
   LinearOptions,
   Matrix,
   ProductCosts,
@@ -18,8 +19,9 @@ import type {
 } from "../backend.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
-import { HostExperts, type HostRouting } from "../hostExperts.js";
+import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import type { HostRouting } from "../routing.js";
 import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
 import { appendKv, attention, type CachedLayer, moveKv } from "./attention.js";
@@ -208,10 +210,10 @@ export class ProgramBackend extends HostExperts implements Backend {
     gate: Activation,
     up: Activation,
     f: ActivationFunction,
-    options: { gateThreshold?: number } = {},
+    options: GateOptions = {},
   ): void {
     this.#in(own(gate).block.home);
-    gatedActivation(own(out), own(gate), own(up), f, options.gateThreshold ?? 0);
+    gatedActivation(own(out), own(gate), own(up), f, options);
   }
 
   map(out: Activation, x: Activation, f: ElementFunction): void {

@@ -53,6 +53,7 @@ export const items = {
   /** An entry of a cache that moves, and by how many positions its key turns. */
   move: { head: "size", from: "size", to: "size", turn: "i32" },
   /** One expert's share of a row. */
+  /** Slot −1: none. */
   expertTerm: { slot: "i32", weight: "f32" },
 } as const satisfies Readonly<Record<string, Fields>>;
 
@@ -266,6 +267,9 @@ export const operations = {
       activation: "i32",
       /** 0: none. */
       threshold: "f32",
+      /** Of clamped gates, else 0. */
+      limit: "f32",
+      sharpness: "f32",
     },
   },
   /** out = f(x) */

@@ -7,6 +7,7 @@ import type {
   BackendCounters,
   BackendInfo,
   ElementFunction,
+  GateOptions,
   LinearOptions,
   Matrix,
   RopeLayout,
@@ -17,8 +18,9 @@ import type {
 } from "../backend.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
-import { HostExperts, type HostRouting } from "../hostExperts.js";
+import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import type { HostRouting } from "../routing.js";
 import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { appendKv, attention, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
@@ -147,9 +149,9 @@ export class ReferenceBackend extends HostExperts implements Backend {
     gate: Activation,
     up: Activation,
     f: ActivationFunction,
-    options: { gateThreshold?: number } = {},
+    options: GateOptions = {},
   ): void {
-    gatedActivation(own(out), own(gate), own(up), f, options.gateThreshold ?? 0);
+    gatedActivation(own(out), own(gate), own(up), f, options);
   }
 
   map(out: Activation, x: Activation, f: ElementFunction): void {

@@ -1,5 +1,5 @@
 import { type ActivationFunction, activationFunctions } from "../../core/index.js";
-import type { ElementFunction } from "../backend.js";
+import type { ElementFunction, GateOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
 import type { ReferenceActivation, ReferenceMatrix, ReferenceRopeTable } from "./storage.js";
 
@@ -75,15 +75,18 @@ export function gatedActivation(
   gate: ReferenceActivation,
   up: ReferenceActivation,
   f: ActivationFunction,
-  gateThreshold: number,
+  { gateThreshold = 0, clamped }: GateOptions,
 ): void {
-  const apply = activationFunctions[f];
+  const apply = clamped ? (x: number) => x / (1 + Math.exp(-clamped.sharpness * x)) : activationFunctions[f];
   const threshold = Math.fround(gateThreshold);
   for (let r = 0; r < gate.rows; r++) {
     const [target, gates, ups] = [out.row(r), gate.row(r), up.row(r)];
     for (let i = 0; i < gate.cols; i++) {
-      const activated = Math.fround(apply(gates[i]));
-      target[i] = Math.abs(activated) < threshold ? 0 : activated * ups[i];
+      const [gate, factor] = clamped
+        ? [Math.min(gates[i], clamped.limit), 1 + Math.max(-clamped.limit, Math.min(ups[i], clamped.limit))]
+        : [gates[i], ups[i]];
+      const activated = Math.fround(apply(gate));
+      target[i] = Math.abs(activated) < threshold ? 0 : activated * factor;
     }
   }
 }

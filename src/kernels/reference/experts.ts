@@ -1,4 +1,4 @@
-import type { HostRouting } from "../hostExperts.js";
+import { type HostRouting, noSlot } from "../routing.js";
 import type { ReferenceActivation } from "./storage.js";
 
 export function gatherRows(out: ReferenceActivation, x: ReferenceActivation, rows: Uint32Array): void {
@@ -11,6 +11,7 @@ export function addExperts(out: ReferenceActivation, x: ReferenceActivation, rou
     const target = out.row(r);
     const sums = Float64Array.from(target);
     for (const slot of slotsOfRows.subarray(r * perRow, (r + 1) * perRow)) {
+      if (slot === noSlot) continue;
       const [weight, source] = [slots.weights[slot], x.row(slot)];
       for (let i = 0; i < sums.length; i++) sums[i] += weight * source[i];
     }

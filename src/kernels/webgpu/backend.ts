@@ -16,6 +16,7 @@ import type {
   BackendInfo,
   Chosen,
   ElementFunction,
+  GateOptions,
   LinearOptions,
   Matrix,
   ProductCosts,
@@ -71,7 +72,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   readonly #attend: Attend;
   readonly #normFusion: NormFusion;
   readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
-  readonly #gated = new Map<ActivationFunction, ReturnType<typeof gatedActivation>>();
+  readonly #gated = new Map<ActivationFunction | "clamped", ReturnType<typeof gatedActivation>>();
   readonly #maps = new Map<string, ReturnType<typeof map>>();
   readonly #zeros = new Map<number, GpuVector>();
   readonly #caches = new Set<GpuKvCache>();
@@ -342,19 +343,23 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     gate: Activation,
     up: Activation,
     f: ActivationFunction,
-    options: { gateThreshold?: number } = {},
+    options: GateOptions = {},
   ): void {
     const [target, ownGate, ownUp] = [own(out), own(gate), own(up)];
-    let kernel = this.#gated.get(f);
+    const { gateThreshold = 0, clamped } = options;
+    const variant = clamped === undefined ? f : "clamped";
+    let kernel = this.#gated.get(variant);
     if (kernel === undefined) {
-      kernel = gatedActivation(f);
-      this.#gated.set(f, kernel);
+      kernel = gatedActivation(variant);
+      this.#gated.set(variant, kernel);
     }
     this.#context.recorder.run(
       kernel,
       {
         cols: out.cols,
-        threshold: options.gateThreshold ?? 0,
+        threshold: gateThreshold,
+        limit: clamped?.limit ?? 0,
+        sharpness: clamped?.sharpness ?? 0,
         ...at("out", target),
         ...at("gate", ownGate),
         ...at("up", ownUp),

@@ -1,13 +1,21 @@
-import type { JobOptions } from "../../core/index.js";
 import { isSparse, type PackedFormatId, type WeightFormatId } from "../../pack/index.js";
 import type { Activation, BackendCounters, RowSource } from "../backend.js";
-import type { ExpertLinearOptions, ExpertMatrices, RoutedSlots, RouteOptions, Routing } from "../experts.js";
-import { expertList, HostExperts, type HostRouting } from "../hostExperts.js";
+import type {
+  ExpertLinearOptions,
+  ExpertMatrices,
+  LoadExpertsOptions,
+  RoutedSlots,
+  RouteOptions,
+  Routing,
+} from "../experts.js";
+import { type ExpertList, expertList, HostExperts } from "../hostExperts.js";
+import type { HostRouting } from "../routing.js";
 import type { Context } from "./context.js";
+import type { GpuMemory } from "./device.js";
 import { checkExpertFormat } from "./expertCheck.js";
 import * as device from "./experts.js";
 import type { FormatKernels, GpuMatrix } from "./matrix.js";
-import { type ActivationPool, own } from "./storage.js";
+import { type ActivationPool, type GpuVector, own } from "./storage.js";
 
 /**
  * Mixtures of experts on a GPU. For one row the GPU chooses by itself and finds the matrices of the chosen by their
@@ -19,6 +27,9 @@ export abstract class ExpertBackend extends HostExperts {
   readonly #pool: ActivationPool;
   readonly #counters: BackendCounters;
   readonly #kernels = new Map<WeightFormatId, Promise<device.ExpertKernels | undefined>>();
+  /** Biases of routers by the numbers that were given. */
+  readonly #biases = new WeakMap<Float32Array, GpuMemory>();
+  #zeros = new Float32Array(0);
   /** Whether some experts can only be found by the host. */
   #hostChooses = false;
   /** What was wrong with kernels that are not used. */
@@ -37,17 +48,20 @@ export abstract class ExpertBackend extends HostExperts {
   override async loadExperts(
     experts: readonly (readonly RowSource[])[],
     format: PackedFormatId,
-    job: JobOptions = {},
+    { biases, ...job }: LoadExpertsOptions = {},
   ): Promise<ExpertMatrices> {
+    const bias = biases && this.#upload(Float32Array.from(biases.flatMap((values) => [...values])));
     if (isSparse(format)) {
       this.#hostChooses = true;
-      return super.loadExperts(experts, format, job);
+      const list = (await super.loadExperts(experts, format, job)) as ExpertList;
+      const biased: device.GpuExperts = { ...list, bias };
+      return biased;
     }
     const whole = (await this.loadMatrix(experts.flat(), format, job)) as GpuMatrix;
     const matrices = device.splitExperts(whole, experts.length);
     const chosen = device.chosenAmong(matrices, await this.#kernelsOf(format));
     this.#hostChooses ||= chosen === undefined;
-    const list: device.GpuExperts = { ...expertList(matrices), chosen };
+    const list: device.GpuExperts = { ...expertList(matrices), chosen, bias };
     return list;
   }
 
@@ -68,9 +82,9 @@ export abstract class ExpertBackend extends HostExperts {
   }
 
   override async route(logits: Activation, options: RouteOptions): Promise<Routing> {
-    const { experts } = options;
-    const alone = logits.rows === 1 && experts <= device.mostExperts && !this.#hostChooses;
-    if (alone) return device.routeOnDevice(this.#context, own(logits), options);
+    const { experts, score } = options;
+    const alone = logits.rows === 1 && experts <= device.mostExperts && !this.#hostChooses && score !== "relu";
+    if (alone) return device.routeOnDevice(this.#context, own(logits), options, this.#choiceBiases(options));
     const routing = (await super.route(logits, options)) as HostRouting;
     device.upload(this.#context, routing);
     return routing;
@@ -83,11 +97,32 @@ export abstract class ExpertBackend extends HostExperts {
     routing: Routing,
     options: ExpertLinearOptions,
   ): void {
-    if (!device.isOnDevice(routing)) {
-      super.expertLinear(out, x, w, routing, options);
-      return;
+    const experts = w as device.GpuExperts;
+    if (device.isOnDevice(routing)) {
+      device.multiplyChosen(this.#context, own(out), own(x), experts, routing, options, this.#counters);
+    } else super.expertLinear(out, x, w, routing, options);
+    if (experts.bias !== undefined) device.addBias(this.#context, own(out), experts.bias, routing);
+  }
+
+  /** What is added to scores while experts are chosen: nothing, where they are chosen by scores for their groups. */
+  #choiceBiases({ choiceBias, groups, experts }: RouteOptions): GpuMemory | undefined {
+    const values = choiceBias ?? (groups && this.#noBias(experts));
+    if (values === undefined) return undefined;
+    let uploaded = this.#biases.get(values);
+    if (uploaded === undefined) {
+      uploaded = this.#upload(values);
+      this.#biases.set(values, uploaded);
     }
-    device.multiplyChosen(this.#context, own(out), own(x), w as device.GpuExperts, routing, options, this.#counters);
+    return uploaded;
+  }
+
+  #noBias(experts: number): Float32Array {
+    if (this.#zeros.length < experts) this.#zeros = new Float32Array(experts);
+    return this.#zeros;
+  }
+
+  #upload(values: Float32Array): GpuMemory {
+    return (this.loadVector(values) as GpuVector).memory;
   }
 
   gatherRows(out: Activation, x: Activation, routing: HostRouting): void {

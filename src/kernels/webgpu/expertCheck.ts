@@ -43,10 +43,10 @@ export async function checkExpertFormat(
   const works = async (kernels: ExpertKernels, name: string, given?: readonly number[]): Promise<boolean> => {
     const chosen = chosenAmong(matrices, kernels);
     const list = { ...matrices[0], experts, matrices, chosen };
-    upload(context, { rows: 1, perRow: 2, slots, slotsOfRows: Uint32Array.of(0, 1) });
+    upload(context, { rows: 1, perRow: 2, slotCount: 2, slots, slotsOfRows: Uint32Array.of(0, 1) });
     const counters = zeroCounters();
     const result = await attempt(context, name, problems, () => {
-      const routing = { rows: 1, perRow: 2, onDevice: true } as const;
+      const routing = { rows: 1, perRow: 2, slotCount: 2, onDevice: true } as const;
       multiplyChosen(context, out, x, list, routing, { from: "slots", thresholds: given }, counters);
       return readRows(context, out);
     });

@@ -1,12 +1,20 @@
 import type { BackendCounters } from "../backend.js";
-import { type ExpertLinearOptions, type RoutedSlots, type RouteOptions, type Routing, slotCount } from "../experts.js";
-import type { ExpertList, HostRouting } from "../hostExperts.js";
+import type { ExpertLinearOptions, RoutedSlots, RouteOptions, Routing } from "../experts.js";
+import type { ExpertList } from "../hostExperts.js";
+import { type HostRouting, noSlot } from "../routing.js";
 import type { Context } from "./context.js";
 import { countPart, fillTable, slicing, table, tileCount } from "./linear.js";
+import type { GpuMemory } from "./device.js";
 import type { GpuMatrix } from "./matrix.js";
 import type { GpuActivation } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
-import { addExperts as addKernel, gatherRows as gatherKernel, mostExperts, route } from "./wgsl/experts.js";
+import {
+  addExpertBias as addBiasKernel,
+  addExperts as addKernel,
+  gatherRows as gatherKernel,
+  mostExperts,
+  route,
+} from "./wgsl/experts.js";
 import { type expertMatvec, matvecParts, maxTickets } from "./wgsl/matvec.js";
 import { notCounted } from "./wgsl/matvecInputs.js";
 
@@ -27,6 +35,8 @@ export interface ExpertKernels {
 /** Matrices of experts of which kernels can find any by its number, if they have `chosen`. */
 export interface GpuExperts extends ExpertList {
   readonly chosen?: { readonly kernels: ExpertKernels; readonly first: GpuMatrix; readonly expertUnits: number };
+  /** f32 [experts, rows] */
+  readonly bias?: GpuMemory;
 }
 
 /** The matrices of a stack of all parts of all experts one by one. */
@@ -66,16 +76,33 @@ export function chosenAmong(
   return { kernels, first, expertUnits };
 }
 
-const routingBuffer = (context: Context, routing: Routing) => context.scratch("routing", slotCount(routing) * 16);
+const routingBuffer = (context: Context, { slotCount, rows, perRow }: Routing) =>
+  context.scratch("routing", 8 * Math.max(2, slotCount + rows * perRow));
 
-/** Chooses for one row. */
-export function routeOnDevice(context: Context, logits: GpuActivation, options: RouteOptions): DeviceRouting {
-  const { experts, perRow, normalise } = options;
-  const routing: DeviceRouting = { rows: 1, perRow, onDevice: true };
+/** Chooses for one row. @param biases f32 [at least options.experts] where the choice is not by logits */
+export function routeOnDevice(
+  context: Context,
+  logits: GpuActivation,
+  options: RouteOptions,
+  biases: GpuMemory | undefined,
+): DeviceRouting {
+  const { experts, perRow, score, groups, normalise, uniform, factor = 1 } = options;
+  const routing: DeviceRouting = { rows: 1, perRow, slotCount: perRow, onDevice: true };
   context.recorder.run(
     route,
-    { experts, perRow, normalise: normalise ? 1 : 0, offset: logits.offset },
-    { routing: routingBuffer(context, routing), logits: logits.memory },
+    {
+      experts,
+      perRow,
+      sigmoid: score === "sigmoid" ? 1 : 0,
+      byScore: biases === undefined ? 0 : 1,
+      groups: groups?.count ?? 0,
+      keptGroups: groups?.kept ?? 0,
+      normalise: normalise ? 1 : 0,
+      uniform: uniform ? 1 : 0,
+      factor,
+      offset: logits.offset,
+    },
+    { routing: routingBuffer(context, routing), logits: logits.memory, biases: biases ?? logits.memory },
     [1],
   );
   return routing;
@@ -84,7 +111,7 @@ export function routeOnDevice(context: Context, logits: GpuActivation, options: 
 /** Gives the GPU what the host has chosen. */
 export function upload(context: Context, routing: HostRouting): void {
   const { slots, slotsOfRows } = routing;
-  const weights = Float32Array.from(slotsOfRows, (slot) => slots.weights[slot]);
+  const weights = Float32Array.from(slotsOfRows, (slot) => (slot === noSlot ? 0 : slots.weights[slot]));
   const words = [slots.experts, slots.rows, slotsOfRows, new Uint32Array(weights.buffer)].flatMap((part) => [...part]);
   const { buffer } = routingBuffer(context, routing);
   // Writes go to the queue at once: what was recorded before must be there first.
@@ -93,7 +120,7 @@ export function upload(context: Context, routing: HostRouting): void {
 }
 
 export async function readSlots(context: Context, routing: Routing): Promise<RoutedSlots> {
-  const slots = slotCount(routing);
+  const { slotCount: slots } = routing;
   const bytes = await context.recorder.read(routingBuffer(context, routing), 0, slots * 16);
   return {
     experts: new Uint32Array(bytes, 0, slots),
@@ -103,7 +130,7 @@ export async function readSlots(context: Context, routing: Routing): Promise<Rou
 }
 
 export function gatherRows(context: Context, out: GpuActivation, x: GpuActivation, routing: Routing): void {
-  const slots = slotCount(routing);
+  const { slotCount: slots } = routing;
   context.recorder.run(
     gatherKernel,
     { cols: x.cols, slots, outOffset: out.offset, outStride: out.stride, xOffset: x.offset, xStride: x.stride },
@@ -117,7 +144,8 @@ export function addExperts(context: Context, out: GpuActivation, x: GpuActivatio
     addKernel,
     {
       cols: x.cols,
-      slots: slotCount(routing),
+      slots: routing.slotCount,
+      rows: routing.rows,
       perRow: routing.perRow,
       outOffset: out.offset,
       outStride: out.stride,
@@ -126,6 +154,16 @@ export function addExperts(context: Context, out: GpuActivation, x: GpuActivatio
     },
     { outs: out.memory, xs: x.memory, routing: routingBuffer(context, routing) },
     [Math.ceil(x.cols / elementThreads), routing.rows],
+  );
+}
+
+/** out[s] += bias of the expert of s */
+export function addBias(context: Context, out: GpuActivation, biases: GpuMemory, routing: Routing): void {
+  context.recorder.run(
+    addBiasKernel,
+    { cols: out.cols, outOffset: out.offset, outStride: out.stride },
+    { outs: out.memory, biases, routing: routingBuffer(context, routing) },
+    [Math.ceil(out.cols / elementThreads), routing.slotCount],
   );
 }
 

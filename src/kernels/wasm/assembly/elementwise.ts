@@ -1,5 +1,5 @@
 import { Add, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope } from "./generated/records";
-import { element4, activation4, mulAdd, sumLanes } from "./math";
+import { element4, activation4, mulAdd, sigmoid4, sumLanes } from "./math";
 import { weightAt } from "./matvec";
 import { threadCount } from "./sync";
 
@@ -147,12 +147,18 @@ export function gatedActivation(a: GatedActivation, thread: i32): void {
   const total = a.rows * quads;
   const id = a.activation;
   const threshold = f32x4.splat(a.threshold);
+  const limit = f32x4.splat(a.limit);
   for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
     const row = n / quads;
     const at = (<usize>(n % quads)) << 4;
-    const gate = v128.load(a.gate + ((<usize>(row * a.gateStride)) << 2) + at);
-    const up = v128.load(a.up + ((<usize>(row * a.upStride)) << 2) + at);
-    const f = activation4(id, gate);
+    let gate = v128.load(a.gate + ((<usize>(row * a.gateStride)) << 2) + at);
+    let up = v128.load(a.up + ((<usize>(row * a.upStride)) << 2) + at);
+    let f: v128;
+    if (a.limit > 0) {
+      gate = f32x4.min(gate, limit);
+      up = f32x4.add(f32x4.max(f32x4.min(up, limit), f32x4.neg(limit)), f32x4.splat(1));
+      f = f32x4.mul(gate, sigmoid4(f32x4.mul(gate, f32x4.splat(a.sharpness))));
+    } else f = activation4(id, gate);
     const dropped = f32x4.lt(f32x4.abs(f), threshold);
     v128.store(a.out + ((<usize>(row * a.outStride)) << 2) + at, v128.andnot(f32x4.mul(f, up), dropped));
   }

@@ -23,6 +23,7 @@ export function addExperts(a: AddExperts, thread: i32): void {
     let sum = v128.load(out);
     for (let k = 0; k < perRow; k++) {
       const term = a.terms(row * perRow + k);
+      if (term.slot < 0) continue;
       const x = a.x + ((<usize>(term.slot * a.xStride)) << 2) + at;
       sum = f32x4.add(sum, f32x4.mul(f32x4.splat(term.weight), v128.load(x)));
     }

@@ -90,8 +90,8 @@ export const map = (f: ActivationFunction | keyof typeof numbered) =>
   if (i < p.cols) { outs[p.outOffset + row * p.outStride + i] = f(xs[p.xOffset + row * p.xStride + i], p.by); }`),
   });
 
-/** out = f(gate) · up, 0 where |f(gate)| < threshold. */
-export const gatedActivation = (f: ActivationFunction) =>
+/** out = f(gate) · up, 0 where |f(gate)| < threshold; see `GateOptions` for "clamped". */
+export const gatedActivation = (f: ActivationFunction | "clamped") =>
   kernel({
     name: `gatedActivation ${f}`,
     params: {
@@ -103,14 +103,25 @@ export const gatedActivation = (f: ActivationFunction) =>
       upOffset: "u32",
       upStride: "u32",
       threshold: "f32",
+      limit: "f32",
+      sharpness: "f32",
     },
     buffers: { outs: readWrite(), gates: read(), ups: read() },
     code:
-      activationFunction(f) +
+      (f === "clamped" ? "" : activationFunction(f)) +
       entry(/* wgsl */ `
   if (i < p.cols) {
-    let activated = f(gates[p.gateOffset + row * p.gateStride + i]);
-    let product = activated * ups[p.upOffset + row * p.upStride + i];
+    var gate = gates[p.gateOffset + row * p.gateStride + i];
+    var up = ups[p.upOffset + row * p.upStride + i];
+    ${
+      f === "clamped"
+        ? /* wgsl */ `
+    gate = min(gate, p.limit);
+    up = clamp(up, -p.limit, p.limit) + 1.0;
+    let activated = gate / (1.0 + exp(min(-p.sharpness * gate, 80.0)));`
+        : "let activated = f(gate);"
+    }
+    let product = activated * up;
     outs[p.outOffset + row * p.outStride + i] = select(product, 0.0, abs(activated) < p.threshold);
   }`),
   });
