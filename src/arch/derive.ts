@@ -1,8 +1,10 @@
 import type {
   ActivateStep,
+  AttendStep,
   BlockSpec,
   Buffer,
   LinearSpec,
+  LinearStep,
   ModelSpec,
   NormSpec,
   Site,
@@ -160,8 +162,41 @@ export function costsOf(block: BlockSpec): Record<string, number> {
   return costs;
 }
 
+/** What a block keeps of every position: key heads and their widths; with `valueInKey` a value is the first columns of a key. */
+export interface KeptKv {
+  heads: number;
+  key: number;
+  value: number;
+  valueInKey?: true;
+}
+
+/** What an attention step keeps: of latent attention the latent and the shared key, as one key. */
+export const keptBy = ({ kv: { heads, k, v }, latent }: AttendStep): KeptKv =>
+  latent === undefined
+    ? { heads, key: k, value: v }
+    : { heads: 1, key: latent.rank + latent.width, value: latent.rank, valueInKey: true };
+
 /** Keys and values of one position that a block keeps, in f32 bytes. */
 export function kvBytesOf(block: BlockSpec): number {
-  const { heads, k, v } = findStep(block, "attend")?.kv ?? { heads: 0, k: 0, v: 0 };
-  return heads * (k + v) * Float32Array.BYTES_PER_ELEMENT;
+  const attend = findStep(block, "attend");
+  if (attend === undefined) return 0;
+  const { heads, key, value, valueInKey } = keptBy(attend);
+  return heads * (key + (valueInKey ? 0 : value)) * Float32Array.BYTES_PER_ELEMENT;
 }
+
+/** The three steps of a block that make keys and values of a latent and attend to them. */
+export interface LatentSteps {
+  expand: LinearStep;
+  attend: AttendStep;
+  latent: NonNullable<AttendStep["latent"]>;
+}
+
+/** The steps from `at` on, if they are those of latent attention. */
+export function latentAt(steps: readonly Step[], at: number): LatentSteps | undefined {
+  const [expand, join, attend] = steps.slice(at, at + 3);
+  if (expand?.do !== "linear" || join?.do !== "join" || attend?.do !== "attend" || !attend.latent) return undefined;
+  return { expand, attend, latent: attend.latent };
+}
+
+/** How many steps `latentAt` looks at. */
+export const latentSteps = 3;

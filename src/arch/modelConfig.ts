@@ -71,7 +71,7 @@ export function modelConfigOf(spec: ModelSpec): ModelConfig {
   const [block] = spec.blocks;
   const shapes = spec.blocks.map(shapeOf);
   const attend = findStep(block, "attend")!;
-  const mixture = findStep(block, "mixture");
+  const mixture = spec.blocks.map((one) => findStep(one, "mixture")).find((step) => step !== undefined);
   const biased = (role: string) => linearsOf(block).some((map) => map.role === role && map.bias !== undefined);
   const router = mixture?.router;
   return {

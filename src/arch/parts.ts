@@ -1,6 +1,7 @@
 import type { ActivationFunction } from "../core/index.js";
 import type { RopeSpec } from "./ropes/index.js";
 import type {
+  ActivateStep,
   BlockSpec,
   Buffer,
   LinearSpec,
@@ -36,6 +37,14 @@ export const transposed =
   (rows, cols) => ({
     weight: { tensor: `${name}.weight`, shape: [cols, rows], transposed: true },
     bias: { tensor: `${name}.bias`, shape: [rows] },
+  });
+
+/** One of a stack of `count` maps, `name` [count, cols, rows], with the biases `name_bias` [count, rows]. */
+export const oneOf =
+  (name: string, count: number, index: number): Stored =>
+  (rows, cols) => ({
+    weight: { tensor: name, shape: [count, cols, rows], transposed: true, stacked: index },
+    bias: { tensor: `${name}_bias`, shape: [count, rows], stacked: index },
   });
 
 /** Some rows of a module of `total` rows that several maps share. */
@@ -218,6 +227,117 @@ export function grouped(
   ];
 }
 
+export interface LatentSizes {
+  hiddenSize: number;
+  heads: number;
+  /** Of what queries are made of; undefined where they are made of the input. */
+  queryRank?: number;
+  /** Of what keys and values are made of. */
+  rank: number;
+  /** Columns of a key that are not rotated, and those that are, which all heads share. */
+  plain: number;
+  rotated: number;
+  value: number;
+}
+
+export interface LatentOptions {
+  rope: RopeSpec;
+  pairs: "halves" | "neighbours";
+  norms: { query?: NormSpec; latent: NormSpec };
+  scale: number;
+}
+
+/** Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), described as keys and values that are made in full. */
+export function latent(
+  { hiddenSize, heads, queryRank, rank, plain, rotated, value }: LatentSizes,
+  where: { queryLatent?: Stored; q: Stored; latent: Stored; expand: Stored; o: Stored },
+  { rope, pairs, norms, scale }: LatentOptions,
+): Part {
+  const keyWidth = plain + rotated;
+  const units = (axis: Units["axis"]): MapOptions => ({
+    units: [{ kind: "heads", group: "attention", axis, count: heads }],
+  });
+  const ofHead = (first: number, run: number) =>
+    rowsOf(where.expand, heads * (plain + value), { first, run, stride: plain + value, runs: heads });
+  const [latentRows, keyRows] = stacked(where.latent, [rank, rotated]);
+  const made = [
+    { map: linearMap("kv_a_proj", rank, hiddenSize, latentRows), into: "latent" },
+    { map: linearMap("k_rope_proj", rotated, hiddenSize, keyRows), into: "sharedKey" },
+  ];
+  const site = (id: string, width: number): Site => ({ id, width });
+  const turn = (of: Buffer, every: number, first: number): Step => ({
+    do: "rotate",
+    rope,
+    of: [of],
+    every,
+    first,
+    width: rotated,
+    pairs,
+  });
+  return (from, to) => {
+    const q = (cols: number) => ({
+      map: linearMap("q_proj", heads * keyWidth, cols, where.q, units("rows")),
+      into: "q",
+    });
+    const input = { do: "linear", of: from, site: site("attentionInput", hiddenSize) } as const;
+    return [
+      ...(queryRank === undefined || where.queryLatent === undefined
+        ? [{ ...input, maps: [q(hiddenSize), ...made] }]
+        : [
+            {
+              ...input,
+              maps: [
+                { map: linearMap("q_a_proj", queryRank, hiddenSize, where.queryLatent), into: "queryLatent" },
+                ...made,
+              ],
+            },
+            ...(norms.query ? [norm(norms.query, "queryLatent", "queryLatent")] : []),
+            { do: "linear" as const, of: "queryLatent", site: site("queryLatent", queryRank), maps: [q(queryRank)] },
+          ]),
+      norm(norms.latent, "latent", "latent"),
+      turn("q", keyWidth, plain),
+      turn("sharedKey", rotated, 0),
+      {
+        do: "linear",
+        of: "latent",
+        site: site("latent", rank),
+        maps: [
+          { map: linearMap("k_b_proj", heads * plain, rank, ofHead(0, plain), units("rows")), into: "plainKeys" },
+          { map: linearMap("v_b_proj", heads * value, rank, ofHead(plain, value), units("rows")), into: "v" },
+        ],
+      },
+      {
+        do: "join",
+        heads,
+        of: [
+          { buffer: "plainKeys", width: plain, heads },
+          { buffer: "sharedKey", width: rotated, heads: 1 },
+        ],
+        into: "k",
+      },
+      {
+        do: "attend",
+        q: "q",
+        k: "k",
+        v: "v",
+        into: "attended",
+        heads,
+        kv: { heads, k: keyWidth, v: value },
+        scale,
+        sight: { kind: "causal" },
+        latent: { latent: "latent", rank, key: "sharedKey", width: rotated },
+      },
+      {
+        do: "linear",
+        of: "attended",
+        site: site("attentionOutput", heads * value),
+        maps: [{ map: linearMap("o_proj", hiddenSize, heads * value, where.o, units("cols")), into: to.into }],
+        ...(to.add && { add: true }),
+      },
+    ];
+  };
+}
+
 const rotate = (of: readonly Buffer[], { rope, width }: Rotation, headDim: number): Step => ({
   do: "rotate",
   rope,
@@ -236,12 +356,24 @@ export interface MlpSizes {
 interface MlpOptions {
   f: ActivationFunction;
   expert?: number;
+  /** Of an MLP that stands beside another one in its block: begins its roles, sites and buffers. */
+  name?: string;
+  clamped?: ActivateStep["clamped"];
 }
 
-const neurons = ({ intermediateSize }: MlpSizes, axis: Units["axis"], expert?: number): MapOptions => ({
+const neurons = (
+  { intermediateSize }: MlpSizes,
+  axis: Units["axis"],
+  { expert, name }: Pick<MlpOptions, "expert" | "name">,
+): MapOptions => ({
   expert,
   units: [
-    { kind: "neurons", group: expert === undefined ? "mlp" : `experts.${expert}`, axis, count: intermediateSize },
+    {
+      kind: "neurons",
+      group: expert === undefined ? (name ?? "mlp") : `experts.${expert}`,
+      axis,
+      count: intermediateSize,
+    },
   ],
 });
 
@@ -253,62 +385,75 @@ const downStep = (
   where: Stored,
   hidden: Buffer,
   to: { into: Buffer; add?: true },
-  expert?: number,
+  options: Pick<MlpOptions, "expert" | "name">,
 ): Step => ({
   do: "linear",
   of: hidden,
-  site: { id: "mlpHidden", width: sizes.intermediateSize },
+  site: { id: named(options, "mlpHidden"), width: sizes.intermediateSize },
   maps: [
     {
-      map: linearMap("down_proj", sizes.hiddenSize, sizes.intermediateSize, where, neurons(sizes, "cols", expert)),
+      map: linearMap(
+        named(options, "down_proj"),
+        sizes.hiddenSize,
+        sizes.intermediateSize,
+        where,
+        neurons(sizes, "cols", options),
+      ),
       into: to.into,
     },
   ],
   ...(to.add && { add: true }),
 });
 
+const named = ({ name }: Pick<MlpOptions, "name">, what: string): string =>
+  name === undefined ? what : `${name}_${what}`;
+
 /** down(f(gate(x)) ⊙ up(x)) (GLU variants, arXiv 2002.05202) */
-export function gated(
-  sizes: MlpSizes,
-  where: { gate: Stored; up: Stored; down: Stored },
-  { f, expert }: MlpOptions,
-): Part {
+export function gated(sizes: MlpSizes, where: { gate: Stored; up: Stored; down: Stored }, options: MlpOptions): Part {
   const { hiddenSize, intermediateSize } = sizes;
+  const { f, clamped } = options;
   const inner = (role: string, place: Stored) =>
-    linearMap(role, intermediateSize, hiddenSize, place, neurons(sizes, "rows", expert));
+    linearMap(named(options, role), intermediateSize, hiddenSize, place, neurons(sizes, "rows", options));
+  const [gate, up] = [named(options, "gate"), named(options, "up")];
   return (from, to) => [
     {
       do: "linear",
       of: from,
       site: mlpInput(sizes),
       maps: [
-        { map: inner("gate_proj", where.gate), into: "gate" },
-        { map: inner("up_proj", where.up), into: "up" },
+        { map: inner("gate_proj", where.gate), into: gate },
+        { map: inner("up_proj", where.up), into: up },
       ],
     },
     // The hidden values take the place of the gate.
     {
       do: "activate",
       f,
-      of: "gate",
-      times: "up",
-      into: "gate",
-      site: { id: "mlpGate", width: intermediateSize },
+      of: gate,
+      times: up,
+      into: gate,
+      site: { id: named(options, "mlpGate"), width: intermediateSize },
+      ...(clamped && { clamped }),
     },
-    downStep(sizes, where.down, "gate", to, expert),
+    downStep(sizes, where.down, gate, to, options),
   ];
 }
 
 /** down(f(up(x))) */
-export function plain(sizes: MlpSizes, where: { up: Stored; down: Stored }, { f, expert }: MlpOptions): Part {
+export function plain(sizes: MlpSizes, where: { up: Stored; down: Stored }, options: MlpOptions): Part {
   const { hiddenSize, intermediateSize } = sizes;
-  const up = linearMap("up_proj", intermediateSize, hiddenSize, where.up, neurons(sizes, "rows", expert));
+  const up = linearMap("up_proj", intermediateSize, hiddenSize, where.up, neurons(sizes, "rows", options));
   return (from, to) => [
     { do: "linear", of: from, site: mlpInput(sizes), maps: [{ map: up, into: "up" }] },
-    { do: "activate", f, of: "up", into: "up" },
-    downStep(sizes, where.down, "up", to, expert),
+    { do: "activate", f: options.f, of: "up", into: "up" },
+    downStep(sizes, where.down, "up", to, options),
   ];
 }
+
+/** first(x) + second(x), both added to the residual stream. */
+export const together =
+  (first: Part, second: Part): Part =>
+  (from, to) => [...first(from, to), ...second(from, to)];
 
 /** Each row through a few of several experts (arXiv 1701.06538). @param expert the MLP of one, by its number */
 export function mixture(

@@ -167,6 +167,12 @@ export interface AttendStep {
   softcap?: number;
   /** [heads]: a score of every head that takes a share of its softmax and has no value. */
   sinks?: TensorRef;
+  /**
+   * Latent attention (DeepSeek-V2, arXiv 2405.04434): the two steps before this one made k and v of `latent`, the first columns
+   * of k of each head and all of v by a linear step, and the last columns of k, those of `key`, are shared by all heads. Only
+   * `latent` and `key`, which lie side by side, need be kept of a position.
+   */
+  latent?: { latent: Buffer; rank: number; key: Buffer; width: number };
 }
 
 /** Which positions a position sees: itself and all before, the last `window` of those, or all of the sequence. */
@@ -263,6 +269,8 @@ export interface TensorRef {
   transposed?: true;
   /** Index into the first axis of a tensor of one dimension more. */
   stacked?: number;
+  /** The matrix is the transpose of what the rest tells. */
+  flipped?: true;
 }
 
 /** `runs` runs of `run` rows, `stride` rows apart, from `first` on. */

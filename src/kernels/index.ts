@@ -28,14 +28,14 @@ export {
   read,
   readWrite,
 } from "./compute.js";
-export {
-  type ExpertLinearOptions,
-  type ExpertMatrices,
-  type ExpertOperations,
-  type RoutedSlots,
-  type LoadExpertsOptions,
-  type RouteOptions,
-  type Routing,
+export type {
+  ExpertLinearOptions,
+  ExpertMatrices,
+  ExpertOperations,
+  LoadExpertsOptions,
+  RoutedSlots,
+  RouteOptions,
+  Routing,
 } from "./experts.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";

@@ -1,4 +1,13 @@
-import { type BlockSpec, type Buffer, type LinearStep, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import {
+  type BlockSpec,
+  type Buffer,
+  type LinearStep,
+  latentAt,
+  latentSteps,
+  type ModelSpec,
+  type Step,
+  stepsOf,
+} from "../arch/index.js";
 import type { Activation, Backend } from "../kernels/index.js";
 import { padTo4 } from "./footprint.js";
 
@@ -14,6 +23,9 @@ interface Group {
 /** Names of what the interpreter itself needs beside the buffers of the steps. */
 export const routerLogits = "router logits";
 export const lowRank = "low rank";
+/** Of latent attention: queries as they are held against what is kept, and what they take of it. */
+export const latentQueries = "latent queries";
+export const latentSums = "latent sums";
 
 /** How the buffers of a block lie. @param ranks the largest sum of ranks in a stack of the block */
 export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): Group[] {
@@ -35,8 +47,17 @@ export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): G
     if (!widths.has(buffer)) add(of, [{ buffer, width }]);
   };
   const walk = (steps: readonly Step[], of: Group["of"]) => {
-    for (const step of steps) {
-      if (step.do === "linear") {
+    for (let s = 0; s < steps.length; s++) {
+      const step = steps[s];
+      const absorbed = latentAt(steps, s);
+      if (absorbed !== undefined) {
+        // Keys and values are never made.
+        const { attend, latent } = absorbed;
+        one(of, latentQueries, attend.heads * (latent.rank + latent.width));
+        one(of, latentSums, attend.heads * latent.rank);
+        one(of, attend.into, attend.heads * attend.kv.v);
+        s += latentSteps - 1;
+      } else if (step.do === "linear") {
         const written = (step as LinearStep).maps.map(({ map, into }) => ({ buffer: into, width: map.rows }));
         if (written.some(({ buffer }) => !widths.has(buffer))) add(of, written);
       } else if (step.do === "attend") one(of, step.into, step.heads * step.kv.v);
@@ -108,7 +129,10 @@ export class BufferPool implements Disposable {
     });
     for (const { groups } of this.#kinds) {
       for (const { key, of, width } of groups) {
-        this.#widths.set(key, { of, width: Math.max(width, this.#widths.get(key)?.width ?? 0) });
+        const known = this.#widths.get(key);
+        // What one block has for every row another may have for every slot.
+        const most = of === "slots" || known?.of === "slots" ? "slots" : "rows";
+        this.#widths.set(key, { of: most, width: Math.max(width, known?.width ?? 0) });
       }
     }
   }

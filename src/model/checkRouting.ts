@@ -1,3 +1,4 @@
+import { type ModelSpec, tensorsOf } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { artifactFileName, type Checkpoint, trainingOf } from "../io/index.js";
 
@@ -11,7 +12,7 @@ export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_sc
  * probabilities without saying so.
  * @throws FormatError for such a one
  */
-export function checkRouting({ location, artifact, tensors }: Checkpoint): void {
+export function checkRouting({ location, artifact, tensors }: Checkpoint, spec: ModelSpec): void {
   const router = artifact && trainingOf(artifact)?.router;
   if (router !== undefined && router !== "softmax") {
     throw new FormatError({
@@ -22,7 +23,8 @@ export function checkRouting({ location, artifact, tensors }: Checkpoint): void 
       hint,
     });
   }
-  const bias = [...tensors.keys()].find(isRouterBias);
+  const named = new Set(tensorsOf(spec).map(({ name }) => name));
+  const bias = [...tensors.keys()].find((name) => isRouterBias(name) && !named.has(name));
   if (bias === undefined) return;
   throw new FormatError({
     file: location,

@@ -1,7 +1,8 @@
-import type { BlockSpec, Step } from "../arch/index.js";
+import { type BlockSpec, latentAt, latentSteps, type Step } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
+import { latentAttention } from "./latent.js";
 import type { BlockWeights } from "./load.js";
 import { mixture } from "./mixture.js";
 import { activate, attend, linear, norm, rotate } from "./operations.js";
@@ -11,6 +12,12 @@ import { bufferOf, type Operation } from "./pass.js";
 export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): Operation[] {
   const operations: Operation[] = [];
   for (let s = 0; s < steps.length; ) {
+    const absorbed = latentAt(steps, s);
+    if (absorbed !== undefined) {
+      operations.push(latentAttention(absorbed, weights.latents.get(absorbed.expand)!));
+      s += latentSteps;
+      continue;
+    }
     const fused = fuse(steps, s, weights, backend);
     operations.push(fused?.operation ?? compile(steps[s], weights));
     s += fused?.steps ?? 1;

@@ -1,5 +1,8 @@
 import {
   type AttendStep,
+  type BlockSpec,
+  findStep,
+  keptBy,
   type ModelConfig,
   type RopeSpec,
   type RotateStep,
@@ -72,8 +75,7 @@ export class Decoder implements Model {
       );
     }
     const layers = spec.blocks.map(({ steps }) => {
-      const { heads, k, v } = (steps.find((step) => step.do === "attend") as AttendStep).kv;
-      return { heads, key: k, value: v };
+      return keptBy(steps.find((step) => step.do === "attend") as AttendStep);
     });
     const { slots = capacity, mass } = options;
     const cache = this.backend.createKvCache({ layers, slots, mass });
@@ -167,9 +169,7 @@ export class Decoder implements Model {
   }
 
   moveKv(cache: KvCache, layer: number, { turn, ...moves }: EntryMoves): void {
-    const rotation = this.config.spec.blocks[layer].steps.find((step) => step.do === "rotate") as
-      | RotateStep
-      | undefined;
+    const rotation = keyRotationOf(this.config.spec.blocks[layer]);
     // Keys that nothing rotates count as of any position.
     if (turn === undefined || rotation === undefined) {
       this.backend.moveKv(cache, layer, moves);
@@ -249,6 +249,13 @@ export class Decoder implements Model {
       if (id >= this.config.vocabSize) throw new UsageError(`token ${id} in a vocabulary of ${this.config.vocabSize}`);
     }
   }
+}
+
+/** How keys are rotated as they are kept: of latent attention their last columns. */
+function keyRotationOf(block: BlockSpec): RotateStep | undefined {
+  const rotate = findStep(block, "rotate");
+  const latent = findStep(block, "attend")?.latent;
+  return rotate && latent ? { ...rotate, every: latent.rank + latent.width, first: latent.rank } : rotate;
 }
 
 const keys = new WeakMap<RopeSpec, string>();

@@ -1,11 +1,23 @@
-import type { LinearStep, MixtureStep, ModelSpec, NormSpec, RouterSpec, Step, TensorRef } from "../arch/index.js";
-import { type FormatError, Stage } from "../core/index.js";
+import {
+  type LatentSteps,
+  type LinearSpec,
+  type LinearStep,
+  latentAt,
+  type MixtureStep,
+  type ModelSpec,
+  type NormSpec,
+  type RouterSpec,
+  type Step,
+  type TensorRef,
+} from "../arch/index.js";
+import { type FormatError, Stage, UsageError } from "../core/index.js";
 import { type Checkpoint, findNonFinite } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
 import { ownHead, type StoredMap, storedMap, storedTensors } from "./forms.js";
+import type { LatentMaps } from "./latent.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
@@ -30,6 +42,8 @@ export interface BlockWeights {
   norms: ReadonlyMap<Step, LoadedNorm>;
   stacks: ReadonlyMap<Step, Stack>;
   mixtures: ReadonlyMap<Step, LoadedMixture>;
+  /** By the step that makes keys and values of latents. */
+  latents: ReadonlyMap<Step, LatentMaps>;
   /** f32 [heads], by the step that attends. */
   sinks: ReadonlyMap<Step, Vector>;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
@@ -159,10 +173,13 @@ export class WeightLoader {
     const norms = new Map<Step, LoadedNorm>();
     const stacks = new Map<Step, Stack>();
     const mixtures = new Map<Step, LoadedMixture>();
+    const latents = new Map<Step, LatentMaps>();
     const sinks = new Map<Step, Vector>();
     let lowRank = 0;
-    for (const step of steps) {
-      if (step.do === "norm") norms.set(step, await this.norm(step.norm));
+    for (const [s, step] of steps.entries()) {
+      const absorbed = latentAt(steps, s);
+      if (absorbed !== undefined) latents.set(step, await this.#latent(absorbed));
+      else if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
       else if (step.do === "attend" && step.sinks) {
         sinks.set(step, this.#vector(await this.#values(step.sinks)));
@@ -172,7 +189,7 @@ export class WeightLoader {
         stacks.set(step, stack);
       }
     }
-    return { norms, stacks, mixtures, sinks, lowRank };
+    return { norms, stacks, mixtures, latents, sinks, lowRank };
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
@@ -211,6 +228,27 @@ export class WeightLoader {
     }
     const rightOf = [...forms.keys()].filter((p) => forms[p].lowRank !== undefined);
     return { parts, right, rightOf };
+  }
+
+  async #latent({ expand, attend }: LatentSteps): Promise<LatentMaps> {
+    const [keys, values] = expand.maps.map(({ map }) => map);
+    for (const map of [keys, values]) {
+      if (storedMap(map, this.checkpoint.tensors).lowRank !== undefined) {
+        throw new UsageError(`${map.weight.tensor} as a pair of low rank cannot be run in latent attention yet`);
+      }
+    }
+    // A map without picked rows is one of a tensor of its own.
+    const ofHead = ({ rows, weight }: LinearSpec, head: number): TensorRef => {
+      const run = rows / attend.heads;
+      const { first, stride } = weight.rows ?? { first: 0, stride: run };
+      return { ...weight, rows: { first: first + head * stride, run, stride: run, runs: 1 } };
+    };
+    const maps: { keys: Matrix[]; values: Matrix[] } = { keys: [], values: [] };
+    for (let head = 0; head < attend.heads; head++) {
+      maps.keys.push(await this.#matrix([{ ref: { ...ofHead(keys, head), flipped: true }, rows: keys.cols }]));
+      maps.values.push(await this.#matrix([{ ref: ofHead(values, head), rows: attend.kv.v }]));
+    }
+    return maps;
   }
 
   async #mixture({ router, experts }: MixtureStep): Promise<LoadedMixture> {

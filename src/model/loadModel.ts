@@ -41,7 +41,7 @@ export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDe
   const generation = await checkpoint.readJson("generation_config.json");
   const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
   checkTensors(checkpoint, config);
-  if (config.experts !== undefined) checkRouting(checkpoint);
+  if (config.experts !== undefined) checkRouting(checkpoint, config.spec);
   return { config };
 }
 

@@ -32,9 +32,39 @@ function* runsOf(
  */
 export function tensorRows(checkpoint: Checkpoint, ref: TensorRef, rows: number, onRead: OnRead): RowSource {
   const tensor = checkpoint.tensors.get(ref.tensor)!;
+  if (ref.flipped) return flippedRows(tensorRows(checkpoint, { ...ref, flipped: undefined }, ref.rows!.run, onRead));
   return ref.transposed || ref.stacked !== undefined
     ? wholeRows(checkpoint, tensor, ref, rows, onRead)
     : rangeRows(checkpoint, tensor, ref.rows, rows, onRead);
+}
+
+/** The columns of a matrix as rows. All of it is read at once. */
+function flippedRows(source: RowSource): RowSource {
+  const { name, dtype, rows: cols, cols: rows } = source;
+  const size = dtypeBytes[dtype];
+  let bytes: Promise<Uint8Array> | undefined;
+  const readAll = async () => {
+    const all = new Uint8Array(rows * cols * size);
+    await source.read(0, cols, all);
+    return all;
+  };
+  return {
+    name,
+    rows,
+    cols,
+    dtype,
+    async read(start, count, into) {
+      bytes ??= readAll();
+      const all = await bytes;
+      for (let r = 0; r < count; r++) {
+        for (let c = 0; c < cols; c++) {
+          const from = (c * rows + start + r) * size;
+          for (let b = 0; b < size; b++) into[(r * cols + c) * size + b] = all[from + b];
+        }
+      }
+      if (start + count >= rows) bytes = undefined;
+    },
+  };
 }
 
 function rangeRows(

@@ -1,4 +1,4 @@
-import { type BlockSpec, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import { type BlockSpec, latentAt, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { ActivationThresholds } from "./types.js";
 
@@ -28,9 +28,14 @@ function arrange(
   const valid = (value: number) => value >= 0 && Number.isFinite(value);
   const steps = [...stepsOf(block)];
   const roles = new Set(steps.flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])));
+  const expanded = new Set(
+    block.steps.flatMap((_, s) => latentAt(block.steps, s)?.expand.maps.map(({ map }) => map.role) ?? []),
+  );
   for (const [role, value] of Object.entries(given)) {
     if (!roles.has(role))
       throw new UsageError(`layer ${layer} has no linear map ${role}, only ${[...roles].join(", ")}`);
+    if (value !== 0 && expanded.has(role))
+      throw new UsageError(`layer ${layer}: ${role} reads what is kept of all positions and takes no threshold`);
     if (!valid(value)) throw new UsageError(`layer ${layer}: the threshold of ${role} is ${value}`);
   }
   if (gate !== undefined && !valid(gate)) throw new UsageError(`layer ${layer}: the gate threshold is ${gate}`);

@@ -1,15 +1,19 @@
 import type { Family } from "../family.js";
+import { deepseekV3 } from "./deepseekV3.js";
 import { gemma2 } from "./gemma2.js";
 import { gemma3 } from "./gemma3.js";
 import { gpt2 } from "./gpt2.js";
 import { gptNeox } from "./gptNeox.js";
+import { gptOss } from "./gptOss.js";
 import { llama } from "./llama.js";
 import { mistral } from "./mistral.js";
 import { mixtral } from "./mixtral.js";
+import { olmoe } from "./olmoe.js";
 import { opt } from "./opt.js";
 import { phi3 } from "./phi3.js";
 import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
+import { qwen3Moe } from "./qwen3Moe.js";
 import { smollm3 } from "./smollm3.js";
 
 /** Every family that can be run. */
@@ -26,6 +30,10 @@ const all: readonly Family[] = [
   gpt2,
   opt,
   gptNeox,
+  olmoe,
+  qwen3Moe,
+  gptOss,
+  deepseekV3,
 ];
 
 /** `model_type` of config.json → its family. */

@@ -1,7 +1,7 @@
 import type { DecoderConfig } from "../decoderConfig.js";
 import type { GgufFamily } from "../gguf.js";
 import * as parts from "../parts.js";
-import type { BlockShape, BlockSpec, ModelSpec, NormSpec, SightSpec } from "../spec.js";
+import type { BlockShape, BlockSpec, ModelSpec, NormSpec, RouterSpec, SightSpec } from "../spec.js";
 
 /** What Llama's relatives share in Hugging Face's library: the names of their tensors and how a decoder is put together. */
 
@@ -17,20 +17,22 @@ export interface LlamaLikeOptions {
   embeddingScale?: number;
   logitCap?: number;
   plusOne?: true;
+  /** Of the MLP of a layer, or of each of its experts; default `intermediate_size`. */
+  intermediateSize?: (layer: number) => number;
 }
 
 export function llamaLike(
   config: DecoderConfig,
   shapes: readonly BlockShape[] | undefined,
   block: (block: Block) => BlockSpec,
-  { embeddingScale, logitCap, plusOne }: LlamaLikeOptions = {},
+  { embeddingScale, logitCap, plusOne, intermediateSize = () => config.intermediate_size }: LlamaLikeOptions = {},
 ): Omit<ModelSpec, "modelType"> {
   const { hidden_size: hiddenSize, vocab_size: vocabSize } = config;
-  const shape: BlockShape = {
+  const shape = (layer: number): BlockShape => ({
     queryHeads: config.num_attention_heads,
     kvHeads: config.num_key_value_heads,
-    intermediateSize: config.intermediate_size,
-  };
+    intermediateSize: intermediateSize(layer),
+  });
   const table = { tensor: "model.embed_tokens.weight", shape: [vocabSize, hiddenSize] };
   const head = parts.linearMap("lm_head", vocabSize, hiddenSize, parts.stored("lm_head"));
   return {
@@ -41,7 +43,7 @@ export function llamaLike(
     eosTokenIds: config.eos_token_id,
     embedding: { table, ...(embeddingScale !== undefined && { scale: embeddingScale }) },
     blocks: Array.from({ length: config.num_hidden_layers }, (_, layer) =>
-      block({ config, layer, at: `model.layers.${layer}`, ...(shapes?.[layer] ?? shape) }),
+      block({ config, layer, at: `model.layers.${layer}`, ...(shapes?.[layer] ?? shape(layer)) }),
     ),
     finalNorm: rms(config, "model.norm", hiddenSize, plusOne),
     head: {
@@ -71,7 +73,8 @@ export const preNorms = (block: Block): [NormSpec, NormSpec] => [
 export interface LlamaAttentionOptions extends Partial<Omit<parts.AttentionOptions, "headNorms">> {
   qkvBias?: boolean;
   outputBias?: boolean;
-  headNorms?: boolean;
+  /** Norms of q and k: of every head by itself, or of all heads at once. */
+  headNorms?: boolean | "together";
   plusOne?: true;
 }
 
@@ -86,12 +89,13 @@ export function attention(block: Block, options: LlamaAttentionOptions = {}): pa
     v: map("v_proj", qkvBias),
     o: map("o_proj", outputBias),
   };
-  const norm = (name: string) => normOf(block, `self_attn.${name}`, plusOne, config.head_dim);
+  const norm = (name: string, heads: number) =>
+    normOf(block, `self_attn.${name}`, plusOne, config.head_dim * (headNorms === "together" ? heads : 1));
   return parts.grouped(sizes, where, {
     sight: { kind: "causal" },
     rotation: { rope: config.rope, width: config.rotaryWidth },
     ...given,
-    ...(headNorms && { headNorms: { q: norm("q_norm"), k: norm("k_norm") } }),
+    ...(headNorms && { headNorms: { q: norm("q_norm", queryHeads), k: norm("k_norm", kvHeads) } }),
   });
 }
 
@@ -125,3 +129,30 @@ export const ggufNames: GgufFamily["names"] = {
     ["ffn_down", "mlp.down_proj"],
   ],
 };
+
+export interface RoutedOptions {
+  count: number;
+  router: Omit<RouterSpec, "map">;
+  /** Module that chooses, behind the name of the block. */
+  gate: string;
+  /** Where the maps of an expert lie. */
+  expert: (number: number) => { gate: parts.Stored; up: parts.Stored; down: parts.Stored };
+}
+
+/** A mixture of gated MLPs. */
+export function routed(
+  { config, at, intermediateSize }: Block,
+  { count, router, gate, expert }: RoutedOptions,
+): parts.Part {
+  const sizes = { hiddenSize: config.hidden_size, intermediateSize };
+  const where = { router: parts.stored(`${at}.${gate}`), hiddenSize: sizes.hiddenSize };
+  return parts.mixture(count, router, where, (e) => parts.gated(sizes, expert(e), { f: config.hidden_act, expert: e }));
+}
+
+/** The maps of experts as most checkpoints name them. */
+export const expertModules =
+  (experts: string): RoutedOptions["expert"] =>
+  (e) => {
+    const map = (name: string) => parts.stored(`${experts}.${e}.${name}`);
+    return { gate: map("gate_proj"), up: map("up_proj"), down: map("down_proj") };
+  };

@@ -1,0 +1,69 @@
+import * as z from "zod";
+import { flag, optional, orElse, positions } from "../configFields.js";
+import { decoderConfig } from "../decoderConfig.js";
+import { expertFields, withExperts } from "../expertConfig.js";
+import { family } from "../family.js";
+import { gated, interleaved, mixture, oneOf, type Part, preNorm, type Stored, stored } from "../parts.js";
+import { attention, type Block, llamaLike, preNorms, sightOf } from "./llamaLike.js";
+
+/** How much steeper than a sigmoid the gate is; no config has a field for it. */
+const sharpness = 1.702;
+
+const schema = decoderConfig(
+  { kvHeads: 8, headDim: 64, maxPositions: 131072, epsilon: 1e-5, theta: 150_000 },
+  {
+    attention_bias: flag(true),
+    sliding_window: optional(positions),
+    swiglu_limit: orElse(z.number().gt(0).max(1e6), 7),
+    ...expertFields({ perToken: 4, balance: 0.9 }),
+  },
+).transform(withExperts(128));
+
+/**
+ * gpt-oss (arXiv 2508.10925): every other layer sees a window, each head has a sink, and experts, all in one tensor, have biases
+ * and clamped gates; softmax is over the chosen.
+ */
+export const gptOss = family({
+  modelType: "gpt_oss",
+  config: schema,
+  spec: (config, shapes) =>
+    llamaLike(config, shapes, (block) => {
+      const { at, layer, queryHeads } = block;
+      const kind = config.layer_types?.[layer] ?? (layer % 2 === 0 ? "sliding_attention" : "full_attention");
+      return preNorm(
+        preNorms(block),
+        attention(block, {
+          qkvBias: config.attention_bias,
+          outputBias: config.attention_bias,
+          sight: sightOf(kind === "sliding_attention" ? (config.sliding_window ?? 128) : undefined),
+          sinks: { tensor: `${at}.self_attn.sinks`, shape: [queryHeads] },
+        }),
+        experts(block, config),
+      );
+    }),
+});
+
+function experts({ at, intermediateSize }: Block, config: z.output<typeof schema>): Part {
+  const { hidden_size: hiddenSize, experts: count, swiglu_limit: limit } = config;
+  const modules = `${at}.mlp`;
+  const inStack = (name: string, e: number): Stored => oneOf(`${modules}.experts.${name}`, count, e);
+  return mixture(
+    count,
+    {
+      perToken: config.num_experts_per_tok,
+      score: "softmax",
+      choiceFirst: true,
+      normalise: false,
+      balance: config.router_aux_loss_coef,
+    },
+    { router: stored(`${modules}.router`, true), hiddenSize },
+    (expert) => {
+      const [gate, up] = interleaved(inStack("gate_up_proj", expert), 2, 1, intermediateSize);
+      return gated(
+        { hiddenSize, intermediateSize },
+        { gate, up, down: inStack("down_proj", expert) },
+        { f: "silu", expert, clamped: { limit, sharpness } },
+      );
+    },
+  );
+}

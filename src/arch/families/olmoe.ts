@@ -1,0 +1,44 @@
+import * as z from "zod";
+import { flag, optional } from "../configFields.js";
+import { decoderConfig } from "../decoderConfig.js";
+import { expertFields, withExperts } from "../expertConfig.js";
+import { family } from "../family.js";
+import { preNorm } from "../parts.js";
+import { attention, expertModules, llamaLike, preNorms, routed } from "./llamaLike.js";
+
+/** OLMoE (arXiv 2409.02060): all heads of q and of k are normalised at once, and the weights of the chosen stay as they are. */
+export const olmoe = family({
+  modelType: "olmoe",
+  config: decoderConfig(
+    { maxPositions: 4096, epsilon: 1e-5, eos: [50279] },
+    {
+      attention_bias: flag(false),
+      clip_qkv: optional(z.number().gt(0).max(1e6)),
+      norm_topk_prob: flag(false),
+      ...expertFields({ perToken: 8, balance: 0.01 }),
+    },
+  ).transform(withExperts(64)),
+  spec: (config, shapes) =>
+    llamaLike(config, shapes, (block) =>
+      preNorm(
+        preNorms(block),
+        attention(block, {
+          qkvBias: config.attention_bias,
+          outputBias: config.attention_bias,
+          headNorms: "together",
+          clip: config.clip_qkv,
+        }),
+        routed(block, {
+          count: config.experts,
+          router: {
+            perToken: config.num_experts_per_tok,
+            score: "softmax",
+            normalise: config.norm_topk_prob,
+            balance: config.router_aux_loss_coef,
+          },
+          gate: "mlp.gate",
+          expert: expertModules(`${block.at}.mlp.experts`),
+        }),
+      ),
+    ),
+});
