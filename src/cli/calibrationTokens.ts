@@ -1,7 +1,8 @@
 import type { Recipe } from "../compress/index.js";
 import type { ModelFiles } from "../io/index.js";
-import { beginWindows, loadTokenizer, type TokenizedText, tokenizeText } from "../text/index.js";
+import { beginWindows, type TokenizedText, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
+import { openTokenizer } from "./tokenizer.js";
 
 export interface CalibrationText {
   text: string;
@@ -15,11 +16,12 @@ export interface CalibrationText {
 
 /** A text to calibrate on as the tokens that a job needs. */
 export async function calibrationTokens(
-  { signal, onProgress }: Pick<Context, "signal" | "onProgress">,
+  context: Pick<Context, "signal" | "onProgress" | "warn">,
   files: ModelFiles,
   { text, name, windows, bos }: CalibrationText,
 ): Promise<TokenizedText> {
-  const tokenizer = await loadTokenizer(files);
+  const { signal, onProgress } = context;
+  const tokenizer = await openTokenizer(context, files);
   const maxTokens = windows.order === "random" ? undefined : windows.windows * windows.window;
   const tokens = await tokenizeText(tokenizer, text, { maxTokens, name, signal, onProgress });
   return bos ? beginWindows(tokens, tokenizer, windows.window) : tokens;

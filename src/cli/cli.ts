@@ -58,6 +58,7 @@ async function execute(
 ): Promise<void> {
   const json = options.json === true;
   const progress = options.quiet ? silentProgress : progressOn(stderr, process.env.TERM);
+  const warned = new Set<string>();
   const context: Context = {
     signal,
     onProgress: options.quiet ? undefined : progress.show,
@@ -71,8 +72,10 @@ async function execute(
       if (stderr.isTTY && !options.quiet) stderr.write(`${colorsFor(stderr).dim(text)}\n`);
     },
     warn(text) {
+      if (options.quiet || warned.has(text)) return;
+      warned.add(text);
       progress.clear();
-      if (!options.quiet) stderr.write(`${colorsFor(stderr).bold("warning:")} ${terminalText(text)}\n`);
+      stderr.write(`${colorsFor(stderr).bold("warning:")} ${terminalText(text)}\n`);
     },
     complain(text) {
       progress.clear();

@@ -22,7 +22,7 @@ export interface Context {
   print(text: string): void;
   /** Writes a line to stderr where that is a terminal and --quiet was not given: what only a person wants to know. */
   note(text: string): void;
-  /** To the error output unless quiet: something in the user's files that is not as they may think. */
+  /** To the error output unless quiet, once: something in the user's files that is not as they may think. */
   warn(text: string): void;
   /** To the error output, quiet or not: what was asked for and is not done, although the command goes on. */
   complain(text: string): void;

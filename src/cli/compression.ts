@@ -4,12 +4,13 @@ import { type Artifact, type Compression, compressionOf } from "../io/index.js";
 import { checkOutput, resolveModel } from "../io/index.node.js";
 import { compressAndMeasure, type MeasuredCompression, rareExperts } from "../jobs/index.js";
 import type { JobTimes } from "../pipeline/index.js";
-import { loadTokenizer, tokenizeText } from "../text/index.js";
+import { tokenizeText } from "../text/index.js";
 import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import { type CompressionOptions, withCalibration } from "./compressionOptions.js";
 import { bytes, duration, percent } from "./format.js";
 import { readText } from "./session.js";
+import { openTokenizer } from "./tokenizer.js";
 
 /** What --json prints: the row of the result, and how it came about. */
 export interface CompressionDocument extends ResultRow {
@@ -53,7 +54,7 @@ export async function compressFromCommand(
     evaluation:
       evaluation === undefined
         ? undefined
-        : await tokenizeText(await loadTokenizer(source), evaluation, {
+        : await tokenizeText(await openTokenizer(context, source), evaluation, {
             maxTokens: windows.window * maxWindows,
             name: evaluated,
             signal,

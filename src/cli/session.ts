@@ -6,9 +6,10 @@ import type { LocalModelFiles, ModelFiles } from "../io/index.js";
 import { bundledText, isBundledText, resolveModel } from "../io/index.node.js";
 import { checkSound } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
-import { loadTokenizer, type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
+import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
 import type { AttentionOptions, MachineOptions, WeightsOption } from "./options.js";
+import { openTokenizer } from "./tokenizer.js";
 
 /** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */
 export const denseKeyword = "dense";
@@ -104,12 +105,13 @@ export async function readText(path: string): Promise<string> {
 
 /** A text file as tokens of a model. */
 export async function readTokens(
-  { signal, onProgress }: Pick<Context, "signal" | "onProgress">,
+  context: Pick<Context, "signal" | "onProgress" | "warn">,
   files: ModelFiles,
   path: string,
   options: { maxTokens?: number } = {},
 ): Promise<TokenizedText & { tokenizer: Tokenizer }> {
   const text = await readText(path);
-  const tokenizer = await loadTokenizer(files);
+  const tokenizer = await openTokenizer(context, files);
+  const { signal, onProgress } = context;
   return { ...(await tokenizeText(tokenizer, text, { ...options, name: path, signal, onProgress })), tokenizer };
 }

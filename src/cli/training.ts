@@ -1,10 +1,10 @@
 import { resolveModel } from "../io/index.node.js";
 import { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "../jobs/index.js";
-import { loadTokenizer } from "../text/index.js";
 import { tokenizeDocuments } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
 import type { Context } from "./command.js";
 import { digits, facts } from "./format.js";
+import { openTokenizer } from "./tokenizer.js";
 import type { TrainingCommandOptions } from "./trainingOptions.js";
 
 /** Runs `train` or `finetune` from the command line. Prints what it came to. */
@@ -18,7 +18,10 @@ export async function trainFromCommand(
   const { text, evalText, output, maxTokens, teacher, ...settings } = options;
   const files = await resolveModel(model, context);
   const tokensOf = async (path: string, maxTokens?: number) =>
-    tokenizeDocuments(await loadTokenizer(files), await readTrainingText(path, signal), { ...context, maxTokens });
+    tokenizeDocuments(await openTokenizer(context, files), await readTrainingText(path, signal), {
+      ...context,
+      maxTokens,
+    });
   const result = await trainToDirectory(files, output, {
     ...settings,
     from,

@@ -1,5 +1,6 @@
 import { FormatError, quote } from "../core/index.js";
 import { isJsonObject } from "../io/index.js";
+import { isBehavior } from "./exactSteps.js";
 
 /** Ids above this belong to no known tokenizer; the library would make arrays of that length. */
 const maxTokenId = 2 ** 24;
@@ -36,6 +37,9 @@ export function checkDefinition(definition: unknown, file: string): void {
     const wrong = model.vocab.findIndex((entry) => typeof (Array.isArray(entry) ? entry[0] : entry) !== "string");
     if (wrong >= 0) throw fail("model.vocab", `entry ${wrong} has no text`);
   }
+  const prefix = model.continuing_subword_prefix;
+  if (model.type === "BPE" && prefix != null && prefix !== "")
+    throw fail("model.continuing_subword_prefix", `BPE with ${quote(prefix)} inside of words is not supported`);
   const added = fields.added_tokens ?? [];
   if (!Array.isArray(added)) throw fail("added_tokens", "not a list");
   for (const token of added) {
@@ -63,6 +67,13 @@ export function checkDefinition(definition: unknown, file: string): void {
       if (typeof text !== "string") throw fail(`${field}.${name}`, "not a text");
       if (text.length > maxContent) throw fail(`${field}.${name}`, `more than ${maxContent} characters`);
     }
+    const cuts = step.type === "Split" || step.type === "Punctuation";
+    if (cuts && step.behavior !== undefined && !isBehavior(step.behavior))
+      throw fail(
+        `${field}.behavior`,
+        `${quote(step.behavior)} is not known`,
+        "one of Removed, Isolated, MergedWithPrevious, MergedWithNext, Contiguous",
+      );
     if (step.type === "FixedLength" && !(Number.isInteger(step.length) && (step.length as number) > 0))
       throw fail(`${field}.length`, `a length of ${quote(step.length)}`, "a positive integer");
     for (const inner of sequences) {

@@ -79,7 +79,9 @@ export function sentencePieceDefinition(bytes: Uint8Array, file: string, config:
     tokens,
     scores,
     unknown: unknown >= 0 ? unknown : settings.unknown,
-    leadingSpace: settings.leadingSpace,
+    leadingSpace: config.says("add_prefix_space") ?? settings.leadingSpace,
+    // transformers puts the space in front of every piece between special tokens, unless the config says otherwise.
+    leadingSpaceOnce: config.says("legacy") === false,
     collapseSpaces: settings.collapseSpaces,
     compatibilityForm: normalizations[settings.name],
     byteFallback: settings.byteFallback || types.includes(tokenTypes.byte),

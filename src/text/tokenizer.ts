@@ -1,8 +1,10 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { FormatError, RarefyError } from "../core/index.js";
-import type { ModelFiles } from "../io/index.js";
+import type { ModelFiles, Warning } from "../io/index.js";
+import { makeDecoderExact, makePreTokenizerExact } from "./exactSteps.js";
 import { TokenizerConfig } from "./tokenizerConfig.js";
 import { readTokenizerDefinition, type TokenizerDefinition } from "./tokenizerDefinition.js";
+import { tokenizerWarnings } from "./tokenizerFields.js";
 import { TokenizerWork } from "./tokenizerWork.js";
 
 /** Text to token ids and back, as `tokenizer.json` defines it. */
@@ -13,6 +15,8 @@ export interface Tokenizer {
   readonly beginId: number | undefined;
   /** Ids of special tokens: end of text, turns of a chat … */
   readonly specialIds: ReadonlySet<number>;
+  /** What its files say that is not followed, or that two of them say differently. */
+  readonly warnings: readonly Warning[];
   /**
    * @param options.addSpecialTokens whether the tokenizer adds what its post-processor asks for (often a begin-of-text
    * token). Default true. Special tokens spelt out in the text always become their ids.
@@ -42,10 +46,14 @@ export async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
   try {
     const work = new TokenizerWork(file);
     tryNormalizer(definition, work);
-    const inner = new HuggingFaceTokenizer(definition, config.fields);
+    // What its config says of a slow tokenizer is not for one that spells its steps out.
+    const unknown = (definition.model as Record<string, unknown>).unk_token ?? config.token("unk");
+    const inner = new HuggingFaceTokenizer(definition, { unk_token: unknown, eos_token: config.token("eos") });
+    makePreTokenizerExact(definition.pre_tokenizer, inner.pre_tokenizer);
+    makeDecoderExact(definition.decoder, inner.decoder);
     for (const part of ["normalizer", "pre_tokenizer", "post_processor", "decoder"] as const)
       work.bound((inner as unknown as Record<string, unknown>)[part], part);
-    return new WrappedTokenizer(inner, work, source, config.token("bos"));
+    return new WrappedTokenizer(inner, work, source, config);
   } catch (cause) {
     if (cause instanceof RarefyError) throw cause;
     throw new FormatError({ file, problem: `not a tokenizer (${(cause as Error).message})` }, { cause });
@@ -75,18 +83,14 @@ class WrappedTokenizer implements Tokenizer {
   readonly vocabSize: number;
   readonly beginId: number | undefined;
   readonly specialIds: ReadonlySet<number>;
+  readonly warnings: readonly Warning[];
   readonly #inner: HuggingFaceTokenizer;
   readonly #work: TokenizerWork;
   readonly #file: string;
   /** Of a unigram model with byte fallback, which the library does not do: the unknown token, and the 256 of bytes. */
   readonly #unknownBytes: { unknown: number; bytes: readonly number[] } | undefined;
 
-  constructor(
-    inner: HuggingFaceTokenizer,
-    work: TokenizerWork,
-    source: TokenizerDefinition,
-    begin: string | undefined,
-  ) {
+  constructor(inner: HuggingFaceTokenizer, work: TokenizerWork, source: TokenizerDefinition, config: TokenizerConfig) {
     this.#inner = inner;
     this.#work = work;
     this.#file = source.file;
@@ -96,7 +100,9 @@ class WrappedTokenizer implements Tokenizer {
     let largestId = -1;
     for (const id of inner.get_vocab().values()) largestId = Math.max(largestId, id);
     this.vocabSize = largestId + 1;
+    const begin = config.token("bos");
     this.beginId = begin === undefined ? this.#firstAdded() : inner.token_to_id(begin);
+    this.warnings = tokenizerWarnings(config, source, inner);
   }
 
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {

@@ -14,6 +14,18 @@ export interface NamedToken {
   file: string;
 }
 
+/** A token that tokenizer_config.json or special_tokens_map.json calls special. */
+export interface SpecialToken {
+  content: string;
+  /** Where it says so. */
+  field: string;
+  file: string;
+  /** As in `added_tokens` of tokenizer.json, as far as they are given. */
+  flags: Readonly<Record<string, unknown>>;
+}
+
+/** Fields that name several. */
+const lists = ["additional_special_tokens", "extra_special_tokens"];
 const configName = "tokenizer_config.json";
 const mapName = "special_tokens_map.json";
 const addedName = "added_tokens.json";
@@ -45,17 +57,63 @@ export class TokenizerConfig {
 
   /** The text of a special token, by the config or the map. */
   token(name: SpecialTokenName): string | undefined {
-    for (const fields of [this.fields, this.specialTokens]) {
-      const content = contentOf(fields[`${name}_token`]);
+    for (const { fields } of this.#namers()) {
+      const content = this.contentOf(fields[`${name}_token`]);
       if (content !== undefined) return content;
     }
     return undefined;
   }
 
+  /** Whether a field names special tokens. */
+  isSpecial(field: string): boolean {
+    return field.endsWith("_token") ? !/\badd_/.test(field) : lists.includes(field);
+  }
+
+  /** The text of a token as a file names it: itself, or an object that has it. */
+  contentOf(token: unknown): string | undefined {
+    const content = isJsonObject(token) ? token.content : token;
+    return typeof content === "string" ? content : undefined;
+  }
+
+  /** Every token that the config or the map calls special, once, and where. */
+  specials(): SpecialToken[] {
+    const found = new Map<string, SpecialToken>();
+    for (const { fields, file } of this.#namers()) {
+      for (const [field, value] of Object.entries(fields)) {
+        if (!this.isSpecial(field)) continue;
+        const tokens = field.endsWith("_token") ? [value] : isJsonObject(value) ? Object.values(value) : value;
+        for (const token of Array.isArray(tokens) ? tokens : []) {
+          const content = this.contentOf(token);
+          if (content === undefined || content === "" || found.has(content)) continue;
+          found.set(content, { content, field, file, flags: isJsonObject(token) ? token : {} });
+        }
+      }
+    }
+    return [...found.values()];
+  }
+
+  /** What names special tokens; of two that differ the first counts, as in transformers. */
+  #namers(): { fields: Readonly<Record<string, unknown>>; file: string }[] {
+    const config = { fields: this.fields, file: `${this.location}/${configName}` };
+    const map = { fields: this.specialTokens, file: `${this.location}/${mapName}` };
+    return this.listsAddedTokens ? [config, map] : [map, config];
+  }
+
+  /** Whether the config lists the added tokens itself; without that list the older files beside it are asked first. */
+  get listsAddedTokens(): boolean {
+    const decoder = this.fields.added_tokens_decoder;
+    return isJsonObject(decoder) && Object.keys(decoder).length > 0;
+  }
+
   /** Whether the tokenizer writes that token around a text (`add_bos_token`, `add_eos_token`). */
   adds(name: "bos" | "eos", preset: boolean): boolean {
-    const value = this.fields[`add_${name}_token`];
-    return typeof value === "boolean" ? value : preset;
+    return this.says(`add_${name}_token`) ?? preset;
+  }
+
+  /** What a field says that is true or false. */
+  says(field: string): boolean | undefined {
+    const value = this.fields[field];
+    return typeof value === "boolean" ? value : undefined;
   }
 
   /**
@@ -64,8 +122,8 @@ export class TokenizerConfig {
    * @throws FormatError for entries that are none
    */
   namedTokens(): NamedToken[] {
-    const decoder = this.fields.added_tokens_decoder;
-    if (isJsonObject(decoder) && Object.keys(decoder).length > 0) {
+    if (this.listsAddedTokens) {
+      const decoder = this.fields.added_tokens_decoder as Record<string, unknown>;
       const file = `${this.location}/${configName}`;
       return Object.entries(decoder).map(([id, token]) => {
         if (!/^\d+$/.test(id) || !isJsonObject(token) || typeof token.content !== "string")
@@ -74,7 +132,7 @@ export class TokenizerConfig {
       });
     }
     const file = `${this.location}/${addedName}`;
-    const special = this.#specialContents();
+    const special = new Set(this.specials().map(({ content }) => content));
     return Object.entries(this.addedTokens).map(([content, id]) => {
       if (!Number.isInteger(id))
         throw new FormatError({
@@ -85,25 +143,4 @@ export class TokenizerConfig {
       return { id: id as number, content, special: special.has(content), file };
     });
   }
-
-  /** Every token that the config or the map calls special. */
-  #specialContents(): Set<string> {
-    const contents = new Set<string>();
-    const add = (value: unknown) => {
-      const content = contentOf(value);
-      if (content !== undefined) contents.add(content);
-    };
-    for (const fields of [this.fields, this.specialTokens]) {
-      for (const [key, value] of Object.entries(fields)) {
-        if (key.endsWith("_token")) add(value);
-        if (key.endsWith("_special_tokens") && Array.isArray(value)) for (const token of value) add(token);
-      }
-    }
-    return contents;
-  }
-}
-
-function contentOf(token: unknown): string | undefined {
-  const content = isJsonObject(token) ? token.content : token;
-  return typeof content === "string" ? content : undefined;
 }

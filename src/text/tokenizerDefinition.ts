@@ -12,8 +12,9 @@ import {
   surround,
 } from "../io/index.js";
 import { checkDefinition } from "./checkDefinition.js";
+import { withTokensOfIds } from "./postProcessor.js";
 import { sentencePieceDefinition } from "./sentencePiece.js";
-import type { NamedToken, TokenizerConfig } from "./tokenizerConfig.js";
+import type { TokenizerConfig } from "./tokenizerConfig.js";
 
 /** The largest known tokenizer.json has 34 MB. */
 const maxTokenizerBytes = 256 * 2 ** 20;
@@ -25,26 +26,34 @@ export interface TokenizerDefinition {
   /** What the definition was read from, for messages. */
   file: string;
   definition: Record<string, unknown>;
+  /** Fields of tokenizer_config.json that it has taken, beside those that every source takes. */
+  taken: ReadonlySet<string>;
 }
+
+/** Whether tokens are written around a text, which a tokenizer.json says itself. */
+const surrounds = ["add_bos_token", "add_eos_token"];
 
 /** Every file that can hold a tokenizer, in the order in which they are looked for. */
 const sources: readonly {
   name: string;
+  takes: readonly string[];
   read(files: ModelFiles, file: string, config: TokenizerConfig): Promise<object | undefined>;
 }[] = [
   {
     name: "tokenizer.json",
+    takes: [],
     read: (files) =>
       readJsonFile(files, "tokenizer.json", maxTokenizerBytes, tokenizerLimits) as Promise<object | undefined>,
   },
   {
     name: "tokenizer.model",
+    takes: [...surrounds, "add_prefix_space", "legacy"],
     async read(files, file, config) {
       const source = await files.open("tokenizer.model");
       return source && sentencePieceDefinition(await readWhole(source, maxTokenizerBytes), file, config);
     },
   },
-  { name: "vocab.json", read: readByteLevel },
+  { name: "vocab.json", takes: [...surrounds, "add_prefix_space"], read: readByteLevel },
 ];
 
 /**
@@ -56,12 +65,13 @@ export async function readTokenizerDefinition(
   files: ModelFiles,
   config: TokenizerConfig,
 ): Promise<TokenizerDefinition> {
-  for (const { name, read } of sources) {
+  for (const { name, takes, read } of sources) {
     const file = `${files.location}/${name}`;
     const definition = await read(files, file, config);
     if (definition === undefined) continue;
     checkDefinition(definition, file);
-    return { file, definition: withNamedTokens(definition as Record<string, unknown>, file, config.namedTokens()) };
+    const whole = completed(definition as Record<string, unknown>, file, config);
+    return { file, definition: whole, taken: new Set(takes) };
   }
   throw new FormatError({
     file: `${files.location}/tokenizer.json`,
@@ -134,22 +144,22 @@ function splitting(name: string, config: TokenizerConfig): { rules: object } {
 
 /**
  * The definition with the tokens that its neighbours name beside it. What they say of a token that is there already counts,
- * as in transformers.
+ * as in transformers; a token that they call special is found as it stands, even where the definition has it as any other. Its post-processor names the tokens of
+ * its ids.
  * @throws FormatError where they give a token, or an id, to another one
  */
-function withNamedTokens(
+function completed(
   definition: Record<string, unknown>,
   file: string,
-  named: readonly NamedToken[],
+  config: TokenizerConfig,
 ): Record<string, unknown> {
-  if (named.length === 0) return definition;
   const added = new Map(
     ((definition.added_tokens ?? []) as Record<string, unknown>[]).map((token) => [token.content as string, token]),
   );
   const idOf = vocabularyOf(definition);
   for (const [content, { id }] of added) idOf.set(content, id as number);
   const contentOf = new Map(Array.from(idOf, ([content, id]) => [id, content]));
-  for (const { id, content, special, flags, file: neighbour } of named) {
+  for (const { id, content, special, flags, file: neighbour } of config.namedTokens()) {
     const [there, other] = [idOf.get(content) ?? id, contentOf.get(id) ?? content];
     if (there !== id || other !== content) {
       throw new FormatError({
@@ -168,7 +178,12 @@ function withNamedTokens(
     idOf.set(content, id);
     contentOf.set(id, content);
   }
-  const result = { ...definition, added_tokens: [...added.values()] };
+  for (const { content, flags } of config.specials()) {
+    const id = idOf.get(content);
+    if (id !== undefined && !added.has(content)) added.set(content, { ...addedToken(id, content, true), ...flags, id });
+  }
+  const post = withTokensOfIds(definition.post_processor, contentOf, file);
+  const result = { ...definition, added_tokens: [...added.values()], post_processor: post };
   checkDefinition(result, file);
   return result;
 }

@@ -3,7 +3,7 @@ import { evaluateQuality, formatResultRows, measureSpeed, resultRow, speedRatio 
 import { machine, peakResidentBytes } from "../../jobs/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../pipeline/index.js";
 import { collect, generate } from "../../runtime/index.js";
-import { loadTokenizer, type Tokenizer, tokenizeText } from "../../text/index.js";
+import { type Tokenizer, tokenizeText } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel, embeddedTexts } from "../embedded.js";
 import { count, digits, duration, percent, terminalText } from "../format.js";
@@ -21,6 +21,7 @@ import {
 } from "../options.js";
 import { openSession, readText, type Session } from "../session.js";
 import { sideBySide, wrap } from "../sideBySide.js";
+import { openTokenizer } from "../tokenizer.js";
 
 interface DemoOptions extends CommonOptions, MachineOptions, WeightsOption {
   calibrationWindows: number;
@@ -51,7 +52,7 @@ export const demoCommand: CommandDefinition<DemoOptions> = {
     const startMs = performance.now();
     using session = await openSession(context, embeddedModel, options);
     const { model } = session;
-    const tokenizer = await loadTokenizer(session.files);
+    const tokenizer = await openTokenizer(context, session.files);
     context.print(`${heading(context, session, options)}\n\n`);
 
     const variants = await sparseVariants(context, session, tokenizer, options);

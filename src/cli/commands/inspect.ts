@@ -18,11 +18,12 @@ import {
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import { expectedBytesSaved, openModel } from "../../pipeline/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
-import { loadChatTemplate, loadTokenizer } from "../../text/index.js";
+import { loadChatTemplate } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
 import { modelArgument, type WeightsOption, weightsOption } from "../options.js";
 import { defaultThreads } from "../threads.js";
+import { openTokenizer } from "../tokenizer.js";
 
 interface InspectOptions extends CommonOptions, WeightsOption {
   tensors?: boolean;
@@ -68,7 +69,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
         parameters: countParameters(described.config.spec, checkpoint.tensors),
         bytesOnDisk: await sizeOf(files),
         dtypes: dtypesOf(checkpoint),
-        tokenizer: await describeTokenizer(checkpoint),
+        tokenizer: await describeTokenizer(context, checkpoint),
         kvBytesPerPosition: kvBytesPerPosition(described.config),
         formats: formatRows(checkpoint, described, artifact),
         artifact: artifact === undefined ? null : summary(artifact),
@@ -129,12 +130,14 @@ function dtypesOf(checkpoint: Checkpoint): InspectDocument["dtypes"] {
   return [...found.values()];
 }
 
-/** null without a tokenizer.json: such a model can be measured but not talked to. */
-async function describeTokenizer({ files }: Checkpoint): Promise<InspectDocument["tokenizer"]> {
-  const source = await files.open("tokenizer.json");
-  if (source === undefined) return null;
-  await source.close();
-  const tokenizer = await loadTokenizer(files);
+const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+
+/** null without a tokenizer: such a model can be measured but not talked to. */
+async function describeTokenizer(context: Context, { files }: Checkpoint): Promise<InspectDocument["tokenizer"]> {
+  const sources = await Promise.all(tokenizerFiles.map((name) => files.open(name)));
+  await Promise.all(sources.map((source) => source?.close()));
+  if (sources.every((source) => source === undefined)) return null;
+  const tokenizer = await openTokenizer(context, files);
   const chatTemplate = (await loadChatTemplate(files)) !== undefined;
   return { tokens: tokenizer.vocabSize, special: tokenizer.specialIds.size, chatTemplate };
 }

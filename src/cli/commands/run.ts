@@ -8,7 +8,7 @@ import {
   type SamplingOptions,
   samplingDefaults,
 } from "../../runtime/index.js";
-import { encodeChat, loadChatTemplate, loadTokenizer } from "../../text/index.js";
+import { encodeChat, loadChatTemplate } from "../../text/index.js";
 import { chat } from "../chat.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { digits, terminalText } from "../format.js";
@@ -25,6 +25,7 @@ import {
 } from "../options.js";
 import { type PromptOptions, promptText } from "../promptText.js";
 import { openSession } from "../session.js";
+import { openTokenizer } from "../tokenizer.js";
 
 interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, PromptOptions, AttentionOptions {
   chat?: boolean;
@@ -83,7 +84,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     if (prompt === undefined && context.json && context.stdin.isTTY)
       throw new UsageError("--json needs --prompt, --prompt-file or lines on stdin");
     const files = await resolveModel(argument, context);
-    const tokenizer = await loadTokenizer(files);
+    const tokenizer = await openTokenizer(context, files);
     const template = options.chat === false ? undefined : await loadChatTemplate(files);
     if (options.chat === true && template === undefined) throw new UsageError(`${files.location} has no chat template`);
     const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];

@@ -3,7 +3,7 @@ import { RarefyError, UsageError } from "../../core/index.js";
 import { formatResultRows } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { runSweep, type SweepLevel, sweepCandidates } from "../../jobs/index.js";
-import { loadTokenizer, tokenizeText } from "../../text/index.js";
+import { tokenizeText } from "../../text/index.js";
 import { calibrationTokens } from "../calibrationTokens.js";
 import type { CommandDefinition } from "../command.js";
 import {
@@ -17,6 +17,7 @@ import {
 import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
 import { readText } from "../session.js";
 import { parseLevels } from "../sweepLevels.js";
+import { openTokenizer } from "../tokenizer.js";
 
 interface SweepCommandOptions extends CompressionOptions, WeightsOption {
   recipe: string[];
@@ -63,7 +64,7 @@ export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
     const evaluation = await readText(options.text);
     const calibration = options.calib === undefined ? undefined : await readText(options.calib);
     const source = await resolveModel(model, context);
-    const tokenizer = await loadTokenizer(source);
+    const tokenizer = await openTokenizer(context, source);
     const { window, maxWindows, weights, store, dtype, device, threads, keep, force, speed, repeats, output } = options;
     const { signal, onProgress } = context;
     const asked = candidates.map(({ recipe }) => recipe.calibration);

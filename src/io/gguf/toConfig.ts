@@ -4,11 +4,28 @@ import type { GgufTensor } from "./header.js";
 import type { Metadata } from "./metadata.js";
 import { fitLlama3Scaling } from "./ropeFactors.js";
 
+/**
+ * Keys behind the architecture that change nothing: sizes that the tensors have, what the model was trained with, and what
+ * llama.cpp does not look at either.
+ */
+const harmless = new Set([
+  "vocab_size",
+  "expert_used_count",
+  "rope.scaling.original_context_length",
+  "rope.scaling.finetuned",
+  "tensor_data_layout",
+]);
+
 /** The family that a file holds. @throws FormatError when its architecture is none of those that can be run */
 function familyOf(metadata: Metadata) {
+  const type = metadata.string("general.type") ?? "model";
+  if (type !== "model") {
+    const [file, field] = [metadata.file, "general.type"];
+    throw new FormatError({ file, field, problem: `it holds ${quote(type)}, which is no model by itself` });
+  }
   const key = "general.architecture";
   const id = metadata.require(metadata.string(key), key);
-  const found = familyIn(id, metadata.values.has(`${id}.attention.sliding_window`));
+  const found = familyIn(id, metadata.has(`${id}.attention.sliding_window`));
   if (found !== undefined) return found;
   throw new FormatError({
     file: metadata.file,
@@ -49,12 +66,19 @@ export function configFromMetadata(
   if ((number("expert_count") ?? 0) > 0) {
     throw new FormatError({ file, field: key("expert_count"), problem: "mixtures of experts are not supported" });
   }
+  if (metadata.boolean(key("attention.causal")) === false) {
+    throw new FormatError({
+      file,
+      field: key("attention.causal"),
+      problem: "models that see later tokens are not supported",
+    });
+  }
   const theta = number("rope.freq_base") ?? 10_000;
   const window = number("attention.sliding_window");
   const id = (name: string) => metadata.number(`tokenizer.ggml.${name}_token_id`);
   const ends = [id("eos"), id("eot"), id("eom")].filter((token) => token !== undefined);
 
-  return {
+  const config = {
     model_type: modelType,
     vocab_size: tensors.get("token_embd.weight")?.shape[0] ?? metadata.strings("tokenizer.ggml.tokens")?.length,
     hidden_size: hiddenSize,
@@ -78,6 +102,10 @@ export function configFromMetadata(
     bos_token_id: id("bos") ?? null,
     eos_token_id: [...new Set(ends)],
   };
+  // What is left goes along, to be named like a field of config.json that nothing reads.
+  const prefix = key("");
+  const rest = Object.entries(metadata.unread(prefix)).filter(([name]) => !harmless.has(name.slice(prefix.length)));
+  return { ...config, ...Object.fromEntries(rest.filter(([, value]) => value !== 0)) };
 }
 
 function ropeScaling(
@@ -104,12 +132,14 @@ function ropeScaling(
       original_max_position_embeddings: fitted.originalMaxPositions,
     };
   }
-  const type = metadata.string(key("rope.scaling.type")) ?? "none";
-  if (type === "none") return { rope_type: "default" };
+  // llama.cpp takes a factor without a type as linear; older files have it under the second name.
+  const factor = metadata.number(key("rope.scaling.factor")) ?? metadata.number(key("rope.scale_linear"));
+  const type = metadata.string(key("rope.scaling.type")) ?? "linear";
+  if (type === "none" || (type === "linear" && [undefined, 0, 1].includes(factor))) return { rope_type: "default" };
   // Other types are refused by name when the config is parsed.
   return {
     rope_type: type,
-    factor: metadata.number(key("rope.scaling.factor")),
+    factor,
     ...(type === "yarn" && {
       original_max_position_embeddings: metadata.require(
         metadata.number(key("rope.scaling.original_context_length")),

@@ -20,6 +20,15 @@ export interface TokenizerFiles {
 
 const prefix = "tokenizer.ggml.";
 
+/**
+ * Keys that change no token: those of the kinds of tokenizers that this file is not of, which llama.cpp does not look at
+ * either, tokens for filling in text, and the file that it was made from.
+ */
+const harmless = new RegExp(
+  "^tokenizer\\.(?:huggingface\\.json|ggml\\.(?:token_type_count|scores|merges|pre|precompiled_charsmap|add_space_prefix|" +
+    "remove_extra_whitespaces|(?:fim_)?(?:prefix|suffix|middle|pre|suf|mid|pad|rep|sep)_token_id|eot_token_id|eom_token_id))$",
+);
+
 interface Kind {
   /** The parts of a tokenizer.json. */
   parts(metadata: Metadata, tokens: readonly string[]): object;
@@ -62,7 +71,7 @@ const kinds: Readonly<Record<string, Kind>> = {
     parts: (metadata, tokens) =>
       sentencePieceUnigramParts({
         ...sentencePieces(metadata, tokens),
-        compatibilityForm: metadata.values.has(`${prefix}precompiled_charsmap`),
+        compatibilityForm: metadata.has(`${prefix}precompiled_charsmap`),
         byteFallback: tokens.includes("<0x00>"),
       }),
   },
@@ -112,6 +121,10 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     eos_token: end,
     unk_token: tokenAt("unknown"),
     pad_token: tokenAt("padding"),
+    // Misspelt in the format itself.
+    sep_token: tokenAt("seperator") ?? tokenAt("separator"),
+    cls_token: tokenAt("cls"),
+    mask_token: tokenAt("mask"),
     chat_template: chatTemplates(metadata),
   };
   const tokenizer = {
@@ -122,7 +135,9 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     ...kind.parts(metadata, tokens),
     post_processor: surround(adds("bos") ? begin : undefined, adds("eos") ? end : undefined, idsOf(tokens)),
   };
-  return { tokenizer, config };
+  // What is left goes along, to be named like a field of tokenizer_config.json that nothing reads.
+  const rest = Object.entries(metadata.unread("tokenizer.")).filter(([key]) => !harmless.test(key));
+  return { tokenizer, config: { ...config, ...Object.fromEntries(rest) } };
 }
 
 export const chatTemplateKey = "tokenizer.chat_template";

@@ -43,6 +43,8 @@ export interface SentencePieces {
   unknown: number | undefined;
   /** A space is written in front of a text. */
   leadingSpace: boolean;
+  /** Only in front of the whole text, not of every piece between special tokens. Default false. */
+  leadingSpaceOnce?: boolean;
   /** Spaces at both ends go, and runs of them become one. */
   collapseSpaces: boolean;
   /** Texts are put into compatibility form (NFKC) first. */
@@ -56,18 +58,19 @@ const spacesAsMarks = replace({ String: " " }, spaceMark);
 const marksAsSpaces = replace({ String: spaceMark }, " ");
 
 /** How a text becomes marked words and back, with either model. */
-function spelling({ compatibilityForm, collapseSpaces, leadingSpace }: SentencePieces): object {
+function spelling({ compatibilityForm, collapseSpaces, leadingSpace, leadingSpaceOnce }: SentencePieces): object {
   const collapse = [{ type: "Strip", strip_left: true, strip_right: true }, replace({ Regex: " {2,}" }, " ")];
   const normalizers = [
     ...(compatibilityForm ? [{ type: "Precompiled", precompiled_charsmap: null }] : []),
     ...(collapseSpaces ? collapse : []),
-    ...(leadingSpace ? [{ type: "Prepend", prepend: spaceMark }] : []),
-    spacesAsMarks,
+    ...(leadingSpaceOnce ? [] : [...(leadingSpace ? [{ type: "Prepend", prepend: spaceMark }] : []), spacesAsMarks]),
   ];
+  const scheme = leadingSpace ? "first" : "never";
+  const marks = { type: "Metaspace", replacement: spaceMark, prepend_scheme: scheme, split: false };
   const strip = leadingSpace ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : [];
   return {
     normalizer: { type: "Sequence", normalizers },
-    pre_tokenizer: null,
+    pre_tokenizer: leadingSpaceOnce ? marks : null,
     decoder: { type: "Sequence", decoders: [marksAsSpaces, { type: "ByteFallback" }, { type: "Fuse" }, ...strip] },
   };
 }
