@@ -52,16 +52,23 @@ export async function foreignIn(directory: string, ours: (name: string) => boole
 
 /**
  * Removes a directory that rarefy made, file by file: what is not ours stays, and with it the directory.
+ * @param known a path whose next writer clears what a kill leaves of the removal
  * @throws UsageError for a directory that rarefy did not make, or with files that it did not put there
  */
-export async function removeOurs(directory: string, ours: (name: string) => boolean): Promise<void> {
+export async function removeOurs(
+  directory: string,
+  ours: (name: string) => boolean,
+  known: string = directory,
+): Promise<void> {
   const names = await readdir(directory).catch(() => undefined);
   if (names === undefined) return;
-  if (!names.includes(markerName) && names.length > 0) throw notOurs(directory, names[0]);
+  // A kill while the marker was written leaves a temporary alone.
+  const other = names.find((name) => !isTemporary(name));
+  if (other !== undefined && !names.includes(markerName)) throw notOurs(directory, other);
   const foreign = await foreignIn(directory, ours);
   if (foreign !== undefined) throw notOurs(directory, foreign);
   // What goes loses its name first, so that a kill leaves all of it or a temporary of a dead process, never a part under the name.
-  const gone = await temporaryBeside(directory);
+  const gone = await temporaryBeside(known);
   await rename(directory, gone);
   await rm(gone, { recursive: true, force: true });
 }

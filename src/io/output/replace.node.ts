@@ -76,7 +76,7 @@ async function putNext(target: string): Promise<void> {
 
 async function removeLast(target: string): Promise<void> {
   const marker = await readMarker(lastOf(target));
-  await removeOurs(lastOf(target), marker === undefined ? () => false : belongsTo(marker));
+  await removeOurs(lastOf(target), marker === undefined ? () => false : belongsTo(marker), target);
 }
 
 const isThere = (path: string) =>
