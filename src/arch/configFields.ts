@@ -107,29 +107,32 @@ export interface ReadRope {
 /**
  * @param config its `max_position_embeddings` is what the family makes of the file's
  * @param defaults where the file gives none
+ * @returns undefined where it cannot be read, of which the context has been told
  */
 export function readRope(
   config: RopeFields & { max_position_embeddings: number },
   context: z.RefinementCtx,
   defaults: { theta?: number; share?: number } = {},
-): ReadRope {
+): ReadRope | undefined {
   // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
   const field = Object.keys(config.rope_scaling ?? {}).length > 0 ? "rope_scaling" : "rope_parameters";
   const raw = config[field] ?? {};
   const base = raw.rope_theta ?? config.rope_theta ?? defaults.theta ?? 10_000;
   const other = field === "rope_scaling" ? config.rope_parameters?.rope_theta : undefined;
   if (other != null && base !== other) {
-    return fail(
+    fail(
       context,
       ["rope_scaling", "rope_theta"],
       `rope_parameters has ${other}, and rope_scaling, which stands in for it, ${raw.rope_theta ?? "none"}`,
       `one base of the rotary embedding: move the fields of rope_scaling into rope_parameters, or add "rope_theta" to rope_scaling`,
     );
+    return undefined;
   }
   const type = raw.rope_type ?? raw.type ?? "default";
   const kind = lookUp(ropes, type);
   if (kind === undefined) {
-    return fail(context, [field, "rope_type"], `rotary embedding ${quote(type)} is not supported`, listOf(ropes));
+    fail(context, [field, "rope_type"], `rotary embedding ${quote(type)} is not supported`, listOf(ropes));
+    return undefined;
   }
   const { max_position_embeddings, original_max_position_embeddings } = config;
   const read = (kind.schema as z.ZodType<object>).safeParse({
@@ -143,7 +146,7 @@ export function readRope(
     for (const issue of read.error.issues) {
       context.addIssue({ code: "custom", path: [field, ...issue.path], message: issue.message });
     }
-    return z.NEVER;
+    return undefined;
   }
   const share = raw.partial_rotary_factor ?? config.partial_rotary_factor ?? defaults.share ?? 1;
   return { rope: { ...read.data, theta: base } as RopeSpec, share };

@@ -103,7 +103,7 @@ function resolve(raw: Shared, defaults: DecoderDefaults, context: z.RefinementCt
     ...rest,
     num_key_value_heads: kvHeads,
     head_dim: headDim,
-    rope: read.rope,
+    rope: read?.rope as RopeSpec,
     rotaryWidth,
     ...field.tokens({ bos_token_id, eos_token_id, vocab_size: raw.vocab_size }, defaults),
   };

@@ -3,6 +3,7 @@ import { activation, flag, orElse, positions, type RopeFields, readRope, ropePar
 import { decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
 import { sandwich } from "../parts.js";
+import type { RopeSpec } from "../ropes/index.js";
 import { cap, sandwichNorms } from "./gemma2.js";
 import { attention, llamaLike, mlp, sightOf } from "./llamaLike.js";
 
@@ -31,7 +32,7 @@ export const gemma3 = family({
   ).transform((config, context) => {
     const { full_attention: full, sliding_attention: sliding } = config.rope_parameters ?? {};
     const read = (rope_parameters: RopeFields["rope_parameters"], theta: number) =>
-      readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, { theta }).rope;
+      readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, { theta })?.rope as RopeSpec;
     return {
       ...config,
       globalRope: full ? read(full, globalTheta) : config.rope,

@@ -2,6 +2,7 @@ import * as z from "zod";
 import * as field from "../configFields.js";
 import { family } from "../family.js";
 import { grouped, interleaved, layerNorm, linearMap, parallel, plain, preNorm, stored } from "../parts.js";
+import type { RopeSpec } from "../ropes/index.js";
 import type { BlockShape } from "../spec.js";
 
 const config = z
@@ -31,7 +32,7 @@ const config = z
     }
     const defaults = { theta: raw.rotary_emb_base ?? undefined, share: raw.rotary_pct ?? 0.25 };
     const read = field.readRope(raw, context, defaults);
-    const rotation = { rope: read?.rope, width: field.rotatedWidth(read, headDim, context) };
+    const rotation = { rope: read?.rope as RopeSpec, width: field.rotatedWidth(read, headDim, context) };
     return { ...field.withTokens(raw, { bos: 0, eos: [2] }), headDim, rotation };
   });
 
