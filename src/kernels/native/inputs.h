@@ -63,7 +63,7 @@ INLINE void round_group(const float *x, float threshold, int8_t *codes, float *s
 }
 
 /* Lists the kept ones of `valid` inputs. */
-INLINE void select_inputs(active_inputs *list, const float *x, int valid, float threshold) {
+static void select_inputs(active_inputs *list, const float *x, int valid, float threshold) {
   int kept = 0;
   for (int i = 0; i < valid; i++) {
     list->column[kept] = (uint8_t)i;

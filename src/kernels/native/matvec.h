@@ -1,25 +1,48 @@
-/* out = W · x for one x over the dense formats: all slices of the inputs that come free, each into sums of its own, as
+/* out = W · x for one x: all slices of the inputs that come free, each into sums of its own, as
  * wasm/assembly/matvec.ts does, which adds them. */
 
 typedef struct {
   size_t column_bytes, scale_bytes;
   void (*list)(active_inputs *, const float *, int, float);
   add_group *add;
-} dense_format;
+  /* Instead, of the formats that leave zeros out. */
+  add_sparse_group *add_sparse;
+} product_format;
 
-INLINE int dense_format_of(int code, size_t rows, dense_format *format) {
-  switch (code) {
-    case rarefy_format_q8: *format = (dense_format){rows, 2 * rows, list_rounded, add_group_q8}; return 1;
-    case rarefy_format_q4: *format = (dense_format){rows / 2, 2 * rows, list_rounded, add_group_q4}; return 1;
-    case rarefy_format_bf16: *format = (dense_format){2 * rows, 0, list_values, add_group_bf16}; return 1;
-    default: return 0;
+INLINE int format_code(int structure, int dense) { return structure << rarefy_structure_shift | dense; }
+
+static int product_format_of(int code, size_t rows, product_format *format) {
+  static const struct {
+    int structure, dense;
+    product_format as;
+  } formats[] = {
+      /* Bytes of a column and of the scales for every row, in halves, to be multiplied with the rows below. */
+      {rarefy_structure_dense, rarefy_format_q8, {2, 4, list_rounded, add_group_q8, NULL}},
+      {rarefy_structure_dense, rarefy_format_q4, {1, 4, list_rounded, add_group_q4, NULL}},
+      {rarefy_structure_dense, rarefy_format_bf16, {4, 0, list_values, add_group_bf16, NULL}},
+#ifdef RAREFY_HAS_SPARSE
+      {rarefy_structure_bitmask, rarefy_format_q8, {0, 0, list_rounded, NULL, add_mask_q8}},
+      {rarefy_structure_bitmask, rarefy_format_q4, {0, 0, list_rounded, NULL, add_mask_q4}},
+      {rarefy_structure_bitmask, rarefy_format_bf16, {0, 0, select_inputs, NULL, add_mask_bf16}},
+      {rarefy_structure_two_of_four, rarefy_format_q8, {0, 0, select_inputs, NULL, add_fours_q8}},
+      {rarefy_structure_two_of_four, rarefy_format_q4, {0, 0, select_inputs, NULL, add_fours_q4}},
+      {rarefy_structure_two_of_four, rarefy_format_bf16, {0, 0, select_inputs, NULL, add_fours_bf16}},
+#endif
+  };
+  for (size_t n = 0; n < sizeof formats / sizeof *formats; n++) {
+    if (code != format_code(formats[n].structure, formats[n].dense)) continue;
+    *format = formats[n].as;
+    format->column_bytes = format->column_bytes * rows / 2;
+    format->scale_bytes = format->scale_bytes * rows / 2;
+    return 1;
   }
+  return 0;
 }
 
 /* Groups [first, last) of one segment. */
-static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_segment *segment, const dense_format *format, float *y, int first, int last) {
+static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_segment *segment, const product_format *format, float *y, int first, int last) {
   const size_t rows = a->padded_rows, group_bytes = format->scale_bytes + group_inputs * format->column_bytes;
-  const uint8_t *weights = at_offset(at, a->weights);
+  const uint8_t *weights = at_offset(at, format->add_sparse == NULL ? a->weights : segment->weights);
   const float *x = at_offset(at, a->x);
   const int from = (int)segment->first_row, to = (int)segment->end_row;
   const double share = (double)(to - from) / (double)rows;
@@ -29,13 +52,18 @@ static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_se
   for (int g = first; g <= last; g++) {
     if (g < last) format->list(&lists[g & 1], x + group_inputs * g, smaller(a->cols - group_inputs * g, group_inputs), segment->threshold);
     if (g == first) continue;
-    const active_inputs *now = &lists[(g - 1) & 1];
-    const int valid = smaller(a->cols - group_inputs * (g - 1), group_inputs);
+    const int group = g - 1, valid = smaller(a->cols - group_inputs * group, group_inputs);
+    const active_inputs *now = &lists[group & 1], *next = g < last ? &lists[g & 1] : NULL;
     offered += valid;
     skipped += valid - now->kept;
     if (now->kept == 0) continue;
-    bytes += share * (double)(now->kept * format->column_bytes + format->scale_bytes);
-    format->add(y, weights + (size_t)(g - 1) * group_bytes, rows, now, g < last ? &lists[g & 1] : NULL, from, to);
+    if (format->add_sparse != NULL) {
+      const sparse_group of = {weights, (size_t)(to - from), a->cols, (a->cols + group_inputs - 1) / group_inputs, group, x + group_inputs * group, valid, now, next, segment->threshold};
+      bytes += (double)format->add_sparse(y + from, &of);
+    } else {
+      bytes += share * (double)(now->kept * format->column_bytes + format->scale_bytes);
+      format->add(y, weights + (size_t)group * group_bytes, rows, now, next, from, to);
+    }
   }
   if (segment->counts) add_counts(at, bytes, offered * segment->parts, skipped * segment->parts);
 }
@@ -43,8 +71,8 @@ static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_se
 static int matvec(const place *at, const void *record) {
   const rarefy_matvec *a = record;
   const rarefy_segment *segments = rarefy_matvec_segments(a);
-  dense_format format;
-  if (!dense_format_of(a->format, a->padded_rows, &format)) return 0;
+  product_format format;
+  if (!product_format_of(a->format, a->padded_rows, &format)) return 0;
   const int groups = (a->cols + group_inputs - 1) / group_inputs;
   for (int slice = take_work(at); slice < a->slices; slice = take_work(at)) {
     float *y = (float *)at_offset(at, a->sums) + (size_t)slice * a->padded_rows;

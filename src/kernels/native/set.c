@@ -3,10 +3,12 @@
 #include "inputs.h"
 #ifdef __AVX512F__
 #include "vector512.h"
+#define RAREFY_HAS_SPARSE
 #else
 #include "vector256.h"
 #endif
 #include "columns.h"
+#include "sparse.h"
 #include "matvec.h"
 #include "tiles.h"
 

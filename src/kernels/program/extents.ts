@@ -13,12 +13,28 @@ interface Extent {
 const columnBytes: readonly number[] = [4, 2, 1, 0.5];
 const hasScales = (dense: number) => dense === layout.formatQ8 || dense === layout.formatQ4;
 
-/** Of a matrix in a dense format; undefined in others, which no native kernel takes. */
+/** Of a matrix in a dense format; undefined in others. */
 function denseBytes(format: number, cols: number, paddedRows: number): number | undefined {
   if (format >> layout.structureShift !== layout.structureDense) return undefined;
   return (
     padded(cols) * paddedRows * columnBytes[format] + (hasScales(format) ? (padded(cols) / 32) * paddedRows * 2 : 0)
   );
+}
+
+/**
+ * Of a part in a format that leaves zeros out and that native kernels take; of a bit mask what is the same for all, behind
+ * which its data lie as the packer wrote them.
+ */
+function sparseBytes(format: number, cols: number, rows: number): number | undefined {
+  const dense = format & ((1 << layout.structureShift) - 1);
+  const groups = padded(cols) / 32;
+  const scales = hasScales(dense) ? groups * rows * 2 : 0;
+  const structure = format >> layout.structureShift;
+  if (structure === layout.structureBitmask) return (cols * Math.ceil(rows / 512) + 1) * 4 + scales;
+  if (structure !== layout.structureTwoOfFour) return undefined;
+  // Of 32 rows and a group of inputs.
+  const blockBytes = dense === layout.formatBf16 ? 8 * 144 : dense === layout.formatQ8 ? 4 * 160 : 4 * 96;
+  return scales + groups * (rows / 32) * blockBytes;
 }
 
 /** Rows of a part of a packed matrix. */
@@ -36,6 +52,10 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       { what: "x", start: x, byteLength: cols * 4 },
       { what: "sums", start: sums, byteLength: slices * paddedRows * 4 },
       ...(byteLength === undefined ? [] : [{ what: "weights", start: weights, byteLength }]),
+      ...segments.flatMap(({ weights: start, firstRow, endRow }) => {
+        const byteLength = sparseBytes(format, cols, endRow - firstRow);
+        return byteLength === undefined ? [] : [{ what: "weights", start, byteLength }];
+      }),
     ];
   },
   matmul: ({ tokens, cols, paddedRows, format, dot, parts, ...a }) => {

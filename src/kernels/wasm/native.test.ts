@@ -1,12 +1,13 @@
 import { afterAll, describe, expect, it, test } from "vitest";
-import { normals, rowSource } from "../../../test/contract/harness.js";
-import type { WeightFormatId } from "../../pack/index.js";
+import { normals, rowSource, thinned } from "../../../test/contract/harness.js";
+import type { PackedFormatId } from "../../pack/index.js";
 import type { Backend } from "../index.js";
 import { createBackend, type NativeSet } from "./index.js";
 import { openNative } from "./native.node.js";
 
 const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set));
 const formats = ["q8", "q4", "bf16"] as const;
+const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
 
 /** Rows that fill whole registers and that do not, and incomplete groups of inputs. */
 const shapes = [
@@ -14,16 +15,19 @@ const shapes = [
   [96, 70],
   [224, 33],
   [608, 96],
+  [1100, 64],
 ] as const;
 
 /** What a product gives, its numbers as bits. */
 async function product(
   backend: Backend,
-  [format, rows, cols]: readonly [WeightFormatId, number, number],
+  [format, rows, cols]: readonly [PackedFormatId, number, number],
   tokens: number,
   { thresholds, spoil }: { thresholds?: readonly number[]; spoil?: (x: Float32Array) => void } = {},
 ) {
-  const parts = [rowSource("a", normals(1, rows * cols), rows, cols), rowSource("b", normals(2, 33 * cols), 33, cols)];
+  const parts = [rows, 33].map((count, n) =>
+    rowSource(`part ${n}`, thinned(format, normals(1 + n, count * cols), cols, n), count, cols),
+  );
   const w = await backend.loadMatrix(parts, format);
   const [x, y] = [backend.allocate(tokens, cols), backend.allocate(tokens, rows + 33)];
   const values = normals(3, tokens * cols);
@@ -57,16 +61,19 @@ function expectSame(actual: Float32Array, expected: Float32Array) {
 
 describe.skipIf(sets.length === 0)("native kernels", () => {
   describe.each(sets)("%s", (set) => {
-    test.each(formats)("%s: a product of one row is that of WebAssembly, its counters too", async (format) => {
-      for (const [rows, cols] of shapes) {
-        for (const options of [{}, { thresholds: [0.7, 0.2] }]) {
-          const expected = await product(await backendWith("none"), [format, rows, cols], 1, options);
-          const actual = await product(await backendWith(set), [format, rows, cols], 1, options);
-          expectSame(actual.values, expected.values);
-          expect(actual.counters).toEqual(expected.counters);
+    test.each([...formats, ...sparseFormats])(
+      "%s: a product of one row is that of WebAssembly, its counters too",
+      async (format) => {
+        for (const [rows, cols] of shapes) {
+          for (const options of [{}, { thresholds: [0.7, 0.2] }]) {
+            const expected = await product(await backendWith("none"), [format, rows, cols], 1, options);
+            const actual = await product(await backendWith(set), [format, rows, cols], 1, options);
+            expectSame(actual.values, expected.values);
+            expect(actual.counters).toEqual(expected.counters);
+          }
         }
-      }
-    });
+      },
+    );
 
     test.each(formats)("%s: products of many rows are those of WebAssembly", async (format) => {
       for (const [rows, cols] of shapes) {

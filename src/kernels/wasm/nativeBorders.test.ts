@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { normals } from "../../../test/contract/harness.js";
+import { normals, thinned } from "../../../test/contract/harness.js";
 import { packAs } from "../../pack/index.js";
 import { encode, type Operands } from "../program/encode.js";
+import { formatCode } from "../program/formatCode.js";
 import * as layout from "../program/layout.js";
 import type { OperationName } from "../program/records.js";
 import type { NativeSet } from "./native.js";
@@ -12,8 +13,9 @@ import { openNative } from "./native.node.js";
 
 const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set));
 const formats = ["q8", "q4", "bf16"] as const;
-type Format = (typeof formats)[number];
-const codes = { q8: layout.formatQ8, q4: layout.formatQ4, bf16: layout.formatBf16 };
+/** Only AVX-512 has kernels for these. */
+const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
+type Format = (typeof formats)[number] | (typeof sparseFormats)[number];
 
 /** Rows that fill whole registers and that do not, and incomplete groups of inputs. */
 const shapes = [
@@ -80,13 +82,13 @@ type Run = (memory: PoisonedMemory, format: Format, rows: number, cols: number) 
 
 const matvec: Run = (memory, format, rows, cols) => {
   const x = memory.place(normals(5, cols));
-  const weights = memory.place(packAs(format, normals(6, rows * cols), rows, cols));
+  const weights = memory.place(packAs(format, thinned(format, normals(6, rows * cols), cols, 1), rows, cols));
   const slices = Math.min(2, Math.ceil(cols / 32));
   const sumBytes = slices * rows * 4;
   const sums = memory.space(sumBytes);
-  const segment = { threshold: 0.3, firstRow: 0, endRow: rows, counts: true, parts: 1, weights: 0 };
+  const segment = { threshold: 0.3, firstRow: 0, endRow: rows, counts: true, parts: 1, weights };
   const operands = {
-    ...{ x, cols, weights, paddedRows: rows, format: codes[format], dot: layout.dotByte, sums, scratch: 0 },
+    ...{ x, cols, weights, paddedRows: rows, format: formatCode(format), dot: layout.dotByte, sums, scratch: 0 },
     ...{ scratchBytes: 0, out: 0, bias: 0, accumulate: false, slices, segments: [segment], parts: [] },
   };
   memory.run("matvec", operands, [layout.nativeMatvec]);
@@ -107,7 +109,7 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   const out = memory.space(tokens * rows * 4);
   const part = { threshold: 0.3, sparseFromRow: 2, packedRow: 0, firstOutput: 0, rows, input: 0, prepares: true };
   const operands = {
-    ...{ x, xStride: cols, tokens, cols, weights, paddedRows, format: codes[format], dot: layout.dotByte, inputs },
+    ...{ x, xStride: cols, tokens, cols, weights, paddedRows, format: formatCode(format), dot: layout.dotByte, inputs },
     ...{ scratch, scratchBytes, out, outStride: rows, bias, accumulate: true, parts: [{ ...part, weights: 0 }] },
   };
   memory.run("matmul", operands, [layout.nativePrepare, layout.nativeTiles]);
@@ -116,10 +118,12 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
 
 describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing beside their own", (set) => {
   it.each(
-    formats.flatMap((format) => [
-      { name: "matvec", run: matvec, format },
-      { name: "matmul", run: matmul, format },
-    ]),
+    formats
+      .flatMap((format): { name: string; run: Run; format: Format }[] => [
+        { name: "matvec", run: matvec, format },
+        { name: "matmul", run: matmul, format },
+      ])
+      .concat(set === "avx512" ? sparseFormats.map((format) => ({ name: "matvec", run: matvec, format })) : []),
   )("$name $format", ({ run, format }) => {
     for (const [rows, cols] of shapes) {
       const [zeros, ones] = [0, 0xff].map((poison) => run(new PoisonedMemory(set, poison), format, rows, cols));
