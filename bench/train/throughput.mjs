@@ -16,7 +16,7 @@ import { openCompute } from "../../dist/kernels/index.js";
 import { describeDecoder } from "../../dist/model/index.js";
 import { startEngine } from "../../dist/train/engine/engine.js";
 import { Products } from "../../dist/train/engine/gpu/products.js";
-import { decoderObjective, decoderParameters, readWeights, Training, trainMethods } from "../../dist/train/index.js";
+import { decoderObjective, modelParameters, readWeights, Training, trainMethods } from "../../dist/train/index.js";
 import { canHoldRun } from "../../dist/train/resident.js";
 
 const { values: options } = parseArgs({
@@ -42,7 +42,7 @@ const say = (text) => !options.json && console.log(text);
 
 const checkpoint = await openCheckpoint(directoryFiles(options.model));
 const { config } = await describeDecoder(checkpoint);
-const parameters = decoderParameters(checkpoint.tensors.values());
+const parameters = modelParameters(config.spec, checkpoint.tensors);
 const weights = await readWeights(checkpoint, parameters);
 
 /** Multiply-adds of one token in the linear maps; a step makes three products of each. */
@@ -165,11 +165,11 @@ const token = () => {
 const ids = () => ({ shape: [tokens], values: Int32Array.from({ length: tokens }, token) });
 const data = { tokens: ids(), label: ids() };
 async function openObjective() {
-  if (!traced || device === "wasm") return decoderObjective(config, parameters, window, device);
+  if (!traced || device === "wasm") return decoderObjective(config.spec, parameters, window, device);
   await startEngine(device);
   const { tracedObjective } = await import("../../dist/train/engine/tracedObjective.js");
-  const { decoder } = await import("../../dist/train/models/decoder.js");
-  return tracedObjective(decoder(config, parameters, window));
+  const { traceModel } = await import("../../dist/train/trace/trace.js");
+  return tracedObjective(traceModel(config.spec, parameters, window));
 }
 const objective = await openObjective();
 const best = Math.max(0, ...results.products.map(({ gflops }) => gflops));

@@ -60,7 +60,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     .default({}),
   new Option(
     "--router <id>",
-    "how tokens find their experts in a model that has them: softmax (top-k), bias (top-k, balanced by biases), relu (ReMoE) (default: what the model was trained with, or softmax)",
+    "how tokens find their experts in a model that has them: own (as its config says), softmax (top-k), bias (top-k, balanced by biases), relu (ReMoE) (default: what the model was trained with, or own)",
   ).choices(routings),
   new Option(
     "--router-option <name=value...>",

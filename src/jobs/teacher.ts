@@ -31,7 +31,7 @@ export async function openTeacher(
     throw new UsageError(`the teacher has ${model.config.vocabSize} tokens, the student ${vocabSize}`);
   }
   const { config, parameters, weights, mixture, files } = model;
-  const objective = await decoderObjective(config, parameters, window, device, { moe: mixture?.moe });
+  const objective = await decoderObjective(config.spec, parameters, window, device, { router: mixture?.router });
   // Routers of a student that teaches itself move on; the teacher's do not.
   const routers = Object.fromEntries(
     Object.entries(mixture?.control?.arrays() ?? {}).map(([name, { shape, values }]) => [

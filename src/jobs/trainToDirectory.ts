@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { basename } from "node:path";
-import { parseModelConfig, tensorsOf } from "../arch/index.js";
+import { parseModelConfig } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
@@ -19,11 +19,11 @@ import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } fr
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   decoderObjective,
-  decoderParameters,
   type FloatArray,
-  initialDecoder,
+  initialWeights,
   type LogRecord,
   meanLoss,
+  modelParameters,
   randomFor,
   runTraining,
   stopEngine,
@@ -121,8 +121,8 @@ async function trainAndWrite(
   const control = mixture?.control;
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
-  using objective = await decoderObjective(config, parameters, options.window, options.device, {
-    moe: mixture?.moe,
+  using objective = await decoderObjective(config.spec, parameters, options.window, options.device, {
+    router: mixture?.router,
     inputDensity,
     ...(distil !== undefined && { distillation: { share: distil, temperature } }),
   });
@@ -146,7 +146,7 @@ async function trainAndWrite(
     seed: options.seed,
     method: method.id,
     methodOptions: settings,
-    ...(mixture && { router: mixture.moe.routing, routerOptions: mixture.settings }),
+    ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(distil !== undefined && { distil, temperature, teacher: (teacherFiles ?? files).location }),
   };
@@ -220,12 +220,12 @@ function checkDistillation({ distil, temperature, teacher, from }: TrainToDirect
 /** A model of the config's shape whose weights are drawn by the seed. */
 async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOptions): Promise<TrainableModel> {
   const config = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
-  const parameters = decoderParameters(tensorsOf(config.spec), config.blocks);
+  const parameters = modelParameters(config.spec);
   return {
     files,
     config,
     parameters,
-    weights: initialDecoder(parameters, randomFor(options.seed, "weights")),
+    weights: initialWeights(parameters, randomFor(options.seed, "weights")),
     mixture: mixtureOf(config, options),
     dtypeOf: () => "F32",
   };
@@ -282,7 +282,10 @@ async function buildModel(
     const decided = mixture?.tensors ?? new Map<string, Float32Array>();
     await writeWeights(
       builder.sinks,
-      [...parameters, ...Array.from(decided, ([name, { length }]) => ({ name, shape: [length] }))],
+      [
+        ...parameters,
+        ...Array.from(decided, ([name, { length }]) => ({ name, ref: { tensor: name, shape: [length] } })),
+      ],
       new Map<string, FloatArray>([...weights, ...decided]),
       (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
       job,

@@ -1,11 +1,10 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import { type Artifact, type LocalModelFiles, openCheckpoint, trainingOf } from "../io/index.js";
-import { isRouterBias } from "../model/index.js";
 import {
-  decoderParameters,
   type FloatArray,
-  type ParameterInfo,
+  type ModelParameter,
+  modelParameters,
   readWeights,
   type StoredFloat,
   type TrainedMixture,
@@ -17,10 +16,10 @@ import { mixtureOf, type RouterSettings } from "./trainingSettings.js";
 export interface TrainableModel {
   files: LocalModelFiles;
   config: ModelConfig;
-  parameters: readonly ParameterInfo[];
+  parameters: readonly ModelParameter[];
   weights: Map<string, FloatArray>;
-  /** Stored type by name. */
-  dtypeOf: (name: string) => StoredFloat;
+  /** Stored type by name of a tensor. */
+  dtypeOf: (tensor: string) => StoredFloat;
   /** Sizes of the blocks where they differ from those of the config. */
   blocks?: Artifact["blocks"];
   /** How tokens find their experts, in a model that has them. */
@@ -36,19 +35,18 @@ export async function loadTrainable(
   const checkpoint = await openCheckpoint(files);
   try {
     const config = await trainableConfig(checkpoint);
-    const tensors = [...checkpoint.tensors.values()].filter(({ name }) => !isRouterBias(name));
-    const parameters = decoderParameters(tensors, config.blocks);
+    const parameters = modelParameters(config.spec, checkpoint.tensors);
     const mixture = mixtureOf(config, routers, checkpoint.artifact && trainingOf(checkpoint.artifact)?.router);
+    const dtypes = new Map(Array.from(checkpoint.tensors, ([name, { dtype }]) => [name, dtype as StoredFloat]));
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
     }
-    const dtypes = new Map(tensors.map(({ name, dtype }) => [name, dtype as StoredFloat]));
     return {
       files,
       config,
       parameters,
       weights: await readWeights(checkpoint, parameters, job),
-      dtypeOf: (name) => dtypes.get(name)!,
+      dtypeOf: (tensor) => dtypes.get(tensor)!,
       blocks: checkpoint.artifact?.blocks,
       mixture,
     };

@@ -1,4 +1,4 @@
-import type { ModelConfig } from "../arch/index.js";
+import { findStep, type ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import {
   cosine,
@@ -35,7 +35,7 @@ export interface TrainingSettings {
   method: string;
   /** Options of the method, as its schema has them. */
   methodOption: Record<string, unknown>;
-  /** How tokens find their experts: one of `routings`. Default: as the model was trained before, else softmax. */
+  /** How tokens find their experts: one of `routings`. Default: as the model was trained before, else as it is described. */
   router?: string;
   /** Options of the router. */
   routerOption: Record<string, unknown>;
@@ -80,7 +80,7 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
 }
 
 /**
- * The experts of the model and how tokens find them: as asked for, as the model was trained before, or by softmax.
+ * The experts of the model and how tokens find them: as asked for, as the model was trained before, or as it is described.
  * @param trained how its routers were trained, if they were
  * @throws UsageError for a router where there are no experts
  */
@@ -90,11 +90,11 @@ export function mixtureOf(
   trained?: string,
 ): TrainedMixture | undefined {
   const given = router !== undefined || Object.keys(routerOption).length > 0;
-  if (given && config.experts === undefined) {
+  const hasExperts = config.spec.blocks.some((block) => findStep(block, "mixture") !== undefined);
+  if (given && !hasExperts) {
     throw new UsageError(
       `a ${config.modelType} model has no experts to route to; give a config.json of model_type mixtral`,
     );
   }
-  const before = trained ?? "softmax";
-  return trainedMixture(config, router ?? before, routerOption, batch * window);
+  return trainedMixture(config.spec, router ?? trained ?? "own", routerOption, batch * window);
 }

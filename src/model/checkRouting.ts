@@ -14,7 +14,7 @@ export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_sc
  */
 export function checkRouting({ location, artifact, tensors }: Checkpoint, spec: ModelSpec): void {
   const router = artifact && trainingOf(artifact)?.router;
-  if (router !== undefined && router !== "softmax") {
+  if (router !== undefined && router !== "own" && router !== "softmax") {
     throw new FormatError({
       file: `${location}/${artifactFileName}`,
       field: "origin.training.router",

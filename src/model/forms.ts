@@ -21,17 +21,23 @@ export interface StoredMap {
 
 type Tensors = ReadonlyMap<string, TensorInfo>;
 
+/** Names of the two factors that take the place of a matrix. */
+export function factorNames({ weight }: LinearSpec): { left: string; right: string } {
+  const stem = weight.tensor.replace(/\.weight$/, "");
+  return { left: `${stem}.low_rank.left`, right: `${stem}.low_rank.right` };
+}
+
 /** @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix */
 export function storedMap(map: LinearSpec, stored: Tensors): StoredMap {
   const { tensor } = map.weight;
-  const stem = tensor.replace(/\.weight$/, "");
-  const right = stored.get(`${stem}.low_rank.right`);
+  const names = factorNames(map);
+  const right = stored.get(names.right);
   if (right === undefined) return { map, direct: map.weight };
   const [rank] = right.shape;
   return {
     map,
     lowRank: {
-      left: { tensor: `${stem}.low_rank.left`, shape: [map.rows, rank] },
+      left: { tensor: names.left, shape: [map.rows, rank] },
       right: { tensor: right.name, shape: [rank, map.cols] },
       rank,
     },

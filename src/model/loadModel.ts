@@ -37,11 +37,18 @@ export interface DecoderDescription {
  * mis-shaped tensors
  */
 export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDescription> {
+  const description = await describeTrainable(checkpoint);
+  const { config } = description;
+  if (config.experts !== undefined) checkRouting(checkpoint, config.spec);
+  return description;
+}
+
+/** As `describeDecoder`, also for experts that were trained with a routing that models do not run with. */
+export async function describeTrainable(checkpoint: Checkpoint): Promise<DecoderDescription> {
   const file = `${checkpoint.location}/config.json`;
   const generation = await checkpoint.readJson("generation_config.json");
   const config = parseModelConfig(checkpoint.config, file, generation, checkpoint.artifact?.blocks);
   checkTensors(checkpoint, config);
-  if (config.experts !== undefined) checkRouting(checkpoint, config.spec);
   return { config };
 }
 

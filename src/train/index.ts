@@ -29,13 +29,15 @@ export {
   meanLoss,
   readWeights,
   type StoredFloat,
+  type StoredParameter,
   trainableConfig,
   writeWeights,
 } from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";
-export { decoderParameters, initialDecoder } from "./models/decoderParameters.js";
 export { type Distillation, teacherName } from "./models/distillation.js";
+export { initialWeights, type ModelParameter, modelParameters } from "./models/parameters.js";
+export type { RouterOptions, Routing } from "./models/routerOptions.js";
 export { routings, type TrainedMixture, trainedMixture } from "./models/routing.js";
 export type { Batch, BatchArray, LossAndGradients, Objective } from "./objective.js";
 export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
@@ -45,5 +47,7 @@ export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
 export { randomFor } from "./seeds.js";
 export { isStateTree, type State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
+export type { PassOptions } from "./trace/pass.js";
+export type { TraceOptions } from "./trace/trace.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

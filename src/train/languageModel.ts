@@ -1,79 +1,99 @@
-import { type ModelConfig, type NamedShape, parseModelConfig, tensorsOf } from "../arch/index.js";
-import { breathe, type JobOptions, NonFiniteError, ProblemsError, Stage } from "../core/index.js";
+import type { ModelConfig, TensorRef } from "../arch/index.js";
+import { breathe, type JobOptions, NonFiniteError, Stage } from "../core/index.js";
 import { type Checkpoint, type FileSinks, writeSafetensors } from "../io/index.js";
-import { describeDecoder } from "../model/index.js";
-import { firstNonFinite, fromFloat32 } from "../tensor/index.js";
+import { isWhole, readReference, writeReference } from "../io/internal.js";
+import { describeTrainable } from "../model/internal.js";
+import { elementCount, firstNonFinite, fromFloat32 } from "../tensor/index.js";
 import type { TokenWindows } from "./data/tokens.js";
+import type { ModelParameter } from "./models/parameters.js";
 import type { BatchControl, Objective } from "./objective.js";
-import type { FloatArray, ParameterInfo, Values } from "./values.js";
-
-const shownProblems = 20;
+import type { FloatArray, Values } from "./values.js";
 
 /**
- * The config of a checkpoint that can be trained, its tensors checked: what the runtime runs, and mixtures of experts.
+ * The config of a checkpoint that can be trained, its tensors checked: what the runtime runs, and mixtures of experts with
+ * routers that it does not run.
  * @throws FormatError for a config that is wrong, ProblemsError with missing or mis-shaped tensors
  */
-export async function trainableConfig(checkpoint: Checkpoint): Promise<ModelConfig> {
-  const file = `${checkpoint.location}/config.json`;
-  const config = parseModelConfig(checkpoint.config, file, undefined, checkpoint.artifact?.blocks);
-  if (config.experts === undefined) return (await describeDecoder(checkpoint)).config;
-  const problems: string[] = [];
-  for (const { name, shape } of tensorsOf(config.spec)) {
-    const found = checkpoint.tensors.get(name)?.shape;
-    if (found?.join() === shape.join()) continue;
-    problems.push(
-      `${name} is ${found === undefined ? "missing" : `[${found.join(", ")}]`}; expected [${shape.join(", ")}]`,
-    );
-    if (problems.length === shownProblems) break;
-  }
-  if (problems.length > 0) {
-    throw new ProblemsError(`${checkpoint.location}: the tensors do not fit a ${config.modelType} model`, problems);
-  }
-  return config;
-}
+export const trainableConfig = async (checkpoint: Checkpoint): Promise<ModelConfig> =>
+  (await describeTrainable(checkpoint)).config;
 
 /** Reads the trainable tensors of a checkpoint as f32. */
 export async function readWeights(
   checkpoint: Checkpoint,
-  parameters: readonly ParameterInfo[],
+  parameters: readonly ModelParameter[],
   { signal, onProgress }: JobOptions = {},
 ): Promise<Map<string, FloatArray>> {
   const stage = new Stage("read weights", parameters.length, "tensors", onProgress);
-  const weights = new Map<string, FloatArray>();
-  for (const { name } of parameters) {
-    await breathe(signal);
-    weights.set(name, await checkpoint.readFloat32(name));
-    stage.advance(1, name);
+  const weights = new Map<string, FloatArray>(parameters.map(({ name }) => [name, new Float32Array()]));
+  // What several parameters are parts of is read once.
+  for (const parts of byTensor(parameters).values()) {
+    const shared = new Map<string, Float32Array>();
+    for (const { name, ref } of parts) {
+      await breathe(signal);
+      weights.set(name, await readReference(checkpoint, ref, shared));
+      stage.advance(1, name);
+    }
   }
   return weights;
+}
+
+function byTensor<P extends StoredParameter>(parameters: readonly P[]): Map<string, P[]> {
+  const parts = new Map<string, P[]>();
+  for (const parameter of parameters) {
+    const { tensor } = parameter.ref;
+    const found = parts.get(tensor);
+    if (found === undefined) parts.set(tensor, [parameter]);
+    else found.push(parameter);
+  }
+  return parts;
 }
 
 /** Types that trained weights are stored in, by their names in safetensors. */
 export type StoredFloat = "F32" | "F16" | "BF16";
 
+/** Trained numbers, and where they lie in a checkpoint. */
+export interface StoredParameter {
+  name: string;
+  ref: TensorRef;
+}
+
 /**
- * Writes trained weights as a checkpoint.
- * @param dtypeOf stored type by name
+ * Writes trained weights as a checkpoint, in the tensors that the model's description names.
+ * @param dtypeOf stored type by name of a tensor
  * @throws NonFiniteError before anything is written
  */
 export function writeWeights(
   sinks: FileSinks,
-  parameters: readonly NamedShape[],
+  parameters: readonly StoredParameter[],
   weights: Values,
-  dtypeOf: (name: string) => StoredFloat,
+  dtypeOf: (tensor: string) => StoredFloat,
   options: JobOptions = {},
 ): Promise<void> {
-  const tensors = parameters.map(({ name, shape }) => {
-    const dtype = dtypeOf(name);
-    const bad = firstNonFinite(dtype, fromFloat32(dtype, weights.get(name) as Float32Array));
+  for (const { name, ref } of parameters) {
+    const dtype = dtypeOf(ref.tensor);
+    const values = weights.get(name) as Float32Array;
+    const bad = firstNonFinite(dtype, fromFloat32(dtype, values));
     if (bad >= 0) {
       throw new NonFiniteError(
-        `${name}: entry ${bad} is ${weights.get(name)![bad]} after training, which cannot be stored as ${dtype}; nothing was written`,
+        `${name}: entry ${bad} is ${values[bad]} after training, which cannot be stored as ${dtype}; nothing was written`,
       );
     }
-    return { name, shape, dtype, bytes: () => [fromFloat32(dtype, weights.get(name) as Float32Array)] };
+  }
+  const tensors = Array.from(byTensor(parameters), ([name, parts]) => {
+    const { shape } = parts[0].ref;
+    const dtype = dtypeOf(name);
+    return { name, shape, dtype, bytes: () => [fromFloat32(dtype, wholeOf(parts, weights))] };
   });
   return writeSafetensors(sinks, tensors, options);
+}
+
+/** f32: a tensor of what its parts hold. */
+function wholeOf(parts: readonly StoredParameter[], weights: Values): Float32Array {
+  const [{ name, ref }] = parts;
+  if (isWhole(ref)) return weights.get(name) as Float32Array;
+  const whole = new Float32Array(elementCount(ref.shape));
+  for (const { name, ref } of parts) writeReference(whole, ref, weights.get(name) as Float32Array);
+  return whole;
 }
 
 /**

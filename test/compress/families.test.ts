@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { placesOf } from "../../src/arch/index.js";
 import { compressionOf } from "../../src/io/index.js";
+import { readReference } from "../../src/io/internal.js";
 import { describeDecoder } from "../../src/model/index.js";
-import { readReference } from "../../src/pipeline/compress/references.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { compress, type JobInput, logits, relativeDifference } from "./support.js";
 

@@ -1,17 +1,17 @@
-import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
+import { readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import {
   cosine,
   decoderObjective,
-  decoderParameters,
   type EngineDevice,
-  initialDecoder,
+  initialWeights,
+  modelParameters,
   randomFor,
   Training,
   trainMethods,
 } from "../../src/train/index.js";
 
-const config = parseModelConfig(
+const spec = readModelSpec(
   {
     architectures: ["LlamaForCausalLM"],
     model_type: "llama",
@@ -31,12 +31,12 @@ const [window, sequences, steps] = [16, 4, 6];
 
 /** A few steps of a tiny decoder, 2:4 by SR-STE, on a device. @returns the losses, and the share of zeros at the end */
 export async function trainFew(device: EngineDevice): Promise<{ losses: number[]; zeros: number }> {
-  const parameters = decoderParameters(tensorsOf(config.spec), config.blocks);
-  using objective = await decoderObjective(config, parameters, window, device);
+  const parameters = modelParameters(spec);
+  using objective = await decoderObjective(spec, parameters, window, device);
   const { method } = await trainMethods["sr-ste"]();
   const training = new Training({
     objective,
-    weights: initialDecoder(parameters, randomFor(1, "weights")),
+    weights: initialWeights(parameters, randomFor(1, "weights")),
     optimizer: { rate: cosine({ peak: 1e-2, warmup: 1, steps }) },
     steps,
     seed: 1,

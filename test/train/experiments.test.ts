@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
+import { readModelSpec } from "../../src/arch/index.js";
 import { readText } from "../../src/cli/session.js";
 import { Random } from "../../src/core/index.js";
 import { readJsonFile } from "../../src/io/index.js";
@@ -15,11 +15,11 @@ import { TokenWindows } from "../../src/train/data/tokens.js";
 import {
   type Cell,
   type CellOutcome,
-  decoderParameters,
   experiments,
   htmlPage,
-  initialDecoder,
+  initialWeights,
   markdownPage,
+  modelParameters,
   randomFor,
   runExperiment,
   scales,
@@ -67,9 +67,9 @@ const openModel = async () => directoryFiles(modelDirectory);
 beforeAll(async () => {
   smallConfig(modelDirectory);
   const files = directoryFiles(modelDirectory);
-  const config = parseModelConfig(await readJsonFile(files, "config.json"), "config.json");
-  const parameters = decoderParameters(tensorsOf(config.spec));
-  const weights = initialDecoder(parameters, randomFor(0, "weights"));
+  const spec = readModelSpec(await readJsonFile(files, "config.json"), "config.json");
+  const parameters = modelParameters(spec);
+  const weights = initialWeights(parameters, randomFor(0, "weights"));
   await writeWeights(directorySinks(modelDirectory), parameters, weights, () => "F32");
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readModelSpec } from "../../src/arch/index.js";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainableConfig, trainedMixture } from "../../src/train/index.js";
@@ -170,9 +171,10 @@ test.each<[string, string[], RegExp]>([
 });
 
 test("a model without experts has no mixture, and a wrong routing is refused", () => {
-  const config = { layers: 2 } as Parameters<typeof trainedMixture>[0];
-  expect(trainedMixture(config, "softmax", {}, 8)).toBeUndefined();
-  const experts = { ...config, experts: { count: 4, perToken: 2, balance: 0.01 } };
-  expect(() => trainedMixture(experts, "constructor", {}, 8)).toThrow(/there is no routing constructor/);
-  expect(trainedMixture(experts, "softmax", {}, 8)!.moe).toMatchObject({ balance: 0.01, expertsPerToken: 2 });
+  expect(trainedMixture({ blocks: [] }, "softmax", {}, 8)).toBeUndefined();
+  const raw = { ...JSON.parse(readFileSync(join(config, "config.json"), "utf8")), ...mixtral };
+  const spec = readModelSpec(raw, "config.json");
+  expect(() => trainedMixture(spec, "constructor", {}, 8)).toThrow(/there is no routing constructor/);
+  expect(trainedMixture(spec, "softmax", {}, 8)!.router).toEqual({ routing: "softmax", balance: 0.02, zLoss: 0 });
+  expect(trainedMixture(spec, "bias", {}, 8)!.tensors.get(biasName)).toHaveLength(4);
 });

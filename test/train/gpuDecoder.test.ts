@@ -7,7 +7,7 @@ import { startEngine } from "../../src/train/engine/engine.js";
 import { gpuDecoder } from "../../src/train/engine/gpu/gpuDecoder.js";
 import {
   cosine,
-  decoderParameters,
+  modelParameters,
   type Objective,
   readState,
   readWeights,
@@ -27,10 +27,10 @@ afterAll(() => {
 async function modelOf(directory: string) {
   const checkpoint = await openCheckpoint(directoryFiles(directory));
   const { config } = await describeDecoder(checkpoint);
-  const parameters = decoderParameters(checkpoint.tensors.values());
+  const parameters = modelParameters(config.spec, checkpoint.tensors);
   const weights = await readWeights(checkpoint, parameters);
   await checkpoint.close();
-  return { config, parameters, weights };
+  return { spec: config.spec, parameters, weights };
 }
 
 function randomBatch(vocabulary: number, length: number, seed = 3) {
@@ -49,15 +49,15 @@ describe.skipIf(unavailable !== undefined)(
       ["llama3-rope", 20, 2],
       ["mistral", 72, 1],
     ])("%s: loss, gradients and logits are the engine's, windows of %d", async (name, window, sequences) => {
-      const { config, parameters, weights } = await modelOf(`test/golden/arch/${name}`);
-      const [{ tracedObjective }, { decoder }] = await Promise.all([
+      const { spec, parameters, weights } = await modelOf(`test/golden/arch/${name}`);
+      const [{ tracedObjective }, { traceModel }] = await Promise.all([
         import("../../src/train/engine/tracedObjective.js"),
-        import("../../src/train/models/decoder.js"),
+        import("../../src/train/trace/trace.js"),
       ]);
-      const oracle = tracedObjective(decoder(config, parameters, window));
-      const objective = (await gpuDecoder(config, parameters, window))!;
+      const oracle = tracedObjective(traceModel(spec, parameters, window));
+      const objective = (await gpuDecoder(spec, parameters, window))!;
       open.push(oracle, objective);
-      const batch = randomBatch(config.vocabSize, window * sequences);
+      const batch = randomBatch(spec.vocabSize, window * sequences);
       const expected = await oracle.lossAndGradients(weights, batch);
       const found = await objective.lossAndGradients(weights, batch);
       expect(found.loss).toBeCloseTo(expected.loss, 5);
@@ -70,7 +70,7 @@ describe.skipIf(unavailable !== undefined)(
         1e-5,
       );
       // Another number of sequences, then the first again: buffers are made anew, nothing is left over.
-      const other = randomBatch(config.vocabSize, window * (sequences + 1));
+      const other = randomBatch(spec.vocabSize, window * (sequences + 1));
       expect((await objective.lossAndGradients(weights, other)).loss).toBeCloseTo(await oracle.loss(weights, other), 5);
       expect((await objective.lossAndGradients(weights, batch)).gradients).toEqual(found.gradients);
     });
@@ -85,7 +85,7 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
   let objective: Objective;
   beforeAll(async () => {
     model = await modelOf("test/golden/arch/llama");
-    objective = (await gpuDecoder(model.config, model.parameters, window))!;
+    objective = (await gpuDecoder(model.spec, model.parameters, window))!;
     open.push(objective);
   });
 
@@ -117,13 +117,13 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
     ["cast", { decay: 0.01, interval: 2 }],
     ["iht", { density: 0.5 }],
   ])("%s %j: weights, masks and moments are the host's, stored and continued as well", async (id, options) => {
-    const { config, weights } = model;
+    const { spec, weights } = model;
     const host = await begin(id, options, false, weights);
     const whole = await begin(id, options, true, weights);
     let halves = await begin(id, options, true, weights);
     const random = new Random(8);
     for (let step = 0; step < steps; step++) {
-      const batch = randomBatch(config.vocabSize, window, random.integer(1000));
+      const batch = randomBatch(spec.vocabSize, window, random.integer(1000));
       const expected = await host.advance(batch);
       expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 3);
       if (step === 2) {
@@ -152,10 +152,10 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
 });
 
 test("what the step does not do is left to the engine", async () => {
-  for (const name of ["qwen2", "qwen3"]) {
-    const { config, parameters } = await modelOf(`test/golden/arch/${name}`);
-    expect(await gpuDecoder(config, parameters, 16)).toBeUndefined();
+  for (const name of ["qwen2", "qwen3", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "mixtral"]) {
+    const { spec, parameters } = await modelOf(`test/golden/arch/${name}`);
+    expect([name, await gpuDecoder(spec, parameters, 16)]).toEqual([name, undefined]);
   }
-  const { config, parameters } = await modelOf("test/golden/arch/llama");
-  expect(await gpuDecoder(config, parameters, 18)).toBeUndefined();
+  const { spec, parameters } = await modelOf("test/golden/arch/llama");
+  expect(await gpuDecoder(spec, parameters, 18)).toBeUndefined();
 });

@@ -1,25 +1,26 @@
 import { jit, numpy as np } from "@jax-js/jax";
 import { beforeAll, describe, expect, test } from "vitest";
-import { parseModelConfig, tensorsOf } from "../../src/arch/index.js";
+import { type MixtureStep, type ModelSpec, type RouterSpec, readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import { type Checkpoint, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { largestInputs } from "../../src/train/engine/layers.js";
-import type { Traced } from "../../src/train/engine/ops.js";
+import { add, multiply, sum, type Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { readWeights } from "../../src/train/languageModel.js";
-import { decoder } from "../../src/train/models/decoder.js";
-import { decoderParameters } from "../../src/train/models/decoderParameters.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
 import { divergence } from "../../src/train/models/divergence.js";
 import { initialMlp, mlp } from "../../src/train/models/mlp.js";
-import { mixture } from "../../src/train/models/moe.js";
-import type { MoeConfig } from "../../src/train/models/moeConfig.js";
+import { modelParameters } from "../../src/train/models/parameters.js";
+import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import { biasControl, sparsityControl } from "../../src/train/models/routers.js";
 import type { Batch } from "../../src/train/objective.js";
 import { type Units, unitSizes } from "../../src/train/selection/groups.js";
 import { unitsOf } from "../../src/train/selection/patterns.js";
+import { TracedPass } from "../../src/train/trace/pass.js";
+import { traceSteps } from "../../src/train/trace/steps.js";
+import { traceModel } from "../../src/train/trace/trace.js";
 import { path } from "../golden/golden.js";
 
 beforeAll(() => startEngine("wasm"));
@@ -43,34 +44,15 @@ async function withGolden<T>(
   }
 }
 
-const configOf = ({ config }: Checkpoint) => parseModelConfig(config, "config.json");
-
-const mixtral: MoeConfig = { experts: 4, expertsPerToken: 2, routing: "softmax" };
-
-/** Families that training knows; test/model/refusals.test.ts holds that it refuses the others. */
-const trained = ["llama", "llama3-rope", "mistral", "mixtral", "qwen2", "qwen3"];
-
-describe("the loss of golden checkpoints is that of Hugging Face", () => {
-  test.each(trained)("%s", async (name) => {
-    await withGolden(name, async (checkpoint, batch, nll) => {
-      const parameters = decoderParameters(checkpoint.tensors.values());
-      const moe = name === "mixtral" ? mixtral : undefined;
-      using objective = tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0], { moe }));
-      const weights = await readWeights(checkpoint, parameters);
-      expect(await objective.loss(weights, batch)).toBeCloseTo(nll, 4);
-      const { loss, gradients } = await objective.lossAndGradients(weights, batch);
-      expect(loss).toBeCloseTo(nll, 4);
-      expect([...gradients.keys()].sort()).toEqual([...weights.keys()].sort());
-    });
-  });
-});
+const specOf = ({ config }: Checkpoint): ModelSpec => readModelSpec(config, "config.json");
+const parametersOf = (checkpoint: Checkpoint) => modelParameters(specOf(checkpoint), checkpoint.tensors);
 
 test("a pair of low rank, and a pair with a remainder, are the matrix that they stand for", async () => {
   await withGolden("llama", async (checkpoint, batch, nll) => {
     const name = "model.layers.0.mlp.up_proj";
     const whole = [...checkpoint.tensors.values()];
     const [rows, cols] = checkpoint.tensors.get(`${name}.weight`)!.shape;
-    const weights = await readWeights(checkpoint, decoderParameters(whole));
+    const weights = await readWeights(checkpoint, parametersOf(checkpoint));
     const own = weights.get(`${name}.weight`)!;
     // W = W · I, of which a remainder may hold a part.
     const identity = Float32Array.from({ length: cols * cols }, (_, i) => (i % (cols + 1) === 0 ? 1 : 0));
@@ -84,8 +66,11 @@ test("a pair of low rank, and a pair with a remainder, are the matrix that they 
         .set(pair[0].name, own.map((v: number) => v * (1 - remainder)) as Float32Array)
         .set(pair[1].name, identity)
         .set(`${name}.weight`, own.map((v: number) => v * remainder) as Float32Array);
-      const parameters = decoderParameters(tensors);
-      using objective = tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0]));
+      const parameters = modelParameters(
+        specOf(checkpoint),
+        new Map(tensors.map(({ name, shape }) => [name, { name, shape, dtype: "F32" }])),
+      );
+      using objective = tracedObjective(traceModel(specOf(checkpoint), parameters, batch.label.shape[0]));
       const { loss, gradients } = await objective.lossAndGradients(split, batch);
       expect(loss).toBeCloseTo(nll, 4);
       expect(gradients.get(pair[0].name)!.some((g: number) => g !== 0)).toBe(true);
@@ -95,8 +80,8 @@ test("a pair of low rank, and a pair with a remainder, are the matrix that they 
 
 test("two sequences in a batch do not see each other", async () => {
   await withGolden("llama", async (checkpoint) => {
-    const parameters = decoderParameters(checkpoint.tensors.values());
-    using objective = tracedObjective(decoder(configOf(checkpoint), parameters, 6));
+    const parameters = parametersOf(checkpoint);
+    using objective = tracedObjective(traceModel(specOf(checkpoint), parameters, 6));
     const weights = await readWeights(checkpoint, parameters);
     const random = new Random(1);
     const ids = Int32Array.from({ length: 14 }, () => random.integer(500));
@@ -159,11 +144,11 @@ describe("Q-Sparse inputs", () => {
 
   test("a decoder that keeps all inputs is the dense one; with fewer its loss differs and gradients reach every weight", async () => {
     await withGolden("llama", async (checkpoint, batch) => {
-      const parameters = decoderParameters(checkpoint.tensors.values());
+      const parameters = parametersOf(checkpoint);
       const weights = await readWeights(checkpoint, parameters);
       const run = async (inputDensity?: number) => {
         using objective = tracedObjective(
-          decoder(configOf(checkpoint), parameters, batch.label.shape[0], { inputDensity }),
+          traceModel(specOf(checkpoint), parameters, batch.label.shape[0], { inputDensity }),
         );
         return objective.lossAndGradients(weights, batch);
       };
@@ -184,8 +169,8 @@ describe("units that the matrices of a decoder share", () => {
     ...{ num_attention_heads: 4, num_key_value_heads: 2, num_local_experts: 2 },
   };
   const unitsOfConfig = async (fields: object, type: "neurons" | "heads") => {
-    const own = parseModelConfig({ ...raw, ...fields }, "config.json");
-    return unitsOf(decoderParameters(tensorsOf(own.spec), own.blocks), { type, sparsity: 0.5 });
+    const own = readModelSpec({ ...raw, ...fields }, "config.json");
+    return unitsOf(modelParameters(own), { type, sparsity: 0.5 });
   };
   const names = (units: Units) => units.members.map(({ name }) => name.replace(/^model\.layers\./, ""));
 
@@ -241,10 +226,10 @@ describe("a teacher", () => {
 
   test("a share of 0 is the text alone; a teacher that is the student itself teaches nothing", async () => {
     await withGolden("llama", async (checkpoint, batch) => {
-      const parameters = decoderParameters(checkpoint.tensors.values());
+      const parameters = parametersOf(checkpoint);
       const weights = await readWeights(checkpoint, parameters);
       const of = (distillation?: Distillation) =>
-        tracedObjective(decoder(configOf(checkpoint), parameters, batch.label.shape[0], { distillation }));
+        tracedObjective(traceModel(specOf(checkpoint), parameters, batch.label.shape[0], { distillation }));
       using plain = of();
       const logits = await plain.predict(weights, batch);
       const taught = { ...batch, teacher: { shape: [logits.length / 512, 512], values: logits } };
@@ -269,26 +254,60 @@ describe("a teacher", () => {
 describe("mixtures of experts", () => {
   const [tokens, hidden, inner, experts] = [7, 6, 5, 4];
 
+  const choiceBias = Float32Array.of(0.1, -0.3, 0.2, 0);
+  const at = "model.layers.0.block_sparse_moe";
+  interface Tested extends RouterOptions {
+    perToken: number;
+    /** Default 4. */
+    count?: number;
+    /** What the description says besides. */
+    described?: Partial<RouterSpec>;
+  }
+  function mixtureStep({ perToken, count = experts, described }: Tested): MixtureStep {
+    const spec = readModelSpec(
+      {
+        ...{
+          model_type: "mixtral",
+          vocab_size: 8,
+          hidden_size: hidden,
+          intermediate_size: inner,
+          num_hidden_layers: 1,
+        },
+        ...{ num_attention_heads: 1, num_key_value_heads: 1, num_local_experts: count, num_experts_per_tok: perToken },
+      },
+      "config.json",
+    );
+    const step = spec.blocks[0].steps.find((step) => step.do === "mixture")!;
+    return { ...step, router: { ...step.router, ...described } };
+  }
+
   function inputs(count = experts) {
     const random = new Random(5);
     return {
       x: [normals(random, tokens * hidden), [tokens, hidden]],
-      "m.gate.weight": [normals(random, count * hidden), [count, hidden]],
+      [`${at}.gate.weight`]: [normals(random, count * hidden), [count, hidden]],
       "routerBias.0": [new Float32Array(count), [count]],
       routerSparsityWeight: [Float32Array.of(0.7), []],
+      bias: [choiceBias, [experts]],
       ...Object.fromEntries(
         Array.from({ length: count }, (_, e) => [
-          [`m.experts.${e}.w1.weight`, [normals(random, inner * hidden), [inner, hidden]]],
-          [`m.experts.${e}.w2.weight`, [normals(random, inner * hidden), [hidden, inner]]],
-          [`m.experts.${e}.w3.weight`, [normals(random, inner * hidden), [inner, hidden]]],
+          [`${at}.experts.${e}.w1.weight`, [normals(random, inner * hidden), [inner, hidden]]],
+          [`${at}.experts.${e}.w2.weight`, [normals(random, inner * hidden), [hidden, inner]]],
+          [`${at}.experts.${e}.w3.weight`, [normals(random, inner * hidden), [inner, hidden]]],
         ]).flat(),
       ),
     } as Record<string, [Float32Array, number[]]>;
   }
-  const run = (moe: MoeConfig, given = inputs(moe.experts)) =>
+  const run = (tested: Tested, given = inputs(tested.count)) =>
     evaluate(given, ({ x, ...rest }) => {
-      const { output, penalty, load } = mixture(x, rest, "m", 0, rest, moe);
-      return { output, penalty, load };
+      const pass = new TracedPass(rest, rest, 1, tokens, { router: tested });
+      const buffers = new Map([
+        ["normed", x],
+        ["x", multiply(x, 0)],
+      ]);
+      traceSteps([mixtureStep(tested)], { pass, layer: 0, buffers });
+      const [{ penalties, load }] = pass.mixtures;
+      return { output: buffers.get("x")!, penalty: penalties.reduce(add, multiply(sum(x), 0)), load };
     });
 
   /** Each token through the experts it chose alone, in f64. */
@@ -302,13 +321,13 @@ describe("mixtures of experts", () => {
     const out: number[] = [];
     for (let t = 0; t < tokens; t++) {
       const v = Array.from(x.subarray(t * hidden, (t + 1) * hidden));
-      const gates = gatesOf(product("m.gate.weight", v, experts));
+      const gates = gatesOf(product(`${at}.gate.weight`, v, experts));
       const sum = new Array<number>(hidden).fill(0);
       for (const [e, gate] of gates.entries()) {
         if (gate === 0) continue;
-        const up = product(`m.experts.${e}.w3.weight`, v, inner);
-        const h = product(`m.experts.${e}.w1.weight`, v, inner).map((a, i) => (a / (1 + Math.exp(-a))) * up[i]);
-        for (const [i, y] of product(`m.experts.${e}.w2.weight`, h, hidden).entries()) sum[i] += gate * y;
+        const up = product(`${at}.experts.${e}.w3.weight`, v, inner);
+        const h = product(`${at}.experts.${e}.w1.weight`, v, inner).map((a, i) => (a / (1 + Math.exp(-a))) * up[i]);
+        for (const [i, y] of product(`${at}.experts.${e}.w2.weight`, h, hidden).entries()) sum[i] += gate * y;
       }
       out.push(...sum);
     }
@@ -324,15 +343,11 @@ describe("mixtures of experts", () => {
     return scores.map((s, e) => (chosen.includes(e) ? s / total : 0));
   };
 
-  test.each<[string, MoeConfig, (logits: number[]) => number[]]>([
-    [
-      "softmax",
-      { experts, expertsPerToken: 2, routing: "softmax" },
-      (logits) => renormalised(logits.map(Math.exp), topTwo(logits)),
-    ],
+  test.each<[string, Tested, (logits: number[]) => number[]]>([
+    ["softmax", { perToken: 2, routing: "softmax" }, (logits) => renormalised(logits.map(Math.exp), topTwo(logits))],
     [
       "softmax, gates as they are",
-      { experts, expertsPerToken: 2, routing: "softmax", normalised: false },
+      { perToken: 2, routing: "softmax", normalised: false },
       (logits) => {
         const total = logits.reduce((sum, l) => sum + Math.exp(l), 0);
         return logits.map((l, e) => (topTwo(logits).includes(e) ? Math.exp(l) / total : 0));
@@ -340,13 +355,37 @@ describe("mixtures of experts", () => {
     ],
     [
       "sigmoid with a bias of 0",
-      { experts, expertsPerToken: 2, routing: "bias" },
+      { perToken: 2, routing: "bias" },
       (logits) => {
         const scores = logits.map((l) => 1 / (1 + Math.exp(-l)));
         return renormalised(scores, topTwo(scores));
       },
     ],
-    ["ReLU", { experts, expertsPerToken: 2, routing: "relu" }, (logits) => logits.map((l) => Math.max(l, 0))],
+    [
+      "as described: sigmoid with a bias of choice, within groups, brought to sum 2.5",
+      {
+        perToken: 2,
+        described: {
+          score: "sigmoid",
+          choiceBias: { tensor: "bias", shape: [experts] },
+          groups: { count: 2, kept: 1 },
+          normalise: true,
+          factor: 2.5,
+        },
+      },
+      (logits) => {
+        const scores = logits.map((l) => 1 / (1 + Math.exp(-l)));
+        const ranked = scores.map((score, e) => score + choiceBias[e]);
+        const group = ranked[0] + ranked[1] > ranked[2] + ranked[3] ? [0, 1] : [2, 3];
+        return renormalised(scores, group).map((gate) => 2.5 * gate);
+      },
+    ],
+    [
+      "as described: softmax over the chosen",
+      { perToken: 2, described: { score: "softmax", choiceFirst: true, normalise: false } },
+      (logits) => renormalised(logits.map(Math.exp), topTwo(logits)),
+    ],
+    ["ReLU", { perToken: 2, routing: "relu" }, (logits) => logits.map((l) => Math.max(l, 0))],
   ])("%s: evaluating every expert gives what dispatching gives", async (_name, moe, gatesOf) => {
     const given = inputs();
     const { output, load } = await run(moe, given);
@@ -358,31 +397,28 @@ describe("mixtures of experts", () => {
 
   test("one expert is a plain MLP", async () => {
     const given = inputs(1);
-    const { output } = await run({ experts: 1, expertsPerToken: 1, routing: "softmax" }, given);
-    const plain = await evaluate(given, (a) => {
-      const { output } = mixture(a.x, a, "m", 0, a, { experts: 1, expertsPerToken: 1, routing: "bias" });
-      return { output };
-    });
+    const { output } = await run({ count: 1, perToken: 1, routing: "softmax" }, given);
+    const plain = await run({ count: 1, perToken: 1, routing: "bias" }, given);
     for (const [i, y] of output.entries()) expect(y).toBeCloseTo(plain.output[i], 5);
   });
 
   test("a bias changes who is chosen, not how much a choice counts", async () => {
     const given = inputs();
-    const moe: MoeConfig = { experts, expertsPerToken: experts, routing: "bias" };
+    const moe: Tested = { perToken: experts, routing: "bias" };
     const plain = await run(moe, given);
     const biased = await run(moe, { ...given, "routerBias.0": [Float32Array.of(3, -3, 1, 0), [experts]] });
     expect(biased.output).toEqual(plain.output);
-    const one: MoeConfig = { ...moe, expertsPerToken: 1 };
+    const one: Tested = { ...moe, perToken: 1 };
     const forced = await run(one, { ...given, "routerBias.0": [Float32Array.of(9, 0, 0, 0), [experts]] });
     expect([...forced.load]).toEqual([tokens, 0, 0, 0]);
   });
 
   test("the balance loss is its weight at perfect balance and larger when one expert has all", async () => {
     const given = inputs();
-    const moe: MoeConfig = { experts, expertsPerToken: 1, routing: "softmax", balance: 0.01 };
+    const moe: Tested = { perToken: 1, routing: "softmax", balance: 0.01 };
     const even = {
       ...given,
-      "m.gate.weight": [new Float32Array(experts * hidden), [experts, hidden]] as [Float32Array, number[]],
+      [`${at}.gate.weight`]: [new Float32Array(experts * hidden), [experts, hidden]] as [Float32Array, number[]],
     };
     // Equal scores: P is even, whoever is chosen.
     expect((await run(moe, even)).penalty[0]).toBeCloseTo(0.01, 6);
@@ -391,21 +427,21 @@ describe("mixtures of experts", () => {
     const { penalty } = await run(moe, {
       ...given,
       x: [x, [tokens, hidden]],
-      "m.gate.weight": [skewed, [experts, hidden]],
+      [`${at}.gate.weight`]: [skewed, [experts, hidden]],
     });
     expect(penalty[0]).toBeCloseTo(0.04, 4);
   });
 
   test("ReMoE's loss is λ·E/(k·T²)·Σₑ(Σₜ R)·nₑ", async () => {
     const given = inputs();
-    const { penalty, load } = await run({ experts, expertsPerToken: 2, routing: "relu" }, given);
+    const { penalty, load } = await run({ perToken: 2, routing: "relu" }, given);
     let expected = 0;
     for (let e = 0; e < experts; e++) {
       let total = 0;
       for (let t = 0; t < tokens; t++) {
         let logit = 0;
         for (let i = 0; i < hidden; i++)
-          logit += given.x[0][t * hidden + i] * given["m.gate.weight"][0][e * hidden + i];
+          logit += given.x[0][t * hidden + i] * given[`${at}.gate.weight`][0][e * hidden + i];
         total += Math.max(0, logit);
       }
       expected += total * load[e];

@@ -10,7 +10,7 @@ import {
 import { type LowRankFactors, productOf } from "../../compress/index.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
-import { readReference } from "./references.js";
+import { readReference } from "../../io/internal.js";
 
 /** What enters matrices: what is at a site, in a mixture of experts the share of it that an expert sees. */
 export type InputKey = string;

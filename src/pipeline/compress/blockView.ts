@@ -8,9 +8,9 @@ import {
 } from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
+import { isWhole, writeReference } from "../../io/internal.js";
 import { elementCount } from "../../tensor/index.js";
 import { type DecoderBlock, effectiveWeight, vectorsOf } from "./block.js";
-import { isWhole, writeReference } from "./references.js";
 
 /** A block in memory as a model of one layer: what it holds, and its description. Closing the checkpoint closes nothing. */
 export interface BlockView {

@@ -7,10 +7,10 @@ import {
   type FloatDType,
   type TensorDeclaration,
 } from "../../io/index.js";
+import { isWhole, writeReference } from "../../io/internal.js";
 import { firstNonFiniteOf } from "../../model/index.js";
 import { elementCount, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
 import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames, vectorsOf } from "./block.js";
-import { isWhole, writeReference } from "./references.js";
 
 /** How the matrices of the result are stored. */
 export interface StorageOptions {

@@ -9,11 +9,11 @@ import {
 } from "../../compress/index.js";
 import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
+import { readReference } from "../../io/internal.js";
 import { loadBlock, matrixKey } from "./block.js";
 import { type BlockView, blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
-import { readReference } from "./references.js";
 import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
 

@@ -1,7 +1,7 @@
 import { findStep, inputsOf, type ModelConfig, placesOf } from "../../arch/index.js";
 import type { TargetMatrix } from "../../compress/index.js";
+import { isWhole } from "../../io/internal.js";
 import { matrixKey, matrixNames } from "./block.js";
-import { isWhole } from "./references.js";
 
 /** The matrices of all blocks as recipes see them. */
 export function targetMatrices({ spec }: Pick<ModelConfig, "spec">): TargetMatrix[] {

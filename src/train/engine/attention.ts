@@ -1,20 +1,47 @@
 import { numpy as np } from "@jax-js/jax";
-import { add, concatenate, matmul, multiply, negate, reshape, softmax, split, type Traced, transpose } from "./ops.js";
+import { softcap } from "./layers.js";
+import {
+  add,
+  columns,
+  concatenate,
+  matmul,
+  multiply,
+  negate,
+  reshape,
+  softmax,
+  split,
+  type Traced,
+  transpose,
+} from "./ops.js";
 
-/** cos and sin of every position and pair of a head: f32 [positions, headDim / 2] each. */
+/** cos and sin of every position and pair of columns: f32 [positions, width / 2] each. */
 export interface RotaryTables {
-  cos: Float32Array<ArrayBuffer>;
-  sin: Float32Array<ArrayBuffer>;
+  cos: Float32Array;
+  sin: Float32Array;
 }
 
-/** Turns pair i, i + headDim / 2 of x [batch, positions, heads, headDim] by the angle of its position. */
-export function rotate(x: Traced, { cos, sin }: RotaryTables): Traced {
-  const [, positions, , headDim] = x.shape;
-  const shape = [positions, 1, headDim / 2];
-  const c = np.array(cos, { shape });
-  const s = np.array(sin, { shape });
-  const [a, b] = split(x, 2, -1);
-  return concatenate([add(multiply(a, c), negate(multiply(b, s))), add(multiply(b, c), multiply(a, s))], 3);
+/** Which columns of a head are turned, and which two of them together: (i, i + width / 2), or (2i, 2i + 1). */
+export interface Turned {
+  first: number;
+  width: number;
+  pairs: "halves" | "neighbours";
+}
+
+/** Turns pairs of columns of every head of x [batch, positions, heads, headDim] by the angle of its position. */
+export function rotate(x: Traced, { cos, sin }: RotaryTables, { first, width, pairs }: Turned): Traced {
+  const [batch, positions, heads, headDim] = x.shape;
+  const end = first + width;
+  const turned = first === 0 && width === headDim ? x : columns(x, first, end);
+  // Neighbours lie behind one another on an axis of their own.
+  const shape = pairs === "halves" ? [positions, 1, width / 2] : [positions, 1, width / 2, 1];
+  const [c, s] = [cos, sin].map((table) => np.array(table as Float32Array<ArrayBuffer>, { shape }));
+  const [a, b] = split(pairs === "halves" ? turned : reshape(turned, [batch, positions, heads, width / 2, 2]), 2, -1);
+  const both = [add(multiply(a, c), negate(multiply(b, s))), add(multiply(b, c), multiply(a, s))];
+  const result = concatenate(both, pairs === "halves" ? 3 : 4);
+  if (turned === x) return pairs === "halves" ? result : reshape(result, x.shape);
+  const before = first === 0 ? [] : [columns(x, 0, first)];
+  const behind = end === headDim ? [] : [columns(x, end, headDim)];
+  return concatenate([...before, reshape(result, [batch, positions, heads, width]), ...behind], 3);
 }
 
 /** Which keys each position sees, as what is added to its scores: f32 [positions, positions], 0 or −10⁹. */
@@ -24,24 +51,43 @@ export function causalMask(positions: number, window = positions): Float32Array<
   return mask;
 }
 
+export interface AttentionOptions {
+  /** What scores are multiplied by. */
+  scale: number;
+  /** Scores are kept within ± this, softly, before the mask. */
+  cap?: number;
+  /** Added to the scores; broadcast to [batch, kvHeads, group, positions, positions]. Left out, all is seen. */
+  mask?: Traced;
+  /** [queryHeads]: a score of every head that takes its share of the softmax and has no value. */
+  sinks?: Traced;
+}
+
 /**
  * Softmax attention with groups of query heads that share a key head.
- * @param q [batch, positions, queryHeads, headDim]
- * @param k [batch, positions, kvHeads, headDim], and v alike
- * @param mask added to the scores; broadcast to [batch, kvHeads, group, positions, positions]
- * @returns [batch · positions, queryHeads · headDim]
+ * @param q [batch, positions, queryHeads, keyWidth]
+ * @param k [batch, positions, kvHeads, keyWidth]
+ * @param v [batch, positions, kvHeads, valueWidth]
+ * @returns [batch · positions, queryHeads · valueWidth]
  */
-export function attention(q: Traced, k: Traced, v: Traced, mask: Traced): Traced {
-  const [batch, positions, queryHeads, headDim] = q.shape;
-  const kvHeads = k.shape[2];
+export function attention(q: Traced, k: Traced, v: Traced, { scale, cap, mask, sinks }: AttentionOptions): Traced {
+  const [batch, positions, queryHeads, keyWidth] = q.shape;
+  const [, , kvHeads, valueWidth] = v.shape;
   const group = queryHeads / kvHeads;
-  const queries = reshape(transpose(q, [0, 2, 1, 3]), [batch, kvHeads, group * positions, headDim]);
+  const queries = reshape(transpose(q, [0, 2, 1, 3]), [batch, kvHeads, group * positions, keyWidth]);
   const products = matmul(queries, transpose(k, [0, 2, 3, 1]));
-  const scores = add(
-    multiply(reshape(products, [batch, kvHeads, group, positions, positions]), 1 / Math.sqrt(headDim)),
-    mask,
-  );
-  const weights = reshape(softmax(scores), [batch, kvHeads, group * positions, positions]);
-  const mixed = reshape(matmul(weights, transpose(v, [0, 2, 1, 3])), [batch, queryHeads, positions, headDim]);
-  return reshape(transpose(mixed, [0, 2, 1, 3]), [batch * positions, queryHeads * headDim]);
+  const scaled = multiply(reshape(products, [batch, kvHeads, group, positions, positions]), scale);
+  const capped = cap === undefined ? scaled : softcap(scaled, cap);
+  const scores = mask === undefined ? capped : add(capped, mask);
+  const weights = reshape(shares(scores, sinks), [batch, kvHeads, group * positions, positions]);
+  const mixed = reshape(matmul(weights, transpose(v, [0, 2, 1, 3])), [batch, queryHeads, positions, valueWidth]);
+  return reshape(transpose(mixed, [0, 2, 1, 3]), [batch * positions, queryHeads * valueWidth]);
+}
+
+/** The softmax of scores [batch, kvHeads, group, positions, positions], of which sinks take their part. */
+function shares(scores: Traced, sinks?: Traced): Traced {
+  if (sinks === undefined) return softmax(scores);
+  const [, kvHeads, group, , positions] = scores.shape;
+  // A column of its own for every row; the zeros give it all axes.
+  const column = add(multiply(columns(scores, 0, 1), 0), reshape(sinks, [1, kvHeads, group, 1, 1]));
+  return columns(softmax(concatenate([scores, column], 4)), 0, positions);
 }

@@ -5,6 +5,7 @@ import {
   column,
   divide,
   equal,
+  erf,
   greater,
   greaterEqual,
   logSoftmax,
@@ -42,22 +43,32 @@ const geluTanh = (x: Traced): Traced =>
     add(1, tanh(multiply(Math.sqrt(2 / Math.PI), add(x, multiply(0.044715, multiply(x, square(x))))))),
   );
 
-/** Activations that can be trained through. */
-export const activations: Readonly<Partial<Record<ActivationFunction, (x: Traced) => Traced>>> = {
+/** Every activation, to be trained through. */
+export const activations: Readonly<Record<ActivationFunction, (x: Traced) => Traced>> = {
   silu: (x) => multiply(x, sigmoid(x)),
   relu,
   relu2: (x) => square(relu(x)),
+  gelu: (x) => multiply(multiply(0.5, x), add(1, erf(multiply(Math.SQRT1_2, x)))),
   geluTanh,
 };
+
+/** cap · tanh(x / cap) */
+export const softcap = (x: Traced, cap: number): Traced => multiply(cap, tanh(multiply(1 / cap, x)));
+
+/** At most `limit`, where no gradient flows any more. */
+export const atMost = (x: Traced, limit: number): Traced => where(greater(x, limit), limit, x);
+/** Within ±limit. */
+export const clamp = (x: Traced, limit: number): Traced => where(greater(-limit, x), -limit, atMost(x, limit));
 
 /** x / √(mean x² + ε) ∘ weight over the last axis. */
 export const rmsNorm = (x: Traced, weight: Traced, epsilon: number): Traced =>
   multiply(divide(x, sqrt(add(meanOfRows(square(x)), epsilon))), weight);
 
-/** (x − mean) / √(variance + ε) ∘ weight + bias over the last axis. */
-export function layerNorm(x: Traced, weight: Traced, bias: Traced, epsilon: number): Traced {
+/** (x − mean) / √(variance + ε) ∘ weight (+ bias) over the last axis. */
+export function layerNorm(x: Traced, weight: Traced, bias: Traced | undefined, epsilon: number): Traced {
   const centred = subtract(x, meanOfRows(x));
-  return add(multiply(divide(centred, sqrt(add(meanOfRows(square(centred)), epsilon))), weight), bias);
+  const scaled = multiply(divide(centred, sqrt(add(meanOfRows(square(centred)), epsilon))), weight);
+  return bias === undefined ? scaled : add(scaled, bias);
 }
 
 /** 1 where row i of `labels` [n] names column j, else 0: boolean [n, classes]. */

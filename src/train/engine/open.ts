@@ -1,35 +1,36 @@
-import type { ModelConfig } from "../../arch/index.js";
-import type { DecoderOptions } from "../models/decoderOptions.js";
+import type { ModelSpec } from "../../arch/index.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
+import type { TraceOptions } from "../trace/trace.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
 
 /**
- * The next-token loss of a decoder on a device: on WebGPU the step written by hand where it does the model, everything else
- * compiled by the engine, which is loaded when first needed.
+ * The next-token loss of a described model on a device: on WebGPU the step written by hand where it does the model, everything
+ * else compiled by the engine, which is loaded when first needed.
+ * @param parameters of `modelParameters`
  * @param window tokens of every sequence
- * @throws DeviceError, UsageError for an activation that cannot be trained
+ * @throws DeviceError, UsageError that names what of the description cannot be trained
  */
 export async function decoderObjective(
-  config: ModelConfig,
+  spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
   device: EngineDevice = "wasm",
-  options: DecoderOptions = {},
+  options: TraceOptions = {},
 ): Promise<Objective> {
   const plain = Object.values(options).every((option) => option === undefined);
   if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
-    const objective = await gpuDecoder(config, parameters, window);
+    const objective = await gpuDecoder(spec, parameters, window);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);
-  const [{ tracedObjective }, { decoder }] = await Promise.all([
+  const [{ tracedObjective }, { traceModel }] = await Promise.all([
     import("./tracedObjective.js"),
-    import("../models/decoder.js"),
+    import("../trace/trace.js"),
   ]);
-  return tracedObjective(decoder(config, parameters, window, options));
+  return tracedObjective(traceModel(spec, parameters, window, options));
 }
 
 /**

@@ -21,6 +21,7 @@ export const exp = (x: Traced): Traced => np.exp(x.ref);
 export const log1p = (x: Traced): Traced => np.log1p(x.ref);
 export const sqrt = (x: Traced): Traced => np.sqrt(x.ref);
 export const tanh = (x: Traced): Traced => np.tanh(x.ref);
+export const erf = (x: Traced): Traced => lax.erf(x.ref);
 export const maximum = (a: Operand, b: Operand): Traced => np.maximum(use(a), use(b));
 export const greater = (a: Operand, b: Operand): Traced => np.greater(use(a), use(b));
 export const greaterEqual = (a: Operand, b: Operand): Traced => np.greaterEqual(use(a), use(b));
@@ -42,6 +43,12 @@ export const sort = (x: Traced, axis: number): Traced => np.sort(x.ref, axis);
 
 /** Column `index` of the last axis, which stays as 1. */
 export const column = (x: Traced, index: number): Traced => np.take(x.ref, np.array([index], { dtype: np.int32 }), -1);
+
+/** Columns first … end − 1 of the last axis. */
+export function columns(x: Traced, first: number, end: number): Traced {
+  const all = x.shape.slice(1).map((): [] => []);
+  return x.ref.slice(...all, [first, end]);
+}
 
 export const sum = (x: Traced, axis?: number | number[]): Traced => np.sum(x.ref, axis);
 export const mean = (x: Traced, axis?: number | number[]): Traced => np.mean(x.ref, axis);

@@ -4,7 +4,8 @@ import { type Checkpoint, memoryFiles, openCheckpoint } from "../../io/index.js"
 import { memoryWorkspace, planCompression, runCompression } from "../../pipeline/index.js";
 import type { TokenizedText } from "../../text/index.js";
 import { readWeights } from "../languageModel.js";
-import type { FloatArray, ParameterInfo } from "../values.js";
+import type { ModelParameter } from "../models/parameters.js";
+import type { FloatArray } from "../values.js";
 
 export interface PruneSettings {
   method: string;
@@ -17,7 +18,7 @@ export interface PruneSettings {
 /** Weights of a decoder after one-shot pruning to 2:4 in memory, as f32; zeros are exact. */
 export async function prunedWeights(
   checkpoint: Checkpoint,
-  parameters: readonly ParameterInfo[],
+  parameters: readonly ModelParameter[],
   { method, calibration, windows, window }: PruneSettings,
   { signal }: JobOptions,
 ): Promise<Map<string, FloatArray>> {

@@ -4,7 +4,7 @@ import { loadTokenizer, tokenizeText } from "../../text/index.js";
 import { TokenWindows, tokenizeDocuments } from "../data/tokens.js";
 import { decoderObjective } from "../engine/open.js";
 import { meanLoss, readWeights } from "../languageModel.js";
-import { decoderParameters } from "../models/decoderParameters.js";
+import { modelParameters } from "../models/parameters.js";
 import { isSparsifiable, type ParameterInfo, type Values } from "../values.js";
 import type { Cell, CellOptions, Experiment, Scale } from "./contract.js";
 import { prunedWeights } from "./prunedModel.js";
@@ -59,7 +59,7 @@ async function recoverCheckpoint(
   const { window, batchSize, steps, testWindows } = protocol;
   const { config } = await describeDecoder(checkpoint);
   const tokenizer = await loadTokenizer(checkpoint.files);
-  const parameters = decoderParameters(checkpoint.tensors.values());
+  const parameters = modelParameters(config.spec, checkpoint.tensors);
   const windowsOf = (tokens: Uint32Array) => new TokenWindows(tokens, window, batchSize, seed);
 
   const weights = pruned
@@ -75,7 +75,7 @@ async function recoverCheckpoint(
       )
     : await readWeights(checkpoint, parameters, job);
   const evaluation = windowsOf((await tokenizeText(tokenizer, await readText(textNames.evaluation))).tokens);
-  using objective = await decoderObjective(config, parameters, window, device);
+  using objective = await decoderObjective(config.spec, parameters, window, device);
   const perplexity = async (values: Values) =>
     Math.exp(await meanLoss(objective, values, evaluation, testWindows, job));
 

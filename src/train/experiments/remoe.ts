@@ -1,12 +1,11 @@
 import { breathe, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
 import { method as dense } from "../methods/dense.js";
-import type { MoeConfig } from "../models/moeConfig.js";
 import { biasControl, sparsityControl } from "../models/routers.js";
 import type { BatchControl, Objective } from "../objective.js";
 import { cosine } from "../optimizers/schedule.js";
 import { Training } from "../training.js";
-import { type CharacterModelSize, characterModel } from "./characterModel.js";
+import { type CharacterExperts, type CharacterModelSize, characterModel } from "./characterModel.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 
 interface Protocol extends CharacterModelSize {
@@ -56,7 +55,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
 };
 
 type Contestant = {
-  moe(protocol: Protocol): MoeConfig | undefined;
+  moe(protocol: Protocol): CharacterExperts | undefined;
   control?(protocol: Protocol): BatchControl;
 };
 

@@ -14,6 +14,7 @@ export function encoder(config: EncoderConfig): TracedModel {
   const { length, hiddenSize, heads, blocks } = config;
   const predict = (w: TracedArrays, { tokens }: TracedArrays): Traced => {
     const documents = tokens.shape[0] / length;
+    const scale = 1 / Math.sqrt(hiddenSize / heads);
     const padding = where(equal(reshape(tokens, [documents, 1, 1, 1, length]), 0), -1e9, 0);
     const project = (x: Traced, name: string) => add(linear(x, w[`${name}.weight`]), w[`${name}.bias`]);
     const norm = (x: Traced, name: string) => layerNorm(x, w[`${name}.weight`], w[`${name}.bias`], encoderEpsilon);
@@ -26,7 +27,7 @@ export function encoder(config: EncoderConfig): TracedModel {
     let x = add(take(w["embedding.weight"], tokens), positions);
     for (let b = 0; b < blocks; b++) {
       const [q, k, v] = ["q", "k", "v"].map((part) => headsOf(project(x, `blocks.${b}.${part}`)));
-      x = norm(add(x, attention(q, k, v, padding)), `blocks.${b}.attention_norm`);
+      x = norm(add(x, attention(q, k, v, { scale, mask: padding })), `blocks.${b}.attention_norm`);
       const hidden = relu(project(x, `blocks.${b}.up`));
       x = norm(add(x, project(hidden, `blocks.${b}.down`)), `blocks.${b}.output_norm`);
     }

@@ -27,7 +27,7 @@ export function mlp({ widths, activation, task }: MlpConfig): TracedModel {
     parameters.push({ name: weightName(l), shape: [widths[l + 1], widths[l]], layer: String(l), role, shared });
     parameters.push({ name: biasName(l), shape: [widths[l + 1]], layer: String(l), role: "dense" });
   }
-  const activate = activation === "sigmoid" ? sigmoid : activations.relu!;
+  const activate = activation === "sigmoid" ? sigmoid : activations.relu;
 
   const predict = (weights: TracedArrays, { input }: TracedArrays): Traced => {
     let x = input;

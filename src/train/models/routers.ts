@@ -2,6 +2,7 @@ import type { BatchControl } from "../objective.js";
 import { biasName, loadName, sparsityWeightName } from "./routerNames.js";
 
 export interface BiasOptions {
+  /** Those with mixtures. */
   layers: number;
   experts: number;
   /** Default 10⁻³. */
@@ -30,6 +31,7 @@ export function biasControl({ layers, experts, speed = 1e-3 }: BiasOptions): Bat
 }
 
 export interface SparsityOptions {
+  /** Those with mixtures. */
   layers: number;
   experts: number;
   expertsPerToken: number;

@@ -1,19 +1,22 @@
 import * as z from "zod";
-import type { ExpertsConfig, ModelConfig } from "../../arch/index.js";
+import { findStep, type MixtureStep, type ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import type { BatchControl } from "../objective.js";
-import type { MoeConfig, Routing } from "./moeConfig.js";
 import { biasName } from "./routerNames.js";
+import type { RouterOptions, Routing } from "./routerOptions.js";
 import { biasControl, sparsityControl } from "./routers.js";
 
 const zLoss = z.number().min(0).default(0).describe("weight of the squared log-sum-exp of router logits");
 
-/** Options of every way of routing; a way is complete with a line here and one in `moe.ts`. */
+const balanced = z.strictObject({
+  balance: z.number().min(0).optional().describe("weight of the balancing loss: that of config.json"),
+  zLoss,
+});
+
+/** Options of every way of routing; a way is complete with a line here and one in `trace/mixture.ts`. */
 const routingOptions = {
-  softmax: z.strictObject({
-    balance: z.number().min(0).optional().describe("weight of the balancing loss: that of config.json"),
-    zLoss,
-  }),
+  own: balanced,
+  softmax: balanced,
   bias: z.strictObject({
     speed: z.number().min(0).default(1e-3).describe("change of a bias in a step"),
     zLoss,
@@ -30,15 +33,16 @@ export const routings = Object.keys(routingOptions) as Routing[];
 
 /** A model's mixtures of experts as they are trained. */
 export interface TrainedMixture {
-  moe: MoeConfig;
+  router: RouterOptions & { routing: Routing };
   /** The options with their defaults, for the record. */
   settings: Record<string, unknown>;
   control?: BatchControl;
-  /** What the control decides and a checkpoint must hold, by tensor name: the control's own arrays, one per layer. */
+  /** What the control decides and a checkpoint must hold, by tensor name: the control's own arrays, one per mixture. */
   tensors: ReadonlyMap<string, Float32Array>;
 }
 
-const biasTensor = (layer: number) => `model.layers.${layer}.block_sparse_moe.gate.e_score_correction_bias`;
+const biasTensor = ({ router }: MixtureStep) =>
+  router.map.weight.tensor.replace(/\.weight$/, ".e_score_correction_bias");
 
 /**
  * @param options as the caller wrote them
@@ -47,13 +51,13 @@ const biasTensor = (layer: number) => `model.layers.${layer}.block_sparse_moe.ga
  * @throws UsageError for a routing or options that are not there
  */
 export function trainedMixture(
-  config: ModelConfig,
+  { blocks }: Pick<ModelSpec, "blocks">,
   routing: string,
   options: unknown,
   tokens: number,
 ): TrainedMixture | undefined {
-  const { experts, layers } = config;
-  if (experts === undefined) return undefined;
+  const mixtures = blocks.flatMap((block) => findStep(block, "mixture") ?? []);
+  if (mixtures.length === 0) return undefined;
   if (!Object.hasOwn(routingOptions, routing)) {
     throw new UsageError(`there is no routing ${routing}; there are ${routings.join(", ")}`);
   }
@@ -63,44 +67,28 @@ export function trainedMixture(
     const [first] = parsed.error.issues;
     throw new UsageError(`options of the routing ${routing}: ${first.path.join(".")}: ${first.message}`);
   };
+  const [{ router, experts }] = mixtures;
+  const sizes = { layers: mixtures.length, experts: experts.length };
+  const byLoss = (routing: "own" | "softmax"): TrainedMixture => {
+    const { balance = router.balance ?? 0, zLoss } = parse(routingOptions[routing]);
+    return { router: { routing, balance, zLoss }, settings: { balance, zLoss }, tensors: new Map() };
+  };
   const builders: Record<Routing, () => TrainedMixture> = {
-    softmax() {
-      const { balance = experts.balance, zLoss } = parse(routingOptions.softmax);
-      return {
-        moe: { ...sizes(experts), routing: "softmax", balance, zLoss },
-        settings: { balance, zLoss },
-        tensors: new Map(),
-      };
-    },
+    own: () => byLoss("own"),
+    softmax: () => byLoss("softmax"),
     bias() {
       const settings = parse(routingOptions.bias);
-      const control = biasControl({ layers, experts: experts.count, speed: settings.speed });
+      const control = biasControl({ ...sizes, speed: settings.speed });
       const tensors = new Map(
-        Array.from({ length: layers }, (_, layer) => [
-          biasTensor(layer),
-          control.state[biasName(layer)] as Float32Array,
-        ]),
+        mixtures.map((mixture, m) => [biasTensor(mixture), control.state[biasName(m)] as Float32Array]),
       );
-      return { moe: { ...sizes(experts), routing: "bias", zLoss: settings.zLoss }, settings, control, tensors };
+      return { router: { routing: "bias", zLoss: settings.zLoss }, settings, control, tensors };
     },
     relu() {
       const settings = parse(routingOptions.relu);
-      const control = sparsityControl({
-        layers,
-        experts: experts.count,
-        expertsPerToken: experts.perToken,
-        tokens,
-        ...settings,
-      });
-      return {
-        moe: { ...sizes(experts), routing: "relu", zLoss: settings.zLoss },
-        settings,
-        control,
-        tensors: new Map(),
-      };
+      const control = sparsityControl({ ...sizes, expertsPerToken: router.perToken, tokens, ...settings });
+      return { router: { routing: "relu", zLoss: settings.zLoss }, settings, control, tensors: new Map() };
     },
   };
   return builders[routing as Routing]();
 }
-
-const sizes = ({ count, perToken }: ExpertsConfig) => ({ experts: count, expertsPerToken: perToken });

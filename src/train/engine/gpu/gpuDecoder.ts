@@ -1,4 +1,4 @@
-import { type ModelConfig, ropeTables } from "../../../arch/index.js";
+import { type ModelConfig, type ModelSpec, modelConfigOf, ropeTables } from "../../../arch/index.js";
 import { openCompute } from "../../../kernels/index.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
@@ -14,10 +14,11 @@ import { planDecoder } from "./plan.js";
  * @throws DeviceError when there is no GPU
  */
 export async function gpuDecoder(
-  config: ModelConfig,
+  spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
 ): Promise<Objective | undefined> {
+  const config = modelConfigOf(spec);
   const plan = planDecoder(config, parameters, window);
   if (plan === undefined) return undefined;
   const compute = await openCompute();

@@ -1,5 +1,4 @@
-import type { ModelConfig } from "../../../arch/index.js";
-import { isTrainable } from "../../models/trainable.js";
+import type { BlockSpec, ModelConfig, NormSpec, RotateStep } from "../../../arch/index.js";
 import type { ParameterInfo } from "../../values.js";
 
 /** Rows of a matrix [rows, cols], or of several one below the other, and where they begin among all parameters. */
@@ -100,12 +99,36 @@ export function planDecoder(
   const head = config.tiedEmbeddings ? embedding : place("lm_head");
 
   const sizes = [window, config.headDim, ...parameters.flatMap(({ shape }) => shape)];
-  if (
-    !isTrainable(config) ||
-    config.activation !== "silu" ||
-    !layout.isComplete ||
-    sizes.some((size) => size % 4 !== 0)
-  )
-    return undefined;
+  if (!isPlain(config) || !layout.isComplete || sizes.some((size) => size % 4 !== 0)) return undefined;
   return { blocks, embedding, finalNorm, head, offsets: layout.offsets, length: layout.length };
+}
+
+/** The steps of a block that the hand-written step knows. */
+const knownSteps = "norm linear rotate attend linear norm linear activate linear";
+
+/** Whether a model is a Llama in all that its parameters do not tell. */
+function isPlain({ spec, rope, headDim }: ModelConfig): boolean {
+  const { embedding, blocks, finalNorm, head } = spec;
+  const isRms = ({ kind, plusOne, epsilon }: NormSpec) => kind === "rms" && !plusOne && epsilon === finalNorm?.epsilon;
+  const rotates = ({ rope: own, first, width, every, pairs }: RotateStep) =>
+    JSON.stringify(own) === JSON.stringify(rope) && first === 0 && width === every && pairs === "halves";
+  const isKnown = ({ steps }: BlockSpec) =>
+    steps.map((step) => step.do).join(" ") === knownSteps &&
+    steps.every((step) => {
+      if (step.do === "norm") return isRms(step.norm);
+      if (step.do === "rotate") return rotates(step);
+      if (step.do === "activate") return step.f === "silu" && step.times !== undefined && step.clamped === undefined;
+      if (step.do !== "attend") return true;
+      const { scale, softcap, sinks, sight, kv } = step;
+      const isUsual = Math.abs(scale * Math.sqrt(headDim) - 1) < 1e-9 && kv.k === headDim && kv.v === headDim;
+      return isUsual && softcap === undefined && sinks === undefined && sight.kind !== "all";
+    });
+  return (
+    embedding.scale === undefined &&
+    finalNorm !== undefined &&
+    isRms(finalNorm) &&
+    head.kind === "vocabulary" &&
+    head.softcap === undefined &&
+    blocks.every(isKnown)
+  );
 }

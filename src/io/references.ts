@@ -1,6 +1,6 @@
-import type { RowPick, TensorRef } from "../../arch/index.js";
-import type { Checkpoint } from "../../io/index.js";
-import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+import type { RowPick, TensorRef } from "../arch/index.js";
+import { dtypeBytes, toFloat32 } from "../tensor/index.js";
+import type { Checkpoint } from "./checkpoint.js";
 
 /** Whether a reference is all of its tensor, in the order that it is stored in. */
 export const isWhole = ({ rows, transposed, stacked }: TensorRef): boolean =>
@@ -15,6 +15,13 @@ function layoutOf({ shape, rows, transposed, stacked }: TensorRef) {
   const picked = rows ?? { first: 0, run: allRows, stride: allRows, runs: 1 };
   const at = (row: number, col: number) => (transposed ? col * allRows + row : row * cols + col);
   return { entries: first * second, offset: (stacked ?? 0) * first * second, cols, picked, at };
+}
+
+/** [rows, cols] of the W that a reference stands for, or [length] of a vector. */
+export function shapeOfReference(ref: TensorRef): readonly number[] {
+  const { picked, cols } = layoutOf(ref);
+  const rows = picked.run * picked.runs;
+  return ref.shape.length - (ref.stacked === undefined ? 0 : 1) === 1 ? [rows] : [rows, cols];
 }
 
 /** Rows of W that a pick names, in order. */

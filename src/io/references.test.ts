@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { TensorRef } from "../../arch/index.js";
-import { memoryFiles, memorySinks, openCheckpoint, writeSafetensors } from "../../io/index.js";
-import { fromFloat32 } from "../../tensor/index.js";
+import type { TensorRef } from "../arch/index.js";
+import { fromFloat32 } from "../tensor/index.js";
+import { memoryFiles, memorySinks, openCheckpoint, writeSafetensors } from "./index.js";
 import { readReference, writeReference } from "./references.js";
 
 async function checkpointOf(shape: readonly number[], values: Float32Array) {

@@ -1,0 +1,114 @@
+import { numpy as np } from "@jax-js/jax";
+import type { Buffer, LinearSpec, NormSpec, SightSpec, TensorRef } from "../../arch/index.js";
+import { UsageError } from "../../core/index.js";
+import { factorNames } from "../../model/internal.js";
+import { elementCount } from "../../tensor/index.js";
+import { causalMask } from "../engine/attention.js";
+import { largestInputs, layerNorm, linear, rmsNorm } from "../engine/layers.js";
+import { add, reshape, type Traced } from "../engine/ops.js";
+import type { TracedArrays } from "../engine/tracedObjective.js";
+import { parameterName } from "../models/parameters.js";
+import type { RouterOptions } from "../models/routerOptions.js";
+
+/** What a model does while it is trained beside what its description says. */
+export interface PassOptions {
+  /** How tokens find their experts. */
+  router?: RouterOptions;
+  /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
+  inputDensity?: number;
+}
+
+/** What the mixtures of a pass leave behind beside their outputs. */
+export interface MixtureRecord {
+  /** Scalars, to be added to the loss. */
+  penalties: readonly Traced[];
+  /** f32 [experts]: tokens that chose each. */
+  load: Traced;
+}
+
+/** One pass of sequences of one length through a described model, while the engine traces it. */
+export class TracedPass {
+  /** Of every mixture so far, in the order of the blocks. */
+  readonly mixtures: MixtureRecord[] = [];
+  readonly #masks = new Map<string, Traced>();
+  readonly #cut = new Map<Traced, Traced>();
+
+  constructor(
+    readonly weights: TracedArrays,
+    readonly batch: TracedArrays,
+    readonly sequences: number,
+    /** Tokens of a sequence. */
+    readonly window: number,
+    readonly options: PassOptions,
+  ) {}
+
+  get rows(): number {
+    return this.sequences * this.window;
+  }
+
+  /** W [rows, cols] or a vector of the description. */
+  weight(ref: TensorRef): Traced {
+    return this.weights[parameterName(ref)];
+  }
+
+  /** x [rows, in] through a linear map: its matrix, a pair of low rank or both, and its bias. */
+  project(x: Traced, map: LinearSpec): Traced {
+    const seen = this.cut(x);
+    const { left, right } = factorNames(map);
+    const name = parameterName(map.weight);
+    const pair = left in this.weights && linear(linear(seen, this.weights[right]), this.weights[left]);
+    const direct = name in this.weights && linear(seen, this.weights[name]);
+    const y = pair && direct ? add(pair, direct) : pair || direct || undefined;
+    if (y === undefined) throw new UsageError(`${name} is not among the parameters`);
+    return map.bias === undefined ? y : add(y, this.weight(map.bias));
+  }
+
+  /** As `project`, of all the input: of heads and routers. */
+  whole(x: Traced, { weight, bias }: LinearSpec): Traced {
+    const y = linear(x, this.weight(weight));
+    return bias === undefined ? y : add(y, this.weight(bias));
+  }
+
+  /** What linear maps see of their input. */
+  cut(x: Traced): Traced {
+    const { inputDensity } = this.options;
+    if (inputDensity === undefined) return x;
+    const found = this.#cut.get(x) ?? largestInputs(x, inputDensity);
+    this.#cut.set(x, found);
+    return found;
+  }
+
+  /** Every run of as many columns as the norm has weights is normalised by itself. */
+  norm(x: Traced, { kind, weight, bias, plusOne, epsilon }: NormSpec): Traced {
+    const stored = this.weight(weight);
+    const factor = plusOne ? add(1, stored) : stored;
+    const run = elementCount(stored.shape);
+    const [rows, width] = x.shape;
+    const runs = width === run ? x : reshape(x, [rows, width / run, run]);
+    const normed =
+      kind === "rms"
+        ? rmsNorm(runs, factor, epsilon)
+        : layerNorm(runs, factor, bias === undefined ? undefined : this.weight(bias), epsilon);
+    return width === run ? normed : reshape(normed, [rows, width]);
+  }
+
+  /** What is added to the scores of attention; undefined where everything is seen. */
+  mask(sight: SightSpec): Traced | undefined {
+    if (sight.kind === "all") return undefined;
+    const seen = sight.kind === "window" ? Math.min(sight.window, this.window) : this.window;
+    const key = String(seen);
+    const found =
+      this.#masks.get(key) ?? np.array(causalMask(this.window, seen), { shape: [this.window, this.window] });
+    this.#masks.set(key, found);
+    return found;
+  }
+}
+
+/** The buffers of a block, and which block it is. */
+export interface BlockPass {
+  pass: TracedPass;
+  /** Number of the block. */
+  layer: number;
+  /** f32 [rows, columns] each; "x" is the residual stream. */
+  buffers: Map<Buffer, Traced>;
+}

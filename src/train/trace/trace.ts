@@ -1,0 +1,109 @@
+import { numpy as np } from "@jax-js/jax";
+import type { EmbeddingSpec, ModelSpec } from "../../arch/index.js";
+import { UsageError } from "../../core/index.js";
+import { crossEntropy, softcap } from "../engine/layers.js";
+import { add, multiply, type Traced, take } from "../engine/ops.js";
+import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
+import { type Distillation, teacherName } from "../models/distillation.js";
+import { divergence } from "../models/divergence.js";
+import { loadName } from "../models/routerNames.js";
+import type { ParameterInfo } from "../values.js";
+import { type PassOptions, TracedPass } from "./pass.js";
+import { refuseUntraced, traceSteps } from "./steps.js";
+
+/** What a language model is trained on beside its text, and what it does beside its description. */
+export interface TraceOptions extends PassOptions {
+  /** Batches that hold a teacher's logits are learnt from both. */
+  distillation?: Distillation;
+}
+
+/**
+ * A described language model as a trainable function. Batches hold `tokens` int32 [sequences · window] and `label` of the same
+ * shape: the token that follows each.
+ * @param parameters of `modelParameters`
+ * @param window tokens of a sequence
+ * @throws UsageError that names what of the description cannot be trained
+ */
+export function traceModel(
+  spec: ModelSpec,
+  parameters: readonly ParameterInfo[],
+  window: number,
+  options: TraceOptions = {},
+): TracedModel {
+  refuseUntraced(spec);
+  const { positions } = spec.embedding;
+  if (positions !== undefined && window + positions.offset > positions.table.shape[0]) {
+    throw new UsageError(
+      `windows of ${window} tokens for a model of ${positions.table.shape[0] - positions.offset} learned positions`,
+    );
+  }
+  const passOf = (weights: TracedArrays, batch: TracedArrays) =>
+    new TracedPass(weights, batch, batch.tokens.shape[0] / window, window, options);
+  return {
+    parameters,
+    predict: (weights, batch) => logitsOf(spec, passOf(weights, batch)),
+    loss(weights, batch) {
+      const pass = passOf(weights, batch);
+      const logits = logitsOf(spec, pass);
+      const prediction = crossEntropy(logits, batch.label);
+      const wanted = distilled(prediction, logits, batch[teacherName], options.distillation);
+      return {
+        loss: pass.mixtures.flatMap(({ penalties }) => penalties).reduce(add, wanted),
+        measured: {
+          prediction,
+          ...Object.fromEntries(pass.mixtures.map(({ load }, number) => [loadName(number), load])),
+        },
+      };
+    },
+  };
+}
+
+/** f32 [sequences · window, vocabSize] */
+function logitsOf({ embedding, blocks, finalNorm, head }: ModelSpec, pass: TracedPass): Traced {
+  let x = embed(embedding, pass);
+  for (const [layer, { steps }] of blocks.entries()) {
+    const buffers = new Map([["x", x]]);
+    traceSteps(steps, { pass, layer, buffers });
+    x = buffers.get("x")!;
+  }
+  const final = finalNorm === undefined ? x : pass.norm(x, finalNorm);
+  const logits = pass.whole(final, head.map);
+  return head.kind === "vocabulary" && head.softcap !== undefined ? softcap(logits, head.softcap) : logits;
+}
+
+// Flat throughout: the engine cannot compile the gradient of a gather whose result is only reshaped.
+function embed({ table, scale, positions, types, norm }: EmbeddingSpec, pass: TracedPass): Traced {
+  const found = take(pass.weight(table), pass.batch.tokens);
+  let x = scale === undefined ? found : multiply(found, scale);
+  const everyRow = (row: (position: number) => number) =>
+    np.array(
+      Int32Array.from({ length: pass.rows }, (_, r) => row(r % pass.window)),
+      { shape: [pass.rows] },
+    );
+  if (positions !== undefined) {
+    x = add(
+      x,
+      take(
+        pass.weight(positions.table),
+        everyRow((position) => position + positions.offset),
+      ),
+    );
+  }
+  // Text without types has type 0.
+  if (types !== undefined)
+    x = add(
+      x,
+      take(
+        pass.weight(types),
+        everyRow(() => 0),
+      ),
+    );
+  return norm === undefined ? x : pass.norm(x, norm);
+}
+
+/** (1 − η)·loss of the text + η·divergence from the teacher, where there is one. */
+function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distillation?: Distillation): Traced {
+  if (teacher === undefined || distillation === undefined) return prediction;
+  const { share, temperature } = distillation;
+  return add(multiply(prediction, 1 - share), multiply(divergence(logits, teacher, temperature), share));
+}
