@@ -13,6 +13,7 @@ import {
   runCompression,
   type Workspace,
 } from "../pipeline/index.js";
+import { gradientSource } from "../train/index.js";
 import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
@@ -53,7 +54,7 @@ export async function compressToDirectory(
   const checkpoint = await openCheckpoint(source);
   try {
     const checkSource = await watchSource(source);
-    const options = { ...given, version: packageVersion(), checkSource };
+    const options = { gradients: gradientSource(), ...given, version: packageVersion(), checkSource };
     const plan = await planCompression(checkpoint, { ...options, limits: await limitsOf(dirname(claimed.target)) });
     const owner = { command, job: plan.job };
     if (claimed.accept(owner, { restart })) {

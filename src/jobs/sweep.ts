@@ -14,6 +14,7 @@ import { directoryFiles, JobDirectory, lockPath, removeOutput } from "../io/inde
 import type { WeightFormatId } from "../pack/index.js";
 import { checkCompression, openModel } from "../pipeline/index.js";
 import type { TokenizedText } from "../text/index.js";
+import { gradientSource } from "../train/index.js";
 import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";
 import { type Machine, machine } from "./machine.js";
 import { densityStored, weightBytesOf } from "./measures.js";
@@ -108,7 +109,7 @@ async function checked(
   try {
     const problems: string[] = [];
     for (const { name, recipe } of candidates) {
-      await checkCompression(checkpoint, { recipe, calibration }).catch((error) => {
+      await checkCompression(checkpoint, { recipe, calibration, gradients: gradientSource() }).catch((error) => {
         if (!(error instanceof ProblemsError)) throw error;
         problems.push(...error.problems.map((problem) => `${name}: ${problem}`));
       });

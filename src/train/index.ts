@@ -25,6 +25,7 @@ export {
   runCells,
   runExperiment,
 } from "./experiments/runExperiment.js";
+export { gradientSource } from "./gradientSource.js";
 export {
   meanLoss,
   readWeights,

@@ -7,7 +7,9 @@ const options = z.strictObject({
   curvature: z
     .enum(["layer", "gradients"])
     .default("layer")
-    .describe("layer: of the layer's own output error; gradients: empirical Fisher of the loss"),
+    .describe(
+      "layer: of the layer's own output error; gradients: of the loss, the diagonal of the empirical Fisher information",
+    ),
 });
 type Options = z.output<typeof options>;
 

@@ -9,15 +9,10 @@ import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import { type Activation, type Backend, openBackend, type RoutedSlots } from "../../kernels/index.js";
 import { checkSound, firstNonFiniteOf, loadDescribed, type Model, nonFiniteError } from "../../model/index.js";
+import type { TextWindows } from "../gradients.js";
 import { type InputKey, inputKey } from "./block.js";
 import type { BlockView } from "./blockView.js";
 import { embedWindows } from "./embedWindows.js";
-
-export interface CalibrationWindows {
-  /** u32 [windows * window], one window after the other. */
-  tokens: Uint32Array;
-  window: number;
-}
 
 export interface CalibrationRunOptions {
   /** Default: the fastest of the CPU. */
@@ -43,7 +38,7 @@ export class CalibrationRun {
   static async start(
     checkpoint: Checkpoint,
     spec: ModelSpec,
-    { tokens, window }: CalibrationWindows,
+    { tokens, window }: TextWindows,
     options: CalibrationRunOptions,
   ): Promise<CalibrationRun> {
     const streams = await embedWindows(checkpoint, spec, tokens, window);

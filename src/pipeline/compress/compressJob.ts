@@ -16,6 +16,7 @@ import { firstNonFiniteOf } from "../../model/index.js";
 import { type DecoderBlock, type InputKey, loadBlock, matrixKey, matrixNames } from "./block.js";
 import { type BlockView, blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
+import { GradientFiles } from "./gradientFiles.js";
 import type { CompressionPlan, CompressOptions } from "./planned.js";
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
@@ -157,16 +158,18 @@ class CompressionJob {
     let resumedBlocks = this.plan.layers;
     if (artifact === undefined) {
       await this.#claim();
-      const survey = await this.#timed("survey", () => this.#survey());
+      const gradients = await this.#timed("statistics", () => this.#gradients());
+      const survey = await this.#timed("survey", () => this.#survey(gradients));
       await this.#timed("files", () =>
         writeOutside(this.checkpoint, this.plan.description.config.spec, workspace, this.#shard(-1), this.options),
       );
       const finished = await this.#finishedBlocks();
       resumedBlocks = finished.length;
-      const records = await this.#compressBlocks(survey, finished);
+      const records = await this.#compressBlocks(survey, finished, gradients);
       artifact = await this.#timed("files", () => this.#finish(survey, records));
     } else this.#checkJob(compressionOf(artifact)?.job);
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
+    if (this.#differentiates) await new GradientFiles(workspace, this.plan).removeAll();
     for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
   }
@@ -187,13 +190,26 @@ class CompressionJob {
     );
   }
 
-  async #survey(): Promise<Survey> {
+  get #differentiates(): boolean {
+    return this.plan.stages.some(({ gradients }) => gradients);
+  }
+
+  /** Those of the source, all of them: the last block's come first. */
+  async #gradients(): Promise<GradientFiles | undefined> {
+    if (!this.#differentiates) return undefined;
+    const files = new GradientFiles(this.files.workspace, this.plan);
+    await files.collect(this.checkpoint, this.options);
+    await this.options.checkSource?.();
+    return files;
+  }
+
+  async #survey(gradients: GradientFiles | undefined): Promise<Survey> {
     const { workspace } = this.files;
     const whole = wholeModel(this.plan);
     if (whole !== undefined) return whole;
     const found = await readJsonFile(workspace.files, surveyFileName);
     if (found !== undefined) return parseSurvey(found, this.plan, `${workspace.files.location}/${surveyFileName}`);
-    const survey = await surveyModel(this.checkpoint, this.plan, this.options);
+    const survey = await surveyModel(this.checkpoint, this.plan, this.options, gradients);
     await this.options.checkSource?.();
     await writeJson(workspace, surveyFileName, await storedSurvey(survey));
     return survey;
@@ -214,7 +230,11 @@ class CompressionJob {
     return finished;
   }
 
-  async #compressBlocks({ kept, budgets }: Survey, finished: readonly BlockRecord[]): Promise<BlockRecord[]> {
+  async #compressBlocks(
+    { kept, budgets }: Survey,
+    finished: readonly BlockRecord[],
+    gradients: GradientFiles | undefined,
+  ): Promise<BlockRecord[]> {
     const { checkpoint, plan, options } = this;
     const records = [...finished];
     if (records.length === plan.layers) return records;
@@ -236,6 +256,7 @@ class CompressionJob {
       progress.block(layer);
       if (layer >= finished.length) {
         const block = await this.#timed("files", () => loadBlock(checkpoint, description.config, kept[layer]));
+        const squaredGradients = await this.#timed("files", async () => gradients?.read(block.layer));
         for (const planned of stages) {
           const targets = [...block.matrices.values()].filter(({ key }) =>
             planned.matrices.has(matrixKey(block.layer, key)),
@@ -257,6 +278,7 @@ class CompressionJob {
             targets,
             block,
             statistics,
+            ...(planned.gradients && { squaredGradients }),
             budget,
             breathe: () => breathe(this.options.signal),
           };
@@ -270,6 +292,7 @@ class CompressionJob {
           }
         }
         records.push(await this.#timed("files", () => this.#store(block, layer, results)));
+        await gradients?.remove(block.layer);
         progress.finished();
       }
       // Nobody looks at what the last block gives.

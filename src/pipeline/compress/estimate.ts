@@ -11,6 +11,8 @@ import type { CompressionPlan, CompressOptions, Estimate, PlannedStage } from ".
 const hostSpeed = 1e6;
 /** As many multiply-adds as reading, choosing and writing a weight take. */
 const workPerWeight = 60;
+/** Forward passes on the backend that take as long as forward and backward of the autograd engine. */
+const gradientPasses = 8;
 /** Passes of the singular value decomposition over a matrix. */
 const svdPasses = 12;
 /** The runtime with its code and the tokenizer. */
@@ -39,12 +41,18 @@ export async function estimateJob(
   elapsedMs += (blockWeights * workPerWeight) / hostSpeed;
   elapsedMs *= layers;
   let streamBytes = 0;
+  const differentiates = stages.some(({ gradients }) => gradients);
   if (windows !== undefined) {
     const count = windows.tokens.length / windows.window;
     const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, options);
     const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
     elapsedMs += layers * count * (collections * collectMs + advanceMs);
     streamBytes = count * windows.window * config.hiddenSize * 4;
+    if (differentiates) {
+      elapsedMs += config.layers * count * gradientPasses * advanceMs;
+      // What enters every block is kept until its gradients are known.
+      streamBytes *= config.layers + 2;
+    }
   }
 
   const window = windows?.window ?? 0;
@@ -59,6 +67,7 @@ export async function estimateJob(
     const isMatrix = info.shape.length === 2 && options.dtype !== undefined;
     diskBytes += isMatrix ? elementCount(info.shape) * dtypeBytes[options.dtype!] : byteLengthOf(info);
   }
+  if (differentiates) diskBytes += config.layers * blockWeights * 4;
   return { elapsedMs, memoryBytes, diskBytes };
 }
 

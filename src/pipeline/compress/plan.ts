@@ -4,8 +4,8 @@ import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
+import type { GradientSource, TextWindows } from "../gradients.js";
 import { factorNames } from "./block.js";
-import type { CalibrationWindows } from "./calibrationRun.js";
 import { estimateJob } from "./estimate.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
@@ -24,7 +24,7 @@ interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "sta
  */
 export async function checkCompression(
   checkpoint: Checkpoint,
-  options: Pick<CompressOptions, "recipe" | "calibration">,
+  options: Pick<CompressOptions, "recipe" | "calibration" | "gradients">,
 ): Promise<CheckedJob> {
   const { recipe, calibration } = options;
   const description = await describeDecoder(checkpoint);
@@ -32,7 +32,8 @@ export async function checkCompression(
   const resolved = await resolve(description, recipe, problems);
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
   const stages = await planStages(resolved, recipe, calibration !== undefined);
-  const needsText = drop?.method === "influence" || stages.some(({ statistics }) => statistics.length > 0);
+  const needsText =
+    drop?.method === "influence" || stages.some(({ statistics, gradients }) => statistics.length > 0 || gradients);
   if (needsText && calibration === undefined)
     problems.push("the recipe needs a calibration text (--calib), and none is given");
   const { window, windows: count } = recipe.calibration;
@@ -46,9 +47,7 @@ export async function checkCompression(
         "give a longer text, fewer windows (--calibration-windows) or smaller ones (--window)",
     );
   }
-  if (stages.some(({ statistics }) => statistics.includes("squaredGradients"))) {
-    problems.push("the recipe needs gradients of the loss, which a forward calibration does not give");
-  }
+  problems.push(...gradientProblems(stages, drop, options.gradients));
   const inFactors = description.config.spec.blocks
     .flatMap((block) => placesOf(block).map(({ map }) => map.weight.tensor))
     .filter((name) => checkpoint.tensors.has(factorNames(name).left));
@@ -58,6 +57,28 @@ export async function checkCompression(
   }
   refuse(problems);
   return { description, drop, stages, needsText };
+}
+
+/** Gradients are those of the source: what has changed before a stage that reads them would make them wrong. */
+function gradientProblems(
+  stages: readonly PlannedStage[],
+  drop: CheckedJob["drop"],
+  source: GradientSource | undefined,
+): string[] {
+  if (stages.every(({ gradients }) => !gradients)) return [];
+  if (source === undefined) return ["the recipe needs gradients of the loss, and nothing that computes them is given"];
+  const problems: string[] = [];
+  if (drop !== undefined) problems.push("gradients are those of the whole model: drop layers in a recipe of its own");
+  const changed = new Set<string>();
+  for (const { index, matrices, gradients } of stages) {
+    if (gradients && [...matrices].some((matrix) => changed.has(matrix))) {
+      problems.push(
+        `stage ${index + 1} needs gradients, which are those of the source, at matrices that a stage before it changes: let it come first`,
+      );
+    }
+    for (const matrix of matrices) changed.add(matrix);
+  }
+  return problems;
 }
 
 /**
@@ -77,7 +98,12 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
-    ...(await identify(checkpoint, options, backend)),
+    ...(await identify(
+      checkpoint,
+      options,
+      backend,
+      stages.some(({ gradients }) => gradients),
+    )),
   };
   const estimate = await estimateJob(checkpoint, plan, options);
   const problems: string[] = [];
@@ -117,13 +143,22 @@ async function planStages(
     const handler = stageHandlers[stage.type] as StageHandler;
     const statistics = new Set(await handler.needs({ stage, options, matrices }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    planned.push({ stage, options, matrices: new Set(matrices), index, handler, statistics: [...statistics] });
+    const gradients = statistics.delete("squaredGradients");
+    planned.push({
+      stage,
+      options,
+      matrices: new Set(matrices),
+      index,
+      handler,
+      statistics: [...statistics],
+      gradients,
+    });
   }
   return planned;
 }
 
 /** The windows that the recipe asks for; the same seed draws the same ones. */
-function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): CalibrationWindows {
+function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): TextWindows {
   const { window, windows, order } = calibration;
   if (order === "first") return { tokens: tokens.slice(0, windows * window), window };
   const all = Array.from({ length: Math.floor(tokens.length / window) }, (_, i) => i);
@@ -144,7 +179,12 @@ async function chooseBackend({ device, backend: id, threads }: CompressOptions):
   return backend.info;
 }
 
-async function identify(checkpoint: Checkpoint, options: CompressOptions, backend: BackendInfo | undefined) {
+async function identify(
+  checkpoint: Checkpoint,
+  options: CompressOptions,
+  backend: BackendInfo | undefined,
+  differentiates: boolean,
+) {
   const { recipe, calibration, store, dtype, version } = options;
   const { configSha256, weightsSha256 } = options.fingerprint ?? (await fingerprint(checkpoint, options));
   const job = await sha256Hex(
@@ -157,6 +197,7 @@ async function identify(checkpoint: Checkpoint, options: CompressOptions, backen
       storage: [store, dtype ?? null],
       // Sums come out a little different elsewhere: a job begun on one device is not finished on another.
       arithmetic: backend?.arithmetic ?? null,
+      ...(differentiates && { gradients: options.gradients!.arithmetic }),
     }),
   );
   return { job, configSha256 };

@@ -4,7 +4,7 @@ import type { Fingerprint } from "../../io/index.js";
 import type { BackendInfo, DeviceId } from "../../kernels/index.js";
 import type { DecoderDescription } from "../../model/index.js";
 import type { TokenizedText } from "../../text/index.js";
-import type { CalibrationWindows } from "./calibrationRun.js";
+import type { GradientSource, TextWindows } from "../gradients.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
 
@@ -13,6 +13,8 @@ export interface CompressOptions extends StorageOptions, JobOptions {
   recipe: Recipe;
   /** Default: none, and then only recipes that look at nothing but weights can run. */
   calibration?: TokenizedText;
+  /** Who computes gradients, for recipes that need them. Default: nobody, and those are refused. */
+  gradients?: GradientSource;
   /** What runs the calibration windows; solves are done on the CPU. Default "cpu". */
   device?: DeviceId;
   /** A backend by its own name, in place of the device's fastest. */
@@ -37,8 +39,10 @@ export interface PlannedStage extends Omit<ResolvedStage, "matrices"> {
   /** Place in the recipe. */
   index: number;
   handler: StageHandler;
-  /** Empty: no windows are run for it. */
+  /** Of what enters the matrices. Empty: no windows are run through blocks for it. */
   statistics: readonly StatisticId[];
+  /** Whether it needs gradients of the loss at the source's weights. */
+  gradients: boolean;
 }
 
 /** Everything a job has decided before it begins. */
@@ -50,7 +54,7 @@ export interface CompressionPlan {
   /** Layers of the result. */
   layers: number;
   /** undefined: nothing is measured. */
-  windows: CalibrationWindows | undefined;
+  windows: TextWindows | undefined;
   /** What runs the windows; undefined like them. */
   backend: BackendInfo | undefined;
   /** SHA-256 over everything that decides the result. */

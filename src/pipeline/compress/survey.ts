@@ -13,6 +13,7 @@ import { readReference } from "../../io/internal.js";
 import { loadBlock, matrixKey } from "./block.js";
 import { type BlockView, blockView } from "./blockView.js";
 import { CalibrationRun } from "./calibrationRun.js";
+import type { GradientFiles } from "./gradientFiles.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
@@ -72,6 +73,7 @@ export async function surveyModel(
   checkpoint: Checkpoint,
   plan: CompressionPlan,
   options: CompressOptions,
+  gradients?: GradientFiles,
 ): Promise<Survey> {
   const kept = await layersToKeep(checkpoint, plan, options);
   const budgets: Survey["budgets"] = {};
@@ -80,7 +82,7 @@ export async function surveyModel(
     const { type } = planned.stage.pattern;
     budgets[planned.index] =
       type === "neurons" || type === "heads"
-        ? await shareUnits(checkpoint, plan, planned, kept, type, options)
+        ? await shareUnits(checkpoint, plan, planned, kept, type, options, gradients)
         : await shareEntries(checkpoint, plan.description.config, planned, kept);
   }
   return { kept, budgets };
@@ -155,20 +157,23 @@ async function shareEntries(
 async function shareUnits(
   checkpoint: Checkpoint,
   plan: CompressionPlan,
-  { stage, options }: PlannedStage,
+  { stage, options, gradients: differentiates }: PlannedStage,
   kept: readonly number[],
   type: UnitType,
   job: CompressOptions,
+  gradients?: GradientFiles,
 ) {
   if (stage.type !== "prune" || !("sparsity" in stage.pattern)) throw new UsageError("no global scope");
   const { method } = await pruneMethods[stage.method]();
-  const needs = method.needs(options);
+  const needs = method.needs(options).filter((id) => id !== "squaredGradients");
   const scored: ScoredTensor[] = [];
   await eachDenseBlock(checkpoint, plan, kept, job, async ({ run, view, block }) => {
     // The recipe was refused if there were several: experts share no threshold.
     const [coupled] = coupledMatrices(block, type);
     const statistics = run.windows > 0 && needs.length > 0 ? await run.collect(view, needs) : new Map();
-    const scores = scoresOfUnits(method, coupled, (matrix) => inputOf({ statistics }, matrix), options);
+    const squaredGradients = differentiates ? await gradients!.read(block.layer) : undefined;
+    const known = { statistics, squaredGradients };
+    const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(known, matrix), options);
     scored.push({ name: String(block.layer), length: scores.length, scores: async () => scores });
     if (run.windows > 0) await run.advance(view);
   });

@@ -39,9 +39,18 @@ export const shardName = (index: number, count: number): string =>
 /** Beside each finished block. */
 export const recordName = (layer: number): string => `block-${String(layer).padStart(5, "0")}.json`;
 
+/** Gradients of a block of the source, until that is finished; the list of all is there once they are. */
+export const gradientsName = (layer: number): string => `gradients-${String(layer).padStart(5, "0")}.safetensors`;
+export const gradientListName = "gradients.json";
+
 /** Whether a job puts files of this name into its workspace, those of the result included. */
 export const isJobFile = (name: string): boolean =>
-  name === jobFileName || name === surveyFileName || /^block-\d+\.json$/.test(name) || isModelFile(name);
+  name === jobFileName ||
+  name === surveyFileName ||
+  name === gradientListName ||
+  /^gradients-\d+\.safetensors$/.test(name) ||
+  /^block-\d+\.json$/.test(name) ||
+  isModelFile(name);
 
 export function writeBytes({ sinks }: Workspace, name: string, bytes: Uint8Array): Promise<void> {
   return createFile(sinks, name, (sink) => sink.write(bytes));
@@ -77,13 +86,14 @@ export async function writeRecord(
   };
   const checked = JSON.parse(new TextDecoder().decode(serializeArtifact(artifact)));
   await writeJson(workspace, recordName(layer), {
-    shardSha256: await hashOfShard(workspace, shard),
+    shardSha256: await hashOfFile(workspace, shard),
     artifact: checked,
   });
 }
 
-async function hashOfShard({ files }: Workspace, shard: string): Promise<string | undefined> {
-  const source = await files.open(shard);
+/** SHA-256 of a file; undefined where there is none. */
+export async function hashOfFile({ files }: Workspace, name: string): Promise<string | undefined> {
+  const source = await files.open(name);
   try {
     return source && (await hashOfSource(source));
   } finally {
@@ -115,7 +125,7 @@ export async function readRecord(
   if (block === undefined || blocks?.length !== 1 || compression?.job !== job) {
     throw new FormatError({ file, problem: "not the record of this job's block", hint: beginAnew });
   }
-  if ((await hashOfShard(workspace, shard)) !== shardSha256) {
+  if ((await hashOfFile(workspace, shard)) !== shardSha256) {
     throw new FormatError({
       file: `${workspace.files.location}/${shard}`,
       problem: "not the bytes that the job wrote",
@@ -125,7 +135,7 @@ export async function readRecord(
   return { ...block, sizes: blocks[0], tensors };
 }
 
-const beginAnew = "Begin anew (--restart)";
+export const beginAnew = "Begin anew (--restart)";
 
 /** A finished block as a checkpoint that holds nothing else. */
 export async function openShard(workspace: Workspace, shard: string, { tensors }: BlockRecord): Promise<Checkpoint> {

@@ -1,4 +1,6 @@
 import {
+  type BlockSpec,
+  type EmbeddingSpec,
   type LinearSpec,
   linearsOf,
   type ModelSpec,
@@ -30,55 +32,84 @@ export function parameterName({ tensor, rows, stacked }: TensorRef): string {
   return `${tensor}${piece}[${first}:${first + run}${every}]`;
 }
 
-/**
- * The trainable tensors of a model, in the order in which it uses them. The linear maps of its blocks may be made sparse, all of
- * them inner; routers, head and embeddings stay dense.
- * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix
- */
-export function modelParameters(
-  { embedding, blocks, finalNorm, head }: ModelSpec,
-  stored: ReadonlyMap<string, TensorInfo> = new Map(),
-): ModelParameter[] {
-  const found = new Map<string, ModelParameter>();
-  const add = (ref: TensorRef, start: ModelParameter["start"], more: Partial<ParameterInfo> = {}) => {
-    const name = parameterName(ref);
-    // A tied head is the embedding.
-    if (found.has(name)) return;
-    found.set(name, { name, shape: shapeOfReference(ref), layer: "", role: "dense", ...more, ref, start });
-  };
-  const addNorm = ({ weight, bias, plusOne }: NormSpec) => {
-    add(weight, plusOne ? "zeros" : "ones");
-    if (bias) add(bias, "zeros");
-  };
-  const addMap = ({ weight, bias }: LinearSpec) => {
-    add(weight, "normal");
-    if (bias) add(bias, "zeros");
-  };
+type Stored = ReadonlyMap<string, TensorInfo>;
 
-  add(embedding.table, "normal");
-  if (embedding.positions) add(embedding.positions.table, "normal");
-  if (embedding.types) add(embedding.types, "normal");
-  if (embedding.norm) addNorm(embedding.norm);
-  for (const [b, block] of blocks.entries()) {
-    const layer = String(b);
+/** Parameters in the order in which they are added, each once: a tied head is the embedding. */
+class Parameters {
+  readonly #found = new Map<string, ModelParameter>();
+
+  get all(): ModelParameter[] {
+    return [...this.#found.values()];
+  }
+
+  add(ref: TensorRef, start: ModelParameter["start"], more: Partial<ParameterInfo> = {}): void {
+    const name = parameterName(ref);
+    if (this.#found.has(name)) return;
+    this.#found.set(name, { name, shape: shapeOfReference(ref), layer: "", role: "dense", ...more, ref, start });
+  }
+
+  norm({ weight, bias, plusOne }: NormSpec): void {
+    this.add(weight, plusOne ? "zeros" : "ones");
+    if (bias) this.add(bias, "zeros");
+  }
+
+  embedding({ table, positions, types, norm }: EmbeddingSpec): void {
+    this.add(table, "normal");
+    if (positions) this.add(positions.table, "normal");
+    if (types) this.add(types, "normal");
+    if (norm) this.norm(norm);
+  }
+
+  block(block: BlockSpec, number: number, stored: Stored): void {
+    const layer = String(number);
     const maps = new Map(linearsOf(block).map((map) => [map.weight, map]));
     const norms = new Map<TensorRef, NormSpec>();
     for (const step of stepsOf(block)) if (step.do === "norm") norms.set(step.norm.weight, step.norm);
     for (const ref of tensorsOfBlock(block)) {
       const norm = norms.get(ref);
       const map = maps.get(ref);
-      if (norm !== undefined) addNorm(norm);
-      else if (map === undefined) add(ref, shapeOfReference(ref).length === 2 ? "normal" : "zeros");
+      if (norm !== undefined) this.norm(norm);
+      else if (map === undefined) this.add(ref, shapeOfReference(ref).length === 2 ? "normal" : "zeros");
       else {
         const form = storedMap(map, stored);
         const direct = { layer, role: "inner", shared: sharedUnits(layer, map) } as const;
-        for (const { ref } of storedMatrices(form)) add(ref, "normal", ref === form.direct ? direct : {});
+        for (const { ref } of storedMatrices(form)) this.add(ref, "normal", ref === form.direct ? direct : {});
       }
     }
   }
-  if (finalNorm) addNorm(finalNorm);
-  addMap(head.map);
-  return [...found.values()];
+
+  head({ finalNorm, head }: ModelSpec): void {
+    if (finalNorm) this.norm(finalNorm);
+    this.add(head.map.weight, "normal");
+    if (head.map.bias) this.add(head.map.bias, "zeros");
+  }
+}
+
+/**
+ * The trainable tensors of a model, in the order in which it uses them. The linear maps of its blocks may be made sparse, all of
+ * them inner; routers, head and embeddings stay dense.
+ * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix
+ */
+export function modelParameters(spec: ModelSpec, stored: Stored = new Map()): ModelParameter[] {
+  const parameters = new Parameters();
+  parameters.embedding(spec.embedding);
+  for (const [number, block] of spec.blocks.entries()) parameters.block(block, number, stored);
+  parameters.head(spec);
+  return parameters.all;
+}
+
+/** Those of one block. */
+export function blockParameters(block: BlockSpec, number: number): ModelParameter[] {
+  const parameters = new Parameters();
+  parameters.block(block, number, new Map());
+  return parameters.all;
+}
+
+/** Those of the final norm and the head. */
+export function headParameters(spec: ModelSpec): ModelParameter[] {
+  const parameters = new Parameters();
+  parameters.head(spec);
+  return parameters.all;
 }
 
 const sharedUnits = (layer: string, { units = [] }: LinearSpec): SharedUnits[] =>

@@ -1,5 +1,5 @@
 import { numpy as np } from "@jax-js/jax";
-import type { EmbeddingSpec, ModelSpec } from "../../arch/index.js";
+import type { BlockSpec, EmbeddingSpec, ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { crossEntropy, softcap } from "../engine/layers.js";
 import { add, multiply, type Traced, take } from "../engine/ops.js";
@@ -59,13 +59,21 @@ export function traceModel(
 }
 
 /** f32 [sequences · window, vocabSize] */
-function logitsOf({ embedding, blocks, finalNorm, head }: ModelSpec, pass: TracedPass): Traced {
-  let x = embed(embedding, pass);
-  for (const [layer, { steps }] of blocks.entries()) {
-    const buffers = new Map([["x", x]]);
-    traceSteps(steps, { pass, layer, buffers });
-    x = buffers.get("x")!;
-  }
+function logitsOf(spec: ModelSpec, pass: TracedPass): Traced {
+  const embedded = embed(spec.embedding, pass);
+  const last = spec.blocks.reduce((x, block, layer) => traceBlock(block, layer, x, pass), embedded);
+  return traceHead(spec, last, pass);
+}
+
+/** The residual stream behind a block. @param x before it, f32 [rows, hiddenSize] */
+export function traceBlock({ steps }: BlockSpec, layer: number, x: Traced, pass: TracedPass): Traced {
+  const buffers = new Map([["x", x]]);
+  traceSteps(steps, { pass, layer, buffers });
+  return buffers.get("x")!;
+}
+
+/** Logits of the residual stream behind the last block. */
+export function traceHead({ finalNorm, head }: ModelSpec, x: Traced, pass: TracedPass): Traced {
   const final = finalNorm === undefined ? x : pass.norm(x, finalNorm);
   const logits = pass.whole(final, head.map);
   return head.kind === "vocabulary" && head.softcap !== undefined ? softcap(logits, head.softcap) : logits;

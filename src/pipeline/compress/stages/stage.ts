@@ -20,6 +20,8 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
   readonly block: DecoderBlock;
   /** What enters the block's matrices as they are before the stage; without calibration nothing is in them. */
   readonly statistics: ReadonlyMap<InputKey, InputStatistics>;
+  /** Mean squared gradients of the loss by id of the matrix, at the weights of the source; nothing where no stage needs them. */
+  readonly squaredGradients?: ReadonlyMap<string, Float32Array>;
   /** With a global scope: how many zeros (entries) or units stay, by the id of the matrix or for the block. */
   readonly budget: StageBudget | undefined;
   /** Called between matrices. */
@@ -44,9 +46,15 @@ export interface StageHandler<Type extends RecipeStage["type"] = RecipeStage["ty
 
 export const inputKeyOf = ({ place: { step, expert } }: BlockMatrix): InputKey => inputKey(step.site.id, expert);
 
-/** What enters a matrix; without calibration, nothing is known of it. */
-export function inputOf({ statistics }: Pick<StageContext, "statistics">, matrix: BlockMatrix): InputStatistics {
-  return statistics.get(inputKeyOf(matrix)) ?? new InputStatistics(matrix.cols, 0);
+/** What enters a matrix, and what is known of its gradients; without calibration, nothing is known of it. */
+export function inputOf(
+  { statistics, squaredGradients }: Pick<StageContext, "statistics" | "squaredGradients">,
+  matrix: BlockMatrix,
+): InputStatistics {
+  const shared = statistics.get(inputKeyOf(matrix)) ?? new InputStatistics(matrix.cols, 0);
+  const own = squaredGradients?.get(matrix.key);
+  if (own === undefined) return shared;
+  return new InputStatistics(shared.cols, shared.tokens, { ...shared.values, squaredGradients: own });
 }
 
 export const linearOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({

@@ -1,0 +1,211 @@
+import type { BlockSpec, ModelSpec, TensorRef } from "../../arch/index.js";
+import { linearsOf } from "../../arch/index.js";
+import { breathe, type JobOptions, NonFiniteError, Stage, UsageError } from "../../core/index.js";
+import type { Checkpoint } from "../../io/index.js";
+import type { BlockGradients, TextWindows } from "../../pipeline/index.js";
+import { embedWindows } from "../../pipeline/internal.js";
+import { crossEntropy } from "../engine/layers.js";
+import { multiply, sum } from "../engine/ops.js";
+import { type TracedArrays, tracedObjective } from "../engine/tracedObjective.js";
+import { readWeights } from "../languageModel.js";
+import { blockParameters, headParameters, type ModelParameter, parameterName } from "../models/parameters.js";
+import type { Batch, Objective } from "../objective.js";
+import type { FloatArray } from "../values.js";
+import { TracedPass } from "./pass.js";
+import { refuseUntraced } from "./steps.js";
+import { traceBlock, traceHead } from "./trace.js";
+
+/** Names in traced batches: what enters a block, and dL/d(what leaves it). */
+const [inputName, outerName] = ["residual stream", "gradient behind"];
+
+/**
+ * See `GradientSource`. Forward through all blocks, keeping what enters each, f32 [tokens, hiddenSize]; then backward, a block at a
+ * time: its weights are read, and dL/d(what leaves it) becomes the gradients of its maps and dL/d(what enters it).
+ */
+export async function* squaredGradients(
+  checkpoint: Checkpoint,
+  spec: ModelSpec,
+  windows: TextWindows,
+  { signal, onProgress }: JobOptions = {},
+): AsyncGenerator<BlockGradients> {
+  refuseUntraced(spec);
+  const { inputs, labels, length, count } = predictionsOf(windows);
+  const layers = spec.blocks.length;
+  const stage = new Stage("gradients of the loss", count * (2 * layers + 1), "windows", onProgress);
+  const width = length * spec.hiddenSize;
+  const eachWindow = async (at: string, visit: (start: number, window: number) => Promise<void>) => {
+    for (let window = 0; window < count; window++) {
+      await breathe(signal);
+      await visit(window * width, window);
+      stage.advance(1, at);
+    }
+  };
+  using blocks = new BlockObjectives(checkpoint, spec, length);
+
+  const streams = [await embedWindows(checkpoint, spec, inputs, length)];
+  for (let layer = 0; layer < layers; layer++) {
+    const { objective, weights, batch } = await blocks.load(layer);
+    const [before, after] = [streams[layer], new Float32Array(streams[layer].length)];
+    await eachWindow(`block ${layer + 1} of ${layers}, forward`, async (start) => {
+      weights.set(inputName, before.subarray(start, start + width));
+      after.set(await objective.predict(weights, batch), start);
+    });
+    streams.push(after);
+  }
+
+  const outer = await headGradients(checkpoint, spec, streams.pop()!, labels, length, eachWindow);
+  for (let layer = layers - 1; layer >= 0; layer--) {
+    const { objective, weights, batch, ids } = await blocks.load(layer);
+    const before = streams.pop()!;
+    const squares = new Map<string, Float64Array>();
+    await eachWindow(`block ${layer + 1} of ${layers}, backward`, async (start) => {
+      const own = outer.subarray(start, start + width);
+      weights.set(inputName, before.subarray(start, start + width));
+      const { gradients } = await objective.lossAndGradients(weights, {
+        ...batch,
+        [outerName]: { shape: [length, spec.hiddenSize], values: own },
+      });
+      for (const [name, id] of ids) addSquares(squares, id, gradients.get(name)!, `block ${layer}`);
+      own.set(gradients.get(inputName)!);
+    });
+    yield {
+      layer,
+      squares: new Map(Array.from(squares, ([id, sums]) => [id, Float32Array.from(sums, (sum) => sum / count)])),
+    };
+  }
+}
+
+/** Windows as inputs and the tokens that follow them. */
+function predictionsOf({ tokens, window }: TextWindows) {
+  const length = window - 1;
+  const count = tokens.length / window;
+  if (length < 1 || count < 1) throw new UsageError(`${tokens.length} tokens in windows of ${window} predict nothing`);
+  const inputs = new Uint32Array(count * length);
+  const labels = new Int32Array(count * length);
+  for (let w = 0; w < count; w++) {
+    inputs.set(tokens.subarray(w * window, w * window + length), w * length);
+    labels.set(tokens.subarray(w * window + 1, (w + 1) * window), w * length);
+  }
+  return { inputs, labels, length, count };
+}
+
+function addSquares(sums: Map<string, Float64Array>, id: string, gradient: FloatArray, where: string): void {
+  const found = sums.get(id) ?? new Float64Array(gradient.length);
+  sums.set(id, found);
+  let total = 0;
+  for (let i = 0; i < found.length; i++) {
+    const square = gradient[i] * gradient[i];
+    found[i] += square;
+    total += square;
+  }
+  if (!Number.isFinite(total)) throw new NonFiniteError(`the gradient of ${id} in ${where} is not finite`);
+}
+
+/** dL/d(what leaves the last block), L the loss of each window: f32 like the stream. */
+async function headGradients(
+  checkpoint: Checkpoint,
+  spec: ModelSpec,
+  stream: Float32Array,
+  labels: Int32Array,
+  length: number,
+  eachWindow: (at: string, visit: (start: number, window: number) => Promise<void>) => Promise<void>,
+): Promise<Float32Array> {
+  const parameters = headParameters(spec);
+  const given = batchOf(parameters, await readWeights(checkpoint, parameters));
+  using objective = tracedObjective({
+    parameters: [streamParameter(length, spec)],
+    predict: (weights, batch) => traceHead(spec, weights[inputName], passOf(batch, length)),
+    loss: (weights, batch) => ({
+      loss: crossEntropy(traceHead(spec, weights[inputName], passOf(batch, length)), batch.label),
+    }),
+  });
+  const outer = new Float32Array(stream.length);
+  const width = length * spec.hiddenSize;
+  await eachWindow("head", async (start, window) => {
+    const { gradients } = await objective.lossAndGradients(
+      new Map([[inputName, stream.subarray(start, start + width)]]),
+      {
+        ...given,
+        label: { shape: [length], values: labels.subarray(window * length, (window + 1) * length) },
+      },
+    );
+    outer.set(gradients.get(inputName)!, start);
+  });
+  return outer;
+}
+
+/** Blocks as functions of what enters them; those that have the same steps share what the engine has compiled. */
+class BlockObjectives implements Disposable {
+  readonly #compiled = new Map<string, { objective: Objective; parameters: readonly ModelParameter[] }>();
+
+  constructor(
+    readonly checkpoint: Checkpoint,
+    readonly spec: ModelSpec,
+    /** Tokens of a window. */
+    readonly length: number,
+  ) {}
+
+  /** A block with its weights: those of its maps, to be differentiated, and the others as parts of a batch. */
+  async load(layer: number): Promise<{
+    objective: Objective;
+    weights: Map<string, FloatArray>;
+    batch: Batch;
+    /** Id of each map by the name of its weights. */
+    ids: ReadonlyMap<string, string>;
+  }> {
+    const block = this.spec.blocks[layer];
+    const own = blockParameters(block, layer);
+    const values = await readWeights(this.checkpoint, own);
+    const { objective, parameters } = this.#compile(block, own);
+    // In the names of the block that was compiled.
+    const named = new Map(parameters.map(({ name }, p) => [name, values.get(own[p].name)!]));
+    const ids = new Map(linearsOf(block).map(({ id, weight }) => [id, parameterName(weight)]));
+    const compiledName = new Map(own.map(({ name }, p) => [name, parameters[p].name]));
+    const isMap = ({ role }: ModelParameter) => role === "inner";
+    return {
+      objective,
+      weights: new Map(parameters.filter(isMap).map(({ name }) => [name, named.get(name)!])),
+      batch: batchOf(
+        parameters.filter((parameter) => !isMap(parameter)),
+        named,
+      ),
+      ids: new Map(Array.from(ids, ([id, name]) => [compiledName.get(name)!, id])),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    for (const { objective } of this.#compiled.values()) objective[Symbol.dispose]();
+  }
+
+  #compile(block: BlockSpec, parameters: readonly ModelParameter[]) {
+    const key = shapeOfBlock(block);
+    const found = this.#compiled.get(key);
+    if (found !== undefined) return found;
+    const { spec, length } = this;
+    const output = (weights: TracedArrays, batch: TracedArrays) =>
+      traceBlock(block, 0, weights[inputName], passOf({ ...batch, ...weights }, length));
+    const objective = tracedObjective({
+      parameters: [streamParameter(length, spec), ...parameters.filter(({ role }) => role === "inner")],
+      predict: output,
+      // Its gradient is that of the loss behind the block.
+      loss: (weights, batch) => ({ loss: sum(multiply(output(weights, batch), batch[outerName])) }),
+    });
+    const compiled = { objective, parameters };
+    this.#compiled.set(key, compiled);
+    return compiled;
+  }
+}
+
+/** What two blocks have in common that differ in the names of their tensors alone. */
+const shapeOfBlock = (block: BlockSpec): string =>
+  JSON.stringify(block, (key, value) => (key === "tensor" ? undefined : value));
+
+const passOf = (arrays: TracedArrays, length: number) => new TracedPass(arrays, arrays, 1, length, {});
+
+const streamParameter = (length: number, { hiddenSize }: ModelSpec) =>
+  ({ name: inputName, shape: [length, hiddenSize], layer: "", role: "dense" }) as const;
+
+const batchOf = (
+  parameters: readonly { name: string; shape: readonly number[]; ref: TensorRef }[],
+  values: ReadonlyMap<string, FloatArray>,
+): Batch => Object.fromEntries(parameters.map(({ name, shape }) => [name, { shape, values: values.get(name)! }]));
