@@ -29,7 +29,9 @@ export async function* squaredGradients(
   { signal, onProgress }: JobOptions = {},
 ): AsyncGenerator<BlockGradients> {
   refuseUntraced(spec);
-  const { inputs, labels, length, count } = predictionsOf(windows);
+  const { tokens, window: length } = windows;
+  const count = tokens.length / length;
+  if (length < 2 || count < 1) throw new UsageError(`${tokens.length} tokens in windows of ${length} predict nothing`);
   const layers = spec.blocks.length;
   const stage = new Stage("gradients of the loss", count * (2 * layers + 1), "windows", onProgress);
   const width = length * spec.hiddenSize;
@@ -42,7 +44,7 @@ export async function* squaredGradients(
   };
   using blocks = new BlockObjectives(checkpoint, spec, length);
 
-  const streams = [await embedWindows(checkpoint, spec, inputs, length)];
+  const streams = [await embedWindows(checkpoint, spec, tokens, length)];
   for (let layer = 0; layer < layers; layer++) {
     const { objective, weights, batch } = await blocks.load(layer);
     const [before, after] = [streams[layer], new Float32Array(streams[layer].length)];
@@ -53,7 +55,7 @@ export async function* squaredGradients(
     streams.push(after);
   }
 
-  const outer = await headGradients(checkpoint, spec, streams.pop()!, labels, length, eachWindow);
+  const outer = await headGradients(checkpoint, spec, streams.pop()!, windows, eachWindow);
   for (let layer = layers - 1; layer >= 0; layer--) {
     const { objective, weights, batch, ids } = await blocks.load(layer);
     const before = streams.pop()!;
@@ -75,19 +77,11 @@ export async function* squaredGradients(
   }
 }
 
-/** Windows as inputs and the tokens that follow them. */
-function predictionsOf({ tokens, window }: TextWindows) {
-  const length = window - 1;
-  const count = tokens.length / window;
-  if (length < 1 || count < 1) throw new UsageError(`${tokens.length} tokens in windows of ${window} predict nothing`);
-  const inputs = new Uint32Array(count * length);
-  const labels = new Int32Array(count * length);
-  for (let w = 0; w < count; w++) {
-    inputs.set(tokens.subarray(w * window, w * window + length), w * length);
-    labels.set(tokens.subarray(w * window + 1, (w + 1) * window), w * length);
-  }
-  return { inputs, labels, length, count };
-}
+/** No token: what the last position of a window would predict. */
+const unknown = -1;
+
+/** The tokens that follow those of a window; none behind the last. */
+const labelsOf = (window: Uint32Array): Int32Array => Int32Array.from(window, (_, t) => window[t + 1] ?? unknown);
 
 function addSquares(sums: Map<string, Float64Array>, id: string, gradient: FloatArray, where: string): void {
   const found = sums.get(id) ?? new Float64Array(gradient.length);
@@ -106,29 +100,30 @@ async function headGradients(
   checkpoint: Checkpoint,
   spec: ModelSpec,
   stream: Float32Array,
-  labels: Int32Array,
-  length: number,
+  { tokens, window: length }: TextWindows,
   eachWindow: (at: string, visit: (start: number, window: number) => Promise<void>) => Promise<void>,
 ): Promise<Float32Array> {
   const parameters = headParameters(spec);
-  const given = batchOf(parameters, await readWeights(checkpoint, parameters));
+  const weights = await readWeights(checkpoint, parameters);
+  // The head's own gradients are not wanted. Were they not asked for, the engine would compute the gradient of the logits anew
+  // inside of the product that it enters, exponentials and all, which takes 30 times as long.
   using objective = tracedObjective({
-    parameters: [streamParameter(length, spec)],
-    predict: (weights, batch) => traceHead(spec, weights[inputName], passOf(batch, length)),
-    loss: (weights, batch) => ({
-      loss: crossEntropy(traceHead(spec, weights[inputName], passOf(batch, length)), batch.label),
+    parameters: [streamParameter(length, spec), ...parameters],
+    predict: (weights) => traceHead(spec, weights[inputName], passOf(weights, length)),
+    // The mean over the rows that predict something: all but the last.
+    loss: (weights, { label }) => ({
+      loss: multiply(
+        crossEntropy(traceHead(spec, weights[inputName], passOf(weights, length)), label),
+        length / (length - 1),
+      ),
     }),
   });
   const outer = new Float32Array(stream.length);
   const width = length * spec.hiddenSize;
   await eachWindow("head", async (start, window) => {
-    const { gradients } = await objective.lossAndGradients(
-      new Map([[inputName, stream.subarray(start, start + width)]]),
-      {
-        ...given,
-        label: { shape: [length], values: labels.subarray(window * length, (window + 1) * length) },
-      },
-    );
+    weights.set(inputName, stream.subarray(start, start + width));
+    const values = labelsOf(tokens.subarray(window * length, (window + 1) * length));
+    const { gradients } = await objective.lossAndGradients(weights, { label: { shape: [length], values } });
     outer.set(gradients.get(inputName)!, start);
   });
   return outer;
