@@ -1,25 +1,35 @@
-import { type ModelSpec, tensorsOf } from "../arch/index.js";
+import { findStep, type ModelSpec, tensorsOf } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { artifactFileName, type Checkpoint, trainingOf } from "../io/index.js";
 
-const hint = "rarefy finetune goes on with it; --router softmax turns it into one that runs";
+const hint = "rarefy finetune goes on with it; --router own turns it into one that runs";
 
 /** Whether a tensor of a checkpoint holds biases by which the experts of a layer are chosen. */
 export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
 
+/** Whether experts are chosen and weighed by a softmax over all of them, as the routing of that name does. */
+const isSoftmax = ({ blocks }: ModelSpec): boolean =>
+  blocks.every((block) => {
+    const router = findStep(block, "mixture")?.router;
+    if (router === undefined) return true;
+    const { score, choiceFirst, choiceBias, groups, uniform, factor = 1 } = router;
+    return score === "softmax" && !choiceFirst && !choiceBias && !groups && !uniform && factor === 1;
+  });
+
 /**
- * A mixture of experts runs with softmax over the chosen experts. One that was trained with another routing would give wrong
+ * A mixture of experts runs with the routing of its description. One that was trained with another would give wrong
  * probabilities without saying so.
  * @throws FormatError for such a one
  */
 export function checkRouting({ location, artifact, tensors }: Checkpoint, spec: ModelSpec): void {
   const router = artifact && trainingOf(artifact)?.router;
-  if (router !== undefined && router !== "own" && router !== "softmax") {
+  const runs = ["own", ...(isSoftmax(spec) ? ["softmax"] : [])];
+  if (router !== undefined && !runs.includes(router as string)) {
     throw new FormatError({
       file: `${location}/${artifactFileName}`,
       field: "origin.training.router",
       problem: `the experts are trained with the routing ${JSON.stringify(router)}`,
-      expected: '"softmax", the only routing that models run with',
+      expected: `${runs.map((id) => JSON.stringify(id)).join(" or ")}, the routings that it runs with`,
       hint,
     });
   }

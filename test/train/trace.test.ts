@@ -49,9 +49,9 @@ describe.each(architectureNames)("%s", (name) => {
       const { loss, gradients } = await objective.lossAndGradients(weights, batch);
       expect(loss).toBeCloseTo(nll.reduce((a, b) => a + b) / nll.length, 4);
       expect([...gradients.keys()].sort()).toEqual([...weights.keys()].sort());
-      for (const [parameter, gradient] of gradients) {
-        expect([parameter, gradient.some((g) => g !== 0)]).toEqual([parameter, true]);
-      }
+      const idle = [...gradients].flatMap(([name, gradient]) => (gradient.some((g) => g !== 0) ? [] : [name]));
+      // Some experts are chosen by no token, and no gradient flows into a choice.
+      expect(idle.filter((name) => !/\.experts\.|\.e_score_correction_bias$/.test(name))).toEqual([]);
     });
   });
 

@@ -57,8 +57,8 @@ const routings: Readonly<
     },
     balance: 0,
   }),
-  relu: ({ perToken }, { batch }) => ({
-    options: { perToken, score: "relu", normalise: false },
+  relu: (_, { batch }) => ({
+    options: { score: "relu", normalise: false },
     balance: batch[sparsityWeightName],
   }),
 };

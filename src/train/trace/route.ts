@@ -17,7 +17,9 @@ import {
 
 /** How experts are chosen and weighed: see `RouterSpec`. */
 export interface RouteOptions
-  extends Pick<RouterSpec, "perToken" | "score" | "choiceFirst" | "groups" | "normalise" | "factor"> {
+  extends Pick<RouterSpec, "score" | "choiceFirst" | "groups" | "uniform" | "normalise" | "factor"> {
+  /** Default: all that score more than 0. */
+  perToken?: number;
   /** f32 [experts] */
   choiceBias?: Traced;
 }
@@ -38,18 +40,24 @@ const never = -1e30;
 
 /** Which experts each row is sent to, and with which weights. @param logits f32 [rows, experts] */
 export function route(logits: Traced, options: RouteOptions): Routed {
-  const { perToken, score, choiceFirst, choiceBias, groups, normalise, factor = 1 } = options;
+  const { score, choiceFirst, uniform, normalise, factor = 1 } = options;
   const scores = scoring[score](logits);
-  if (score === "relu") {
-    // Who is above 0 works: nobody is chosen besides.
-    return { gates: multiply(scores, factor), scores, chosen: stopGradient(where(greater(scores, 0), 1, 0)) };
-  }
-  const ranked = choiceBias === undefined ? scores : add(scores, choiceBias);
-  const chosen = largest(groups === undefined ? ranked : withinGroups(ranked, groups), perToken);
+  const chosen = choose(logits, scores, options);
   const weights = choiceFirst ? scoring[score](where(greater(chosen, 0), logits, never)) : scores;
-  const masked = multiply(weights, chosen);
-  const gates = normalise ? divide(masked, sumOfRows(masked)) : masked;
+  const masked = uniform ? chosen : multiply(weights, chosen);
+  const gates = uniform || normalise ? divide(masked, sumOfRows(masked)) : masked;
   return { gates: factor === 1 ? gates : multiply(gates, factor), scores, chosen };
+}
+
+/** f32 [rows, experts], 0 or 1; no gradient. */
+function choose(logits: Traced, scores: Traced, { perToken, score, choiceBias, groups }: RouteOptions): Traced {
+  const biased = choiceBias === undefined ? scores : add(scores, choiceBias);
+  // The order of the logits is that of the scores, and no two fall together.
+  const ranked = groups !== undefined ? withinGroups(biased, groups) : choiceBias === undefined ? logits : biased;
+  const working = stopGradient(where(greater(scores, 0), 1, 0));
+  if (perToken === undefined) return working;
+  const chosen = largest(ranked, perToken);
+  return score === "relu" ? multiply(chosen, working) : chosen;
 }
 
 /** Experts outside of the `kept` groups with the largest sums of two become the last choice. */
