@@ -1,5 +1,5 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import { type Activation, kvBytesRead } from "../kernels/index.js";
+import { type Activation, keptValue, kvBytesRead } from "../kernels/index.js";
 import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
@@ -203,7 +203,9 @@ function bytesOfAll({ model, cache, mostRows }: SequenceMemory, window: number):
     const rows = Math.min(mostRows, window - start);
     for (const [layer, kept] of cache.spec.layers.entries()) {
       const own = { kind: "causal", window: slidingWindows[layer] } as const;
-      bytes += kvBytesRead(own, rows, start, blocks[layer].queryHeads, kept);
+      const { queryHeads } = blocks[layer];
+      const bytesOf = (from: number, to: number) => 4 * (to - from) * (kept.key + keptValue(kept));
+      bytes += kvBytesRead(own, { rows, start, queryHeads }, kept, bytesOf);
     }
   }
   return bytes;

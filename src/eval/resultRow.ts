@@ -59,6 +59,8 @@ export interface ResultRow {
   readBandwidth?: number;
   /** bytesPerToken · median decodeTokensPerSecond / readBandwidth. */
   bandwidthShare?: number;
+  /** Bytes that keys and values took. */
+  cacheBytes?: number;
   peakMemoryBytes?: number;
 
   /** Numbers stored for the projections of all blocks (non-zeros, factors), per weight that they had in the source. */

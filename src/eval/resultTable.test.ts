@@ -36,6 +36,7 @@ const speed = (decodeTokensPerSecond: number, bytesPerToken: number, inputsSkipp
   runsAs,
   bytesPerToken,
   inputsSkipped,
+  cacheBytes: 4e6,
   peakMemoryBytes: 121e6,
 });
 
@@ -78,6 +79,7 @@ test("a row joins the figures of one variant under their names", () => {
     bytesPerToken: 7.9e6,
     readBandwidth: 22e9,
     bandwidthShare: (7.9e6 * 1203.1) / 22e9,
+    cacheBytes: 4e6,
     peakMemoryBytes: 121e6,
   });
   expect(resultRow({ ...model, speed: speed(10, 1e6, 0.4) })).toMatchObject({ activationSparsity: 0.4 });

@@ -34,12 +34,15 @@ export interface Speed {
   bytesPerToken: number;
   /** Share of the inputs that decoding skipped, as counted by the backend; 0 for a dense variant. */
   inputsSkipped: number;
+  /** Bytes that keys and values took, as the backend says. */
+  cacheBytes: number;
   peakMemoryBytes: number;
 }
 
 interface Run extends BackendCounters {
   prefillMs: number;
   decodeMs: number;
+  cacheBytes: number;
   memoryBytes: number;
 }
 
@@ -161,6 +164,7 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
     prefillMs,
     decodeMs,
     ...model.backend.takeCounters(),
+    cacheBytes: sequence.byteLength,
     memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
   };
 }
@@ -179,6 +183,7 @@ function summary(name: string, model: Conditions, timing: Timing, timed: readonl
     decodeTokensPerSecond: measuredSpeed(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
     bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
     inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
+    cacheBytes: timed[0].cacheBytes,
     peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
   };
 }

@@ -38,7 +38,8 @@ export type {
   Routing,
 } from "./experts.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
-export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
+export { type AttentionMass, type KvCache, type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "./kv.js";
+export { type KvCodes, kiviCoded } from "./kvCodes.js";
 export { type KeyBlocks, keyBlocks, kvBytesRead, type Sight, type SightSpec, type SlotRange } from "./sight.js";
 export {
   type BackendId,

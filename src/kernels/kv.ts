@@ -1,4 +1,5 @@
 import type { RopeTable } from "./handles.js";
+import { codedWords, type KvCodes } from "./kvCodes.js";
 
 /** What one layer keeps of every token. */
 export interface KvLayer {
@@ -27,6 +28,8 @@ export interface KvCacheSpec {
   /** Most tokens that each layer holds at once. */
   readonly slots: number;
   readonly mass?: AttentionMass;
+  /** How keys and values are kept in fewer bits; left out: as f32. */
+  readonly codes?: KvCodes;
 }
 
 /**
@@ -51,7 +54,13 @@ export interface KvMoves {
 }
 
 /** Bytes of keys, values and mass. */
-export function kvCacheBytes({ layers, slots, mass }: KvCacheSpec): number {
-  const floats = layers.reduce((sum, kept) => sum + kept.heads * (kept.key + keptValue(kept) + (mass ? 1 : 0)), 0);
-  return 4 * slots * floats;
+export function kvCacheBytes({ layers, slots, mass, codes }: KvCacheSpec): number {
+  const words = layers.reduce((sum, kept) => {
+    const entry =
+      codes === undefined
+        ? slots * (kept.key + keptValue(kept))
+        : codedWords(codes, "key", kept.key, slots).all + codedWords(codes, "value", keptValue(kept), slots).all;
+    return sum + kept.heads * (entry + (mass === undefined ? 0 : slots));
+  }, 0);
+  return 4 * words;
 }

@@ -132,9 +132,16 @@ export function checkRope(x: Activation, table: RopeTable, start: number): void 
 /** The address space of a WebAssembly memory; GPUs bind no more either. */
 const maxCachePieceBytes = 2 ** 32;
 
-export function checkCacheSpec({ layers, slots }: KvCacheSpec): void {
+export function checkCacheSpec({ layers, slots, mass, codes }: KvCacheSpec): void {
   const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
   check("createKvCache", isCount(slots) && layers.length > 0, () => `${layers.length} layers of ${slots} slots`);
+  if (codes !== undefined) {
+    const { bits, kivi } = codes;
+    check("createKvCache", [2, 4, 8].includes(bits), () => `codes of ${bits} bits; there are 2, 4 and 8`);
+    const counts = kivi === undefined || (isCount(kivi.residual) && isCount(kivi.rows));
+    check("createKvCache", counts, () => `KIVI with ${kivi?.residual} exact tokens and passes of ${kivi?.rows}`);
+    check("createKvCache", kivi === undefined || mass === undefined, () => "groups of tokens do not go with mass");
+  }
   for (const { heads, key, value, valueInKey } of layers) {
     check("createKvCache", !valueInKey || value <= key, () => `values of ${value} columns within keys of ${key}`);
     check(
@@ -241,6 +248,9 @@ export function checkMoveKv(cache: KvCache, layer: number, { heads, from, to, tu
   const kept = checkedLayer("moveKv", cache, layer);
   const lengths = [heads, from, to, ...(turn === undefined ? [] : [turn.by])].map(({ length }) => length);
   check("moveKv", new Set(lengths).size === 1, () => `lists of ${lengths.join(", ")}`);
+  const { codes } = cache.spec;
+  check("moveKv", codes?.kivi === undefined, () => "entries of groups do not move alone");
+  check("moveKv", codes === undefined || turn === undefined, () => "keys that are codes do not turn");
   for (const head of heads) check("moveKv", head < kept.heads, () => `head ${head} of ${kept.heads}`);
   for (const slot of [...from, ...to])
     check("moveKv", slot < cache.spec.slots, () => `slot ${slot} of ${cache.spec.slots}`);

@@ -1,4 +1,4 @@
-import { type KvLayer, keptValue } from "./kv.js";
+import type { KvLayer } from "./kv.js";
 
 /**
  * Which slots the rows of a pass see. Row r of the pass stands at slot `start + r` of `AttentionOptions`.
@@ -143,15 +143,22 @@ export function wordOf(spec: KeyBlocks, mask: number, row: number, head: number)
  * Bytes of keys and values that a pass has to read when 16 rows share what is read for them: of a block mask its listed
  * blocks, else what lies between the first and the last slot that one of the rows sees. With one row this is what it reads.
  * @param start slot of the first row
+ * @param bytesOf of slots [from, to) of one key head
  */
-export function kvBytesRead(spec: SightSpec, rows: number, start: number, queryHeads: number, layer: KvLayer): number {
-  let keys = 0;
+export function kvBytesRead(
+  spec: SightSpec,
+  { rows, start, queryHeads }: { rows: number; start: number; queryHeads: number },
+  { heads }: KvLayer,
+  bytesOf: (from: number, to: number) => number,
+): number {
+  let bytes = 0;
   if (spec.kind === "blocks") {
-    const perKey = queryHeads / layer.heads;
+    const perKey = queryHeads / heads;
     for (let group = 0; group + 1 < spec.first.length; group++) {
       for (let i = spec.first[group]; i < spec.first[group + 1]; i++) {
-        const length = Math.min(slotsOfBlock, spec.slots - spec.blocks[i] * slotsOfBlock);
-        keys += length * (spec.tables === 1 ? layer.heads : headsThatSee(spec, group, spec.masks[i], perKey));
+        const from = spec.blocks[i] * slotsOfBlock;
+        const seeing = spec.tables === 1 ? heads : headsThatSee(spec, group, spec.masks[i], perKey);
+        bytes += seeing * bytesOf(from, Math.min(from + slotsOfBlock, spec.slots));
       }
     }
   } else {
@@ -159,10 +166,10 @@ export function kvBytesRead(spec: SightSpec, rows: number, start: number, queryH
       const last = start + (spec.kind === "causal" ? Math.min(row + rowsOfGroup, rows) : rows);
       const from =
         spec.kind === "causal" ? Math.max(0, start + row + 1 - (spec.window ?? Number.POSITIVE_INFINITY)) : 0;
-      keys += (last - from) * layer.heads;
+      bytes += heads * bytesOf(from, last);
     }
   }
-  return 4 * keys * (layer.key + keptValue(layer));
+  return bytes;
 }
 
 /** Key heads of which some query head sees something of a block. */

@@ -77,8 +77,8 @@ export class Decoder implements Model {
     const layers = spec.blocks.map(({ steps }) => {
       return keptBy(steps.find((step) => step.do === "attend") as AttendStep);
     });
-    const { slots = capacity, mass } = options;
-    const cache = this.backend.createKvCache({ layers, slots, mass });
+    const { slots = capacity, mass, codes } = options;
+    const cache = this.backend.createKvCache({ layers, slots, mass, codes });
     this.#lengths.set(cache, capacity);
     return cache;
   }

@@ -6,6 +6,7 @@ import type {
   Backend,
   Chosen,
   KvCache,
+  KvCodes,
   KvMoves,
   RoutedSlots,
   Sight,
@@ -60,6 +61,8 @@ export interface CacheOptions {
   slots?: number;
   /** Whether slots collect what attention gave them. */
   mass?: AttentionMass;
+  /** How keys and values are held in fewer bits. */
+  codes?: KvCodes;
 }
 
 /** Moves within one layer of a cache. `turn`: by how many positions the key of each is turned, forward or back. */

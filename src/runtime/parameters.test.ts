@@ -15,10 +15,13 @@ const patternUsages = [
 ];
 const policyUsages = [
   "full",
-  "recent:budget=N",
-  "sinks:budget=N,sinks=4,positions=original",
-  "h2o:budget=N,recent=0,group=sum",
-  "random:budget=N,seed=1",
+  "int8",
+  "int4",
+  "kivi:bits=2,residual=128",
+  "recent:budget=N,bits=32",
+  "sinks:budget=N,sinks=4,positions=original,bits=32",
+  "h2o:budget=N,recent=0,group=sum,bits=32",
+  "random:budget=N,seed=1,bits=32",
 ];
 interface Table {
   what: string;
@@ -108,6 +111,7 @@ test("spaces around names and values mean nothing", () => {
     budget: 8,
     sinks: 2,
     positions: "original",
+    bits: "32",
   });
 });
 
@@ -119,4 +123,8 @@ test("parameters of a policy must fit one another", () => {
   expect(parseKv("sinks:budget=5").eviction?.budget).toBe(5);
   expect(parseKv("h2o:budget=8,recent=8").eviction?.budget).toBe(8);
   expect(parseKv("full").eviction).toBeUndefined();
+  expect(parseKv("h2o:budget=8").codes).toBeUndefined();
+  expect(parseKv("h2o:budget=8,bits=4").codes).toEqual({ bits: 4 });
+  expect(parseKv("kivi:bits=4").codes).toEqual({ bits: 4, residual: 128 });
+  expect(() => parseKv("sinks:budget=9,positions=slots,bits=8")).toThrow(UsageError);
 });

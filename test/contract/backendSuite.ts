@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
 import { attentionSuite } from "./attentionSuite.js";
+import { codedKvSuite } from "./codedKvSuite.js";
 import { elementwiseSuite } from "./elementwiseSuite.js";
 import { expertSuite } from "./expertSuite.js";
 import { fusedSuite } from "./fusedSuite.js";
@@ -30,6 +31,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     attentionSuite(backend, subject.tolerances);
     sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);
+    codedKvSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject);
     gramSuite(backend);
     expertSuite(backend, subject);

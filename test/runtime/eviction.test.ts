@@ -127,7 +127,9 @@ async function expectLogits(
 
 test("every policy that throws away is defined here", () => {
   const names = Object.keys(definitions).map((name) => name.split(":")[0]);
-  expect(new Set(["full", ...names])).toEqual(new Set(Object.keys(kvPolicies)));
+  const keepAll = ["full", "int8", "int4", "kivi"];
+  expect(new Set([...keepAll, ...names])).toEqual(new Set(Object.keys(kvPolicies)));
+  for (const name of keepAll) expect(parseKv(name).eviction).toBeUndefined();
 });
 
 test.each([

@@ -17,6 +17,8 @@ export interface Step {
  * of them a query sees and at which distance. One token at a time.
  */
 export class NaiveLlama {
+  /** What rotated keys, or values, of a head come back as from where they are held; rows in the order of what is seen. */
+  held: (part: "key" | "value", rows: readonly Float64Array[]) => readonly Float64Array[] = (_, rows) => rows;
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
@@ -80,16 +82,21 @@ export class NaiveLlama {
     const size = this.#headDim;
     const part = (row: Float64Array, h: number) => row.subarray(h * size, (h + 1) * size);
     const query = this.#rotated(part(q, head), turn);
-    const scores = new Map<number, number>();
-    for (const { position, turn } of seen) {
-      const key = this.#rotated(part(this.#keys[layer][position], this.keyHead(head)), turn);
-      scores.set(position, Math.exp(query.reduce((dot, a, i) => dot + a * key[i], 0) / Math.sqrt(size)));
-    }
-    const total = [...scores.values()].reduce((a, b) => a + b, 0);
-    const shares = new Map([...scores].map(([position, score]) => [position, score / total]));
-    for (const [position, share] of shares) {
-      const value = part(this.#values[layer][position], this.keyHead(head));
-      for (let i = 0; i < size; i++) mixed[head * size + i] += share * value[i];
+    const tokens = [...seen];
+    const own = (rows: readonly Float64Array[][], position: number) => part(rows[layer][position], this.keyHead(head));
+    const keys = this.held(
+      "key",
+      tokens.map(({ position, turn }) => this.#rotated(own(this.#keys, position), turn)),
+    );
+    const values = this.held(
+      "value",
+      tokens.map(({ position }) => own(this.#values, position)),
+    );
+    const scores = keys.map((key) => Math.exp(query.reduce((dot, a, i) => dot + a * key[i], 0) / Math.sqrt(size)));
+    const total = scores.reduce((a, b) => a + b, 0);
+    const shares = new Map(tokens.map(({ position }, n) => [position, scores[n] / total]));
+    for (const [n, value] of values.entries()) {
+      for (let i = 0; i < size; i++) mixed[head * size + i] += (scores[n] / total) * value[i];
     }
     return shares;
   }

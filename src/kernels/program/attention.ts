@@ -1,6 +1,9 @@
 import type { AttentionOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
 import { type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
+import { type CodedSlots, groupShifts, kiviGroup, ringSlots, rowWords } from "../kvCodes.js";
+import { slotsOfBlock } from "../sight.js";
+import type { Operands } from "./encode.js";
 import * as layout from "./layout.js";
 import type { KvPlace, ProgramActivation, ProgramRopeTable, ProgramSight, ProgramVector } from "./storage.js";
 
@@ -9,16 +12,56 @@ export interface CachedLayer {
   readonly place: KvPlace;
   readonly spec: KvCacheSpec;
   readonly layer: number;
+  readonly coded: CodedSlots;
 }
 
 /** Records `Backend.appendKv` in the memory where the layer's keys and values lie. */
 export function appendKv(
-  { place, spec, layer }: CachedLayer,
+  cached: CachedLayer,
   k: ProgramActivation,
   v: ProgramActivation | undefined,
   start: number,
-) {
-  const { arena, ...parts } = place;
+): void {
+  const { place, spec, layer, coded } = cached;
+  const { codes, slots } = spec;
+  if (codes === undefined) appendRows(cached, place, k, v, start, slots);
+  else if (codes.kivi === undefined) {
+    const { arena } = place;
+    const rows = { ring: 0, start, rows: k.rows };
+    const { key, value } = spec.layers[layer];
+    code(cached, "key", { ...rows, source: k.readIn(arena), rowStride: k.stride, headStride: key });
+    if (v === undefined) return;
+    code(cached, "value", { ...rows, source: v.readIn(arena), rowStride: v.stride, headStride: value });
+  } else {
+    const ring = ringSlots(codes);
+    const { from, to } = coded.advance(layer, start, k.rows);
+    if (to > from) {
+      const { key } = spec.layers[layer];
+      const value = keptValue(spec.layers[layer]);
+      const rows = { ring, start: from, rows: to - from };
+      code(cached, "key", { ...rows, source: place.keyRing, rowStride: key, headStride: ring * key });
+      if (value > 0)
+        code(cached, "value", { ...rows, source: place.valueRing, rowStride: value, headStride: ring * value });
+    }
+    // A ring may end amid the rows.
+    const rings = { keys: place.keyRing, values: place.valueRing, mass: 0 };
+    for (let row = 0; row < k.rows; ) {
+      const at = (start + row) % ring;
+      const rows = Math.min(k.rows - row, ring - at);
+      appendRows(cached, rings, k.rowRange(row, rows), v?.rowRange(row, rows), at, ring);
+      row += rows;
+    }
+  }
+}
+
+function appendRows(
+  { place: { arena }, spec, layer }: CachedLayer,
+  { keys, values, mass }: Pick<KvPlace, "keys" | "values" | "mass">,
+  k: ProgramActivation,
+  v: ProgramActivation | undefined,
+  start: number,
+  slots: number,
+): void {
   const kept = spec.layers[layer];
   arena.record("appendKv", {
     k: k.readIn(arena),
@@ -29,34 +72,80 @@ export function appendKv(
     kvHeads: kept.heads,
     keyDim: kept.key,
     valueDim: keptValue(kept),
-    ...parts,
-    slots: spec.slots,
+    keys,
+    values,
+    mass,
+    slots,
     start,
   });
+}
+
+type Source = Pick<Operands<"codeKv">, "source" | "rowStride" | "headStride" | "ring" | "start" | "rows">;
+
+/** Records that f32 rows become codes. */
+function code({ place, spec, layer }: CachedLayer, part: "key" | "value", source: Source): void {
+  const { heads, [part]: width } = spec.layers[layer];
+  const byChannel = groupShifts(spec.codes!, part).tokenShift > 0;
+  place.arena.record("codeKv", {
+    ...source,
+    kvHeads: heads,
+    width,
+    codes: part === "key" ? place.keys : place.values,
+    scales: part === "key" ? place.keyScales : place.valueScales,
+    slots: spec.slots,
+    bits: spec.codes!.bits,
+    byChannel,
+    channels: spec.codes!.kivi === undefined ? width : byChannel ? 1 : kiviGroup,
+    // Emptied once, with the keys; groups of several slots have no mass.
+    mass: part === "key" ? place.mass : 0,
+  });
+}
+
+/** What records say of entries that are codes. */
+function codedParts({ place, spec, layer, coded }: CachedLayer) {
+  const { codes } = spec;
+  const { keyScales, keyRing } = place;
+  if (codes === undefined) return { codeBits: 0, kivi: false, coded: 0, ring: 0, keyScales, keyRing };
+  const { bits, kivi } = codes;
+  return {
+    codeBits: bits,
+    kivi: kivi !== undefined,
+    coded: coded.of(layer),
+    ring: ringSlots(codes),
+    keyScales,
+    keyRing,
+  };
 }
 
 /** Records `Backend.attention`, likewise. */
 export function attention(
   out: ProgramActivation,
   q: ProgramActivation,
-  { place, spec, layer }: CachedLayer,
+  cached: CachedLayer,
   { queryHeads, scale, start, softcap = 0, sinks }: AttentionOptions,
   sight: ProgramSight,
   threads: number,
 ): void {
-  const { arena, keys, values, mass } = place;
+  const { place, spec, layer } = cached;
+  const { arena, keys, values, mass, valueScales, valueRing } = place;
   const { heads: kvHeads, key: keyDim, value: valueDim, valueInKey } = spec.layers[layer];
-  const scratchBytes = layout.attentionScoreBytes + 4 * 4 * (keyDim + valueDim);
+  const unpacked = (rows: number, width: number) =>
+    spec.codes === undefined ? 0 : layout.codedHeadsBytes + 4 * rows * width;
+  const scratchBytes =
+    layout.attentionScoreBytes + 4 * 4 * (keyDim + valueDim) + unpacked(layout.attentionBlockKeys, keyDim + valueDim);
+  const massBytes = unpacked(slotsOfBlock, keyDim);
   const stateBytes = spec.mass === undefined ? 0 : 8 * q.rows * queryHeads;
-  const states = arena.scratch(stateBytes + threads * scratchBytes);
+  const states = arena.scratch(stateBytes + threads * Math.max(scratchBytes, massBytes));
   const { rows, stride: qStride } = q;
   const { slots } = spec;
   // Read before `out` is written: it may be `q`.
   const pass = { q: q.readIn(arena), qStride, rows, queryHeads, kvHeads, keyDim, keys, slots, scale, softcap };
-  const seen = sight.operands(arena, start, rows);
+  const seen = { ...sight.operands(arena, start, rows), ...codedParts(cached) };
   arena.record("attention", {
     ...pass,
     ...seen,
+    valueScales,
+    valueRing,
     out: out.writeIn(arena),
     outStride: out.stride,
     valueDim,
@@ -68,7 +157,8 @@ export function attention(
     scratchBytes,
   });
   if (spec.mass === undefined) return;
-  arena.record("attentionMass", { ...pass, ...seen, mass, states, largest: spec.mass === "max" });
+  const room = { scratch: states + stateBytes, scratchBytes: massBytes };
+  arena.record("attentionMass", { ...pass, ...seen, ...room, mass, states, largest: spec.mass === "max" });
 }
 
 /** Moves are written into the program, which has an end. */
@@ -76,15 +166,20 @@ const listedMoves = 1024;
 
 /** Records `Backend.moveKv`, likewise. */
 export function moveKv({ place, spec, layer }: CachedLayer, { heads, from, to, turn }: KvMoves): void {
-  const { arena, ...parts } = place;
+  const { arena, keys, values, mass, keyScales, valueScales } = place;
   const kept = spec.layers[layer];
+  const bytes = (width: number) => 4 * (spec.codes === undefined ? width : rowWords(spec.codes.bits, width));
   const table = turn?.table as ProgramRopeTable | undefined;
   const moves = Array.from(heads, (head, m) => ({ head, from: from[m], to: to[m], turn: turn?.by[m] ?? 0 }));
   for (let first = 0; first < moves.length; first += listedMoves) {
     arena.record("moveKv", {
-      ...parts,
-      keyDim: kept.key,
-      valueDim: keptValue(kept),
+      keyBytes: bytes(kept.key),
+      valueBytes: bytes(keptValue(kept)),
+      keys,
+      values,
+      keyScales,
+      valueScales,
+      mass,
       slots: spec.slots,
       ...(table === undefined ? { first: 0, half: 0, step: 0, apart: 0 } : pairPlaces(table)),
       cos: table?.cos.readIn(arena) ?? 0,

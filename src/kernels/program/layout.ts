@@ -47,6 +47,14 @@ export const unpackedBytes = 4224;
 export const rowsOfGroup = 16;
 export const slotsOfBlock = 32;
 
+/** As in kernels/kvCodes.ts. */
+export const kiviGroup = 32;
+
+/** Keys that attention takes at once. */
+export const attentionBlockKeys = 64;
+/** Scratch of one thread for the `CodedHead` of keys and of values. */
+export const codedHeadsBytes = 128;
+
 /** Scratch of one thread in attention: scores, then queries and sums f32 [4][width] each. */
 export const attentionScoreBytes = 1024;
 

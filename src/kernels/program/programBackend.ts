@@ -21,6 +21,7 @@ import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { entryBytes } from "../kvCodes.js";
 import type { HostRouting } from "../routing.js";
 import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
@@ -193,16 +194,20 @@ export class ProgramBackend extends HostExperts implements Backend {
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
     const sight = (options.sight as ProgramSight | undefined) ?? this.#causal;
     const { start, queryHeads } = options;
-    this.#kvBytes += kvBytesRead(sight.spec, q.rows, start, queryHeads, cache.spec.layers[layer]);
-    attention(own(out), own(q), this.#cachedLayer(cache, layer, own(q)), options, sight, this.#threads);
+    const cached = this.#cachedLayer(cache, layer, own(q));
+    const kept = cache.spec.layers[layer];
+    const bytesOf = entryBytes(cache.spec, kept, cached.coded.of(layer));
+    this.#kvBytes += kvBytesRead(sight.spec, { rows: q.rows, start, queryHeads }, kept, bytesOf);
+    attention(own(out), own(q), cached, options, sight, this.#threads);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {
-    const place = this.#ownCache(cache).placed(layer);
+    const own = this.#ownCache(cache);
+    const place = own.placed(layer);
     // A layer that was never written has nothing to move.
     if (place === undefined) return;
     this.#in(place.arena);
-    moveKv({ place, spec: cache.spec, layer }, moves);
+    moveKv({ place, spec: own.spec, layer, coded: own.coded }, moves);
   }
 
   gatedActivation(
@@ -343,9 +348,10 @@ export class ProgramBackend extends HostExperts implements Backend {
 
   /** A layer of a cache, to be recorded for where it lies; one that was never written, where `x` lies. */
   #cachedLayer(cache: KvCache, layer: number, x: ProgramActivation): CachedLayer {
-    const place = this.#ownCache(cache).layer(layer, x.block.home);
+    const own = this.#ownCache(cache);
+    const place = own.layer(layer, x.block.home);
     this.#in(place.arena);
-    return { place, spec: cache.spec, layer };
+    return { place, spec: own.spec, layer, coded: own.coded };
   }
 
   #ownCache(cache: KvCache): ProgramKvCache {

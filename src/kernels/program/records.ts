@@ -77,6 +77,21 @@ const sight = {
   tables: "i32",
 } as const;
 
+/** Keys of a cache whose entries are codes; see kernels/kvCodes.ts. All 0 where keys are f32. */
+const codedKeys = {
+  codeBits: "i32",
+  /** Whether groups are those of KIVI. */
+  kivi: "flag",
+  /** Slots before this one are codes; the others are f32 at slot % ring. */
+  coded: "i32",
+  ring: "i32",
+  /** s and z of every group, f16 each: [kvHeads][groups] */
+  keyScales: "address",
+  /** f32 [kvHeads][ring][width] */
+  keyRing: "address",
+} as const;
+const codedValues = { valueScales: "address", valueRing: "address" } as const;
+
 /** Every operation. Its code is its position, from 1 on. */
 export const operations = {
   /** out = W·x (+ bias) (+ out) for one x; see assembly/matvec.ts. */
@@ -187,6 +202,30 @@ export const operations = {
       start: "i32",
     },
   },
+  /** Makes codes of the keys, or the values, of some slots. */
+  codeKv: {
+    fields: {
+      /** f32: row r of head h at source + r · rowStride + h · headStride; with a ring, r is slot % ring. */
+      source: "address",
+      rowStride: "i32",
+      headStride: "i32",
+      /** 0: none, and r counts from the first slot. */
+      ring: "i32",
+      start: "i32",
+      rows: "i32",
+      kvHeads: "i32",
+      width: "i32",
+      codes: "address",
+      scales: "address",
+      slots: "i32",
+      bits: "i32",
+      /** Whether a group is one channel of 32 slots; else it is `channels` channels of one. */
+      byChannel: "flag",
+      channels: "i32",
+      /** Whose slots are emptied; or 0. */
+      mass: "address",
+    },
+  },
   attention: {
     fields: {
       out: "address",
@@ -203,6 +242,8 @@ export const operations = {
       keys: "address",
       values: "address",
       slots: "i32",
+      ...codedKeys,
+      ...codedValues,
       ...sight,
       scale: "f32",
       /** 0: none. */
@@ -211,7 +252,7 @@ export const operations = {
       sinks: "address",
       /** f32 [rows][queryHeads]: maximum and sum of the softmax; or 0. */
       states: "address",
-      /** Per thread: scores, then queries and sums f32 [4][width] each. */
+      /** Per thread: scores, then queries and sums f32 [4][width] each; of codes also f32 [64][width] keys and values. */
       scratch: "address",
       scratchBytes: "i32",
     },
@@ -228,6 +269,10 @@ export const operations = {
       keys: "address",
       mass: "address",
       slots: "i32",
+      ...codedKeys,
+      /** Of codes, per thread: f32 [32][keyDim] keys. */
+      scratch: "address",
+      scratchBytes: "i32",
       ...sight,
       scale: "f32",
       /** 0: none. */
@@ -239,10 +284,14 @@ export const operations = {
   },
   moveKv: {
     fields: {
-      keyDim: "i32",
-      valueDim: "i32",
+      /** Bytes of a key and of a value. */
+      keyBytes: "size",
+      valueBytes: "size",
       keys: "address",
       values: "address",
+      /** One word for each slot, where entries are codes; or 0. */
+      keyScales: "address",
+      valueScales: "address",
       /** Or 0. */
       mass: "address",
       slots: "i32",

@@ -2,6 +2,7 @@ import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, Vector } from "../backend.js";
 import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
+import { CodedSlots, codedWords } from "../kvCodes.js";
 import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
 import type { Arena } from "./arena.js";
@@ -201,17 +202,25 @@ export class ProgramSight implements Sight {
   }
 }
 
-/** Where a layer's keys, values f32 [heads][slots][width] and mass f32 [heads][slots] lie; 0 for what is not kept. */
+/** Where the parts of a layer lie that are kept for all its heads, each [heads][…]; 0 for one that there is not. */
 export interface KvPlace {
+  readonly arena: Arena;
+  /** f32 [slots][width], or codes. */
   readonly keys: number;
   readonly values: number;
+  /** f32 [slots] */
   readonly mass: number;
-  readonly arena: Arena;
+  /** Of codes; see `codedWords`. */
+  readonly keyScales: number;
+  readonly valueScales: number;
+  readonly keyRing: number;
+  readonly valueRing: number;
 }
 
 /** Keys and values, placed in the memory where the layer first writes. */
 export class ProgramKvCache implements KvCache {
   readonly byteLength: number;
+  readonly coded: CodedSlots;
   readonly #layers: (KvPlace | undefined)[];
   #disposed = false;
 
@@ -220,6 +229,7 @@ export class ProgramKvCache implements KvCache {
     readonly onDispose: (cache: ProgramKvCache) => void,
   ) {
     this.byteLength = kvCacheBytes(spec);
+    this.coded = new CodedSlots(spec);
     this.#layers = new Array(spec.layers.length).fill(undefined);
   }
 
@@ -233,13 +243,22 @@ export class ProgramKvCache implements KvCache {
   layer(index: number, home: Arena): KvPlace {
     const placed = this.placed(index);
     if (placed !== undefined) return placed;
+    const { slots, mass, codes } = this.spec;
     const kept = this.spec.layers[index];
-    const floats = this.spec.slots * kept.heads;
+    const [key, value] = [kept.key, keptValue(kept)];
+    const room = (words: number) => (words === 0 ? 0 : home.allocate(4 * words * kept.heads));
+    const plain = (width: number) => ({ codes: slots * width, scales: 0, ring: 0 });
+    const ofKeys = codes === undefined ? plain(key) : codedWords(codes, "key", key, slots);
+    const ofValues = codes === undefined ? plain(value) : codedWords(codes, "value", value, slots);
     const layer: KvPlace = {
-      keys: home.allocate(4 * floats * kept.key),
-      values: keptValue(kept) === 0 ? 0 : home.allocate(4 * floats * keptValue(kept)),
-      mass: this.spec.mass === undefined ? 0 : home.allocate(4 * floats),
       arena: home,
+      keys: room(ofKeys.codes),
+      values: room(ofValues.codes),
+      mass: room(mass === undefined ? 0 : slots),
+      keyScales: room(ofKeys.scales),
+      valueScales: room(ofValues.scales),
+      keyRing: room(ofKeys.ring),
+      valueRing: room(ofValues.ring),
     };
     this.#layers[index] = layer;
     return layer;
@@ -250,10 +269,9 @@ export class ProgramKvCache implements KvCache {
     this.#disposed = true;
     for (const layer of this.#layers) {
       if (layer === undefined) continue;
-      layer.arena.settle();
-      layer.arena.release(layer.keys);
-      if (layer.values !== 0) layer.arena.release(layer.values);
-      if (layer.mass !== 0) layer.arena.release(layer.mass);
+      const { arena, ...parts } = layer;
+      arena.settle();
+      for (const offset of Object.values(parts)) if (offset !== 0) arena.release(offset);
     }
     this.onDispose(this);
   }

@@ -1,5 +1,5 @@
 import type { AttentionOptions } from "../backend.js";
-import { type KvMoves, keptValue } from "../kv.js";
+import type { KvMoves } from "../kv.js";
 import { rowsOfGroup, type SightSpec, slotsOfBlock, wordOf } from "../sight.js";
 import { turnHead } from "./elementwise.js";
 import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable, ReferenceVector } from "./storage.js";
@@ -11,11 +11,19 @@ export function appendKv(
   v: ReferenceActivation | undefined,
   start: number,
 ): void {
-  for (let r = 0; r < k.rows; r++) {
-    cache.keys[layer].set(k.row(r), (start + r) * k.cols);
-    if (v !== undefined) cache.values[layer].set(v.row(r), (start + r) * v.cols);
+  const { heads, key, value } = cache.spec.layers[layer];
+  const [keys, values] = [cache.keys[layer], cache.values[layer]];
+  if (cache.spec.codes?.kivi !== undefined) {
+    const { from, to } = cache.coded.advance(layer, start, k.rows);
+    for (const rows of [keys, values]) rows.code(from, to);
   }
-  for (let head = 0; head < cache.spec.layers[layer].heads; head++) {
+  for (let r = 0; r < k.rows; r++) {
+    for (let head = 0; head < heads; head++) {
+      keys.put(start + r, head, k.row(r).subarray(head * key, (head + 1) * key));
+      if (v !== undefined) values.put(start + r, head, v.row(r).subarray(head * value, (head + 1) * value));
+    }
+  }
+  for (let head = 0; head < heads; head++) {
     cache.massOf(layer, head).fill(0, start, start + k.rows);
   }
 }
@@ -32,7 +40,6 @@ export function attention(
   const { heads, key: keyDim, value: valueDim, valueInKey } = cache.spec.layers[layer];
   const keys = cache.keys[layer];
   const values = valueInKey ? keys : cache.values[layer];
-  const valueStride = valueInKey ? keyDim : valueDim;
   const sinks = (options.sinks as ReferenceVector | undefined)?.values;
   const queryHeadsPerKvHead = queryHeads / heads;
 
@@ -45,9 +52,9 @@ export function attention(
         const slots = visibleSlots(sight?.spec ?? { kind: "causal" }, r, h, start, q.rows);
         const scores = new Float64Array(slots.length);
         for (const [s, slot] of slots.entries()) {
-          const at = (slot * heads + kvHead) * keyDim;
+          const key = keys.get(slot, kvHead);
           let score = 0;
-          for (let i = 0; i < keyDim; i++) score += query[i] * keys[at + i];
+          for (let i = 0; i < keyDim; i++) score += query[i] * key[i];
           scores[s] = softcap === undefined ? score * scale : softcap * Math.tanh((score * scale) / softcap);
         }
         const sink = sinks?.[h] ?? Number.NEGATIVE_INFINITY;
@@ -57,9 +64,9 @@ export function attention(
 
         const mean = new Float64Array(valueDim);
         for (const [s, slot] of slots.entries()) {
-          const at = (slot * heads + kvHead) * valueStride;
+          const value = values.get(slot, kvHead);
           const share = weights[s] / total;
-          for (let i = 0; i < valueDim; i++) mean[i] += share * values[at + i];
+          for (let i = 0; i < valueDim; i++) mean[i] += share * value[i];
           const before = given.get(slot) ?? 0;
           given.set(slot, cache.spec.mass === "max" ? Math.max(before, share) : before + share);
         }
@@ -91,20 +98,16 @@ function visibleSlots(spec: SightSpec, row: number, head: number, start: number,
 }
 
 export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to, turn }: KvMoves): void {
-  const spec = cache.spec.layers[layer];
+  const [keys, values] = [cache.keys[layer], cache.values[layer]];
   // All are taken before any is put down: they happen at once.
   const taken = Array.from(heads, (head, m) => {
-    const at = from[m] * spec.heads + head;
-    const key = cache.keys[layer].slice(at * spec.key, (at + 1) * spec.key);
-    if (turn !== undefined) turnHead(key, turn.table as ReferenceRopeTable, turn.by[m]);
-    const kept = keptValue(spec);
-    const value = cache.values[layer].slice(at * kept, (at + 1) * kept);
-    return { key, value, mass: cache.massOf(layer, head)[from[m]] };
+    const key = keys.take(from[m], head);
+    if (turn !== undefined) turnHead(key as Float32Array, turn.table as ReferenceRopeTable, turn.by[m]);
+    return { key, value: values.take(from[m], head), mass: cache.massOf(layer, head)[from[m]] };
   });
   for (const [m, { key, value, mass }] of taken.entries()) {
-    const at = to[m] * spec.heads + heads[m];
-    cache.keys[layer].set(key, at * spec.key);
-    cache.values[layer].set(value, at * keptValue(spec));
+    keys.restore(to[m], heads[m], key);
+    values.restore(to[m], heads[m], value);
     if (cache.spec.mass !== undefined) cache.massOf(layer, heads[m])[to[m]] = mass;
   }
 }

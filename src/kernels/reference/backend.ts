@@ -20,6 +20,7 @@ import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { entryBytes } from "../kvCodes.js";
 import type { HostRouting } from "../routing.js";
 import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { appendKv, attention, moveKv } from "./attention.js";
@@ -136,8 +137,11 @@ export class ReferenceBackend extends HostExperts implements Backend {
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
     const spec = options.sight?.spec ?? { kind: "causal" };
     const { start, queryHeads } = options;
-    this.#counters.kvBytesRead += kvBytesRead(spec, q.rows, start, queryHeads, cache.spec.layers[layer]);
-    attention(own(out), own(q), this.#ownCache(cache), layer, options);
+    const ownCache = this.#ownCache(cache);
+    const kept = cache.spec.layers[layer];
+    const bytesOf = entryBytes(cache.spec, kept, ownCache.coded.of(layer));
+    this.#counters.kvBytesRead += kvBytesRead(spec, { rows: q.rows, start, queryHeads }, kept, bytesOf);
+    attention(own(out), own(q), ownCache, layer, options);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

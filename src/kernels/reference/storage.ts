@@ -2,7 +2,9 @@ import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
 import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
+import { CodedSlots } from "../kvCodes.js";
 import { View } from "../views.js";
+import { CodedRows, type KvRows, PlainRows } from "./kvRows.js";
 
 /** One allocated block of f32; activations and their views point into it. */
 export interface Block {
@@ -47,21 +49,30 @@ export interface ReferenceMatrix extends Matrix {
   readonly parts: readonly ReferencePart[];
 }
 
-/** Keys and values, f32 [layers][slots, heads * width] each, and mass, f32 [layers][heads, slots]. */
+/** Keys and values of every layer, and mass, f32 [layers][heads, slots]. */
 export class ReferenceKvCache implements KvCache {
   readonly byteLength: number;
-  readonly keys: Float32Array[];
-  readonly values: Float32Array[];
+  readonly keys: KvRows[];
+  readonly values: KvRows[];
   readonly mass: Float32Array[];
+  readonly coded: CodedSlots;
 
   constructor(
     readonly spec: KvCacheSpec,
     readonly onDispose: (cache: ReferenceKvCache) => void,
   ) {
-    const { layers, slots } = spec;
-    this.keys = layers.map(({ heads, key }) => new Float32Array(slots * heads * key));
-    this.values = layers.map((layer) => new Float32Array(slots * layer.heads * keptValue(layer)));
+    const { layers, slots, codes } = spec;
+    const rows = (part: "key" | "value") =>
+      layers.map((layer) => {
+        const width = part === "key" ? layer.key : keptValue(layer);
+        return codes === undefined
+          ? new PlainRows(slots, layer.heads, width)
+          : new CodedRows(codes, part, slots, layer.heads, width);
+      });
+    this.keys = rows("key");
+    this.values = rows("value");
     this.mass = layers.map(({ heads }) => new Float32Array(spec.mass === undefined ? 0 : slots * heads));
+    this.coded = new CodedSlots(spec);
     this.byteLength = kvCacheBytes(spec);
   }
 

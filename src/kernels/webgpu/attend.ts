@@ -1,6 +1,7 @@
 import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
 import { blockMaskOffsets, slotsOfBlock } from "../sight.js";
+import { codedPlaces, made } from "./cached.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight, GpuVector } from "./storage.js";
@@ -72,7 +73,13 @@ export class Attend {
     const sums = split ? context.scratch("attention sums", rows * valueDim * 4) : out.memory;
     const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
     context.recorder.run(
-      this.#kernel(shape, { split, rotated: rotation !== undefined, listed: seen.listed, sunk: sinks !== undefined }),
+      this.#kernel(shape, {
+        split,
+        rotated: rotation !== undefined,
+        listed: seen.listed,
+        sunk: sinks !== undefined,
+        codes: cache.spec.codes,
+      }),
       {
         qOffset: q.offset,
         qStride: q.stride,
@@ -89,6 +96,7 @@ export class Attend {
         vOffset: v.offset,
         position: options.position ?? start,
         ...seen.params,
+        ...codedPlaces(cache, layer),
       },
       {
         outs: sums,
@@ -117,15 +125,17 @@ export class Attend {
 
   #addMass(
     q: GpuActivation,
-    { spec, keys, mass }: GpuKvCache,
+    cache: GpuKvCache,
     layer: number,
     { queryHeads, start, scale, softcap = 0 }: AttentionOptions,
     seen: Seen,
     { states, runs }: { states: GpuMemory; runs: number },
   ): void {
+    const { spec, keys, mass } = cache;
     const { heads: kvHeads, key: keyDim } = spec.layers[layer];
-    const kernel = kept(this.#massKernels, `${seen.listed} ${spec.mass}`, () =>
-      attentionMass(seen.listed, spec.mass === "max"),
+    const { capacity, coded, ring, keyScalesAt, keyRingAt } = codedPlaces(cache, layer);
+    const kernel = made(this.#massKernels, JSON.stringify([seen.listed, spec.mass, spec.codes, keyDim]), () =>
+      attentionMass(seen.listed, spec.mass === "max", spec.codes, keyDim),
     );
     this.context.recorder.run(
       kernel,
@@ -140,7 +150,11 @@ export class Attend {
         runs,
         scale,
         softcap,
-        capacity: spec.slots,
+        capacity,
+        coded,
+        ring,
+        keyScalesAt,
+        keyRingAt,
         ...seen.params,
       },
       { mass: mass[layer], qs: q.memory, cachedKeys: keys[layer], states, sight: seen.words ?? q.memory },
@@ -148,7 +162,7 @@ export class Attend {
     );
   }
 
-  /** `Backend.rotatedAttention`: of one row within attention itself, of several before it. */
+  /** `Backend.rotatedAttention` of a cache of f32: of one row within attention itself, of several before it. */
   enqueueRotated(
     out: GpuActivation,
     { q, k, v, table }: RotatedRows,
@@ -204,7 +218,7 @@ export class Attend {
 
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
     const key = JSON.stringify([shape, variant]);
-    return kept(this.#kernels, key, () => attention(shape, variant));
+    return made(this.#kernels, key, () => attention(shape, variant));
   }
 }
 
@@ -242,16 +256,6 @@ function seenBy(sight: GpuSight | undefined, { rows }: GpuActivation, start: num
   const { slots, tables } = spec;
   const params = { window: noWindow, causal: 1, slots, tables, ...blockMaskOffsets(spec) };
   return { listed: true, span: Math.max(...lengths), step: slotsOfBlock, params, words };
-}
-
-/** What was made under a name before, or is made now. */
-function kept<T>(made: Map<string, T>, name: string, make: () => T): T {
-  let value = made.get(name);
-  if (value === undefined) {
-    value = make();
-    made.set(name, value);
-  }
-  return value;
 }
 
 /** Few shapes, so that few kernels are compiled. */

@@ -29,6 +29,7 @@ import type {
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { entryBytes } from "../kvCodes.js";
 import { blockMaskWords, kvBytesRead, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
 import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
@@ -300,6 +301,12 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     const { start } = options;
     const rows = { q: own(q), k: own(k), v: own(v), table: table as GpuRopeTable };
     const ownCache = this.#ownCache(cache);
+    if (cache.spec.codes !== undefined) {
+      for (const x of [q, k]) this.rope(x, table, options.position);
+      this.appendKv(cache, layer, k, v, start);
+      this.attention(out, q, cache, layer, options);
+      return;
+    }
     clearMassOf(this.#context, ownCache, layer, start, k.rows);
     this.#countAttention(q, cache, layer, options);
     this.#attend.enqueueRotated(own(out), rows, ownCache, layer, options);
@@ -327,10 +334,13 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     this.#attend.enqueue(own(out), own(q), this.#ownCache(cache), layer, options);
   }
 
-  #countAttention(q: Activation, { spec }: KvCache, layer: number, options: AttentionOptions): void {
+  #countAttention(q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
+    const { spec, coded } = this.#ownCache(cache);
     const { sight, start, queryHeads } = options;
     const seen = sight?.spec ?? { kind: "causal" };
-    this.#counters.kvBytesRead += kvBytesRead(seen, q.rows, start, queryHeads, spec.layers[layer]);
+    const kept = spec.layers[layer];
+    const bytesOf = entryBytes(spec, kept, coded.of(layer));
+    this.#counters.kvBytesRead += kvBytesRead(seen, { rows: q.rows, start, queryHeads }, kept, bytesOf);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

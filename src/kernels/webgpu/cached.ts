@@ -1,12 +1,36 @@
 import { pairPlaces } from "../handles.js";
 import { type KvMoves, keptValue } from "../kv.js";
+import { codedWords, ringSlots, rowWords } from "../kvCodes.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import { appendKv, clearMass, moveKv, moveWords } from "./wgsl/kv.js";
+import { codeKv, codesName, moveCodes, ringAppend } from "./wgsl/kvCodes.js";
 
 const kernels = [false, true].map((turned) => [false, true].map((weighed) => moveKv(turned, weighed)));
+
+const codeMoves = [false, true].map(moveCodes);
+
+/** Where scales and rings begin, and what is read where, in a layer of codes; all 0 in one of f32. */
+export function codedPlaces({ spec, coded }: GpuKvCache, layer: number) {
+  const { codes, slots, layers } = spec;
+  const places = { capacity: slots, coded: 0, ring: 0, keyScalesAt: 0, keyRingAt: 0, valueScalesAt: 0, valueRingAt: 0 };
+  if (codes === undefined) return places;
+  const kept = layers[layer];
+  const { heads } = kept;
+  const ofKeys = codedWords(codes, "key", kept.key, slots);
+  const ofValues = codedWords(codes, "value", keptValue(kept), slots);
+  return {
+    capacity: slots,
+    coded: coded.of(layer),
+    ring: ringSlots(codes),
+    keyScalesAt: heads * ofKeys.codes,
+    keyRingAt: heads * (ofKeys.codes + ofKeys.scales),
+    valueScalesAt: heads * ofValues.codes,
+    valueRingAt: heads * (ofValues.codes + ofValues.scales),
+  };
+}
 
 /** Enqueues moves of one layer. @param upload puts words into memory of their own */
 export function moveEntries(
@@ -20,6 +44,19 @@ export function moveEntries(
   const words = new Uint32Array(heads.length * moveWords);
   for (const [m, head] of heads.entries()) words.set([head, from[m], to[m], turn?.by[m] ?? 0], m * moveWords);
   const moves = upload(words);
+  if (cache.spec.codes !== undefined) {
+    const { codes, slots, mass } = cache.spec;
+    const [keyWords, valueWords] = [rowWords(codes.bits, spec.key), rowWords(codes.bits, keptValue(spec))];
+    const { keyScalesAt, valueScalesAt } = codedPlaces(cache, layer);
+    recorder.run(
+      codeMoves[Number(mass !== undefined)],
+      { capacity: slots, keyWords, valueWords, keyScalesAt, valueScalesAt },
+      { moves, keys: cache.keys[layer], values: cache.values[layer], mass: cache.mass[layer] ?? moves },
+      [Math.ceil(Math.max(keyWords, valueWords) / elementThreads), heads.length],
+    );
+    recorder.freeLater(moves);
+    return;
+  }
   const table = turn?.table as GpuRopeTable | undefined;
   recorder.run(
     kernels[Number(turn !== undefined)][Number(cache.spec.mass !== undefined)],
@@ -53,6 +90,10 @@ export function appendRows(
   start: number,
 ): void {
   clearMassOf(context, cache, layer, start, k.rows);
+  if (cache.spec.codes !== undefined) {
+    appendCodes(context, cache, layer, k, v, start);
+    return;
+  }
   context.recorder.run(
     appendKv,
     {
@@ -67,6 +108,68 @@ export function appendRows(
     { ks: k.memory, vs: (v ?? k).memory, keys: cache.keys[layer], values: cache.values[layer] },
     [Math.ceil(Math.max(k.cols, v?.cols ?? 0) / elementThreads), k.rows],
   );
+}
+
+/** Kernels by what they were made for. */
+const codeKernels = new Map<string, ReturnType<typeof codeKv>>();
+const ringKernels = new Map<number, ReturnType<typeof ringAppend>>();
+
+function appendCodes(
+  { recorder }: Context,
+  cache: GpuKvCache,
+  layer: number,
+  k: GpuActivation,
+  v: GpuActivation | undefined,
+  start: number,
+): void {
+  const { layers, codes } = cache.spec;
+  const { heads } = layers[layer];
+  const { kivi, bits } = codes!;
+  const grouped = kivi === undefined ? undefined : cache.coded.advance(layer, start, k.rows);
+  const places = codedPlaces(cache, layer);
+  const { capacity, coded, ring } = places;
+  for (const [part, rows, held] of [
+    ["key", k, cache.keys[layer]],
+    ["value", v, cache.values[layer]],
+  ] as const) {
+    if (rows === undefined) continue;
+    const width = layers[layer][part];
+    const [scalesAt, ringAt] = [places[`${part}ScalesAt`], places[`${part}RingAt`]];
+    const code = (
+      source: typeof held,
+      count: number,
+      from: { offset: number; rowStride: number; headStride: number; start: number },
+    ) =>
+      recorder.run(
+        made(codeKernels, `${part} ${codesName(codes!)} ${width}`, () => codeKv(codes!, part, width)),
+        { capacity, coded, ring, scalesAt, heads, ...from },
+        { source, held },
+        [Math.ceil((heads * rowWords(bits, width)) / elementThreads), count],
+      );
+    const given = { offset: rows.offset, rowStride: rows.stride, headStride: width, start };
+    if (grouped === undefined) {
+      code(rows.memory, rows.rows, given);
+      continue;
+    }
+    const { from, to } = grouped;
+    if (to > from) code(held, to - from, { offset: ringAt, rowStride: width, headStride: ring * width, start: from });
+    recorder.run(
+      made(ringKernels, width, () => ringAppend(width)),
+      { ring, ringAt, heads, ...given },
+      { source: rows.memory, held },
+      [Math.ceil((heads * width) / elementThreads), rows.rows],
+    );
+  }
+}
+
+/** What was made under a name before, or is made now. */
+export function made<K, T>(all: Map<K, T>, name: K, make: () => T): T {
+  let value = all.get(name);
+  if (value === undefined) {
+    value = make();
+    all.set(name, value);
+  }
+  return value;
 }
 
 /** Enqueues that new slots have no mass, in a cache that has any. */

@@ -1,6 +1,7 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import type { Activation, RopeTable, Vector } from "../backend.js";
 import { type KvCache, type KvCacheSpec, type KvLayer, kvCacheBytes } from "../kv.js";
+import { CodedSlots, codedWords } from "../kvCodes.js";
 import type { Sight } from "../sight.js";
 import { View } from "../views.js";
 import type { Context } from "./context.js";
@@ -54,34 +55,42 @@ export interface GpuSight extends Sight {
   readonly words?: GpuMemory;
 }
 
-/** Keys and values, f32 [slots, heads * width] per layer, which are one where values lie in keys; and mass, f32 [heads, slots]. */
+/**
+ * Keys and values, f32 [slots, heads * width] per layer, which are one where values lie in keys; and mass, f32 [heads,
+ * slots]. Of codes a layer's keys, and its values, are the parts of `codedWords`, each for all heads, one behind the other.
+ */
 export class GpuKvCache implements KvCache {
   readonly byteLength: number;
   readonly keys: GpuMemory[];
   readonly values: GpuMemory[];
   readonly mass: GpuMemory[];
+  readonly coded: CodedSlots;
 
   constructor(
     readonly spec: KvCacheSpec,
     device: Device,
     readonly onDispose: (cache: GpuKvCache) => void,
   ) {
-    const { layers, slots } = spec;
+    const { layers, slots, codes } = spec;
     const most = device.limits.maxStorageBufferBindingSize;
-    for (const { heads, key, value } of layers) {
-      const layerBytes = 4 * slots * heads * Math.max(key, value);
+    const wordsOf = (layer: KvLayer, part: "key" | "value") =>
+      layer.heads * (codes === undefined ? slots * layer[part] : codedWords(codes, part, layer[part], slots).all);
+    for (const layer of layers) {
+      const layerBytes = 4 * Math.max(wordsOf(layer, "key"), wordsOf(layer, "value"));
       if (layerBytes <= most) continue;
       throw new DeviceError(
         `the keys of one layer take ${layerBytes} bytes; this GPU binds at most ${most}; use a smaller capacity`,
       );
     }
-    const perLayer = (label: string, usages: number, floats: (layer: KvLayer) => number) =>
-      layers.map((layer, i) => device.allocate(4 * slots * floats(layer), usages, `${label} ${i}`));
-    this.keys = perLayer("keys", usage.storage, ({ heads, key }) => heads * key);
-    this.values = layers.map(({ heads, value, valueInKey }, i) =>
-      valueInKey ? this.keys[i] : device.allocate(4 * slots * heads * value, usage.storage, `values ${i}`),
+    const perLayer = (label: string, usages: number, words: (layer: KvLayer) => number) =>
+      layers.map((layer, i) => device.allocate(4 * words(layer), usages, `${label} ${i}`));
+    this.keys = perLayer("keys", usage.storage, (layer) => wordsOf(layer, "key"));
+    this.values = layers.map((layer, i) =>
+      layer.valueInKey ? this.keys[i] : device.allocate(4 * wordsOf(layer, "value"), usage.storage, `values ${i}`),
     );
-    this.mass = spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => heads);
+    this.mass =
+      spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => slots * heads);
+    this.coded = new CodedSlots(spec);
     this.byteLength = kvCacheBytes(spec);
   }
 

@@ -1,13 +1,25 @@
 import { parseChoice } from "../parameters.js";
 import { full } from "./full.js";
 import { h2o } from "./h2o.js";
-import type { KvEviction, KvPolicy } from "./policy.js";
+import { int4 } from "./int4.js";
+import { int8 } from "./int8.js";
+import { kivi } from "./kivi.js";
+import { inBits, type KvBits, type KvEviction, type KvPolicy } from "./policy.js";
 import { random } from "./random.js";
 import { recent } from "./recent.js";
 import { sinks } from "./sinks.js";
 
 /** All KV policies by the name that a text chooses them with. */
-export const kvPolicies: Readonly<Record<string, KvPolicy>> = { full, recent, sinks, h2o, random };
+export const kvPolicies: Readonly<Record<string, KvPolicy>> = {
+  full,
+  int8,
+  int4,
+  kivi,
+  recent: inBits(recent),
+  sinks: inBits(sinks),
+  h2o: inBits(h2o),
+  random: inBits(random),
+};
 
 /** A KV policy with its parameters. Any number of sequences share one. */
 export interface KvChoice {
@@ -15,6 +27,8 @@ export interface KvChoice {
   readonly text: string;
   /** Undefined: everything is kept. */
   readonly eviction: KvEviction | undefined;
+  /** Undefined: f32. */
+  readonly codes?: KvBits;
 }
 
 /**
@@ -23,5 +37,5 @@ export interface KvChoice {
  */
 export function parseKv(text: string): KvChoice {
   const { entry, values } = parseChoice("a KV policy", kvPolicies, text);
-  return { text, eviction: entry.make(values as never) };
+  return { text, eviction: entry.make(values as never), codes: entry.codes?.(values as never) };
 }

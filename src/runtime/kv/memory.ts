@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import type { KvCache } from "../../kernels/index.js";
+import { type KvCache, kiviCoded } from "../../kernels/index.js";
 import type { ForwardOptions, Model } from "../../model/index.js";
 import type { Attention } from "../sight/index.js";
 import { Sights } from "../sight/sights.js";
@@ -14,8 +14,8 @@ export interface MemoryOptions {
   /** What is held of a text; default everything. See `parseKv`. */
   kv?: KvChoice;
   /**
-   * Most tokens of one pass under a policy that throws away: all of them see one another before any of them goes, and the
-   * cache has room for them. Default: a quarter of the budget, at most 128.
+   * Most tokens of one pass where a policy throws away, or makes codes of groups: all of them see one another before any of
+   * them goes, or becomes codes, and the cache has room for them. Default: 128, and at most a quarter of the budget.
    */
   passTokens?: number;
 }
@@ -30,6 +30,9 @@ export class SequenceMemory implements Disposable {
   /** [layer][head]; policies that do not look at mass decide alike, and then it is one for all. */
   #held: HeldTokens[][] = [];
   #forgot = false;
+  /** Newest tokens that are not codes yet, and how many of the oldest are, where codes are made in groups. */
+  readonly #residual: number | undefined;
+  #coded = 0;
 
   /**
    * @param capacity tokens of the sequence at most
@@ -54,9 +57,15 @@ export class SequenceMemory implements Disposable {
           "positions; take a smaller budget",
       );
     }
-    this.mostRows = this.#eviction === undefined ? capacity : rows;
+    const residual = kv?.codes?.residual;
+    this.#residual = residual;
+    this.mostRows = this.#eviction === undefined && residual === undefined ? capacity : Math.min(rows, capacity);
     const slots = Math.min(capacity, budget + this.mostRows);
-    this.cache = model.createCache(capacity, { slots, mass, allowBeyondTraining: renumbers });
+    const codes = kv?.codes && {
+      bits: kv.codes.bits,
+      ...(residual !== undefined && { kivi: { residual, rows: this.mostRows } }),
+    };
+    this.cache = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
     this.#sights = new Sights(model, attention);
     this.#clear();
   }
@@ -87,6 +96,7 @@ export class SequenceMemory implements Disposable {
 
   /** After a pass: throws away what the policy does not keep. @param run tokens before the pass */
   async ran(run: number, rows: number): Promise<void> {
+    if (this.#residual !== undefined) this.#coded = Math.max(this.#coded, kiviCoded(this.#residual, run));
     if (this.#eviction === undefined) return;
     const { budget, mass, renumbers } = this.#eviction;
     for (const held of this.#held.flat()) held.append(run, rows);
@@ -142,6 +152,7 @@ export class SequenceMemory implements Disposable {
 
   /** Whether it can be as it was after `length` of `run` tokens. */
   canRewind(run: number, length: number): boolean {
+    if (length < this.#coded && length > 0) return false;
     if (length === run || length === 0 || this.#eviction === undefined) return true;
     // What later tokens gave to earlier ones cannot be taken back.
     return !this.#forgot && this.#eviction.mass === undefined;
@@ -155,6 +166,7 @@ export class SequenceMemory implements Disposable {
 
   #clear(): void {
     this.#forgot = false;
+    this.#coded = 0;
     if (this.#eviction === undefined) return;
     const eviction = this.#eviction;
     const layers = eviction.mass === undefined ? [{ heads: 1 }] : this.cache.spec.layers;

@@ -1,5 +1,6 @@
+import { UsageError } from "../../core/index.js";
 import type { AttentionMass } from "../../kernels/index.js";
-import type { ParameterRules, ParameterValues } from "../parameters.js";
+import { oneOf, type ParameterRules, type ParameterValues } from "../parameters.js";
 
 /** What one key head of one layer holds, oldest first. */
 export interface Held {
@@ -28,12 +29,21 @@ export interface KvEviction {
   evict(held: Held): Iterable<number>;
 }
 
+/** In how many bits keys and values are held; see `KvCodes`. */
+export interface KvBits {
+  readonly bits: 2 | 4 | 8;
+  /** Newest tokens that stay f32, with the groups of KIVI; left out: none, and a scale for each key and value. */
+  readonly residual?: number;
+}
+
 /** Which tokens a cache keeps once it is full. */
 export interface KvPolicy<R extends ParameterRules = ParameterRules> {
   readonly summary: string;
   readonly parameters: R;
   /** Nothing for a policy that keeps everything. @throws UsageError for parameters that do not fit one another */
   make(values: ParameterValues<R>): KvEviction | undefined;
+  /** In how many bits it holds them; nothing for f32. */
+  codes?(values: ParameterValues<R>): KvBits | undefined;
 }
 
 /** Checks a policy's types where it is declared. */
@@ -42,4 +52,21 @@ export const policy = <const R extends ParameterRules>(entry: KvPolicy<R>): KvPo
 /** Indices of the oldest that are too many, but for the first `spared`. */
 export function* oldest({ positions, budget }: Held, spared = 0): Iterable<number> {
   for (let i = spared; i < spared + positions.length - budget; i++) yield i;
+}
+
+/** A policy that throws away, with a choice of bits for what it keeps. */
+export function inBits(entry: KvPolicy): KvPolicy {
+  const bits = oneOf("bits of a number of what is kept; 32 is f32", "32", "8", "4");
+  return policy({
+    ...entry,
+    parameters: { ...entry.parameters, bits },
+    make(values) {
+      const eviction = entry.make(values);
+      if (eviction?.renumbers && String(values.bits) !== "32") {
+        throw new UsageError(`bits=${values.bits} with positions=slots: keys would be coded anew with every token`);
+      }
+      return eviction;
+    },
+    codes: ({ bits }) => (String(bits) === "32" ? undefined : { bits: Number(bits) as 4 | 8 }),
+  });
 }

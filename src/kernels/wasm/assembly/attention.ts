@@ -1,10 +1,11 @@
-import { attentionScoreBytes, rowsOfGroup, slotsOfBlock } from "../../program/layout";
+import { attentionBlockKeys, attentionScoreBytes, codedHeadsBytes, kiviGroup, rowsOfGroup, slotsOfBlock } from "../../program/layout";
 import { Attention } from "./generated/records";
+import { CodedHead, unpackHead } from "./kvCodes";
 import { exp4, mulAdd, softcap4 } from "./math";
 import { takeWork } from "./sync";
 
 /** Keys whose scores are held at once. */
-const blockKeys = 64;
+const blockKeys = attentionBlockKeys;
 const masked: f32 = -3e38;
 /** As in kernels/sight.ts. */
 export const fullBlock: u32 = 0xffffffff;
@@ -47,6 +48,18 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
   memory.fill(sums, 0, valueBytes << 2);
   const keys = a.keys + <usize>(head * a.slots) * bytes;
   const values = a.values + <usize>(head * a.slots) * valueStride;
+  // Of codes, f32 keys and values of a block are made here.
+  const coded = a.codeBits > 0;
+  const codedKeys = changetype<CodedHead>(sums + (valueBytes << 2));
+  const codedValues = changetype<CodedHead>(sums + (valueBytes << 2) + (codedHeadsBytes >> 1));
+  const keyRoom = sums + (valueBytes << 2) + codedHeadsBytes;
+  // Values that lie in keys are where those were made.
+  const inKey = a.values == a.keys;
+  const valueRoom = inKey ? keyRoom : keyRoom + bytes * attentionBlockKeys;
+  if (coded) {
+    placeHead(codedKeys, head, a.slots, a.keys, a.keyScales, a.keyRing, a.keyDim, a.kivi, a.kivi ? 1 : a.keyDim, a.codeBits, a.coded, a.ring);
+    if (!inKey) placeHead(codedValues, head, a.slots, a.values, a.valueScales, a.valueRing, a.valueDim, 0, a.kivi ? kiviGroup : a.valueDim, a.codeBits, a.coded, a.ring);
+  }
 
   let largest = f32x4.splat(masked);
   let total = f32x4.splat(0);
@@ -72,12 +85,15 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
     const from = window > 0 ? max(0, firstPosition - window + 1) : 0;
     for (let block = from; block <= lastPosition; block += blockKeys) {
       const n = min(blockKeys, lastPosition + 1 - block);
-      const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, block, n, positions, oldest, a.softcap));
+      if (coded) unpackHead(codedKeys, block, n, keyRoom);
+      const keyBlock = coded ? keyRoom : keys + <usize>block * bytes;
+      const newLargest = f32x4.max(largest, scoreBlock(scratch, queries, keyBlock, bytes, block, n, positions, oldest, a.softcap));
       const shrink = exp4(f32x4.sub(largest, newLargest));
       largest = newLargest;
       total = f32x4.mul(total, shrink);
       total = weighBlock(scratch, n, largest, total);
-      addValues(scratch, sums, values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
+      if (coded && !inKey) unpackHead(codedValues, block, n, valueRoom);
+      addValues(scratch, sums, coded ? valueRoom : values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
     }
   } else {
     const list = a.lists + ((<usize>(first / shared / rowsOfGroup)) << 2);
@@ -88,13 +104,15 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
       if (!v128.any_true(seen)) continue;
       const block = load<i32>(entry) * slotsOfBlock;
       const n = min(slotsOfBlock, a.used - block);
-      scoreBlock(scratch, queries, keys + <usize>block * bytes, bytes, 0, n, i32x4.splat(slotsOfBlock), i32x4.splat(-1), a.softcap);
+      if (coded) unpackHead(codedKeys, block, n, keyRoom);
+      scoreBlock(scratch, queries, coded ? keyRoom : keys + <usize>block * bytes, bytes, 0, n, i32x4.splat(slotsOfBlock), i32x4.splat(-1), a.softcap);
       const newLargest = f32x4.max(largest, maskBlock(scratch, n, seen));
       const shrink = exp4(f32x4.sub(largest, newLargest));
       largest = newLargest;
       total = f32x4.mul(total, shrink);
       total = weighBlock(scratch, n, largest, total);
-      addValues(scratch, sums, values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
+      if (coded && !inKey) unpackHead(codedValues, block, n, valueRoom);
+      addValues(scratch, sums, coded ? valueRoom : values + <usize>block * valueStride, valueStride, valueBytes, n, shrink);
     }
   }
   // Who sees nothing gets nothing.
@@ -123,6 +141,23 @@ function sinksOf(sinks: usize, head: i32, first: i32, count: i32, shared: i32): 
   if (count > 2) four = f32x4.replace_lane(four, 2, load<f32>(at + ((<usize>((first + 2) % shared)) << 2)));
   if (count > 3) four = f32x4.replace_lane(four, 3, load<f32>(at + ((<usize>((first + 3) % shared)) << 2)));
   return four;
+}
+
+/** Says where the keys, or the values, of a head lie; of a group, one channel of 32 slots or some of one slot. */
+export function placeHead(
+  place: CodedHead, head: i32, slots: i32, codes: usize, scales: usize, ring: usize, width: i32, byChannel: i32, channels: i32, bits: i32, coded: i32, ringSlots: i32,
+): void {
+  const groups = byChannel ? (slots + kiviGroup - 1) / kiviGroup : slots;
+  const perRow = (width + channels - 1) / channels;
+  place.codes = codes + ((<usize>(head * slots * ((width * bits + 31) >> 5))) << 2);
+  place.scales = scales + ((<usize>(head * groups * perRow)) << 2);
+  place.ring = ring + ((<usize>(head * ringSlots * width)) << 2);
+  place.ringSlots = ringSlots;
+  place.coded = coded;
+  place.bits = bits;
+  place.width = width;
+  place.byChannel = byChannel;
+  place.channels = channels;
 }
 
 /** Of four queries the words of a mask; queries beyond the first `count` see nothing. */

@@ -4,11 +4,12 @@ import { dotBytes } from "./columns";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, AttentionMass, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass,
+  Add, AddExperts, AppendKv, Attention, CodeKv, AttentionMass, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
   opEmbed, opEnd, opGatedActivation, opGatherRows, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
   ReadBytes, RmsNorm, Rope, TopK, UnpackRows,
 } from "./generated/records";
 import { appendKv, moveKv } from "./kv";
+import { codeKv } from "./kvCodes";
 import { attentionMass } from "./mass";
 import { matmul } from "./matmul";
 import { matvec } from "./matvec";
@@ -36,6 +37,7 @@ export function run(thread: i32): void {
     else if (op == opMap) map(changetype<Map>(a), thread);
     else if (op == opRope) rope(changetype<Rope>(a), thread);
     else if (op == opAppendKv) appendKv(changetype<AppendKv>(a), thread);
+    else if (op == opCodeKv) codeKv(changetype<CodeKv>(a), thread);
     else if (op == opAttention) attention(changetype<Attention>(a), thread);
     else if (op == opAttentionMass) attentionMass(changetype<AttentionMass>(a), thread);
     else if (op == opMoveKv) moveKv(changetype<MoveKv>(a), thread);

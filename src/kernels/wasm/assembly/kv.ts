@@ -17,8 +17,8 @@ export function appendKv(a: AppendKv, thread: i32): void {
 }
 
 export function moveKv(a: MoveKv, thread: i32): void {
-  const keyBytes = (<usize>a.keyDim) << 2;
-  const valueBytes = (<usize>a.valueDim) << 2;
+  const keyBytes = a.keyBytes;
+  const valueBytes = a.valueBytes;
   for (let n = shareStart(a.movesLength, thread); n < shareStart(a.movesLength, thread + 1); n++) {
     const move = a.moves(n);
     const source = <usize>(move.head * a.slots + move.from);
@@ -26,7 +26,9 @@ export function moveKv(a: MoveKv, thread: i32): void {
     if (source != target) {
       memory.copy(a.keys + target * keyBytes, a.keys + source * keyBytes, keyBytes);
       memory.copy(a.values + target * valueBytes, a.values + source * valueBytes, valueBytes);
-      if (a.mass != 0) store<f32>(a.mass + (target << 2), load<f32>(a.mass + (source << 2)));
+      moveWord(a.keyScales, source, target);
+      moveWord(a.valueScales, source, target);
+      moveWord(a.mass, source, target);
     }
     if (a.cos != 0) {
       const angle = (<usize>(abs(move.turn) * a.half)) << 2;
@@ -34,4 +36,8 @@ export function moveKv(a: MoveKv, thread: i32): void {
       turnPairs(key, a.half, a.step, a.apart, a.cos + angle, a.sin + angle, move.turn < 0);
     }
   }
+}
+
+function moveWord(words: usize, source: usize, target: usize): void {
+  if (words != 0) store<u32>(words + (target << 2), load<u32>(words + (source << 2)));
 }

@@ -1,6 +1,7 @@
-import { rowsOfGroup, slotsOfBlock } from "../../program/layout";
-import { fullBlock, sumEach } from "./attention";
+import { codedHeadsBytes, rowsOfGroup, slotsOfBlock } from "../../program/layout";
+import { fullBlock, placeHead, sumEach } from "./attention";
 import { AttentionMass } from "./generated/records";
+import { CodedHead, unpackHead } from "./kvCodes";
 import { exp4, mulAdd, softcap4 } from "./math";
 import { takeWork } from "./sync";
 
@@ -12,16 +13,23 @@ export function attentionMass(a: AttentionMass, thread: i32): void {
   const used = a.used;
   const blocks = (used + slotsOfBlock - 1) / slotsOfBlock;
   for (let item = takeWork(); item < a.kvHeads * blocks; item = takeWork()) {
-    addBlock(a, item % a.kvHeads, item / a.kvHeads);
+    addBlock(a, item % a.kvHeads, item / a.kvHeads, a.scratch + <usize>(thread * a.scratchBytes));
   }
 }
 
-function addBlock(a: AttentionMass, head: i32, block: i32): void {
+function addBlock(a: AttentionMass, head: i32, block: i32, scratch: usize): void {
   const shared = a.queryHeads / a.kvHeads;
   const bytes = (<usize>a.keyDim) << 2;
   const firstSlot = block * slotsOfBlock;
   const lastSlot = min(firstSlot + slotsOfBlock, a.used) - 1;
-  const keys = a.keys + <usize>(head * a.slots) * bytes;
+  let keys = a.keys + <usize>(head * a.slots) * bytes;
+  if (a.codeBits > 0) {
+    const coded = changetype<CodedHead>(scratch);
+    placeHead(coded, head, a.slots, a.keys, a.keyScales, a.keyRing, a.keyDim, a.kivi, a.kivi ? 1 : a.keyDim, a.codeBits, a.coded, a.ring);
+    unpackHead(coded, firstSlot, lastSlot + 1 - firstSlot, scratch + codedHeadsBytes);
+    // Where the key of slot 0 would lie.
+    keys = scratch + codedHeadsBytes - <usize>firstSlot * bytes;
+  }
   const mass = a.mass + ((<usize>(head * a.slots)) << 2);
   let mask: i64 = -1;
   for (let row = 0; row < a.rows; row++) {

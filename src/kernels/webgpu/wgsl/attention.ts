@@ -1,6 +1,8 @@
+import type { KvCodes } from "../../kvCodes.js";
 import { rowsOfGroup, slotsOfBlock } from "../../sight.js";
 import { kernel, read, readWrite } from "../kernel.js";
 import { wordOf } from "./blockMask.js";
+import { codedParams, codedReads, codesName } from "./kvCodes.js";
 
 export interface AttentionShape {
   keyDim: number;
@@ -35,6 +37,8 @@ export interface AttentionVariant {
   listed?: boolean;
   /** Whether `sinks` have a share of each softmax. */
   sunk?: boolean;
+  /** What the cache holds instead of f32; not with `rotated`. */
+  codes?: KvCodes;
 }
 
 /**
@@ -42,7 +46,7 @@ export interface AttentionVariant {
  * the keys in tiles and keeps, per query row, the running maximum m, the sum l of exp(score − m) and the weighted values.
  * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
  */
-export const attention = (shape: AttentionShape, { split, rotated, listed, sunk }: AttentionVariant) => {
+export const attention = (shape: AttentionShape, { split, rotated, listed, sunk, codes }: AttentionVariant) => {
   const { keyDim, valueDim, valueInKey, queries, keys } = shape;
   const slices = valueSlices(valueDim);
   const valueCols = sliceOf(valueDim);
@@ -117,10 +121,12 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk 
     }`;
   const valueRounds = Math.ceil(keys / keyGroups);
   const valueAt = (k: string) => {
-    const at = `(min(tile + ${k}, ${lastCached}) * p.kvHeads + kvHead)`;
-    const cached = valueInKey
+    const slot = `min(tile + ${k}, ${lastCached})`;
+    const at = `(${slot} * p.kvHeads + kvHead)`;
+    const plain = valueInKey
       ? `cachedKeys[${at} * ${quads}u + dimension / 4u][dimension % 4u]`
       : `cachedValues[${at} * ${valueDim}u + dimension]`;
+    const cached = codes === undefined ? plain : `${valueInKey ? "keyOne" : "valueOne"}(${slot}, kvHead, dimension)`;
     return rotated ? `select(${cached}, newest, tile + ${k} >= p.start)` : cached;
   };
   /** Adds a value, of the key at `i` beyond the thread's first, to all rows; a tile may have fewer keys than rounds. */
@@ -152,7 +158,23 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk 
     for (var tile = block * ${slotsOfBlock}u; tile < blockEnd; tile += ${keys}u) {`;
   // Where few rows need few registers, values are on their way while the scores are made.
   const early = queries <= 4;
-  const variant = `${split ? " split" : ""}${rotated ? " rotated" : ""}${listed ? " listed" : ""}${sunk ? " sunk" : ""}`;
+  const variant = [
+    ...(split ? [" split"] : []),
+    ...(rotated ? [" rotated"] : []),
+    ...(listed ? [" listed"] : []),
+    ...(sunk ? [" sunk"] : []),
+    ...(codes === undefined ? [] : [` ${codesName(codes)}`]),
+  ].join("");
+  const keyAt = (i: number) => {
+    const slot = `min(tile + ${keyOf(i)}, ${lastCached})`;
+    return codes === undefined
+      ? `cachedKeys[(${slot} * p.kvHeads + kvHead) * ${quads}u + ${quadOfKey(i)}]`
+      : `keyFour(${slot}, kvHead, ${quadOfKey(i)})`;
+  };
+  const entries = (type: "f32" | "vec4<f32>") => {
+    if (codes !== undefined) return read("u32");
+    return rotated ? readWrite(type) : read(type);
+  };
   return kernel({
     name: `attention ${keyDim} ${valueDim}${valueInKey ? " in key" : ""} ${queries} ${keys}${variant}`,
     params: {
@@ -178,12 +200,17 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk 
       tables: "u32",
       blocksAt: "u32",
       bitsAt: "u32",
+      ...codedParams,
+      keyScalesAt: "u32",
+      keyRingAt: "u32",
+      valueScalesAt: "u32",
+      valueRingAt: "u32",
     },
     buffers: {
       outs: readWrite(),
       qs: read(),
-      cachedKeys: rotated ? readWrite("vec4<f32>") : read("vec4<f32>"),
-      cachedValues: rotated ? readWrite() : read(),
+      cachedKeys: entries("vec4<f32>"),
+      cachedValues: entries("f32"),
       states: readWrite(),
       ks: read(),
       vs: read(),
@@ -232,7 +259,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
   ${listed ? listedTiles : `for (var tile = begin; tile < end; tile += ${keys}u) {`}
     workgroupBarrier();
-    ${keyLoads((i) => `let key${i} = cachedKeys[(min(tile + ${keyOf(i)}, ${lastCached}) * p.kvHeads + kvHead) * ${quads}u + ${quadOfKey(i)}];`)}
+    ${keyLoads((i) => `let key${i} = ${keyAt(i)};`)}
     ${keyLoads((i) => `if (${isLoaded(i)}) { keyTile[${keyOf(i)} * ${quads + 1}u + ${quadOfKey(i)}] = key${i}; }`)}
     ${rotated ? rotateNewest : ""}
     ${early ? Array.from({ length: valueRounds }, (_, i) => `let value${i} = ${valueAt(`keyGroup + ${i * keyGroups}u`)};`).join("\n    ") : ""}
@@ -311,6 +338,7 @@ fn score(row: u32, k: u32, slot: u32, end: u32, own: u32) -> f32 {
   return select(NONE, select(plain, capped, p.softcap > 0.0), visible);
 }
 ${listed ? wordOf : ""}
+${codes === undefined ? "" : codedReads("key", "cachedKeys", codes, keyDim) + (valueInKey ? "" : codedReads("value", "cachedValues", codes, valueDim))}
 
 fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f32, l: f32) {
   if (j >= queryRows) { return; }

@@ -1,7 +1,9 @@
+import type { KvCodes } from "../../kvCodes.js";
 import { rowsOfGroup, slotsOfBlock } from "../../sight.js";
 import { kernel, read, readWrite } from "../kernel.js";
 import { wordOf } from "./blockMask.js";
 import { entry } from "./elementwise.js";
+import { codedParams, codedReads, codesName } from "./kvCodes.js";
 
 /** Rows of k and v to their slots in the cache; one thread per element of the wider of them. */
 export const appendKv = kernel({
@@ -154,9 +156,9 @@ export const massThreads = 64;
  * One thread per slot, a grid row per key head. The sum over rows is in their order, so that results do not depend on
  * timing.
  */
-export const attentionMass = (listed: boolean, largest: boolean) =>
+export const attentionMass = (listed: boolean, largest: boolean, codes: KvCodes | undefined, keyDim: number) =>
   kernel({
-    name: `attentionMass${listed ? " listed" : ""}${largest ? " largest" : ""}`,
+    name: `attentionMass${listed ? " listed" : ""}${largest ? " largest" : ""}${codes ? ` ${codesName(codes)} ${keyDim}` : ""}`,
     params: {
       qOffset: "u32",
       qStride: "u32",
@@ -171,7 +173,9 @@ export const attentionMass = (listed: boolean, largest: boolean) =>
       scale: "f32",
       /** 0: none. */
       softcap: "f32",
-      capacity: "u32",
+      ...codedParams,
+      keyScalesAt: "u32",
+      keyRingAt: "u32",
       slots: "u32",
       listsAt: "u32",
       tables: "u32",
@@ -181,7 +185,7 @@ export const attentionMass = (listed: boolean, largest: boolean) =>
     buffers: {
       mass: readWrite(),
       qs: read(),
-      cachedKeys: read(),
+      cachedKeys: read(codes === undefined ? "f32" : "u32"),
       states: read(),
       sight: read("u32"),
     },
@@ -217,7 +221,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       let head = kvHead * p.group + h;
       let q = p.qOffset + token * p.qStride + head * p.keyDim;
       var score = 0.0;
-      for (var d = 0u; d < p.keyDim; d += 1u) { score = fma(qs[q + d], cachedKeys[keyAt + d], score); }
+      for (var d = 0u; d < p.keyDim; d += 1u) { score = fma(qs[q + d], ${codes === undefined ? "cachedKeys[keyAt + d]" : "keyOne(slot, kvHead, d)"}, score); }
       score *= p.scale;
       if (p.softcap > 0.0) { score = p.softcap * tanh(clamp(score / p.softcap, -15.0, 15.0)); }
       // The share is 1 / Σ exp(others − score), run by run.
@@ -232,5 +236,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   }
   mass[kvHead * p.capacity + slot] += given;
 }
-${listed ? wordOf : ""}`,
+${listed ? wordOf : ""}
+${codes === undefined ? "" : codedReads("key", "cachedKeys", codes, keyDim)}`,
   });
