@@ -19,6 +19,15 @@ export { draw, logitFilters, Sampler, type SamplingOptions } from "./samplers.js
 export { type RunOptions, Sequence, type SequenceOptions } from "./sequence.js";
 export { type Attention, attentionPatterns, parseAttention } from "./sight/index.js";
 export type { AttentionPattern, Viewer } from "./sight/pattern.js";
+export {
+  type Draft,
+  type Drafter,
+  layersDraft,
+  lookupDraft,
+  modelDraft,
+  type Proposal,
+  type Speculation,
+} from "./speculate/index.js";
 export { StopStrings } from "./stopStrings.js";
 export { TextStream } from "./textStream.js";
 export type { GenerationTimings } from "./timings.js";

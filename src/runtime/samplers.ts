@@ -144,11 +144,44 @@ export class Sampler {
    * @param occurred ids of the prompt and of what was generated
    */
   pick(logits: Float32Array, occurred: Iterable<number>): number {
+    return draw(this.#filtered(logits, occurred), this.#random);
+  }
+
+  /** The probabilities that `pick` draws from, f64 [vocabSize]. Arguments as there. */
+  law(logits: Float32Array, occurred: Iterable<number>): Float64Array {
+    const filtered = this.#filtered(logits, occurred);
+    const top = largest(filtered);
+    const weights = Float64Array.from(filtered, (logit) => Math.exp(logit - top));
+    const total = weights.reduce((a, b) => a + b, 0);
+    if (!(total > 0)) throw new RarefyError("the logits are no probabilities: the model gave NaN or only −∞");
+    return weights.map((weight) => weight / total);
+  }
+
+  /** Draws an id with a probability proportional to its weight, which is not below 0; some weight is above. */
+  draw(weights: Float64Array): number {
+    const target = this.uniform() * weights.reduce((a, b) => a + b, 0);
+    let mass = 0;
+    let last = 0;
+    for (const [id, weight] of weights.entries()) {
+      if (weight === 0) continue;
+      mass += weight;
+      last = id;
+      if (mass > target) break;
+    }
+    return last;
+  }
+
+  /** The next random number of the seed, from [0, 1). */
+  uniform(): number {
+    return this.#random.uniform();
+  }
+
+  #filtered(logits: Float32Array, occurred: Iterable<number>): Float32Array {
     const filtered = logits.slice();
     for (const name of filterNames) {
       const setting = name === "temperature" ? (this.options.temperature ?? 0) : this.options[name];
       if (setting !== undefined) logitFilters[name].apply(filtered, setting, occurred);
     }
-    return draw(filtered, this.#random);
+    return filtered;
   }
 }

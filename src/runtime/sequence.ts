@@ -52,6 +52,11 @@ export class Sequence implements Disposable {
     return this.#memory.keepsAll;
   }
 
+  /** Newest tokens of which it can take back any: Infinity where nothing becomes codes in groups. */
+  get exactTokens(): number {
+    return this.options.kv?.codes?.residual ?? Number.POSITIVE_INFINITY;
+  }
+
   /**
    * Takes the sequence for one generation; disposing of what is returned gives it back.
    * @throws UsageError while another has it
@@ -112,6 +117,40 @@ export class Sequence implements Disposable {
       if (result !== undefined) return result;
       await this.model.backend.flush();
     }
+  }
+
+  /**
+   * Runs tokens in one pass. Only where nothing is thrown away.
+   * @returns logits f32 [tokens.length, logitCols] after each, owned by the caller
+   * @throws UsageError as `run`
+   */
+  async runRows(tokens: Uint32Array): Promise<Activation> {
+    const { start, options } = this.#memory.next(this.length, tokens.length, {
+      logits: "all",
+      thresholds: this.options.thresholds,
+    });
+    const logits = await this.model.forward(tokens, this.#memory.cache, start, options);
+    await this.ranRows(tokens);
+    return logits!;
+  }
+
+  /**
+   * Runs some of the blocks in place on the residual stream of tokens that follow those it has; `ranRows` says which
+   * once all have run. Only where nothing is thrown away.
+   * @param after tokens between those that it has and the first row
+   */
+  async runBlocks(x: Activation, { from, to, after = 0 }: { from: number; to: number; after?: number }): Promise<void> {
+    const { thresholds } = this.options;
+    const { start, options } = this.#memory.next(this.length + after, x.rows, { thresholds });
+    for (let layer = from; layer < to; layer++) {
+      await this.model.block(layer, x, this.#memory.cache, start, options);
+    }
+  }
+
+  /** The tokens whose blocks `runBlocks` ran. */
+  async ranRows(tokens: Uint32Array): Promise<void> {
+    await this.#memory.ran(this.length, tokens.length);
+    for (const id of tokens) this.#tokens.push(id);
   }
 
   /**

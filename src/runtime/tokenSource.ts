@@ -3,6 +3,8 @@ import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
+import type { Draft } from "./speculate/index.js";
+import { type Speculation, SpeculativeSource } from "./speculate/source.js";
 
 export interface ChosenToken {
   id: number;
@@ -14,10 +16,19 @@ export interface ChosenToken {
 export interface TokenSource extends Disposable {
   /** Whether a token is under way while the consumer looks at the one before it. */
   readonly worksAhead: boolean;
+  /** What was proposed and accepted, where a draft proposes. */
+  readonly speculation?: Speculation;
   /** @param logits [1, logitCols] after the prompt; released. @param more whether there is room, and a wish, for a token after this one */
   first(logits: Activation, more: () => boolean): Promise<ChosenToken>;
   /** Runs `last`, which `first` or `next` gave, and chooses the token after it. @param more as in `first` */
   next(last: number, more: () => boolean): Promise<ChosenToken>;
+}
+
+export interface SourceOptions {
+  logprobs?: boolean;
+  ahead?: boolean;
+  draft?: Draft;
+  draftTokens?: number;
 }
 
 /**
@@ -27,8 +38,9 @@ export interface TokenSource extends Disposable {
 export function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
-  { logprobs = false, ahead = true }: { logprobs?: boolean; ahead?: boolean },
+  { logprobs = false, ahead = true, draft, draftTokens }: SourceOptions,
 ): TokenSource {
+  if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
   const { backend } = sequence.model;
   return ahead && sampler.greedy && !logprobs && backend.choose !== undefined && sequence.keepsAll
     ? new Ahead(sequence)

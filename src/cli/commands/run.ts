@@ -11,6 +11,7 @@ import {
 import { encodeChat, loadChatTemplate } from "../../text/index.js";
 import { chat } from "../chat.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
+import { type DraftOptions, draftOptions, openDraft } from "../draft.js";
 import { digits, terminalText } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
@@ -27,7 +28,13 @@ import { type PromptOptions, promptText } from "../promptText.js";
 import { openSession } from "../session.js";
 import { openTokenizer } from "../tokenizer.js";
 
-interface RunOptions extends CommonOptions, MachineOptions, WeightsOption, PromptOptions, AttentionOptions {
+interface RunOptions
+  extends CommonOptions,
+    MachineOptions,
+    WeightsOption,
+    PromptOptions,
+    AttentionOptions,
+    DraftOptions {
   chat?: boolean;
   system?: string;
   maxTokens: number;
@@ -70,12 +77,14 @@ export const runCommand: CommandDefinition<RunOptions> = {
     seedOption("the same seed gives the same text (default: a new one each time)"),
     new Option("--stop <text...>", "end before any of these texts"),
     ...attentionOptions(),
+    ...draftOptions(),
     weightsOption(),
     ...machineOptions(),
   ],
   examples: [
     'rarefy run tiny-6m --prompt "It was a dark night" --max-tokens 64 --temperature 0.8 --seed 1',
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
+    "rarefy run Qwen/Qwen2.5-7B-Instruct --draft Qwen/Qwen2.5-0.5B-Instruct",
   ],
   async run(context, options, [argument]) {
     if (options.system !== undefined && options.chat === false)
@@ -101,6 +110,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
 
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
+    using drafting = await openDraft(context, options, tokenizer);
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, attention, kv } = options;
     const given = Object.entries({ temperature, topK, topP, minP, repetitionPenalty }).filter(
       ([, value]) => value !== undefined,
@@ -120,6 +130,8 @@ export const runCommand: CommandDefinition<RunOptions> = {
       prefill,
       attention,
       kv,
+      draft: drafting.draft,
+      draftTokens: options.draftTokens,
     };
     if (ids === undefined) {
       const turns = await chat(context, { model, tokenizer, template, system: options.system, generation });
@@ -128,11 +140,15 @@ export const runCommand: CommandDefinition<RunOptions> = {
     const steps = generate(model, ids, { ...generation, signal: context.signal, onProgress: context.onProgress });
     const summary = await collect(printed(steps, (text) => context.print(terminalText(text))));
     context.print("\n");
-    const { tokenIds, text, reason, timings } = summary;
+    const { tokenIds, text, reason, timings, speculation } = summary;
     context.note(
       `${tokenIds.length} tokens, ${digits(timings.decodeTokensPerSecond ?? Number.NaN, 3)} per second; ` +
         `prompt of ${timings.promptTokens} at ${digits(timings.prefillTokensPerSecond, 3)}`,
     );
+    if (speculation !== undefined) {
+      const { draft, rounds, drafted, accepted } = speculation;
+      context.note(`${draft} proposed ${drafted} tokens, ${accepted} were accepted; ${rounds} passes of the model`);
+    }
     return {
       model: session.location,
       weights: model.weights,
@@ -145,6 +161,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
       sampling,
       seed: summary.seed,
       timings,
+      ...(speculation && { speculation }),
     };
   },
 };

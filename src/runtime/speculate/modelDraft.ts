@@ -1,0 +1,52 @@
+import type { Model } from "../../model/index.js";
+import type { Sampler } from "../samplers.js";
+import { Sequence } from "../sequence.js";
+import type { Draft, Drafter, Proposal } from "./draft.js";
+import { pickFrom } from "./pickFrom.js";
+
+/**
+ * A smaller model of the same vocabulary proposes (Leviathan et al., 2211.17192). It must give its tokens the same ids as
+ * the target: nothing here can check that.
+ */
+export const modelDraft = (model: Model, text = "model"): Draft => ({
+  text,
+  open: (target, sampler) => new ModelDrafter(model, target, sampler),
+});
+
+class ModelDrafter implements Drafter {
+  readonly #sequence: Sequence;
+
+  constructor(
+    model: Model,
+    readonly target: Sequence,
+    readonly sampler: Sampler,
+  ) {
+    this.#sequence = new Sequence(model, Math.min(target.capacity + 1, model.config.maxPositions));
+  }
+
+  async propose(last: number, most: number): Promise<Proposal> {
+    const { target, sampler } = this;
+    const sequence = this.#sequence;
+    const context = [...target.tokens, last];
+    // The text may be longer than the draft's positions.
+    const room = sequence.capacity - context.length + 1;
+    if (Math.min(room, most) < 1) return { ids: [], laws: [] };
+    const ids: number[] = [];
+    const laws: Float64Array[] = [];
+    let waiting = sequence.reuse(Uint32Array.from(context));
+    while (ids.length < Math.min(most, room)) {
+      const logits = await sequence.run(waiting);
+      const { id, law } = await pickFrom(sequence.model, logits, sampler, [...context, ...ids]);
+      // What the target has no token for cannot be verified.
+      if (id >= target.model.config.vocabSize) break;
+      ids.push(id);
+      if (law !== undefined) laws.push(law);
+      waiting = Uint32Array.of(id);
+    }
+    return { ids, laws: sampler.greedy ? undefined : laws };
+  }
+
+  [Symbol.dispose](): void {
+    this.#sequence[Symbol.dispose]();
+  }
+}
