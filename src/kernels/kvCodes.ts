@@ -1,6 +1,3 @@
-import { UsageError } from "../core/index.js";
-import { type KvCacheSpec, type KvLayer, keptValue } from "./kv.js";
-
 /**
  * Keys and values in a few bits: x ≈ z + s · code with codes from 0 to 2^bits − 1, z the least and z + s · (2^bits − 1) the
  * largest of a group of numbers, s and z in f16.
@@ -54,54 +51,6 @@ export function codedWords(codes: KvCodes, part: "key" | "value", width: number,
   return { codes: code, scales, ring, scalesPerRow, all: code + scales + ring };
 }
 
-/** Bytes that one key head's keys and values in slots [from, to) take, of which those before `coded` are codes. */
-export function entryBytes({ codes }: KvCacheSpec, kept: KvLayer, coded: number): (from: number, to: number) => number {
-  const [key, value] = [kept.key, keptValue(kept)];
-  if (codes === undefined) return (from, to) => 4 * (to - from) * (key + value);
-  const perSlot = (part: "key" | "value", width: number) => {
-    const { scales } = codedWords(codes, part, width, kiviGroup);
-    return rowWords(codes.bits, width) + scales / kiviGroup;
-  };
-  const words = perSlot("key", key) + perSlot("value", value);
-  return (from, to) => {
-    const asCodes = Math.max(0, Math.min(to, coded) - from);
-    return 4 * (asCodes * words + (to - from - asCodes) * (key + value));
-  };
-}
-
 /** How many slots are to be codes when a pass begins at `start`: whole groups older than the newest tokens. */
 export const kiviCoded = (residual: number, start: number): number =>
   kiviGroup * Math.floor(Math.max(0, start + 1 - residual) / kiviGroup);
-
-/** How many slots of each layer hold codes, as tokens come. */
-export class CodedSlots {
-  readonly #coded: number[];
-
-  constructor(readonly spec: KvCacheSpec) {
-    this.#coded = spec.layers.map(() => 0);
-  }
-
-  /** Slots [0, here) of a layer are codes. */
-  of(layer: number): number {
-    const { codes } = this.spec;
-    return codes !== undefined && codes.kivi === undefined ? this.spec.slots : this.#coded[layer];
-  }
-
-  /**
-   * Before `rows` tokens come to a layer of KIVI from slot `start` on.
-   * @returns slots whose f32 numbers are to become codes first: whole groups
-   * @throws UsageError for more rows than the cache was made for, and for a start among the codes but the beginning
-   */
-  advance(layer: number, start: number, rows: number): { from: number; to: number } {
-    const { residual, rows: most } = this.spec.codes!.kivi!;
-    if (rows > most) throw new UsageError(`appendKv: ${rows} rows in a cache for passes of ${most}`);
-    let from = this.#coded[layer];
-    if (start < from) {
-      if (start > 0) throw new UsageError(`appendKv: slot ${start}, and those before ${from} are codes in groups`);
-      from = 0;
-    }
-    const to = Math.max(from, kiviCoded(residual, start));
-    this.#coded[layer] = to;
-    return { from, to };
-  }
-}

@@ -1,28 +1,10 @@
 import type { Activation, Chosen, TopK } from "../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
+import type { ChosenToken, TokenSource } from "./chosenToken.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
-import type { Draft } from "./speculate/index.js";
-import { type Speculation, SpeculativeSource } from "./speculate/source.js";
-
-export interface ChosenToken {
-  id: number;
-  /** ln of its probability, where it was asked for. */
-  logprob?: number;
-}
-
-/** Where the tokens of a generation come from, one after another. */
-export interface TokenSource extends Disposable {
-  /** Whether a token is under way while the consumer looks at the one before it. */
-  readonly worksAhead: boolean;
-  /** What was proposed and accepted, where a draft proposes. */
-  readonly speculation?: Speculation;
-  /** @param logits [1, logitCols] after the prompt; released. @param more whether there is room, and a wish, for a token after this one */
-  first(logits: Activation, more: () => boolean): Promise<ChosenToken>;
-  /** Runs `last`, which `first` or `next` gave, and chooses the token after it. @param more as in `first` */
-  next(last: number, more: () => boolean): Promise<ChosenToken>;
-}
+import { type Draft, SpeculativeSource } from "./speculate/index.js";
 
 export interface SourceOptions {
   logprobs?: boolean;

@@ -1,7 +1,8 @@
 import type { AttentionOptions } from "../backend.js";
+import type { CodedSlots } from "../codedSlots.js";
 import { pairPlaces } from "../handles.js";
 import { type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
-import { type CodedSlots, groupShifts, kiviGroup, ringSlots, rowWords } from "../kvCodes.js";
+import { groupShifts, kiviGroup, ringSlots, rowWords } from "../kvCodes.js";
 import { slotsOfBlock } from "../sight.js";
 import type { Operands } from "./encode.js";
 import * as layout from "./layout.js";

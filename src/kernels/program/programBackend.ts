@@ -17,13 +17,13 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { attentionBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
-import { entryBytes } from "../kvCodes.js";
 import type { HostRouting } from "../routing.js";
-import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
+import type { Sight, SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
 import { appendKv, attention, type CachedLayer, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
@@ -193,11 +193,8 @@ export class ProgramBackend extends HostExperts implements Backend {
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
     const sight = (options.sight as ProgramSight | undefined) ?? this.#causal;
-    const { start, queryHeads } = options;
     const cached = this.#cachedLayer(cache, layer, own(q));
-    const kept = cache.spec.layers[layer];
-    const bytesOf = entryBytes(cache.spec, kept, cached.coded.of(layer));
-    this.#kvBytes += kvBytesRead(sight.spec, { rows: q.rows, start, queryHeads }, kept, bytesOf);
+    this.#kvBytes += attentionBytes(cached, layer, q.rows, options);
     attention(own(out), own(q), cached, options, sight, this.#threads);
   }
 

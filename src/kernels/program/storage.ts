@@ -1,8 +1,9 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, Vector } from "../backend.js";
+import { CodedSlots } from "../codedSlots.js";
 import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
-import { CodedSlots, codedWords } from "../kvCodes.js";
+import { codedWords } from "../kvCodes.js";
 import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
 import type { Arena } from "./arena.js";

@@ -16,13 +16,13 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { attentionBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
-import { entryBytes } from "../kvCodes.js";
 import type { HostRouting } from "../routing.js";
-import { kvBytesRead, type Sight, type SightSpec } from "../sight.js";
+import type { Sight, SightSpec } from "../sight.js";
 import { appendKv, attention, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
@@ -135,12 +135,8 @@ export class ReferenceBackend extends HostExperts implements Backend {
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
-    const spec = options.sight?.spec ?? { kind: "causal" };
-    const { start, queryHeads } = options;
     const ownCache = this.#ownCache(cache);
-    const kept = cache.spec.layers[layer];
-    const bytesOf = entryBytes(cache.spec, kept, ownCache.coded.of(layer));
-    this.#counters.kvBytesRead += kvBytesRead(spec, { rows: q.rows, start, queryHeads }, kept, bytesOf);
+    this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
     attention(own(out), own(q), ownCache, layer, options);
   }
 

@@ -1,8 +1,8 @@
 import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
+import { CodedSlots } from "../codedSlots.js";
 import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
-import { CodedSlots } from "../kvCodes.js";
 import { View } from "../views.js";
 import { CodedRows, type KvRows, PlainRows } from "./kvRows.js";
 

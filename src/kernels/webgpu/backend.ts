@@ -26,11 +26,11 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
+import { attentionBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
-import { entryBytes } from "../kvCodes.js";
-import { blockMaskWords, kvBytesRead, type Sight, type SightSpec } from "../sight.js";
+import { blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
 import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
 import { GpuChosen } from "./chosen.js";
@@ -308,7 +308,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
       return;
     }
     clearMassOf(this.#context, ownCache, layer, start, k.rows);
-    this.#countAttention(q, cache, layer, options);
+    this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
     this.#attend.enqueueRotated(own(out), rows, ownCache, layer, options);
   }
 
@@ -330,17 +330,9 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
-    this.#countAttention(q, cache, layer, options);
-    this.#attend.enqueue(own(out), own(q), this.#ownCache(cache), layer, options);
-  }
-
-  #countAttention(q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
-    const { spec, coded } = this.#ownCache(cache);
-    const { sight, start, queryHeads } = options;
-    const seen = sight?.spec ?? { kind: "causal" };
-    const kept = spec.layers[layer];
-    const bytesOf = entryBytes(spec, kept, coded.of(layer));
-    this.#counters.kvBytesRead += kvBytesRead(seen, { rows: q.rows, start, queryHeads }, kept, bytesOf);
+    const ownCache = this.#ownCache(cache);
+    this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
+    this.#attend.enqueue(own(out), own(q), ownCache, layer, options);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

@@ -1,7 +1,8 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import type { Activation, RopeTable, Vector } from "../backend.js";
+import { CodedSlots } from "../codedSlots.js";
 import { type KvCache, type KvCacheSpec, type KvLayer, kvCacheBytes } from "../kv.js";
-import { CodedSlots, codedWords } from "../kvCodes.js";
+import { codedWords } from "../kvCodes.js";
 import type { Sight } from "../sight.js";
 import { View } from "../views.js";
 import type { Context } from "./context.js";

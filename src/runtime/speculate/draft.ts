@@ -30,3 +30,17 @@ export interface Draft {
   /** @throws UsageError where it cannot propose for this target */
   open(target: Sequence, sampler: Sampler): Drafter;
 }
+
+/** What speculation did in one generation. */
+export interface Speculation {
+  draft: string;
+  /** Passes of the target after that over the prompt. */
+  rounds: number;
+  /** Tokens that were proposed, and those of them that were accepted. */
+  drafted: number;
+  accepted: number;
+  /** Share of the proposed tokens that were looked at, and found right: those behind a wrong one are not looked at. */
+  acceptance: number | undefined;
+  draftMs: number;
+  verifyMs: number;
+}

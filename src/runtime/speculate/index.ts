@@ -1,5 +1,5 @@
-export type { Draft, Drafter, Proposal } from "./draft.js";
+export type { Draft, Drafter, Proposal, Speculation } from "./draft.js";
 export { layersDraft } from "./layersDraft.js";
 export { lookupDraft } from "./lookupDraft.js";
 export { modelDraft } from "./modelDraft.js";
-export type { Speculation } from "./source.js";
+export { SpeculativeSource } from "./source.js";

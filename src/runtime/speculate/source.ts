@@ -1,27 +1,13 @@
 import { UsageError } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
+import type { ChosenToken, TokenSource } from "../chosenToken.js";
 import { logProbability } from "../logits.js";
 import type { Sampler } from "../samplers.js";
 import type { Sequence } from "../sequence.js";
-import type { ChosenToken, TokenSource } from "../tokenSource.js";
 import { accept, acceptGreedy } from "./accept.js";
-import type { Draft, Drafter, Proposal } from "./draft.js";
+import type { Draft, Drafter, Proposal, Speculation } from "./draft.js";
 import { DraftLength, longestDraft } from "./draftLength.js";
-
-/** What speculation did in one generation. */
-export interface Speculation {
-  draft: string;
-  /** Passes of the target after that over the prompt. */
-  rounds: number;
-  /** Tokens that were proposed, and those of them that were accepted. */
-  drafted: number;
-  accepted: number;
-  /** Share of the proposed tokens that were looked at, and found right: those behind a wrong one are not looked at. */
-  acceptance: number | undefined;
-  draftMs: number;
-  verifyMs: number;
-}
 
 /**
  * Speculative decoding: a draft proposes tokens, the target runs them all in one pass, and those are kept that it might as
