@@ -126,13 +126,18 @@ export function tensorsOf({ embedding, blocks, finalNorm, head }: ModelSpec): Na
     ...blocks.flatMap(tensorsOfBlock),
     ...(finalNorm ? ofNorm(finalNorm) : []),
     ...(head.kind === "classifier" ? [...stepsOf(head)].flatMap(ofStep) : []),
-    ...ofMap(head.map),
+    ...(head.kind === "none" ? [] : ofMap(head.map)),
   ];
   return [...new Map(refs.map(({ tensor, shape }) => [tensor, { name: tensor, shape }])).values()];
 }
 
 /** Whether the head multiplies with the embeddings. */
-export const isTied = ({ embedding, head }: ModelSpec): boolean => head.map.weight.tensor === embedding.table.tensor;
+export const isTied = ({ embedding, head }: ModelSpec): boolean =>
+  head.kind !== "none" && head.map.weight.tensor === embedding.table.tensor;
+
+/** Whether a model reads a text as a whole: every position sees all others. Others see what is before them and generate. */
+export const isEncoder = ({ blocks }: Pick<ModelSpec, "blocks">): boolean =>
+  blocks.some(({ steps }) => steps.some((step) => step.do === "attend" && step.sight.kind === "all"));
 
 /** The first step of a kind in a block, also within experts. */
 export function findStep<K extends Step["do"]>(

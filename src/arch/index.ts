@@ -4,6 +4,7 @@ export {
   buffersOf,
   costsOf,
   findStep,
+  isEncoder,
   isTied,
   type KeptKv,
   keptBy,

@@ -47,7 +47,7 @@ export interface EmbeddingSpec {
   norm?: NormSpec;
 }
 
-/** What makes a model's result of the residual stream: logits over a vocabulary, or over labels. */
+/** What makes a model's result of the residual stream: logits over a vocabulary, over labels, or nothing. */
 export type HeadSpec =
   | {
       kind: "vocabulary";
@@ -58,12 +58,16 @@ export type HeadSpec =
     }
   | {
       kind: "classifier";
-      /** From the residual stream of one token to the buffer that `map` reads. */
+      /** From the residual stream of the first token, `x`, to the buffer that `map` reads. */
       steps: readonly Step[];
       from: Buffer;
       /** [labels, hiddenSize] */
       map: LinearSpec;
-    };
+      /** Their names, in the order of the rows of `map`. */
+      labels: readonly string[];
+    }
+  /** The residual stream is what a model of embeddings is for. */
+  | { kind: "none" };
 
 /** One block of a model. */
 export interface BlockSpec {

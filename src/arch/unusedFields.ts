@@ -14,7 +14,7 @@ export interface UnusedField {
 const harmless = new Set(
   (
     "architectures auto_map dtype torch_dtype transformers_version _name_or_path name_or_path model_type use_cache " +
-    "initializer_range attention_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout dropout router_jitter_noise " +
+    "initializer_range attention_probs_dropout_prob hidden_dropout_prob classifier_dropout attention_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout dropout router_jitter_noise " +
     "output_router_logits output_attentions output_hidden_states return_dict use_return_dict pretraining_tp " +
     "pad_token_id sep_token_id decoder_start_token_id task_specific_params id2label label2id num_labels problem_type " +
     "finetuning_task tokenizer_class prefix torchscript use_bfloat16 tf_legacy_loss is_decoder is_encoder_decoder " +

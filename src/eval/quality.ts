@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import { type Activation, keptValue, kvBytesRead } from "../kernels/index.js";
-import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
+import { checkGenerates, type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type Divergence, DivergenceSum } from "./divergence.js";
@@ -78,6 +78,7 @@ export async function evaluateQuality(
   const { convention = "windows", window = 512, begin, prefill = { denseFirst: 0 }, signal, onProgress } = options;
   const { stride = Math.ceil(window / 2), maxWindows = convention === "windows" ? 40 : Number.MAX_SAFE_INTEGER } =
     options;
+  for (const { model } of variants) checkGenerates(model);
   checkComparable(variants);
   if (!(Number.isSafeInteger(maxWindows) && maxWindows >= 1))
     throw new UsageError(`${maxWindows} windows; take at least 1`);

@@ -11,14 +11,15 @@ import {
   ropeTables,
 } from "../arch/index.js";
 import { type FormatError, UsageError } from "../core/index.js";
-import type { Activation, Backend, Chosen, KvCache, RopeTable, Sight } from "../kernels/index.js";
+import type { Activation, Backend, Chosen, KvCache, Matrix, RopeTable, Sight } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { BufferPool } from "./buffers.js";
 import { compileBlock } from "./compile.js";
 import { padTo4 } from "./footprint.js";
+import { checkGenerates } from "./generates.js";
 import type { ModelWeights } from "./load.js";
 import { applyNorm } from "./operations.js";
-import type { Operation, Pass } from "./pass.js";
+import { bufferOf, type Operation, type Pass } from "./pass.js";
 import type { MatrixChoice } from "./structure.js";
 import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
@@ -52,10 +53,14 @@ export class Decoder implements Model {
   ) {
     const { spec } = config;
     this.weightBytes = loaded.bytes;
-    this.logitCols = padTo4(spec.vocabSize);
-    this.#blocks = spec.blocks.map((block, layer) => compileBlock(block, loaded.blocks[layer], backend));
-    const ranks = loaded.blocks.map(({ lowRank }) => lowRank);
-    this.#buffers = new BufferPool(backend, spec.hiddenSize, spec.blocks, ranks);
+    const { head } = spec;
+    this.logitCols = head.kind === "none" ? 0 : padTo4(head.map.rows);
+    // The steps of a head run like those of one more block.
+    const blocks = head.kind === "classifier" ? [...spec.blocks, head] : spec.blocks;
+    const all = [...loaded.blocks, ...(loaded.headSteps ? [loaded.headSteps] : [])];
+    this.#blocks = blocks.map((block, layer) => compileBlock(block, all[layer], backend));
+    const ranks = all.map(({ lowRank }) => lowRank);
+    this.#buffers = new BufferPool(backend, spec.hiddenSize, blocks, ranks);
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -90,6 +95,7 @@ export class Decoder implements Model {
     options: ForwardOptions = {},
   ): Promise<Activation | undefined> {
     return this.#turns.run(async () => {
+      checkGenerates(this);
       const n = tokens.length;
       const known = tokens instanceof Uint32Array;
       if (known) this.#checkTokens(tokens);
@@ -103,7 +109,7 @@ export class Decoder implements Model {
       if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
       else tokens.embed(residual, this.loaded.embedding);
       this.#finishEmbedding(residual, start);
-      for (let layer = 0; layer < this.#blocks.length; layer++)
+      for (let layer = 0; layer < this.config.spec.blocks.length; layer++)
         await this.#block(layer, residual, cache, start, options);
 
       const { logits = "last" } = options;
@@ -112,18 +118,24 @@ export class Decoder implements Model {
     });
   }
 
-  embed(tokens: Uint32Array, start = 0): Activation {
+  embed(tokens: Uint32Array, start = 0, types?: Uint32Array): Activation {
     this.#checkTokens(tokens);
     const x = this.backend.allocate(tokens.length, this.config.hiddenSize);
     this.backend.embed(x, this.loaded.embedding, tokens);
-    this.#finishEmbedding(x, start);
+    this.#finishEmbedding(x, start, types);
     return x;
   }
 
   /** What comes on top of a row of the table: its scale, the position, a norm. */
-  #finishEmbedding(x: Activation, start: number): void {
+  #finishEmbedding(x: Activation, start: number, typeIds: Uint32Array = new Uint32Array(x.rows)): void {
     const { backend, loaded } = this;
-    const { scale, positions, norm } = this.config.spec.embedding;
+    const { scale, positions, types, norm } = this.config.spec.embedding;
+    const addRows = (table: Matrix, ids: Uint32Array) => {
+      const added = backend.allocate(x.rows, x.cols);
+      backend.embed(added, table, ids);
+      backend.add(x, added);
+      backend.release(added);
+    };
     if (scale !== undefined) backend.map(x, x, { f: "scale", by: scale });
     if (positions !== undefined) {
       const ids = Uint32Array.from({ length: x.rows }, (_, r) => start + r + positions.offset);
@@ -133,11 +145,9 @@ export class Decoder implements Model {
           `position ${start + x.rows - 1}; the model has learned ${table.shape[0] - positions.offset}`,
         );
       }
-      const added = backend.allocate(x.rows, x.cols);
-      backend.embed(added, loaded.positions!, ids);
-      backend.add(x, added);
-      backend.release(added);
+      addRows(loaded.positions!, ids);
     }
+    if (types !== undefined) addRows(loaded.types!, typeIds);
     if (norm !== undefined) applyNorm(backend, x, x, norm, loaded.embeddingNorm!);
   }
 
@@ -206,13 +216,26 @@ export class Decoder implements Model {
       normed = this.#buffers.normed(x.rows);
       applyNorm(backend, normed, x, finalNorm, loaded.finalNorm!);
     }
+    const { head } = this.config.spec;
+    if (head.kind === "none" || loaded.head === undefined) {
+      throw new UsageError(`this ${this.config.modelType} model has no head: embedText takes what it makes of a text`);
+    }
+    if (head.kind === "classifier") normed = this.#beforeClassifier(normed, head.from);
     const logits = backend.allocate(x.rows, this.logitCols);
     backend.linear(logits, normed, loaded.head.matrix, { bias: loaded.head.bias });
-    const { head } = this.config.spec;
     if (head.kind === "vocabulary" && head.softcap !== undefined) {
       backend.map(logits, logits, { f: "softcap", by: head.softcap });
     }
     return logits;
+  }
+
+  /** The steps of a head, whose operations neither see other rows nor wait. */
+  #beforeClassifier(x: Activation, from: string): Activation {
+    const layer = this.config.spec.blocks.length;
+    const buffers = this.#buffers.forRows(x.rows, layer);
+    const pass = { backend: this.backend, layer, x, buffers, sparseFromRow: 0 } as Pass;
+    for (const operation of this.#blocks[layer]) operation(pass);
+    return bufferOf(pass, from);
   }
 
   [Symbol.dispose](): void {

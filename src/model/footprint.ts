@@ -1,5 +1,6 @@
 import {
   activeShares,
+  isTied,
   kvBytesOf,
   type LinearSpec,
   linearsOf,
@@ -23,12 +24,12 @@ type Stored = Pick<Checkpoint, "tensors">;
  * smallest format that holds them as they are stored. f16 loses bits in bf16, which only `f32` models mind.
  */
 export function embeddingFormat({ tensors }: Stored, spec: ModelSpec, weights: WeightFormatId): WeightFormatId {
-  if (ownHead(spec) === undefined) return weights;
+  if (isTied(spec)) return weights;
   const dtype = tensors.get(spec.embedding.table.tensor)?.dtype;
   return dtype === "F32" || (dtype === "F16" && weights === "f32") ? "f32" : "bf16";
 }
 
-/** The format of learned positions, which are few and looked up. */
+/** The format of learned positions and of types, which are few and looked up. */
 export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): WeightFormatId =>
   tensors.get(tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
@@ -48,7 +49,9 @@ export function packedMatrixBytes(
       (sum, { rows, cols }) => sum + bytes(weights, rows, cols),
       0,
     );
-  let perToken = bytes(weights, padTo4(spec.head.map.rows), spec.head.map.cols);
+  let perToken = 0;
+  if (spec.head.kind === "classifier") for (const map of linearsOf(spec.head)) perToken += ofMap(map);
+  if (spec.head.kind !== "none") perToken += bytes(weights, padTo4(spec.head.map.rows), spec.head.map.cols);
   let idle = 0;
   for (const block of spec.blocks) {
     for (const [map, share] of activeShares(block)) {
@@ -64,12 +67,13 @@ export function packedMatrixBytes(
   }
   perToken = Math.round(perToken);
   idle = Math.round(idle);
-  const { positions } = spec.embedding;
-  if (positions !== undefined) {
-    const [rows, cols] = positions.table.shape;
-    idle += bytes(positionFormat(checkpoint, positions.table), rows, cols);
+  const { positions, types } = spec.embedding;
+  for (const table of [positions?.table, types]) {
+    if (table === undefined) continue;
+    const [rows, cols] = table.shape;
+    idle += bytes(positionFormat(checkpoint, table), rows, cols);
   }
-  if (ownHead(spec) === undefined) return { perToken, loaded: perToken + idle };
+  if (isTied(spec)) return { perToken, loaded: perToken + idle };
   const [rows, cols] = spec.embedding.table.shape;
   return { perToken, loaded: perToken + idle + bytes(embeddingFormat(checkpoint, spec, weights), rows, cols) };
 }
@@ -102,7 +106,6 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const routers = spec.blocks.flatMap(({ steps }) =>
     steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
   );
-  const head = ownHead(spec);
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {
     embedding:
@@ -110,7 +113,7 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     attention: sum(maps.filter((map) => !inMlp(map))),
     mlp: sum(maps.filter(inMlp)),
     router: sum(routers),
-    head: head === undefined ? 0 : sum([head]),
+    head: sum(ownHead(spec)),
   };
   const total = storedTensors(spec, stored).reduce((all, { shape }) => all + elementCount(shape), 0);
   const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);

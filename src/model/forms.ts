@@ -71,5 +71,9 @@ export function storedTensors(spec: ModelSpec, stored: Tensors): NamedShape[] {
   return tensorsOf(spec).flatMap((tensor) => inPlace.get(tensor.name) ?? [tensor]);
 }
 
-/** The head's matrix where it is not the embedding's. */
-export const ownHead = (spec: ModelSpec): LinearSpec | undefined => (isTied(spec) ? undefined : spec.head.map);
+/** The maps of the head whose matrices are not the embedding's. */
+export function ownHead(spec: ModelSpec): LinearSpec[] {
+  const { head } = spec;
+  if (head.kind === "none" || isTied(spec)) return [];
+  return head.kind === "classifier" ? [...linearsOf(head), head.map] : [head.map];
+}

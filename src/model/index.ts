@@ -2,6 +2,7 @@
 export { mostPassRows } from "./buffers.js";
 export { isRouterBias } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
+export { checkGenerates } from "./generates.js";
 export {
   type DecoderDescription,
   describeDecoder,

@@ -1,4 +1,5 @@
 import {
+  isTied,
   type LatentSteps,
   type LinearSpec,
   type LinearStep,
@@ -16,7 +17,7 @@ import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../k
 import type { WeightFormatId } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
-import { ownHead, type StoredMap, storedMap, storedTensors } from "./forms.js";
+import { type StoredMap, storedMap, storedTensors } from "./forms.js";
 import type { LatentMaps } from "./latent.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
@@ -58,8 +59,12 @@ export interface ModelWeights {
   embeddingNorm?: LoadedNorm;
   blocks: readonly BlockWeights[];
   finalNorm: LoadedNorm | undefined;
-  /** [logitCols, hiddenSize] */
-  head: WholeStack;
+  /** Token types [types, hiddenSize]. */
+  types?: Matrix;
+  /** The steps of a head before its matrix. */
+  headSteps?: BlockWeights;
+  /** [logitCols, hiddenSize]; undefined for a model without a head. */
+  head: WholeStack | undefined;
   choices: readonly MatrixChoice[];
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };
@@ -85,18 +90,20 @@ export async function loadWeights(
   const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
   const loader = new WeightLoader(checkpoint, backend, options, stage);
 
-  const head = await loader.head(spec);
-  const own = ownHead(spec);
+  const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
   const embedding =
-    own === undefined
+    head !== undefined && isTied(spec)
       ? head.matrix
       : await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights));
-  const { positions, norm } = spec.embedding;
+  const { positions, types, norm } = spec.embedding;
+  const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
   const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
   const blocks: BlockWeights[] = [];
   for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
   return {
-    ...(positions && { positions: await loader.table(positions.table, positionFormat(checkpoint, positions.table)) }),
+    ...(positions && { positions: await table(positions.table) }),
+    ...(types && { types: await table(types) }),
+    ...(spec.head.kind === "classifier" && { headSteps: await loader.block(spec.head.steps) }),
     ...(norm && { embeddingNorm: await loader.norm(norm) }),
     embedding,
     blocks,
@@ -144,8 +151,7 @@ export class WeightLoader {
     this.#damage ??= findNonFinite(this.checkpoint.location, tensor, bytes, first);
   };
 
-  async head(spec: ModelSpec): Promise<WholeStack> {
-    const { rows, weight, bias } = spec.head.map;
+  async head({ rows, weight, bias }: LinearSpec): Promise<WholeStack> {
     const padded = padTo4(rows);
     const matrix = await this.#matrix([{ ref: weight, rows }], padTo4);
     if (padded === rows && bias === undefined) return { matrix };

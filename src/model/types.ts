@@ -90,7 +90,7 @@ export interface Model extends Disposable {
    * Wherever thresholds are set, exact zeros behind a ReLU or a gate threshold are skipped too.
    */
   readonly thresholds: ActivationThresholds | undefined;
-  /** Columns of the logits: `config.vocabSize` rounded up to 4; surplus columns hold −1e30. */
+  /** Columns of the logits: `config.vocabSize`, or the number of labels, rounded up to 4; surplus columns hold −1e30. */
   readonly logitCols: number;
   /**
    * @param capacity positions
@@ -103,7 +103,8 @@ export interface Model extends Disposable {
    * Runs tokens, known or just chosen from logits, at positions start … start + tokens.length − 1 of the sequence in `cache`;
    * what it is to see of earlier ones must have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.
    * @returns logits f32 [tokens.length or 1, logitCols], owned by the caller (release it), or undefined for "none".
-   * @throws UsageError for no tokens, a token outside the vocabulary, or slots outside the cache.
+   * @throws UsageError for no tokens, a token outside the vocabulary, slots outside the cache, or a model that reads texts as
+   * a whole.
    */
   forward(
     tokens: Uint32Array | Chosen,
@@ -116,10 +117,14 @@ export interface Model extends Disposable {
   /**
    * Residual stream f32 [tokens.length, hiddenSize], owned by the caller.
    * @param start position of the first token, for models that have learned positions; default 0
+   * @param types of every token, for models that have them: 1 in the second of two texts; default 0
    */
-  embed(tokens: Uint32Array, start?: number): Activation;
+  embed(tokens: Uint32Array, start?: number, types?: Uint32Array): Activation;
   /** Runs one block in place on the residual stream. */
   block(layer: number, x: Activation, cache: KvCache, start: number, options?: ForwardOptions): Promise<void>;
-  /** Final norm and output projection; logits owned by the caller. */
+  /**
+   * Final norm and output projection, or what classifies; logits owned by the caller.
+   * @throws UsageError for a model without a head
+   */
   head(x: Activation): Activation;
 }

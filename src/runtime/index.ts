@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export { type Classification, classify, type EncodeOptions, embedText, type Pooling } from "./encode.js";
 export {
   type FinishReason,
   type GenerateOptions,

@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import { type ActivationThresholds, type Model, mostPassRows } from "../model/index.js";
+import { type ActivationThresholds, checkGenerates, type Model, mostPassRows } from "../model/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */
@@ -30,6 +30,7 @@ export class Sequence implements Disposable {
     readonly capacity: number,
     readonly options: SequenceOptions = {},
   ) {
+    checkGenerates(model);
     this.#memory = new SequenceMemory(model, capacity, options);
   }
 

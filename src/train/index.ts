@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
 export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
 export { decoderObjective } from "./engine/open.js";

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { type StatisticId, StatisticsAccumulator } from "../../src/compress/index.js";
 import type { Checkpoint } from "../../src/io/index.js";
 import { openBackend } from "../../src/kernels/index.js";
-import { describeDecoder, loadModel } from "../../src/model/index.js";
+import { describeDecoder, loadModel, type Tap } from "../../src/model/index.js";
 import { loadBlock } from "../../src/pipeline/compress/block.js";
 import { blockView } from "../../src/pipeline/compress/blockView.js";
 import { CalibrationRun } from "../../src/pipeline/compress/calibrationRun.js";
@@ -31,17 +31,17 @@ async function wholeModel(checkpoint: Checkpoint, wanted: readonly StatisticId[]
   using cache = model.createCache(window);
   const sums = new Map<string, StatisticsAccumulator>();
   for (let w = 0; w < windows; w++) {
-    await model.forward(tokens.subarray(w * window, (w + 1) * window), cache, 0, {
-      logits: "none",
-      tap: {
-        sites,
-        async onActivation(layer, site, activation) {
-          if (layer + 1 < model.config.layers) return;
-          if (!sums.has(site)) sums.set(site, new StatisticsAccumulator(activation.cols, wanted));
-          sums.get(site)!.add(await backend.read(activation));
-        },
+    const tap: Tap = {
+      sites,
+      async onActivation(layer, site, activation) {
+        if (layer + 1 < model.config.layers) return;
+        if (!sums.has(site)) sums.set(site, new StatisticsAccumulator(activation.cols, wanted));
+        sums.get(site)!.add(await backend.read(activation));
       },
-    });
+    };
+    const stream = model.embed(tokens.subarray(w * window, (w + 1) * window));
+    for (let layer = 0; layer < model.config.layers; layer++) await model.block(layer, stream, cache, 0, { tap });
+    backend.release(stream);
   }
   return sums;
 }
@@ -59,6 +59,7 @@ const families = [
   "gpt2",
   "opt",
   "gpt_neox",
+  "bert",
 ];
 
 describe.each(families)("%s", (architecture) => {

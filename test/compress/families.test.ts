@@ -19,7 +19,7 @@ async function matricesOf(checkpoint: Parameters<typeof describeDecoder>[0]) {
 const zeros = (values: Float32Array) => values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
 
 /** Families whose maps share tensors, lie turned around or have no gate, and a Llama to compare with. */
-describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox"])("%s", (name) => {
+describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox", "bert"])("%s", (name) => {
   const magnitude: JobInput = { stages: [{ type: "prune", method: "magnitude", pattern: 0.5 }] };
 
   test.each(["packed", "dense"] as const)("loses half of every matrix and nothing else, stored %s", async (store) => {
@@ -56,7 +56,8 @@ describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "g
     expect((await logits(opened)).every(Number.isFinite)).toBe(true);
   });
 
-  test("keeps its outputs where factors are folded into what makes the inputs", async () => {
+  // The norms of BERT make what the sums behind them read too: no factor has a place there.
+  test.skipIf(name === "bert")("keeps its outputs where factors are folded into what makes the inputs", async () => {
     const checkpoint = await MemoryCheckpoint.golden(name);
     const folded = await compress(checkpoint, {
       stages: [

@@ -1,9 +1,11 @@
+import { isEncoder } from "../../src/arch/index.js";
 import { parseRecipe, type RecipeInput } from "../../src/compress/index.js";
 import { Random } from "../../src/core/index.js";
 import { type Checkpoint, memoryFiles, openCheckpoint } from "../../src/io/index.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { loadModel } from "../../src/model/index.js";
 import { type CompressOptions, memoryWorkspace, planCompression, runCompression } from "../../src/pipeline/index.js";
+import { classify } from "../../src/runtime/index.js";
 
 export const window = 16;
 export const windows = 3;
@@ -37,10 +39,11 @@ export async function compress(checkpoint: Checkpoint, input: JobInput, files = 
   return { ...result, files, opened: await openCheckpoint(memoryFiles("result", files)) };
 }
 
-/** Logits f32 [tokens, vocabulary] on the reference backend. */
+/** Logits f32 [tokens, vocabulary] on the reference backend; of an encoder [labels]. */
 export async function logits(checkpoint: Checkpoint, tokens = randomTokens(4, 12)): Promise<Float32Array> {
   using backend = await openBackend("reference");
   using model = await loadModel(checkpoint, backend, { weights: "f32" });
+  if (isEncoder(model.config.spec)) return (await classify(model, tokens)).logits;
   using cache = model.createCache(tokens.length);
   return backend.read((await model.forward(tokens, cache, 0, { logits: "all" }))!);
 }

@@ -2,7 +2,9 @@ import { describe, expect, test } from "vitest";
 import { families, linearsOf, readModelSpec, sitesOf, tensorsOf, unitsOf } from "../../src/arch/index.js";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
-import { architectureNames, path } from "./golden.js";
+import { architectureNames, encoderNames, path } from "./golden.js";
+
+const names = [...architectureNames, ...encoderNames];
 
 /** The description of a golden checkpoint, and the shapes of its tensors. */
 async function described(name: string) {
@@ -14,11 +16,11 @@ async function described(name: string) {
 }
 
 test("every family has a golden checkpoint", async () => {
-  const covered = await Promise.all(architectureNames.map(async (name) => (await described(name)).spec.modelType));
+  const covered = await Promise.all(names.map(async (name) => (await described(name)).spec.modelType));
   expect(new Set(covered)).toEqual(new Set(Object.keys(families)));
 });
 
-describe.each(architectureNames)("%s", (name) => {
+describe.each(names)("%s", (name) => {
   test("the description names every tensor of the checkpoint with its shape, and none besides", async () => {
     const { spec, shapes } = await described(name);
     expect(new Map(tensorsOf(spec).map(({ name, shape }) => [name, [...shape]]))).toEqual(shapes);

@@ -1,4 +1,5 @@
 import type { Family } from "../family.js";
+import { bert } from "./bert.js";
 import { deepseekV3 } from "./deepseekV3.js";
 import { gemma2 } from "./gemma2.js";
 import { gemma3 } from "./gemma3.js";
@@ -30,6 +31,7 @@ const all: readonly Family[] = [
   gpt2,
   opt,
   gptNeox,
+  bert,
   olmoe,
   qwen3Moe,
   gptOss,

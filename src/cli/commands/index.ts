@@ -1,8 +1,10 @@
 import type { CommandDefinition } from "../command.js";
 import { benchCommand } from "./bench.js";
 import { calibrateCommand } from "./calibrate.js";
+import { classifyCommand } from "./classify.js";
 import { compressCommand } from "./compress.js";
 import { demoCommand } from "./demo.js";
+import { embedCommand } from "./embed.js";
 import { evalCommand } from "./eval.js";
 import { experimentCommand } from "./experiment.js";
 import { exportCommand } from "./export.js";
@@ -30,6 +32,8 @@ export const commands: readonly CommandDefinition[] = [
   exportCommand,
   evalCommand,
   runCommand,
+  classifyCommand,
+  embedCommand,
   benchCommand,
   trainCommand,
   finetuneCommand,

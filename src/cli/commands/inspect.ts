@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { Option } from "commander";
-import type { ModelConfig } from "../../arch/index.js";
+import { findStep, type HeadSpec, type ModelConfig, type ModelSpec } from "../../arch/index.js";
 import type { Artifact, Checkpoint, Compression, LocalModelFiles } from "../../io/index.js";
 import { compressionOf, isJsonObject, openCheckpoint, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
@@ -66,6 +66,8 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
       const document = {
         model: files.location,
         config,
+        rotates: described.config.spec.blocks.some((block) => findStep(block, "rotate") !== undefined),
+        head: headOf(described.config.spec),
         parameters: countParameters(described.config.spec, checkpoint.tensors),
         bytesOnDisk: await sizeOf(files),
         dtypes: dtypesOf(checkpoint),
@@ -90,6 +92,9 @@ interface InspectDocument {
   model: string;
   /** Without the description. */
   config: Omit<ModelConfig, "spec">;
+  /** Whether positions turn queries and keys; else they are learned. */
+  rotates: boolean;
+  head: { kind: HeadSpec["kind"]; labels?: readonly string[] };
   parameters: ParameterCounts;
   bytesOnDisk: number;
   /** By dtype, or by encoding where tensors are encoded. */
@@ -189,8 +194,8 @@ function render(document: InspectDocument): string {
     printable(document.model),
     "",
     facts([
-      ["architecture", inWords(config)],
-      ["context", `${config.maxPositions} tokens, ${ropeInWords(config)}`],
+      ["architecture", inWords(document)],
+      ["context", `${config.maxPositions} tokens, ${positionsInWords(document)}`],
       ["parameters", parametersInWords(parameters)],
       ["on disk", onDiskInWords(document)],
       [
@@ -247,7 +252,7 @@ function render(document: InspectDocument): string {
   return `${lines.join("\n")}\n`;
 }
 
-function inWords(config: InspectDocument["config"]): string {
+function inWords({ config, head }: InspectDocument): string {
   const heads =
     config.queryHeads === config.kvHeads
       ? `${config.queryHeads} heads of ${config.headDim}`
@@ -259,12 +264,24 @@ function inWords(config: InspectDocument["config"]): string {
     config.qkNorm && "normalised q and k",
     config.slidingWindows.some((window) => window !== undefined) &&
       `sliding window of ${config.slidingWindows.find((window) => window !== undefined)}`,
-    config.tiedEmbeddings ? "tied embeddings" : "separate output embeddings",
+    headInWords(head, config.tiedEmbeddings),
   ].filter((extra) => extra !== false);
   return `${config.modelType}: ${config.layers} layers, hidden ${config.hiddenSize}, MLP ${config.intermediateSize} (${config.activation}), ${heads}, ${extras.join(", ")}`;
 }
 
-function ropeInWords({ rope }: Pick<ModelConfig, "rope">): string {
+const headOf = ({ head }: ModelSpec): InspectDocument["head"] => ({
+  kind: head.kind,
+  ...(head.kind === "classifier" && { labels: head.labels }),
+});
+
+function headInWords({ kind, labels }: InspectDocument["head"], tiedEmbeddings: boolean): string {
+  if (kind === "none") return "no head";
+  if (labels !== undefined) return `${labels.length} labels`;
+  return tiedEmbeddings ? "tied embeddings" : "separate output embeddings";
+}
+
+function positionsInWords({ config: { rope }, rotates }: InspectDocument): string {
+  if (!rotates) return "learned positions";
   const scaling = rope.type === "default" ? "" : `, scaled by ${rope.factor} (${rope.type})`;
   return `rotary base ${rope.theta}${scaling}`;
 }

@@ -1,5 +1,4 @@
-import type { ModelSpec } from "../../arch/index.js";
-import { UsageError } from "../../core/index.js";
+import type { ModelSpec, NormSpec, TensorRef } from "../../arch/index.js";
 import { type Checkpoint, checkFinite } from "../../io/index.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 
@@ -11,20 +10,40 @@ export async function embedWindows(
   window: number,
 ): Promise<Float32Array> {
   const { table, scale, positions, types, norm } = embedding;
-  if (types !== undefined || norm !== undefined) {
-    throw new UsageError("embeddings with types or a norm of their own cannot be calibrated with yet");
-  }
   const streams = await gatherRows(checkpoint, table.tensor, tokens);
   if (scale !== undefined) {
     const factor = Math.fround(scale);
     for (let i = 0; i < streams.length; i++) streams[i] *= factor;
   }
-  if (positions === undefined || streams.length === 0) return streams;
-  const rows = Uint32Array.from({ length: window }, (_, p) => p + positions.offset);
-  const learned = await gatherRows(checkpoint, positions.table.tensor, rows);
-  const windowLength = window * hiddenSize;
-  for (let i = 0; i < streams.length; i++) streams[i] += learned[i % windowLength];
+  if (positions !== undefined) {
+    const rows = Uint32Array.from({ length: window }, (_, p) => p + positions.offset);
+    addInTurns(streams, await gatherRows(checkpoint, positions.table.tensor, rows));
+  }
+  if (types !== undefined) addInTurns(streams, await gatherRows(checkpoint, types.tensor, Uint32Array.of(0)));
+  if (norm !== undefined) await normalise(checkpoint, streams, hiddenSize, norm);
   return streams;
+}
+
+/** Adds values that begin again where they end. */
+function addInTurns(streams: Float32Array, values: Float32Array): void {
+  for (let i = 0; i < streams.length; i++) streams[i] += values[i % values.length];
+}
+
+async function normalise(checkpoint: Checkpoint, x: Float32Array, cols: number, norm: NormSpec): Promise<void> {
+  const { kind, weight, bias, epsilon, plusOne } = norm;
+  const read = async ({ tensor }: TensorRef) => {
+    const values = await checkpoint.readFloat32(tensor);
+    return plusOne ? values.map((value) => 1 + value) : values;
+  };
+  const scales = await read(weight);
+  const shifts = bias && (await checkpoint.readFloat32(bias.tensor));
+  for (let start = 0; start < x.length; start += cols) {
+    const row = x.subarray(start, start + cols);
+    const mean = kind === "layer" ? row.reduce((sum, value) => sum + value, 0) / cols : 0;
+    const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / cols;
+    const inverse = 1 / Math.sqrt(variance + epsilon);
+    for (let i = 0; i < cols; i++) row[i] = (row[i] - mean) * inverse * scales[i] + (shifts?.[i] ?? 0);
+  }
 }
 
 /** Rows of a stored matrix, widened to f32 [ids.length, cols]; each row is read once. */

@@ -1,6 +1,7 @@
 import { FormatError } from "../../core/index.js";
 import type { Batch } from "../objective.js";
 
+/** A text and what it is. */
 export interface LabelledText {
   label: string;
   text: string;

@@ -80,6 +80,7 @@ class Parameters {
 
   head({ finalNorm, head }: ModelSpec): void {
     if (finalNorm) this.norm(finalNorm);
+    if (head.kind === "none") return;
     this.add(head.map.weight, "normal");
     if (head.map.bias) this.add(head.map.bias, "zeros");
   }

@@ -74,9 +74,10 @@ export function traceBlock({ steps }: BlockSpec, layer: number, x: Traced, pass:
 
 /** Logits of the residual stream behind the last block. */
 export function traceHead({ finalNorm, head }: ModelSpec, x: Traced, pass: TracedPass): Traced {
+  if (head.kind !== "vocabulary") throw new UsageError("only a head over a vocabulary is traced");
   const final = finalNorm === undefined ? x : pass.norm(x, finalNorm);
   const logits = pass.whole(final, head.map);
-  return head.kind === "vocabulary" && head.softcap !== undefined ? softcap(logits, head.softcap) : logits;
+  return head.softcap !== undefined ? softcap(logits, head.softcap) : logits;
 }
 
 // Flat throughout: the engine cannot compile the gradient of a gather whose result is only reshaped.

@@ -1,0 +1,71 @@
+import { Option } from "commander";
+import { Stage, UsageError } from "../core/index.js";
+import { resolveModel } from "../io/index.node.js";
+import type { Model } from "../model/index.js";
+import { loadTokenizer, type Tokenizer } from "../text/index.js";
+import { type LabelledText, parseLabelledText } from "../train/index.js";
+import type { Context } from "./command.js";
+import { integer } from "./numbers.js";
+import { type MachineOptions, textOption, type WeightsOption } from "./options.js";
+import { type PromptOptions, promptText } from "./promptText.js";
+import { openSession, readText } from "./session.js";
+
+/** Texts that a model reads as a whole, each by itself. */
+export interface WholeTextOptions extends PromptOptions, MachineOptions, WeightsOption {
+  text?: string;
+  maxTokens?: number;
+}
+
+export const wholeTextOptions = (): Option[] => [
+  new Option("--prompt <text>", "one text; - reads it from stdin"),
+  textOption("with one text a line; or, with the header label<tab>text, labelled ones"),
+  new Option("--max-tokens <n>", "tokens of a text that are read; default as many as the model can").argParser(
+    integer({ min: 2 }),
+  ),
+];
+
+/** The texts of the command line, with their labels where they have any. */
+export async function wholeTexts(context: Context, options: WholeTextOptions): Promise<Partial<LabelledText>[]> {
+  const prompt = await promptText(context, options);
+  if ((prompt === undefined) === (options.text === undefined)) throw new UsageError("give --prompt or --text");
+  if (prompt !== undefined) return [{ text: prompt }];
+  const content = await readText(options.text!);
+  if (/^label\ttext\r?\n/.test(content)) return parseLabelledText(content, options.text!);
+  const lines = content.split(/\r?\n/).filter((line) => line !== "");
+  if (lines.length === 0) throw new UsageError(`${options.text} has no text`);
+  return lines.map((text) => ({ text }));
+}
+
+/** Loads the model and gives it every text's tokens, in order. @returns what `use` makes of each */
+export async function forEachText<T>(
+  context: Context,
+  argument: string,
+  options: WholeTextOptions,
+  texts: readonly Partial<LabelledText>[],
+  use: (model: Model, tokens: Uint32Array) => Promise<T>,
+): Promise<T[]> {
+  const files = await resolveModel(argument, context);
+  const tokenizer = await loadTokenizer(files);
+  using session = await openSession(context, files, options);
+  const { model } = session;
+  const stage = new Stage("read", texts.length, "texts", context.onProgress);
+  const made: T[] = [];
+  for (const { text } of texts) {
+    context.signal.throwIfAborted();
+    const most = Math.min(options.maxTokens ?? Number.POSITIVE_INFINITY, model.config.maxPositions);
+    made.push(await use(model, shortened(tokenizer, text!, most)));
+    stage.advance(1);
+  }
+  return made;
+}
+
+/** The tokens of a text, at most `most`; what ends a text stays at its end ("[SEP]"). */
+function shortened(tokenizer: Tokenizer, text: string, most: number): Uint32Array {
+  const tokens = tokenizer.encode(text);
+  if (tokens.length === 0) throw new UsageError("a text has no tokens");
+  if (tokens.length <= most) return tokens;
+  const cut = tokens.slice(0, most);
+  const end = tokens[tokens.length - 1];
+  if (tokenizer.specialIds.has(end)) cut[most - 1] = end;
+  return cut;
+}
