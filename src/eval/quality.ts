@@ -31,6 +31,11 @@ export interface QualityOptions extends JobOptions {
    * would have in decoding.
    */
   passTokens?: number;
+  /**
+   * First tokens of a window that count as its prompt: none of them is scored, and KV policies that look at a prompt once do
+   * so behind them. Default 0, or half of the window where a variant has such a policy.
+   */
+  promptTokens?: number;
 }
 
 /** Perplexity of one variant and its distance from the first. */
@@ -49,6 +54,8 @@ export interface Quality {
   convention?: Convention;
   stride?: number;
   bos?: true;
+  /** First tokens of each window that were not scored. */
+  promptTokens?: number;
   window: number;
   windows: number;
   textSha256: string;
@@ -96,6 +103,11 @@ export async function evaluateQuality(
     );
   }
 
+  const { promptTokens = variants.some(({ kv }) => kv?.eviction?.prompt) ? window >> 1 : 0 } = options;
+  if (!Number.isSafeInteger(promptTokens) || promptTokens < 0 || promptTokens >= window) {
+    throw new UsageError(`a prompt of ${promptTokens} tokens in windows of ${window}`);
+  }
+  let tokens = 0;
   using memories = new Memories(window, options.passTokens ?? 1);
   const stage = new Stage("evaluate", windows.count * window * variants.length, "tokens", onProgress);
   const sparseFrom = sparseFromPosition(prefill, window);
@@ -108,7 +120,8 @@ export async function evaluateQuality(
   const kvBytesOfAll = new Float64Array(variants.length);
 
   for (let w = 0; w < windows.count; w++) {
-    const part = windows.at(w);
+    const part = behindPrompt(windows.at(w), promptTokens);
+    tokens += part.targets.length;
     const streams: Activation[] = [];
     try {
       for (const [v, variant] of variants.entries()) {
@@ -121,7 +134,9 @@ export async function evaluateQuality(
           if (watching !== undefined) watching.firstRow = sparseFrom - start;
         };
         const forward = { sparseFrom, tap: watching?.tap, thresholds: thresholdsOf(variant) };
-        streams.push(await residualStream(variant.model, part.inputs, memory, forward, onPass, signal));
+        streams.push(
+          await residualStream(variant.model, part.inputs, { memory, forward, promptTokens }, onPass, signal),
+        );
         kvBytes[v] += backend.takeCounters().kvBytesRead;
         kvBytesOfAll[v] += bytesOfAll(memory, part.inputs.length);
         stage.advance(window, variant.name);
@@ -132,12 +147,12 @@ export async function evaluateQuality(
     }
   }
 
-  const tokens = windows.scoredTokens;
-  const covered = text.beginning?.(windows.coveredTokens);
+  const covered = promptTokens > 0 ? undefined : text.beginning?.(windows.coveredTokens);
   const cut = {
     ...((convention !== "windows" || begin !== undefined) && { convention }),
     ...(convention === "rolling" && { stride }),
     ...(begin !== undefined && { bos: true as const }),
+    ...(promptTokens > 0 && { promptTokens }),
   };
   return variants.map(({ name, model }, v) => {
     const nll = nllSums[v] / tokens;
@@ -168,8 +183,7 @@ export async function evaluateQuality(
 async function residualStream(
   model: Model,
   tokens: Uint32Array,
-  memory: SequenceMemory,
-  forward: ForwardOptions,
+  { memory, forward, promptTokens }: { memory: SequenceMemory; forward: ForwardOptions; promptTokens: number },
   onPass: (start: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<Activation> {
@@ -177,7 +191,8 @@ async function residualStream(
   try {
     memory.rewind(0);
     for (let run = 0; run < tokens.length; ) {
-      const rows = Math.min(memory.mostRows, tokens.length - run);
+      const left = Math.max(0, promptTokens - run);
+      const rows = left > 0 ? memory.passRows(left) : Math.min(memory.mostRows, tokens.length - run);
       const { start, options } = memory.next(run, rows, forward);
       onPass(run);
       const rowsOfPass = stream.rowRange(run, rows);
@@ -186,7 +201,7 @@ async function residualStream(
         if (rows > 1 || layer === 0) await breathe(signal);
         await model.block(layer, rowsOfPass, memory.cache, start, options);
       }
-      await memory.ran(run, rows);
+      await memory.ran(run, rows, Math.max(0, left - rows));
       run += rows;
     }
     return stream;
@@ -194,6 +209,12 @@ async function residualStream(
     model.backend.release(stream);
     throw error;
   }
+}
+
+/** Without the predictions of tokens within the prompt. */
+function behindPrompt({ inputs, targets, firstRow }: EvaluationWindow, promptTokens: number): EvaluationWindow {
+  const within = Math.min(targets.length, Math.max(0, promptTokens - 1 - firstRow));
+  return { inputs, targets: targets.subarray(within), firstRow: firstRow + within };
 }
 
 /** Bytes of keys and values that attention reads of a window, run in the same passes, when nothing is hidden or forgotten. */

@@ -37,6 +37,8 @@ export interface ResultRow {
   convention?: Convention;
   stride?: number;
   bos?: true;
+  /** First tokens of each window that were not scored. */
+  promptTokens?: number;
   /** Predicted tokens. */
   tokens?: number;
   window?: number;

@@ -100,9 +100,11 @@ export class Decoder implements Model {
       const known = tokens instanceof Uint32Array;
       if (known) this.#checkTokens(tokens);
       const { slot = start } = options;
-      const valid = [start, slot].every((first) => Number.isSafeInteger(first) && first >= 0);
-      if (!valid || slot + n > cache.spec.slots) {
-        const where = slot === start ? "" : `slots ${slot} … ${slot + n - 1} of `;
+      const slots = typeof slot === "number" ? [slot] : slot;
+      const valid = [start, ...slots].every((first) => Number.isSafeInteger(first) && first >= 0);
+      const last = Math.max(...slots);
+      if (!valid || last + n > cache.spec.slots) {
+        const where = last === start ? "" : `slots ${last} … ${last + n - 1} of `;
         throw new UsageError(`positions ${start} … ${start + n - 1} in ${where}a cache of ${cache.spec.slots}`);
       }
       const residual = this.#buffers.residual(n);
@@ -165,7 +167,7 @@ export class Decoder implements Model {
       buffersFor: (rows) => this.#buffers.forRows(rows, layer),
       cache,
       start,
-      slot,
+      slot: typeof slot === "number" ? slot : slot[layer],
       sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
       table: (step) => this.#ropeTable(step, start + x.rows, this.#lengthOf(cache)),
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],

@@ -47,8 +47,8 @@ export interface ForwardOptions {
   tap?: Tap;
   /** Those of this pass. Default: `Model.thresholds`; "dense" is without any. */
   thresholds?: ActivationThresholds | "dense";
-  /** Slot of the first token; default its position, as where nothing is ever thrown away. */
-  slot?: number;
+  /** Slot of the first token, or that in every layer; default its position, as where nothing is ever thrown away. */
+  slot?: number | readonly number[];
   /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
   sights?: readonly (Sight | undefined)[];
 }

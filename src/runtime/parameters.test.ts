@@ -22,6 +22,8 @@ const policyUsages = [
   "sinks:budget=N,sinks=4,positions=original,bits=32",
   "h2o:budget=N,recent=0,group=sum,bits=32",
   "random:budget=N,seed=1,bits=32",
+  "snapkv:budget=2048,window=32,kernel=5,bits=32",
+  "pyramidkv:budget=2048,window=32,kernel=5,beta=20,bits=32",
 ];
 interface Table {
   what: string;

@@ -102,7 +102,7 @@ export class Sequence implements Disposable {
     const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
     for (let done = 0; ; ) {
       await breathe(signal);
-      const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.mostRows));
+      const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.passRows(tokens.length - done)));
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
       const { thresholds } = this.options;
@@ -112,7 +112,7 @@ export class Sequence implements Disposable {
         thresholds,
       });
       const result = await this.model.forward(part, this.#memory.cache, start, forward);
-      await this.#memory.ran(this.length, part.length);
+      await this.#memory.ran(this.length, part.length, tokens.length - done);
       for (const id of part) this.#tokens.push(id);
       stage.advance(part.length);
       if (result !== undefined) return result;

@@ -128,7 +128,9 @@ async function expectLogits(
 test("every policy that throws away is defined here", () => {
   const names = Object.keys(definitions).map((name) => name.split(":")[0]);
   const keepAll = ["full", "int8", "int4", "kivi"];
-  expect(new Set([...keepAll, ...names])).toEqual(new Set(Object.keys(kvPolicies)));
+  // Those that look at a prompt once are in promptKv.test.ts.
+  const atPrompt = ["snapkv", "pyramidkv"];
+  expect(new Set([...keepAll, ...atPrompt, ...names])).toEqual(new Set(Object.keys(kvPolicies)));
   for (const name of keepAll) expect(parseKv(name).eviction).toBeUndefined();
 });
 

@@ -24,6 +24,7 @@ import { openComparison, readTokens } from "../session.js";
 interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
   text: string;
   window: number;
+  promptTokens?: number;
   maxWindows?: number;
   bos?: boolean;
   convention?: Convention;
@@ -45,6 +46,11 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
   options: [
     textOption("to evaluate on").makeOptionMandatory(),
     windowOption(),
+    new Option(
+      "--prompt-tokens <n>",
+      "first tokens of a window that count as its prompt and are not scored (default: 0, or half of the window with a --kv " +
+        "policy that looks at a prompt)",
+    ).argParser(integer({ min: 0 })),
     new Option(
       "--max-windows <n>",
       "windows at most, from the start of the text (default: 40, all when rolling)",
@@ -90,7 +96,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     using comparison = await openComparison(context, [files, ...others], options);
     // The divergence is from the first variant.
     const variants = comparison.variants.toReversed();
-    const cut = { convention, window, stride, begin, maxWindows };
+    const cut = { convention, window, stride, begin, maxWindows, promptTokens: options.promptTokens };
     const qualities = await evaluateQuality(variants, text, { ...cut, prefill, ...context });
     const rows = qualities.map((quality, v) =>
       resultRow({ ...variants[v], model: quality.name, weights: variants[v].model.weights, quality }),

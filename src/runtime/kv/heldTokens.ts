@@ -45,11 +45,10 @@ export class HeldTokens {
 
   /**
    * Lets the policy throw away what is too much.
-   * @param mass by slot @param run tokens that the sequence has run
+   * @param mass by slot @param run tokens that the sequence has run @param budget tokens that may stay
    * @returns moves that close the gaps
    */
-  evict(mass: Float32Array | undefined, run: number): { from: number; to: number }[] {
-    const { budget } = this.eviction;
+  evict(mass: Float32Array | undefined, run: number, budget = this.eviction.budget): { from: number; to: number }[] {
     if (this.length <= budget) return [];
     const held = {
       positions: Int32Array.from(this.#tokens, ({ position }) => position),

@@ -5,9 +5,11 @@ import { int4 } from "./int4.js";
 import { int8 } from "./int8.js";
 import { kivi } from "./kivi.js";
 import { inBits, type KvBits, type KvEviction, type KvPolicy } from "./policy.js";
+import { pyramidkv } from "./pyramidkv.js";
 import { random } from "./random.js";
 import { recent } from "./recent.js";
 import { sinks } from "./sinks.js";
+import { snapkv } from "./snapkv.js";
 
 /** All KV policies by the name that a text chooses them with. */
 export const kvPolicies: Readonly<Record<string, KvPolicy>> = {
@@ -19,6 +21,8 @@ export const kvPolicies: Readonly<Record<string, KvPolicy>> = {
   sinks: inBits(sinks),
   h2o: inBits(h2o),
   random: inBits(random),
+  snapkv: inBits(snapkv),
+  pyramidkv: inBits(pyramidkv),
 };
 
 /** A KV policy with its parameters. Any number of sequences share one. */

@@ -30,6 +30,8 @@ export class SequenceMemory implements Disposable {
   /** [layer][head]; policies that do not look at mass decide alike, and then it is one for all. */
   #held: HeldTokens[][] = [];
   #forgot = false;
+  /** By layer, what slots had been given before the last tokens of a prompt looked. */
+  #massBefore: Float32Array[] | undefined;
   /** Newest tokens that are not codes yet, and how many of the oldest are, where codes are made in groups. */
   readonly #residual: number | undefined;
   #coded = 0;
@@ -87,19 +89,34 @@ export class SequenceMemory implements Disposable {
     const [[first]] = this.#held;
     const position = first.nextTurn;
     const turns = this.#held.map((heads) => heads.map((held) => held.turns()));
+    const lengths = this.#held.map(([held]) => held.length);
+    const slot = lengths.every((length) => length === lengths[0]) ? lengths[0] : lengths;
     const held = (layer: number, head: number) => (turns[layer] ?? turns[0])[head] ?? turns[0][0];
     // While slots are positions, what is seen of slots is what is seen of positions.
     const pass = this.#forgot ? { position, rows, held } : { position, rows };
     const sparseFrom = (forward.sparseFrom ?? 0) + position - run;
-    return { start: position, options: { ...forward, sparseFrom, slot: first.length, sights: this.#sights.of(pass) } };
+    return { start: position, options: { ...forward, sparseFrom, slot, sights: this.#sights.of(pass) } };
   }
 
-  /** After a pass: throws away what the policy does not keep. @param run tokens before the pass */
-  async ran(run: number, rows: number): Promise<void> {
+  /** Tokens of the next pass when `left` are still to be run together: a prompt's last ones may have to be by themselves. */
+  passRows(left: number): number {
+    const { window = 0 } = this.#eviction?.prompt ?? {};
+    return Math.min(this.mostRows, left > window ? left - window : left);
+  }
+
+  /**
+   * After a pass: throws away what the policy does not keep.
+   * @param run tokens before the pass @param left tokens that are still to be run with them
+   */
+  async ran(run: number, rows: number, left = 0): Promise<void> {
     if (this.#residual !== undefined) this.#coded = Math.max(this.#coded, kiviCoded(this.#residual, run));
     if (this.#eviction === undefined) return;
     const { budget, mass, renumbers } = this.#eviction;
     for (const held of this.#held.flat()) held.append(run, rows);
+    if (this.#eviction.prompt !== undefined) {
+      await this.#ranPrompt(this.#eviction.prompt, run + rows, left);
+      return;
+    }
     if (this.#held[0][0].length <= budget) return;
     this.#forgot = true;
     const masses = mass === undefined ? undefined : await this.model.backend.readMass(this.cache);
@@ -130,6 +147,26 @@ export class SequenceMemory implements Disposable {
     }
   }
 
+  async #ranPrompt({ window, budget }: NonNullable<KvEviction["prompt"]>, run: number, left: number): Promise<void> {
+    const { backend } = this.model;
+    if (left === window) this.#massBefore = await backend.readMass(this.cache);
+    const before = this.#massBefore;
+    if (left > 0 || before === undefined) return;
+    this.#massBefore = undefined;
+    const masses = await backend.readMass(this.cache);
+    const { slots } = this.cache.spec;
+    for (const [layer, heads] of this.#held.entries()) {
+      const most = budget(layer, this.#held.length, heads[0].length);
+      if (heads[0].length <= most) continue;
+      this.#forgot = true;
+      const given = masses[layer].map((mass, at) => mass - before[layer][at]);
+      const moves = heads.flatMap((held, head) =>
+        held.evict(given.subarray(head * slots, (head + 1) * slots), run, most).map((move) => ({ ...move, head })),
+      );
+      this.#move(layer, moves);
+    }
+  }
+
   #move(layer: number, moves: readonly { head: number; from: number; to: number }[]): void {
     if (moves.length === 0) return;
     this.model.moveKv(this.cache, layer, {
@@ -154,8 +191,8 @@ export class SequenceMemory implements Disposable {
   canRewind(run: number, length: number): boolean {
     if (length < this.#coded && length > 0) return false;
     if (length === run || length === 0 || this.#eviction === undefined) return true;
-    // What later tokens gave to earlier ones cannot be taken back.
-    return !this.#forgot && this.#eviction.mass === undefined;
+    // What later tokens gave to earlier ones cannot be taken back; of a prompt it is looked at in the same run alone.
+    return !this.#forgot && (this.#eviction.mass === undefined || this.#eviction.prompt !== undefined);
   }
 
   /** Forgets everything from position `length` on. Only where `canRewind`. */
@@ -166,6 +203,7 @@ export class SequenceMemory implements Disposable {
 
   #clear(): void {
     this.#forgot = false;
+    this.#massBefore = undefined;
     this.#coded = 0;
     if (this.#eviction === undefined) return;
     const eviction = this.#eviction;

@@ -25,6 +25,11 @@ export interface KvEviction {
    * and texts may be endless. Else they keep the positions at which they were run.
    */
   readonly renumbers?: boolean;
+  /**
+   * Throws away once a prompt has run, and nothing while tokens are generated: its last `window` tokens run as a pass of their
+   * own, and `mass` is what they alone gave. `budget` is then what a layer keeps of what it holds.
+   */
+  readonly prompt?: { readonly window: number; budget(layer: number, layers: number, held: number): number };
   /** Indices into `held` of exactly as many tokens as are too many. Called only when there are too many. */
   evict(held: Held): Iterable<number>;
 }
