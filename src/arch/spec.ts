@@ -9,7 +9,7 @@ import type { RopeSpec } from "./ropes/index.js";
  * How to use it:
  * - To run or train: walk `block.steps` in order. Buffers are named by the steps; `x` is the residual stream, which
  *   enters a block and leaves it. `buffersOf(block)` gives their widths.
- * - To load, check or count: `tensorsOf(spec)`, `linearsOf(block)`, `parametersOf(spec)`.
+ * - To load, check or count: `tensorsOf(spec)`, `linearsOf(block)`; to train, `modelParameters(spec)` of `rarefy/train`.
  * - To watch or to calibrate: a linear step reads at a `Site`; thresholds are keyed by `LinearSpec.role`, statistics by
  *   `Site.id`, matrices by `LinearSpec.id`.
  * - To take units away: `unitsOf(block)` lists the maps that lose rows or columns together.

@@ -283,7 +283,7 @@ async function buildModel(
     await writeWeights(
       builder.sinks,
       [
-        ...parameters,
+        ...parameters.filter(({ ref }) => !decided.has(ref.tensor)),
         ...Array.from(decided, ([name, { length }]) => ({ name, ref: { tensor: name, shape: [length] } })),
       ],
       new Map<string, FloatArray>([...weights, ...decided]),

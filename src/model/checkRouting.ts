@@ -5,7 +5,7 @@ import { artifactFileName, type Checkpoint, trainingOf } from "../io/index.js";
 const hint = "rarefy finetune goes on with it; --router own turns it into one that runs";
 
 /** Whether a tensor of a checkpoint holds biases by which the experts of a layer are chosen. */
-export const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
+const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");
 
 /** Whether experts are chosen and weighed by a softmax over all of them, as the routing of that name does. */
 const isSoftmax = ({ blocks }: ModelSpec): boolean =>

@@ -21,16 +21,16 @@ export interface StoredMap {
 
 type Tensors = ReadonlyMap<string, TensorInfo>;
 
-/** Names of the two factors that take the place of a matrix. */
-export function factorNames({ weight }: LinearSpec): { left: string; right: string } {
-  const stem = weight.tensor.replace(/\.weight$/, "");
+/** Names of the two factors that take the place of a tensor, W = left · right (+ the tensor, if it is there too). */
+export function factorNames(tensor: string): { left: string; right: string } {
+  const stem = tensor.replace(/\.weight$/, "");
   return { left: `${stem}.low_rank.left`, right: `${stem}.low_rank.right` };
 }
 
 /** @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix */
 export function storedMap(map: LinearSpec, stored: Tensors): StoredMap {
   const { tensor } = map.weight;
-  const names = factorNames(map);
+  const names = factorNames(tensor);
   const right = stored.get(names.right);
   if (right === undefined) return { map, direct: map.weight };
   const [rank] = right.shape;

@@ -1,6 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { mostPassRows } from "./buffers.js";
-export { isRouterBias } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export { checkGenerates } from "./generates.js";
 export {

@@ -11,6 +11,7 @@ import { type LowRankFactors, productOf } from "../../compress/index.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
 import { readReference } from "../../io/internal.js";
+import { factorNames } from "../../model/internal.js";
 
 /** What enters matrices: what is at a site, in a mixture of experts the share of it that an expert sees. */
 export type InputKey = string;
@@ -96,12 +97,6 @@ export const blockInputs = ({ spec, matrices }: Pick<DecoderBlock, "spec" | "mat
     keys: [...new Set(readers.map(({ step, expert }) => inputKey(step.site.id, expert)))],
     readers: readers.map(({ map }) => matrices.get(map.id)!),
   }));
-
-/** Names of the two factors that take the place of a matrix, W = left · right (+ the matrix, if it is there too). */
-export const factorNames = (name: string) => {
-  const stem = name.replace(/\.weight$/, "");
-  return { left: `${stem}.low_rank.left`, right: `${stem}.low_rank.right` };
-};
 
 /** Above this share of zeros a matrix of the source counts as pruned, and stays so. */
 const alreadySparse = 0.05;

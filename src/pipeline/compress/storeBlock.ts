@@ -9,8 +9,9 @@ import {
 } from "../../io/index.js";
 import { isWhole, writeReference } from "../../io/internal.js";
 import { firstNonFiniteOf } from "../../model/index.js";
+import { factorNames } from "../../model/internal.js";
 import { elementCount, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
-import { type BlockMatrix, type BlockSizes, type DecoderBlock, factorNames, vectorsOf } from "./block.js";
+import { type BlockMatrix, type BlockSizes, type DecoderBlock, vectorsOf } from "./block.js";
 
 /** How the matrices of the result are stored. */
 export interface StorageOptions {

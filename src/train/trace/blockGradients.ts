@@ -1,5 +1,4 @@
-import type { BlockSpec, ModelSpec, TensorRef } from "../../arch/index.js";
-import { linearsOf } from "../../arch/index.js";
+import { type BlockSpec, linearsOf, type ModelSpec } from "../../arch/index.js";
 import { breathe, type JobOptions, NonFiniteError, Stage, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import type { BlockGradients, TextWindows } from "../../pipeline/index.js";
@@ -9,7 +8,7 @@ import { multiply, sum } from "../engine/ops.js";
 import { type TracedArrays, tracedObjective } from "../engine/tracedObjective.js";
 import { readWeights } from "../languageModel.js";
 import { blockParameters, headParameters, type ModelParameter, parameterName } from "../models/parameters.js";
-import type { Batch, Objective } from "../objective.js";
+import type { Batch, BatchArray, Objective } from "../objective.js";
 import type { FloatArray } from "../values.js";
 import { TracedPass } from "./pass.js";
 import { refuseUntraced } from "./steps.js";
@@ -152,20 +151,21 @@ class BlockObjectives implements Disposable {
     const own = blockParameters(block, layer);
     const values = await readWeights(this.checkpoint, own);
     const { objective, parameters } = this.#compile(block, own);
-    // In the names of the block that was compiled.
-    const named = new Map(parameters.map(({ name }, p) => [name, values.get(own[p].name)!]));
-    const ids = new Map(linearsOf(block).map(({ id, weight }) => [id, parameterName(weight)]));
-    const compiledName = new Map(own.map(({ name }, p) => [name, parameters[p].name]));
-    const isMap = ({ role }: ModelParameter) => role === "inner";
-    return {
-      objective,
-      weights: new Map(parameters.filter(isMap).map(({ name }) => [name, named.get(name)!])),
-      batch: batchOf(
-        parameters.filter((parameter) => !isMap(parameter)),
-        named,
-      ),
-      ids: new Map(Array.from(ids, ([id, name]) => [compiledName.get(name)!, id])),
-    };
+    const idOf = new Map(linearsOf(block).map(({ id, weight }) => [parameterName(weight), id]));
+    const weights = new Map<string, FloatArray>();
+    const batch: Record<string, BatchArray> = {};
+    const ids = new Map<string, string>();
+    // By the names of the block that was compiled.
+    for (const [p, { name, shape }] of parameters.entries()) {
+      const array = values.get(own[p].name)!;
+      const id = idOf.get(own[p].name);
+      if (id === undefined) batch[name] = { shape, values: array };
+      else {
+        weights.set(name, array);
+        ids.set(name, id);
+      }
+    }
+    return { objective, weights, batch, ids };
   }
 
   [Symbol.dispose](): void {
@@ -199,8 +199,3 @@ const passOf = (arrays: TracedArrays, length: number) => new TracedPass(arrays, 
 
 const streamParameter = (length: number, { hiddenSize }: ModelSpec) =>
   ({ name: inputName, shape: [length, hiddenSize], layer: "", role: "dense" }) as const;
-
-const batchOf = (
-  parameters: readonly { name: string; shape: readonly number[]; ref: TensorRef }[],
-  values: ReadonlyMap<string, FloatArray>,
-): Batch => Object.fromEntries(parameters.map(({ name, shape }) => [name, { shape, values: values.get(name)! }]));

@@ -54,7 +54,7 @@ export class TracedPass {
   /** x [rows, in] through a linear map: its matrix, a pair of low rank or both, and its bias. */
   project(x: Traced, map: LinearSpec): Traced {
     const seen = this.cut(x);
-    const { left, right } = factorNames(map);
+    const { left, right } = factorNames(map.weight.tensor);
     const name = parameterName(map.weight);
     const pair = left in this.weights && linear(linear(seen, this.weights[right]), this.weights[left]);
     const direct = name in this.weights && linear(seen, this.weights[name]);
