@@ -1,8 +1,9 @@
-import type { ActivationFunction, JobOptions } from "../core/index.js";
+import type { ActivationFunction } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
-import type { Activation, Matrix, RopeLayout, RopeTable, RowSource, Vector } from "./handles.js";
+import type { Activation, Matrix, RopeTable, Vector } from "./handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
+import type { Region, WeightLoading } from "./region.js";
 import type { Sight, SightSpec } from "./sight.js";
 
 export type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, RowSource, Vector } from "./handles.js";
@@ -125,7 +126,7 @@ export interface BackendInfo {
  * Owns weights, activations and caches on one device, and runs a queue of operations on them in order. What it hands out
  * is a handle; only `read` and its like wait.
  */
-export interface Backend extends ExpertOperations, Disposable {
+export interface Backend extends WeightLoading, ExpertOperations, Disposable {
   readonly info: BackendInfo;
   /** The formats that it has kernels for; left out: all dense ones. */
   readonly formats?: readonly PackedFormatId[];
@@ -134,23 +135,11 @@ export interface Backend extends ExpertOperations, Disposable {
 
   // --- storage -----------------------------------------------------------------------------------------------------
   /**
-   * Tells the backend what is about to be loaded so that it can lay out its memory once. Call before the first load.
-   * @throws DeviceError when the machine cannot hold it.
+   * Begins weights that are given back together, before the backend is.
+   * @param plan how much is going to be loaded, so that memory can be laid out once
+   * @throws DeviceError when the machine cannot hold it
    */
-  reserve(plan: { weightBytes: number }): void;
-  /**
-   * Packs a matrix straight from its source: reads a few rows, packs them, forgets them. Formats that leave zeros out
-   * read every row twice, first to measure.
-   * All parts must have the same `cols`.
-   * @throws UsageError for a format that is not one of `formats`, or that cannot hold the pattern of the weights
-   */
-  loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job?: JobOptions): Promise<Matrix>;
-  loadVector(values: Float32Array): Vector;
-  /**
-   * @param cos f32 [positions, layout.width / 2], like `sin`
-   * @throws UsageError for a layout that no head has
-   */
-  loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable;
+  openRegion(plan: { weightBytes: number }): Region;
   /** Uninitialised activation. `cols` is a multiple of 4. */
   allocate(rows: number, cols: number): Activation;
   /** Gives an activation made by `allocate` back. Views of it must not be used any more. */

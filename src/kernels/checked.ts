@@ -1,6 +1,7 @@
 import { weightFormats } from "../pack/index.js";
 import type { Backend } from "./backend.js";
 import { isWholeHeads } from "./handles.js";
+import type { Region } from "./region.js";
 import * as shapes from "./shapes.js";
 
 type Checks<Names extends keyof Backend> = {
@@ -72,35 +73,83 @@ type Check = (backend: Backend, ...args: unknown[]) => void;
  * instead of reading or writing out of bounds on some. All throw UsageError.
  */
 export function checked<B extends Backend>(backend: B): B {
+  const released = new WeakSet<object>();
+  const replaced: Partial<Backend> = {
+    openRegion: (plan) => checkedRegion(backend, backend.openRegion(plan), released),
+  };
+  return withChecks(backend, backend, released, replaced as Partial<B>);
+}
+
+/** A region with the same checks; what it has loaded counts as released once it is disposed of. */
+function checkedRegion(backend: Backend, region: Region, released: WeakSet<object>): Region {
+  const handles: object[] = [];
+  const kept = <T extends object>(handle: T): T => {
+    handles.push(handle);
+    return handle;
+  };
+  return withChecks(region, backend, released, {
+    loadMatrix: async (...args) => kept(await region.loadMatrix(...args)),
+    loadExperts: async (...args) => kept(await region.loadExperts(...args)),
+    loadVector: (values) => kept(region.loadVector(values)),
+    loadRope: (...args) => kept(region.loadRope(...args)),
+    [Symbol.dispose]() {
+      region[Symbol.dispose]();
+      for (const handle of handles) released.add(handle);
+    },
+  });
+}
+
+function withChecks<T extends object>(
+  target: T,
+  backend: Backend,
+  released: WeakSet<object>,
+  replaced: Partial<T> = {},
+): T {
   const members: PropertyDescriptorMap = {};
-  for (const key of memberNames(backend)) {
-    const member = backend[key as keyof B];
+  for (const key of memberNames(target)) {
+    const member = replaced[key as keyof T] ?? target[key as keyof T];
     members[key] =
       typeof member === "function"
         ? {
-            value: withCheck(backend, key as keyof Backend, member as unknown as Method),
+            value: withCheck(target, backend, released, key as keyof Backend, member as unknown as Method),
             configurable: true,
             writable: true,
           }
-        : { get: () => backend[key as keyof B], enumerable: true };
+        : { get: () => target[key as keyof T], enumerable: true };
   }
   return Object.create(null, members);
 }
 
-function withCheck(backend: Backend, name: keyof Backend, method: Method): Method {
+function withCheck(
+  target: object,
+  backend: Backend,
+  released: WeakSet<object>,
+  name: keyof Backend,
+  method: Method,
+): Method {
   const check = enqueued[name] as Check | undefined;
   const awaitedCheck = awaited[name] as Check | undefined;
   if (awaitedCheck !== undefined) {
     return async (...args) => {
       awaitedCheck(backend, ...args);
-      return method.apply(backend, args);
+      return method.apply(target, args);
     };
   }
-  if (check === undefined) return method.bind(backend);
+  if (check === undefined) return method.bind(target);
   return (...args) => {
+    checkAlive(String(name), args, released);
     check(backend, ...args);
-    return method.apply(backend, args);
+    return method.apply(target, args);
   };
+}
+
+/** @throws UsageError for weights whose region was disposed of, also in the options */
+function checkAlive(name: string, args: readonly unknown[], released: WeakSet<object>): void {
+  for (const arg of args) {
+    if (typeof arg !== "object" || arg === null) continue;
+    const gone = released.has(arg) || ("bias" in arg && arg.bias !== undefined && released.has(arg.bias as object));
+    shapes.check(name, !gone, () => "weights of a region that was disposed of");
+  }
 }
 
 /** Of an object and its classes. */

@@ -1,6 +1,6 @@
 import type { JobOptions } from "../core/index.js";
 import type { PackedFormatId } from "../pack/index.js";
-import type { Activation, MatrixPart, RowSource } from "./handles.js";
+import type { Activation, MatrixPart } from "./handles.js";
 
 /**
  * Which experts work for which rows, and with what weight: a slot for every pair of a row and one of its experts. It is
@@ -56,6 +56,7 @@ export interface ExpertMatrices {
   readonly byteLength: number;
 }
 
+/** What experts are loaded with beside their matrices. */
 export interface LoadExpertsOptions extends JobOptions {
   /** f32 [rows] of each expert, which `expertLinear` adds. */
   biases?: readonly Float32Array[];
@@ -71,15 +72,6 @@ export interface ExpertLinearOptions {
 
 /** Mixtures of experts: each row is multiplied with the matrices of the few experts chosen for it. */
 export interface ExpertOperations {
-  /**
-   * `loadMatrix` of the same parts of every expert.
-   * @throws UsageError as `loadMatrix`, and when the shapes of the experts differ
-   */
-  loadExperts(
-    experts: readonly (readonly RowSource[])[],
-    format: PackedFormatId,
-    options?: LoadExpertsOptions,
-  ): Promise<ExpertMatrices>;
   /**
    * The experts of every row, by the scores of its logits: the `perRow` largest (ties: the lowest expert first). A row with
    * NaN among its logits has NaN for weights. Backends may wait for what is enqueued, but for one row only where their device cannot choose among these matrices by itself.

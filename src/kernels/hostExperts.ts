@@ -10,6 +10,7 @@ import type {
   RouteOptions,
   Routing,
 } from "./experts.js";
+import type { WeightOwner } from "./region.js";
 import { chooseExperts, type HostRouting } from "./routing.js";
 
 // What backends share whose host knows which experts were chosen: the rows of an expert are gathered, so that every
@@ -24,10 +25,14 @@ export interface ExpertList extends ExpertMatrices {
 
 /** A backend that reads the logits and chooses on the host. */
 export abstract class HostExperts
-  implements Pick<ExpertOperations, "loadExperts" | "route" | "expertLinear" | "readRouting">
+  implements
+    Pick<ExpertOperations, "route" | "expertLinear" | "readRouting">,
+    Pick<WeightOwner, "loadMatrix" | "loadExperts" | "freeMatrix" | "freeVector" | "freeExperts">
 {
   abstract loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job?: JobOptions): Promise<Matrix>;
   abstract loadVector(values: Float32Array): Vector;
+  abstract freeMatrix(matrix: Matrix): void;
+  abstract freeVector(vector: Vector): void;
   abstract allocate(rows: number, cols: number): Activation;
   abstract release(activation: Activation): void;
   abstract linear(out: Activation, x: Activation, w: Matrix, options?: LinearOptions): void;
@@ -41,8 +46,22 @@ export abstract class HostExperts
     { biases, ...job }: LoadExpertsOptions = {},
   ): Promise<ExpertMatrices> {
     const matrices: Matrix[] = [];
-    for (const parts of experts) matrices.push(await this.loadMatrix(parts, format, job));
-    return { ...expertList(matrices), ...(biases && { biases: biases.map((bias) => this.loadVector(bias)) }) };
+    const vectors: Vector[] = [];
+    try {
+      for (const parts of experts) matrices.push(await this.loadMatrix(parts, format, job));
+      for (const bias of biases ?? []) vectors.push(this.loadVector(bias));
+    } catch (error) {
+      for (const matrix of matrices) this.freeMatrix(matrix);
+      for (const vector of vectors) this.freeVector(vector);
+      throw error;
+    }
+    return { ...expertList(matrices), ...(biases && { biases: vectors }) };
+  }
+
+  freeExperts(list: ExpertMatrices): void {
+    const { matrices, biases = [] } = list as ExpertList;
+    for (const matrix of matrices) this.freeMatrix(matrix);
+    for (const bias of biases) this.freeVector(bias);
   }
 
   async route(logits: Activation, options: RouteOptions): Promise<Routing> {

@@ -40,6 +40,7 @@ export type {
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export { type AttentionMass, type KvCache, type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "./kv.js";
 export { type KvCodes, kiviCoded } from "./kvCodes.js";
+export type { Region, WeightLoading } from "./region.js";
 export { type KeyBlocks, keyBlocks, kvBytesRead, type Sight, type SightSpec, type SlotRange } from "./sight.js";
 export {
   type BackendId,

@@ -1,7 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export type { Blocks } from "./blocks.js";
 export { mostPassRows } from "./buffers.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export { checkGenerates } from "./generates.js";
+export { loadBlocks } from "./load.js";
 export {
   type DecoderDescription,
   describeDecoder,
@@ -20,6 +22,7 @@ export {
   type Structure,
   structures,
 } from "./structure.js";
+export type { TensorSource } from "./tensorRows.js";
 export type {
   ActivationThresholds,
   CacheOptions,

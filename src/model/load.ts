@@ -4,6 +4,7 @@ import {
   type LinearSpec,
   type LinearStep,
   latentAt,
+  linearsOf,
   type MixtureStep,
   type ModelSpec,
   type NormSpec,
@@ -13,17 +14,18 @@ import {
 } from "../arch/index.js";
 import { type FormatError, Stage, UsageError } from "../core/index.js";
 import { type Checkpoint, findNonFinite } from "../io/index.js";
-import type { Backend, ExpertMatrices, Matrix, RouteOptions, Vector } from "../kernels/index.js";
-import type { WeightFormatId } from "../pack/index.js";
+import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
+import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { byteLengthOf } from "../tensor/index.js";
+import { Blocks } from "./blocks.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
-import { type StoredMap, storedMap, storedTensors } from "./forms.js";
+import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LatentMaps } from "./latent.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
-import { type OnRead, readVector } from "./tensorRows.js";
+import { type OnRead, readVector, type TensorSource } from "./tensorRows.js";
 
 export interface LoadedNorm {
   weight: Vector;
@@ -52,6 +54,8 @@ export interface BlockWeights {
 }
 
 export interface ModelWeights {
+  /** Where all of it lies. */
+  region: Region;
   /** [vocabSize, hiddenSize]; the head's matrix when the two are tied. */
   embedding: Matrix;
   /** Learned positions [positions + offset, hiddenSize]. */
@@ -82,54 +86,92 @@ export async function loadWeights(
   spec: ModelSpec,
   options: LoadModelOptions,
 ): Promise<ModelWeights> {
-  backend.reserve({ weightBytes: packedMatrixBytes(checkpoint, spec, options.weights).loaded });
   const storedBytes = storedTensors(spec, checkpoint.tensors).reduce(
     (sum, { name }) => sum + byteLengthOf(checkpoint.tensors.get(name)!),
     0,
   );
   const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
-  const loader = new WeightLoader(checkpoint, backend, options, stage);
-
-  const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
-  const embedding =
-    head !== undefined && isTied(spec)
-      ? head.matrix
-      : await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights));
-  const { positions, types, norm } = spec.embedding;
-  const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
-  const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
-  const blocks: BlockWeights[] = [];
-  for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
-  return {
-    ...(positions && { positions: await table(positions.table) }),
-    ...(types && { types: await table(types) }),
-    ...(spec.head.kind === "classifier" && { headSteps: await loader.block(spec.head.steps) }),
-    ...(norm && { embeddingNorm: await loader.norm(norm) }),
-    embedding,
-    blocks,
-    finalNorm,
-    head,
-    choices: loader.choices,
-    bytes: loader.bytes,
-    damage: loader.damage,
+  let damage: FormatError | undefined;
+  const onRead: OnRead = (tensor, bytes, first) => {
+    stage.advance(bytes.byteLength, tensor.name);
+    damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
   };
+  const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, spec, options.weights).loaded });
+  try {
+    const loader = new WeightLoader(checkpoint, backend, region, options, onRead);
+    const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
+    const embedding =
+      head !== undefined && isTied(spec)
+        ? head.matrix
+        : await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights));
+    const { positions, types, norm } = spec.embedding;
+    const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
+    const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
+    const blocks: BlockWeights[] = [];
+    for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
+    return {
+      region,
+      ...(positions && { positions: await table(positions.table) }),
+      ...(types && { types: await table(types) }),
+      ...(spec.head.kind === "classifier" && { headSteps: await loader.block(spec.head.steps) }),
+      ...(norm && { embeddingNorm: await loader.norm(norm) }),
+      embedding,
+      blocks,
+      finalNorm,
+      head,
+      choices: loader.choices,
+      bytes: loader.bytes,
+      damage,
+    };
+  } catch (error) {
+    region[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/**
+ * Loads blocks of a model alone, into a region of a backend on which others come and go; disposing of them gives all of it
+ * back.
+ * @param spec whose blocks are loaded, and nothing else
+ * @param source with the tensors of the blocks
+ */
+export async function loadBlocks(
+  spec: ModelSpec,
+  source: TensorSource,
+  backend: Backend,
+  options: LoadModelOptions,
+): Promise<Blocks> {
+  const { byteLength } = weightFormats[options.weights];
+  const weightBytes = spec.blocks
+    .flatMap((block) => linearsOf(block).flatMap((map) => storedMatrices(storedMap(map, source.tensors))))
+    .reduce((sum, { rows, cols }) => sum + byteLength(rows, cols), 0);
+  const region = backend.openRegion({ weightBytes });
+  try {
+    const loader = new WeightLoader(source, backend, region, options, () => {});
+    const weights: BlockWeights[] = [];
+    for (const { steps } of spec.blocks) weights.push(await loader.block(steps));
+    return new Blocks(backend, spec, region, weights);
+  } catch (error) {
+    region[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** Loads weights by what they are for, and counts them. */
-export class WeightLoader {
+class WeightLoader {
   readonly #matrices: MatrixLoader;
   #perToken = 0;
-  #damage: FormatError | undefined;
   /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
   #besides = 0;
 
   constructor(
-    readonly checkpoint: Checkpoint,
+    readonly source: TensorSource,
     readonly backend: Backend,
+    readonly region: Region,
     readonly options: LoadModelOptions,
-    readonly stage: Stage,
+    readonly onRead: OnRead,
   ) {
-    this.#matrices = new MatrixLoader(checkpoint, backend, options, this.#onRead);
+    this.#matrices = new MatrixLoader(source, backend, region, options, onRead);
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -140,16 +182,6 @@ export class WeightLoader {
   get bytes(): { perToken: number; loaded: number } {
     return { perToken: this.#perToken, loaded: this.#perToken + this.#besides };
   }
-
-  /** See `Model.damage`. */
-  get damage(): FormatError | undefined {
-    return this.#damage;
-  }
-
-  readonly #onRead: OnRead = (tensor, bytes, first) => {
-    this.stage.advance(bytes.byteLength, tensor.name);
-    this.#damage ??= findNonFinite(this.checkpoint.location, tensor, bytes, first);
-  };
 
   async head({ rows, weight, bias }: LinearSpec): Promise<WholeStack> {
     const padded = padTo4(rows);
@@ -199,7 +231,7 @@ export class WeightLoader {
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
-    const forms = maps.map(({ map }) => storedMap(map, this.checkpoint.tensors));
+    const forms = maps.map(({ map }) => storedMap(map, this.source.tensors));
     if (forms.some(({ lowRank }) => lowRank !== undefined)) return this.#splitStack(forms);
     const matrix = await this.#matrix(maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })));
     if (maps.every(({ map }) => map.bias === undefined)) return { matrix };
@@ -239,7 +271,7 @@ export class WeightLoader {
   async #latent({ expand, attend }: LatentSteps): Promise<LatentMaps> {
     const [keys, values] = expand.maps.map(({ map }) => map);
     for (const map of [keys, values]) {
-      if (storedMap(map, this.checkpoint.tensors).lowRank !== undefined) {
+      if (storedMap(map, this.source.tensors).lowRank !== undefined) {
         throw new UsageError(`${map.weight.tensor} as a pair of low rank cannot be run in latent attention yet`);
       }
     }
@@ -313,7 +345,7 @@ export class WeightLoader {
 
   async #router(router: RouterSpec): Promise<WholeStack> {
     const { weight, bias, rows } = router.map;
-    const matrix = await this.#matrices.loadAs({ ref: weight, rows }, routerFormat(this.checkpoint, router), padTo4);
+    const matrix = await this.#matrices.loadAs({ ref: weight, rows }, routerFormat(this.source, router), padTo4);
     this.#perToken += matrix.byteLength;
     if (bias === undefined) return { matrix };
     const values = new Float32Array(matrix.rows);
@@ -329,11 +361,11 @@ export class WeightLoader {
 
   async #values(ref: TensorRef): Promise<Float32Array> {
     this.options.signal?.throwIfAborted();
-    return readVector(this.checkpoint, ref, this.#onRead);
+    return readVector(this.source, ref, this.onRead);
   }
 
   #vector(values: Float32Array): Vector {
     this.#besides += values.byteLength;
-    return this.backend.loadVector(values);
+    return this.region.loadVector(values);
   }
 }

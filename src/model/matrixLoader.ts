@@ -1,11 +1,10 @@
 import type { TensorRef } from "../arch/index.js";
-import type { Checkpoint } from "../io/index.js";
-import type { Backend, ExpertMatrices, Matrix, RowSource } from "../kernels/index.js";
+import type { Backend, ExpertMatrices, Matrix, Region, RowSource } from "../kernels/index.js";
 import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../pack/index.js";
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 import { chooseFormat, type MatrixChoice } from "./structure.js";
-import { type OnRead, tensorRows } from "./tensorRows.js";
+import { type OnRead, type TensorSource, tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
 const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
@@ -18,27 +17,24 @@ export interface MatrixRef {
 
 const unpadded = (rows: number): number => rows;
 
-/** Loads matrices onto a backend, each in the format that is chosen for it. */
+/** Loads matrices into a region of a backend, each in the format that is chosen for it. */
 export class MatrixLoader {
   /** One for each matrix whose format was chosen, in the order of loading. */
   readonly choices: MatrixChoice[] = [];
-  readonly #checkpoint: Checkpoint;
-  readonly #backend: Backend;
-  readonly #options: LoadModelOptions;
-  readonly #onRead: OnRead;
 
-  constructor(checkpoint: Checkpoint, backend: Backend, options: LoadModelOptions, onRead: OnRead) {
-    this.#checkpoint = checkpoint;
-    this.#backend = backend;
-    this.#options = options;
-    this.#onRead = onRead;
-  }
+  constructor(
+    readonly source: TensorSource,
+    readonly backend: Backend,
+    readonly region: Region,
+    readonly options: LoadModelOptions,
+    readonly onRead: OnRead,
+  ) {}
 
   /** A stack in the format that the options ask for or that is fastest. @param pad from stored rows to rows */
   async load(tensors: readonly MatrixRef[], pad = unpadded): Promise<Matrix> {
     const sources = this.#sources(tensors, pad);
     const format = await this.#choose(sources, 1);
-    return this.#backend.loadMatrix(sources, format, { signal: this.#options.signal });
+    return this.region.loadMatrix(sources, format, { signal: this.options.signal });
   }
 
   /** The same stack of every expert, all in one format. */
@@ -48,23 +44,23 @@ export class MatrixLoader {
   ): Promise<ExpertMatrices> {
     const sources = experts.map((tensors) => this.#sources(tensors, unpadded));
     const format = await this.#choose(sources.flat(), experts.length);
-    return this.#backend.loadExperts(sources, format, { signal: this.#options.signal, biases });
+    return this.region.loadExperts(sources, format, { signal: this.options.signal, biases });
   }
 
   /** A matrix in a format that is not to be chosen. */
   async loadAs(tensor: MatrixRef, format: WeightFormatId, pad = unpadded): Promise<Matrix> {
-    return this.#backend.loadMatrix(this.#sources([tensor], pad), format, { signal: this.#options.signal });
+    return this.region.loadMatrix(this.#sources([tensor], pad), format, { signal: this.options.signal });
   }
 
   /** @param stacks how many stacks of one shape the sources make, each multiplied by itself */
   async #choose(sources: readonly RowSource[], stacks: number): Promise<PackedFormatId> {
-    const { weights, structure = "auto", costs, signal } = this.#options;
-    const formats = this.#backend.formats ?? [];
+    const { weights, structure = "auto", costs, signal } = this.options;
+    const formats = this.backend.formats ?? [];
     const examine =
       structure !== "dense" &&
       formats.some((id) => isSparse(id) && valueTypeOf(id) === weights && sparseFormats[id].pattern !== undefined);
     const profile = examine ? await sparsityProfile(sources, { signal }) : unexamined;
-    const measure = this.#backend.measureCosts?.bind(this.#backend, weights);
+    const measure = this.backend.measureCosts?.bind(this.backend, weights);
     const names = sources.map(({ name }) => name);
     const one = { ...profile, rows: profile.rows / stacks };
     const askCosts = costs === undefined ? measure : async () => costs;
@@ -74,6 +70,6 @@ export class MatrixLoader {
   }
 
   #sources(tensors: readonly MatrixRef[], pad: (rows: number) => number) {
-    return tensors.map(({ ref, rows }) => tensorRows(this.#checkpoint, ref, pad(rows), this.#onRead));
+    return tensors.map(({ ref, rows }) => tensorRows(this.source, ref, pad(rows), this.onRead));
   }
 }

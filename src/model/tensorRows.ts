@@ -5,6 +5,9 @@ import { groupSize } from "../pack/index.js";
 
 import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 
+/** Where tensors are read from: a checkpoint, or what stands for one in memory. */
+export type TensorSource = Pick<Checkpoint, "tensors" | "read" | "readScales">;
+
 /** @param bytes of the tensor from element `first` on, row-major; gone once the call returns */
 export type OnRead = (tensor: TensorInfo, bytes: Uint8Array, first: number) => void;
 
@@ -30,12 +33,12 @@ function* runsOf(
  * @param rows at least what is stored; rows beyond it are zeros
  * @param onRead shown what was read for the first time
  */
-export function tensorRows(checkpoint: Checkpoint, ref: TensorRef, rows: number, onRead: OnRead): RowSource {
-  const tensor = checkpoint.tensors.get(ref.tensor)!;
-  if (ref.flipped) return flippedRows(tensorRows(checkpoint, { ...ref, flipped: undefined }, ref.rows!.run, onRead));
+export function tensorRows(input: TensorSource, ref: TensorRef, rows: number, onRead: OnRead): RowSource {
+  const tensor = input.tensors.get(ref.tensor)!;
+  if (ref.flipped) return flippedRows(tensorRows(input, { ...ref, flipped: undefined }, ref.rows!.run, onRead));
   return ref.transposed || ref.stacked !== undefined
-    ? wholeRows(checkpoint, tensor, ref, rows, onRead)
-    : rangeRows(checkpoint, tensor, ref.rows, rows, onRead);
+    ? wholeRows(input, tensor, ref, rows, onRead)
+    : rangeRows(input, tensor, ref.rows, rows, onRead);
 }
 
 /** The columns of a matrix as rows. All of it is read at once. */
@@ -68,7 +71,7 @@ function flippedRows(source: RowSource): RowSource {
 }
 
 function rangeRows(
-  checkpoint: Checkpoint,
+  input: TensorSource,
   tensor: LogicalTensor,
   pick: RowPick | undefined,
   rows: number,
@@ -91,7 +94,7 @@ function rangeRows(
       const known = Math.max(start, unread);
       for (const run of runsOf(whole, start, present(start, count))) {
         const bytes = into.subarray(run.at * rowBytes, (run.at + run.count) * rowBytes);
-        await checkpoint.read(name, run.stored * rowBytes, bytes.byteLength, bytes);
+        await input.read(name, run.stored * rowBytes, bytes.byteLength, bytes);
         const skipped = Math.max(0, Math.min(run.count, known - start - run.at));
         if (skipped < run.count) onRead(tensor, bytes.subarray(skipped * rowBytes), (run.stored + skipped) * cols);
       }
@@ -109,7 +112,7 @@ function rangeRows(
     async scales(start, count, into) {
       into.fill(0);
       for (const run of runsOf(whole, start, present(start, count))) {
-        const scales = await checkpoint.readScales(name, run.stored, run.count);
+        const scales = await input.readScales(name, run.stored, run.count);
         for (let r = 0; r < run.count; r++) {
           for (let g = 0; g < groups; g++) {
             into[(run.at + r) * groups + g] = scales[r * gridGroups + Math.floor((g * groupSize) / grid.groupSize)];
@@ -122,7 +125,7 @@ function rangeRows(
 
 /** Rows of a tensor that lies with its columns first, or of one of a stack of matrices. */
 function wholeRows(
-  checkpoint: Checkpoint,
+  input: TensorSource,
   tensor: LogicalTensor,
   { transposed, stacked, rows: pick }: TensorRef,
   rows: number,
@@ -137,7 +140,7 @@ function wholeRows(
   let bytes: Promise<Uint8Array> | undefined;
   const readAll = async () => {
     const at = (stacked ?? 0) * elements;
-    const all = await checkpoint.read(name, at * size, elements * size);
+    const all = await input.read(name, at * size, elements * size);
     // Maps that share the tensor each read it; the first one counts.
     if (whole.first === 0) onRead(tensor, all, at);
     return all;
@@ -167,12 +170,12 @@ function wholeRows(
 }
 
 /** A vector, or some entries of one, as f32. */
-export async function readVector(checkpoint: Checkpoint, ref: TensorRef, onRead: OnRead): Promise<Float32Array> {
-  const tensor = checkpoint.tensors.get(ref.tensor)!;
+export async function readVector(input: TensorSource, ref: TensorRef, onRead: OnRead): Promise<Float32Array> {
+  const tensor = input.tensors.get(ref.tensor)!;
   const length = ref.stacked === undefined ? undefined : tensor.shape.slice(1).reduce((all, size) => all * size, 1);
   const size = dtypeBytes[tensor.dtype];
   const at = (ref.stacked ?? 0) * (length ?? 0);
-  const bytes = await checkpoint.read(ref.tensor, at * size, length === undefined ? undefined : length * size);
+  const bytes = await input.read(ref.tensor, at * size, length === undefined ? undefined : length * size);
   onRead(tensor, bytes, at);
   const values = toFloat32(tensor.dtype, bytes);
   if (ref.rows === undefined) return values;

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { type StatisticId, StatisticsAccumulator } from "../../src/compress/index.js";
 import type { Checkpoint } from "../../src/io/index.js";
-import { openBackend } from "../../src/kernels/index.js";
+import { type Backend, openBackend } from "../../src/kernels/index.js";
 import { describeDecoder, loadModel, type Tap } from "../../src/model/index.js";
 import { loadBlock } from "../../src/pipeline/compress/block.js";
-import { blockView } from "../../src/pipeline/compress/blockView.js";
+import { loadable } from "../../src/pipeline/compress/blockSource.js";
 import { CalibrationRun } from "../../src/pipeline/compress/calibrationRun.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
@@ -70,23 +70,23 @@ describe.each(families)("%s", (architecture) => {
       const description = await describeDecoder(checkpoint);
       const { config } = description;
       let counted = 0;
+      using opened = await openBackend(backend, { threads: 1 });
       const run = await CalibrationRun.start(
         checkpoint,
         config.spec,
+        opened,
         { tokens, window },
-        {
-          backend,
-          threads: 1,
-          onWindow: () => counted++,
-        },
+        { onWindow: () => counted++ },
       );
       const view = async (layer: number) =>
-        blockView(checkpoint, config, await loadBlock(checkpoint, config, layer), config.spec.blocks[layer]);
+        loadable("here", await loadBlock(checkpoint, config, layer), config.spec.blocks[layer]);
       for (let layer = 0; layer + 1 < config.layers; layer++) await run.advance(await view(layer));
+      const idle = opened.memoryBytes();
       const wanted = ["gram", "columnSquares", "columnAbsMax", "columnAbsMean"] as const;
       const before = run.streams.slice();
       const measured = await run.collect(await view(config.layers - 1), wanted);
       expect(run.streams).toEqual(before);
+      expect(opened.memoryBytes()).toBe(idle);
       expect(counted).toBe(windows * config.layers);
 
       const expected = await wholeModel(checkpoint, wanted);
@@ -106,18 +106,17 @@ test("an aborted signal stops it", async () => {
   const checkpoint = await MemoryCheckpoint.golden("llama");
   const description = await describeDecoder(checkpoint);
   const controller = new AbortController();
+  using backend = await openBackend("reference");
   const run = await CalibrationRun.start(
     checkpoint,
     description.config.spec,
+    backend,
     { tokens, window },
-    {
-      backend: "reference",
-      signal: controller.signal,
-      onWindow: () => controller.abort(),
-    },
+    { signal: controller.signal, onWindow: () => controller.abort() },
   );
   const block = await loadBlock(checkpoint, description.config, 0);
-  await expect(run.advance(blockView(checkpoint, description.config, block, block.spec))).rejects.toThrow(/abort/i);
+  await expect(run.advance(loadable("here", block, block.spec))).rejects.toThrow(/abort/i);
+  expect(backend.memoryBytes()).toBe(0);
 });
 
 test("an embedding that is not finite is named, and so is a block whose inputs overflow", async () => {
@@ -127,20 +126,18 @@ test("an embedding that is not finite is named, and so is a block whose inputs o
   const values = checkpoint.values(name);
   values[tokens[3] * 64 + 5] = Number.NaN;
   checkpoint.set(name, [512, 64], values);
-  await expect(CalibrationRun.start(checkpoint, description.config.spec, { tokens, window }, {})).rejects.toThrow(
-    `${name}: row ${tokens[3]}, column 5 is NaN`,
-  );
+  const start = (backend: Backend) =>
+    CalibrationRun.start(checkpoint, description.config.spec, backend, { tokens, window }, {});
+  using reference = await openBackend("reference");
+  await expect(start(reference)).rejects.toThrow(`${name}: row ${tokens[3]}, column 5 is NaN`);
   values[tokens[3] * 64 + 5] = 1e30;
   checkpoint.set(name, [512, 64], values);
   for (const backend of backends) {
-    const run = await CalibrationRun.start(
-      checkpoint,
-      description.config.spec,
-      { tokens, window },
-      { backend, threads: 1 },
-    );
+    using opened = await openBackend(backend, { threads: 1 });
+    const run = await start(opened);
     const block = await loadBlock(checkpoint, description.config, 0);
-    const view = blockView(checkpoint, description.config, block, block.spec);
+    const view = loadable("here", block, block.spec);
     await expect(run.collect(view, ["gram"])).rejects.toThrow(/block 0 .*attentionInput, input channel/);
+    if (backend !== "webgpu") expect(opened.memoryBytes()).toBe(0);
   }
 });

@@ -7,9 +7,10 @@ import { expertSuite } from "./expertSuite.js";
 import { fusedSuite } from "./fusedSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
-import { type BackendUnderTest, reservedBytes } from "./harness.js";
+import type { BackendUnderTest } from "./harness.js";
 import { linearSuite } from "./linearSuite.js";
 import { nonFiniteSuite } from "./nonFiniteSuite.js";
+import { regionSuite } from "./regionSuite.js";
 import { sightSuite } from "./sightSuite.js";
 import { sinksAndLatentSuite } from "./sinksAndLatentSuite.js";
 import { storageSuite } from "./storageSuite.js";
@@ -22,11 +23,11 @@ export function backendSuite(subject: BackendUnderTest): void {
     const backend = () => opened;
     beforeAll(async () => {
       opened = await subject.create();
-      opened.reserve({ weightBytes: reservedBytes });
     });
     afterAll(() => opened[Symbol.dispose]());
 
     storageSuite(backend, subject);
+    regionSuite(backend, subject);
     linearSuite(backend, subject);
     attentionSuite(backend, subject.tolerances);
     sinksAndLatentSuite(backend, subject.tolerances);

@@ -1,5 +1,13 @@
 import { Random } from "../../src/core/index.js";
-import type { Activation, Backend, KvCacheSpec, Matrix, RowSource, Sight } from "../../src/kernels/index.js";
+import type {
+  Activation,
+  Backend,
+  KvCacheSpec,
+  Matrix,
+  RowSource,
+  Sight,
+  WeightLoading,
+} from "../../src/kernels/index.js";
 import {
   isSparse,
   type PackedFormatId,
@@ -69,9 +77,6 @@ export const gpuFormats = allFormats.filter(
   (format) => !isSparse(format) || ["bitmask", "2:4"].includes(sparseFormats[format].structure),
 );
 
-/** Enough for everything the suite loads into one backend. */
-export const reservedBytes = 96 * 2 ** 20;
-
 /** f32 [count], standard normal times `scale`, the same for the same seed. */
 export function normals(seed: number, count: number, scale = 1): Float32Array {
   const random = new Random(seed);
@@ -132,7 +137,7 @@ export interface LoadedMatrix {
 }
 
 export async function loadStack(
-  backend: Backend,
+  backend: WeightLoading,
   format: PackedFormatId,
   partRows: readonly number[],
   cols: number,

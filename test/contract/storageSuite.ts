@@ -3,17 +3,7 @@ import { UsageError } from "../../src/core/index.js";
 import { type Backend, keyBlocks, type RowSource, wholeHeads } from "../../src/kernels/index.js";
 import { isSparse } from "../../src/pack/index.js";
 import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
-import {
-  type BackendUnderTest,
-  kvSpec,
-  loadStack,
-  normals,
-  packed,
-  reservedBytes,
-  rowSource,
-  thinned,
-  upload,
-} from "./harness.js";
+import { type BackendUnderTest, kvSpec, loadStack, normals, packed, rowSource, thinned, upload } from "./harness.js";
 
 export function storageSuite(backend: () => Backend, subject: BackendUnderTest): void {
   it("write and read: whole activations and views of views, exactly; written values may be reused at once", async () => {
@@ -154,7 +144,6 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
 
   it("dispose: frees everything, may be repeated, and leaves other backends alone", async () => {
     const first = await subject.create();
-    first.reserve({ weightBytes: reservedBytes });
     const w = await loadStack(first, "f32", [64], 64, 6);
     expect(first.memoryBytes()).toBeGreaterThanOrEqual(w.handle.byteLength);
     const x = upload(backend(), 1, 4, Float32Array.of(1, 2, 3, 4));

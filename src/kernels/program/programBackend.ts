@@ -1,5 +1,5 @@
 import { type ActivationFunction, DeviceError, type JobOptions, UsageError } from "../../core/index.js";
-import type { PackedFormatId, WeightFormatId } from "../../pack/index.js";
+import { isSparse, type PackedFormatId, type WeightFormatId } from "../../pack/index.js";
 import type {
   Activation,
   AttentionOptions,
@@ -22,6 +22,7 @@ import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
@@ -37,6 +38,7 @@ import { copyMatrix, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js
 import type { Machine } from "./machine.js";
 import {
   Block,
+  type Constant,
   own,
   ProgramActivation,
   ProgramKvCache,
@@ -57,7 +59,7 @@ const machineCosts = new Map<string, Promise<ProductCosts>>();
  * A backend whose operations are recorded as words of a small program in the memory where the weights lie (records.ts); a
  * flush runs it on all threads of a machine.
  */
-export class ProgramBackend extends HostExperts implements Backend {
+export class ProgramBackend extends HostExperts implements Backend, WeightOwner {
   readonly info: BackendInfo;
   readonly formats = packedFormats;
   readonly #machine: Machine;
@@ -91,8 +93,10 @@ export class ProgramBackend extends HostExperts implements Backend {
     }
   }
 
-  reserve(_plan: { weightBytes: number }): void {
+  openRegion(): Region {
+    this.#alive();
     // Memories grow in place and address space costs nothing, so nothing need be laid out beforehand.
+    return new LoadedRegion(this);
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
@@ -129,6 +133,32 @@ export class ProgramBackend extends HostExperts implements Backend {
   loadRope(cos: Float32Array, sin: Float32Array, layout: RopeLayout): RopeTable {
     this.#weightBytes += cos.byteLength + sin.byteLength;
     return new ProgramRopeTable(cos.slice(), sin.slice(), layout);
+  }
+
+  freeMatrix(matrix: Matrix): void {
+    if (this.#disposed) return;
+    const { arena, parts, offset, byteLength } = this.#ownMatrix(matrix);
+    arena.settle();
+    // What leaves zeros out lies part by part.
+    for (const at of isSparse(matrix.format) ? parts.map((part) => part.offset!) : [offset]) arena.release(at);
+    this.#weightBytes -= byteLength;
+  }
+
+  freeVector(vector: Vector): void {
+    this.#freeConstants((vector as ProgramVector).constant);
+  }
+
+  freeRope(table: RopeTable): void {
+    const { cos, sin } = table as ProgramRopeTable;
+    this.#freeConstants(cos, sin);
+  }
+
+  #freeConstants(...constants: readonly Constant[]): void {
+    if (this.#disposed) return;
+    for (const constant of constants) {
+      constant.release();
+      this.#weightBytes -= constant.values.byteLength;
+    }
   }
 
   allocate(rows: number, cols: number): Activation {
@@ -316,10 +346,10 @@ export class ProgramBackend extends HostExperts implements Backend {
     return arena;
   }
 
-  /** A memory with room for `byteLength`: the newest, or one more. */
+  /** A memory with room for `byteLength`: the newest, an older one where so much was given back, or one more. */
   async #arenaFor(byteLength: number): Promise<Arena> {
-    const last = this.#arenas[this.#arenas.length - 1];
-    if (last.fits(byteLength)) return last;
+    const found = this.#arenas.findLast((arena) => arena.fits(byteLength));
+    if (found !== undefined) return found;
     const { memoryLimit } = this.#machine;
     if (byteLength > memoryLimit - heapStart - 2 * 65536) {
       throw new DeviceError(`a matrix that needs ${byteLength} bytes does not fit a memory of ${memoryLimit}`);

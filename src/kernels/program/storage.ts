@@ -124,6 +124,15 @@ export class Constant {
     }
     return offset;
   }
+
+  /** Frees every copy, once what is recorded has run. */
+  release(): void {
+    for (const [arena, offset] of this.#places) {
+      arena.settle();
+      arena.release(offset);
+    }
+    this.#places.clear();
+  }
 }
 
 export class ProgramVector implements Vector {

@@ -21,6 +21,7 @@ import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
 import { appendKv, attention, moveKv } from "./attention.js";
@@ -42,7 +43,7 @@ import { topK } from "./topK.js";
  * The plain backend: what the operations mean, in TypeScript that runs everywhere. Operations run at once; sums are f64
  * and results are rounded to f32 when stored. The others are tested against the same suite.
  */
-export class ReferenceBackend extends HostExperts implements Backend {
+export class ReferenceBackend extends HostExperts implements Backend, WeightOwner {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
   readonly info: BackendInfo = {
     id: "reference",
@@ -56,8 +57,10 @@ export class ReferenceBackend extends HostExperts implements Backend {
   readonly #caches = new Set<ReferenceKvCache>();
   #disposed = false;
 
-  reserve(): void {
+  openRegion(): Region {
+    this.#alive();
     // Weights lie in ordinary arrays: there is nothing to lay out beforehand.
+    return new LoadedRegion(this);
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
@@ -82,6 +85,24 @@ export class ReferenceBackend extends HostExperts implements Backend {
       sin: sin.slice(),
     };
     return table;
+  }
+
+  // The collector frees what nobody refers to; here it is counted.
+  freeMatrix({ rows, cols }: Matrix): void {
+    this.#free(rows * cols);
+  }
+
+  freeVector({ length }: Vector): void {
+    this.#free(length);
+  }
+
+  freeRope(table: RopeTable): void {
+    const { cos, sin } = table as ReferenceRopeTable;
+    this.#free(cos.length + sin.length);
+  }
+
+  #free(floats: number): void {
+    if (!this.#disposed) this.#weightBytes -= 4 * floats;
   }
 
   allocate(rows: number, cols: number): Activation {

@@ -30,6 +30,7 @@ import { attentionBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import { blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
 import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
@@ -38,6 +39,7 @@ import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import { ExpertBackend } from "./expertBackend.js";
+import { HeldWeights } from "./heldWeights.js";
 import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
@@ -64,7 +66,7 @@ import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
-export class WebGpuBackend extends ExpertBackend implements Backend {
+export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner {
   readonly formats = [...Object.keys(weightFormats), ...Object.keys(sparseAccess)] as PackedFormatId[];
   readonly fusesGates = true;
   readonly #device: Device;
@@ -80,14 +82,13 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
   readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
   readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
-  #weightBytes = 0;
   readonly #counters: BackendCounters;
 
   constructor(device: Device) {
     const context = new Context(device);
     const pool = new ActivationPool(device, context.recorder);
     const counters = zeroCounters();
-    super(context, pool, counters);
+    super(context, pool, counters, new HeldWeights(context));
     this.#device = device;
     this.#context = context;
     this.#pool = pool;
@@ -107,15 +108,16 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     return { id: "webgpu", description: arithmetic + disabled, arithmetic, threads: 1 };
   }
 
-  reserve(_plan: { weightBytes: number }): void {
+  openRegion(): Region {
     this.#device.throwIfGone();
+    return new LoadedRegion(this);
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
     const matrix = await (isSparse(format)
       ? this.#loadSparse(parts, format, job)
       : this.#loadDense(parts, format, job));
-    this.#weightBytes += matrix.byteLength;
+    this.weights.byteLength += matrix.byteLength;
     return matrix;
   }
 
@@ -174,7 +176,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   loadVector(values: Float32Array): Vector {
-    const vector: GpuVector = { length: values.length, memory: this.#upload(values, "vector") };
+    const vector: GpuVector = { length: values.length, memory: this.weights.upload(values, "vector") };
     return vector;
   }
 
@@ -182,17 +184,23 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
     const table: GpuRopeTable = {
       ...layout,
       positions: cos.length / (layout.width / 2),
-      cos: this.#upload(cos, "cosines"),
-      sin: this.#upload(sin, "sines"),
+      cos: this.weights.upload(cos, "cosines"),
+      sin: this.weights.upload(sin, "sines"),
     };
     return table;
   }
 
-  #upload(values: Float32Array, label: string): GpuMemory {
-    const memory = this.#device.allocate(values.byteLength, usage.storage | usage.copyDst, label);
-    this.#device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
-    this.#weightBytes += values.byteLength;
-    return memory;
+  freeMatrix(matrix: Matrix): void {
+    this.weights.freeMatrices([matrix]);
+  }
+
+  freeVector(vector: Vector): void {
+    this.weights.free([(vector as GpuVector).memory], vector.length * 4);
+  }
+
+  freeRope(table: RopeTable): void {
+    const { positions, width, cos, sin } = table as GpuRopeTable;
+    this.weights.free([cos, sin], positions * width * 4);
   }
 
   allocate(rows: number, cols: number): Activation {
@@ -457,14 +465,14 @@ export class WebGpuBackend extends ExpertBackend implements Backend {
   }
 
   memoryBytes(): number {
-    let bytes = this.#weightBytes + this.#pool.liveBytes;
+    let bytes = this.weights.byteLength + this.#pool.liveBytes;
     for (const cache of this.#caches) bytes += cache.byteLength;
     return bytes;
   }
 
   [Symbol.dispose](): void {
     this.#caches.clear();
-    this.#weightBytes = 0;
+    this.weights[Symbol.dispose]();
     this.#device[Symbol.dispose]();
   }
 

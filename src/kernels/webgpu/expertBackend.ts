@@ -14,6 +14,7 @@ import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import { checkExpertFormat } from "./expertCheck.js";
 import * as device from "./experts.js";
+import type { HeldWeights } from "./heldWeights.js";
 import type { FormatKernels, GpuMatrix } from "./matrix.js";
 import { type ActivationPool, type GpuVector, own } from "./storage.js";
 
@@ -35,7 +36,12 @@ export abstract class ExpertBackend extends HostExperts {
   /** What was wrong with kernels that are not used. */
   protected readonly problems: string[] = [];
 
-  constructor(context: Context, pool: ActivationPool, counters: BackendCounters) {
+  constructor(
+    context: Context,
+    pool: ActivationPool,
+    counters: BackendCounters,
+    protected readonly weights: HeldWeights,
+  ) {
     super();
     this.#context = context;
     this.#pool = pool;
@@ -50,19 +56,25 @@ export abstract class ExpertBackend extends HostExperts {
     format: PackedFormatId,
     { biases, ...job }: LoadExpertsOptions = {},
   ): Promise<ExpertMatrices> {
-    const bias = biases && this.#upload(Float32Array.from(biases.flatMap((values) => [...values])));
+    const uploaded = () => biases && this.#upload(Float32Array.from(biases.flatMap((values) => [...values])));
     if (isSparse(format)) {
       this.#hostChooses = true;
       const list = (await super.loadExperts(experts, format, job)) as ExpertList;
-      const biased: device.GpuExperts = { ...list, bias };
+      const biased: device.GpuExperts = { ...list, bias: uploaded() };
       return biased;
     }
     const whole = (await this.loadMatrix(experts.flat(), format, job)) as GpuMatrix;
     const matrices = device.splitExperts(whole, experts.length);
     const chosen = device.chosenAmong(matrices, await this.#kernelsOf(format));
     this.#hostChooses ||= chosen === undefined;
-    const list: device.GpuExperts = { ...expertList(matrices), chosen, bias };
+    const list: device.GpuExperts = { ...expertList(matrices), chosen, bias: uploaded() };
     return list;
+  }
+
+  override freeExperts(list: ExpertMatrices): void {
+    const { matrices, experts, rows, bias } = list as device.GpuExperts;
+    this.weights.freeMatrices(matrices);
+    if (bias !== undefined) this.weights.free([bias], experts * rows * 4);
   }
 
   #kernelsOf(format: WeightFormatId): Promise<device.ExpertKernels | undefined> {

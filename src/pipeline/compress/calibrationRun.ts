@@ -1,4 +1,4 @@
-import { findStep, type ModelSpec, sitesOf } from "../../arch/index.js";
+import { type ModelSpec, readersOf } from "../../arch/index.js";
 import {
   InputStatistics,
   type StatisticId,
@@ -7,17 +7,21 @@ import {
 } from "../../compress/index.js";
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import { type Activation, type Backend, openBackend, type RoutedSlots } from "../../kernels/index.js";
-import { checkSound, firstNonFiniteOf, loadDescribed, type Model, nonFiniteError } from "../../model/index.js";
+import type { Activation, Backend } from "../../kernels/index.js";
+import {
+  type Blocks,
+  firstNonFiniteOf,
+  loadBlocks,
+  nonFiniteError,
+  type Tap,
+  type TappedSlots,
+} from "../../model/index.js";
 import type { TextWindows } from "../gradients.js";
 import { type InputKey, inputKey } from "./block.js";
-import type { BlockView } from "./blockView.js";
+import type { LoadableBlock } from "./blockSource.js";
 import { embedWindows } from "./embedWindows.js";
 
 export interface CalibrationRunOptions {
-  /** Default: the fastest of the CPU. */
-  backend?: string;
-  threads?: number;
   signal?: AbortSignal;
   /** Called after each window that ran through a block. */
   onWindow?(): void;
@@ -25,12 +29,13 @@ export interface CalibrationRunOptions {
 
 /**
  * All calibration windows on their way through a model, block by block: the residual stream of each, f32
- * [windows * window, hiddenSize], and nothing else between blocks.
+ * [windows * window, hiddenSize], and nothing else between blocks. One block at a time lies on the backend.
  */
 export class CalibrationRun {
   private constructor(
     readonly streams: Float32Array,
-    readonly hiddenSize: number,
+    readonly spec: ModelSpec,
+    readonly backend: Backend,
     readonly window: number,
     readonly options: CalibrationRunOptions,
   ) {}
@@ -38,11 +43,16 @@ export class CalibrationRun {
   static async start(
     checkpoint: Checkpoint,
     spec: ModelSpec,
+    backend: Backend,
     { tokens, window }: TextWindows,
     options: CalibrationRunOptions,
   ): Promise<CalibrationRun> {
     const streams = await embedWindows(checkpoint, spec, tokens, window);
-    return new CalibrationRun(streams, spec.hiddenSize, window, options);
+    return new CalibrationRun(streams, spec, backend, window, options);
+  }
+
+  get hiddenSize(): number {
+    return this.spec.hiddenSize;
   }
 
   get windows(): number {
@@ -53,96 +63,77 @@ export class CalibrationRun {
    * What enters the matrices of a block, over all windows; of experts what is sent to each, left out where that is nothing.
    * The streams stay what they are.
    */
-  async collect(block: BlockView, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
-    return this.#withBlock(block, async (backend, model) => {
-      const sums = new Map<InputKey, SiteSums>();
-      const [spec] = block.config.spec.blocks;
-      // What matrices read, in the order in which a block comes to it.
-      const sites = sitesOf(spec).flatMap(({ site, readers }) => (readers.length > 0 ? [site.id] : []));
-      const last = sites[sites.length - 1];
-      const [expert] = findStep(spec, "mixture")?.experts ?? [];
-      const shared = expert && findStep(expert, "linear")?.site.id;
-      const add = async (key: InputKey, x: Activation) => {
-        let sum = sums.get(key);
-        if (sum === undefined) {
-          sum = new SiteSums(`${block.checkpoint.location}, ${key}`, backend, wanted);
-          sums.set(key, sum);
-        }
-        await sum.add(x);
-      };
-      const onActivation = async (_layer: number, site: string, activation: Activation, slots?: RoutedSlots) => {
-        if (slots === undefined) await add(site, activation);
-        else
-          await eachExpert(backend, site === shared, activation, slots, (expert, x) => add(inputKey(site, expert), x));
-        // What follows, the block's last product, is not needed.
-        if (site === last) throw enough;
-      };
-      await this.#eachWindow(backend, model, async (run) => {
-        try {
-          await run({ sites, onActivation });
-        } catch (error) {
-          if (error !== enough) throw error;
-        }
-      });
-      const statistics = new Map<InputKey, InputStatistics>();
-      for (const [key, sum] of sums) statistics.set(key, await sum.finish());
-      return statistics;
+  async collect(block: LoadableBlock, wanted: readonly StatisticId[]): Promise<Map<InputKey, InputStatistics>> {
+    const { backend } = this;
+    using loaded = await this.#load(block);
+    using sums = new SumsOfSites(backend, block.name, wanted);
+    // What matrices read, in the order in which a block comes to it.
+    const sites = [...readersOf(block.spec)].flatMap(([site, readers]) => (readers.length > 0 ? [site] : []));
+    const onActivation = async (_layer: number, site: string, activation: Activation, slots?: TappedSlots) => {
+      if (slots === undefined) await sums.add(site, activation);
+      else await eachExpert(backend, activation, slots, (expert, x) => sums.add(inputKey(site, expert), x));
+      // What follows, the block's last product, is not needed.
+      if (site === sites.at(-1)) throw enough;
+    };
+    await this.#eachWindow(loaded, async (run) => {
+      try {
+        await run({ sites, onActivation });
+      } catch (error) {
+        if (error !== enough) throw error;
+      }
     });
+    return await sums.finish();
   }
 
   /** Runs all windows through a block; the streams become its outputs. */
-  async advance(block: BlockView): Promise<void> {
-    await this.#withBlock(block, (backend, model) =>
-      this.#eachWindow(backend, model, async (run, stream, x) => {
-        await run();
-        stream.set(await backend.read(x));
-        const bad = firstNonFiniteOf(stream);
-        if (bad >= 0) throw nonFiniteError(`behind ${block.checkpoint.location}`, stream[bad]);
-      }),
-    );
+  async advance(block: LoadableBlock): Promise<void> {
+    using loaded = await this.#load(block);
+    await this.#eachWindow(loaded, async (run, stream, x) => {
+      await run();
+      stream.set(await this.backend.read(x));
+      const bad = firstNonFiniteOf(stream);
+      if (bad >= 0) throw nonFiniteError(`behind ${block.name}`, stream[bad]);
+    });
   }
 
-  async #withBlock<T>(
-    { checkpoint, config }: BlockView,
-    use: (backend: Backend, model: Model) => Promise<T>,
-  ): Promise<T> {
-    const { backend: id, threads, signal } = this.options;
-    using backend = await openBackend(id, threads === undefined ? {} : { threads });
-    using model = await loadDescribed(checkpoint, config, backend, { weights: "f32", signal });
-    checkSound(model);
-    return await use(backend, model);
+  #load({ spec, source }: LoadableBlock): Promise<Blocks> {
+    const { signal } = this.options;
+    return loadBlocks({ ...this.spec, blocks: [spec] }, source, this.backend, { weights: "f32", signal });
   }
 
   async #eachWindow(
-    backend: Backend,
-    model: Model,
+    block: Blocks,
     visit: (run: (tap?: Tap) => Promise<void>, stream: Float32Array, x: Activation) => Promise<void>,
   ): Promise<void> {
-    const { streams, hiddenSize, window } = this;
-    using cache = model.createCache(window);
+    const { streams, hiddenSize, window, backend } = this;
+    using cache = block.createCache(window);
     const x = backend.allocate(window, hiddenSize);
-    for (let start = 0; start < streams.length; start += window * hiddenSize) {
-      await breathe(this.options.signal);
-      const stream = streams.subarray(start, start + window * hiddenSize);
-      backend.write(x, stream);
-      await visit((tap) => model.block(0, x, cache, 0, { tap }), stream, x);
-      this.options.onWindow?.();
+    try {
+      for (let start = 0; start < streams.length; start += window * hiddenSize) {
+        await breathe(this.options.signal);
+        const stream = streams.subarray(start, start + window * hiddenSize);
+        backend.write(x, stream);
+        await visit((tap) => block.run(0, x, cache, 0, { tap }), stream, x);
+        this.options.onWindow?.();
+      }
+    } finally {
+      backend.release(x);
     }
   }
 }
 
 /**
- * Hands out the rows that each expert sees, those of one expert together.
- * @param gathers what enters the experts has one row for every token, which several of them see
+ * Hands out the rows that each expert sees, those of one expert together. What enters the experts has one row for every
+ * token, which several of them see.
  */
 async function eachExpert(
   backend: Backend,
-  gathers: boolean,
   activation: Activation,
-  { rows, experts }: RoutedSlots,
+  { rows, experts, of }: TappedSlots,
   visit: (expert: number, x: Activation) => Promise<void>,
 ): Promise<void> {
   const { cols } = activation;
+  const gathers = of === "rows";
   const x = gathers ? backend.allocate(rows.length, cols) : activation;
   if (gathers) {
     const values = await backend.read(activation);
@@ -150,22 +141,54 @@ async function eachExpert(
     for (const [slot, row] of rows.entries()) gathered.set(values.subarray(row * cols, (row + 1) * cols), slot * cols);
     backend.write(x, gathered);
   }
-  for (let start = 0; start < rows.length; ) {
-    let end = start + 1;
-    while (end < rows.length && experts[end] === experts[start]) end++;
-    await visit(experts[start], x.rowRange(start, end - start));
-    start = end;
+  try {
+    for (let start = 0; start < rows.length; ) {
+      let end = start + 1;
+      while (end < rows.length && experts[end] === experts[start]) end++;
+      await visit(experts[start], x.rowRange(start, end - start));
+      start = end;
+    }
+  } finally {
+    if (gathers) backend.release(x);
   }
-  if (gathers) backend.release(x);
 }
-
-type Tap = NonNullable<NonNullable<Parameters<Model["block"]>[4]>["tap"]>;
 
 /** Thrown by the tap of `collect` and caught there. */
 const enough = new UsageError("the block was left half-way, on purpose");
 
+/** Sums over what enters the sites of a block, by what is told apart of it. */
+class SumsOfSites implements Disposable {
+  readonly #sums = new Map<InputKey, SiteSums>();
+
+  constructor(
+    readonly backend: Backend,
+    readonly block: string,
+    readonly wanted: readonly StatisticId[],
+  ) {}
+
+  async add(key: InputKey, x: Activation): Promise<void> {
+    let sums = this.#sums.get(key);
+    if (sums === undefined) {
+      sums = new SiteSums(`${this.block}, ${key}`, this.backend, this.wanted);
+      this.#sums.set(key, sums);
+    }
+    await sums.add(x);
+  }
+
+  /** @throws NonFiniteError when an input was not finite */
+  async finish(): Promise<Map<InputKey, InputStatistics>> {
+    const statistics = new Map<InputKey, InputStatistics>();
+    for (const [key, sums] of this.#sums) statistics.set(key, await sums.finish());
+    return statistics;
+  }
+
+  [Symbol.dispose](): void {
+    for (const sums of this.#sums.values()) sums[Symbol.dispose]();
+  }
+}
+
 /** Sums over what enters one site: the gram on the backend where it can, the rest on the host. */
-class SiteSums {
+class SiteSums implements Disposable {
   readonly #onHost: readonly StatisticId[];
   #host: StatisticsAccumulator | undefined;
   #gram: Activation | undefined;
@@ -214,5 +237,10 @@ class SiteSums {
       values.gram = gram;
     }
     return new InputStatistics(this.#cols, this.#tokens, values);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#gram !== undefined) this.backend.release(this.#gram);
+    this.#gram = undefined;
   }
 }

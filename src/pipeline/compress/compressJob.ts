@@ -12,11 +12,13 @@ import {
   readJsonFile,
   serializeArtifact,
 } from "../../io/index.js";
+import type { Backend } from "../../kernels/index.js";
 import { firstNonFiniteOf } from "../../model/index.js";
 import { type DecoderBlock, type InputKey, loadBlock, matrixKey, matrixNames } from "./block.js";
-import { type BlockView, blockView } from "./blockView.js";
+import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import { GradientFiles } from "./gradientFiles.js";
+import { openPlanned } from "./plan.js";
 import type { CompressionPlan, CompressOptions } from "./planned.js";
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
@@ -158,14 +160,15 @@ class CompressionJob {
     let resumedBlocks = this.plan.layers;
     if (artifact === undefined) {
       await this.#claim();
+      using backend = await openPlanned(this.plan, this.options);
       const gradients = await this.#timed("statistics", () => this.#gradients());
-      const survey = await this.#timed("survey", () => this.#survey(gradients));
+      const survey = await this.#timed("survey", () => this.#survey(backend, gradients));
       await this.#timed("files", () =>
         writeOutside(this.checkpoint, this.plan.description.config.spec, workspace, this.#shard(-1), this.options),
       );
       const finished = await this.#finishedBlocks();
       resumedBlocks = finished.length;
-      const records = await this.#compressBlocks(survey, finished, gradients);
+      const records = await this.#compressBlocks(survey, finished, backend, gradients);
       artifact = await this.#timed("files", () => this.#finish(survey, records));
     } else this.#checkJob(compressionOf(artifact)?.job);
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
@@ -203,13 +206,13 @@ class CompressionJob {
     return files;
   }
 
-  async #survey(gradients: GradientFiles | undefined): Promise<Survey> {
+  async #survey(backend: Backend | undefined, gradients: GradientFiles | undefined): Promise<Survey> {
     const { workspace } = this.files;
     const whole = wholeModel(this.plan);
     if (whole !== undefined) return whole;
     const found = await readJsonFile(workspace.files, surveyFileName);
     if (found !== undefined) return parseSurvey(found, this.plan, `${workspace.files.location}/${surveyFileName}`);
-    const survey = await surveyModel(this.checkpoint, this.plan, this.options, gradients);
+    const survey = await surveyModel(this.checkpoint, this.plan, backend, this.options, gradients);
     await this.options.checkSource?.();
     await writeJson(workspace, surveyFileName, await storedSurvey(survey));
     return survey;
@@ -233,6 +236,7 @@ class CompressionJob {
   async #compressBlocks(
     { kept, budgets }: Survey,
     finished: readonly BlockRecord[],
+    backend: Backend | undefined,
     gradients: GradientFiles | undefined,
   ): Promise<BlockRecord[]> {
     const { checkpoint, plan, options } = this;
@@ -246,9 +250,9 @@ class CompressionJob {
     const run =
       windows &&
       measures &&
-      (await CalibrationRun.start(checkpoint, description.config.spec, windows, {
-        ...options,
-        backend: plan.backend?.id,
+      backend &&
+      (await CalibrationRun.start(checkpoint, description.config.spec, backend, windows, {
+        signal: options.signal,
         onWindow: () => progress.window(),
       }));
     for (let layer = 0; layer < layers; layer++) {
@@ -268,7 +272,7 @@ class CompressionJob {
               ? new Map()
               : completed(
                   block,
-                  await this.#timed("statistics", () => run.collect(this.#view(block, layer, results), wanted)),
+                  await this.#timed("statistics", () => run.collect(this.#loadable(block, layer, results), wanted)),
                   wanted,
                 );
           const budget = budgets[planned.index]?.[block.layer];
@@ -298,14 +302,14 @@ class CompressionJob {
       // Nobody looks at what the last block gives.
       if (run && layer + 1 < layers) {
         const block = await this.#timed("files", () => this.#readBack(records[layer], layer, results));
-        await this.#timed("forward", () => run.advance(this.#view(block, layer, results)));
+        await this.#timed("forward", () => run.advance(this.#loadable(block, layer, results)));
       }
     }
     return records;
   }
 
-  #view(block: DecoderBlock, layer: number, results: ResultBlocks): BlockView {
-    return blockView(this.checkpoint, this.plan.description.config, block, results.at(layer, block.sizes));
+  #loadable(block: DecoderBlock, layer: number, results: ResultBlocks): LoadableBlock {
+    return loadable(this.checkpoint.location, block, results.at(layer, block.sizes));
   }
 
   async #store(block: DecoderBlock, layer: number, results: ResultBlocks): Promise<BlockRecord> {

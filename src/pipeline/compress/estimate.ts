@@ -1,9 +1,11 @@
 import { findStep, inputsOf, linearsOf } from "../../arch/index.js";
 import { lowRankMethods, pruneMethods, quantizeMethods } from "../../compress/index.js";
 import type { Checkpoint } from "../../io/index.js";
+import type { Backend } from "../../kernels/index.js";
 import { byteLengthOf, dtypeBytes, elementCount } from "../../tensor/index.js";
+import type { TextWindows } from "../gradients.js";
 import { loadBlock } from "./block.js";
-import { blockView } from "./blockView.js";
+import { loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { CompressionPlan, CompressOptions, Estimate, PlannedStage } from "./planned.js";
 
@@ -21,6 +23,7 @@ const baseBytes = 200e6;
 export async function estimateJob(
   checkpoint: Checkpoint,
   plan: Omit<CompressionPlan, "estimate">,
+  backend: Backend | undefined,
   options: CompressOptions,
 ): Promise<Estimate> {
   const { description, stages, layers, windows } = plan;
@@ -42,9 +45,9 @@ export async function estimateJob(
   elapsedMs *= layers;
   let streamBytes = 0;
   const differentiates = stages.some(({ gradients }) => gradients);
-  if (windows !== undefined) {
+  if (windows !== undefined && backend !== undefined) {
     const count = windows.tokens.length / windows.window;
-    const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, options);
+    const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, windows, backend, options);
     const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
     elapsedMs += layers * count * (collections * collectMs + advanceMs);
     streamBytes = count * windows.window * config.hiddenSize * 4;
@@ -93,29 +96,31 @@ async function hostWork({ stage, options }: PlannedStage, linears: readonly (rea
 /** Milliseconds of one window through the first block, with the statistics that the stages want and without. */
 async function timeOneWindow(
   checkpoint: Checkpoint,
-  { description, windows, stages, backend }: Omit<CompressionPlan, "estimate">,
-  options: CompressOptions,
+  { description, stages }: Omit<CompressionPlan, "estimate">,
+  { tokens, window }: TextWindows,
+  backend: Backend,
+  { signal }: CompressOptions,
 ) {
-  const { tokens, window } = windows!;
   // Twice the same: what the first one takes for loading and compiling is not paid again.
   const twice = new Uint32Array(2 * window);
   for (const start of [0, window]) twice.set(tokens.subarray(0, window), start);
   let marks: number[] = [];
+  const { config } = description;
   const run = await CalibrationRun.start(
     checkpoint,
-    description.config.spec,
+    config.spec,
+    backend,
     { tokens: twice, window },
-    { ...options, backend: backend?.id, onWindow: () => marks.push(performance.now()) },
+    { signal, onWindow: () => marks.push(performance.now()) },
   );
-  const { config } = description;
-  const view = blockView(checkpoint, config, await loadBlock(checkpoint, config, 0), config.spec.blocks[0]);
+  const block = loadable(checkpoint.location, await loadBlock(checkpoint, config, 0), config.spec.blocks[0]);
   const timed = async (work: () => Promise<unknown>) => {
     marks = [];
     await work();
     return marks[1] - marks[0];
   };
   const wanted = [...new Set(stages.flatMap(({ statistics }) => statistics))];
-  const advanceMs = await timed(() => run.advance(view));
-  const collectMs = wanted.length === 0 ? 0 : await timed(() => run.collect(view, wanted));
+  const advanceMs = await timed(() => run.advance(block));
+  const collectMs = wanted.length === 0 ? 0 : await timed(() => run.collect(block, wanted));
   return { collectMs, advanceMs };
 }

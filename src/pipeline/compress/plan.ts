@@ -2,7 +2,7 @@ import { placesOf } from "../../arch/index.js";
 import { checkRecipe, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
-import { type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
+import { type Backend, type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { factorNames } from "../../model/internal.js";
 import type { GradientSource, TextWindows } from "../gradients.js";
@@ -90,7 +90,8 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
   const { recipe, calibration, limits = {} } = options;
   const { description, drop, stages, needsText } = await checkCompression(checkpoint, options);
   const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
-  const backend = needsText ? await chooseBackend(options) : undefined;
+  using opened = needsText ? await openChosen(options) : undefined;
+  const backend = opened?.info;
   const plan = {
     description,
     drop,
@@ -105,7 +106,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
       stages.some(({ gradients }) => gradients),
     )),
   };
-  const estimate = await estimateJob(checkpoint, plan, options);
+  const estimate = await estimateJob(checkpoint, plan, opened, options);
   const problems: string[] = [];
   const gigabytes = (bytes: number) => `${(bytes / 1e9).toPrecision(2)} GB`;
   const check = (what: string, needed: number, free: number | undefined, hint: string) => {
@@ -173,10 +174,17 @@ function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): TextWi
 }
 
 /** @throws UsageError, DeviceError */
-async function chooseBackend({ device, backend: id, threads }: CompressOptions): Promise<BackendInfo> {
+function openChosen({ device, backend, threads }: CompressOptions): Promise<Backend> {
   const options = threads === undefined ? {} : { threads };
-  using backend = id === undefined ? await openDevice(device, options) : await openBackend(id, options);
-  return backend.info;
+  return backend === undefined ? openDevice(device, options) : openBackend(backend, options);
+}
+
+/** The backend that a job was planned for; undefined where no windows are run. @throws UsageError, DeviceError */
+export async function openPlanned(
+  { backend }: CompressionPlan,
+  options: CompressOptions,
+): Promise<Backend | undefined> {
+  return backend && (await openChosen({ ...options, backend: backend.id }));
 }
 
 async function identify(

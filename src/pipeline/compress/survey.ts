@@ -10,8 +10,9 @@ import {
 import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { readReference } from "../../io/internal.js";
-import { loadBlock, matrixKey } from "./block.js";
-import { type BlockView, blockView } from "./blockView.js";
+import type { Backend } from "../../kernels/index.js";
+import { type DecoderBlock, loadBlock, matrixKey } from "./block.js";
+import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { GradientFiles } from "./gradientFiles.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
@@ -68,42 +69,51 @@ export function wholeModel({ drop, stages, description }: CompressionPlan): Surv
   return { kept: Array.from({ length: description.config.layers }, (_, layer) => layer), budgets: {} };
 }
 
+/** What the dense model is looked at with. */
+interface Look {
+  checkpoint: Checkpoint;
+  plan: CompressionPlan;
+  /** undefined: no windows are run. */
+  backend: Backend | undefined;
+  options: CompressOptions;
+  gradients: GradientFiles | undefined;
+}
+
 /** Looks at the dense model; what it finds is worth keeping. */
 export async function surveyModel(
   checkpoint: Checkpoint,
   plan: CompressionPlan,
+  backend: Backend | undefined,
   options: CompressOptions,
   gradients?: GradientFiles,
 ): Promise<Survey> {
-  const kept = await layersToKeep(checkpoint, plan, options);
+  const look: Look = { checkpoint, plan, backend, options, gradients };
+  const kept = await layersToKeep(look);
   const budgets: Survey["budgets"] = {};
   for (const planned of plan.stages) {
     if (!isGlobal(planned.stage) || planned.stage.type !== "prune") continue;
     const { type } = planned.stage.pattern;
     budgets[planned.index] =
       type === "neurons" || type === "heads"
-        ? await shareUnits(checkpoint, plan, planned, kept, type, options, gradients)
+        ? await shareUnits(look, planned, kept, type)
         : await shareEntries(checkpoint, plan.description.config, planned, kept);
   }
   return { kept, budgets };
 }
 
 /** Drops the blocks of least influence, 1 − the mean cosine of what enters and what leaves (Men et al. 2024, ShortGPT). */
-async function layersToKeep(
-  checkpoint: Checkpoint,
-  plan: CompressionPlan,
-  options: CompressOptions,
-): Promise<number[]> {
+async function layersToKeep(look: Look): Promise<number[]> {
+  const { plan } = look;
   const { layers } = plan.description.config;
   const all = Array.from({ length: layers }, (_, layer) => layer);
   if (plan.drop === undefined) return all;
   const { method, count } = plan.drop;
   if (method === "last") return all.slice(0, layers - count);
   const influence: number[] = [];
-  await eachDenseBlock(checkpoint, plan, all, options, async ({ run, view }) => {
-    const before = run.streams.slice();
-    await run.advance(view);
-    influence.push(1 - meanCosine(before, run.streams, run.hiddenSize));
+  await eachDenseBlock(look, all, async ({ run, dense }) => {
+    const before = run!.streams.slice();
+    await run!.advance(dense);
+    influence.push(1 - meanCosine(before, run!.streams, run!.hiddenSize));
   });
   const dropped = all.toSorted((a, b) => influence[a] - influence[b] || a - b).slice(0, count);
   return all.filter((layer) => !dropped.includes(layer));
@@ -155,27 +165,24 @@ async function shareEntries(
 
 /** One threshold for the units of all blocks: how many each block keeps. Scores are those of the dense model. */
 async function shareUnits(
-  checkpoint: Checkpoint,
-  plan: CompressionPlan,
+  look: Look,
   { stage, options, gradients: differentiates }: PlannedStage,
   kept: readonly number[],
   type: UnitType,
-  job: CompressOptions,
-  gradients?: GradientFiles,
 ) {
   if (stage.type !== "prune" || !("sparsity" in stage.pattern)) throw new UsageError("no global scope");
   const { method } = await pruneMethods[stage.method]();
   const needs = method.needs(options).filter((id) => id !== "squaredGradients");
   const scored: ScoredTensor[] = [];
-  await eachDenseBlock(checkpoint, plan, kept, job, async ({ run, view, block }) => {
+  await eachDenseBlock(look, kept, async ({ run, dense, block }) => {
     // The recipe was refused if there were several: experts share no threshold.
     const [coupled] = coupledMatrices(block, type);
-    const statistics = run.windows > 0 && needs.length > 0 ? await run.collect(view, needs) : new Map();
-    const squaredGradients = differentiates ? await gradients!.read(block.layer) : undefined;
+    const statistics = run !== undefined && needs.length > 0 ? await run.collect(dense, needs) : new Map();
+    const squaredGradients = differentiates ? await look.gradients!.read(block.layer) : undefined;
     const known = { statistics, squaredGradients };
     const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(known, matrix), options);
     scored.push({ name: String(block.layer), length: scores.length, scores: async () => scores });
-    if (run.windows > 0) await run.advance(view);
+    await run?.advance(dense);
   });
   const gone = await shareGlobally(scored, stage.pattern.sparsity);
   return Object.fromEntries(
@@ -183,24 +190,20 @@ async function shareUnits(
   );
 }
 
-/** Visits blocks of the source with the windows on their way through them. */
+/** Visits blocks of the source with the windows on their way through them, if any are run. */
 async function eachDenseBlock(
-  checkpoint: Checkpoint,
-  { description, windows, backend }: CompressionPlan,
+  { checkpoint, plan: { description, windows }, backend, options }: Look,
   layers: readonly number[],
-  options: CompressOptions,
-  visit: (at: { run: CalibrationRun; view: BlockView; block: Awaited<ReturnType<typeof loadBlock>> }) => Promise<void>,
+  visit: (at: { run: CalibrationRun | undefined; dense: LoadableBlock; block: DecoderBlock }) => Promise<void>,
 ): Promise<void> {
   const { config } = description;
+  const { signal } = options;
   const stage = new Stage("look at the dense model", layers.length, "blocks", options.onProgress);
-  const run = await CalibrationRun.start(checkpoint, config.spec, windows ?? { tokens: new Uint32Array(), window: 1 }, {
-    ...options,
-    backend: backend?.id,
-  });
+  const run = windows && backend && (await CalibrationRun.start(checkpoint, config.spec, backend, windows, { signal }));
   for (const layer of layers) {
     await breathe(options.signal);
     const block = await loadBlock(checkpoint, config, layer);
-    await visit({ run, view: blockView(checkpoint, config, block, block.spec), block });
+    await visit({ run, dense: loadable(checkpoint.location, block, block.spec), block });
     stage.advance(1, `block ${layer}`);
   }
 }

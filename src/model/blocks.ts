@@ -1,0 +1,188 @@
+import {
+  type AttendStep,
+  type BlockSpec,
+  findStep,
+  keptBy,
+  type ModelSpec,
+  type RopeSpec,
+  type RotateStep,
+  ropeAttentionFactor,
+  ropeReach,
+  ropeTables,
+} from "../arch/index.js";
+import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
+import { BufferPool } from "./buffers.js";
+import { compileBlock } from "./compile.js";
+import type { BlockWeights } from "./load.js";
+import { bufferOf, type Operation, type Pass } from "./pass.js";
+import { type BlockThresholds, blockThresholds } from "./thresholds.js";
+import { Turns } from "./turns.js";
+import type { ActivationThresholds, CacheOptions, EntryMoves, ForwardOptions } from "./types.js";
+
+/** Positions of a first rotary table, where a model has as many. */
+const firstPositions = 4096;
+
+/** Blocks of a model, their steps compiled for one backend, with the working memory and the tables that they share. */
+export class Blocks implements Disposable {
+  readonly buffers: BufferPool;
+  readonly #operations: readonly (readonly Operation[])[];
+  /** Passes share the buffers: those of different sequences take turns. */
+  readonly #turns = new Turns();
+  /** The most tokens that the sequence of a cache may have. */
+  readonly #lengths = new WeakMap<KvCache, number>();
+  readonly #tables = new Map<string, RopeTable>();
+  /** What blocks were made to see, where it is not all before, loaded once. */
+  readonly #sights = new Map<string, Sight>();
+  /** Thresholds by the steps of the blocks, arranged once for each setting. */
+  readonly #arranged = new WeakMap<ActivationThresholds, readonly BlockThresholds[]>();
+
+  /**
+   * @param spec of which only the blocks are run
+   * @param region where the weights lie, and tables are put; it goes with the blocks
+   * @param head steps behind the blocks, for `runHead`
+   */
+  constructor(
+    readonly backend: Backend,
+    readonly spec: ModelSpec,
+    readonly region: Region,
+    weights: readonly BlockWeights[],
+    head?: { block: BlockSpec; weights: BlockWeights },
+  ) {
+    // The steps of a head run like those of one more block.
+    const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
+    const all = [...weights, ...(head ? [head.weights] : [])];
+    this.#operations = blocks.map((block, layer) => compileBlock(block, all[layer], backend));
+    const ranks = all.map(({ lowRank }) => lowRank);
+    this.buffers = new BufferPool(backend, spec.hiddenSize, blocks, ranks);
+  }
+
+  /** Lets work that uses the buffers run after what does so already. */
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    return this.#turns.run(work);
+  }
+
+  /** Keys and values of all blocks. @param capacity positions */
+  createCache(
+    capacity: number,
+    { slots = capacity, mass, codes }: Omit<CacheOptions, "allowBeyondTraining"> = {},
+  ): KvCache {
+    const layers = this.spec.blocks.map(({ steps }) => {
+      return keptBy(steps.find((step) => step.do === "attend") as AttendStep);
+    });
+    const cache = this.backend.createKvCache({ layers, slots, mass, codes });
+    this.#lengths.set(cache, capacity);
+    return cache;
+  }
+
+  /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
+  async run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
+    const { thresholds, slot = start, sights } = options;
+    const pass: Pass = {
+      backend: this.backend,
+      layer,
+      x,
+      buffers: this.buffers.forRows(x.rows, layer),
+      buffersFor: (rows) => this.buffers.forRows(rows, layer),
+      cache,
+      start,
+      slot: typeof slot === "number" ? slot : slot[layer],
+      sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
+      table: (step) => this.#ropeTable(step, start + x.rows, this.#lengthOf(cache)),
+      thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
+      sparseFromRow: Math.max(0, (options.sparseFrom ?? 0) - start),
+      tap: options.tap,
+    };
+    for (const operation of this.#operations[layer]) {
+      const waiting = operation(pass);
+      if (waiting !== undefined) await waiting;
+    }
+  }
+
+  /** Runs the steps of the head, whose operations neither see other rows nor wait. @returns the buffer `from` */
+  runHead(x: Activation, from: string): Activation {
+    const layer = this.spec.blocks.length;
+    const buffers = this.buffers.forRows(x.rows, layer);
+    const pass = { backend: this.backend, layer, x, buffers, sparseFromRow: 0 } as Pass;
+    for (const operation of this.#operations[layer]) operation(pass);
+    return bufferOf(pass, from);
+  }
+
+  /** See `Model.moveKv`. */
+  moveKv(cache: KvCache, layer: number, { turn, ...moves }: EntryMoves): void {
+    const rotation = keyRotationOf(this.spec.blocks[layer]);
+    // Keys that nothing rotates count as of any position.
+    if (turn === undefined || rotation === undefined) {
+      this.backend.moveKv(cache, layer, moves);
+      return;
+    }
+    const most = turn.reduce((largest, by) => Math.max(largest, Math.abs(by)), 0);
+    // What was rotated before has its factor already.
+    const table = this.#ropeTable(rotation, most + 1, this.#lengthOf(cache), 1);
+    this.backend.moveKv(cache, layer, { ...moves, turn: { table, by: turn } });
+  }
+
+  #lengthOf(cache: KvCache): number {
+    return this.#lengths.get(cache) ?? this.spec.maxPositions;
+  }
+
+  #sightOf({ sight }: AttendStep): Sight | undefined {
+    if (sight.kind === "causal") return undefined;
+    const key = JSON.stringify(sight);
+    let loaded = this.#sights.get(key);
+    if (loaded === undefined) {
+      loaded = this.backend.loadSight(
+        sight.kind === "window" ? { kind: "causal", window: sight.window } : { kind: "bidirectional" },
+      );
+      this.#sights.set(key, loaded);
+    }
+    return loaded;
+  }
+
+  #arrange(thresholds: ActivationThresholds): readonly BlockThresholds[] {
+    let arranged = this.#arranged.get(thresholds);
+    if (arranged === undefined) {
+      arranged = blockThresholds(thresholds, this.spec);
+      this.#arranged.set(thresholds, arranged);
+    }
+    return arranged;
+  }
+
+  /** A rotary table, for at least `positions`. It grows with the positions that are met, not with what a cache could hold. */
+  #ropeTable(step: RotateStep, positions: number, length: number, factor = ropeAttentionFactor(step.rope)): RopeTable {
+    const { rope, every: headDim, first, width, pairs } = step;
+    const key = [keyOf(rope), ropeReach(rope, length), factor, headDim, first, width, pairs].join();
+    let table = this.#tables.get(key);
+    if (table === undefined || table.positions < positions) {
+      const enough = Math.max(positions, Math.min(firstPositions, this.spec.maxPositions));
+      const { cos, sin } = ropeTables(rope, width, 2 ** Math.ceil(Math.log2(enough)), { length, factor });
+      table = this.region.loadRope(cos, sin, { headDim, first, width, pairs });
+      this.#tables.set(key, table);
+    }
+    return table;
+  }
+
+  [Symbol.dispose](): void {
+    this.buffers[Symbol.dispose]();
+    for (const sight of this.#sights.values()) sight[Symbol.dispose]();
+    this.region[Symbol.dispose]();
+  }
+}
+
+/** How keys are rotated as they are kept: of latent attention their last columns. */
+function keyRotationOf(block: BlockSpec): RotateStep | undefined {
+  const rotate = findStep(block, "rotate");
+  const latent = findStep(block, "attend")?.latent;
+  return rotate && latent ? { ...rotate, every: latent.rank + latent.width, first: latent.rank } : rotate;
+}
+
+const keys = new WeakMap<RopeSpec, string>();
+
+/** Blocks describe equal embeddings each for itself. */
+function keyOf(rope: RopeSpec): string {
+  let key = keys.get(rope);
+  if (key === undefined) {
+    key = JSON.stringify(rope);
+    keys.set(rope, key);
+  }
+  return key;
+}
