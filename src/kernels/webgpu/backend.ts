@@ -37,7 +37,7 @@ import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
 import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
-import { type Device, type GpuMemory, usage } from "./device.js";
+import { type Device, describeDevice, type GpuMemory, usage } from "./device.js";
 import { ExpertBackend } from "./expertBackend.js";
 import { HeldWeights } from "./heldWeights.js";
 import { largest } from "./largest.js";
@@ -104,7 +104,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   /** Kernels that failed their self-check are part of the description. */
   get info(): BackendInfo {
     const disabled = this.problems.map((problem) => `; not used because wrong on this GPU: ${problem}`).join("");
-    const arithmetic = describe(this.#device);
+    const arithmetic = describeDevice(this.#device);
     return { id: "webgpu", description: arithmetic + disabled, arithmetic, threads: 1 };
   }
 
@@ -492,11 +492,4 @@ const norms = [
 /** The parameters that say where an operand lies. */
 function at<N extends string>(name: N, { offset, stride }: GpuActivation): Record<`${N}Offset` | `${N}Stride`, number> {
   return { [`${name}Offset`]: offset, [`${name}Stride`]: stride } as Record<`${N}Offset` | `${N}Stride`, number>;
-}
-
-function describe({ adapterInfo, features }: Device): string {
-  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapterInfo;
-  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
-  const subgroups = features.has("subgroups") ? `subgroups of ${subgroupMinSize}–${subgroupMaxSize}` : "no subgroups";
-  return `WebGPU on ${name}, ${subgroups}, ${features.has("shader-f16") ? "f16" : "no f16"}`;
 }

@@ -305,3 +305,11 @@ export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage:
 const noAdapter =
   "WebGPU found no GPU. In Node on Linux it needs a Vulkan driver and its loader (libvulkan1); " +
   "in a browser, hardware acceleration";
+
+/** In words: what its arithmetic depends on. */
+export function describeDevice({ adapterInfo, features }: Device): string {
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapterInfo;
+  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "unnamed GPU";
+  const subgroups = features.has("subgroups") ? `subgroups of ${subgroupMinSize}–${subgroupMaxSize}` : "no subgroups";
+  return `WebGPU on ${name}, ${subgroups}, ${features.has("shader-f16") ? "f16" : "no f16"}`;
+}
