@@ -40,6 +40,7 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
       const page = await chromium.newPage();
       const errors: string[] = [];
       page.on("pageerror", (error) => errors.push(String(error)));
+      page.on("dialog", (dialog) => void dialog.accept());
       await page.goto(`${server.origin}/index.html`);
       await page.locator("#machine li").first().waitFor();
       await use(page, chromium);
@@ -81,6 +82,11 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
     withStudio({ gpu: true, isolated: true }, async (page) => {
       expect(await chips(page)).toMatch(/^WebGPU\n\d+ threads\n/);
       await page.selectOption("#device", "webgpu");
+      await page.route("https://huggingface.co/**", (route) => route.fulfill({ status: 404 }));
+      await page.fill("#url", "org/name");
+      await page.click("#fetch-form button");
+      await page.locator("#error", { hasText: "https://huggingface.co/org/name/resolve/main" }).waitFor();
+      await page.fill("#url", "./tiny-6m/");
       await page.click("#fetch-form button");
       await opened(page, "WebGPU on");
       await expectGoldenTokens(page);

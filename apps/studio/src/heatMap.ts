@@ -26,12 +26,19 @@ export class HeatMap {
   #cells: { canvas: HTMLCanvasElement; cell: HTMLTableCellElement }[][] = [];
   #means: HTMLElement[] = [];
   #shape = "";
+  #last: Picture | undefined;
 
   constructor(host: HTMLElement) {
     this.#host = host;
   }
 
+  /** Draws what is shown once more, after the colours of the page have changed. */
+  recolour(): void {
+    if (this.#last !== undefined) this.show(this.#last);
+  }
+
   show(picture: Picture): void {
+    this.#last = picture;
     const shape = `${picture.layers} ${picture.bins} ${picture.maps}`;
     if (shape !== this.#shape) this.#build(picture);
     this.#shape = shape;
