@@ -381,6 +381,16 @@ describe("mixtures of experts", () => {
       },
     ],
     [
+      "as described: every chosen one alike",
+      { perToken: 2, described: { uniform: true, normalise: false } },
+      (logits) => logits.map((_, e) => (topTwo(logits).includes(e) ? 0.5 : 0)),
+    ],
+    [
+      "as described: ReLU, one expert a token at most",
+      { perToken: 1, described: { score: "relu", normalise: false } },
+      (logits) => logits.map((l, e) => (topTwo(logits)[0] === e ? Math.max(l, 0) : 0)),
+    ],
+    [
       "as described: softmax over the chosen",
       { perToken: 2, described: { score: "softmax", choiceFirst: true, normalise: false } },
       (logits) => renormalised(logits.map(Math.exp), topTwo(logits)),
@@ -392,7 +402,7 @@ describe("mixtures of experts", () => {
     const expected = dispatched(given, gatesOf);
     for (const [i, y] of output.entries()) expect(y).toBeCloseTo(expected[i], 4);
     const total = load.reduce((a, b) => a + b);
-    if (moe.routing !== "relu") expect(total).toBe(2 * tokens);
+    if (moe.routing !== "relu" && moe.described?.score !== "relu") expect(total).toBe(2 * tokens);
   });
 
   test("one expert is a plain MLP", async () => {
