@@ -1,0 +1,154 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Backend, openBackend } from "../../src/kernels/index.js";
+import type { Model } from "../../src/model/index.js";
+import {
+  attentionPatterns,
+  collect,
+  generate,
+  kvPolicies,
+  layersDraft,
+  lookupDraft,
+  modelDraft,
+  parseAttention,
+  parseKv,
+  Sequence,
+  type SequenceOptions,
+} from "../../src/runtime/index.js";
+import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
+import { arbitraryText, distance } from "./naiveLlama.js";
+
+/**
+ * What every method of the tables must hold: with parameters that cover the text it is the dense model; tokens run one by one
+ * are as those run together; more budget never reads less; the same call gives the same bits.
+ */
+const length = 36;
+const text = arbitraryText(length);
+let backend: Backend;
+let model: Model;
+let dense: Float32Array[];
+beforeAll(async () => {
+  backend = await openBackend("wasm", { threads: 1 });
+  model = await load(path("arch/llama"), backend, "f32");
+  dense = await logitsOf(model, text);
+});
+afterAll(() => backend[Symbol.dispose]());
+
+/** Of every pattern: parameters that cover the text, and two that do not, the second of which shows more. */
+const patterns: Record<string, { covering: string; less: string; more: string }> = {
+  causal: { covering: "causal", less: "causal", more: "causal" },
+  window: { covering: "window:size=40", less: "window:size=5", more: "window:size=9,sinks=2" },
+  longformer: {
+    covering: "longformer:window=40",
+    less: "longformer:window=4,global=2",
+    more: "longformer:window=8,global=4",
+  },
+  strided: { covering: "strided:stride=40", less: "strided:stride=6", more: "strided:stride=3" },
+  fixed: { covering: "fixed:stride=40,columns=0", less: "fixed:stride=6,columns=1", more: "fixed:stride=6,columns=3" },
+  dilated: {
+    covering: "dilated:window=40,dilation=1",
+    less: "dilated:window=4,dilation=3",
+    more: "dilated:window=8,dilation=3",
+  },
+  bigbird: {
+    covering: "bigbird:block=4,global=9,window=1,random=0",
+    less: "bigbird:block=4,global=1,window=1,random=1",
+    more: "bigbird:block=4,global=1,window=3,random=1",
+  },
+};
+/** The same of every KV policy. What codes do to the numbers is in codedKv.test.ts: in 8 bits they are near the dense ones. */
+const policies: Record<string, { covering: string; near?: number; less: string; more: string }> = {
+  full: { covering: "full", less: "full", more: "full" },
+  int8: { covering: "int8", near: 0.02, less: "int4", more: "int8" },
+  int4: { covering: "int4", near: 0.3, less: "recent:budget=20,bits=4", more: "int4" },
+  kivi: { covering: "kivi:residual=40", less: "kivi:residual=1", more: "kivi:residual=20" },
+  recent: { covering: "recent:budget=36", less: "recent:budget=5", more: "recent:budget=20" },
+  sinks: { covering: "sinks:budget=36", less: "sinks:budget=6", more: "sinks:budget=20" },
+  h2o: { covering: "h2o:budget=36", less: "h2o:budget=6", more: "h2o:budget=20" },
+  random: { covering: "random:budget=36", less: "random:budget=6", more: "random:budget=20" },
+  snapkv: { covering: "snapkv:budget=36", less: "snapkv:budget=6,window=4", more: "snapkv:budget=20,window=4" },
+  pyramidkv: {
+    covering: "pyramidkv:budget=200",
+    less: "pyramidkv:budget=6,window=4",
+    more: "pyramidkv:budget=20,window=4",
+  },
+};
+
+/** Runs the text in passes of `rows` tokens; the last logits, and bytes of keys and values read by single tokens behind it. */
+async function run(options: SequenceOptions, rows: number) {
+  using sequence = new Sequence(model, length + 4, { passTokens: rows, ...options });
+  let last: Float32Array | undefined;
+  for (let done = 0; done < length; done += rows) {
+    const logits = await sequence.run(text.subarray(done, done + rows));
+    last = await backend.read(logits);
+    backend.release(logits);
+  }
+  backend.takeCounters();
+  for (let n = 0; n < 4; n++) backend.release(await sequence.run(text.subarray(n, n + 1)));
+  return { last: last!, bytes: backend.takeCounters().kvBytesRead };
+}
+
+const tables = [
+  {
+    what: "an attention pattern",
+    names: Object.keys(attentionPatterns),
+    cases: patterns as typeof policies,
+    options: (written: string): SequenceOptions => ({ attention: parseAttention(written) }),
+    alike: true,
+  },
+  {
+    what: "a KV policy",
+    names: Object.keys(kvPolicies),
+    cases: policies,
+    options: (written: string): SequenceOptions => ({ kv: parseKv(written) }),
+    alike: false,
+  },
+];
+
+describe.each(tables)("$what", ({ names, cases, options, alike }) => {
+  test("of the table is here", () => expect(Object.keys(cases)).toEqual(names));
+
+  test.each(names)("%s that covers everything is the dense model", async (name) => {
+    const { covering, near = 1e-4 } = cases[name];
+    for (const rows of [1, 5, length]) {
+      const { last } = await run(options(covering), rows);
+      expect(distance(last, dense[length - 1]), `passes of ${rows}`).toBeLessThan(near);
+    }
+  });
+
+  test.each(names)("%s reads no less with a larger budget, and the same every time", async (name) => {
+    const { less, more } = cases[name];
+    const [small, again, large] = [
+      await run(options(less), length),
+      await run(options(less), length),
+      await run(options(more), length),
+    ];
+    expect(again).toEqual(small);
+    expect(large.bytes).toBeGreaterThanOrEqual(small.bytes);
+  });
+
+  test.each(alike ? names : [])("%s gives tokens that run one by one what it gives them together", async (name) => {
+    const one = await run(options(cases[name].less), 1);
+    for (const rows of [5, length]) {
+      expect(distance((await run(options(cases[name].less), rows)).last, one.last)).toBeLessThan(1e-4);
+    }
+  });
+});
+
+test("with any draft, pattern and cache of every token, what is generated is what it is without a draft", async () => {
+  const { ids } = architectureGolden("llama");
+  const setups = [
+    {},
+    { kv: parseKv("int8") },
+    { kv: parseKv("kivi:residual=16") },
+    { attention: parseAttention("window:size=7,sinks=2") },
+    { attention: parseAttention("strided:stride=5,split=heads"), kv: parseKv("int4") },
+  ];
+  for (const setup of setups) {
+    const options = { maxTokens: 16, stopIds: [], ...setup };
+    const { tokenIds } = await collect(generate(model, ids, options));
+    for (const draft of [lookupDraft(), layersDraft(1), modelDraft(model)]) {
+      const speculated = await collect(generate(model, ids, { ...options, draft, draftTokens: 3 }));
+      expect(speculated.tokenIds, `${draft.text} with ${JSON.stringify(setup)}`).toEqual(tokenIds);
+    }
+  }
+});
