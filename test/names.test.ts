@@ -1,0 +1,62 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("../src", import.meta.url));
+
+/** Source files without their comments, by path under src/ with forward slashes; AssemblyScript is among them. */
+const code = new Map(
+  readdirSync(root, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(".ts") && !entry.name.endsWith(".test.ts"))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => !path.includes("node_modules"))
+    .map((path) => [relative(root, path).split(sep).join("/"), withoutComments(readFileSync(path, "utf8"))] as const),
+);
+
+function withoutComments(text: string): string {
+  return text.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+const filesWith = (pattern: RegExp): string[] =>
+  Array.from(code, ([path, text]) => (pattern.test(text) ? path : ""))
+    .filter((path) => path !== "")
+    .sort();
+
+/** Who may know what Llama's maps and tensors are called, and why. */
+const knowsNames: Readonly<Record<string, string>> = {
+  "arch/parts.ts": "gives every map the name of its role",
+  "arch/modelConfig.ts": "reads single numbers off the maps of these roles",
+  "cli/largeShape.ts": "makes up a Llama checkpoint of random weights",
+  "compress/checkRecipe.ts": "names maps in its messages",
+  "compress/presets.ts": "recipes call matrices by their roles",
+  "compress/recipe.ts": "recipes call matrices by their roles",
+  "io/artifactVersion1.ts": "version 1 had seven maps, and is read for ever",
+  "pipeline/compress/block.ts": "a matrix of any family is found under its role in Llama's words too",
+  "train/engine/gpu/plan.ts": "training on a GPU of its own lays out Llama's tensors",
+};
+
+describe("what a model is made of is asked of its description", () => {
+  test("no names of tensors or maps outside of arch/families but where there is a reason", () => {
+    const found = filesWith(/_proj|model\.layers|transformer\.h\b/).filter(
+      (path) => !path.startsWith("arch/families/"),
+    );
+    expect(found).toEqual(Object.keys(knowsNames).sort());
+  });
+
+  test("no closed lists of maps or places", () => {
+    expect(filesWith(/\b(tapSites|TapSite|Projection|projectionCosts)\b/)).toEqual([]);
+  });
+});
+
+describe("formats are looked up", () => {
+  test("no id of a format is taken apart as a string", () => {
+    const takesApart =
+      /\b\w*(?:format|structure)\w*(?:\.id)?\.(?:startsWith|endsWith|lastIndexOf|indexOf|split|slice)\(\s*["'`]/i;
+    expect(filesWith(takesApart)).toEqual([]);
+  });
+
+  test("no code of a format is compared by order", () => {
+    expect(filesWith(/\bformat\w* (?:<=|>=|<|>) format[A-Z]\w*/)).toEqual([]);
+  });
+});
