@@ -1,3 +1,4 @@
+import { activationFunctions } from "../core/index.js";
 import type {
   ActivateStep,
   AttendStep,
@@ -7,6 +8,7 @@ import type {
   LinearStep,
   ModelSpec,
   NormSpec,
+  RouterSpec,
   Site,
   Step,
   TensorRef,
@@ -49,8 +51,28 @@ export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }
 }
 
 /** The roles of the maps that read at each place of a block, in the order of its steps; experts share theirs. */
-export const readersOf = (block: BlockSpec): Map<string, string[]> =>
-  new Map(sitesOf(block).map(({ site, readers }) => [site.id, [...new Set(readers.map(({ role }) => role))]]));
+export function readersOf(block: BlockSpec): Map<string, string[]> {
+  const expanded = expandedMaps(block);
+  return new Map(
+    sitesOf(block).map(({ site, readers }) => {
+      const taking = readers.filter((map) => !expanded.has(map));
+      return [site.id, [...new Set(taking.map(({ role }) => role))]];
+    }),
+  );
+}
+
+/** Maps that make keys and values of latents: they read what is kept of all positions, so that no input of theirs is dropped. */
+export const expandedMaps = ({ steps }: BlockSpec): Set<LinearSpec> =>
+  new Set(steps.flatMap((_, s) => latentAt(steps, s)?.expand.maps.map(({ map }) => map) ?? []));
+
+/** The function that an activation step applies, in f64: that of its name, or a clamped gate. */
+export function functionOf({ f, clamped }: ActivateStep): (x: number) => number {
+  if (clamped === undefined) return activationFunctions[f];
+  return (x) => {
+    const gate = Math.min(x, clamped.limit);
+    return gate / (1 + Math.exp(-clamped.sharpness * gate));
+  };
+}
 
 /**
  * The activation function of a block's MLP, and the roles of the maps that read what it gives; of a mixture, those of each
@@ -139,6 +161,9 @@ export const isTied = ({ embedding, head }: ModelSpec): boolean =>
 export const isEncoder = ({ blocks }: Pick<ModelSpec, "blocks">): boolean =>
   blocks.some(({ steps }) => steps.some((step) => step.do === "attend" && step.sight.kind === "all"));
 
+/** Most experts that a router can send a token to. */
+export const mostExpertsOf = ({ score, perToken, map }: RouterSpec): number => (score === "relu" ? map.rows : perToken);
+
 /** The first step of a kind in a block, also within experts. */
 export function findStep<K extends Step["do"]>(
   block: { steps: readonly Step[] },
@@ -162,8 +187,12 @@ export function activeShares(block: BlockSpec): Map<LinearSpec, number> {
 /** Multiplications of one token with the maps of a block, by role: what a share of zeros in front of each saves. */
 export function costsOf(block: BlockSpec): Record<string, number> {
   const costs: Record<string, number> = {};
-  for (const [{ role, rows, cols }, share] of activeShares(block))
+  const expanded = expandedMaps(block);
+  for (const [map, share] of activeShares(block)) {
+    if (expanded.has(map)) continue;
+    const { role, rows, cols } = map;
     costs[role] = (costs[role] ?? 0) + rows * cols * share;
+  }
   return costs;
 }
 

@@ -361,21 +361,16 @@ interface MlpOptions {
   clamped?: ActivateStep["clamped"];
 }
 
+/** An MLP beside another one keeps its size: rarefy.json has one size for a block. */
 const neurons = (
   { intermediateSize }: MlpSizes,
   axis: Units["axis"],
   { expert, name }: Pick<MlpOptions, "expert" | "name">,
-): MapOptions => ({
-  expert,
-  units: [
-    {
-      kind: "neurons",
-      group: expert === undefined ? (name ?? "mlp") : `experts.${expert}`,
-      axis,
-      count: intermediateSize,
-    },
-  ],
-});
+): MapOptions => {
+  if (name !== undefined) return { expert };
+  const group = expert === undefined ? "mlp" : `experts.${expert}`;
+  return { expert, units: [{ kind: "neurons", group, axis, count: intermediateSize }] };
+};
 
 const mlpInput = (sizes: MlpSizes): Site => ({ id: "mlpInput", width: sizes.hiddenSize });
 
@@ -473,6 +468,7 @@ export function mixture(
         steps: expert(e)(from, { into: "expertOut" }),
         out: "expertOut",
       })),
+      site: { id: "expertOutput", width: where.hiddenSize },
     },
   ];
 }

@@ -204,6 +204,8 @@ export interface MixtureStep {
   router: RouterSpec;
   /** All of one shape. Their steps read `of`, whose site is that of their first linear step, and write `out`. */
   experts: readonly ExpertSpec[];
+  /** Where the outputs of experts can be seen, a row for every slot, before they are weighed. */
+  site: Site;
 }
 
 /** One expert of a mixture: the steps of a small MLP. */
@@ -216,7 +218,7 @@ export interface ExpertSpec {
 export interface RouterSpec {
   /** [experts, hiddenSize] */
   map: LinearSpec;
-  /** Experts that work for one token; with "relu" the most that may, all of them unless said otherwise. */
+  /** Experts that work for one token; with "relu", where it may be any number, on average. */
   perToken: number;
   /** What makes scores of logits: over all experts, or with `choiceFirst` over the chosen. */
   score: "softmax" | "sigmoid" | "relu";

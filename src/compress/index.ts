@@ -15,6 +15,7 @@ export type {
   Shape,
   Spectrum,
 } from "./contract.js";
+export { type ExpertMethod, type ExpertStatistics, expertMethods, keptExperts } from "./expertSelection.js";
 export { matchesGlob } from "./glob.js";
 export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
 export { poolHeads } from "./headPooling.js";

@@ -12,6 +12,12 @@ export { exportAndCompare } from "./exportAndCompare.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
 export {
+  type PrunedExpertsDirectory,
+  type PrunedExpertsLayer,
+  type PruneExpertsOptions,
+  pruneExpertsToDirectory,
+} from "./pruneExpertsToDirectory.js";
+export {
   type ExperimentDirectoryOptions,
   type ExperimentDocument,
   runExperimentCells,

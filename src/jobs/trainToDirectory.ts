@@ -265,6 +265,21 @@ async function resultIn(output: string): Promise<TrainedDirectory> {
 
 const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
 
+/** The config.json of a Mixtral whose routers were trained to choose in another way, which it says; undefined where it stays. */
+async function changedConfig(
+  files: LocalModelFiles,
+  mixture: TrainableModel["mixture"],
+): Promise<Uint8Array | undefined> {
+  const routing = mixture?.router.routing ?? "own";
+  const { router_type: before = "softmax", ...config } = (await readJsonFile(files, "config.json")) as Record<
+    string,
+    unknown
+  >;
+  if (config.model_type !== "mixtral" || routing === "own" || routing === before) return undefined;
+  const changed = routing === "softmax" ? config : { ...config, router_type: routing };
+  return new TextEncoder().encode(`${JSON.stringify(changed, undefined, 2)}\n`);
+}
+
 async function buildModel(
   directory: string,
   { files, parameters, weights, dtypeOf, blocks, mixture }: TrainableModel,
@@ -278,7 +293,9 @@ async function buildModel(
   await rm(directory, { recursive: true, force: true });
   await buildDirectory(directory, async (place) => {
     const builder = modelDirectoryBuilder(place, job);
-    await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
+    const config = await changedConfig(files, mixture);
+    await builder.takeOver(files, (name) => isCompanionFile(name) || (name === "config.json" && config === undefined));
+    if (config !== undefined) await builder.add("config.json", config);
     const decided = mixture?.tensors ?? new Map<string, Float32Array>();
     await writeWeights(
       builder.sinks,

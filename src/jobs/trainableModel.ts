@@ -1,6 +1,7 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import { type Artifact, type LocalModelFiles, openCheckpoint, trainingOf } from "../io/index.js";
+import { routingOf } from "../model/index.js";
 import {
   type FloatArray,
   type ModelParameter,
@@ -36,7 +37,8 @@ export async function loadTrainable(
   try {
     const config = await trainableConfig(checkpoint);
     const parameters = modelParameters(config.spec, checkpoint.tensors);
-    const mixture = mixtureOf(config, routers, checkpoint.artifact && trainingOf(checkpoint.artifact)?.router);
+    const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
+    const mixture = mixtureOf(config, routers, trained ?? routingOf(config.spec));
     const dtypes = new Map(Array.from(checkpoint.tensors, ([name, { dtype }]) => [name, dtype as StoredFloat]));
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));

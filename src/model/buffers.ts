@@ -5,6 +5,7 @@ import {
   latentAt,
   latentSteps,
   type ModelSpec,
+  mostExpertsOf,
   type Step,
   stepsOf,
 } from "../arch/index.js";
@@ -74,7 +75,7 @@ export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): G
 
 /** Slots of a row in the mixtures of a block. */
 export function slotsPerRow(block: BlockSpec): number {
-  for (const step of stepsOf(block)) if (step.do === "mixture") return step.router.perToken;
+  for (const step of stepsOf(block)) if (step.do === "mixture") return mostExpertsOf(step.router);
   return 1;
 }
 

@@ -16,6 +16,13 @@ const isSoftmax = ({ blocks }: ModelSpec): boolean =>
     return score === "softmax" && !choiceFirst && !choiceBias && !groups && !uniform && factor === 1;
   });
 
+/** The routing by which training made a model of this description, where it is not that of its family. */
+export function routingOf({ blocks }: ModelSpec): string | undefined {
+  const [router] = blocks.flatMap((block) => findStep(block, "mixture")?.router ?? []);
+  if (router?.score === "relu") return "relu";
+  return router?.score === "sigmoid" && router.choiceBias && !router.groups ? "bias" : undefined;
+}
+
 /**
  * A mixture of experts runs with the routing of its description. One that was trained with another would give wrong
  * probabilities without saying so.
@@ -23,13 +30,14 @@ const isSoftmax = ({ blocks }: ModelSpec): boolean =>
  */
 export function checkRouting({ location, artifact, tensors }: Checkpoint, spec: ModelSpec): void {
   const router = artifact && trainingOf(artifact)?.router;
-  const runs = ["own", ...(isSoftmax(spec) ? ["softmax"] : [])];
+  const described = routingOf(spec);
+  const runs = described === undefined ? ["own", ...(isSoftmax(spec) ? ["softmax"] : [])] : ["own", described];
   if (router !== undefined && !runs.includes(router as string)) {
     throw new FormatError({
       file: `${location}/${artifactFileName}`,
       field: "origin.training.router",
       problem: `the experts are trained with the routing ${JSON.stringify(router)}`,
-      expected: `${runs.map((id) => JSON.stringify(id)).join(" or ")}, the routings that it runs with`,
+      expected: `${runs.map((id) => JSON.stringify(id)).join(" or ")}, the routings that its config.json says`,
       hint,
     });
   }
@@ -40,7 +48,7 @@ export function checkRouting({ location, artifact, tensors }: Checkpoint, spec: 
     file: location,
     field: bias,
     problem: "the experts are chosen with biases",
-    expected: "a router without biases, the only one that models run with",
+    expected: 'a router without biases, or "router_type": "bias" in config.json',
     hint,
   });
 }

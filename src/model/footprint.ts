@@ -1,11 +1,15 @@
 import {
   activeShares,
+  type BlockSpec,
   isTied,
   kvBytesOf,
   type LinearSpec,
+  latentAt,
   linearsOf,
   type ModelConfig,
   type ModelSpec,
+  type Place,
+  placesOf,
   type RouterSpec,
   type TensorRef,
 } from "../arch/index.js";
@@ -37,6 +41,13 @@ export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): Weig
 export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFormatId =>
   tensors.get(map.weight.tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
+/** Maps behind latents, which are packed head by head (`latentAttention`), with the number of heads. */
+const headsOfExpanded = ({ steps }: BlockSpec): [LinearSpec, number][] =>
+  steps.flatMap((_, s) => {
+    const found = latentAt(steps, s);
+    return found?.expand.maps.map(({ map }): [LinearSpec, number] => [map, found.attend.heads]) ?? [];
+  });
+
 /** Bytes of all packed matrices of a model: those that every token is multiplied with, and all that are loaded. */
 export function packedMatrixBytes(
   checkpoint: Stored,
@@ -44,11 +55,14 @@ export function packedMatrixBytes(
   weights: WeightFormatId,
 ): { perToken: number; loaded: number } {
   const bytes = (id: WeightFormatId, rows: number, cols: number) => weightFormats[id].byteLength(rows, cols);
-  const ofMap = (map: LinearSpec) =>
-    storedMatrices(storedMap(map, checkpoint.tensors)).reduce(
-      (sum, { rows, cols }) => sum + bytes(weights, rows, cols),
+  const heads = new Map(spec.blocks.flatMap(headsOfExpanded));
+  const ofMap = (map: LinearSpec) => {
+    const count = heads.get(map) ?? 1;
+    return storedMatrices(storedMap(map, checkpoint.tensors)).reduce(
+      (sum, { rows, cols }) => sum + count * bytes(weights, rows / count, cols),
       0,
     );
+  };
   let perToken = 0;
   if (spec.head.kind === "classifier") for (const map of linearsOf(spec.head)) perToken += ofMap(map);
   if (spec.head.kind !== "none") perToken += bytes(weights, padTo4(spec.head.map.rows), spec.head.map.cols);
@@ -92,7 +106,7 @@ export interface ParameterCounts {
   /** Norm weights and biases. */
   vectors: number;
   total: number;
-  /** Of the total, those that work for one token: less than all where it is sent to some of several experts. */
+  /** Of the total, those that work for one token: not embeddings that are only looked up, and of experts only the chosen. */
   active: number;
 }
 
@@ -101,8 +115,8 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const { embedding } = spec;
   const sum = (maps: readonly LinearSpec[]) =>
     maps.flatMap((map) => storedMatrices(storedMap(map, stored))).reduce((all, { rows, cols }) => all + rows * cols, 0);
-  const maps = spec.blocks.flatMap((block) => linearsOf(block));
-  const inMlp = ({ units }: LinearSpec) => units?.some(({ kind }) => kind === "neurons") === true;
+  const places = spec.blocks.flatMap((block) => placesOf(block));
+  const within = (part: Place["module"]) => places.filter(({ module }) => module === part).map(({ map }) => map);
   const routers = spec.blocks.flatMap(({ steps }) =>
     steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
   );
@@ -110,14 +124,14 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const kinds = {
     embedding:
       elements(embedding.table.shape) + elements(embedding.positions?.table.shape) + elements(embedding.types?.shape),
-    attention: sum(maps.filter((map) => !inMlp(map))),
-    mlp: sum(maps.filter(inMlp)),
+    attention: sum(within("self_attn")),
+    mlp: sum(within("mlp")),
     router: sum(routers),
     head: sum(ownHead(spec)),
   };
   const total = storedTensors(spec, stored).reduce((all, { shape }) => all + elementCount(shape), 0);
   const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);
-  let idle = 0;
+  let idle = isTied(spec) ? 0 : kinds.embedding;
   for (const block of spec.blocks) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);
   return { ...kinds, vectors, total, active: Math.round(total - idle) };
 }

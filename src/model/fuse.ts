@@ -56,7 +56,7 @@ function gatedLinear([gate, down]: readonly Step[], weights: BlockWeights, backe
   const operation: Operation = (pass) => {
     // What is watched must exist, so that only a backend alone with its values leaves the hidden ones out.
     if (pass.x.rows === 1 && pass.tap === undefined) {
-      const gateThreshold = pass.sparseFromRow === 0 ? pass.thresholds?.gate : undefined;
+      const gateThreshold = pass.sparseFromRow === 0 ? pass.thresholds?.gates.get(gate) : undefined;
       multiply(pass, down, stack, { up: bufferOf(pass, up), f, gateThreshold });
       return;
     }

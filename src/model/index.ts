@@ -1,6 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export type { Blocks } from "./blocks.js";
 export { mostPassRows } from "./buffers.js";
+export { routingOf } from "./checkRouting.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export { checkGenerates } from "./generates.js";
 export { loadBlocks } from "./load.js";

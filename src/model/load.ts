@@ -7,6 +7,7 @@ import {
   linearsOf,
   type MixtureStep,
   type ModelSpec,
+  mostExpertsOf,
   type NormSpec,
   type RouterSpec,
   type Step,
@@ -310,15 +311,15 @@ class WeightLoader {
     };
   }
 
-  async #routeOptions({ map, perToken, score, choiceFirst, ...given }: RouterSpec): Promise<RouteOptions> {
-    const { choiceBias, groups, uniform, normalise, factor } = given;
+  async #routeOptions(router: RouterSpec): Promise<RouteOptions> {
+    const { map, score, choiceFirst, choiceBias, groups, uniform, normalise, factor } = router;
     return {
       experts: map.rows,
-      perRow: perToken,
+      perRow: mostExpertsOf(router),
       score,
       // Softmax over the chosen is softmax over all, divided by the sum of the chosen.
       normalise: normalise || (choiceFirst === true && score === "softmax"),
-      ...(choiceBias && { choiceBias: await this.#values(choiceBias) }),
+      ...(choiceBias && { choiceBias: await this.#counted(choiceBias) }),
       ...(groups && { groups }),
       ...(uniform && { uniform }),
       ...(factor !== undefined && { factor }),
@@ -362,6 +363,12 @@ class WeightLoader {
   async #values(ref: TensorRef): Promise<Float32Array> {
     this.options.signal?.throwIfAborted();
     return readVector(this.source, ref, this.onRead);
+  }
+
+  async #counted(ref: TensorRef): Promise<Float32Array> {
+    const values = await this.#values(ref);
+    this.#besides += values.byteLength;
+    return values;
   }
 
   #vector(values: Float32Array): Vector {

@@ -62,10 +62,14 @@ async function route(
     } else if (inner.do === "activate" && inner.times !== undefined) {
       await watch(inner.site, inner.of);
       const [out, gate, up] = [inner.into, inner.of, inner.times].map(named);
-      backend.gatedActivation(out, gate, up, inner.f, { gateThreshold: thresholds?.gate, clamped: inner.clamped });
+      backend.gatedActivation(out, gate, up, inner.f, {
+        gateThreshold: thresholds?.gates.get(inner),
+        clamped: inner.clamped,
+      });
     } else if (inner.do === "activate") {
       backend.map(named(inner.into), named(inner.of), inner.f);
     } else throw new UsageError(`an expert with the step "${inner.do}" cannot be run yet`);
   }
+  await watch(step.site, expert.out);
   backend.addExperts(target, named(expert.out), routing);
 }

@@ -93,7 +93,7 @@ export function applyActivation(pass: Pass, step: ActivateStep): void {
     return;
   }
   const [out, gate, up] = [step.into, step.of, step.times].map((name) => bufferOf(pass, name));
-  const gateThreshold = pass.thresholds?.gate;
+  const gateThreshold = pass.thresholds?.gates.get(step);
   const { clamped } = step;
   const { rows } = gate;
   if (gateThreshold === undefined || dense === 0 || dense >= rows) {

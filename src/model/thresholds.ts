@@ -1,4 +1,4 @@
-import { type BlockSpec, latentAt, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import { activationOf, type BlockSpec, expandedMaps, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { ActivationThresholds } from "./types.js";
 
@@ -6,8 +6,8 @@ import type { ActivationThresholds } from "./types.js";
 export interface BlockThresholds {
   /** One number for each map of a linear step. */
   readonly linear: ReadonlyMap<Step, readonly number[]>;
-  /** |f(gate)| below this becomes 0. */
-  readonly gate: number | undefined;
+  /** |f(gate)| below this becomes 0, by the step that applies f. */
+  readonly gates: ReadonlyMap<Step, number>;
 }
 
 /** Arranges thresholds for the steps of every block. @throws UsageError for wrong layers, maps or values */
@@ -28,9 +28,7 @@ function arrange(
   const valid = (value: number) => value >= 0 && Number.isFinite(value);
   const steps = [...stepsOf(block)];
   const roles = new Set(steps.flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])));
-  const expanded = new Set(
-    block.steps.flatMap((_, s) => latentAt(block.steps, s)?.expand.maps.map(({ map }) => map.role) ?? []),
-  );
+  const expanded = new Set(Array.from(expandedMaps(block), ({ role }) => role));
   for (const [role, value] of Object.entries(given)) {
     if (!roles.has(role))
       throw new UsageError(`layer ${layer} has no linear map ${role}, only ${[...roles].join(", ")}`);
@@ -44,12 +42,17 @@ function arrange(
       `layer ${layer} has no gate; a threshold of the map behind its activation function does the same`,
     );
   }
+  // What stands beside it, as a shared expert does, has values of another size.
+  const gated = activationOf(block)?.step.site?.id;
+  const gates = new Map<Step, number>();
+  if (gate !== undefined) {
+    for (const step of steps)
+      if (step.do === "activate" && step.times && step.site?.id === gated) gates.set(step, gate);
+  }
   // Behind a ReLU or a gate threshold many hidden values are exactly 0: skipping those costs nothing.
   const zeros = new Set(
     steps.flatMap((step) =>
-      step.do === "activate" && (step.f === "relu" || step.f === "relu2" || (gate !== undefined && step.times))
-        ? [step.into]
-        : [],
+      step.do === "activate" && (step.f === "relu" || step.f === "relu2" || gates.has(step)) ? [step.into] : [],
     ),
   );
   const linear = new Map<Step, readonly number[]>();
@@ -58,5 +61,5 @@ function arrange(
     const values = step.maps.map(({ map }) => given[map.role] ?? 0);
     if (zeros.has(step.of) || values.some((value) => value > 0)) linear.set(step, values);
   }
-  return { linear, gate };
+  return { linear, gates };
 }

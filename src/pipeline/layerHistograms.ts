@@ -1,6 +1,5 @@
-import { activationOf } from "../arch/index.js";
+import { activationOf, functionOf } from "../arch/index.js";
 import { ActivationHistogram } from "../compress/index.js";
-import { activationFunctions } from "../core/index.js";
 import type { Model, Tap } from "../model/index.js";
 
 /** What was seen at one place of one layer. */
@@ -25,7 +24,7 @@ export class LayerHistograms {
       sites,
       onActivation: async (_layer, site, activation) => {
         const values = await model.backend.read(activation);
-        if (site === gate?.site?.id) activate(values, activationFunctions[gate.f]);
+        if (site === gate?.site?.id) activate(values, functionOf(gate));
         this.at(site).add(values);
       },
     };

@@ -1,132 +1,106 @@
-import { beforeAll, expect, test } from "vitest";
-import type { RecipeInput } from "../../src/compress/index.js";
-import { ProblemsError } from "../../src/core/index.js";
-import { compressionOf } from "../../src/io/index.js";
-import { openBackend } from "../../src/kernels/index.js";
-import { loadModel } from "../../src/model/index.js";
-import { planCompression } from "../../src/pipeline/index.js";
+import { afterAll, describe, expect, test } from "vitest";
+import { findStep, type ModelSpec, parseModelConfig } from "../../src/arch/index.js";
+import { expertMethods, keptExperts } from "../../src/compress/index.js";
+import { UsageError } from "../../src/core/index.js";
+import { openCheckpoint } from "../../src/io/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
+import { type Backend, openBackend } from "../../src/kernels/index.js";
+import { loadDescribed, loadModel } from "../../src/model/index.js";
+import { cutExperts, measureExperts } from "../../src/pipeline/index.js";
+import { architectureGolden, logitsOf, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
-import { calibration, compress, jobOptions, logits, relativeDifference } from "./support.js";
 
-type Stages = RecipeInput["stages"];
-const moe = (layer: number) => `model.layers.${layer}.block_sparse_moe`;
-const expertMatrix = (layer: number, expert: number, name: string) => `${moe(layer)}.experts.${expert}.${name}.weight`;
+const opened: Backend[] = [];
+afterAll(() => {
+  for (const backend of opened) backend[Symbol.dispose]();
+});
+const reference = async () => {
+  opened.push(await openBackend("reference"));
+  return opened.at(-1)!;
+};
 
-let checkpoint: MemoryCheckpoint;
-beforeAll(async () => {
-  checkpoint = await MemoryCheckpoint.golden("mixtral");
+test("experts of lowest score go, of equal ones the first, as many of each group", () => {
+  expect(keptExperts([3, 1, 1, 2], 1, { perToken: 2 })).toEqual([0, 2, 3]);
+  expect(keptExperts([3, 1, 1, 2], 2, { perToken: 2 })).toEqual([0, 3]);
+  expect(keptExperts([9, 8, 1, 2], 2, { perToken: 2, groups: 2 })).toEqual([0, 3]);
+  for (const remove of [0, 3, 1.5])
+    expect(() => keptExperts([3, 1, 1, 2], remove, { perToken: 2 })).toThrow(UsageError);
+  expect(() => keptExperts([3, 1, 1, 2], 1, { perToken: 1, groups: 2 })).toThrow("groups");
 });
 
-async function problemsOf(stages: Stages): Promise<string> {
-  const error = await planCompression(checkpoint, jobOptions({ stages })).catch((caught: unknown) => caught);
-  expect(error).toBeInstanceOf(ProblemsError);
-  return (error as ProblemsError).problems.join("\n");
-}
+test("scores: REAP is a mean over an expert's own tokens", () => {
+  const statistics = {
+    tokens: 10,
+    counts: Float64Array.of(4, 0, 6),
+    weights: Float64Array.of(2, 0, 3),
+    saliencies: Float64Array.of(8, 0, 3),
+  };
+  const scores = (id: string) => [0, 1, 2].map((e) => expertMethods[id].score(statistics, e));
+  expect(scores("reap")).toEqual([2, 0, 0.5]);
+  expect(scores("frequency")).toEqual([4, 0, 6]);
+  expect(scores("routerWeight")).toEqual([2, 0, 3]);
+});
 
-/** Σ x² of what each expert of layer 0 sees, watched in the whole model. */
-async function watchedSquares() {
-  using backend = await openBackend("reference");
-  using model = await loadModel(checkpoint, backend, { weights: "f32" });
-  const squares = Array.from({ length: 4 }, () => ({ tokens: 0, sums: new Float64Array(64) }));
-  const { tokens } = calibration;
-  for (let start = 0; start < tokens.length; start += 16) {
-    using cache = model.createCache(16);
-    const tap: NonNullable<Parameters<typeof model.forward>[3]>["tap"] = {
-      sites: ["mlpInput"],
-      async onActivation(layer, _site, activation, slots) {
-        if (layer > 0) return;
-        const values = await backend.read(activation);
-        for (const [s, expert] of slots!.experts.entries()) {
-          squares[expert].tokens++;
-          for (let c = 0; c < 64; c++) squares[expert].sums[c] += values[slots!.rows[s] * 64 + c] ** 2;
-        }
-      },
-    };
-    await model.forward(tokens.slice(start, start + 16), cache, 0, { logits: "none", tap });
-  }
-  return squares;
-}
+/** The spec whose routers have these biases, by layer. */
+const withRouterBias = (spec: ModelSpec, tensors: readonly string[], experts: number): ModelSpec => ({
+  ...spec,
+  blocks: spec.blocks.map(({ steps }, layer) => ({
+    steps: steps.map((step) =>
+      step.do === "mixture"
+        ? {
+            ...step,
+            router: { ...step.router, map: { ...step.router.map, bias: { tensor: tensors[layer], shape: [experts] } } },
+          }
+        : step,
+    ),
+  })),
+});
 
-test("Wanda scores each expert by the tokens that it saw, in no other order", async () => {
-  const { opened, artifact } = await compress(checkpoint, {
-    stages: [
-      { type: "prune", method: "wanda", pattern: { type: "unstructured", sparsity: 0.5 }, targets: ["**.w1.weight"] },
-    ],
-  });
-  const squares = await watchedSquares();
-  for (const [expert, { tokens, sums }] of squares.entries()) {
-    const name = expertMatrix(0, expert, "w1");
-    const [before, after] = [checkpoint.values(name), await opened.readFloat32(name)];
-    expect(compressionOf(artifact)!.layers[0].matrices[`experts.${expert}.gate_proj`].tokens).toBe(tokens);
-    for (let row = 0; row < 160; row++) {
-      const order = Array.from({ length: 64 }, (_, c) => c).sort(
-        (a, b) =>
-          Math.abs(before[row * 64 + a]) * Math.sqrt(sums[a]) - Math.abs(before[row * 64 + b]) * Math.sqrt(sums[b]),
-      );
-      const zeros = order.filter((c) => after[row * 64 + c] === 0);
-      expect(zeros).toEqual(order.slice(0, 32));
+describe.each(["mixtral", "olmoe", "gpt_oss"])("%s", (name) => {
+  const { ids } = architectureGolden(name);
+
+  test("statistics count every slot, and a model without the experts gives what one gives that never chooses them", async () => {
+    const checkpoint = await openCheckpoint(directoryFiles(path(`arch/${name}`)));
+    const model = await loadModel(checkpoint, await reference(), { weights: "f32" });
+    const { spec } = model.config;
+    const { router, experts } = findStep(spec.blocks[0], "mixture")!;
+    const layers = await measureExperts(model, ids, { window: 8, maxWindows: 2, outputs: true });
+    for (const layer of layers) {
+      expect(layer!.counts.reduce((a, b) => a + b)).toBe(16 * router.perToken);
+      expect(layer!.tokens).toBe(16);
+      for (const [e, count] of layer!.counts.entries()) expect(layer!.saliencies![e] > 0).toBe(count > 0);
     }
-  }
-  for (const name of [`${moe(0)}.gate.weight`, expertMatrix(0, 0, "w2")])
-    expect(await opened.readFloat32(name)).toEqual(checkpoint.values(name));
-});
+    const kept = experts.map((_, e) => e).filter((e) => e !== 1 && e !== 2);
+    const { config, tensors } = cutExperts(
+      checkpoint,
+      spec,
+      spec.blocks.map(() => kept),
+    );
+    const cut = new MemoryCheckpoint(config, new Map());
+    for (const { name, shape, bytes } of tensors) {
+      const pieces: Uint8Array[] = [];
+      for await (const piece of bytes()) pieces.push(await piece);
+      cut.set(name, shape, new Float32Array(new Uint8Array(Buffer.concat(pieces)).buffer));
+    }
+    const less = await loadModel(cut, await reference(), { weights: "f32" });
+    expect(less.config.experts!.count).toBe(experts.length - 2);
 
-test.each<[string, Stages]>([
-  ["SparseGPT 2:4", [{ type: "prune", method: "sparsegpt", pattern: "2:4" }]],
-  ["GPTQ at 8 bits", [{ type: "quantize", method: "gptq", options: { bits: 8 } }]],
-  ["AWQ at 8 bits", [{ type: "quantize", method: "awq", options: { bits: 8 } }]],
-  ["neurons", [{ type: "prune", method: "wanda", pattern: { type: "neurons", sparsity: 0.25 }, multipleOf: 4 }]],
-])("%s: all experts of every layer, and the result loads again", async (what, stages) => {
-  const { opened, artifact } = await compress(checkpoint, { stages });
-  const [{ matrices }] = compressionOf(artifact)!.layers;
-  expect(Object.keys(matrices).filter((key) => key.startsWith("experts.")).length).toBe(4 * 3);
-  const changed = relativeDifference(await logits(opened), await logits(checkpoint));
-  expect(changed).toBeGreaterThan(0);
-  if (what.endsWith("8 bits")) expect(changed).toBeLessThan(0.1);
-  if (what === "neurons") expect(matrices["experts.3.down_proj"]).toMatchObject({ rows: 64, cols: 120 });
-  if (what.includes("2:4")) {
-    const values = await opened.readFloat32(expertMatrix(1, 2, "w3"));
-    for (let i = 0; i < values.length; i += 4)
-      expect(values.subarray(i, i + 4).filter((v) => v !== 0).length).toBeLessThanOrEqual(2);
-  }
-});
-
-test("scaling inputs of experts by their norm changes nothing but the place of the factors: the router takes them too", async () => {
-  const { opened } = await compress(checkpoint, {
-    stages: [{ type: "scale", method: "smoothquant", targets: ["**.gate_proj.weight", "**.up_proj.weight"] }],
+    // Logits of −∞ for the others.
+    const never = await MemoryCheckpoint.golden(name);
+    const names = spec.blocks.map((block, layer) => {
+      const { bias } = findStep(block, "mixture")!.router.map;
+      const own = bias && never.values(bias.tensor);
+      const biases = Float32Array.from(experts, (_, e) => (kept.includes(e) ? (own?.[e] ?? 0) : -1e30));
+      never.set(`never.${layer}`, [experts.length], biases);
+      return `never.${layer}`;
+    });
+    const described = parseModelConfig(checkpoint.config, "config.json");
+    const masked = { ...described, spec: withRouterBias(described.spec, names, experts.length) };
+    const whole = await loadDescribed(never, masked, await reference(), { weights: "f32" });
+    const some = ids.subarray(0, 12);
+    const [a, b] = [await logitsOf(less, some), await logitsOf(whole, some)];
+    for (const [r, row] of a.entries())
+      for (const [i, v] of row.entries()) expect(Math.abs(v - b[r][i])).toBeLessThan(1e-4);
+    await checkpoint.close();
   });
-  expect(relativeDifference(await logits(opened), await logits(checkpoint))).toBeLessThan(1e-4);
-  const router = `${moe(0)}.gate.weight`;
-  expect(relativeDifference(await opened.readFloat32(router), checkpoint.values(router))).toBeGreaterThan(0.01);
-});
-
-test("an expert that saw no token is compressed by its weights alone, and that is on record", async () => {
-  const unseen = await MemoryCheckpoint.golden("mixtral");
-  // Logits that are all alike go to the lowest experts: 2 and 3 are never chosen.
-  unseen.set(`${moe(0)}.gate.weight`, [4, 64], new Float32Array(4 * 64));
-  const { opened, artifact } = await compress(unseen, {
-    stages: [{ type: "prune", method: "sparsegpt", pattern: { type: "unstructured", sparsity: 0.5 } }],
-  });
-  const { matrices } = compressionOf(artifact)!.layers[0];
-  expect(matrices["experts.0.gate_proj"].tokens).toBe(calibration.tokens.length);
-  expect(matrices["experts.3.gate_proj"]).toMatchObject({ tokens: 0, sparsity: 0.5 });
-  expect(matrices["experts.3.gate_proj"].relativeError).toBeUndefined();
-  const name = expertMatrix(0, 3, "w1");
-  const [before, after] = [unseen.values(name), await opened.readFloat32(name)];
-  for (const [i, value] of after.entries()) expect(value === 0 || value === before[i]).toBe(true);
-});
-
-test("what experts cannot do is refused before anything runs", async () => {
-  const neurons = { type: "neurons", sparsity: 0.25 } as const;
-  expect(await problemsOf([{ type: "lowRank", method: "svd", rank: 16 }])).toContain(
-    "experts cannot be stored as factors",
-  );
-  expect(
-    await problemsOf([{ type: "prune", method: "magnitude", pattern: { ...neurons, scope: "global" }, multipleOf: 4 }]),
-  ).toContain("cannot share one threshold");
-  expect(
-    await problemsOf([
-      { type: "prune", method: "magnitude", pattern: neurons, multipleOf: 4, ignore: ["**.experts.2.**"] },
-    ]),
-  ).toContain("experts.2");
 });

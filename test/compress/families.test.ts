@@ -19,7 +19,21 @@ async function matricesOf(checkpoint: Parameters<typeof describeDecoder>[0]) {
 const zeros = (values: Float32Array) => values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
 
 /** Families whose maps share tensors, lie turned around or have no gate, and a Llama to compare with. */
-describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "gpt_neox", "bert"])("%s", (name) => {
+describe.each([
+  "llama",
+  "smollm3",
+  "phi3",
+  "gemma2",
+  "gemma3",
+  "gpt2",
+  "opt",
+  "gpt_neox",
+  "bert",
+  "olmoe",
+  "qwen3_moe",
+  "gpt_oss",
+  "deepseek_v3",
+])("%s", (name) => {
   const magnitude: JobInput = { stages: [{ type: "prune", method: "magnitude", pattern: 0.5 }] };
 
   test.each(["packed", "dense"] as const)("loses half of every matrix and nothing else, stored %s", async (store) => {
@@ -33,8 +47,8 @@ describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "g
       const original = before.get(id)!;
       expect(values.every((value, i) => value === 0 || value === original[i])).toBe(true);
     }
-    const [{ matrices }] = compressionOf(artifact)!.layers;
-    expect(Object.keys(matrices).length * compressionOf(artifact)!.layers.length).toBe(before.size);
+    const named = compressionOf(artifact)!.layers.flatMap(({ matrices }) => Object.keys(matrices));
+    expect(named).toHaveLength(before.size);
     expect((await logits(opened)).every(Number.isFinite)).toBe(true);
   });
 
@@ -61,13 +75,16 @@ describe.each(["llama", "smollm3", "phi3", "gemma2", "gemma3", "gpt2", "opt", "g
     const checkpoint = await MemoryCheckpoint.golden(name);
     const folded = await compress(checkpoint, {
       stages: [
-        { type: "scale", method: "smoothquant", targets: ["**.q_proj.weight", "**.k_proj.weight", "**.v_proj.weight"] },
+        {
+          type: "scale",
+          method: "smoothquant",
+          // Latent attention makes keys and values of something else than queries.
+          targets: (name === "deepseek_v3" ? ["k_b", "v_b"] : ["q", "k", "v"]).map((map) => `**.${map}_proj.weight`),
+        },
       ],
     });
     expect(relativeDifference(await logits(folded.opened), await logits(checkpoint))).toBeLessThan(1e-4);
-    expect([...(await matricesOf(folded.opened)).values()][0]).not.toEqual(
-      [...(await matricesOf(checkpoint)).values()][0],
-    );
+    expect(await matricesOf(folded.opened)).not.toEqual(await matricesOf(checkpoint));
   });
 
   test("loses neurons together, as few in every matrix that shares them", async () => {

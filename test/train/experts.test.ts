@@ -106,28 +106,28 @@ describe("a Mixtral-shaped config", () => {
     expect(w1.filter((w) => w === 0)).toHaveLength(w1.length / 2);
   });
 
-  test("the runtime runs it", async () => {
-    const { perplexity } = await rarefyJson([
-      "eval",
-      at("softmax"),
-      "--text",
-      text,
-      "--max-windows",
-      "1",
-      "--window",
-      "64",
-    ]);
-    expect(perplexity).toBeGreaterThan(1);
-    expect(perplexity).toBeLessThan(100_000);
-  });
+  test.each(["softmax", "bias", "relu"])(
+    "the runtime runs what was trained with %s routing, to the same perplexity",
+    async (router) => {
+      const windows = ["--text", text, "--window", "8", "--max-windows", "200", "--weights", "f32"];
+      const { perplexity } = await rarefyJson(["eval", at(router), ...windows, "--experts"]);
+      const { origin } = JSON.parse(readFileSync(join(at(router), "rarefy.json"), "utf8"));
+      // Windows of training meet, those of eval do not.
+      expect(perplexity / origin.training.perplexityAfter).toBeGreaterThan(0.9);
+      expect(perplexity / origin.training.perplexityAfter).toBeLessThan(1.1);
+    },
+  );
 
-  test("a router that the runtime does not run is refused by name", async () => {
-    for (const router of ["bias", "relu"]) {
-      const { code, stderr } = await rarefy(["eval", at(router), "--text", text, "--quiet"]);
-      expect(stderr).toContain("origin.training.router");
-      expect(stderr).toContain(`the routing "${router}"`);
-      expect(code).toBe(1);
-    }
+  test("a config.json that has lost how experts are chosen is refused by name", async () => {
+    const lost = at("lost");
+    cpSync(at("relu"), lost, { recursive: true });
+    const { router_type, ...raw } = JSON.parse(readFileSync(join(lost, "config.json"), "utf8"));
+    expect(router_type).toBe("relu");
+    writeFileSync(join(lost, "config.json"), JSON.stringify(raw));
+    const { code, stderr } = await rarefy(["eval", lost, "--text", text, "--quiet"]);
+    expect(stderr).toContain("origin.training.router");
+    expect(stderr).toContain('"router_type": "relu"');
+    expect(code).toBe(1);
   });
 
   test("missing experts are named", async () => {

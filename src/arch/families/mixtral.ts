@@ -1,16 +1,38 @@
-import { optional, positions } from "../configFields.js";
+import * as z from "zod";
+import { optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { preNorm, stored } from "../parts.js";
+import type { RouterSpec } from "../spec.js";
 import { attention, llamaLike, preNorms, routed, sightOf } from "./llamaLike.js";
 import { mistralDefaults } from "./mistral.js";
+
+const gate = "block_sparse_moe.gate";
+
+/** What `router_type` means, for the router of this name. */
+const routers: Record<
+  "softmax" | "bias" | "relu",
+  (name: string, experts: number) => Pick<RouterSpec, "score" | "normalise" | "choiceBias">
+> = {
+  softmax: () => ({ score: "softmax", normalise: true }),
+  // Balance without a loss (arXiv 2408.15664).
+  bias: (name, experts) => ({
+    score: "sigmoid",
+    choiceBias: { tensor: `${name}.e_score_correction_bias`, shape: [experts] },
+    normalise: true,
+  }),
+  // ReMoE (arXiv 2412.14711).
+  relu: () => ({ score: "relu", normalise: false }),
+};
 
 /** Mixtral (arXiv 2401.04088): Mistral whose MLPs are mixtures of experts, the weights of the chosen adding up to 1. */
 export const mixtral = family({
   modelType: "mixtral",
   config: decoderConfig(mistralDefaults, {
     sliding_window: optional(positions),
+    // Written by `rarefy train`, where experts are not chosen as in Mixtral.
+    router_type: orElse(z.enum(["softmax", "bias", "relu"]), "softmax" as const),
     ...expertFields({ perToken: 2, balance: 0.001 }),
   }).transform(withExperts(8)),
   spec: (config, shapes) =>
@@ -22,11 +44,10 @@ export const mixtral = family({
           count: config.experts,
           router: {
             perToken: config.num_experts_per_tok,
-            score: "softmax",
-            normalise: true,
             balance: config.router_aux_loss_coef,
+            ...routers[config.router_type](`${block.at}.${gate}`, config.experts),
           },
-          gate: "block_sparse_moe.gate",
+          gate,
           expert(e) {
             const map = (name: string) => stored(`${block.at}.block_sparse_moe.experts.${e}.${name}`);
             return { gate: map("w1"), up: map("w3"), down: map("w2") };

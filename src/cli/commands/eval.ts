@@ -5,6 +5,7 @@ import { resolveModel } from "../../io/index.node.js";
 import type { PrefillPolicy } from "../../runtime/index.js";
 import { beginToken } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
+import { expertLoads } from "../expertLoads.js";
 import { integer } from "../numbers.js";
 import {
   type AttentionOptions,
@@ -31,6 +32,7 @@ interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption, Atte
   stride?: number;
   against?: string;
   prefill: PrefillPolicy;
+  experts?: boolean;
 }
 
 export const evalCommand: CommandDefinition<EvalOptions> = {
@@ -72,6 +74,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
       { denseFirst: 0 },
       "0: every token is sparse, as in published comparisons",
     ),
+    new Option("--experts", "also how many tokens each expert of a mixture gets, and with what weight"),
     ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
@@ -103,6 +106,8 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     );
     context.print(`${formatResultRows(rows)}\n`);
     const [row, against] = rows.toReversed();
-    return { ...row, ...(against && { against }) };
+    const loads =
+      options.experts && (await expertLoads(context, comparison.first.model, text.tokens, { window, maxWindows }));
+    return { ...row, ...(against && { against }), ...(loads && { experts: loads }) };
   },
 };

@@ -1,8 +1,16 @@
 import { stat } from "node:fs/promises";
 import { Option } from "commander";
-import { findStep, type HeadSpec, type ModelConfig, type ModelSpec } from "../../arch/index.js";
+import {
+  findStep,
+  type HeadSpec,
+  type ModelConfig,
+  type ModelSpec,
+  parseModelConfig,
+  tensorsOf,
+} from "../../arch/index.js";
+import { UsageError } from "../../core/index.js";
 import type { Artifact, Checkpoint, Compression, LocalModelFiles } from "../../io/index.js";
-import { compressionOf, isJsonObject, openCheckpoint, readArtifact } from "../../io/index.js";
+import { compressionOf, isJsonObject, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {
   countParameters,
@@ -22,6 +30,7 @@ import { loadChatTemplate } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
 import { modelArgument, type WeightsOption, weightsOption } from "../options.js";
+import { readText } from "../session.js";
 import { defaultThreads } from "../threads.js";
 import { openTokenizer } from "../tokenizer.js";
 
@@ -46,7 +55,8 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
   summary: "what a model holds and what it would take to run, without loading it",
   description:
     "Reads the config, the headers of the weight files, the tokenizer and rarefy.json, and tells the sizes in every weight " +
-    "format: packed, read per decoded token, and in memory with a full context.",
+    "format: packed, read per decoded token, and in memory with a full context. Of a config.json alone it tells what follows " +
+    "from that: parameters, those that work for one token, and bytes.",
   arguments: [modelArgument],
   options: [
     new Option("--tensors", "list every tensor"),
@@ -55,24 +65,24 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
     ),
     weightsOption(),
   ],
-  examples: ["rarefy inspect tiny-6m", "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors"],
+  examples: [
+    "rarefy inspect tiny-6m",
+    "rarefy inspect HuggingFaceTB/SmolLM2-135M --tensors",
+    "rarefy inspect deepseek-v3/config.json",
+  ],
   async run(context, options, [argument]) {
+    if (/\.json$/i.test(argument)) return inspectConfig(context, argument, options);
     const files = await resolveModel(argument, context);
     const checkpoint = await openCheckpoint(files);
     try {
       const described = await describeDecoder(checkpoint);
       const artifact = await readArtifact(checkpoint);
-      const { spec: _, ...config } = described.config;
       const document = {
         model: files.location,
-        config,
-        rotates: described.config.spec.blocks.some((block) => findStep(block, "rotate") !== undefined),
-        head: headOf(described.config.spec),
-        parameters: countParameters(described.config.spec, checkpoint.tensors),
+        ...factsOf(described, checkpoint),
         bytesOnDisk: await sizeOf(files),
         dtypes: dtypesOf(checkpoint),
         tokenizer: await describeTokenizer(context, checkpoint),
-        kvBytesPerPosition: kvBytesPerPosition(described.config),
         formats: formatRows(checkpoint, described, artifact),
         artifact: artifact === undefined ? null : summary(artifact),
         ...(options.structure && { matrices: await chosen(files, options, context) }),
@@ -88,6 +98,37 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
   },
 };
 
+/** What follows from the description of a model, and of which tensors are pairs of low rank. */
+function factsOf({ config: { spec, ...config } }: DecoderDescription, { tensors }: Pick<Checkpoint, "tensors">) {
+  return {
+    config,
+    rotates: spec.blocks.some((block) => findStep(block, "rotate") !== undefined),
+    head: headOf(spec),
+    parameters: countParameters(spec, tensors),
+    kvBytesPerPosition: kvBytesPerPosition({ spec }),
+  };
+}
+
+/** What a config.json alone tells: the sizes of a model whose weights are elsewhere. */
+async function inspectConfig(context: Context, file: string, { tensors, structure }: InspectOptions) {
+  if (structure !== undefined) throw new UsageError("--structure looks at weights; give the directory of the model");
+  const raw = parseJson(new TextEncoder().encode(await readText(file)), file);
+  // How weights are stored changes nothing of what a model is.
+  const given = isJsonObject(raw) ? { ...raw, quantization_config: undefined } : raw;
+  const description = { config: parseModelConfig(given, file) };
+  const nothing = { tensors: new Map() };
+  const document = {
+    model: file,
+    ...factsOf(description, nothing),
+    formats: formatRows(nothing, description, undefined),
+    ...(tensors && {
+      tensors: tensorsOf(description.config.spec).map(({ name, shape }) => ({ name, dtype: "", shape })),
+    }),
+  };
+  context.print(render(document));
+  return document;
+}
+
 interface InspectDocument {
   model: string;
   /** Without the description. */
@@ -96,13 +137,13 @@ interface InspectDocument {
   rotates: boolean;
   head: { kind: HeadSpec["kind"]; labels?: readonly string[] };
   parameters: ParameterCounts;
-  bytesOnDisk: number;
+  bytesOnDisk?: number;
   /** By dtype, or by encoding where tensors are encoded. */
-  dtypes: { dtype: string; tensors: number; bytes: number }[];
-  tokenizer: { tokens: number; special: number; chatTemplate: boolean } | null;
+  dtypes?: { dtype: string; tensors: number; bytes: number }[];
+  tokenizer?: { tokens: number; special: number; chatTemplate: boolean } | null;
   kvBytesPerPosition: number;
   formats: FormatRow[];
-  artifact: ReturnType<typeof summary> | null;
+  artifact?: ReturnType<typeof summary> | null;
   matrices?: readonly MatrixChoice[];
   tensors?: { name: string; dtype: string; shape: readonly number[] }[];
 }
@@ -123,7 +164,7 @@ async function sizeOf(files: LocalModelFiles): Promise<number> {
   return total;
 }
 
-function dtypesOf(checkpoint: Checkpoint): InspectDocument["dtypes"] {
+function dtypesOf(checkpoint: Checkpoint): NonNullable<InspectDocument["dtypes"]> {
   const found = new Map<string, { dtype: string; tensors: number; bytes: number }>();
   for (const tensor of checkpoint.tensors.values()) {
     const dtype = tensor.encoding ?? tensor.dtype;
@@ -138,7 +179,10 @@ function dtypesOf(checkpoint: Checkpoint): InspectDocument["dtypes"] {
 const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
 /** null without a tokenizer: such a model can be measured but not talked to. */
-async function describeTokenizer(context: Context, { files }: Checkpoint): Promise<InspectDocument["tokenizer"]> {
+async function describeTokenizer(
+  context: Context,
+  { files }: Checkpoint,
+): Promise<InspectDocument["tokenizer"] | null> {
   const sources = await Promise.all(tokenizerFiles.map((name) => files.open(name)));
   await Promise.all(sources.map((source) => source?.close()));
   if (sources.every((source) => source === undefined)) return null;
@@ -148,7 +192,7 @@ async function describeTokenizer(context: Context, { files }: Checkpoint): Promi
 }
 
 function formatRows(
-  checkpoint: Checkpoint,
+  checkpoint: Pick<Checkpoint, "tensors">,
   description: DecoderDescription,
   artifact: Artifact | undefined,
 ): FormatRow[] {
@@ -189,22 +233,15 @@ function recipeInWords(recipe: unknown): string {
 }
 
 function render(document: InspectDocument): string {
-  const { config, parameters, tokenizer, formats, matrices, tensors } = document;
+  const { config, parameters, formats, matrices, tensors } = document;
   const lines = [
     printable(document.model),
     "",
     facts([
       ["architecture", inWords(document)],
       ["context", `${config.maxPositions} tokens, ${positionsInWords(document)}`],
-      ["parameters", parametersInWords(parameters)],
-      ["on disk", onDiskInWords(document)],
-      [
-        "tokenizer",
-        tokenizer === null
-          ? "none"
-          : `${tokenizer.tokens} tokens, ${tokenizer.special} special; ${tokenizer.chatTemplate ? "with" : "no"} chat template`,
-      ],
-      ["rarefy.json", artifactInWords(document.artifact)],
+      ["parameters", parametersInWords(parameters, config.experts !== undefined)],
+      ...filesInWords(document),
     ]),
     "",
     table(
@@ -286,7 +323,7 @@ function positionsInWords({ config: { rope }, rotates }: InspectDocument): strin
   return `rotary base ${rope.theta}${scaling}`;
 }
 
-function parametersInWords({ total, active, ...kinds }: ParameterCounts): string {
+function parametersInWords({ total, active, ...kinds }: ParameterCounts, chooses: boolean): string {
   const names = {
     embedding: "embedding",
     attention: "attention",
@@ -298,16 +335,31 @@ function parametersInWords({ total, active, ...kinds }: ParameterCounts): string
   const parts = (Object.keys(names) as (keyof typeof names)[])
     .filter((kind) => kinds[kind] > 0)
     .map((kind) => `${names[kind]} ${count(kinds[kind])}`);
-  const working = active < total ? `, ${count(active)} of them for a token` : "";
+  const working = chooses ? `, ${count(active)} of them for a token` : "";
   return `${count(total)}${working}: ${parts.join(", ")}`;
 }
 
-function onDiskInWords({ bytesOnDisk, dtypes }: InspectDocument): string {
+/** What lies beside a config.json; nothing where that alone was looked at. */
+function filesInWords({ bytesOnDisk, dtypes, tokenizer, artifact }: InspectDocument): [string, string][] {
+  if (bytesOnDisk === undefined || dtypes === undefined) return [];
+  return [
+    ["on disk", onDiskInWords(bytesOnDisk, dtypes)],
+    [
+      "tokenizer",
+      tokenizer == null
+        ? "none"
+        : `${tokenizer.tokens} tokens, ${tokenizer.special} special; ${tokenizer.chatTemplate ? "with" : "no"} chat template`,
+    ],
+    ["rarefy.json", artifactInWords(artifact ?? null)],
+  ];
+}
+
+function onDiskInWords(bytesOnDisk: number, dtypes: NonNullable<InspectDocument["dtypes"]>): string {
   const tensors = dtypes.map((entry) => `${entry.tensors} tensors ${entry.dtype} (${bytes(entry.bytes)})`);
   return `${bytes(bytesOnDisk)}: ${tensors.join(", ")}`;
 }
 
-function artifactInWords(artifact: InspectDocument["artifact"]): string {
+function artifactInWords(artifact: ReturnType<typeof summary> | null): string {
   if (artifact === null) return "none: an ordinary, dense checkpoint";
   const weights = artifact.weights === undefined ? "" : `runs in ${artifact.weights}; `;
   const sparse = artifact.activationSparsity;

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import { parsePattern, pruneMethods } from "../../compress/index.js";
+import { expertMethods, parsePattern, pruneMethods } from "../../compress/index.js";
 import { UsageError } from "../../core/index.js";
 import type { CommandDefinition } from "../command.js";
 import { compressFromCommand } from "../compression.js";
@@ -16,14 +16,16 @@ import {
   type TargetOptions,
   targetOptions,
 } from "../compressionOptions.js";
+import { pruneExpertsFromCommand } from "../expertPruning.js";
 import { integer, number } from "../numbers.js";
 import { modelArgument } from "../options.js";
 
 interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions {
-  method: string;
+  method?: string;
   sparsity?: number;
   pattern?: string;
   scope?: string;
+  experts?: number;
   shrink: boolean;
   multipleOf?: number;
   output: string;
@@ -41,7 +43,14 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
   arguments: [modelArgument],
   options: [
     outputOption(),
-    new Option("--method <id>", "how weights are chosen").choices(Object.keys(pruneMethods)).default("sparsegpt"),
+    new Option("--method <id>", "how weights, or experts, are chosen (default: sparsegpt, of experts reap)").choices([
+      ...Object.keys(pruneMethods),
+      ...Object.keys(expertMethods),
+    ]),
+    new Option(
+      "--experts <n>",
+      `experts to leave out in every layer, by ${Object.keys(expertMethods).join(", ")}`,
+    ).argParser(integer({ min: 1, max: 4096 })),
     new Option("--sparsity <share>", "share of zeros; for heads and neurons, of those removed").argParser(
       number({ min: 0, max: 1, belowMax: true }),
     ),
@@ -71,10 +80,15 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --sparsity 0.5 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-50",
     "rarefy prune tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
     "rarefy prune tiny-6m --method obd --option curvature=gradients --sparsity 0.5 --calib tiny-6m:calib -o tiny-obd",
+    "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],
   async run(context, options, [model]) {
-    const { method, pattern, sparsity, scope, shrink, multipleOf, option } = options;
+    const { pattern, sparsity, scope, shrink, multipleOf, option, experts } = options;
+    if (experts !== undefined) return pruneExpertsFromCommand(context, model, { ...options, experts });
+    const { method = "sparsegpt" } = options;
+    if (!Object.hasOwn(pruneMethods, method))
+      throw new UsageError(`--method ${method} chooses experts; give --experts N`);
     if (pattern === undefined && sparsity === undefined)
       throw new UsageError("give --sparsity, or --pattern KEEP:GROUP");
     if (pattern !== undefined && /^\d/.test(pattern) && sparsity !== undefined) {

@@ -1,0 +1,141 @@
+import { findStep } from "../arch/index.js";
+import { expertMethods, keptExperts } from "../compress/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
+import {
+  artifactFileName,
+  artifactVersion,
+  type Checkpoint,
+  fingerprint,
+  isCompanionFile,
+  type LocalModelFiles,
+  openCheckpoint,
+  serializeArtifact,
+  sha256Hex,
+  writeSafetensors,
+} from "../io/index.js";
+import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
+import type { DeviceId } from "../kernels/index.js";
+import { cutExperts, measureExperts, openModel } from "../pipeline/index.js";
+import type { TokenizedText } from "../text/index.js";
+import { configHash, watchSource } from "./source.js";
+import { packageVersion } from "./version.js";
+
+/** Which experts go, and what they are judged by. */
+export interface PruneExpertsOptions extends JobOptions {
+  /** One of `expertMethods`. */
+  method: string;
+  /** How many go in every layer. */
+  remove: number;
+  /** Text that the dense model is run on. */
+  calibration: TokenizedText;
+  /** Tokens of a window, and windows at most. */
+  window: number;
+  windows: number;
+  device?: DeviceId;
+  threads?: number;
+  /** Replace the finished result of something else. */
+  force?: boolean;
+}
+
+/** What became of one layer. */
+export interface PrunedExpertsLayer {
+  layer: number;
+  /** Experts of the source that stayed, in their new order. */
+  kept: readonly number[];
+  /** Of every expert of the source. */
+  scores: readonly number[];
+}
+
+/** What came of it. */
+export interface PrunedExpertsDirectory {
+  output: string;
+  method: string;
+  /** Experts of a layer, before and after. */
+  experts: { before: number; after: number };
+  layers: readonly PrunedExpertsLayer[];
+}
+
+/**
+ * Leaves out experts of every layer: the dense model is run on a text once, its experts are scored, and the best ones and the rows
+ * of the router that choose them are written as a plain checkpoint, with a config.json to match, that any tool reads. It appears
+ * whole or not at all.
+ * @throws UsageError, BusyError, StorageError before the weights are read; what `openModel` and `measureExperts` throw
+ */
+export async function pruneExpertsToDirectory(
+  source: LocalModelFiles,
+  output: string,
+  options: PruneExpertsOptions,
+): Promise<PrunedExpertsDirectory> {
+  const { method, remove, calibration, window, windows, device, threads, force, signal, onProgress } = options;
+  if (!Object.hasOwn(expertMethods, method)) {
+    throw new UsageError(
+      `there is no way ${method} to choose experts; there are ${Object.keys(expertMethods).join(", ")}`,
+    );
+  }
+  const { score, needsOutputs } = expertMethods[method];
+  await using claimed = await claimOutput(output, { inputs: [source.directory], force });
+  const checkpoint = await openCheckpoint(source);
+  try {
+    const owner = { command: "prune", job: await jobOf(checkpoint, options) };
+    claimed.accept(owner);
+    const checkSource = await watchSource(source);
+    const weights = isExactInBf16(checkpoint) ? "bf16" : "f32";
+    const layers: PrunedExpertsLayer[] = [];
+    let before = 0;
+    await claimed.build(owner, async (directory) => {
+      using opened = await openModel(source, { weights, device, threads, signal, onProgress });
+      const { spec } = opened.model.config;
+      const statistics = await measureExperts(opened.model, calibration.tokens, {
+        window,
+        maxWindows: windows,
+        outputs: needsOutputs,
+        signal,
+        onProgress,
+      });
+      const kept = statistics.map((measured, layer) => {
+        if (measured === undefined) return undefined;
+        const { router } = findStep(spec.blocks[layer], "mixture")!;
+        before = router.map.rows;
+        const scores = Array.from({ length: before }, (_, e) => score(measured, e));
+        const stay = keptExperts(scores, remove, { perToken: router.perToken, groups: router.groups?.count });
+        layers.push({ layer, kept: stay, scores });
+        return stay;
+      });
+      const { config, tensors } = cutExperts(checkpoint, spec, kept);
+      const builder = modelDirectoryBuilder(directory, { signal, onProgress });
+      await builder.takeOver(source, isCompanionFile);
+      await builder.add("config.json", jsonBytes(config));
+      await builder.add(
+        artifactFileName,
+        serializeArtifact({
+          rarefy: artifactVersion,
+          ...(checkpoint.artifact?.blocks && { blocks: checkpoint.artifact.blocks }),
+          source: { location: source.location, configSha256: await configHash(source) },
+        }),
+      );
+      await writeSafetensors(builder.sinks, tensors, { signal, onProgress });
+      await checkSource();
+      signal?.throwIfAborted();
+    });
+    return { output, method, experts: { before, after: before - remove }, layers };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);
+
+const isExactInBf16 = ({ tensors }: Checkpoint): boolean =>
+  [...tensors.values()].every(({ dtype }) => dtype === "BF16");
+
+/** SHA-256 over all that decides the result. */
+async function jobOf(checkpoint: Checkpoint, options: PruneExpertsOptions): Promise<string> {
+  const { method, remove, window, windows, device, calibration } = options;
+  const what = {
+    version: packageVersion(),
+    source: await fingerprint(checkpoint, options),
+    text: calibration.sha256,
+    how: [method, remove, window, windows, device],
+  };
+  return sha256Hex(JSON.stringify(what));
+}

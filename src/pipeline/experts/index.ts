@@ -1,0 +1,2 @@
+export { type CutExperts, cutExperts } from "./cutExperts.js";
+export { type MeasureExpertsOptions, measureExperts } from "./measureExperts.js";
