@@ -126,7 +126,7 @@ describe("a Mixtral-shaped config", () => {
     writeFileSync(join(lost, "config.json"), JSON.stringify(raw));
     const { code, stderr } = await rarefy(["eval", lost, "--text", text, "--quiet"]);
     expect(stderr).toContain("origin.training.router");
-    expect(stderr).toContain('"router_type": "relu"');
+    expect(stderr).toContain('the routing "relu"');
     expect(code).toBe(1);
   });
 
