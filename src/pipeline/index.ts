@@ -12,8 +12,8 @@ export type { CompressionPlan, CompressOptions, Estimate } from "./compress/plan
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { isJobFile, memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
-export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";
 export * from "./experts/index.js";
+export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";
 export { toThresholds } from "./toThresholds.js";
