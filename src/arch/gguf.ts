@@ -1,3 +1,14 @@
+import type { ActivationFunction } from "../core/index.js";
+import type { ModelConfig } from "./modelConfig.js";
+
+/** What a file says, by keys without their architecture. */
+export interface GgufKeys {
+  number(key: string): number | undefined;
+  /** @throws FormatError where the key is missing */
+  required(key: string): number;
+  headDim: number;
+}
+
 /** How files of llama.cpp name a family and its tensors. */
 export interface GgufFamily {
   /** `general.architecture`. */
@@ -6,6 +17,16 @@ export interface GgufFamily {
   windowed?: true;
   /** Rows of q and k of a head are in the order of neighbours, (2i, 2i + 1), where the checkpoint rotates halves. */
   rotaryNeighbours?: true;
+  /** The weights of norms are 1 + those of the checkpoint (Gemma). */
+  plusOneNorms?: true;
+  /** What llama.cpp computes it with. Default "silu". */
+  activation?: ActivationFunction;
+  /** Fields of config.json that only this family has. */
+  config?(keys: GgufKeys): Record<string, unknown>;
+  /** Keys that only files of this family have. */
+  keys?(config: ModelConfig): Readonly<Record<string, number | undefined>>;
+  /** Why llama.cpp would compute another model than this one; undefined where it would not. */
+  problem?(config: ModelConfig): string | undefined;
   /** Has no key of its own for biases of attention, which the config tells of. */
   optionalAttentionBias?: true;
   /** Stems of tensors in both spellings, [GGUF, Hugging Face]; what ends them is `.weight` or `.bias` in both. */

@@ -36,6 +36,10 @@ const ignoredByFamily: Readonly<Record<string, readonly string[]>> = {
   mixtral: ["attention_bias", "mlp_bias"],
   qwen2: ["attention_bias", "mlp_bias"],
   qwen3: ["mlp_bias"],
+  smollm3: ["max_window_layers"],
+  gemma2: ["use_sliding_window", "max_window_layers"],
+  gemma3_text: ["use_sliding_window", "max_window_layers"],
+  phi3: ["use_sliding_window", "max_window_layers"],
 };
 
 /**

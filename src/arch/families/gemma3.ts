@@ -1,14 +1,25 @@
 import * as z from "zod";
 import { activation, flag, orElse, positions, type RopeFields, readRope, ropeParameters } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep } from "../derive.js";
 import { family } from "../family.js";
+import type { ModelConfig } from "../modelConfig.js";
 import { sandwich } from "../parts.js";
 import type { RopeSpec } from "../ropes/index.js";
-import { cap, sandwichNorms } from "./gemma2.js";
+import { cap, gemmaConfig, gemmaKeys, gemmaNames, gemmaProblem, sandwichNorms } from "./gemma2.js";
 import { attention, llamaLike, mlp, sightOf } from "./llamaLike.js";
 
 /** Bases of the rotary embedding where the file gives none: of layers that see everything, and of windowed ones. */
 const [globalTheta, localTheta] = [1_000_000, 10_000];
+
+/** The rotary embeddings of layers that see everything, and of windowed ones. */
+const ropesOf = ({ spec, slidingWindows }: ModelConfig) => {
+  const of = (windowed: boolean) => {
+    const layer = slidingWindows.findIndex((window) => (window !== undefined) === windowed);
+    return layer < 0 ? undefined : findStep(spec.blocks[layer], "rotate")?.rope;
+  };
+  return { global: of(false), local: of(true) };
+};
 
 /** Gemma 3 (arXiv 2503.19786): Gemma 2 with normalised heads, five windowed layers to one, each kind with its own rotation. */
 export const gemma3 = family({
@@ -70,4 +81,28 @@ export const gemma3 = family({
         plusOne: true,
       },
     ),
+  gguf: {
+    architecture: "gemma3",
+    plusOneNorms: true,
+    activation: "geluTanh",
+    names: gemmaNames,
+    config: (keys) => ({
+      ...gemmaConfig(keys, 62),
+      attn_logit_softcapping: keys.number("attn_logit_softcapping") ?? null,
+      final_logit_softcapping: keys.number("final_logit_softcapping") ?? null,
+      rope_local_base_freq: keys.number("rope.freq_base_swa") ?? localTheta,
+    }),
+    keys: (config) => ({
+      ...gemmaKeys(config),
+      "rope.freq_base": ropesOf(config).global?.theta ?? globalTheta,
+      "rope.freq_base_swa": ropesOf(config).local?.theta,
+    }),
+    problem(config) {
+      const { global, local } = ropesOf(config);
+      if ([global, local].some((rope) => rope !== undefined && rope.type !== "default")) {
+        return "its rotary embedding is scaled; export it as safetensors";
+      }
+      return gemmaProblem(config, 62, 6);
+    },
+  },
 });

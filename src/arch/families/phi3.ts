@@ -2,7 +2,7 @@ import { optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
 import { gated, grouped, preNorm, stacked, stored } from "../parts.js";
-import { llamaLike, preNorms, sightOf } from "./llamaLike.js";
+import { ggufNames, llamaLike, preNorms, sightOf } from "./llamaLike.js";
 
 /** Phi-3 and Phi-4 (arXiv 2404.14219): Llama with q, k and v in one tensor, and gate and up in another. */
 export const phi3 = family({
@@ -28,4 +28,21 @@ export const phi3 = family({
         gated({ hiddenSize, intermediateSize }, { gate, up, down: stored(`${at}.mlp.down_proj`) }, { f }),
       );
     }),
+  gguf: {
+    architecture: "phi3",
+    names: {
+      ...ggufNames,
+      inBlock: [
+        ["attn_norm", "input_layernorm"],
+        ["attn_qkv", "self_attn.qkv_proj"],
+        ["attn_output", "self_attn.o_proj"],
+        ["ffn_norm", "post_attention_layernorm"],
+        ["ffn_up", "mlp.gate_up_proj"],
+        ["ffn_down", "mlp.down_proj"],
+      ],
+    },
+    config: ({ number }) => ({
+      original_max_position_embeddings: number("rope.scaling.original_context_length") ?? number("context_length"),
+    }),
+  },
 });

@@ -3,7 +3,8 @@ import { flag, maxLayers, optional, orElse, positions } from "../configFields.js
 import { decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
 import { preNorm } from "../parts.js";
-import { attention, llamaLike, mlp, preNorms, sightOf } from "./llamaLike.js";
+import type { BlockSpec } from "../spec.js";
+import { attention, ggufNames, llamaLike, mlp, preNorms, sightOf } from "./llamaLike.js";
 
 /** SmolLM3 (Bakouch et al. 2025): Llama in which every fourth layer does not rotate positions (NoPE, arXiv 2305.19466). */
 export const smollm3 = family({
@@ -36,4 +37,16 @@ export const smollm3 = family({
         mlp(block, config.mlp_bias),
       );
     }),
+  gguf: {
+    architecture: "smollm3",
+    rotaryNeighbours: true,
+    optionalAttentionBias: true,
+    names: ggufNames,
+    problem({ spec, slidingWindows }) {
+      const rotates = ({ steps }: BlockSpec, layer: number) =>
+        steps.some((step) => step.do === "rotate") === ((layer + 1) % 4 !== 0);
+      if (!spec.blocks.every(rotates)) return "llama.cpp rotates positions in all layers but every fourth";
+      return slidingWindows.some((window) => window !== undefined) ? "it has a sliding window" : undefined;
+    },
+  },
 });

@@ -24,6 +24,9 @@ export function checkpointName({ names }: GgufFamily, name: string): string | un
   return found && `${layer === undefined ? "" : `${names.layers}.${layer}.`}${found}.${kind}`;
 }
 
+/** Whether a tensor of a file is the weight of a norm. */
+export const isNorm = (name: string): boolean => name.endsWith("norm.weight");
+
 /** The reverse of `checkpointName`. */
 export function ggufName({ names }: GgufFamily, name: string): string | undefined {
   const inBlock = name.startsWith(`${names.layers}.`) ? name.slice(names.layers.length + 1) : undefined;

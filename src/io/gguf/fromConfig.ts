@@ -1,14 +1,15 @@
-import { families, type ModelConfig } from "../../arch/index.js";
+import { families, findStep, type GgufFamily, type ModelConfig } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import type { TypedValue } from "./headerBytes.js";
 
 /** The keys that say how a model computes. @throws UsageError for what llama.cpp has no key for */
 export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
-  const architecture = families[config.modelType]?.gguf?.architecture;
-  const problem = problemOf(config);
-  if (architecture === undefined || problem !== undefined) {
+  const gguf = families[config.modelType]?.gguf;
+  const problem = gguf === undefined ? undefined : (problemOf(config, gguf) ?? gguf.problem?.(config));
+  if (gguf === undefined || problem !== undefined) {
     throw new UsageError(`this model cannot be written as GGUF: ${problem ?? `model type ${config.modelType}`}`);
   }
+  const { architecture } = gguf;
   const window = config.slidingWindows.find((size) => size !== undefined);
   const keys: [string, TypedValue][] = [
     ["block_count", { u32: config.layers }],
@@ -20,12 +21,15 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
     ["attention.key_length", { u32: config.headDim }],
     ["attention.value_length", { u32: config.headDim }],
     ["attention.layer_norm_rms_epsilon", { f32: config.rmsNormEpsilon }],
-    ["rope.dimension_count", { u32: config.headDim }],
+    ["rope.dimension_count", { u32: findStep(config.spec.blocks[0], "rotate")?.width ?? config.headDim }],
     ["rope.freq_base", { f32: config.rope.theta }],
     ["vocab_size", { u32: config.vocabSize }],
   ];
   if (config.rope.type === "linear") {
     keys.push(["rope.scaling.type", { string: "linear" }], ["rope.scaling.factor", { f32: config.rope.factor }]);
+  }
+  for (const [key, value] of Object.entries(gguf.keys?.(config) ?? {})) {
+    if (value !== undefined) keys.push([key, { f32: value }]);
   }
   if (window !== undefined) keys.push(["attention.sliding_window", { u32: window }]);
   return new Map([
@@ -34,13 +38,16 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   ]);
 }
 
-function problemOf({ activation, blocks, slidingWindows, ...config }: ModelConfig): string | undefined {
+function problemOf(
+  { activation, blocks, slidingWindows, ...config }: ModelConfig,
+  { activation: computed = "silu", problem }: GgufFamily,
+): string | undefined {
   if (config.experts !== undefined) return "its MLPs are mixtures of experts; export it as safetensors";
-  if (activation !== "silu") return `llama.cpp computes it with silu, the model uses ${activation}`;
+  if (activation !== computed) return `llama.cpp computes it with ${computed}, the model uses ${activation}`;
   if (!["default", "linear", "llama3"].includes(config.rope.type)) {
     return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
   }
-  if (new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
+  if (problem === undefined && new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
   const differs = blocks.some(
     ({ queryHeads, kvHeads, intermediateSize }) =>
       queryHeads !== config.queryHeads || kvHeads !== config.kvHeads || intermediateSize !== config.intermediateSize,

@@ -4,7 +4,7 @@ import { dtypeBytes, f32FromF16 } from "../../tensor/index.js";
 import type { ByteSource } from "../byteSource.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
-import { checkpointName } from "./architectures.js";
+import { checkpointName, isNorm } from "./architectures.js";
 import { ropeTensorName } from "./files.js";
 import type { GgufTensor } from "./header.js";
 import type { GgufParts } from "./parts.js";
@@ -38,15 +38,29 @@ export function openGgufTensors(
     if (tensor.type.decode !== undefined && tensor.shape.length !== 2) {
       throw fail(`${tensor.type.name} with shape [${tensor.shape.join(", ")}]`, "a matrix");
     }
-    if (tensor.type.dtype !== undefined && !rotary) {
+    const isShifted = family?.plusOneNorms === true && isNorm(tensor.name);
+    if (isShifted && tensor.type.dtype !== "F32") throw fail(tensor.type.name, "F32");
+    if (tensor.type.dtype !== undefined && !rotary && !isShifted) {
       const { shape, byteOffset, byteLength } = tensor;
       placed.set(name, { source, tensor: { name, dtype: tensor.type.dtype, shape, byteOffset, byteLength } });
     } else {
-      encoded.set(name, openBlocks(source, name, tensor, rotary ? headDim : undefined));
+      const opened = openBlocks(source, name, tensor, rotary ? headDim : undefined);
+      encoded.set(name, isShifted ? lessOne(opened) : opened);
     }
   }
   return { placed, encoded };
 }
+
+/** f32 values, each less 1. */
+const lessOne = (tensor: EncodedTensor): EncodedTensor => ({
+  ...tensor,
+  async readRows(start, count) {
+    const bytes = (await tensor.readRows(start, count)).slice();
+    const values = new Float32Array(bytes.buffer);
+    for (const [i, value] of values.entries()) values[i] = value - 1;
+    return bytes;
+  },
+});
 
 /** @param rotaryHeadDim heads of rows in the order of neighbours; undefined leaves rows where they are */
 function openBlocks(

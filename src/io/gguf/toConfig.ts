@@ -101,6 +101,7 @@ export function configFromMetadata(
     },
     bos_token_id: id("bos") ?? null,
     eos_token_id: [...new Set(ends)],
+    ...gguf.config?.({ number, required, headDim }),
   };
   // What is left goes along, to be named like a field of config.json that nothing reads.
   const prefix = key("");

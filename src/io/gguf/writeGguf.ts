@@ -5,7 +5,7 @@ import type { ByteSink } from "../byteSink.js";
 import { defaultTemplate, readChatTemplates } from "../chatTemplates.js";
 import type { Checkpoint } from "../checkpoint.js";
 import { plainWeights, type Weights } from "../weights.js";
-import { ggufName } from "./architectures.js";
+import { ggufName, isNorm } from "./architectures.js";
 import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlocks.js";
 import { ropeTensorName } from "./files.js";
 import { metadataOfConfig } from "./fromConfig.js";
@@ -65,7 +65,8 @@ export async function writeGguf(
   }
   for (const { weights, encoding, name } of plans) {
     const headDim = family.rotaryNeighbours && /\.attn_[qk]\.(?:weight|bias)$/.test(name) ? config.headDim : undefined;
-    place(name, encoding, weights.shape, () => encodeRows(weights, encoding, headDim, options.signal));
+    const plain = family.plusOneNorms && isNorm(name) ? shifted(weights, 1) : weights;
+    place(name, encoding, weights.shape, () => encodeRows(plain, encoding, headDim, options.signal));
   }
 
   const stage = new Stage("write GGUF", end, "bytes", options.onProgress);
@@ -80,6 +81,12 @@ export async function writeGguf(
     await sink.write(new Uint8Array(aligned(written) - written));
   }
 }
+
+/** The weights with a number added to each. */
+const shifted = (weights: Weights, by: number): Weights => ({
+  ...weights,
+  readRows: async (start, count) => (await weights.readRows(start, count)).map((value) => value + by),
+});
 
 async function metadataOf(
   checkpoint: Checkpoint,
