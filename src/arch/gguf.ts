@@ -6,6 +6,7 @@ export interface GgufKeys {
   number(key: string): number | undefined;
   /** @throws FormatError where the key is missing */
   required(key: string): number;
+  flag(key: string): boolean | undefined;
   headDim: number;
 }
 
@@ -19,12 +20,21 @@ export interface GgufFamily {
   rotaryNeighbours?: true;
   /** The weights of norms are 1 + those of the checkpoint (Gemma). */
   plusOneNorms?: true;
+  /** Matrices are [rows, cols], where the checkpoint has [cols, rows]: by the ends of their names in the file. */
+  turned?: readonly string[];
+  /**
+   * Maps that share a tensor lie one behind the other, where those of each head lie together in the checkpoint: the end of
+   * its name in the file, and how many they are.
+   */
+  perHead?: { end: string; maps: number };
   /** What llama.cpp computes it with. Default "silu". */
   activation?: ActivationFunction;
   /** Fields of config.json that only this family has. */
   config?(keys: GgufKeys): Record<string, unknown>;
+  /** Whether `config` gives all fields but those of tokens, under names that Llama's relatives do not have. */
+  ownFields?: true;
   /** Keys that only files of this family have. */
-  keys?(config: ModelConfig): Readonly<Record<string, number | undefined>>;
+  keys?(config: ModelConfig): Readonly<Record<string, number | boolean | undefined>>;
   /** Why llama.cpp would compute another model than this one; undefined where it would not. */
   problem?(config: ModelConfig): string | undefined;
   /** Has no key of its own for biases of attention, which the config tells of. */

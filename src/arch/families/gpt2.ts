@@ -14,6 +14,7 @@ import {
   width,
   withTokens,
 } from "../configFields.js";
+import { findStep } from "../derive.js";
 import { family } from "../family.js";
 import { grouped, layerNorm, linearMap, plain, preNorm, stacked, stored, transposed } from "../parts.js";
 import type { BlockShape } from "../spec.js";
@@ -85,5 +86,41 @@ export const gpt2 = family({
       finalNorm: norm("transformer.ln_f"),
       head: { kind: "vocabulary", map: c.tie_word_embeddings ? { ...head, weight: table } : head },
     };
+  },
+  gguf: {
+    architecture: "gpt2",
+    activation: "geluTanh",
+    ownFields: true,
+    config: ({ required }) => ({
+      n_embd: required("embedding_length"),
+      n_layer: required("block_count"),
+      n_head: required("attention.head_count"),
+      n_inner: required("feed_forward_length"),
+      n_positions: required("context_length"),
+      layer_norm_epsilon: required("attention.layer_norm_epsilon"),
+      activation_function: "gelu_new",
+    }),
+    problem: ({ spec, headDim }) =>
+      spec.blocks.some((block) => Math.abs(findStep(block, "attend")!.scale * Math.sqrt(headDim) - 1) > 1e-6)
+        ? "llama.cpp scales its scores by the size of a head alone"
+        : undefined,
+    turned: ["attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight"],
+    names: {
+      layers: "transformer.h",
+      outside: [
+        ["token_embd", "transformer.wte"],
+        ["position_embd", "transformer.wpe"],
+        ["output_norm", "transformer.ln_f"],
+        ["output", "lm_head"],
+      ],
+      inBlock: [
+        ["attn_norm", "ln_1"],
+        ["attn_qkv", "attn.c_attn"],
+        ["attn_output", "attn.c_proj"],
+        ["ffn_norm", "ln_2"],
+        ["ffn_up", "mlp.c_fc"],
+        ["ffn_down", "mlp.c_proj"],
+      ],
+    },
   },
 });

@@ -77,4 +77,39 @@ export const gptNeox = family({
       head: { kind: "vocabulary", map: c.tie_word_embeddings ? { ...head, weight: table } : head },
     };
   },
+  gguf: {
+    architecture: "gptneox",
+    activation: "gelu",
+    ownFields: true,
+    config: ({ required, number, flag, headDim }) => ({
+      hidden_size: required("embedding_length"),
+      num_hidden_layers: required("block_count"),
+      num_attention_heads: required("attention.head_count"),
+      intermediate_size: required("feed_forward_length"),
+      max_position_embeddings: required("context_length"),
+      layer_norm_eps: required("attention.layer_norm_epsilon"),
+      use_parallel_residual: flag("use_parallel_residual") ?? true,
+      rotary_emb_base: number("rope.freq_base") ?? 10_000,
+      rotary_pct: (number("rope.dimension_count") ?? headDim) / headDim,
+    }),
+    keys: ({ spec }) => ({ use_parallel_residual: spec.blocks[0].steps[1].do === "norm" }),
+    problem: ({ attentionBias }) => (attentionBias ? undefined : "llama.cpp expects biases of attention"),
+    perHead: { end: "attn_qkv", maps: 3 },
+    names: {
+      layers: "gpt_neox.layers",
+      outside: [
+        ["token_embd", "gpt_neox.embed_in"],
+        ["output_norm", "gpt_neox.final_layer_norm"],
+        ["output", "embed_out"],
+      ],
+      inBlock: [
+        ["attn_norm", "input_layernorm"],
+        ["attn_qkv", "attention.query_key_value"],
+        ["attn_output", "attention.dense"],
+        ["ffn_norm", "post_attention_layernorm"],
+        ["ffn_up", "mlp.dense_h_to_4h"],
+        ["ffn_down", "mlp.dense_4h_to_h"],
+      ],
+    },
+  },
 });

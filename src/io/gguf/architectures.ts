@@ -1,5 +1,7 @@
 import { type Family, families, type GgufFamily } from "../../arch/index.js";
 
+import type { PerHead } from "./rowOrders.js";
+
 type Named = Family & { gguf: GgufFamily };
 
 const named = Object.values(families).filter((family): family is Named => family.gguf !== undefined);
@@ -26,6 +28,17 @@ export function checkpointName({ names }: GgufFamily, name: string): string | un
 
 /** Whether a tensor of a file is the weight of a norm. */
 export const isNorm = (name: string): boolean => name.endsWith("norm.weight");
+
+/** Whether a matrix of a file is the checkpoint's turned. */
+export const isTurned = ({ turned = [] }: GgufFamily, name: string): boolean =>
+  turned.some((end) => name.endsWith(end));
+
+/** How rows of a tensor of a file are ordered that several maps share; undefined where it has its own order or none. */
+export function perHeadOf({ perHead }: GgufFamily, name: string, rows: number, headDim: number): PerHead | undefined {
+  if (perHead === undefined || !/^blk\.\d+\.(\w+)\./.exec(name)?.[1].endsWith(perHead.end)) return undefined;
+  const { maps } = perHead;
+  return { maps, headDim, heads: rows / maps / headDim };
+}
 
 /** The reverse of `checkpointName`. */
 export function ggufName({ names }: GgufFamily, name: string): string | undefined {

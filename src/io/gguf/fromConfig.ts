@@ -10,6 +10,9 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
     throw new UsageError(`this model cannot be written as GGUF: ${problem ?? `model type ${config.modelType}`}`);
   }
   const { architecture } = gguf;
+  const [block] = config.spec.blocks;
+  const { kind } = findStep(block, "norm")!.norm;
+  const rotation = findStep(block, "rotate");
   const window = config.slidingWindows.find((size) => size !== undefined);
   const keys: [string, TypedValue][] = [
     ["block_count", { u32: config.layers }],
@@ -20,16 +23,20 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
     ["attention.head_count_kv", { u32: config.kvHeads }],
     ["attention.key_length", { u32: config.headDim }],
     ["attention.value_length", { u32: config.headDim }],
-    ["attention.layer_norm_rms_epsilon", { f32: config.rmsNormEpsilon }],
-    ["rope.dimension_count", { u32: findStep(config.spec.blocks[0], "rotate")?.width ?? config.headDim }],
-    ["rope.freq_base", { f32: config.rope.theta }],
+    [`attention.layer_norm_${kind === "rms" ? "rms_" : ""}epsilon`, { f32: config.rmsNormEpsilon }],
+    ...(rotation === undefined
+      ? []
+      : ([
+          ["rope.dimension_count", { u32: rotation.width }],
+          ["rope.freq_base", { f32: config.rope.theta }],
+        ] as [string, TypedValue][])),
     ["vocab_size", { u32: config.vocabSize }],
   ];
   if (config.rope.type === "linear") {
     keys.push(["rope.scaling.type", { string: "linear" }], ["rope.scaling.factor", { f32: config.rope.factor }]);
   }
   for (const [key, value] of Object.entries(gguf.keys?.(config) ?? {})) {
-    if (value !== undefined) keys.push([key, { f32: value }]);
+    if (value !== undefined) keys.push([key, typeof value === "boolean" ? { bool: value } : { f32: value }]);
   }
   if (window !== undefined) keys.push(["attention.sliding_window", { u32: window }]);
   return new Map([

@@ -1,14 +1,15 @@
 import { families, type ModelConfig } from "../../arch/index.js";
 import { FormatError } from "../../core/index.js";
-import { dtypeBytes, f32FromF16 } from "../../tensor/index.js";
+import { dtypeBytes, f32FromF16, toFloat32 } from "../../tensor/index.js";
 import type { ByteSource } from "../byteSource.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
-import { checkpointName, isNorm } from "./architectures.js";
+import { checkpointName, isNorm, isTurned, perHeadOf } from "./architectures.js";
 import { ropeTensorName } from "./files.js";
 import type { GgufTensor } from "./header.js";
 import type { GgufParts } from "./parts.js";
 import { reorderRows } from "./rotaryRows.js";
+import { type PerHead, readReordered, readTurned, runInFile } from "./rowOrders.js";
 
 /** The tensors of a GGUF file under the names and in the row order of a Hugging Face checkpoint. */
 export interface GgufTensors {
@@ -40,15 +41,65 @@ export function openGgufTensors(
     }
     const isShifted = family?.plusOneNorms === true && isNorm(tensor.name);
     if (isShifted && tensor.type.dtype !== "F32") throw fail(tensor.type.name, "F32");
-    if (tensor.type.dtype !== undefined && !rotary && !isShifted) {
+    const perHead = family && perHeadOf(family, tensor.name, tensor.shape[0], headDim);
+    if (perHead !== undefined && !Number.isInteger(perHead.heads)) {
+      throw fail(`${tensor.shape[0]} rows`, `${perHead.maps} maps of heads of ${headDim}`);
+    }
+    const turns = family !== undefined && isTurned(family, tensor.name);
+    if (turns && tensor.shape.length !== 2) throw fail(`shape [${tensor.shape.join(", ")}]`, "a matrix");
+    if (tensor.type.dtype !== undefined && !rotary && !isShifted && perHead === undefined && !turns) {
       const { shape, byteOffset, byteLength } = tensor;
       placed.set(name, { source, tensor: { name, dtype: tensor.type.dtype, shape, byteOffset, byteLength } });
     } else {
       const opened = openBlocks(source, name, tensor, rotary ? headDim : undefined);
-      encoded.set(name, isShifted ? lessOne(opened) : opened);
+      encoded.set(name, arranged(opened, { isShifted, turns, perHead }));
     }
   }
   return { placed, encoded };
+}
+
+/** A tensor of a file as the checkpoint has it. */
+function arranged(
+  tensor: EncodedTensor,
+  { isShifted, turns, perHead }: { isShifted: boolean; turns: boolean; perHead?: PerHead },
+): EncodedTensor {
+  if (isShifted) return lessOne(tensor);
+  if (turns) return turnedTensor(tensor);
+  return perHead === undefined ? tensor : togetherByHead(tensor, perHead);
+}
+
+function turnedTensor({ info, readRows }: EncodedTensor): EncodedTensor {
+  const { grid: _, ...kept } = info;
+  const [rows, cols] = info.shape;
+  const whole = async () => toFloat32(info.dtype, await readRows(0, rows));
+  const read = readTurned(whole, rows, cols);
+  return {
+    info: { ...kept, dtype: "F32", shape: [cols, rows] },
+    readRows: async (start, count) => new Uint8Array((await read(start, count)).buffer),
+  };
+}
+
+function togetherByHead({ info, readRows, readScales }: EncodedTensor, order: PerHead): EncodedTensor {
+  const place = (run: number) => runInFile(order, run);
+  return {
+    info,
+    readRows: async (start, count) => {
+      const pieces = await readReordered(order, place, readRows, start, count);
+      const out = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+      let at = 0;
+      for (const piece of pieces) {
+        out.set(piece, at);
+        at += piece.length;
+      }
+      return out;
+    },
+    ...(readScales && {
+      readScales: async (start: number, count: number) => {
+        const pieces = await readReordered(order, place, readScales, start, count);
+        return Float32Array.from(pieces.flatMap((piece) => [...piece]));
+      },
+    }),
+  };
 }
 
 /** f32 values, each less 1. */

@@ -78,19 +78,18 @@ export function configFromMetadata(
   const id = (name: string) => metadata.number(`tokenizer.ggml.${name}_token_id`);
   const ends = [id("eos"), id("eot"), id("eom")].filter((token) => token !== undefined);
 
-  const config = {
-    model_type: modelType,
-    vocab_size: tensors.get("token_embd.weight")?.shape[0] ?? metadata.strings("tokenizer.ggml.tokens")?.length,
+  const kvHeads = number("attention.head_count_kv") ?? queryHeads;
+  const flag = (name: string) => metadata.boolean(key(name));
+  const ofLlama = () => ({
     hidden_size: hiddenSize,
     intermediate_size: required("feed_forward_length"),
     num_hidden_layers: required("block_count"),
     num_attention_heads: queryHeads,
-    num_key_value_heads: number("attention.head_count_kv") ?? queryHeads,
+    num_key_value_heads: kvHeads,
     head_dim: headDim,
     max_position_embeddings: required("context_length"),
     rms_norm_eps: shortest(required("attention.layer_norm_rms_epsilon")),
     hidden_act: "silu",
-    tie_word_embeddings: !tensors.has("output.weight"),
     ...(gguf.optionalAttentionBias && { attention_bias: tensors.has("blk.0.attn_q.bias") }),
     ...(tensors.has("blk.0.ffn_up.bias") && { mlp_bias: true }),
     ...(window !== undefined && { sliding_window: window, use_sliding_window: true, max_window_layers: 0 }),
@@ -99,9 +98,20 @@ export function configFromMetadata(
       ...ropeScaling(metadata, key, ropeDivisors, theta, headDim),
       partial_rotary_factor: (number("rope.dimension_count") ?? headDim) / headDim,
     },
+  });
+  const config = {
+    model_type: modelType,
+    vocab_size: tensors.get("token_embd.weight")?.shape[0] ?? metadata.strings("tokenizer.ggml.tokens")?.length,
+    tie_word_embeddings: !tensors.has("output.weight"),
     bos_token_id: id("bos") ?? null,
     eos_token_id: [...new Set(ends)],
-    ...gguf.config?.({ number, required, headDim }),
+    ...(!gguf.ownFields && ofLlama()),
+    ...gguf.config?.({
+      number: (name) => rounded(number(name)),
+      required: (name) => shortest(required(name)),
+      flag,
+      headDim,
+    }),
   };
   // What is left goes along, to be named like a field of config.json that nothing reads.
   const prefix = key("");
@@ -157,6 +167,8 @@ function uniform(metadata: Metadata, key: string): number | undefined {
   if (values.length > 0 && values.every((value: number) => value === values[0])) return values[0];
   throw new FormatError({ file: metadata.file, field: key, problem: "it differs from layer to layer" });
 }
+
+const rounded = (value: number | undefined) => (value === undefined ? undefined : shortest(value));
 
 /** The shortest decimal that is the same f32: 1e-5 for 9.999999747378752e-6. */
 function shortest(value: number): number {

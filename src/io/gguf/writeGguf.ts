@@ -5,7 +5,7 @@ import type { ByteSink } from "../byteSink.js";
 import { defaultTemplate, readChatTemplates } from "../chatTemplates.js";
 import type { Checkpoint } from "../checkpoint.js";
 import { plainWeights, type Weights } from "../weights.js";
-import { ggufName, isNorm } from "./architectures.js";
+import { ggufName, isNorm, isTurned, perHeadOf } from "./architectures.js";
 import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlocks.js";
 import { ropeTensorName } from "./files.js";
 import { metadataOfConfig } from "./fromConfig.js";
@@ -13,6 +13,7 @@ import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
 import { ropeDivisors } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
+import { readReordered, readTurned, runInCheckpoint } from "./rowOrders.js";
 import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
 
 /** Type and name of the file to write. */
@@ -45,7 +46,9 @@ export async function writeGguf(
   const metadata = await metadataOf(checkpoint, config, options);
   // That there is one was checked with the metadata.
   const family = families[config.modelType].gguf!;
-  const plans = (await plainWeights(checkpoint)).map((weights) => planOf(family, weights, options.type));
+  const plans = (await plainWeights(checkpoint)).map((weights) =>
+    planOf(family, weights, config.headDim, options.type),
+  );
   let end = 0;
   const tensors: (TensorPlan & { bytes: () => AsyncIterable<Uint8Array> })[] = [];
   const place = (
@@ -80,6 +83,33 @@ export async function writeGguf(
     }
     await sink.write(new Uint8Array(aligned(written) - written));
   }
+}
+
+/** The weights with their rows as a file of the family has them. */
+function arranged(family: GgufFamily, name: string, weights: Weights, headDim: number): Weights {
+  const { shape, readRows } = weights;
+  const [rows, cols = 1] = shape;
+  if (isTurned(family, name)) {
+    const read = readTurned(() => readRows(0, rows), rows, cols);
+    return { name: weights.name, dtype: weights.dtype, shape: [cols, rows], readRows: read };
+  }
+  const order = perHeadOf(family, name, rows, headDim);
+  if (order === undefined) return weights;
+  return {
+    name: weights.name,
+    dtype: weights.dtype,
+    shape,
+    async readRows(start, count) {
+      const pieces = await readReordered(order, (run) => runInCheckpoint(order, run), readRows, start, count);
+      const out = new Float32Array(count * cols);
+      let at = 0;
+      for (const piece of pieces) {
+        out.set(piece, at);
+        at += piece.length;
+      }
+      return out;
+    },
+  };
 }
 
 /** The weights with a number added to each. */
@@ -121,11 +151,13 @@ function metadataOfTemplates(templates: ReadonlyMap<string, string>): [string, T
 
 function planOf(
   family: GgufFamily,
-  weights: Weights,
+  stored: Weights,
+  headDim: number,
   type: GgufTypeId,
 ): { weights: Weights; encoding: GgufEncoding; name: string } {
-  const name = ggufName(family, weights.name);
-  if (name === undefined) throw new UsageError(`${weights.name} has no name in GGUF files`);
+  const name = ggufName(family, stored.name);
+  if (name === undefined) throw new UsageError(`${stored.name} has no name in GGUF files`);
+  const weights = arranged(family, name, stored, headDim);
   const isMatrix = weights.shape.length === 2;
   const wholeBlocks = isMatrix && weights.shape[1] % ggufEncodings[type].type.blockSize === 0;
   return { weights, name, encoding: ggufEncodings[!isMatrix ? "f32" : wholeBlocks ? type : "f16"] };
