@@ -1,5 +1,5 @@
 import type { ActivationFunction } from "../core/index.js";
-import type { ModelConfig } from "./modelConfig.js";
+import type { ModelConfig } from "./modelSizes.js";
 
 /** What a file says, by keys without their architecture. */
 export interface GgufKeys {

@@ -28,7 +28,8 @@ export { families } from "./families/index.js";
 export type { Family } from "./family.js";
 export type { GgufFamily } from "./gguf.js";
 export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } from "./inputs.js";
-export { type ExpertsConfig, type ModelConfig, modelConfigOf, parseModelConfig } from "./modelConfig.js";
+export { modelConfigOf, parseModelConfig } from "./modelConfig.js";
+export type { ExpertsConfig, ModelConfig } from "./modelSizes.js";
 export { refuseQuantizedNames } from "./quantizedWeights.js";
 export { readModelSpec } from "./readSpec.js";
 export {

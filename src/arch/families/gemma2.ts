@@ -4,7 +4,7 @@ import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
 import { family } from "../family.js";
 import type { GgufFamily, GgufKeys } from "../gguf.js";
-import type { ModelConfig } from "../modelConfig.js";
+import type { ModelConfig } from "../modelSizes.js";
 import { sandwich } from "../parts.js";
 import { attention, type Block, ggufNames, llamaLike, mlp, normOf, sightOf } from "./llamaLike.js";
 

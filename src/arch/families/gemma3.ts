@@ -3,7 +3,7 @@ import { activation, flag, orElse, positions, type RopeFields, readRope, ropePar
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
 import { family } from "../family.js";
-import type { ModelConfig } from "../modelConfig.js";
+import type { ModelConfig } from "../modelSizes.js";
 import { sandwich } from "../parts.js";
 import type { RopeSpec } from "../ropes/index.js";
 import { cap, gemmaConfig, gemmaKeys, gemmaNames, gemmaProblem, sandwichNorms } from "./gemma2.js";
