@@ -28,6 +28,7 @@ export async function runMatch(open, defaults) {
     weights: "q8,q4",
     sparsity: "0.5",
     backend: "wasm",
+    native: "best,0",
     ...defaults,
   };
   const options = Object.fromEntries(
@@ -60,14 +61,22 @@ export async function runMatch(open, defaults) {
   }
 }
 
+/** What --native names: the best native kernels that there are, one set of them, or 0 for WebAssembly alone. */
+const kernels = {
+  best: { name: "native", native: true },
+  avx512: { name: "AVX-512", native: "avx512" },
+  avxvnni: { name: "AVX-VNNI", native: "avxvnni" },
+  avx2: { name: "AVX2", native: "avx2" },
+  0: { name: "WebAssembly", native: false },
+};
+
 /** Who takes part and who is compared with whom. */
-function enter(site, directory, { backend, weights: list, threads, sparsities }) {
+function enter(site, directory, { backend, native: natives, weights: list, threads, sparsities }) {
   const engines = [];
   const comparisons = [];
   for (const weights of list.split(",")) {
     const { file, type, bytesPerToken } = twinOf(directory, weights);
     const peerId = `${site.peerName} ${type}`;
-    const oursId = (sparsity) => `rarefy ${weights} ${sparsity ? `${100 * sparsity} % sparse` : "dense"}`;
     engines.push({
       async open() {
         const { measure, dispose } = await site.openPeer(file, { threads });
@@ -77,17 +86,28 @@ function enter(site, directory, { backend, weights: list, threads, sparsities })
         };
       },
     });
-    engines.push({
-      async open() {
-        const { variants, description, dispose } = await site.openOurs({ backend, weights, threads, sparsities });
-        process.stderr.write(`rarefy ${weights}: ${description}\n`);
-        return { contestants: variants.map(({ sparsity, measure }) => ({ id: oursId(sparsity), measure })), dispose };
-      },
-    });
-    comparisons.push([oursId(0), peerId, "decodeTokensPerSecond"], [oursId(0), peerId, "prefillTokensPerSecond"]);
-    for (const sparsity of sparsities) {
-      comparisons.push([oursId(sparsity), peerId, "decodeTokensPerSecond"]);
-      comparisons.push([oursId(sparsity), oursId(0), "decodeTokensPerSecond"]);
+    for (const { name, native } of backend === "wasm"
+      ? natives.split(",").map((id) => kernels[id])
+      : [{ name: backend }]) {
+      const oursId = (sparsity) => `rarefy ${weights} ${name} ${sparsity ? `${100 * sparsity} % sparse` : "dense"}`;
+      engines.push({
+        async open() {
+          const { variants, description, dispose } = await site.openOurs({
+            backend,
+            native,
+            weights,
+            threads,
+            sparsities,
+          });
+          process.stderr.write(`rarefy ${weights}: ${description}\n`);
+          return { contestants: variants.map(({ sparsity, measure }) => ({ id: oursId(sparsity), measure })), dispose };
+        },
+      });
+      comparisons.push([oursId(0), peerId, "decodeTokensPerSecond"], [oursId(0), peerId, "prefillTokensPerSecond"]);
+      for (const sparsity of sparsities) {
+        comparisons.push([oursId(sparsity), peerId, "decodeTokensPerSecond"]);
+        comparisons.push([oursId(sparsity), oursId(0), "decodeTokensPerSecond"]);
+      }
     }
   }
   return { engines, comparisons };

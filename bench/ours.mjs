@@ -1,21 +1,24 @@
 // Measures rarefy, from the built package in dist/. Runs in Node and, bundled, in a page.
 //
 // As with the peers: prefill is the time of one dense pass over the prompt until its greedy choice is known; decode the time
-// of the next tokens, each one pass and one greedy choice.
+// of each of the next tokens, one pass and one greedy choice.
 
 import { openCheckpoint } from "../dist/io/index.js";
 import { openBackend } from "../dist/kernels/index.js";
+import { createBackend } from "../dist/kernels/wasm/index.js";
 import { loadModel } from "../dist/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../dist/pipeline/index.js";
 import { promptIds } from "./prompt.mjs";
+import { Stopwatch, undisturbed } from "./stopwatch.mjs";
 
 /**
  * Loads a model once and measures it dense and at the given activation sparsities (TEAL, uniform).
  * @param files the model's files, as rarefy/io opens them
+ * @param native of the backend "wasm": false leaves native kernels out, a name asks for a set of them
  * @returns { description, threads, variants: [{ sparsity, measure }], dispose }
  */
-export async function openOurs(files, { backend: id = "wasm", weights, threads, sparsities = [] }) {
-  const backend = await openBackend(id, { threads });
+export async function openOurs(files, { backend: id = "wasm", native, weights, threads, sparsities = [] }) {
+  const backend = id === "wasm" ? await createBackend({ threads, native }) : await openBackend(id, { threads });
   const checkpoint = await openCheckpoint(files);
   const model = await loadModel(checkpoint, backend, { weights });
   await checkpoint.close();
@@ -42,17 +45,20 @@ export async function openOurs(files, { backend: id = "wasm", weights, threads, 
   async function measure(thresholds, { prompt, tokens }) {
     const cache = model.createCache(prompt + tokens);
     const ids = Uint32Array.from(promptIds(prompt, model.config.vocabSize));
-    const started = performance.now();
+    const watch = new Stopwatch();
     let next = await step(ids, cache, 0, thresholds);
-    const first = performance.now();
+    const prefill = watch.lap();
     backend.takeCounters();
-    for (let i = 0; i < tokens; i++) next = await step(next, cache, prompt + i, thresholds);
-    const last = performance.now();
+    const samples = [];
+    for (let i = 0; i < tokens; i++) {
+      next = await step(next, cache, prompt + i, thresholds);
+      samples.push(watch.lap());
+    }
     const { weightBytesRead, inputs, inputsSkipped } = backend.takeCounters();
     cache[Symbol.dispose]();
     return {
-      prefillTokensPerSecond: (prompt * 1000) / (first - started),
-      decodeTokensPerSecond: (tokens * 1000) / (last - first),
+      prefill,
+      tokens: samples,
       bytesPerToken: weightBytesRead / tokens,
       inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
     };
@@ -61,7 +67,10 @@ export async function openOurs(files, { backend: id = "wasm", weights, threads, 
   return {
     description: backend.info.description,
     threads: backend.info.threads,
-    variants: variants.map(({ sparsity, thresholds }) => ({ sparsity, measure: (job) => measure(thresholds, job) })),
+    variants: variants.map(({ sparsity, thresholds }) => ({
+      sparsity,
+      measure: (job) => undisturbed(() => measure(thresholds, job), job),
+    })),
     dispose() {
       model[Symbol.dispose]();
       backend[Symbol.dispose]();

@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 import { isMain } from "./machine.mjs";
 import { promptIds } from "./prompt.mjs";
+import { Stopwatch, undisturbed } from "./stopwatch.mjs";
 
 /** @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
 export async function openLlamaCpp(path, { threads, contextSize = 512 }) {
@@ -24,27 +25,26 @@ export async function openLlamaCpp(path, { threads, contextSize = 512 }) {
 
   const greedy = async (ids, count) => {
     await sequence.clearHistory();
-    const times = [performance.now()];
+    const watch = new Stopwatch();
+    const laps = [];
     const output = [];
     for await (const id of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
-      times.push(performance.now());
+      laps.push(watch.lap());
       output.push(id);
       if (output.length === count) break;
     }
-    return { times, output };
+    return { laps, output };
   };
+  async function once({ prompt, tokens }) {
+    const { laps } = await greedy(promptIds(prompt, model.fileInfo.metadata.llama.vocab_size), tokens + 1);
+    if (laps.length !== tokens + 1) throw new Error(`asked for ${tokens + 1} tokens, got ${laps.length}`);
+    return { prefill: laps[0], tokens: laps.slice(1) };
+  }
   return {
     name: "node-llama-cpp",
     threads: context.currentThreads || context.idealThreads,
     greedy: async (ids, count) => (await greedy(ids, count)).output,
-    async measure({ prompt, tokens }) {
-      const { times } = await greedy(promptIds(prompt, model.fileInfo.metadata.llama.vocab_size), tokens + 1);
-      if (times.length !== tokens + 2) throw new Error(`asked for ${tokens + 1} tokens, got ${times.length - 1}`);
-      return {
-        prefillTokensPerSecond: (prompt * 1000) / (times[1] - times[0]),
-        decodeTokensPerSecond: (tokens * 1000) / (times.at(-1) - times[1]),
-      };
-    },
+    measure: (job) => undisturbed(() => once(job), job),
     async dispose() {
       await context.dispose();
       await model.dispose();

@@ -37,14 +37,22 @@ export async function alternate(engines, { rounds, prompt, tokens }) {
 
 const figures = ["prefillTokensPerSecond", "decodeTokensPerSecond", "bytesPerToken", "inputsSkipped"];
 
-/** Medians over the rounds. */
+/** Medians over the rounds, of speeds also the lowest and highest, and what others disturbed. */
 export const summarise = (results) =>
-  Object.entries(results).map(([id, rounds]) => ({
-    id,
-    ...Object.fromEntries(
-      figures.filter((name) => name in rounds[0]).map((name) => [name, median(rounds.map((r) => r[name]))]),
-    ),
-  }));
+  Object.entries(results).map(([id, rounds]) => {
+    const of = (name) => rounds.map((round) => round[name]);
+    const sum = (name) => of(name).reduce((a, b) => a + Number(b ?? 0), 0);
+    const speeds = figures.filter((name) => name.endsWith("PerSecond"));
+    return {
+      id,
+      ...Object.fromEntries(figures.filter((name) => name in rounds[0]).map((name) => [name, median(of(name))])),
+      spread: Object.fromEntries(speeds.map((name) => [name, [Math.min(...of(name)), Math.max(...of(name))]])),
+      tokens: sum("tokens"),
+      disturbedTokens: sum("disturbedTokens"),
+      disturbedPrefills: sum("prefillDisturbed"),
+      repeated: sum("runs") - rounds.length,
+    };
+  });
 
 /**
  * Ratios round by round, then their median: both sides of a ratio ran within the same minute.
@@ -56,16 +64,19 @@ export const compare = (results, comparisons) =>
     return { id, against, figure, ratio: median(ratios), low: Math.min(...ratios), high: Math.max(...ratios) };
   });
 
+const spread = ({ spread, ...row }, name) => `${show(row[name])} (${spread[name].map(show).join(" – ")})`;
+
 const show = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
 
 export function printReport({ machine, settings, readBytesPerSecond: bandwidth, summary, ratios }) {
   const rows = summary.map((row) => [
     row.id,
-    show(row.prefillTokensPerSecond),
-    show(row.decodeTokensPerSecond),
+    spread(row, "prefillTokensPerSecond"),
+    spread(row, "decodeTokensPerSecond"),
     row.bytesPerToken ? (row.bytesPerToken / 1e6).toFixed(0) : "",
     row.bytesPerToken ? `${((100 * row.bytesPerToken * row.decodeTokensPerSecond) / bandwidth).toFixed(0)} %` : "",
     row.inputsSkipped === undefined ? "" : `${(100 * row.inputsSkipped).toFixed(1)} %`,
+    `${row.disturbedTokens} of ${row.tokens} tokens, ${row.disturbedPrefills} prefills; ${row.repeated} repeated`,
   ]);
   const { cpu, cores, vectorFlags, memoryGiB, node, loadAverage } = machine;
   const { model, threads, rounds, prompt, tokens } = settings;
@@ -74,7 +85,7 @@ export function printReport({ machine, settings, readBytesPerSecond: bandwidth, 
     `reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${threads} threads; load average before the run ${loadAverage.toFixed(1)}`,
   );
   console.log(`${model}, ${threads} threads, ${rounds} rounds, prefill ${prompt}, decode ${tokens} tokens\n`);
-  table(["", "prefill tok/s", "decode tok/s", "MB/token", "of bandwidth", "inputs skipped"], rows);
+  table(["", "prefill tok/s", "decode tok/s", "MB/token", "of bandwidth", "inputs skipped", "disturbed"], rows);
   console.log("");
   table(
     ["", "against", "", "ratio", "lowest", "highest"],

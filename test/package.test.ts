@@ -31,6 +31,18 @@ test("every import path loads in plain Node.js", () => {
   expect(inNode(program)).toBe("loaded\n");
 });
 
+test.skipIf(`${process.platform}-${process.arch}` !== "linux-x64")(
+  "native kernels come with the package, and need no compiler",
+  () => {
+    const program = `const { openBackend } = await import("rarefy/kernels");
+    const backend = await openBackend("wasm", { threads: 1 });
+    console.log(backend.info.description);`;
+    const env = { PATH: "" };
+    const said = execFileSync(node, ["--input-type=module", "-e", program], { cwd: installed, encoding: "utf8", env });
+    expect(said).toMatch(/native (AVX2|AVX-VNNI|AVX-512) kernels|this processor lacks AVX2/);
+  },
+);
+
 /** Names that a built file takes from packages, by `import { a } from` and by `const { a } = await import()`. */
 function namesTaken(path: string): [name: string, from: string][] {
   const file = ts.createSourceFile(path, readFileSync(join(dist, path), "utf8"), ts.ScriptTarget.ESNext);

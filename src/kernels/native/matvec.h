@@ -39,12 +39,14 @@ static int product_format_of(int code, size_t rows, product_format *format) {
   return 0;
 }
 
-/* Groups [first, last) of one segment. */
-static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_segment *segment, const product_format *format, float *y, int first, int last) {
+/* Of a segment, groups [first, last) and those of the rows [run_from, run_to) that are its own. */
+static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_segment *segment, const product_format *format, float *y, int first, int last,
+                        int run_from, int run_to) {
   const size_t rows = a->padded_rows, group_bytes = format->scale_bytes + group_inputs * format->column_bytes;
   const uint8_t *weights = at_offset(at, format->add_sparse == NULL ? a->weights : segment->weights);
   const float *x = at_offset(at, a->x);
-  const int from = (int)segment->first_row, to = (int)segment->end_row;
+  const int from = larger((int)segment->first_row, run_from), to = smaller((int)segment->end_row, run_to);
+  if (from >= to) return;
   const double share = (double)(to - from) / (double)rows;
   double bytes = 0, offered = 0, skipped = 0;
   /* The list of the next group is made early, because its columns are fetched early. */
@@ -65,7 +67,10 @@ static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_se
       format->add(y, weights + (size_t)group * group_bytes, rows, now, next, from, to);
     }
   }
-  if (segment->counts) add_counts(at, bytes, offered * segment->parts, skipped * segment->parts);
+  if (!segment->counts) return;
+  /* Inputs are counted once for all runs of rows. */
+  const int parts = from == (int)segment->first_row ? segment->parts : 0;
+  add_counts(at, bytes, offered * parts, skipped * parts);
 }
 
 static int matvec(const place *at, const void *record) {
@@ -74,11 +79,13 @@ static int matvec(const place *at, const void *record) {
   product_format format;
   if (!product_format_of(a->format, a->padded_rows, &format)) return 0;
   const int groups = (a->cols + group_inputs - 1) / group_inputs;
-  for (int slice = take_work(at); slice < a->slices; slice = take_work(at)) {
+  for (int item = take_work(at); item < a->slices * a->row_runs; item = take_work(at)) {
+    const int slice = item / a->row_runs, run = item % a->row_runs, blocks = (int)a->padded_rows / 32;
     float *y = (float *)at_offset(at, a->sums) + (size_t)slice * a->padded_rows;
-    memset(y, 0, a->padded_rows * sizeof(float));
+    const int from = blocks * run / a->row_runs * 32, to = blocks * (run + 1) / a->row_runs * 32;
+    memset(y + from, 0, (size_t)(to - from) * sizeof(float));
     const int first = groups * slice / a->slices, last = groups * (slice + 1) / a->slices;
-    for (int s = 0; s < a->segments_length; s++) add_segment(at, a, segments + s, &format, y, first, last);
+    for (int s = 0; s < a->segments_length; s++) add_segment(at, a, segments + s, &format, y, first, last, from, to);
   }
   return 1;
 }

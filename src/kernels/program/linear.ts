@@ -44,8 +44,21 @@ export function linear(
   return false;
 }
 
-/** Slices of the inputs in a matrix-vector product: enough that 16 threads share them, each of whole groups. */
-const slicesOf = (cols: number) => Math.min(16, padded(cols) / groupSize);
+/**
+ * Slices of the inputs in a matrix-vector product, each of whole groups. Their sums are added up afterwards, so fewer cost less, and
+ * their number decides how sums are rounded, so it does not depend on the threads. Formats that leave zeros out have no
+ * other way of sharing work than slices: enough for 16 threads.
+ */
+const slicesOf = ({ cols, format }: ProgramMatrix) => Math.min(isSparse(format) ? 16 : 4, padded(cols) / groupSize);
+
+/** Rows that make reading a column worth its while. */
+const rowsOfRun = 512;
+
+/** Where there are too few slices for the threads to share evenly, their rows are cut too. */
+function rowRunsOf({ format, packedRows }: ProgramMatrix, threads: number): number {
+  if (isSparse(format) || threads <= 2) return 1;
+  return Math.max(1, Math.min(Math.ceil(threads / 2), Math.floor(packedRows / rowsOfRun)));
+}
 
 function matvec(
   out: ProgramActivation,
@@ -59,7 +72,7 @@ function matvec(
   const { arena } = w;
   const counts = sparse.fromRow <= 0;
   const segments = segmentsOf(w, counts ? sparse.values : w.parts.map(() => keepAll), counts);
-  const slices = slicesOf(w.cols);
+  const slices = slicesOf(w);
   const sumBytes = slices * w.packedRows * 4;
   const threadBytes = isSparse(w.format) ? layout.sparseScratchBytes : layout.matvecScratchBytes;
   const sums = arena.scratch(sumBytes + threads * threadBytes);
@@ -77,6 +90,7 @@ function matvec(
     bias: biasAt(w, options),
     accumulate: options.accumulate ?? false,
     slices,
+    rowRuns: rowRunsOf(w, threads),
     segments,
     parts: w.parts.map(({ packedStart, rowStart, rows }) => ({ packedRow: packedStart, firstOutput: rowStart, rows })),
   });

@@ -112,7 +112,10 @@ export const operations = {
       /** Or 0. */
       bias: "address",
       accumulate: "flag",
+      /** Runs of inputs with sums of their own; the result depends on their number. */
       slices: "i32",
+      /** Runs of rows that each slice is cut into, so that there is work for all threads. */
+      rowRuns: "i32",
     },
     lists: { segments: "segment", parts: "vectorPart" },
   },

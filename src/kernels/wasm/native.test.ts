@@ -105,6 +105,16 @@ describe.skipIf(sets.length === 0)("native kernels", () => {
   });
 });
 
+describe("a product of one row", () => {
+  it.each(["none", ...sets.slice(0, 1)] as const)("has the same bits whatever the threads (%s)", async (native) => {
+    const expected = await product(await backendWith(native), ["q8", 1600, 200], 1, { thresholds: [0.3, 0.4] });
+    for (const threads of [1, 5]) {
+      using backend = await createBackend({ threads, native: native === "none" ? false : native });
+      expect(await product(backend, ["q8", 1600, 200], 1, { thresholds: [0.3, 0.4] })).toEqual(expected);
+    }
+  });
+});
+
 describe("without native kernels", () => {
   it("says why, and works", async () => {
     process.env.RAREFY_NATIVE = "0";

@@ -89,7 +89,7 @@ const matvec: Run = (memory, format, rows, cols) => {
   const segment = { threshold: 0.3, firstRow: 0, endRow: rows, counts: true, parts: 1, weights };
   const operands = {
     ...{ x, cols, weights, paddedRows: rows, format: formatCode(format), dot: layout.dotByte, sums, scratch: 0 },
-    ...{ scratchBytes: 0, out: 0, bias: 0, accumulate: false, slices, segments: [segment], parts: [] },
+    ...{ scratchBytes: 0, out: 0, bias: 0, accumulate: false, slices, rowRuns: 1, segments: [segment], parts: [] },
   };
   memory.run("matvec", operands, [layout.nativeMatvec]);
   return memory.bytes.slice(sums, sums + sumBytes);

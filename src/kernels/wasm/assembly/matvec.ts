@@ -27,24 +27,35 @@ export function scaleBytes(format: i32, rows: usize): usize {
 /**
  * out = W·x for one x, reading the columns of kept inputs only.
  *
- * The inputs are cut into slices, whose number depends on the shape alone and which the threads take as they come free.
+ * The inputs are cut into slices, whose number depends on the matrix alone, and where there are many threads the rows into runs; the
+ * threads take them as they come free.
  * Every slice has sums of its own that are added in a fixed order at the end, so the result is the same whatever the
- * number of threads. (Cutting the rows too makes shorter runs of each column: 15 against 20 GB/s measured.)
+ * number of threads. (Cutting the rows makes shorter runs of each column: 15 against 20 GB/s measured.)
  */
 export function matvec(a: Matvec, thread: i32): void {
   const slices = a.slices;
   if (!ranNative(nativeMatvec, changetype<usize>(a))) {
     const sparse = structureOf(a.format) != structureDense;
-    for (let slice = takeWork(); slice < slices; slice = takeWork()) {
-      if (sparse) multiplySparseSlice(a, thread, slice, slices);
-      else multiplySlice(a, thread, slice, slices);
+    // Formats that leave zeros out have one run of rows.
+    const items = slices * a.rowRuns;
+    for (let item = takeWork(); item < items; item = takeWork()) {
+      if (sparse) multiplySparseSlice(a, thread, item, slices);
+      else multiplySlice(a, thread, item / a.rowRuns, item % a.rowRuns);
     }
   }
   barrier();
   addSlices(a, slices, thread);
 }
 
-function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
+/** Where run `n` of the rows begins. */
+// @ts-ignore: decorator
+@inline
+export function runStart(a: Matvec, n: i32): usize {
+  return (((a.paddedRows >> 5) * <usize>n) / <usize>a.rowRuns) << 5;
+}
+
+function multiplySlice(a: Matvec, thread: i32, slice: i32, run: i32): void {
+  const slices = a.slices;
   const x = a.x;
   const cols = a.cols;
   const weights = a.weights;
@@ -67,7 +78,9 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
   let bytes: f64 = 0;
   let offered: f64 = 0;
   let skipped: f64 = 0;
-  memory.fill(y, 0, rows << 2);
+  const runFrom = runStart(a, run);
+  const runTo = runStart(a, run + 1);
+  memory.fill(y + (runFrom << 2), 0, (runTo - runFrom) << 2);
   const last = (groups * (slice + 1)) / slices;
   for (let g = (groups * slice) / slices; g < last; g++) {
     const scales = weights + <usize>g * groupBytes;
@@ -76,16 +89,20 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, slices: i32): void {
     const valid = min(cols - (g << 5), 32);
     for (let s = 0; s < segments; s++) {
       const segment = a.segments(s);
-      const start = segment.firstRow;
-      const end = segment.endRow;
+      const start = max(segment.firstRow, runFrom);
+      const end = min(segment.endRow, runTo);
+      if (start >= end) continue;
       const threshold = segment.threshold;
       let count: i32;
       if (quantised) count = listQuantized(record, input, valid, threshold, column, zero, scratch);
       else count = listFloat(record, input, valid, threshold, column, scratch);
       if (segment.counts != 0) {
-        const parts = segment.parts;
-        offered += <f64>(valid * parts);
-        skipped += <f64>((valid - count) * parts);
+        // Once for all runs of rows.
+        if (start == segment.firstRow) {
+          const parts = segment.parts;
+          offered += <f64>(valid * parts);
+          skipped += <f64>((valid - count) * parts);
+        }
         const share: f64 = <f64>(end - start) / <f64>rows;
         bytes += share * (<f64>count * <f64>column + (count > 0 ? <f64>scale : 0));
       }
