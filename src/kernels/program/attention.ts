@@ -137,29 +137,51 @@ export function attention(
   const massBytes = unpacked(slotsOfBlock, keyDim);
   const stateBytes = spec.mass === undefined ? 0 : 8 * q.rows * queryHeads;
   const states = arena.scratch(stateBytes + threads * Math.max(scratchBytes, massBytes));
-  const { rows, stride: qStride } = q;
-  const { slots } = spec;
-  // Read before `out` is written: it may be `q`.
-  const pass = { q: q.readIn(arena), qStride, rows, queryHeads, kvHeads, keyDim, keys, slots, scale, softcap };
-  const seen = { ...sight.operands(arena, start, rows), ...codedParts(cached) };
-  arena.record("attention", {
-    ...pass,
-    ...seen,
-    valueScales,
-    valueRing,
+  const seen = sight.operands(arena, start, q.rows);
+  const coded = codedParts(cached);
+  // One literal: to spread so many fields takes longer than to compute attention of one row over a short context.
+  const operands = {
+    // Read before `out` is written: it may be `q`.
+    q: q.readIn(arena),
+    qStride: q.stride,
     out: out.writeIn(arena),
     outStride: out.stride,
+    rows: q.rows,
+    queryHeads,
+    kvHeads,
+    keyDim,
     valueDim,
     valueStride: valueInKey ? keyDim : valueDim,
+    keys,
     values: valueInKey ? keys : values,
+    slots: spec.slots,
+    codeBits: coded.codeBits,
+    kivi: coded.kivi,
+    coded: coded.coded,
+    ring: coded.ring,
+    keyScales: coded.keyScales,
+    keyRing: coded.keyRing,
+    valueScales,
+    valueRing,
+    causal: seen.causal,
+    window: seen.window,
+    start: seen.start,
+    used: seen.used,
+    tableOfHead: seen.tableOfHead,
+    lists: seen.lists,
+    blocks: seen.blocks,
+    bits: seen.bits,
+    tables: seen.tables,
+    scale,
+    softcap,
     sinks: (sinks as ProgramVector | undefined)?.constant.readIn(arena) ?? 0,
     states: spec.mass === undefined ? 0 : states,
     scratch: states + stateBytes,
     scratchBytes,
-  });
+  };
+  arena.record("attention", operands);
   if (spec.mass === undefined) return;
-  const room = { scratch: states + stateBytes, scratchBytes: massBytes };
-  arena.record("attentionMass", { ...pass, ...seen, ...room, mass, states, largest: spec.mass === "max" });
+  arena.record("attentionMass", { ...operands, scratchBytes: massBytes, mass, largest: spec.mass === "max" });
 }
 
 /** Moves are written into the program, which has an end. */
