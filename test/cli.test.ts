@@ -260,7 +260,7 @@ describe("errors are one clear line", () => {
     ["no such directory", () => ["inspect", "./nowhere"], 2, /error: there is no directory \.\/nowhere/],
     [
       "a file for a directory",
-      () => ["inspect", "package.json"],
+      () => ["inspect", "README.md"],
       2,
       /is a file and no GGUF file; give a GGUF file, or the directory/,
     ],

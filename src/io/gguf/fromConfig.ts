@@ -5,10 +5,11 @@ import type { TypedValue } from "./headerBytes.js";
 /** The keys that say how a model computes. @throws UsageError for what llama.cpp has no key for */
 export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   const gguf = families[config.modelType]?.gguf;
-  const problem = gguf === undefined ? undefined : (problemOf(config, gguf) ?? gguf.problem?.(config));
-  if (gguf === undefined || problem !== undefined) {
-    throw new UsageError(`this model cannot be written as GGUF: ${problem ?? `model type ${config.modelType}`}`);
-  }
+  const fail = (problem: string) => new UsageError(`this model cannot be written as GGUF: ${problem}`);
+  if (config.experts !== undefined) throw fail("its MLPs are mixtures of experts; export it as safetensors");
+  if (gguf === undefined) throw fail(`model type ${config.modelType}; export it as safetensors`);
+  const problem = problemOf(config, gguf) ?? gguf.problem?.(config);
+  if (problem !== undefined) throw fail(problem);
   const { architecture } = gguf;
   const [block] = config.spec.blocks;
   const { kind } = findStep(block, "norm")!.norm;
@@ -49,7 +50,6 @@ function problemOf(
   { activation, blocks, slidingWindows, ...config }: ModelConfig,
   { activation: computed = "silu", problem }: GgufFamily,
 ): string | undefined {
-  if (config.experts !== undefined) return "its MLPs are mixtures of experts; export it as safetensors";
   if (activation !== computed) return `llama.cpp computes it with ${computed}, the model uses ${activation}`;
   if (!["default", "linear", "llama3"].includes(config.rope.type)) {
     return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
