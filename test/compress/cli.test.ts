@@ -205,7 +205,7 @@ describe.skipIf(process.platform === "win32")("a command that is killed or stopp
   test("goes on when given again, and ends with the same bytes", async () => {
     await rarefyJson([...args, "-o", out("whole")]);
     let kills = 0;
-    for (const [i, when] of [/"stage":"write weights"/, /block [34] of 6/, /block 5 of 6/].entries()) {
+    for (const [i, when] of [/"stage":"write weights"/, /block [34] of 6/].entries()) {
       const output = out(`killed-${i}`);
       const killed = await rarefy([...args, "-o", output], { interrupt: { signal: "SIGKILL", when } });
       if (killed.code === 0) continue; // a fast machine was done before the signal came
