@@ -50,7 +50,10 @@ export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }
   return [...sites.values()];
 }
 
-/** The roles of the maps that read at each place of a block, in the order of its steps; experts share theirs. */
+/**
+ * The roles of the maps whose inputs can be dropped at each place of a block, in the order of its steps; experts share theirs. All
+ * that read there are in `sitesOf`.
+ */
 export function readersOf(block: BlockSpec): Map<string, string[]> {
   const expanded = expandedMaps(block);
   return new Map(

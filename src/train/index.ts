@@ -49,7 +49,6 @@ export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
 export { randomFor } from "./seeds.js";
 export { isStateTree, type State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
-export type { PassOptions } from "./trace/pass.js";
-export type { TraceOptions } from "./trace/trace.js";
+export type { PassOptions, TraceOptions } from "./trace/options.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

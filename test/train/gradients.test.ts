@@ -23,8 +23,9 @@ import { mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import type { Batch } from "../../src/train/objective.js";
+import type { TraceOptions } from "../../src/train/trace/options.js";
 import { stepTracers } from "../../src/train/trace/steps.js";
-import { type TraceOptions, traceModel } from "../../src/train/trace/trace.js";
+import { traceModel } from "../../src/train/trace/trace.js";
 import type { ParameterInfo } from "../../src/train/values.js";
 
 beforeAll(() => startEngine("cpu"));

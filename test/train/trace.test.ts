@@ -23,10 +23,15 @@ async function withGolden<T>(name: string, use: (checkpoint: Checkpoint, spec: M
   }
 }
 
-test("every family has a golden checkpoint here", async () => {
+test("every family that predicts tokens has a golden checkpoint here", async () => {
   const types = new Set<string>();
   for (const name of architectureNames) await withGolden(name, async (_, { modelType }) => types.add(modelType));
-  expect([...types].sort()).toEqual(Object.keys(families).sort());
+  // BERT predicts no token.
+  expect([...types].sort()).toEqual(
+    Object.keys(families)
+      .filter((type) => type !== "bert")
+      .sort(),
+  );
 });
 
 describe.each(architectureNames)("%s", (name) => {

@@ -1,4 +1,4 @@
-import { type ModelSpec, readersOf } from "../../arch/index.js";
+import { type ModelSpec, sitesOf } from "../../arch/index.js";
 import {
   InputStatistics,
   type StatisticId,
@@ -68,7 +68,7 @@ export class CalibrationRun {
     using loaded = await this.#load(block);
     using sums = new SumsOfSites(backend, block.name, wanted);
     // What matrices read, in the order in which a block comes to it.
-    const sites = [...readersOf(block.spec)].flatMap(([site, readers]) => (readers.length > 0 ? [site] : []));
+    const sites = sitesOf(block.spec).flatMap(({ site, readers }) => (readers.length > 0 ? [site.id] : []));
     const onActivation = async (_layer: number, site: string, activation: Activation, slots?: TappedSlots) => {
       if (slots === undefined) await sums.add(site, activation);
       else await eachExpert(backend, activation, slots, (expert, x) => sums.add(inputKey(site, expert), x));

@@ -1,7 +1,7 @@
 import type { ModelSpec } from "../../arch/index.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
-import type { TraceOptions } from "../trace/trace.js";
+import type { TraceOptions } from "../trace/options.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
 

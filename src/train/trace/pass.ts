@@ -8,15 +8,7 @@ import { largestInputs, layerNorm, linear, rmsNorm } from "../engine/layers.js";
 import { add, reshape, type Traced } from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import { parameterName } from "../models/parameters.js";
-import type { RouterOptions } from "../models/routerOptions.js";
-
-/** What a model does while it is trained beside what its description says. */
-export interface PassOptions {
-  /** How tokens find their experts. */
-  router?: RouterOptions;
-  /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
-  inputDensity?: number;
-}
+import type { PassOptions } from "./options.js";
 
 /** What the mixtures of a pass leave behind beside their outputs. */
 export interface MixtureRecord {

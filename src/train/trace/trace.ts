@@ -8,14 +8,9 @@ import { type Distillation, teacherName } from "../models/distillation.js";
 import { divergence } from "../models/divergence.js";
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
-import { type PassOptions, TracedPass } from "./pass.js";
+import type { TraceOptions } from "./options.js";
+import { TracedPass } from "./pass.js";
 import { refuseUntraced, traceSteps } from "./steps.js";
-
-/** What a language model is trained on beside its text, and what it does beside its description. */
-export interface TraceOptions extends PassOptions {
-  /** Batches that hold a teacher's logits are learnt from both. */
-  distillation?: Distillation;
-}
 
 /**
  * A described language model as a trainable function. Batches hold `tokens` int32 [sequences · window] and `label` of the same

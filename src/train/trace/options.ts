@@ -1,0 +1,16 @@
+import type { Distillation } from "../models/distillation.js";
+import type { RouterOptions } from "../models/routerOptions.js";
+
+/** What a model does while it is trained beside what its description says. */
+export interface PassOptions {
+  /** How tokens find their experts. */
+  router?: RouterOptions;
+  /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
+  inputDensity?: number;
+}
+
+/** What a language model is trained on beside its text, and what it does beside its description. */
+export interface TraceOptions extends PassOptions {
+  /** Batches that hold a teacher's logits are learnt from both. */
+  distillation?: Distillation;
+}
