@@ -37,9 +37,10 @@ function sparseBytes(format: number, cols: number, rows: number): number | undef
   return scales + groups * (rows / 32) * blockBytes;
 }
 
-/** Rows of a part of a packed matrix. */
-function checkRows(op: OperationName, first: number, count: number, paddedRows: number): void {
-  if (first % 32 !== 0 || count < 0 || first + padded(count) > paddedRows)
+/** Rows of a part of a packed matrix, which kernels read 32 at a time; those of f32, which may be an activation, one by one. */
+function checkRows(op: OperationName, format: number, first: number, count: number, paddedRows: number): void {
+  const read = format === layout.formatF32 ? count : padded(count);
+  if (first % 32 !== 0 || count < 0 || first + read > paddedRows)
     throw new RangeError(`${op}: rows ${first} to ${first + count} of ${paddedRows}`);
 }
 
@@ -47,7 +48,7 @@ function checkRows(op: OperationName, first: number, count: number, paddedRows: 
 const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] } = {
   matvec: ({ x, cols, weights, paddedRows, format, sums, slices, segments }) => {
     const byteLength = denseBytes(format, cols, paddedRows);
-    for (const { firstRow, endRow } of segments) checkRows("matvec", firstRow, endRow - firstRow, paddedRows);
+    for (const { firstRow, endRow } of segments) checkRows("matvec", format, firstRow, endRow - firstRow, paddedRows);
     return [
       { what: "x", start: x, byteLength: cols * 4 },
       { what: "sums", start: sums, byteLength: slices * paddedRows * 4 },
@@ -61,7 +62,7 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
   matmul: ({ tokens, cols, paddedRows, format, dot, parts, ...a }) => {
     const byteLength = denseBytes(format, cols, paddedRows);
     if (byteLength === undefined) return [];
-    for (const { packedRow, rows } of parts) checkRows("matmul", packedRow, rows, paddedRows);
+    for (const { packedRow, rows } of parts) checkRows("matmul", format, packedRow, rows, paddedRows);
     const runBytes = hasScales(format) ? (dot === layout.dotByte ? 32 : 64) : 128;
     const [paddedTokens, groups] = [Math.ceil(tokens / 4) * 4, padded(cols) / 32];
     const outputs = Math.max(...parts.map(({ firstOutput, rows }) => firstOutput + rows));
