@@ -2,7 +2,14 @@ import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** Files that take minutes, longest first: begun last, one of them would run alone while the other worker waits. */
-const longest = ["test/contract/webgpu", "test/contract/backends", "test/webgpu/", "test/compress/cli", "test/train/"];
+const longest = [
+  "test/contract/webgpu",
+  "test/contract/backends",
+  "test/golden/golden",
+  "test/webgpu/",
+  "test/compress/cli",
+  "test/train/",
+];
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
