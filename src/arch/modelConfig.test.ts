@@ -43,6 +43,9 @@ describe("two records of the rotary embedding", () => {
     expect(both({ rope_type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
     expect(both({ type: "linear", factor: 4 })).toEqual({ type: "linear", theta: 10000, factor: 4 });
     expect(both({})).toEqual({ type: "default", theta: 10000 });
+    const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 128 };
+    expect(both(yarn)).toMatchObject({ type: "yarn", theta: 10000, factor: 4 });
+    expect(both(yarn)).toEqual(parse({ ...llama, rope_parameters: { ...yarn, rope_theta: 10000 } }).rope);
     expect(() => both({ rope_type: "xpos", factor: 4 })).toThrow(/rope_scaling.rope_type: .*"xpos" is not supported/);
   });
 
