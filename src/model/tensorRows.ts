@@ -2,7 +2,6 @@ import type { RowPick, TensorRef } from "../arch/index.js";
 import type { Checkpoint, LogicalTensor } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
 import { groupSize } from "../pack/index.js";
-
 import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 
 /** Where tensors are read from: a checkpoint, or what stands for one in memory. */
@@ -41,33 +40,43 @@ export function tensorRows(input: TensorSource, ref: TensorRef, rows: number, on
     : rangeRows(input, tensor, ref.rows, rows, onRead);
 }
 
-/** The columns of a matrix as rows. All of it is read at once. */
+/**
+ * Rows of a matrix that is read as a whole: when the first of them is wanted, and let go behind the last.
+ * @param copy writes rows [start, start + count) of what was read
+ */
+function heldRows(
+  described: Pick<RowSource, "name" | "rows" | "cols" | "dtype">,
+  readAll: () => Promise<Uint8Array>,
+  copy: (all: Uint8Array, start: number, count: number, into: Uint8Array) => void,
+): RowSource {
+  let bytes: Promise<Uint8Array> | undefined;
+  return {
+    ...described,
+    async read(start, count, into) {
+      bytes ??= readAll();
+      copy(await bytes, start, count, into);
+      if (start + count >= described.rows) bytes = undefined;
+    },
+  };
+}
+
+/** The columns of a matrix as rows. */
 function flippedRows(source: RowSource): RowSource {
   const { name, dtype, rows: cols, cols: rows } = source;
   const size = dtypeBytes[dtype];
-  let bytes: Promise<Uint8Array> | undefined;
   const readAll = async () => {
     const all = new Uint8Array(rows * cols * size);
     await source.read(0, cols, all);
     return all;
   };
-  return {
-    name,
-    rows,
-    cols,
-    dtype,
-    async read(start, count, into) {
-      bytes ??= readAll();
-      const all = await bytes;
-      for (let r = 0; r < count; r++) {
-        for (let c = 0; c < cols; c++) {
-          const from = (c * rows + start + r) * size;
-          for (let b = 0; b < size; b++) into[(r * cols + c) * size + b] = all[from + b];
-        }
+  return heldRows({ name, rows, cols, dtype }, readAll, (all, start, count, into) => {
+    for (let r = 0; r < count; r++) {
+      for (let c = 0; c < cols; c++) {
+        const from = (c * rows + start + r) * size;
+        for (let b = 0; b < size; b++) into[(r * cols + c) * size + b] = all[from + b];
       }
-      if (start + count >= rows) bytes = undefined;
-    },
-  };
+    }
+  });
 }
 
 function rangeRows(
@@ -137,7 +146,6 @@ function wholeRows(
   const size = dtypeBytes[dtype];
   const elements = first * second;
   const whole = pick ?? { first: 0, run: storedRows, stride: storedRows, runs: 1 };
-  let bytes: Promise<Uint8Array> | undefined;
   const readAll = async () => {
     const at = (stacked ?? 0) * elements;
     const all = await input.read(name, at * size, elements * size);
@@ -145,28 +153,19 @@ function wholeRows(
     if (whole.first === 0) onRead(tensor, all, at);
     return all;
   };
-  return {
-    name,
-    rows,
-    cols,
-    dtype,
-    async read(start, count, into) {
-      bytes ??= readAll();
-      const all = await bytes;
-      const present = Math.max(0, Math.min(count, whole.run * whole.runs - start));
-      for (const run of runsOf(whole, start, present)) {
-        for (let r = 0; r < run.count; r++) {
-          for (let c = 0; c < cols; c++) {
-            const from = (transposed ? c * storedRows + run.stored + r : (run.stored + r) * cols + c) * size;
-            const to = ((run.at + r) * cols + c) * size;
-            for (let b = 0; b < size; b++) into[to + b] = all[from + b];
-          }
+  return heldRows({ name, rows, cols, dtype }, readAll, (all, start, count, into) => {
+    const present = Math.max(0, Math.min(count, whole.run * whole.runs - start));
+    for (const run of runsOf(whole, start, present)) {
+      for (let r = 0; r < run.count; r++) {
+        for (let c = 0; c < cols; c++) {
+          const from = (transposed ? c * storedRows + run.stored + r : (run.stored + r) * cols + c) * size;
+          const to = ((run.at + r) * cols + c) * size;
+          for (let b = 0; b < size; b++) into[to + b] = all[from + b];
         }
       }
-      into.fill(0, present * cols * size);
-      if (start + count >= rows) bytes = undefined;
-    },
-  };
+    }
+    into.fill(0, present * cols * size);
+  });
 }
 
 /** A vector, or some entries of one, as f32. */
