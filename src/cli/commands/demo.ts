@@ -185,7 +185,7 @@ function nextSteps({ colors }: Context): string {
   const commands = [
     [
       "calibrate org/name --text notes.txt --sparsity 0.4 --weights q8 -o sparse",
-      "any Llama, Mistral or Qwen checkpoint",
+      "any checkpoint of a family in docs/formats.md",
     ],
     ["eval sparse --text other.txt --against dense", "what it cost"],
     ["bench sparse --against dense", "what it gained"],
