@@ -181,6 +181,12 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
    * gives 0. In a cache with `mass`, adds what every slot was given.
    */
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void;
+  /**
+   * Copies keys and values of the slots 0 … slots − 1 of every layer into another cache, whose layers are the same and which may
+   * have another number of slots.
+   * @throws UsageError for other layers, too few slots, codes or mass
+   */
+  copyKv(from: KvCache, to: KvCache, slots: number): void;
   /** Moves entries of one layer to other slots. */
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void;
   /**

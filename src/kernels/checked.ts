@@ -23,6 +23,7 @@ const enqueued: Checks<keyof Backend> = {
   attention: (_, out, q, cache, layer, options) => shapes.checkAttention(out, q, cache, layer, options),
   createKvCache: (_, spec) => shapes.checkCacheSpec(spec),
   loadSight: (_, spec) => shapes.checkSight(spec),
+  copyKv: (_, from, to, slots) => shapes.checkCopyKv(from, to, slots),
   moveKv: (_, cache, layer, moves) => shapes.checkMoveKv(cache, layer, moves),
   rotatedAttention(_, out, { q, k, v }, table, cache, layer, options) {
     shapes.check(

@@ -261,6 +261,17 @@ export function checkMoveKv(cache: KvCache, layer: number, { heads, from, to, tu
     check("moveKv", Math.abs(by) < positions, () => `a turn by ${by} of ${positions} positions`);
 }
 
+export function checkCopyKv(from: KvCache, to: KvCache, slots: number): void {
+  const layersOf = ({ spec }: KvCache) =>
+    spec.layers.map(({ heads, key, value, valueInKey = false }) => [heads, key, value, valueInKey].join()).join(" ");
+  check("copyKv", from !== to && layersOf(from) === layersOf(to), () => "caches of other layers, or one and the same");
+  for (const { spec } of [from, to]) {
+    check("copyKv", spec.codes === undefined && spec.mass === undefined, () => "caches with codes or mass");
+    const valid = Number.isSafeInteger(slots) && slots >= 1 && slots <= spec.slots;
+    check("copyKv", valid, () => `${slots} slots of a cache of ${spec.slots}`);
+  }
+}
+
 export function checkMass(cache: KvCache): void {
   check("readMass", cache.spec.mass !== undefined, () => "the cache was made without mass");
 }

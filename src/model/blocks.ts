@@ -14,10 +14,17 @@ import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../
 import { BufferPool } from "./buffers.js";
 import { compileBlock } from "./compile.js";
 import type { BlockWeights } from "./load.js";
-import { bufferOf, type Operation, type Pass } from "./pass.js";
+import { bufferOf, type Operation, type Pass, type PassPart } from "./pass.js";
 import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
-import type { ActivationThresholds, CacheOptions, EntryMoves, ForwardOptions } from "./types.js";
+import type {
+  ActivationThresholds,
+  CacheOptions,
+  EntryMoves,
+  ForwardOptions,
+  SequencePart,
+  TogetherOptions,
+} from "./types.js";
 
 /** Positions of a first rotary table, where a model has as many. */
 const firstPositions = 4096;
@@ -75,22 +82,42 @@ export class Blocks implements Disposable {
   }
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
-  async run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { thresholds, slot = start, sights } = options;
+  run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
+    const { slot, sights, thresholds, sparseFrom = 0, tap } = options;
+    const part = { rows: x.rows, cache, start, slot, sights };
+    return this.runTogether(layer, x, [part], { thresholds, sparseFromRow: Math.max(0, sparseFrom - start), tap });
+  }
+
+  /** As `run`, of rows of several sequences. */
+  async runTogether(
+    layer: number,
+    x: Activation,
+    parts: readonly (Omit<SequencePart, "tokens" | "logits"> & { rows: number })[],
+    { thresholds, sparseFromRow = 0, tap }: TogetherOptions & Pick<ForwardOptions, "tap">,
+  ): Promise<void> {
+    let firstRow = 0;
     const pass: Pass = {
       backend: this.backend,
       layer,
       x,
       buffers: this.buffers.forRows(x.rows, layer),
       buffersFor: (rows) => this.buffers.forRows(rows, layer),
-      cache,
-      start,
-      slot: typeof slot === "number" ? slot : slot[layer],
-      sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
-      table: (step) => this.#ropeTable(step, start + x.rows, this.#lengthOf(cache)),
+      parts: parts.map(({ rows, cache, start, slot = start, sights }) => {
+        const part: PassPart = {
+          firstRow,
+          rows,
+          cache,
+          start,
+          slot: typeof slot === "number" ? slot : slot[layer],
+          sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
+          table: (step) => this.#ropeTable(step, start + rows, this.#lengthOf(cache)),
+        };
+        firstRow += rows;
+        return part;
+      }),
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
-      sparseFromRow: Math.max(0, (options.sparseFrom ?? 0) - start),
-      tap: options.tap,
+      sparseFromRow,
+      tap,
     };
     for (const operation of this.#operations[layer]) {
       const waiting = operation(pass);

@@ -8,7 +8,15 @@ import { checkGenerates } from "./generates.js";
 import type { ModelWeights } from "./load.js";
 import { applyNorm } from "./operations.js";
 import type { MatrixChoice } from "./structure.js";
-import type { ActivationThresholds, CacheOptions, EntryMoves, ForwardOptions, Model } from "./types.js";
+import type {
+  ActivationThresholds,
+  CacheOptions,
+  EntryMoves,
+  ForwardOptions,
+  Model,
+  SequencePart,
+  TogetherOptions,
+} from "./types.js";
 
 /** Runs the description of a model: the steps of its blocks, compiled for one backend when it was loaded. */
 export class Decoder implements Model {
@@ -62,18 +70,11 @@ export class Decoder implements Model {
       const n = tokens.length;
       const known = tokens instanceof Uint32Array;
       if (known) this.#checkTokens(tokens);
-      const { slot = start } = options;
-      const slots = typeof slot === "number" ? [slot] : slot;
-      const valid = [start, ...slots].every((first) => Number.isSafeInteger(first) && first >= 0);
-      const last = Math.max(...slots);
-      if (!valid || last + n > cache.spec.slots) {
-        const where = last === start ? "" : `slots ${last} … ${last + n - 1} of `;
-        throw new UsageError(`positions ${start} … ${start + n - 1} in ${where}a cache of ${cache.spec.slots}`);
-      }
+      checkPlace(n, cache, start, options.slot);
       const residual = blocks.buffers.residual(n);
       if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
       else tokens.embed(residual, this.loaded.embedding);
-      this.#finishEmbedding(residual, start);
+      this.#finishEmbedding(residual, [{ start, rows: n }]);
       const { logits = "last", thresholds = this.thresholds } = options;
       for (let layer = 0; layer < this.config.layers; layer++) {
         await blocks.run(layer, residual, cache, start, { ...options, thresholds });
@@ -84,16 +85,77 @@ export class Decoder implements Model {
     });
   }
 
+  forwardTogether(
+    parts: readonly SequencePart[],
+    { thresholds = this.thresholds, sparseFromRow }: TogetherOptions = {},
+  ): Promise<Activation | undefined> {
+    const blocks = this.#blocks;
+    return blocks.inTurn(async () => {
+      checkGenerates(this);
+      if (new Set(parts.map(({ cache }) => cache)).size < parts.length) {
+        throw new UsageError("two parts of a pass have the same cache");
+      }
+      for (const { tokens, cache, start, slot } of parts) {
+        this.#checkTokens(tokens);
+        checkPlace(tokens.length, cache, start, slot);
+      }
+      const rows = parts.map((part) => ({ ...part, rows: part.tokens.length }));
+      const residual = blocks.buffers.residual(rows.reduce((sum, part) => sum + part.rows, 0));
+      const ids = Uint32Array.from(parts.flatMap(({ tokens }) => [...tokens]));
+      this.backend.embed(residual, this.loaded.embedding, ids);
+      this.#finishEmbedding(residual, rows);
+      for (let layer = 0; layer < this.config.layers; layer++) {
+        await blocks.runTogether(layer, residual, rows, { thresholds, sparseFromRow });
+      }
+      return this.#headOf(residual, rows);
+    });
+  }
+
+  /** Logits of the rows that the parts ask for, one behind the other. */
+  #headOf(
+    residual: Activation,
+    parts: readonly { rows: number; logits?: ForwardOptions["logits"] }[],
+  ): Activation | undefined {
+    const wanted: { first: number; count: number }[] = [];
+    let end = 0;
+    for (const { rows, logits = "last" } of parts) {
+      end += rows;
+      const count = { all: rows, last: 1, none: 0 }[logits];
+      if (count > 0) wanted.push({ first: end - count, count });
+    }
+    const count = wanted.reduce((sum, range) => sum + range.count, 0);
+    if (count === 0) return undefined;
+    const [{ first }] = wanted;
+    const last = wanted.at(-1)!;
+    if (last.first + last.count - first === count) return this.head(residual.rowRange(first, count));
+    const gathered = this.backend.allocate(count, residual.cols);
+    let at = 0;
+    for (const range of wanted) {
+      const into = gathered.rowRange(at, range.count);
+      this.backend.map(into, residual.rowRange(range.first, range.count), { f: "scale", by: 1 });
+      at += range.count;
+    }
+    try {
+      return this.head(gathered);
+    } finally {
+      this.backend.release(gathered);
+    }
+  }
+
   embed(tokens: Uint32Array, start = 0, types?: Uint32Array): Activation {
     this.#checkTokens(tokens);
     const x = this.backend.allocate(tokens.length, this.config.hiddenSize);
     this.backend.embed(x, this.loaded.embedding, tokens);
-    this.#finishEmbedding(x, start, types);
+    this.#finishEmbedding(x, [{ start, rows: x.rows }], types);
     return x;
   }
 
-  /** What comes on top of a row of the table: its scale, the position, a norm. */
-  #finishEmbedding(x: Activation, start: number, typeIds: Uint32Array = new Uint32Array(x.rows)): void {
+  /** What comes on top of a row of the table: its scale, the position, a norm. @param parts positions of all the rows */
+  #finishEmbedding(
+    x: Activation,
+    parts: readonly { start: number; rows: number }[],
+    typeIds: Uint32Array = new Uint32Array(x.rows),
+  ): void {
     const { backend, loaded } = this;
     const { scale, positions, types, norm } = this.config.spec.embedding;
     const addRows = (table: Matrix, ids: Uint32Array) => {
@@ -104,14 +166,14 @@ export class Decoder implements Model {
     };
     if (scale !== undefined) backend.map(x, x, { f: "scale", by: scale });
     if (positions !== undefined) {
-      const ids = Uint32Array.from({ length: x.rows }, (_, r) => start + r + positions.offset);
-      const { table } = positions;
-      if (start + x.rows + positions.offset > table.shape[0]) {
-        throw new UsageError(
-          `position ${start + x.rows - 1}; the model has learned ${table.shape[0] - positions.offset}`,
-        );
-      }
-      addRows(loaded.positions!, ids);
+      const at = parts.flatMap(({ start, rows }) => Array.from({ length: rows }, (_, r) => start + r));
+      const learned = positions.table.shape[0] - positions.offset;
+      const beyond = at.find((position) => position >= learned);
+      if (beyond !== undefined) throw new UsageError(`position ${beyond}; the model has learned ${learned}`);
+      addRows(
+        loaded.positions!,
+        Uint32Array.from(at, (position) => position + positions.offset),
+      );
     }
     if (types !== undefined) addRows(loaded.types!, typeIds);
     if (norm !== undefined) applyNorm(backend, x, x, norm, loaded.embeddingNorm!);
@@ -157,4 +219,14 @@ export class Decoder implements Model {
       if (id >= this.config.vocabSize) throw new UsageError(`token ${id} in a vocabulary of ${this.config.vocabSize}`);
     }
   }
+}
+
+/** @throws UsageError for rows that a cache has no place for */
+function checkPlace(rows: number, cache: KvCache, start: number, slot: ForwardOptions["slot"] = start): void {
+  const slots = typeof slot === "number" ? [slot] : slot;
+  const valid = [start, ...slots].every((first) => Number.isSafeInteger(first) && first >= 0);
+  const last = Math.max(...slots);
+  if (valid && last + rows <= cache.spec.slots) return;
+  const where = last === start ? "" : `slots ${last} … ${last + rows - 1} of `;
+  throw new UsageError(`positions ${start} … ${start + rows - 1} in ${where}a cache of ${cache.spec.slots}`);
 }

@@ -2,7 +2,7 @@ import type { Step } from "../arch/index.js";
 import { type Backend, isWholeHeads } from "../kernels/index.js";
 import type { BlockWeights } from "./load.js";
 import { applyActivation, attentionOptions, multiply } from "./operations.js";
-import { bufferOf, type Operation, watch } from "./pass.js";
+import { bufferOf, type Operation, rowsOf, watch } from "./pass.js";
 
 /** Several steps as one operation. */
 interface Fused {
@@ -33,9 +33,11 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
   if (attend.sinks !== undefined) return undefined;
   const operation: Operation = (pass) => {
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
-    const { cache, layer, start: position } = pass;
-    const options = { ...attentionOptions(attend, pass), position };
-    pass.backend.rotatedAttention!(out, { q, k, v }, pass.table(rotate), cache, layer, options);
+    for (const part of pass.parts) {
+      const rows = { q: rowsOf(q, part), k: rowsOf(k, part), v: rowsOf(v, part) };
+      const options = { ...attentionOptions(attend, part), position: part.start };
+      pass.backend.rotatedAttention!(rowsOf(out, part), rows, part.table(rotate), part.cache, pass.layer, options);
+    }
   };
   return { operation, steps: 2 };
 }

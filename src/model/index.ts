@@ -30,6 +30,8 @@ export type {
   EntryMoves,
   ForwardOptions,
   Model,
+  SequencePart,
   Tap,
   TappedSlots,
+  TogetherOptions,
 } from "./types.js";

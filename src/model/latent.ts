@@ -2,7 +2,7 @@ import type { LatentSteps } from "../arch/index.js";
 import type { Activation, Matrix } from "../kernels/index.js";
 import { latentQueries, latentSums } from "./buffers.js";
 import { attentionOptions } from "./operations.js";
-import { bufferOf, type Operation, watch } from "./pass.js";
+import { bufferOf, type Operation, rowsOf, watch } from "./pass.js";
 
 /** What makes keys and values of a latent, by head. */
 export interface LatentMaps {
@@ -27,7 +27,7 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
   };
   return (pass) =>
     watch(pass, expand.site, expand.of, () => {
-      const { backend, buffers, cache, layer, slot } = pass;
+      const { backend, buffers, layer } = pass;
       const [q, queries, sums, out] = [attend.q, latentQueries, latentSums, attend.into].map((name) =>
         bufferOf(pass, name),
       );
@@ -37,8 +37,12 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
         backend.linear(part(queries, rank + width, head, 0, rank), part(q, kv.k, head, 0, plain), keys[head]);
         backend.map(part(queries, rank + width, head, rank, width), part(q, kv.k, head, plain, width), copy);
       });
-      backend.appendKv(cache, layer, buffers.together([latent.latent, latent.key])!, undefined, slot);
-      backend.attention(sums, queries, cache, layer, attentionOptions(attend, pass));
+      const kept = buffers.together([latent.latent, latent.key])!;
+      for (const part of pass.parts) {
+        const { cache, slot } = part;
+        backend.appendKv(cache, layer, rowsOf(kept, part), undefined, slot);
+        backend.attention(rowsOf(sums, part), rowsOf(queries, part), cache, layer, attentionOptions(attend, part));
+      }
       eachHead((head) => backend.linear(part(out, kv.v, head, 0, kv.v), part(sums, rank, head, 0, rank), values[head]));
     });
 }

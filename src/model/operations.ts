@@ -2,7 +2,7 @@ import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from 
 import type { Activation, AttentionOptions, Backend, LinearOptions, Vector } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
 import type { LoadedNorm } from "./load.js";
-import { bufferOf, type Operation, type Pass, watch } from "./pass.js";
+import { bufferOf, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
 import { linearStack, type Stack } from "./stack.js";
 
 /** Each kind of step as operations of a backend. */
@@ -47,19 +47,21 @@ export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: Line
 export const rotate =
   (step: RotateStep): Operation =>
   (pass) => {
-    const table = pass.table(step);
     const whole = pass.buffers.together(step.of);
-    const parts = whole === undefined ? step.of.map((name) => bufferOf(pass, name)) : [whole];
-    for (const part of parts) pass.backend.rope(part, table, pass.start);
+    const turned = whole === undefined ? step.of.map((name) => bufferOf(pass, name)) : [whole];
+    for (const part of pass.parts) {
+      const table = part.table(step);
+      for (const x of turned) pass.backend.rope(rowsOf(x, part), table, part.start);
+    }
   };
 
-export function attentionOptions(step: AttendStep, pass: Pass, sinks?: Vector): AttentionOptions {
+export function attentionOptions(step: AttendStep, part: PassPart, sinks?: Vector): AttentionOptions {
   const { heads, scale, softcap } = step;
-  const sight = pass.sight(step);
+  const sight = part.sight(step);
   return {
     queryHeads: heads,
     scale,
-    start: pass.slot,
+    start: part.slot,
     ...(sight !== undefined && { sight }),
     ...(softcap !== undefined && { softcap }),
     ...(sinks && { sinks }),
@@ -69,15 +71,13 @@ export function attentionOptions(step: AttendStep, pass: Pass, sinks?: Vector): 
 export const attend =
   (step: AttendStep, sinks: Vector | undefined): Operation =>
   (pass) => {
-    const { backend, cache, layer, slot } = pass;
-    backend.appendKv(cache, layer, bufferOf(pass, step.k), bufferOf(pass, step.v), slot);
-    backend.attention(
-      bufferOf(pass, step.into),
-      bufferOf(pass, step.q),
-      cache,
-      layer,
-      attentionOptions(step, pass, sinks),
-    );
+    const { backend, layer } = pass;
+    const [out, q, k, v] = [step.into, step.q, step.k, step.v].map((name) => bufferOf(pass, name));
+    for (const part of pass.parts) {
+      const { cache, slot } = part;
+      backend.appendKv(cache, layer, rowsOf(k, part), rowsOf(v, part), slot);
+      backend.attention(rowsOf(out, part), rowsOf(q, part), cache, layer, attentionOptions(step, part, sinks));
+    }
   };
 
 export const activate =

@@ -13,6 +13,18 @@ export interface Pass {
   readonly buffers: Buffers;
   /** Of some of the rows of the pass, for what routes them by themselves. */
   buffersFor(rows: number): Buffers;
+  /** Of which sequences the rows are, in their order. Only attention and what turns by position look at it. */
+  readonly parts: readonly PassPart[];
+  readonly thresholds: BlockThresholds | undefined;
+  /** First row that the thresholds apply to. */
+  readonly sparseFromRow: number;
+  readonly tap: Tap | undefined;
+}
+
+/** Rows of a pass that follow one another in one sequence. */
+export interface PassPart {
+  readonly firstRow: number;
+  readonly rows: number;
   readonly cache: KvCache;
   /** Position of the first row, and its slot in the cache. */
   readonly start: number;
@@ -20,10 +32,6 @@ export interface Pass {
   /** What the rows see, by slots; undefined is causal. */
   sight(step: AttendStep): Sight | undefined;
   table(step: RotateStep): RopeTable;
-  readonly thresholds: BlockThresholds | undefined;
-  /** First row that the thresholds apply to. */
-  readonly sparseFromRow: number;
-  readonly tap: Tap | undefined;
 }
 
 /** One step, or several fused, ready to be enqueued. Only a tap and a router that the host reads are waited for. */
@@ -40,5 +48,9 @@ export function watch(
   if (site === undefined || !tap?.sites.includes(site.id)) return next();
   return tap.onActivation(layer, site.id, bufferOf(pass, buffer)).then(next);
 }
+
+/** The rows of a part. */
+export const rowsOf = (activation: Activation, { firstRow, rows }: PassPart): Activation =>
+  activation.rows === rows ? activation : activation.rowRange(firstRow, rows);
 
 export const bufferOf = ({ x, buffers }: Pass, name: string): Activation => (name === "x" ? x : buffers.of(name));

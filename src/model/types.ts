@@ -53,6 +53,26 @@ export interface ForwardOptions {
   sights?: readonly (Sight | undefined)[];
 }
 
+/** Tokens of one sequence that are run in one pass with those of others. */
+export interface SequencePart {
+  tokens: Uint32Array;
+  cache: KvCache;
+  /** Position of the first token. */
+  start: number;
+  /** See `ForwardOptions`. */
+  slot?: ForwardOptions["slot"];
+  sights?: ForwardOptions["sights"];
+  logits?: ForwardOptions["logits"];
+}
+
+/** Where a pass over tokens of several sequences is sparse. */
+export interface TogetherOptions {
+  /** See `ForwardOptions`: those of all the sequences. */
+  thresholds?: ForwardOptions["thresholds"];
+  /** First row of the pass to which the thresholds apply; default 0, all. */
+  sparseFromRow?: number;
+}
+
 /** How a cache is made for a model. */
 export interface CacheOptions {
   /** Lets a cache have more positions than the model was made for. */
@@ -112,6 +132,15 @@ export interface Model extends Disposable {
     start: number,
     options?: ForwardOptions,
   ): Promise<Activation | undefined>;
+
+  /**
+   * Runs tokens of several sequences in one pass: the weights are read once for all of them, each attends to its own cache.
+   * What a sequence gets is what `forward` gives it, but for the rounding of products of several rows.
+   * @param parts sequences, no two with the same cache
+   * @returns logits f32 [rows asked for, logitCols] in the order of the parts, owned by the caller; undefined where none were
+   * @throws UsageError as `forward`
+   */
+  forwardTogether(parts: readonly SequencePart[], options?: TogetherOptions): Promise<Activation | undefined>;
 
   // The parts of `forward`, for block-wise work.
   /**

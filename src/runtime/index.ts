@@ -32,3 +32,4 @@ export {
 export { StopStrings } from "./stopStrings.js";
 export { TextStream } from "./textStream.js";
 export type { GenerationTimings } from "./timings.js";
+export { runTogether, type TogetherLogits, type TogetherTurn } from "./together.js";

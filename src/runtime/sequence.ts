@@ -1,6 +1,13 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import { type ActivationThresholds, checkGenerates, type Model, mostPassRows } from "../model/index.js";
+import {
+  type ActivationThresholds,
+  checkGenerates,
+  type ForwardOptions,
+  type Model,
+  mostPassRows,
+  type SequencePart,
+} from "../model/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */
@@ -118,6 +125,37 @@ export class Sequence implements Disposable {
       if (result !== undefined) return result;
       await this.model.backend.flush();
     }
+  }
+
+  /** Tokens that the next pass may take of `left` that are to be run: all, but where a policy throws some away. */
+  passRows(left: number): number {
+    return this.#memory.passRows(left);
+  }
+
+  /** What `runTogether` runs of it: `ranTogether` says when it has. */
+  partOf(tokens: Uint32Array, logits: ForwardOptions["logits"]): SequencePart {
+    if (this.#running) throw new UsageError("the sequence runs other tokens; wait for them");
+    const { start, options } = this.#memory.next(this.length, tokens.length);
+    return { tokens, cache: this.#memory.cache, start, slot: options.slot, sights: options.sights, logits };
+  }
+
+  /** @param left tokens that are still to be run with them */
+  async ranTogether(tokens: Uint32Array, left: number): Promise<void> {
+    await this.#memory.ran(this.length, tokens.length, left);
+    for (const id of tokens) this.#tokens.push(id);
+  }
+
+  /**
+   * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one.
+   * @throws UsageError where it has tokens already, or either of them does not keep everything as f32
+   */
+  copyFrom(other: Sequence, length: number): void {
+    const plain = [this, other].every(({ keepsAll, options }) => keepsAll && options.kv?.codes === undefined);
+    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || other.model !== this.model) {
+      throw new UsageError(`${length} tokens of one sequence cannot be copied to the other`);
+    }
+    this.model.backend.copyKv(other.#memory.cache, this.#memory.cache, length);
+    for (const id of other.#tokens.slice(0, length)) this.#tokens.push(id);
   }
 
   /**

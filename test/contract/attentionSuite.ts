@@ -140,6 +140,35 @@ export function attentionSuite(backend: () => Backend, tolerances: Tolerances): 
     }
   });
 
+  it("copyKv: a cache of another size goes on as the one it was copied from, bit by bit", async () => {
+    const b = backend();
+    const heads = { queryHeads: 4, kvHeads: 2, headDim: 8 };
+    const data = sequence(heads, 12, 50);
+    const part = (values: Float32Array, width: number, start: number, rows: number) =>
+      upload(b, rows, width, values.subarray(start * width, (start + rows) * width));
+    using from = b.createKvCache(kvSpec(2, 2, 8, 12));
+    using to = b.createKvCache(kvSpec(2, 2, 8, 17));
+    for (const layer of [0, 1]) {
+      b.appendKv(from, layer, part(data.keys, 16, layer, 9), part(data.values, 16, layer, 9), 0);
+      b.appendKv(to, layer, part(data.keys, 16, 0, 1), part(data.values, 16, 0, 1), 0);
+    }
+    b.copyKv(from, to, 7);
+    // What comes afterwards in the one is not in the other.
+    for (const layer of [0, 1]) b.appendKv(from, layer, part(data.keys, 16, 3, 1), part(data.values, 16, 3, 1), 2);
+    for (const layer of [0, 1]) {
+      using whole = b.createKvCache(kvSpec(2, 2, 8, 17));
+      b.appendKv(whole, layer, part(data.keys, 16, layer, 7), part(data.values, 16, layer, 7), 0);
+      const results: Float32Array[] = [];
+      for (const cache of [to, whole]) {
+        b.appendKv(cache, layer, part(data.keys, 16, 11, 1), part(data.values, 16, 11, 1), 7);
+        const out = b.allocate(1, 32);
+        b.attention(out, part(data.q, 32, 11, 1), cache, layer, { queryHeads: 4, scale: 0.3, start: 7 });
+        results.push(await b.read(out));
+      }
+      expect(results[0]).toEqual(results[1]);
+    }
+  });
+
   it(`attention: caches and layers do not mix, and rows written again replace the old ones, ${bound}`, async () => {
     const b = backend();
     const heads = { queryHeads: 2, kvHeads: 1, headDim: 8 };

@@ -202,6 +202,7 @@ export function storageSuite(backend: () => Backend, subject: BackendUnderTest):
       ["loadSight", () => b.loadSight({ ...blocks, blocks: Uint32Array.of(1) })],
       ["loadSight", () => b.loadSight({ ...blocks, masks: Uint32Array.of(1) })],
       ["loadSight", () => b.loadSight({ ...blocks, first: Uint32Array.of(0, 2) })],
+      ["copyKv", () => b.copyKv(cache, cache, 1)],
       [
         "moveKv",
         () => b.moveKv(cache, 0, { heads: Uint32Array.of(0), from: Uint32Array.of(4), to: Uint32Array.of(0) }),

@@ -1,7 +1,7 @@
 import type { AttentionOptions } from "../backend.js";
 import type { CodedSlots } from "../codedSlots.js";
 import { pairPlaces } from "../handles.js";
-import { type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
+import { type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "../kv.js";
 import { groupShifts, kiviGroup, ringSlots, rowWords } from "../kvCodes.js";
 import { slotsOfBlock } from "../sight.js";
 import type { Operands } from "./encode.js";
@@ -182,6 +182,25 @@ export function attention(
   arena.record("attention", operands);
   if (spec.mass === undefined) return;
   arena.record("attentionMass", { ...operands, scratchBytes: massBytes, mass, largest: spec.mass === "max" });
+}
+
+/** Copies the first slots of every head of a layer, at once: nothing may be recorded that writes them. */
+export function copyKv(
+  kept: KvLayer,
+  from: KvPlace,
+  fromSlots: number,
+  to: KvPlace,
+  toSlots: number,
+  slots: number,
+): void {
+  const copy = (part: "keys" | "values", width: number) => {
+    for (let head = 0; head < kept.heads; head++) {
+      const source = from.arena.floats(from[part] + 4 * head * fromSlots * width, slots * width);
+      to.arena.floats(to[part] + 4 * head * toSlots * width, slots * width).set(source);
+    }
+  };
+  copy("keys", kept.key);
+  if (keptValue(kept) > 0) copy("values", kept.value);
 }
 
 /** Moves are written into the program, which has an end. */

@@ -26,7 +26,7 @@ import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
 import { Arena } from "./arena.js";
-import { appendKv, attention, type CachedLayer, moveKv } from "./attention.js";
+import { appendKv, attention, type CachedLayer, copyKv, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
 import { measureCosts } from "./costs.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
@@ -226,6 +226,18 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
     const cached = this.#cachedLayer(cache, layer, own(q));
     this.#kvBytes += attentionBytes(cached, layer, q.rows, options);
     attention(own(out), own(q), cached, options, sight, this.#threads);
+  }
+
+  copyKv(from: KvCache, to: KvCache, slots: number): void {
+    const [source, target] = [from, to].map((cache) => this.#ownCache(cache));
+    // What is recorded may write what is copied.
+    this.#current.run();
+    for (const [layer, kept] of source.spec.layers.entries()) {
+      const place = source.placed(layer);
+      // A layer that was never written has nothing to copy.
+      if (place !== undefined)
+        copyKv(kept, place, source.spec.slots, target.layer(layer, place.arena), target.spec.slots, slots);
+    }
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

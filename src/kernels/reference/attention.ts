@@ -97,6 +97,16 @@ function visibleSlots(spec: SightSpec, row: number, head: number, start: number,
   return slots;
 }
 
+export function copyKv(from: ReferenceKvCache, to: ReferenceKvCache, slots: number): void {
+  for (const [layer, { heads }] of from.spec.layers.entries()) {
+    for (const part of ["keys", "values"] as const) {
+      for (let slot = 0; slot < slots; slot++) {
+        for (let head = 0; head < heads; head++) to[part][layer].put(slot, head, from[part][layer].get(slot, head));
+      }
+    }
+  }
+}
+
 export function moveKv(cache: ReferenceKvCache, layer: number, { heads, from, to, turn }: KvMoves): void {
   const [keys, values] = [cache.keys[layer], cache.values[layer]];
   // All are taken before any is put down: they happen at once.

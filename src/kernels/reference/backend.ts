@@ -24,7 +24,7 @@ import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
-import { appendKv, attention, moveKv } from "./attention.js";
+import { appendKv, attention, copyKv, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { linear } from "./linear.js";
@@ -159,6 +159,10 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
     const ownCache = this.#ownCache(cache);
     this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
     attention(own(out), own(q), ownCache, layer, options);
+  }
+
+  copyKv(from: KvCache, to: KvCache, slots: number): void {
+    copyKv(this.#ownCache(from), this.#ownCache(to), slots);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

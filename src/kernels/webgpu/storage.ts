@@ -85,9 +85,10 @@ export class GpuKvCache implements KvCache {
     }
     const perLayer = (label: string, usages: number, words: (layer: KvLayer) => number) =>
       layers.map((layer, i) => device.allocate(4 * words(layer), usages, `${label} ${i}`));
-    this.keys = perLayer("keys", usage.storage, (layer) => wordsOf(layer, "key"));
+    const copied = usage.storage | usage.copySrc | usage.copyDst;
+    this.keys = perLayer("keys", copied, (layer) => wordsOf(layer, "key"));
     this.values = layers.map((layer, i) =>
-      layer.valueInKey ? this.keys[i] : device.allocate(4 * wordsOf(layer, "value"), usage.storage, `values ${i}`),
+      layer.valueInKey ? this.keys[i] : device.allocate(4 * wordsOf(layer, "value"), copied, `values ${i}`),
     );
     this.mass =
       spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => slots * heads);
