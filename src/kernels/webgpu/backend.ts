@@ -29,11 +29,11 @@ import type {
 import { attentionBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
-import { type KvCache, type KvCacheSpec, type KvMoves, keptValue } from "../kv.js";
+import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import { blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { Attend } from "./attend.js";
-import { appendRows, clearMassOf, moveEntries, readMass } from "./cached.js";
+import { appendRows, clearMassOf, copyEntries, moveEntries, readMass } from "./cached.js";
 import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
@@ -344,13 +344,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   }
 
   copyKv(from: KvCache, to: KvCache, slots: number): void {
-    const [source, target] = [from, to].map((cache) => this.#ownCache(cache));
-    for (const [layer, kept] of source.spec.layers.entries()) {
-      const copy = (part: "keys" | "values", width: number) =>
-        this.#context.recorder.copy(source[part][layer], 0, target[part][layer], 0, 4 * slots * kept.heads * width);
-      copy("keys", kept.key);
-      if (keptValue(kept) > 0) copy("values", kept.value);
-    }
+    copyEntries(this.#context, this.#ownCache(from), this.#ownCache(to), slots);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

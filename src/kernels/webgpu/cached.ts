@@ -32,6 +32,15 @@ export function codedPlaces({ spec, coded }: GpuKvCache, layer: number) {
   };
 }
 
+/** Enqueues a copy of the first slots of every layer, which lie at the beginning of each buffer. */
+export function copyEntries({ recorder }: Context, from: GpuKvCache, to: GpuKvCache, slots: number): void {
+  for (const [layer, kept] of from.spec.layers.entries()) {
+    recorder.copy(from.keys[layer], 0, to.keys[layer], 0, 4 * slots * kept.heads * kept.key);
+    const width = keptValue(kept);
+    if (width > 0) recorder.copy(from.values[layer], 0, to.values[layer], 0, 4 * slots * kept.heads * width);
+  }
+}
+
 /** Enqueues moves of one layer. @param upload puts words into memory of their own */
 export function moveEntries(
   { recorder }: Context,
