@@ -20,14 +20,12 @@ static int product_format_of(int code, size_t rows, product_format *format) {
       {rarefy_structure_dense, rarefy_format_q8, {2, 4, list_rounded, add_group_q8, NULL}},
       {rarefy_structure_dense, rarefy_format_q4, {1, 4, list_rounded, add_group_q4, NULL}},
       {rarefy_structure_dense, rarefy_format_bf16, {4, 0, list_values, add_group_bf16, NULL}},
-#ifdef RAREFY_HAS_SPARSE
       {rarefy_structure_bitmask, rarefy_format_q8, {0, 0, list_rounded, NULL, add_mask_q8}},
       {rarefy_structure_bitmask, rarefy_format_q4, {0, 0, list_rounded, NULL, add_mask_q4}},
       {rarefy_structure_bitmask, rarefy_format_bf16, {0, 0, select_inputs, NULL, add_mask_bf16}},
       {rarefy_structure_two_of_four, rarefy_format_q8, {0, 0, select_inputs, NULL, add_fours_q8}},
       {rarefy_structure_two_of_four, rarefy_format_q4, {0, 0, select_inputs, NULL, add_fours_q4}},
       {rarefy_structure_two_of_four, rarefy_format_bf16, {0, 0, select_inputs, NULL, add_fours_bf16}},
-#endif
   };
   for (size_t n = 0; n < sizeof formats / sizeof *formats; n++) {
     if (code != format_code(formats[n].structure, formats[n].dense)) continue;
@@ -48,6 +46,7 @@ static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_se
   const int from = larger((int)segment->first_row, run_from), to = smaller((int)segment->end_row, run_to);
   if (from >= to) return;
   const double share = (double)(to - from) / (double)rows;
+  const sparse_matrix part = {weights, (size_t)(to - from), a->cols, (a->cols + group_inputs - 1) / group_inputs, at_offset(at, rarefy_spread_table)};
   double bytes = 0, offered = 0, skipped = 0;
   /* The list of the next group is made early, because its columns are fetched early. */
   active_inputs lists[2];
@@ -60,7 +59,7 @@ static void add_segment(const place *at, const rarefy_matvec *a, const rarefy_se
     skipped += valid - now->kept;
     if (now->kept == 0) continue;
     if (format->add_sparse != NULL) {
-      const sparse_group of = {weights, (size_t)(to - from), a->cols, (a->cols + group_inputs - 1) / group_inputs, group, x + group_inputs * group, valid, now, next, segment->threshold};
+      const sparse_group of = {&part, group, x + group_inputs * group, valid, now, next, segment->threshold};
       bytes += (double)format->add_sparse(y + from, &of);
     } else {
       bytes += share * (double)(now->kept * format->column_bytes + format->scale_bytes);

@@ -3,13 +3,13 @@
 #include "inputs.h"
 #ifdef __AVX512F__
 #include "vector512.h"
-#define RAREFY_HAS_SPARSE
 #else
 #include "vector256.h"
 #endif
 #include "columns.h"
 #include "sparse.h"
 #include "matvec.h"
+#include "panels.h"
 #include "tiles.h"
 
 #define JOINED(a, b) a##b

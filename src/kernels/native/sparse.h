@@ -1,11 +1,19 @@
-/* The inner loops of products with formats that leave zeros out (src/pack), of which every part of a stack is a matrix of its own.
- * Bit masks are opened by the instructions that expand, 2:4 by those that permute: AVX-512 alone has both. */
+/* Formats that leave zeros out (src/pack), of which every part of a stack is a matrix of its own: where what lies in them, how 32
+ * rows of them are opened, and the inner loops of products of one row. */
 
-/* One group of inputs of a part. */
+/* A part. */
 typedef struct {
   const uint8_t *weights;
   size_t rows;
-  int cols, groups, group;
+  int cols, groups;
+  /* The lookup table for bit masks, where instructions do not do it. */
+  const uint8_t *spread_table;
+} sparse_matrix;
+
+/* One group of its inputs. */
+typedef struct {
+  const sparse_matrix *of;
+  int group;
   /* Its inputs, of which `valid` are, and those of the next group; NULL behind the last. */
   const float *x;
   int valid;
@@ -14,15 +22,16 @@ typedef struct {
 } sparse_group;
 
 /* y[0, rows) += W · x over one group; returns the bytes of weights that were read. */
-typedef size_t add_sparse_group(float *y, const sparse_group *of);
-
-#ifdef RAREFY_HAS_SPARSE
+typedef size_t add_sparse_group(float *y, const sparse_group *group);
 
 INLINE uint32_t word_at(const uint8_t *p) {
   uint32_t word;
   memcpy(&word, p, 4);
   return word;
 }
+
+/* The code of 0 of each format. */
+INLINE int zero_code(int bits) { return bits == 16 ? 0 : bits == 8 ? 128 : 8; }
 
 /* A bit mask: where each tile of 512 rows of each input begins, scales, then the runs of the inputs. */
 enum { run_tile = 512 };
@@ -31,236 +40,281 @@ typedef struct {
   size_t tiles;
 } mask_layout;
 
-INLINE mask_layout mask_of(const sparse_group *of, int bits) {
+INLINE mask_layout mask_of(const sparse_matrix *of, int bits) {
   const size_t tiles = (of->rows + run_tile - 1) / run_tile;
   const uint8_t *scales = of->weights + 4 * ((size_t)of->cols * tiles + 1);
   return (mask_layout){of->weights, scales, scales + (bits == 16 ? 0 : 2 * of->rows * (size_t)of->groups), tiles};
 }
 
-INLINE const uint8_t *run_of(const mask_layout *mask, int group, int input) {
-  return mask->data + word_at(mask->table + 4 * ((size_t)(group_inputs * group + input) * mask->tiles));
+/* Where the run of an input has its rows from a multiple of 512 on. */
+INLINE const uint8_t *run_of(const mask_layout *mask, int input, size_t row) {
+  return mask->data + word_at(mask->table + 4 * ((size_t)input * mask->tiles + row / run_tile));
 }
 
-INLINE size_t run_bytes(const mask_layout *mask, int group, int input) {
-  const uint8_t *entry = mask->table + 4 * ((size_t)(group_inputs * group + input) * mask->tiles);
+INLINE size_t run_bytes(const mask_layout *mask, int input) {
+  const uint8_t *entry = mask->table + 4 * ((size_t)input * mask->tiles);
   return word_at(entry + 4 * mask->tiles) - word_at(entry);
 }
 
-/* Fetches what the next group's runs begin with. */
-INLINE void fetch_next_runs(const sparse_group *of, const mask_layout *mask, int line) {
-  if (of->next == NULL) return;
-  for (int n = 0; n < of->next->kept; n++) prefetch(run_of(mask, of->group + 1, of->next->column[n]) + 64 * line);
+/* The bytes of 32 rows of a run. */
+INLINE size_t block_bytes_of(int bits, uint32_t mask) {
+  const size_t count = (size_t)__builtin_popcount(mask);
+  return 4 + (bits == 16 ? 2 * count : bits == 8 ? count : (count + 1) / 2);
 }
 
-/* 32 rows of one run as bytes, absent ones as the code of 0 with an offset; moves on. */
-INLINE __m256i expand_codes(int bits, const uint8_t **at) {
+/* Fetches what the next group's runs begin with. */
+INLINE void fetch_next_runs(const sparse_group *g, const mask_layout *mask, int line) {
+  if (g->next == NULL) return;
+  for (int n = 0; n < g->next->kept; n++) prefetch(run_of(mask, group_inputs * (g->group + 1) + g->next->column[n], 0) + 64 * line);
+}
+
+/* 32 rows of a run as bytes, absent ones as the code of 0; moves on. */
+INLINE __m256i open_block(int bits, const uint8_t **at, const uint8_t *table) {
   const uint32_t mask = word_at(*at);
-  const unsigned count = (unsigned)__builtin_popcount(mask);
-  __m256i codes;
-  if (bits == 8) codes = _mm256_loadu_si256((const void *)(*at + 4));
+  __m256i bytes;
+  if (bits == 8) bytes = spread_bytes(mask, *at + 4, table);
   else {
     /* Two nibbles a byte, spread to a byte each; 0 stands for the code of 0 meanwhile. */
     const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(*at + 4)));
-    codes = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(15));
+    __m256i codes = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(15));
     codes = _mm256_xor_si256(codes, _mm256_set1_epi8(8));
+    bytes = spread_bytes(mask, &codes, table);
   }
-  *at += 4 + (bits == 8 ? count : (count + 1) / 2);
-  return _mm256_xor_si256(_mm256_maskz_expand_epi8(mask, codes), _mm256_set1_epi8((char)(bits == 8 ? 128 : 8)));
+  *at += block_bytes_of(bits, mask);
+  return _mm256_xor_si256(bytes, _mm256_set1_epi8((char)zero_code(bits)));
 }
 
-/* 64 rows of four runs at a time: integers of all inputs stay in registers, the places in the runs in memory. */
-INLINE size_t add_mask_codes(int bits, float *y, const sparse_group *of) {
+/* A vector of bytes of a run, of which `blocks` times 32 rows are there. */
+INLINE ints open_rows(int bits, const uint8_t **at, int blocks, const uint8_t *table) {
+  const __m256i first = open_block(bits, at, table);
+  return joined(first, blocks > 1 ? open_block(bits, at, table) : _mm256_setzero_si256());
+}
+
+/* A vector of rows of four runs at a time: integers of all inputs stay in registers, the places in the runs in memory. */
+INLINE size_t add_mask_codes(int bits, float *y, const sparse_group *g) {
+  const sparse_matrix *of = g->of;
   const mask_layout mask = mask_of(of, bits);
-  const active_inputs *now = of->now;
+  const active_inputs *now = g->now;
   const uint8_t *at[group_inputs];
   size_t bytes = 2 * of->rows;
-  for (int n = 0; n < 4 * now->fours; n++) at[n] = run_of(&mask, of->group, now->column[n]);
-  for (int n = 0; n < now->kept; n++) bytes += run_bytes(&mask, of->group, now->column[n]);
-  const uint8_t *scales = mask.scales + 2 * of->rows * (size_t)of->group;
+  for (int n = 0; n < 4 * now->fours; n++) at[n] = run_of(&mask, group_inputs * g->group + now->column[n], 0);
+  for (int n = 0; n < now->kept; n++) bytes += run_bytes(&mask, group_inputs * g->group + now->column[n]);
+  const uint8_t *scales = mask.scales + 2 * of->rows * (size_t)g->group;
   const floats x_scale = splat_float(now->scale);
-  for (size_t row = 0; row < of->rows; row += 64) {
-    const int both = row + 64 <= of->rows;
+  for (size_t row = 0; row < of->rows; row += 16 * lanes) {
+    const int blocks = smaller((int)(of->rows - row) / 32, lanes / 2);
     ints sums[4];
-    UNROLL for (int m = 0; m < 4; m++) sums[m] = splat_int(-(bits == 8 ? 128 : 8) * now->sum);
+    UNROLL for (int m = 0; m < 4; m++) sums[m] = splat_int(-(bits == 8 ? q8_offset : 8) * now->sum);
     for (int f = 0; f < now->fours; f++) {
       ints v[4], o[4];
       UNROLL for (int i = 0; i < 4; i++) {
-        const uint8_t **run = &at[4 * f + i];
-        prefetch(*run + 256);
-        const __m256i first = expand_codes(bits, run);
-        v[i] = _mm512_castsi256_si512(first);
-        if (both) v[i] = _mm512_inserti64x4(v[i], expand_codes(bits, run), 1);
+        prefetch(at[4 * f + i] + 256);
+        v[i] = open_rows(bits, &at[4 * f + i], blocks, of->spread_table);
       }
       int x;
       memcpy(&x, now->code + 4 * f, 4);
       side_by_side(v[0], v[1], v[2], v[3], o);
-      UNROLL for (int m = 0; m < 4; m++) sums[m] = _mm512_dpbusd_epi32(sums[m], o[m], splat_int(x));
+      UNROLL for (int m = 0; m < 4; m++) sums[m] = bits == 8 ? dot_q8(sums[m], o[m], splat_int(x)) : dot_q4(sums[m], o[m], splat_int(x));
     }
-    if (row + 5 * 64 >= of->rows) fetch_next_runs(of, &mask, (int)((of->rows - row) / 64));
+    if (row + 5 * 64 >= of->rows) fetch_next_runs(g, &mask, (int)((of->rows - row) / 64));
     in_order(sums);
     UNROLL for (int m = 0; m < 4; m++)
-      if (m < 2 || both) add_scaled(y + row + 16 * m, sums[m], x_scale, scales + 2 * (row + 16 * (size_t)m));
+      if (4 * lanes * m < 32 * blocks) add_scaled(y + row + 4 * lanes * m, sums[m], x_scale, scales + 2 * (row + 4 * (size_t)(lanes * m)));
   }
   return bytes;
 }
 
-static size_t add_mask_q8(float *y, const sparse_group *of) { return add_mask_codes(8, y, of); }
-static size_t add_mask_q4(float *y, const sparse_group *of) { return add_mask_codes(4, y, of); }
+static size_t add_mask_q8(float *y, const sparse_group *g) { return add_mask_codes(8, y, g); }
+static size_t add_mask_q4(float *y, const sparse_group *g) { return add_mask_codes(4, y, g); }
 
-/* 64 rows at a time; of 32, even and odd rows lie apart while they are summed. */
-INLINE void add_mask_rows(int blocks, float *y, const uint8_t **at, const float *x, int count) {
-  const ints evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const ints odds = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  const ints first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const ints second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  floats even[2], odd[2];
-  UNROLL for (int b = 0; b < blocks; b++) {
-    const floats low = load_floats(y + 32 * b), high = load_floats(y + 32 * b + 16);
-    even[b] = _mm512_permutex2var_ps(low, evens, high);
-    odd[b] = _mm512_permutex2var_ps(low, odds, high);
-  }
+/* Blocks of 32 rows of bf16 runs that are worked on at once. */
+enum { mask_blocks = lanes / 2 };
+
+INLINE void add_mask_rows(int blocks, float *y, const uint8_t **at, const float *x, int count, const uint8_t *table) {
+  enum { step = 8 * lanes };
+  floats low[mask_blocks * mask_vectors], high[mask_blocks * mask_vectors];
+  UNROLL for (int b = 0; b < blocks * mask_vectors; b++) to_mask_order(load_floats(y + step * b), load_floats(y + step * b + step / 2), &low[b], &high[b]);
   for (int n = 0; n < count; n++) {
     const floats v = splat_float(x[n]);
     const uint8_t *p = at[n];
     prefetch(p + 512);
     UNROLL for (int b = 0; b < blocks; b++) {
       const uint32_t mask = word_at(p);
-      const ints w = _mm512_maskz_expand_epi16(mask, load_bytes(p + 4));
-      even[b] = multiply_add(low_halves(w), v, even[b]);
-      odd[b] = multiply_add(high_halves(w), v, odd[b]);
-      p += 4 + 2 * (size_t)__builtin_popcount(mask);
+      ints w[mask_vectors];
+      spread_halves(mask, p + 4, table, w);
+      UNROLL for (int k = 0; k < mask_vectors; k++) {
+        const int s = b * mask_vectors + k;
+        low[s] = multiply_add(low_halves(w[k]), v, low[s]);
+        high[s] = multiply_add(high_halves(w[k]), v, high[s]);
+      }
+      p += block_bytes_of(16, mask);
     }
     at[n] = p;
   }
-  UNROLL for (int b = 0; b < blocks; b++) {
-    store_floats(y + 32 * b, _mm512_permutex2var_ps(even[b], first, odd[b]));
-    store_floats(y + 32 * b + 16, _mm512_permutex2var_ps(even[b], second, odd[b]));
+  UNROLL for (int b = 0; b < blocks * mask_vectors; b++) {
+    floats first, second;
+    from_mask_order(low[b], high[b], &first, &second);
+    store_floats(y + step * b, first);
+    store_floats(y + step * b + step / 2, second);
   }
 }
 
-static size_t add_mask_bf16(float *y, const sparse_group *of) {
+static size_t add_mask_bf16(float *y, const sparse_group *g) {
+  const sparse_matrix *of = g->of;
   const mask_layout mask = mask_of(of, 16);
   const uint8_t *at[group_inputs];
   float x[group_inputs];
   size_t bytes = 0;
   /* In the order of the WebAssembly kernels: passes of 8. */
-  const int kept = of->now->kept, passes = (kept + 7) / 8;
+  const int kept = g->now->kept, passes = (kept + 7) / 8;
   int count = 0;
   for (int p = 0; p < passes; p++)
     for (int n = p; n < kept; n += passes, count++) {
-      const int input = of->now->column[n];
-      at[count] = run_of(&mask, of->group, input);
-      x[count] = of->x[input];
-      bytes += run_bytes(&mask, of->group, input);
+      const int input = g->now->column[n];
+      at[count] = run_of(&mask, group_inputs * g->group + input, 0);
+      x[count] = g->x[input];
+      bytes += run_bytes(&mask, group_inputs * g->group + input);
     }
   size_t row = 0;
-  for (; row + 64 <= of->rows; row += 64) {
-    if (row + 9 * 64 >= of->rows) fetch_next_runs(of, &mask, (int)((of->rows - row) / 64));
-    add_mask_rows(2, y + row, at, x, count);
+  for (; row + 32 * mask_blocks <= of->rows; row += 32 * mask_blocks) {
+    if (row + 9 * 64 >= of->rows) fetch_next_runs(g, &mask, (int)((of->rows - row) / 64));
+    add_mask_rows(mask_blocks, y + row, at, x, count, of->spread_table);
   }
-  if (row < of->rows) add_mask_rows(1, y + row, at, x, count);
+  for (; row < of->rows; row += 32) add_mask_rows(1, y + row, at, x, count, of->spread_table);
   return bytes;
 }
 
-/* 2:4 of 8- and 4-bit codes, four units of 8 inputs a group. A vector of codes are 16 rows, four codes each; the inputs are brought
- * to the codes by their positions. */
-INLINE size_t add_fours_codes(int bits, float *y, const sparse_group *of) {
-  const size_t blocks = of->rows / 32, block_bytes = bits == 8 ? 160 : 96, unit_bytes = blocks * block_bytes;
-  const uint8_t *scales = of->weights + 2 * of->rows * (size_t)of->group;
-  const uint8_t *data = of->weights + 2 * of->rows * (size_t)of->groups + 4 * (size_t)of->group * unit_bytes;
+/* 2:4: scales of all groups, then units of inputs, each of blocks of 32 rows: positions and codes. Units of 8 inputs of codes with
+ * scales, of 4 of bf16. */
+INLINE size_t unit_inputs(int bits) { return bits == 16 ? 4 : 8; }
+INLINE size_t fours_block_bytes(int bits) { return bits == 16 ? 144 : bits == 8 ? 160 : 96; }
+INLINE size_t unit_bytes_of(const sparse_matrix *of, int bits) { return of->rows / 32 * fours_block_bytes(bits); }
+
+INLINE const uint8_t *units_of(const sparse_matrix *of, int bits, int group) {
+  const size_t scales = bits == 16 ? 0 : 2 * of->rows * (size_t)of->groups;
+  return of->weights + scales + group_inputs / unit_inputs(bits) * (size_t)group * unit_bytes_of(of, bits);
+}
+
+/* Twice the number of its lane for every word of a vector, of the part-th vector that makes up 64 bytes. */
+INLINE ints twice_lane(int part) {
+  static const int32_t numbers[16] = {0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6};
+  return load_bytes(numbers + 4 * lanes * part);
+}
+
+/* Vectors that make up 64 bytes: 16 rows of codes with scales, 32 of bf16. */
+enum { fours_parts = 4 / lanes };
+
+/* Of a block, codes of 4 rows a lane, four each, and their positions among their four inputs. Lanes keep theirs in two bits each
+ * of the same bytes, and nibbles of the first and of the second 16 rows share bytes. */
+INLINE void open_fours(int bits, const uint8_t *block, int half, int part, ints *codes, ints *positions) {
+  *positions = and_bits(shift_right(repeat16(block + 16 * half), twice_lane(part)), splat_byte(3));
+  const ints packed = load_bytes(block + 32 + 16 * lanes * part + (bits == 8 ? 64 * half : 0));
+  *codes = bits == 8 ? packed : half == 0 ? low_nibbles(packed) : high_nibbles(packed);
+}
+
+/* The inputs are brought to the codes by their positions. */
+INLINE size_t add_fours_codes(int bits, float *y, const sparse_group *g) {
+  const sparse_matrix *of = g->of;
+  const size_t block_bytes = fours_block_bytes(bits), unit_bytes = unit_bytes_of(of, bits);
+  const uint8_t *scales = of->weights + 2 * of->rows * (size_t)g->group, *data = units_of(of, bits, g->group);
   float copy[group_inputs], scale;
   int8_t codes[group_inputs];
   int sum;
-  round_group(completed(of->x, of->valid, copy), of->threshold, codes, &scale, &sum);
+  round_group(completed(g->x, g->valid, copy), g->threshold, codes, &scale, &sum);
   const uint8_t *units[4];
   ints x[4];
   int count = 0;
   for (int unit = 0; unit < 4; unit++) {
     int kept = 0;
-    for (int i = 8 * unit; i < smaller(of->valid, 8 * unit + 8); i++) kept += keeps(of->x[i], of->threshold);
+    for (int i = 8 * unit; i < smaller(g->valid, 8 * unit + 8); i++) kept += keeps(g->x[i], g->threshold);
     if (kept == 0) continue;
-    long long eight;
-    memcpy(&eight, codes + 8 * unit, 8);
-    x[count] = _mm512_set1_epi64(eight);
+    x[count] = repeat8(codes + 8 * unit);
     units[count++] = data + (size_t)unit * unit_bytes;
   }
   const floats x_scale = splat_float(scale);
-  /* Vectors of 4 rows keep their positions in two bits each of the same bytes. */
-  const ints shifts = _mm512_setr_epi64(0, 0, 0x0002000200020002, 0x0002000200020002, 0x0004000400040004, 0x0004000400040004,
-                                        0x0006000600060006, 0x0006000600060006);
-  const ints three = _mm512_set1_epi8(3), fours = _mm512_set1_epi32(0x04040000), offset = _mm512_set1_epi8((char)(bits == 8 ? 128 : 8));
-  for (size_t block = 0; block < blocks; block++) {
+  /* Of every four codes two are of the first four inputs of a unit, two of the others. */
+  const ints others = splat_int(0x04040000);
+  /* What codes are greater by. */
+  const int offset = bits == 8 ? q8_offset : 8;
+  for (size_t block = 0; block < of->rows / 32; block++) {
     UNROLL for (int half = 0; half < 2; half++) {
-      ints sums = splat_int(0), offsets = splat_int(0);
-      for (int unit = 0; unit < count; unit++) {
-        const uint8_t *at = units[unit] + block * block_bytes;
-        /* In a group units follow on each other, so that the next rows lie ahead of each. */
-        prefetch(at + 512 + 64 * half);
-        const ints twice = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)(at + 16 * half)));
-        const ints positions = _mm512_or_si512(_mm512_and_si512(_mm512_srlv_epi16(twice, shifts), three), fours);
-        const ints inputs = _mm512_shuffle_epi8(x[unit], positions);
-        const ints packed = load_bytes(at + 32 + (bits == 8 ? 64 * half : 0));
-        const ints w = bits == 8 ? packed : half == 0 ? low_nibbles(packed) : high_nibbles(packed);
-        sums = _mm512_dpbusd_epi32(sums, w, inputs);
-        offsets = _mm512_dpbusd_epi32(offsets, offset, inputs);
+      UNROLL for (int part = 0; part < fours_parts; part++) {
+        ints sums = splat_int(0), offsets = splat_int(0);
+        for (int unit = 0; unit < count; unit++) {
+          const uint8_t *at = units[unit] + block * block_bytes;
+          /* In a group units follow on each other, so that the next rows lie ahead of each. */
+          if (part == 0) prefetch(at + 512 + 64 * half);
+          ints w, positions;
+          open_fours(bits, at, half, part, &w, &positions);
+          const ints inputs = pick_bytes(x[unit], or_bits(positions, others));
+          sums = bits == 8 ? dot_q8(sums, w, inputs) : dot_q4(sums, w, inputs);
+          if (offset == 0) continue;
+          offsets = bits == 8 ? dot_q8(offsets, splat_byte(offset), inputs) : dot_q4(offsets, splat_byte(offset), inputs);
+        }
+        const size_t row = 32 * block + 16 * (size_t)half + 4 * lanes * (size_t)part;
+        add_scaled(y + row, subtract_ints(sums, offsets), x_scale, scales + 2 * row);
       }
-      const size_t row = 32 * block + 16 * (size_t)half;
-      add_scaled(y + row, _mm512_sub_epi32(sums, offsets), x_scale, scales + 2 * row);
     }
   }
   return (size_t)count * unit_bytes + 2 * of->rows;
 }
 
-static size_t add_fours_q8(float *y, const sparse_group *of) { return add_fours_codes(8, y, of); }
-static size_t add_fours_q4(float *y, const sparse_group *of) { return add_fours_codes(4, y, of); }
+static size_t add_fours_q8(float *y, const sparse_group *g) { return add_fours_codes(8, y, g); }
+static size_t add_fours_q4(float *y, const sparse_group *g) { return add_fours_codes(4, y, g); }
 
-/* 2:4 of bf16, units of 4 inputs: for 32 rows the positions of their first and of their second numbers, then these. */
-static size_t add_fours_bf16(float *y, const sparse_group *of) {
-  enum { block_bytes = 144 };
-  const size_t blocks = of->rows / 32, unit_bytes = blocks * block_bytes;
-  const uint8_t *data = of->weights + 8 * (size_t)of->group * unit_bytes;
+/* Of a block of bf16, the n-th numbers of 8 rows a lane and their positions, in two bits each: those of the low halves, rows 0 … 3 of 8,
+ * and of the high ones. Four rows share a byte of positions. */
+INLINE ints open_halves(const uint8_t *block, int n, int part, ints *in_low, ints *in_high) {
+  static const int32_t shifts[4] = {0, 2, 4, 6};
+  const ints all = repeat8(block + 8 * n), low_bytes = or_bits(twice_lane(part), splat_int((int)0x80808000));
+  *in_low = shift_right(pick_bytes(all, low_bytes), repeat16(shifts));
+  *in_high = shift_right(pick_bytes(all, or_bits(low_bytes, splat_int(1))), repeat16(shifts));
+  return load_bytes(block + 16 + 64 * n + 16 * lanes * part);
+}
+
+static size_t add_fours_bf16(float *y, const sparse_group *g) {
+  const sparse_matrix *of = g->of;
+  const size_t block_bytes = fours_block_bytes(16), unit_bytes = unit_bytes_of(of, 16);
+  const uint8_t *data = units_of(of, 16, g->group);
   const uint8_t *units[8];
   floats x[8];
   int count = 0;
-  for (int first = 0; first < of->valid; first += 4) {
+  for (int first = 0; first < g->valid; first += 4) {
     float four[4] = {0};
     int kept = 0;
-    for (int i = 0; i < smaller(4, of->valid - first); i++) {
-      if (!keeps(of->x[first + i], of->threshold)) continue;
-      four[i] = of->x[first + i];
+    for (int i = 0; i < smaller(4, g->valid - first); i++) {
+      if (!keeps(g->x[first + i], g->threshold)) continue;
+      four[i] = g->x[first + i];
       kept++;
     }
     if (kept == 0) continue;
-    x[count] = _mm512_broadcast_f32x4(_mm_loadu_ps(four));
+    x[count] = repeat_floats(four);
     units[count++] = data + (size_t)(first / 4) * unit_bytes;
   }
-  /* Four rows share a byte of positions; those of the low halves are rows 0 … 3 of 8. */
-  const ints low_bytes = _mm512_setr_epi32(0x80808000, 0x80808000, 0x80808000, 0x80808000, 0x80808002, 0x80808002, 0x80808002, 0x80808002,
-                                           0x80808004, 0x80808004, 0x80808004, 0x80808004, 0x80808006, 0x80808006, 0x80808006, 0x80808006);
-  const ints high_bytes = _mm512_add_epi32(low_bytes, splat_int(1));
-  const ints shifts = _mm512_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6, 0, 2, 4, 6);
-  for (size_t block = 0; block < blocks; block++) {
-    floats low, high, first, second;
-    to_halves(load_floats(y + 32 * block), load_floats(y + 32 * block + 16), &low, &high);
+  enum { step = 8 * lanes };
+  for (size_t block = 0; block < of->rows / 32; block++) {
+    float *rows = y + 32 * block;
+    floats low[fours_parts], high[fours_parts];
+    UNROLL for (int p = 0; p < fours_parts; p++) to_halves(load_floats(rows + step * p), load_floats(rows + step * p + step / 2), &low[p], &high[p]);
     for (int unit = 0; unit < count; unit++) {
       const uint8_t *at = units[unit] + block * block_bytes;
       prefetch(at + 576);
       prefetch(at + 640);
       UNROLL for (int n = 0; n < 2; n++) {
-        long long eight;
-        memcpy(&eight, at + 8 * n, 8);
-        const ints positions = _mm512_set1_epi64(eight), w = load_bytes(at + 16 + 64 * n);
-        const ints in_low = _mm512_srlv_epi32(_mm512_shuffle_epi8(positions, low_bytes), shifts);
-        const ints in_high = _mm512_srlv_epi32(_mm512_shuffle_epi8(positions, high_bytes), shifts);
-        low = multiply_add(low_halves(w), _mm512_permutevar_ps(x[unit], in_low), low);
-        high = multiply_add(high_halves(w), _mm512_permutevar_ps(x[unit], in_high), high);
+        UNROLL for (int p = 0; p < fours_parts; p++) {
+          ints in_low, in_high;
+          const ints w = open_halves(at, n, p, &in_low, &in_high);
+          low[p] = multiply_add(low_halves(w), pick_floats(x[unit], in_low), low[p]);
+          high[p] = multiply_add(high_halves(w), pick_floats(x[unit], in_high), high[p]);
+        }
       }
     }
-    from_halves(low, high, &first, &second);
-    store_floats(y + 32 * block, first);
-    store_floats(y + 32 * block + 16, second);
+    UNROLL for (int p = 0; p < fours_parts; p++) {
+      floats first, second;
+      from_halves(low[p], high[p], &first, &second);
+      store_floats(rows + step * p, first);
+      store_floats(rows + step * p + step / 2, second);
+    }
   }
   return (size_t)count * unit_bytes;
 }
-
-#endif

@@ -2,6 +2,7 @@
 #ifdef CONSTANT
 CONSTANT("controlWork", rarefy_control_work)
 CONSTANT("controlCounters", rarefy_control_counters)
+CONSTANT("spreadTable", rarefy_spread_table)
 CONSTANT("formatBf16", rarefy_format_bf16)
 CONSTANT("formatQ8", rarefy_format_q8)
 CONSTANT("formatQ4", rarefy_format_q4)

@@ -64,6 +64,57 @@ INLINE void from_halves(floats low, floats high, floats *first, floats *second) 
   to_halves(low, high, first, second);
 }
 
+INLINE ints splat_byte(int v) { return _mm256_set1_epi8((char)v); }
+INLINE ints or_bits(ints a, ints b) { return _mm256_or_si256(a, b); }
+INLINE ints and_bits(ints a, ints b) { return _mm256_and_si256(a, b); }
+INLINE ints xor_bits(ints a, ints b) { return _mm256_xor_si256(a, b); }
+INLINE ints subtract_ints(ints a, ints b) { return _mm256_sub_epi32(a, b); }
+INLINE ints shift_right(ints words, ints by) { return _mm256_srlv_epi32(words, by); }
+INLINE ints repeat16(const void *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(p)); }
+INLINE ints repeat8(const void *p) {
+  long long eight;
+  memcpy(&eight, p, 8);
+  return _mm256_set1_epi64x(eight);
+}
+INLINE floats repeat_floats(const float p[4]) { return _mm256_broadcast_ps((const __m128 *)p); }
+INLINE ints pick_bytes(ints v, ints numbers) { return _mm256_shuffle_epi8(v, numbers); }
+INLINE floats pick_floats(floats v, ints numbers) { return _mm256_permutevar_ps(v, numbers); }
+INLINE ints bytes_where(ints a, ints b, ints v) { return _mm256_and_si256(_mm256_cmpeq_epi8(a, b), v); }
+INLINE floats floats_where(ints a, ints b, floats v) { return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)), v); }
+INLINE floats or_floats(floats a, floats b) { return _mm256_or_ps(a, b); }
+
+/* Without instructions that expand, the lookup table of the WebAssembly kernels (layout.ts) says how 8 rows are shuffled. */
+INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
+  const uint8_t *at = codes;
+  __m128i eights[4];
+  UNROLL for (int n = 0; n < 4; n++) {
+    const uint8_t *entry = table + 32 * ((mask >> 8 * n) & 255);
+    eights[n] = _mm_shuffle_epi8(_mm_loadl_epi64((const void *)at), _mm_loadl_epi64((const void *)(entry + 16)));
+    at += entry[24];
+  }
+  return _mm256_setr_m128i(_mm_unpacklo_epi64(eights[0], eights[1]), _mm_unpacklo_epi64(eights[2], eights[3]));
+}
+/* A vector has room for the first only. */
+INLINE ints joined(__m256i first, __m256i second) {
+  (void)second;
+  return first;
+}
+
+/* Here the order is that of `interleaved8`. */
+enum { mask_vectors = 2 };
+INLINE void spread_halves(uint32_t mask, const uint8_t *codes, const uint8_t *table, ints w[mask_vectors]) {
+  __m128i eights[4];
+  UNROLL for (int n = 0; n < 4; n++) {
+    const uint8_t *entry = table + 32 * ((mask >> 8 * n) & 255);
+    eights[n] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)codes), _mm_loadu_si128((const void *)entry));
+    codes += entry[25];
+  }
+  w[0] = _mm256_setr_m128i(eights[0], eights[1]);
+  w[1] = _mm256_setr_m128i(eights[2], eights[3]);
+}
+INLINE void to_mask_order(floats first, floats second, floats *low, floats *high) { to_halves(first, second, low, high); }
+INLINE void from_mask_order(floats low, floats high, floats *first, floats *second) { from_halves(low, high, first, second); }
+
 /* 16 registers. */
 enum { q8_blocks = 2, q4_blocks = 1, bf16_blocks = 4 };
 /* Tokens that a tile is multiplied with at once. */

@@ -65,6 +65,51 @@ INLINE void from_halves(floats low, floats high, floats *first, floats *second) 
   *second = _mm512_permutex2var_ps(low, _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31), high);
 }
 
+INLINE ints splat_byte(int v) { return _mm512_set1_epi8((char)v); }
+INLINE ints or_bits(ints a, ints b) { return _mm512_or_si512(a, b); }
+INLINE ints and_bits(ints a, ints b) { return _mm512_and_si512(a, b); }
+INLINE ints xor_bits(ints a, ints b) { return _mm512_xor_si512(a, b); }
+INLINE ints subtract_ints(ints a, ints b) { return _mm512_sub_epi32(a, b); }
+INLINE ints shift_right(ints words, ints by) { return _mm512_srlv_epi32(words, by); }
+/* The same 16 or 8 bytes, or four floats, again and again. */
+INLINE ints repeat16(const void *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128(p)); }
+INLINE ints repeat8(const void *p) {
+  long long eight;
+  memcpy(&eight, p, 8);
+  return _mm512_set1_epi64(eight);
+}
+INLINE floats repeat_floats(const float p[4]) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+/* Within each lane: bytes by their numbers, 0 for numbers above 127; floats by theirs, of which the low two bits count. */
+INLINE ints pick_bytes(ints v, ints numbers) { return _mm512_shuffle_epi8(v, numbers); }
+INLINE floats pick_floats(floats v, ints numbers) { return _mm512_permutevar_ps(v, numbers); }
+/* `v` where a and b are equal, 0 elsewhere. */
+INLINE ints bytes_where(ints a, ints b, ints v) { return _mm512_maskz_mov_epi8(_mm512_cmpeq_epi8_mask(a, b), v); }
+INLINE floats floats_where(ints a, ints b, floats v) { return _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(a, b), v); }
+INLINE floats or_floats(floats a, floats b) { return _mm512_or_ps(a, b); }
+
+/* 32 rows of a bit mask as bytes, absent ones 0. `codes`: those of the rows that are there, and up to 31 bytes more. */
+INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
+  (void)table;
+  return _mm256_maskz_expand_epi8(mask, _mm256_loadu_si256(codes));
+}
+INLINE ints joined(__m256i first, __m256i second) { return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1); }
+
+/* Vectors of 32-bit words that the 16-bit codes of 32 rows of a bit mask become, in whose low and high halves rows lie in an
+ * order of their own: here the even and the odd ones. */
+enum { mask_vectors = 1 };
+INLINE void spread_halves(uint32_t mask, const uint8_t *codes, const uint8_t *table, ints w[mask_vectors]) {
+  (void)table;
+  w[0] = _mm512_maskz_expand_epi16(mask, load_bytes(codes));
+}
+INLINE void to_mask_order(floats first, floats second, floats *low, floats *high) {
+  *low = _mm512_permutex2var_ps(first, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), second);
+  *high = _mm512_permutex2var_ps(first, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), second);
+}
+INLINE void from_mask_order(floats low, floats high, floats *first, floats *second) {
+  *first = _mm512_permutex2var_ps(low, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), high);
+  *second = _mm512_permutex2var_ps(low, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), high);
+}
+
 /* Vectors of rows that are worked on at once: as many sums as fit the 32 registers. */
 enum { q8_blocks = 2, q4_blocks = 2, bf16_blocks = 8 };
 /* Tokens that a tile is multiplied with at once. */

@@ -11,6 +11,8 @@ interface Extent {
 }
 
 const columnBytes: readonly number[] = [4, 2, 1, 0.5];
+/** The dense format of a format's codes. */
+const denseOf = (format: number) => format & ((1 << layout.structureShift) - 1);
 const hasScales = (dense: number) => dense === layout.formatQ8 || dense === layout.formatQ4;
 
 /** Of a matrix in a dense format; undefined in others. */
@@ -26,7 +28,7 @@ function denseBytes(format: number, cols: number, paddedRows: number): number | 
  * which its data lie as the packer wrote them.
  */
 function sparseBytes(format: number, cols: number, rows: number): number | undefined {
-  const dense = format & ((1 << layout.structureShift) - 1);
+  const dense = denseOf(format);
   const groups = padded(cols) / 32;
   const scales = hasScales(dense) ? groups * rows * 2 : 0;
   const structure = format >> layout.structureShift;
@@ -35,6 +37,14 @@ function sparseBytes(format: number, cols: number, rows: number): number | undef
   // Of 32 rows and a group of inputs.
   const blockBytes = dense === layout.formatBf16 ? 8 * 144 : dense === layout.formatQ8 ? 4 * 160 : 4 * 96;
   return scales + groups * (rows / 32) * blockBytes;
+}
+
+/** Of parts that are matrices of their own, each of `rows` padded rows. */
+function partExtents(format: number, cols: number, parts: readonly { weights: number; rows: number }[]): Extent[] {
+  return parts.flatMap(({ weights: start, rows }) => {
+    const byteLength = sparseBytes(format, cols, rows);
+    return byteLength === undefined ? [] : [{ what: "weights", start, byteLength }];
+  });
 }
 
 /** Rows of a part of a packed matrix, which kernels read 32 at a time; those of f32, which may be an activation, one by one. */
@@ -53,23 +63,29 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       { what: "x", start: x, byteLength: cols * 4 },
       { what: "sums", start: sums, byteLength: slices * paddedRows * 4 },
       ...(byteLength === undefined ? [] : [{ what: "weights", start: weights, byteLength }]),
-      ...segments.flatMap(({ weights: start, firstRow, endRow }) => {
-        const byteLength = sparseBytes(format, cols, endRow - firstRow);
-        return byteLength === undefined ? [] : [{ what: "weights", start, byteLength }];
-      }),
+      ...partExtents(
+        format,
+        cols,
+        segments.map(({ weights, firstRow, endRow }) => ({ weights, rows: endRow - firstRow })),
+      ),
     ];
   },
   matmul: ({ tokens, cols, paddedRows, format, dot, parts, ...a }) => {
     const byteLength = denseBytes(format, cols, paddedRows);
-    if (byteLength === undefined) return [];
+    const ownParts = partExtents(
+      format,
+      cols,
+      parts.map(({ weights, rows }) => ({ weights, rows: padded(rows) })),
+    );
+    if (byteLength === undefined && ownParts.length === 0) return [];
     for (const { packedRow, rows } of parts) checkRows("matmul", format, packedRow, rows, paddedRows);
-    const runBytes = hasScales(format) ? (dot === layout.dotByte ? 32 : 64) : 128;
+    const runBytes = hasScales(denseOf(format)) ? (dot === layout.dotByte ? 32 : 64) : 128;
     const [paddedTokens, groups] = [Math.ceil(tokens / 4) * 4, padded(cols) / 32];
     const outputs = Math.max(...parts.map(({ firstOutput, rows }) => firstOutput + rows));
     const inputs = Math.max(...parts.map(({ input }) => input + 1));
     return [
       { what: "x", start: a.x, byteLength: ((tokens - 1) * a.xStride + cols) * 4 },
-      { what: "weights", start: a.weights, byteLength },
+      ...(byteLength === undefined ? ownParts : [{ what: "weights", start: a.weights, byteLength }]),
       { what: "inputs", start: a.inputs, byteLength: inputs * paddedTokens * groups * (runBytes + 8) },
       { what: "scratch", start: a.scratch, byteLength: layout.panelBytes + paddedTokens * 256 },
       { what: "out", start: a.out, byteLength: ((tokens - 1) * a.outStride + outputs) * 4 },

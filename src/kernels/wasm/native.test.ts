@@ -42,7 +42,7 @@ async function product(
 const open: Record<string, Backend> = {};
 /** One backend for all tests. @param native which kernels, "none" for those of WebAssembly */
 async function backendWith(native: NativeSet | "none"): Promise<Backend> {
-  open[native] ??= await createBackend({ threads: 2, native: native === "none" ? false : native });
+  open[native] ??= await createBackend({ threads: 1, native: native === "none" ? false : native });
   return open[native];
 }
 afterAll(() => {
@@ -75,7 +75,7 @@ describe.skipIf(sets.length === 0)("native kernels", () => {
       },
     );
 
-    test.each(formats)("%s: products of many rows are those of WebAssembly", async (format) => {
+    test.each([...formats, ...sparseFormats])("%s: products of many rows are those of WebAssembly", async (format) => {
       for (const [rows, cols] of shapes) {
         for (const [tokens, options] of [
           [2, {}],
@@ -89,7 +89,7 @@ describe.skipIf(sets.length === 0)("native kernels", () => {
       }
     });
 
-    test.each(formats)("%s: what is no number shows", async (format) => {
+    test.each([...formats, ...sparseFormats])("%s: what is no number shows", async (format) => {
       for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 3e-39]) {
         const spoil = (x: Float32Array) => {
           x[40] = value;
