@@ -1,7 +1,7 @@
 /* The Node-API addon:
  *
- *   open(limit) → undefined, or { set, constants, records, attach } of the best set of kernels that this machine runs, no better
- *     than `limit` ("avx2" …; undefined: the best)
+ *   open(limit, roundsTwice) → undefined, or { set, constants, records, attach } of the best set of kernels that this machine runs, no better
+ *     than `limit` ("avx2" …; undefined: the best); roundsTwice: a · b + c is rounded twice, as engines without relaxed SIMD do
  *   attach(memory, thread, threads) → (kernel, record) → 1, or 0 where the kernel does not know the record's variant
  *
  * `memory` is a Uint8Array over the memory of the WebAssembly backend, which never moves; the instance of the module that imports the
@@ -80,12 +80,14 @@ static void set_number(napi_env env, napi_value object, const char *name, int32_
 }
 
 static napi_value open_kernels(napi_env env, napi_callback_info info) {
-  size_t count = 1;
-  napi_value argument, result, constants, records, function;
+  size_t count = 2;
+  napi_value arguments[2], result, constants, records, function;
   char limit[16] = "";
-  napi_get_cb_info(env, info, &count, &argument, NULL, NULL);
-  const int limited = napi_get_value_string_utf8(env, argument, limit, sizeof limit, NULL) == napi_ok;
-  const kernel_set *set = choose_kernels(limited ? limit : NULL);
+  bool rounds_twice = false;
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  napi_get_value_bool(env, arguments[1], &rounds_twice);
+  const int limited = napi_get_value_string_utf8(env, arguments[0], limit, sizeof limit, NULL) == napi_ok;
+  const kernel_set *set = choose_kernels(limited ? limit : NULL, rounds_twice);
   if (set == NULL) return NULL;
   napi_create_object(env, &result);
   napi_create_object(env, &constants);

@@ -21,9 +21,11 @@ typedef struct {
 } kernel_set;
 
 extern const kernel_set kernels_avx512, kernels_avxvnni, kernels_avx2;
+/* The same with two roundings where those have one. */
+extern const kernel_set kernels_twice_avx512, kernels_twice_avxvnni, kernels_twice_avx2;
 
 /* The best set that the processor and the system can run, no better than the one named `limit` unless that is NULL; NULL
  * where there is none. */
-const kernel_set *choose_kernels(const char *limit);
+const kernel_set *choose_kernels(const char *limit, int rounds_twice);
 
 #endif

@@ -33,8 +33,10 @@ static int processor_level(void) {
   return 1;
 }
 
-const kernel_set *choose_kernels(const char *limit) {
-  static const kernel_set *const by_level[] = {NULL, &kernels_avx2, &kernels_avxvnni, &kernels_avx512};
+const kernel_set *choose_kernels(const char *limit, int rounds_twice) {
+  static const kernel_set *const once[] = {NULL, &kernels_avx2, &kernels_avxvnni, &kernels_avx512};
+  static const kernel_set *const twice[] = {NULL, &kernels_twice_avx2, &kernels_twice_avxvnni, &kernels_twice_avx512};
+  const kernel_set *const *by_level = rounds_twice ? twice : once;
   int level = processor_level();
   /* AVX-512 processors may lack AVX-VNNI, so that limiting them to it has to ask anew. */
   while (level > 0 && limit != NULL && strcmp(by_level[level]->name, limit) != 0) level--;

@@ -1,4 +1,5 @@
-/* The kernels, compiled once for every instruction set: RAREFY_SET names it, and the compiler's flags say what it has. */
+/* The kernels, compiled once for every instruction set: RAREFY_SET names it, and the compiler's flags say what it has; and once
+ * more with RAREFY_ROUNDS_TWICE. */
 #include "common.h"
 #include "inputs.h"
 #ifdef __AVX512F__
@@ -13,7 +14,11 @@
 #include "tiles.h"
 
 #define JOINED(a, b) a##b
+#ifdef RAREFY_ROUNDS_TWICE
+#define NAMED(set) JOINED(kernels_twice_, set)
+#else
 #define NAMED(set) JOINED(kernels_, set)
+#endif
 #define TEXT(set) #set
 #define QUOTED(set) TEXT(set)
 

@@ -39,7 +39,13 @@ INLINE floats splat_float(float v) { return _mm256_set1_ps(v); }
 INLINE floats to_floats(ints v) { return _mm256_cvtepi32_ps(v); }
 INLINE floats multiply(floats a, floats b) { return _mm256_mul_ps(a, b); }
 INLINE floats add_floats(floats a, floats b) { return _mm256_add_ps(a, b); }
-INLINE floats multiply_add(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE floats multiply_add(floats a, floats b, floats c) {
+#ifdef RAREFY_ROUNDS_TWICE
+  return add_floats(multiply(a, b), c);
+#else
+  return _mm256_fmadd_ps(a, b, c);
+#endif
+}
 INLINE floats low_halves(ints v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
 INLINE floats high_halves(ints v) { return _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))); }
 

@@ -31,8 +31,14 @@ INLINE floats splat_float(float v) { return _mm512_set1_ps(v); }
 INLINE floats to_floats(ints v) { return _mm512_cvtepi32_ps(v); }
 INLINE floats multiply(floats a, floats b) { return _mm512_mul_ps(a, b); }
 INLINE floats add_floats(floats a, floats b) { return _mm512_add_ps(a, b); }
-/* a · b + c, rounded once. */
-INLINE floats multiply_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
+/* a · b + c, rounded as often as the WebAssembly kernels round it: once or, in engines without relaxed SIMD, twice. */
+INLINE floats multiply_add(floats a, floats b, floats c) {
+#ifdef RAREFY_ROUNDS_TWICE
+  return add_floats(multiply(a, b), c);
+#else
+  return _mm512_fmadd_ps(a, b, c);
+#endif
+}
 /* Of 32-bit words of two bf16 numbers each, those in the low and in the high halves. */
 INLINE floats low_halves(ints v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
 INLINE floats high_halves(ints v) { return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000))); }

@@ -1,5 +1,6 @@
 import { DeviceError } from "../../core/index.js";
 import { isNode } from "./host.js";
+import type { KernelBuild } from "./kernels.js";
 import type { NativeKernels, NativeSet } from "./native.js";
 
 /**
@@ -8,9 +9,10 @@ import type { NativeKernels, NativeSet } from "./native.js";
  */
 export async function findNative(
   wanted: boolean | NativeSet | undefined,
+  build: KernelBuild,
 ): Promise<NativeKernels | { none: string } | undefined> {
   if (wanted === false || (!isNode() && typeof wanted !== "string")) return undefined;
-  const found = isNode() ? (await import("./native.node.js")).openNative(wanted) : { none: "this is not Node.js" };
+  const found = isNode() ? (await import("./native.node.js")).openNative(wanted, build === "baseline") : { none: "this is not Node.js" };
   if (typeof wanted === "string" && "none" in found) {
     throw new DeviceError(`the native kernels "${wanted}" cannot be had: ${found.none}`);
   }

@@ -45,7 +45,7 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<P
   const settings = {
     memoryLimit: options.memoryLimit ?? 0xffff0000,
     mayBlock: typeof window === "undefined",
-    native: await findNative(options.native),
+    native: await findNative(options.native, kernels.build),
   };
   const open = async (more: { threads: number; oneThreadBecause?: string }) =>
     ProgramBackend.on(await WasmMachine.start(kernels, { ...settings, ...more }));

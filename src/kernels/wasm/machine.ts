@@ -65,12 +65,11 @@ export class WasmMachine implements Machine {
         : "attach" in native
           ? `, native ${native.name} kernels`
           : `, no native kernels (${native.none})`;
-    // The relaxed build multiplies and adds with one rounding as the native kernels do, and so gives the same bits.
-    const arithmetic = this.#native && kernels.build === "baseline" ? `${simd}, native` : simd;
     this.info = {
       id: "wasm",
       description: `${simd}, ${kernels.dot} dot product, ${threads}${words}`,
-      arithmetic,
+      // Native kernels give the bits of those of WebAssembly.
+      arithmetic: simd,
       threads: pool.threads,
     };
   }

@@ -30,23 +30,34 @@ const files = ["build/native.node", `prebuilds/${process.platform}-${process.arc
   join(root, path),
 );
 
-/** The kernels of the first file that fits, or why there are none. @param wanted a set; else what RAREFY_NATIVE says, else the best */
-export function openNative(wanted: boolean | NativeSet | undefined): NativeKernels | { none: string } {
+/**
+ * The kernels of the first file that fits, or why there are none.
+ * @param wanted a set; else what RAREFY_NATIVE says, else the best
+ * @param roundsTwice whether the WebAssembly kernels beside them multiply and add with two roundings
+ */
+export function openNative(
+  wanted: boolean | NativeSet | undefined,
+  roundsTwice: boolean,
+): NativeKernels | { none: string } {
   const asked = typeof wanted === "string" ? wanted : process.env.RAREFY_NATIVE || undefined;
   if (asked === "0" && wanted === undefined) return { none: "RAREFY_NATIVE=0" };
   const set = asked === "0" ? undefined : asked;
   if (set !== undefined && !Object.hasOwn(names, set)) {
     return { none: `RAREFY_NATIVE=${set}; expected 0, ${Object.keys(names).join(", ")}` };
   }
-  const opened = files.filter(existsSync).map((file) => openFile(file, set as NativeSet | undefined));
+  const opened = files.filter(existsSync).map((file) => openFile(file, set as NativeSet | undefined, roundsTwice));
   const none = { none: `none for ${process.platform}-${process.arch}` };
   return opened.find((kernels) => "attach" in kernels) ?? opened[0] ?? none;
 }
 
-function openFile(file: string, set: NativeSet | undefined): NativeKernels | { none: string } {
+function openFile(
+  file: string,
+  set: NativeSet | undefined,
+  roundsTwice: boolean,
+): NativeKernels | { none: string } {
   let addon: Addon | undefined;
   try {
-    addon = createRequire(import.meta.url)(file).open(set);
+    addon = createRequire(import.meta.url)(file).open(set, roundsTwice);
   } catch (error) {
     return { none: `they could not be loaded: ${(error as Error).message}` };
   }
@@ -59,5 +70,5 @@ function openFile(file: string, set: NativeSet | undefined): NativeKernels | { n
   const fits = ({ record }: { record: OperationName }) =>
     Object.hasOwn(operations, record) && records[record] === describeRecord(record);
   const mask = kernelRecords.filter(fits).reduce((bits, { kernel }) => bits | (1 << kernel), 0);
-  return { file, set: addon.set, name: names[addon.set], mask, attach: addon.attach };
+  return { file, set: addon.set, roundsTwice, name: names[addon.set], mask, attach: addon.attach };
 }

@@ -9,6 +9,7 @@ export interface NativeKernels {
   /** Where it lies, for the workers. */
   file: string;
   set: NativeSet;
+  roundsTwice: boolean;
   /** For people: "AVX-512". */
   name: string;
   /** Bits of the kernels that it has. */

@@ -12,7 +12,7 @@ import { openNative } from "./native.node.js";
 // WebAssembly stops at the end of its memory, native code does not: so each kernel runs in a memory that is full of poison but for what
 // its record names. What it reads beside that changes its results with the poison; what it writes beside that is seen.
 
-const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set));
+const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
 const formats = ["q8", "q4", "bf16"] as const;
 const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
 type Format = (typeof formats)[number] | (typeof sparseFormats)[number];
@@ -34,7 +34,7 @@ class PoisonedMemory {
   #next = layout.heapStart;
 
   constructor(set: NativeSet, poison: number) {
-    const native = openNative(set);
+    const native = openNative(set, false);
     if ("none" in native) throw new Error(native.none);
     this.bytes = new Uint8Array(1 << 21).fill(poison);
     this.bytes.fill(0, 0, layout.programStart);

@@ -54,7 +54,7 @@ const onMessage = ({ module, memory, index, thread, threads, spins, native }) =>
 const nodeProgram = `
 const { parentPort } = require("node:worker_threads");
 const post = (m) => parentPort.postMessage(m);
-const attach = ({ file, set }, ...place) => require(file).open(set).attach(...place);
+const attach = ({ file, set, roundsTwice }, ...place) => require(file).open(set, roundsTwice).attach(...place);
 ${workerProgram}
 parentPort.on("message", onMessage);`;
 
@@ -107,7 +107,8 @@ export class Pool implements Disposable {
     const arrived = this.#hosts.map(
       () => new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject })),
     );
-    const addon = native && { file: native.file, set: native.set, mask: native.mask };
+    const { file, set, roundsTwice, mask } = native ?? {};
+    const addon = native && { file, set, roundsTwice, mask };
     for (const [i, host] of this.#hosts.entries())
       host.post({ module, memory, thread: i + 1, threads: this.threads, spins, native: addon });
     // Workers do not keep a Node process alive, but somebody is waiting for them now.
