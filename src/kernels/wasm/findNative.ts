@@ -12,7 +12,9 @@ export async function findNative(
   build: KernelBuild,
 ): Promise<NativeKernels | { none: string } | undefined> {
   if (wanted === false || (!isNode() && typeof wanted !== "string")) return undefined;
-  const found = isNode() ? (await import("./native.node.js")).openNative(wanted, build === "baseline") : { none: "this is not Node.js" };
+  const found = isNode()
+    ? (await import("./native.node.js")).openNative(wanted, build === "baseline")
+    : { none: "this is not Node.js" };
   if (typeof wanted === "string" && "none" in found) {
     throw new DeviceError(`the native kernels "${wanted}" cannot be had: ${found.none}`);
   }

@@ -50,11 +50,7 @@ export function openNative(
   return opened.find((kernels) => "attach" in kernels) ?? opened[0] ?? none;
 }
 
-function openFile(
-  file: string,
-  set: NativeSet | undefined,
-  roundsTwice: boolean,
-): NativeKernels | { none: string } {
+function openFile(file: string, set: NativeSet | undefined, roundsTwice: boolean): NativeKernels | { none: string } {
   let addon: Addon | undefined;
   try {
     addon = createRequire(import.meta.url)(file).open(set, roundsTwice);

@@ -80,24 +80,27 @@ afterAll(() => {
 });
 
 // The relaxed build multiplies and adds with one rounding, the baseline one with two; native kernels do as the build beside them does.
-describe.skipIf(sets.length === 0).each(["relaxed", "baseline"] as const)("native kernels beside the %s build", (build) => {
-  async function expectSame(shape: readonly [PackedFormatId, number, number], list: readonly Job[]) {
-    const expected = await products(await backendWith("none", build), shape, list);
-    for (const set of sets) {
-      const actual = await products(await backendWith(set, build), shape, list);
-      for (const [i, { values, counters }] of expected.entries()) {
-        const what = `${set} ${shape.join(" ")} ${JSON.stringify(list[i])}`;
-        expect(actual[i].values, what).toEqual(values);
-        expect(actual[i].counters, what).toEqual(counters);
+describe.skipIf(sets.length === 0).each(["relaxed", "baseline"] as const)(
+  "native kernels beside the %s build",
+  (build) => {
+    async function expectSame(shape: readonly [PackedFormatId, number, number], list: readonly Job[]) {
+      const expected = await products(await backendWith("none", build), shape, list);
+      for (const set of sets) {
+        const actual = await products(await backendWith(set, build), shape, list);
+        for (const [i, { values, counters }] of expected.entries()) {
+          const what = `${set} ${shape.join(" ")} ${JSON.stringify(list[i])}`;
+          expect(actual[i].values, what).toEqual(values);
+          expect(actual[i].counters, what).toEqual(counters);
+        }
       }
     }
-  }
 
-  test.each(formats)("%s: products have the bits of those of WebAssembly, and count the same", async (format) => {
-    for (const [rows, cols] of shapes) await expectSame([format, rows, cols], jobs);
-    await expectSame([format, 96, 70], spoilt);
-  });
-});
+    test.each(formats)("%s: products have the bits of those of WebAssembly, and count the same", async (format) => {
+      for (const [rows, cols] of shapes) await expectSame([format, rows, cols], jobs);
+      await expectSame([format, 96, 70], spoilt);
+    });
+  },
+);
 
 describe("a product of one row", () => {
   it.each(["none", ...sets.slice(0, 1)] as const)("has the same bits whatever the threads (%s)", async (native) => {
