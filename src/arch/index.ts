@@ -30,7 +30,6 @@ export type { GgufFamily } from "./gguf.js";
 export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } from "./inputs.js";
 export { modelConfigOf, parseModelConfig } from "./modelConfig.js";
 export type { ExpertsConfig, ModelConfig } from "./modelSizes.js";
-export { refuseQuantizedNames } from "./quantizedWeights.js";
 export { readModelSpec } from "./readSpec.js";
 export {
   type RopeSpec,

@@ -2,12 +2,11 @@ import * as z from "zod";
 import { checkSchema, FormatError, quote } from "../core/index.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
 import { families } from "./families/index.js";
-import { refuseQuantized } from "./quantizedWeights.js";
 import type { BlockShape, ModelSpec } from "./spec.js";
 
 /**
- * The description of the model that a parsed `config.json` stands for. Stored dtypes are not read here: each tensor tells
- * its own.
+ * The description of the model that a parsed `config.json` stands for. How weights are stored is not read here: each tensor
+ * tells its own type.
  * @param raw parsed JSON
  * @param file for messages
  * @param generation parsed `generation_config.json`, whose `eos_token_id` wins over that of the config
@@ -30,8 +29,6 @@ export function readModelSpec(
       expected: listOf(families),
     });
   }
-  const { quantization_config: quantized } = raw as { quantization_config?: unknown };
-  if (quantized != null) refuseQuantized(quantized, file);
   const config = checkSchema(family.config, raw, file);
   if (shapes !== undefined) checkShapes(shapes, family.spec(config).blocks.length);
   const spec = { modelType, ...family.spec(config, shapes) };

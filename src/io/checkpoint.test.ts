@@ -102,8 +102,39 @@ describe("checkpoint", () => {
     } as const;
     await writeSafetensors(memorySinks(files), [qweight]);
     await expect(openCheckpoint(memoryFiles("m", files))).rejects.toThrow(
-      /up_proj.qweight: the weights are quantised by GPTQ or AWQ/,
+      /up_proj.qweight: the weights are quantised by GPTQ or AWQ, and config.json has no quantization_config/,
     );
+  });
+
+  it("refuses what is quantised in a way that is not read, by its name", async () => {
+    const quantized = async (quantization_config: unknown) => {
+      const files = await shardedFiles();
+      files.set("config.json", json({ model_type: "llama", quantization_config }));
+      return openCheckpoint(memoryFiles("m", files));
+    };
+    const group = { group_0: { weights: { num_bits: 8 } } };
+    for (const [record, problem] of [
+      [
+        { quant_method: "hqq", bits: 4 },
+        /quant_method: the weights are quantised by "hqq", which is not read; expected one of gptq, awq/,
+      ],
+      [{ bits: 4 }, /quantised, which is not read/],
+      ["gptq", /quantization_config: "gptq"; expected an object/],
+      [{ quant_method: "gptq", bits: 5 }, /quantization_config.bits/],
+      [
+        { quant_method: "gptq", bits: 4, checkpoint_format: "marlin" },
+        /checkpoint_format: GPTQ in the layout "marlin"/,
+      ],
+      [{ quant_method: "gptq", bits: 4, is_marlin_format: true }, /layout "marlin"/],
+      [
+        { quant_method: "awq", bits: 4, version: "gemv" },
+        /version: AWQ in the layout "gemv" is not read; expected "gemm"/,
+      ],
+      [{ quant_method: "compressed-tensors", format: "new", config_groups: group }, /layout "new" is not read/],
+      [{ quant_method: "compressed-tensors", config_groups: { a: { format: "x" } } }, /layout "x" is not read/],
+    ] as const) {
+      await expect(quantized(record), JSON.stringify(record)).rejects.toThrow(problem);
+    }
   });
 
   it("takes an empty record of compressed-tensors for none", async () => {

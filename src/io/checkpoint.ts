@@ -1,4 +1,4 @@
-import { parseModelConfig, refuseQuantizedNames } from "../arch/index.js";
+import { parseModelConfig } from "../arch/index.js";
 import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { readArtifact } from "./artifact.js";
@@ -6,7 +6,6 @@ import type { Artifact } from "./artifactSchema.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { checkFinite } from "./checkFinite.js";
 import { openCompressedTensors } from "./compressedTensors/open.js";
-import { type SparseFormat, takeSparsityConfig } from "./compressedTensors/sparsityConfig.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
 import { ggufFileName, ggufPartName } from "./gguf/files.js";
 import { readGgufParts } from "./gguf/parts.js";
@@ -14,6 +13,10 @@ import { openGgufTensors } from "./gguf/tensors.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { hasOwnHead } from "./ownHead.js";
 import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
+import { openQuantized, type QuantizedSource, quantizedSource, refuseQuantizedNames } from "./quantized/open.js";
+import { readRecordFile } from "./quantized/recordFiles.js";
+import type { QuantizationRecord } from "./quantized/sourceFormat.js";
+import { type Storage, takeStorage } from "./takeStorage.js";
 import type { Warning } from "./warning.js";
 
 /**
@@ -26,6 +29,8 @@ export interface Checkpoint {
   readonly files: ModelFiles;
   /** `config.json`, parsed and not yet checked. What it says of how weights are stored is left out: that is undone here. */
   readonly config: unknown;
+  /** How another tool has quantised the weights, in words; undefined where none has. */
+  readonly quantizedBy?: string;
   /** `rarefy.json`, checked; undefined when there is none. */
   readonly artifact?: Artifact;
   readonly tensors: ReadonlyMap<string, LogicalTensor>;
@@ -65,14 +70,13 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
     });
   }
   const artifact = await readArtifact({ files, location: files.location });
-  const { config, format } = takeSparsityConfig(raw, `${files.location}/config.json`);
+  const storage = takeStorage(raw, `${files.location}/config.json`);
+  const { config } = storage;
   const sources: ByteSource[] = [];
   try {
-    const { placed, encoded } = await openTensors(files, config, artifact, format, sources);
-    const checkpoint = new FileCheckpoint(files, config, artifact, sources, placed, encoded);
-    // Where config.json tells of it, its reader refuses, and knows more.
-    const declared = isJsonObject(config) && config.quantization_config != null;
-    if (!declared) refuseQuantizedNames(checkpoint.tensors.keys(), files.location);
+    const tensors = await openTensors(files, storage, artifact, sources);
+    const checkpoint = new FileCheckpoint(files, config, artifact, sources, tensors);
+    refuseQuantizedNames(checkpoint.tensors.keys(), files.location);
     if (!(await hasOwnHead(checkpoint))) return checkpoint;
     const warnings: Warning[] = [];
     if (isJsonObject(config) && config.tie_word_embeddings === true) {
@@ -84,7 +88,7 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
       });
     }
     const untied = { ...(config as object), tie_word_embeddings: false };
-    return new FileCheckpoint(files, untied, artifact, sources, placed, encoded, warnings);
+    return new FileCheckpoint(files, untied, artifact, sources, tensors, warnings);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
     throw error;
@@ -95,17 +99,17 @@ interface Tensors {
   /** Plain values. */
   placed: Map<string, PlacedTensor>;
   encoded: Map<string, EncodedTensor>;
+  quantizedBy?: string;
 }
 
 async function openTensors(
   files: ModelFiles,
-  config: unknown,
+  storage: Storage,
   artifact: Artifact | undefined,
-  format: SparseFormat | undefined,
   sources: ByteSource[],
 ): Promise<Tensors> {
   const placed = await placeTensors(files, sources);
-  if (placed !== undefined) return { placed, encoded: await openEncodings(files.location, placed, artifact, format) };
+  if (placed !== undefined) return openEncodings(files, placed, artifact, storage);
   const gguf = await files.open(ggufFileName);
   if (gguf !== undefined) {
     sources.push(gguf);
@@ -114,7 +118,7 @@ async function openTensors(
       if (source !== undefined) sources.push(source);
       return source;
     });
-    return openGgufTensors(parts, parseModelConfig(config, `${files.location}/config.json`));
+    return openGgufTensors(parts, parseModelConfig(storage.config, `${files.location}/config.json`));
   }
   throw new FormatError({
     file: files.location,
@@ -124,18 +128,18 @@ async function openTensors(
 }
 
 /**
- * Takes the parts of encoded tensors out of `placed` and opens the tensors they make up: those that rarefy.json declares, and
- * those of a sparse format of compressed-tensors.
+ * Takes the parts of encoded tensors out of `placed` and opens the tensors they make up: those that rarefy.json declares, those
+ * of a sparse format of compressed-tensors, and those that another tool has quantised.
  */
 async function openEncodings(
-  location: string,
+  files: ModelFiles,
   placed: Map<string, PlacedTensor>,
   artifact: Artifact | undefined,
-  format: SparseFormat | undefined,
-): Promise<Map<string, EncodedTensor>> {
+  { sparse, quantized }: Storage,
+): Promise<Tensors> {
   const all = new Map(placed);
   const raw: RawTensors = {
-    location,
+    location: files.location,
     info: (name) => all.get(name)?.tensor,
     read(name, byteOffset, byteLength) {
       const { source, tensor } = all.get(name)!;
@@ -147,28 +151,54 @@ async function openEncodings(
     encoded.set(name, openEncoded(name, declaration, raw));
     for (const part of partNamesOf(name, declaration)) placed.delete(part);
   }
-  if (format !== undefined) {
-    const found = await openCompressedTensors(format, all.keys(), raw);
+  const take = (found: { encoded: Map<string, EncodedTensor>; used: Set<string> }) => {
     for (const [name, tensor] of found.encoded) encoded.set(name, tensor);
     for (const name of found.used) placed.delete(name);
-  }
-  return encoded;
+  };
+  if (sparse !== undefined) take(await openCompressedTensors(sparse, all.keys(), raw));
+  const source = await sourceOf(files, quantized, placed.keys());
+  if (source === undefined) return { placed, encoded };
+  take(
+    await openQuantized(
+      source,
+      raw,
+      Array.from(placed.values(), ({ tensor }) => tensor),
+    ),
+  );
+  return { placed, encoded, quantizedBy: source.description };
+}
+
+/** How the weights are quantised: by the record of the config or, where it has none, by a file beside it. */
+async function sourceOf(
+  files: ModelFiles,
+  record: QuantizationRecord | undefined,
+  names: Iterable<string>,
+): Promise<QuantizedSource | undefined> {
+  if (record !== undefined) return quantizedSource(record, `${files.location}/config.json`);
+  if (![...names].some((name) => name.endsWith(".qweight"))) return undefined;
+  const found = await readRecordFile(files);
+  return found && quantizedSource(found.record, found.file);
 }
 
 class FileCheckpoint implements Checkpoint {
   readonly location: string;
   readonly tensors: ReadonlyMap<string, LogicalTensor>;
+  readonly placed: ReadonlyMap<string, PlacedTensor>;
+  readonly encoded: ReadonlyMap<string, EncodedTensor>;
+  readonly quantizedBy?: string;
 
   constructor(
     readonly files: ModelFiles,
     readonly config: unknown,
     readonly artifact: Artifact | undefined,
     readonly sources: readonly ByteSource[],
-    readonly placed: ReadonlyMap<string, PlacedTensor>,
-    readonly encoded: ReadonlyMap<string, EncodedTensor>,
+    { placed, encoded, quantizedBy }: Tensors,
     readonly warnings: readonly Warning[] = [],
   ) {
     this.location = files.location;
+    this.placed = placed;
+    this.encoded = encoded;
+    this.quantizedBy = quantizedBy;
     const tensors = new Map<string, LogicalTensor>();
     for (const [name, { tensor }] of placed) tensors.set(name, tensor);
     for (const [name, { info }] of encoded) tensors.set(name, info);
@@ -177,7 +207,7 @@ class FileCheckpoint implements Checkpoint {
 
   async read(name: string, byteOffset = 0, byteLength?: number, into?: Uint8Array): Promise<Uint8Array> {
     const { dtype, shape } = this.#find(name);
-    const rowBytes = (shape[1] ?? 1) * dtypeBytes[dtype];
+    const rowBytes = (shape.length > 1 ? shape.at(-1)! : 1) * dtypeBytes[dtype];
     const total = elementCount(shape) * dtypeBytes[dtype];
     const length = byteLength ?? total - byteOffset;
     if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= total)) {

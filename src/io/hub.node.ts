@@ -1,7 +1,6 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type JobOptions, NetworkError, Stage, UsageError } from "../core/index.js";
-import { artifactFileName } from "./artifact.js";
 import { bundledModel, isBundledModel } from "./bundled.node.js";
 import type { LocalModelFiles } from "./byteSource.js";
 import { directoryFiles, openFile } from "./file.node.js";
@@ -13,7 +12,7 @@ import { downloadBlob } from "./hubDownload.node.js";
 import { chooseGguf, ggufFilesAmong, ggufParts, parseHubFile } from "./hubGguf.node.js";
 import { type Environment, type HubSettings, readHubSettings } from "./hubSettings.node.js";
 import { parseJson } from "./json.js";
-import { isCompanionFile } from "./modelFileNames.js";
+import { descriptionFileNames, isCompanionFile } from "./modelFileNames.js";
 import { lockPath } from "./output/lock.node.js";
 import { finishReplacement } from "./output/replace.node.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
@@ -130,7 +129,7 @@ const waitingFor = (repository: string) => ({
 });
 
 /** Small files that the model, its tokenizer or its licence consist of. */
-const isSmallFile = (name: string) => isCompanionFile(name) || name === "config.json" || name === artifactFileName;
+const isSmallFile = (name: string) => isCompanionFile(name) || descriptionFileNames.includes(name);
 
 async function cachedSnapshot(
   cache: HubCache,

@@ -1,9 +1,9 @@
 import { breathe, DeviceError, FormatError, type JobOptions, Stage, UsageError } from "../core/index.js";
-import { artifactFileName } from "./artifact.js";
 import { blobSource } from "./blob.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
 import { isJsonObject, readJsonFile } from "./json.js";
+import { descriptionFileNames } from "./modelFileNames.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import { sha256Hex } from "./sha256.js";
 
@@ -39,12 +39,11 @@ const manifestName = "store.json";
 
 /** Files beside the weights, taken where they are there. */
 const smallFiles = [
-  "config.json",
+  ...descriptionFileNames,
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
   "chat_template.jinja",
-  artifactFileName,
 ];
 
 /** The parts of the File System API that TypeScript's DOM library leaves out. */

@@ -16,6 +16,7 @@ import {
   trainingOf,
 } from "../io/index.js";
 import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
+import { takeStorage } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   decoderObjective,
@@ -265,18 +266,21 @@ async function resultIn(output: string): Promise<TrainedDirectory> {
 
 const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
 
-/** The config.json of a Mixtral whose routers were trained to choose in another way, which it says; undefined where it stays. */
+/**
+ * The config.json of what was trained: without what it says of how weights were stored, and with how a Mixtral's routers were
+ * trained to choose; undefined where it stays as it is.
+ */
 async function changedConfig(
   files: LocalModelFiles,
   mixture: TrainableModel["mixture"],
 ): Promise<Uint8Array | undefined> {
   const routing = mixture?.router.routing ?? "own";
-  const { router_type: before = "softmax", ...config } = (await readJsonFile(files, "config.json")) as Record<
-    string,
-    unknown
-  >;
-  if (config.model_type !== "mixtral" || routing === "own" || routing === before) return undefined;
-  const changed = routing === "softmax" ? config : { ...config, router_type: routing };
+  const raw = (await readJsonFile(files, "config.json")) as Record<string, unknown>;
+  const plain = takeStorage(raw, `${files.location}/config.json`).config as Record<string, unknown>;
+  const { router_type: before = "softmax", ...config } = plain;
+  const isRouted = config.model_type === "mixtral" && routing !== "own" && routing !== before;
+  if (!isRouted && Object.keys(plain).length === Object.keys(raw).length) return undefined;
+  const changed = isRouted ? { ...config, ...(routing !== "softmax" && { router_type: routing }) } : plain;
   return new TextEncoder().encode(`${JSON.stringify(changed, undefined, 2)}\n`);
 }
 

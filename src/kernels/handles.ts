@@ -29,8 +29,8 @@ export interface RowSource {
   read(start: number, count: number, into: Uint8Array): Promise<void>;
   /**
    * Present where the matrix lies on symmetric grids: the scale of every group of 32 consecutive inputs of rows
-   * [start, start + count), f32 [count, ⌈cols / 32⌉]. q8 and q4 take a scale over where it is exact in bf16 and the codes
-   * of its group fit, and then hold the stored values exactly; elsewhere they fit their own.
+   * [start, start + count), f32 [count, ⌈cols / 32⌉]. q8 and q4 take a scale over, rounded to bf16, where the codes of its group
+   * fit, and then hold the codes as they are stored; elsewhere they fit their own.
    */
   scales?(start: number, count: number, into: Float32Array): Promise<void>;
 }

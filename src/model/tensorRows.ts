@@ -3,6 +3,7 @@ import type { Checkpoint, LogicalTensor } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
 import { groupSize } from "../pack/index.js";
 import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
+import { hasGroupScales } from "./keptCodes.js";
 
 /** Where tensors are read from: a checkpoint, or what stands for one in memory. */
 export type TensorSource = Pick<Checkpoint, "tensors" | "read" | "readScales">;
@@ -111,9 +112,7 @@ function rangeRows(
       unread = Math.max(unread, start + count);
     },
   };
-  // Groups of 32 must lie within groups of the grid.
-  if (grid === undefined || !grid.symmetric || (grid.groupSize % groupSize !== 0 && grid.groupSize < cols))
-    return source;
+  if (grid === undefined || !hasGroupScales(tensor)) return source;
   const groups = Math.ceil(cols / groupSize);
   const gridGroups = Math.ceil(cols / grid.groupSize);
   return {

@@ -1,3 +1,5 @@
+import { e8M0Values, fp8E4M3Values, fp8E5M2Values } from "./smallFloats.js";
+
 /** Element types as safetensors spells them. */
 export type DType =
   | "F64"
@@ -96,7 +98,7 @@ export function f16FromF32(value: number): number {
 }
 
 /**
- * Widens `count` stored elements to f32. Only the float types and the 8-, 16- and 32-bit integers are taken.
+ * Widens `count` stored elements to f32. Float types of at least 8 bits and the 8-, 16- and 32-bit integers are taken.
  * @param bytes little-endian elements; `bytes.byteLength` must be `count * dtypeBytes[dtype]`; any alignment.
  */
 export function toFloat32(
@@ -113,6 +115,9 @@ export function toFloat32(
 }
 
 type Reader = (bytes: Uint8Array, out: Float32Array) => void;
+const looked = (values: Readonly<Float32Array>) => (b: Uint8Array, out: Float32Array) => {
+  for (let i = 0; i < b.length; i++) out[i] = values[b[i]];
+};
 const bits16 = (b: Uint8Array) => new Uint16Array(b.buffer, b.byteOffset, b.byteLength >>> 1);
 
 const readers: Partial<Record<DType, Reader>> = {
@@ -134,6 +139,9 @@ const readers: Partial<Record<DType, Reader>> = {
   I8: (b, out) => out.set(new Int8Array(b.buffer, b.byteOffset, b.byteLength)),
   U8: (b, out) => out.set(b),
   BOOL: (b, out) => out.set(b),
+  F8_E4M3: looked(fp8E4M3Values),
+  F8_E5M2: looked(fp8E5M2Values),
+  F8_E8M0: looked(e8M0Values),
 };
 
 /** Narrows f32 to stored little-endian bytes of `dtype` (F32, F16 or BF16), rounding to nearest even. */

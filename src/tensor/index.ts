@@ -11,4 +11,5 @@ export {
 } from "./dtype.js";
 export { firstNonFinite } from "./finite.js";
 export { findThreshold, keepAbove, magnitudeOf, type Threshold, ThresholdSearch, topS } from "./select.js";
+export { e8M0Values, fp4Values } from "./smallFloats.js";
 export { byteLengthOf, elementCount, type Tensor, type TensorInfo } from "./tensor.js";

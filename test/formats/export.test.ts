@@ -230,15 +230,8 @@ describe("legacy compressed-tensors", () => {
     expect(names).toContain("up_proj.compressed");
   });
 
-  it("leaves quantised weights to be refused, and unknown sparse formats", async () => {
+  it("refuses unknown sparse formats", async () => {
     const files = await filesOf();
-    const groups = { group_0: { weights: { num_bits: 4 } } };
-    files.set(
-      "config.json",
-      text({ quantization_config: { config_groups: groups, sparsity_config: { format: "dense" } } }),
-    );
-    const { config } = await openCheckpoint(memoryFiles("m", files));
-    expect(config).toEqual({ quantization_config: { config_groups: groups } });
     files.set("config.json", text({ quantization_config: { sparsity_config: { format: "marlin-24" } } }));
     await expect(openCheckpoint(memoryFiles("m", files))).rejects.toThrow(/sparsity_config.format: "marlin-24"/);
   });

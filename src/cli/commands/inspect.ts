@@ -23,6 +23,7 @@ import {
   type Structure,
   structures,
 } from "../../model/index.js";
+import { keepsCodes } from "../../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import { expectedBytesSaved, openModel } from "../../pipeline/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
@@ -48,6 +49,8 @@ interface FormatRow {
   sparseBytesPerToken?: number;
   /** Packed weights with keys and values of one sequence of `maxPositions` tokens. */
   memoryBytes: number;
+  /** Of the matrices that are stored as codes, those whose codes stand in memory as they are; the others are rounded anew. */
+  codesKept?: number;
 }
 
 export const inspectCommand: CommandDefinition<InspectOptions> = {
@@ -81,6 +84,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
         model: files.location,
         ...factsOf(described, checkpoint),
         bytesOnDisk: await sizeOf(files),
+        quantizedBy: checkpoint.quantizedBy ?? null,
         dtypes: dtypesOf(checkpoint),
         tokenizer: await describeTokenizer(context, checkpoint),
         formats: formatRows(checkpoint, described, artifact),
@@ -138,6 +142,8 @@ interface InspectDocument {
   head: { kind: HeadSpec["kind"]; labels?: readonly string[] };
   parameters: ParameterCounts;
   bytesOnDisk?: number;
+  /** How another tool has quantised the weights; null where none has. */
+  quantizedBy?: string | null;
   /** By dtype, or by encoding where tensors are encoded. */
   dtypes?: { dtype: string; tensors: number; bytes: number }[];
   tokenizer?: { tokens: number; special: number; chatTemplate: boolean } | null;
@@ -199,9 +205,11 @@ function formatRows(
   const { config } = description;
   const cacheBytes = kvBytesPerPosition(config) * config.maxPositions;
   const sparsity = artifact?.activationSparsity;
+  const coded = [...checkpoint.tensors.values()].filter(({ encoding }) => encoding !== undefined);
   return (Object.keys(weightFormats) as WeightFormatId[]).map((weights) => {
     const { perToken, loaded } = packedMatrixBytes(checkpoint, config.spec, weights);
     const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
+    if (coded.length > 0) row.codesKept = coded.filter((tensor) => keepsCodes(weights, tensor)).length;
     if (sparsity !== undefined)
       row.sparseBytesPerToken = perToken - expectedBytesSaved(description.config.spec, weights, sparsity);
     return row;
@@ -253,6 +261,9 @@ function render(document: InspectDocument): string {
           ? []
           : [{ title: "read per token\nsparse", cell: (row: FormatRow) => bytes(row.sparseBytesPerToken!) }]),
         { title: "memory with\nfull context", cell: (row) => bytes(row.memoryBytes) },
+        ...(formats[0].codesKept === undefined
+          ? []
+          : [{ title: "matrices whose\ncodes are kept", cell: (row: FormatRow) => `${row.codesKept}` }]),
       ],
       formats,
     ),
@@ -340,10 +351,12 @@ function parametersInWords({ total, active, ...kinds }: ParameterCounts, chooses
 }
 
 /** What lies beside a config.json; nothing where that alone was looked at. */
-function filesInWords({ bytesOnDisk, dtypes, tokenizer, artifact }: InspectDocument): [string, string][] {
+function filesInWords(document: InspectDocument): [string, string][] {
+  const { bytesOnDisk, quantizedBy, dtypes, tokenizer, artifact } = document;
   if (bytesOnDisk === undefined || dtypes === undefined) return [];
   return [
     ["on disk", onDiskInWords(bytesOnDisk, dtypes)],
+    ...(quantizedBy == null ? [] : [["quantised by", quantizedBy] as [string, string]]),
     [
       "tokenizer",
       tokenizer == null

@@ -2,7 +2,7 @@ import { FormatError } from "../../core/index.js";
 import { dtypeBytes, elementCount, type TensorInfo } from "../../tensor/index.js";
 import type { TensorDeclaration } from "../encoding/index.js";
 import { decodeRows, type EncodedTensor, type PartId, partsOf, type RawTensors } from "../encoding/index.js";
-import type { SparseFormat } from "./sparsityConfig.js";
+import type { SparseFormat } from "../takeStorage.js";
 
 /** Suffixes of the raw tensors of a matrix, by what they are to ours. */
 const suffixes = { values: "compressed", bitmask: "bitmask", row_offsets: "row_offsets" } as const;

@@ -7,8 +7,8 @@ import { plainTensor } from "../export/plainSafetensors.js";
 import { rowChunks } from "../export/rowChunks.js";
 import { isJsonObject } from "../json.js";
 import type { TensorToWrite } from "../safetensorsWriter.js";
+import type { SparseFormat } from "../takeStorage.js";
 import type { Weights } from "../weights.js";
-import type { SparseFormat } from "./sparsityConfig.js";
 
 /** Matrices with fewer zeros than this stay plain: their mask would cost more than it saves. */
 const leastSparsity = 1 / 8;

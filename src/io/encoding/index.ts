@@ -1,3 +1,4 @@
+export { unpackCodes } from "./bits.js";
 export type { TensorDeclaration, TensorGrid } from "./declaration.js";
 export { decodeRows } from "./decode.js";
 export { type EncodedTensor, type LogicalTensor, openEncoded, type RawTensors } from "./encodedTensor.js";

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
 import { q4, q8 } from "./quantized.js";
 
 /** Weights on a grid of bf16-exact scales in groups of 32, and the scales. */
@@ -28,9 +29,20 @@ describe.each([
     );
   });
 
-  it("fits scales of its own where those given are not exact in bf16, no scales, or too small", () => {
+  it("holds the codes of a grid under other scales too, which are rounded to bf16", () => {
+    const [rows, cols] = [33, 64];
+    const scales = Float32Array.from({ length: rows * 2 }, (_, i) => 0.001 * 1.37 ** (i % 9));
+    const codeAt = (i: number) => ((i * 7919) % (2 * zero)) - zero;
+    const scaleAt = (i: number) => scales[Math.floor(i / 32)];
+    const weights = Float32Array.from({ length: rows * cols }, (_, i) => codeAt(i) * scaleAt(i));
+    const held = format.unpack(format.pack(weights, rows, cols, scales), rows, cols);
+    const halves = scales.map((scale) => f32FromBf16(bf16FromF32(scale)));
+    expect(held).toEqual(weights.map((_, i) => codeAt(i) * halves[Math.floor(i / 32)] + 0));
+  });
+
+  it("fits scales of its own where those given are no scales, or too small", () => {
     const weights = Float32Array.of(1, -0.5, 0.25, 3);
-    for (const wrong of [0.1, 0, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** -130, 1e-3]) {
+    for (const wrong of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** -130, 1e-3]) {
       expect(format.pack(weights, 2, 2, Float32Array.of(wrong, wrong)), `${wrong}`).toEqual(format.pack(weights, 2, 2));
     }
   });

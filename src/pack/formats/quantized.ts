@@ -5,8 +5,9 @@ import { interleaved8 } from "./dense.js";
 /**
  * Symmetric round-to-nearest in groups of 32 consecutive inputs of one row (out), codes stored with an offset so that
  * they are unsigned: w ≈ scale · (code − zero). The scale is max|w| / (zero − 1), rounded up to bf16, so no code clips.
- * Where the weights come with the scale of their grid, and it is exact in bf16 and no code of the group leaves the range,
- * that scale is taken instead: then codes that another quantiser chose (GPTQ, AWQ) stand as they are.
+ * Where the weights come with the scale of their grid and no code of the group leaves the range, that scale is taken instead,
+ * rounded to the nearest bf16: then codes that another quantiser chose (GPTQ, AWQ) stand as they are, and with a scale that is
+ * exact in bf16 so do the values; others change by at most 2⁻⁸ of themselves, less than what other codes would.
  *
  * Layout: for each group of 32 inputs, bf16 scales [paddedRows] (in the order of `interleaved8`), then the codes of the
  * 32 inputs, each [paddedRows]. q8: one byte a code. q4: byte k of a block of 16 holds row k of a run of 32 rows in its
@@ -44,11 +45,13 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
             smallest = Math.min(smallest, weights[i]);
             largest = Math.max(largest, weights[i]);
           }
-          const scaleBits =
-            gridScale(given === undefined ? 0 : given[r * groups + g], smallest, largest, zero) ??
-            bf16Up(Math.fround(Math.max(-smallest, largest) / (zero - 1)));
+          const ofGrid = given === undefined ? 0 : given[r * groups + g];
+          const isTaken = holds(ofGrid, smallest, largest, zero);
+          const scaleBits = isTaken
+            ? bf16FromF32(ofGrid)
+            : bf16Up(Math.fround(Math.max(-smallest, largest) / (zero - 1)));
           view.setUint16(scales + interleaved8(r) * 2, scaleBits, true);
-          const scale = f32FromBf16(scaleBits);
+          const scale = isTaken ? ofGrid : f32FromBf16(scaleBits);
           const inverse = scale > 0 ? Math.fround(1 / scale) : 0;
           for (let i = 0; i < inputs; i++) {
             const code = zero + roundToEven(Math.fround(weights[first + i] * inverse));
@@ -86,13 +89,12 @@ export const q4 = quantized("q4", 4);
 const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
 const nibbleShift = (row: number) => (row & 16) >> 2;
 
-/** bf16 bits of the scale of a grid, or undefined where codes of such a scale could not hold what lies between the two. */
-function gridScale(scale: number, smallest: number, largest: number, zero: number): number | undefined {
-  const bits = bf16FromF32(scale);
-  if (!(scale >= 2 ** -126 && scale < Infinity) || f32FromBf16(bits) !== scale) return undefined;
+/** Whether codes of the scale of a grid can hold what lies between the two. */
+function holds(scale: number, smallest: number, largest: number, zero: number): boolean {
+  // Scales at the ends of the range would be rounded out of it.
+  if (!(scale >= 2 ** -126 && scale < 2 ** 127)) return false;
   const inverse = Math.fround(1 / scale);
-  const fits = Math.fround(smallest * inverse) >= -zero - 0.5 && Math.fround(largest * inverse) < zero - 0.5;
-  return fits ? bits : undefined;
+  return Math.fround(smallest * inverse) >= -zero - 0.5 && Math.fround(largest * inverse) < zero - 0.5;
 }
 
 /** The smallest bf16 number ≥ value ≥ 0; 0 where it would be subnormal, because its inverse could overflow. */

@@ -86,8 +86,8 @@ function packHalf(block: usize, target: usize, column: usize): void {
 }
 
 /**
- * Scale max|w| / (zero − 1) rounded up to bf16, or that of the grid where it serves; codes zero + round(w / scale),
- * nearest even.
+ * Scale max|w| / (zero − 1) rounded up to bf16, or that of the grid where it serves, to the nearest bf16; codes
+ * zero + round(w / scale), nearest even, by the scale of the grid as it was given.
  * @param grid the scales of the first row's grid or 0, and @param gridStride bytes to those of the next of `rows` rows
  */
 function packQuantized(
@@ -103,21 +103,24 @@ function packQuantized(
       smallest = f32x4.min(smallest, w);
     }
     let exact = f32x4.div(f32x4.max(largest, f32x4.neg(smallest)), f32x4.splat(<f32>(zero - 1)));
+    let given = f32x4.splat(0);
+    let taken = given;
     if (grid != 0) {
-      let given = f32x4.splat(0);
       const first = grid + r * gridStride;
       if (<i32>r < rows) given = f32x4.replace_lane(given, 0, load<f32>(first));
       if (<i32>r + 1 < rows) given = f32x4.replace_lane(given, 1, load<f32>(first + gridStride));
       if (<i32>r + 2 < rows) given = f32x4.replace_lane(given, 2, load<f32>(first + 2 * gridStride));
       if (<i32>r + 3 < rows) given = f32x4.replace_lane(given, 3, load<f32>(first + 3 * gridStride));
-      exact = v128.bitselect(given, exact, usableScale(given, smallest, largest, <f32>zero));
+      taken = holds(given, smallest, largest, <f32>zero);
+      exact = v128.bitselect(nearestHalf(given), exact, taken);
     }
-    const scale = f32x4(
+    const stored = f32x4(
       storeScale(group, row + r, f32x4.extract_lane(exact, 0)),
       storeScale(group, row + r + 1, f32x4.extract_lane(exact, 1)),
       storeScale(group, row + r + 2, f32x4.extract_lane(exact, 2)),
       storeScale(group, row + r + 3, f32x4.extract_lane(exact, 3)),
     );
+    const scale = v128.bitselect(given, stored, taken);
     const inverse = v128.and(f32x4.div(f32x4.splat(1), scale), f32x4.gt(scale, f32x4.splat(0)));
     for (let k: usize = 0; k < 32; k++) {
       const at = block + (k << 7) + (r << 2);
@@ -140,20 +143,28 @@ function packQuantized(
   }
 }
 
-/** Lanes whose scale is exact in bf16 and makes codes that hold what lies between the two. */
+/** Lanes whose scale makes codes that hold what lies between the two, and stays in the range of bf16 where it is rounded. */
 // @ts-ignore: decorator
 @inline
-function usableScale(scale: v128, smallest: v128, largest: v128, zero: f32): v128 {
-  const exact = v128.and(
+function holds(scale: v128, smallest: v128, largest: v128, zero: f32): v128 {
+  const normal = v128.and(
     f32x4.ge(scale, f32x4.splat(1.1754943508222875e-38)),
-    v128.and(f32x4.lt(scale, f32x4.splat(Infinity)), i32x4.eq(v128.and(scale, i32x4.splat(0xffff)), i32x4.splat(0))),
+    f32x4.lt(scale, f32x4.splat(1.7014118346046923e38)),
   );
   const inverse = f32x4.div(f32x4.splat(1), scale);
   const fits = v128.and(
     f32x4.ge(f32x4.mul(smallest, inverse), f32x4.splat(-zero - 0.5)),
     f32x4.lt(f32x4.mul(largest, inverse), f32x4.splat(zero - 0.5)),
   );
-  return v128.and(exact, fits);
+  return v128.and(normal, fits);
+}
+
+/** Numbers rounded to the nearest bf16, halves to even. */
+// @ts-ignore: decorator
+@inline
+function nearestHalf(values: v128): v128 {
+  const odd = v128.and(i32x4.shr_u(values, 16), i32x4.splat(1));
+  return v128.and(i32x4.add(i32x4.add(values, i32x4.splat(0x7fff)), odd), i32x4.splat(0xffff0000));
 }
 
 /** Stores the smallest bf16 number ≥ value, or 0 where that would be subnormal, and returns it. */

@@ -1,0 +1,14 @@
+export interface Store {
+  /** `quantization_config` of config.json. */
+  record: Record<string, unknown>;
+  /** The tensors that a matrix is stored as, and the values that they stand for. */
+  parts(
+    name: string,
+    dense: { shape: readonly number[]; values: Float32Array },
+  ): {
+    raw: { name: string; dtype: string; shape: number[]; bytes: Uint8Array }[];
+    expected: Float32Array;
+  };
+}
+export const stores: Record<string, Store>;
+export const stackStores: Record<"mxfp4", Store>;
