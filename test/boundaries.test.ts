@@ -105,7 +105,7 @@ describe("import order", () => {
 });
 
 /** Packages that are large or that not every host can load; they are imported where they are used, and only then. */
-const heavyPackages = ["@jax-js/jax", "xz-decompress", "yaml", "webgpu"];
+const heavyPackages = ["@jax-js/jax", "@mlc-ai/web-xgrammar", "xz-decompress", "yaml", "webgpu"];
 
 /** What each file imports as soon as it is loaded itself: all but types and `import()`. */
 const loadedBy = new Map(
@@ -141,6 +141,14 @@ describe("heavy packages are loaded only where they are used", () => {
     expect(
       heavyPackages.filter((name) => packages.has(name)).map((name) => `${name} by ${packages.get(name)}`),
     ).toEqual([]);
+  });
+
+  test("the command line loads the server's packages when it serves, and not before", () => {
+    expect([...packagesLoadedBy("server/index.ts").keys()]).toEqual(
+      expect.arrayContaining(["hono", "@hono/node-server"]),
+    );
+    const packages = packagesLoadedBy("cli/main.ts");
+    expect(["hono", "hono/cors", "@hono/node-server"].filter((name) => packages.has(name))).toEqual([]);
   });
 
   test("the search finds what is imported far away", () => {

@@ -32,3 +32,13 @@ export const integer = (range: Range) => (text: string) => parse(text, range, tr
 
 /** An option parser for numbers; the message of its error names the range. */
 export const number = (range: Range) => (text: string) => parse(text, range, false);
+
+const units: Readonly<Record<string, number>> = { "": 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** An option parser for bytes: 500M, 8G, 1.5 GiB or plain bytes; units are powers of 1024. */
+export function bytes(text: string): number {
+  const [, value, unit] = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim()) ?? [];
+  const count = value === undefined ? Number.NaN : Math.round(Number(value) * units[unit.toLowerCase()]);
+  if (!Number.isSafeInteger(count) || count < 1) throw new InvalidArgumentError("Give bytes: 500M, 8G, 1.5GiB.");
+  return count;
+}

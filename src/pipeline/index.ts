@@ -16,4 +16,5 @@ export * from "./experts/index.js";
 export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";
+export { thresholdsAt } from "./thresholdsAt.js";
 export { toThresholds } from "./toThresholds.js";

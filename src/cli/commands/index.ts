@@ -15,6 +15,7 @@ import { pruneCommand } from "./prune.js";
 import { quantizeCommand } from "./quantize.js";
 import { reportCommand } from "./report.js";
 import { runCommand } from "./run.js";
+import { serveCommand } from "./serve.js";
 import { sweepCommand } from "./sweep.js";
 import { trainCommand } from "./train.js";
 
@@ -32,6 +33,7 @@ export const commands: readonly CommandDefinition[] = [
   exportCommand,
   evalCommand,
   runCommand,
+  serveCommand,
   classifyCommand,
   embedCommand,
   benchCommand,

@@ -1,0 +1,149 @@
+import * as z from "zod";
+import type { GenerationRequest } from "../engine/request.js";
+import { ApiError } from "../http/errors.js";
+import type { ServedModel } from "../models/servedModel.js";
+
+/** Fields that several requests have. Null counts as left out, as in the API. */
+
+const number = (min: number, max: number) => z.number().min(min).max(max).nullish();
+const text = z.string().max(2 ** 20);
+
+/** Choices of one request at most. */
+const mostChoices = 128;
+
+/** Beside a score, so many tokens may come with theirs. */
+export const mostLogprobs = 20;
+
+export const rarefyFields = z
+  .strictObject({
+    /** Share of inputs that count as zero, 0 or "dense" for none. */
+    sparsity: z
+      .union([z.number().min(0).max(0.95), z.literal("dense")], { error: 'expected 0 to 0.95, or "dense"' })
+      .nullish(),
+    attention: z.string().max(200).nullish(),
+    kv: z.string().max(200).nullish(),
+  })
+  .nullish();
+
+/** Change nothing about the answer of a server that stores nothing and has one kind of service. */
+export const ignoredFields = {
+  user: z.string().nullish(),
+  metadata: z.record(z.string(), z.unknown()).nullish(),
+  store: z.boolean().nullish(),
+  service_tier: z.string().nullish(),
+  safety_identifier: z.string().nullish(),
+  prompt_cache_key: z.string().nullish(),
+  prompt_cache_retention: z.string().nullish(),
+};
+
+export const stopField = z
+  .union([text.min(1), z.array(text.min(1)).max(16)], {
+    error: "expected a text, or a list of up to 16 texts, none empty",
+  })
+  .nullish();
+
+export const samplingFields = {
+  model: z.string().max(512).nullish(),
+  temperature: number(0, 2),
+  top_p: z.number().gt(0).max(1).nullish(),
+  top_k: z.int().min(-1).nullish(),
+  min_p: number(0, 1),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  presence_penalty: number(-2, 2),
+  frequency_penalty: number(-2, 2),
+  seed: z.int().nullish(),
+  rarefy: rarefyFields,
+};
+
+export const completionFields = {
+  ...samplingFields,
+  ...ignoredFields,
+  stop: stopField,
+  n: z.int().min(1).max(mostChoices).nullish(),
+  logit_bias: z.record(z.string().regex(/^\d{1,9}$/, "expected a token id"), z.number().min(-100).max(100)).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z
+    .strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.boolean().nullish() })
+    .nullish(),
+};
+
+type Sampling = z.infer<z.ZodObject<typeof samplingFields>>;
+type Completion = Pick<z.infer<z.ZodObject<typeof completionFields>>, "stop" | "logit_bias" | "ignore_eos">;
+
+/** Without what is undefined or null. */
+const given = <T extends object>(fields: T) =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value != null)) as {
+    [K in keyof T]?: NonNullable<T[K]>;
+  };
+
+/** What a request says of one choice, beside its prompt. @param choice its number: each has a seed of its own */
+export function generationOf(
+  model: ServedModel,
+  fields: Sampling & Completion,
+  choice: number,
+): Omit<GenerationRequest, "prompt" | "maxTokens" | "continuesPrompt" | "promptLogprobs" | "signal"> {
+  const { temperature, top_p: topP, top_k, min_p: minP, repetition_penalty: repetitionPenalty, seed, stop } = fields;
+  const { sparsity, attention, kv } = fields.rarefy ?? {};
+  const { vocabSize, eosTokenIds } = model.opened.model.config;
+  const bias = new Map(Object.entries(fields.logit_bias ?? {}).map(([id, by]) => [Number(id), by]));
+  for (const id of bias.keys()) {
+    if (id >= vocabSize) {
+      const param = `logit_bias.${id}`;
+      throw new ApiError(400, `${param}: the vocabulary has ${vocabSize} tokens`, { param, code: "invalid_value" });
+    }
+  }
+  const topK = top_k == null ? undefined : Math.max(0, top_k);
+  // Any whole number is a seed; those of the sampler begin at 0.
+  const seeded = seed == null ? {} : { seed: ((seed % 2 ** 52) + 2 ** 52 + choice) % 2 ** 52 };
+  return {
+    sampling: {
+      temperature: 1,
+      ...model.defaults,
+      ...given({ temperature, topP, topK, minP, repetitionPenalty }),
+      ...seeded,
+    },
+    stopIds: fields.ignore_eos ? [] : eosTokenIds,
+    stopStrings: stop == null ? [] : typeof stop === "string" ? [stop] : stop,
+    bias,
+    presencePenalty: fields.presence_penalty ?? 0,
+    frequencyPenalty: fields.frequency_penalty ?? 0,
+    variant: variantOf(model, given({ sparsity, attention, kv })),
+  };
+}
+
+function variantOf(model: ServedModel, choice: Parameters<ServedModel["variants"]["of"]>[0]) {
+  try {
+    return model.variants.of(choice);
+  } catch (error) {
+    throw new ApiError(400, `rarefy: ${(error as Error).message}`, { param: "rarefy", code: "invalid_value" });
+  }
+}
+
+/**
+ * How many tokens may be generated behind a prompt.
+ * @throws ApiError where the prompt leaves no room, or is empty
+ */
+export function roomFor(
+  model: ServedModel,
+  prompt: Uint32Array,
+  wanted: number | null | undefined,
+  param: string,
+): number {
+  const { context } = model;
+  if (prompt.length === 0) throw new ApiError(400, `${param} gives no tokens`, { param, code: "invalid_value" });
+  const { vocabSize } = model.opened.model.config;
+  const unknown = prompt.find((id) => id >= vocabSize);
+  if (unknown !== undefined) {
+    throw new ApiError(400, `${param} has the token ${unknown}; the model has ${vocabSize}`, {
+      param,
+      code: "invalid_value",
+    });
+  }
+  const room = context - prompt.length + (wanted === 0 ? 0 : 1);
+  if (room < (wanted === 0 ? 0 : 1)) {
+    const message = `${param} has ${prompt.length} tokens; this server takes texts of up to ${context}, answer included`;
+    throw new ApiError(400, message, { param, code: "context_length_exceeded" });
+  }
+  return Math.min(wanted ?? room, room);
+}

@@ -1,0 +1,23 @@
+import type { ServerEvent } from "../http/events.js";
+import type { Scope } from "../http/scope.js";
+import type { ServedModel } from "../models/servedModel.js";
+
+/** What an endpoint works with. */
+export interface RouteContext {
+  readonly scope: Scope;
+  /**
+   * The model by its name, for as long as the request lasts.
+   * @throws ApiError where there is none of that name
+   */
+  model(id: string | null | undefined): Promise<ServedModel>;
+}
+
+/** What an endpoint gives: an object, or events one after another. */
+export type RouteAnswer = { readonly body: object } | { readonly events: AsyncIterable<ServerEvent> };
+
+export type Route = (context: RouteContext, body: unknown) => Promise<RouteAnswer>;
+
+/** Identifiers as the API has them: a prefix and letters. */
+export const newId = (prefix: string): string => `${prefix}${crypto.randomUUID().replaceAll("-", "")}`;
+
+export const nowSeconds = (): number => Math.floor(Date.now() / 1000);

@@ -1,0 +1,82 @@
+import { isEncoder } from "../../arch/index.js";
+import type { JobOptions } from "../../core/index.js";
+import type { ModelFiles, Warning } from "../../io/index.js";
+import { checkSound } from "../../model/index.js";
+import { type OpenedModel, type OpenModelOptions, openModel } from "../../pipeline/index.js";
+import { type Attention, type KvChoice, type SamplingDefaults, samplingDefaults } from "../../runtime/index.js";
+import { type ChatTemplate, loadChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.js";
+import { Engine, type EngineObserver, type EngineOptions } from "../engine/engine.js";
+import { Grammars } from "./grammars.js";
+import { TokenTexts } from "./tokenText.js";
+import { Variants } from "./variants.js";
+
+/** A model that the server may load. */
+export interface ModelEntry extends Omit<OpenModelOptions, keyof JobOptions> {
+  /** The name that requests call it by. */
+  readonly id: string;
+  /** Its files; called each time it is loaded. */
+  readonly files: (job: JobOptions) => Promise<ModelFiles> | ModelFiles;
+  /** What texts run with where the request says nothing. */
+  readonly attention?: Attention;
+  readonly kv?: KvChoice;
+}
+
+/** A model in memory, ready to answer. */
+export interface ServedModel extends Disposable {
+  readonly id: string;
+  readonly opened: OpenedModel;
+  readonly tokenizer: Tokenizer;
+  readonly tokens: TokenTexts;
+  readonly template: ChatTemplate | undefined;
+  readonly defaults: SamplingDefaults["sampling"];
+  readonly variants: Variants;
+  readonly grammars: Grammars;
+  /** Undefined for an encoder, which generates nothing. */
+  readonly engine: Engine | undefined;
+  /** Tokens of a text at most. */
+  readonly context: number;
+  readonly warnings: readonly Warning[];
+}
+
+/** @throws what `openModel` and `loadTokenizer` throw */
+export async function loadServedModel(
+  { id, files: open, attention, kv, ...how }: ModelEntry,
+  options: EngineOptions,
+  observer: EngineObserver,
+  job: JobOptions = {},
+): Promise<ServedModel> {
+  const files = await open(job);
+  const tokenizer = await loadTokenizer(files);
+  const template = await loadChatTemplate(files);
+  const { sampling, warnings } = await samplingDefaults(files);
+  const opened = await openModel(files, { ...how, ...job });
+  try {
+    const { model } = opened;
+    checkSound(model);
+    const context = Math.min(options.context, model.config.maxPositions);
+    const generates = !isEncoder(model.config.spec) && model.config.spec.head.kind === "vocabulary";
+    const engine = generates ? new Engine(model, tokenizer, { ...options, context }, observer) : undefined;
+    const grammars = new Grammars(tokenizer, model.config.vocabSize, model.config.eosTokenIds);
+    return {
+      id,
+      opened,
+      tokenizer,
+      tokens: new TokenTexts(tokenizer),
+      template,
+      defaults: sampling,
+      variants: new Variants(opened, { attention, kv }),
+      grammars,
+      engine,
+      context,
+      warnings: [...opened.warnings, ...tokenizer.warnings, ...warnings],
+      [Symbol.dispose]() {
+        engine?.[Symbol.dispose]();
+        grammars[Symbol.dispose]();
+        opened[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    opened[Symbol.dispose]();
+    throw error;
+  }
+}

@@ -1,0 +1,61 @@
+import { UsageError } from "../../core/index.js";
+import type { ActivationThresholds } from "../../model/index.js";
+import { type OpenedModel, thresholdsAt } from "../../pipeline/index.js";
+import { type Attention, type KvChoice, parseAttention, parseKv } from "../../runtime/index.js";
+import type { Variant } from "../engine/request.js";
+
+/** What a request may choose of how a model runs. */
+export interface VariantChoice {
+  /** Share of inputs that count as zero, or the model as it is without thresholds. Left out: as its rarefy.json says. */
+  readonly sparsity?: number | "dense";
+  readonly attention?: string;
+  readonly kv?: string;
+}
+
+/** Settings that are remembered; a client could name ever new ones. */
+const remembered = 64;
+
+/** The settings of one model: equal choices give one and the same object. */
+export class Variants {
+  readonly #known = new Map<string, Variant>();
+  readonly #thresholds = new Map<number, ActivationThresholds>();
+
+  constructor(
+    readonly opened: OpenedModel,
+    readonly defaults: { attention?: Attention; kv?: KvChoice },
+  ) {}
+
+  /** @throws UsageError for what the model cannot do */
+  of({ sparsity, attention, kv }: VariantChoice): Variant {
+    const key = JSON.stringify([sparsity ?? null, attention ?? null, kv ?? null]);
+    let variant = this.#known.get(key);
+    if (variant === undefined) {
+      variant = {
+        key,
+        thresholds: this.#thresholdsOf(sparsity),
+        prefill: this.opened.prefill,
+        attention: attention === undefined ? this.defaults.attention : parseAttention(attention),
+        kv: kv === undefined ? this.defaults.kv : parseKv(kv),
+      };
+      if (this.#known.size >= remembered) this.#known.clear();
+      this.#known.set(key, variant);
+    }
+    return variant;
+  }
+
+  #thresholdsOf(sparsity: number | "dense" | undefined): Variant["thresholds"] {
+    const { artifact, model } = this.opened;
+    if (sparsity === undefined) return undefined;
+    if (sparsity === "dense" || sparsity === 0) return "dense";
+    if (sparsity === artifact?.activationSparsity?.sparsity) return undefined;
+    let thresholds = this.#thresholds.get(sparsity);
+    if (thresholds === undefined) {
+      if (this.#thresholds.size >= remembered) {
+        throw new UsageError(`other requests use ${remembered} sparsities already; take one of theirs`);
+      }
+      thresholds = thresholdsAt(artifact, model.config.spec, sparsity);
+      this.#thresholds.set(sparsity, thresholds);
+    }
+    return thresholds;
+  }
+}
