@@ -155,7 +155,7 @@ describe("ends", () => {
     const server = tinyServer();
     await server.load("tiny");
     const gone = new AbortController();
-    const whole = post(server, "/v1/completions", endless, {}, gone.signal).catch(() => undefined);
+    const whole = Promise.resolve(post(server, "/v1/completions", endless, {}, gone.signal)).catch(() => undefined);
     const streamed = await post(server, "/v1/completions", { ...endless, stream: true });
     const reader = streamed.body!.getReader();
     await reader.read();
