@@ -193,7 +193,8 @@ async function residualStream(
     for (let run = 0; run < tokens.length; ) {
       const left = Math.max(0, promptTokens - run);
       const rows = left > 0 ? memory.passRows(left) : Math.min(memory.mostRows, tokens.length - run);
-      const { start, options } = memory.next(run, rows, forward);
+      const phase = promptTokens === 0 ? undefined : left > 0 ? "prompt" : "decode";
+      const { start, options } = memory.next(run, rows, forward, phase);
       onPass(run);
       const rowsOfPass = stream.rowRange(run, rows);
       for (let layer = 0; layer < model.config.layers; layer++) {

@@ -60,6 +60,26 @@ export interface AttentionOptions {
   sinks?: Vector;
 }
 
+/** How `poolRows` makes one row of several. */
+export interface PoolOptions {
+  /** What a column of the result is of a group's. */
+  readonly pool: "mean" | "least" | "largest";
+  /** Rows of a group. */
+  readonly every: number;
+}
+
+/** What `headScores` multiplies. */
+export interface HeadScoreOptions {
+  queryHeads: number;
+  kvHeads: number;
+  /** Scores are multiplied by this. */
+  scale: number;
+  /** Rows, and keys, that are added up along antidiagonals (XAttention, arXiv 2503.16428); default 1: none. */
+  stride?: number;
+  /** Add to `out` instead of overwriting it. */
+  accumulate?: boolean;
+}
+
 /** The largest values of a row, with their places. */
 export interface TopK {
   /** Descending by value; ties by the lowest id. */
@@ -90,7 +110,8 @@ export interface Chosen extends Disposable {
  * each part of `w` counts by itself: `cols` inputs, of which those with |x| ≤ threshold are skipped; and the bytes read
  * are `columnBytes(part.rows)` of its format for every input kept plus `groupScaleBytes(part.rows)` for every group of 32
  * inputs of which at least one was kept; or `bytesRead` of a format that leaves zeros out. Every other `linear` reads `w.byteLength` bytes once, whatever the number of
- * rows of `x`, and counts no inputs. Attention counts the keys and values that it has to read. No other operation counts.
+ * rows of `x`, and counts no inputs. Attention counts the keys and values that it has to read, `readKeys` and `headScores` what
+ * they read of keys. No other operation counts.
  */
 export interface BackendCounters {
   /** Weight bytes read by matrix products. */
@@ -100,7 +121,8 @@ export interface BackendCounters {
   inputsSkipped: number;
   /**
    * Bytes of keys and values that attention has to read when 16 rows share what is read for them: exact for one row. Of a
-   * block mask its listed blocks, else what lies between the first and the last slot that one of the rows sees.
+   * block mask its listed blocks, else what lies between the first and the last slot that one of the rows sees. Also what
+   * is read of keys to decide what attention is to see.
    */
   kvBytesRead: number;
 }
@@ -187,6 +209,16 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
    * @throws UsageError for other layers, too few slots, codes or mass
    */
   copyKv(from: KvCache, to: KvCache, slots: number): void;
+  /** out [n, heads * key] = keys of one layer in slots start … start + n − 1, as attention reads them. */
+  readKeys(out: Activation, cache: KvCache, layer: number, start: number): void;
+  /** out [⌈x.rows / every⌉, x.cols]: every `every` rows of `x` as one; the last group may have fewer. */
+  poolRows(out: Activation, x: Activation, options: PoolOptions): void;
+  /**
+   * Scores of every query head with what stands for its keys: q [n, queryHeads * key], k [m, kvHeads * key], out
+   * [⌈n / stride⌉, queryHeads * width] with width ≥ ⌈m / stride⌉. Column h · width + b of row a is scale · Σ q[a · stride +
+   * stride − 1 − t] · k[b · stride + t] over t < stride as far as there are such rows. Columns b ≥ ⌈m / stride⌉ hold anything.
+   */
+  headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void;
   /** Moves entries of one layer to other slots. */
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void;
   /**

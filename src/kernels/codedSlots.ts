@@ -1,8 +1,8 @@
 import { UsageError } from "../core/index.js";
-import type { AttentionOptions } from "./backend.js";
+import type { Activation, AttentionOptions } from "./backend.js";
 import { type KvCache, type KvCacheSpec, type KvLayer, keptValue } from "./kv.js";
 import { codedWords, kiviCoded, kiviGroup, rowWords } from "./kvCodes.js";
-import { kvBytesRead } from "./sight.js";
+import { kvBytesRead, rowsOfGroup } from "./sight.js";
 
 /** How many slots of each layer hold codes, as tokens come. */
 export class CodedSlots {
@@ -48,6 +48,21 @@ export function attentionBytes(
   const bytesOf = entryBytes(spec, kept, coded.of(layer));
   return kvBytesRead(sight?.spec ?? { kind: "causal" }, { rows, start, queryHeads }, kept, bytesOf);
 }
+
+/** What it counts of one call of `readKeys`. */
+export function keyBytes(
+  { spec, coded }: Pick<KvCache, "spec"> & { coded: CodedSlots },
+  layer: number,
+  rows: number,
+  start: number,
+): number {
+  const { heads, key } = spec.layers[layer];
+  return heads * entryBytes(spec, { heads, key, value: 0 }, coded.of(layer))(start, start + rows);
+}
+
+/** What it counts of one call of `headScores`, in which 16 rows share what is read for them. */
+export const scoreBytes = (q: Activation, k: Activation, stride = 1): number =>
+  Math.ceil(q.rows / stride / rowsOfGroup) * 4 * k.rows * k.cols;
 
 /** Bytes that one key head's keys and values in slots [from, to) take, of which those before `coded` are codes. */
 function entryBytes({ codes }: KvCacheSpec, kept: KvLayer, coded: number): (from: number, to: number) => number {

@@ -7,9 +7,11 @@ export type {
   BackendInfo,
   Chosen,
   ElementFunction,
+  HeadScoreOptions,
   LinearOptions,
   Matrix,
   MatrixPart,
+  PoolOptions,
   ProductCosts,
   RopeLayout,
   RopeTable,
@@ -41,7 +43,18 @@ export { isWholeHeads, wholeHeads } from "./handles.js";
 export { type AttentionMass, type KvCache, type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "./kv.js";
 export { type KvCodes, kiviCoded } from "./kvCodes.js";
 export type { Region, WeightLoading } from "./region.js";
-export { type KeyBlocks, keyBlocks, kvBytesRead, type Sight, type SightSpec, type SlotRange } from "./sight.js";
+export {
+  type ChosenSlots,
+  chosenBlocks,
+  type KeyBlocks,
+  keyBlocks,
+  kvBytesRead,
+  rowsOfGroup,
+  type Sight,
+  type SightSpec,
+  type SlotRange,
+  slotsOfBlock,
+} from "./sight.js";
 export {
   type BackendId,
   backends,

@@ -2,8 +2,10 @@ import { UsageError } from "../core/index.js";
 import type {
   Activation,
   AttentionOptions,
+  HeadScoreOptions,
   LinearOptions,
   Matrix,
+  PoolOptions,
   RopeLayout,
   RopeTable,
   RowSource,
@@ -217,6 +219,30 @@ export function checkAttention(
     tableOfHead.length === queryHeads,
     () => `a block mask of ${tableOfHead.length} heads for ${queryHeads}`,
   );
+}
+
+export function checkReadKeys(out: Activation, cache: KvCache, layer: number, start: number): void {
+  const { heads, key } = checkedLayer("readKeys", cache, layer);
+  check("readKeys", out.cols === heads * key, () => `${heads} × ${key} into ${out.cols} columns`);
+  checkSlots("readKeys", cache, start, out.rows);
+}
+
+export function checkPoolRows(out: Activation, x: Activation, { every }: PoolOptions): void {
+  check("poolRows", Number.isSafeInteger(every) && every > 0, () => `groups of ${every} rows`);
+  const fits = out.cols === x.cols && out.rows === Math.ceil(x.rows / every);
+  check("poolRows", fits, () => `${shape(x)} by ${every} into ${shape(out)}`);
+}
+
+export function checkHeadScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {
+  const { queryHeads, kvHeads, stride = 1 } = options;
+  check("headScores", Number.isSafeInteger(stride) && stride > 0, () => `a stride of ${stride}`);
+  check("headScores", queryHeads % kvHeads === 0, () => `${queryHeads} query heads over ${kvHeads} key heads`);
+  const width = k.cols / kvHeads;
+  const valid = width % 4 === 0 && q.cols === queryHeads * width;
+  check("headScores", valid, () => `${shape(q)} of ${queryHeads} heads with ${shape(k)} of ${kvHeads}`);
+  const room = out.cols / queryHeads;
+  const fits = out.rows === Math.ceil(q.rows / stride) && Number.isInteger(room) && room >= Math.ceil(k.rows / stride);
+  check("headScores", fits, () => `${shape(q)} with ${shape(k)} by ${stride} into ${shape(out)}`);
 }
 
 export function checkSight(spec: SightSpec): void {

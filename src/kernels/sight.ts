@@ -102,6 +102,70 @@ export function keyBlocks(
   };
 }
 
+/** Which slots the rows of a pass see, where that was decided by query head and in blocks. */
+export interface ChosenSlots {
+  /** Whether all of 16 rows see the same, but for slots behind their own; then only the first of them is asked for. */
+  readonly alike: boolean;
+  /** u32 [⌈slots / 32⌉]: bit s of word b is slot 32 · b + s. Slots behind the row's own need not be left out. */
+  words(row: number, head: number): Uint32Array;
+}
+
+/** Makes the block mask of what every query head of a pass chose: a table for every head. */
+export function chosenBlocks(
+  { rows, slots, heads }: { rows: number; slots: number; heads: number },
+  choice: ChosenSlots,
+): KeyBlocks {
+  const start = slots - rows;
+  const { alike } = choice;
+  const first = [0];
+  const blocks: number[] = [];
+  const masks: number[] = [];
+  const pool = new MaskPool(heads * rowsOfGroup);
+  /** Masks of which all rows see alike, by the words of their heads. */
+  const known = new Map<string, number>();
+  for (let group = 0; group < rows; group += rowsOfGroup) {
+    const members = Math.min(rowsOfGroup, rows - group);
+    const asked = alike ? 1 : members;
+    const chosen = Array.from({ length: heads * asked }, (_, i) =>
+      choice.words(group + (i % asked), Math.floor(i / asked)),
+    );
+    for (let block = 0; block * slotsOfBlock < start + group + members; block++) {
+      if (chosen.every((of) => of[block] === 0)) continue;
+      // Only here rows see different slots of what is chosen.
+      const within = (block + 1) * slotsOfBlock <= start + group + 1;
+      const key = alike && within ? chosen.map((of) => of[block]).join() : undefined;
+      let index = key === undefined ? undefined : known.get(key);
+      if (index === undefined) {
+        const mask = new Uint32Array(heads * rowsOfGroup);
+        for (let head = 0; head < heads; head++) {
+          for (let r = 0; r < members; r++) {
+            const causal = bitsBetween(0, start + group + r + 1 - block * slotsOfBlock);
+            mask[head * rowsOfGroup + r] = chosen[head * asked + (r % asked)][block] & causal;
+          }
+        }
+        const full = within && mask.every((word, i) => i % rowsOfGroup >= members || word === fullBlock);
+        // Masks with a key are told apart by it.
+        index = full ? fullBlock : key === undefined ? pool.index(mask) : pool.add(mask);
+        if (key !== undefined && members === rowsOfGroup) known.set(key, index);
+      }
+      blocks.push(block);
+      masks.push(index);
+    }
+    first.push(blocks.length);
+  }
+  return {
+    kind: "blocks",
+    rows,
+    slots,
+    tables: heads,
+    tableOfHead: Uint32Array.from({ length: heads }, (_, head) => head),
+    first: Uint32Array.from(first),
+    blocks: Uint32Array.from(blocks),
+    masks: Uint32Array.from(masks),
+    bits: pool.bits(),
+  };
+}
+
 /** Bits [from, to) of a word, cut to it. */
 function bitsBetween(from: number, to: number): number {
   const [low, high] = [Math.max(0, from), Math.min(slotsOfBlock, to)];
@@ -120,10 +184,14 @@ class MaskPool {
     const key = mask.join();
     let index = this.#indices.get(key);
     if (index === undefined) {
-      index = this.#masks.push(mask) - 1;
+      index = this.add(mask);
       this.#indices.set(key, index);
     }
     return index;
+  }
+
+  add(mask: Uint32Array): number {
+    return this.#masks.push(mask) - 1;
   }
 
   bits(): Uint32Array {

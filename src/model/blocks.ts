@@ -40,6 +40,8 @@ export class Blocks implements Disposable {
   readonly #tables = new Map<string, RopeTable>();
   /** What blocks were made to see, where it is not all before, loaded once. */
   readonly #sights = new Map<string, Sight>();
+  /** Which layers see everything before, by themselves. */
+  readonly #seesAll: readonly boolean[];
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
   readonly #arranged = new WeakMap<ActivationThresholds, readonly BlockThresholds[]>();
 
@@ -55,6 +57,7 @@ export class Blocks implements Disposable {
     weights: readonly BlockWeights[],
     head?: { block: BlockSpec; weights: BlockWeights },
   ) {
+    this.#seesAll = spec.blocks.map((block) => findStep(block, "attend")?.sight.kind === "causal");
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
     const all = [...weights, ...(head ? [head.weights] : [])];
@@ -83,8 +86,8 @@ export class Blocks implements Disposable {
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { slot, sights, thresholds, sparseFrom = 0, tap } = options;
-    const part = { rows: x.rows, cache, start, slot, sights };
+    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap } = options;
+    const part = { rows: x.rows, cache, start, slot, sights, findSight };
     return this.runTogether(layer, x, [part], { thresholds, sparseFromRow: Math.max(0, sparseFrom - start), tap });
   }
 
@@ -102,7 +105,7 @@ export class Blocks implements Disposable {
       x,
       buffers: this.buffers.forRows(x.rows, layer),
       buffersFor: (rows) => this.buffers.forRows(rows, layer),
-      parts: parts.map(({ rows, cache, start, slot = start, sights }) => {
+      parts: parts.map(({ rows, cache, start, slot = start, sights, findSight }) => {
         const part: PassPart = {
           firstRow,
           rows,
@@ -110,6 +113,7 @@ export class Blocks implements Disposable {
           start,
           slot: typeof slot === "number" ? slot : slot[layer],
           sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
+          findSight: this.#seesAll[layer] ? findSight : undefined,
           table: (step) => this.#ropeTable(step, start + rows, this.#lengthOf(cache)),
         };
         firstRow += rows;

@@ -1,8 +1,8 @@
 import type { Step } from "../arch/index.js";
 import { type Backend, isWholeHeads } from "../kernels/index.js";
 import type { BlockWeights } from "./load.js";
-import { applyActivation, attentionOptions, multiply } from "./operations.js";
-import { bufferOf, type Operation, rowsOf, watch } from "./pass.js";
+import { applyActivation, attendTo, attentionOptions, multiply } from "./operations.js";
+import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
 
 /** Several steps as one operation. */
 interface Fused {
@@ -33,11 +33,20 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
   if (attend.sinks !== undefined) return undefined;
   const operation: Operation = (pass) => {
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
-    for (const part of pass.parts) {
+    return eachPart(pass, (part) => {
       const rows = { q: rowsOf(q, part), k: rowsOf(k, part), v: rowsOf(v, part) };
-      const options = { ...attentionOptions(attend, part), position: part.start };
-      pass.backend.rotatedAttention!(rowsOf(out, part), rows, part.table(rotate), part.cache, pass.layer, options);
-    }
+      const { start: position, slot, cache } = part;
+      const { backend, layer } = pass;
+      const table = part.table(rotate);
+      if (part.findSight === undefined) {
+        const options = { ...attentionOptions(attend, part), position };
+        backend.rotatedAttention!(rowsOf(out, part), rows, table, cache, layer, options);
+        return;
+      }
+      for (const x of [rows.q, rows.k]) backend.rope(x, table, position);
+      backend.appendKv(cache, layer, rows.k, rows.v, slot);
+      return attendTo(pass, part, attend, { q: rows.q, out: rowsOf(out, part) });
+    });
   };
   return { operation, steps: 2 };
 }

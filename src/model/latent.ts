@@ -1,8 +1,8 @@
 import type { LatentSteps } from "../arch/index.js";
 import type { Activation, Matrix } from "../kernels/index.js";
 import { latentQueries, latentSums } from "./buffers.js";
-import { attentionOptions } from "./operations.js";
-import { bufferOf, type Operation, rowsOf, watch } from "./pass.js";
+import { attendTo } from "./operations.js";
+import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
 
 /** What makes keys and values of a latent, by head. */
 export interface LatentMaps {
@@ -38,11 +38,14 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
         backend.map(part(queries, rank + width, head, rank, width), part(q, kv.k, head, plain, width), copy);
       });
       const kept = buffers.together([latent.latent, latent.key])!;
-      for (const part of pass.parts) {
-        const { cache, slot } = part;
-        backend.appendKv(cache, layer, rowsOf(kept, part), undefined, slot);
-        backend.attention(rowsOf(sums, part), rowsOf(queries, part), cache, layer, attentionOptions(attend, part));
-      }
-      eachHead((head) => backend.linear(part(out, kv.v, head, 0, kv.v), part(sums, rank, head, 0, rank), values[head]));
+      const attended = eachPart(pass, (part) => {
+        backend.appendKv(part.cache, layer, rowsOf(kept, part), undefined, part.slot);
+        return attendTo(pass, part, attend, { q: rowsOf(queries, part), out: rowsOf(sums, part) });
+      });
+      const expandSums = () =>
+        eachHead((head) =>
+          backend.linear(part(out, kv.v, head, 0, kv.v), part(sums, rank, head, 0, rank), values[head]),
+        );
+      return attended === undefined ? expandSums() : attended.then(expandSums);
     });
 }

@@ -1,8 +1,8 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
-import type { Activation, AttentionOptions, Backend, LinearOptions, Vector } from "../kernels/index.js";
+import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
 import type { LoadedNorm } from "./load.js";
-import { bufferOf, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
+import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
 import { linearStack, type Stack } from "./stack.js";
 
 /** Each kind of step as operations of a backend. */
@@ -68,16 +68,33 @@ export function attentionOptions(step: AttendStep, part: PassPart, sinks?: Vecto
   };
 }
 
+/** Enqueues attention of rows whose keys and values are in the cache, once it is known what it sees. */
+export function attendTo(
+  { backend, layer }: Pass,
+  part: PassPart,
+  step: AttendStep,
+  { q, out, sinks }: { q: Activation; out: Activation; sinks?: Vector },
+): void | Promise<void> {
+  const { cache, slot, findSight } = part;
+  const options = attentionOptions(step, part, sinks);
+  const enqueue = (sight: Sight | undefined) =>
+    backend.attention(out, q, cache, layer, sight === undefined ? options : { ...options, sight });
+  if (findSight === undefined) return enqueue(undefined);
+  return findSight({ layer, q, cache, slot, queryHeads: step.heads, scale: step.scale }).then((sight) => {
+    enqueue(sight);
+    sight?.[Symbol.dispose]();
+  });
+}
+
 export const attend =
   (step: AttendStep, sinks: Vector | undefined): Operation =>
   (pass) => {
     const { backend, layer } = pass;
     const [out, q, k, v] = [step.into, step.q, step.k, step.v].map((name) => bufferOf(pass, name));
-    for (const part of pass.parts) {
-      const { cache, slot } = part;
-      backend.appendKv(cache, layer, rowsOf(k, part), rowsOf(v, part), slot);
-      backend.attention(rowsOf(out, part), rowsOf(q, part), cache, layer, attentionOptions(step, part, sinks));
-    }
+    return eachPart(pass, (part) => {
+      backend.appendKv(part.cache, layer, rowsOf(k, part), rowsOf(v, part), part.slot);
+      return attendTo(pass, part, step, { q: rowsOf(q, part), out: rowsOf(out, part), sinks });
+    });
   };
 
 export const activate =

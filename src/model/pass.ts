@@ -2,7 +2,7 @@ import type { AttendStep, RotateStep, Site } from "../arch/index.js";
 import type { Activation, Backend, KvCache, RopeTable, Sight } from "../kernels/index.js";
 import type { Buffers } from "./buffers.js";
 import type { BlockThresholds } from "./thresholds.js";
-import type { Tap } from "./types.js";
+import type { FindSight, Tap } from "./types.js";
 
 /** One block's pass over some rows: what its operations run on. */
 export interface Pass {
@@ -31,10 +31,12 @@ export interface PassPart {
   readonly slot: number;
   /** What the rows see, by slots; undefined is causal. */
   sight(step: AttendStep): Sight | undefined;
+  /** Where that depends on the queries. */
+  readonly findSight: FindSight | undefined;
   table(step: RotateStep): RopeTable;
 }
 
-/** One step, or several fused, ready to be enqueued. Only a tap and a router that the host reads are waited for. */
+/** One step, or several fused, ready to be enqueued. Only a tap, a router that the host reads and a dynamic sight are waited for. */
 export type Operation = (pass: Pass) => void | Promise<void>;
 
 /** Shows a buffer to the tap, if it wants to see the site, before what comes next. */
@@ -54,3 +56,15 @@ export const rowsOf = (activation: Activation, { firstRow, rows }: PassPart): Ac
   activation.rows === rows ? activation : activation.rowRange(firstRow, rows);
 
 export const bufferOf = ({ x, buffers }: Pass, name: string): Activation => (name === "x" ? x : buffers.of(name));
+
+/** Acts on part after part; waits only where there is something to wait for. */
+export function eachPart(
+  pass: Pick<Pass, "parts">,
+  act: (part: PassPart) => void | Promise<void>,
+  from = 0,
+): void | Promise<void> {
+  for (let p = from; p < pass.parts.length; p++) {
+    const waiting = act(pass.parts[p]);
+    if (waiting !== undefined) return waiting.then(() => eachPart(pass, act, p + 1));
+  }
+}

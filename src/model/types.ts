@@ -38,6 +38,22 @@ export interface ActivationThresholds {
   gate?: readonly number[];
 }
 
+/** Queries of a pass in one layer, rotated, when its keys and values are in the cache: what dynamic patterns decide by. */
+export interface LayerQueries {
+  readonly layer: number;
+  /** f32 [rows, queryHeads * key] */
+  readonly q: Activation;
+  readonly cache: KvCache;
+  /** Slot of the first row. */
+  readonly slot: number;
+  readonly queryHeads: number;
+  /** What scores are multiplied by. */
+  readonly scale: number;
+}
+
+/** What the rows of a pass see in a layer; undefined for what they see anyway. Whoever asks disposes of it. */
+export type FindSight = (queries: LayerQueries) => Promise<Sight | undefined>;
+
 /** What one pass computes, where it is sparse and who watches. */
 export interface ForwardOptions {
   /** Which logits to compute: of every row, of the last (default), or none. */
@@ -51,6 +67,8 @@ export interface ForwardOptions {
   slot?: number | readonly number[];
   /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
   sights?: readonly (Sight | undefined)[];
+  /** Asked in layers that see everything before: what is seen once queries are known. */
+  findSight?: FindSight;
 }
 
 /** Tokens of one sequence that are run in one pass with those of others. */
@@ -62,6 +80,7 @@ export interface SequencePart {
   /** See `ForwardOptions`. */
   slot?: ForwardOptions["slot"];
   sights?: ForwardOptions["sights"];
+  findSight?: ForwardOptions["findSight"];
   logits?: ForwardOptions["logits"];
 }
 

@@ -12,6 +12,11 @@ const patternUsages = [
   "fixed:stride=N,columns=N,split=union",
   "dilated:window=N,dilation=2,global=0,split=union",
   "bigbird:block=64,global=2,window=3,random=3,seed=12345,length=0",
+  "quest:budget=2048,page=16,dense=2,group=each,prompts=dense",
+  "vertical-slash:vertical=1024,slash=1024,queries=16",
+  "block-sparse:blocks=16",
+  "minference:budget=1024,queries=16,heads=search",
+  "xattention:share=90,stride=8,block=128,sinks=1",
 ];
 const policyUsages = [
   "full",
@@ -96,10 +101,15 @@ describe.each(tables)("$what", ({ what, table, usages, parse }) => {
           refuses(`${key}=perhaps`, `${key} is one of ${rule.oneOf.join(", ")}, not "perhaps"`);
           continue;
         }
+        if ("like" in rule) {
+          refuses(`${key}=x/y`, `${key} is ${rule.about}, not "x/y"`);
+          continue;
+        }
         for (const value of ["-1", "1.5", "1e3", "0x10", "NaN", "Infinity", "9999999999999999", rule.least - 1]) {
           refuses(`${key}=${value}`, `${key} is a whole number from ${rule.least} on, not "${value}"`);
         }
-        refuses(`${key}=8,${key}=8`, `${key} is given twice`);
+        const value = Math.max(8, rule.least);
+        refuses(`${key}=${value},${key}=${value}`, `${key} is given twice`);
       }
       const missing = Object.entries(parameters).find(([, { preset }]) => preset === undefined)?.[0];
       if (missing !== undefined) expect(() => parse(name)).toThrow(`${missing} is missing; write ${form}`);

@@ -3,14 +3,19 @@ import { UsageError } from "../core/index.js";
 /** What one parameter of an attention pattern or a KV policy may be. */
 export type ParameterRule =
   | { readonly about: string; readonly least: number; readonly preset?: number }
-  | { readonly about: string; readonly oneOf: readonly string[]; readonly preset: string };
+  | { readonly about: string; readonly oneOf: readonly string[]; readonly preset: string }
+  | { readonly about: string; readonly like: RegExp; readonly preset: string };
 
 /** The parameters of an entry by name. Without a preset a parameter must be given. */
 export type ParameterRules = Readonly<Record<string, ParameterRule>>;
 
 /** What rules let through. */
 export type ParameterValues<R extends ParameterRules> = {
-  readonly [K in keyof R]: R[K] extends { oneOf: readonly (infer T)[] } ? T : number;
+  readonly [K in keyof R]: R[K] extends { oneOf: readonly (infer T)[] }
+    ? T
+    : R[K] extends { like: RegExp }
+      ? string
+      : number;
 };
 
 /** An entry of a table that is chosen by a text: `name:parameter=value,parameter=value`. */
@@ -28,6 +33,9 @@ export const oneOf = <const W extends readonly [string, ...string[]]>(about: str
   oneOf: words,
   preset: words[0],
 });
+
+/** A parameter that is a word of some letters. */
+export const word = (about: string, like: RegExp, preset: string) => ({ about, like, preset });
 
 /**
  * Reads `name` or `name:parameter=value,parameter=value`.
@@ -57,6 +65,9 @@ export function parseChoice<T extends Choosable>(
     const rule = entry.parameters[key];
     if ("oneOf" in rule) {
       if (!rule.oneOf.includes(value)) fail(`${key} is one of ${rule.oneOf.join(", ")}, not ${JSON.stringify(value)}`);
+      values[key] = value;
+    } else if ("like" in rule) {
+      if (!rule.like.test(value)) fail(`${key} is ${rule.about}, not ${JSON.stringify(value)}`);
       values[key] = value;
     } else {
       const n = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;

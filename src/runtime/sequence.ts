@@ -107,17 +107,15 @@ export class Sequence implements Disposable {
       throw new UsageError(`${this.length} + ${tokens.length} tokens in a sequence of ${this.capacity}`);
     }
     const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
+    const phase = tokens.length > 1 ? "prompt" : "decode";
     for (let done = 0; ; ) {
       await breathe(signal);
       const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.passRows(tokens.length - done)));
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
       const { thresholds } = this.options;
-      const { start, options: forward } = this.#memory.next(this.length, part.length, {
-        logits,
-        sparseFrom,
-        thresholds,
-      });
+      const own = { logits, sparseFrom, thresholds } as const;
+      const { start, options: forward } = this.#memory.next(this.length, part.length, own, phase);
       const result = await this.model.forward(part, this.#memory.cache, start, forward);
       await this.#memory.ran(this.length, part.length, tokens.length - done);
       for (const id of part) this.#tokens.push(id);
@@ -135,8 +133,11 @@ export class Sequence implements Disposable {
   /** What `runTogether` runs of it: `ranTogether` says when it has. */
   partOf(tokens: Uint32Array, logits: ForwardOptions["logits"]): SequencePart {
     if (this.#running) throw new UsageError("the sequence runs other tokens; wait for them");
-    const { start, options } = this.#memory.next(this.length, tokens.length);
-    return { tokens, cache: this.#memory.cache, start, slot: options.slot, sights: options.sights, logits };
+    // Rows of which all logits are wanted are drafted ones.
+    const phase = tokens.length > 1 && logits !== "all" ? "prompt" : "decode";
+    const { start, options } = this.#memory.next(this.length, tokens.length, {}, phase);
+    const { slot, sights, findSight } = options;
+    return { tokens, cache: this.#memory.cache, start, slot, sights, findSight, logits };
   }
 
   /** @param left tokens that are still to be run with them */
@@ -164,10 +165,8 @@ export class Sequence implements Disposable {
    * @throws UsageError as `run`
    */
   async runRows(tokens: Uint32Array): Promise<Activation> {
-    const { start, options } = this.#memory.next(this.length, tokens.length, {
-      logits: "all",
-      thresholds: this.options.thresholds,
-    });
+    const { thresholds } = this.options;
+    const { start, options } = this.#memory.next(this.length, tokens.length, { logits: "all", thresholds }, "decode");
     const logits = await this.model.forward(tokens, this.#memory.cache, start, options);
     await this.ranRows(tokens);
     return logits!;
@@ -180,7 +179,7 @@ export class Sequence implements Disposable {
    */
   async runBlocks(x: Activation, { from, to, after = 0 }: { from: number; to: number; after?: number }): Promise<void> {
     const { thresholds } = this.options;
-    const { start, options } = this.#memory.next(this.length + after, x.rows, { thresholds });
+    const { start, options } = this.#memory.next(this.length + after, x.rows, { thresholds }, "decode");
     for (let layer = from; layer < to; layer++) {
       await this.model.block(layer, x, this.#memory.cache, start, options);
     }
@@ -201,7 +200,7 @@ export class Sequence implements Disposable {
     if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
     if (!this.keepsAll) throw new UsageError("a token that is not known yet cannot throw others away");
     const { thresholds } = this.options;
-    const { start, options } = this.#memory.next(this.length, 1, { thresholds });
+    const { start, options } = this.#memory.next(this.length, 1, { thresholds }, "decode");
     return (await this.model.forward(chosen, this.#memory.cache, start, options))!;
   }
 

@@ -8,6 +8,7 @@ import { fusedSuite } from "./fusedSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
 import type { BackendUnderTest } from "./harness.js";
+import { keysSuite } from "./keysSuite.js";
 import { linearSuite } from "./linearSuite.js";
 import { nonFiniteSuite } from "./nonFiniteSuite.js";
 import { regionSuite } from "./regionSuite.js";
@@ -32,6 +33,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     attentionSuite(backend, subject.tolerances);
     sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);
+    keysSuite(backend, subject.tolerances);
     codedKvSuite(backend, subject.tolerances);
     elementwiseSuite(backend, subject);
     gramSuite(backend);

@@ -147,6 +147,8 @@ export interface SeenCase {
   see(row: number, head: number, slot: number): boolean;
   /** [queryHeads]: a score without a value. */
   sinks?: ArrayLike<number>;
+  /** By how much keys and values may be off, each as it is laid out. */
+  off?: { readonly keys: Float32Array; readonly values: Float32Array };
 }
 
 /** Softmax shares of one row and head over what it sees. */
@@ -157,13 +159,16 @@ function shares(c: Omit<SeenCase, "values" | "value">, row: number, head: number
     if (!c.see(row, head, slot)) continue;
     let score = 0;
     let size = 0;
+    let off = 0;
     for (let i = 0; i < c.key; i++) {
-      const term =
-        c.q[(row * c.queryHeads + head) * c.key + i] * c.keys[(slot * c.heads + group) * c.key + i] * c.scale;
+      const query = c.q[(row * c.queryHeads + head) * c.key + i];
+      const at = (slot * c.heads + group) * c.key + i;
+      const term = query * c.keys[at] * c.scale;
       score += term;
       size += Math.abs(term);
+      off += Math.abs(query * (c.off?.keys[at] ?? 0) * c.scale);
     }
-    seen.push({ slot, score, size });
+    seen.push({ slot, score, size, off });
   }
   const sink = c.sinks?.[head] ?? Number.NEGATIVE_INFINITY;
   const top = Math.max(sink, ...seen.map(({ score }) => score));
@@ -179,15 +184,18 @@ export function seenAttention(c: SeenCase, tolerance: number): Expected {
     for (let head = 0; head < c.queryHeads; head++) {
       const { group, seen } = shares(c, row, head);
       const size = seen.reduce((largest, s) => Math.max(largest, s.size), 0);
+      // Scores that are off by δ at most give shares that are off by a factor of e^2δ at most.
+      const shareOff = Math.expm1(2 * seen.reduce((largest, s) => Math.max(largest, s.off), 0));
       for (let i = 0; i < c.value; i++) {
         const at = (row * c.queryHeads + head) * c.value + i;
         let largest = 0;
         for (const { slot, share } of seen) {
           const v = c.values[(slot * c.heads + group) * c.value + i];
           values[at] += share * v;
+          bounds[at] += share * (c.off?.values[(slot * c.heads + group) * c.value + i] ?? 0);
           largest = Math.max(largest, Math.abs(v));
         }
-        bounds[at] += tolerance * (1 + size) * largest;
+        bounds[at] += (tolerance * (1 + size) + shareOff) * largest;
       }
     }
   }

@@ -103,7 +103,7 @@ function code({ place, spec, layer }: CachedLayer, part: "key" | "value", source
 }
 
 /** What records say of entries that are codes. */
-function codedParts({ place, spec, layer, coded }: CachedLayer) {
+export function codedParts({ place, spec, layer, coded }: CachedLayer) {
   const { codes } = spec;
   const { keyScales, keyRing } = place;
   if (codes === undefined) return { codeBits: 0, kivi: false, coded: 0, ring: 0, keyScales, keyRing };

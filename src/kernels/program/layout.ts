@@ -96,3 +96,8 @@ export const functionRelu2 = 4;
 export const functionScale = 5;
 export const functionSoftcap = 6;
 export const functionClamp = 7;
+
+/** How rows become one; see `PoolOptions`. */
+export const poolMean = 0;
+export const poolLeast = 1;
+export const poolLargest = 2;

@@ -8,8 +8,10 @@ import type {
   BackendInfo,
   ElementFunction,
   GateOptions,
+  HeadScoreOptions,
   LinearOptions,
   Matrix,
+  PoolOptions,
   ProductCosts,
   RopeLayout,
   RopeTable,
@@ -17,7 +19,7 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
-import { attentionBytes } from "../codedSlots.js";
+import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
@@ -32,6 +34,7 @@ import { measureCosts } from "./costs.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
+import { headScores, poolRows, readKeys } from "./keys.js";
 import { heapStart } from "./layout.js";
 import { linear } from "./linear.js";
 import { copyMatrix, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js";
@@ -238,6 +241,23 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
       if (place !== undefined)
         copyKv(kept, place, source.spec.slots, target.layer(layer, place.arena), target.spec.slots, slots);
     }
+  }
+
+  readKeys(out: Activation, cache: KvCache, layer: number, start: number): void {
+    const cached = this.#cachedLayer(cache, layer, own(out));
+    this.#kvBytes += keyBytes(cached, layer, out.rows, start);
+    readKeys(own(out), cached, start, this.#threads);
+  }
+
+  poolRows(out: Activation, x: Activation, options: PoolOptions): void {
+    this.#in(own(x).block.home);
+    poolRows(own(out), own(x), options);
+  }
+
+  headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {
+    this.#in(own(k).block.home);
+    this.#kvBytes += scoreBytes(q, k, options.stride);
+    headScores(own(out), own(q), own(k), options);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

@@ -420,6 +420,57 @@ export const operations = {
     },
     lists: { terms: "expertTerm" },
   },
+  /** out = keys of slots from `start` on, as f32. */
+  readKeys: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      rows: "i32",
+      start: "i32",
+      kvHeads: "i32",
+      keyDim: "i32",
+      keys: "address",
+      slots: "i32",
+      ...codedKeys,
+      /** Of codes, per thread what says where they lie, f32 [keyDim]. */
+      scratch: "address",
+      scratchBytes: "i32",
+    },
+  },
+  /** out = every `every` rows of x as one; columns come in fours. */
+  poolRows: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      x: "address",
+      xStride: "i32",
+      rows: "i32",
+      cols: "i32",
+      every: "i32",
+      pool: "i32",
+    },
+  },
+  /** See `Backend.headScores`. */
+  headScores: {
+    fields: {
+      out: "address",
+      outStride: "i32",
+      /** Columns of `out` that a head has. */
+      room: "i32",
+      q: "address",
+      qStride: "i32",
+      rows: "i32",
+      k: "address",
+      kStride: "i32",
+      keys: "i32",
+      queryHeads: "i32",
+      kvHeads: "i32",
+      keyDim: "i32",
+      stride: "i32",
+      scale: "f32",
+      accumulate: "flag",
+    },
+  },
 } as const satisfies Readonly<Record<string, OperationTable>>;
 
 /** The code behind the last operation. */

@@ -8,15 +8,17 @@ import type {
   BackendInfo,
   ElementFunction,
   GateOptions,
+  HeadScoreOptions,
   LinearOptions,
   Matrix,
+  PoolOptions,
   RopeLayout,
   RopeTable,
   RowSource,
   TopK,
   Vector,
 } from "../backend.js";
-import { attentionBytes } from "../codedSlots.js";
+import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
@@ -27,6 +29,7 @@ import type { Sight, SightSpec } from "../sight.js";
 import { appendKv, attention, copyKv, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
+import { headScores, poolRows, readKeys } from "./keys.js";
 import { linear } from "./linear.js";
 import { loadMatrix } from "./loadMatrix.js";
 import {
@@ -163,6 +166,21 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
 
   copyKv(from: KvCache, to: KvCache, slots: number): void {
     copyKv(this.#ownCache(from), this.#ownCache(to), slots);
+  }
+
+  readKeys(out: Activation, cache: KvCache, layer: number, start: number): void {
+    const ownCache = this.#ownCache(cache);
+    this.#counters.kvBytesRead += keyBytes(ownCache, layer, out.rows, start);
+    readKeys(own(out), ownCache, layer, start);
+  }
+
+  poolRows(out: Activation, x: Activation, options: PoolOptions): void {
+    poolRows(own(out), own(x), options);
+  }
+
+  headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {
+    this.#counters.kvBytesRead += scoreBytes(q, k, options.stride);
+    headScores(own(out), own(q), own(k), options);
   }
 
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {

@@ -17,8 +17,10 @@ import type {
   Chosen,
   ElementFunction,
   GateOptions,
+  HeadScoreOptions,
   LinearOptions,
   Matrix,
+  PoolOptions,
   ProductCosts,
   RopeLayout,
   RopeTable,
@@ -26,7 +28,7 @@ import type {
   TopK,
   Vector,
 } from "../backend.js";
-import { attentionBytes } from "../codedSlots.js";
+import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
@@ -38,8 +40,11 @@ import { GpuChosen } from "./chosen.js";
 import { Context } from "./context.js";
 import { measureCosts } from "./costs.js";
 import { type Device, describeDevice, type GpuMemory, usage } from "./device.js";
+import * as elementwise from "./elementwise.js";
+import { at } from "./elementwise.js";
 import { ExpertBackend } from "./expertBackend.js";
 import { HeldWeights } from "./heldWeights.js";
+import { headScores, poolRows, readKeys } from "./keys.js";
 import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
@@ -60,7 +65,7 @@ import {
   own,
   readRows,
 } from "./storage.js";
-import { add, elementThreads, gatedActivation, map, rope } from "./wgsl/elementwise.js";
+import { elementThreads, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
 import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
@@ -75,8 +80,6 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   readonly #attend: Attend;
   readonly #normFusion: NormFusion;
   readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
-  readonly #gated = new Map<ActivationFunction | "clamped", ReturnType<typeof gatedActivation>>();
-  readonly #maps = new Map<string, ReturnType<typeof map>>();
   readonly #zeros = new Map<number, GpuVector>();
   readonly #caches = new Set<GpuKvCache>();
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
@@ -347,6 +350,21 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     copyEntries(this.#context, this.#ownCache(from), this.#ownCache(to), slots);
   }
 
+  readKeys(out: Activation, cache: KvCache, layer: number, start: number): void {
+    const ownCache = this.#ownCache(cache);
+    this.#counters.kvBytesRead += keyBytes(ownCache, layer, out.rows, start);
+    readKeys(this.#context, own(out), ownCache, layer, start);
+  }
+
+  poolRows(out: Activation, x: Activation, options: PoolOptions): void {
+    poolRows(this.#context, own(out), own(x), options);
+  }
+
+  headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {
+    this.#counters.kvBytesRead += scoreBytes(q, k, options.stride);
+    headScores(this.#context, own(out), own(q), own(k), options);
+  }
+
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void {
     if (moves.heads.length === 0) return;
     moveEntries(this.#context, this.#ownCache(cache), layer, moves, (words) => this.#temporary(words, "moves"));
@@ -359,44 +377,11 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     f: ActivationFunction,
     options: GateOptions = {},
   ): void {
-    const [target, ownGate, ownUp] = [own(out), own(gate), own(up)];
-    const { gateThreshold = 0, clamped } = options;
-    const variant = clamped === undefined ? f : "clamped";
-    let kernel = this.#gated.get(variant);
-    if (kernel === undefined) {
-      kernel = gatedActivation(variant);
-      this.#gated.set(variant, kernel);
-    }
-    this.#context.recorder.run(
-      kernel,
-      {
-        cols: out.cols,
-        threshold: gateThreshold,
-        limit: clamped?.limit ?? 0,
-        sharpness: clamped?.sharpness ?? 0,
-        ...at("out", target),
-        ...at("gate", ownGate),
-        ...at("up", ownUp),
-      },
-      { outs: target.memory, gates: ownGate.memory, ups: ownUp.memory },
-      [Math.ceil(out.cols / elementThreads), out.rows],
-    );
+    elementwise.gatedActivation(this.#context, own(out), own(gate), own(up), f, options);
   }
 
   map(out: Activation, x: Activation, f: ElementFunction): void {
-    const [target, source] = [own(out), own(x)];
-    const [name, by] = typeof f === "string" ? [f, 0] : [f.f, f.by];
-    let kernel = this.#maps.get(name);
-    if (kernel === undefined) {
-      kernel = map(name);
-      this.#maps.set(name, kernel);
-    }
-    this.#context.recorder.run(
-      kernel,
-      { cols: out.cols, by, ...at("out", target), ...at("x", source) },
-      { outs: target.memory, xs: source.memory },
-      [Math.ceil(out.cols / elementThreads), out.rows],
-    );
+    elementwise.map(this.#context, own(out), own(x), f);
   }
 
   layerNorm(out: Activation, x: Activation, weight: Vector, bias: Vector | undefined, epsilon: number): void {
@@ -421,13 +406,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   }
 
   add(out: Activation, x: Activation): void {
-    const [target, source] = [own(out), own(x)];
-    this.#context.recorder.run(
-      add,
-      { cols: out.cols, ...at("out", target), ...at("x", source) },
-      { outs: target.memory, xs: source.memory },
-      [Math.ceil(out.cols / elementThreads), out.rows],
-    );
+    elementwise.add(this.#context, own(out), own(x));
   }
 
   addGram(gram: Activation, x: Activation): void {
@@ -492,8 +471,3 @@ const norms = [
   { least: 257, threads: 256 },
   { least: 0, threads: 64 },
 ] as const;
-
-/** The parameters that say where an operand lies. */
-function at<N extends string>(name: N, { offset, stride }: GpuActivation): Record<`${N}Offset` | `${N}Stride`, number> {
-  return { [`${name}Offset`]: offset, [`${name}Stride`]: stride } as Record<`${N}Offset` | `${N}Stride`, number>;
-}

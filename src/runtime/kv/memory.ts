@@ -1,6 +1,8 @@
 import { UsageError } from "../../core/index.js";
 import { type KvCache, kiviCoded } from "../../kernels/index.js";
 import type { ForwardOptions, Model } from "../../model/index.js";
+import type { Phase } from "../sight/dynamic.js";
+import { DynamicSights } from "../sight/dynamicSights.js";
 import type { Attention } from "../sight/index.js";
 import { Sights } from "../sight/sights.js";
 import { HeldTokens } from "./heldTokens.js";
@@ -26,6 +28,7 @@ export class SequenceMemory implements Disposable {
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
+  readonly #dynamic: DynamicSights | undefined;
   readonly #eviction: KvEviction | undefined;
   /** [layer][head]; policies that do not look at mass decide alike, and then it is one for all. */
   #held: HeldTokens[][] = [];
@@ -38,8 +41,8 @@ export class SequenceMemory implements Disposable {
 
   /**
    * @param capacity tokens of the sequence at most
-   * @throws UsageError for passes that are none, and for a budget that renumbers beyond the model's positions; also see
-   * `Model.createCache`
+   * @throws UsageError for passes that are none, for a budget that renumbers beyond the model's positions, and for a dynamic
+   * pattern with a policy that throws away; also see `Model.createCache`
    */
   constructor(
     readonly model: Model,
@@ -48,6 +51,12 @@ export class SequenceMemory implements Disposable {
   ) {
     this.#eviction = kv?.eviction;
     const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
+    if (attention?.seek !== undefined && this.#eviction !== undefined) {
+      throw new UsageError(
+        `${attention.text} decides by keys that stay where they are, and ${kv?.text} throws some away; take a policy that keeps ` +
+          "all, as int8, or a pattern that is known beforehand, as window",
+      );
+    }
     const { maxPositions } = model.config;
     // Renumbered texts may be endless: what is held and the next pass must fit into the positions that the model knows.
     const most = renumbers && capacity > maxPositions ? maxPositions - budget : Number.POSITIVE_INFINITY;
@@ -68,7 +77,9 @@ export class SequenceMemory implements Disposable {
       ...(residual !== undefined && { kivi: { residual, rows: this.mostRows } }),
     };
     this.cache = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
-    this.#sights = new Sights(model, attention);
+    this.#sights = new Sights(model, attention?.seek === undefined ? attention : undefined);
+    const seeker = attention?.seek?.(model, capacity);
+    this.#dynamic = seeker && new DynamicSights(model, seeker);
     this.#clear();
   }
 
@@ -81,10 +92,17 @@ export class SequenceMemory implements Disposable {
    * How a pass of `rows` tokens is to be run.
    * @param run tokens before it
    * @param forward options by position in the sequence
+   * @param phase what the tokens are; left out where that is not known
    */
-  next(run: number, rows: number, forward: ForwardOptions = {}): { start: number; options: ForwardOptions } {
+  next(
+    run: number,
+    rows: number,
+    forward: ForwardOptions = {},
+    phase?: Phase,
+  ): { start: number; options: ForwardOptions } {
     if (this.#eviction === undefined) {
-      return { start: run, options: { ...forward, sights: this.#sights.of({ position: run, rows }) } };
+      const sights = this.#sights.of({ position: run, rows });
+      return { start: run, options: { ...forward, sights, findSight: this.#dynamic?.of(phase) } };
     }
     const [[first]] = this.#held;
     const position = first.nextTurn;
@@ -213,6 +231,7 @@ export class SequenceMemory implements Disposable {
 
   [Symbol.dispose](): void {
     this.#sights[Symbol.dispose]();
+    this.#dynamic?.[Symbol.dispose]();
     this.cache[Symbol.dispose]();
   }
 }

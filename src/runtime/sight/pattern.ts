@@ -1,5 +1,6 @@
 import type { SlotRange } from "../../kernels/index.js";
 import type { ParameterRules, ParameterValues } from "../parameters.js";
+import type { DynamicPattern } from "./dynamic.js";
 
 /** Who looks: patterns may differ by layer and by query head. */
 export interface Viewer {
@@ -8,10 +9,10 @@ export interface Viewer {
 }
 
 /**
- * An attention pattern: which positions a query sees, as ranges. They may overlap, and reach over the beginning or past the
+ * An attention pattern that is known beforehand: which positions a query sees, as ranges. They may overlap, and reach over the beginning or past the
  * query: what lies there is cut off.
  */
-export interface AttentionPattern<R extends ParameterRules = ParameterRules> {
+export interface FixedPattern<R extends ParameterRules = ParameterRules> {
   readonly summary: string;
   readonly parameters: R;
   /** After how many query heads, and layers, what is seen repeats; default 1: all alike. */
@@ -20,9 +21,12 @@ export interface AttentionPattern<R extends ParameterRules = ParameterRules> {
   see(values: ParameterValues<R>): (position: number, viewer: Viewer) => Iterable<SlotRange>;
 }
 
+/** An entry of the table: what is seen is known beforehand, or decided by queries and keys. */
+export type AttentionPattern = FixedPattern | DynamicPattern;
+
 /** Checks a pattern's types where it is declared. */
-export const pattern = <const R extends ParameterRules>(entry: AttentionPattern<R>): AttentionPattern =>
-  entry as unknown as AttentionPattern;
+export const pattern = <const R extends ParameterRules>(entry: FixedPattern<R>): FixedPattern =>
+  entry as unknown as FixedPattern;
 
 /** The last `size` positions up to the query. */
 export const local = (position: number, size: number): SlotRange => [position - size + 1, position + 1];

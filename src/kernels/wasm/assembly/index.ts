@@ -4,10 +4,11 @@ import { dotBytes } from "./columns";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, CodeKv, AttentionMass, Embed, GatedActivation, GatherRows, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opReadBytes, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
-  ReadBytes, RmsNorm, Rope, TopK, UnpackRows,
+  Add, AddExperts, AppendKv, Attention, CodeKv, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
+  PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, TopK, UnpackRows,
 } from "./generated/records";
+import { headScores, poolRows, readKeys } from "./keys";
 import { appendKv, moveKv } from "./kv";
 import { codeKv } from "./kvCodes";
 import { attentionMass } from "./mass";
@@ -51,6 +52,9 @@ export function run(thread: i32): void {
     else if (op == opUnpackRows) unpackRows(changetype<UnpackRows>(a), thread);
     else if (op == opGatherRows) gatherRows(changetype<GatherRows>(a), thread);
     else if (op == opAddExperts) addExperts(changetype<AddExperts>(a), thread);
+    else if (op == opReadKeys) readKeys(changetype<ReadKeys>(a), thread);
+    else if (op == opPoolRows) poolRows(changetype<PoolRows>(a), thread);
+    else if (op == opHeadScores) headScores(changetype<HeadScores>(a));
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

@@ -1,0 +1,96 @@
+import type { HeadScoreOptions, PoolOptions } from "../backend.js";
+import { codedPlaces, made } from "./cached.js";
+import type { Context } from "./context.js";
+import { at } from "./elementwise.js";
+import type { GpuActivation, GpuKvCache } from "./storage.js";
+import { elementThreads } from "./wgsl/elementwise.js";
+import * as kernels from "./wgsl/keys.js";
+
+/** Kernels by what they were made for. */
+const readers = new Map<string, ReturnType<typeof kernels.readKeys>>();
+const pools = {
+  mean: kernels.poolRows("mean"),
+  least: kernels.poolRows("least"),
+  largest: kernels.poolRows("largest"),
+} as const;
+
+const threadsFor = (elements: number) => Math.ceil(elements / elementThreads);
+
+/** Enqueues `Backend.readKeys`. */
+export function readKeys(
+  { recorder }: Context,
+  out: GpuActivation,
+  cache: GpuKvCache,
+  layer: number,
+  start: number,
+): void {
+  const { codes, layers } = cache.spec;
+  const { key } = layers[layer];
+  const kernel = made(readers, codes === undefined ? "" : JSON.stringify([codes, key]), () =>
+    kernels.readKeys(codes, key),
+  );
+  const { capacity, coded, ring, keyScalesAt, keyRingAt } = codedPlaces(cache, layer);
+  recorder.run(
+    kernel,
+    {
+      ...{ capacity, coded, ring, keyScalesAt, keyRingAt },
+      cols: out.cols,
+      start,
+      ...at("out", out),
+    },
+    { outs: out.memory, keys: cache.keys[layer] },
+    [threadsFor(out.cols), out.rows],
+  );
+}
+
+/** Enqueues `Backend.poolRows`. */
+export function poolRows(
+  { recorder }: Context,
+  out: GpuActivation,
+  x: GpuActivation,
+  { pool, every }: PoolOptions,
+): void {
+  recorder.run(
+    pools[pool],
+    {
+      cols: x.cols,
+      rows: x.rows,
+      every,
+      ...at("out", out),
+      ...at("x", x),
+    },
+    { outs: out.memory, xs: x.memory },
+    [threadsFor(x.cols), out.rows],
+  );
+}
+
+/** Enqueues `Backend.headScores`. */
+export function headScores(
+  { recorder }: Context,
+  out: GpuActivation,
+  q: GpuActivation,
+  k: GpuActivation,
+  { queryHeads, kvHeads, scale, stride = 1, accumulate = false }: HeadScoreOptions,
+): void {
+  const groups = Math.ceil(k.rows / stride);
+  recorder.run(
+    kernels.headScores,
+    {
+      room: out.cols / queryHeads,
+      groups,
+      rows: q.rows,
+      keys: k.rows,
+      queryHeads,
+      group: queryHeads / kvHeads,
+      keyDim: k.cols / kvHeads,
+      stride,
+      accumulate: Number(accumulate),
+      scale,
+      ...at("out", out),
+      ...at("q", q),
+      ...at("k", k),
+    },
+    { outs: out.memory, qs: q.memory, ks: k.memory },
+    [threadsFor(queryHeads * groups), out.rows],
+  );
+}
