@@ -1,5 +1,7 @@
 // Every reader of files, over damaged ones. A reader gets a generator and works on one damaged input; what it throws is
 // judged by the caller. The modules of the package are given, so that tests run on sources and the long run on what is built.
+
+import { stackStores, stores } from "../../test/support/storeAs.mjs";
 import { evilValue, mutateBytes, mutateValue } from "./mutations.mjs";
 import * as seeds from "./seeds.mjs";
 
@@ -59,6 +61,14 @@ export function readersOf({ io, text, model, compress, report, storedState }) {
     compressed: seeds.safetensorsParts(seeds.compressedTensors.tensors),
     packed: seeds.safetensorsParts(seeds.packed.tensors),
   };
+
+  const quantized = Object.values({ ...stores, ...stackStores }).map((store) => {
+    const shape = store === stackStores.mxfp4 ? [2, 32, 32] : [32, 64];
+    const values = Float32Array.from({ length: 2048 }, (_, i) => Math.sin(i * 12.9898));
+    const tensors = store.parts("model.layers.0.mlp.up_proj.weight", { shape, values }).raw;
+    const asMap = new Map(tensors.map(({ name, ...tensor }) => [name, tensor]));
+    return { record: store.record, parts: seeds.safetensorsParts(asMap) };
+  });
 
   async function readTokenizer(files, words = "The old man of the sea, 1952!\n  don't") {
     const tokenizer = await text.loadTokenizer(files);
@@ -134,6 +144,16 @@ export function readersOf({ io, text, model, compress, report, storedState }) {
         random(3) === 0 ? damagedJson(seeds.compressedTensors.config, random) : json(seeds.compressedTensors.config);
       return readModel(
         modelFiles({ "config.json": config, "model.safetensors": damagedWeights(parts.compressed, random) }),
+      );
+    },
+    quantized: (random) => {
+      const { record, parts } = quantized[random(quantized.length)];
+      const config = { ...seeds.configs[0], quantization_config: record };
+      return readModel(
+        modelFiles({
+          "config.json": random(3) === 0 ? damagedJson(config, random) : json(config),
+          "model.safetensors": damagedWeights(parts, random),
+        }),
       );
     },
     gguf: async (random) => {

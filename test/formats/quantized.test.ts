@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it, test } from "vitest";
 import { FormatError } from "../../src/core/index.js";
 import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js";
@@ -6,6 +7,7 @@ import { tensorRows } from "../../src/model/tensorRows.js";
 import { weightFormats } from "../../src/pack/index.js";
 import { type DType, fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import { compress, logits, relativeDifference } from "../compress/support.js";
+import { path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { type Store, stackStores, stores } from "../support/storeAs.mjs";
 
@@ -124,6 +126,37 @@ async function attempt(config: object, tensors: readonly Raw[]): Promise<unknown
   }
   return undefined;
 }
+
+interface ToolCase {
+  tool: string;
+  what: string;
+  record: Record<string, unknown>;
+  tensors: Record<string, { dtype: string; shape: number[]; base64: string }>;
+  shape: [number, number];
+  rows: number[];
+  /** f32 [rows, cols] */
+  values: string;
+}
+const { cases }: { cases: ToolCase[] } = JSON.parse(readFileSync(path("quantized.json"), "utf8"));
+
+test.each(cases.map((one) => [`${one.what}, ${one.tool}`, one] as const))(
+  "as its own tool unpacks it: %s",
+  async (_what, one) => {
+    const raw = Object.entries(one.tensors).map(([name, { base64, ...info }]) => {
+      return { name, ...info, bytes: new Uint8Array(Buffer.from(base64, "base64")) };
+    });
+    const checkpoint = await open({ model_type: "llama", quantization_config: one.record }, raw);
+    expect([...checkpoint.tensors.keys()]).toEqual(["w.weight"]);
+    expect(checkpoint.tensors.get("w.weight")!.shape).toEqual(one.shape);
+    const read = await checkpoint.readFloat32("w.weight");
+    const cols = one.shape[1];
+    const rows = one.rows.flatMap((row) => [...read.slice(row * cols, (row + 1) * cols)]);
+    const wanted = new Float32Array(new Uint8Array(Buffer.from(one.values, "base64")).buffer);
+    // That tool multiplies FP4 in bf16.
+    const tolerance = /fp4-pack/.test(one.what) ? 2 ** -7 : 1e-6;
+    expect(difference(wanted, Float32Array.from(rows))).toBeLessThan(tolerance);
+  },
+);
 
 /** A golden model whose matrices in blocks are stored quantised, and the same with the values that the codes stand for. */
 async function quantizedModel(golden: string, store: Store) {
