@@ -27,6 +27,11 @@ export interface GgufFamily {
    * its name in the file, and how many they are.
    */
   perHead?: { end: string; maps: number };
+  /**
+   * Its MLPs are mixtures. A file has the maps of all experts of a block in one tensor, [experts, rows, cols]: what it calls that
+   * tensor, and the map of one expert behind `module` + `.N.`
+   */
+  experts?: { module: string; maps: readonly (readonly [string, string])[] };
   /** What llama.cpp computes it with. Default "silu". */
   activation?: ActivationFunction;
   /** Fields of config.json that only this family has. */

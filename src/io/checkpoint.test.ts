@@ -119,6 +119,7 @@ describe("checkpoint", () => {
         /quant_method: the weights are quantised by "hqq", which is not read; expected one of gptq, awq/,
       ],
       [{ bits: 4 }, /quantised, which is not read/],
+      [{ quant_method: { toString: 1 } }, /quantised by .*which is not read/],
       ["gptq", /quantization_config: "gptq"; expected an object/],
       [{ quant_method: "gptq", bits: 5 }, /quantization_config.bits/],
       [

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { families, parseModelConfig } from "../../src/arch/index.js";
+import { families, parseModelConfig, unusedFields } from "../../src/arch/index.js";
 import { createFile, memorySinks } from "../../src/io/byteSink.js";
 import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/files.js";
@@ -25,6 +25,7 @@ test("which families are written and read as GGUF", () => {
     "llama",
     "llama3-rope",
     "mistral",
+    "mixtral",
     "qwen2",
     "qwen3",
     "smollm3",
@@ -33,12 +34,15 @@ test("which families are written and read as GGUF", () => {
     "gemma3",
     "gpt2",
     "gpt_neox",
+    "olmoe",
+    "qwen3_moe",
   ]);
 });
 
 /** A golden checkpoint as a GGUF file. */
-async function ggufOf(name: string, type: "f32" | "f16") {
+async function ggufOf(name: string, type: "f32" | "f16", changed: object = {}) {
   const checkpoint = await MemoryCheckpoint.golden(name);
+  Object.assign(checkpoint.config, changed);
   const config = parseModelConfig(checkpoint.config, "config.json");
   const vocab = Object.fromEntries(Array.from({ length: config.vocabSize }, (_, id) => [`t${id}`, id]));
   const model = { type: "BPE", vocab, merges: [] };
@@ -90,6 +94,67 @@ test.each([
   const wanted = expected(checkpoint.values(inCheckpoint));
   expect(stored.length).toBe(wanted.length);
   expect(stored.findIndex((value, i) => value !== wanted[i])).toBe(-1);
+});
+
+test("maps of experts lie one behind the other in one tensor, and what chooses among them is f32", async () => {
+  const { checkpoint, bytes } = await ggufOf("mixtral", "f16");
+  const { tensors } = await readGgufParts(memorySource("m.gguf", bytes), async () => undefined);
+  const experts = [...checkpoint.tensors.keys()].filter((name) => /layers\.1\..*\.w3\.weight$/.test(name)).sort();
+  const stack = tensors.get("blk.1.ffn_up_exps.weight")!;
+  expect(stack.shape).toEqual([experts.length, ...checkpoint.tensors.get(experts[0])!.shape]);
+  const stored = toFloat32("F16", await stack.source.read(stack.byteOffset, stack.byteLength));
+  const wanted = experts.flatMap((name) => [...checkpoint.values(name)]);
+  expect(stored.findIndex((value, i) => Math.abs(value - wanted[i]) > 2 ** -11 * Math.abs(wanted[i]) + 2 ** -25)).toBe(
+    -1,
+  );
+  expect(tensors.get("blk.1.ffn_gate_inp.weight")!.type.name).toBe("F32");
+});
+
+test("mixtures that llama.cpp computes otherwise are refused with the reason", async () => {
+  for (const [name, config, problem] of [
+    ["qwen3_moe", { norm_topk_prob: false }, /experts are left as they are/],
+    ["olmoe", { norm_topk_prob: true }, /made to add up to 1/],
+    ["olmoe", { clip_qkv: 8 }, /clipped/],
+    ["mixtral", { router_type: "relu" }, /chosen by relu/],
+    ["deepseek_v3", {}, /model type deepseek_v3/],
+  ] as const) {
+    await expect(ggufOf(name, "f32", config), name).rejects.toThrow(problem);
+  }
+});
+
+const factors = (first: number) => Array.from({ length: 8 }, (_, i) => first + i / 4);
+test.each([
+  ["llama", { rope_type: "yarn", factor: 4, original_max_position_embeddings: 64, rope_theta: 10000 }],
+  [
+    "phi3",
+    {
+      rope_type: "longrope",
+      short_factor: factors(1),
+      long_factor: factors(2),
+      original_max_position_embeddings: 64,
+      rope_theta: 10000,
+    },
+  ],
+])("%s: a rotary embedding that is scaled by %j comes back", async (name, rope_parameters) => {
+  const { config, bytes } = await ggufOf(name, "f32", { rope_parameters });
+  expect(config.rope.type).toBe(rope_parameters.rope_type);
+  const back = await openCheckpoint(await ggufFiles("m.gguf", async () => memorySource("m.gguf", bytes)));
+  const read = parseModelConfig(back.config, "config.json").rope;
+  const asF32 = (rope: object) =>
+    JSON.parse(JSON.stringify(rope), (_, value) => (typeof value === "number" ? Math.fround(value) : value));
+  expect(asF32(read)).toEqual(asF32(config.rope));
+  expect(unusedFields(back.config as Record<string, unknown>, "config.json")).toEqual([]);
+});
+
+test("YaRN with other betas than llama.cpp's is refused", async () => {
+  const rope_parameters = {
+    rope_type: "yarn",
+    factor: 4,
+    original_max_position_embeddings: 64,
+    rope_theta: 1e4,
+    beta_fast: 16,
+  };
+  await expect(ggufOf("llama", "f32", { rope_parameters })).rejects.toThrow(/YaRN scaling has other betas/);
 });
 
 // A file that names a tensor, a row or a key otherwise than it is read gives another model.

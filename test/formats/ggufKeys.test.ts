@@ -36,7 +36,7 @@ const gpt2: Keys = {
 /** All that is made of the keys: the files, the description, and the names of what is warned of. */
 async function read(keys: Keys) {
   const metadata = new Metadata("m.gguf", new Map(Object.entries(keys)));
-  const config = configFromMetadata(metadata, new Map(), undefined);
+  const config = configFromMetadata(metadata, new Map(), {});
   readModelSpec(config, "config.json");
   const parts = tokenizerFromMetadata(metadata);
   const json = (value: object) => new TextEncoder().encode(JSON.stringify(value));
@@ -163,7 +163,7 @@ describe("keys of GGUF files", () => {
 
   it("a factor of rotation without a type is linear, as llama.cpp takes it", async () => {
     const rotation = (keys: Keys) =>
-      configFromMetadata(new Metadata("m", new Map(Object.entries({ ...llama, ...keys }))), new Map(), undefined)
+      configFromMetadata(new Metadata("m", new Map(Object.entries({ ...llama, ...keys }))), new Map(), {})
         .rope_parameters;
     expect(rotation({ "llama.rope.scale_linear": 4 })).toMatchObject({ rope_type: "linear", factor: 4 });
     expect(rotation({ "llama.rope.scaling.factor": 1 })).toMatchObject({ rope_type: "default" });

@@ -212,7 +212,11 @@ describe("hostile GGUF files", () => {
       ["llama.block_count", { string: "1" }],
       /llama.block_count: a value of another kind; expected a number/,
     ],
-    ["experts", ["llama.expert_count", { u32: 8 }], /experts/],
+    [
+      "experts of which none is used",
+      ["llama.expert_count", { u32: 8 }],
+      /llama.expert_used_count: the key is missing/,
+    ],
     ["an alignment", ["general.alignment", { u32: 7 }], /general.alignment: 7; expected a power of two/],
     ["widths that differ", ["llama.feed_forward_length", { i32s: [1, 2] }], /differs from layer to layer/],
   ])("refuses %s that it does not know", async (_, [key, value], message) => {

@@ -130,6 +130,26 @@ export const ggufNames: GgufFamily["names"] = {
   ],
 };
 
+/** How files name the mixtures of a family. @param gate the module that chooses @param maps of an expert: gate, up and down */
+export const ggufMixture = (
+  gate: string,
+  module: string,
+  [gateProj, upProj, downProj]: readonly [string, string, string],
+): Pick<GgufFamily, "experts" | "names"> => ({
+  names: { ...ggufNames, inBlock: [...ggufNames.inBlock, ["ffn_gate_inp", gate]] },
+  experts: {
+    module,
+    maps: [
+      ["ffn_gate_exps", gateProj],
+      ["ffn_up_exps", upProj],
+      ["ffn_down_exps", downProj],
+    ],
+  },
+});
+
+/** The names of most mixtures. */
+export const ggufExperts = ggufMixture("mlp.gate", "mlp.experts", ["gate_proj", "up_proj", "down_proj"]);
+
 export interface RoutedOptions {
   count: number;
   router: Omit<RouterSpec, "map">;

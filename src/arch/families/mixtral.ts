@@ -1,11 +1,12 @@
 import * as z from "zod";
 import { optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep } from "../derive.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { preNorm, stored } from "../parts.js";
 import type { RouterSpec } from "../spec.js";
-import { attention, llamaLike, preNorms, routed, sightOf } from "./llamaLike.js";
+import { attention, ggufMixture, llamaLike, preNorms, routed, sightOf } from "./llamaLike.js";
 import { mistralDefaults } from "./mistral.js";
 
 const gate = "block_sparse_moe.gate";
@@ -55,4 +56,17 @@ export const mixtral = family({
         }),
       ),
     ),
+  gguf: {
+    architecture: "llama",
+    rotaryNeighbours: true,
+    ...ggufMixture(gate, "block_sparse_moe.experts", ["w1", "w3", "w2"]),
+    config: (keys) => ({
+      num_local_experts: keys.required("expert_count"),
+      num_experts_per_tok: keys.required("expert_used_count"),
+    }),
+    problem: ({ spec }) => {
+      const { score } = findStep(spec.blocks[0], "mixture")!.router;
+      return score === "softmax" ? undefined : `its experts are chosen by ${score}`;
+    },
+  },
 });

@@ -1,10 +1,11 @@
 import * as z from "zod";
 import { flag, optional } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep } from "../derive.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { preNorm } from "../parts.js";
-import { attention, expertModules, llamaLike, preNorms, routed } from "./llamaLike.js";
+import { attention, expertModules, ggufExperts, llamaLike, preNorms, routed } from "./llamaLike.js";
 
 /** OLMoE (arXiv 2409.02060): all heads of q and of k are normalised at once, and the weights of the chosen stay as they are. */
 export const olmoe = family({
@@ -41,4 +42,20 @@ export const olmoe = family({
         }),
       ),
     ),
+  gguf: {
+    architecture: "olmoe",
+    ...ggufExperts,
+    config: (keys) => ({
+      num_experts: keys.required("expert_count"),
+      num_experts_per_tok: keys.required("expert_used_count"),
+      norm_topk_prob: false,
+    }),
+    problem: ({ spec }) => {
+      if (spec.blocks.some(({ steps }) => steps.some((step) => step.do === "cap")))
+        return "its queries, keys and values are clipped";
+      return findStep(spec.blocks[0], "mixture")!.router.normalise
+        ? "the weights of the chosen experts are made to add up to 1"
+        : undefined;
+    },
+  },
 });

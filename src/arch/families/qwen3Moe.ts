@@ -1,10 +1,21 @@
 import * as z from "zod";
 import { flag, maxLayers, orElse, positions, width } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep } from "../derive.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { preNorm } from "../parts.js";
-import { attention, type Block, expertModules, llamaLike, mlp, preNorms, routed, sightOf } from "./llamaLike.js";
+import {
+  attention,
+  type Block,
+  expertModules,
+  ggufExperts,
+  llamaLike,
+  mlp,
+  preNorms,
+  routed,
+  sightOf,
+} from "./llamaLike.js";
 import { qwenFields } from "./qwen2.js";
 
 /** Qwen3 with mixtures of experts (arXiv 2505.09388), in all layers or in some. */
@@ -53,5 +64,22 @@ export const qwen3Moe = family({
           : mlp(block),
       );
     return llamaLike(config, shapes, describe, { intermediateSize });
+  },
+  gguf: {
+    architecture: "qwen3moe",
+    ...ggufExperts,
+    config: (keys) => ({
+      num_experts: keys.required("expert_count"),
+      num_experts_per_tok: keys.required("expert_used_count"),
+      moe_intermediate_size: keys.required("expert_feed_forward_length"),
+      norm_topk_prob: true,
+    }),
+    keys: ({ intermediateSize }) => ({ expert_feed_forward_length: intermediateSize }),
+    problem: ({ spec }) => {
+      if (spec.blocks.some((block) => findStep(block, "mixture") === undefined)) return "not all layers are mixtures";
+      return !findStep(spec.blocks[0], "mixture")!.router.normalise
+        ? "the weights of the chosen experts are left as they are"
+        : undefined;
+    },
   },
 });

@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { type ModelConfig, type ModelSpec, parseModelConfig, tensorsOfBlock } from "../../arch/index.js";
+import { families, type ModelConfig, type ModelSpec, parseModelConfig, tensorsOfBlock } from "../../arch/index.js";
 import { FormatError, type JobOptions, UsageError } from "../../core/index.js";
 import { artifactFileName, serializeArtifact } from "../artifact.js";
 import { type Artifact, artifactVersion } from "../artifactSchema.js";
@@ -15,7 +15,7 @@ import { fingerprint } from "../fingerprint.js";
 import { readGgufHeader } from "../gguf/header.js";
 import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
-import { jobKey } from "../gguf/writeGguf.js";
+import { jobKey, typeOf } from "../gguf/writeGguf.js";
 import { isJsonObject } from "../json.js";
 import { modelDirectoryBuilder } from "../modelDirectory.node.js";
 import { isCompanionFile } from "../modelFileNames.js";
@@ -162,11 +162,8 @@ async function exportGguf(
     });
     await file.finish();
     const back = await localGgufFiles(file.temporary);
-    // Vectors are always f32; rows that are no whole blocks, f16.
-    const fidelity = ({ shape }: Weights): Fidelity => {
-      if (shape.length === 1) return { exact: "F32" };
-      return shape[1] % 32 === 0 ? ggufFidelity[type] : ggufFidelity[type.startsWith("q") ? "f16" : type];
-    };
+    const family = families[config.modelType].gguf!;
+    const fidelity = (weights: Weights): Fidelity => ggufFidelity[typeOf(family, weights, type)];
     const verification = await readBack(back, await plainWeights(checkpoint), fidelity, options);
     await checkTemplates(files, back);
     await check?.(back);

@@ -9,9 +9,14 @@ const named = Object.values(families).filter((family): family is Named => family
 /** Values of `general.architecture` that can be read. */
 export const ggufArchitectures: readonly string[] = [...new Set(named.map(({ gguf }) => gguf.architecture))];
 
-/** The family that files of an architecture hold. @param windowed whether the file has a sliding window */
-export const familyIn = (architecture: string, windowed: boolean): Named | undefined => {
-  const those = named.filter(({ gguf }) => gguf.architecture === architecture);
+/**
+ * The family that files of an architecture hold.
+ * @param windowed whether the file has a sliding window @param isMixture whether it has experts
+ */
+export const familyIn = (architecture: string, windowed: boolean, isMixture: boolean): Named | undefined => {
+  const those = named.filter(
+    ({ gguf }) => gguf.architecture === architecture && (gguf.experts !== undefined) === isMixture,
+  );
   return those.find(({ gguf }) => (gguf.windowed ?? false) === windowed) ?? those[0];
 };
 
@@ -25,6 +30,30 @@ export function checkpointName({ names }: GgufFamily, name: string): string | un
   const found = new Map(layer === undefined ? names.outside : names.inBlock).get(stem);
   return found && `${layer === undefined ? "" : `${names.layers}.${layer}.`}${found}.${kind}`;
 }
+
+const stackPattern = /^blk\.(\d{1,5})\.(\w+)\.weight$/;
+
+/** What the maps of experts in a stack of a file are called in a checkpoint, by their number; undefined for no stack. */
+export function expertNames({ names, experts }: GgufFamily, name: string): ((expert: number) => string) | undefined {
+  const [, layer, stem] = stackPattern.exec(name) ?? [];
+  const map = new Map(experts?.maps).get(stem);
+  if (map === undefined) return undefined;
+  return (expert) => `${names.layers}.${layer}.${experts!.module}.${expert}.${map}.weight`;
+}
+
+/** The reverse: the stack that a map of a checkpoint belongs to and its number there; undefined for what is no expert's. */
+export function stackOf({ names, experts }: GgufFamily, name: string): { name: string; expert: number } | undefined {
+  if (experts === undefined || !name.startsWith(`${names.layers}.`)) return undefined;
+  const [layer, ...rest] = name.slice(names.layers.length + 1).split(".");
+  const inBlock = rest.join(".");
+  if (!inBlock.startsWith(`${experts.module}.`)) return undefined;
+  const [expert, map] = inBlock.slice(experts.module.length + 1).split(".");
+  const stem = new Map(experts.maps.map(swap)).get(map);
+  return stem === undefined ? undefined : { name: `blk.${layer}.${stem}.weight`, expert: Number(expert) };
+}
+
+/** Whether a tensor of a file chooses among experts, which llama.cpp has in f32. */
+export const isRouter = (name: string): boolean => name.endsWith(".ffn_gate_inp.weight");
 
 /** Whether a tensor of a file is the weight of a norm. */
 export const isNorm = (name: string): boolean => name.endsWith("norm.weight");

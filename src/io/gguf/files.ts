@@ -4,6 +4,7 @@ import type { ByteSource, ModelFiles } from "../byteSource.js";
 import { memorySource } from "../memory.js";
 import { Metadata } from "./metadata.js";
 import { type GgufParts, partName, readGgufParts } from "./parts.js";
+import { maxRopeDivisors, type RopeTensors, ropeTensorNames } from "./ropeFactors.js";
 import { configFromMetadata } from "./toConfig.js";
 import { tokenizerFromMetadata } from "./toTokenizer.js";
 
@@ -55,7 +56,7 @@ async function virtualFiles(
     if (first === undefined) throw new FormatError({ file: location, problem: "there is no such file" });
     const parts = await readGgufParts(first, openPart);
     const metadata = new Metadata(location, parts.metadata);
-    const config = configFromMetadata(metadata, parts.tensors, await readRopeDivisors(parts));
+    const config = configFromMetadata(metadata, parts.tensors, await readRopeTensors(parts));
     const tokenizer = tokenizerFromMetadata(metadata);
     const files = new Map([["config.json", jsonBytes(config)]]);
     if (tokenizer !== undefined) {
@@ -68,14 +69,14 @@ async function virtualFiles(
   }
 }
 
-export const ropeTensorName = "rope_freqs.weight";
-/** Half of the widest head. */
-const maxRopeDivisors = 4096;
-
-async function readRopeDivisors({ tensors }: GgufParts): Promise<Float32Array | undefined> {
-  const tensor = tensors.get(ropeTensorName);
-  if (tensor === undefined || tensor.type.dtype !== "F32" || tensor.byteLength > maxRopeDivisors * 4) return undefined;
-  return toFloat32("F32", await tensor.source.read(tensor.byteOffset, tensor.byteLength));
+async function readRopeTensors({ tensors }: GgufParts): Promise<RopeTensors> {
+  const read = async (kind: keyof RopeTensors): Promise<Float32Array | undefined> => {
+    const tensor = tensors.get(ropeTensorNames[kind]);
+    if (tensor === undefined || tensor.type.dtype !== "F32" || tensor.byteLength > maxRopeDivisors * 4)
+      return undefined;
+    return toFloat32("F32", await tensor.source.read(tensor.byteOffset, tensor.byteLength));
+  };
+  return { byFrequency: await read("byFrequency"), short: await read("short"), long: await read("long") };
 }
 
 const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value)}\n`);

@@ -1,4 +1,4 @@
-import { families, findStep, type GgufFamily, type ModelConfig } from "../../arch/index.js";
+import { families, findStep, type GgufFamily, type ModelConfig, type RopeSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import type { TypedValue } from "./headerBytes.js";
 
@@ -6,7 +6,6 @@ import type { TypedValue } from "./headerBytes.js";
 export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   const gguf = families[config.modelType]?.gguf;
   const fail = (problem: string) => new UsageError(`this model cannot be written as GGUF: ${problem}`);
-  if (config.experts !== undefined) throw fail("its MLPs are mixtures of experts; export it as safetensors");
   if (gguf === undefined) throw fail(`model type ${config.modelType}; export it as safetensors`);
   const problem = problemOf(config, gguf) ?? gguf.problem?.(config);
   if (problem !== undefined) throw fail(problem);
@@ -33,8 +32,9 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
         ] as [string, TypedValue][])),
     ["vocab_size", { u32: config.vocabSize }],
   ];
-  if (config.rope.type === "linear") {
-    keys.push(["rope.scaling.type", { string: "linear" }], ["rope.scaling.factor", { f32: config.rope.factor }]);
+  keys.push(...scalingKeys(config.rope));
+  if (config.experts !== undefined) {
+    keys.push(["expert_count", { u32: config.experts.count }], ["expert_used_count", { u32: config.experts.perToken }]);
   }
   for (const [key, value] of Object.entries(gguf.keys?.(config) ?? {})) {
     if (value !== undefined) keys.push([key, typeof value === "boolean" ? { bool: value } : { f32: value }]);
@@ -46,12 +46,49 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   ]);
 }
 
+/** The keys of a scaled rotary embedding; the others are in tensors. */
+function scalingKeys(rope: RopeSpec): [string, TypedValue][] {
+  const at = (key: string) => `rope.scaling.${key}`;
+  switch (rope.type) {
+    case "linear":
+      return [
+        [at("type"), { string: "linear" }],
+        [at("factor"), { f32: rope.factor }],
+      ];
+    case "yarn":
+      return [
+        [at("type"), { string: "yarn" }],
+        [at("factor"), { f32: rope.factor }],
+        [at("original_context_length"), { u32: rope.originalMaxPositions }],
+      ];
+    case "longrope":
+      return [
+        [at("type"), { string: "longrope" }],
+        [at("original_context_length"), { u32: rope.originalMaxPositions }],
+        [at("attn_factor"), { f32: rope.attentionFactor }],
+      ];
+    default:
+      return [];
+  }
+}
+
+/** Why llama.cpp, which has one set of numbers for YaRN, would turn by other angles. */
+function yarnProblem({ betaFast, betaSlow, truncate, attentionFactor, factor }: RopeSpec & { type: "yarn" }) {
+  const usual = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+  const isUsual = betaFast === 32 && betaSlow === 1 && truncate && Math.abs(attentionFactor - usual) < 1e-4;
+  return isUsual ? undefined : "its YaRN scaling has other betas or another attention factor than the usual ones";
+}
+
 function problemOf(
   { activation, blocks, slidingWindows, ...config }: ModelConfig,
   { activation: computed = "silu", problem }: GgufFamily,
 ): string | undefined {
   if (activation !== computed) return `llama.cpp computes it with ${computed}, the model uses ${activation}`;
-  if (!["default", "linear", "llama3"].includes(config.rope.type)) {
+  if (config.rope.type === "yarn") {
+    const other = yarnProblem(config.rope);
+    if (other !== undefined) return other;
+  }
+  if (!["default", "linear", "llama3", "yarn", "longrope"].includes(config.rope.type)) {
     return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
   }
   if (problem === undefined && new Set(slidingWindows).size > 1) return "only some layers have a sliding window";

@@ -1,3 +1,34 @@
+import type { RopeSpec } from "../../arch/index.js";
+
+/** What files say of scaled rotary frequencies in tensors, f32 [width / 2] each: a divisor for every pair. */
+export interface RopeTensors {
+  /** Of Llama 3. */
+  byFrequency?: Float32Array;
+  /** Of longrope, for contexts up to the original one and for longer ones. */
+  short?: Float32Array;
+  long?: Float32Array;
+}
+
+/** What they are called. */
+export const ropeTensorNames: Readonly<Record<keyof RopeTensors, string>> = {
+  byFrequency: "rope_freqs.weight",
+  short: "rope_factors_short.weight",
+  long: "rope_factors_long.weight",
+};
+
+/** The tensors that a file needs for a rotary embedding. */
+export function ropeTensorsOf(
+  rope: RopeSpec,
+  headDim: number,
+): Readonly<Partial<Record<keyof RopeTensors, Float32Array>>> {
+  if (rope.type === "llama3") return { byFrequency: ropeDivisors(rope, rope.theta, headDim) };
+  if (rope.type !== "longrope") return {};
+  return { long: Float32Array.from(rope.longFactors), short: Float32Array.from(rope.shortFactors) };
+}
+
+/** Half of the widest head. */
+export const maxRopeDivisors = 4096;
+
 /**
  * Llama 3 stretches its rotary frequencies by a factor that depends on the frequency. A config says so in four numbers, a
  * GGUF file in one divisor per frequency (tensor `rope_freqs.weight`, f32 [headDim / 2]).

@@ -1,13 +1,13 @@
-import { families, type ModelConfig } from "../../arch/index.js";
+import { families, type GgufFamily, type ModelConfig } from "../../arch/index.js";
 import { FormatError } from "../../core/index.js";
 import { dtypeBytes, f32FromF16, toFloat32 } from "../../tensor/index.js";
 import type { ByteSource } from "../byteSource.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
-import { checkpointName, isNorm, isTurned, perHeadOf } from "./architectures.js";
-import { ropeTensorName } from "./files.js";
+import { checkpointName, expertNames, isNorm, isTurned, perHeadOf } from "./architectures.js";
 import type { GgufTensor } from "./header.js";
-import type { GgufParts } from "./parts.js";
+import type { GgufParts, PartTensor } from "./parts.js";
+import { ropeTensorNames } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { type PerHead, readReordered, readTurned, runInFile } from "./rowOrders.js";
 
@@ -28,10 +28,8 @@ export function openGgufTensors(
   const family = families[modelType].gguf;
   const placed = new Map<string, PlacedTensor>();
   const encoded = new Map<string, EncodedTensor>();
-  for (const tensor of tensors.values()) {
+  for (const [name, tensor] of namedTensors(family, tensors.values())) {
     const { source } = tensor;
-    if (tensor.name === ropeTensorName) continue;
-    const name = (family && checkpointName(family, tensor.name)) ?? tensor.name;
     const rotary = family?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);
     const fail = (problem: string, expected: string) =>
       new FormatError({ file: source.name, field: tensor.name, problem, expected });
@@ -56,6 +54,35 @@ export function openGgufTensors(
     }
   }
   return { placed, encoded };
+}
+
+/** More than any known model has. */
+const maxExperts = 4096;
+
+/** The tensors of a file under the names of a checkpoint; of a stack of experts, the matrix of each. */
+function* namedTensors(
+  family: GgufFamily | undefined,
+  tensors: Iterable<PartTensor>,
+): Generator<[name: string, tensor: PartTensor]> {
+  for (const tensor of tensors) {
+    const nameOf = family && expertNames(family, tensor.name);
+    if (Object.values(ropeTensorNames).includes(tensor.name)) continue;
+    if (nameOf === undefined) {
+      yield [(family && checkpointName(family, tensor.name)) ?? tensor.name, tensor];
+      continue;
+    }
+    const [experts, ...shape] = tensor.shape;
+    if (shape.length !== 2 || experts > maxExperts) {
+      const problem = `a stack with shape [${tensor.shape.join(", ")}]`;
+      const [file, expected] = [tensor.source.name, `[experts, rows, cols], at most ${maxExperts} experts`];
+      throw new FormatError({ file, field: tensor.name, problem, expected });
+    }
+    const byteLength = tensor.byteLength / experts;
+    for (let expert = 0; expert < experts; expert++) {
+      const byteOffset = tensor.byteOffset + expert * byteLength;
+      yield [nameOf(expert), { ...tensor, shape, byteOffset, byteLength }];
+    }
+  }
 }
 
 /** A tensor of a file as the checkpoint has it. */

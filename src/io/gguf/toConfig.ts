@@ -2,7 +2,7 @@ import { FormatError, quote } from "../../core/index.js";
 import { familyIn, ggufArchitectures } from "./architectures.js";
 import type { GgufTensor } from "./header.js";
 import type { Metadata } from "./metadata.js";
-import { fitLlama3Scaling } from "./ropeFactors.js";
+import { fitLlama3Scaling, type RopeTensors } from "./ropeFactors.js";
 
 /**
  * Keys behind the architecture that change nothing: sizes that the tensors have, what the model was trained with, and what
@@ -25,8 +25,17 @@ function familyOf(metadata: Metadata) {
   }
   const key = "general.architecture";
   const id = metadata.require(metadata.string(key), key);
-  const found = familyIn(id, metadata.has(`${id}.attention.sliding_window`));
+  const isMixture = (metadata.number(`${id}.expert_count`) ?? 0) > 0;
+  const found = familyIn(id, metadata.has(`${id}.attention.sliding_window`), isMixture);
   if (found !== undefined) return found;
+  if (isMixture && familyIn(id, false, false) !== undefined) {
+    const [file, field] = [metadata.file, `${id}.expert_count`];
+    throw new FormatError({
+      file,
+      field,
+      problem: `mixtures of experts of architecture ${quote(id)} are not supported`,
+    });
+  }
   throw new FormatError({
     file: metadata.file,
     field: key,
@@ -37,13 +46,13 @@ function familyOf(metadata: Metadata) {
 
 /**
  * The `config.json` that the metadata stands for, to be checked like one.
- * @param ropeDivisors values of `rope_freqs.weight`, where the file has it
+ * @param rope what the file has in tensors
  * @throws FormatError
  */
 export function configFromMetadata(
   metadata: Metadata,
   tensors: ReadonlyMap<string, GgufTensor>,
-  ropeDivisors: Float32Array | undefined,
+  rope: RopeTensors,
 ): Record<string, unknown> {
   const { file } = metadata;
   const { modelType, gguf } = familyOf(metadata);
@@ -62,9 +71,6 @@ export function configFromMetadata(
       problem: `${valueDim}`,
       expected: `${headDim}`,
     });
-  }
-  if ((number("expert_count") ?? 0) > 0) {
-    throw new FormatError({ file, field: key("expert_count"), problem: "mixtures of experts are not supported" });
   }
   if (metadata.boolean(key("attention.causal")) === false) {
     throw new FormatError({
@@ -95,7 +101,7 @@ export function configFromMetadata(
     ...(window !== undefined && { sliding_window: window, use_sliding_window: true, max_window_layers: 0 }),
     rope_parameters: {
       rope_theta: shortest(theta),
-      ...ropeScaling(metadata, key, ropeDivisors, theta, headDim),
+      ...ropeScaling(metadata, key, rope, theta, headDim),
       partial_rotary_factor: (number("rope.dimension_count") ?? headDim) / headDim,
     },
   });
@@ -122,10 +128,24 @@ export function configFromMetadata(
 function ropeScaling(
   metadata: Metadata,
   key: (name: string) => string,
-  divisors: Float32Array | undefined,
+  { byFrequency: divisors, short, long }: RopeTensors,
   theta: number,
   headDim: number,
 ): object {
+  const originalKey = key("rope.scaling.original_context_length");
+  const type = metadata.string(key("rope.scaling.type")) ?? "linear";
+  if (short !== undefined && long !== undefined) {
+    const original = metadata.require(metadata.number(originalKey), originalKey);
+    const shorter = (factors: Float32Array) => Array.from(factors, shortest);
+    return {
+      rope_type: "longrope",
+      short_factor: shorter(short),
+      long_factor: shorter(long),
+      original_max_position_embeddings: original,
+      factor: metadata.require(metadata.number(key("context_length")), key("context_length")) / original,
+      attention_factor: shortest(metadata.number(key("rope.scaling.attn_factor")) ?? 1),
+    };
+  }
   if (divisors !== undefined) {
     const fitted = fitLlama3Scaling(divisors, theta, headDim);
     if (fitted === undefined) {
@@ -145,17 +165,13 @@ function ropeScaling(
   }
   // llama.cpp takes a factor without a type as linear; older files have it under the second name.
   const factor = metadata.number(key("rope.scaling.factor")) ?? metadata.number(key("rope.scale_linear"));
-  const type = metadata.string(key("rope.scaling.type")) ?? "linear";
   if (type === "none" || (type === "linear" && [undefined, 0, 1].includes(factor))) return { rope_type: "default" };
   // Other types are refused by name when the config is parsed.
   return {
     rope_type: type,
     factor,
     ...(type === "yarn" && {
-      original_max_position_embeddings: metadata.require(
-        metadata.number(key("rope.scaling.original_context_length")),
-        key("rope.scaling.original_context_length"),
-      ),
+      original_max_position_embeddings: metadata.require(metadata.number(originalKey), originalKey),
     }),
   };
 }

@@ -5,13 +5,12 @@ import type { ByteSink } from "../byteSink.js";
 import { defaultTemplate, readChatTemplates } from "../chatTemplates.js";
 import type { Checkpoint } from "../checkpoint.js";
 import { plainWeights, type Weights } from "../weights.js";
-import { ggufName, isNorm, isTurned, perHeadOf } from "./architectures.js";
+import { ggufName, isNorm, isRouter, isTurned, perHeadOf, stackOf } from "./architectures.js";
 import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlocks.js";
-import { ropeTensorName } from "./files.js";
 import { metadataOfConfig } from "./fromConfig.js";
 import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
-import { ropeDivisors } from "./ropeFactors.js";
+import { type RopeTensors, ropeTensorNames, ropeTensorsOf } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { readReordered, readTurned, runInCheckpoint } from "./rowOrders.js";
 import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
@@ -46,7 +45,7 @@ export async function writeGguf(
   const metadata = await metadataOf(checkpoint, config, options);
   // That there is one was checked with the metadata.
   const family = families[config.modelType].gguf!;
-  const plans = (await plainWeights(checkpoint)).map((weights) =>
+  const plans = inStacks(family, await plainWeights(checkpoint)).map((weights) =>
     planOf(family, weights, config.headDim, options.type),
   );
   let end = 0;
@@ -60,9 +59,8 @@ export async function writeGguf(
     tensors.push({ name, type, shape, offset: end, bytes });
     end += aligned((elementCount(shape) / type.blockSize) * type.blockBytes);
   };
-  if (config.rope.type === "llama3") {
-    const divisors = ropeDivisors(config.rope, config.rope.theta, config.headDim);
-    place(ropeTensorName, ggufEncodings.f32, [divisors.length], async function* () {
+  for (const [kind, divisors] of Object.entries(ropeTensorsOf(config.rope, config.headDim))) {
+    place(ropeTensorNames[kind as keyof RopeTensors], ggufEncodings.f32, [divisors.length], async function* () {
       yield ggufEncodings.f32.encode(divisors);
     });
   }
@@ -149,18 +147,79 @@ function metadataOfTemplates(templates: ReadonlyMap<string, string>): [string, T
   return others.length === 0 ? entries : [...entries, [chatTemplateNamesKey, { strings: others }]];
 }
 
+/** A tensor to write, whose name in the file is known where it is a stack. */
+type Writable = Weights & { stack?: string };
+
+/** The weights with the maps of all experts of a block in one tensor, [experts, rows, cols], in the place of the first. */
+function inStacks(family: GgufFamily, all: readonly Weights[]): Writable[] {
+  const stacks = new Map<string, Weights[]>();
+  const out: (Weights | { stack: string })[] = [];
+  for (const weights of all) {
+    const found = stackOf(family, weights.name);
+    if (found === undefined) out.push(weights);
+    else {
+      if (!stacks.has(found.name)) {
+        stacks.set(found.name, []);
+        out.push({ stack: found.name });
+      }
+      stacks.get(found.name)![found.expert] = weights;
+    }
+  }
+  return out.map((one) => ("stack" in one ? stacked(one.stack, stacks.get(one.stack)!) : one));
+}
+
+function stacked(stack: string, experts: readonly Weights[]): Writable {
+  const [{ shape, dtype }] = experts;
+  const [rows, cols] = shape;
+  const read = async (
+    start: number,
+    count: number,
+    width: number,
+    readOf: (expert: Weights) => Weights["readRows"],
+  ): Promise<Float32Array> => {
+    const out = new Float32Array(count * width);
+    for (let row = start; row < start + count; ) {
+      const within = row % rows;
+      const length = Math.min(rows - within, start + count - row);
+      out.set(await readOf(experts[Math.floor(row / rows)])(within, length), (row - start) * width);
+      row += length;
+    }
+    return out;
+  };
+  return {
+    name: stack,
+    stack,
+    dtype,
+    shape: [experts.length, rows, cols],
+    readRows: (start, count) => read(start, count, cols, ({ readRows }) => readRows),
+    ...(experts.every(({ readScales32 }) => readScales32 !== undefined) && {
+      readScales32: (start: number, count: number) => read(start, count, cols / 32, (expert) => expert.readScales32!),
+    }),
+  };
+}
+
+/** The type that a tensor gets: vectors and routers f32, what has rows of whole blocks the one that is asked for. */
+export function typeOf(
+  family: GgufFamily,
+  { name, shape }: Pick<Weights, "name" | "shape">,
+  type: GgufTypeId,
+): GgufTypeId {
+  const inFile = stackOf(family, name)?.name ?? ggufName(family, name) ?? name;
+  if (shape.length === 1 || isRouter(inFile)) return "f32";
+  const width = isTurned(family, inFile) ? shape[0] : shape.at(-1)!;
+  return width % ggufEncodings[type].type.blockSize === 0 ? type : "f16";
+}
+
 function planOf(
   family: GgufFamily,
-  stored: Weights,
+  stored: Writable,
   headDim: number,
   type: GgufTypeId,
 ): { weights: Weights; encoding: GgufEncoding; name: string } {
-  const name = ggufName(family, stored.name);
+  const name = stored.stack ?? ggufName(family, stored.name);
   if (name === undefined) throw new UsageError(`${stored.name} has no name in GGUF files`);
   const weights = arranged(family, name, stored, headDim);
-  const isMatrix = weights.shape.length === 2;
-  const wholeBlocks = isMatrix && weights.shape[1] % ggufEncodings[type].type.blockSize === 0;
-  return { weights, name, encoding: ggufEncodings[!isMatrix ? "f32" : wholeBlocks ? type : "f16"] };
+  return { weights, name, encoding: ggufEncodings[typeOf(family, stored, type)] };
 }
 
 async function* encodeRows(
@@ -169,7 +228,8 @@ async function* encodeRows(
   headDim: number | undefined,
   signal: AbortSignal | undefined,
 ): AsyncIterable<Uint8Array> {
-  const [rows, cols = 1] = shape;
+  const cols = shape.length === 1 ? 1 : shape.at(-1)!;
+  const rows = elementCount(shape) / cols;
   // Whole heads, so that their rows can be reordered.
   const unit = headDim ?? 1;
   const step = Math.max(1, Math.floor(chunkValues / (cols * unit))) * unit;

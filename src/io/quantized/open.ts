@@ -35,7 +35,7 @@ export function quantizedSource(record: QuantizationRecord, file: string): Quant
 
 /** Old records leave out the method. */
 function methodOf({ quant_method: method, ...record }: QuantizationRecord): string {
-  if (method != null) return String(method).slice(0, 100);
+  if (method != null) return typeof method === "string" ? method : quote(method);
   if (record.load_in_4bit === true || record.load_in_8bit === true) return "bitsandbytes";
   return record.config_groups === undefined ? "" : "compressed-tensors";
 }
