@@ -88,10 +88,14 @@ export interface AttentionOptions {
   kv?: KvChoice;
 }
 export const attentionOptions = () => [
-  new Option("--attention <pattern>", `what tokens see: ${choices(attentionPatterns)}`).argParser(
-    chosenBy(parseAttention),
-  ),
-  new Option("--kv <policy>", `what is held of a text: ${choices(kvPolicies)}`).argParser(chosenBy(parseKv)),
+  new Option(
+    "--attention <pattern>",
+    `what tokens see (default: what rarefy.json names, else all): ${choices(attentionPatterns)}`,
+  ).argParser(chosenBy(parseAttention)),
+  new Option(
+    "--kv <policy>",
+    `what is held of a text (default: what rarefy.json names, else all): ${choices(kvPolicies)}`,
+  ).argParser(chosenBy(parseKv)),
 ];
 
 const choices = (table: Readonly<Record<string, Choosable>>) =>

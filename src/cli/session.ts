@@ -49,7 +49,7 @@ export interface Comparison extends Disposable {
 }
 
 /**
- * Loads every argument on a backend of its own, each with the pattern and policy of the options; `dense` is the first one
+ * Loads every argument on a backend of its own, each with the pattern and policy of the options, or else its own; `dense` is the first one
  * again, without thresholds, pattern and policy.
  */
 export async function openComparison(
@@ -72,7 +72,7 @@ export async function openComparison(
       const session = await openSession(context, argument, options);
       sessions.push(session);
       const { model } = session;
-      const { attention, kv } = options;
+      const { attention = session.attention, kv = session.kv } = options;
       variants.push({ name: basename(session.location), model, thresholds: model.thresholds, attention, kv });
     }
     return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };

@@ -135,6 +135,10 @@ export const artifactFields = {
   /** Packed format the model is meant to run in. */
   weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
   activationSparsity: activationSparsity.optional(),
+  /** How it attends, as `--attention` and `--kv` are written: an attention pattern, and what its cache keeps. */
+  inference: z
+    .strictObject({ attention: z.string().max(20_000).optional(), kv: z.string().max(1024).optional() })
+    .optional(),
   /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
   activations: z
     .array(z.record(z.string().max(64), siteStatistics))

@@ -2,6 +2,7 @@ import type { JobOptions } from "../core/index.js";
 import { type AllocationComparison, calibrateBetterAllocation } from "../eval/index.js";
 import {
   type ActivationSparsity,
+  type Artifact,
   artifactFileName,
   artifactVersion,
   fingerprint,
@@ -20,6 +21,7 @@ import {
   type OpenModelOptions,
   openModel,
 } from "../pipeline/index.js";
+import { type Attention, type KvChoice, Sequence } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { configHash, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
@@ -30,6 +32,9 @@ export interface CalibrateToDirectoryOptions
     Omit<CalibrationOptions, "sparsities"> {
   /** Requested share of zeros, in [0, 1). */
   sparsity: number;
+  /** What the result is to see and hold, stored as it is written. Heads that MInference looks for are found on the text. */
+  attention?: Attention;
+  kv?: KvChoice;
   /** Replace the finished result of something else. */
   force?: boolean;
   /** Text to calibrate on; asked for once everything that is cheap to check is right. */
@@ -42,6 +47,8 @@ export interface CalibratedDirectory extends ActivationSparsity {
   model: string;
   /** Packed format that the thresholds belong to. */
   weights: string;
+  /** What it sees and holds, as it is stored. */
+  inference?: Artifact["inference"];
   /** Share of the blocks' weights whose inputs are dropped on the calibration text. */
   realisedSparsity: number;
   /** Of the greedy allocation with the uniform one, when it was asked for. */
@@ -74,10 +81,12 @@ export async function calibrateToDirectory(
     const { weights } = opened.model;
     const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
     const activationSparsity = records[0];
+    const inference = await inferenceOf(opened.model, text.tokens, options);
     const artifact = serializeArtifact({
       rarefy: artifactVersion,
       weights,
       activationSparsity,
+      ...(inference && { inference }),
       activations: sites.map((site) => ({ ...site })),
       source: { location: source.location, configSha256: await configHash(source) },
     });
@@ -90,12 +99,30 @@ export async function calibrateToDirectory(
       output,
       model: source.location,
       weights,
+      ...(inference && { inference }),
       realisedSparsity: realisedSparsities[0],
       ...(comparison && { comparison }),
       ...activationSparsity,
     };
   });
   return calibrated!;
+}
+
+/** How the result attends; heads that a pattern looks for are found on a prompt as long as the model takes it. */
+async function inferenceOf(
+  model: Model,
+  tokens: Uint32Array,
+  { attention, kv, signal }: CalibrateToDirectoryOptions,
+): Promise<Artifact["inference"]> {
+  if (attention === undefined && kv === undefined) return undefined;
+  const found = { attention: attention?.text, kv: kv?.text };
+  if (attention?.seek !== undefined) {
+    const prompt = tokens.subarray(0, Math.min(tokens.length, model.config.maxPositions));
+    using sequence = new Sequence(model, prompt.length, { attention });
+    model.backend.release(await sequence.run(prompt, { signal }));
+    found.attention = sequence.attention;
+  }
+  return { ...(found.attention && { attention: found.attention }), ...(found.kv && { kv: found.kv }) };
 }
 
 /** SHA-256 over all that decides the result. */
@@ -105,7 +132,7 @@ async function jobOf(
   options: CalibrateToDirectoryOptions,
 ): Promise<string> {
   const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase } = options;
-  const { greedyTokens, seed, weights, device } = options;
+  const { greedyTokens, seed, weights, device, attention, kv } = options;
   const checkpoint = await openCheckpoint(source);
   try {
     const what = {
@@ -114,6 +141,7 @@ async function jobOf(
       text: text.sha256,
       what: [sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase],
       how: [greedyTokens, seed, weights, device],
+      ...((attention ?? kv) && { inference: [attention?.text, kv?.text] }),
     };
     return await sha256Hex(JSON.stringify(what));
   } finally {

@@ -1,5 +1,13 @@
 import { linearsOf, unusedFields } from "../arch/index.js";
-import { checkOptions, type JobOptions, type OptionRules, optionRules, quote, UsageError } from "../core/index.js";
+import {
+  checkOptions,
+  FormatError,
+  type JobOptions,
+  type OptionRules,
+  optionRules,
+  quote,
+  UsageError,
+} from "../core/index.js";
 import {
   type Artifact,
   artifactFileName,
@@ -12,7 +20,7 @@ import {
 import { type DeviceId, openDevice } from "../kernels/index.js";
 import { describeDecoder, loadDescribed, type Model, type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import type { PrefillPolicy } from "../runtime/index.js";
+import { type Attention, type KvChoice, type PrefillPolicy, parseAttention, parseKv } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
 
 /** How a model is opened; what is left out is as its `rarefy.json` says. */
@@ -44,6 +52,9 @@ export interface OpenedModel extends Disposable {
   readonly model: Model;
   /** Which part of a prompt runs sparse; for `generate`. */
   readonly prefill: PrefillPolicy;
+  /** What its sequences see and hold, where `rarefy.json` says so; for `Sequence`, `generate` and evaluation. */
+  readonly attention: Attention | undefined;
+  readonly kv: KvChoice | undefined;
   /** `rarefy.json`; undefined for an ordinary checkpoint. */
   readonly artifact: Artifact | undefined;
   /** What its files hold that is not used, or is read otherwise elsewhere. */
@@ -72,6 +83,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
       checkArtifactMaps(artifact, roles, `${files.location}/${artifactFileName}`);
     }
+    const { attention, kv } = inferenceOf(artifact, `${files.location}/${artifactFileName}`);
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
       const sparsity = artifact?.activationSparsity;
@@ -82,6 +94,8 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         location: files.location,
         model,
         prefill: sparsity?.prefill ?? "dense",
+        attention,
+        kv,
         artifact,
         warnings: [...checkpoint.warnings, ...warningsOf(checkpoint)],
         [Symbol.dispose]() {
@@ -96,6 +110,27 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   } finally {
     await checkpoint.close();
   }
+}
+
+/** @throws FormatError for a pattern or a policy that there is not */
+function inferenceOf(artifact: Artifact | undefined, file: string): { attention?: Attention; kv?: KvChoice } {
+  const read = <T>(name: "attention" | "kv", parse: (text: string) => T): T | undefined => {
+    const text = artifact?.inference?.[name];
+    if (text === undefined) return undefined;
+    try {
+      return parse(text);
+    } catch (cause) {
+      if (!(cause instanceof UsageError)) throw cause;
+      throw new FormatError({
+        file,
+        field: `inference.${name}`,
+        problem: cause.message,
+        expected: `what --${name} takes`,
+        hint: "It was written by another version of rarefy; update rarefy or take the field out",
+      });
+    }
+  };
+  return { attention: read("attention", parseAttention), kv: read("kv", parseKv) };
 }
 
 function warningsOf({ config, location }: Checkpoint): Warning[] {

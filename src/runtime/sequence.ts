@@ -55,6 +55,11 @@ export class Sequence implements Disposable {
     return this.#memory.cache.byteLength;
   }
 
+  /** Its attention pattern as it is written, with the heads that MInference has found so far; undefined for the model's own. */
+  get attention(): string | undefined {
+    return this.#memory.attention;
+  }
+
   /** Whether every token stays; else its KV policy throws some away. */
   get keepsAll(): boolean {
     return this.#memory.keepsAll;

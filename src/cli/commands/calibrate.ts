@@ -10,6 +10,8 @@ import { forceOption } from "../compressionOptions.js";
 import { digits, percent, table } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
+  type AttentionOptions,
+  attentionOptions,
   bosOption,
   calibrationWindowsOption,
   type MachineOptions,
@@ -26,7 +28,7 @@ import { readText } from "../session.js";
 
 type Settings = Pick<CalibrationOptions, "method" | "estimator" | "allocation" | "prefill">;
 
-interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption, Required<Settings> {
+interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions, Required<Settings> {
   text: string;
   sparsity: number;
   window: number;
@@ -45,7 +47,8 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
   description:
     "Runs the dense model over windows of a text and chooses, for the input of every linear map, the threshold below which " +
     "values count as zero. OUT becomes a complete model directory: the same weights, linked or copied, and a rarefy.json with " +
-    "the thresholds. run, eval and bench use it with no flags; other tools load it as the dense model it also is.",
+    "the thresholds. run, eval and bench use it with no flags; other tools load it as the dense model it also is. --attention and " +
+    "--kv are stored with them, and used likewise; heads that minference looks for are found on the text.",
   arguments: [modelArgument],
   options: [
     new Option("-o, --output <dir>", "directory to write").makeOptionMandatory(),
@@ -80,6 +83,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
       .argParser(integer({ min: 4 }))
       .default(512),
     seedOption("draws the windows that the greedy allocation judges by").default(0),
+    ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
     forceOption(),
@@ -87,6 +91,7 @@ export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
   examples: [
     "rarefy calibrate tiny-6m --text tiny-6m:calib --sparsity 0.4 --allocation greedy -o tiny-sparse",
     "rarefy calibrate tiny-6m --text tiny-6m:calib --weights q8 -o tiny-q8-sparse",
+    "rarefy calibrate tiny-6m --text tiny-6m:calib --sparsity 0 --attention minference:budget=256 --kv int8 -o tiny-lean",
   ],
   async run(context, options, [argument]) {
     const { signal, onProgress } = context;

@@ -218,10 +218,10 @@ function formatRows(
 
 /** rarefy.json without the thresholds of single layers. */
 function summary(artifact: Artifact) {
-  const { weights, activationSparsity, source, results } = artifact;
+  const { weights, inference, activationSparsity, source, results } = artifact;
   const compression = compressionOf(artifact);
   const made = compression && { recipe: compression.recipe, zeros: zerosOf(compression) };
-  const document = { weights, source, results, recipe: made?.recipe, zeros: made?.zeros };
+  const document = { weights, inference, source, results, recipe: made?.recipe, zeros: made?.zeros };
   if (activationSparsity === undefined) return { ...document, activationSparsity: undefined };
   const { layers, ...settings } = activationSparsity;
   return { ...document, activationSparsity: { ...settings, layers: layers.length } };
@@ -375,11 +375,13 @@ function onDiskInWords(bytesOnDisk: number, dtypes: NonNullable<InspectDocument[
 function artifactInWords(artifact: ReturnType<typeof summary> | null): string {
   if (artifact === null) return "none: an ordinary, dense checkpoint";
   const weights = artifact.weights === undefined ? "" : `runs in ${artifact.weights}; `;
-  const sparse = artifact.activationSparsity;
+  const { inference, activationSparsity: sparse } = artifact;
+  const attends = Object.entries(inference ?? {}).map(([name, text]) => `--${name} ${text}; `);
+  const ways = `${weights}${attends.join("")}`;
   const made = artifact.recipe === undefined ? "" : `${recipeInWords(artifact.recipe)}; `;
   const compressed = artifact.zeros === undefined ? "" : `${made}${percent(artifact.zeros, 1)} of the weights are 0; `;
-  if (sparse === undefined) return `${weights}${compressed}all inputs are used`;
+  if (sparse === undefined) return `${ways}${compressed}all inputs are used`;
   const { method, sparsity, allocation, estimator, prefill, calibration } = sparse;
   const prompt = typeof prefill === "string" ? prefill : `dense for the first ${prefill.denseFirst} tokens`;
-  return `${weights}${compressed}${method} at ${percent(sparsity)} activation sparsity, ${allocation} allocation, ${estimator} thresholds, prefill ${prompt}; calibrated on ${calibration.windows} windows of ${calibration.window} tokens`;
+  return `${ways}${compressed}${method} at ${percent(sparsity)} activation sparsity, ${allocation} allocation, ${estimator} thresholds, prefill ${prompt}; calibrated on ${calibration.windows} windows of ${calibration.window} tokens`;
 }

@@ -111,7 +111,8 @@ export const runCommand: CommandDefinition<RunOptions> = {
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
     using drafting = await openDraft(context, options, tokenizer);
-    const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop, attention, kv } = options;
+    const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
+    const { attention = session.attention, kv = session.kv } = options;
     const given = Object.entries({ temperature, topK, topP, minP, repetitionPenalty }).filter(
       ([, value]) => value !== undefined,
     );

@@ -28,6 +28,7 @@ export class SequenceMemory implements Disposable {
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
+  readonly #attention: Attention | undefined;
   readonly #dynamic: DynamicSights | undefined;
   readonly #eviction: KvEviction | undefined;
   /** [layer][head]; policies that do not look at mass decide alike, and then it is one for all. */
@@ -78,6 +79,7 @@ export class SequenceMemory implements Disposable {
     };
     this.cache = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
     this.#sights = new Sights(model, attention?.seek === undefined ? attention : undefined);
+    this.#attention = attention;
     const seeker = attention?.seek?.(model, capacity);
     this.#dynamic = seeker && new DynamicSights(model, seeker);
     this.#clear();
@@ -114,6 +116,11 @@ export class SequenceMemory implements Disposable {
     const pass = this.#forgot ? { position, rows, held } : { position, rows };
     const sparseFrom = (forward.sparseFrom ?? 0) + position - run;
     return { start: position, options: { ...forward, sparseFrom, slot, sights: this.#sights.of(pass) } };
+  }
+
+  /** The attention pattern as it is written, with what it has found on the text so far. */
+  get attention(): string | undefined {
+    return this.#dynamic?.seeker.text ?? this.#attention?.text;
   }
 
   /** Tokens of the next pass when `left` are still to be run together: a prompt's last ones may have to be by themselves. */

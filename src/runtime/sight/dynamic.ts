@@ -17,6 +17,8 @@ export interface Look extends LayerQueries {
 export interface Seeker extends Disposable {
   /** What the rows of a pass see; undefined: everything before. */
   find(look: Look): Promise<ChosenSlots | undefined>;
+  /** The pattern as it would be written with what was found so far; left out where nothing is looked for once. */
+  readonly text?: string;
 }
 
 /** An attention pattern that decides what is seen once queries and keys are known. */

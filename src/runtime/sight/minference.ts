@@ -33,12 +33,14 @@ export const minference = dynamicPattern({
 class HeadPatterns implements Seeker {
   /** By layer, where they are known. */
   readonly #heads: (readonly Letter[])[];
+  readonly layers: number;
 
   constructor(
     readonly values: { readonly budget: number; readonly queries: number; readonly heads: string },
     { config }: Model,
   ) {
     const { heads } = values;
+    this.layers = config.layers;
     this.#heads = heads === "search" ? [] : heads.split(".").map((of) => [...of] as Letter[]);
     if (heads === "search") return;
     const fits =
@@ -66,9 +68,11 @@ class HeadPatterns implements Seeker {
     return choice;
   }
 
-  /** What `heads` is written as, once all layers have met a prompt. */
   get text(): string {
-    return this.#heads.map((of) => of.join("")).join(".");
+    const { budget, queries } = this.values;
+    const found = this.#heads.length === this.layers && this.#heads.every((of) => of !== undefined);
+    const heads = found ? this.#heads.map((of) => of.join("")).join(".") : "search";
+    return `minference:budget=${budget},queries=${queries},heads=${heads}`;
   }
 
   [Symbol.dispose](): void {}
