@@ -105,7 +105,7 @@ const settings = [
 const files = directoryFiles(directory);
 const tokenizer = await loadTokenizer(files);
 const text = await tokenizeText(tokenizer, readFileSync(values.text, "utf8"));
-using opened = await openModel(files, {
+const opened = await openModel(files, {
   weights: values.weights,
   device: values.device,
   threads: Number(values.threads),
@@ -130,6 +130,7 @@ for (const { key, text: written, expected, tolerance, variant, promptTokens } of
     ].join(" | "),
   );
 }
+opened[Symbol.dispose]();
 if (failures > 0) {
   console.error(`${failures} figures are off`);
   process.exitCode = 1;

@@ -6,5 +6,6 @@ export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js
 export { type Measured, type ResultRow, resultRow, runsAsInWords, speedRatio } from "./resultRow.js";
 export { formatResultRows } from "./resultTable.js";
 export { type ClosedVariant, measureSpeed, measureSpeedInTurn, type Speed, type SpeedOptions } from "./speed.js";
+export { measureSplit, type SplitOptions, type SplitTimes, type TimeSplit } from "./split.js";
 export type { Variant } from "./variant.js";
 export { type Convention, conventions } from "./windows.js";

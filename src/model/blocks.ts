@@ -12,9 +12,9 @@ import {
 } from "../arch/index.js";
 import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
 import { BufferPool } from "./buffers.js";
-import { compileBlock } from "./compile.js";
+import { type CompiledBlock, compileBlock } from "./compile.js";
 import type { BlockWeights } from "./load.js";
-import { bufferOf, type Operation, type Pass, type PassPart } from "./pass.js";
+import { bufferOf, type Pass, type PassPart } from "./pass.js";
 import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type {
@@ -32,7 +32,7 @@ const firstPositions = 4096;
 /** Blocks of a model, their steps compiled for one backend, with the working memory and the tables that they share. */
 export class Blocks implements Disposable {
   readonly buffers: BufferPool;
-  readonly #operations: readonly (readonly Operation[])[];
+  readonly #compiled: readonly CompiledBlock[];
   /** Passes share the buffers: those of different sequences take turns. */
   readonly #turns = new Turns();
   /** The most tokens that the sequence of a cache may have. */
@@ -61,7 +61,7 @@ export class Blocks implements Disposable {
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
     const all = [...weights, ...(head ? [head.weights] : [])];
-    this.#operations = blocks.map((block, layer) => compileBlock(block, all[layer], backend));
+    this.#compiled = blocks.map((block, layer) => compileBlock(block, all[layer], backend));
     const ranks = all.map(({ lowRank }) => lowRank);
     this.buffers = new BufferPool(backend, spec.hiddenSize, blocks, ranks);
   }
@@ -86,9 +86,14 @@ export class Blocks implements Disposable {
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap } = options;
+    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap, onAttended } = options;
     const part = { rows: x.rows, cache, start, slot, sights, findSight };
-    return this.runTogether(layer, x, [part], { thresholds, sparseFromRow: Math.max(0, sparseFrom - start), tap });
+    return this.runTogether(layer, x, [part], {
+      thresholds,
+      sparseFromRow: Math.max(0, sparseFrom - start),
+      tap,
+      onAttended,
+    });
   }
 
   /** As `run`, of rows of several sequences. */
@@ -96,7 +101,7 @@ export class Blocks implements Disposable {
     layer: number,
     x: Activation,
     parts: readonly (Omit<SequencePart, "tokens" | "logits"> & { rows: number })[],
-    { thresholds, sparseFromRow = 0, tap }: TogetherOptions & Pick<ForwardOptions, "tap">,
+    { thresholds, sparseFromRow = 0, tap, onAttended }: TogetherOptions & Pick<ForwardOptions, "tap" | "onAttended">,
   ): Promise<void> {
     let firstRow = 0;
     const pass: Pass = {
@@ -123,9 +128,11 @@ export class Blocks implements Disposable {
       sparseFromRow,
       tap,
     };
-    for (const operation of this.#operations[layer]) {
+    const { operations, attentionOperations } = this.#compiled[layer];
+    for (const [i, operation] of operations.entries()) {
       const waiting = operation(pass);
       if (waiting !== undefined) await waiting;
+      if (onAttended !== undefined && i + 1 === attentionOperations) await onAttended();
     }
   }
 
@@ -134,7 +141,7 @@ export class Blocks implements Disposable {
     const layer = this.spec.blocks.length;
     const buffers = this.buffers.forRows(x.rows, layer);
     const pass = { backend: this.backend, layer, x, buffers, sparseFromRow: 0 } as Pass;
-    for (const operation of this.#operations[layer]) operation(pass);
+    for (const operation of this.#compiled[layer].operations) operation(pass);
     return bufferOf(pass, from);
   }
 

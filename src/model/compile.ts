@@ -8,21 +8,42 @@ import { mixture } from "./mixture.js";
 import { activate, attend, linear, norm, rotate } from "./operations.js";
 import { bufferOf, type Operation } from "./pass.js";
 
-/** The operations of a block, in order: each step of its description, or several fused where the backend has that. */
-export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): Operation[] {
+/** A block for one backend. */
+export interface CompiledBlock {
+  /** In order: each step of its description, or several fused where the backend has that. */
+  readonly operations: readonly Operation[];
+  /** How many of them are attention: up to what its projection adds to the residual stream. */
+  readonly attentionOperations: number;
+}
+
+export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): CompiledBlock {
   const operations: Operation[] = [];
+  const attentionSteps = stepsOfAttention(steps);
+  let attentionOperations = 0;
   for (let s = 0; s < steps.length; ) {
     const absorbed = latentAt(steps, s);
     if (absorbed !== undefined) {
       operations.push(latentAttention(absorbed, weights.latents.get(absorbed.expand)!));
       s += latentSteps;
-      continue;
+    } else {
+      const fused = fuse(steps, s, weights, backend);
+      operations.push(fused?.operation ?? compile(steps[s], weights));
+      s += fused?.steps ?? 1;
     }
-    const fused = fuse(steps, s, weights, backend);
-    operations.push(fused?.operation ?? compile(steps[s], weights));
-    s += fused?.steps ?? 1;
+    if (s <= attentionSteps) attentionOperations = operations.length;
   }
-  return operations;
+  return { operations, attentionOperations };
+}
+
+/** Steps up to the projection behind attention, and the addition of what that gives where it does not add by itself. */
+function stepsOfAttention(steps: readonly Step[]): number {
+  const attended = steps.findIndex((step) => step.do === "attend");
+  const projected = steps.findIndex((step, s) => s > attended && step.do === "linear");
+  const projection = steps[projected];
+  if (attended < 0 || projection?.do !== "linear") return 0;
+  if (projection.add) return projected + 1;
+  const added = steps.findIndex((step, s) => s > projected && step.do === "add");
+  return (added < 0 ? projected : added) + 1;
 }
 
 function compile(step: Step, weights: BlockWeights): Operation {

@@ -69,6 +69,8 @@ export interface ForwardOptions {
   sights?: readonly (Sight | undefined)[];
   /** Asked in layers that see everything before: what is seen once queries are known. */
   findSight?: FindSight;
+  /** Called in every block, and waited for, when its attention has been enqueued up to what is added to the residual stream. */
+  onAttended?: () => Promise<void>;
 }
 
 /** Tokens of one sequence that are run in one pass with those of others. */

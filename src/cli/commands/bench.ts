@@ -1,9 +1,17 @@
 import { Option } from "commander";
 import { Random } from "../../core/index.js";
-import { formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
+import {
+  formatResultRows,
+  measureSpeed,
+  measureSplit,
+  resultRow,
+  type SplitTimes,
+  type TimeSplit,
+} from "../../eval/index.js";
 import { machine, peakResidentBytes } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedTexts } from "../embedded.js";
+import { digits, table } from "../format.js";
 import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
 import {
@@ -26,6 +34,7 @@ interface BenchOptions extends CommonOptions, MachineOptions, WeightsOption, Att
   contextTokens?: number;
   decodeTokens: number;
   repeats: number;
+  split?: boolean;
 }
 
 const tokenCount = (flag: string, use: string) =>
@@ -48,6 +57,7 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     tokenCount("context-tokens", "positions in the cache when decoding begins (default: those of the prefill)"),
     tokenCount("decode-tokens", "tokens of the timed decode").default(64),
     repeatsOption(),
+    new Option("--split", "also where the time of a token goes: io, attention, ffn, head, sampling"),
     ...attentionOptions(),
     weightsOption(),
     ...machineOptions(),
@@ -80,13 +90,45 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
         readBandwidth,
       });
     });
-    const document = { rows, backend: backend.info.description, machine: machine() };
+    const splits: SplitTimes[] = [];
+    for (const variant of options.split ? variants : []) {
+      splits.push(
+        await measureSplit(variant, tokens, { prefillTokens, contextTokens, decodeTokens, repeats, ...context }),
+      );
+    }
+    const document = { rows, ...(options.split && { splits }), backend: backend.info.description, machine: machine() };
     const memory = severalModels ? "peak: held by the model's backend." : "peak: resident memory of the process.";
     const notes = [memory, `${backend.info.description}; ${machineInWords(document.machine)}.`];
-    context.print(`${formatResultRows(rows)}\n${notes.join("\n")}\n`);
+    const parts = splits.length === 0 ? "" : `\n${splitTable(splits)}\n`;
+    context.print(`${formatResultRows(rows)}\n${parts}${notes.join("\n")}\n`);
     return document;
   },
 };
+
+/** Milliseconds of a token by what they are spent on. */
+function splitTable(splits: readonly SplitTimes[]): string {
+  const rows = splits.flatMap(({ name, prefill, decode }) => [
+    { name, phase: "prefill", ...prefill },
+    { name, phase: "decode", ...decode },
+  ]);
+  const part = (title: string, msOf: (row: TimeSplit) => number) => ({
+    title: `${title}\nms/token`,
+    cell: (row: TimeSplit) => digits(msOf(row), 3),
+  });
+  return table(
+    [
+      { title: "model", cell: ({ name }) => name, align: "left" },
+      { title: "phase", cell: ({ phase }) => phase, align: "left" },
+      part("io", ({ ioMs }) => ioMs),
+      part("attention", ({ attentionMs }) => attentionMs),
+      part("ffn", ({ ffnMs }) => ffnMs),
+      part("head", ({ headMs }) => headMs),
+      part("sampling", ({ samplingMs }) => samplingMs),
+      part("together", (row) => row.ioMs + row.attentionMs + row.ffnMs + row.headMs + row.samplingMs),
+    ],
+    rows,
+  );
+}
 
 /** Real text where there is any: activations on it decide how sparse they are. */
 async function tokensToDecode(

@@ -1,0 +1,170 @@
+import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
+import { checkSound, mostPassRows } from "../model/index.js";
+import { SequenceMemory } from "../runtime/index.js";
+import { thresholdsOf, type Variant } from "./variant.js";
+
+/** Where the time of a token goes, in milliseconds. */
+export interface TimeSplit {
+  /** Reading weights from files: 0 where they are in memory. */
+  ioMs: number;
+  /** Norm, projections, rotation, attention and its output, of all blocks. */
+  attentionMs: number;
+  /** The rest of all blocks: the MLP or the experts. */
+  ffnMs: number;
+  /** The embedding before the blocks, the final norm and the logits behind them. */
+  headMs: number;
+  /** From the logits to a token: reading them, and the greedy choice. */
+  samplingMs: number;
+}
+
+/** What the parts of a pass took, by token; medians over the rounds. */
+export interface SplitTimes {
+  name: string;
+  prefillTokens: number;
+  contextTokens: number;
+  decodeTokens: number;
+  repeats: number;
+  prefill: TimeSplit;
+  decode: TimeSplit;
+}
+
+/** Which tokens are timed part by part, and how often. */
+export interface SplitOptions extends JobOptions {
+  /** Default 128. */
+  prefillTokens?: number;
+  /** Positions in the cache when decoding begins; default `prefillTokens`. */
+  contextTokens?: number;
+  /** Default 32. */
+  decodeTokens?: number;
+  /** Default 3. */
+  repeats?: number;
+}
+
+type Part = "attentionMs" | "ffnMs" | "headMs" | "samplingMs";
+
+/**
+ * Splits the time of prefill and of decoding by what it is spent on. Everything enqueued is waited for between the parts, so
+ * that on a GPU their sum is more than a pass takes as a whole. One warm-up round.
+ * @param tokens at least contextTokens + decodeTokens
+ * @throws UsageError for a text that is too short
+ */
+export async function measureSplit(
+  variant: Variant,
+  tokens: Uint32Array,
+  options: SplitOptions = {},
+): Promise<SplitTimes> {
+  const { prefillTokens = 128, decodeTokens = 32, repeats = 3, signal, onProgress } = options;
+  const { contextTokens = prefillTokens } = options;
+  const needed = contextTokens + decodeTokens;
+  if (!(prefillTokens >= 1 && decodeTokens >= 1 && repeats >= 1 && contextTokens >= prefillTokens)) {
+    throw new UsageError(`cannot split ${prefillTokens} tokens of prefill and ${decodeTokens} after ${contextTokens}`);
+  }
+  if (tokens.length < needed) throw new UsageError(`a text of ${tokens.length} tokens; splitting needs ${needed}`);
+  checkSound(variant.model);
+  const stage = new Stage("split", repeats + 1, "runs", onProgress);
+  const rounds: { prefill: TimeSplit; decode: TimeSplit }[] = [];
+  for (let round = 0; round <= repeats; round++) {
+    await breathe(signal);
+    using run = new SplitRun(variant, needed);
+    const prefill = await run.all(tokens.subarray(0, prefillTokens), prefillTokens, signal);
+    if (contextTokens > prefillTokens) {
+      await run.all(tokens.subarray(prefillTokens, contextTokens), contextTokens - prefillTokens, signal);
+    }
+    const decode = await run.all(tokens.subarray(contextTokens, needed), 1, signal);
+    if (round > 0) rounds.push({ prefill, decode });
+    stage.advance(1);
+  }
+  const middle = (phase: "prefill" | "decode") => {
+    const of = (part: keyof TimeSplit) => median(rounds.map((round) => round[phase][part]));
+    return {
+      ioMs: of("ioMs"),
+      attentionMs: of("attentionMs"),
+      ffnMs: of("ffnMs"),
+      headMs: of("headMs"),
+      samplingMs: of("samplingMs"),
+    };
+  };
+  const { name } = variant;
+  return {
+    ...{ name, prefillTokens, contextTokens, decodeTokens, repeats },
+    prefill: middle("prefill"),
+    decode: middle("decode"),
+  };
+}
+
+/** One text that is run part by part. */
+class SplitRun implements Disposable {
+  readonly #memory: SequenceMemory;
+  readonly #run: number[] = [];
+
+  constructor(
+    readonly variant: Variant,
+    capacity: number,
+  ) {
+    this.#memory = new SequenceMemory(variant.model, capacity, variant);
+  }
+
+  /** Runs tokens that follow those before, `together` of which are a text of their own; time by token. */
+  async all(tokens: Uint32Array, together: number, signal: AbortSignal | undefined): Promise<TimeSplit> {
+    const spent = { attentionMs: 0, ffnMs: 0, headMs: 0, samplingMs: 0 };
+    for (let first = 0; first < tokens.length; first += together) {
+      const text = tokens.subarray(first, first + together);
+      const most = mostPassRows(this.variant.model.config.spec, 128);
+      for (let done = 0; done < text.length; ) {
+        await breathe(signal);
+        const rows = Math.min(most, this.#memory.passRows(text.length - done));
+        await this.#pass(text.subarray(done, done + rows), text.length - done - rows, spent);
+        done += rows;
+      }
+    }
+    const byToken = (ms: number) => ms / tokens.length;
+    return {
+      ioMs: 0,
+      attentionMs: byToken(spent.attentionMs),
+      ffnMs: byToken(spent.ffnMs),
+      headMs: byToken(spent.headMs),
+      samplingMs: byToken(spent.samplingMs),
+    };
+  }
+
+  async #pass(tokens: Uint32Array, left: number, spent: Record<Part, number>): Promise<void> {
+    const { model } = this.variant;
+    const { backend } = model;
+    const prompt = tokens.length + left > 1;
+    let sinceMs = performance.now();
+    const lap = async (part: Part) => {
+      await backend.flush();
+      const nowMs = performance.now();
+      spent[part] += nowMs - sinceMs;
+      sinceMs = nowMs;
+    };
+    const run = this.#run.length;
+    // A prefill is dense, as where speeds are measured.
+    const thresholds = prompt ? "dense" : thresholdsOf(this.variant);
+    const { start, options } = this.#memory.next(run, tokens.length, { thresholds }, prompt ? "prompt" : "decode");
+    const x = model.embed(tokens, run);
+    try {
+      await lap("headMs");
+      const onAttended = () => lap("attentionMs");
+      for (let layer = 0; layer < model.config.layers; layer++) {
+        await model.block(layer, x, this.#memory.cache, start, { ...options, onAttended });
+        await lap("ffnMs");
+      }
+      await this.#memory.ran(run, tokens.length, left);
+      for (const id of tokens) this.#run.push(id);
+      if (left > 0) return;
+      sinceMs = performance.now();
+      const logits = model.head(x.rowRange(tokens.length - 1, 1));
+      await lap("headMs");
+      await backend.topK(logits, 1);
+      await lap("samplingMs");
+      backend.release(logits);
+    } finally {
+      backend.release(x);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#memory[Symbol.dispose]();
+  }
+}
