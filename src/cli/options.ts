@@ -1,4 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
+import { quote, UsageError } from "../core/index.js";
+import { type RankKind, rankKinds } from "../jobs/index.js";
 import { type DeviceId, devices } from "../kernels/index.js";
 import { type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
@@ -50,6 +52,25 @@ export const structureOption = () =>
   new Option("--structure <id>", "how weights with zeros lie in memory; auto measures what is fastest here")
     .choices(structures)
     .default("auto");
+
+/** Where the experts of a mixture are run. */
+export interface ExpertRanksOption {
+  expertRanks?: { ranks: number; over: RankKind };
+}
+export const expertRanksOption = () =>
+  new Option(
+    "--expert-ranks <n>",
+    "spread the experts of a mixture over n ranks, each of which holds its share only: this process and worker threads, or " +
+      "with processes:n child processes. The numbers stay the same",
+  ).argParser(
+    chosenBy((text) => {
+      const [, over = "threads", ranks] = /^(?:([a-z]+):)?([0-9]{1,3})$/.exec(text) ?? [];
+      if (!Object.hasOwn(rankKinds, over) || !(Number(ranks) >= 2)) {
+        throw new UsageError(`${quote(text)}; expected 2 or more, as 4, ${Object.keys(rankKinds).join(":4 or ")}:4`);
+      }
+      return { ranks: Number(ranks), over: over as RankKind };
+    }),
+  );
 
 export interface WeightsOption {
   weights?: WeightFormatId;

@@ -4,11 +4,13 @@ import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
 import type { LocalModelFiles, ModelFiles } from "../io/index.js";
 import { bundledText, isBundledText, resolveModel } from "../io/index.node.js";
-import { checkSound } from "../model/index.js";
+import { openExpertRanks } from "../jobs/index.js";
+import { checkSound, type ExpertRanks } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
-import type { AttentionOptions, MachineOptions, WeightsOption } from "./options.js";
+import { bytes } from "./format.js";
+import type { AttentionOptions, ExpertRanksOption, MachineOptions, WeightsOption } from "./options.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */
@@ -23,20 +25,43 @@ export interface Session extends OpenedModel {
 export async function openSession(
   context: Context,
   argument: string | LocalModelFiles,
-  options: MachineOptions & WeightsOption,
+  options: MachineOptions & WeightsOption & ExpertRanksOption,
 ): Promise<Session> {
   const { signal, onProgress } = context;
   const files = typeof argument === "string" ? await resolveModel(argument, { signal, onProgress }) : argument;
   const { weights, device, threads, structure } = options;
-  const opened = await openModel(files, { weights, device, threads, structure, signal, onProgress });
+  const { expertRanks: spread } = options;
+  const expertRanks = spread && openExpertRanks(files, { ...spread, weights, structure, signal });
+  let opened: OpenedModel | undefined;
+  const dispose = () => {
+    opened?.[Symbol.dispose]();
+    expertRanks?.[Symbol.dispose]();
+  };
   try {
+    opened = await openModel(files, { weights, device, threads, structure, expertRanks, signal, onProgress });
     checkSound(opened.model);
   } catch (error) {
-    opened[Symbol.dispose]();
+    dispose();
     throw error;
   }
   for (const { file, field, problem } of opened.warnings) context.warn(`${file}: ${field}: ${problem}`);
-  return { ...opened, files };
+  return {
+    ...opened,
+    files,
+    [Symbol.dispose]() {
+      if (expertRanks !== undefined) context.note(describeTraffic(expertRanks));
+      dispose();
+    },
+  };
+}
+
+/** What went between the ranks while the model was open. */
+function describeTraffic(ranks: ExpertRanks): string {
+  const { dispatched, combined, overhead, messages } = ranks.takeTraffic();
+  return (
+    `between ${ranks.count} expert ranks: ${bytes(dispatched)} of rows to the experts, ${bytes(combined)} of their outputs ` +
+    `back, ${bytes(overhead)} of headers, in ${messages} messages`
+  );
 }
 
 /** Several models to be measured against each other. */
@@ -55,7 +80,7 @@ export interface Comparison extends Disposable {
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions & WeightsOption & AttentionOptions,
+  options: MachineOptions & WeightsOption & AttentionOptions & ExpertRanksOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {

@@ -8,6 +8,13 @@ export {
 export { type CompressAndMeasureOptions, compressAndMeasure, type MeasuredCompression } from "./compressAndMeasure.js";
 export { type CompressDirectoryOptions, type CompressedDirectory, compressToDirectory } from "./compressToDirectory.js";
 export type { ExperimentPlaces } from "./experimentFiles.js";
+export {
+  type OpenExpertRanksOptions,
+  openExpertRanks,
+  type RankKind,
+  type RankTask,
+  rankKinds,
+} from "./expertRanks.js";
 export { exportAndCompare } from "./exportAndCompare.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
@@ -23,6 +30,7 @@ export {
   runExperimentCells,
   runExperimentDirectory,
 } from "./runExperimentDirectory.js";
+export { streamLink } from "./streamLink.js";
 export { runSweep, type SweepDocument, type SweepOptions } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
 export type { SweepEntry } from "./sweepEntries.js";

@@ -85,6 +85,12 @@ export interface ExpertOperations {
   expertLinear(out: Activation, x: Activation, w: ExpertMatrices, routing: Routing, options: ExpertLinearOptions): void;
   /** out[r] += Σ weight of s · x[s] over the slots of r. out [routing.rows, cols], x [slots, cols]. */
   addExperts(out: Activation, x: Activation, routing: Routing): void;
+  /**
+   * A routing that was decided elsewhere, as for experts of which others lie on another machine. Slots of one expert lie
+   * together, their rows ascending. Valid until the next `route` or `routeTo`.
+   * @param rows that slots are of
+   */
+  routeTo(slots: RoutedSlots, rows: number): Routing;
   /** The routing as numbers; waits for everything enqueued. */
   readRouting(routing: Routing): Promise<RoutedSlots>;
 }

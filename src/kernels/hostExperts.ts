@@ -11,7 +11,7 @@ import type {
   Routing,
 } from "./experts.js";
 import type { WeightOwner } from "./region.js";
-import { chooseExperts, type HostRouting } from "./routing.js";
+import { chooseExperts, type HostRouting, routingOfSlots } from "./routing.js";
 
 // What backends share whose host knows which experts were chosen: the rows of an expert are gathered, so that every
 // product is an ordinary one over neighbouring rows.
@@ -26,7 +26,7 @@ export interface ExpertList extends ExpertMatrices {
 /** A backend that reads the logits and chooses on the host. */
 export abstract class HostExperts
   implements
-    Pick<ExpertOperations, "route" | "expertLinear" | "readRouting">,
+    Pick<ExpertOperations, "route" | "routeTo" | "expertLinear" | "readRouting">,
     Pick<WeightOwner, "loadMatrix" | "loadExperts" | "freeMatrix" | "freeVector" | "freeExperts">
 {
   abstract loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job?: JobOptions): Promise<Matrix>;
@@ -66,6 +66,10 @@ export abstract class HostExperts
 
   async route(logits: Activation, options: RouteOptions): Promise<Routing> {
     return chooseExperts(await this.read(logits), logits.cols, options);
+  }
+
+  routeTo(slots: RoutedSlots, rows: number): Routing {
+    return routingOfSlots(slots, rows);
   }
 
   /** One product for every expert with rows. */

@@ -86,3 +86,14 @@ export function chooseExperts(logits: Float32Array, cols: number, options: Route
     slotsOfRows,
   };
 }
+
+/** `Backend.routeTo` in numbers: the slots of a row come in the order in which they are given. */
+export function routingOfSlots(slots: RoutedSlots, rows: number): HostRouting {
+  const counts = new Uint32Array(rows);
+  for (const row of slots.rows) counts[row]++;
+  const perRow = counts.reduce((most, count) => Math.max(most, count), 0);
+  const slotsOfRows = new Uint32Array(rows * perRow).fill(noSlot);
+  counts.fill(0);
+  for (const [slot, row] of slots.rows.entries()) slotsOfRows[row * perRow + counts[row]++] = slot;
+  return { rows, perRow, slotCount: slots.rows.length, slots, slotsOfRows };
+}

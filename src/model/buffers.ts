@@ -108,7 +108,8 @@ export interface Buffers {
 export class BufferPool implements Disposable {
   #rows = 0;
   readonly #widths = new Map<string, { of: Group["of"]; width: number }>();
-  readonly #slots: number;
+  /** Slots of a row that there is room for. */
+  readonly slots: number;
   readonly #kinds: { id: number; groups: Group[] }[];
   #allocated = new Map<string, Activation>();
   #views = new Map<string, Buffers>();
@@ -120,7 +121,7 @@ export class BufferPool implements Disposable {
     blocks: readonly BlockSpec[],
     ranks: readonly number[],
   ) {
-    this.#slots = Math.max(1, ...blocks.map(slotsPerRow));
+    this.slots = Math.max(1, ...blocks.map(slotsPerRow));
     const ids = new Map<string, number>();
     this.#kinds = blocks.map((block, layer) => {
       const groups = groupsOf(block, hiddenSize, ranks[layer]);
@@ -179,7 +180,7 @@ export class BufferPool implements Disposable {
     const widths = new Map(this.#widths);
     if (!widths.has("normed")) widths.set("normed", { of: "rows", width: this.hiddenSize });
     for (const [key, { of, width }] of widths) {
-      this.#allocated.set(key, this.backend.allocate(of === "rows" ? rows : rows * this.#slots, width));
+      this.#allocated.set(key, this.backend.allocate(of === "rows" ? rows : rows * this.slots, width));
     }
     this.#rows = rows;
   }
@@ -188,7 +189,7 @@ export class BufferPool implements Disposable {
     const views = new Map<string, Activation>();
     const together = new Map<string, Activation>();
     for (const { key, of, members } of groups) {
-      const whole = this.#allocated.get(key)!.rowRange(0, of === "rows" ? rows : rows * this.#slots);
+      const whole = this.#allocated.get(key)!.rowRange(0, of === "rows" ? rows : rows * this.slots);
       for (const [m, { buffer, start, width }] of members.entries()) {
         views.set(buffer, whole.columns(start, width));
         for (let last = m; last < members.length; last++) {

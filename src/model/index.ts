@@ -2,6 +2,17 @@
 export type { Blocks } from "./blocks.js";
 export { mostPassRows } from "./buffers.js";
 export { routingOf } from "./checkRouting.js";
+export {
+  ExpertRanks,
+  portLink,
+  type RankLink,
+  type RankModel,
+  type RankPort,
+  type RankTraffic,
+  reportFailure,
+  type ServeExpertsOptions,
+  serveExperts,
+} from "./expertRanks/index.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
 export { checkGenerates } from "./generates.js";
 export { loadBlocks } from "./load.js";

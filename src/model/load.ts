@@ -1,4 +1,6 @@
 import {
+  type BlockSpec,
+  findStep,
   isTied,
   type LatentSteps,
   type LinearSpec,
@@ -17,8 +19,10 @@ import { type FormatError, Stage, UsageError } from "../core/index.js";
 import { type Checkpoint, findNonFinite } from "../io/index.js";
 import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import { byteLengthOf } from "../tensor/index.js";
+import { byteLengthOf, dtypeBytes } from "../tensor/index.js";
 import { Blocks } from "./blocks.js";
+import type { ExpertRanks } from "./expertRanks/ranks.js";
+import { blocksOfRank } from "./expertRanks/share.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LatentMaps } from "./latent.js";
@@ -39,6 +43,8 @@ export interface LoadedMixture {
   router: WholeStack;
   options: RouteOptions;
   experts: ReadonlyMap<Step, ExpertMatrices>;
+  /** Where the others are, if `experts` are the first of them only. */
+  ranks?: ExpertRanks;
 }
 
 /** What the steps of one block need, by step. */
@@ -87,7 +93,9 @@ export async function loadWeights(
   spec: ModelSpec,
   options: LoadModelOptions,
 ): Promise<ModelWeights> {
-  const storedBytes = storedTensors(spec, checkpoint.tensors).reduce(
+  const { expertRanks } = options;
+  const own = expertRanks ? { ...spec, blocks: blocksOfRank(spec.blocks, 0, expertRanks.count) } : spec;
+  const storedBytes = storedTensors(own, checkpoint.tensors).reduce(
     (sum, { name }) => sum + byteLengthOf(checkpoint.tensors.get(name)!),
     0,
   );
@@ -97,7 +105,7 @@ export async function loadWeights(
     stage.advance(bytes.byteLength, tensor.name);
     damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
   };
-  const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, spec, options.weights).loaded });
+  const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
   try {
     const loader = new WeightLoader(checkpoint, backend, region, options, onRead);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
@@ -152,6 +160,37 @@ export async function loadBlocks(
     const weights: BlockWeights[] = [];
     for (const { steps } of spec.blocks) weights.push(await loader.block(steps));
     return new Blocks(backend, spec, region, weights);
+  } catch (error) {
+    region[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Loads the experts of blocks alone, each with all that its mixture lists. Disposing of the region gives them back. */
+export async function loadExperts(
+  blocks: readonly BlockSpec[],
+  source: TensorSource,
+  backend: Backend,
+  options: LoadModelOptions,
+): Promise<{ region: Region; experts: readonly ReadonlyMap<Step, ExpertMatrices>[] }> {
+  const mixtures = blocks.map((block) => findStep(block, "mixture"));
+  const maps = mixtures.flatMap((step) => step?.experts.flatMap((expert) => linearsOf(expert)) ?? []);
+  const stored = maps.flatMap((map) => storedMatrices(storedMap(map, source.tensors)));
+  const { byteLength } = weightFormats[options.weights];
+  const weightBytes = stored.reduce((sum, { rows, cols }) => sum + byteLength(rows, cols), 0);
+  const stage = new Stage(
+    "load experts",
+    stored.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
+    "weights",
+    options.onProgress,
+  );
+  const region = backend.openRegion({ weightBytes });
+  try {
+    const onRead: OnRead = (tensor, bytes) => stage.advance(bytes.byteLength / dtypeBytes[tensor.dtype], tensor.name);
+    const loader = new WeightLoader(source, backend, region, options, onRead);
+    const experts: ReadonlyMap<Step, ExpertMatrices>[] = [];
+    for (const step of mixtures) experts.push(step === undefined ? new Map() : await loader.experts(step));
+    return { region, experts };
   } catch (error) {
     region[Symbol.dispose]();
     throw error;
@@ -290,25 +329,33 @@ class WeightLoader {
     return maps;
   }
 
-  async #mixture({ router, experts }: MixtureStep): Promise<LoadedMixture> {
-    const share = router.perToken / experts.length;
-    const loaded = await this.#router(router);
+  async #mixture(step: MixtureStep): Promise<LoadedMixture> {
+    const { expertRanks: ranks } = this.options;
+    const { router } = step;
+    return {
+      router: await this.#router(router),
+      options: await this.#routeOptions(router),
+      experts: await this.experts(step, ranks?.own(step.experts.length)),
+      ...(ranks && { ranks }),
+    };
+  }
+
+  /** The matrices of the first `count` experts, by the linear steps of the first. */
+  async experts({ router, experts: all }: MixtureStep, count = all.length): Promise<ReadonlyMap<Step, ExpertMatrices>> {
+    const experts = all.slice(0, count);
+    const share = router.perToken / router.map.rows;
     const matrices = new Map<Step, ExpertMatrices>();
     for (const [s, step] of experts[0].steps.entries()) {
       if (step.do !== "linear") continue;
       const refs = experts.map(({ steps }) =>
         (steps[s] as LinearStep).maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })),
       );
-      const all = await this.#matrices.loadExperts(refs, await this.#expertBiases(experts, s));
-      this.#perToken += all.byteLength * share;
-      this.#besides += all.byteLength * (1 - share);
-      matrices.set(step, all);
+      const loaded = await this.#matrices.loadExperts(refs, await this.#expertBiases(experts, s));
+      this.#perToken += loaded.byteLength * share;
+      this.#besides += loaded.byteLength * (1 - share);
+      matrices.set(step, loaded);
     }
-    return {
-      router: loaded,
-      options: await this.#routeOptions(router),
-      experts: matrices,
-    };
+    return matrices;
   }
 
   async #routeOptions(router: RouterSpec): Promise<RouteOptions> {

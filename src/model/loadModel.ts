@@ -6,6 +6,7 @@ import type { WeightFormatId } from "../pack/index.js";
 import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
+import type { ExpertRanks } from "./expertRanks/ranks.js";
 import { loadWeights } from "./load.js";
 import type { Structure } from "./structure.js";
 import { blockThresholds } from "./thresholds.js";
@@ -24,6 +25,8 @@ export interface LoadModelOptions extends JobOptions {
   costs?: ProductCosts;
   /** What passes run with that bring no thresholds of their own; see `Model.thresholds`. */
   thresholds?: ActivationThresholds;
+  /** Ranks that hold all experts but the first share, which alone are loaded here. They must outlive the model. */
+  expertRanks?: ExpertRanks;
 }
 
 /** What a checkpoint holds, known without reading weights. */
@@ -69,8 +72,9 @@ export async function loadDescribed(
   backend: Backend,
   options: LoadModelOptions,
 ): Promise<Model> {
-  const { thresholds } = options;
+  const { thresholds, expertRanks } = options;
   if (thresholds !== undefined) blockThresholds(thresholds, config.spec);
+  await expertRanks?.ready(config.spec);
   const weights = await loadWeights(checkpoint, backend, config.spec, options);
   return new Decoder(config, backend, options.weights, weights, thresholds);
 }

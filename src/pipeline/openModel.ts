@@ -18,7 +18,14 @@ import {
   type Warning,
 } from "../io/index.js";
 import { type DeviceId, openDevice } from "../kernels/index.js";
-import { describeDecoder, loadDescribed, type Model, type Structure, structures } from "../model/index.js";
+import {
+  describeDecoder,
+  type ExpertRanks,
+  loadDescribed,
+  type Model,
+  type Structure,
+  structures,
+} from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { type Attention, type KvChoice, type PrefillPolicy, parseAttention, parseKv } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
@@ -33,6 +40,8 @@ export interface OpenModelOptions extends JobOptions {
   device?: DeviceId;
   /** Default: what the backend chooses. */
   threads?: number;
+  /** Ranks that hold all experts but the first share; see `openExpertRanks` of rarefy/jobs. They must outlive the model. */
+  expertRanks?: ExpertRanks;
 }
 
 const openModelRules: OptionRules<OpenModelOptions> = {
@@ -41,6 +50,7 @@ const openModelRules: OptionRules<OpenModelOptions> = {
   // These two are looked at where they are used.
   device: optionRules.any,
   threads: optionRules.any,
+  expertRanks: optionRules.having("run", "expert ranks"),
   signal: optionRules.signal,
   onProgress: optionRules.function,
 };
@@ -73,7 +83,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
     );
   }
   checkOptions("openModel", options, openModelRules);
-  const { threads, structure, signal, onProgress } = options;
+  const { threads, structure, expertRanks, signal, onProgress } = options;
   const checkpoint = await openCheckpoint(files);
   try {
     const { artifact } = checkpoint;
@@ -88,7 +98,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
     try {
       const sparsity = artifact?.activationSparsity;
       const thresholds = sparsity && toThresholds(sparsity);
-      const how = { weights, structure, thresholds, signal, onProgress };
+      const how = { weights, structure, thresholds, expertRanks, signal, onProgress };
       const model = await loadDescribed(checkpoint, config, backend, how);
       return {
         location: files.location,

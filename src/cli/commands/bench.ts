@@ -17,6 +17,8 @@ import { integer } from "../numbers.js";
 import {
   type AttentionOptions,
   attentionOptions,
+  type ExpertRanksOption,
+  expertRanksOption,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -27,7 +29,7 @@ import {
 } from "../options.js";
 import { openComparison, readTokens, type Session } from "../session.js";
 
-interface BenchOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
+interface BenchOptions extends CommonOptions, MachineOptions, ExpertRanksOption, WeightsOption, AttentionOptions {
   against?: string[];
   text?: string;
   prefillTokens: number;
@@ -60,6 +62,7 @@ export const benchCommand: CommandDefinition<BenchOptions> = {
     new Option("--split", "also where the time of a token goes: io, attention, ffn, head, sampling"),
     ...attentionOptions(),
     weightsOption(),
+    expertRanksOption(),
     ...machineOptions(),
   ],
   examples: ["rarefy bench tiny-6m --weights q8", "rarefy bench tiny-sparse --against dense --threads 2 --json"],

@@ -11,6 +11,8 @@ import {
   type AttentionOptions,
   attentionOptions,
   bosOption,
+  type ExpertRanksOption,
+  expertRanksOption,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -22,7 +24,7 @@ import {
 } from "../options.js";
 import { openComparison, readTokens } from "../session.js";
 
-interface EvalOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
+interface EvalOptions extends CommonOptions, MachineOptions, ExpertRanksOption, WeightsOption, AttentionOptions {
   text: string;
   window: number;
   promptTokens?: number;
@@ -77,6 +79,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
     new Option("--experts", "also how many tokens each expert of a mixture gets, and with what weight"),
     ...attentionOptions(),
     weightsOption(),
+    expertRanksOption(),
     ...machineOptions(),
   ],
   examples: [

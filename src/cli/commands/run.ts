@@ -17,6 +17,8 @@ import { integer, number } from "../numbers.js";
 import {
   type AttentionOptions,
   attentionOptions,
+  type ExpertRanksOption,
+  expertRanksOption,
   type MachineOptions,
   machineOptions,
   modelArgument,
@@ -31,6 +33,7 @@ import { openTokenizer } from "../tokenizer.js";
 interface RunOptions
   extends CommonOptions,
     MachineOptions,
+    ExpertRanksOption,
     WeightsOption,
     PromptOptions,
     AttentionOptions,
@@ -79,6 +82,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     ...attentionOptions(),
     ...draftOptions(),
     weightsOption(),
+    expertRanksOption(),
     ...machineOptions(),
   ],
   examples: [

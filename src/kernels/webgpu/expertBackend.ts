@@ -102,6 +102,12 @@ export abstract class ExpertBackend extends HostExperts {
     return routing;
   }
 
+  override routeTo(slots: RoutedSlots, rows: number): Routing {
+    const routing = super.routeTo(slots, rows) as HostRouting;
+    device.upload(this.#context, routing);
+    return routing;
+  }
+
   override expertLinear(
     out: Activation,
     x: Activation,
