@@ -12,6 +12,7 @@ import { openComparison, readText, readTokens } from "./session.js";
 interface ExpertPruningOptions extends CompressionOptions {
   method?: string;
   experts: number;
+  merge?: string;
   output: string;
   force?: boolean;
   pattern?: string;
@@ -31,7 +32,11 @@ export interface ExpertPruningDocument extends PrunedExpertsDirectory {
 
 const columns: readonly Column<PrunedExpertsLayer>[] = [
   { title: "layer", cell: ({ layer }) => `${layer}` },
-  { title: "experts of the source that stay", align: "left", cell: ({ kept }) => kept.join(" ") },
+  {
+    title: "experts of the source that stay",
+    align: "left",
+    cell: ({ kept, groups }) => (groups ?? kept.map((expert) => [expert])).map((group) => group.join("+")).join(" "),
+  },
 ];
 
 const notOfExperts = ["pattern", "sparsity", "scope", "option", "target", "ignore", "dtype", "seed"] as const;
@@ -43,7 +48,7 @@ export async function pruneExpertsFromCommand(
   options: ExpertPruningOptions,
 ): Promise<ExpertPruningDocument> {
   const { signal, onProgress } = context;
-  const { method = "reap", experts, output, calib, bos, device, threads, force, maxWindows } = options;
+  const { method = "reap", merge, experts, output, calib, bos, device, threads, force, maxWindows } = options;
   const { window = 512, calibrationWindows = 64 } = options;
   if (!Object.hasOwn(expertMethods, method)) {
     throw new UsageError(`--experts is by one of ${Object.keys(expertMethods).join(", ")}, not by ${method}`);
@@ -61,6 +66,7 @@ export async function pruneExpertsFromCommand(
   });
   const pruned = await pruneExpertsToDirectory(source, output, {
     method,
+    merge,
     remove: experts,
     calibration,
     window,

@@ -10,6 +10,8 @@ export interface ExpertStatistics {
   readonly weights: Float64Array;
   /** Sum of weight × L2 norm of the output; undefined where outputs were not looked at. */
   readonly saliencies?: Float64Array;
+  /** f64 [experts, experts]: sums of products of router logits; undefined where logits were not looked at. */
+  readonly logitProducts?: Float64Array;
 }
 
 /** How much it would cost to leave out an expert. */

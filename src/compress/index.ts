@@ -15,6 +15,15 @@ export type {
   Shape,
   Spectrum,
 } from "./contract.js";
+export {
+  type ExpertMap,
+  expertMerges,
+  type MergeMethod,
+  matchHiddenUnits,
+  mergeGroups,
+  mergeShares,
+  permuted,
+} from "./expertMerging.js";
 export { type ExpertMethod, type ExpertStatistics, expertMethods, keptExperts } from "./expertSelection.js";
 export { matchesGlob } from "./glob.js";
 export { type ScoredTensor, shareGlobally } from "./globalBudget.js";

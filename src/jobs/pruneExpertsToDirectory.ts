@@ -1,5 +1,12 @@
-import { findStep } from "../arch/index.js";
-import { expertMethods, keptExperts } from "../compress/index.js";
+import { findStep, type ModelSpec } from "../arch/index.js";
+import {
+  type ExpertStatistics,
+  expertMerges,
+  expertMethods,
+  keptExperts,
+  mergeGroups,
+  mergeShares,
+} from "../compress/index.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
   artifactFileName,
@@ -15,7 +22,8 @@ import {
 } from "../io/index.js";
 import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
 import type { DeviceId } from "../kernels/index.js";
-import { cutExperts, measureExperts, openModel } from "../pipeline/index.js";
+import { cutExperts, type Merging, measureExperts, openModel } from "../pipeline/index.js";
+import { byteLengthOf, toFloat32 } from "../tensor/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { configHash, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
@@ -24,6 +32,8 @@ import { packageVersion } from "./version.js";
 export interface PruneExpertsOptions extends JobOptions {
   /** One of `expertMethods`. */
   method: string;
+  /** One of `expertMerges`: what goes is folded into what stays. Default: it is left out. */
+  merge?: string;
   /** How many go in every layer. */
   remove: number;
   /** Text that the dense model is run on. */
@@ -44,12 +54,15 @@ export interface PrunedExpertsLayer {
   kept: readonly number[];
   /** Of every expert of the source. */
   scores: readonly number[];
+  /** With `merge`: experts of the source that each of the new ones is made of, the one that stayed first. */
+  groups?: readonly (readonly number[])[];
 }
 
 /** What came of it. */
 export interface PrunedExpertsDirectory {
   output: string;
   method: string;
+  merge?: string;
   /** Experts of a layer, before and after. */
   experts: { before: number; after: number };
   layers: readonly PrunedExpertsLayer[];
@@ -66,11 +79,14 @@ export async function pruneExpertsToDirectory(
   output: string,
   options: PruneExpertsOptions,
 ): Promise<PrunedExpertsDirectory> {
-  const { method, remove, calibration, window, windows, device, threads, force, signal, onProgress } = options;
+  const { method, merge, remove, calibration, window, windows, device, threads, force, signal, onProgress } = options;
   if (!Object.hasOwn(expertMethods, method)) {
     throw new UsageError(
       `there is no way ${method} to choose experts; there are ${Object.keys(expertMethods).join(", ")}`,
     );
+  }
+  if (merge !== undefined && !Object.hasOwn(expertMerges, merge)) {
+    throw new UsageError(`experts are not merged by ${merge}, but by ${Object.keys(expertMerges).join(" or ")}`);
   }
   const { score, needsOutputs } = expertMethods[method];
   await using claimed = await claimOutput(output, { inputs: [source.directory], force });
@@ -89,6 +105,7 @@ export async function pruneExpertsToDirectory(
         window,
         maxWindows: windows,
         outputs: needsOutputs,
+        routers: merge === undefined ? undefined : await readRouters(checkpoint, spec),
         signal,
         onProgress,
       });
@@ -98,10 +115,12 @@ export async function pruneExpertsToDirectory(
         before = router.map.rows;
         const scores = Array.from({ length: before }, (_, e) => score(measured, e));
         const stay = keptExperts(scores, remove, { perToken: router.perToken, groups: router.groups?.count });
-        layers.push({ layer, kept: stay, scores });
+        const groups = merge === undefined ? undefined : mergeGroups(stay, measured.logitProducts!);
+        layers.push({ layer, kept: stay, scores, ...(groups && { groups }) });
         return stay;
       });
-      const { config, tensors } = cutExperts(checkpoint, spec, kept);
+      const merging = merge === undefined ? undefined : mergingOf(layers, statistics, expertMerges[merge].aligns);
+      const { config, tensors } = cutExperts(checkpoint, spec, kept, merging);
       const builder = modelDirectoryBuilder(directory, { signal, onProgress });
       await builder.takeOver(source, isCompanionFile);
       await builder.add("config.json", jsonBytes(config));
@@ -117,10 +136,38 @@ export async function pruneExpertsToDirectory(
       await checkSource();
       signal?.throwIfAborted();
     });
-    return { output, method, experts: { before, after: before - remove }, layers };
+    return { output, method, ...(merge && { merge }), experts: { before, after: before - remove }, layers };
   } finally {
     await checkpoint.close();
   }
+}
+
+/** The weights of the router of every layer that has one. */
+async function readRouters(checkpoint: Checkpoint, { blocks }: ModelSpec): Promise<(Float32Array | undefined)[]> {
+  const routers: (Float32Array | undefined)[] = [];
+  for (const block of blocks) {
+    const ref = findStep(block, "mixture")?.router.map.weight;
+    const info = ref && checkpoint.tensors.get(ref.tensor)!;
+    routers.push(info && toFloat32(info.dtype, await checkpoint.read(info.name, 0, byteLengthOf(info))));
+  }
+  return routers;
+}
+
+/** Shares by the tokens that each expert got. */
+function mergingOf(
+  layers: readonly PrunedExpertsLayer[],
+  statistics: readonly (ExpertStatistics | undefined)[],
+  aligns: boolean,
+): Merging {
+  const groups: Merging["groups"][number][] = statistics.map(() => undefined);
+  for (const { layer, groups: members } of layers) {
+    const { counts } = statistics[layer]!;
+    groups[layer] = members!.map((experts) => {
+      const shares = mergeShares(experts.map((expert) => counts[expert]));
+      return experts.map((expert, m) => ({ expert, share: shares[m] }));
+    });
+  }
+  return { groups, aligns };
 }
 
 const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);
@@ -130,12 +177,12 @@ const isExactInBf16 = ({ tensors }: Checkpoint): boolean =>
 
 /** SHA-256 over all that decides the result. */
 async function jobOf(checkpoint: Checkpoint, options: PruneExpertsOptions): Promise<string> {
-  const { method, remove, window, windows, device, calibration } = options;
+  const { method, merge, remove, window, windows, device, calibration } = options;
   const what = {
     version: packageVersion(),
     source: await fingerprint(checkpoint, options),
     text: calibration.sha256,
-    how: [method, remove, window, windows, device],
+    how: [method, merge, remove, window, windows, device],
   };
   return sha256Hex(JSON.stringify(what));
 }

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import { expertMethods, parsePattern, pruneMethods } from "../../compress/index.js";
+import { expertMerges, expertMethods, parsePattern, pruneMethods } from "../../compress/index.js";
 import { UsageError } from "../../core/index.js";
 import type { CommandDefinition } from "../command.js";
 import { compressFromCommand } from "../compression.js";
@@ -26,6 +26,7 @@ interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions 
   pattern?: string;
   scope?: string;
   experts?: number;
+  merge?: string;
   shrink: boolean;
   multipleOf?: number;
   output: string;
@@ -51,6 +52,10 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
       "--experts <n>",
       `experts to leave out in every layer, by ${Object.keys(expertMethods).join(", ")}`,
     ).argParser(integer({ min: 1, max: 4096 })),
+    new Option(
+      "--merge <how>",
+      "with --experts: fold experts that go into those that stay and are most like them (default: leave them out)",
+    ).choices(Object.keys(expertMerges)),
     new Option("--sparsity <share>", "share of zeros; for heads and neurons, of those removed").argParser(
       number({ min: 0, max: 1, belowMax: true }),
     ),
@@ -86,6 +91,7 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
   async run(context, options, [model]) {
     const { pattern, sparsity, scope, shrink, multipleOf, option, experts } = options;
     if (experts !== undefined) return pruneExpertsFromCommand(context, model, { ...options, experts });
+    if (options.merge !== undefined) throw new UsageError("--merge is of experts; give --experts N");
     const { method = "sparsegpt" } = options;
     if (!Object.hasOwn(pruneMethods, method))
       throw new UsageError(`--method ${method} chooses experts; give --experts N`);

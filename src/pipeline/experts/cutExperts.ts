@@ -9,7 +9,8 @@ import {
 } from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
 import { type Checkpoint, isJsonObject, type TensorToWrite } from "../../io/index.js";
-import { byteLengthOf, dtypeBytes } from "../../tensor/index.js";
+import { byteLengthOf, dtypeBytes, fromFloat32 } from "../../tensor/index.js";
+import { type FloatDType, type Merging, type Summand, Summands, sumOf } from "./mergedExperts.js";
 
 /** What families call the number of their experts. */
 const countFields = ["num_local_experts", "num_experts", "n_routed_experts"];
@@ -24,18 +25,22 @@ export interface CutExperts {
 interface Taken {
   from: string;
   entries?: readonly number[];
+  /** What each of them, or the whole tensor, is the sum of instead, where others are merged into it. */
+  sums?: readonly (readonly Summand[])[];
 }
 
 /**
  * Leaves out experts, and the rows of routers that choose them. The others are numbered anew, so that any tool that reads the
  * source reads the result.
  * @param kept of every layer, as many each; undefined for layers without experts
+ * @param merging what the experts that go are folded into those that stay by
  * @throws UsageError for weights that are stored as codes; FormatError where the config does not say how many experts there are
  */
 export function cutExperts(
   checkpoint: Checkpoint,
   spec: ModelSpec,
   kept: readonly (readonly number[] | undefined)[],
+  merging?: Merging,
 ): CutExperts {
   const { artifact, location, tensors } = checkpoint;
   if (Object.keys(artifact?.tensors ?? {}).length > 0) {
@@ -50,15 +55,16 @@ export function cutExperts(
   for (const [layer, experts] of kept.entries()) {
     if (experts === undefined) continue;
     const [before, after] = [spec, cut].map(({ blocks }) => findStep(blocks[layer], "mixture")!);
-    for (const [name, from] of movedIn(before, after, experts)) taken.set(name, from);
+    const summands = merging && new Summands(checkpoint, before, merging.groups[layer]!, merging.aligns);
+    for (const [name, from] of movedIn(before, after, experts, summands)) taken.set(name, from);
   }
   return {
     config,
     tensors: tensorsOf(cut).flatMap(({ name }) => {
-      const { from, entries } = taken.get(name) ?? { from: name };
+      const { from, entries, sums } = taken.get(name) ?? { from: name };
       const parts = tensors.has(from) ? [[name, from]] : pairOf(name, from).filter(([, source]) => tensors.has(source));
       if (parts.length === 0) throw new FormatError({ file: location, field: from, problem: "the tensor is missing" });
-      return parts.map(([to, source]) => taking(checkpoint, to, source, entries));
+      return parts.map(([to, source]) => taking(checkpoint, to, source, entries, sums));
     }),
   };
 }
@@ -82,7 +88,12 @@ const pairOf = (to: string, from: string): string[][] =>
   ["left", "right"].map((side) => [to, from].map((name) => `${name.replace(/\.weight$/, "")}.low_rank.${side}`));
 
 /** Where the tensors of a layer's mixture come from. */
-function* movedIn(before: MixtureStep, after: MixtureStep, kept: readonly number[]): Generator<[string, Taken]> {
+function* movedIn(
+  before: MixtureStep,
+  after: MixtureStep,
+  kept: readonly number[],
+  summands: Summands | undefined,
+): Generator<[string, Taken]> {
   const rows = (ref: TensorRef | undefined): [string, Taken][] =>
     ref === undefined ? [] : [[ref.tensor, { from: ref.tensor, entries: kept }]];
   const { map, choiceBias } = before.router;
@@ -95,8 +106,12 @@ function* movedIn(before: MixtureStep, after: MixtureStep, kept: readonly number
         [bias, own[m].bias],
       ]) {
         if (to === undefined || from === undefined) continue;
-        if (to.stacked === undefined) yield [to.tensor, { from: from.tensor }];
-        else yield* rows(from);
+        if (to.stacked === undefined)
+          yield [to.tensor, { from: from.tensor, sums: summands && [summands.of(e, m, from === own[m].bias)] }];
+        else {
+          const sums = summands && kept.map((_, group) => summands.of(group, m, from === own[m].bias));
+          yield [from.tensor, { from: from.tensor, entries: kept, sums }];
+        }
       }
     }
   }
@@ -109,6 +124,7 @@ function taking(
   name: string,
   from: string,
   entries: readonly number[] | undefined,
+  sums: Taken["sums"],
 ): TensorToWrite {
   const info = checkpoint.tensors.get(from)!;
   const { dtype, shape } = info;
@@ -120,7 +136,11 @@ function taking(
     dtype,
     shape: entries === undefined ? shape : [entries.length, ...shape.slice(1)],
     async *bytes() {
-      for (const [start, length] of runs) {
+      for (const [r, [start, length]] of runs.entries()) {
+        if (sums !== undefined && sums[r].length > 1) {
+          yield fromFloat32(dtype as FloatDType, await sumOf(checkpoint, sums[r], length));
+          continue;
+        }
         for (let at = 0; at < length; at += pieceBytes) {
           yield checkpoint.read(from, start + at, Math.min(pieceBytes, length - at));
         }

@@ -12,6 +12,8 @@ export interface MeasureExpertsOptions extends JobOptions {
   maxWindows?: number;
   /** Also the norms of what experts give. */
   outputs?: boolean;
+  /** Weights of the routers, f32 [experts, hiddenSize] of every layer that has one: also how alike their logits are. */
+  routers?: readonly (Float32Array | undefined)[];
 }
 
 /** Growing statistics of one layer. */
@@ -20,11 +22,13 @@ class LayerStatistics implements ExpertStatistics {
   readonly counts: Float64Array;
   readonly weights: Float64Array;
   readonly saliencies: Float64Array;
+  readonly logitProducts: Float64Array;
 
-  constructor(experts: number) {
+  constructor(readonly experts: number) {
     this.counts = new Float64Array(experts);
     this.weights = new Float64Array(experts);
     this.saliencies = new Float64Array(experts);
+    this.logitProducts = new Float64Array(experts * experts);
   }
 
   /** @param outputs f32 [slots, width], or empty */
@@ -38,6 +42,21 @@ class LayerStatistics implements ExpertStatistics {
       this.saliencies[expert] += weights[slot] * Math.sqrt(squares);
     }
   }
+
+  /** @param x f32 [rows, width] that the router sees @param router f32 [experts, width] */
+  addLogits(x: Float32Array, router: Float32Array, width: number): void {
+    const { experts, logitProducts } = this;
+    const logits = new Float64Array(experts);
+    for (let at = 0; at < x.length; at += width) {
+      for (let e = 0; e < experts; e++) {
+        let sum = 0;
+        for (let i = 0; i < width; i++) sum += x[at + i] * router[e * width + i];
+        logits[e] = sum;
+      }
+      for (let a = 0; a < experts; a++)
+        for (let b = 0; b < experts; b++) logitProducts[a * experts + b] += logits[a] * logits[b];
+    }
+  }
 }
 
 /**
@@ -48,7 +67,14 @@ class LayerStatistics implements ExpertStatistics {
 export async function measureExperts(
   model: Model,
   tokens: Uint32Array,
-  { window, maxWindows = Number.POSITIVE_INFINITY, outputs = false, signal, onProgress }: MeasureExpertsOptions,
+  {
+    window,
+    maxWindows = Number.POSITIVE_INFINITY,
+    outputs = false,
+    routers,
+    signal,
+    onProgress,
+  }: MeasureExpertsOptions,
 ): Promise<(ExpertStatistics | undefined)[]> {
   if (model.damage !== undefined) throw model.damage;
   const { spec } = model.config;
@@ -58,9 +84,17 @@ export async function measureExperts(
   const windows = Math.min(Math.floor(tokens.length / window), maxWindows);
   if (windows < 1) throw new UsageError(`a text of ${tokens.length} tokens has no window of ${window}`);
   const layers = mixtures.map((step) => step && new LayerStatistics(step.experts.length));
+  const entering = routers && mixtures.find((step) => step !== undefined)?.experts[0].steps[0];
+  const input = entering?.do === "linear" ? entering.site?.id : undefined;
   const tap = {
-    sites: [site.id],
-    async onActivation(layer: number, _site: string, activation: Activation, slots?: TappedSlots) {
+    sites: [site.id, ...(input === undefined ? [] : [input])],
+    async onActivation(layer: number, id: string, activation: Activation, slots?: TappedSlots) {
+      if (id === input) {
+        // A shared expert beside the others shows the same rows.
+        const router = slots && routers?.[layer];
+        if (router) layers[layer]!.addLogits(await model.backend.read(activation), router, activation.cols);
+        return;
+      }
       const values = outputs ? await model.backend.read(activation) : new Float32Array(0);
       layers[layer]!.add(slots!, values, activation.cols);
     },
@@ -74,5 +108,12 @@ export async function measureExperts(
     for (const layer of layers) if (layer !== undefined) layer.tokens += window;
     stage.advance(1);
   }
-  return layers.map((layer) => layer && (outputs ? layer : { ...layer, saliencies: undefined }));
+  return layers.map(
+    (layer) =>
+      layer && {
+        ...layer,
+        saliencies: outputs ? layer.saliencies : undefined,
+        logitProducts: routers && layer.logitProducts,
+      },
+  );
 }
