@@ -12,6 +12,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { negativeLogLikelihood } from "./llama-nll.mjs";
 
 const root = new URL("../", import.meta.url);
 const { values: options, positionals } = parseArgs({
@@ -55,19 +56,8 @@ const context = await peer.createContext({ contextSize: window, batchSize: windo
 const sequence = context.getSequence();
 let nll = 0;
 for (let w = 0; w < windows; w++) {
-  const ids = Array.from(tokens.subarray(w * window, (w + 1) * window));
-  await sequence.clearHistory();
-  const outputs = await sequence.controlledEvaluate(
-    ids.map((id, i) => (i === ids.length - 1 ? id : [id, { generateNext: { logits: true } }])),
-  );
-  for (let i = 0; i + 1 < ids.length; i++) {
-    const logits = outputs[i].next.logits;
-    // Sorted: the first is the largest.
-    const [largest] = logits.values();
-    let sum = 0;
-    for (const logit of logits.values()) sum += Math.exp(logit - largest);
-    nll += Math.log(sum) + largest - logits.get(ids[i + 1]);
-  }
+  const ids = tokens.subarray(w * window, (w + 1) * window);
+  nll += await negativeLogLikelihood(sequence, ids);
   process.stderr.write(`\rwindow ${w + 1} of ${windows}`);
 }
 process.stderr.write("\n");
