@@ -9,6 +9,7 @@ function table(): ReadonlyMap<string, Readonly<Record<string, string>>> {
   const page = readFileSync(new URL("../docs/formats.md", import.meta.url), "utf8");
   const [head, _, ...rows] = page
     .slice(page.indexOf("## Families"))
+    .split("\n### ")[0]
     .split("\n")
     .filter((line) => line.startsWith("|"))
     .map((line) => line.split("|").map((cell) => cell.trim()));
