@@ -38,6 +38,17 @@ describe("a sparse model directory", () => {
     expect(readdirSync(scratch)).toEqual(["sparse"]);
   });
 
+  test("inspect names every rotary base and the layers with windows", async () => {
+    const layers = { layer_types: ["sliding_attention", "full_attention"] };
+    const config = { ...JSON.parse(readFileSync("test/golden/arch/gemma3/config.json", "utf8")), ...layers };
+    const path = join(scratch, "gemma.json");
+    writeFileSync(path, JSON.stringify(config));
+    const { stdout } = await rarefy(["inspect", path]);
+    expect(stdout).toContain("sliding window of 8 in 1 of 2 layers");
+    expect(stdout).toContain("rotary base 10000 in 1 of 2 layers and 1000000 in 1 of 2 layers");
+    rmSync(path);
+  });
+
   test("the same calibration gives the same file", async () => {
     const again = join(scratch, "again");
     await json([...calibrate, "--sparsity", "0.5", "--weights", "q8", "-o", again]);
@@ -244,7 +255,7 @@ describe("errors are one clear line", () => {
   function broken(change: (config: Record<string, unknown>) => void): string {
     const directory = mkdtempSync(join(scratch, "broken-"));
     cpSync(model, directory, { recursive: true });
-    const config = JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
+    const config = JSON.parse(readFileSync("test/golden/arch/gemma3/config.json", "utf8"));
     change(config);
     writeFileSync(join(directory, "config.json"), JSON.stringify(config));
     return directory;

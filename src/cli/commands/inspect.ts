@@ -6,6 +6,7 @@ import {
   type ModelConfig,
   type ModelSpec,
   parseModelConfig,
+  type RopeSpec,
   tensorsOf,
 } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
@@ -106,7 +107,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
 function factsOf({ config: { spec, ...config } }: DecoderDescription, { tensors }: Pick<Checkpoint, "tensors">) {
   return {
     config,
-    rotates: spec.blocks.some((block) => findStep(block, "rotate") !== undefined),
+    ropes: ropesOf(spec),
     head: headOf(spec),
     parameters: countParameters(spec, tensors),
     kvBytesPerPosition: kvBytesPerPosition({ spec }),
@@ -137,8 +138,8 @@ interface InspectDocument {
   model: string;
   /** Without the description. */
   config: Omit<ModelConfig, "spec">;
-  /** Whether positions turn queries and keys; else they are learned. */
-  rotates: boolean;
+  /** How positions turn queries and keys, each way once, with the number of layers; none where they are learned. */
+  ropes: { rope: RopeSpec; layers: number }[];
   head: { kind: HeadSpec["kind"]; labels?: readonly string[] };
   parameters: ParameterCounts;
   bytesOnDisk?: number;
@@ -305,13 +306,13 @@ function inWords({ config, head }: InspectDocument): string {
     config.queryHeads === config.kvHeads
       ? `${config.queryHeads} heads of ${config.headDim}`
       : `${config.queryHeads} query and ${config.kvHeads} key/value heads of ${config.headDim}`;
+  const windows = config.slidingWindows.filter((window) => window !== undefined);
   const extras = [
     config.attentionBias && "attention biases",
     config.experts !== undefined && `${config.experts.count} experts, ${config.experts.perToken} for a token`,
     config.mlpBias && "MLP biases",
     config.qkNorm && "normalised q and k",
-    config.slidingWindows.some((window) => window !== undefined) &&
-      `sliding window of ${config.slidingWindows.find((window) => window !== undefined)}`,
+    windows.length > 0 && `sliding window of ${windows[0]}${inLayers(windows.length, config.layers)}`,
     headInWords(head, config.tiedEmbeddings),
   ].filter((extra) => extra !== false);
   return `${config.modelType}: ${config.layers} layers, hidden ${config.hiddenSize}, MLP ${config.intermediateSize} (${config.activation}), ${heads}, ${extras.join(", ")}`;
@@ -328,11 +329,28 @@ function headInWords({ kind, labels }: InspectDocument["head"], tiedEmbeddings: 
   return tiedEmbeddings ? "tied embeddings" : "separate output embeddings";
 }
 
-function positionsInWords({ config: { rope }, rotates }: InspectDocument): string {
-  if (!rotates) return "learned positions";
-  const scaling = rope.type === "default" ? "" : `, scaled by ${rope.factor} (${rope.type})`;
-  return `rotary base ${rope.theta}${scaling}`;
+function ropesOf({ blocks }: ModelSpec): InspectDocument["ropes"] {
+  const ways = new Map<string, InspectDocument["ropes"][number]>();
+  for (const block of blocks) {
+    const rope = findStep(block, "rotate")?.rope;
+    if (rope === undefined) continue;
+    const key = JSON.stringify(rope);
+    ways.set(key, { rope, layers: (ways.get(key)?.layers ?? 0) + 1 });
+  }
+  return [...ways.values()];
 }
+
+function positionsInWords({ config, ropes }: InspectDocument): string {
+  if (ropes.length === 0) return "learned positions";
+  const bases = ropes.map(({ rope, layers }) => {
+    const scaling = rope.type === "default" ? "" : `, scaled by ${rope.factor} (${rope.type})`;
+    return `${rope.theta}${scaling}${inLayers(layers, config.layers)}`;
+  });
+  return `rotary base ${bases.join(" and ")}`;
+}
+
+/** Where not all of the layers are meant. */
+const inLayers = (some: number, all: number): string => (some === all ? "" : ` in ${some} of ${all} layers`);
 
 function parametersInWords({ total, active, ...kinds }: ParameterCounts, chooses: boolean): string {
   const names = {
