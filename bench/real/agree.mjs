@@ -2,10 +2,12 @@
 //
 //   node real/agree.mjs [MODEL…] [--window 512] [--windows 8] [--threads 2]
 //
-// Weights as the file has them, in f32; node-llama-cpp multiplies them with activations rounded to 8 bits, so that the last
-// digits differ. Writes .models/real/agree-MODEL.json; exit code 1 where something differs that this does not explain.
+// rarefy runs the weights that the file has, in f32. node-llama-cpp multiplies quantised weights with activations rounded to 8
+// bits, so it is run twice: on the file, and on what `rarefy export` makes of it in F32, where both compute alike and must
+// agree closely. Writes .models/real/agree-MODEL.json; exit code 1 where something differs that rounding does not explain.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -28,13 +30,14 @@ const { values, positionals } = parseArgs({
   },
 });
 const [window, maxWindows, threads] = [values.window, values.windows, values.threads].map(Number);
-/** The perplexities may differ by this share. */
-const tolerance = 0.005;
-/** Where greedy texts part, the two tokens may be this far apart in either one's logits. */
-const nearTie = 0.25;
+/** How far node-llama-cpp may be off: the share in perplexity, and the logits between the two tokens where greedy texts part. */
+const tolerances = {
+  stored: { perplexity: 0.005, tie: Number.POSITIVE_INFINITY },
+  f32: { perplexity: 0.0005, tie: 0.02 },
+};
 const greedyTokens = 64;
 
-const text = readFileSync(fileURLToPath(new URL("../../models/text/books-eval.txt", import.meta.url)), "utf8");
+const books = readFileSync(fileURLToPath(new URL("../../models/text/books-eval.txt", import.meta.url)), "utf8");
 const hard =
   "Hello  world\n\n\n  indented\t\ttabs\r\nCRLF  trailing   \n\n don't I'LL we've 12345 3.14 1,000,000 ½ ² Ⅷ café naïve Straße " +
   "ὀδύσσεια Привет мир 你好,世界 こんにちは 안녕하세요 مرحبا שלום हिन्दी ไทย 🙂👩‍👩‍👧‍👦🇩🇪 \u200b\u00a0\u3000 for(i=0;i<10;++i){a[i]*=2} " +
@@ -42,71 +45,98 @@ const hard =
 
 const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
 
+/** The file's weights as plain numbers. */
+function twinOf(file) {
+  const twin = file.replace(/\.gguf$/, ".F32.gguf");
+  if (existsSync(twin)) return twin;
+  const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+  execFileSync(process.execPath, [main, "export", file, "--format", "gguf", "--type", "f32", "--quiet", "-o", twin]);
+  return twin;
+}
+
 async function agree(id, model) {
   const file = await fetchModel(model);
   const files = await resolveModel(file);
   const tokenizer = await loadTokenizer(files);
-  const llama = await getLlama({ gpu: false, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
-  const peer = await llama.loadModel({ modelPath: file });
   const opened = await openModel(files, { weights: "f32", threads });
-  const ours = opened.model;
-
-  const tokenised = await tokenizeText(tokenizer, text);
-  const tokens = {
-    books: same(Array.from(tokenised.tokens), peer.tokenize(text, true)),
-    hard: same(Array.from(tokenizer.encode(hard, { addSpecialTokens: false })), peer.tokenize(hard, true)),
-    count: tokenised.tokens.length,
-  };
-
-  const begin = model.begin ? peer.tokens.bos : undefined;
-  const contextSize = Math.max(window, 256) + 1;
-  const context = await peer.createContext({ contextSize, batchSize: contextSize, threads });
-  const sequence = context.getSequence();
-  const [quality] = await evaluateQuality([{ name: id, model: ours }], tokenised, { window, maxWindows, begin });
-  let nll = 0;
-  for (let w = 0; w < quality.windows; w++) {
-    const ids = Array.from(tokenised.tokens.subarray(w * window, (w + 1) * window));
-    nll += await negativeLogLikelihood(sequence, begin === undefined ? ids : [begin, ...ids]);
-    process.stderr.write(`\r${id}: window ${w + 1} of ${quality.windows}`);
+  const text = await tokenizeText(tokenizer, books);
+  const begin = model.begin ? tokenizer.beginId : undefined;
+  const [{ perplexity, windows, tokens }] = await evaluateQuality([{ name: id, model: opened.model }], text, {
+    window,
+    maxWindows,
+    begin,
+  });
+  const texts = [];
+  for (const prompt of prompts) {
+    const ids = tokenizer.encode(prompt);
+    const { tokenIds } = await collect(
+      generate(opened.model, ids, { maxTokens: greedyTokens, temperature: 0, stopIds: [] }),
+    );
+    texts.push({ prompt, ids: Array.from(ids), tokenIds, text: tokenizer.decode(tokenIds) });
   }
-  process.stderr.write("\n");
-  const theirs = Math.exp(nll / quality.tokens);
-  const perplexity = { rarefy: quality.perplexity, peer: theirs, ratio: quality.perplexity / theirs };
-
-  const greedy = [];
-  for (const prompt of prompts) greedy.push(await compareGreedy(prompt, { tokenizer, ours, sequence, peer }));
-
+  const ours = { model: opened.model, tokenizer, perplexity, windows, tokens, begin, text, texts };
   const template = await loadChatTemplate(files);
-  const chat = template && chats.map((messages) => compareChat(messages, { tokenizer, template, peer }));
-  await llama.dispose();
-  opened[Symbol.dispose]();
 
-  const agrees =
-    tokens.books &&
-    tokens.hard &&
-    Math.abs(perplexity.ratio - 1) <= tolerance &&
-    greedy.every(({ explained }) => explained) &&
-    (chat ?? []).every(({ sameTokens }) => sameTokens);
-  return {
+  const llama = await getLlama({ gpu: false, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
+  const result = {
     model: id,
     file: model.file,
     window,
-    windows: quality.windows,
+    windows,
     begin,
-    tokens,
     perplexity,
-    greedy,
-    chat,
-    agrees,
+    greedy: texts.map(({ text }) => text),
   };
+  let agrees = true;
+  for (const [weights, path] of [
+    ["stored", file],
+    ["f32", twinOf(file)],
+  ]) {
+    const peer = await llama.loadModel({ modelPath: path });
+    if (weights === "stored") {
+      result.sameTokens = {
+        books: same(Array.from(text.tokens), peer.tokenize(books, true)),
+        hard: same(Array.from(tokenizer.encode(hard, { addSpecialTokens: false })), peer.tokenize(hard, true)),
+        count: text.tokens.length,
+      };
+      result.chat = template && chats.map((messages) => compareChat(messages, { tokenizer, template, peer }));
+      agrees &&= result.sameTokens.books && result.sameTokens.hard;
+      agrees &&= (result.chat ?? []).every(({ sameText, sameTokens }) => sameText && sameTokens);
+    }
+    process.stderr.write(`${id}: node-llama-cpp on ${weights} weights\n`);
+    const compared = await compareNumbers(ours, peer);
+    await peer.dispose();
+    result[weights] = compared;
+    const { perplexity: share, tie } = tolerances[weights];
+    agrees &&= Math.abs(compared.ratio - 1) <= share;
+    agrees &&= compared.greedy.every(({ margins }) => !margins || Math.max(margins.rarefy, margins.peer) <= tie);
+  }
+  await llama.dispose();
+  opened[Symbol.dispose]();
+  return { ...result, agrees };
 }
 
-/** Both go on greedily; where they part, each says how far its own choice lay above the other's. */
-async function compareGreedy(prompt, { tokenizer, ours, sequence, peer }) {
-  const ids = Array.from(tokenizer.encode(prompt));
-  const { tokenIds } = await collect(
-    generate(ours, Uint32Array.from(ids), { maxTokens: greedyTokens, temperature: 0, stopIds: [] }),
-  );
+async function compareNumbers(ours, peer) {
+  const { text, windows, tokens, begin } = ours;
+  const contextSize = Math.max(window, 256) + 1;
+  const context = await peer.createContext({ contextSize, batchSize: contextSize, threads });
+  const sequence = context.getSequence();
+  let nll = 0;
+  for (let w = 0; w < windows; w++) {
+    const ids = Array.from(text.tokens.subarray(w * window, (w + 1) * window));
+    nll += await negativeLogLikelihood(sequence, begin === undefined ? ids : [begin, ...ids]);
+    process.stderr.write(`\rwindow ${w + 1} of ${windows}`);
+  }
+  process.stderr.write("\n");
+  const perplexity = Math.exp(nll / tokens);
+  const greedy = [];
+  for (const one of ours.texts) greedy.push(await compareGreedy(one, ours, sequence, peer));
+  await context.dispose();
+  return { perplexity, ratio: ours.perplexity / perplexity, greedy };
+}
+
+/** Where greedy texts part, each side says how far its own choice lay above the other's. */
+async function compareGreedy({ ids, tokenIds }, { model, tokenizer }, sequence, peer) {
   await sequence.clearHistory();
   const theirs = [];
   for await (const token of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
@@ -114,20 +144,21 @@ async function compareGreedy(prompt, { tokenizer, ours, sequence, peer }) {
     if (theirs.length === greedyTokens) break;
   }
   const at = tokenIds.findIndex((token, i) => token !== theirs[i]);
-  const result = { prompt, text: tokenizer.decode(tokenIds), equalTokens: at < 0 ? greedyTokens : at };
-  if (at < 0) return { ...result, explained: true };
+  if (at < 0) return { equalTokens: greedyTokens };
   const before = [...ids, ...theirs.slice(0, at)];
   const [mine, other] = [tokenIds[at], theirs[at]];
-  const run = new Sequence(ours, before.length);
+  const run = new Sequence(model, before.length);
   const logits = await run.run(Uint32Array.from(before));
-  const row = await ours.backend.read(logits);
-  ours.backend.release(logits);
+  const row = await model.backend.read(logits);
+  model.backend.release(logits);
   run[Symbol.dispose]();
   const peerLogits = await logitsAfter(sequence, before);
   const margins = { rarefy: row[mine] - row[other], peer: peerLogits.get(other) - peerLogits.get(mine) };
-  const tokens = { rarefy: tokenizer.decode([mine]), peer: peer.detokenize([other], true) };
-  const explained = margins.rarefy <= nearTie && margins.peer <= nearTie;
-  return { ...result, tokens, margins, explained };
+  return {
+    equalTokens: at,
+    tokens: { rarefy: tokenizer.decode([mine]), peer: peer.detokenize([other], true) },
+    margins,
+  };
 }
 
 /** The peer renders the template of the file with its own Jinja. */
@@ -140,9 +171,11 @@ function compareChat(messages, { tokenizer, template, peer }) {
   const { contextText } = wrapper.generateContextState({
     chatHistory: [...chatHistory, { type: "model", response: [] }],
   });
-  const theirs = contextText.tokenize(peer.tokenizer);
-  const ours = Array.from(encodeChat(tokenizer, template, messages));
-  return { sameTokens: same(ours, theirs), rarefy: tokenizer.decode(ours), peer: peer.detokenize(theirs, true) };
+  // The peer makes tokens of what the user wrote by itself; transformers, as rarefy, of the whole text.
+  const theirs = peer.detokenize(contextText.tokenize(peer.tokenizer), true);
+  const rendered = template.render(messages);
+  const ids = Array.from(encodeChat(tokenizer, template, messages));
+  return { sameText: rendered === theirs, sameTokens: same(ids, peer.tokenize(theirs, true)), text: rendered };
 }
 
 let allAgree = true;
