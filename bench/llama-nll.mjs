@@ -4,14 +4,15 @@
 const logitsAtOnce = 2 ** 22;
 
 /**
- * Sum of −log p of ids[1], ids[2], … each after those before it.
+ * Sum of −log p of ids[first + 1], ids[first + 2], … each after all before it.
  * @param sequence a context sequence with room for them; what it held is cleared
  */
-export async function negativeLogLikelihood(sequence, ids) {
+export async function negativeLogLikelihood(sequence, ids, first = 0) {
   await sequence.clearHistory();
+  if (first > 0) await sequence.controlledEvaluate(Array.from(ids.slice(0, first)));
   let nll = 0;
   let room = 1;
-  for (let start = 0; start + 1 < ids.length; ) {
+  for (let start = first; start + 1 < ids.length; ) {
     const some = Array.from(ids.slice(start, Math.min(start + room, ids.length - 1)));
     const outputs = await sequence.controlledEvaluate(some.map((id) => [id, { generateNext: { logits: true } }]));
     for (const [i, { next }] of outputs.entries()) nll -= logProbability(next.logits, ids[start + i + 1]);

@@ -1,10 +1,11 @@
 // Holds rarefy against node-llama-cpp on the same GGUF files: tokens, perplexity, greedy text, chat template.
 //
-//   node real/agree.mjs [MODEL…] [--window 512] [--windows 8] [--threads 2]
+//   node real/agree.mjs [MODEL…] [--window 512] [--windows 8] [--scored N] [--threads 2]
 //
 // rarefy runs the weights that the file has, in f32. node-llama-cpp multiplies quantised weights with activations rounded to 8
 // bits, so it is run twice: on the file, and on what `rarefy export` makes of it in F32, where both compute alike and must
-// agree closely. Writes .models/real/agree-MODEL.json; exit code 1 where something differs that rounding does not explain.
+// agree closely. With --scored only the last N tokens of each window count: logits of a large vocabulary take long in the peer's
+// interface. Writes .models/real/agree-MODEL.json; exit code 1 where something differs that rounding does not explain.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -26,10 +27,13 @@ const { values, positionals } = parseArgs({
   options: {
     window: { type: "string", default: "512" },
     windows: { type: "string", default: "8" },
+    scored: { type: "string" },
     threads: { type: "string", default: "2" },
   },
 });
 const [window, maxWindows, threads] = [values.window, values.windows, values.threads].map(Number);
+/** Tokens of a window that are not scored. */
+const promptTokens = values.scored === undefined ? 0 : window - Number(values.scored);
 /** How far node-llama-cpp may be off: the share in perplexity, and the logits between the two tokens where greedy texts part. */
 const tolerances = {
   stored: { perplexity: 0.005, tie: Number.POSITIVE_INFINITY },
@@ -65,6 +69,7 @@ async function agree(id, model) {
     window,
     maxWindows,
     begin,
+    promptTokens,
   });
   const texts = [];
   for (const prompt of prompts) {
@@ -124,7 +129,10 @@ async function compareNumbers(ours, peer) {
   let nll = 0;
   for (let w = 0; w < windows; w++) {
     const ids = Array.from(text.tokens.subarray(w * window, (w + 1) * window));
-    nll += await negativeLogLikelihood(sequence, begin === undefined ? ids : [begin, ...ids]);
+    // The first token has nothing before it but a begin-of-text token.
+    nll += await (begin === undefined
+      ? negativeLogLikelihood(sequence, ids, Math.max(0, promptTokens - 1))
+      : negativeLogLikelihood(sequence, [begin, ...ids], promptTokens));
     process.stderr.write(`\rwindow ${w + 1} of ${windows}`);
   }
   process.stderr.write("\n");

@@ -50,10 +50,11 @@ const candidates = {
   "sparsegpt-2:4": { title: "SparseGPT, 2:4", make: compress("sparsegpt-2:4") },
   "wanda-2:4": { title: "Wanda, 2:4", make: compress("wanda-2:4") },
   "rtn-8": { title: "int8, rounded", make: compress("rtn-8") },
+  "rtn-4": { title: "int4, rounded", make: ["quantize", "--method", "rtn", "--bits", "4"] },
   "gptq-4": { title: "int4, GPTQ", make: compress("gptq-4") },
 };
 /** Models in memory beside the dense one. */
-const atOnce = 4;
+const atOnce = 5;
 
 const rarefy = (args) =>
   execFileSync(process.execPath, [main, ...args, "--json", "--quiet", "--threads", `${threads}`], {
@@ -71,7 +72,9 @@ async function tableOf(id, model) {
     const [command, ...how] = candidates[name].make;
     process.stderr.write(`${id}: ${command} ${name}\n`);
     const begin = model.begin ? ["--bos"] : [];
-    rarefy([command, file, ...how, "--calibration-windows", values["calibration-windows"], ...begin, "-o", output]);
+    const windows = ["--calibration-windows", values["calibration-windows"], ...begin];
+    const calibrates = how.some((argument) => argument === "--calib" || argument === "--text");
+    rarefy([command, file, ...how, ...(calibrates ? windows : []), "-o", output]);
   }
 
   const files = await resolveModel(file);

@@ -76,6 +76,18 @@ describe("JSON", () => {
     await expect(readJsonFile(files, "a.json", 6)).rejects.toThrow(/m\/a.json: 7 bytes; expected at most 6/);
     expect(await readJsonFile(files, "b.json")).toBeUndefined();
   });
+
+  it("lets vocabularies be larger than configs, whoever reads them", async () => {
+    const merges = utf8(`[${'["a","b"],'.repeat(400_000)}0]`);
+    const files = memoryFiles(
+      "m",
+      new Map(["tokenizer.json", "vocab.json", "config.json"].map((name) => [name, merges])),
+    );
+    for (const name of ["tokenizer.json", "vocab.json"]) expect(await readJsonFile(files, name)).toHaveLength(400_001);
+    await expect(readJsonFile(files, "config.json")).rejects.toThrow(
+      /m\/config.json: JSON of more than 1000000 values/,
+    );
+  });
 });
 
 it("hashes bytes, text and shared memory", async () => {

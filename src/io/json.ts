@@ -14,6 +14,12 @@ export interface JsonLimits {
 /** Configs and indexes are far smaller: the index of 100,000 tensors has 200,000 values in 12 MB. */
 const maxJsonBytes = 64 * 2 ** 20;
 const jsonLimits: JsonLimits = { depth: 64, values: 1_000_000 };
+/** The largest known tokenizer.json has 34 MB, and some 600,000 tokens and merges (Gemma 3), each merge three values. */
+const tokenizerExtent = { maxBytes: 256 * 2 ** 20, values: 6_000_000 };
+const largerFiles: Readonly<Record<string, typeof tokenizerExtent>> = {
+  "tokenizer.json": tokenizerExtent,
+  "vocab.json": tokenizerExtent,
+};
 
 /**
  * Parses UTF-8 JSON and refuses duplicate keys, which `JSON.parse` would drop in silence. A byte order mark is skipped.
@@ -89,19 +95,15 @@ function findDuplicateKey(text: string): string | undefined {
 }
 
 /**
- * Reads a JSON file of a model.
+ * Reads a JSON file of a model. Those that hold vocabularies may be larger than others.
  * @returns undefined when there is none
  * @throws FormatError, also for a file above `maxBytes`
  */
-export async function readJsonFile(
-  files: ModelFiles,
-  name: string,
-  maxBytes = maxJsonBytes,
-  limits: Partial<JsonLimits> = {},
-): Promise<unknown | undefined> {
+export async function readJsonFile(files: ModelFiles, name: string, maxBytes?: number): Promise<unknown | undefined> {
   const source = await files.open(name);
   if (source === undefined) return undefined;
-  return parseJson(await readWhole(source, maxBytes), source.name, limits);
+  const extent = { maxBytes: maxJsonBytes, values: jsonLimits.values, ...largerFiles[name] };
+  return parseJson(await readWhole(source, maxBytes ?? extent.maxBytes), source.name, { values: extent.values });
 }
 
 /** A JSON object, not an array, not null. */

@@ -16,10 +16,8 @@ import { withTokensOfIds } from "./postProcessor.js";
 import { sentencePieceDefinition } from "./sentencePiece.js";
 import type { TokenizerConfig } from "./tokenizerConfig.js";
 
-/** The largest known tokenizer.json has 34 MB. */
+/** Of the files that are no JSON. */
 const maxTokenizerBytes = 256 * 2 ** 20;
-/** It has some 600,000 tokens and merges. */
-const tokenizerLimits = { values: 6_000_000 };
 
 /** A tokenizer as a tokenizer.json has it, from whatever files a model has, checked. */
 export interface TokenizerDefinition {
@@ -42,8 +40,7 @@ const sources: readonly {
   {
     name: "tokenizer.json",
     takes: [],
-    read: (files) =>
-      readJsonFile(files, "tokenizer.json", maxTokenizerBytes, tokenizerLimits) as Promise<object | undefined>,
+    read: (files) => readJsonFile(files, "tokenizer.json") as Promise<object | undefined>,
   },
   {
     name: "tokenizer.model",
@@ -92,7 +89,7 @@ const splitsOfClass: Readonly<Record<string, string>> = {
 
 /** `vocab.json` and `merges.txt`. @returns undefined when there is no vocab.json */
 async function readByteLevel(files: ModelFiles, file: string, config: TokenizerConfig): Promise<object | undefined> {
-  const vocab = await readJsonFile(files, "vocab.json", maxTokenizerBytes, tokenizerLimits);
+  const vocab = await readJsonFile(files, "vocab.json");
   if (vocab === undefined) return undefined;
   if (!isJsonObject(vocab)) throw new FormatError({ file, problem: "not a JSON object of tokens" });
   const lines = await readTextFile(files, "merges.txt", maxTokenizerBytes);
