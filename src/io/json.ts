@@ -16,7 +16,7 @@ const maxJsonBytes = 64 * 2 ** 20;
 const jsonLimits: JsonLimits = { depth: 64, values: 1_000_000 };
 /** The largest known tokenizer.json has 34 MB, and some 600,000 tokens and merges (Gemma 3), each merge three values. */
 const tokenizerExtent = { maxBytes: 256 * 2 ** 20, values: 6_000_000 };
-const largerFiles: Readonly<Record<string, typeof tokenizerExtent>> = {
+const largerFiles: Readonly<Partial<Record<string, typeof tokenizerExtent>>> = {
   "tokenizer.json": tokenizerExtent,
   "vocab.json": tokenizerExtent,
 };
@@ -102,7 +102,7 @@ function findDuplicateKey(text: string): string | undefined {
 export async function readJsonFile(files: ModelFiles, name: string, maxBytes?: number): Promise<unknown | undefined> {
   const source = await files.open(name);
   if (source === undefined) return undefined;
-  const extent = { maxBytes: maxJsonBytes, values: jsonLimits.values, ...largerFiles[name] };
+  const extent = largerFiles[name] ?? { maxBytes: maxJsonBytes, values: jsonLimits.values };
   return parseJson(await readWhole(source, maxBytes ?? extent.maxBytes), source.name, { values: extent.values });
 }
 
