@@ -23,13 +23,14 @@ const local = join(root, "build/native.node");
 
 /** Flags of the instruction set of each set of kernels. */
 const sets = {
-  avx2: ["-mavx2", "-mfma", "-mbmi2"],
-  avxvnni: ["-mavx2", "-mfma", "-mbmi2", "-mavxvnni"],
+  avx2: ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt"],
+  avxvnni: ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt", "-mavxvnni"],
   avx512: [
     ..."f dq bw vl vbmi vbmi2 vnni".split(" ").map((part) => `-mavx512${part}`),
     "-mavx2",
     "-mfma",
     "-mbmi2",
+    "-mpopcnt",
     "-mprefer-vector-width=512",
   ],
 };
@@ -44,6 +45,8 @@ const flags = [
   "-fno-math-errno",
   "-Wall",
   "-Wextra",
+  // Headers hold kernels that not every file takes.
+  "-Wno-unused-function",
 ];
 
 /** @param compiler words of a C compiler @param target file @param linking further flags of the last call */
@@ -54,11 +57,13 @@ export function compile(compiler, target, linking = []) {
     execFileSync(command, [...words, ...more], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
   try {
     const objects = Object.entries(sets).flatMap(([set, isa]) =>
-      [[], ["-DRAREFY_ROUNDS_TWICE"]].map((rounding) => {
-        const object = join(scratch, `${set}${rounding}.o`);
-        call(...flags, ...isa, `-DRAREFY_SET=${set}`, ...rounding, "-c", "set.c", "-o", object);
-        return object;
-      }),
+      [[], ["-DRAREFY_ROUNDS_TWICE"]].flatMap((rounding) =>
+        (set === "avx512" ? ["set", "narrow"] : ["set"]).map((name) => {
+          const object = join(scratch, `${name}-${set}${rounding}.o`);
+          call(...flags, ...isa, `-DRAREFY_SET=${set}`, ...rounding, "-c", `${name}.c`, "-o", object);
+          return object;
+        }),
+      ),
     );
     for (const name of ["processor", "addon"]) {
       const object = join(scratch, `${name}.o`);

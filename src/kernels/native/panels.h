@@ -97,8 +97,9 @@ INLINE void unpack_mask_codes(int bits, uint8_t *panel, const tile *t, int g) {
       const int blocks = smaller((t->count - first) / 32, lanes / 2);
       ints v[4], o[4];
       UNROLL for (int i = 0; i < 4; i++)
-        v[i] = 4 * f + i < valid ? open_rows(bits, &at[4 * f + i], blocks, t->of.spread_table) : splat_byte(zero_code(bits));
+        v[i] = 4 * f + i < valid ? open_rows(bits, &at[4 * f + i], blocks, t->of.spread_table) : splat_int(0);
       side_by_side(v[0], v[1], v[2], v[3], o);
+      UNROLL for (int m = 0; m < 4; m++) o[m] = xor_bits(o[m], splat_byte(zero_code(bits)));
       store_fours(panel, f, first, o);
     }
   unpack_scales(panel, mask.scales + 2 * (t->of.rows * (size_t)g + t->row), t->count);

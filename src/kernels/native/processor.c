@@ -19,8 +19,8 @@ static int all(unsigned word, unsigned bits) { return (word & bits) == bits; }
 static int processor_level(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
-  const unsigned fma = 1u << 12, xsave = 1u << 27, avx = 1u << 28;
-  if (!all(c, fma | xsave | avx)) return 0;
+  const unsigned fma = 1u << 12, popcnt = 1u << 23, xsave = 1u << 27, avx = 1u << 28;
+  if (!all(c, fma | popcnt | xsave | avx)) return 0;
   const unsigned saved = saved_state();
   if (!all(saved, saves_avx) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
   const unsigned avx2 = 1u << 5, bmi2 = 1u << 8;

@@ -8,21 +8,22 @@
 #include "vector256.h"
 #endif
 #include "columns.h"
+#include "names.h"
 #include "sparse.h"
+#ifdef __AVX512F__
+/* Those of narrow.c. */
+#define add_mask_q8 NAMED(narrow_mask_q8)
+#define add_mask_q4 NAMED(narrow_mask_q4)
+add_sparse_group add_mask_q8, add_mask_q4;
+#endif
 #include "matvec.h"
 #include "panels.h"
 #include "tiles.h"
 
-#define JOINED(a, b) a##b
-#ifdef RAREFY_ROUNDS_TWICE
-#define NAMED(set) JOINED(kernels_twice_, set)
-#else
-#define NAMED(set) JOINED(kernels_, set)
-#endif
 #define TEXT(set) #set
 #define QUOTED(set) TEXT(set)
 
-const kernel_set NAMED(RAREFY_SET) = {
+const kernel_set NAMED(kernels) = {
     QUOTED(RAREFY_SET),
     {
         [rarefy_native_matvec] = matvec,

@@ -68,7 +68,7 @@ INLINE void fetch_next_runs(const sparse_group *g, const mask_layout *mask, int 
   for (int n = 0; n < g->next->kept; n++) prefetch(run_of(mask, group_inputs * (g->group + 1) + g->next->column[n], 0) + 64 * line);
 }
 
-/* 32 rows of a run as bytes, absent ones as the code of 0; moves on. */
+/* 32 rows of a run as bytes less the code of 0; moves on. */
 INLINE __m256i open_block(int bits, const uint8_t **at, const uint8_t *table) {
   const uint32_t mask = word_at(*at);
   __m256i bytes;
@@ -81,16 +81,39 @@ INLINE __m256i open_block(int bits, const uint8_t **at, const uint8_t *table) {
     bytes = spread_bytes(mask, &codes, table);
   }
   *at += block_bytes_of(bits, mask);
-  return _mm256_xor_si256(bytes, _mm256_set1_epi8((char)zero_code(bits)));
+  return bytes;
 }
 
-/* A vector of bytes of a run, of which `blocks` times 32 rows are there. */
+/* A vector of such bytes of a run, of which `blocks` times 32 rows are there. */
 INLINE ints open_rows(int bits, const uint8_t **at, int blocks, const uint8_t *table) {
   const __m256i first = open_block(bits, at, table);
   return joined(first, blocks > 1 ? open_block(bits, at, table) : _mm256_setzero_si256());
 }
 
-/* A vector of rows of four runs at a time: integers of all inputs stay in registers, the places in the runs in memory. */
+/* Rows from `row` on of all kept inputs, four runs at a time: a vector of rows, or 32 of them. */
+INLINE void add_mask_vector(int bits, int blocks, float *y, const sparse_matrix *of, const active_inputs *now, const uint8_t **at, const uint8_t *scales) {
+  ints sums[4];
+  UNROLL for (int m = 0; m < 4; m++) sums[m] = splat_int(-(bits == 8 ? q8_offset : 8) * now->sum);
+  for (int f = 0; f < now->fours; f++) {
+    ints v[4], o[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+      prefetch(at[4 * f + i] + 256);
+      v[i] = open_rows(bits, &at[4 * f + i], blocks, of->spread_table);
+    }
+    int x;
+    memcpy(&x, now->code + 4 * f, 4);
+    side_by_side(v[0], v[1], v[2], v[3], o);
+    UNROLL for (int m = 0; m < 4; m++) {
+      const ints w = xor_bits(o[m], splat_byte(zero_code(bits)));
+      sums[m] = bits == 8 ? dot_q8(sums[m], w, splat_int(x)) : dot_q4(sums[m], w, splat_int(x));
+    }
+  }
+  in_order(sums);
+  UNROLL for (int m = 0; m < 4; m++)
+    if (4 * lanes * m < 32 * blocks) add_scaled(y + 4 * lanes * m, sums[m], splat_float(now->scale), scales + 8 * lanes * m);
+}
+
+/* Sums of all inputs stay in registers, the places in the runs in memory. */
 INLINE size_t add_mask_codes(int bits, float *y, const sparse_group *g) {
   const sparse_matrix *of = g->of;
   const mask_layout mask = mask_of(of, bits);
@@ -100,27 +123,12 @@ INLINE size_t add_mask_codes(int bits, float *y, const sparse_group *g) {
   for (int n = 0; n < 4 * now->fours; n++) at[n] = run_of(&mask, group_inputs * g->group + now->column[n], 0);
   for (int n = 0; n < now->kept; n++) bytes += run_bytes(&mask, group_inputs * g->group + now->column[n]);
   const uint8_t *scales = mask.scales + 2 * of->rows * (size_t)g->group;
-  const floats x_scale = splat_float(now->scale);
-  for (size_t row = 0; row < of->rows; row += 16 * lanes) {
-    const int blocks = smaller((int)(of->rows - row) / 32, lanes / 2);
-    ints sums[4];
-    UNROLL for (int m = 0; m < 4; m++) sums[m] = splat_int(-(bits == 8 ? q8_offset : 8) * now->sum);
-    for (int f = 0; f < now->fours; f++) {
-      ints v[4], o[4];
-      UNROLL for (int i = 0; i < 4; i++) {
-        prefetch(at[4 * f + i] + 256);
-        v[i] = open_rows(bits, &at[4 * f + i], blocks, of->spread_table);
-      }
-      int x;
-      memcpy(&x, now->code + 4 * f, 4);
-      side_by_side(v[0], v[1], v[2], v[3], o);
-      UNROLL for (int m = 0; m < 4; m++) sums[m] = bits == 8 ? dot_q8(sums[m], o[m], splat_int(x)) : dot_q4(sums[m], o[m], splat_int(x));
-    }
+  size_t row = 0;
+  for (; row + 16 * lanes <= of->rows; row += 16 * lanes) {
     if (row + 5 * 64 >= of->rows) fetch_next_runs(g, &mask, (int)((of->rows - row) / 64));
-    in_order(sums);
-    UNROLL for (int m = 0; m < 4; m++)
-      if (4 * lanes * m < 32 * blocks) add_scaled(y + row + 4 * lanes * m, sums[m], x_scale, scales + 2 * (row + 4 * (size_t)(lanes * m)));
+    add_mask_vector(bits, lanes / 2, y + row, of, now, at, scales + 2 * row);
   }
+  if (row < of->rows) add_mask_vector(bits, 1, y + row, of, now, at, scales + 2 * row);
   return bytes;
 }
 

@@ -17,7 +17,12 @@ INLINE ints high16(ints a, ints b) { return _mm256_unpackhi_epi16(a, b); }
 INLINE ints low_nibbles(ints v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 INLINE ints high_nibbles(ints v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
 
-#ifdef __AVXVNNI__
+#ifdef __AVX512VNNI__
+/* In narrow.c. */
+enum { q8_offset = 128 };
+INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
+INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
+#elif defined(__AVXVNNI__)
 enum { q8_offset = 128 };
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
@@ -89,6 +94,12 @@ INLINE ints bytes_where(ints a, ints b, ints v) { return _mm256_and_si256(_mm256
 INLINE floats floats_where(ints a, ints b, floats v) { return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)), v); }
 INLINE floats or_floats(floats a, floats b) { return _mm256_or_ps(a, b); }
 
+#ifdef __AVX512VBMI2__
+INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
+  (void)table;
+  return _mm256_maskz_expand_epi8(mask, _mm256_loadu_si256(codes));
+}
+#else
 /* Without instructions that expand, the lookup table of the WebAssembly kernels (layout.ts) says how 8 rows are shuffled. */
 INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
   const uint8_t *at = codes;
@@ -100,6 +111,7 @@ INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *tab
   }
   return _mm256_setr_m128i(_mm_unpacklo_epi64(eights[0], eights[1]), _mm_unpacklo_epi64(eights[2], eights[3]));
 }
+#endif
 /* A vector has room for the first only. */
 INLINE ints joined(__m256i first, __m256i second) {
   (void)second;
