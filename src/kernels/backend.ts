@@ -127,10 +127,12 @@ export interface BackendCounters {
   kvBytesRead: number;
 }
 
-/** What matrix-vector products take on this machine, with weights that come from memory. */
+/** What products take on this machine. @param density share of weights, or of blocks, that are not 0 */
 export interface ProductCosts {
-  /** Predicted milliseconds of one product. @param density share of weights, or of blocks, that are not 0 */
+  /** Predicted milliseconds of a matrix-vector product, with weights that come from memory: what a matrix takes of a generated token. */
   predictMs(format: PackedFormatId, rows: number, cols: number, density: number): number;
+  /** The same of one token of a prompt, in a product of many rows; without it a prompt takes the same in all formats. */
+  predictPromptMs?(format: PackedFormatId, rows: number, cols: number, density: number): number;
 }
 
 /** What a backend is and how it came to be chosen. */

@@ -23,7 +23,7 @@ export interface MatrixChoice {
   reason: string;
 }
 
-/** A sparse layout must be at least this much faster than dense to be chosen. */
+/** A sparse layout must be at least this much faster than dense to be chosen, over as many tokens of prompts as are generated. */
 const worthwhile = 0.97;
 
 /**
@@ -63,15 +63,23 @@ export async function chooseFormat(
   if (possible.length === 0 || costs === undefined) {
     return choice(value, `dense: the backend has no sparse kernels for ${value}`);
   }
-  const { predictMs } = await costs();
-  const denseMs = predictMs(value, rows, cols, density);
+  const { predictMs, predictPromptMs } = await costs();
+  const predict = (format: PackedFormatId, share: number) => {
+    const ms = predictMs(format, rows, cols, share);
+    const promptMs = predictPromptMs?.(format, rows, cols, share) ?? 0;
+    return { format, ms, promptMs, bothMs: ms + promptMs };
+  };
+  const dense = predict(value, density);
   const ranked = possible
-    .map(({ id, pattern }) => ({ format: id, ms: predictMs(id, rows, cols, pattern!.shareOf(profile)) }))
-    .sort((a, b) => a.ms - b.ms);
+    .map(({ id, pattern }) => predict(id, pattern!.shareOf(profile)))
+    .sort((a, b) => a.bothMs - b.bothMs);
   const [best] = ranked;
-  const times = `${best.ms.toFixed(3)} ms predicted, dense ${denseMs.toFixed(3)} ms`;
-  if (best.ms < worthwhile * denseMs) return choice(best.format, `fastest: ${times}`, best.ms, denseMs);
-  return choice(value, `dense: ${best.format} is no faster, ${times}`, denseMs, denseMs);
+  const compared = (ms: "ms" | "promptMs", what: string) =>
+    `${best[ms].toFixed(3)} ms ${what}, dense ${dense[ms].toFixed(3)} ms`;
+  const prompt = predictPromptMs === undefined ? "" : `; ${compared("promptMs", "for a token of a prompt")}`;
+  const times = `${compared("ms", "predicted")}${prompt}`;
+  if (best.bothMs < worthwhile * dense.bothMs) return choice(best.format, `fastest: ${times}`, best.ms, dense.ms);
+  return choice(value, `dense: ${best.format} is no faster, ${times}`, dense.ms, dense.ms);
 }
 
 /** What some of a model's matrices run as. */

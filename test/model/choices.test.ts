@@ -69,6 +69,25 @@ test("where nothing is faster than dense it stays dense and says so with the fig
   expect(describeChoices(model.choices)).toContain("3 × bf16 (dense: bitmask-bf16 is no faster)");
 });
 
+test("a prompt's tokens count as much as those that are generated", async () => {
+  const slowPrompts: ProductCosts = {
+    ...byBytes,
+    predictPromptMs: (format, rows, cols) => (isSparse(format) ? 0.9 : 0.3) * rows * cols * 1e-6,
+  };
+  const { model, formats } = await load("auto", slowPrompts);
+  expect(new Set(formats)).toEqual(new Set(["bf16"]));
+  const [reason] = model.choices.filter(({ names }) => names.includes(down)).map(({ reason }) => reason);
+  expect(reason).toMatch(
+    /^dense: 2:4-bf16 is no faster, .* predicted, dense .* ms; .* for a token of a prompt, dense .* ms$/,
+  );
+  expect(describeChoices(model.choices)).toContain("1 × bf16 (dense: 2:4-bf16 is no faster)");
+  const evenPrompts = {
+    ...byBytes,
+    predictPromptMs: (_: PackedFormatId, rows: number, cols: number) => rows * cols * 1e-7,
+  };
+  expect((await load("auto", evenPrompts)).formats).toEqual(["bitmask-bf16", "2:4-bf16", "bitmask-bf16", "bf16"]);
+});
+
 test("a structure by name is taken where it can hold the matrix; dense and f32 stay dense", async () => {
   expect((await load("2:4")).formats).toEqual(["bf16", "2:4-bf16", "bf16", "bf16"]);
   expect((await load("bitmask")).formats).toEqual(["bitmask-bf16", "bitmask-bf16", "bitmask-bf16", "bf16"]);
@@ -108,6 +127,11 @@ test("wasm measures costs once, in a second or so, and predicts less time for fe
   for (const value of [ms(0.05), ms(0.5), ms(1), costs.predictMs("2:4-bf16", 4096, 4096, 0.5)]) {
     expect(value).toBeGreaterThan(0);
     expect(value).toBeLessThan(1000);
+  }
+  for (const format of ["bf16", "2:4-bf16", "bitmask-bf16"] as const) {
+    const token = costs.predictPromptMs!(format, 4096, 4096, 0.5);
+    expect(token).toBeGreaterThan(0);
+    expect(token).toBeLessThan(1000);
   }
   expect(costs.predictMs("bf16", 4096, 8192, 1)).toBeCloseTo(2 * costs.predictMs("bf16", 4096, 4096, 1), 6);
 });

@@ -4,6 +4,8 @@ import type { Backend, Matrix, ProductCosts, RowSource } from "../backend.js";
 /** Shape of the matrix that is timed, and the bytes of its copies, which no second-level cache holds. */
 const [rows, cols] = [2048, 512];
 const workingSetBytes = 12 << 20;
+/** Tokens of the prompt that is timed. */
+const promptTokens = 64;
 /** Rounds at most and at least, and how long there are more than the least. */
 const [maxRounds, minRounds, budgetMs] = [9, 3, 400];
 
@@ -24,13 +26,21 @@ export async function measureCosts(create: () => Promise<TimedBackend>, value: W
     if (!isSparse(format) || valueTypeOf(format) !== value) continue;
     cases.push(...sparseFormats[format].timedAt.map((density) => ({ format, density })));
   }
-  const x = backend.allocate(1, cols);
-  const y = backend.allocate(1, rows);
-  backend.write(
-    x,
-    Float32Array.from({ length: cols }, (_, i) => Math.sin(i)),
-  );
-  const times: number[][] = cases.map(() => []);
+  const [one, prompt] = [1, promptTokens].map((tokens) => {
+    const [x, y] = [backend.allocate(tokens, cols), backend.allocate(tokens, rows)];
+    backend.write(
+      x,
+      Float32Array.from({ length: tokens * cols }, (_, i) => Math.sin(i)),
+    );
+    return { x, y };
+  });
+  const timed = async ({ x, y }: typeof one, matrices: readonly Matrix[]) => {
+    const start = performance.now();
+    for (const matrix of matrices) backend.linear(y, x, matrix);
+    await backend.flush();
+    return performance.now() - start;
+  };
+  const times = cases.map(() => ({ token: [] as number[], promptToken: [] as number[] }));
   const sets = [];
   for (const { format, density } of cases)
     sets.push(await backend.loadCopies(testMatrix(format, density), format, workingSetBytes));
@@ -38,18 +48,20 @@ export async function measureCosts(create: () => Promise<TimedBackend>, value: W
   for (let round = 0; round < maxRounds; round++) {
     if (round >= minRounds && performance.now() - begun > budgetMs) break;
     for (const [i, copies] of sets.entries()) {
-      const start = performance.now();
-      for (const matrix of copies) backend.linear(y, x, matrix);
-      await backend.flush();
-      times[i].push((performance.now() - start) / copies.length);
+      times[i].token.push((await timed(one, copies)) / copies.length);
+      times[i].promptToken.push((await timed(prompt, copies.slice(0, 1))) / promptTokens);
     }
   }
   // The shortest: whatever else ran can only have lengthened the others.
-  const perWeight = times.map((list) => Math.min(...list) / (rows * cols));
-  return { predictMs: (format, r, c, density) => interpolate(format, density) * r * c };
+  const perWeight = (kind: "token" | "promptToken") => times.map((of) => Math.min(...of[kind]) / (rows * cols));
+  const [token, promptToken] = [perWeight("token"), perWeight("promptToken")];
+  return {
+    predictMs: (format, r, c, density) => interpolate(token, format, density) * r * c,
+    predictPromptMs: (format, r, c, density) => interpolate(promptToken, format, density) * r * c,
+  };
 
   /** Milliseconds per weight, on the straight line through the two nearest densities. */
-  function interpolate(format: PackedFormatId, density: number): number {
+  function interpolate(perWeight: readonly number[], format: PackedFormatId, density: number): number {
     const known = [...cases.keys()].filter((i) => cases[i].format === format);
     if (known.length < 2) return perWeight[known[0]];
     const upper = Math.max(
