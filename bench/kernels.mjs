@@ -21,7 +21,8 @@ const { values } = parseArgs({
 });
 const [rounds, rows, cols] = [values.rounds, values.rows, values.cols].map(Number);
 const workingSetBytes = 128 << 20;
-const tokens = 64;
+/** Rows of a short and of a longer prompt. */
+const prompts = [8, 64];
 
 /** bf16 numbers around 0.01; what a format leaves out is 0. */
 function matrix(format) {
@@ -56,16 +57,19 @@ async function cases(format) {
   for (const id of values.kernels.split(",")) {
     const backend = await createBackend({ threads: 1, native: id === "0" ? false : id });
     const copies = await backend.loadCopies(matrix(format), format, workingSetBytes);
-    const [x, xs] = [1, tokens].map((count) => {
-      const activation = backend.allocate(count, cols);
-      backend.write(activation, inputs(count));
-      return activation;
-    });
-    const [y, ys] = [1, tokens].map((count) => backend.allocate(count, rows));
+    const operands = (count) => {
+      const [x, y] = [backend.allocate(count, cols), backend.allocate(count, rows)];
+      backend.write(x, inputs(count));
+      return [y, x];
+    };
+    const [y, x] = operands(1);
     const add = (kind, some, run) => all.push({ id, kind, backend, copies: some, run, samples: [] });
     add("1 row", copies, (w) => backend.linear(y, x, w));
     add("1 row, half skipped", copies, (w) => backend.linear(y, x, w, { thresholds }));
-    add(`${tokens} rows`, copies.slice(0, 1), (w) => backend.linear(ys, xs, w));
+    for (const count of prompts) {
+      const [ys, xs] = operands(count);
+      add(`${count} rows`, copies.slice(0, 2), (w) => backend.linear(ys, xs, w));
+    }
   }
   return all;
 }

@@ -103,10 +103,12 @@ function enter(site, directory, { backend, native: natives, weights: list, threa
           return { contestants: variants.map(({ sparsity, measure }) => ({ id: oursId(sparsity), measure })), dispose };
         },
       });
-      comparisons.push([oursId(0), peerId, "decodeTokensPerSecond"], [oursId(0), peerId, "prefillTokensPerSecond"]);
-      for (const sparsity of sparsities) {
-        comparisons.push([oursId(sparsity), peerId, "decodeTokensPerSecond"]);
-        comparisons.push([oursId(sparsity), oursId(0), "decodeTokensPerSecond"]);
+      for (const time of ["PerSecond", "PerCpuSecond"]) {
+        comparisons.push([oursId(0), peerId, `decodeTokens${time}`], [oursId(0), peerId, `prefillTokens${time}`]);
+        for (const sparsity of sparsities) {
+          comparisons.push([oursId(sparsity), peerId, `decodeTokens${time}`]);
+          comparisons.push([oursId(sparsity), oursId(0), `decodeTokens${time}`]);
+        }
       }
     }
   }

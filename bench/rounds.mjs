@@ -35,18 +35,26 @@ export async function alternate(engines, { rounds, prompt, tokens }) {
   return results;
 }
 
-const figures = ["prefillTokensPerSecond", "decodeTokensPerSecond", "bytesPerToken", "inputsSkipped"];
+const speeds = [
+  "prefillTokensPerSecond",
+  "decodeTokensPerSecond",
+  "prefillTokensPerCpuSecond",
+  "decodeTokensPerCpuSecond",
+];
+const figures = [...speeds, "bytesPerToken", "inputsSkipped"];
+/** For people. */
+const nameOf = (speed) => speed.replace("TokensPerSecond", "").replace("TokensPerCpuSecond", " by CPU time");
 
 /** Medians over the rounds, of speeds also the lowest and highest, and what others disturbed. */
 export const summarise = (results) =>
   Object.entries(results).map(([id, rounds]) => {
     const of = (name) => rounds.map((round) => round[name]);
     const sum = (name) => of(name).reduce((a, b) => a + Number(b ?? 0), 0);
-    const speeds = figures.filter((name) => name.endsWith("PerSecond"));
+    const known = (name) => rounds[0][name] !== undefined;
     return {
       id,
-      ...Object.fromEntries(figures.filter((name) => name in rounds[0]).map((name) => [name, median(of(name))])),
-      spread: Object.fromEntries(speeds.map((name) => [name, [Math.min(...of(name)), Math.max(...of(name))]])),
+      ...Object.fromEntries(figures.filter(known).map((name) => [name, median(of(name))])),
+      spread: Object.fromEntries(speeds.filter(known).map((name) => [name, [Math.min(...of(name)), Math.max(...of(name))]])),
       tokens: sum("tokens"),
       disturbedTokens: sum("disturbedTokens"),
       disturbedPrefills: sum("prefillDisturbed"),
@@ -59,7 +67,8 @@ export const summarise = (results) =>
  * @param comparisons [[id, other id, figure]]
  */
 export const compare = (results, comparisons) =>
-  comparisons.map(([id, against, figure]) => {
+  comparisons.flatMap(([id, against, figure]) => {
+    if (results[id][0][figure] === undefined) return [];
     const ratios = results[id].map((result, round) => result[figure] / results[against][round][figure]);
     return { id, against, figure, ratio: median(ratios), low: Math.min(...ratios), high: Math.max(...ratios) };
   });
@@ -73,6 +82,7 @@ export function printReport({ machine, settings, readBytesPerSecond: bandwidth, 
     row.id,
     spread(row, "prefillTokensPerSecond"),
     spread(row, "decodeTokensPerSecond"),
+    row.decodeTokensPerCpuSecond ? show(1000 / row.decodeTokensPerCpuSecond) : "",
     row.bytesPerToken ? (row.bytesPerToken / 1e6).toFixed(0) : "",
     row.bytesPerToken ? `${((100 * row.bytesPerToken * row.decodeTokensPerSecond) / bandwidth).toFixed(0)} %` : "",
     row.inputsSkipped === undefined ? "" : `${(100 * row.inputsSkipped).toFixed(1)} %`,
@@ -85,14 +95,14 @@ export function printReport({ machine, settings, readBytesPerSecond: bandwidth, 
     `reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${threads} threads; load average before the run ${loadAverage.toFixed(1)}`,
   );
   console.log(`${model}, ${threads} threads, ${rounds} rounds, prefill ${prompt}, decode ${tokens} tokens\n`);
-  table(["", "prefill tok/s", "decode tok/s", "MB/token", "of bandwidth", "inputs skipped", "disturbed"], rows);
+  table(["", "prefill tok/s", "decode tok/s", "CPU ms/token", "MB/token", "of bandwidth", "inputs skipped", "disturbed"], rows);
   console.log("");
   table(
     ["", "against", "", "ratio", "lowest", "highest"],
     ratios.map((r) => [
       r.id,
       r.against,
-      r.figure.replace("TokensPerSecond", ""),
+      nameOf(r.figure),
       ...[r.ratio, r.low, r.high].map((x) => `${x.toFixed(2)} ×`),
     ]),
   );

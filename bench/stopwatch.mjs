@@ -8,21 +8,32 @@ import { median } from "./rounds.mjs";
  */
 const msPerSwitch = 100;
 
-/** A page is not told. */
+/** A page is not told either of these. */
+const cpuMs = () => {
+  const usage = globalThis.process?.cpuUsage?.();
+  return usage && (usage.user + usage.system) / 1000;
+};
 const switches = () => globalThis.process?.resourceUsage?.().involuntaryContextSwitches ?? 0;
 
 export class Stopwatch {
   #since = performance.now();
   #switches = switches();
+  #cpuMs = cpuMs();
 
-  /** The time since the last one, or since the start. @returns { ms, disturbed } */
+  /**
+   * The time since the last one, or since the start, and the processor time of all threads of this process meanwhile: with one
+   * thread, which waits for no other, this is what the work takes however busy the machine is.
+   * @returns { ms, cpuMs, disturbed }
+   */
   lap() {
-    const [now, taken] = [performance.now(), switches()];
+    const [now, taken, used] = [performance.now(), switches(), cpuMs()];
     const ms = now - this.#since;
     const disturbed = taken - this.#switches > 1 + Math.floor(ms / msPerSwitch);
     this.#since = performance.now();
     this.#switches = switches();
-    return { ms, disturbed };
+    const since = this.#cpuMs;
+    this.#cpuMs = cpuMs();
+    return { ms, cpuMs: used === undefined ? undefined : used - since, disturbed };
   }
 }
 
@@ -34,6 +45,15 @@ const clean = (samples) => samples.filter(({ disturbed }) => !disturbed);
 /** Median of the undisturbed tokens where there are enough, else of all. */
 const typicalMs = (samples) =>
   median((clean(samples).length >= Math.min(enough, samples.length) ? clean(samples) : samples).map(({ ms }) => ms));
+
+/** By processor time, of all samples; undefined in a page. */
+function perCpuSecond({ prefills, tokens, prompt }) {
+  if (tokens[0].cpuMs === undefined) return {};
+  return {
+    prefillTokensPerCpuSecond: (prompt * 1000) / Math.min(...prefills.map(({ cpuMs }) => cpuMs)),
+    decodeTokensPerCpuSecond: 1000 / median(tokens.map(({ cpuMs }) => cpuMs)),
+  };
+}
 
 /** Attempts at most for one result. */
 const attempts = 4;
@@ -57,6 +77,7 @@ export async function undisturbed(measure, { prompt, tokens: wanted }) {
     prefillTokensPerSecond:
       (prompt * 1000) / Math.min(...(clean(prefills).length ? clean(prefills) : prefills).map(({ ms }) => ms)),
     decodeTokensPerSecond: 1000 / typicalMs(tokens),
+    ...perCpuSecond({ prefills, tokens, prompt }),
     runs: runs.length,
     tokens: tokens.length,
     disturbedTokens: tokens.length - clean(tokens).length,
