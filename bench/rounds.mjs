@@ -54,7 +54,9 @@ export const summarise = (results) =>
     return {
       id,
       ...Object.fromEntries(figures.filter(known).map((name) => [name, median(of(name))])),
-      spread: Object.fromEntries(speeds.filter(known).map((name) => [name, [Math.min(...of(name)), Math.max(...of(name))]])),
+      spread: Object.fromEntries(
+        speeds.filter(known).map((name) => [name, [Math.min(...of(name)), Math.max(...of(name))]]),
+      ),
       tokens: sum("tokens"),
       disturbedTokens: sum("disturbedTokens"),
       disturbedPrefills: sum("prefillDisturbed"),
@@ -95,16 +97,14 @@ export function printReport({ machine, settings, readBytesPerSecond: bandwidth, 
     `reads ${(bandwidth / 1e9).toFixed(1)} GB/s on ${threads} threads; load average before the run ${loadAverage.toFixed(1)}`,
   );
   console.log(`${model}, ${threads} threads, ${rounds} rounds, prefill ${prompt}, decode ${tokens} tokens\n`);
-  table(["", "prefill tok/s", "decode tok/s", "CPU ms/token", "MB/token", "of bandwidth", "inputs skipped", "disturbed"], rows);
+  table(
+    ["", "prefill tok/s", "decode tok/s", "CPU ms/token", "MB/token", "of bandwidth", "inputs skipped", "disturbed"],
+    rows,
+  );
   console.log("");
   table(
     ["", "against", "", "ratio", "lowest", "highest"],
-    ratios.map((r) => [
-      r.id,
-      r.against,
-      nameOf(r.figure),
-      ...[r.ratio, r.low, r.high].map((x) => `${x.toFixed(2)} ×`),
-    ]),
+    ratios.map((r) => [r.id, r.against, nameOf(r.figure), ...[r.ratio, r.low, r.high].map((x) => `${x.toFixed(2)} ×`)]),
   );
 }
 
