@@ -5,6 +5,13 @@ import { groupSize, type WeightFormatId } from "../pack/index.js";
 export const hasGroupScales = ({ grid, shape }: LogicalTensor): boolean =>
   grid?.symmetric === true && (grid.groupSize % groupSize === 0 || grid.groupSize >= shape[1]);
 
+/** Encodings that leave zeros out and hold plain values otherwise. */
+const masks: readonly string[] = ["bitmask", "24-bitmask", "sparse-bitmask", "sparse-24-bitmask"];
+
+/** Whether a matrix is stored as codes of some kind, not as values. */
+export const isCoded = ({ grid, encoding }: LogicalTensor): boolean =>
+  grid !== undefined || (encoding !== undefined && !masks.includes(encoding));
+
 /** Bits of the codes of packed formats. */
 const codeBits: Partial<Record<WeightFormatId, number>> = { q8: 8, q4: 4 };
 

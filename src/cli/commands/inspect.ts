@@ -24,7 +24,7 @@ import {
   type Structure,
   structures,
 } from "../../model/index.js";
-import { keepsCodes } from "../../model/internal.js";
+import { isCoded, keepsCodes } from "../../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
 import { expectedBytesSaved, openModel } from "../../pipeline/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
@@ -206,7 +206,7 @@ function formatRows(
   const { config } = description;
   const cacheBytes = kvBytesPerPosition(config) * config.maxPositions;
   const sparsity = artifact?.activationSparsity;
-  const coded = [...checkpoint.tensors.values()].filter(({ encoding }) => encoding !== undefined);
+  const coded = [...checkpoint.tensors.values()].filter(isCoded);
   return (Object.keys(weightFormats) as WeightFormatId[]).map((weights) => {
     const { perToken, loaded } = packedMatrixBytes(checkpoint, config.spec, weights);
     const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
