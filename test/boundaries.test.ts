@@ -22,6 +22,7 @@ const order = [
   "train",
   "jobs",
   "server",
+  "ai-sdk",
   "cli",
 ];
 

@@ -1,4 +1,4 @@
-import { breathe } from "../../core/index.js";
+import { breathe, UsageError } from "../../core/index.js";
 import { type Model, mostPassRows } from "../../model/index.js";
 import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
@@ -84,6 +84,10 @@ export class Engine implements Disposable {
    */
   submit(requests: readonly GenerationRequest[]): AsyncIterableIterator<GenerationEvent>[] {
     this.#closing.signal.throwIfAborted();
+    const most = this.options.maxQueue + this.options.maxSequences;
+    if (requests.length > most) {
+      throw new UsageError(`the request asks for ${requests.length} texts at once; this server takes ${most}`);
+    }
     const free = Math.max(0, this.options.maxSequences - this.#active.length);
     if (this.#waiting.length + requests.length > this.options.maxQueue + free)
       throw new QueueFullError(this.#waiting.length);

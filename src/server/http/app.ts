@@ -47,6 +47,7 @@ const routes: Readonly<Record<string, Route>> = {
 export function createApp(state: AppState, options: AppOptions): Hono {
   const { pool, metrics } = state;
   const app = new Hono();
+  const known = ["/health", "/metrics", "/v1/models", ...Object.keys(routes)];
   const report = (error: unknown): ApiError => {
     const told = toApiError(error);
     if (told.status === 500) options.onError(error);
@@ -70,7 +71,8 @@ export function createApp(state: AppState, options: AppOptions): Hono {
   });
   app.use(async (c, next) => {
     await next();
-    metrics.request(c.req.path in known ? c.req.path : "other", c.res.status);
+    // Where the app is mounted in another one, paths begin with a place of its.
+    metrics.request(known.find((path) => c.req.path.endsWith(path)) ?? "other", c.res.status);
   });
   if (options.hosts !== undefined) app.use(onlyHosts(options.hosts));
   if (options.corsOrigins.length > 0) {
@@ -98,10 +100,6 @@ export function createApp(state: AppState, options: AppOptions): Hono {
   for (const [path, route] of Object.entries(routes)) {
     app.post(path, bodyLimit({ maxSize, onError: onTooLarge }), (c) => answer(c, route));
   }
-  const known: Readonly<Record<string, true>> = Object.fromEntries(
-    ["/health", "/metrics", "/v1/models", ...Object.keys(routes)].map((path) => [path, true]),
-  );
-
   async function answer(c: Context, route: Route): Promise<Response> {
     if (state.draining) throw new ApiError(503, "the server closes", { code: "draining", retryAfterSeconds: 5 });
     const body = parseJson(await c.req.text());

@@ -58,5 +58,9 @@ export function toApiError(error: unknown): ApiError {
   if (error instanceof DOMException && error.name === "TimeoutError") {
     return new ApiError(408, "the request took longer than this server allows", { code: "timeout" });
   }
+  // Nobody reads this but the log of a proxy.
+  if (error instanceof DOMException && error.name === "AbortError") {
+    return new ApiError(503, "the request was broken off", { code: "aborted" });
+  }
   return new ApiError(500, "the server failed; its log says why", { code: "internal_error" });
 }

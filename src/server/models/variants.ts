@@ -26,7 +26,8 @@ export class Variants {
   ) {}
 
   /** @throws UsageError for what the model cannot do */
-  of({ sparsity, attention, kv }: VariantChoice): Variant {
+  of({ sparsity: asked, attention, kv }: VariantChoice): Variant {
+    const sparsity = this.#plainest(asked);
     const key = JSON.stringify([sparsity ?? null, attention ?? null, kv ?? null]);
     let variant = this.#known.get(key);
     if (variant === undefined) {
@@ -43,11 +44,17 @@ export class Variants {
     return variant;
   }
 
+  /** What means the same is one setting, so that its texts run in one pass. */
+  #plainest(sparsity: VariantChoice["sparsity"]): VariantChoice["sparsity"] {
+    const { artifact, model } = this.opened;
+    const dense = sparsity === "dense" || sparsity === 0;
+    if (dense) return model.thresholds === undefined ? undefined : "dense";
+    return sparsity === artifact?.activationSparsity?.sparsity ? undefined : sparsity;
+  }
+
   #thresholdsOf(sparsity: number | "dense" | undefined): Variant["thresholds"] {
     const { artifact, model } = this.opened;
-    if (sparsity === undefined) return undefined;
-    if (sparsity === "dense" || sparsity === 0) return "dense";
-    if (sparsity === artifact?.activationSparsity?.sparsity) return undefined;
+    if (sparsity === undefined || sparsity === "dense") return sparsity;
     let thresholds = this.#thresholds.get(sparsity);
     if (thresholds === undefined) {
       if (this.#thresholds.size >= remembered) {
