@@ -105,8 +105,9 @@ describe("more than there is room for", () => {
     const refused = responses.find(({ status }) => status === 429)!;
     expect(refused.headers.get("retry-after")).toBe("1");
     expect(await refused.json()).toMatchObject({ error: { type: "rate_limit_error", code: "queue_full" } });
-    // All choices of a request, or none.
-    expect((await post(server, "/v1/completions", { ...completion, n: 4 })).status).toBe(429);
+    // All choices of a request, or none: what could never be let in is not told to try again.
+    expect((await post(server, "/v1/completions", { ...completion, n: 3 })).status).toBe(200);
+    expect((await post(server, "/v1/completions", { ...completion, n: 4 })).status).toBe(400);
     await server[Symbol.asyncDispose]();
   });
 
