@@ -6,7 +6,7 @@
  *
  * The first form sends requests of every kind: streamed and whole, with random aborts and malformed bodies. It fails when one
  * is answered with anything but what it should be (429 is allowed), and tells times, memory and descriptors. The second tells
- * tokens per second at 1, 4 and 16 clients, dense and, where the model has thresholds, as sparse as they make it.
+ * tokens per second, and per second of a processor, at 1, 4 and 16 clients, dense and, where the model has thresholds, as sparse as they make it.
  */
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -58,11 +58,15 @@ async function start(extra = []) {
   throw new Error(`the server did not start (${await exited})`);
 }
 
-/** Memory and descriptors of a process, where the system tells (Linux). */
+/** Memory, descriptors and processor time of a process, where the system tells (Linux). */
 function holds(pid) {
   try {
     const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-    return { residentMiB: Math.round(Number(rss) / 1024), descriptors: readdirSync(`/proc/${pid}/fd`).length };
+    const times = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
+    // User and system, in hundredths of a second.
+    const cpuSeconds = (Number(times[11]) + Number(times[12])) / 100;
+    const descriptors = readdirSync(`/proc/${pid}/fd`).length;
+    return { residentMiB: Math.round(Number(rss) / 1024), descriptors, cpuSeconds };
   } catch {
     return {};
   }
@@ -173,9 +177,10 @@ async function load() {
 }
 
 /** Tokens per second of so many clients that each ask for one text. */
-async function tokensPerSecond(url, clients, fields) {
+async function tokensPerSecond({ url, pid }, clients, fields) {
   const tokens = number("tokens");
   const startMs = performance.now();
+  const before = holds(pid).cpuSeconds;
   const counts = await Promise.all(
     Array.from({ length: clients }, async (_, seed) => {
       const body = { prompt: [40 + seed, 41, 42, 43], max_tokens: tokens, temperature: 0, ignore_eos: true, ...fields };
@@ -184,7 +189,9 @@ async function tokensPerSecond(url, clients, fields) {
       return (await response.json()).usage.completion_tokens;
     }),
   );
-  return (1000 * counts.reduce((a, b) => a + b, 0)) / (performance.now() - startMs);
+  const total = counts.reduce((a, b) => a + b, 0);
+  const perSecond = (1000 * total) / (performance.now() - startMs);
+  return { perSecond, perCpuSecond: total / (holds(pid).cpuSeconds - before) };
 }
 
 async function speed() {
@@ -197,16 +204,18 @@ async function speed() {
     const kinds = [{ name: "dense", server: servers[1], fields: { rarefy: { sparsity: "dense" } } }];
     for (const server of servers)
       kinds.push({ name: `as calibrated, up to ${server.count} alone`, server, fields: {} });
-    for (const { server } of kinds) await tokensPerSecond(server.url, 2, {});
+    for (const { server } of kinds) await tokensPerSecond(server, 2, {});
     for (const clients of [1, 4, 16]) {
       const found = kinds.map(() => []);
       // In turns, so that what disturbs one disturbs all.
       for (let round = 0; round < number("rounds"); round++) {
         for (const [k, { server, fields }] of kinds.entries())
-          found[k].push(await tokensPerSecond(server.url, clients, fields));
+          found[k].push(await tokensPerSecond(server, clients, fields));
       }
-      for (const [k, { name }] of kinds.entries())
-        rows.push({ clients, name, tokensPerSecond: Math.round(median(found[k])) });
+      for (const [k, { name }] of kinds.entries()) {
+        const of = (field) => Math.round(median(found[k].map((one) => one[field])));
+        rows.push({ clients, name, tokensPerSecond: of("perSecond"), tokensPerCpuSecond: of("perCpuSecond") });
+      }
     }
   } finally {
     for (const server of servers) await server.stop();

@@ -34,7 +34,9 @@ export async function listen(server: Server, options: ListenOptions = {}): Promi
   const { host = "127.0.0.1", port = 8080, receiveTimeoutMs = 30_000 } = options;
   const node = createAdaptorServer({ fetch: server.app.fetch }) as NodeServer;
   node.requestTimeout = receiveTimeoutMs;
-  node.headersTimeout = Math.min(receiveTimeoutMs, 20_000);
+  node.headersTimeout = receiveTimeoutMs;
+  // Longer than clients and proxies keep idle connections: else they write into one that is just being closed.
+  node.keepAliveTimeout = 65_000;
   await new Promise<void>((resolve, reject) => {
     node.once("error", (cause: NodeJS.ErrnoException) => {
       const problem = cause.code === "EADDRINUSE" ? "another program listens there; take another port" : cause.message;
