@@ -36,8 +36,13 @@ export async function chooseTokens(model: Model, logits: Activation, rows: reado
     }
     if (turn.logits === "all") notePrompt(job, turn, (r) => rowAt(firstRow + r));
     if (job.inPrompt) continue;
-    const chosen = job.request.maxTokens === 0 ? undefined : await choose(job, last);
-    finishTurn(job, () => chosen && job.push(chosen.id, chosen.logprob));
+    try {
+      const chosen = job.request.maxTokens === 0 ? undefined : await choose(job, last);
+      finishTurn(job, () => chosen && job.push(chosen.id, chosen.logprob));
+    } catch (error) {
+      // What one text is held to is no matter of the others.
+      job.fail(error);
+    }
   }
 }
 

@@ -95,7 +95,8 @@ class MatcherConstraint implements Constraint {
   ) {}
 
   async mask(logits: Float32Array): Promise<void> {
-    if (this.matcher.isTerminated()) return;
+    // Given back already, where the client went away during the step.
+    if (this.#disposed || this.matcher.isTerminated()) return;
     const bits = await this.matcher.getNextTokenBitmask();
     for (let id = 0; id < logits.length; id++) {
       if (((bits[id >> 5] >>> (id & 31)) & 1) === 0) logits[id] = Number.NEGATIVE_INFINITY;
@@ -103,7 +104,7 @@ class MatcherConstraint implements Constraint {
   }
 
   accept(id: number): void {
-    if (!this.matcher.isTerminated()) this.matcher.acceptToken(id);
+    if (!this.#disposed && !this.matcher.isTerminated()) this.matcher.acceptToken(id);
   }
 
   [Symbol.dispose](): void {
