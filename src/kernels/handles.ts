@@ -28,6 +28,11 @@ export interface RowSource {
   /** Rows [start, start + count) as stored: little-endian, row-major, `count * cols * dtypeBytes[dtype]` bytes. */
   read(start: number, count: number, into: Uint8Array): Promise<void>;
   /**
+   * Told that rows [start, start + count), as they were read, seem to hold NaN or infinity. Packers see that in passing, and may
+   * take numbers near the largest f32 for it.
+   */
+  onNonFinite?(start: number, count: number): Promise<void>;
+  /**
    * Present where the matrix lies on symmetric grids: the scale of every group of 32 consecutive inputs of rows
    * [start, start + count), f32 [count, ⌈cols / 32⌉]. q8 and q4 take a scale over, rounded to bf16, where the codes of its group
    * fit, and then hold the codes as they are stored; elsewhere they fit their own.

@@ -32,12 +32,13 @@ export const devices = {
 export type DeviceId = keyof typeof devices;
 
 /**
- * Opens the first backend of a device that this machine can run; default "cpu".
+ * Opens the first backend of a device that this machine can run; default "cpu". One that gets no threads works in one before a
+ * slower backend is taken.
  * @throws UsageError for an unknown device, DeviceError when the machine can run none of its backends.
  */
 export async function openDevice(device: string = "cpu", options: BackendOptions = {}): Promise<Backend> {
   if (!Object.hasOwn(devices, device)) throw unknown("device", device, devices);
-  return firstOf(devices[device as DeviceId], { ...options, hardwareGpu: device === "auto" });
+  return firstOf(devices[device as DeviceId], { fewerThreads: true, ...options, hardwareGpu: device === "auto" });
 }
 
 /**
@@ -45,7 +46,7 @@ export async function openDevice(device: string = "cpu", options: BackendOptions
  * @throws UsageError for an unknown id, DeviceError when the machine cannot run the backend.
  */
 export async function openBackend(id: string | undefined, options: BackendOptions = {}): Promise<Backend> {
-  if (id === undefined) return firstOf(devices.cpu, options);
+  if (id === undefined) return firstOf(devices.cpu, { fewerThreads: true, ...options });
   if (!Object.hasOwn(backends, id)) throw unknown("backend", id, backends);
   return firstOf([id as BackendId], options);
 }

@@ -30,7 +30,7 @@ import type { LoadModelOptions } from "./loadModel.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
-import { type OnRead, readVector, type TensorSource } from "./tensorRows.js";
+import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
 
 export interface LoadedNorm {
   weight: Vector;
@@ -101,13 +101,15 @@ export async function loadWeights(
   );
   const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
   let damage: FormatError | undefined;
-  const onRead: OnRead = (tensor, bytes, first) => {
-    stage.advance(bytes.byteLength, tensor.name);
-    damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
+  const events: ReadEvents = {
+    onRead: (tensor, byteLength) => stage.advance(byteLength, tensor.name),
+    onSuspect(tensor, bytes, first) {
+      damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
+    },
   };
   const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
   try {
-    const loader = new WeightLoader(checkpoint, backend, region, options, onRead);
+    const loader = new WeightLoader(checkpoint, backend, region, options, events);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
       head !== undefined && isTied(spec)
@@ -156,7 +158,7 @@ export async function loadBlocks(
     .reduce((sum, { rows, cols }) => sum + byteLength(rows, cols), 0);
   const region = backend.openRegion({ weightBytes });
   try {
-    const loader = new WeightLoader(source, backend, region, options, () => {});
+    const loader = new WeightLoader(source, backend, region, options, unheard);
     const weights: BlockWeights[] = [];
     for (const { steps } of spec.blocks) weights.push(await loader.block(steps));
     return new Blocks(backend, spec, region, weights);
@@ -186,8 +188,9 @@ export async function loadExperts(
   );
   const region = backend.openRegion({ weightBytes });
   try {
-    const onRead: OnRead = (tensor, bytes) => stage.advance(bytes.byteLength / dtypeBytes[tensor.dtype], tensor.name);
-    const loader = new WeightLoader(source, backend, region, options, onRead);
+    const onRead: ReadEvents["onRead"] = ({ name, dtype }, byteLength) =>
+      stage.advance(byteLength / dtypeBytes[dtype], name);
+    const loader = new WeightLoader(source, backend, region, options, { ...unheard, onRead });
     const experts: ReadonlyMap<Step, ExpertMatrices>[] = [];
     for (const step of mixtures) experts.push(step === undefined ? new Map() : await loader.experts(step));
     return { region, experts };
@@ -196,6 +199,9 @@ export async function loadExperts(
     throw error;
   }
 }
+
+/** For tensors that were looked at when they were made. */
+const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 
 /** Loads weights by what they are for, and counts them. */
 class WeightLoader {
@@ -209,9 +215,9 @@ class WeightLoader {
     readonly backend: Backend,
     readonly region: Region,
     readonly options: LoadModelOptions,
-    readonly onRead: OnRead,
+    readonly events: ReadEvents,
   ) {
-    this.#matrices = new MatrixLoader(source, backend, region, options, onRead);
+    this.#matrices = new MatrixLoader(source, backend, region, options, events);
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -409,7 +415,7 @@ class WeightLoader {
 
   async #values(ref: TensorRef): Promise<Float32Array> {
     this.options.signal?.throwIfAborted();
-    return readVector(this.source, ref, this.onRead);
+    return readVector(this.source, ref, this.events);
   }
 
   async #counted(ref: TensorRef): Promise<Float32Array> {

@@ -4,7 +4,7 @@ import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightF
 import type { LoadModelOptions } from "./loadModel.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 import { chooseFormat, type MatrixChoice } from "./structure.js";
-import { type OnRead, type TensorSource, tensorRows } from "./tensorRows.js";
+import { type ReadEvents, type TensorSource, tensorRows } from "./tensorRows.js";
 
 /** What a matrix is taken for whose zeros nobody asked about. */
 const unexamined = { rows: 0, cols: 0, density: 1, blockDensity: 1, twoOfFour: false } satisfies SparsityProfile;
@@ -27,7 +27,7 @@ export class MatrixLoader {
     readonly backend: Backend,
     readonly region: Region,
     readonly options: LoadModelOptions,
-    readonly onRead: OnRead,
+    readonly events: ReadEvents,
   ) {}
 
   /** A stack in the format that the options ask for or that is fastest. @param pad from stored rows to rows */
@@ -70,6 +70,6 @@ export class MatrixLoader {
   }
 
   #sources(tensors: readonly MatrixRef[], pad: (rows: number) => number) {
-    return tensors.map(({ ref, rows }) => tensorRows(this.source, ref, pad(rows), this.onRead));
+    return tensors.map(({ ref, rows }) => tensorRows(this.source, ref, pad(rows), this.events));
   }
 }

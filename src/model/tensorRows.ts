@@ -8,8 +8,16 @@ import { hasGroupScales } from "./keptCodes.js";
 /** Where tensors are read from: a checkpoint, or what stands for one in memory. */
 export type TensorSource = Pick<Checkpoint, "tensors" | "read" | "readScales">;
 
-/** @param bytes of the tensor from element `first` on, row-major; gone once the call returns */
-export type OnRead = (tensor: TensorInfo, bytes: Uint8Array, first: number) => void;
+/** Who is told of what is read. */
+export interface ReadEvents {
+  /** Bytes of a tensor were read for the first time. */
+  onRead(tensor: TensorInfo, byteLength: number): void;
+  /**
+   * Some of these numbers may be NaN or infinite.
+   * @param bytes of the tensor from element `first` on, row-major
+   */
+  onSuspect(tensor: TensorInfo, bytes: Uint8Array, first: number): void;
+}
 
 /** The runs of consecutive stored rows that rows [start, start + count) of a pick lie in. */
 function* runsOf(
@@ -31,14 +39,13 @@ function* runsOf(
  * A matrix read by ranges of rows, with the scales of its grid where packed formats can take them over. Of a tensor that is
  * stored [cols, rows] all of it is read at once: that bounds memory by the largest such matrix.
  * @param rows at least what is stored; rows beyond it are zeros
- * @param onRead shown what was read for the first time
  */
-export function tensorRows(input: TensorSource, ref: TensorRef, rows: number, onRead: OnRead): RowSource {
+export function tensorRows(input: TensorSource, ref: TensorRef, rows: number, events: ReadEvents): RowSource {
   const tensor = input.tensors.get(ref.tensor)!;
-  if (ref.flipped) return flippedRows(tensorRows(input, { ...ref, flipped: undefined }, ref.rows!.run, onRead));
+  if (ref.flipped) return flippedRows(tensorRows(input, { ...ref, flipped: undefined }, ref.rows!.run, events));
   return ref.transposed || ref.stacked !== undefined
-    ? wholeRows(input, tensor, ref, rows, onRead)
-    : rangeRows(input, tensor, ref.rows, rows, onRead);
+    ? wholeRows(input, tensor, ref, rows, events)
+    : rangeRows(input, tensor, ref.rows, rows, events);
 }
 
 /**
@@ -46,7 +53,7 @@ export function tensorRows(input: TensorSource, ref: TensorRef, rows: number, on
  * @param copy writes rows [start, start + count) of what was read
  */
 function heldRows(
-  described: Pick<RowSource, "name" | "rows" | "cols" | "dtype">,
+  described: Omit<RowSource, "read" | "scales">,
   readAll: () => Promise<Uint8Array>,
   copy: (all: Uint8Array, start: number, count: number, into: Uint8Array) => void,
 ): RowSource {
@@ -64,13 +71,14 @@ function heldRows(
 /** The columns of a matrix as rows. */
 function flippedRows(source: RowSource): RowSource {
   const { name, dtype, rows: cols, cols: rows } = source;
+  const onNonFinite = async () => source.onNonFinite?.(0, cols);
   const size = dtypeBytes[dtype];
   const readAll = async () => {
     const all = new Uint8Array(rows * cols * size);
     await source.read(0, cols, all);
     return all;
   };
-  return heldRows({ name, rows, cols, dtype }, readAll, (all, start, count, into) => {
+  return heldRows({ name, rows, cols, dtype, onNonFinite }, readAll, (all, start, count, into) => {
     for (let r = 0; r < count; r++) {
       for (let c = 0; c < cols; c++) {
         const from = (c * rows + start + r) * size;
@@ -85,7 +93,7 @@ function rangeRows(
   tensor: LogicalTensor,
   pick: RowPick | undefined,
   rows: number,
-  onRead: OnRead,
+  { onRead, onSuspect }: ReadEvents,
 ): RowSource {
   const { name, dtype, shape, grid } = tensor;
   const [storedRows, cols] = shape;
@@ -106,10 +114,15 @@ function rangeRows(
         const bytes = into.subarray(run.at * rowBytes, (run.at + run.count) * rowBytes);
         await input.read(name, run.stored * rowBytes, bytes.byteLength, bytes);
         const skipped = Math.max(0, Math.min(run.count, known - start - run.at));
-        if (skipped < run.count) onRead(tensor, bytes.subarray(skipped * rowBytes), (run.stored + skipped) * cols);
+        if (skipped < run.count) onRead(tensor, (run.count - skipped) * rowBytes);
       }
       into.fill(0, present(start, count) * rowBytes);
       unread = Math.max(unread, start + count);
+    },
+    async onNonFinite(start, count) {
+      for (const run of runsOf(whole, start, present(start, count))) {
+        onSuspect(tensor, await input.read(name, run.stored * rowBytes, run.count * rowBytes), run.stored * cols);
+      }
     },
   };
   if (grid === undefined || !hasGroupScales(tensor)) return source;
@@ -137,7 +150,7 @@ function wholeRows(
   tensor: LogicalTensor,
   { transposed, stacked, rows: pick }: TensorRef,
   rows: number,
-  onRead: OnRead,
+  { onRead, onSuspect }: ReadEvents,
 ): RowSource {
   const { name, dtype, shape } = tensor;
   const [first, second] = shape.slice(-2);
@@ -145,14 +158,15 @@ function wholeRows(
   const size = dtypeBytes[dtype];
   const elements = first * second;
   const whole = pick ?? { first: 0, run: storedRows, stride: storedRows, runs: 1 };
+  const at = (stacked ?? 0) * elements;
   const readAll = async () => {
-    const at = (stacked ?? 0) * elements;
     const all = await input.read(name, at * size, elements * size);
     // Maps that share the tensor each read it; the first one counts.
-    if (whole.first === 0) onRead(tensor, all, at);
+    if (whole.first === 0) onRead(tensor, all.byteLength);
     return all;
   };
-  return heldRows({ name, rows, cols, dtype }, readAll, (all, start, count, into) => {
+  const onNonFinite = async () => onSuspect(tensor, await input.read(name, at * size, elements * size), at);
+  return heldRows({ name, rows, cols, dtype, onNonFinite }, readAll, (all, start, count, into) => {
     const present = Math.max(0, Math.min(count, whole.run * whole.runs - start));
     for (const run of runsOf(whole, start, present)) {
       for (let r = 0; r < run.count; r++) {
@@ -168,13 +182,18 @@ function wholeRows(
 }
 
 /** A vector, or some entries of one, as f32. */
-export async function readVector(input: TensorSource, ref: TensorRef, onRead: OnRead): Promise<Float32Array> {
+export async function readVector(
+  input: TensorSource,
+  ref: TensorRef,
+  { onRead, onSuspect }: ReadEvents,
+): Promise<Float32Array> {
   const tensor = input.tensors.get(ref.tensor)!;
   const length = ref.stacked === undefined ? undefined : tensor.shape.slice(1).reduce((all, size) => all * size, 1);
   const size = dtypeBytes[tensor.dtype];
   const at = (ref.stacked ?? 0) * (length ?? 0);
   const bytes = await input.read(ref.tensor, at * size, length === undefined ? undefined : length * size);
-  onRead(tensor, bytes, at);
+  onRead(tensor, bytes.byteLength);
+  onSuspect(tensor, bytes, at);
   const values = toFloat32(tensor.dtype, bytes);
   if (ref.rows === undefined) return values;
   const picked = new Float32Array(ref.rows.run * ref.rows.runs);

@@ -10,6 +10,37 @@ export function nonFiniteSuite(backend: () => Backend, { formats }: BackendUnder
   const [rows, cols] = [64, 96];
 
   for (const format of formats) {
+    it(`loadMatrix ${format}: tells of rows that hold NaN or infinity, wherever it is, and of no others`, async () => {
+      const b = backend();
+      const [rows, cols] = [70, 100];
+      const kept = (i: number) => (Math.floor(i / cols) + i) % 4 < 2;
+      const values = normals(3, rows * cols).map((value, i) => (kept(i) ? value : 0));
+      // Large ones are no infinities.
+      values[0] = 6e4;
+      const cases = [
+        ["F16", 0, undefined],
+        ["F32", Number.NaN, 0],
+        ["BF16", Number.POSITIVE_INFINITY, 3 * cols + 97],
+        ["F16", Number.NEGATIVE_INFINITY, rows * cols - 1],
+      ] as const;
+      for (const [dtype, wrong, at] of cases) {
+        const stored = values.slice();
+        if (at !== undefined) stored[at] = wrong;
+        const told: boolean[] = Array(rows).fill(false);
+        const source = {
+          ...rowSource("w", stored, rows, cols, dtype),
+          onNonFinite: async (start: number, count: number) => void told.fill(true, start, start + count),
+        };
+        using region = b.openRegion({ weightBytes: 0 });
+        await region.loadMatrix([source], format);
+        const what = `${dtype}, ${wrong} at ${at}`;
+        if (at === undefined) expect(told, what).not.toContain(true);
+        else expect(told[Math.floor(at / cols)], what).toBe(true);
+      }
+    });
+  }
+
+  for (const format of formats) {
     it(`linear ${format}: one input that is NaN or infinite shows, dense and skipping, for one row and several`, async () => {
       const b = backend();
       // Two of four inputs of every row, each input in some row.

@@ -83,6 +83,10 @@ export class Arena {
     return this.#floats.subarray(offset / 4, offset / 4 + count);
   }
 
+  words(offset: number, count: number): Int32Array {
+    return this.#words.subarray(offset / 4, offset / 4 + count);
+  }
+
   /** Appends an operation. @throws RangeError when a native kernel would reach beyond this memory */
   record<O extends OperationName>(op: O, operands: Operands<O>): void {
     checkExtents(op, operands, this.byteLength);

@@ -82,9 +82,10 @@ async function loadDense(
   try {
     using staging = new Staging(arena, sources);
     for (const [p, source] of sources.entries()) {
-      await staging.forEach(source, job, (chunk) => {
+      await staging.forEach(source, job, async (chunk) => {
         const firstRow = parts[p].packedStart + chunk.start;
-        pack(arena, threads, chunk, cols, { offset, packedRows, format, firstRow });
+        const finite = pack(arena, threads, chunk, cols, { offset, packedRows, format, firstRow });
+        if (!finite) await source.onNonFinite?.(chunk.start, chunk.count);
       });
     }
     return { parts, byteLength, offset };
@@ -112,13 +113,19 @@ async function loadSparse(
     for (const [p, place] of placeParts(sources).entries()) {
       const { rows } = sources[p];
       const target = packer(rows, cols);
-      const forEach = (use: (packed: Uint8Array, start: number, count: number) => void) =>
+      const forEach = (
+        use: (packed: Uint8Array, start: number, count: number, finite: boolean) => void | Promise<void>,
+      ) =>
         staging.forEach(sources[p], job, (chunk) => {
           const packedRows = padded(chunk.count);
-          pack(arena, threads, chunk, cols, { offset: dense, packedRows, format: value, firstRow: 0 });
-          use(arena.bytes(dense, weightFormats[value].byteLength(packedRows, cols)), chunk.start, chunk.count);
+          const finite = pack(arena, threads, chunk, cols, { offset: dense, packedRows, format: value, firstRow: 0 });
+          const packed = arena.bytes(dense, weightFormats[value].byteLength(packedRows, cols));
+          return use(packed, chunk.start, chunk.count, finite);
         });
-      await forEach((packed, start, count) => target.measure(packed, start, count));
+      await forEach(async (packed, start, count, finite) => {
+        target.measure(packed, start, count);
+        if (!finite) await sources[p].onNonFinite?.(start, count);
+      });
       const { byteLength } = target;
       const offset = arena.allocate(byteLength);
       parts.push({ ...place, offset, byteLength });
@@ -155,8 +162,11 @@ interface PackTarget {
   firstRow: number;
 }
 
-function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target: PackTarget): void {
-  const scratch = arena.scratch(threads * 4096);
+/** Whether all numbers of the chunk are finite; false also where a sum of them is not. */
+function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target: PackTarget): boolean {
+  const nonFinite = arena.scratch(16 + threads * 4096);
+  const found = arena.words(nonFinite, 1);
+  found[0] = 0;
   arena.record("pack", {
     source: chunk.offset,
     dtype: chunk.dtype,
@@ -166,9 +176,11 @@ function pack(arena: Arena, threads: number, chunk: Chunk, cols: number, target:
     paddedRows: target.packedRows,
     format: formatCode(target.format),
     firstRow: target.firstRow,
-    scratch,
+    scratch: nonFinite + 16,
     scratchBytes: 4096,
     scales: chunk.scales,
+    nonFinite,
   });
   arena.run();
+  return found[0] === 0;
 }

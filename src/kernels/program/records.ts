@@ -390,6 +390,8 @@ export const operations = {
       scratchBytes: "i32",
       /** Of the weights' grid, f32 [rows][groups], or 0. */
       scales: "address",
+      /** A word that becomes 1 when one of the numbers may be NaN or infinite. */
+      nonFinite: "address",
     },
   },
   /** Reads memory and does nothing with it. */

@@ -62,7 +62,7 @@ export class Staging implements Disposable {
   }
 
   /** Reads a source from its first row to its last and shows it to `use`, a few rows at a time. */
-  async forEach(source: RowSource, job: JobOptions, use: (chunk: Chunk) => void): Promise<void> {
+  async forEach(source: RowSource, job: JobOptions, use: (chunk: Chunk) => void | Promise<void>): Promise<void> {
     const dtype = dtypeCode[source.dtype];
     if (dtype === undefined) throw new UsageError(`${source.name}: weights of type ${source.dtype} cannot be packed`);
     const rowBytes = source.cols * dtypeBytes[source.dtype];
@@ -82,7 +82,7 @@ export class Staging implements Disposable {
         // Awaited in the next round, unless `use` throws first.
         pending.catch(() => {});
       }
-      use(chunk);
+      await use(chunk);
     }
   }
 

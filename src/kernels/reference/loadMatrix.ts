@@ -1,6 +1,6 @@
 import type { JobOptions } from "../../core/index.js";
 import { groupSize, isSparse, type PackedFormatId, packAs, unpackAs } from "../../pack/index.js";
-import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+import { dtypeBytes, firstNonFinite, toFloat32 } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
 import type { ReferenceMatrix, ReferencePart } from "./storage.js";
 
@@ -48,6 +48,7 @@ async function readFloat32(source: RowSource, job: JobOptions): Promise<Float32A
     const count = Math.min(groupSize, rows - start);
     const chunk = bytes.subarray(0, count * cols * dtypeBytes[dtype]);
     await source.read(start, count, chunk);
+    if (firstNonFinite(dtype, chunk) >= 0) await source.onNonFinite?.(start, count);
     toFloat32(dtype, chunk, out.subarray(start * cols, (start + count) * cols));
   }
   return out;

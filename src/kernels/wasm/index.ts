@@ -1,4 +1,4 @@
-import { DeviceError, UsageError } from "../../core/index.js";
+import { UsageError } from "../../core/index.js";
 import { maxThreads } from "../program/layout.js";
 import { ProgramBackend } from "../program/programBackend.js";
 import { findNative } from "./findNative.js";
@@ -13,6 +13,8 @@ export type { NativeSet } from "./native.js";
 export interface WasmBackendOptions {
   /** Threads that work at the same time, the calling one included; default: the machine's, 1 where memory cannot be shared. */
   threads?: number;
+  /** One thread where `threads` cannot be had, with the reason in `info.description`; default: only where none are given. */
+  fewerThreads?: boolean;
   /** A build or a way of summing 8-bit products other than the fastest that works here. */
   build?: KernelBuild;
   dot?: DotProduct;
@@ -26,20 +28,14 @@ export interface WasmBackendOptions {
 }
 
 /**
- * Where threads cannot be started and none were asked for, it works in one and says why in `info.description`.
- * @throws DeviceError when the engine lacks SIMD or threads, or `threads` > 1 and memory cannot be shared with workers or those cannot be started
+ * @throws DeviceError when the engine lacks SIMD or threads, or, without `fewerThreads`, memory cannot be shared with workers or
+ * those cannot be started
  */
 export async function createBackend(options: WasmBackendOptions = {}): Promise<ProgramBackend> {
   const shareable = canShareMemory();
   const threads = options.threads ?? (shareable ? Math.min(await hardwareThreads(), maxThreads) : 1);
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
     throw new UsageError(`${threads} threads; expected 1 to ${maxThreads}`);
-  }
-  if (threads > 1 && !shareable) {
-    throw new DeviceError(
-      "threads need shared memory, and this page may not share any: serve it with the headers Cross-Origin-Opener-Policy: " +
-        "same-origin and Cross-Origin-Embedder-Policy: require-corp, or use one thread",
-    );
   }
   const kernels = await loadKernels(options);
   const settings = {
@@ -50,13 +46,19 @@ export async function createBackend(options: WasmBackendOptions = {}): Promise<P
   const open = async (more: { threads: number; oneThreadBecause?: string }) =>
     ProgramBackend.on(await WasmMachine.start(kernels, { ...settings, ...more }));
   try {
+    if (threads > 1 && !shareable) throw new ThreadsError(notShareable);
     return await open({ threads });
   } catch (error) {
-    // Nobody asked for threads: without them it works too, only slower.
-    if (!(error instanceof ThreadsError) || options.threads !== undefined) throw error;
+    // Without threads it works too, only slower.
+    const { fewerThreads = options.threads === undefined } = options;
+    if (!(error instanceof ThreadsError) || !fewerThreads) throw error;
     return open({ threads: 1, oneThreadBecause: `more could not be started: ${error.reason}` });
   }
 }
+
+const notShareable =
+  "threads need shared memory, and this page may not share any: serve it with the headers Cross-Origin-Opener-Policy: " +
+  "same-origin and Cross-Origin-Embedder-Policy: require-corp";
 
 /** Node and isolated pages may send shared memory to workers. */
 const canShareMemory = () => (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;

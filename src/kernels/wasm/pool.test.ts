@@ -1,6 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { DeviceError } from "../../core/index.js";
 import type { ProgramBackend } from "../program/programBackend.js";
+import { openBackend, openDevice } from "../table.js";
 import { createBackend } from "./index.js";
 
 /** What is put in place of a piece of the workers' program. */
@@ -48,6 +49,12 @@ test.each([
   expect(backend.info.threads).toBe(1);
   if (workers.length > 2) expect(backend.info.description).toMatch(/1 thread \(more could not be started: .+\)/);
   expect((await multiply(backend))[63]).toBe(32);
+  // Where a backend is chosen, one thread comes before plain TypeScript.
+  for (const open of [() => openDevice("cpu", { threads: 3 }), () => openBackend(undefined, { threads: 3 })]) {
+    using chosen = await open();
+    expect(chosen.info).toMatchObject({ id: "wasm", threads: 1 });
+    expect(chosen.info.description).toMatch(/1 thread \(more could not be started: .+\)/);
+  }
 });
 
 test("a thread that fails in an operation ends the call and every later one with a DeviceError, and nothing hangs", async () => {

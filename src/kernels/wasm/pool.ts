@@ -8,7 +8,7 @@ import type { NativeKernels } from "./native.js";
 export class ThreadsError extends DeviceError {
   constructor(
     readonly reason: string,
-    options: { cause: unknown },
+    options?: { cause: unknown },
   ) {
     super(
       `a thread of the WebAssembly backend could not be started or has ended: ${reason}. Open the model again, with one thread if it recurs`,

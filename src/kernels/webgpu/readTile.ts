@@ -1,5 +1,5 @@
 import { groupSize } from "../../pack/index.js";
-import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
+import { dtypeBytes, firstNonFinite, toFloat32 } from "../../tensor/index.js";
 import type { RowSource } from "../backend.js";
 
 /** Rows of a source, and the scales of the grid they lie on where there is one: what the packers of src/pack take. */
@@ -14,6 +14,7 @@ export async function readTile(source: RowSource, start: number, count: number):
   const { cols, dtype } = source;
   const bytes = new Uint8Array(count * cols * dtypeBytes[dtype]);
   await source.read(start, count, bytes);
+  if (firstNonFinite(dtype, bytes) >= 0) await source.onNonFinite?.(start, count);
   const weights = toFloat32(dtype, bytes);
   if (source.scales === undefined) return { weights };
   const scales = new Float32Array(count * Math.ceil(cols / groupSize));

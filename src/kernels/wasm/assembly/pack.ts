@@ -5,7 +5,8 @@ import { threadCount } from "./sync";
 
 /**
  * Packs 32 rows at a time of a row-major matrix into the input-major formats of src/pack, bit for bit as its TypeScript
- * packers do. Threads share the groups of 32 inputs. Rows and inputs past the end are written as zeros.
+ * packers do. Threads share the groups of 32 inputs. Rows and inputs past the end are written as zeros. NaN and infinity are
+ * looked for here, where every number passes by anyway.
  */
 export function pack(a: Pack, thread: i32): void {
   const source = a.source;
@@ -22,6 +23,8 @@ export function pack(a: Pack, thread: i32): void {
   const scale = scaleBytes(format, paddedRows);
   const column = columnBytes(format, paddedRows);
   const threads = threadCount();
+  // 0 in every lane while all numbers are finite, NaN for ever after.
+  let spoilt = f32x4.splat(0);
   for (let g = (groups * thread) / threads; g < (groups * (thread + 1)) / threads; g++) {
     const group = weights + <usize>g * (scale + (column << 5));
     for (let r = 0; r < rows; r += 32) {
@@ -29,13 +32,41 @@ export function pack(a: Pack, thread: i32): void {
       const row = firstRow + r;
       if (format == formatQ8 || format == formatQ4) {
         const grid: usize = given == 0 ? 0 : given + ((<usize>r * <usize>groups + <usize>g) << 2);
-        packQuantized(block, group, scale, column, row, format == formatQ8, grid, (<usize>groups) << 2, rows - r);
-      } else if (format == formatBf16) packHalf(block, group + (row << 1), column);
+        const wide = format == formatQ8;
+        spoilt = f32x4.add(spoilt, packQuantized(block, group, scale, column, row, wide, grid, (<usize>groups) << 2, rows - r));
+        continue;
+      }
+      spoilt = f32x4.add(spoilt, vanish(sumOf(block)));
+      if (format == formatBf16) packHalf(block, group + (row << 1), column);
       else {
         for (let k: usize = 0; k < 32; k++) memory.copy(group + k * column + (row << 2), block + (k << 7), 128);
       }
     }
   }
+  // Every thread writes the same word.
+  if (v128.any_true(f32x4.ne(spoilt, spoilt))) store<i32>(a.nonFinite, 1);
+}
+
+/** 0 of what is finite, else NaN. */
+// @ts-ignore: decorator
+@inline
+function vanish(x: v128): v128 {
+  return f32x4.sub(x, x);
+}
+
+/** A sum over a block: finite unless one of its numbers is not, or it passes the largest f32 on the way. */
+function sumOf(block: usize): v128 {
+  let s0 = v128.load(block);
+  let s1 = v128.load(block, 16);
+  let s2 = v128.load(block, 32);
+  let s3 = v128.load(block, 48);
+  for (let at = block + 64; at < block + 4096; at += 64) {
+    s0 = f32x4.add(s0, v128.load(at));
+    s1 = f32x4.add(s1, v128.load(at, 16));
+    s2 = f32x4.add(s2, v128.load(at, 32));
+    s3 = f32x4.add(s3, v128.load(at, 48));
+  }
+  return f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3));
 }
 
 /** Widens 32 × 32 stored numbers into f32 block[input][row]. */
@@ -87,12 +118,15 @@ function packHalf(block: usize, target: usize, column: usize): void {
 
 /**
  * Scale max|w| / (zero − 1) rounded up to bf16, or that of the grid where it serves, to the nearest bf16; codes
- * zero + round(w / scale), nearest even, by the scale of the grid as it was given.
+ * zero + round(w / scale), nearest even, by the scale of the grid as it was given. The largest number of a group is not finite
+ * when one of them is not.
+ * @returns 0 in every lane, or NaN where a number is not finite
  * @param grid the scales of the first row's grid or 0, and @param gridStride bytes to those of the next of `rows` rows
  */
 function packQuantized(
   block: usize, group: usize, scaleArea: usize, column: usize, row: usize, wide: bool, grid: usize, gridStride: usize, rows: i32,
-): void {
+): v128 {
+  let spoilt = f32x4.splat(0);
   const zero = wide ? 128 : 8;
   for (let r: usize = 0; r < 32; r += 4) {
     let largest = f32x4.splat(0);
@@ -103,6 +137,7 @@ function packQuantized(
       smallest = f32x4.min(smallest, w);
     }
     let exact = f32x4.div(f32x4.max(largest, f32x4.neg(smallest)), f32x4.splat(<f32>(zero - 1)));
+    spoilt = f32x4.add(spoilt, vanish(exact));
     let given = f32x4.splat(0);
     let taken = given;
     if (grid != 0) {
@@ -141,6 +176,7 @@ function packQuantized(
       }
     }
   }
+  return spoilt;
 }
 
 /** Lanes whose scale makes codes that hold what lies between the two, and stays in the range of bf16 where it is rounded. */
