@@ -34,13 +34,8 @@ export function pack(a: Pack, thread: i32): void {
         const grid: usize = given == 0 ? 0 : given + ((<usize>r * <usize>groups + <usize>g) << 2);
         const wide = format == formatQ8;
         spoilt = f32x4.add(spoilt, packQuantized(block, group, scale, column, row, wide, grid, (<usize>groups) << 2, rows - r));
-        continue;
-      }
-      spoilt = f32x4.add(spoilt, vanish(sumOf(block)));
-      if (format == formatBf16) packHalf(block, group + (row << 1), column);
-      else {
-        for (let k: usize = 0; k < 32; k++) memory.copy(group + k * column + (row << 2), block + (k << 7), 128);
-      }
+      } else if (format == formatBf16) spoilt = f32x4.add(spoilt, vanish(packHalf(block, group + (row << 1), column)));
+      else spoilt = f32x4.add(spoilt, vanish(copyBlock(block, group + (row << 2), column)));
     }
   }
   // Every thread writes the same word.
@@ -52,21 +47,6 @@ export function pack(a: Pack, thread: i32): void {
 @inline
 function vanish(x: v128): v128 {
   return f32x4.sub(x, x);
-}
-
-/** A sum over a block: finite unless one of its numbers is not, or it passes the largest f32 on the way. */
-function sumOf(block: usize): v128 {
-  let s0 = v128.load(block);
-  let s1 = v128.load(block, 16);
-  let s2 = v128.load(block, 32);
-  let s3 = v128.load(block, 48);
-  for (let at = block + 64; at < block + 4096; at += 64) {
-    s0 = f32x4.add(s0, v128.load(at));
-    s1 = f32x4.add(s1, v128.load(at, 16));
-    s2 = f32x4.add(s2, v128.load(at, 32));
-    s3 = f32x4.add(s3, v128.load(at, 48));
-  }
-  return f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3));
 }
 
 /** Widens 32 × 32 stored numbers into f32 block[input][row]. */
@@ -108,12 +88,43 @@ function interleaved8(row: usize): usize {
   return (row & ~7) | ((row & 3) << 1) | ((row >> 2) & 1);
 }
 
-function packHalf(block: usize, target: usize, column: usize): void {
+/** As `halfBits`, in the upper half of every lane; the lower one is left over. */
+// @ts-ignore: decorator
+@inline
+function halvesOf(x: v128): v128 {
+  const even = v128.and(i32x4.shr_u(x, 16), i32x4.splat(1));
+  const rounded = i32x4.add(i32x4.add(x, i32x4.splat(0x7fff)), even);
+  return v128.bitselect(v128.or(x, i32x4.splat(0x400000)), rounded, f32x4.ne(x, x));
+}
+
+/** @returns a sum over the block: finite unless one of its numbers is not, or it passes the largest f32 on the way */
+function packHalf(block: usize, target: usize, column: usize): v128 {
+  let sum = f32x4.splat(0);
   for (let k: usize = 0; k < 32; k++) {
-    for (let r: usize = 0; r < 32; r++) {
-      store<u16>(target + k * column + (interleaved8(r) << 1), <u16>halfBits(load<f32>(block + (k << 7) + (r << 2))));
+    for (let r: usize = 0; r < 32; r += 8) {
+      const low = v128.load(block + (k << 7) + (r << 2));
+      const high = v128.load(block + (k << 7) + (r << 2), 16);
+      sum = f32x4.add(sum, f32x4.add(low, high));
+      const words = v128.or(i32x4.shr_u(halvesOf(low), 16), v128.and(halvesOf(high), i32x4.splat(0xffff0000)));
+      v128.store(target + k * column + (r << 1), words);
     }
   }
+  return sum;
+}
+
+/** @returns a sum as that of `packHalf` */
+function copyBlock(block: usize, target: usize, column: usize): v128 {
+  let sum = f32x4.splat(0);
+  for (let k: usize = 0; k < 32; k++) {
+    for (let at: usize = 0; at < 128; at += 32) {
+      const first = v128.load(block + (k << 7) + at);
+      const second = v128.load(block + (k << 7) + at, 16);
+      sum = f32x4.add(sum, f32x4.add(first, second));
+      v128.store(target + k * column + at, first);
+      v128.store(target + k * column + at, second, 16);
+    }
+  }
+  return sum;
 }
 
 /**
