@@ -1,5 +1,5 @@
 // Tries the packed package, installed in an empty folder, on Node.js 20 and 24, Bun and Deno: the command line's basics, the
-// example of the README and, with --examples, every example of --help that needs no network (training cut to two steps).
+// example of the README and, with --examples, every example of --help that ends and needs no network (training cut to two steps).
 // Ends in a table; exit 1 when a cell failed.   npm run build && node scripts/check-package.mjs [--examples] [RUNTIME …]
 // The runtimes are packages of bench/runtimes/ (Linux, x64), installed when they are missing; nothing else is downloaded.
 import { execFileSync, spawnSync } from "node:child_process";
@@ -78,7 +78,7 @@ async function examplesOf() {
   const { commands } = await import(pathToFileURL(join(packaged, "dist/cli/commands/index.js")).href);
   const offline = commands
     .flatMap(({ examples }) => examples)
-    .filter((line) => !/ [A-Z]\w+\/|webgpu|my-mixtral-config|tiny-wanda|tiny-pruned/.test(line));
+    .filter((line) => !/ [A-Z]\w+\/|webgpu|deepseek-v3\/|tiny-wanda|tiny-pruned|^rarefy serve/.test(line));
   return offline.map((line) => shortened(line).replace(/^rarefy /, ""));
 }
 

@@ -40,4 +40,5 @@ export {
   ropeTables,
 } from "./ropes/index.js";
 export type * from "./spec.js";
+export { surplusLayers } from "./surplusLayers.js";
 export { type UnusedField, unusedFields } from "./unusedFields.js";

@@ -1,4 +1,5 @@
 import { quote } from "../core/index.js";
+import { lookUp } from "./configFields.js";
 import { readModelSpec } from "./readSpec.js";
 
 /** A field of config.json that nothing reads, in words. */
@@ -14,12 +15,12 @@ export interface UnusedField {
 const harmless = new Set(
   (
     "architectures auto_map dtype torch_dtype transformers_version _name_or_path name_or_path model_type use_cache " +
-    "initializer_range attention_probs_dropout_prob hidden_dropout_prob classifier_dropout attention_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout dropout router_jitter_noise " +
+    "initializer_range attention_probs_dropout_prob hidden_dropout_prob classifier_dropout attention_dropout attn_pdrop embd_pdrop resid_pdrop hidden_dropout dropout layerdrop init_std router_jitter_noise " +
     "output_router_logits output_attentions output_hidden_states return_dict use_return_dict pretraining_tp " +
     "pad_token_id sep_token_id decoder_start_token_id task_specific_params id2label label2id num_labels problem_type " +
     "finetuning_task tokenizer_class prefix torchscript use_bfloat16 tf_legacy_loss is_decoder is_encoder_decoder " +
     "cross_attention_hidden_size add_cross_attention pruned_heads chunk_size_feed_forward gradient_checkpointing " +
-    "_attn_implementation attn_implementation _attn_implementation_autoset use_flash_attention_2 _commit_hash " +
+    "_attn_implementation attn_implementation _attn_implementation_autoset use_flash_attention_2 _commit_hash cache_implementation " +
     "unsloth_version unsloth_fixed model_max_length bos_token_id eos_token_id quantization_config compression_config " +
     "rope_theta rope_scaling rope_parameters partial_rotary_factor router_aux_loss_coef layer_types tie_word_embeddings " +
     "max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p " +
@@ -37,9 +38,26 @@ const ignoredByFamily: Readonly<Record<string, readonly string[]>> = {
   qwen2: ["attention_bias", "mlp_bias"],
   qwen3: ["mlp_bias"],
   smollm3: ["max_window_layers"],
+  // Of heads that are not run, and how scores are summed up.
+  gpt2: [
+    ..."n_ctx reorder_and_upcast_attn summary_type summary_use_proj summary_activation".split(" "),
+    ..."summary_proj_to_labels summary_first_dropout".split(" "),
+  ],
+  bert: "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type".split(
+    " ",
+  ),
+  // What stands in other fields too.
+  gpt_oss: ["initial_context_length", "experts_per_token"],
+  deepseek_v3: ["qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
   gemma2: ["use_sliding_window", "max_window_layers"],
-  gemma3_text: ["use_sliding_window", "max_window_layers"],
+  gemma3_text: ["use_sliding_window", "max_window_layers", "_sliding_window_pattern"],
   phi3: ["use_sliding_window", "max_window_layers"],
+};
+
+/** What is said of fields whose models are run without what they tell of. */
+const leftOut: Readonly<Record<string, (value: unknown) => string>> = {
+  num_nextn_predict_layers: (value) =>
+    `${quote(value)} behind the last layer predict a token further ahead; they are not loaded, and texts are the same without them`,
 };
 
 /**
@@ -62,6 +80,7 @@ export function unusedFields(raw: Readonly<Record<string, unknown>>, file: strin
     .filter(([field]) => !ignored.has(field))
     .map(([field, value]) => ({
       field,
-      problem: `${quote(value)} is not used: no ${quote(raw.model_type)} model reads it`,
+      problem:
+        lookUp(leftOut, field)?.(value) ?? `${quote(value)} is not used: no ${quote(raw.model_type)} model reads it`,
     }));
 }

@@ -1,4 +1,4 @@
-import { linearsOf, unusedFields } from "../arch/index.js";
+import { linearsOf, type ModelSpec, surplusLayers, unusedFields } from "../arch/index.js";
 import {
   checkOptions,
   FormatError,
@@ -107,7 +107,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         attention,
         kv,
         artifact,
-        warnings: [...checkpoint.warnings, ...warningsOf(checkpoint)],
+        warnings: [...checkpoint.warnings, ...warningsOf(checkpoint, config.spec)],
         [Symbol.dispose]() {
           model[Symbol.dispose]();
           backend[Symbol.dispose]();
@@ -143,7 +143,12 @@ function inferenceOf(artifact: Artifact | undefined, file: string): { attention?
   return { attention: read("attention", parseAttention), kv: read("kv", parseKv) };
 }
 
-function warningsOf({ config, location }: Checkpoint): Warning[] {
+function warningsOf({ config, location, tensors }: Checkpoint, spec: ModelSpec): Warning[] {
   const file = `${location}/config.json`;
-  return unusedFields(config as Record<string, unknown>, file).map((unused) => ({ file, ...unused }));
+  const fields = unusedFields(config as Record<string, unknown>, file).map((unused) => ({ file, ...unused }));
+  const [first, ...more] = surplusLayers(spec, tensors.keys());
+  if (first === undefined) return fields;
+  const others = more.length === 0 ? "" : ` and those of ${more.length} more`;
+  const problem = `its weights${others} are not used: config.json tells of ${spec.blocks.length} layers`;
+  return [...fields, { file: location, field: quote(first).slice(1, -1), problem }];
 }

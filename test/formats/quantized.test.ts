@@ -215,7 +215,7 @@ test.each([
 ] as const)("%s keeps its codes", async (_what, id, weights) => {
   const { raw, expected } = stores[id].parts(name, { shape, values });
   const checkpoint = await open({ quantization_config: stores[id].record }, raw);
-  const source = tensorRows(checkpoint, { tensor: name, shape }, shape[0], () => {});
+  const source = tensorRows(checkpoint, { tensor: name, shape }, shape[0], { onRead() {}, onSuspect() {} });
   const scales = new Float32Array(shape[0] * (shape[1] / 32));
   await source.scales!(0, shape[0], scales);
   const packed = weightFormats[weights].pack(expected, shape[0], shape[1], scales);

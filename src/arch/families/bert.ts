@@ -1,10 +1,13 @@
 import * as z from "zod";
+import { quote } from "../../core/index.js";
 import * as field from "../configFields.js";
 import { family } from "../family.js";
 import { grouped, layerNorm, linearMap, plain, postNorm, stored } from "../parts.js";
 import type { BlockShape, HeadSpec } from "../spec.js";
 
 const labels = z.record(z.string().regex(/^\d{1,6}$/), z.string()).nullish();
+
+const oneOfLabels = "single_label_classification";
 
 const config = z
   .object({
@@ -21,6 +24,7 @@ const config = z
     position_embedding_type: field.orElse(z.literal("absolute"), "absolute"),
     is_decoder: field.orElse(z.literal(false), false),
     id2label: labels,
+    problem_type: field.optional(z.string().max(100)),
     ...field.tokenFields,
   })
   .transform((raw, context) => {
@@ -35,6 +39,18 @@ const config = z
     }
     const count = raw.id2label == null ? 2 : Object.keys(raw.id2label).length;
     const named = Array.from({ length: count }, (_, i) => raw.id2label?.[i] ?? `LABEL_${i}`);
+    if (architecture === "BertForSequenceClassification") {
+      // transformers' pipelines make no softmax of these.
+      const type = raw.problem_type ?? (count === 1 ? "regression" : oneOfLabels);
+      if (type !== oneOfLabels) {
+        field.fail(
+          context,
+          ["problem_type"],
+          `classifying of type ${quote(type)} is not supported`,
+          quote(oneOfLabels),
+        );
+      }
+    }
     if (count === 0) field.fail(context, ["id2label"], "no labels", "one or more, by their numbers from 0 on");
     return { ...field.withTokens(raw, {}), architecture: architecture as keyof typeof heads, labels: named };
   });

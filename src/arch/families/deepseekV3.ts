@@ -32,6 +32,10 @@ const schema = decoderConfig(
     topk_group: orElse(size(4096), 4),
     routed_scaling_factor: orElse(z.number().gt(0).max(1e6), 2.5),
     norm_topk_prob: flag(true),
+    // Of their own code, which has more ways of choosing than this model uses.
+    scoring_func: orElse(z.literal("sigmoid"), "sigmoid"),
+    topk_method: orElse(z.literal("noaux_tc"), "noaux_tc"),
+    moe_layer_freq: orElse(z.literal(1), 1),
     first_k_dense_replace: orElse(z.int().min(0).max(4096), 3),
     ...expertFields({ perToken: 8, balance: 0 }),
   },

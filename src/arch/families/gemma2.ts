@@ -72,6 +72,8 @@ export const gemma2 = family({
       final_logit_softcapping: cap(30),
       sliding_window: positions.nullable().default(4096),
       attention_bias: flag(false),
+      // True in encoders made of these models.
+      use_bidirectional_attention: orElse(z.literal(false), false),
     },
   ),
   spec: (config, shapes) =>

@@ -34,6 +34,8 @@ export const gemma3 = family({
       sliding_window: positions.nullable().default(4096),
       sliding_window_pattern: orElse(positions, 6),
       attention_bias: flag(false),
+      // True in encoders made of these models.
+      use_bidirectional_attention: orElse(z.literal(false), false),
       rope_parameters: z
         .looseObject({ full_attention: ropeParameters.nullish(), sliding_attention: ropeParameters.nullish() })
         .nullish(),

@@ -6,15 +6,14 @@ import { family } from "../family.js";
 import { gated, interleaved, mixture, oneOf, type Part, preNorm, type Stored, stored } from "../parts.js";
 import { attention, type Block, llamaLike, preNorms, sightOf } from "./llamaLike.js";
 
-/** How much steeper than a sigmoid the gate is; no config has a field for it. */
-const sharpness = 1.702;
-
 const schema = decoderConfig(
   { kvHeads: 8, headDim: 64, maxPositions: 131072, epsilon: 1e-5, theta: 150_000 },
   {
     attention_bias: flag(true),
     sliding_window: optional(positions),
     swiglu_limit: orElse(z.number().gt(0).max(1e6), 7),
+    // How much steeper than a sigmoid the gate is.
+    swiglu_alpha: orElse(z.number().gt(0).max(1e6), 1.702),
     ...expertFields({ perToken: 4, balance: 0.9 }),
   },
 ).transform(withExperts(128));
@@ -44,7 +43,7 @@ export const gptOss = family({
 });
 
 function experts({ at, intermediateSize }: Block, config: z.output<typeof schema>): Part {
-  const { hidden_size: hiddenSize, experts: count, swiglu_limit: limit } = config;
+  const { hidden_size: hiddenSize, experts: count, swiglu_limit: limit, swiglu_alpha: sharpness } = config;
   const modules = `${at}.mlp`;
   const inStack = (name: string, e: number): Stored => oneOf(`${modules}.experts.${name}`, count, e);
   return mixture(

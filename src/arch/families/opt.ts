@@ -29,6 +29,7 @@ const config = z
     do_layer_norm_before: flag(true),
     _remove_final_layer_norm: flag(false),
     enable_bias: flag(true),
+    layer_norm_elementwise_affine: orElse(z.literal(true), true),
     word_embed_proj_dim: optional(width),
     tie_word_embeddings: flag(true),
     ...tokenFields,
