@@ -120,7 +120,7 @@ function conventions(rows: readonly ResultRow[]): string[] {
       lmEval: "as lm-evaluation-harness rolls them, BOS in front of the text",
     }[convention];
     sentences.push(
-      `perplexity: ${windows} windows of ${window} tokens ${cut}, ${tokens} predicted tokens; text sha256 ${textSha256?.slice(0, 12)}….`,
+      `perplexity: ${windows} window${windows === 1 ? "" : "s"} of ${window} tokens ${cut}, ${tokens} predicted tokens; text sha256 ${textSha256?.slice(0, 12)}….`,
     );
   }
   if (rows.some((row) => row.klDivergence !== undefined)) {
@@ -131,7 +131,7 @@ function conventions(rows: readonly ResultRow[]): string[] {
     const { repeats, prefillTokens, decodeTokens, contextTokens } = timed;
     const threads = [...new Set(rows.map((row) => row.threads).filter((count) => count !== undefined))].join(", ");
     sentences.push(
-      `speed: decode against the first row, – where ranges meet or bytes and kernels are the same; batch 1, ${threads} threads, rows taking turns in one run, median and range of ${repeats}; dense prefill of ${prefillTokens} tokens, ${decodeTokens} tokens decoded after ${contextTokens}.`,
+      `speed: decode against the first row, – where ranges meet or bytes and kernels are the same; batch 1, ${threads} thread${threads === "1" ? "" : "s"}, rows taking turns in one run, median and range of ${repeats}; dense prefill of ${prefillTokens} tokens, ${decodeTokens} tokens decoded after ${contextTokens}.`,
       "MB per token: weights read, as counted by the backend, and keys and values; 1 MB = 10⁶ bytes.",
     );
   }

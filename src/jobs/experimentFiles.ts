@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
-import { checkSchema, type JobOptions } from "../core/index.js";
+import { checkSchema, type JobOptions, UsageError } from "../core/index.js";
 import { parseJson, sha256Hex } from "../io/index.js";
 import { resolveModel, writeFileAtomic } from "../io/index.node.js";
 import type { Cell, CellInputs, CellStore, EngineDevice } from "../train/index.js";
@@ -22,7 +22,12 @@ export interface ExperimentPlaces {
 
 export const cellInputs = ({ texts, model, device }: ExperimentPlaces, options: JobOptions): CellInputs => ({
   device,
-  readText: (name) => readTrainingText(join(texts, name), options.signal),
+  async readText(name) {
+    if (existsSync(join(texts, name))) return readTrainingText(join(texts, name), options.signal);
+    throw new UsageError(
+      `the experiment reads ${name}, which is not in ${texts}; name the directory of its texts with --texts`,
+    );
+  },
   openModel: () => resolveModel(model, options),
 });
 

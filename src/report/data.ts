@@ -187,7 +187,12 @@ function conditions(row: ResultRow): [string, string][] {
   const { windows, window, tokens, textSha256, backend, threads, weights } = row;
   const facts: [string, string | undefined][] = [
     ["weights", weights],
-    ["evaluated on", windows === undefined ? undefined : `${windows} windows of ${window} tokens, ${tokens} predicted`],
+    [
+      "evaluated on",
+      windows === undefined
+        ? undefined
+        : `${windows} window${windows === 1 ? "" : "s"} of ${window} tokens, ${tokens} predicted`,
+    ],
     ["text sha256", textSha256],
     ["backend", backend],
     ["threads", threads === undefined ? undefined : String(threads)],

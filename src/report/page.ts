@@ -101,6 +101,10 @@ function table({ source, candidates }: Run, colors: ReadonlyMap<string, string>)
   )}</tbody>
 </table></div>
 ${
+  rows.some(({ row }) => row.peakMemoryBytes !== undefined) &&
+  html`<p class="soft">Peak: the most that the model's backend held, not the memory of the process.</p>`
+}
+${
   rows.some(({ row }) => row.decodeTokensPerSecond !== undefined) &&
   html`<p class="soft">Decode: median and range of the rounds. Speed: – where the ranges meet, or where bytes and kernels are those of the source. Runs as: how the matrices lie in memory on the machine that measured.</p>`
 }`;

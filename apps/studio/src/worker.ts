@@ -49,8 +49,10 @@ addEventListener(
         session?.opened[Symbol.dispose]();
         session = undefined;
         const files = await (await store()).files(location);
+        // First, so that a tokenizer that cannot be read leaves no model open.
+        const tokenizer = await loadTokenizer(files);
         const opened = await openModel(files, { device, weights, ...job(context) });
-        session = { opened, tokenizer: await loadTokenizer(files), base };
+        session = { opened, tokenizer, base };
         const { model, artifact } = opened;
         return {
           location,

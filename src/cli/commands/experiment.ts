@@ -77,7 +77,8 @@ export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
 
 async function list(context: Context): Promise<object> {
   const all = await Promise.all(Object.values(experiments).map(async (load) => (await load()).experiment));
-  context.print(`${facts(all.map(({ id, title }) => [id, title] as const))}\n`);
+  const reads = (texts: readonly string[] = []) => (texts.length === 0 ? "" : ` (reads ${texts.join(", ")}: --texts)`);
+  context.print(`${facts(all.map(({ id, title, texts }) => [id, `${title}${reads(texts)}`] as const))}\n`);
   return {
     experiments: all.map(({ id, title, description, seeds, texts = [] }) => ({ id, title, description, seeds, texts })),
   };

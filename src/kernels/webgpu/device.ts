@@ -120,7 +120,7 @@ export class Device implements Disposable {
     const entry = await openGpu();
     try {
       const adapter = await entry.gpu.requestAdapter({ powerPreference: "high-performance" });
-      if (adapter === null) throw new DeviceError(noAdapter);
+      if (adapter === null) throw new DeviceError(noAdapter());
       const requiredFeatures = wantedFeatures.filter((feature) => adapter.features.has(feature));
       const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]]));
       const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits });
@@ -302,9 +302,10 @@ const computeStage = 4;
 /** GPUBufferUsage, for the same reason. */
 export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
 
-const noAdapter =
-  "WebGPU found no GPU. In Node on Linux it needs a Vulkan driver and its loader (libvulkan1); " +
-  "in a browser, hardware acceleration";
+const noAdapter = () =>
+  globalThis.process?.versions?.node === undefined
+    ? "WebGPU found no GPU: the machine has none that this browser uses, or the browser's hardware acceleration is switched off"
+    : "WebGPU found no GPU. On Linux it needs a Vulkan driver and its loader (libvulkan1)";
 
 /** In words: what its arithmetic depends on. */
 export function describeDevice({ adapterInfo, features }: Device): string {
