@@ -5,7 +5,7 @@ import type { Backend, LinearOptions } from "../../src/kernels/index.js";
 import { WebGpuBackend } from "../../src/kernels/webgpu/backend.js";
 import { Context } from "../../src/kernels/webgpu/context.js";
 import { Device } from "../../src/kernels/webgpu/device.js";
-import type { Kernel } from "../../src/kernels/webgpu/kernel.js";
+import type { Dispatches } from "../../src/kernels/webgpu/dispatches.js";
 import { checkFormat } from "../../src/kernels/webgpu/selfCheck.js";
 import { ActivationPool } from "../../src/kernels/webgpu/storage.js";
 import { denseFormats, expectWithin, f32Tolerances, loadStack, normals, upload } from "../contract/harness.js";
@@ -33,13 +33,15 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
 
   /** Every kernel that `matches` gets its WGSL changed. */
   const sabotage = (matches: RegExp, from: string, to: string) => {
-    const prepare = device.prepare.bind(device);
-    pretend("prepare", (kernel: Kernel, buffers: Parameters<Device["prepare"]>[1]) => {
-      if (!matches.test(kernel.name)) return prepare(kernel, buffers);
+    const { dispatches } = device;
+    const next = dispatches.next.bind(dispatches);
+    const sabotaged: Dispatches["next"] = (kernel, ...others) => {
+      if (!matches.test(kernel.name)) return next(kernel, ...others);
       const code = kernel.code.replace(from, to);
       expect(code).not.toBe(kernel.code);
-      return prepare({ ...kernel, name: `${kernel.name} sabotaged`, code }, buffers);
-    });
+      return next({ ...kernel, name: `${kernel.name} sabotaged`, code }, ...others);
+    };
+    Object.defineProperty(dispatches, "next", { value: sabotaged });
   };
 
   /** One product of a stack of parts, dense or sparse, against the f64 oracle. */

@@ -1,7 +1,7 @@
 import { DeviceError, UsageError } from "../../core/index.js";
+import { Dispatches } from "./dispatches.js";
 import { openGpu } from "./gpu.js";
 import type { GpuEntry } from "./gpuEntry.js";
-import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
 import type { TensorShape } from "./wgsl/matmulTensor.js";
 
 /**
@@ -18,24 +18,11 @@ declare global {
   interface GPUSupportedLimits {}
 }
 
-/** A buffer and the number by which bind groups are found again. */
+/** A buffer and the number by which dispatches that use it are found again. */
 export interface GpuMemory {
   readonly id: number;
   readonly buffer: GPUBuffer;
   readonly byteLength: number;
-}
-
-/** One kernel compiled for one pattern of shared buffers. */
-interface Compiled {
-  readonly pipeline: GPUComputePipeline;
-  readonly layout: GPUBindGroupLayout;
-  readonly layoutKey: string;
-}
-
-/** What a dispatch is recorded with. */
-interface Prepared {
-  readonly pipeline: GPUComputePipeline;
-  readonly bindGroup: GPUBindGroup;
 }
 
 /** Not yet in the types of WebGPU. */
@@ -59,8 +46,8 @@ const wantedLimits = [
 ] as const;
 
 /**
- * The GPU device with what is made once and used many times: pipelines, bind-group layouts, bind groups. Errors of a
- * device arrive later than the call that caused them; they are kept here and thrown at the next wait.
+ * The GPU device and its memory. Errors of a device arrive later than the call that caused them; they are kept here and
+ * thrown at the next wait.
  */
 export class Device implements Disposable {
   readonly gpu: GPUDevice;
@@ -72,12 +59,7 @@ export class Device implements Disposable {
   readonly #entry: GpuEntry;
   /** Held because Dawn frees an adapter that nobody refers to. */
   readonly #adapter: GPUAdapter;
-  readonly #compiled = new Map<string, Compiled>();
-  readonly #layouts = new Map<string, GPUBindGroupLayout>();
-  readonly #bindGroups = new Map<string, GPUBindGroup>();
-  /** By kernel, then by the ids of its buffers: what `prepare` found before. */
-  readonly #prepared = new Map<Kernel, Map<string, Prepared>>();
-  readonly #paramLayout: GPUBindGroupLayout;
+  readonly dispatches: Dispatches;
   #nextId = 0;
   #lost: DeviceError | undefined;
   #failure: DeviceError | undefined;
@@ -91,15 +73,7 @@ export class Device implements Disposable {
     this.features = gpu.features as ReadonlySet<string>;
     this.adapterInfo = adapter.info;
     this.isSoftware = adapter.info.isFallbackAdapter;
-    this.#paramLayout = gpu.createBindGroupLayout({
-      entries: [
-        {
-          binding: 0,
-          visibility: computeStage,
-          buffer: { type: "uniform", minBindingSize: paramBytes },
-        },
-      ],
-    });
+    this.dispatches = new Dispatches(gpu, usage.uniform | usage.copyDst);
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault(); // or it is written to the console
       this.fail(event.error);
@@ -164,88 +138,7 @@ export class Device implements Disposable {
   /** Destroys a buffer that no unsubmitted work uses, and forgets the bind groups that hold it. */
   free(memory: GpuMemory): void {
     memory.buffer.destroy();
-    for (const key of this.#bindGroups.keys()) {
-      if (key.split(":")[1].split(",").includes(`${memory.id}`)) this.#bindGroups.delete(key);
-    }
-    for (const byIds of this.#prepared.values()) {
-      for (const key of byIds.keys()) if (key.split(",").includes(`${memory.id}`)) byIds.delete(key);
-    }
-  }
-
-  /** The pipeline of a kernel for these buffers (one per slot) and the bind group that holds them. */
-  prepare(kernel: Kernel, buffers: readonly GpuMemory[]): Prepared {
-    let byIds = this.#prepared.get(kernel);
-    if (byIds === undefined) {
-      byIds = new Map();
-      this.#prepared.set(kernel, byIds);
-    }
-    let ids = "";
-    for (const { id } of buffers) ids += `${id},`;
-    let prepared = byIds.get(ids);
-    if (prepared === undefined) {
-      prepared = this.#prepare(kernel, buffers);
-      byIds.set(ids, prepared);
-    }
-    return prepared;
-  }
-
-  #prepare(kernel: Kernel, buffers: readonly GpuMemory[]): Prepared {
-    const sharedWith = buffers.map((memory) => buffers.indexOf(memory));
-    const compiled = this.#compile(kernel, sharedWith);
-    const unique = buffers.filter((_, i) => sharedWith[i] === i);
-    const key = `${compiled.layoutKey}:${unique.map((memory) => memory.id).join(",")}`;
-    let bindGroup = this.#bindGroups.get(key);
-    if (bindGroup === undefined) {
-      bindGroup = this.gpu.createBindGroup({
-        layout: compiled.layout,
-        entries: unique.map(({ buffer }, binding) => ({ binding, resource: { buffer } })),
-      });
-      this.#bindGroups.set(key, bindGroup);
-    }
-    return { pipeline: compiled.pipeline, bindGroup };
-  }
-
-  /** The bind group of one block of the parameter ring. */
-  paramGroup(ring: GpuMemory, offset: number): GPUBindGroup {
-    return this.gpu.createBindGroup({
-      layout: this.#paramLayout,
-      entries: [{ binding: 0, resource: { buffer: ring.buffer, offset, size: paramBytes } }],
-    });
-  }
-
-  #compile(kernel: Kernel, sharedWith: readonly number[]): Compiled {
-    const key = `${kernel.name}/${sharedWith.join("")}`;
-    let compiled = this.#compiled.get(key);
-    if (compiled === undefined) {
-      const slots = Object.entries(kernel.buffers);
-      const access = slots.flatMap((_, i) => (sharedWith[i] === i ? [sharedAccess(slots, sharedWith, i)] : []));
-      const layoutKey = access.map((a) => (a === "read" ? "r" : "w")).join("");
-      const layout = this.#layout(layoutKey, access);
-      const module = this.gpu.createShaderModule({ code: wgsl(kernel, sharedWith), label: key });
-      const pipeline = this.gpu.createComputePipeline({
-        label: key,
-        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [this.#paramLayout, layout] }),
-        compute: { module, entryPoint: "main" },
-      });
-      compiled = { pipeline, layout, layoutKey };
-      this.#compiled.set(key, compiled);
-    }
-    return compiled;
-  }
-
-  #layout(key: string, access: readonly BufferSlot["access"][]): GPUBindGroupLayout {
-    let layout = this.#layouts.get(key);
-    if (layout === undefined) {
-      layout = this.gpu.createBindGroupLayout({
-        entries: access.map((a, binding) => ({
-          binding,
-          visibility: computeStage,
-          buffer: { type: a === "read" ? "read-only-storage" : "storage" },
-        })),
-      });
-      this.#layouts.set(key, layout);
-    }
-    return layout;
+    this.dispatches.forget(memory);
   }
 
   /** Runs `allocations`; @throws DeviceError when they do not fit the GPU's memory. */
@@ -287,19 +180,13 @@ export class Device implements Disposable {
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#compiled.clear();
-    this.#layouts.clear();
-    this.#bindGroups.clear();
-    this.#prepared.clear();
+    this.dispatches.clear();
     this.gpu.destroy();
     this.#entry.release();
   }
 }
 
-/** GPUShaderStage.COMPUTE; the named constants are globals that Node does not have. */
-const computeStage = 4;
-
-/** GPUBufferUsage, for the same reason. */
+/** GPUBufferUsage; the named constants are globals that Node does not have. */
 export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
 
 const noAdapter = () =>

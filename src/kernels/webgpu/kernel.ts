@@ -51,7 +51,9 @@ export function wgsl(k: Kernel, sharedWith: readonly number[]): string {
       code = code.replace(new RegExp(`\\b${name}\\b`, "g"), slots[sharedWith[i]][0]);
     } else {
       const access = sharedAccess(slots, sharedWith, i);
-      declarations.push(`@group(1) @binding(${declarations.length}) var<storage, ${access}> ${name}: array<${type}>;`);
+      declarations.push(
+        `@group(0) @binding(${declarations.length + 1}) var<storage, ${access}> ${name}: array<${type}>;`,
+      );
     }
   }
   return [

@@ -1,6 +1,6 @@
 import { DeviceError } from "../../core/index.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
-import { type Kernel, paramBytes } from "./kernel.js";
+import type { Kernel } from "./kernel.js";
 
 const maxDispatches = 1024;
 
@@ -30,17 +30,11 @@ interface Unread {
 }
 
 /**
- * Collects dispatches in one command encoder. Parameters of all of them travel in one write, just before the submit;
- * nothing is created per dispatch but what the WebGPU calls themselves create.
+ * Collects dispatches in one command encoder; their parameters travel just before the submit. Nothing is created for a
+ * dispatch that was there before but what the WebGPU calls themselves create.
  */
 export class Recorder {
   readonly #device: Device;
-  readonly #ring: GpuMemory;
-  /** One per block, made when first used: quicker to set than one with a dynamic offset. */
-  readonly #ringGroups: GPUBindGroup[] = [];
-  readonly #params = new ArrayBuffer(maxDispatches * paramBytes);
-  readonly #u32 = new Uint32Array(this.#params);
-  readonly #f32 = new Float32Array(this.#params);
   /** u32 words that kernels add to; cleared when they are read. */
   readonly counters: GpuMemory;
   #counted: OnCounted[] = [];
@@ -52,11 +46,12 @@ export class Recorder {
   #handOverAt = handOver.first;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  /** That the pass has been set to. */
+  #pipeline: GPUComputePipeline | undefined;
   #afterSubmit: GpuMemory[] = [];
 
   constructor(device: Device) {
     this.#device = device;
-    this.#ring = device.allocate(this.#params.byteLength, usage.uniform | usage.copyDst, "parameters");
     this.counters = device.allocate(counterWords * 4, usage.storage | usage.copySrc | usage.copyDst, "counters");
   }
 
@@ -77,20 +72,12 @@ export class Recorder {
       }
     }
     if (this.#dispatches === maxDispatches) this.submit();
-    const block = this.#dispatches++;
-    const byteOffset = block * paramBytes;
-    let word = byteOffset / 4;
-    for (const name in kernel.params) {
-      (kernel.params[name] === "f32" ? this.#f32 : this.#u32)[word++] = params[name];
-    }
-    if (table.length > 0) this.#u32.set(table, Math.ceil(word / 4) * 4);
-
-    const { pipeline, bindGroup } = this.#device.prepare(kernel, slots);
+    this.#dispatches++;
+    const { pipeline, bindGroup } = this.#device.dispatches.next(kernel, slots, params, table);
     const pass = this.#openPass();
-    this.#ringGroups[block] ??= this.#device.paramGroup(this.#ring, byteOffset);
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, this.#ringGroups[block]);
-    pass.setBindGroup(1, bindGroup);
+    if (pipeline !== this.#pipeline) pass.setPipeline(pipeline);
+    this.#pipeline = pipeline;
+    pass.setBindGroup(0, bindGroup);
     pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
   }
 
@@ -132,7 +119,7 @@ export class Recorder {
     this.beforeUse([]);
     if (this.#encoder !== undefined) {
       const encoder = this.#closePass();
-      this.#device.gpu.queue.writeBuffer(this.#ring.buffer, 0, this.#params, 0, this.#dispatches * paramBytes);
+      this.#device.dispatches.submitting();
       this.#device.gpu.queue.submit([encoder.finish()]);
       this.#encoder = undefined;
       this.#dispatches = 0;
@@ -191,6 +178,7 @@ export class Recorder {
   #closePass(): GPUCommandEncoder {
     this.#pass?.end();
     this.#pass = undefined;
+    this.#pipeline = undefined;
     this.#encoder ??= this.#device.gpu.createCommandEncoder();
     return this.#encoder;
   }

@@ -1,0 +1,163 @@
+import type { GpuMemory } from "./device.js";
+import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
+import { Parameters, type Place } from "./parameters.js";
+
+/** One kernel compiled for one pattern of shared buffers. */
+interface Compiled {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+/** What a dispatch is recorded with. */
+export interface Dispatch {
+  readonly pipeline: GPUComputePipeline;
+  /** Parameters and buffers. */
+  readonly bindGroup: GPUBindGroup;
+  readonly parameters: Place;
+}
+
+/** A kernel with its buffers: as many dispatches as there were at most before one submit. */
+interface Repeated {
+  readonly compiled: Compiled;
+  readonly unique: readonly GpuMemory[];
+  readonly dispatches: Dispatch[];
+  /** How many of them are enqueued and not submitted. */
+  enqueued: number;
+}
+
+/**
+ * What is made once and used many times: pipelines, layouts of bind groups, and for every kernel with its buffers the bind
+ * groups that hold them beside a place for parameters. A dispatch found again costs no more than the calls that record it.
+ */
+export class Dispatches {
+  readonly #gpu: GPUDevice;
+  readonly #parameters: Parameters;
+  readonly #compiled = new Map<string, Compiled>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+  /** By kernel, then by the ids of its buffers. */
+  readonly #repeated = new Map<Kernel, Map<string, Repeated>>();
+  #enqueued: Repeated[] = [];
+
+  /** @param parameterUsage of the buffers that hold parameters */
+  constructor(gpu: GPUDevice, parameterUsage: number) {
+    this.#gpu = gpu;
+    this.#parameters = new Parameters(gpu, parameterUsage);
+  }
+
+  /** The next dispatch of a kernel with these buffers (one per slot) and parameters. */
+  next<P extends string>(
+    kernel: Kernel<P>,
+    buffers: readonly GpuMemory[],
+    params: Readonly<Record<NoInfer<P>, number>>,
+    table: ArrayLike<number>,
+  ): Dispatch {
+    const repeated = this.#find(kernel, buffers);
+    if (repeated.enqueued === 0) this.#enqueued.push(repeated);
+    const index = repeated.enqueued++;
+    repeated.dispatches[index] ??= this.#create(repeated);
+    const dispatch = repeated.dispatches[index];
+    this.#parameters.write(dispatch.parameters, kernel.params, params, table);
+    return dispatch;
+  }
+
+  /** Sends parameters. What was enqueued is about to be submitted, and may be enqueued again. */
+  submitting(): void {
+    this.#parameters.upload();
+    for (const repeated of this.#enqueued) repeated.enqueued = 0;
+    this.#enqueued = [];
+  }
+
+  /** Forgets the bind groups that hold a buffer. Nothing enqueued may use it. */
+  forget({ id }: GpuMemory): void {
+    for (const byIds of this.#repeated.values()) {
+      for (const [key, { unique, dispatches }] of byIds) {
+        if (!unique.some((memory) => memory.id === id)) continue;
+        for (const { parameters } of dispatches) this.#parameters.giveBack(parameters);
+        byIds.delete(key);
+      }
+    }
+  }
+
+  clear(): void {
+    this.#compiled.clear();
+    this.#layouts.clear();
+    this.#repeated.clear();
+    this.#enqueued = [];
+  }
+
+  #find(kernel: Kernel, buffers: readonly GpuMemory[]): Repeated {
+    let byIds = this.#repeated.get(kernel);
+    if (byIds === undefined) {
+      byIds = new Map();
+      this.#repeated.set(kernel, byIds);
+    }
+    let ids = "";
+    for (const { id } of buffers) ids += `${id},`;
+    let repeated = byIds.get(ids);
+    if (repeated === undefined) {
+      const sharedWith = buffers.map((memory) => buffers.indexOf(memory));
+      repeated = {
+        compiled: this.#compile(kernel, sharedWith),
+        unique: buffers.filter((_, i) => sharedWith[i] === i),
+        dispatches: [],
+        enqueued: 0,
+      };
+      byIds.set(ids, repeated);
+    }
+    return repeated;
+  }
+
+  #create({ compiled, unique }: Repeated): Dispatch {
+    const parameters = this.#parameters.take();
+    const bindGroup = this.#gpu.createBindGroup({
+      layout: compiled.layout,
+      entries: [
+        { binding: 0, resource: this.#parameters.resource(parameters) },
+        ...unique.map(({ buffer }, i) => ({ binding: i + 1, resource: { buffer } })),
+      ],
+    });
+    return { pipeline: compiled.pipeline, bindGroup, parameters };
+  }
+
+  #compile(kernel: Kernel, sharedWith: readonly number[]): Compiled {
+    const key = `${kernel.name}/${sharedWith.join("")}`;
+    let compiled = this.#compiled.get(key);
+    if (compiled === undefined) {
+      const slots = Object.entries(kernel.buffers);
+      const layout = this.#layout(
+        slots.flatMap((_, i) => (sharedWith[i] === i ? [sharedAccess(slots, sharedWith, i)] : [])),
+      );
+      const module = this.#gpu.createShaderModule({ code: wgsl(kernel, sharedWith), label: key });
+      const pipeline = this.#gpu.createComputePipeline({
+        label: key,
+        layout: this.#gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: "main" },
+      });
+      compiled = { pipeline, layout };
+      this.#compiled.set(key, compiled);
+    }
+    return compiled;
+  }
+
+  #layout(access: readonly BufferSlot["access"][]): GPUBindGroupLayout {
+    const key = access.map((a) => (a === "read" ? "r" : "w")).join("");
+    let layout = this.#layouts.get(key);
+    if (layout === undefined) {
+      layout = this.#gpu.createBindGroupLayout({
+        entries: [
+          { binding: 0, visibility: computeStage, buffer: { type: "uniform", minBindingSize: paramBytes } },
+          ...access.map((a, i) => ({
+            binding: i + 1,
+            visibility: computeStage,
+            buffer: { type: a === "read" ? ("read-only-storage" as const) : ("storage" as const) },
+          })),
+        ],
+      });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
+  }
+}
+
+/** GPUShaderStage.COMPUTE; the named constants are globals that Node does not have. */
+const computeStage = 4;
