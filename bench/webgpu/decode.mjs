@@ -71,8 +71,10 @@ function randomCheckpoint() {
     location: "random",
     config,
     tensors,
-    read: async (_name, _offset, _length, into) => into,
-    readFloat32: async (name) => new Float32Array(tensors.get(name).shape[0]).fill(1),
+    // Vectors, read whole, are ones; matrices are not looked at.
+    read: async (name, _offset, length, into) =>
+      into ??
+      new Uint8Array(length === undefined ? new Float32Array(tensors.get(name).shape[0]).fill(1).buffer : length),
     readJson: async () => undefined,
     close: async () => {},
   };

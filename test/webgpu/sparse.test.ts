@@ -154,7 +154,7 @@ describe.skipIf(unavailable !== undefined)(
 
     test("a matrix larger than a binding lies in several buffers", async () => {
       const limits = device.limits;
-      Object.defineProperty(device, "limits", { value: { ...copyOf(limits), maxStorageBufferBindingSize: 60_000 } });
+      Object.defineProperty(device, "limits", { value: { ...limits, maxStorageBufferBindingSize: 60_000 } });
       try {
         for (const format of ["bitmask-q8", "2:4-bf16"] as const) {
           const stack = await load(format, [520, 200], 160, 0.9);
@@ -175,9 +175,3 @@ describe.skipIf(unavailable !== undefined)(
     });
   },
 );
-
-/** GPUSupportedLimits keeps its values on the prototype. */
-function copyOf(limits: GPUSupportedLimits): Record<string, number> {
-  const names = Object.getOwnPropertyNames(Object.getPrototypeOf(limits)).filter((name) => name !== "constructor");
-  return Object.fromEntries(names.map((name) => [name, limits[name as keyof GPUSupportedLimits] as number]));
-}

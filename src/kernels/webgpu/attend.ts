@@ -37,7 +37,8 @@ export interface RotatedRows {
 
 /** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
 export class Attend {
-  readonly #kernels = new Map<string, ReturnType<typeof attention>>();
+  readonly #shapes = new Map<string, AttentionShape>();
+  readonly #kernels = new Map<AttentionShape, Map<string, ReturnType<typeof attention>>>();
   readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
 
   constructor(readonly context: Context) {}
@@ -210,15 +211,24 @@ export class Attend {
     this.enqueue(out, q, cache, layer, options);
   }
 
+  // Every layer of every token asks for both.
   #shape(cache: GpuKvCache, layer: number, queryRows: number): AttentionShape {
     const { key, value, valueInKey = false } = cache.spec.layers[layer];
-    const { maxComputeWorkgroupStorageSize: limit } = this.context.device.limits;
-    return fittingShape({ keyDim: key, valueDim: value, valueInKey }, queryRows, limit);
+    const useful = usefulQueries(queryRows);
+    return made(this.#shapes, `${key} ${value} ${valueInKey} ${useful}`, () =>
+      fittingShape(
+        { keyDim: key, valueDim: value, valueInKey },
+        useful,
+        this.context.device.limits.maxComputeWorkgroupStorageSize,
+      ),
+    );
   }
 
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
-    const key = JSON.stringify([shape, variant]);
-    return made(this.#kernels, key, () => attention(shape, variant));
+    const ofShape = made(this.#kernels, shape, () => new Map());
+    const { split, rotated, listed, sunk, codes } = variant;
+    const name = `${split} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : JSON.stringify(codes)}`;
+    return made(ofShape, name, () => attention(shape, variant));
   }
 }
 
@@ -262,13 +272,14 @@ function seenBy(sight: GpuSight | undefined, { rows }: GpuActivation, start: num
 const queryCounts = [1, 4, 16];
 const keyCounts = [32, 16, 8];
 
+const usefulQueries = (rows: number) => queryCounts.find((queries) => queries >= rows) ?? queryCounts.at(-1)!;
+
 /** The most keys, then the most query rows per workgroup, that are of use and fit its memory. */
 function fittingShape(
   widths: Pick<AttentionShape, "keyDim" | "valueDim" | "valueInKey">,
-  queryRows: number,
+  useful: number,
   limitBytes: number,
 ): AttentionShape {
-  const useful = queryCounts.find((queries) => queries >= queryRows) ?? queryCounts[queryCounts.length - 1];
   for (const keys of keyCounts) {
     for (const queries of queryCounts.toReversed()) {
       const shape = { ...widths, queries, keys };

@@ -45,13 +45,16 @@ const wantedLimits = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+export type Limits = Readonly<Record<(typeof wantedLimits)[number] | "maxComputeWorkgroupsPerDimension", number>>;
+
 /**
  * The GPU device and its memory. Errors of a device arrive later than the call that caused them; they are kept here and
  * thrown at the next wait.
  */
 export class Device implements Disposable {
   readonly gpu: GPUDevice;
-  readonly limits: GPUSupportedLimits;
+  /** Copied: asking the device itself, as every dispatch does, takes as long as recording one. */
+  readonly limits: Limits;
   readonly features: ReadonlySet<string>;
   readonly adapterInfo: GPUAdapterInfo;
   /** A GPU played by the CPU: threads that wait for one another are dear, and it has few cores. */
@@ -69,7 +72,8 @@ export class Device implements Disposable {
     this.#entry = entry;
     this.#adapter = adapter;
     this.gpu = gpu;
-    this.limits = gpu.limits;
+    const { maxComputeWorkgroupsPerDimension } = gpu.limits;
+    this.limits = { ...limitsOf(gpu.limits), maxComputeWorkgroupsPerDimension };
     this.features = gpu.features as ReadonlySet<string>;
     this.adapterInfo = adapter.info;
     this.isSoftware = adapter.info.isFallbackAdapter;
@@ -96,7 +100,7 @@ export class Device implements Disposable {
       const adapter = await entry.gpu.requestAdapter({ powerPreference: "high-performance" });
       if (adapter === null) throw new DeviceError(noAdapter());
       const requiredFeatures = wantedFeatures.filter((feature) => adapter.features.has(feature));
-      const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]]));
+      const requiredLimits = limitsOf(adapter.limits);
       const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits });
       return new Device(entry, adapter, gpu);
     } catch (cause) {
@@ -185,6 +189,9 @@ export class Device implements Disposable {
     this.#entry.release();
   }
 }
+
+const limitsOf = (limits: GPUSupportedLimits) =>
+  Object.fromEntries(wantedLimits.map((name) => [name, limits[name]])) as Record<(typeof wantedLimits)[number], number>;
 
 /** GPUBufferUsage; the named constants are globals that Node does not have. */
 export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
