@@ -9,7 +9,7 @@ export type Phase = "prompt" | "decode";
 export interface Look extends LayerQueries {
   readonly backend: Backend;
   readonly phase: Phase | undefined;
-  /** Memory that is the same in every call, by name: f32 [rows, cols] of which larger ones are kept. */
+  /** Memory that is the same in every call, by name: f32 [rows, cols]. */
   scratch(name: string, rows: number, cols: number): Activation;
 }
 

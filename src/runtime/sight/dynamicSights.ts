@@ -26,13 +26,13 @@ export class DynamicSights implements Disposable {
   }
 
   #take(name: string, rows: number, cols: number): Activation {
-    const key = `${name} ${cols}`;
-    let held = this.#scratch.get(key);
-    if (held === undefined || held.rows < rows) {
+    let held = this.#scratch.get(name);
+    // Scores widen as a text grows: what has become too narrow is not kept.
+    if (held === undefined || held.cols !== cols || held.rows < rows) {
       const { backend } = this.model;
       if (held !== undefined) backend.release(held);
       held = backend.allocate(2 ** Math.ceil(Math.log2(rows)), cols);
-      this.#scratch.set(key, held);
+      this.#scratch.set(name, held);
     }
     return held.rowRange(0, rows);
   }

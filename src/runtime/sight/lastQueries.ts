@@ -20,9 +20,9 @@ export async function lastQueries(look: Look, most: number): Promise<LastQueries
   const count = Math.min(most, q.rows);
   const first = q.rows - count;
   const all = new Float32Array(count * queryHeads * slots);
+  const room = Math.ceil(Math.min(keysAtOnce, slots) / 4) * 4;
   for (let from = 0; from < slots; from += keysAtOnce) {
     const n = Math.min(keysAtOnce, slots - from);
-    const room = Math.ceil(n / 4) * 4;
     const keys = scratch("keys", n, keyCols);
     const scores = scratch("scores", count, queryHeads * room);
     backend.readKeys(keys, cache, layer, from);

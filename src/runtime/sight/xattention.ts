@@ -52,9 +52,9 @@ async function blockWorth(
   const { slots, kvHeads, keyCols } = shapeOf(look);
   const [rows, groups] = [Math.ceil(q.rows / stride), Math.ceil(slots / stride)];
   const all = new Float32Array(rows * queryHeads * groups);
+  const room = Math.ceil(Math.min(groupsAtOnce, groups) / 4) * 4;
   for (let from = 0; from < groups; from += groupsAtOnce) {
     const n = Math.min(groupsAtOnce, groups - from);
-    const room = Math.ceil(n / 4) * 4;
     const keys = scratch("keys", Math.min(slots, (from + n) * stride) - from * stride, keyCols);
     const scores = scratch("scores", rows, queryHeads * room);
     backend.readKeys(keys, cache, layer, from * stride);
