@@ -10,6 +10,7 @@ import { type Pattern, shapeProblems } from "./pattern.js";
 import { quantizeMethods, scaleMethods } from "./quantize/index.js";
 import type { Recipe, RecipeStage } from "./recipe.js";
 import type { RecipeState, RecipeTarget, Report, Say, TargetMatrix } from "./recipeTarget.js";
+import type { UnitType } from "./structured.js";
 
 /** A stage with its method, its complete options and the keys of the matrices it works on, in the order of the model. */
 export interface ResolvedStage {
@@ -93,7 +94,10 @@ async function resolveStage(
     if (stage.count >= layers) say(`${stage.count} layers of ${layers}; at least one must stay`);
     return { stage, options: {}, matrices: [] };
   }
-  const matrices = select(stage, state, say);
+  const selected = select(stage, state, say);
+  const units = unitsTaken(stage);
+  // Of what is targeted, only what has such units changes.
+  const matrices = selected.filter((matrix) => units === undefined || hasUnits(matrix, units));
   const loaded = await loadMethod(tables[stage.type], stage.method, stage.options, say);
   const report: Report = ({ layer, names: [name] }, found) =>
     problems.push(...found.map((text) => ({ layer, name, text })));
@@ -116,6 +120,14 @@ async function resolveStage(
   }
   return { stage, options: loaded?.options ?? {}, matrices: matrices.map(({ key }) => key) };
 }
+
+/** The kind of units that a stage takes away. */
+const unitsTaken = (stage: RecipeStage): UnitType | undefined =>
+  stage.type === "prune" && (stage.pattern.type === "neurons" || stage.pattern.type === "heads")
+    ? stage.pattern.type
+    : undefined;
+
+const hasUnits = ({ units }: TargetMatrix, type: UnitType) => units?.some(({ kind }) => kind === type) ?? false;
 
 /** Factors go into what makes the input; several query heads that read one value head would want different ones. */
 function checkScale(matrices: readonly TargetMatrix[], { kvHeads, queryHeads }: RecipeState, report: Report): void {

@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import type { Pattern, PatternType, Scope } from "./pattern.js";
 import type { InputStatistics, StatisticId } from "./statistics.js";
+import type { CoupledGroup } from "./structured.js";
 
 /**
  * What a compression method is. A method sees one weight matrix and what was measured at its input, and returns new
@@ -55,6 +56,11 @@ export interface PruneMethod<Options = AnyOptions> extends Method<Options> {
    * neurons and heads. Present in methods that can choose such units.
    */
   score?(layer: Layer, statistics: InputStatistics, options: Options): Float32Array;
+  /**
+   * f32 [count]: what is lost with each unit of a group, for methods that do not only add up the squares of `score`.
+   * @param statistics one per member
+   */
+  unitScores?(group: CoupledGroup, statistics: readonly InputStatistics[], options: Options): Float32Array;
   /** @throws UsageError when pattern, shape, options and statistics do not fit together. */
   prune(layer: Layer, statistics: InputStatistics, pattern: Pattern, options: Options): PruneResult;
 }

@@ -50,7 +50,14 @@ export type { RecipeTarget, TargetMatrix } from "./recipeTarget.js";
 export { parseRecipeText } from "./recipeText.js";
 export { type ReconstructionError, reconstructionError } from "./reconstruction.js";
 export { type Counting, selectMask } from "./select.js";
-export { InputStatistics, type StatisticId, StatisticsAccumulator, type StatisticValues } from "./statistics.js";
+export {
+  type GradientStatistic,
+  gradientStatistics,
+  InputStatistics,
+  type StatisticId,
+  StatisticsAccumulator,
+  type StatisticValues,
+} from "./statistics.js";
 export {
   type CoupledGroup,
   type CoupledMember,

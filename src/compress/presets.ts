@@ -29,6 +29,13 @@ export const presets: Readonly<Record<string, { title: string; stages: readonly 
       prune("sparsegpt", { type: "neurons", sparsity: 0.25 }),
     ],
   },
+  "llm-pruner-25": {
+    title: "LLM-Pruner: a quarter of the neurons and heads, chosen by gradients; for training afterwards",
+    stages: [
+      prune("llm-pruner", { type: "heads", sparsity: 0.25 }),
+      prune("llm-pruner", { type: "neurons", sparsity: 0.25 }),
+    ],
+  },
   "rtn-8": { title: "Round to nearest: 8 bits, no calibration", stages: [packable("rtn", 8)] },
   "gptq-4": { title: "GPTQ: 4 bits", stages: [packable("gptq", 4)] },
   "awq-4": { title: "AWQ: 4 bits", stages: [packable("awq", 4)] },

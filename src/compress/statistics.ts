@@ -11,9 +11,16 @@ export interface StatisticValues {
   columnAbsMean: Float64Array;
   /** f64 or f32 [cols, cols], Σ x·xᵀ, both triangles. */
   gram: Float64Array | Float32Array;
-  /** f32 [rows, cols] of this very weight (so not shared by layers): mean over examples of the squared loss gradient. */
+  /** f32 [rows, cols] of this very weight (so not shared by layers): mean over examples of the loss gradient. */
+  gradients: Float32Array;
+  /** f32 [rows, cols] of this very weight: mean over examples of the squared loss gradient. */
   squaredGradients: Float32Array;
 }
+
+/** Statistics of a weight itself: they cannot be had from inputs. */
+export const gradientStatistics = ["gradients", "squaredGradients"] as const;
+/** "gradients" or "squaredGradients". */
+export type GradientStatistic = (typeof gradientStatistics)[number];
 
 /** Name of a statistic that methods ask for; `StatisticValues` has shape and meaning of each. */
 export type StatisticId = keyof StatisticValues;
@@ -121,12 +128,13 @@ export class StatisticsAccumulator {
   readonly #transposed: Float64Array;
   #tokens = 0;
 
-  /** @param wanted what to collect; `squaredGradients` cannot be had from inputs. */
+  /** @param wanted what to collect; gradients cannot be had from inputs. */
   constructor(
     readonly cols: number,
     readonly wanted: readonly StatisticId[],
   ) {
-    if (wanted.includes("squaredGradients")) throw new UsageError("squared gradients are not a statistic of inputs");
+    const gradient = gradientStatistics.find((id) => wanted.includes(id));
+    if (gradient !== undefined) throw new UsageError(`${gradient} are not a statistic of inputs`);
     if (wanted.includes("columnSquares")) this.#values.columnSquares = new Float64Array(cols);
     if (wanted.includes("columnAbsMax")) this.#values.columnAbsMax = new Float32Array(cols);
     if (wanted.includes("columnAbsMean")) this.#values.columnAbsMean = new Float64Array(cols);

@@ -1,4 +1,5 @@
 import type { ModelSpec } from "../arch/index.js";
+import type { GradientStatistic } from "../compress/index.js";
 import type { JobOptions } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
 
@@ -15,10 +16,11 @@ export interface BlockGradients {
   /** Number of the block. */
   layer: number;
   /**
-   * f32 [rows, cols] by the id of each linear map: the mean over windows of the squared gradient of a window's loss, its mean
-   * negative log likelihood per predicted token. The diagonal of the empirical Fisher information, a window as one example.
+   * Of every statistic that was asked for, f32 [rows, cols] by the id of each linear map. The loss of a window is its mean negative
+   * log likelihood per predicted token, and a window is one example: `gradients` is the mean over windows of its gradient, which
+   * is that of the loss of all, and `squaredGradients` the mean of its square, the diagonal of the empirical Fisher information.
    */
-  squares: ReadonlyMap<string, Float32Array>;
+  values: Readonly<Partial<Record<GradientStatistic, ReadonlyMap<string, Float32Array>>>>;
 }
 
 /**
@@ -32,10 +34,11 @@ export interface GradientSource {
    * Gradients at the weights of the checkpoint, block by block as they become known, which is from the last to the first.
    * @throws UsageError for a model that cannot be differentiated, NonFiniteError
    */
-  squaredGradients(
+  blockGradients(
     checkpoint: Checkpoint,
     spec: ModelSpec,
     windows: TextWindows,
+    wanted: readonly GradientStatistic[],
     options?: JobOptions,
   ): AsyncIterable<BlockGradients>;
 }

@@ -8,9 +8,9 @@ import { type EngineDevice, startEngine } from "./engine/engine.js";
  */
 export const gradientSource = (device: EngineDevice = "wasm"): GradientSource => ({
   arithmetic: `autograd on ${device}`,
-  async *squaredGradients(...asked) {
+  async *blockGradients(...asked) {
     await startEngine(device);
-    const { squaredGradients } = await import("./trace/blockGradients.js");
-    yield* squaredGradients(...asked);
+    const { blockGradients } = await import("./trace/blockGradients.js");
+    yield* blockGradients(...asked);
   },
 });

@@ -25,9 +25,11 @@ const half = { type: "unstructured", sparsity: 0.5 };
 async function squaresOf(checkpoint: Checkpoint, tokens: Uint32Array) {
   const squares = new Map<string, Float32Array>();
   const order: number[] = [];
-  for await (const block of gradientSource().squaredGradients(checkpoint, specOf(checkpoint), { tokens, window })) {
+  for await (const block of gradientSource().blockGradients(checkpoint, specOf(checkpoint), { tokens, window }, [
+    "squaredGradients",
+  ])) {
     order.push(block.layer);
-    for (const [id, values] of block.squares) squares.set(`${block.layer}.${id}`, values);
+    for (const [id, values] of block.values.squaredGradients!) squares.set(`${block.layer}.${id}`, values);
   }
   return { squares, order };
 }
@@ -138,9 +140,9 @@ describe("obd with the curvature of gradients", () => {
     const own = gradientSource();
     const gradients: GradientSource = {
       arithmetic: own.arithmetic,
-      squaredGradients: (...given) => {
+      blockGradients: (...given) => {
         asked++;
-        return own.squaredGradients(...given);
+        return own.blockGradients(...given);
       },
     };
     const stages = [obd({ type: "neurons", sparsity: 0.25, scope: "global" }, { multipleOf: 4 })];

@@ -85,6 +85,7 @@ export const pruneCommand: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --sparsity 0.5 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-50",
     "rarefy prune tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
     "rarefy prune tiny-6m --method obd --option curvature=gradients --sparsity 0.5 --calib tiny-6m:calib -o tiny-obd",
+    "rarefy prune tiny-6m --method llm-pruner --pattern neurons --sparsity 0.2 --calib tiny-6m:calib --window 64 --calibration-windows 10 -o tiny-llm-pruner",
     "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],

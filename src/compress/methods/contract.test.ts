@@ -24,6 +24,7 @@ const layer = syntheticLayer(61, 32, 64);
 const collected = statisticsOf(layer);
 const statistics = new InputStatistics(64, collected.tokens, {
   gram: collected.get("gram"),
+  gradients: Float32Array.from(layer.weight, () => 1),
   squaredGradients: Float32Array.from(layer.weight, () => 1),
 });
 const random = new Random(62);

@@ -8,4 +8,5 @@ export const pruneMethods: Readonly<Record<string, () => Promise<{ method: Prune
   wrp: () => import("./wrp.js"),
   obd: () => import("./obd.js"),
   obs: () => import("./obs.js"),
+  "llm-pruner": () => import("./llmPruner.js"),
 };

@@ -194,7 +194,7 @@ class CompressionJob {
   }
 
   get #differentiates(): boolean {
-    return this.plan.stages.some(({ gradients }) => gradients);
+    return this.plan.stages.some(({ gradients }) => gradients.length > 0);
   }
 
   /** Those of the source, all of them: the last block's come first. */
@@ -260,7 +260,7 @@ class CompressionJob {
       progress.block(layer);
       if (layer >= finished.length) {
         const block = await this.#timed("files", () => loadBlock(checkpoint, description.config, kept[layer]));
-        const squaredGradients = await this.#timed("files", async () => gradients?.read(block.layer));
+        const known = await this.#timed("files", async () => gradients?.read(block.layer));
         for (const planned of stages) {
           const targets = [...block.matrices.values()].filter(({ key }) =>
             planned.matrices.has(matrixKey(block.layer, key)),
@@ -282,7 +282,7 @@ class CompressionJob {
             targets,
             block,
             statistics,
-            ...(planned.gradients && { squaredGradients }),
+            ...(planned.gradients.length > 0 && { gradients: known }),
             budget,
             breathe: () => breathe(this.options.signal),
           };

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { type GradientStatistic, gradientStatistics } from "../../compress/index.js";
 import { checkSchema, FormatError } from "../../core/index.js";
 import { type Checkpoint, readJsonFile, readSafetensorsHeader } from "../../io/index.js";
 import { fromFloat32, toFloat32 } from "../../tensor/index.js";
@@ -17,7 +18,7 @@ import {
 const listSchema = z.strictObject({ sha256: z.array(z.string()).max(4096) });
 
 /**
- * Squared gradients of a model on their way from the pass that computes them, from the last block to the first, to the blocks
+ * Gradients of a model on their way from the pass that computes them, from the last block to the first, to the blocks
  * that are compressed, from the first to the last: files of the workspace, so that memory holds those of one block. A job that
  * goes on finds them there.
  */
@@ -41,8 +42,9 @@ export class GradientFiles {
       throw new FormatError({ file, field: "sha256", problem: "not one for every block", hint: beginAnew });
     }
     const sha256 = new Array<string>(spec.blocks.length);
+    const wanted = gradientStatistics.filter((id) => plan.stages.some((stage) => stage.gradients.includes(id)));
     const steering = { signal, onProgress };
-    for await (const block of gradients!.squaredGradients(checkpoint, spec, plan.windows!, steering)) {
+    for await (const block of gradients!.blockGradients(checkpoint, spec, plan.windows!, wanted, steering)) {
       await this.#write(block);
       sha256[block.layer] = (await hashOfFile(workspace, gradientsName(block.layer)))!;
     }
@@ -51,7 +53,7 @@ export class GradientFiles {
   }
 
   /** f32 [rows, cols] by id of the map. @throws FormatError when the file is no longer what the job wrote */
-  async read(layer: number): Promise<ReadonlyMap<string, Float32Array>> {
+  async read(layer: number): Promise<BlockGradients["values"]> {
     const { files } = this.workspace;
     const name = gradientsName(layer);
     if ((await hashOfFile(this.workspace, name)) !== this.#sha256[layer]) {
@@ -61,11 +63,16 @@ export class GradientFiles {
     const source = (await files.open(name))!;
     try {
       const { tensors } = await readSafetensorsHeader(source);
-      const squares = new Map<string, Float32Array>();
-      for (const [id, { dtype, byteOffset, byteLength }] of tensors) {
-        squares.set(id, toFloat32(dtype, await source.read(byteOffset, byteLength)));
+      const values: Partial<Record<GradientStatistic, Map<string, Float32Array>>> = {};
+      for (const [name, { dtype, byteOffset, byteLength }] of tensors) {
+        const statistic = gradientStatistics.find((id) => name.startsWith(`${id}.`))!;
+        values[statistic] ??= new Map();
+        values[statistic].set(
+          name.slice(statistic.length + 1),
+          toFloat32(dtype, await source.read(byteOffset, byteLength)),
+        );
       }
-      return squares;
+      return values;
     } finally {
       await source.close();
     }
@@ -81,13 +88,15 @@ export class GradientFiles {
     await this.workspace.remove(gradientListName);
   }
 
-  async #write({ layer, squares }: BlockGradients): Promise<void> {
-    const tensors = Array.from(squares, ([name, values]) => ({
-      name,
-      shape: [values.length],
-      dtype: "F32" as const,
-      bytes: fromFloat32("F32", values),
-    }));
+  async #write({ layer, values }: BlockGradients): Promise<void> {
+    const tensors = Object.entries(values).flatMap(([statistic, maps]) =>
+      Array.from(maps, ([id, values]) => ({
+        name: `${statistic}.${id}`,
+        shape: [values.length],
+        dtype: "F32" as const,
+        bytes: fromFloat32("F32", values),
+      })),
+    );
     await writeShard(this.workspace, gradientsName(layer), tensors);
   }
 }

@@ -1,5 +1,5 @@
 import { placesOf } from "../../arch/index.js";
-import { checkRecipe, type Recipe, type ResolvedStage } from "../../compress/index.js";
+import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { type Backend, type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
@@ -33,7 +33,8 @@ export async function checkCompression(
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText =
-    drop?.method === "influence" || stages.some(({ statistics, gradients }) => statistics.length > 0 || gradients);
+    drop?.method === "influence" ||
+    stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0);
   if (needsText && calibration === undefined)
     problems.push("the recipe needs a calibration text (--calib), and none is given");
   const { window, windows: count } = recipe.calibration;
@@ -65,13 +66,13 @@ function gradientProblems(
   drop: CheckedJob["drop"],
   source: GradientSource | undefined,
 ): string[] {
-  if (stages.every(({ gradients }) => !gradients)) return [];
+  if (stages.every(({ gradients }) => gradients.length === 0)) return [];
   if (source === undefined) return ["the recipe needs gradients of the loss, and nothing that computes them is given"];
   const problems: string[] = [];
   if (drop !== undefined) problems.push("gradients are those of the whole model: drop layers in a recipe of its own");
   const changed = new Set<string>();
   for (const { index, matrices, gradients } of stages) {
-    if (gradients && [...matrices].some((matrix) => changed.has(matrix))) {
+    if (gradients.length > 0 && [...matrices].some((matrix) => changed.has(matrix))) {
       problems.push(
         `stage ${index + 1} needs gradients, which are those of the source, at matrices that a stage before it changes: let it come first`,
       );
@@ -103,7 +104,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
       checkpoint,
       options,
       backend,
-      stages.some(({ gradients }) => gradients),
+      stages.some(({ gradients }) => gradients.length > 0),
     )),
   };
   const estimate = await estimateJob(checkpoint, plan, opened, options);
@@ -144,7 +145,7 @@ async function planStages(
     const handler = stageHandlers[stage.type] as StageHandler;
     const statistics = new Set(await handler.needs({ stage, options, matrices }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");
-    const gradients = statistics.delete("squaredGradients");
+    const gradients = gradientStatistics.filter((id) => statistics.delete(id));
     planned.push({
       stage,
       options,

@@ -1,4 +1,4 @@
-import type { Recipe, RecipeStage, ResolvedStage, StatisticId } from "../../compress/index.js";
+import type { GradientStatistic, Recipe, RecipeStage, ResolvedStage, StatisticId } from "../../compress/index.js";
 import type { JobOptions } from "../../core/index.js";
 import type { Fingerprint } from "../../io/index.js";
 import type { BackendInfo, DeviceId } from "../../kernels/index.js";
@@ -41,8 +41,8 @@ export interface PlannedStage extends Omit<ResolvedStage, "matrices"> {
   handler: StageHandler;
   /** Of what enters the matrices. Empty: no windows are run through blocks for it. */
   statistics: readonly StatisticId[];
-  /** Whether it needs gradients of the loss at the source's weights. */
-  gradients: boolean;
+  /** Of the gradients of the loss at the source's weights. */
+  gradients: readonly GradientStatistic[];
 }
 
 /** Everything a job has decided before it begins. */

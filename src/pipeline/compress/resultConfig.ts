@@ -104,19 +104,17 @@ export function resultConfig(
     Object.assign(uniform, { num_attention_heads: queryHeads, num_key_value_heads: kvHeads, head_dim: config.headDim });
   }
   // Families have names of their own for these sizes; rarefy.json says them where the config cannot.
-  return isUniform(uniform, first) ? { config: uniform, blocks: undefined } : { config: result, blocks: sizes };
+  return isUniform(uniform, result, sizes) ? { config: uniform, blocks: undefined } : { config: result, blocks: sizes };
 }
 
-/** Whether a config by itself describes a model whose blocks all have these sizes. */
-function isUniform(raw: RawConfig, sizes: BlockSizes): boolean {
+/**
+ * Whether a config by itself describes the model that the source's config describes with these sizes. In some families it does not:
+ * the width of a head follows from the number of heads there.
+ */
+function isUniform(uniform: RawConfig, source: RawConfig, sizes: readonly BlockSizes[]): boolean {
   try {
-    const alone = readModelSpec(raw, "config.json");
-    const given = readModelSpec(
-      raw,
-      "config.json",
-      undefined,
-      alone.blocks.map(() => sizes),
-    );
+    const alone = readModelSpec(uniform, "config.json");
+    const given = readModelSpec(source, "config.json", undefined, sizes);
     const widths = (block: BlockSpec) => placesOf(block).map(({ map }) => [map.rows, map.cols]);
     return (
       JSON.stringify(tensorsOf(alone)) === JSON.stringify(tensorsOf(given)) &&

@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { type ModelConfig, placesOf } from "../../arch/index.js";
 import {
+  gradientStatistics,
   InputStatistics,
   pruneMethods,
   type ScoredTensor,
@@ -166,27 +167,33 @@ async function shareEntries(
 /** One threshold for the units of all blocks: how many each block keeps. Scores are those of the dense model. */
 async function shareUnits(
   look: Look,
-  { stage, options, gradients: differentiates }: PlannedStage,
+  { stage, options, matrices, gradients: differentiates }: PlannedStage,
   kept: readonly number[],
   type: UnitType,
 ) {
   if (stage.type !== "prune" || !("sparsity" in stage.pattern)) throw new UsageError("no global scope");
   const { method } = await pruneMethods[stage.method]();
-  const needs = method.needs(options).filter((id) => id !== "squaredGradients");
-  const scored: ScoredTensor[] = [];
+  const needs = method.needs(options).filter((id) => !gradientStatistics.some((gradient) => gradient === id));
+  const scored: (ScoredTensor & { layer: number })[] = [];
   await eachDenseBlock(look, kept, async ({ run, dense, block }) => {
+    const { layer } = block;
+    const isTarget = [...block.matrices.keys()].some((key) => matrices.has(matrixKey(layer, key)));
+    if (!isTarget) {
+      await run?.advance(dense);
+      return;
+    }
     // The recipe was refused if there were several: experts share no threshold.
     const [coupled] = coupledMatrices(block, type);
     const statistics = run !== undefined && needs.length > 0 ? await run.collect(dense, needs) : new Map();
-    const squaredGradients = differentiates ? await look.gradients!.read(block.layer) : undefined;
-    const known = { statistics, squaredGradients };
+    const gradients = differentiates.length > 0 ? await look.gradients!.read(layer) : undefined;
+    const known = { statistics, gradients };
     const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(known, matrix), options);
-    scored.push({ name: String(block.layer), length: scores.length, scores: async () => scores });
+    scored.push({ name: String(layer), layer, length: scores.length, scores: async () => scores });
     await run?.advance(dense);
   });
   const gone = await shareGlobally(scored, stage.pattern.sparsity);
   return Object.fromEntries(
-    kept.map((layer, i): [string, StageBudget] => [String(layer), { unitsKept: scored[i].length - gone[i] }]),
+    scored.map(({ layer, length }, i): [string, StageBudget] => [String(layer), { unitsKept: length - gone[i] }]),
   );
 }
 

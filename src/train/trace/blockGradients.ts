@@ -1,4 +1,5 @@
 import { type BlockSpec, linearsOf, type ModelSpec } from "../../arch/index.js";
+import type { GradientStatistic } from "../../compress/index.js";
 import { breathe, type JobOptions, NonFiniteError, Stage, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import type { BlockGradients, TextWindows } from "../../pipeline/index.js";
@@ -21,10 +22,11 @@ const [inputName, outerName] = ["residual stream", "gradient behind"];
  * See `GradientSource`. Forward through all blocks, keeping what enters each, f32 [tokens, hiddenSize]; then backward, a block at a
  * time: its weights are read, and dL/d(what leaves it) becomes the gradients of its maps and dL/d(what enters it).
  */
-export async function* squaredGradients(
+export async function* blockGradients(
   checkpoint: Checkpoint,
   spec: ModelSpec,
   windows: TextWindows,
+  wanted: readonly GradientStatistic[],
   { signal, onProgress }: JobOptions = {},
 ): AsyncGenerator<BlockGradients> {
   refuseUntraced(spec);
@@ -58,7 +60,7 @@ export async function* squaredGradients(
   for (let layer = layers - 1; layer >= 0; layer--) {
     const { objective, weights, batch, ids } = await blocks.load(layer);
     const before = streams.pop()!;
-    const squares = new Map<string, Float64Array>();
+    const sums = new Map(wanted.map((statistic) => [statistic, new Map<string, Float64Array>()]));
     await eachWindow(`block ${layer + 1} of ${layers}, backward`, async (start) => {
       const own = outer.subarray(start, start + width);
       weights.set(inputName, before.subarray(start, start + width));
@@ -66,13 +68,16 @@ export async function* squaredGradients(
         ...batch,
         [outerName]: { shape: [length, spec.hiddenSize], values: own },
       });
-      for (const [name, id] of ids) addSquares(squares, id, gradients.get(name)!, `block ${layer}`);
+      for (const [name, id] of ids) {
+        const gradient = gradients.get(name)!;
+        checkGradient(gradient, `${id} in block ${layer}`);
+        for (const [statistic, byId] of sums) addTo(byId, id, gradient, powers[statistic]);
+      }
       own.set(gradients.get(inputName)!);
     });
-    yield {
-      layer,
-      squares: new Map(Array.from(squares, ([id, sums]) => [id, Float32Array.from(sums, (sum) => sum / count)])),
-    };
+    const meansOf = (byId: ReadonlyMap<string, Float64Array>) =>
+      new Map(Array.from(byId, ([id, total]) => [id, Float32Array.from(total, (sum) => sum / count)]));
+    yield { layer, values: Object.fromEntries(Array.from(sums, ([statistic, byId]) => [statistic, meansOf(byId)])) };
   }
 }
 
@@ -82,16 +87,20 @@ const unknown = -1;
 /** The tokens that follow those of a window; none behind the last. */
 const labelsOf = (window: Uint32Array): Int32Array => Int32Array.from(window, (_, t) => window[t + 1] ?? unknown);
 
-function addSquares(sums: Map<string, Float64Array>, id: string, gradient: FloatArray, where: string): void {
+/** What of a gradient is added up. */
+const powers: Readonly<Record<GradientStatistic, 1 | 2>> = { gradients: 1, squaredGradients: 2 };
+
+function addTo(sums: Map<string, Float64Array>, id: string, gradient: FloatArray, power: 1 | 2): void {
   const found = sums.get(id) ?? new Float64Array(gradient.length);
   sums.set(id, found);
-  let total = 0;
-  for (let i = 0; i < found.length; i++) {
-    const square = gradient[i] * gradient[i];
-    found[i] += square;
-    total += square;
-  }
-  if (!Number.isFinite(total)) throw new NonFiniteError(`the gradient of ${id} in ${where} is not finite`);
+  for (let i = 0; i < found.length; i++) found[i] += power === 1 ? gradient[i] : gradient[i] * gradient[i];
+}
+
+/** @throws NonFiniteError */
+function checkGradient(gradient: FloatArray, where: string): void {
+  let squares = 0;
+  for (const value of gradient) squares += value * value;
+  if (!Number.isFinite(squares)) throw new NonFiniteError(`the gradient of ${where} is not finite`);
 }
 
 /** dL/d(what leaves the last block), L the loss of each window: f32 like the stream. */

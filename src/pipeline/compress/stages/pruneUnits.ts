@@ -42,8 +42,12 @@ export function scoresOfUnits(
   statisticsOf: (matrix: BlockMatrix) => InputStatistics,
   options: Record<string, unknown>,
 ): Float32Array {
-  const scores = group.members.map(({ layer }, m) => method.score!(layer, statisticsOf(matrices[m]), options));
-  return unitScores(group, scores);
+  const statistics = matrices.map(statisticsOf);
+  if (method.unitScores !== undefined) return method.unitScores(group, statistics, options);
+  return unitScores(
+    group,
+    group.members.map(({ layer }, m) => method.score!(layer, statistics[m], options)),
+  );
 }
 
 /**

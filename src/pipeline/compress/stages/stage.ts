@@ -8,6 +8,7 @@ import {
   reconstructionError,
   type StatisticId,
 } from "../../../compress/index.js";
+import type { BlockGradients } from "../../gradients.js";
 import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey } from "../block.js";
 
 /** What a stage sees while it works on one block. */
@@ -20,8 +21,8 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
   readonly block: DecoderBlock;
   /** What enters the block's matrices as they are before the stage; without calibration nothing is in them. */
   readonly statistics: ReadonlyMap<InputKey, InputStatistics>;
-  /** Mean squared gradients of the loss by id of the matrix, at the weights of the source; nothing where no stage needs them. */
-  readonly squaredGradients?: ReadonlyMap<string, Float32Array>;
+  /** Of the loss, at the weights of the source; nothing where the stage needs none. */
+  readonly gradients?: BlockGradients["values"];
   /** With a global scope: how many zeros (entries) or units stay, by the id of the matrix or for the block. */
   readonly budget: StageBudget | undefined;
   /** Called between matrices. */
@@ -48,13 +49,13 @@ export const inputKeyOf = ({ place: { step, expert } }: BlockMatrix): InputKey =
 
 /** What enters a matrix, and what is known of its gradients; without calibration, nothing is known of it. */
 export function inputOf(
-  { statistics, squaredGradients }: Pick<StageContext, "statistics" | "squaredGradients">,
+  { statistics, gradients }: Pick<StageContext, "statistics" | "gradients">,
   matrix: BlockMatrix,
 ): InputStatistics {
   const shared = statistics.get(inputKeyOf(matrix)) ?? new InputStatistics(matrix.cols, 0);
-  const own = squaredGradients?.get(matrix.key);
-  if (own === undefined) return shared;
-  return new InputStatistics(shared.cols, shared.tokens, { ...shared.values, squaredGradients: own });
+  if (gradients === undefined) return shared;
+  const own = Object.entries(gradients).map(([id, values]) => [id, values.get(matrix.key)]);
+  return new InputStatistics(shared.cols, shared.tokens, { ...shared.values, ...Object.fromEntries(own) });
 }
 
 export const linearOf = ({ weight, rows, cols, mask }: BlockMatrix): Layer => ({
