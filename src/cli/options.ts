@@ -81,6 +81,13 @@ export const weightsOption = () =>
     "format of the weights in memory (default: what rarefy.json names, else bf16)",
   ).choices(Object.keys(weightFormats));
 
+/** Adapters that run beside the weights of a model. */
+export interface AdapterOption {
+  adapter?: string[];
+}
+export const adapterOption = () =>
+  new Option("--adapter <dir...>", "LoRA adapters of PEFT or finetune --lora, beside the weights; several add up");
+
 export const textOption = (use: string) => new Option("--text <file>", `UTF-8 text ${use}`);
 
 /** Tokens of a text that timing reads, however few windows of it are measured. */

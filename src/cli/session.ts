@@ -2,15 +2,15 @@ import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
-import type { LocalModelFiles, ModelFiles } from "../io/index.js";
-import { bundledText, isBundledText, resolveModel } from "../io/index.node.js";
+import { type LocalModelFiles, type ModelFiles, readAdapter } from "../io/index.js";
+import { bundledText, directoryFiles, isBundledText, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
-import { checkSound, type ExpertRanks } from "../model/index.js";
+import { checkSound, type ExpertRanks, type Model, withAdapter } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
 import { bytes } from "./format.js";
-import type { AttentionOptions, ExpertRanksOption, MachineOptions, WeightsOption } from "./options.js";
+import type { AdapterOption, AttentionOptions, ExpertRanksOption, MachineOptions, WeightsOption } from "./options.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */
@@ -25,7 +25,7 @@ export interface Session extends OpenedModel {
 export async function openSession(
   context: Context,
   argument: string | LocalModelFiles,
-  options: MachineOptions & WeightsOption & ExpertRanksOption,
+  options: MachineOptions & WeightsOption & ExpertRanksOption & AdapterOption,
 ): Promise<Session> {
   const { signal, onProgress } = context;
   const files = typeof argument === "string" ? await resolveModel(argument, { signal, onProgress }) : argument;
@@ -33,13 +33,19 @@ export async function openSession(
   const { expertRanks: spread } = options;
   const expertRanks = spread && openExpertRanks(files, { ...spread, weights, structure, signal });
   let opened: OpenedModel | undefined;
+  const adapted: Model[] = [];
   const dispose = () => {
+    for (const model of adapted.toReversed()) model[Symbol.dispose]();
     opened?.[Symbol.dispose]();
     expertRanks?.[Symbol.dispose]();
   };
   try {
     opened = await openModel(files, { weights, device, threads, structure, expertRanks, signal, onProgress });
     checkSound(opened.model);
+    for (const directory of options.adapter ?? []) {
+      const adapter = await readAdapter(directoryFiles(directory));
+      adapted.push(await withAdapter(adapted.at(-1) ?? opened.model, adapter));
+    }
   } catch (error) {
     dispose();
     throw error;
@@ -47,6 +53,7 @@ export async function openSession(
   for (const { file, field, problem } of opened.warnings) context.warn(`${file}: ${field}: ${problem}`);
   return {
     ...opened,
+    model: adapted.at(-1) ?? opened.model,
     files,
     [Symbol.dispose]() {
       if (expertRanks !== undefined) context.note(describeTraffic(expertRanks));
@@ -80,7 +87,7 @@ export interface Comparison extends Disposable {
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions & WeightsOption & AttentionOptions & ExpertRanksOption,
+  options: MachineOptions & WeightsOption & AttentionOptions & ExpertRanksOption & AdapterOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {
@@ -94,7 +101,8 @@ export async function openComparison(
         variants.push({ name: denseKeyword, model: first.model });
         continue;
       }
-      const session = await openSession(context, argument, options);
+      // Adapters are those of the first model.
+      const session = await openSession(context, argument, first === undefined ? options : { ...options, adapter: [] });
       sessions.push(session);
       const { model } = session;
       const { attention = session.attention, kv = session.kv } = options;

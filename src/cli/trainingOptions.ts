@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import type { TrainingSettings } from "../jobs/index.js";
+import type { AdapterSettings, TrainingSettings } from "../jobs/index.js";
 import { routings } from "../train/index.js";
 import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
@@ -13,6 +13,7 @@ export interface TrainingCommandOptions extends TrainingSettings {
   maxTokens?: number;
   dtype?: "f32" | "bf16";
   teacher?: string;
+  adapter?: AdapterSettings;
   force?: boolean;
 }
 

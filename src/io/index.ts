@@ -1,3 +1,13 @@
+export {
+  type Adapter,
+  adapterConfigName,
+  adapterWeightsName,
+  type LoraPair,
+  type Rescaling,
+} from "./adapter/adapter.js";
+export { addPair, rescale } from "./adapter/merge.js";
+export { readAdapter } from "./adapter/readAdapter.js";
+export { writeAdapter } from "./adapter/writeAdapter.js";
 export { artifactFileName, checkArtifactMaps, parseArtifact, readArtifact, serializeArtifact } from "./artifact.js";
 export {
   type ActivationSparsity,

@@ -29,6 +29,12 @@ function* rowsOf({ first, run, stride, runs }: RowPick): Generator<number> {
   for (let r = 0; r < runs; r++) for (let i = 0; i < run; i++) yield first + r * stride + i;
 }
 
+/** Which rows of the W that a tensor is as a whole a reference stands for, and the shape of that W. */
+export function rowsOfReference(ref: TensorRef): { rows: number[]; whole: { rows: number; cols: number } } {
+  const { entries, cols, picked } = layoutOf(ref);
+  return { rows: [...rowsOf(picked)], whole: { rows: entries / cols, cols } };
+}
+
 /**
  * The numbers of a reference: f32 W [rows, cols], or [length] of a vector.
  * @param shared tensors that several references pick from; what is read of them is added

@@ -44,6 +44,18 @@ export async function writeSafetensors(
   await createFile(sinks, indexFileName, (sink) => sink.write(bytes));
 }
 
+/** Writes tensors into one file of a name of their own. */
+export function writeSafetensorsFile(
+  sinks: FileSinks,
+  name: string,
+  tensors: readonly TensorToWrite[],
+  { onProgress, signal }: JobOptions = {},
+): Promise<void> {
+  const totalBytes = tensors.reduce((sum, tensor) => sum + byteLengthOf(tensor), 0);
+  const stage = new Stage("write weights", totalBytes, "bytes", onProgress);
+  return createFile(sinks, name, (sink) => writeShard(sink, tensors, stage, signal));
+}
+
 const shardName = (index: number, count: number) =>
   `model-${String(index + 1).padStart(5, "0")}-of-${String(count).padStart(5, "0")}.safetensors`;
 

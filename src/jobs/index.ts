@@ -1,5 +1,6 @@
 /** Long work from files to files, for Node.js: what the command line runs, and anything else that wants the same. */
 
+export type { AdapterSettings } from "./adapterTraining.js";
 export {
   type CalibratedDirectory,
   type CalibrateToDirectoryOptions,
@@ -18,6 +19,7 @@ export {
 export { exportAndCompare } from "./exportAndCompare.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
+export { type MergeAdapterOptions, type MergedAdapter, mergeAdapterToDirectory } from "./mergeAdapterToDirectory.js";
 export {
   type PrunedExpertsDirectory,
   type PrunedExpertsLayer,

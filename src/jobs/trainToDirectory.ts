@@ -32,6 +32,7 @@ import {
   Training,
   writeWeights,
 } from "../train/index.js";
+import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
 import { configHash } from "./source.js";
 import { openTeacher } from "./teacher.js";
@@ -51,6 +52,8 @@ export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   evaluationTokens?(): Promise<Uint32Array>;
   /** Learnt from with `distil`. Default: the model itself, as it was before training. */
   teacher?: LocalModelFiles;
+  /** Train an adapter and let the weights stay. Default: the weights are trained. */
+  adapter?: AdapterSettings;
   /** Stored type of the trained weights. Default: that of the model; f32 from random ones. */
   dtype?: "f32" | "bf16";
   /** Replace the finished result of something else. */
@@ -102,11 +105,12 @@ async function trainAndWrite(
   output: string,
   options: TrainToDirectoryOptions,
 ): Promise<TrainedDirectory> {
-  const { signal, onProgress, inputDensity, distil, temperature = 1, from, teacher: teacherFiles } = options;
+  const { signal, onProgress, inputDensity, distil, temperature = 1, from, teacher: teacherFiles, adapter } = options;
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
   checkDistillation(options);
+  checkAdapter(options);
   await using claimed = await claimOutput(output, { inputs: [files.directory], force: options.force });
   const run = new RunDirectory(`${claimed.target}.run`, options.steps);
   await run.check();
@@ -118,15 +122,17 @@ async function trainAndWrite(
   const evaluation = evaluationTokens && windowsOf(evaluationTokens);
 
   const model = await (from === "weights" ? loadTrainable(files, options, steering) : randomModel(files, options));
-  const { config, parameters, weights, mixture } = model;
+  const { config, parameters, mixture } = model;
   const control = mixture?.control;
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
-  using objective = await decoderObjective(config.spec, parameters, options.window, options.device, {
+  using whole = await decoderObjective(config.spec, parameters, options.window, options.device, {
     router: mixture?.router,
     inputDensity,
     ...(distil !== undefined && { distillation: { share: distil, temperature } }),
   });
+  const adapting = adapter && (await adapterTraining(whole, config.spec, model, adapter, options.seed));
+  const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole, model.weights];
   using teacher = distil === undefined ? undefined : await openTeacher(model, teacherFiles, options);
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
     evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...steering, control }));
@@ -149,6 +155,7 @@ async function trainAndWrite(
     methodOptions: settings,
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
+    ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
     ...(distil !== undefined && { distil, temperature, teacher: (teacherFiles ?? files).location }),
   };
   const job = await jobOf(made, files, options, evaluationTokens);
@@ -193,20 +200,31 @@ async function trainAndWrite(
   await training.synchronise();
   training.finish();
   const after = await perplexity(weights);
+  const effective = adapting?.objective.effective(weights) ?? weights;
   const stepMs = log.records.map(({ elapsedMs }) => elapsedMs);
   const record = {
     ...made,
     tokensSeen: options.steps * options.batch * options.window,
     finalLoss: log.records.at(-1)!.loss,
     tokensPerSecond: (1000 * options.batch * options.window) / median(stepMs),
-    sparsity: zeroShare(weights, linear),
+    sparsity: zeroShare(effective, linear),
     ...(before !== undefined && { perplexityBefore: before, perplexityAfter: after }),
   };
   // Built where a killed process leaves nothing behind, then put in its place.
-  await buildModel(run.modelDirectory, model, { ...options, name: basename(claimed.target) }, record, log.records);
+  const pages = logPages(log.records, basename(claimed.target));
+  const isModel = adapter === undefined || adapter.merge || adapter.keepZeros;
+  if (isModel) await buildModel(run.modelDirectory, { ...model, weights: new Map(effective) }, options, record, pages);
+  else await buildAdapter(run.modelDirectory, model, adapting!.adapter(weights), record, pages);
   await claimed.place(run.modelDirectory, owner);
   await run.remove();
   return { output, ...record } as TrainedDirectory;
+}
+
+function checkAdapter({ adapter, method, from }: TrainToDirectoryOptions): void {
+  if (adapter === undefined) return;
+  if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
+  if (method !== "dense")
+    throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
 }
 
 function checkDistillation({ distil, temperature, teacher, from }: TrainToDirectoryOptions): void {
@@ -287,9 +305,9 @@ async function changedConfig(
 async function buildModel(
   directory: string,
   { files, parameters, weights, dtypeOf, blocks, mixture }: TrainableModel,
-  { dtype, name, signal, onProgress }: JobOptions & { dtype?: "f32" | "bf16"; name: string },
+  { dtype, signal, onProgress }: JobOptions & { dtype?: "f32" | "bf16" },
   record: Readonly<Record<string, unknown>>,
-  records: readonly LogRecord[],
+  pages: Readonly<Record<string, string>>,
 ): Promise<void> {
   const job = { signal, onProgress };
   const configSha256 = await configHash(files);
@@ -311,10 +329,7 @@ async function buildModel(
       (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
       job,
     );
-    const lines = records.map((record) => JSON.stringify(record)).join("\n");
-    const text = (content: string) => new TextEncoder().encode(content);
-    await builder.add("training.jsonl", text(`${lines}\n`));
-    await builder.add("training.svg", text(lossCurve(records, name)));
+    for (const [name, text] of Object.entries(pages)) await builder.add(name, new TextEncoder().encode(text));
     await builder.add(
       artifactFileName,
       serializeArtifact({
@@ -326,6 +341,12 @@ async function buildModel(
     );
   });
 }
+
+/** Files that lie with a result and tell how it came about. */
+const logPages = (records: readonly LogRecord[], name: string) => ({
+  "training.jsonl": `${records.map((record) => JSON.stringify(record)).join("\n")}\n`,
+  "training.svg": lossCurve(records, name),
+});
 
 function lossCurve(records: readonly LogRecord[], name: string): string {
   const every = Math.max(1, Math.floor(records.length / 500));

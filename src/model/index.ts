@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export { type Adaptation, adaptationsOf } from "./adaptations.js";
 export type { Blocks } from "./blocks.js";
 export { mostPassRows } from "./buffers.js";
 export { routingOf } from "./checkRouting.js";
@@ -48,3 +49,4 @@ export type {
   TappedSlots,
   TogetherOptions,
 } from "./types.js";
+export { withAdapter } from "./withAdapter.js";

@@ -27,7 +27,21 @@ export interface SplitStack {
   readonly rightOf: readonly number[];
 }
 
-export type Stack = WholeStack | SplitStack;
+/** A stack with pairs that an adapter adds to what it gives. */
+export interface AdaptedStack {
+  readonly base: Stack;
+  /** Where the outputs of each pair go; left [rows, rank]; where its rank begins in the product of all right matrices. */
+  readonly pairs: readonly {
+    readonly rowStart: number;
+    readonly rows: number;
+    readonly left: Matrix;
+    readonly rankStart: number;
+  }[];
+  /** [Σ ranks, cols] */
+  readonly right: Matrix;
+}
+
+export type Stack = WholeStack | SplitStack | AdaptedStack;
 
 /**
  * out = x·Wᵀ (+ bias) (+ out).
@@ -42,6 +56,16 @@ export function linearStack(
   between: Activation | undefined,
   options: Omit<LinearOptions, "bias"> = {},
 ): void {
+  if ("base" in stack) {
+    linearStack(backend, out, x, stack.base, between, options);
+    // What an adapter has learnt, it has learnt of whole inputs.
+    const shared = between!.columns(0, stack.right.rows);
+    backend.linear(shared, x, stack.right);
+    for (const { rowStart, rows, left, rankStart } of stack.pairs) {
+      backend.linear(out.columns(rowStart, rows), shared.columns(rankStart, left.cols), left, { accumulate: true });
+    }
+    return;
+  }
   if ("matrix" in stack) {
     backend.linear(out, x, stack.matrix, { ...options, bias: stack.bias });
     return;

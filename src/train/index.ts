@@ -1,4 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export { type AdaptedObjective, adaptedObjective, modulesOf } from "./adapters/adaptedObjective.js";
+export type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./adapters/contract.js";
+export { adapterMethods } from "./adapters/index.js";
 export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
 export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";

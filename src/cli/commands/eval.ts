@@ -8,7 +8,9 @@ import type { CommandDefinition, CommonOptions } from "../command.js";
 import { expertLoads } from "../expertLoads.js";
 import { integer } from "../numbers.js";
 import {
+  type AdapterOption,
   type AttentionOptions,
+  adapterOption,
   attentionOptions,
   bosOption,
   type ExpertRanksOption,
@@ -24,7 +26,13 @@ import {
 } from "../options.js";
 import { openComparison, readTokens } from "../session.js";
 
-interface EvalOptions extends CommonOptions, MachineOptions, ExpertRanksOption, WeightsOption, AttentionOptions {
+interface EvalOptions
+  extends CommonOptions,
+    MachineOptions,
+    ExpertRanksOption,
+    WeightsOption,
+    AttentionOptions,
+    AdapterOption {
   text: string;
   window: number;
   promptTokens?: number;
@@ -50,6 +58,7 @@ export const evalCommand: CommandDefinition<EvalOptions> = {
   options: [
     textOption("to evaluate on").makeOptionMandatory(),
     windowOption(),
+    adapterOption(),
     new Option(
       "--prompt-tokens <n>",
       "first tokens of a window that count as its prompt and are not scored (default: 0, or half of the window with a --kv " +

@@ -1,5 +1,6 @@
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../core/index.js";
+import type { AdapterSettings } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { modelArgument } from "../options.js";
 import { trainFromCommand } from "../training.js";
@@ -7,7 +8,27 @@ import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions
 
 interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
   keepMask?: boolean;
+  lora?: AdapterSettings | true;
+  ia3?: AdapterSettings | true;
+  merge?: boolean;
 }
+
+/** "rank=8,alpha=16,targets=q_proj+v_proj" */
+const adapterSettings =
+  (kind: string) =>
+  (text: string): AdapterSettings => {
+    const options: Record<string, unknown> = {};
+    let targets: string[] | undefined;
+    for (const part of text.split(",")) {
+      const [name, value] = [part.slice(0, part.indexOf("=")), part.slice(part.indexOf("=") + 1)];
+      if (!part.includes("=") || name === "" || value === "")
+        throw new InvalidArgumentError("Give name=value,… like rank=8,alpha=16,targets=q_proj+v_proj.");
+      if (name === "targets") targets = value.split("+");
+      else if (Number.isFinite(Number(value))) options[name] = Number(value);
+      else options[name] = value.split("+");
+    }
+    return { kind, options, targets };
+  };
 
 export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
   name: "finetune",
@@ -15,22 +36,41 @@ export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
   description:
     "Trains the weights of a model on a text and writes a new model directory in the same layout. --keep-mask holds every zero " +
     "of the linear weights: what a pruned model needs. --method chooses how weights become sparse while they are trained " +
-    "(straight-through, SR-STE, CAST, gradual, RigL …). A run that was stopped goes on where it stood when the same command " +
+    "(straight-through, SR-STE, CAST, gradual, RigL …). With --lora or --ia3 the weights stay and an adapter is trained beside them; " +
+    "with --keep-mask too, what is learnt keeps the zeros and is merged. A run that was stopped goes on where it stood when the same command " +
     "is given again, to the same weights, bit for bit.",
   arguments: [modelArgument],
   options: [
     new Option("--keep-mask", "zeros of linear weights stay zero; the same as --method fixed-mask"),
+    new Option(
+      "--lora [settings]",
+      "train pairs of low rank beside the weights: rank=8,alpha=16,targets=q_proj+v_proj; OUT is an adapter directory as PEFT has it",
+    ).argParser(adapterSettings("lora")),
+    new Option("--ia3 [settings]", "train factors of activations: targets=k_proj+v_proj+down_proj").argParser(
+      adapterSettings("ia3"),
+    ),
+    new Option("--merge", "with --lora or --ia3: OUT is the model with what was learnt in its weights"),
     ...trainingOptions({ rate: 1e-4, steps: 1000, warmup: 50 }),
   ],
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
+    "rarefy finetune tiny-6m --text train.txt --lora rank=8,alpha=16 --rate 1e-3 -o tiny-lora",
+    "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered",
     "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
     "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],
   async run(context, options, [model]) {
-    const { keepMask, ...settings } = options;
+    const { keepMask, lora, ia3, merge, ...settings } = options;
+    if (lora !== undefined && ia3 !== undefined) throw new UsageError("--lora or --ia3, one of them");
+    const given = lora ?? ia3;
+    if (given === undefined && merge) throw new UsageError("--merge belongs to --lora or --ia3");
     if (keepMask && settings.method !== "dense") {
       throw new UsageError("--keep-mask is a method of its own; leave --method out");
+    }
+    if (given !== undefined) {
+      const kind = lora === undefined ? "ia3" : "lora";
+      const adapter = { ...(given === true ? { kind, options: {} } : given), merge, keepZeros: keepMask };
+      return trainFromCommand(context, model, "weights", { ...settings, adapter });
     }
     const method = keepMask ? "fixed-mask" : settings.method;
     return trainFromCommand(context, model, "weights", { ...settings, method });

@@ -10,6 +10,7 @@ import { experimentCommand } from "./experiment.js";
 import { exportCommand } from "./export.js";
 import { finetuneCommand } from "./finetune.js";
 import { inspectCommand } from "./inspect.js";
+import { mergeCommand } from "./merge.js";
 import { presetsCommand } from "./presets.js";
 import { pruneCommand } from "./prune.js";
 import { quantizeCommand } from "./quantize.js";
@@ -39,5 +40,6 @@ export const commands: readonly CommandDefinition[] = [
   benchCommand,
   trainCommand,
   finetuneCommand,
+  mergeCommand,
   experimentCommand,
 ];

@@ -15,7 +15,9 @@ import { type DraftOptions, draftOptions, openDraft } from "../draft.js";
 import { digits, terminalText } from "../format.js";
 import { integer, number } from "../numbers.js";
 import {
+  type AdapterOption,
   type AttentionOptions,
+  adapterOption,
   attentionOptions,
   type ExpertRanksOption,
   expertRanksOption,
@@ -37,6 +39,7 @@ interface RunOptions
     WeightsOption,
     PromptOptions,
     AttentionOptions,
+    AdapterOption,
     DraftOptions {
   chat?: boolean;
   system?: string;
@@ -80,6 +83,7 @@ export const runCommand: CommandDefinition<RunOptions> = {
     seedOption("the same seed gives the same text (default: a new one each time)"),
     new Option("--stop <text...>", "end before any of these texts"),
     ...attentionOptions(),
+    adapterOption(),
     ...draftOptions(),
     weightsOption(),
     expertRanksOption(),

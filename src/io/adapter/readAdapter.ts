@@ -1,0 +1,166 @@
+import * as z from "zod";
+import { checkSchema, FormatError } from "../../core/index.js";
+import { type TensorInfo, toFloat32 } from "../../tensor/index.js";
+import type { ModelFiles } from "../byteSource.js";
+import { checkFinite } from "../checkFinite.js";
+import { readJsonFile } from "../json.js";
+import { readSafetensorsHeader } from "../safetensors.js";
+import {
+  type Adapter,
+  adapterConfigName,
+  adapterWeightsName,
+  type LoraPair,
+  modulePrefix,
+  type Rescaling,
+} from "./adapter.js";
+
+/** What changes how an adapter is computed, and is not done here: false, null and empty are what it must be. */
+const unused = z.union([z.literal(false), z.null(), z.array(z.never()), z.strictObject({})]).optional();
+const count = z.int().min(1).max(65_536);
+const alpha = z.number().gt(0).max(1e6);
+
+const shared = {
+  base_model_name_or_path: z.string().max(4096).nullish(),
+  modules_to_save: unused,
+  layer_replication: unused,
+  trainable_token_indices: unused,
+  target_parameters: unused,
+};
+const schema = z.discriminatedUnion("peft_type", [
+  z.looseObject({
+    peft_type: z.literal("LORA"),
+    r: count.default(8),
+    lora_alpha: alpha.default(8),
+    alpha_pattern: z.record(z.string().max(4096), alpha).nullish(),
+    use_rslora: z.boolean().nullish(),
+    bias: z.literal("none").default("none"),
+    use_dora: unused,
+    use_qalora: unused,
+    use_bdlora: unused,
+    lora_bias: unused,
+    alora_invocation_tokens: unused,
+    ...shared,
+  }),
+  z.looseObject({
+    peft_type: z.literal("IA3"),
+    feedforward_modules: z.union([z.array(z.string().max(4096)).max(4096), z.string().max(4096)]).nullish(),
+    ...shared,
+  }),
+]);
+type Config = z.output<typeof schema>;
+
+/** The adapter's config says it is one that is not read here. */
+const hint = "LoRA and IA³ adapters without biases, whole modules or variants like DoRA can be read";
+
+/**
+ * Reads an adapter directory of PEFT: LoRA or IA³.
+ * @throws FormatError for files that are none, for variants that are not read, for tensors that do not make whole pairs
+ */
+export async function readAdapter(files: ModelFiles): Promise<Adapter> {
+  const configFile = `${files.location}/${adapterConfigName}`;
+  const raw = await readJsonFile(files, adapterConfigName);
+  if (raw === undefined) {
+    throw new FormatError({
+      file: files.location,
+      problem: `no ${adapterConfigName}`,
+      expected: "a directory that PEFT or finetune --lora wrote",
+    });
+  }
+  const config = checkSchema(schema, raw, configFile, hint);
+  const source = await files.open(adapterWeightsName);
+  const file = `${files.location}/${adapterWeightsName}`;
+  if (source === undefined) throw new FormatError({ file: files.location, problem: `no ${adapterWeightsName}` });
+  try {
+    const { tensors } = await readSafetensorsHeader(source);
+    const read = async (name: string) => {
+      const { dtype, byteOffset, byteLength } = tensors.get(name)!;
+      if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16") {
+        throw new FormatError({ file, field: name, problem: `${dtype} values`, expected: "F32, BF16 or F16" });
+      }
+      const bytes = await source.read(byteOffset, byteLength);
+      checkFinite(file, tensors.get(name)!, bytes);
+      return toFloat32(dtype, bytes);
+    };
+    const base = config.base_model_name_or_path ?? undefined;
+    const found =
+      config.peft_type === "LORA"
+        ? ({ kind: "lora", modules: await readPairs(config, tensors, read, file) } as const)
+        : ({ kind: "ia3", modules: await readRescalings(config, tensors, read, file) } as const);
+    if (found.modules.size === 0) throw new FormatError({ file, problem: "no tensors of an adapter", hint });
+    return { ...found, ...(base !== undefined && { base }) };
+  } finally {
+    await source.close();
+  }
+}
+
+type Tensors = ReadonlyMap<string, TensorInfo>;
+type Read = (name: string) => Promise<Float32Array>;
+
+/** The module that a tensor of the adapter is for, and what it is of it. @throws FormatError */
+function partOf(name: string, parts: readonly string[], file: string): { module: string; part: string } {
+  const part = parts.find((part) => name.endsWith(part));
+  if (part === undefined || !name.startsWith(modulePrefix)) {
+    throw new FormatError({
+      file,
+      field: name,
+      problem: "a tensor of another kind",
+      expected: `${modulePrefix}MODULE${parts[0]}`,
+      hint,
+    });
+  }
+  return { module: name.slice(modulePrefix.length, -part.length), part };
+}
+
+async function readPairs(
+  config: Config & { peft_type: "LORA" },
+  tensors: Tensors,
+  read: Read,
+  file: string,
+): Promise<Map<string, LoraPair>> {
+  const [aPart, bPart] = [".lora_A.weight", ".lora_B.weight"];
+  const pairs = new Map<string, LoraPair>();
+  for (const [name, { shape }] of tensors) {
+    const { module, part } = partOf(name, [aPart, bPart], file);
+    const [aName, bName] = [aPart, bPart].map((part) => `${modulePrefix}${module}${part}`);
+    const fail = (field: string, problem: string, expected: string) => {
+      throw new FormatError({ file, field, problem, expected });
+    };
+    if (shape.length !== 2) fail(name, `shape [${shape.join(", ")}]`, "a matrix");
+    const [a, b] = [tensors.get(aName), tensors.get(bName)];
+    if (a === undefined || b === undefined) {
+      fail(name, "one half of a pair", part === aPart ? bName : aName);
+      continue;
+    }
+    if (part === bPart) continue;
+    const [rank, cols] = a.shape;
+    const [rows, inner] = b.shape;
+    if (b.shape.length !== 2 || inner !== rank) fail(bName, `shape [${b.shape.join(", ")}]`, `[rows, ${rank}]`);
+    const scale = alphaOf(config, module) / (config.use_rslora ? Math.sqrt(rank) : rank);
+    pairs.set(module, { a: await read(aName), b: await read(bName), rank, rows, cols, scale });
+  }
+  return pairs;
+}
+
+/** Patterns are names, or ends of names; as regular expressions they would be code from a file. */
+function alphaOf({ lora_alpha, alpha_pattern }: Config & { peft_type: "LORA" }, module: string): number {
+  const own = Object.entries(alpha_pattern ?? {}).find(([pattern]) => endsWithName(module, pattern.replace(/^\^/, "")));
+  return own?.[1] ?? lora_alpha;
+}
+
+const endsWithName = (module: string, name: string) => module === name || module.endsWith(`.${name}`);
+
+async function readRescalings(
+  { feedforward_modules }: Config & { peft_type: "IA3" },
+  tensors: Tensors,
+  read: Read,
+  file: string,
+): Promise<Map<string, Rescaling>> {
+  const inputs = typeof feedforward_modules === "string" ? [feedforward_modules] : (feedforward_modules ?? []);
+  const rescalings = new Map<string, Rescaling>();
+  for (const name of tensors.keys()) {
+    const { module } = partOf(name, [".ia3_l.weight", ".ia3_l"], file);
+    const of = inputs.some((one) => endsWithName(module, one)) ? "inputs" : "outputs";
+    rescalings.set(module, { factors: await read(name), of });
+  }
+  return rescalings;
+}

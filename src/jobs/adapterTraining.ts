@@ -1,0 +1,90 @@
+import { rm } from "node:fs/promises";
+import type { ModelSpec } from "../arch/index.js";
+import { UsageError } from "../core/index.js";
+import { type Adapter, artifactFileName, artifactVersion, serializeArtifact, writeAdapter } from "../io/index.js";
+import { buildDirectory, modelDirectoryBuilder } from "../io/index.node.js";
+import {
+  type AdaptedObjective,
+  adaptedObjective,
+  adapterMethods,
+  modulesOf,
+  type Objective,
+  randomFor,
+  type Values,
+} from "../train/index.js";
+import { configHash } from "./source.js";
+import type { TrainableModel } from "./trainableModel.js";
+
+/** What is trained beside weights that stay. */
+export interface AdapterSettings {
+  /** One of `adapterMethods`. */
+  kind: string;
+  /** Options of the kind, as its schema has them. */
+  options: Record<string, unknown>;
+  /** Matrices of the blocks, by role or by the last part of their names. Default: those of the kind's paper. */
+  targets?: readonly string[];
+  /** Zeros of these matrices stay zeros. The result is a model then: elsewhere, an adapter would fill them. */
+  keepZeros?: boolean;
+  /** Write the model with what was learnt in its weights, and not the adapter alone. */
+  merge?: boolean;
+}
+
+const defaultTargets: Readonly<Record<string, readonly string[]>> = {
+  lora: ["q_proj", "v_proj"],
+  ia3: ["k_proj", "v_proj", "down_proj"],
+};
+
+/** An adapter that is trained, and how it is written. */
+export interface AdapterTraining {
+  objective: AdaptedObjective;
+  /** For the record. */
+  settings: object;
+  adapter(values: Values): Adapter;
+}
+
+/** @throws UsageError for a kind or options that there are not, and for targets that the model does not have */
+export async function adapterTraining(
+  base: Objective,
+  spec: ModelSpec,
+  { weights, files }: TrainableModel,
+  { kind, options: raw, targets = defaultTargets[kind], keepZeros = false }: AdapterSettings,
+  seed: number,
+): Promise<AdapterTraining> {
+  if (!Object.hasOwn(adapterMethods, kind)) {
+    throw new UsageError(`there is no adapter ${kind}; there are ${Object.keys(adapterMethods).join(", ")}`);
+  }
+  const { method } = await adapterMethods[kind]();
+  const parsed = method.options.safeParse(raw);
+  if (!parsed.success) {
+    const [{ path, message }] = parsed.error.issues;
+    throw new UsageError(`--${kind}: ${[...path.map(String), message].join(": ")}`);
+  }
+  const modules = modulesOf(spec, targets);
+  const options = parsed.data;
+  const random = randomFor(seed, "weights");
+  return {
+    objective: adaptedObjective(base, weights, modules, method, options, random, keepZeros),
+    settings: { kind, ...(options as object), targets, ...(keepZeros && { keepZeros }) },
+    adapter: (values) => ({ ...method.adapter(modules, values, options), base: files.location }),
+  };
+}
+
+/** Writes an adapter directory with a record of how it was made. */
+export async function buildAdapter(
+  directory: string,
+  { files }: TrainableModel,
+  adapter: Adapter,
+  record: Readonly<Record<string, unknown>>,
+  pages: Readonly<Record<string, string>>,
+): Promise<void> {
+  const configSha256 = await configHash(files);
+  await rm(directory, { recursive: true, force: true });
+  await buildDirectory(directory, async (place) => {
+    const builder = modelDirectoryBuilder(place);
+    await writeAdapter(builder.sinks, adapter);
+    for (const [name, text] of Object.entries(pages)) await builder.add(name, new TextEncoder().encode(text));
+    const source = { location: files.location, configSha256 };
+    const artifact = { rarefy: artifactVersion, origin: { training: record }, source } as const;
+    await builder.add(artifactFileName, serializeArtifact(artifact));
+  });
+}

@@ -1,0 +1,112 @@
+import { type LinearSpec, linearsOf } from "../arch/index.js";
+import type { JobOptions } from "../core/index.js";
+import {
+  type Adapter,
+  addPair,
+  artifactFileName,
+  artifactVersion,
+  type Checkpoint,
+  isCompanionFile,
+  type LocalModelFiles,
+  type ModelFiles,
+  openCheckpoint,
+  plainWeights,
+  readAdapter,
+  rescale,
+  serializeArtifact,
+  sha256Hex,
+  writeSafetensors,
+} from "../io/index.js";
+import { buildModelDirectory } from "../io/index.node.js";
+import { readReference, writeReference } from "../io/internal.js";
+import { type Adaptation, adaptationsOf, describeDecoder } from "../model/index.js";
+import { fromFloat32 } from "../tensor/index.js";
+import { configHash } from "./source.js";
+
+/** How an adapter is merged. */
+export interface MergeAdapterOptions extends JobOptions {
+  /** Zeros of the weights stay zeros. */
+  keepZeros?: boolean;
+  /** Replace what another command has left. */
+  force?: boolean;
+}
+
+/** What was merged. */
+export interface MergedAdapter {
+  output: string;
+  model: string;
+  adapter: string;
+  kind: Adapter["kind"];
+  /** Linear maps that changed. */
+  maps: number;
+}
+
+/**
+ * Writes a model with an adapter in its weights, in the types that they have. One tensor is in memory at a time.
+ * @throws FormatError, ProblemsError when the adapter is for another model
+ */
+export async function mergeAdapterToDirectory(
+  files: LocalModelFiles,
+  adapterFiles: ModelFiles,
+  output: string,
+  { keepZeros = false, force, signal, onProgress }: MergeAdapterOptions = {},
+): Promise<MergedAdapter> {
+  const job = { signal, onProgress };
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const { config } = await describeDecoder(checkpoint);
+    const adapter = await readAdapter(adapterFiles);
+    const adaptations = adaptationsOf(config.spec, adapter);
+    const weights = await plainWeights(checkpoint);
+    const configSha256 = await configHash(files);
+    const made = { command: "merge", model: files.location, adapter: adapterFiles.location, keepZeros };
+    const owner = { command: "merge", job: await sha256Hex(JSON.stringify({ made, configSha256 })) };
+    const maps = config.spec.blocks.flatMap(linearsOf).filter((map) => adaptations.has(map));
+    await buildModelDirectory(
+      output,
+      [files.directory],
+      async (builder) => {
+        await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
+        const tensors = weights.map(({ name, shape, dtype, readRows }) => ({
+          name,
+          shape,
+          dtype,
+          async *bytes() {
+            const values = await readRows(0, shape[0]);
+            for (const map of maps.filter(({ weight }) => weight.tensor === name)) {
+              const merged = await mergedMap(checkpoint, map, adaptations.get(map)!, keepZeros);
+              writeReference(values, map.weight, merged);
+            }
+            yield fromFloat32(dtype, values);
+          },
+        }));
+        await writeSafetensors(builder.sinks, tensors, job);
+        const source = { location: files.location, configSha256 };
+        const { artifact } = checkpoint;
+        const merged = {
+          rarefy: artifactVersion,
+          blocks: artifact?.blocks,
+          origin: { training: made },
+          source,
+        } as const;
+        await builder.add(artifactFileName, serializeArtifact(merged));
+      },
+      { owner, force, ...job },
+    );
+    return { output, model: files.location, adapter: adapterFiles.location, kind: adapter.kind, maps: maps.length };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function mergedMap(
+  checkpoint: Checkpoint,
+  { weight: ref, cols }: LinearSpec,
+  adaptation: Adaptation,
+  keepZeros: boolean,
+): Promise<Float32Array> {
+  const weight = await readReference(checkpoint, ref);
+  if (adaptation.kind === "ia3") return rescale(weight, cols, adaptation.rescaling);
+  const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
+  return addPair(weight, adaptation.pair, 1, mask);
+}

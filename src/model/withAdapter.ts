@@ -1,0 +1,118 @@
+import { type LinearSpec, type LinearStep, latentAt, latentSteps, type Step } from "../arch/index.js";
+import { UsageError } from "../core/index.js";
+import type { Adapter, LoraPair } from "../io/index.js";
+import type { Matrix, Region, RowSource } from "../kernels/index.js";
+import { weightFormats } from "../pack/index.js";
+import { fromFloat32 } from "../tensor/index.js";
+import { adaptationsOf } from "./adaptations.js";
+import { Decoder } from "./decoder.js";
+import { padTo4 } from "./footprint.js";
+import type { BlockWeights } from "./load.js";
+import type { AdaptedStack, Stack } from "./stack.js";
+import type { Model } from "./types.js";
+
+/** Pairs are small, and what they add is smaller. */
+const format = "f32";
+
+/**
+ * A model with a LoRA adapter beside its weights: y = W·x + scale·b·(a·x), in one more pair of narrow products for every matrix
+ * that has one. The weights are those of `model`, which goes on as it is: any number of adapters can stand beside each other, and
+ * each request takes the model it wants. A cache belongs to the model whose tokens it holds.
+ * @returns a model that needs `model` for as long as it lives; disposing of it gives the adapter's memory back
+ * @throws ProblemsError when the adapter is for another model, UsageError for what can only be merged
+ */
+export async function withAdapter(model: Model, adapter: Adapter): Promise<Model> {
+  if (!(model instanceof Decoder)) throw new UsageError("a model that loadModel has made is expected");
+  if (adapter.kind !== "lora") {
+    throw new UsageError("factors of IA³ cost nothing once they are in the weights: merge the adapter (rarefy merge)");
+  }
+  const { config, backend, loaded, weights, thresholds } = model;
+  const pairs = new Map<LinearSpec, LoraPair>();
+  for (const [map, adaptation] of adaptationsOf(config.spec, adapter)) {
+    if (adaptation.kind === "lora") pairs.set(map, adaptation.pair);
+  }
+  const weightBytes = [...pairs.values()].reduce((sum, { rank, rows, cols }) => {
+    const { byteLength } = weightFormats[format];
+    return sum + byteLength(padTo4(rank), cols) + byteLength(rows, padTo4(rank));
+  }, 0);
+  const region = backend.openRegion({ weightBytes });
+  try {
+    const blocks: BlockWeights[] = [];
+    for (const [b, { steps }] of config.spec.blocks.entries()) {
+      blocks.push(await adaptedBlock(steps, loaded.blocks[b], region, pairs));
+    }
+    if (pairs.size > 0) {
+      const [{ weight }] = pairs.keys();
+      throw new UsageError(`${weight.tensor} is of an expert or of latents: merge the adapter (rarefy merge)`);
+    }
+    const { perToken, loaded: all } = loaded.bytes;
+    const bytes = { perToken: perToken + weightBytes, loaded: all + weightBytes };
+    return new Decoder(config, backend, weights, { ...loaded, region, blocks, bytes }, thresholds);
+  } catch (error) {
+    region[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** The weights of a block with its pairs beside them; those that were placed are taken out of `pairs`. */
+async function adaptedBlock(
+  steps: readonly Step[],
+  weights: BlockWeights,
+  region: Region,
+  pairs: Map<LinearSpec, LoraPair>,
+): Promise<BlockWeights> {
+  const stacks = new Map(weights.stacks);
+  let { lowRank } = weights;
+  for (let s = 0; s < steps.length; s++) {
+    if (latentAt(steps, s) !== undefined) s += latentSteps - 1;
+    const step = steps[s];
+    const stack = weights.stacks.get(step);
+    if (step.do !== "linear" || stack === undefined || !step.maps.some(({ map }) => pairs.has(map))) continue;
+    const adapted = await adaptedStack(step, stack, region, pairs);
+    lowRank = Math.max(lowRank, adapted.right.rows);
+    stacks.set(step, adapted);
+    for (const { map } of step.maps) pairs.delete(map);
+  }
+  return { ...weights, stacks, lowRank };
+}
+
+async function adaptedStack(
+  { maps }: LinearStep,
+  base: Stack,
+  region: Region,
+  pairs: ReadonlyMap<LinearSpec, LoraPair>,
+): Promise<AdaptedStack> {
+  const parts: AdaptedStack["pairs"][number][] = [];
+  const rights: RowSource[] = [];
+  let [rowStart, rankStart] = [0, 0];
+  for (const { map } of maps) {
+    const pair = pairs.get(map);
+    if (pair !== undefined) {
+      const { a, b, rank, rows, cols, scale } = pair;
+      const padded = padTo4(rank);
+      // Products are made in fours: what is missing is zeros.
+      const right = new Float32Array(padded * cols);
+      right.set(a);
+      const left = new Float32Array(rows * padded);
+      for (let r = 0; r < rows; r++) for (let k = 0; k < rank; k++) left[r * padded + k] = scale * b[r * rank + k];
+      rights.push(inMemory(`${map.weight.tensor} lora_A`, padded, cols, right));
+      const matrix = await load(region, [inMemory(`${map.weight.tensor} lora_B`, rows, padded, left)]);
+      parts.push({ rowStart, rows, left: matrix, rankStart });
+      rankStart += padded;
+    }
+    rowStart += map.rows;
+  }
+  return { base, pairs: parts, right: await load(region, rights) };
+}
+
+const load = (region: Region, sources: readonly RowSource[]): Promise<Matrix> => region.loadMatrix(sources, format, {});
+
+const inMemory = (name: string, rows: number, cols: number, values: Float32Array): RowSource => ({
+  name,
+  rows,
+  cols,
+  dtype: "F32",
+  async read(start, count, into) {
+    into.set(fromFloat32("F32", values.subarray(start * cols, (start + count) * cols)));
+  },
+});

@@ -1,0 +1,102 @@
+import { linearsOf, type ModelSpec } from "../../arch/index.js";
+import { type Random, UsageError } from "../../core/index.js";
+import { rowsOfReference } from "../../io/internal.js";
+import { parameterName } from "../models/parameters.js";
+import type { Batch, Objective } from "../objective.js";
+import type { FloatArray, ParameterInfo, Values } from "../values.js";
+import type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./contract.js";
+
+/**
+ * The modules of a model's blocks that are among the targets: by their last name, as PEFT selects them ("c_attn"), or by the role
+ * of a map in them ("q_proj" in any family).
+ * @throws UsageError for a target that no module has
+ */
+export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedModule[] {
+  const modules = new Map<string, AdaptedModule & { isTarget: boolean }>();
+  const met = new Set<string>();
+  for (const { weight, role } of spec.blocks.flatMap(linearsOf)) {
+    if (weight.stacked !== undefined) continue;
+    const name = weight.tensor.replace(/\.weight$/, "");
+    const meant = targets.filter((one) => role === one || name === one || name.endsWith(`.${one}`));
+    for (const target of meant) met.add(target);
+    const { rows, whole } = rowsOfReference(weight);
+    const found = modules.get(name) ?? { name, ...whole, roles: [], pieces: [], isTarget: false };
+    modules.set(name, {
+      ...found,
+      roles: [...found.roles, role],
+      pieces: [...found.pieces, { parameter: parameterName(weight), rows }],
+      isTarget: found.isTarget || meant.length > 0,
+    });
+  }
+  const missing = targets.filter((target) => !met.has(target));
+  if (missing.length > 0) {
+    const names = new Set(spec.blocks.flatMap(linearsOf).map(({ role }) => role));
+    throw new UsageError(`no matrix of the blocks is called ${missing.join(", ")}; there are ${[...names].join(", ")}`);
+  }
+  return [...modules.values()].filter(({ isTarget }) => isTarget);
+}
+
+/** What is learnt beside a model, and the loss as a function of that alone. */
+export interface AdaptedObjective extends Objective {
+  /** First values of what is trained. */
+  readonly first: Map<string, FloatArray>;
+  /** All weights of the model, those of adapted matrices with what was learnt. The arrays are used again. */
+  effective(values: Values): Values;
+}
+
+/**
+ * Training of an adapter on top of any objective of the whole model: what is multiplied with follows from what is trained, and
+ * its gradient from that of the weights. The weights themselves stay.
+ * @param frozen all weights of the model; not written to
+ * @param keepZeros zeros of adapted matrices stay zeros, whatever is learnt: what a pruned model needs
+ */
+export function adaptedObjective<Options>(
+  base: Objective,
+  frozen: Values,
+  modules: readonly AdaptedModule[],
+  method: AdapterMethod<Options>,
+  options: Options,
+  random: Random,
+  keepZeros = false,
+): AdaptedObjective {
+  const described = modules.flatMap((module) => method.parameters(module, options, random));
+  const parameters: ParameterInfo[] = described.map(({ first, ...info }) => info);
+  const all = new Map(frozen);
+  const pieces = modules.flatMap((module) =>
+    module.pieces.map(({ parameter, rows }) => {
+      const weight = frozen.get(parameter)!;
+      const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
+      const out = new Float32Array(weight.length);
+      all.set(parameter, out);
+      return { module, parameter, rows, weight, mask, out };
+    }),
+  );
+  const pieceOf = ({ module, rows, weight, mask }: (typeof pieces)[number], values: Values): AdaptedPiece<Options> => ({
+    module,
+    rows,
+    weight,
+    mask,
+    values,
+    options,
+  });
+  const effective = (values: Values): Values => {
+    for (const piece of pieces) method.effective(pieceOf(piece, values), piece.out);
+    return all;
+  };
+  return {
+    parameters,
+    first: new Map(described.map(({ name, first }) => [name, first])),
+    effective,
+    async lossAndGradients(values, batch: Batch) {
+      const { loss, gradients: outer, measured } = await base.lossAndGradients(effective(values), batch);
+      const gradients = new Map<string, FloatArray>(
+        parameters.map(({ name }) => [name, new Float32Array(values.get(name)!.length)]),
+      );
+      for (const piece of pieces) method.pullBack(pieceOf(piece, values), outer.get(piece.parameter)!, gradients);
+      return { loss, gradients, measured };
+    },
+    loss: (values, batch) => base.loss(effective(values), batch),
+    predict: (values, batch) => base.predict(effective(values), batch),
+    [Symbol.dispose]: () => base[Symbol.dispose](),
+  };
+}
