@@ -27,12 +27,15 @@ const filesWith = (pattern: RegExp): string[] =>
 const knowsNames: Readonly<Record<string, string>> = {
   "arch/parts.ts": "gives every map the name of its role",
   "arch/modelConfig.ts": "reads single numbers off the maps of these roles",
+  "cli/commands/finetune.ts": "matrices to adapt are called by their roles",
   "cli/largeShape.ts": "makes up a Llama checkpoint of random weights",
   "compress/checkRecipe.ts": "names maps in its messages",
   "compress/presets.ts": "recipes call matrices by their roles",
   "compress/recipe.ts": "recipes call matrices by their roles",
   "io/artifactVersion1.ts": "version 1 had seven maps, and is read for ever",
+  "jobs/adapterTraining.ts": "matrices to adapt are called by their roles",
   "pipeline/compress/block.ts": "a matrix of any family is found under its role in Llama's words too",
+  "train/adapters/ia3.ts": "matrices to adapt are called by their roles",
   "train/engine/gpu/plan.ts": "training on a GPU of its own lays out Llama's tensors",
 };
 

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { AdapterSettings, TrainingSettings } from "../jobs/index.js";
-import { routings } from "../train/index.js";
+import { divergenceIds, routings } from "../train/index.js";
 import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
 
@@ -77,6 +77,10 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     "--distil <share>",
     "weight of learning from a teacher's predictions; 1 − share is that of the text",
   ).argParser(number({ min: 0, max: 1 })),
+  new Option(
+    "--distil-loss <id>",
+    "kl: cover all that the teacher holds possible; reverse-kl: keep to what it holds likely; logits: match them (default: kl)",
+  ).choices(divergenceIds),
   new Option("--temperature <x>", "divides the logits of teacher and student (default: 1)").argParser(
     number({ min: 0, aboveMin: true }),
   ),

@@ -1,7 +1,6 @@
 import type { z } from "zod";
 import type { Pattern, PatternType, Scope } from "./pattern.js";
 import type { InputStatistics, StatisticId } from "./statistics.js";
-import type { CoupledGroup } from "./structured.js";
 
 /**
  * What a compression method is. A method sees one weight matrix and what was measured at its input, and returns new
@@ -41,6 +40,22 @@ export interface Layer {
 export interface Shape {
   rows: number;
   cols: number;
+}
+
+/** A matrix that loses rows or columns together with others. */
+export interface CoupledMember {
+  layer: Layer;
+  axis: "rows" | "columns";
+}
+
+/**
+ * The matrices of one block that lose units together.
+ * @property count neurons: intermediateSize. Heads: kvHeads, because a key and value head goes with all the query heads
+ * that read it (grouped-query attention).
+ */
+export interface CoupledGroup {
+  count: number;
+  members: readonly CoupledMember[];
 }
 
 // --- pruning ---------------------------------------------------------------------------------------------------------

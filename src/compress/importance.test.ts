@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
+import type { CoupledGroup } from "./contract.js";
 import { joinMembers, lineScores } from "./importance.js";
 import { method } from "./methods/llmPruner.js";
 import { InputStatistics } from "./statistics.js";
-import type { CoupledGroup } from "./structured.js";
 
 const layer = (rows: number, cols: number, values: readonly number[]) => ({
   weight: Float32Array.from(values),

@@ -1,4 +1,4 @@
-import type { CoupledGroup } from "./structured.js";
+import type { CoupledGroup } from "./contract.js";
 import { unitSize } from "./structured.js";
 
 /** How the scores of the matrices of a group become one score. */

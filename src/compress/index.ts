@@ -3,6 +3,8 @@ export { checkRecipe, type ResolvedStage } from "./checkRecipe.js";
 export type {
   ActivationQuantization,
   AnyOptions,
+  CoupledGroup,
+  CoupledMember,
   Layer,
   LowRankFactors,
   LowRankMethod,
@@ -59,8 +61,6 @@ export {
   type StatisticValues,
 } from "./statistics.js";
 export {
-  type CoupledGroup,
-  type CoupledMember,
   chooseUnits,
   keepUnits,
   keepUnitsOfVector,

@@ -1,5 +1,5 @@
 import { UsageError } from "../core/index.js";
-import type { Layer } from "./contract.js";
+import type { CoupledGroup, CoupledMember, Layer } from "./contract.js";
 import { layerFactor } from "./hessian.js";
 import { removeColumns } from "./leastSquares.js";
 import { zerosFor } from "./pattern.js";
@@ -12,22 +12,6 @@ import type { InputStatistics } from "./statistics.js";
  * matrices, so that shapes still agree; nothing else of the model changes.
  */
 export type UnitType = "neurons" | "heads";
-
-/** A matrix that loses rows or columns together with others. */
-export interface CoupledMember {
-  layer: Layer;
-  axis: "rows" | "columns";
-}
-
-/**
- * The matrices of one block that lose units together.
- * @property count neurons: intermediateSize. Heads: kvHeads, because a key and value head goes with all the query heads
- * that read it (grouped-query attention).
- */
-export interface CoupledGroup {
-  count: number;
-  members: readonly CoupledMember[];
-}
 
 /** Consecutive rows or columns of a member that belong to one unit. @throws UsageError when they do not divide */
 export function unitSize(member: CoupledMember, count: number): number {

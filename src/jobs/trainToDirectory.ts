@@ -105,7 +105,8 @@ async function trainAndWrite(
   output: string,
   options: TrainToDirectoryOptions,
 ): Promise<TrainedDirectory> {
-  const { signal, onProgress, inputDensity, distil, temperature = 1, from, teacher: teacherFiles, adapter } = options;
+  const { signal, onProgress, inputDensity, from, teacher: teacherFiles, adapter } = options;
+  const { distil, distilLoss = "kl", temperature = 1 } = options;
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
@@ -129,7 +130,7 @@ async function trainAndWrite(
   using whole = await decoderObjective(config.spec, parameters, options.window, options.device, {
     router: mixture?.router,
     inputDensity,
-    ...(distil !== undefined && { distillation: { share: distil, temperature } }),
+    ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss } }),
   });
   const adapting = adapter && (await adapterTraining(whole, config.spec, model, adapter, options.seed));
   const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole, model.weights];
@@ -156,7 +157,7 @@ async function trainAndWrite(
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
-    ...(distil !== undefined && { distil, temperature, teacher: (teacherFiles ?? files).location }),
+    ...(distil !== undefined && { distil, distilLoss, temperature, teacher: (teacherFiles ?? files).location }),
   };
   const job = await jobOf(made, files, options, evaluationTokens);
   const owner = { command, job };
@@ -227,9 +228,9 @@ function checkAdapter({ adapter, method, from }: TrainToDirectoryOptions): void 
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
 }
 
-function checkDistillation({ distil, temperature, teacher, from }: TrainToDirectoryOptions): void {
-  if (distil === undefined && (teacher !== undefined || temperature !== undefined)) {
-    throw new UsageError("--teacher and --temperature belong to --distil");
+function checkDistillation({ distil, distilLoss, temperature, teacher, from }: TrainToDirectoryOptions): void {
+  if (distil === undefined && [teacher, temperature, distilLoss].some((given) => given !== undefined)) {
+    throw new UsageError("--teacher, --temperature and --distil-loss belong to --distil");
   }
   if (distil !== undefined && teacher === undefined && from === "random") {
     throw new UsageError("--distil needs --teacher MODEL here: random weights have nothing to teach");

@@ -2,6 +2,7 @@ import { findStep, type ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import {
   cosine,
+  type DivergenceId,
   type EngineDevice,
   type OptimizerOptions,
   type TrainedMixture,
@@ -43,6 +44,8 @@ export interface TrainingSettings {
   inputDensity?: number;
   /** Weight of learning from a teacher's predictions; 1 − share is that of the text. Default: no teacher. */
   distil?: number;
+  /** How far student and teacher are apart. Default "kl". */
+  distilLoss?: DivergenceId;
   /** Divides the logits of teacher and student. Default 1. */
   temperature?: number;
 }

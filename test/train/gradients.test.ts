@@ -182,6 +182,10 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
   ReMoE: () => mixtureCase({ routing: "relu" }, 1),
   "Mixture that chooses first": () => mixtureCase({}, 2, { choiceFirst: true, normalise: false, factor: 1.5 }),
   "Llama with a teacher": () => decoderCase({ model_type: "llama" }, { distillation: { share: 0.6, temperature: 2 } }),
+  "Llama with a teacher, KL reversed": () =>
+    decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 2, loss: "reverse-kl" } }),
+  "Llama with a teacher, logits": () =>
+    decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 1, loss: "logits" } }),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),
   "Phi-3, of a part of each head": () =>
     decoderCase({ model_type: "phi3", rope_scaling: null, partial_rotary_factor: 0.5, pad_token_id: 0 }),

@@ -10,7 +10,7 @@ import { add, multiply, sum, type Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { readWeights } from "../../src/train/languageModel.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
-import { divergence } from "../../src/train/models/divergence.js";
+import { divergences } from "../../src/train/models/divergence.js";
 import { initialMlp, mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
@@ -208,21 +208,39 @@ describe("a teacher", () => {
     return e.map((v) => v / total);
   };
 
-  test.each([1, 2, 4])("the divergence at temperature %i is T²·KL, and 0 from oneself", async (temperature) => {
-    const of = (a: Float32Array, b: Float32Array) =>
-      evaluate({ a: [a, [rows, classes]], b: [b, [rows, classes]] }, (x) => ({
-        y: divergence(x.a, x.b, temperature),
-      }));
-    let expected = 0;
-    for (let r = 0; r < rows; r++) {
-      const row = (values: Float32Array) =>
-        softmaxOf(Array.from(values.subarray(r * classes, (r + 1) * classes), (v) => v / temperature));
-      const [q, p] = [row(student), row(teacher)];
-      expected += (temperature ** 2 / rows) * p.reduce((sum, v, i) => sum + v * Math.log(v / q[i]), 0);
-    }
-    expect((await of(student, teacher)).y[0]).toBeCloseTo(expected, 4);
-    expect(Math.abs((await of(student, student)).y[0])).toBeLessThan(1e-6);
-  });
+  const kl = (p: number[], q: number[]) => p.reduce((sum, v, i) => sum + v * Math.log(v / q[i]), 0);
+  const mean = (row: number[]) => row.reduce((a, b) => a + b) / row.length;
+  test.each([
+    ["kl", 1, (p: number[], q: number[]) => kl(p, q)],
+    ["kl", 4, (p: number[], q: number[]) => 16 * kl(p, q)],
+    ["reverse-kl", 2, (p: number[], q: number[]) => 4 * kl(q, p)],
+    // At 1, the logarithms of probabilities are logits up to what is the same for all.
+    [
+      "logits",
+      1,
+      (p: number[], q: number[]) => {
+        const [a, b] = [p, q].map((row) => row.map(Math.log));
+        return mean(a.map((v, i) => (v - mean(a) - (b[i] - mean(b))) ** 2)) / 2;
+      },
+    ],
+  ] as const)(
+    "the divergence %s at temperature %i is what it is called, and 0 from oneself",
+    async (id, temperature, ofRow) => {
+      const of = (a: Float32Array, b: Float32Array) =>
+        evaluate({ a: [a, [rows, classes]], b: [b, [rows, classes]] }, (x) => ({
+          y: divergences[id](x.a, x.b, temperature),
+        }));
+      let expected = 0;
+      for (let r = 0; r < rows; r++) {
+        const row = (values: Float32Array) =>
+          softmaxOf(Array.from(values.subarray(r * classes, (r + 1) * classes), (v) => v / temperature));
+        const [q, p] = [row(student), row(teacher)];
+        expected += ofRow(p, q) / rows;
+      }
+      expect((await of(student, teacher)).y[0]).toBeCloseTo(expected, 4);
+      expect(Math.abs((await of(student, student)).y[0])).toBeLessThan(1e-6);
+    },
+  );
 
   test("a share of 0 is the text alone; a teacher that is the student itself teaches nothing", async () => {
     await withGolden("llama", async (checkpoint, batch) => {

@@ -1,9 +1,16 @@
+/** How far what a student predicts is from what its teacher does: see `divergences`. */
+export const divergenceIds = ["kl", "reverse-kl", "logits"] as const;
+/** "kl", "reverse-kl" or "logits". */
+export type DivergenceId = (typeof divergenceIds)[number];
+
 /** Learning from the predictions of another model besides the text. */
 export interface Distillation {
   /** Weight η of what the teacher says; 1 − η is that of the text. */
   share: number;
   /** Divides the logits of both: above 1, unlikely tokens count for more. */
   temperature: number;
+  /** What is made small. Default "kl". */
+  loss?: DivergenceId;
 }
 
 /** Name of the teacher's logits in a batch: f32 [tokens, vocabSize]. Without them the text alone is learnt. */

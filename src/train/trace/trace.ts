@@ -5,7 +5,7 @@ import { crossEntropy, softcap } from "../engine/layers.js";
 import { add, multiply, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
-import { divergence } from "../models/divergence.js";
+import { divergences } from "../models/divergence.js";
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
 import type { TraceOptions } from "./options.js";
@@ -108,6 +108,6 @@ function embed({ table, scale, positions, types, norm }: EmbeddingSpec, pass: Tr
 /** (1 − η)·loss of the text + η·divergence from the teacher, where there is one. */
 function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distillation?: Distillation): Traced {
   if (teacher === undefined || distillation === undefined) return prediction;
-  const { share, temperature } = distillation;
-  return add(multiply(prediction, 1 - share), multiply(divergence(logits, teacher, temperature), share));
+  const { share, temperature, loss = "kl" } = distillation;
+  return add(multiply(prediction, 1 - share), multiply(divergences[loss](logits, teacher, temperature), share));
 }
