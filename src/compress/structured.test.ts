@@ -1,16 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { outputError, statisticsOf, syntheticLayer } from "../../test/support/layers.js";
 import { Random } from "../core/index.js";
-import type { Layer } from "./contract.js";
-import {
-  type CoupledGroup,
-  chooseUnits,
-  keepUnits,
-  keepUnitsOfVector,
-  repairColumns,
-  unitMask,
-  unitScores,
-} from "./structured.js";
+import type { CoupledGroup, Layer } from "./contract.js";
+import { chooseUnits, keepUnits, keepUnitsOfVector, repairColumns, unitMask, unitScores } from "./structured.js";
 
 const random = new Random(51);
 const matrix = (rows: number, cols: number): Layer => ({

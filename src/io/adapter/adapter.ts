@@ -26,8 +26,9 @@ export type Adapter =
   | { kind: "lora"; modules: ReadonlyMap<string, LoraPair>; base?: string }
   | { kind: "ia3"; modules: ReadonlyMap<string, Rescaling>; base?: string };
 
-/** Names of the files of an adapter. */
+/** Name of the file that says what kind of adapter lies beside it. */
 export const adapterConfigName = "adapter_config.json";
+/** Name of the file with an adapter's numbers. */
 export const adapterWeightsName = "adapter_model.safetensors";
 
 /** In front of the names of modules, as PEFT wraps models. */
