@@ -26,9 +26,11 @@ import {
   modelParameters,
   modulesOf,
   type Objective,
+  readState,
   readWeights,
   Training,
   type Values,
+  writeState,
 } from "../../src/train/index.js";
 import { method as dense } from "../../src/train/methods/dense.js";
 import { cloneValues } from "../../src/train/values.js";
@@ -161,6 +163,38 @@ describe.each(["lora", "ia3"])("%s", (kind) => {
   });
 });
 
+test("killed after a step and continued it is the uninterrupted run, bit for bit", async () => {
+  const { method } = await adapterMethods.lora();
+  const begin = () => {
+    const random = new Random(8);
+    const draw = (length: number) => Float32Array.from({ length }, () => random.normal());
+    const weights = new Map(["q", "v", "down"].map((name) => [name, draw(name === "down" ? 32 : 12)]));
+    const targets = new Map(Array.from(weights, ([name, { length }]) => [name, draw(length)]));
+    const options = method.options.parse({ rank: 2 });
+    const objective = adaptedObjective(quadratic(targets), weights, modules, method, options, new Random(9));
+    return new Training({
+      objective,
+      weights: objective.first,
+      optimizer: { rate: constant(0.01) },
+      steps: 8,
+      seed: 0,
+      method: (context) => dense.start(context, {}),
+    });
+  };
+  const advance = async (training: Training, until: number) => {
+    while (training.step < until) await training.advance({});
+    return Array.from(training.weights, ([name, values]) => [name, ...values]);
+  };
+  const expected = await advance(begin(), 8);
+  const killed = begin();
+  await advance(killed, 3);
+  const files = new Map<string, Uint8Array>();
+  await writeState(memorySinks(files), killed.state);
+  const back = begin();
+  back.restore((await readState(memoryFiles("memory", files)))!);
+  expect(await advance(back, 8)).toEqual(expected);
+});
+
 /** A LoRA adapter of random numbers for modules of a model. */
 function randomAdapter(config: unknown, targets: readonly string[], rank: number): Adapter {
   const random = new Random(7);
@@ -239,6 +273,7 @@ describe("tiny-6m and an adapter of PEFT", () => {
     const spec = specOf(checkpoint.config);
     expect(adaptationsOf(spec, adapter).size).toBe(12);
     expect(spec.blocks.flatMap(linearsOf).length).toBe(42);
+    await checkpoint.close();
   });
 
   test("the first steps of training are those of PEFT", async () => {
@@ -246,6 +281,7 @@ describe("tiny-6m and an adapter of PEFT", () => {
     const spec = specOf(checkpoint.config);
     const parameters = modelParameters(spec);
     const weights = await readWeights(checkpoint, parameters);
+    await checkpoint.close();
     const start = await readAdapter(directoryFiles(path("lora_qv_init")));
     const { method } = await adapterMethods.lora();
     const modules = modulesOf(spec, ["q_proj", "v_proj"]);
@@ -267,7 +303,8 @@ describe("tiny-6m and an adapter of PEFT", () => {
         ...objective,
         async lossAndGradients(values, batch) {
           const found = await objective.lossAndGradients(values, batch);
-          gradients = found.gradients;
+          // The optimiser makes steps of them in place.
+          gradients = cloneValues(found.gradients);
           return found;
         },
       },

@@ -270,6 +270,68 @@ describe("finetune of a compressed model", () => {
   });
 });
 
+describe("finetune with an adapter", () => {
+  const settings = ["finetune", model, ...small, "--steps", "6", "--rate", "0.05"];
+  const perplexity = async (...args: string[]): Promise<number> =>
+    (await rarefyJson(["eval", ...args, "--text", text, "--window", "8", "--weights", "f32"])).perplexity;
+
+  test("the weights stay, and beside them it is the model that merging makes", async () => {
+    const [adapter, merged] = [at("lora"), at("lora-merged")];
+    const made = await rarefyJson([...settings, "--lora", "rank=3,alpha=6,targets=q_proj+down_proj", "-o", adapter]);
+    expect(made.adapter).toEqual({ kind: "lora", rank: 3, alpha: 6, targets: ["q_proj", "down_proj"] });
+    expect(readdirSync(adapter).sort()).toEqual([
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "rarefy.json",
+      "training.jsonl",
+      "training.svg",
+    ]);
+    expect(JSON.parse(readFileSync(join(adapter, "adapter_config.json"), "utf8"))).toMatchObject({
+      peft_type: "LORA",
+      r: 3,
+      lora_alpha: 6,
+      target_modules: ["q_proj", "down_proj"],
+    });
+    const before = await perplexity(model);
+    const beside = await perplexity(model, "--adapter", adapter);
+    expect(beside).toBeLessThan(before);
+    await rarefyJson(["merge", model, "--adapter", adapter, "-o", merged]);
+    expect((await perplexity(merged)) / beside).toBeCloseTo(1, 4);
+    const told = async (...args: string[]) =>
+      (await rarefyJson(["run", ...args, "--prompt", "It was", "--max-tokens", "4", "--temperature", "0"])).tokenIds;
+    expect(await told(model, "--adapter", adapter)).toEqual(await told(merged));
+  });
+
+  test("with the mask kept, a pruned model stays as sparse as it was", async () => {
+    const [pruned, recovered] = [at("lora-pruned"), at("lora-recovered")];
+    await rarefyJson(["prune", model, "--method", "magnitude", "--sparsity", "0.5", "--store", "dense", "-o", pruned]);
+    const { sparsity } = await rarefyJson([
+      "finetune",
+      pruned,
+      ...settings.slice(2),
+      "--lora",
+      "--keep-mask",
+      "-o",
+      recovered,
+    ]);
+    expect(sparsity).toBeCloseTo(0.5, 2);
+    expect(await zerosOf(recovered)).toEqual(await zerosOf(pruned));
+    expect(weightsOf(recovered).equals(weightsOf(pruned))).toBe(false);
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ["two kinds", ["--lora", "--ia3"], /one of them/],
+    ["nothing to merge", ["--merge"], /belongs to --lora or --ia3/],
+    ["a method for weights", ["--lora", "--method", "sr-ste"], /leave --method sr-ste out/],
+    ["matrices that are not there", ["--lora", "targets=c_attn"], /no matrix of the blocks is called c_attn/],
+    ["an option that is none", ["--lora", "range=8"], /--lora: .*range/],
+  ])("%s: refused", async (_, more, message) => {
+    const { code, stderr } = await rarefy([...settings, ...more, "-o", at("refused-adapter")]);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(2);
+  });
+});
+
 describe("finetune with a teacher", () => {
   const settings = ["finetune", model, ...small, "--steps", "3", "--rate", "0.01", "--dtype", "f32"];
 
