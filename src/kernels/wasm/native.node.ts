@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as layout from "../program/layout.js";
 import { describeRecord, type OperationName, operations } from "../program/records.js";
@@ -24,8 +24,9 @@ interface Addon {
   attach: NativeKernels["attach"];
 }
 
+// Not `new URL("../../../", import.meta.url)`: Turbopack (Next.js) takes that for a file to bundle, and the build fails.
+const root = join(dirname(fileURLToPath(import.meta.url)), "../../..");
 /** What the clone's own compiler made comes before what the package ships. */
-const root = fileURLToPath(new URL("../../../", import.meta.url));
 const files = ["build/native.node", `prebuilds/${process.platform}-${process.arch}.node`].map((path) =>
   join(root, path),
 );
