@@ -2,7 +2,10 @@ import { DeviceError, UsageError } from "../../core/index.js";
 import { Dispatches } from "./dispatches.js";
 import { openGpu } from "./gpu.js";
 import type { GpuEntry } from "./gpuEntry.js";
+import type { GpuMemory } from "./gpuMemory.js";
 import type { TensorShape } from "./wgsl/matmulTensor.js";
+
+export type { GpuMemory } from "./gpuMemory.js";
 
 /**
  * Declarations that merge with those of WebGPU where an application has them (TypeScript's own or `@webgpu/types`), and
@@ -16,13 +19,6 @@ declare global {
   interface GPUComputePipeline {}
   interface GPUDevice {}
   interface GPUSupportedLimits {}
-}
-
-/** A buffer and the number by which dispatches that use it are found again. */
-export interface GpuMemory {
-  readonly id: number;
-  readonly buffer: GPUBuffer;
-  readonly byteLength: number;
 }
 
 /** Not yet in the types of WebGPU. */

@@ -1,4 +1,4 @@
-import type { GpuMemory } from "./device.js";
+import type { GpuMemory } from "./gpuMemory.js";
 import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
 import { Parameters, type Place } from "./parameters.js";
 
