@@ -76,7 +76,8 @@ const shortened = (line) =>
 /** Examples in an order in which each finds what it reads; what no example here makes is left out. */
 async function examplesOf() {
   const { commands } = await import(pathToFileURL(join(packaged, "dist/cli/commands/index.js")).href);
-  const offline = commands
+  const definitions = await Promise.all(commands.map(async ({ load }) => (await load()).command));
+  const offline = definitions
     .flatMap(({ examples }) => examples)
     .filter((line) => !/ [A-Z]\w+\/|webgpu|deepseek-v3\/|tiny-wanda|tiny-pruned|^rarefy serve/.test(line));
   return offline.map((line) => shortened(line).replace(/^rarefy /, ""));

@@ -105,6 +105,30 @@ describe("import order", () => {
   });
 });
 
+describe("doors", () => {
+  const namesOf = (path: string) => {
+    const text = sources.find((file) => file.path === path)?.text ?? "";
+    const lists = Array.from(text.matchAll(/^export (?:type )?\{([^}]*)\} from/gm), ([, list]) => list.split(","));
+    return lists.flat().map((name) => name.trim().replace(/^type /, ""));
+  };
+  const inner = sources.map(({ path }) => path).filter((path) => /^\w+\/internal\.ts$/.test(path));
+
+  test("every folder that others import has a public one", () => {
+    const folders = order.filter(
+      (folder) => folder !== "cli" && sources.some(({ path }) => path.startsWith(`${folder}/`)),
+    );
+    expect(folders.filter((folder) => !sources.some(({ path }) => path === `${folder}/index.ts`))).toEqual([]);
+  });
+
+  test.each(inner)("%s says whom it is for, and shows nothing that is public", (path) => {
+    expect(sources.find((file) => file.path === path)!.text).toMatch(
+      /^\/\*\* For the .* Not part of the package's exports\. \*\//,
+    );
+    const open = namesOf(path.replace("internal.ts", "index.ts"));
+    expect(namesOf(path).filter((name) => name !== "" && open.includes(name))).toEqual([]);
+  });
+});
+
 /** Packages that are large or that not every host can load; they are imported where they are used, and only then. */
 const heavyPackages = ["@jax-js/jax", "@mlc-ai/web-xgrammar", "xz-decompress", "yaml", "webgpu"];
 
@@ -137,7 +161,8 @@ function packagesLoadedBy(entry: string): Map<string, string> {
 
 describe("heavy packages are loaded only where they are used", () => {
   const entries = sources.map(({ path }) => path).filter((path) => /^(\w+\/)?index(\.node)?\.ts$/.test(path));
-  test.each([...entries, "cli/main.ts"])("not by importing %s", (entry) => {
+  const commands = sources.map(({ path }) => path).filter((path) => /^cli\/commands\/\w+\.ts$/.test(path));
+  test.each([...entries, "cli/main.ts", ...commands])("not by importing %s", (entry) => {
     const packages = packagesLoadedBy(entry);
     expect(
       heavyPackages.filter((name) => packages.has(name)).map((name) => `${name} by ${packages.get(name)}`),
@@ -153,9 +178,13 @@ describe("heavy packages are loaded only where they are used", () => {
   });
 
   test("the search finds what is imported far away", () => {
-    expect([...packagesLoadedBy("cli/main.ts").keys()]).toEqual(
+    expect([...packagesLoadedBy("cli/commands/run.ts").keys()]).toEqual(
       expect.arrayContaining(["commander", "@huggingface/tokenizers"]),
     );
+  });
+
+  test("the command line begins with its parser and the list of commands alone", () => {
+    expect([...packagesLoadedBy("cli/main.ts").keys()].sort()).toEqual(["commander", "node:fs", "node:util"]);
   });
 });
 
@@ -199,9 +228,7 @@ function circles(files: readonly SourceFile[]): string[][] {
 
 describe("import circles", () => {
   test("there are none in src/, types included", () => {
-    // The decoder of src/model and its five architectures, until descriptions take their place.
-    const known = (circle: string[]) => circle.every((path) => path.startsWith("model/"));
-    expect(circles(everySource).filter((circle) => !known(circle))).toEqual([]);
+    expect(circles(everySource)).toEqual([]);
   });
 
   test("one is found over three files, whether of types or loaded late", () => {

@@ -24,7 +24,8 @@ async function parse(argv: readonly string[]): Promise<string> {
   const write = (part: string) => {
     text += part;
   };
-  const program = createProgram(commands, "0.0.0", { out: write, error: write, width: 100 }, async () => {});
+  const output = { out: write, error: write, width: 100 };
+  const program = await createProgram(commands, argv, "0.0.0", output, async () => {});
   try {
     await program.parseAsync(argv, { from: "user" });
   } catch (error) {
@@ -46,7 +47,8 @@ test("docs/cli.md is what --help prints; `vitest run test/docs.test.ts -u` refre
   await expect(sections.join("\n")).toMatchFileSnapshot("../docs/cli.md");
 });
 
-const examples = commands.flatMap(({ examples }) => examples);
+const definitions = await Promise.all(commands.map(async ({ load }) => (await load()).command));
+const examples = definitions.flatMap(({ examples }) => examples);
 const names = commands.map(({ name }) => name).join("|");
 const commandLine = new RegExp(`^ *(?:\\$ )?(?:npx )?(rarefy (?:${names}) .+?)(?: {2,}.*| +#.*)?$`, "gm");
 const documented = pages

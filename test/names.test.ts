@@ -36,7 +36,6 @@ const knowsNames: Readonly<Record<string, string>> = {
   "jobs/adapterTraining.ts": "matrices to adapt are called by their roles",
   "pipeline/compress/block.ts": "a matrix of any family is found under its role in Llama's words too",
   "train/adapters/ia3.ts": "matrices to adapt are called by their roles",
-  "train/engine/gpu/plan.ts": "training on a GPU of its own lays out Llama's tensors",
 };
 
 describe("what a model is made of is asked of its description", () => {

@@ -7,12 +7,12 @@
 //          a step cannot do without, over its time, as a share of the rate above
 // methods  a whole step of each method: masks and optimiser on the host, and on the device where it can hold them
 //
-// On WebGPU the step written by hand is measured; with --engine the traced one. Random tokens: nothing depends on them.
+// On WebGPU the kernels of our own are measured; with --engine the traced step. Random tokens: nothing depends on them.
 
 import { parseArgs } from "node:util";
 import { openCheckpoint } from "../../dist/io/index.js";
 import { directoryFiles } from "../../dist/io/index.node.js";
-import { openCompute } from "../../dist/kernels/index.js";
+import { openCompute } from "../../dist/kernels/internal.js";
 import { describeDecoder } from "../../dist/model/index.js";
 import { startEngine } from "../../dist/train/engine/engine.js";
 import { Products } from "../../dist/train/engine/gpu/products.js";

@@ -90,9 +90,16 @@ export type Step =
   | AttendStep
   | ActivateStep
   | MixtureStep
-  | { do: "add"; of: Buffer; into: Buffer }
+  | AddStep
   /** x = cap · tanh(x / cap), or x clamped to ±cap. */
   | { do: "cap"; of: Buffer; kind: "soft" | "hard"; cap: number };
+
+/** into += of */
+export interface AddStep {
+  do: "add";
+  of: Buffer;
+  into: Buffer;
+}
 
 /** Every run of `norm.weight` columns is normalised by itself: a head at a time where the weight is as long as a head. */
 export interface NormStep {

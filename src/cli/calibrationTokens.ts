@@ -1,6 +1,7 @@
 import type { Recipe } from "../compress/index.js";
 import type { ModelFiles } from "../io/index.js";
-import { beginWindows, type TokenizedText, tokenizeText } from "../text/index.js";
+import { type TokenizedText, tokenizeText } from "../text/index.js";
+import { beginWindows } from "../text/internal.js";
 import type { Context } from "./command.js";
 import { openTokenizer } from "./tokenizer.js";
 

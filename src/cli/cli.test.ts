@@ -11,8 +11,6 @@ async function rarefy(argv: string[], run: CommandDefinition["run"], signal = ne
   let error = "";
   const stream = (write: (text: string) => void) => ({ isTTY: false, write }) as unknown as NodeJS.WriteStream;
   const definition: CommandDefinition = {
-    name: "probe",
-    summary: "a made-up command",
     description: "A made-up command.",
     arguments: [["MODEL", "a model"]],
     options: [
@@ -22,7 +20,8 @@ async function rarefy(argv: string[], run: CommandDefinition["run"], signal = ne
     examples: ["rarefy probe tiny --window 4"],
     run,
   };
-  const code = await runCli([definition], argv, {
+  const probe = { name: "probe", summary: "a made-up command", load: async () => ({ command: definition }) };
+  const code = await runCli([probe], argv, {
     stdin: process.stdin,
     stdout: stream((text) => (out += text)),
     stderr: stream((text) => (error += text)),

@@ -1,7 +1,7 @@
 import { inspect, styleText } from "node:util";
 import { CommanderError } from "commander";
 import { RarefyError, UsageError } from "../core/index.js";
-import type { Colors, CommandDefinition, CommonOptions, Context } from "./command.js";
+import type { Colors, CommandDefinition, CommandEntry, CommonOptions, Context } from "./command.js";
 import { terminalText } from "./format.js";
 import { createProgram } from "./program.js";
 import { progressOn, silentProgress } from "./progress.js";
@@ -19,7 +19,7 @@ export const exitCodes = { ok: 0, failed: 1, usage: 2, aborted: 130 } as const;
 
 /** Parses `argv` (without node and script), runs the command, reports its error. @returns the exit code. */
 export async function runCli(
-  definitions: readonly CommandDefinition[],
+  commands: readonly CommandEntry[],
   argv: readonly string[],
   environment: CliEnvironment,
 ): Promise<number> {
@@ -31,11 +31,11 @@ export async function runCli(
     width: Math.min(stdout.columns || 100, 120),
   };
   let verbose = false;
-  const program = createProgram(definitions, environment.version, output, async (definition, options, args) => {
-    verbose = options.verbose === true;
-    await execute(definition, options, args, environment);
-  });
   try {
+    const program = await createProgram(commands, argv, environment.version, output, async (command, options, args) => {
+      verbose = options.verbose === true;
+      await execute(command, options, args, environment);
+    });
     await program.parseAsync(argv, { from: "user" });
     return exitCodes.ok;
   } catch (error) {
@@ -51,7 +51,7 @@ export async function runCli(
 }
 
 async function execute(
-  definition: CommandDefinition,
+  { run }: CommandDefinition,
   options: CommonOptions,
   args: readonly string[],
   { stdin, stdout, stderr, signal }: CliEnvironment,
@@ -86,7 +86,7 @@ async function execute(
     stdout,
   };
   try {
-    const document = await definition.run(context, options, args);
+    const document = await run(context, options, args);
     if (json) stdout.write(`${JSON.stringify(document, null, 2)}\n`);
   } finally {
     progress.clear();

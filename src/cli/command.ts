@@ -31,11 +31,16 @@ export interface Context {
   readonly stdout: NodeJS.WriteStream;
 }
 
-/** One command: one file in commands/, one line in commands/index.ts. */
-export interface CommandDefinition<Options extends CommonOptions = CommonOptions> {
+/** A command as the list of commands shows it: one file in commands/, one line in commands/index.ts. */
+export interface CommandEntry {
   name: string;
   /** One line, for the list of commands. */
   summary: string;
+  load(): Promise<{ command: CommandDefinition }>;
+}
+
+/** What a command takes and does. */
+export interface CommandDefinition<Options extends CommonOptions = CommonOptions> {
   /** The paragraph under `--help`. */
   description: string;
   /** Positional arguments in commander's syntax: ["MODEL", "what it is"]. */

@@ -9,7 +9,7 @@ import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import { type CompressionOptions, withCalibration } from "./compressionOptions.js";
 import { bytes, duration, percent } from "./format.js";
-import { readText } from "./session.js";
+import { readText } from "./readText.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** What --json prints: the row of the result, and how it came about. */

@@ -5,7 +5,7 @@ import type { DeviceId } from "../kernels/index.js";
 import type { CommonOptions } from "./command.js";
 import { integer } from "./numbers.js";
 import { bosOption, deviceOption, maxWindowsOption } from "./options.js";
-import { readText } from "./session.js";
+import { readText } from "./readText.js";
 import { defaultThreads } from "./threads.js";
 
 /** What every command that compresses takes. */

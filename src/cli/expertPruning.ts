@@ -7,7 +7,8 @@ import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import type { CompressionOptions } from "./compressionOptions.js";
 import { type Column, table } from "./format.js";
-import { openComparison, readText, readTokens } from "./session.js";
+import { readText } from "./readText.js";
+import { openComparison, readTokens } from "./session.js";
 
 interface ExpertPruningOptions extends CompressionOptions {
   method?: string;

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { packageVersion } from "../jobs/index.js";
+import { packageVersion } from "../jobs/internal.js";
 import { runCli } from "./cli.js";
 import { commands } from "./commands/index.js";
 

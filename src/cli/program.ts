@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import type { CommandDefinition, CommonOptions } from "./command.js";
+import type { CommandDefinition, CommandEntry, CommonOptions } from "./command.js";
 
 /** Runs one chosen command with what was parsed. */
 export type Execute = (definition: CommandDefinition, options: CommonOptions, args: readonly string[]) => Promise<void>;
@@ -11,13 +11,17 @@ export interface ProgramOutput {
   width: number;
 }
 
-/** The command line as commander sees it: parses, prints help, hands over to `execute`. Throws instead of exiting. */
-export function createProgram(
-  definitions: readonly CommandDefinition[],
+/**
+ * The command line as commander sees it: parses, prints help, hands over to `execute`. Throws instead of exiting. Only the command
+ * that `argv` names is loaded.
+ */
+export async function createProgram(
+  entries: readonly CommandEntry[],
+  argv: readonly string[],
   version: string,
   output: ProgramOutput,
   execute: Execute,
-): Command {
+): Promise<Command> {
   const program = new Command("rarefy")
     .description("Make language models sparse, see what that costs, run them faster.")
     .usage("COMMAND [options]")
@@ -25,7 +29,12 @@ export function createProgram(
   frame(program, output);
   program.helpCommand("help [command]", "print this help, or that of a command");
   program.addCommand(versionCommand(version, output));
-  for (const definition of definitions) program.addCommand(subcommand(definition, output, execute));
+  for (const entry of entries) {
+    const command = new Command(entry.name).summary(entry.summary);
+    frame(command, output);
+    if (argv.includes(entry.name)) define(command, (await entry.load()).command, execute);
+    program.addCommand(command);
+  }
   program.addHelpText(
     "after",
     "\nMODEL is a directory in Hugging Face layout, a .gguf file or a Hub id: org/name or org/name@revision." +
@@ -41,9 +50,8 @@ function versionCommand(version: string, output: ProgramOutput): Command {
   return command.action(() => output.out(`${version}\n`));
 }
 
-function subcommand(definition: CommandDefinition, output: ProgramOutput, execute: Execute): Command {
-  const command = new Command(definition.name).summary(definition.summary).description(definition.description);
-  frame(command, output);
+function define(command: Command, definition: CommandDefinition, execute: Execute): void {
+  command.description(definition.description);
   for (const [syntax, help] of definition.arguments ?? []) command.argument(`<${syntax}>`, help);
   for (const option of [...definition.options, ...commonOptions()]) command.addOption(option);
   const examples = definition.examples.map((line) => `  $ ${line}`).join("\n");
@@ -51,7 +59,6 @@ function subcommand(definition: CommandDefinition, output: ProgramOutput, execut
   command.action(async () => {
     await execute(definition, command.opts(), command.args);
   });
-  return command;
 }
 
 const commonOptions = () => [

@@ -1,9 +1,7 @@
-import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
-import { RarefyError } from "../core/index.js";
 import type { Variant } from "../eval/index.js";
 import { type LocalModelFiles, type ModelFiles, readAdapter } from "../io/index.js";
-import { bundledText, directoryFiles, isBundledText, resolveModel } from "../io/index.node.js";
+import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
 import { checkSound, type ExpertRanks, type Model, withAdapter } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
@@ -11,6 +9,7 @@ import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.
 import type { Context } from "./command.js";
 import { bytes } from "./format.js";
 import type { AdapterOption, AttentionOptions, ExpertRanksOption, MachineOptions, WeightsOption } from "./options.js";
+import { readText } from "./readText.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */
@@ -112,27 +111,6 @@ export async function openComparison(
   } catch (error) {
     dispose();
     throw error;
-  }
-}
-
-/** A text file of the user, or one that comes with the package by its name (`tiny-6m:eval`). @throws RarefyError when it cannot be read, is empty or is not UTF-8. */
-export async function readText(path: string): Promise<string> {
-  const fail = (problem: string, cause?: unknown) => new RarefyError(`${path}: ${problem}`, { cause });
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(isBundledText(path) ? bundledText(path) : path);
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    throw fail(code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "is a directory" : message, cause);
-  }
-  if (bytes.length === 0) throw fail("the file is empty");
-  const [first, second] = bytes;
-  if ((first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff))
-    throw fail("is UTF-16 text; save it as UTF-8");
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (cause) {
-    throw fail("is not UTF-8 text; save it as UTF-8", cause);
   }
 }
 

@@ -8,7 +8,8 @@ import type { Context } from "./command.js";
 import { integer } from "./numbers.js";
 import { type MachineOptions, textOption, type WeightsOption } from "./options.js";
 import { type PromptOptions, promptText } from "./promptText.js";
-import { openSession, readText } from "./session.js";
+import { readText } from "./readText.js";
+import { openSession } from "./session.js";
 
 /** Texts that a model reads as a whole, each by itself. */
 export interface WholeTextOptions extends PromptOptions, MachineOptions, WeightsOption {

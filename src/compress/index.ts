@@ -26,27 +26,12 @@ export {
   mergeShares,
   permuted,
 } from "./expertMerging.js";
-export { type ExpertMethod, type ExpertStatistics, expertMethods, keptExperts } from "./expertSelection.js";
-export { matchesGlob } from "./glob.js";
-export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
-export { poolHeads } from "./headPooling.js";
+export { type ExpertMethod, type ExpertStatistics, expertMethods } from "./expertSelection.js";
 export { lowRankMethods } from "./lowrank/index.js";
-export { factorSize, productOf, rankForRatio, residualOf, shareRanks } from "./lowrank/rank.js";
 export { pruneMethods } from "./methods/index.js";
-export {
-  type Pattern,
-  type PatternType,
-  parsePattern,
-  patternName,
-  patternSchema,
-  type Scope,
-  shapeProblems,
-  sparsityOf,
-} from "./pattern.js";
+export { type Pattern, type PatternType, parsePattern, patternName, type Scope, sparsityOf } from "./pattern.js";
 export { presetRecipe, presets } from "./presets.js";
-export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./quantize/fold.js";
 export { quantizeMethods, scaleMethods } from "./quantize/index.js";
-export { integerProduct } from "./quantize/integerProduct.js";
 export { parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
 export type { RecipeTarget, TargetMatrix } from "./recipeTarget.js";
 export { parseRecipeText } from "./recipeText.js";
@@ -60,12 +45,3 @@ export {
   StatisticsAccumulator,
   type StatisticValues,
 } from "./statistics.js";
-export {
-  chooseUnits,
-  keepUnits,
-  keepUnitsOfVector,
-  repairColumns,
-  type UnitType,
-  unitMask,
-  unitScores,
-} from "./structured.js";

@@ -1,5 +1,5 @@
 import { UsageError } from "../core/index.js";
-import { findThreshold, magnitudeOf } from "../tensor/index.js";
+import { findThreshold, magnitudeOf } from "../tensor/internal.js";
 import { type Pattern, type Scope, shapeProblems, zerosFor } from "./pattern.js";
 
 /**

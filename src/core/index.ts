@@ -1,6 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type ActivationFunction, activationFunctions } from "./activationFunction.js";
-export { checkOptions, type OptionRule, type OptionRules, optionRules } from "./checkOptions.js";
 export {
   BusyError,
   DeviceError,
@@ -15,7 +14,7 @@ export {
 } from "./errors.js";
 export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
-export { cleaned, clip, quote } from "./quote.js";
+export { quote } from "./quote.js";
 export { Random } from "./random.js";
 export { checkSchema } from "./schema.js";
 export { meanAndDeviation, median, spread } from "./statistics.js";

@@ -1,9 +1,9 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type AllocationComparison, calibrateBetterAllocation } from "./betterAllocation.js";
 export type { Divergence } from "./divergence.js";
-export { type MeasuredSpeed, measuredSpeed, speedsDiffer } from "./measuredSpeed.js";
+export type { MeasuredSpeed } from "./measuredSpeed.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";
-export { type Measured, type ResultRow, resultRow, runsAsInWords, speedRatio } from "./resultRow.js";
+export { type Measured, type ResultRow, resultRow } from "./resultRow.js";
 export { formatResultRows } from "./resultTable.js";
 export { type ClosedVariant, measureSpeed, measureSpeedInTurn, type Speed, type SpeedOptions } from "./speed.js";
 export { measureSplit, type SplitOptions, type SplitTimes, type TimeSplit } from "./split.js";

@@ -1,6 +1,8 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import { type Activation, keptValue, kvBytesRead } from "../kernels/index.js";
-import { checkGenerates, type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
+import { type Activation, kvBytesRead } from "../kernels/index.js";
+import { keptValue } from "../kernels/internal.js";
+import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
+import { checkGenerates } from "../model/internal.js";
 import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type Divergence, DivergenceSum } from "./divergence.js";

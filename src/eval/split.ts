@@ -1,5 +1,6 @@
 import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
-import { checkSound, mostPassRows } from "../model/index.js";
+import { checkSound } from "../model/index.js";
+import { mostPassRows } from "../model/internal.js";
 import { SequenceMemory } from "../runtime/index.js";
 import { thresholdsOf, type Variant } from "./variant.js";
 

@@ -8,7 +8,7 @@ export {
 export { addPair, rescale } from "./adapter/merge.js";
 export { readAdapter } from "./adapter/readAdapter.js";
 export { writeAdapter } from "./adapter/writeAdapter.js";
-export { artifactFileName, checkArtifactMaps, parseArtifact, readArtifact, serializeArtifact } from "./artifact.js";
+export { artifactFileName, parseArtifact, readArtifact, serializeArtifact } from "./artifact.js";
 export {
   type ActivationSparsity,
   type Artifact,
@@ -20,13 +20,11 @@ export {
   trainingOf,
 } from "./artifactSchema.js";
 export { blobFiles, blobSource } from "./blob.js";
-export { type ByteSink, createFile, type FileSinks, memorySinks } from "./byteSink.js";
+export { type ByteSink, type FileSinks, memorySinks } from "./byteSink.js";
 export type { ByteSource, LocalModelFiles, ModelFiles } from "./byteSource.js";
-export { checkFinite, findNonFinite } from "./checkFinite.js";
 export { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 export {
   type EncodedTensors,
-  encodedBytes,
   encodeTensor,
   type FloatDType,
   type GridCodes,
@@ -35,31 +33,16 @@ export {
   type TensorGrid,
   type TensorToEncode,
 } from "./encoding/index.js";
-export { isPlainFileName } from "./fileName.js";
-export { type Fingerprint, fingerprint, hashOfSource } from "./fingerprint.js";
+export { type Fingerprint, fingerprint } from "./fingerprint.js";
 export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeGguf } from "./gguf/index.js";
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
 export { ModelStore, type ModelStoreOptions, type StoredModel, storedFiles } from "./opfs.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";
 export { sha256Hex } from "./sha256.js";
-export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";
-export {
-  addedToken,
-  addedTokens,
-  byteLevelParts,
-  idsOf,
-  preTokenizerNamed,
-  preTokenizers,
-  type SentencePieces,
-  sentencePieceBpeParts,
-  sentencePieceUnigramParts,
-  surround,
-  tokenTypes,
-} from "./tokenizer/index.js";
+export type { SentencePieces } from "./tokenizer/index.js";
 export type { Warning } from "./warning.js";
 export { plainWeights, type Weights } from "./weights.js";

@@ -1,3 +1,23 @@
 /** For the folders to the right: where the numbers of a description lie in a checkpoint. Not part of the package's exports. */
+export { checkArtifactMaps } from "./artifact.js";
+export { createFile } from "./byteSink.js";
+export { checkFinite, findNonFinite } from "./checkFinite.js";
+export { encodedBytes } from "./encoding/index.js";
+export { isPlainFileName } from "./fileName.js";
+export { hashOfSource } from "./fingerprint.js";
+export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
 export * from "./references.js";
 export { takeStorage } from "./takeStorage.js";
+export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";
+export {
+  addedToken,
+  addedTokens,
+  byteLevelParts,
+  idsOf,
+  preTokenizerNamed,
+  preTokenizers,
+  sentencePieceBpeParts,
+  sentencePieceUnigramParts,
+  surround,
+  tokenTypes,
+} from "./tokenizer/index.js";

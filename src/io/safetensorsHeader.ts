@@ -1,5 +1,6 @@
 import { FormatError, quote } from "../core/index.js";
-import { type DType, dtypeBytes, isDType, type TensorInfo } from "../tensor/index.js";
+import { type DType, dtypeBytes, type TensorInfo } from "../tensor/index.js";
+import { isDType } from "../tensor/internal.js";
 import { isJsonObject, parseJson } from "./json.js";
 
 /** A tensor of a safetensors file and where its bytes lie. */

@@ -9,9 +9,9 @@ import {
   adapterMethods,
   modulesOf,
   type Objective,
-  randomFor,
   type Values,
 } from "../train/index.js";
+import { randomFor } from "../train/internal.js";
 import { configHash } from "./source.js";
 import type { TrainableModel } from "./trainableModel.js";
 

@@ -6,13 +6,13 @@ import {
   artifactFileName,
   artifactVersion,
   fingerprint,
-  isModelFile,
   type LocalModelFiles,
   openCheckpoint,
   serializeArtifact,
   sha256Hex,
 } from "../io/index.js";
 import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
+import { isModelFile } from "../io/internal.js";
 import type { Model } from "../model/index.js";
 import {
   type Calibration,

@@ -1,18 +1,18 @@
 import { readdir, rm, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { RarefyError } from "../core/index.js";
-import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
+import { type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
 import { claimOutput, directoryFiles, directorySinks, JobDirectory } from "../io/index.node.js";
+import { isCompanionFile } from "../io/internal.js";
 import {
   type CompressedModel,
   type CompressionPlan,
   type CompressOptions,
-  isJobFile,
-  jobIn,
   planCompression,
   runCompression,
   type Workspace,
 } from "../pipeline/index.js";
+import { isJobFile, jobIn } from "../pipeline/internal.js";
 import { gradientSource } from "../train/index.js";
 import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";

@@ -1,6 +1,6 @@
 import { openCheckpoint } from "../io/index.js";
 import { resolveModel } from "../io/index.node.js";
-import { openDevice } from "../kernels/index.js";
+import { openDevice } from "../kernels/internal.js";
 import { describeDecoder, type RankLink, reportFailure, serveExperts } from "../model/index.js";
 import type { RankTask } from "./expertRanks.js";
 

@@ -38,4 +38,3 @@ export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCa
 export type { SweepEntry } from "./sweepEntries.js";
 export type { TrainingSettings } from "./trainingSettings.js";
 export { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "./trainToDirectory.js";
-export { packageVersion } from "./version.js";

@@ -6,7 +6,6 @@ import {
   artifactFileName,
   artifactVersion,
   type Checkpoint,
-  isCompanionFile,
   type LocalModelFiles,
   type ModelFiles,
   openCheckpoint,
@@ -18,7 +17,7 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { buildModelDirectory } from "../io/index.node.js";
-import { readReference, writeReference } from "../io/internal.js";
+import { isCompanionFile, readReference, writeReference } from "../io/internal.js";
 import { type Adaptation, adaptationsOf, describeDecoder } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
 import { configHash } from "./source.js";

@@ -1,19 +1,12 @@
 import { findStep, type ModelSpec } from "../arch/index.js";
-import {
-  type ExpertStatistics,
-  expertMerges,
-  expertMethods,
-  keptExperts,
-  mergeGroups,
-  mergeShares,
-} from "../compress/index.js";
+import { type ExpertStatistics, expertMerges, expertMethods, mergeGroups, mergeShares } from "../compress/index.js";
+import { keptExperts } from "../compress/internal.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
   artifactFileName,
   artifactVersion,
   type Checkpoint,
   fingerprint,
-  isCompanionFile,
   type LocalModelFiles,
   openCheckpoint,
   serializeArtifact,
@@ -21,6 +14,7 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
+import { isCompanionFile } from "../io/internal.js";
 import type { DeviceId } from "../kernels/index.js";
 import { cutExperts, type Merging, measureExperts, openModel } from "../pipeline/index.js";
 import { byteLengthOf, toFloat32 } from "../tensor/index.js";

@@ -2,7 +2,8 @@ import { appendFile, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FormatError, UsageError } from "../core/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
-import { isStateTree, type LogRecord, type State, type Training } from "../train/index.js";
+import type { LogRecord, State, Training } from "../train/index.js";
+import { isStateTree } from "../train/internal.js";
 import { StateDirectory } from "./stateDirectory.js";
 
 const logName = "log.jsonl";

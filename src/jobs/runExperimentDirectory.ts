@@ -8,15 +8,13 @@ import {
   type ExperimentOptions,
   experiments,
   type FinishedCell,
-  htmlPage,
-  markdownPage,
-  planOf,
   type ResultTable,
   runCells,
   runExperiment,
   type Scale,
   stopEngine,
 } from "../train/index.js";
+import { htmlPage, markdownPage, planOf } from "../train/internal.js";
 import { cellFiles, cellInputs, type ExperimentPlaces, modelIdentity } from "./experimentFiles.js";
 import { ExperimentThreads } from "./experimentThreads.js";
 

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { FormatError } from "../core/index.js";
-import { isWeightFile, type LocalModelFiles, sha256Hex } from "../io/index.js";
+import { type LocalModelFiles, sha256Hex } from "../io/index.js";
+import { isWeightFile } from "../io/internal.js";
 
 /**
  * Notes what the files of a model are, as the system tells them apart, for a job that reads them more than once.

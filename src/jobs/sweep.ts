@@ -12,7 +12,8 @@ import {
 } from "../io/index.js";
 import { directoryFiles, JobDirectory, lockPath, removeOutput } from "../io/index.node.js";
 import type { WeightFormatId } from "../pack/index.js";
-import { checkCompression, openModel } from "../pipeline/index.js";
+import { openModel } from "../pipeline/index.js";
+import { checkCompression } from "../pipeline/internal.js";
 import type { TokenizedText } from "../text/index.js";
 import { gradientSource } from "../train/index.js";
 import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";

@@ -4,7 +4,7 @@ import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
 import { type Compression, parseJson } from "../io/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
-import { compressedLayersSchema, resultRowSchema } from "../report/index.js";
+import { compressedLayersSchema, resultRowSchema } from "../report/internal.js";
 
 /** One line of a sweep's table, with what it stands for: a file of its own in the output directory. */
 export interface SweepEntry {

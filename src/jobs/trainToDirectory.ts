@@ -6,7 +6,6 @@ import {
   artifactFileName,
   artifactVersion,
   fingerprint,
-  isCompanionFile,
   type LocalModelFiles,
   openCheckpoint,
   readArtifact,
@@ -16,7 +15,7 @@ import {
   trainingOf,
 } from "../io/index.js";
 import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
-import { takeStorage } from "../io/internal.js";
+import { isCompanionFile, takeStorage } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   decoderObjective,
@@ -25,13 +24,13 @@ import {
   type LogRecord,
   meanLoss,
   modelParameters,
-  randomFor,
   runTraining,
   stopEngine,
   TokenWindows,
   Training,
   writeWeights,
 } from "../train/index.js";
+import { randomFor } from "../train/internal.js";
 import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
 import { configHash } from "./source.js";

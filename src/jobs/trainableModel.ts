@@ -1,7 +1,7 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import { type Artifact, type LocalModelFiles, openCheckpoint, trainingOf } from "../io/index.js";
-import { routingOf } from "../model/index.js";
+import { routingOf } from "../model/internal.js";
 import {
   type FloatArray,
   type ModelParameter,

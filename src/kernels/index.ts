@@ -20,16 +20,6 @@ export type {
   Vector,
 } from "./backend.js";
 export type { BackendOptions } from "./backendOptions.js";
-export {
-  type Compute,
-  type GpuMemory,
-  type Kernel,
-  kernel,
-  openCompute,
-  type Recorder,
-  read,
-  readWrite,
-} from "./compute.js";
 export type {
   ExpertLinearOptions,
   ExpertMatrices,
@@ -39,9 +29,8 @@ export type {
   RouteOptions,
   Routing,
 } from "./experts.js";
-export { isWholeHeads, wholeHeads } from "./handles.js";
-export { type AttentionMass, type KvCache, type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "./kv.js";
-export { type KvCodes, kiviCoded } from "./kvCodes.js";
+export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
+export type { KvCodes } from "./kvCodes.js";
 export type { Region, WeightLoading } from "./region.js";
 export {
   type ChosenSlots,
@@ -61,5 +50,4 @@ export {
   type DeviceId,
   devices,
   openBackend,
-  openDevice,
 } from "./table.js";

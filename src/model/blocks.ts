@@ -2,18 +2,15 @@ import {
   type AttendStep,
   type BlockSpec,
   findStep,
-  keptBy,
   type ModelSpec,
   type RopeSpec,
   type RotateStep,
-  ropeAttentionFactor,
-  ropeReach,
   ropeTables,
 } from "../arch/index.js";
+import { keptBy, ropeAttentionFactor, ropeReach } from "../arch/internal.js";
 import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
 import { BufferPool } from "./buffers.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
-import type { BlockWeights } from "./load.js";
 import { bufferOf, type Pass, type PassPart } from "./pass.js";
 import { type BlockThresholds, blockThresholds } from "./thresholds.js";
 import { Turns } from "./turns.js";
@@ -25,6 +22,7 @@ import type {
   SequencePart,
   TogetherOptions,
 } from "./types.js";
+import type { BlockWeights } from "./weights.js";
 
 /** Positions of a first rotary table, where a model has as many. */
 const firstPositions = 4096;

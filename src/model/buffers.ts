@@ -1,14 +1,5 @@
-import {
-  type BlockSpec,
-  type Buffer,
-  type LinearStep,
-  latentAt,
-  latentSteps,
-  type ModelSpec,
-  mostExpertsOf,
-  type Step,
-  stepsOf,
-} from "../arch/index.js";
+import { type BlockSpec, type Buffer, type LinearStep, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import { latentAt, latentSteps, mostExpertsOf } from "../arch/internal.js";
 import type { Activation, Backend } from "../kernels/index.js";
 import { padTo4 } from "./footprint.js";
 

@@ -1,12 +1,13 @@
-import { type BlockSpec, latentAt, latentSteps, type Step } from "../arch/index.js";
+import type { BlockSpec, Step } from "../arch/index.js";
+import { latentAt, latentSteps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
 import { latentAttention } from "./latent.js";
-import type { BlockWeights } from "./load.js";
 import { mixture } from "./mixture.js";
 import { activate, attend, linear, norm, rotate } from "./operations.js";
 import { bufferOf, type Operation } from "./pass.js";
+import type { BlockWeights } from "./weights.js";
 
 /** A block for one backend. */
 export interface CompiledBlock {

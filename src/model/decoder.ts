@@ -5,7 +5,6 @@ import type { WeightFormatId } from "../pack/index.js";
 import { Blocks } from "./blocks.js";
 import { padTo4 } from "./footprint.js";
 import { checkGenerates } from "./generates.js";
-import type { ModelWeights } from "./load.js";
 import { applyNorm } from "./operations.js";
 import type { MatrixChoice } from "./structure.js";
 import type {
@@ -17,6 +16,7 @@ import type {
   SequencePart,
   TogetherOptions,
 } from "./types.js";
+import type { ModelWeights } from "./weights.js";
 
 /** Runs the description of a model: the steps of its blocks, compiled for one backend when it was loaded. */
 export class Decoder implements Model {

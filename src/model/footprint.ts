@@ -1,18 +1,15 @@
 import {
-  activeShares,
   type BlockSpec,
   isTied,
   kvBytesOf,
   type LinearSpec,
-  latentAt,
   linearsOf,
   type ModelConfig,
   type ModelSpec,
-  type Place,
-  placesOf,
   type RouterSpec,
   type TensorRef,
 } from "../arch/index.js";
+import { activeShares, latentAt, type Place, placesOf } from "../arch/internal.js";
 import type { Checkpoint } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { elementCount } from "../tensor/index.js";

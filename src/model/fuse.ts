@@ -1,8 +1,9 @@
 import type { Step } from "../arch/index.js";
-import { type Backend, isWholeHeads } from "../kernels/index.js";
-import type { BlockWeights } from "./load.js";
+import type { Backend } from "../kernels/index.js";
+import { isWholeHeads } from "../kernels/internal.js";
 import { applyActivation, attendTo, attentionOptions, multiply } from "./operations.js";
 import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
+import type { BlockWeights } from "./weights.js";
 
 /** Several steps as one operation. */
 interface Fused {

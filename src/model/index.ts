@@ -1,8 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type Adaptation, adaptationsOf } from "./adaptations.js";
 export type { Blocks } from "./blocks.js";
-export { mostPassRows } from "./buffers.js";
-export { routingOf } from "./checkRouting.js";
 export {
   ExpertRanks,
   portLink,
@@ -15,26 +13,11 @@ export {
   serveExperts,
 } from "./expertRanks/index.js";
 export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrixBytes } from "./footprint.js";
-export { checkGenerates } from "./generates.js";
-export { loadBlocks } from "./load.js";
-export {
-  type DecoderDescription,
-  describeDecoder,
-  type LoadModelOptions,
-  loadDescribed,
-  loadModel,
-} from "./loadModel.js";
-export { checkSound, explainNonFinite, firstNonFiniteOf, nonFiniteError } from "./nonFinite.js";
+export { type DecoderDescription, describeDecoder, loadModel } from "./loadModel.js";
+export type { LoadModelOptions } from "./loadOptions.js";
+export { checkSound, explainNonFinite, firstNonFiniteOf } from "./nonFinite.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
-export {
-  chooseFormat,
-  describeChoices,
-  type MatrixChoice,
-  type RunsAs,
-  runsAs,
-  type Structure,
-  structures,
-} from "./structure.js";
+export { describeChoices, type MatrixChoice, type RunsAs, runsAs, type Structure, structures } from "./structure.js";
 export type { TensorSource } from "./tensorRows.js";
 export type {
   ActivationThresholds,

@@ -1,4 +1,10 @@
 /** For the folders to the right: how models are stored. Not part of the package's exports. */
+export { mostPassRows } from "./buffers.js";
+export { routingOf } from "./checkRouting.js";
 export { factorNames, storedMap, storedMatrices } from "./forms.js";
+export { checkGenerates } from "./generates.js";
 export { isCoded, keepsCodes } from "./keptCodes.js";
-export { describeTrainable } from "./loadModel.js";
+export { loadBlocks } from "./load.js";
+export { describeTrainable, loadDescribed } from "./loadModel.js";
+export { nonFiniteError } from "./nonFinite.js";
+export { chooseFormat } from "./structure.js";

@@ -1,16 +1,9 @@
-import type { LatentSteps } from "../arch/index.js";
-import type { Activation, Matrix } from "../kernels/index.js";
+import type { LatentSteps } from "../arch/internal.js";
+import type { Activation } from "../kernels/index.js";
 import { latentQueries, latentSums } from "./buffers.js";
 import { attendTo } from "./operations.js";
 import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
-
-/** What makes keys and values of a latent, by head. */
-export interface LatentMaps {
-  /** [rank, columns of a key that are not rotated]: takes a query to the latent. */
-  readonly keys: readonly Matrix[];
-  /** [columns of a value, rank] */
-  readonly values: readonly Matrix[];
-}
+import type { LatentMaps } from "./weights.js";
 
 const copy = { f: "scale", by: 1 } as const;
 

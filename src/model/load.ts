@@ -2,86 +2,33 @@ import {
   type BlockSpec,
   findStep,
   isTied,
-  type LatentSteps,
   type LinearSpec,
   type LinearStep,
-  latentAt,
   linearsOf,
   type MixtureStep,
   type ModelSpec,
-  mostExpertsOf,
   type NormSpec,
   type RouterSpec,
   type Step,
   type TensorRef,
 } from "../arch/index.js";
+import { type LatentSteps, latentAt, mostExpertsOf } from "../arch/internal.js";
 import { type FormatError, Stage, UsageError } from "../core/index.js";
-import { type Checkpoint, findNonFinite } from "../io/index.js";
+import type { Checkpoint } from "../io/index.js";
+import { findNonFinite } from "../io/internal.js";
 import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { byteLengthOf, dtypeBytes } from "../tensor/index.js";
 import { Blocks } from "./blocks.js";
-import type { ExpertRanks } from "./expertRanks/ranks.js";
 import { blocksOfRank } from "./expertRanks/share.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
-import type { LatentMaps } from "./latent.js";
-import type { LoadModelOptions } from "./loadModel.js";
+import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
-
-export interface LoadedNorm {
-  weight: Vector;
-  bias?: Vector;
-}
-
-/** A mixture of experts: its router, and the linear steps of all experts together, each by the step of the first. */
-export interface LoadedMixture {
-  /** [experts rounded up to 4, hiddenSize]; a bias as long. */
-  router: WholeStack;
-  options: RouteOptions;
-  experts: ReadonlyMap<Step, ExpertMatrices>;
-  /** Where the others are, if `experts` are the first of them only. */
-  ranks?: ExpertRanks;
-}
-
-/** What the steps of one block need, by step. */
-export interface BlockWeights {
-  norms: ReadonlyMap<Step, LoadedNorm>;
-  stacks: ReadonlyMap<Step, Stack>;
-  mixtures: ReadonlyMap<Step, LoadedMixture>;
-  /** By the step that makes keys and values of latents. */
-  latents: ReadonlyMap<Step, LatentMaps>;
-  /** f32 [heads], by the step that attends. */
-  sinks: ReadonlyMap<Step, Vector>;
-  /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
-  lowRank: number;
-}
-
-export interface ModelWeights {
-  /** Where all of it lies. */
-  region: Region;
-  /** [vocabSize, hiddenSize]; the head's matrix when the two are tied. */
-  embedding: Matrix;
-  /** Learned positions [positions + offset, hiddenSize]. */
-  positions?: Matrix;
-  embeddingNorm?: LoadedNorm;
-  blocks: readonly BlockWeights[];
-  finalNorm: LoadedNorm | undefined;
-  /** Token types [types, hiddenSize]. */
-  types?: Matrix;
-  /** The steps of a head before its matrix. */
-  headSteps?: BlockWeights;
-  /** [logitCols, hiddenSize]; undefined for a model without a head. */
-  head: WholeStack | undefined;
-  choices: readonly MatrixChoice[];
-  /** See `Model.weightBytes`. */
-  bytes: { perToken: number; loaded: number };
-  /** See `Model.damage`. */
-  damage: FormatError | undefined;
-}
+import type { BlockWeights, LatentMaps, LoadedMixture, LoadedNorm, ModelWeights } from "./weights.js";
 
 /** Logits of the columns that pad the vocabulary to a multiple of 4: never the largest, of no weight in a softmax. */
 const paddingLogit = -1e30;

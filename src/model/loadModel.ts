@@ -1,33 +1,13 @@
 import { type ModelConfig, parseModelConfig } from "../arch/index.js";
-import type { JobOptions } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
-import type { Backend, ProductCosts } from "../kernels/index.js";
-import type { WeightFormatId } from "../pack/index.js";
+import type { Backend } from "../kernels/index.js";
 import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
-import type { ExpertRanks } from "./expertRanks/ranks.js";
 import { loadWeights } from "./load.js";
-import type { Structure } from "./structure.js";
+import type { LoadModelOptions } from "./loadOptions.js";
 import { blockThresholds } from "./thresholds.js";
-import type { ActivationThresholds, Model } from "./types.js";
-
-/** How the weights of a model are packed. */
-export interface LoadModelOptions extends JobOptions {
-  /** Format of every matrix that tokens are multiplied with. */
-  weights: WeightFormatId;
-  /**
-   * How matrices are laid out. Default "auto": what this machine multiplies fastest, by a short measurement that is made
-   * when a matrix with zeros is met.
-   */
-  structure?: Structure;
-  /** Stands in for the measurement. */
-  costs?: ProductCosts;
-  /** What passes run with that bring no thresholds of their own; see `Model.thresholds`. */
-  thresholds?: ActivationThresholds;
-  /** Ranks that hold all experts but the first share, which alone are loaded here. They must outlive the model. */
-  expertRanks?: ExpertRanks;
-}
+import type { Model } from "./types.js";
 
 /** What a checkpoint holds, known without reading weights. */
 export interface DecoderDescription {

@@ -1,7 +1,7 @@
 import type { TensorRef } from "../arch/index.js";
 import type { Backend, ExpertMatrices, Matrix, Region, RowSource } from "../kernels/index.js";
 import { isSparse, type PackedFormatId, sparseFormats, valueTypeOf, type WeightFormatId } from "../pack/index.js";
-import type { LoadModelOptions } from "./loadModel.js";
+import type { LoadModelOptions } from "./loadOptions.js";
 import { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 import { chooseFormat, type MatrixChoice } from "./structure.js";
 import { type ReadEvents, type TensorSource, tensorRows } from "./tensorRows.js";

@@ -2,10 +2,10 @@ import type { MixtureStep } from "../arch/index.js";
 import type { Routing } from "../kernels/index.js";
 import { type Buffers, routerLogits } from "./buffers.js";
 import { runAtRanks } from "./expertRanks/runAtRanks.js";
-import type { LoadedMixture } from "./load.js";
 import { bufferOf, type Operation, type Pass } from "./pass.js";
 import { type ExpertRun, runExperts } from "./runExperts.js";
 import type { BlockThresholds } from "./thresholds.js";
+import type { LoadedMixture } from "./weights.js";
 
 /** x += Σ weight · expert(normed) over the experts that each row is sent to. Only their weights are read. */
 export function mixture(step: MixtureStep, weights: LoadedMixture): Operation {

@@ -1,9 +1,9 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
-import type { LoadedNorm } from "./load.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
 import { linearStack, type Stack } from "./stack.js";
+import type { LoadedNorm } from "./weights.js";
 
 /** Each kind of step as operations of a backend. */
 

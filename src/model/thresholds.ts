@@ -1,4 +1,5 @@
-import { activationOf, type BlockSpec, expandedMaps, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import { activationOf, type BlockSpec, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
+import { expandedMaps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { ActivationThresholds } from "./types.js";
 

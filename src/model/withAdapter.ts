@@ -1,4 +1,5 @@
-import { type LinearSpec, type LinearStep, latentAt, latentSteps, type Step } from "../arch/index.js";
+import type { LinearSpec, LinearStep, Step } from "../arch/index.js";
+import { latentAt, latentSteps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { Adapter, LoraPair } from "../io/index.js";
 import type { Matrix, Region, RowSource } from "../kernels/index.js";
@@ -7,9 +8,9 @@ import { fromFloat32 } from "../tensor/index.js";
 import { adaptationsOf } from "./adaptations.js";
 import { Decoder } from "./decoder.js";
 import { padTo4 } from "./footprint.js";
-import type { BlockWeights } from "./load.js";
 import type { AdaptedStack, Stack } from "./stack.js";
 import type { Model } from "./types.js";
+import type { BlockWeights } from "./weights.js";
 
 /** Pairs are small, and what they add is smaller. */
 const format = "f32";

@@ -9,7 +9,8 @@ import {
 import { breathe, type JobOptions, Random, Stage, UsageError } from "../core/index.js";
 import type { ActivationSparsity } from "../io/index.js";
 import type { KvCache } from "../kernels/index.js";
-import { checkSound, firstNonFiniteOf, type Model, nonFiniteError } from "../model/index.js";
+import { checkSound, firstNonFiniteOf, type Model } from "../model/index.js";
+import { nonFiniteError } from "../model/internal.js";
 import type { TokenizedText } from "../text/index.js";
 import { activationMethods, type MethodId } from "./activationMethods.js";
 import { BlockProbe, probeRows } from "./blockProbe.js";

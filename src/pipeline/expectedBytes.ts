@@ -1,4 +1,5 @@
-import { activationOf, activeShares, type BlockSpec, linearsOf, type ModelSpec } from "../arch/index.js";
+import { activationOf, type BlockSpec, linearsOf, type ModelSpec } from "../arch/index.js";
+import { activeShares } from "../arch/internal.js";
 import type { ActivationSparsity } from "../io/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 

@@ -6,11 +6,11 @@ export {
   type CalibrationOptions,
   calibrateActivationSparsity,
 } from "./calibrate.js";
-export { type CompressedModel, type JobFiles, type JobTimes, jobIn, runCompression } from "./compress/compressJob.js";
-export { checkCompression, planCompression } from "./compress/plan.js";
+export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
+export { planCompression } from "./compress/plan.js";
 export type { CompressionPlan, CompressOptions, Estimate } from "./compress/planned.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
-export { isJobFile, memoryWorkspace, type Workspace } from "./compress/workspace.js";
+export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export * from "./experts/index.js";
 export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";

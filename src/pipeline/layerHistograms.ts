@@ -1,4 +1,5 @@
-import { activationOf, functionOf } from "../arch/index.js";
+import { activationOf } from "../arch/index.js";
+import { functionOf } from "../arch/internal.js";
 import { ActivationHistogram } from "../compress/index.js";
 import type { Model, Tap } from "../model/index.js";
 

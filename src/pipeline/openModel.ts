@@ -1,31 +1,20 @@
-import { linearsOf, type ModelSpec, surplusLayers, unusedFields } from "../arch/index.js";
-import {
-  checkOptions,
-  FormatError,
-  type JobOptions,
-  type OptionRules,
-  optionRules,
-  quote,
-  UsageError,
-} from "../core/index.js";
+import { linearsOf, type ModelSpec, surplusLayers } from "../arch/index.js";
+import { unusedFields } from "../arch/internal.js";
+import { FormatError, type JobOptions, quote, UsageError } from "../core/index.js";
+import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import {
   type Artifact,
   artifactFileName,
   type Checkpoint,
-  checkArtifactMaps,
   type ModelFiles,
   openCheckpoint,
   type Warning,
 } from "../io/index.js";
-import { type DeviceId, openDevice } from "../kernels/index.js";
-import {
-  describeDecoder,
-  type ExpertRanks,
-  loadDescribed,
-  type Model,
-  type Structure,
-  structures,
-} from "../model/index.js";
+import { checkArtifactMaps } from "../io/internal.js";
+import type { DeviceId } from "../kernels/index.js";
+import { openDevice } from "../kernels/internal.js";
+import { describeDecoder, type ExpertRanks, type Model, type Structure, structures } from "../model/index.js";
+import { loadDescribed } from "../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { type Attention, type KvChoice, type PrefillPolicy, parseAttention, parseKv } from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";

@@ -1,4 +1,5 @@
-import { expandedMaps, type ModelSpec, stepsOf } from "../arch/index.js";
+import { type ModelSpec, stepsOf } from "../arch/index.js";
+import { expandedMaps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { Artifact } from "../io/index.js";
 import type { ActivationThresholds } from "../model/index.js";

@@ -1,13 +1,5 @@
 export { readTrainingLog, type TrainingRecord } from "./curves.js";
-export {
-  type Candidate,
-  compressedLayersSchema,
-  type ReportData,
-  type Run,
-  resultRowSchema,
-  runOfArtifact,
-  runOfSweep,
-} from "./data.js";
+export { type Candidate, type ReportData, type Run, runOfArtifact, runOfSweep } from "./data.js";
 export { joinRuns, reportJson } from "./join.js";
 export { drawMask, type MaskPicture, masksToDraw } from "./masks.js";
 export { reportPage } from "./page.js";

@@ -1,4 +1,5 @@
-import { type ResultRow, runsAsInWords, speedRatio } from "../eval/index.js";
+import type { ResultRow } from "../eval/index.js";
+import { runsAsInWords, speedRatio } from "../eval/internal.js";
 import { activationsSection } from "./activationsSection.js";
 import { trainingCurves } from "./curves.js";
 import type { ReportData, Run } from "./data.js";

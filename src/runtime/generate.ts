@@ -1,4 +1,5 @@
-import { breathe, checkOptions, type JobOptions, type OptionRules, optionRules, UsageError } from "../core/index.js";
+import { breathe, type JobOptions, UsageError } from "../core/index.js";
+import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import type { KvChoice } from "./kv/index.js";

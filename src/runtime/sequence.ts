@@ -1,13 +1,7 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import {
-  type ActivationThresholds,
-  checkGenerates,
-  type ForwardOptions,
-  type Model,
-  mostPassRows,
-  type SequencePart,
-} from "../model/index.js";
+import type { ActivationThresholds, ForwardOptions, Model, SequencePart } from "../model/index.js";
+import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */

@@ -1,5 +1,6 @@
 import type { Hono } from "hono";
-import { checkOptions, type JobOptions, type OptionRules, optionRules, UsageError } from "../core/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
+import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import type { Warning } from "../io/index.js";
 import type { EngineOptions } from "./engine/engine.js";
 import { type AppOptions, type AppState, createApp } from "./http/app.js";

@@ -1,5 +1,6 @@
 import { FormatError } from "../core/index.js";
-import { isJsonObject, type ModelFiles, readJsonFile, readTextFile } from "../io/index.js";
+import { isJsonObject, type ModelFiles, readJsonFile } from "../io/index.js";
+import { readTextFile } from "../io/internal.js";
 import { Callable, fromJs, parse, render, TemplateError, toText } from "./jinja/index.js";
 import { strftime } from "./strftime.js";
 import type { Tokenizer } from "./tokenizer.js";

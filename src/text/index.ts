@@ -6,5 +6,5 @@ export {
   type RenderOptions,
 } from "./chatTemplate.js";
 export { Detokenizer } from "./detokenizer.js";
-export { beginToken, beginWindows, type TokenizedText, type TokenizeOptions, tokenizeText } from "./tokenizedText.js";
+export { type TokenizedText, type TokenizeOptions, tokenizeText } from "./tokenizedText.js";
 export { loadTokenizer, type Tokenizer } from "./tokenizer.js";

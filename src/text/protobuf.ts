@@ -1,5 +1,5 @@
 import { FormatError } from "../core/index.js";
-import { decodeUtf8 } from "../io/index.js";
+import { decodeUtf8 } from "../io/internal.js";
 
 /** One field of a protocol buffer message: a number (varint), four bytes, eight bytes, or bytes of any length. */
 export interface ProtobufField {

@@ -6,7 +6,7 @@ import {
   sentencePieceUnigramParts,
   surround,
   tokenTypes,
-} from "../io/index.js";
+} from "../io/internal.js";
 import { protobufFields, protobufFloat, protobufText } from "./protobuf.js";
 import type { TokenizerConfig } from "./tokenizerConfig.js";
 

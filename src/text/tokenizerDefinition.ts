@@ -1,16 +1,14 @@
 import { FormatError, quote } from "../core/index.js";
+import { isJsonObject, type ModelFiles, readJsonFile } from "../io/index.js";
 import {
   addedToken,
   byteLevelParts,
   idsOf,
-  isJsonObject,
-  type ModelFiles,
   preTokenizerNamed,
-  readJsonFile,
   readTextFile,
   readWhole,
   surround,
-} from "../io/index.js";
+} from "../io/internal.js";
 import { checkDefinition } from "./checkDefinition.js";
 import { withTokensOfIds } from "./postProcessor.js";
 import { sentencePieceDefinition } from "./sentencePiece.js";

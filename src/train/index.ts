@@ -20,12 +20,10 @@ export {
   scales,
 } from "./experiments/contract.js";
 export { experiments } from "./experiments/index.js";
-export { htmlPage, markdownPage } from "./experiments/pages.js";
 export {
   type CellStore,
   type CellThreads,
   type ExperimentOptions,
-  planOf,
   runCells,
   runExperiment,
 } from "./experiments/runExperiment.js";
@@ -49,8 +47,7 @@ export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
 export { applyStep, chain, type Link } from "./optimizers/link.js";
 export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
 export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
-export { randomFor } from "./seeds.js";
-export { isStateTree, type State } from "./state.js";
+export type { State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
 export type { PassOptions, TraceOptions } from "./trace/options.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";

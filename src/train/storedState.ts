@@ -1,6 +1,5 @@
 import { FormatError } from "../core/index.js";
 import {
-  createFile,
   type FileSinks,
   isJsonObject,
   type ModelFiles,
@@ -9,6 +8,7 @@ import {
   type TensorToWrite,
   writeSafetensors,
 } from "../io/index.js";
+import { createFile } from "../io/internal.js";
 import type { DType } from "../tensor/index.js";
 import { isStateArray, type State, type StateArray } from "./state.js";
 

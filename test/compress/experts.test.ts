@@ -1,12 +1,14 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { findStep, type ModelSpec, parseModelConfig } from "../../src/arch/index.js";
-import { expertMethods, keptExperts, mergeGroups, mergeShares, permuted } from "../../src/compress/index.js";
+import { expertMethods, mergeGroups, mergeShares, permuted } from "../../src/compress/index.js";
+import { keptExperts } from "../../src/compress/internal.js";
 import { assignRows } from "../../src/compress/linalg/assignment.js";
 import { Random, UsageError } from "../../src/core/index.js";
 import { openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { loadDescribed, loadModel } from "../../src/model/index.js";
+import { loadModel } from "../../src/model/index.js";
+import { loadDescribed } from "../../src/model/internal.js";
 import { cutExperts, measureExperts } from "../../src/pipeline/index.js";
 import { architectureGolden, logitsOf, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { placesOf } from "../../src/arch/index.js";
+import { placesOf } from "../../src/arch/internal.js";
 import { compressionOf } from "../../src/io/index.js";
 import { readReference } from "../../src/io/internal.js";
 import { describeDecoder } from "../../src/model/index.js";

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { linearsOf, readModelSpec } from "../../src/arch/index.js";
-import { chooseUnits, gradientStatistics, InputStatistics, pruneMethods } from "../../src/compress/index.js";
+import { gradientStatistics, InputStatistics, pruneMethods } from "../../src/compress/index.js";
+import { chooseUnits } from "../../src/compress/internal.js";
 import { type Checkpoint, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { describeDecoder } from "../../src/model/index.js";

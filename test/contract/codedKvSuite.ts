@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { type Backend, type KvCodes, keyBlocks, type SightSpec } from "../../src/kernels/index.js";
+import type { KvCodes } from "../../src/kernels/index.js";
+import { type Backend, keyBlocks, type SightSpec } from "../../src/kernels/index.js";
 import { f16FromF32, f32FromF16 } from "../../src/tensor/index.js";
 import { expectWithin, normals, type Tolerances, upload } from "./harness.js";
 import * as oracle from "./oracle.js";

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import type { ActivationFunction } from "../../src/core/index.js";
-import { type Backend, type ElementFunction, type RopeLayout, wholeHeads } from "../../src/kernels/index.js";
+import type { Backend, ElementFunction, RopeLayout } from "../../src/kernels/index.js";
+import { wholeHeads } from "../../src/kernels/internal.js";
 import { type BackendUnderTest, columnsOf, expectWithin, loadStack, normals, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { type ActivationFunction, UsageError } from "../../src/core/index.js";
-import { type Activation, type Backend, wholeHeads } from "../../src/kernels/index.js";
+import type { Activation, Backend } from "../../src/kernels/index.js";
+import { wholeHeads } from "../../src/kernels/internal.js";
 import { type BackendUnderTest, kvSpec, linearTolerance, loadStack, normals, upload, windowSight } from "./harness.js";
 
 /** Operations that are several others at once, of a backend that has them, give what those give. */

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { UsageError } from "../../src/core/index.js";
-import { type Backend, type Matrix, type RowSource, type WeightLoading, wholeHeads } from "../../src/kernels/index.js";
+import type { Backend, Matrix, RowSource, WeightLoading } from "../../src/kernels/index.js";
+import { wholeHeads } from "../../src/kernels/internal.js";
 import { type BackendUnderTest, loadStack, normals, rowSource, thinned, upload } from "./harness.js";
 
 /** Weights that are given back before their backend is. */

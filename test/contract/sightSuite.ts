@@ -8,8 +8,8 @@ import {
   type RopeTable,
   type SightSpec,
   type SlotRange,
-  wholeHeads,
 } from "../../src/kernels/index.js";
+import { wholeHeads } from "../../src/kernels/internal.js";
 import { expectWithin, normals, type Tolerances, upload } from "./harness.js";
 import * as oracle from "./oracle.js";
 

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import { UsageError } from "../../src/core/index.js";
-import { type Backend, keyBlocks, type RowSource, wholeHeads } from "../../src/kernels/index.js";
+import { type Backend, keyBlocks, type RowSource } from "../../src/kernels/index.js";
+import { wholeHeads } from "../../src/kernels/internal.js";
 import { isSparse } from "../../src/pack/index.js";
 import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import { type BackendUnderTest, kvSpec, loadStack, normals, packed, rowSource, thinned, upload } from "./harness.js";

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { families, parseModelConfig, unusedFields } from "../../src/arch/index.js";
+import { families, parseModelConfig } from "../../src/arch/index.js";
+import { unusedFields } from "../../src/arch/internal.js";
 import { createFile, memorySinks } from "../../src/io/byteSink.js";
 import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/files.js";

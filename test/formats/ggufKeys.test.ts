@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { readModelSpec, unusedFields } from "../../src/arch/index.js";
+import { readModelSpec } from "../../src/arch/index.js";
+import { unusedFields } from "../../src/arch/internal.js";
 import { FormatError } from "../../src/core/index.js";
 import { Metadata } from "../../src/io/gguf/metadata.js";
 import { configFromMetadata } from "../../src/io/gguf/toConfig.js";

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { FormatError, ProblemsError, type ProgressEvent, UsageError } from "../../src/core/index.js";
 import { type Backend, type Matrix, openBackend, type RopeTable } from "../../src/kernels/index.js";
-import { loadModel, mostPassRows } from "../../src/model/index.js";
+import { loadModel } from "../../src/model/index.js";
+import { mostPassRows } from "../../src/model/internal.js";
 import { weightFormats } from "../../src/pack/index.js";
 import { architectureGolden, logitsOf, negativeLogLikelihood } from "../golden/golden.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";

@@ -6,10 +6,10 @@ import {
   type EngineDevice,
   initialWeights,
   modelParameters,
-  randomFor,
   Training,
   trainMethods,
 } from "../../src/train/index.js";
+import { randomFor } from "../../src/train/internal.js";
 
 const spec = readModelSpec(
   {

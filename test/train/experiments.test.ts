@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readModelSpec } from "../../src/arch/index.js";
-import { readText } from "../../src/cli/session.js";
+import { readText } from "../../src/cli/readText.js";
 import { Random } from "../../src/core/index.js";
 import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
@@ -16,16 +16,14 @@ import {
   type Cell,
   type CellOutcome,
   experiments,
-  htmlPage,
   initialWeights,
-  markdownPage,
   modelParameters,
-  randomFor,
   runExperiment,
   scales,
   trainMethods,
   writeWeights,
 } from "../../src/train/index.js";
+import { htmlPage, markdownPage, randomFor } from "../../src/train/internal.js";
 import { pruneSurvivors, randomMasks } from "../../src/train/methods/lottery.js";
 import { smallConfig } from "./smallModel.js";
 

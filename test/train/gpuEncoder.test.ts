@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
 import { memoryFiles, memorySinks } from "../../src/io/index.js";
-import { openCompute } from "../../src/kernels/index.js";
-import { topS } from "../../src/tensor/index.js";
+import { openCompute } from "../../src/kernels/internal.js";
+import { topS } from "../../src/tensor/internal.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { gpuEncoder } from "../../src/train/engine/gpu/gpuEncoder.js";
-import { filled } from "../../src/train/engine/gpu/memory.js";
+import { filled } from "../../src/train/engine/gpu/pass.js";
 import { DeviceProjection } from "../../src/train/engine/gpu/projection.js";
 import { constant, readState, Training, writeState } from "../../src/train/index.js";
 import { method as iht } from "../../src/train/methods/iht.js";
@@ -54,7 +54,7 @@ function weightsOf(config: EncoderConfig) {
 }
 
 describe.skipIf(unavailable !== undefined)(
-  `the hand-written encoder on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
+  `the encoder on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
   () => {
     beforeAll(() => startEngine("wasm"));
 

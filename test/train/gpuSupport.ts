@@ -3,7 +3,7 @@ import { useSoftwareGpu } from "../support/softwareGpu.js";
 useSoftwareGpu();
 
 /** Why there is no GPU here, if so. */
-export const unavailable = await import("../../src/kernels/index.js")
+export const unavailable = await import("../../src/kernels/internal.js")
   .then(({ openCompute }) => openCompute())
   .then(
     (compute) => compute[Symbol.dispose](),

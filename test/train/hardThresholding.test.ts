@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { patternSchema } from "../../src/compress/index.js";
+import { patternSchema } from "../../src/compress/internal.js";
 import { Random } from "../../src/core/index.js";
 import { method as iht } from "../../src/train/methods/iht.js";
 import { applyStep, chain } from "../../src/train/optimizers/link.js";

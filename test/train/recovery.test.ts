@@ -3,13 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readModelSpec } from "../../src/arch/index.js";
-import { readText } from "../../src/cli/session.js";
+import { readText } from "../../src/cli/readText.js";
 import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
 import type { CellOptions } from "../../src/train/experiments/contract.js";
 import { experiment } from "../../src/train/experiments/recovery.js";
 import type { RecoveryResult } from "../../src/train/experiments/recoveryReport.js";
-import { initialWeights, modelParameters, randomFor, type State, writeWeights } from "../../src/train/index.js";
+import { initialWeights, modelParameters, type State, writeWeights } from "../../src/train/index.js";
+import { randomFor } from "../../src/train/internal.js";
 import { smallConfig } from "./smallModel.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-recovery-"));

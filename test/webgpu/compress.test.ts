@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { compressionOf } from "../../src/io/index.js";
-import { openDevice } from "../../src/kernels/index.js";
+import { openDevice } from "../../src/kernels/internal.js";
 import { planCompression } from "../../src/pipeline/index.js";
 import { compress, jobOptions, logits, relativeDifference } from "../compress/support.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";

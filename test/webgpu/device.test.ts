@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openDevice } from "../../src/kernels/index.js";
+import { openDevice } from "../../src/kernels/internal.js";
 import { command, ensureInstalled, root } from "../support/rarefy.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 

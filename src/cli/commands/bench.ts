@@ -42,9 +42,7 @@ interface BenchOptions extends CommonOptions, MachineOptions, ExpertRanksOption,
 const tokenCount = (flag: string, use: string) =>
   new Option(`--${flag} <n>`, use).argParser(integer({ min: 1, max: 1_000_000 }));
 
-export const benchCommand: CommandDefinition<BenchOptions> = {
-  name: "bench",
-  summary: "prefill and decode speed, bytes per token, share of the memory bandwidth",
+export const command: CommandDefinition<BenchOptions> = {
   description:
     "Times a dense prefill and then decoding of real text, batch 1. With --against all models take turns in one run, so that a " +
     "machine that slows down or is shared harms all alike. Rows give medians over the rounds.",

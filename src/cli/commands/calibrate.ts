@@ -24,7 +24,7 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { readText } from "../session.js";
+import { readText } from "../readText.js";
 
 type Settings = Pick<CalibrationOptions, "method" | "estimator" | "allocation" | "prefill">;
 
@@ -41,9 +41,7 @@ interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption,
   force?: boolean;
 }
 
-export const calibrateCommand: CommandDefinition<CalibrateOptions> = {
-  name: "calibrate",
-  summary: "make a model activation-sparse: find its thresholds on a text, write a model directory",
+export const command: CommandDefinition<CalibrateOptions> = {
   description:
     "Runs the dense model over windows of a text and chooses, for the input of every linear map, the threshold below which " +
     "values count as zero. OUT becomes a complete model directory: the same weights, linked or copied, and a rarefy.json with " +

@@ -7,9 +7,7 @@ import { forEachText, type WholeTextOptions, wholeTextOptions, wholeTexts } from
 /** Texts are shown up to here. */
 const shownCharacters = 60;
 
-export const classifyCommand: CommandDefinition<CommonOptions & WholeTextOptions> = {
-  name: "classify",
-  summary: "label texts with an encoder that classifies, and count how often it is right",
+export const command: CommandDefinition<CommonOptions & WholeTextOptions> = {
   description:
     "Puts a label on each text with a model that classifies (BertForSequenceClassification). Of a file with the header " +
     "label<tab>text the accuracy is counted. Texts are read as a whole, with the special tokens that the tokenizer adds, and " +

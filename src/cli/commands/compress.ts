@@ -18,9 +18,7 @@ interface CompressOptions extends CompressionOptions {
   force?: boolean;
 }
 
-export const compressCommand: CommandDefinition<CompressOptions> = {
-  name: "compress",
-  summary: "run a recipe: prune, quantise, factor, pool heads, drop layers, in any order that makes sense",
+export const command: CommandDefinition<CompressOptions> = {
   description:
     "Runs the stages of a recipe on every block. A recipe is a YAML or JSON file (docs/compress.md) or the name of a preset. " +
     "Before anything is written the whole recipe is checked against the model and all problems are told at once. Killed or " +

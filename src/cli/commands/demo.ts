@@ -1,5 +1,6 @@
 import type { ResultRow, Variant } from "../../eval/index.js";
-import { evaluateQuality, formatResultRows, measureSpeed, resultRow, speedRatio } from "../../eval/index.js";
+import { evaluateQuality, formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
+import { speedRatio } from "../../eval/internal.js";
 import { machine, peakResidentBytes } from "../../jobs/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../pipeline/index.js";
 import { collect, generate } from "../../runtime/index.js";
@@ -19,7 +20,8 @@ import {
   type WeightsOption,
   weightsOption,
 } from "../options.js";
-import { openSession, readText, type Session } from "../session.js";
+import { readText } from "../readText.js";
+import { openSession, type Session } from "../session.js";
 import { sideBySide, wrap } from "../sideBySide.js";
 import { openTokenizer } from "../tokenizer.js";
 
@@ -40,9 +42,7 @@ interface Sample {
   tokenIds: number[];
 }
 
-export const demoCommand: CommandDefinition<DemoOptions> = {
-  name: "demo",
-  summary: "the whole path on the model that comes with rarefy, in a minute or two",
+export const command: CommandDefinition<DemoOptions> = {
   description:
     "Takes the embedded model of 6.5 million parameters, finds TEAL thresholds for 25, 40 and 50 % activation sparsity, measures " +
     "quality and speed of all against the dense model in one run, and lets the dense and the sparse model write.",

@@ -8,9 +8,7 @@ import { forEachText, type WholeTextOptions, wholeTextOptions, wholeTexts } from
 /** Texts are shown up to here. */
 const shownCharacters = 60;
 
-export const embedCommand: CommandDefinition<CommonOptions & WholeTextOptions & { pooling: Pooling }> = {
-  name: "embed",
-  summary: "vectors of texts, from an encoder",
+export const command: CommandDefinition<CommonOptions & WholeTextOptions & { pooling: Pooling }> = {
   description:
     "Makes a vector of length 1 of each text; --json prints them. Without it, how much each text is like the first one: the " +
     "cosine of the angle between their vectors.",

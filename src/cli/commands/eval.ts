@@ -3,7 +3,7 @@ import { UsageError } from "../../core/index.js";
 import { type Convention, conventions, evaluateQuality, formatResultRows, resultRow } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import type { PrefillPolicy } from "../../runtime/index.js";
-import { beginToken } from "../../text/index.js";
+import { beginToken } from "../../text/internal.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { expertLoads } from "../expertLoads.js";
 import { integer } from "../numbers.js";
@@ -45,9 +45,7 @@ interface EvalOptions
   experts?: boolean;
 }
 
-export const evalCommand: CommandDefinition<EvalOptions> = {
-  name: "eval",
-  summary: "perplexity of a model on a text, and how far it lies from another",
+export const command: CommandDefinition<EvalOptions> = {
   description:
     "Perplexity over windows of the text: no overlap, no begin-of-text token, mean over all predicted tokens. --bos, --stride " +
     "and --convention measure as others do: llama.cpp and lm-eval begin with a begin-of-text token where the tokenizer has " +

@@ -19,9 +19,7 @@ interface ExperimentCommandOptions extends CommonOptions {
   output?: string;
 }
 
-export const experimentCommand: CommandDefinition<ExperimentCommandOptions> = {
-  name: "experiment",
-  summary: "train small models sparse by a published protocol, set the results beside the published ones",
+export const command: CommandDefinition<ExperimentCommandOptions> = {
   description:
     "'list' names the experiments. 'run NAME' runs one: fixed seeds, a written protocol, and in OUT a report.md, report.html " +
     "and report.json with the tables beside the published ones and the figures as SVG. Finished runs are kept in OUT/cells; the " +

@@ -19,9 +19,7 @@ interface ExportOptions extends CommonOptions {
   force?: boolean;
 }
 
-export const exportCommand: CommandDefinition<ExportOptions> = {
-  name: "export",
-  summary: "write a model for other tools: GGUF, dense safetensors, compressed-tensors",
+export const command: CommandDefinition<ExportOptions> = {
   description:
     "Decodes what rarefy stores in its own encodings, multiplies low-rank pairs out, and writes weights, config and tokenizer. The " +
     "export is read back, every weight and some texts are compared with the original, and only then it gets its name. gguf " +

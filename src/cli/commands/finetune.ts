@@ -30,9 +30,7 @@ const adapterSettings =
     return { kind, options, targets };
   };
 
-export const finetuneCommand: CommandDefinition<FinetuneOptions> = {
-  name: "finetune",
-  summary: "train a model on, dense, with the mask it has, or into a mask",
+export const command: CommandDefinition<FinetuneOptions> = {
   description:
     "Trains the weights of a model on a text and writes a new model directory in the same layout. --keep-mask holds every zero " +
     "of the linear weights: what a pruned model needs. --method chooses how weights become sparse while they are trained " +

@@ -1,45 +1,89 @@
-import type { CommandDefinition } from "../command.js";
-import { benchCommand } from "./bench.js";
-import { calibrateCommand } from "./calibrate.js";
-import { classifyCommand } from "./classify.js";
-import { compressCommand } from "./compress.js";
-import { demoCommand } from "./demo.js";
-import { embedCommand } from "./embed.js";
-import { evalCommand } from "./eval.js";
-import { experimentCommand } from "./experiment.js";
-import { exportCommand } from "./export.js";
-import { finetuneCommand } from "./finetune.js";
-import { inspectCommand } from "./inspect.js";
-import { mergeCommand } from "./merge.js";
-import { presetsCommand } from "./presets.js";
-import { pruneCommand } from "./prune.js";
-import { quantizeCommand } from "./quantize.js";
-import { reportCommand } from "./report.js";
-import { runCommand } from "./run.js";
-import { serveCommand } from "./serve.js";
-import { sweepCommand } from "./sweep.js";
-import { trainCommand } from "./train.js";
+import type { CommandEntry } from "../command.js";
 
-/** Every command, in the order in which help lists them. */
-export const commands: readonly CommandDefinition[] = [
-  demoCommand,
-  inspectCommand,
-  calibrateCommand,
-  pruneCommand,
-  quantizeCommand,
-  compressCommand,
-  sweepCommand,
-  reportCommand,
-  presetsCommand,
-  exportCommand,
-  evalCommand,
-  runCommand,
-  serveCommand,
-  classifyCommand,
-  embedCommand,
-  benchCommand,
-  trainCommand,
-  finetuneCommand,
-  mergeCommand,
-  experimentCommand,
+/** Every command, in the order in which help lists them. What one needs is loaded when it is chosen. */
+export const commands: readonly CommandEntry[] = [
+  {
+    name: "demo",
+    summary: "the whole path on the model that comes with rarefy, in a minute or two",
+    load: () => import("./demo.js"),
+  },
+  {
+    name: "inspect",
+    summary: "what a model holds and what it would take to run, without loading it",
+    load: () => import("./inspect.js"),
+  },
+  {
+    name: "calibrate",
+    summary: "make a model activation-sparse: find its thresholds on a text, write a model directory",
+    load: () => import("./calibrate.js"),
+  },
+  {
+    name: "prune",
+    summary: "remove weights: single ones, keep:group, blocks, whole neurons or heads",
+    load: () => import("./prune.js"),
+  },
+  { name: "quantize", summary: "round weights to integer codes with scales", load: () => import("./quantize.js") },
+  {
+    name: "compress",
+    summary: "run a recipe: prune, quantise, factor, pool heads, drop layers, in any order that makes sense",
+    load: () => import("./compress.js"),
+  },
+  {
+    name: "sweep",
+    summary: "many candidates of compression, measured alike, in one table",
+    load: () => import("./sweep.js"),
+  },
+  {
+    name: "report",
+    summary: "one HTML page of what sweeps and compressed models cost and give, and the same as JSON",
+    load: () => import("./report.js"),
+  },
+  {
+    name: "presets",
+    summary: "the recipes that come with rarefy, and the methods they are made of",
+    load: () => import("./presets.js"),
+  },
+  {
+    name: "export",
+    summary: "write a model for other tools: GGUF, dense safetensors, compressed-tensors",
+    load: () => import("./export.js"),
+  },
+  {
+    name: "eval",
+    summary: "perplexity of a model on a text, and how far it lies from another",
+    load: () => import("./eval.js"),
+  },
+  { name: "run", summary: "generate text; without --prompt, a chat", load: () => import("./run.js") },
+  {
+    name: "serve",
+    summary: "an OpenAI-compatible server for one or more models",
+    load: () => import("./serve.js"),
+  },
+  {
+    name: "classify",
+    summary: "label texts with an encoder that classifies, and count how often it is right",
+    load: () => import("./classify.js"),
+  },
+  { name: "embed", summary: "vectors of texts, from an encoder", load: () => import("./embed.js") },
+  {
+    name: "bench",
+    summary: "prefill and decode speed, bytes per token, share of the memory bandwidth",
+    load: () => import("./bench.js"),
+  },
+  {
+    name: "train",
+    summary: "train a language model from random weights, dense or sparse",
+    load: () => import("./train.js"),
+  },
+  {
+    name: "finetune",
+    summary: "train a model on, dense, with the mask it has, or into a mask",
+    load: () => import("./finetune.js"),
+  },
+  { name: "merge", summary: "put an adapter into the weights of its model", load: () => import("./merge.js") },
+  {
+    name: "experiment",
+    summary: "train small models sparse by a published protocol, set the results beside the published ones",
+    load: () => import("./experiment.js"),
+  },
 ];

@@ -26,13 +26,12 @@ import {
 } from "../../model/index.js";
 import { isCoded, keepsCodes } from "../../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../../pack/index.js";
-import { expectedBytesSaved, openModel } from "../../pipeline/index.js";
 import { byteLengthOf } from "../../tensor/index.js";
 import { loadChatTemplate } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
 import { modelArgument, type WeightsOption, weightsOption } from "../options.js";
-import { readText } from "../session.js";
+import { readText } from "../readText.js";
 import { defaultThreads } from "../threads.js";
 import { openTokenizer } from "../tokenizer.js";
 
@@ -54,9 +53,7 @@ interface FormatRow {
   codesKept?: number;
 }
 
-export const inspectCommand: CommandDefinition<InspectOptions> = {
-  name: "inspect",
-  summary: "what a model holds and what it would take to run, without loading it",
+export const command: CommandDefinition<InspectOptions> = {
   description:
     "Reads the config, the headers of the weight files, the tokenizer and rarefy.json, and tells the sizes in every weight " +
     "format: packed, read per decoded token, and in memory with a full context. Of a config.json alone it tells what follows " +
@@ -88,7 +85,7 @@ export const inspectCommand: CommandDefinition<InspectOptions> = {
         quantizedBy: checkpoint.quantizedBy ?? null,
         dtypes: dtypesOf(checkpoint),
         tokenizer: await describeTokenizer(context, checkpoint),
-        formats: formatRows(checkpoint, described, artifact),
+        formats: await formatRows(checkpoint, described, artifact),
         artifact: artifact === undefined ? null : summary(artifact),
         ...(options.structure && { matrices: await chosen(files, options, context) }),
         ...(options.tensors && {
@@ -125,7 +122,7 @@ async function inspectConfig(context: Context, file: string, { tensors, structur
   const document = {
     model: file,
     ...factsOf(description, nothing),
-    formats: formatRows(nothing, description, undefined),
+    formats: await formatRows(nothing, description, undefined),
     ...(tensors && {
       tensors: tensorsOf(description.config.spec).map(({ name, shape }) => ({ name, dtype: "", shape })),
     }),
@@ -158,6 +155,7 @@ interface InspectDocument {
 /** What loading the model chooses on this machine. */
 async function chosen(files: LocalModelFiles, { weights, structure }: InspectOptions, context: Context) {
   const { signal, onProgress } = context;
+  const { openModel } = await import("../../pipeline/index.js");
   using opened = await openModel(files, { weights, structure, threads: defaultThreads(), signal, onProgress });
   return opened.model.choices;
 }
@@ -198,21 +196,23 @@ async function describeTokenizer(
   return { tokens: tokenizer.vocabSize, special: tokenizer.specialIds.size, chatTemplate };
 }
 
-function formatRows(
+async function formatRows(
   checkpoint: Pick<Checkpoint, "tensors">,
   description: DecoderDescription,
   artifact: Artifact | undefined,
-): FormatRow[] {
+): Promise<FormatRow[]> {
   const { config } = description;
   const cacheBytes = kvBytesPerPosition(config) * config.maxPositions;
   const sparsity = artifact?.activationSparsity;
+  const saved = sparsity && (await import("../../pipeline/index.js")).expectedBytesSaved;
   const coded = [...checkpoint.tensors.values()].filter(isCoded);
   return (Object.keys(weightFormats) as WeightFormatId[]).map((weights) => {
     const { perToken, loaded } = packedMatrixBytes(checkpoint, config.spec, weights);
     const row: FormatRow = { weights, packedBytes: loaded, bytesPerToken: perToken, memoryBytes: loaded + cacheBytes };
     if (coded.length > 0) row.codesKept = coded.filter((tensor) => keepsCodes(weights, tensor)).length;
-    if (sparsity !== undefined)
-      row.sparseBytesPerToken = perToken - expectedBytesSaved(description.config.spec, weights, sparsity);
+    if (sparsity !== undefined && saved !== undefined) {
+      row.sparseBytesPerToken = perToken - saved(description.config.spec, weights, sparsity);
+    }
     return row;
   });
 }

@@ -13,9 +13,7 @@ interface MergeOptions extends CommonOptions {
   force?: boolean;
 }
 
-export const mergeCommand: CommandDefinition<MergeOptions> = {
-  name: "merge",
-  summary: "put an adapter into the weights of its model",
+export const command: CommandDefinition<MergeOptions> = {
   description:
     "Adds a LoRA adapter to the weights it was trained beside, or multiplies those of an IA³ adapter in, and writes a model " +
     "directory with plain values of the types that the model has. The adapter may come from finetune --lora or from PEFT. " +

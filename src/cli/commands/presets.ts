@@ -25,9 +25,7 @@ interface MethodDocument {
   options: Record<string, unknown>;
 }
 
-export const presetsCommand: CommandDefinition<PresetsOptions> = {
-  name: "presets",
-  summary: "the recipes that come with rarefy, and the methods they are made of",
+export const command: CommandDefinition<PresetsOptions> = {
   description:
     "Lists the recipes that --recipe takes by name. With --methods, the methods of every kind of stage with their options, as " +
     "--option name=value sets them, and those of train and finetune, whose options --method-option sets; with --json, the " +

@@ -34,9 +34,7 @@ interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions 
   force?: boolean;
 }
 
-export const pruneCommand: CommandDefinition<PruneOptions> = {
-  name: "prune",
-  summary: "remove weights: single ones, keep:group, blocks, whole neurons or heads",
+export const command: CommandDefinition<PruneOptions> = {
   description:
     "Prunes a model block by block; every block is calibrated on the outputs of the pruned blocks before it. OUT becomes a " +
     "complete model directory with a rarefy.json. A run that was killed or stopped goes on when the same command is given " +

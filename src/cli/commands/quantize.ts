@@ -27,9 +27,7 @@ interface QuantizeOptions extends CompressionOptions, TargetOptions, MethodOptio
   force?: boolean;
 }
 
-export const quantizeCommand: CommandDefinition<QuantizeOptions> = {
-  name: "quantize",
-  summary: "round weights to integer codes with scales",
+export const command: CommandDefinition<QuantizeOptions> = {
   description:
     "Rounds the weights of a model block by block and stores codes and scales. Symmetric groups of 32 in 8 or 4 bits (the " +
     "default) run as they are with --weights q8 and q4. Killed or stopped, the same command goes on.",

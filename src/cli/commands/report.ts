@@ -3,15 +3,9 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Option } from "commander";
 import type { ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import {
-  type Artifact,
-  compressionOf,
-  isPlainFileName,
-  openCheckpoint,
-  parseJson,
-  readArtifact,
-} from "../../io/index.js";
+import { type Artifact, compressionOf, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
 import { directoryFiles, writeFilesAtomic } from "../../io/index.node.js";
+import { isPlainFileName } from "../../io/internal.js";
 import { weightBytesOf } from "../../jobs/index.js";
 import { describeDecoder } from "../../model/index.js";
 import type { ReportData, Run } from "../../report/index.js";
@@ -22,9 +16,7 @@ interface ReportOptions extends CommonOptions {
   output: string;
 }
 
-export const reportCommand: CommandDefinition<ReportOptions> = {
-  name: "report",
-  summary: "one HTML page of what sweeps and compressed models cost and give, and the same as JSON",
+export const command: CommandDefinition<ReportOptions> = {
   description:
     "Reads what sweep, prune, quantize, compress, calibrate, train and finetune wrote and makes one self-contained page: before and after, perplexity " +
     "against size and speed, zeros and reconstruction error of every layer, masks, activations with their thresholds, curves " +

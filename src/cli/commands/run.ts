@@ -53,9 +53,7 @@ interface RunOptions
   stop?: string[];
 }
 
-export const runCommand: CommandDefinition<RunOptions> = {
-  name: "run",
-  summary: "generate text; without --prompt, a chat",
+export const command: CommandDefinition<RunOptions> = {
   description:
     "Generates text with a model, sparse if its rarefy.json says so. With --prompt the text is continued as it stands, or put " +
     "into the model's chat template with --chat. Without --prompt it talks: each line you type, or of a piped stdin, is " +

@@ -34,9 +34,7 @@ interface ServeOptions extends CommonOptions, MachineOptions, WeightsOption, Att
 /** Holds the keys where `--api-key` is not given: what is on a command line others on the machine can read. */
 const keyVariable = "RAREFY_API_KEY";
 
-export const serveCommand: CommandDefinition<ServeOptions> = {
-  name: "serve",
-  summary: "an OpenAI-compatible server for one or more models",
+export const command: CommandDefinition<ServeOptions> = {
   description:
     "Answers the OpenAI API over HTTP: /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models, and " +
     "/health and /metrics. Many requests share a model: they run in one pass, and texts that begin alike share what was run of " +

@@ -15,7 +15,7 @@ import {
   withCalibration,
 } from "../compressionOptions.js";
 import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
-import { readText } from "../session.js";
+import { readText } from "../readText.js";
 import { parseLevels } from "../sweepLevels.js";
 import { openTokenizer } from "../tokenizer.js";
 
@@ -29,9 +29,7 @@ interface SweepCommandOptions extends CompressionOptions, WeightsOption {
   output: string;
 }
 
-export const sweepCommand: CommandDefinition<SweepCommandOptions> = {
-  name: "sweep",
-  summary: "many candidates of compression, measured alike, in one table",
+export const command: CommandDefinition<SweepCommandOptions> = {
   description:
     "Runs every recipe at every sparsity, evaluates each result and the source on one text, and prints one table. OUT gets a " +
     "sweep.json with all rows, recipes and layers, for rarefy report. What is finished is not done again: killed or stopped, " +

@@ -4,9 +4,7 @@ import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions
 
 interface TrainOptions extends CommonOptions, TrainingCommandOptions {}
 
-export const trainCommand: CommandDefinition<TrainOptions> = {
-  name: "train",
-  summary: "train a language model from random weights, dense or sparse",
+export const command: CommandDefinition<TrainOptions> = {
   description:
     "Trains a decoder from scratch on a text: a config.json says how large it is, a tokenizer.json beside it how text becomes " +
     "tokens. The result is a model directory that every other command takes. A run that was stopped goes on where it stood " +

@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import { topS } from "../../tensor/index.js";
+import { topS } from "../../tensor/internal.js";
 
 /**
  * Zeroes all but the `keep` values of the largest magnitude; of equal magnitudes the lower index stays. Fewer stay only

@@ -1,16 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { countZeros, outputError, statisticsOf, syntheticLayer } from "../../../test/support/layers.js";
-import {
-  InputStatistics,
-  lowRankMethods,
-  productOf,
-  pruneMethods,
-  rankForRatio,
-  residualOf,
-  shareRanks,
-} from "../index.js";
+import { InputStatistics, lowRankMethods, pruneMethods } from "../index.js";
 import { method as asvd } from "./asvd.js";
-import { factorSize } from "./rank.js";
+import { factorSize, productOf, rankForRatio, residualOf, shareRanks } from "./rank.js";
 import { method as svd } from "./svd.js";
 import { method as svdllm } from "./svdllm.js";
 

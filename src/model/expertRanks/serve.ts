@@ -3,7 +3,7 @@ import { UsageError } from "../../core/index.js";
 import type { Activation, Backend, ExpertMatrices, Region } from "../../kernels/index.js";
 import { BufferPool } from "../buffers.js";
 import { loadExperts } from "../load.js";
-import type { LoadModelOptions } from "../loadModel.js";
+import type { LoadModelOptions } from "../loadOptions.js";
 import { runExperts } from "../runExperts.js";
 import type { TensorSource } from "../tensorRows.js";
 import { Turns } from "../turns.js";

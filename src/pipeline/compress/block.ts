@@ -1,13 +1,7 @@
-import {
-  type BlockSpec,
-  inputsOf,
-  type ModelConfig,
-  type Place,
-  placesOf,
-  type TensorRef,
-  tensorsOfBlock,
-} from "../../arch/index.js";
-import { type LowRankFactors, productOf } from "../../compress/index.js";
+import { type BlockSpec, type ModelConfig, type TensorRef, tensorsOfBlock } from "../../arch/index.js";
+import { inputsOf, type Place, placesOf } from "../../arch/internal.js";
+import type { LowRankFactors } from "../../compress/index.js";
+import { productOf } from "../../compress/internal.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
 import { readReference } from "../../io/internal.js";

@@ -1,4 +1,5 @@
-import { type BlockSpec, placesOf, type TensorRef } from "../../arch/index.js";
+import type { BlockSpec, TensorRef } from "../../arch/index.js";
+import { placesOf } from "../../arch/internal.js";
 import { NonFiniteError, UsageError } from "../../core/index.js";
 import { isWhole, writeReference } from "../../io/internal.js";
 import { firstNonFiniteOf, type TensorSource } from "../../model/index.js";

@@ -8,14 +8,8 @@ import {
 import { breathe, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import type { Activation, Backend } from "../../kernels/index.js";
-import {
-  type Blocks,
-  firstNonFiniteOf,
-  loadBlocks,
-  nonFiniteError,
-  type Tap,
-  type TappedSlots,
-} from "../../model/index.js";
+import { type Blocks, firstNonFiniteOf, type Tap, type TappedSlots } from "../../model/index.js";
+import { loadBlocks, nonFiniteError } from "../../model/internal.js";
 import type { TextWindows } from "../gradients.js";
 import { type InputKey, inputKey } from "./block.js";
 import type { LoadableBlock } from "./blockSource.js";

@@ -1,5 +1,6 @@
 import type { ModelSpec, NormSpec, TensorRef } from "../../arch/index.js";
-import { type Checkpoint, checkFinite } from "../../io/index.js";
+import type { Checkpoint } from "../../io/index.js";
+import { checkFinite } from "../../io/internal.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 
 /** What enters the first block for windows of tokens, f32 [tokens.length, hiddenSize]; every window begins at position 0. */

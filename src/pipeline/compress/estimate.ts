@@ -1,4 +1,5 @@
-import { findStep, inputsOf, linearsOf } from "../../arch/index.js";
+import { findStep, linearsOf } from "../../arch/index.js";
+import { inputsOf } from "../../arch/internal.js";
 import { lowRankMethods, pruneMethods, quantizeMethods } from "../../compress/index.js";
 import type { Checkpoint } from "../../io/index.js";
 import type { Backend } from "../../kernels/index.js";

@@ -1,8 +1,9 @@
-import { placesOf } from "../../arch/index.js";
+import { placesOf } from "../../arch/internal.js";
 import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
-import { type Backend, type BackendInfo, openBackend, openDevice } from "../../kernels/index.js";
+import { type Backend, type BackendInfo, openBackend } from "../../kernels/index.js";
+import { openDevice } from "../../kernels/internal.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { factorNames } from "../../model/internal.js";
 import type { GradientSource, TextWindows } from "../gradients.js";

@@ -1,11 +1,5 @@
-import {
-  type BlockSpec,
-  type ModelConfig,
-  type ModelSpec,
-  placesOf,
-  readModelSpec,
-  tensorsOf,
-} from "../../arch/index.js";
+import { type BlockSpec, type ModelConfig, type ModelSpec, readModelSpec, tensorsOf } from "../../arch/index.js";
+import { placesOf } from "../../arch/internal.js";
 import { FormatError } from "../../core/index.js";
 import { type FloatDType, isJsonObject } from "../../io/index.js";
 import type { BlockSizes } from "./block.js";

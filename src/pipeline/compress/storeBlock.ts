@@ -1,4 +1,5 @@
-import { type BlockSpec, placesOf, type TensorRef } from "../../arch/index.js";
+import type { BlockSpec, TensorRef } from "../../arch/index.js";
+import { placesOf } from "../../arch/internal.js";
 import { NonFiniteError } from "../../core/index.js";
 import {
   type CompressedMatrix,

@@ -1,13 +1,8 @@
 import * as z from "zod";
-import { type ModelConfig, placesOf } from "../../arch/index.js";
-import {
-  gradientStatistics,
-  InputStatistics,
-  pruneMethods,
-  type ScoredTensor,
-  shareGlobally,
-  type UnitType,
-} from "../../compress/index.js";
+import type { ModelConfig } from "../../arch/index.js";
+import { placesOf } from "../../arch/internal.js";
+import { gradientStatistics, InputStatistics, pruneMethods } from "../../compress/index.js";
+import { type ScoredTensor, shareGlobally, type UnitType } from "../../compress/internal.js";
 import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { readReference } from "../../io/internal.js";

@@ -1,4 +1,5 @@
-import { findStep, inputsOf, type ModelConfig, placesOf } from "../../arch/index.js";
+import { findStep, type ModelConfig } from "../../arch/index.js";
+import { inputsOf, placesOf } from "../../arch/internal.js";
 import type { TargetMatrix } from "../../compress/index.js";
 import { isWhole } from "../../io/internal.js";
 import { matrixKey, matrixNames } from "./block.js";

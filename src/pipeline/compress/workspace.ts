@@ -6,10 +6,7 @@ import {
   type Checkpoint,
   type Compression,
   compressionOf,
-  createFile,
   type FileSinks,
-  hashOfSource,
-  isModelFile,
   type ModelFiles,
   memoryFiles,
   memorySinks,
@@ -19,6 +16,7 @@ import {
   serializeArtifact,
   writeSafetensors,
 } from "../../io/index.js";
+import { createFile, hashOfSource, isModelFile } from "../../io/internal.js";
 import type { Tensor } from "../../tensor/index.js";
 import type { BlockRecord } from "./storeBlock.js";
 

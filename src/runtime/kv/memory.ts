@@ -1,5 +1,6 @@
 import { UsageError } from "../../core/index.js";
-import { type KvCache, kiviCoded } from "../../kernels/index.js";
+import type { KvCache } from "../../kernels/index.js";
+import { kiviCoded } from "../../kernels/internal.js";
 import type { ForwardOptions, Model } from "../../model/index.js";
 import type { Phase } from "../sight/dynamic.js";
 import { DynamicSights } from "../sight/dynamicSights.js";

@@ -1,5 +1,6 @@
 import { breathe, UsageError } from "../../core/index.js";
-import { type Model, mostPassRows } from "../../model/index.js";
+import type { Model } from "../../model/index.js";
+import { mostPassRows } from "../../model/internal.js";
 import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { chooseTokens } from "./choose.js";

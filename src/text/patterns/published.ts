@@ -1,4 +1,4 @@
-import { preTokenizers } from "../../io/index.js";
+import { preTokenizers } from "../../io/internal.js";
 
 /**
  * Patterns of published tokenizers, as their tokenizer.json has them, that take a time in proportion to the text: V8 and

@@ -6,8 +6,8 @@ import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
 
 /**
- * The next-token loss of a described model on a device: on WebGPU the step written by hand where it does the model, everything
- * else compiled by the engine, which is loaded when first needed.
+ * The next-token loss of a described model on a device: on WebGPU by kernels of our own where every step of the model has
+ * them (`gpuSteps`), everything else compiled by the engine, which is loaded when first needed.
  * @param parameters of `modelParameters`
  * @param window tokens of every sequence
  * @throws DeviceError, UsageError that names what of the description cannot be trained
@@ -34,7 +34,7 @@ export async function decoderObjective(
 }
 
 /**
- * The loss of an encoder that classifies on a device; written by hand on WebGPU.
+ * The loss of an encoder that classifies on a device; by kernels of our own on WebGPU.
  * @throws DeviceError
  */
 export async function encoderObjective(config: EncoderConfig, device: EngineDevice = "wasm"): Promise<Objective> {

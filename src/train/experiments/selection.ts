@@ -1,5 +1,6 @@
 import { breathe, median } from "../../core/index.js";
-import { keepAbove, type Threshold, ThresholdSearch, topS } from "../../tensor/index.js";
+import type { Threshold } from "../../tensor/index.js";
+import { keepAbove, ThresholdSearch, topS } from "../../tensor/internal.js";
 import { randomFor } from "../seeds.js";
 import type { Cell, CellOptions, CellResult, Experiment, Scale } from "./contract.js";
 

@@ -1,6 +1,6 @@
 import type { Pattern } from "../../compress/index.js";
 import { type Random, UsageError } from "../../core/index.js";
-import { topS } from "../../tensor/index.js";
+import { topS } from "../../tensor/internal.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";

@@ -1,37 +1,29 @@
 import { numpy as np } from "@jax-js/jax";
-import { attention } from "../engine/attention.js";
-import { crossEntropy, layerNorm, linear, relu } from "../engine/layers.js";
+import { crossEntropy, linear } from "../engine/layers.js";
 import { add, equal, reshape, type Traced, take, where } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
-import { type EncoderConfig, encoderEpsilon, encoderParameters, sinusoids } from "./encoderParameters.js";
+import { TracedPass } from "../trace/pass.js";
+import { traceBlock } from "../trace/trace.js";
+import { type EncoderConfig, encoderBlocks, encoderParameters, sinusoids } from "./encoderParameters.js";
 
 /**
  * A Transformer encoder that classifies: post-norm blocks of attention and a feed-forward part, all positions side by side
- * into one linear output. Attention has no output projection, as in the study of sparse optimisation it stands for.
- * Batches hold `tokens` int32 [documents · length] and `label` int32 [documents].
+ * into one linear output. Batches hold `tokens` int32 [documents · length] and `label` int32 [documents].
  */
 export function encoder(config: EncoderConfig): TracedModel {
-  const { length, hiddenSize, heads, blocks } = config;
-  const predict = (w: TracedArrays, { tokens }: TracedArrays): Traced => {
-    const documents = tokens.shape[0] / length;
-    const scale = 1 / Math.sqrt(hiddenSize / heads);
-    const padding = where(equal(reshape(tokens, [documents, 1, 1, 1, length]), 0), -1e9, 0);
-    const project = (x: Traced, name: string) => add(linear(x, w[`${name}.weight`]), w[`${name}.bias`]);
-    const norm = (x: Traced, name: string) => layerNorm(x, w[`${name}.weight`], w[`${name}.bias`], encoderEpsilon);
-    const headsOf = (x: Traced) => reshape(x, [documents, length, heads, hiddenSize / heads]);
-
+  const { length, hiddenSize } = config;
+  const predict = (w: TracedArrays, batch: TracedArrays): Traced => {
+    const documents = batch.tokens.shape[0] / length;
+    const filling = where(equal(reshape(batch.tokens, [documents, 1, 1, 1, length]), 0), -1e9, 0);
+    const pass = new TracedPass(w, batch, documents, length, {}, filling);
     // The sum keeps the gather apart from the reshape: the engine cannot compile the gradient of the two together.
     const positions = np.array(repeated(sinusoids(length, hiddenSize), documents), {
       shape: [documents * length, hiddenSize],
     });
-    let x = add(take(w["embedding.weight"], tokens), positions);
-    for (let b = 0; b < blocks; b++) {
-      const [q, k, v] = ["q", "k", "v"].map((part) => headsOf(project(x, `blocks.${b}.${part}`)));
-      x = norm(add(x, attention(q, k, v, { scale, mask: padding })), `blocks.${b}.attention_norm`);
-      const hidden = relu(project(x, `blocks.${b}.up`));
-      x = norm(add(x, project(hidden, `blocks.${b}.down`)), `blocks.${b}.output_norm`);
-    }
-    return project(reshape(x, [documents, length * hiddenSize]), "classifier");
+    const embedded = add(take(w["embedding.weight"], batch.tokens), positions);
+    const last = encoderBlocks(config).reduce((x, block, b) => traceBlock(block, b, x, pass), embedded);
+    const texts = reshape(last, [documents, length * hiddenSize]);
+    return add(linear(texts, w["classifier.weight"]), w["classifier.bias"]);
   };
   return {
     parameters: encoderParameters(config),

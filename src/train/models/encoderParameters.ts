@@ -1,3 +1,5 @@
+import type { BlockSpec, EmbeddingSpec } from "../../arch/index.js";
+import { layerNorm, linearMap, type Part, plain, postNorm, stored } from "../../arch/internal.js";
 import type { Random } from "../../core/index.js";
 import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 
@@ -14,6 +16,49 @@ export interface EncoderConfig {
 
 /** ε of the norms. */
 export const encoderEpsilon = 1e-5;
+
+/** Words without their positions, which are fixed: `sinusoids`. */
+export const encoderEmbedding = ({ vocabSize, hiddenSize }: EncoderConfig): EmbeddingSpec => ({
+  table: { tensor: "embedding.weight", shape: [vocabSize, hiddenSize] },
+});
+
+/** The blocks as steps. Attention has no output projection, as in the study of sparse optimisation that the model stands for. */
+export function encoderBlocks({ blocks, hiddenSize, feedForwardSize, heads }: EncoderConfig): BlockSpec[] {
+  const width = hiddenSize / heads;
+  const ofBlock = (at: string): BlockSpec => {
+    const norm = (name: string) => layerNorm(`${at}.${name}`, hiddenSize, encoderEpsilon);
+    const attention: Part = (from, { into }) => [
+      {
+        do: "linear",
+        of: from,
+        site: { id: "attentionInput", width: hiddenSize },
+        maps: ["q", "k", "v"].map((name) => ({
+          map: linearMap(name, hiddenSize, hiddenSize, stored(`${at}.${name}`, true)),
+          into: name,
+        })),
+      },
+      {
+        do: "attend",
+        q: "q",
+        k: "k",
+        v: "v",
+        into: "attended",
+        heads,
+        kv: { heads, k: width, v: width },
+        scale: 1 / Math.sqrt(width),
+        sight: { kind: "all" },
+      },
+      { do: "add", of: "attended", into },
+    ];
+    const mlp = plain(
+      { hiddenSize, intermediateSize: feedForwardSize },
+      { up: stored(`${at}.up`, true), down: stored(`${at}.down`, true) },
+      { f: "relu" },
+    );
+    return postNorm([norm("attention_norm"), norm("output_norm")], attention, mlp);
+  };
+  return Array.from({ length: blocks }, (_, b) => ofBlock(`blocks.${b}`));
+}
 
 export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
   const { vocabSize, length, hiddenSize, feedForwardSize, heads, blocks, classes } = config;

@@ -1,4 +1,4 @@
-import { findThreshold, keepAbove } from "../../tensor/index.js";
+import { findThreshold, keepAbove } from "../../tensor/internal.js";
 import type { FloatArray, Values } from "../values.js";
 
 /**

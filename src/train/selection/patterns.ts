@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { type Pattern, parsePattern, patternName, patternSchema, shapeProblems } from "../../compress/index.js";
+import { type Pattern, parsePattern, patternName } from "../../compress/index.js";
+import { patternSchema, shapeProblems } from "../../compress/internal.js";
 import { UsageError } from "../../core/index.js";
 import { isSparsifiable, type ParameterInfo, type Values } from "../values.js";
 import { joinUnits, type Member, selectUnits, type Units } from "./groups.js";

@@ -1,4 +1,4 @@
-import { findThreshold } from "../../tensor/index.js";
+import { findThreshold } from "../../tensor/internal.js";
 import type { Masks } from "../optimizers/links.js";
 
 /** Counts, for every weight, after how many steps it was not zero. */

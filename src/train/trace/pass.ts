@@ -32,6 +32,8 @@ export class TracedPass {
     /** Tokens of a sequence. */
     readonly window: number,
     readonly options: PassOptions,
+    /** Added to the scores of attention that sees all: far below 0 where a text is only filled up. */
+    readonly filling?: Traced,
   ) {}
 
   get rows(): number {
@@ -84,9 +86,9 @@ export class TracedPass {
     return width === run ? normed : reshape(normed, [rows, width]);
   }
 
-  /** What is added to the scores of attention; undefined where everything is seen. */
+  /** What is added to the scores of attention, if anything. */
   mask(sight: SightSpec): Traced | undefined {
-    if (sight.kind === "all") return undefined;
+    if (sight.kind === "all") return this.filling;
     const seen = sight.kind === "window" ? Math.min(sight.window, this.window) : this.window;
     const key = String(seen);
     const found =

@@ -1,5 +1,6 @@
 import type { NormSpec, TensorRef } from "../../../arch/index.js";
-import { divideChannels, divideRows, InputStatistics, multiplyColumns } from "../../../compress/index.js";
+import { InputStatistics } from "../../../compress/index.js";
+import { divideChannels, divideRows, multiplyColumns } from "../../../compress/internal.js";
 import type { DecoderBlock, InputKey, MatrixInput } from "../block.js";
 
 /** Whether factors of an input's channels can go into whatever makes it: not into value heads that several heads share. */

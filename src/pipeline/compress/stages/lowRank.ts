@@ -2,13 +2,10 @@ import {
   type LowRankFactors,
   lowRankMethods,
   type PruneMethod,
-  productOf,
   pruneMethods,
-  rankForRatio,
-  residualOf,
   type Spectrum,
-  shareRanks,
 } from "../../../compress/index.js";
+import { productOf, rankForRatio, residualOf, shareRanks } from "../../../compress/internal.js";
 import type { BlockMatrix } from "../block.js";
 import { inputOf, linearOf, measureChange, type StageContext, type StageHandler } from "./stage.js";
 

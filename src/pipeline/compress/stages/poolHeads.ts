@@ -1,5 +1,5 @@
 import { findStep } from "../../../arch/index.js";
-import { poolHeads as pooled } from "../../../compress/index.js";
+import { poolHeads as pooled } from "../../../compress/internal.js";
 import type { StageHandler } from "./stage.js";
 
 /** Fewer key and value heads, each the mean of several. */

@@ -1,16 +1,14 @@
 import { type TensorRef, unitsOf } from "../../../arch/index.js";
+import type { CoupledGroup, InputStatistics, PruneMethod } from "../../../compress/index.js";
 import {
-  type CoupledGroup,
   chooseUnits,
-  type InputStatistics,
   keepUnits,
   keepUnitsOfVector,
-  type PruneMethod,
   repairColumns,
   type UnitType,
   unitMask,
   unitScores,
-} from "../../../compress/index.js";
+} from "../../../compress/internal.js";
 import type { BlockMatrix, DecoderBlock } from "../block.js";
 import { inputOf, linearOf, measureChange, type StageContext } from "./stage.js";
 

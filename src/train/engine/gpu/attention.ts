@@ -1,21 +1,23 @@
-import type { GpuMemory } from "../../../kernels/index.js";
-import type { Operations } from "./operations.js";
-import { causalSoftmax, causalSoftmaxBackward, paddedSoftmax, softmaxBackward } from "./rowKernels.js";
+import type { GpuMemory } from "../../../kernels/internal.js";
+import type { Operations, Rows } from "./operations.js";
+import type { Factor } from "./products.js";
+import { causalSoftmax, causalSoftmaxBackward, paddedSoftmax, softmaxBackward, wholeSoftmax } from "./rowKernels.js";
 
-/** How the heads of a block lie in its rows: queries, keys and values side by side. */
-export interface HeadLayout {
-  queryHeads: number;
-  kvHeads: number;
+/** Heads of queries, and those of keys and values, of which each serves as many heads of queries; columns of one. */
+export interface Heads {
+  heads: number;
+  keyHeads: number;
+  key: number;
+  value: number;
+  /** Scores are multiplied by this. */
+  scale: number;
 }
 
-/** What a position sees: those before it and itself, `window` in all, or the whole text but its filling. */
-export type Sight = { window: number } | { tokens: GpuMemory };
+/** What a position sees: those before it and itself, `window` in all, or the whole text but its filling, token 0. */
+export type Sight = { window: number } | { filling: GpuMemory | undefined };
 
-export interface AttentionShape {
-  sequences: number;
-  positions: number;
-  headDim: number;
-}
+/** Queries, keys and values of all heads, those of one head side by side. */
+export type QueriesKeysValues = readonly [Rows, Rows, Rows];
 
 /**
  * Softmax attention, forward and backward. Attention weights fill `scores` and their gradient `scoresGradient`, for one block at
@@ -24,142 +26,149 @@ export interface AttentionShape {
 export class Attention {
   constructor(
     readonly operations: Operations,
-    readonly shape: AttentionShape,
+    readonly shape: { sequences: number; window: number },
+    readonly heads: Heads,
     readonly scores: GpuMemory,
     readonly scoresGradient: GpuMemory,
   ) {}
 
-  /** mixed = softmax(q·kᵀ/√headDim)·v (+ base), the heads side by side. */
-  forward(layout: HeadLayout, sight: Sight, qkv: GpuMemory, mixed: GpuMemory, base?: GpuMemory): void {
-    const { positions, headDim } = this.shape;
-    this.#weights(layout, sight, qkv);
-    const { heads, value, scores, outer } = this.#factors(layout);
+  /** mixed = softmax(scale·q·kᵀ)·v (+ base, which lies as mixed does), the heads side by side. */
+  forward(sight: Sight, [q, k, v]: QueriesKeysValues, mixed: Rows, base?: GpuMemory): void {
+    this.#weights(sight, q, k);
     this.operations.products.record({
-      ...heads,
+      ...this.#all,
       layout: "nn",
-      columns: headDim,
-      depth: positions,
-      a: { ...scores, memory: this.scores },
-      b: { ...value, memory: qkv },
-      c: { ...outer, memory: mixed },
+      columns: this.heads.value,
+      depth: this.shape.window,
+      a: this.#matrices(this.scores),
+      b: this.#rows(v, this.heads.value),
+      c: this.#rows(mixed, this.heads.value),
       base,
       causal: causal(sight, "left"),
     });
   }
 
-  /** The gradient of queries, keys and values, from that of `mixed`. */
-  backward(layout: HeadLayout, sight: Sight, qkv: GpuMemory, mixedGradient: GpuMemory, gradient: GpuMemory): void {
-    const { positions, headDim, sequences } = this.shape;
+  /** The gradients of queries, keys and values, from that of `mixed`. */
+  back(sight: Sight, [q, k, v]: QueriesKeysValues, mixedGradient: Rows, [dq, dk, dv]: QueriesKeysValues): void {
     const { products } = this.operations;
-    const { scores: weights, scoresGradient } = this;
-    const { heads, query, key, value, scores, outer } = this.#factors(layout);
-    const { queryHeads, kvHeads } = layout;
-    const scale = 1 / Math.sqrt(headDim);
-    this.#weights(layout, sight, qkv);
+    const { key, value, scale } = this.heads;
+    const { window } = this.shape;
+    const outer = this.#rows(mixedGradient, value);
+    this.#weights(sight, q, k);
     products.record({
-      ...heads,
+      ...this.#all,
       layout: "nt",
-      columns: positions,
-      depth: headDim,
-      a: { ...outer, memory: mixedGradient },
-      b: { ...value, memory: qkv },
-      c: { ...scores, memory: scoresGradient },
+      columns: window,
+      depth: value,
+      a: outer,
+      b: this.#rows(v, value),
+      c: this.#matrices(this.scoresGradient),
       causal: causal(sight, "result"),
     });
-    const group = queryHeads / kvHeads;
-    /** Σ over the query heads of a key head of (matrix of positions)ᵀ · (rows of queries). */
-    const overQueries = (
-      matrix: GpuMemory,
-      rows: { memory: GpuMemory; stride: number; batch: number; head: number },
-      target: { stride: number; offset: number; batch: number; head: number },
-      alpha: number,
-    ) => {
-      for (let member = 0; member < group; member++) {
-        products.record({
-          layout: "tn",
-          rows: positions,
-          columns: headDim,
-          depth: positions,
-          a: { ...scores, memory: matrix, offset: member * scores.head, head: group * scores.head },
-          b: { ...rows, offset: member * rows.head, head: group * rows.head },
-          c: { ...target, memory: gradient },
-          alpha,
-          base: member === 0 ? undefined : gradient,
-          batches: sequences,
-          heads: kvHeads,
-          causal: causal(sight, "leftTransposed"),
-        });
-      }
-    };
-    overQueries(weights, { ...outer, memory: mixedGradient }, value, 1);
-    this.#softmaxBackward(layout, sight);
-    overQueries(scoresGradient, { ...query, memory: qkv }, key, scale);
+    this.#overQueries(sight, this.scores, outer, this.#rows(dv, value), value, 1);
+    this.#softmaxBackward(sight);
+    this.#overQueries(sight, this.scoresGradient, this.#rows(q, key), this.#rows(dk, key), key, scale);
     products.record({
-      ...heads,
+      ...this.#all,
       layout: "nn",
-      columns: headDim,
-      depth: positions,
-      a: { ...scores, memory: scoresGradient },
-      b: { ...key, memory: qkv },
-      c: { ...query, memory: gradient },
+      columns: key,
+      depth: window,
+      a: this.#matrices(this.scoresGradient),
+      b: this.#rows(k, key),
+      c: this.#rows(dq, key),
       alpha: scale,
       causal: causal(sight, "left"),
     });
   }
 
-  /** softmax(q·kᵀ / √headDim) of every head into `scores`. */
-  #weights(layout: HeadLayout, sight: Sight, qkv: GpuMemory): void {
-    const { positions, headDim } = this.shape;
-    const { heads, query, key, scores } = this.#factors(layout);
-    this.operations.products.record({
-      ...heads,
-      layout: "nt",
-      columns: positions,
-      depth: headDim,
-      a: { ...query, memory: qkv },
-      b: { ...key, memory: qkv },
-      c: { ...scores, memory: this.scores },
-      alpha: 1 / Math.sqrt(headDim),
-      causal: causal(sight, "result"),
-    });
-    const grid = this.#rowsOfScores(layout);
-    if ("window" in sight) {
-      this.operations.dispatch(causalSoftmax, { positions, window: sight.window }, { scores: this.scores }, grid);
-    } else {
-      const params = { positions, heads: layout.queryHeads };
-      this.operations.dispatch(paddedSoftmax, params, { scores: this.scores, tokens: sight.tokens }, grid);
+  /** Σ over the query heads of a key head of (matrix of positions)ᵀ · (rows of queries). */
+  #overQueries(
+    sight: Sight,
+    matrix: GpuMemory,
+    rows: HeadRows,
+    target: HeadRows,
+    columns: number,
+    alpha: number,
+  ): void {
+    const { heads, keyHeads } = this.heads;
+    const group = heads / keyHeads;
+    const scores = this.#matrices(matrix);
+    for (let member = 0; member < group; member++) {
+      this.operations.products.record({
+        layout: "tn",
+        rows: this.shape.window,
+        columns,
+        depth: this.shape.window,
+        a: { ...scores, offset: member * scores.head, head: group * scores.head },
+        b: { ...rows, offset: (rows.offset ?? 0) + member * rows.head, head: group * rows.head },
+        c: target,
+        alpha,
+        base: member === 0 ? undefined : target.memory,
+        batches: this.shape.sequences,
+        heads: keyHeads,
+        causal: causal(sight, "leftTransposed"),
+      });
     }
   }
 
-  #softmaxBackward(layout: HeadLayout, sight: Sight): void {
-    const { positions } = this.shape;
+  /** softmax(scale·q·kᵀ) of every head into `scores`. */
+  #weights(sight: Sight, q: Rows, k: Rows): void {
+    const { scores, operations } = this;
+    const { heads, key, scale } = this.heads;
+    const { window } = this.shape;
+    operations.products.record({
+      ...this.#all,
+      layout: "nt",
+      columns: window,
+      depth: key,
+      a: this.#rows(q, key),
+      b: this.#rows(k, key),
+      c: this.#matrices(scores),
+      alpha: scale,
+      causal: causal(sight, "result"),
+    });
+    const grid = this.#rowsOfScores;
+    if ("window" in sight) {
+      operations.dispatch(causalSoftmax, { positions: window, window: sight.window }, { scores }, grid);
+    } else if (sight.filling !== undefined) {
+      operations.dispatch(paddedSoftmax, { positions: window, heads }, { scores, tokens: sight.filling }, grid);
+    } else operations.dispatch(wholeSoftmax, { positions: window }, { scores }, grid);
+  }
+
+  #softmaxBackward(sight: Sight): void {
+    const positions = this.shape.window;
     const buffers = { gradient: this.scoresGradient, weights: this.scores };
-    const grid = this.#rowsOfScores(layout);
+    const grid = this.#rowsOfScores;
     if ("window" in sight) {
       this.operations.dispatch(causalSoftmaxBackward, { positions, window: sight.window }, buffers, grid);
     } else this.operations.dispatch(softmaxBackward, { positions }, buffers, grid);
   }
 
-  #rowsOfScores({ queryHeads }: HeadLayout): [number, number] {
-    return [this.shape.positions, this.shape.sequences * queryHeads];
+  get #rowsOfScores(): [number, number] {
+    return [this.shape.window, this.shape.sequences * this.heads.heads];
   }
 
-  /** Where heads lie in the row of queries, keys and values, their matrices of positions, and their outputs side by side. */
-  #factors({ queryHeads, kvHeads }: HeadLayout) {
-    const { positions, headDim, sequences } = this.shape;
-    const stride = (queryHeads + 2 * kvHeads) * headDim;
-    const row = { stride, batch: positions * stride, head: headDim };
-    const mixed = queryHeads * headDim;
-    return {
-      heads: { rows: positions, batches: sequences, heads: queryHeads, bGroup: queryHeads / kvHeads },
-      query: { ...row, offset: 0 },
-      key: { ...row, offset: queryHeads * headDim },
-      value: { ...row, offset: (queryHeads + kvHeads) * headDim },
-      scores: { stride: positions, batch: queryHeads * positions * positions, head: positions * positions },
-      outer: { stride: mixed, batch: positions * mixed, head: headDim },
-    };
+  /** A product for every head of queries. */
+  get #all() {
+    const { heads, keyHeads } = this.heads;
+    const { sequences, window } = this.shape;
+    return { rows: window, batches: sequences, heads, bGroup: heads / keyHeads };
+  }
+
+  /** Heads of `width` columns side by side. */
+  #rows(rows: Rows, width: number): HeadRows {
+    return { ...rows, batch: this.shape.window * rows.stride, head: width };
+  }
+
+  /** A matrix of positions for every head of queries. */
+  #matrices(memory: GpuMemory): HeadRows {
+    const { window } = this.shape;
+    const size = window * window;
+    return { memory, stride: window, batch: this.heads.heads * size, head: size };
   }
 }
+
+type HeadRows = Factor & { head: number };
 
 /** The part of a causal matrix that a product has to do with; all of it where every position sees all. */
 const causal = <Part extends string>(sight: Sight, part: Part): Part | undefined =>

@@ -1,7 +1,7 @@
-import type { Compute, GpuMemory } from "../../../kernels/index.js";
+import type { Compute, GpuMemory } from "../../../kernels/internal.js";
 import { addRows, lookUp } from "./elementKernels.js";
+import type { Place } from "./layout.js";
 import type { Operations } from "./operations.js";
-import type { Place } from "./plan.js";
 
 /** Tokens of a batch on the device, and where each token stands. */
 export interface TokenMemory {
@@ -30,7 +30,9 @@ export interface TokenPlaces {
 const pieceLength = 64;
 
 /** Lists places by counting. */
-export function placesOf(ids: ArrayLike<number>, vocabulary: number): TokenPlaces {
+export function placesOf(ids: ArrayLike<number>): TokenPlaces {
+  let vocabulary = 0;
+  for (let place = 0; place < ids.length; place++) vocabulary = Math.max(vocabulary, ids[place] + 1);
   const next = new Uint32Array(vocabulary + 1);
   for (let place = 0; place < ids.length; place++) next[ids[place] + 1]++;
   const pieces: number[] = [];
@@ -55,30 +57,31 @@ export class Embedding {
     readonly operations: Operations,
     readonly table: Place,
     readonly memory: TokenMemory,
+    readonly scale = 1,
   ) {}
 
-  /** x [tokens, cols] = rows of the table. */
+  /** x [tokens, cols] = scale · rows of the table. */
   forward(x: GpuMemory): void {
-    const { operations, table, memory } = this;
+    const { operations, table, memory, scale } = this;
     const width = table.cols / 4;
     const { weights } = operations.model;
-    const params = { count: operations.rows * width, width, table: table.offset / 4 };
+    const params = { count: operations.rows * width, width, table: table.offset / 4, scale };
     operations.elements(lookUp, params, { x, weights, tokens: memory.tokens });
   }
 
   /** Adds dL/dx to the gradient of the table. Sums have one order, so a run is the same each time. @param scratch like x */
   backward(x: GpuMemory, { pieces, distinct }: TokenPlaces, scratch: GpuMemory): void {
-    const { operations, table, memory } = this;
+    const { operations, table, memory, scale } = this;
     const width = table.cols / 4;
     const { order, starts } = memory;
     operations.elements(
       addRows,
-      { count: pieces * width, width, result: 0, first: 0, accumulate: 0 },
+      { count: pieces * width, width, result: 0, first: 0, accumulate: 0, scale: 1 },
       { sums: scratch, x, order, starts },
     );
     operations.elements(
       addRows,
-      { count: distinct * width, width, result: table.offset / 4, first: pieces + 1, accumulate: 1 },
+      { count: distinct * width, width, result: table.offset / 4, first: pieces + 1, accumulate: 1, scale },
       { sums: operations.model.gradients, x: scratch, order, starts },
     );
   }

@@ -1,4 +1,4 @@
-import { type Kernel, kernel, read, readWrite } from "../../../kernels/index.js";
+import { type Kernel, kernel, read, readWrite } from "../../../kernels/internal.js";
 
 /**
  * How the factors of C = A·B lie: "nt" takes B as [N, K] (x·Wᵀ), "nn" as [K, N] (dY·W), and "tn" takes A as [K, M] (dYᵀ·X).

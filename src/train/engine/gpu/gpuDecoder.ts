@@ -1,15 +1,15 @@
-import { type ModelConfig, type ModelSpec, modelConfigOf, ropeTables } from "../../../arch/index.js";
-import { openCompute } from "../../../kernels/index.js";
+import type { ModelSpec } from "../../../arch/index.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
-import { DecoderStep } from "./decoderStep.js";
-import { GpuObjective } from "./gpuObjective.js";
-import { filled } from "./memory.js";
-import { planDecoder } from "./plan.js";
+import { recordEmbedding, recordHead } from "./ends.js";
+import { openGpuObjective } from "./gpuObjective.js";
+import { Recording } from "./recording.js";
+import { type Schedule, scheduleOf } from "./schedule.js";
+import { recordSteps } from "./steps/index.js";
 
 /**
- * The next-token loss of a Llama-like decoder on a GPU, forward and backward written out by hand.
- * @returns undefined for a decoder that it does not do (`planDecoder`)
+ * The next-token loss of a described model on a GPU, every kind of step by kernels of our own, forward and back (`gpuSteps`).
+ * @returns undefined for a model of which something has no kernel
  * @param window tokens of every sequence
  * @throws DeviceError when there is no GPU
  */
@@ -18,21 +18,21 @@ export async function gpuDecoder(
   parameters: readonly ParameterInfo[],
   window: number,
 ): Promise<Objective | undefined> {
-  const config = modelConfigOf(spec);
-  const plan = planDecoder(config, parameters, window);
-  if (plan === undefined) return undefined;
-  const compute = await openCompute();
-  const turns = filled(compute, turnsOf(config, window), "turns");
-  return new GpuObjective(compute, {
-    parameters,
-    plan,
-    window,
-    begin: (memory, sequences) => new DecoderStep(memory, plan, config, turns, sequences, window),
-  });
+  const schedule = decoderSchedule(spec, parameters, window);
+  return schedule && openGpuObjective(parameters, schedule);
 }
 
-/** cos and sin, one after the other, of every position and pair of a head. */
-function turnsOf({ rope, headDim }: ModelConfig, positions: number): Float32Array {
-  const { cos, sin } = ropeTables(rope, headDim, positions);
-  return Float32Array.from({ length: 2 * cos.length }, (_, i) => (i % 2 === 0 ? cos : sin)[Math.floor(i / 2)]);
+/** The dispatches of a described model; undefined where something of it has no kernel. */
+export function decoderSchedule(
+  spec: ModelSpec,
+  parameters: readonly ParameterInfo[],
+  window: number,
+): Schedule | undefined {
+  const recording = new Recording(parameters, window);
+  return scheduleOf(recording, () => {
+    recording.write("x", recordEmbedding(spec.embedding, recording));
+    for (const { steps } of spec.blocks) recordSteps(steps, recording);
+    const logits = recordHead(spec, recording.read("x"), recording);
+    return { logits, classes: spec.vocabSize };
+  });
 }

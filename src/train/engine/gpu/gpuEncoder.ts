@@ -1,26 +1,35 @@
-import { openCompute } from "../../../kernels/index.js";
-import { type EncoderConfig, encoderParameters, sinusoids } from "../../models/encoderParameters.js";
+import {
+  type EncoderConfig,
+  encoderBlocks,
+  encoderEmbedding,
+  encoderParameters,
+  sinusoids,
+} from "../../models/encoderParameters.js";
 import type { Objective } from "../../objective.js";
-import { planEncoder } from "./encoderPlan.js";
-import { EncoderStep } from "./encoderStep.js";
-import { GpuObjective } from "./gpuObjective.js";
-import { filled } from "./memory.js";
+import { recordClassifier, recordEmbedding } from "./ends.js";
+import { openGpuObjective } from "./gpuObjective.js";
+import { Recording } from "./recording.js";
+import { type Schedule, scheduleOf } from "./schedule.js";
+import { recordSteps } from "./steps/index.js";
 
 /**
- * The loss of an encoder that classifies on a GPU, forward and backward written out by hand.
- * @returns undefined for an encoder that it does not do (`planEncoder`)
+ * The loss of an encoder that classifies on a GPU, by the kernels that train described models.
+ * @returns undefined for an encoder whose sizes have no kernel
  * @throws DeviceError when there is no GPU
  */
 export async function gpuEncoder(config: EncoderConfig): Promise<Objective | undefined> {
-  const parameters = encoderParameters(config);
-  const plan = planEncoder(config, parameters);
-  if (plan === undefined) return undefined;
-  const compute = await openCompute();
-  const positions = filled(compute, sinusoids(config.length, config.hiddenSize), "positions");
-  return new GpuObjective(compute, {
-    parameters,
-    plan,
-    window: config.length,
-    begin: (memory, sequences) => new EncoderStep(memory, plan, config, positions, sequences),
+  const schedule = encoderSchedule(config);
+  return schedule && openGpuObjective(encoderParameters(config), schedule);
+}
+
+export function encoderSchedule(config: EncoderConfig): Schedule | undefined {
+  const { length, hiddenSize, classes } = config;
+  const recording = new Recording(encoderParameters(config), length, true);
+  return scheduleOf(recording, () => {
+    const table = recording.table("positions", () => sinusoids(length, hiddenSize));
+    recording.write("x", recordEmbedding(encoderEmbedding(config), recording, { table }));
+    for (const { steps } of encoderBlocks(config)) recordSteps(steps, recording);
+    const names = { weight: "classifier.weight", bias: "classifier.bias" };
+    return { logits: recordClassifier(names, recording.read("x"), recording), classes };
   });
 }

@@ -1,57 +1,37 @@
-import type { Compute, GpuMemory } from "../../../kernels/index.js";
-import type { Batch, LossAndGradients } from "../../objective.js";
+import { type Compute, type GpuMemory, openCompute } from "../../../kernels/internal.js";
+import type { Batch, LossAndGradients, Objective } from "../../objective.js";
 import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resident.js";
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
-import { placesOf, type TokenMemory, type TokenPlaces } from "./embedding.js";
+import { placesOf } from "./embedding.js";
 import type { ModelMemory } from "./operations.js";
-import type { Plan } from "./plan.js";
+import { filled } from "./pass.js";
 import { GpuResidentRun } from "./residentRun.js";
+import type { Schedule } from "./schedule.js";
+import { ScheduledStep } from "./scheduledStep.js";
 
-/** What the loss is of: rows of logits, `stride` f32 apart. */
-export interface Outputs {
-  logits: GpuMemory;
-  rows: number;
-  columns: number;
-  stride: number;
+/**
+ * The loss of a planned model on a GPU.
+ * @throws DeviceError when there is no GPU
+ */
+export async function openGpuObjective(parameters: readonly ParameterInfo[], schedule: Schedule): Promise<Objective> {
+  const compute = await openCompute();
+  return new GpuObjective(compute, parameters, schedule);
 }
 
-/** Loss and gradient of a model for one shape of batch, as recorded dispatches. */
-export interface GpuStep extends Disposable {
-  readonly sequences: number;
-  readonly memory: {
-    tokens: TokenMemory;
-    labels: GpuMemory;
-  };
-  readonly outputs: Outputs;
-  /** From `memory.tokens` to the logits. */
-  forward(): void;
-  /** The loss of every row behind the gradients; logits become their gradient. */
-  loss(): void;
-  /** After `forward` and `loss`. @param places those that `memory.tokens` holds */
-  backward(places: TokenPlaces): void;
-}
-
-/** A model whose step is written by hand. */
-export interface GpuModel {
-  parameters: readonly ParameterInfo[];
-  plan: Plan;
-  /** Tokens of every sequence. */
-  window: number;
-  /** A step for batches of so many sequences. */
-  begin(memory: ModelMemory, sequences: number): GpuStep;
-}
-
-/** The objective of such a model: many times as fast as the traced one, which is its oracle. */
+/** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
 export class GpuObjective implements ResidentObjective {
   readonly #memory: ModelMemory;
   readonly #readBack: GpuMemory;
-  #step: GpuStep | undefined;
+  readonly #tables: readonly GpuMemory[];
+  #step: ScheduledStep | undefined;
 
   constructor(
     readonly compute: Compute,
-    readonly model: GpuModel,
+    readonly parameters: readonly ParameterInfo[],
+    readonly schedule: Schedule,
   ) {
-    const { length } = model.plan;
+    const { length } = schedule.plan;
+    this.#tables = schedule.tables.map(({ values, label }) => filled(compute, values, label));
     this.#memory = {
       compute,
       weights: compute.allocate(length, "weights"),
@@ -60,14 +40,10 @@ export class GpuObjective implements ResidentObjective {
     this.#readBack = compute.allocateReadBack(length + maxRows, "gradients on the host");
   }
 
-  get parameters(): readonly ParameterInfo[] {
-    return this.model.parameters;
-  }
-
   async lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients> {
     this.#upload(weights);
     this.#record(batch);
-    const { length, offsets } = this.model.plan;
+    const { length, offsets } = this.schedule.plan;
     const values = await this.#read(0, length + batch.label.values.length);
     const gradients = new Map<string, FloatArray>();
     for (const { name, shape } of this.parameters) {
@@ -83,7 +59,7 @@ export class GpuObjective implements ResidentObjective {
     const step = this.#prepare(batch);
     step.forward();
     step.loss();
-    return mean(await this.#read(this.model.plan.length, batch.label.values.length));
+    return mean(await this.#read(this.schedule.plan.length, batch.label.values.length));
   }
 
   async predict(weights: Values, batch: Batch): Promise<FloatArray> {
@@ -93,7 +69,7 @@ export class GpuObjective implements ResidentObjective {
 
   startResident(options: ResidentOptions): ResidentRun {
     const { compute } = this;
-    const { plan } = this.model;
+    const { plan } = this.schedule;
     return new GpuResidentRun(
       {
         ...this.#memory,
@@ -117,9 +93,9 @@ export class GpuObjective implements ResidentObjective {
   /** Loss and gradients at the weights that are on the device. */
   #record(batch: Batch): void {
     const step = this.#prepare(batch);
-    const places = placesOf(batch.tokens.values, this.model.plan.embedding.rows);
-    this.#write(step.memory.tokens.order, places.order);
-    this.#write(step.memory.tokens.starts, places.starts);
+    const places = placesOf(batch.tokens.values);
+    this.#write(step.tokens.order, places.order);
+    this.#write(step.tokens.starts, places.starts);
     step.forward();
     step.loss();
     step.backward(places);
@@ -135,19 +111,19 @@ export class GpuObjective implements ResidentObjective {
   }
 
   #upload(weights: Values): void {
-    for (const [name, offset] of this.model.plan.offsets) {
+    for (const [name, offset] of this.schedule.plan.offsets) {
       this.#write(this.#memory.weights, weights.get(name)! as Float32Array<ArrayBuffer>, offset);
     }
   }
 
-  #prepare({ tokens, label }: Batch): GpuStep {
-    const sequences = tokens.values.length / this.model.window;
+  #prepare({ tokens, label }: Batch): ScheduledStep {
+    const sequences = tokens.values.length / this.schedule.window;
     if (this.#step?.sequences !== sequences) {
       this.#step?.[Symbol.dispose]();
-      this.#step = this.model.begin(this.#memory, sequences);
+      this.#step = new ScheduledStep(this.#memory, this.schedule, this.#tables, sequences);
     }
-    this.#write(this.#step.memory.tokens.tokens, tokens.values as Int32Array<ArrayBuffer>);
-    this.#write(this.#step.memory.labels, label.values as Int32Array<ArrayBuffer>);
+    this.#write(this.#step.tokens.tokens, tokens.values as Int32Array<ArrayBuffer>);
+    this.#write(this.#step.labels, label.values as Int32Array<ArrayBuffer>);
     return this.#step;
   }
 

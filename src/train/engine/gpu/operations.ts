@@ -1,6 +1,6 @@
-import type { Compute, GpuMemory, Kernel } from "../../../kernels/index.js";
-import { gridOf } from "./elementKernels.js";
-import type { Place } from "./plan.js";
+import type { Compute, GpuMemory, Kernel } from "../../../kernels/internal.js";
+import { addRepeated, gridOf } from "./elementKernels.js";
+import type { Place } from "./layout.js";
 import { Products, partsLength } from "./products.js";
 import { columnSums } from "./rowKernels.js";
 
@@ -13,6 +13,25 @@ export interface ModelMemory {
   weights: GpuMemory;
   gradients: GpuMemory;
 }
+
+/** Rows on the device, `stride` f32 apart, the first at `offset`. */
+export interface Rows {
+  memory: GpuMemory;
+  stride: number;
+  offset?: number;
+}
+
+/** A sum over rows: how many, of what width, into the gradients at `offset`. */
+export interface RowSum {
+  /** Default: those of the operations. */
+  rows?: number;
+  width: number;
+  offset: number;
+  /** Sums side by side that the kernel makes of a column. Default 1. */
+  vectors?: number;
+}
+
+type RowSumParams = "width" | "rows" | "rowsPerPart";
 
 /** Forward and backward of what models are made of, as dispatches, for arrays of so many rows. */
 export class Operations {
@@ -27,65 +46,75 @@ export class Operations {
     this.products = new Products(model.compute.recorder, parts);
   }
 
-  /** y = x·Wᵀ (+ base). */
-  linear(x: GpuMemory, weight: Place, y: GpuMemory, base?: GpuMemory): void {
-    this.products.record({ ...this.#linear(x, weight), c: { memory: y, stride: weight.rows }, base });
+  /** y = x·Wᵀ (+ base, which lies as y does). */
+  linear(x: Rows, weight: Place, y: Rows, base?: GpuMemory): void {
+    this.products.record({ ...this.#linear(x, weight), c: y, base });
   }
 
   /** y = x·Wᵀ for few rows of W, which are long. */
-  longLinear(x: GpuMemory, weight: Place, y: GpuMemory): void {
+  longLinear(x: Rows, weight: Place, y: GpuMemory): void {
     this.products.recordInParts(this.#linear(x, weight), y);
   }
 
-  /** dX = dY·W (+ base). */
-  throughWeight(outer: GpuMemory, weight: Place, target: GpuMemory, base?: GpuMemory): void {
+  /** y += b for every row. */
+  addBias(y: GpuMemory, bias: Place): void {
+    this.addRepeated(y, this.model.weights, bias.offset, bias.rows);
+  }
+
+  /** y += table[offset, offset + length), over and over; a row of y is as long or a part of it. */
+  addRepeated(y: GpuMemory, table: GpuMemory, offset: number, length: number): void {
+    const params = { count: (this.rows * length) / 4, offset: offset / 4, period: length / 4 };
+    this.elements(addRepeated, params, { x: y, table });
+  }
+
+  /** dX = dY·W (+ base, which lies as dX does). */
+  throughWeight(outer: Rows, weight: Place, target: Rows, base?: GpuMemory): void {
     this.products.record({
       layout: "nn",
       rows: this.rows,
       columns: weight.cols,
       depth: weight.rows,
-      a: { memory: outer, stride: weight.rows },
+      a: outer,
       b: this.#factor(weight),
-      c: { memory: target, stride: weight.cols },
+      c: target,
       base,
     });
   }
 
   /** dW = dYᵀ·X. Rows that are missing to a multiple of four must be 0 in dY. */
-  weightGradient(outer: GpuMemory, weight: Place, x: GpuMemory): void {
+  weightGradient(outer: Rows, weight: Place, x: Rows): void {
     const product = {
       layout: "tn",
       rows: weight.rows,
       columns: weight.cols,
       depth: Math.ceil(this.rows / 4) * 4,
-      a: { memory: outer, stride: weight.rows },
-      b: { memory: x, stride: weight.cols },
+      a: outer,
+      b: x,
     } as const;
     this.products.recordInParts(product, this.model.gradients, weight.offset);
   }
 
-  /** db = Σ over the rows of dY. */
+  /** db = Σ over the rows of dY, which lie side by side. */
   biasGradient(outer: GpuMemory, bias: Place): void {
-    this.sumRows(columnSums, { outer }, bias.rows, bias.offset);
+    this.sumRows(columnSums, { outer }, { width: bias.rows, offset: bias.offset }, {});
   }
 
   clearGradient({ rows, cols, offset }: Place): void {
     this.products.addUp(0, rows * cols, this.model.gradients, offset);
   }
 
-  /** Gradients at `offset` from a kernel that adds up rows: `vectors` of them, each of `width`. */
-  sumRows<B extends string>(
-    kernel: Kernel<"width" | "rows" | "rowsPerPart", B | "parts">,
-    buffers: Record<NoInfer<B>, GpuMemory>,
-    width: number,
-    offset: number,
-    vectors = 1,
+  /** Gradients from a kernel that adds up rows in parts. */
+  sumRows<P extends string, B extends string>(
+    kernel: Kernel<P | RowSumParams, B | "parts">,
+    buffers: Record<Exclude<NoInfer<B>, "parts">, GpuMemory>,
+    { rows = this.rows, width, offset, vectors = 1 }: RowSum,
+    params: Record<Exclude<NoInfer<P>, RowSumParams>, number>,
   ): void {
-    const rowsPerPart = Math.max(fewRows, Math.ceil((this.rows * vectors * width) / partsLength));
-    const parts = Math.ceil(this.rows / rowsPerPart);
+    const rowsPerPart = Math.max(fewRows, Math.ceil((rows * vectors * width) / partsLength));
+    const parts = Math.ceil(rows / rowsPerPart);
     this.dispatch(
       kernel,
-      { width, rows: this.rows, rowsPerPart },
+      { ...params, width, rows, rowsPerPart } as Record<P | RowSumParams, number>,
       { ...buffers, parts: this.parts } as Record<B | "parts", GpuMemory>,
       [Math.ceil(width / 64), parts],
     );
@@ -112,13 +141,13 @@ export class Operations {
     recorder.run(kernel, params, buffers, grid);
   }
 
-  #linear(x: GpuMemory, weight: Place) {
+  #linear(x: Rows, weight: Place) {
     return {
       layout: "nt",
       rows: this.rows,
       columns: weight.rows,
       depth: weight.cols,
-      a: { memory: x, stride: weight.cols },
+      a: x,
       b: this.#factor(weight),
     } as const;
   }

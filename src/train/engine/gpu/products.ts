@@ -1,4 +1,4 @@
-import type { GpuMemory, Recorder } from "../../../kernels/index.js";
+import type { GpuMemory, Recorder } from "../../../kernels/internal.js";
 import { gridOf, sumParts } from "./elementKernels.js";
 import { causalParts, type GemmKernel, type GemmLayout, gemm, tileRows } from "./gemm.js";
 

@@ -1,5 +1,5 @@
-import type { Compute, GpuMemory } from "../../../kernels/index.js";
-import { filled } from "./memory.js";
+import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import { filled } from "./pass.js";
 import { bins, countDigits, cutBelow, digits, pickDigit, stretchWords } from "./projectionKernels.js";
 
 /** Entries that compete, as stretches of an array in the order in which the first of equals stays, and how many stay. */

@@ -1,4 +1,4 @@
-import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { kernel, read, readWrite } from "../../../kernels/internal.js";
 
 /**
  * Exact top-s as the host finds it (`selection/topS.ts`), on the device. The order of two entries is that of 63 bits: the

@@ -1,11 +1,11 @@
-import type { GpuMemory } from "../../../kernels/index.js";
+import type { GpuMemory } from "../../../kernels/internal.js";
 import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
 import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
+import type { Plan } from "./layout.js";
 import { flagsOf, packMasks, unpackMasks } from "./maskFlags.js";
 import type { ModelMemory } from "./operations.js";
-import type { Plan } from "./plan.js";
 import { DeviceProjection } from "./projection.js";
 import {
   adamStep,

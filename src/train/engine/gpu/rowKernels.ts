@@ -1,4 +1,4 @@
-import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { kernel, read, readWrite } from "../../../kernels/internal.js";
 import { addTerms } from "./sums.js";
 
 /** Sums of `threads` threads; every thread gets the total. `work` is the name of the workgroup array. */
@@ -13,147 +13,24 @@ fn ${name}(t: u32, value: f32) -> f32 {
   }
   return shares[0];
 }`;
-const total = (threads: number) => reduction(threads, "total", (a, b) => `${a} + ${b}`);
+export const total = (threads: number) => reduction(threads, "total", (a, b) => `${a} + ${b}`);
 const largest = (threads: number) => reduction(threads, "largest", (a, b) => `max(${a}, ${b})`);
 
-const rowThreads = 64;
-const begin = (threads: number) => /* wgsl */ `
+export const rowThreads = 64;
+export const begin = (threads: number) => /* wgsl */ `
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32)`;
-const shares = (threads: number) => `var<workgroup> shares: array<f32, ${threads}>;`;
+export const shares = (threads: number) => `var<workgroup> shares: array<f32, ${threads}>;`;
 
-/** An entry of the column of a thread. */
-const at = (array: string, row: string) => `${array}[${row} * p.width + column]`;
-
-/** normed = x·inverse ∘ weight, inverse = 1/√(mean x² + ε); one workgroup per row. */
-export const rmsNorm = kernel({
-  name: "train rmsNorm",
-  params: { width: "u32", weight: "u32", epsilon: "f32" },
-  buffers: { normed: readWrite(), inverse: readWrite(), x: read(), weights: read() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${begin(rowThreads)} {
-  let row = workgroup.x * p.width;
-  var squares = 0.0;
-  for (var i = t; i < p.width; i += ${rowThreads}u) { squares += x[row + i] * x[row + i]; }
-  let scale = inverseSqrt(total(t, squares) / f32(p.width) + p.epsilon);
-  for (var i = t; i < p.width; i += ${rowThreads}u) { normed[row + i] = x[row + i] * scale * weights[p.weight + i]; }
-  if (t == 0u) { inverse[workgroup.x] = scale; }
-}`,
-});
-
-/** gradient (+)= dL/dx of rmsNorm: inverse·(w ∘ dy) − x·inverse³/width·Σ(w ∘ dy ∘ x). */
-export const rmsNormBackward = kernel({
-  name: "train rmsNorm backward",
-  params: { width: "u32", weight: "u32", accumulate: "u32" },
-  buffers: { gradient: readWrite(), outer: read(), x: read(), inverse: read(), weights: read() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${begin(rowThreads)} {
-  let row = workgroup.x * p.width;
-  let scale = inverse[workgroup.x];
-  var dot = 0.0;
-  for (var i = t; i < p.width; i += ${rowThreads}u) { dot += outer[row + i] * weights[p.weight + i] * x[row + i]; }
-  let along = total(t, dot) * scale * scale * scale / f32(p.width);
-  for (var i = t; i < p.width; i += ${rowThreads}u) {
-    let own = outer[row + i] * weights[p.weight + i] * scale - x[row + i] * along;
-    gradient[row + i] = own + select(0.0, gradient[row + i], p.accumulate != 0u);
-  }
-}`,
-});
-
-/** Σ over a part of the rows of dy ∘ x·inverse, which is dL/dw of rmsNorm: f32 [parts, width]. */
-export const rmsNormWeight = kernel({
-  name: "train rmsNorm weight",
-  params: { width: "u32", rows: "u32", rowsPerPart: "u32" },
-  buffers: { parts: readWrite(), outer: read(), x: read(), inverse: read() },
-  code: /* wgsl */ `
-${begin(rowThreads)} {
-  let column = workgroup.x * ${rowThreads}u + t;
-  if (column >= p.width) { return; }
-  var sum = 0.0;
-  let first = workgroup.y * p.rowsPerPart;
-  let end = min(first + p.rowsPerPart, p.rows);
-  ${addTerms("sum", "first", "end", (row) => `${at("outer", row)} * ${at("x", row)} * inverse[${row}]`)}
-  parts[workgroup.y * p.width + column] = sum;
-}`,
-});
-
-/**
- * (x − mean)/√(variance + ε) takes the place of x, 1/√(variance + ε) goes to `inverse`, and that times weight plus bias to
- * `normed`; one workgroup per row.
- */
-export const layerNorm = kernel({
-  name: "train layerNorm",
-  params: { width: "u32", weight: "u32", bias: "u32", epsilon: "f32" },
-  buffers: { normed: readWrite(), inverse: readWrite(), x: readWrite(), weights: read() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${begin(rowThreads)} {
-  let row = workgroup.x * p.width;
-  var sum = 0.0;
-  for (var i = t; i < p.width; i += ${rowThreads}u) { sum += x[row + i]; }
-  let mean = total(t, sum) / f32(p.width);
-  var squares = 0.0;
-  for (var i = t; i < p.width; i += ${rowThreads}u) { squares += (x[row + i] - mean) * (x[row + i] - mean); }
-  let scale = inverseSqrt(total(t, squares) / f32(p.width) + p.epsilon);
-  for (var i = t; i < p.width; i += ${rowThreads}u) {
-    let standard = (x[row + i] - mean) * scale;
-    x[row + i] = standard;
-    normed[row + i] = standard * weights[p.weight + i] + weights[p.bias + i];
-  }
-  if (t == 0u) { inverse[workgroup.x] = scale; }
-}`,
-});
-
-/** gradient = dL/dx of layerNorm, with g = w ∘ dy and x̂ standard: inverse·(g − mean g − x̂·mean(g ∘ x̂)). */
-export const layerNormBackward = kernel({
-  name: "train layerNorm backward",
-  params: { width: "u32", weight: "u32" },
-  buffers: { gradient: readWrite(), outer: read(), standard: read(), inverse: read(), weights: read() },
-  code: /* wgsl */ `
-${shares(rowThreads)}
-${total(rowThreads)}
-${begin(rowThreads)} {
-  let row = workgroup.x * p.width;
-  var sum = 0.0;
-  var dot = 0.0;
-  for (var i = t; i < p.width; i += ${rowThreads}u) {
-    let g = outer[row + i] * weights[p.weight + i];
-    sum += g;
-    dot += g * standard[row + i];
-  }
-  let mean = total(t, sum) / f32(p.width);
-  let along = total(t, dot) / f32(p.width);
-  for (var i = t; i < p.width; i += ${rowThreads}u) {
-    let g = outer[row + i] * weights[p.weight + i];
-    gradient[row + i] = inverse[workgroup.x] * (g - mean - standard[row + i] * along);
-  }
-}`,
-});
-
-/** Σ over a part of the rows of dy ∘ x̂ and of dy, dL/dw and dL/db of layerNorm: f32 [parts, 2, width]. */
-export const layerNormWeights = kernel({
-  name: "train layerNorm weights",
-  params: { width: "u32", rows: "u32", rowsPerPart: "u32" },
-  buffers: { parts: readWrite(), outer: read(), standard: read() },
-  code: /* wgsl */ `
-${begin(rowThreads)} {
-  let column = workgroup.x * ${rowThreads}u + t;
-  if (column >= p.width) { return; }
-  var weight = 0.0;
-  var bias = 0.0;
-  let first = workgroup.y * p.rowsPerPart;
-  let end = min(first + p.rowsPerPart, p.rows);
-  ${addTerms("weight", "first", "end", (row) => `${at("outer", row)} * ${at("standard", row)}`)}
-  ${addTerms("bias", "first", "end", (row) => at("outer", row))}
-  parts[2u * workgroup.y * p.width + column] = weight;
-  parts[(2u * workgroup.y + 1u) * p.width + column] = bias;
-}`,
-});
+/** Workgroups along one axis of a grid that every device takes. */
+const acrossRows = 32_768;
+/** A workgroup for each of so many rows. */
+export const gridOfRows = (count: number): [number, number] => [
+  Math.min(count, acrossRows),
+  Math.ceil(count / acrossRows),
+];
+/** Which row a workgroup of such a grid has. */
+export const rowOfGrid = `workgroup.x + workgroup.y * ${acrossRows}u`;
 
 /** Σ over a part of the rows, dL/db of a bias: f32 [parts, width]. */
 export const columnSums = kernel({
@@ -167,7 +44,7 @@ ${begin(rowThreads)} {
   var sum = 0.0;
   let first = workgroup.y * p.rowsPerPart;
   let end = min(first + p.rowsPerPart, p.rows);
-  ${addTerms("sum", "first", "end", (row) => at("outer", row))}
+  ${addTerms("sum", "first", "end", (row) => `outer[${row} * p.width + column]`)}
   parts[workgroup.y * p.width + column] = sum;
 }`,
 });
@@ -222,6 +99,13 @@ export const causalSoftmax = kernel({
   code: softmaxCode(causalRow, "scores[row + j]"),
 });
 
+export const wholeSoftmax = kernel({
+  name: "train whole softmax",
+  params: { positions: "u32" },
+  buffers: { scores: readWrite() },
+  code: softmaxCode(wholeRow, "scores[row + j]"),
+});
+
 /** Of a text whose filling, token 0, no position sees. */
 export const paddedSoftmax = kernel({
   name: "train padded softmax",
@@ -261,7 +145,7 @@ ${shares(vocabularyThreads)}
 ${total(vocabularyThreads)}
 ${largest(vocabularyThreads)}
 ${begin(vocabularyThreads)} {
-  let rowNumber = workgroup.x + workgroup.y * 32768u;
+  let rowNumber = ${rowOfGrid};
   if (rowNumber >= p.rows) { return; }
   let row = rowNumber * p.stride;
   let label = labels[rowNumber];

@@ -1,4 +1,4 @@
-import { kernel, read, readWrite } from "../../../kernels/index.js";
+import { kernel, read, readWrite } from "../../../kernels/internal.js";
 
 /**
  * Weights, moments and gradients are seen in fours: a group of four along a row is one vec4 and one u32 of flags, whose bits

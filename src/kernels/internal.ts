@@ -1,0 +1,16 @@
+/** For the folders to the right: a GPU for kernels of their own. Not part of the package's exports. */
+export {
+  type Compute,
+  type GpuMemory,
+  type Kernel,
+  kernel,
+  openCompute,
+  type Recorder,
+  read,
+  readWrite,
+} from "./compute.js";
+export { isWholeHeads, wholeHeads } from "./handles.js";
+export { keptValue } from "./kv.js";
+export { kiviCoded } from "./kvCodes.js";
+export { openDevice } from "./table.js";
+export { activationFunction } from "./webgpu/wgsl/elementwise.js";

@@ -1,0 +1,3 @@
+/** For the folders to the right: selection of the largest. Not part of the package's exports. */
+export { isDType } from "./dtype.js";
+export { findThreshold, keepAbove, magnitudeOf, ThresholdSearch, topS } from "./select.js";

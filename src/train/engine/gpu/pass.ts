@@ -1,0 +1,39 @@
+import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import type { TokenMemory, TokenPlaces } from "./embedding.js";
+import type { ModelMemory, Operations, Rows } from "./operations.js";
+import type { Gradients, Room, View } from "./rooms.js";
+
+/** What a step of a model is on a device: its dispatches forward and back. */
+export interface Operation {
+  forward(pass: Pass): void;
+  /** Finds the gradients that it reads and writes their rooms; called once, in the order of the way back. */
+  back(gradients: Gradients): Backward;
+}
+
+/** Records the dispatches of one step on the way back. */
+export type Backward = (pass: Pass) => void;
+
+/** What operations work with: a schedule in the memory of a device, for batches of one shape. */
+export interface Pass {
+  readonly model: ModelMemory;
+  /** On rows of tokens, and on rows of whole sequences. */
+  readonly operations: Operations;
+  readonly wholes: Operations;
+  readonly sequences: number;
+  /** Tokens of a sequence. */
+  readonly window: number;
+  readonly tokens: TokenMemory;
+  /** Of the tokens of the batch; on the way back only. */
+  readonly places: TokenPlaces;
+  /** Of the schedule, by their numbers. */
+  readonly tables: readonly GpuMemory[];
+  readonly memory: (room: Room) => GpuMemory;
+  readonly rows: (view: View) => Rows;
+}
+
+/** A buffer that holds these values. */
+export function filled(compute: Compute, values: Float32Array | Uint32Array, label: string): GpuMemory {
+  const memory = compute.allocate(values.length, label);
+  compute.device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
+  return memory;
+}

@@ -1,0 +1,80 @@
+import type { Buffer, TensorRef } from "../../../arch/index.js";
+import { parameterName } from "../../models/parameters.js";
+import type { ParameterInfo } from "../../values.js";
+import { Layout, type Place } from "./layout.js";
+import { NoKernel } from "./noKernel.js";
+import type { Operation } from "./pass.js";
+import { Room, type View, whole } from "./rooms.js";
+
+/** Numbers that a model needs on the device beside its parameters. */
+export interface Table {
+  label: string;
+  values: Float32Array;
+}
+
+/** A model while it is planned: what of it lies where, and the operations of its steps in their order. */
+export class Recording {
+  readonly layout: Layout;
+  readonly operations: Operation[] = [];
+  readonly rooms: Room[] = [];
+  readonly tables: Table[] = [];
+  /** Whose gradient is made before that of all else. */
+  head: Place | undefined;
+  readonly #shared = new Map<string, Room>();
+  readonly #values = new Map<Buffer, View>();
+
+  constructor(
+    parameters: readonly ParameterInfo[],
+    /** Tokens of a sequence. */
+    readonly window: number,
+    /** Whether token 0 fills up texts that are shorter, so that no position sees it. */
+    readonly filledUp = false,
+  ) {
+    this.layout = new Layout(parameters);
+  }
+
+  place(...refs: readonly TensorRef[]): Place {
+    return this.layout.place(refs.map(parameterName));
+  }
+
+  /** What a buffer of a block holds now. */
+  read(buffer: Buffer): View {
+    const value = this.#values.get(buffer);
+    if (value === undefined) throw new NoKernel(`the buffer ${buffer} before it is written`);
+    return value;
+  }
+
+  write(buffer: Buffer, value: View): void {
+    this.#values.set(buffer, value);
+  }
+
+  /** As `place`, the rows filled up to a multiple of `unit`. */
+  placeRows(ref: TensorRef, unit: number): Place {
+    return this.layout.place([parameterName(ref)], unit);
+  }
+
+  /** Room of its own for a value that the way back wants to see again. */
+  readonly keep = (label: string, width: number, rows?: Room["rows"]): View => {
+    const room = new Room(label, width, rows);
+    this.rooms.push(room);
+    return whole(room);
+  };
+
+  /** Room that all operations take turns in which ask for it by this name, each within itself. */
+  share(label: string, width: number): Room {
+    let room = this.#shared.get(label);
+    if (room === undefined) {
+      room = new Room(label, width);
+      this.#shared.set(label, room);
+      this.rooms.push(room);
+    }
+    room.width = Math.max(room.width, width);
+    return room;
+  }
+
+  /** @returns its number; tables of one label are one */
+  table(label: string, values: () => Float32Array): number {
+    const found = this.tables.findIndex((table) => table.label === label);
+    return found >= 0 ? found : this.tables.push({ label, values: values() }) - 1;
+  }
+}
