@@ -27,6 +27,7 @@ const filesWith = (pattern: RegExp): string[] =>
 const knowsNames: Readonly<Record<string, string>> = {
   "arch/parts.ts": "gives every map the name of its role",
   "arch/modelConfig.ts": "reads single numbers off the maps of these roles",
+  "arch/unusedFields.ts": "fields of GPT-2's config.json have such names (summary_use_proj)",
   "cli/commands/finetune.ts": "matrices to adapt are called by their roles",
   "cli/largeShape.ts": "makes up a Llama checkpoint of random weights",
   "compress/checkRecipe.ts": "names maps in its messages",
