@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import { quote, UsageError } from "../core/index.js";
-import { type RankKind, rankKinds } from "../jobs/index.js";
+import type { RankKind } from "../jobs/index.js";
+import { rankKinds } from "../jobs/internal.js";
 import { type DeviceId, devices } from "../kernels/index.js";
 import { type Structure, structures } from "../model/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
@@ -65,10 +66,11 @@ export const expertRanksOption = () =>
   ).argParser(
     chosenBy((text) => {
       const [, over = "threads", ranks] = /^(?:([a-z]+):)?([0-9]{1,3})$/.exec(text) ?? [];
-      if (!Object.hasOwn(rankKinds, over) || !(Number(ranks) >= 2)) {
-        throw new UsageError(`${quote(text)}; expected 2 or more, as 4, ${Object.keys(rankKinds).join(":4 or ")}:4`);
+      const kind = rankKinds.find((name) => name === over);
+      if (kind === undefined || !(Number(ranks) >= 2)) {
+        throw new UsageError(`${quote(text)}; expected 2 or more, as 4, ${rankKinds.join(":4 or ")}:4`);
       }
-      return { ranks: Number(ranks), over: over as RankKind };
+      return { ranks: Number(ranks), over: kind };
     }),
   );
 

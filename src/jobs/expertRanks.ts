@@ -5,6 +5,7 @@ import { type JobOptions, UsageError } from "../core/index.js";
 import { ggufFileName, type LocalModelFiles } from "../io/index.js";
 import { ExpertRanks, portLink, type RankLink, type RankPort, type Structure } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import { type RankKind, rankKinds } from "./rankKinds.js";
 import { streamLink } from "./streamLink.js";
 
 /** How experts are spread over ranks. */
@@ -20,9 +21,6 @@ export interface OpenExpertRanksOptions extends Pick<JobOptions, "signal"> {
   over?: RankKind;
 }
 
-/** What ranks may be on one machine. */
-export type RankKind = keyof typeof rankKinds;
-
 /** What a rank is told when it starts. */
 export interface RankTask extends Pick<OpenExpertRanksOptions, "ranks" | "weights" | "structure"> {
   rank: number;
@@ -32,7 +30,7 @@ export interface RankTask extends Pick<OpenExpertRanksOptions, "ranks" | "weight
 }
 
 /** Ways to start a rank, with the link to it. */
-export const rankKinds = {
+const starters = {
   /** A worker thread, over a message port. */
   threads(task: RankTask): RankLink {
     const { port1, port2 } = new MessageChannel();
@@ -74,7 +72,7 @@ export const rankKinds = {
       },
     };
   },
-};
+} satisfies Record<RankKind, (task: RankTask) => RankLink>;
 
 /**
  * Starts threads or processes that each load a share of a model's experts, for `expertRanks` of `openModel`. They load while
@@ -86,11 +84,11 @@ export function openExpertRanks(
   { ranks, weights, structure, threads = 1, over = "threads", signal }: OpenExpertRanksOptions,
 ): ExpertRanks {
   if (!Number.isSafeInteger(ranks) || ranks < 2) throw new UsageError(`${ranks} expert ranks; take 2 or more`);
-  if (!Object.hasOwn(rankKinds, over)) {
-    throw new UsageError(`expert ranks over ${over}; they are ${Object.keys(rankKinds).join(" or ")}`);
+  if (!Object.hasOwn(starters, over)) {
+    throw new UsageError(`expert ranks over ${over}; they are ${rankKinds.join(" or ")}`);
   }
   signal?.throwIfAborted();
-  const start = rankKinds[over];
+  const start = starters[over];
   // A GGUF file has its config within.
   const model = files.pathOf("config.json") === undefined ? files.pathOf(ggufFileName)! : files.directory;
   return new ExpertRanks(

@@ -12,9 +12,7 @@ export type { ExperimentPlaces } from "./experimentFiles.js";
 export {
   type OpenExpertRanksOptions,
   openExpertRanks,
-  type RankKind,
   type RankTask,
-  rankKinds,
 } from "./expertRanks.js";
 export { exportAndCompare } from "./exportAndCompare.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
@@ -26,6 +24,7 @@ export {
   type PruneExpertsOptions,
   pruneExpertsToDirectory,
 } from "./pruneExpertsToDirectory.js";
+export type { RankKind } from "./rankKinds.js";
 export {
   type ExperimentDirectoryOptions,
   type ExperimentDocument,

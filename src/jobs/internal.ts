@@ -1,2 +1,3 @@
-/** For the command line, which asks for the version before anything else is loaded. Not part of the package's exports. */
+/** For the command line: what it asks for before a job is chosen. Not part of the package's exports. */
+export { rankKinds } from "./rankKinds.js";
 export { packageVersion } from "./version.js";
