@@ -13,7 +13,7 @@ import { openGgufTensors } from "./gguf/tensors.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { hasOwnHead } from "./ownHead.js";
 import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
-import { openQuantized, type QuantizedSource, quantizedSource, refuseQuantizedNames } from "./quantized/open.js";
+import { refuseQuantizedNames } from "./quantized/marks.js";
 import { readRecordFile } from "./quantized/recordFiles.js";
 import type { QuantizationRecord } from "./quantized/sourceFormat.js";
 import { type Storage, takeStorage } from "./takeStorage.js";
@@ -156,8 +156,11 @@ async function openEncodings(
     for (const name of found.used) placed.delete(name);
   };
   if (sparse !== undefined) take(await openCompressedTensors(sparse, all.keys(), raw));
-  const source = await sourceOf(files, quantized, placed.keys());
-  if (source === undefined) return { placed, encoded };
+  const found = await quantizationOf(files, quantized, placed.keys());
+  if (found === undefined) return { placed, encoded };
+  // Loaded where a model needs it: a page rarely does.
+  const { openQuantized, quantizedSource } = await import("./quantized/open.js");
+  const source = quantizedSource(found.record, found.file);
   take(
     await openQuantized(
       source,
@@ -169,15 +172,9 @@ async function openEncodings(
 }
 
 /** How the weights are quantised: by the record of the config or, where it has none, by a file beside it. */
-async function sourceOf(
-  files: ModelFiles,
-  record: QuantizationRecord | undefined,
-  names: Iterable<string>,
-): Promise<QuantizedSource | undefined> {
-  if (record !== undefined) return quantizedSource(record, `${files.location}/config.json`);
-  if (![...names].some((name) => name.endsWith(".qweight"))) return undefined;
-  const found = await readRecordFile(files);
-  return found && quantizedSource(found.record, found.file);
+async function quantizationOf(files: ModelFiles, record: QuantizationRecord | undefined, names: Iterable<string>) {
+  if (record !== undefined) return { record, file: `${files.location}/config.json` };
+  return [...names].some((name) => name.endsWith(".qweight")) ? readRecordFile(files) : undefined;
 }
 
 class FileCheckpoint implements Checkpoint {
