@@ -20,8 +20,11 @@ test("the AI SDK's models answer in this process and over HTTP as the server doe
     expect(content).toEqual([{ type: "text", text: message.content }]);
     expect(usage.outputTokens.total).toBe(8);
     const { stream } = await provider("tiny").doStream(call);
+    const reader = stream.getReader();
     let text = "";
-    for await (const part of stream) if (part.type === "text-delta") text += part.delta;
+    for (let { done, value: part } = await reader.read(); !done; { done, value: part } = await reader.read()) {
+      if (part?.type === "text-delta") text += part.delta;
+    }
     expect(text).toBe(message.content);
   }
   await expect(createRarefy({ server, apiKey: "other" })("tiny").doGenerate(call)).rejects.toThrow("wants a key");
