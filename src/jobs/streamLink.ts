@@ -1,12 +1,20 @@
-import type { Readable, Writable } from "node:stream";
 import { FormatError } from "../core/index.js";
 import type { RankLink } from "../model/index.js";
 
 /** Longer frames are no frames of ours: a pass of a prompt has fewer rows. */
 const maxFrameBytes = 2 ** 30;
 
+/** What a link needs of `Writable` of Node.js. */
+export interface ByteOutput {
+  readonly destroyed: boolean;
+  readonly writableEnded: boolean;
+  write(bytes: Uint8Array): unknown;
+  end(): unknown;
+  on(event: "error", listener: (error: Error) => void): unknown;
+}
+
 /** A link over byte streams: of a child process, or of a TCP connection, which is both. Frames are led by their length, u32. */
-export function streamLink(input: Readable, output: Writable): RankLink {
+export function streamLink(input: AsyncIterable<Uint8Array>, output: ByteOutput): RankLink {
   return {
     send(frame) {
       if (output.destroyed || output.writableEnded) return;
@@ -34,7 +42,7 @@ export function streamLink(input: Readable, output: Writable): RankLink {
   };
 }
 
-async function readFrames(input: Readable, onFrame: (frame: Uint8Array) => void): Promise<void> {
+async function readFrames(input: AsyncIterable<Uint8Array>, onFrame: (frame: Uint8Array) => void): Promise<void> {
   let parts: Uint8Array[] = [];
   let held = 0;
   /** Length of the frame that is being read, once it is known. */
