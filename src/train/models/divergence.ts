@@ -1,12 +1,13 @@
-import { logSoftmax, mean, multiply, softmax, square, subtract, sum, type Traced } from "../engine/ops.js";
+import { exp, logSoftmax, mean, multiply, square, subtract, sum, type Traced } from "../engine/ops.js";
 import type { DivergenceId } from "./distillation.js";
 
 /** KL(softmax(a / T) ‖ softmax(b / T)) · T², the mean over rows. */
 function kullbackLeibler(a: Traced, b: Traced, temperature: number): Traced {
   const [rows] = a.shape;
   const at = (logits: Traced) => multiply(logits, 1 / temperature);
-  const surprise = subtract(logSoftmax(at(a)), logSoftmax(at(b)));
-  return multiply(sum(multiply(softmax(at(a)), surprise)), (temperature * temperature) / rows);
+  const logA = logSoftmax(at(a));
+  const surprise = subtract(logA, logSoftmax(at(b)));
+  return multiply(sum(multiply(exp(logA), surprise)), (temperature * temperature) / rows);
 }
 
 /** ½·(mean d² − mean (mean of a row of d)²): half the variance within rows. */
