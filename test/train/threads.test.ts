@@ -152,7 +152,7 @@ describe("rarefy experiment run --threads", () => {
       ...["experiment", "run", "text-classification", "--scale", "smoke", "--threads", "2", "--quiet"],
       ...["--texts", at("nowhere"), "-o", at("texts")],
     ]);
-    expect(code).toBe(1);
+    expect(code).toBe(2);
     expect(stderr).toMatch(/nowhere/);
     expect(stderr).not.toMatch(/at .*\.js/);
   });
