@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { presets, type RecipeInput } from "../../src/compress/index.js";
 import { compressionOf } from "../../src/io/index.js";
 import { describeDecoder } from "../../src/model/index.js";
+import { gradientSource } from "../../src/train/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { compress, logits, relativeDifference } from "./support.js";
 
@@ -91,7 +92,7 @@ describe("presets", () => {
     const stages = structuredClone(presets[name].stages) as StageInput[];
     // The model has few neurons and short rows.
     for (const stage of stages) if (stage.type === "prune") stage.multipleOf = 4;
-    const { opened, artifact } = await compress(checkpoint, { stages });
+    const { opened, artifact } = await compress(checkpoint, { stages, gradients: gradientSource() });
     expect((await logits(opened)).every(Number.isFinite)).toBe(true);
     const matrices = compressionOf(artifact)!.layers.flatMap((layer) => Object.values(layer.matrices));
     expect(matrices).toHaveLength(14);

@@ -45,7 +45,7 @@ export async function estimateJob(
   elapsedMs += (blockWeights * workPerWeight) / hostSpeed;
   elapsedMs *= layers;
   let streamBytes = 0;
-  const differentiates = stages.some(({ gradients }) => gradients);
+  const differentiates = stages.some(({ gradients }) => gradients.length > 0);
   if (windows !== undefined && backend !== undefined) {
     const count = windows.tokens.length / windows.window;
     const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, windows, backend, options);
