@@ -10,6 +10,8 @@
 
 import { parseArgs } from "node:util";
 import { openBackend } from "../dist/kernels/index.js";
+import { median } from "./rounds.mjs";
+import { cpuMs } from "./stopwatch.mjs";
 
 const defaults = { experts: 32, "per-token": 4, hidden: 1024, width: 512, tokens: 128, threads: 1, rounds: 7 };
 const { values } = parseArgs({
@@ -95,7 +97,6 @@ const ways = {
   },
 };
 
-const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
 const times = Object.fromEntries(Object.keys(ways).map((name) => [name, []]));
 let expected;
 for (let round = -1; round < rounds; round++) {
@@ -103,11 +104,10 @@ for (let round = -1; round < rounds; round++) {
   for (const name of round % 2 ? order.reverse() : order) {
     backend.write(sum, zeros);
     await backend.read(sum.rowRange(0, 1));
-    const before = process.cpuUsage();
+    const before = cpuMs();
     await ways[name]();
     const result = await backend.read(sum);
-    const { user, system } = process.cpuUsage(before);
-    if (round >= 0) times[name].push((user + system) / 1000);
+    if (round >= 0) times[name].push(cpuMs() - before);
     expected ??= result;
     const far = result.reduce((most, v, i) => Math.max(most, Math.abs(v - expected[i])), 0);
     if (!(far < 1e-3)) throw new Error(`${name} differs by ${far}`);

@@ -5,6 +5,7 @@
 // processes only ever add to what a round takes, so the fast rounds are the ones that tell.
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { cpuMs } from "./stopwatch.mjs";
 
 const [other, rounds = "101"] = process.argv.slice(2);
 if (other === undefined) throw new Error("node bench/finite-checks.mjs OTHER [ROUNDS]");
@@ -18,11 +19,11 @@ async function packerOf(root) {
   const read = async (start, count, into) => into.set(bytes.subarray(start * cols * 2, (start + count) * cols * 2));
   return async (format) => {
     const region = backend.openRegion({ weightBytes: 0 });
-    const before = process.cpuUsage();
+    const before = cpuMs();
     await region.loadMatrix([{ name: "w", rows, cols, dtype: "BF16", read }], format);
-    const { user, system } = process.cpuUsage(before);
+    const taken = cpuMs() - before;
     region[Symbol.dispose]();
-    return (user + system) / 1000;
+    return taken;
   };
 }
 

@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { createBackend } from "../dist/kernels/wasm/index.js";
 import { describeMachine } from "./machine.mjs";
 import { median } from "./rounds.mjs";
+import { cpuMs } from "./stopwatch.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -42,11 +43,6 @@ function matrix(format) {
     },
   };
 }
-
-const cpuMs = () => {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-};
 
 const inputs = (count) => Float32Array.from({ length: count * cols }, (_, i) => Math.sin(i * 1.7));
 /** Half of the sines lie below. */

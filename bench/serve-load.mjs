@@ -13,6 +13,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median } from "./rounds.mjs";
 
 const { values: given } = parseArgs({
   options: {
@@ -195,7 +196,6 @@ async function tokensPerSecond({ url, pid }, clients, fields) {
 }
 
 async function speed() {
-  const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
   const alone = [0, 1, 4];
   const servers = [];
   for (const count of alone) servers.push({ count, ...(await start(["--sparse-alone", String(count)])) });

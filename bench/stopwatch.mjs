@@ -8,8 +8,8 @@ import { median } from "./rounds.mjs";
  */
 const msPerSwitch = 100;
 
-/** A page is not told either of these. */
-const cpuMs = () => {
+/** Processor time of all threads of this process so far. A page is told neither of these. */
+export const cpuMs = () => {
   const usage = globalThis.process?.cpuUsage?.();
   return usage && (usage.user + usage.system) / 1000;
 };

@@ -38,7 +38,9 @@ export async function openDraft(
   if (name === "lookup") return { draft: lookupDraft(), ...nothing };
   const layers = /^layers=(\d{1,9})$/.exec(name);
   if (layers !== null) return { draft: layersDraft(Number(layers[1])), ...nothing };
-  const session = await openSession(context, name, options);
+  // No more of the command's options: an adapter and ranks are the model's own.
+  const { weights, device, threads, structure } = options;
+  const session = await openSession(context, name, { weights, device, threads, structure });
   try {
     const own = await loadTokenizer(session.files);
     const most = Math.max(own.vocabSize, tokenizer.vocabSize);

@@ -42,6 +42,15 @@ export interface SplitOptions extends JobOptions {
 }
 
 type Part = "attentionMs" | "ffnMs" | "headMs" | "samplingMs";
+type Phase = "prompt" | "decode";
+
+const nothing = (): Record<Part, number> => ({ attentionMs: 0, ffnMs: 0, headMs: 0, samplingMs: 0 });
+
+function byToken(spent: Readonly<Record<Part, number>>, tokens: number): TimeSplit {
+  const { attentionMs, ffnMs, headMs, samplingMs } = spent;
+  const of = (ms: number) => ms / tokens;
+  return { ioMs: 0, attentionMs: of(attentionMs), ffnMs: of(ffnMs), headMs: of(headMs), samplingMs: of(samplingMs) };
+}
 
 /**
  * Splits the time of prefill and of decoding by what it is spent on. Everything enqueued is waited for between the parts, so
@@ -67,11 +76,11 @@ export async function measureSplit(
   for (let round = 0; round <= repeats; round++) {
     await breathe(signal);
     using run = new SplitRun(variant, needed);
-    const prefill = await run.all(tokens.subarray(0, prefillTokens), prefillTokens, signal);
+    const prefill = await run.prompt(tokens.subarray(0, prefillTokens), signal);
     if (contextTokens > prefillTokens) {
-      await run.all(tokens.subarray(prefillTokens, contextTokens), contextTokens - prefillTokens, signal);
+      await run.prompt(tokens.subarray(prefillTokens, contextTokens), signal);
     }
-    const decode = await run.all(tokens.subarray(contextTokens, needed), 1, signal);
+    const decode = await run.decode(tokens.subarray(contextTokens, needed), signal);
     if (round > 0) rounds.push({ prefill, decode });
     stage.advance(1);
   }
@@ -96,7 +105,8 @@ export async function measureSplit(
 /** One text that is run part by part. */
 class SplitRun implements Disposable {
   readonly #memory: SequenceMemory;
-  readonly #run: number[] = [];
+  /** Tokens that were run. */
+  #ran = 0;
 
   constructor(
     readonly variant: Variant,
@@ -105,33 +115,32 @@ class SplitRun implements Disposable {
     this.#memory = new SequenceMemory(variant.model, capacity, variant);
   }
 
-  /** Runs tokens that follow those before, `together` of which are a text of their own; time by token. */
-  async all(tokens: Uint32Array, together: number, signal: AbortSignal | undefined): Promise<TimeSplit> {
-    const spent = { attentionMs: 0, ffnMs: 0, headMs: 0, samplingMs: 0 };
-    for (let first = 0; first < tokens.length; first += together) {
-      const text = tokens.subarray(first, first + together);
-      const most = mostPassRows(this.variant.model.config.spec, 128);
-      for (let done = 0; done < text.length; ) {
-        await breathe(signal);
-        const rows = Math.min(most, this.#memory.passRows(text.length - done));
-        await this.#pass(text.subarray(done, done + rows), text.length - done - rows, spent);
-        done += rows;
-      }
+  /** Runs tokens that follow those before in as few passes as may be; time by token. */
+  async prompt(tokens: Uint32Array, signal: AbortSignal | undefined): Promise<TimeSplit> {
+    const spent = nothing();
+    const most = mostPassRows(this.variant.model.config.spec, 128);
+    for (let done = 0; done < tokens.length; ) {
+      await breathe(signal);
+      const rows = Math.min(most, this.#memory.passRows(tokens.length - done));
+      await this.#pass(tokens.subarray(done, done + rows), "prompt", tokens.length - done - rows, spent);
+      done += rows;
     }
-    const byToken = (ms: number) => ms / tokens.length;
-    return {
-      ioMs: 0,
-      attentionMs: byToken(spent.attentionMs),
-      ffnMs: byToken(spent.ffnMs),
-      headMs: byToken(spent.headMs),
-      samplingMs: byToken(spent.samplingMs),
-    };
+    return byToken(spent, tokens.length);
   }
 
-  async #pass(tokens: Uint32Array, left: number, spent: Record<Part, number>): Promise<void> {
+  /** Runs them one by one. */
+  async decode(tokens: Uint32Array, signal: AbortSignal | undefined): Promise<TimeSplit> {
+    const spent = nothing();
+    for (let t = 0; t < tokens.length; t++) {
+      await breathe(signal);
+      await this.#pass(tokens.subarray(t, t + 1), "decode", 0, spent);
+    }
+    return byToken(spent, tokens.length);
+  }
+
+  async #pass(tokens: Uint32Array, phase: Phase, left: number, spent: Record<Part, number>): Promise<void> {
     const { model } = this.variant;
     const { backend } = model;
-    const prompt = tokens.length + left > 1;
     let sinceMs = performance.now();
     const lap = async (part: Part) => {
       await backend.flush();
@@ -139,10 +148,10 @@ class SplitRun implements Disposable {
       spent[part] += nowMs - sinceMs;
       sinceMs = nowMs;
     };
-    const run = this.#run.length;
+    const run = this.#ran;
     // A prefill is dense, as where speeds are measured.
-    const thresholds = prompt ? "dense" : thresholdsOf(this.variant);
-    const { start, options } = this.#memory.next(run, tokens.length, { thresholds }, prompt ? "prompt" : "decode");
+    const thresholds = phase === "prompt" ? "dense" : thresholdsOf(this.variant);
+    const { start, options } = this.#memory.next(run, tokens.length, { thresholds }, phase);
     const x = model.embed(tokens, run);
     try {
       await lap("headMs");
@@ -152,14 +161,17 @@ class SplitRun implements Disposable {
         await lap("ffnMs");
       }
       await this.#memory.ran(run, tokens.length, left);
-      for (const id of tokens) this.#run.push(id);
+      this.#ran += tokens.length;
       if (left > 0) return;
       sinceMs = performance.now();
       const logits = model.head(x.rowRange(tokens.length - 1, 1));
-      await lap("headMs");
-      await backend.topK(logits, 1);
-      await lap("samplingMs");
-      backend.release(logits);
+      try {
+        await lap("headMs");
+        await backend.topK(logits, 1);
+        await lap("samplingMs");
+      } finally {
+        backend.release(logits);
+      }
     } finally {
       backend.release(x);
     }

@@ -2,7 +2,7 @@ import { checkSchema, FormatError, quote } from "../core/index.js";
 import { type Artifact, artifactSchema, artifactVersion } from "./artifactSchema.js";
 import { artifactOfVersion1 } from "./artifactVersion1.js";
 import type { ModelFiles } from "./byteSource.js";
-import { isJsonObject, readJsonFile } from "./json.js";
+import { isJsonObject, jsonBytes, readJsonFile } from "./json.js";
 
 /** What lies beside the weights of a model that rarefy made: how it was made and how to run it. */
 export const artifactFileName = "rarefy.json";
@@ -33,7 +33,7 @@ export function parseArtifact(raw: unknown, file: string): Artifact {
 export function serializeArtifact(artifact: Artifact): Uint8Array {
   // Checking puts the fields in one order, whoever put them together: equal artifacts are equal files.
   const ordered = checkSchema(artifactSchema, artifact, artifactFileName);
-  return new TextEncoder().encode(`${JSON.stringify(ordered, undefined, 2)}\n`);
+  return jsonBytes(ordered);
 }
 
 /**

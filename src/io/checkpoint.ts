@@ -1,6 +1,7 @@
 import { parseModelConfig } from "../arch/index.js";
 import { FormatError, UsageError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
+import { rowsOfShape } from "../tensor/internal.js";
 import { readArtifact } from "./artifact.js";
 import type { Artifact } from "./artifactSchema.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
@@ -204,7 +205,7 @@ class FileCheckpoint implements Checkpoint {
 
   async read(name: string, byteOffset = 0, byteLength?: number, into?: Uint8Array): Promise<Uint8Array> {
     const { dtype, shape } = this.#find(name);
-    const rowBytes = (shape.length > 1 ? shape.at(-1)! : 1) * dtypeBytes[dtype];
+    const rowBytes = rowsOfShape(shape).cols * dtypeBytes[dtype];
     const total = elementCount(shape) * dtypeBytes[dtype];
     const length = byteLength ?? total - byteOffset;
     if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= total)) {

@@ -110,3 +110,7 @@ export async function readJsonFile(files: ModelFiles, name: string, maxBytes?: n
 export function isJsonObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
+
+/** JSON as files of a model have it: indented, a line end behind it. */
+export const jsonBytes = (value: unknown): Uint8Array<ArrayBuffer> =>
+  new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);

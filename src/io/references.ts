@@ -46,7 +46,7 @@ export async function readReference(
   shared = new Map<string, Float32Array>(),
 ): Promise<Float32Array> {
   if (isWhole(ref)) return checkpoint.readFloat32(ref.tensor);
-  const { entries, offset, cols, picked, at } = layoutOf(ref);
+  const { entries, offset } = layoutOf(ref);
   const key = JSON.stringify([ref.tensor, offset]);
   const values =
     shared.get(key) ??
@@ -54,10 +54,20 @@ export async function readReference(
       ? await checkpoint.readFloat32(ref.tensor)
       : await readPiece(checkpoint, ref.tensor, offset, entries));
   shared.set(key, values);
+  return pick(values, ref, 0);
+}
+
+/** The numbers of a reference in its tensor, which was read. @param tensor f32, the whole tensor */
+export const pickReference = (tensor: Float32Array, ref: TensorRef): Float32Array =>
+  isWhole(ref) ? tensor : pick(tensor, ref, layoutOf(ref).offset);
+
+/** @param offset of the reference's piece in `values` */
+function pick(values: Float32Array, ref: TensorRef, offset: number): Float32Array {
+  const { cols, picked, at } = layoutOf(ref);
   const out = new Float32Array(picked.run * picked.runs * cols);
   let row = 0;
   for (const from of rowsOf(picked)) {
-    for (let c = 0; c < cols; c++) out[row * cols + c] = values[at(from, c)];
+    for (let c = 0; c < cols; c++) out[row * cols + c] = values[offset + at(from, c)];
     row++;
   }
   return out;

@@ -1,6 +1,7 @@
 import { type JobOptions, quote, Stage, UsageError } from "../core/index.js";
 import { byteLengthOf, dtypeBytes, type TensorInfo } from "../tensor/index.js";
 import { type ByteSink, createFile, type FileSinks } from "./byteSink.js";
+import { jsonBytes } from "./json.js";
 import { indexFileName, singleFileName } from "./placeTensors.js";
 
 /** A tensor to be written; its bytes are asked for when its turn comes, and not kept. */
@@ -40,7 +41,7 @@ export async function writeSafetensors(
     metadata: { total_size: totalBytes },
     weight_map: Object.fromEntries([...weightMap].sort(([a], [b]) => (a < b ? -1 : 1))),
   };
-  const bytes = new TextEncoder().encode(`${JSON.stringify(index, undefined, 2)}\n`);
+  const bytes = jsonBytes(index);
   await createFile(sinks, indexFileName, (sink) => sink.write(bytes));
 }
 

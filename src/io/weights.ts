@@ -1,5 +1,6 @@
 import { FormatError } from "../core/index.js";
 import { dtypeBytes, toFloat32 } from "../tensor/index.js";
+import { rowsOfShape } from "../tensor/internal.js";
 import { checkFinite } from "./checkFinite.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { FloatDType } from "./encoding/index.js";
@@ -7,7 +8,7 @@ import type { FloatDType } from "./encoding/index.js";
 /** A tensor of weights as numbers, read a few rows at a time: what every exporter starts from. */
 export interface Weights {
   name: string;
-  /** [rows, cols] of a matrix, [length] of a vector. */
+  /** [rows, cols] of a matrix, [length] of a vector, of a stack with the number of matrices in front: their rows follow one another. */
   shape: readonly number[];
   /** The smallest type that is known to hold the values. */
   dtype: FloatDType;
@@ -50,7 +51,7 @@ function stored(checkpoint: Checkpoint, name: string): Weights {
       expected: "F32, BF16 or F16",
     });
   }
-  const cols = shape[1] ?? 1;
+  const { cols } = rowsOfShape(shape);
   const rowBytes = cols * dtypeBytes[dtype];
   const fits = grid?.symmetric === true && grid.groupSize % 32 === 0 && cols % 32 === 0;
   return {

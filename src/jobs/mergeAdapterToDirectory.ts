@@ -5,7 +5,6 @@ import {
   addPair,
   artifactFileName,
   artifactVersion,
-  type Checkpoint,
   type LocalModelFiles,
   type ModelFiles,
   openCheckpoint,
@@ -17,10 +16,11 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { buildModelDirectory } from "../io/index.node.js";
-import { isCompanionFile, readReference, writeReference } from "../io/internal.js";
+import { isCompanionFile, jsonBytes, pickReference, plainTensor, writeReference } from "../io/internal.js";
 import { type Adaptation, adaptationsOf, describeDecoder } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
-import { configHash } from "./source.js";
+import { rowsOfShape } from "../tensor/internal.js";
+import { configHash, plainConfig } from "./source.js";
 
 /** How an adapter is merged. */
 export interface MergeAdapterOptions extends JobOptions {
@@ -41,7 +41,7 @@ export interface MergedAdapter {
 }
 
 /**
- * Writes a model with an adapter in its weights, in the types that they have. One tensor is in memory at a time.
+ * Writes a model with an adapter in its weights, in the types that they have. One adapted tensor is in memory at a time.
  * @throws FormatError, ProblemsError when the adapter is for another model
  */
 export async function mergeAdapterToDirectory(
@@ -65,20 +65,28 @@ export async function mergeAdapterToDirectory(
       output,
       [files.directory],
       async (builder) => {
-        await builder.takeOver(files, (name) => isCompanionFile(name) || name === "config.json");
-        const tensors = weights.map(({ name, shape, dtype, readRows }) => ({
-          name,
-          shape,
-          dtype,
-          async *bytes() {
-            const values = await readRows(0, shape[0]);
-            for (const map of maps.filter(({ weight }) => weight.tensor === name)) {
-              const merged = await mergedMap(checkpoint, map, adaptations.get(map)!, keepZeros);
-              writeReference(values, map.weight, merged);
-            }
-            yield fromFloat32(dtype, values);
-          },
-        }));
+        const { raw, plain } = await plainConfig(files);
+        const isPlain = Object.keys(plain).length === Object.keys(raw).length;
+        await builder.takeOver(files, (name) => isCompanionFile(name) || (name === "config.json" && isPlain));
+        if (!isPlain) await builder.add("config.json", jsonBytes(plain));
+        const tensors = weights.map((one) => {
+          const own = maps.filter(({ weight }) => weight.tensor === one.name);
+          if (own.length === 0) return plainTensor(one);
+          const { name, shape, dtype, readRows } = one;
+          return {
+            name,
+            shape,
+            dtype,
+            async *bytes() {
+              const values = await readRows(0, rowsOfShape(shape).rows);
+              for (const map of own) {
+                const merged = mergedMap(pickReference(values, map.weight), map, adaptations.get(map)!, keepZeros);
+                writeReference(values, map.weight, merged);
+              }
+              yield fromFloat32(dtype, values);
+            },
+          };
+        });
         await writeSafetensors(builder.sinks, tensors, job);
         const source = { location: files.location, configSha256 };
         const { artifact } = checkpoint;
@@ -98,13 +106,12 @@ export async function mergeAdapterToDirectory(
   }
 }
 
-async function mergedMap(
-  checkpoint: Checkpoint,
-  { weight: ref, cols }: LinearSpec,
+function mergedMap(
+  weight: Float32Array,
+  { cols }: LinearSpec,
   adaptation: Adaptation,
   keepZeros: boolean,
-): Promise<Float32Array> {
-  const weight = await readReference(checkpoint, ref);
+): Float32Array {
   if (adaptation.kind === "ia3") return rescale(weight, cols, adaptation.rescaling);
   const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
   return addPair(weight, adaptation.pair, 1, mask);

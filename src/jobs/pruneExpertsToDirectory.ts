@@ -14,10 +14,9 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile } from "../io/internal.js";
+import { isCompanionFile, jsonBytes, readReference } from "../io/internal.js";
 import type { DeviceId } from "../kernels/index.js";
 import { cutExperts, type Merging, measureExperts, openModel } from "../pipeline/index.js";
-import { byteLengthOf, toFloat32 } from "../tensor/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { configHash, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
@@ -141,8 +140,7 @@ async function readRouters(checkpoint: Checkpoint, { blocks }: ModelSpec): Promi
   const routers: (Float32Array | undefined)[] = [];
   for (const block of blocks) {
     const ref = findStep(block, "mixture")?.router.map.weight;
-    const info = ref && checkpoint.tensors.get(ref.tensor)!;
-    routers.push(info && toFloat32(info.dtype, await checkpoint.read(info.name, 0, byteLengthOf(info))));
+    routers.push(ref && (await readReference(checkpoint, ref)));
   }
   return routers;
 }
@@ -163,8 +161,6 @@ function mergingOf(
   }
   return { groups, aligns };
 }
-
-const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);
 
 const isExactInBf16 = ({ tensors }: Checkpoint): boolean =>
   [...tensors.values()].every(({ dtype }) => dtype === "BF16");

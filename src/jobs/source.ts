@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { FormatError } from "../core/index.js";
-import { type LocalModelFiles, sha256Hex } from "../io/index.js";
-import { isWeightFile } from "../io/internal.js";
+import { type LocalModelFiles, readJsonFile, sha256Hex } from "../io/index.js";
+import { isWeightFile, takeStorage } from "../io/internal.js";
 
 /**
  * Notes what the files of a model are, as the system tells them apart, for a job that reads them more than once.
@@ -37,4 +37,13 @@ export async function configHash(files: LocalModelFiles): Promise<string> {
   } finally {
     await config.close();
   }
+}
+
+/** config.json as it is stored, and without what it says of how the weights are stored, for a result that stores them plainly. */
+export async function plainConfig(
+  files: LocalModelFiles,
+): Promise<Record<"raw" | "plain", Readonly<Record<string, unknown>>>> {
+  const raw = (await readJsonFile(files, "config.json")) as Record<string, unknown>;
+  const { config } = takeStorage(raw, `${files.location}/config.json`);
+  return { raw, plain: config as Record<string, unknown> };
 }

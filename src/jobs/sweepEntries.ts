@@ -4,6 +4,7 @@ import { checkSchema } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
 import { type Compression, parseJson } from "../io/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
+import { jsonBytes } from "../io/internal.js";
 import { compressedLayersSchema, resultRowSchema } from "../report/internal.js";
 
 /** One line of a sweep's table, with what it stands for: a file of its own in the output directory. */
@@ -48,5 +49,5 @@ export async function readEntry(path: string): Promise<StoredEntry | undefined> 
 
 /** Writes a value as indented JSON, whole or not at all. */
 export function writeJsonFile(path: string, value: unknown): Promise<void> {
-  return writeFileAtomic(path, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
+  return writeFileAtomic(path, jsonBytes(value));
 }

@@ -15,7 +15,7 @@ import {
   trainingOf,
 } from "../io/index.js";
 import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile, takeStorage } from "../io/internal.js";
+import { isCompanionFile, jsonBytes } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   decoderObjective,
@@ -33,7 +33,7 @@ import {
 import { randomFor } from "../train/internal.js";
 import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
-import { configHash } from "./source.js";
+import { configHash, plainConfig } from "./source.js";
 import { openTeacher } from "./teacher.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
 import { methodOf, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
@@ -293,13 +293,12 @@ async function changedConfig(
   mixture: TrainableModel["mixture"],
 ): Promise<Uint8Array | undefined> {
   const routing = mixture?.router.routing ?? "own";
-  const raw = (await readJsonFile(files, "config.json")) as Record<string, unknown>;
-  const plain = takeStorage(raw, `${files.location}/config.json`).config as Record<string, unknown>;
+  const { raw, plain } = await plainConfig(files);
   const { router_type: before = "softmax", ...config } = plain;
   const isRouted = config.model_type === "mixtral" && routing !== "own" && routing !== before;
   if (!isRouted && Object.keys(plain).length === Object.keys(raw).length) return undefined;
   const changed = isRouted ? { ...config, ...(routing !== "softmax" && { router_type: routing }) } : plain;
-  return new TextEncoder().encode(`${JSON.stringify(changed, undefined, 2)}\n`);
+  return jsonBytes(changed);
 }
 
 async function buildModel(

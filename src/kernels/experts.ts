@@ -87,7 +87,7 @@ export interface ExpertOperations {
   addExperts(out: Activation, x: Activation, routing: Routing): void;
   /**
    * A routing that was decided elsewhere, as for experts of which others lie on another machine. Slots of one expert lie
-   * together, their rows ascending. Valid until the next `route` or `routeTo`.
+   * together, their rows ascending. Valid until the next `routeTo`; what `route` gave stays valid.
    * @param rows that slots are of
    */
   routeTo(slots: RoutedSlots, rows: number): Routing;

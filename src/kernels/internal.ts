@@ -12,5 +12,6 @@ export {
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export { keptValue } from "./kv.js";
 export { kiviCoded } from "./kvCodes.js";
+export { setSlots } from "./sight.js";
 export { openDevice } from "./table.js";
 export { activationFunction } from "./webgpu/wgsl/elementwise.js";

@@ -166,6 +166,13 @@ export function chosenBlocks(
   };
 }
 
+/** Sets slots [from, to) in words of a bit a slot. */
+export function setSlots(words: Uint32Array, from: number, to: number): void {
+  for (let block = Math.floor(from / slotsOfBlock); block * slotsOfBlock < to; block++) {
+    words[block] |= bitsBetween(from - block * slotsOfBlock, to - block * slotsOfBlock);
+  }
+}
+
 /** Bits [from, to) of a word, cut to it. */
 function bitsBetween(from: number, to: number): number {
   const [low, high] = [Math.max(0, from), Math.min(slotsOfBlock, to)];

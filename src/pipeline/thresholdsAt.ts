@@ -1,5 +1,4 @@
-import { type ModelSpec, stepsOf } from "../arch/index.js";
-import { expandedMaps } from "../arch/internal.js";
+import { type ModelSpec, readersOf } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { Artifact } from "../io/index.js";
 import type { ActivationThresholds } from "../model/index.js";
@@ -17,12 +16,10 @@ export function thresholdsAt(artifact: Artifact | undefined, spec: ModelSpec, sp
     throw new UsageError("nothing is known of the activations of this model: calibrate it first (rarefy calibrate)");
   }
   const maps = spec.blocks.map((block, layer) => {
-    const dense = new Set(Array.from(expandedMaps(block), ({ role }) => role));
     const thresholds: Record<string, number> = {};
-    for (const step of stepsOf(block)) {
-      const quantiles = step.do === "linear" && step.site ? seen[layer][step.site.id]?.absQuantiles : undefined;
-      if (step.do !== "linear" || quantiles === undefined) continue;
-      for (const { map } of step.maps) if (!dense.has(map.role)) thresholds[map.role] = quantileAt(quantiles, sparsity);
+    for (const [site, roles] of readersOf(block)) {
+      const quantiles = seen[layer][site]?.absQuantiles;
+      if (quantiles !== undefined) for (const role of roles) thresholds[role] = quantileAt(quantiles, sparsity);
     }
     return thresholds;
   });

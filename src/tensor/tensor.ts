@@ -19,6 +19,12 @@ export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
+/** A tensor as rows of its last dimension, those of a stack one matrix after the other; a vector has rows of 1. */
+export function rowsOfShape(shape: readonly number[]): { rows: number; cols: number } {
+  const cols = shape.length > 1 ? shape[shape.length - 1] : 1;
+  return { rows: elementCount(shape) / cols, cols };
+}
+
 /** Bytes of a tensor of this type and shape, stored plainly. */
 export function byteLengthOf(info: Pick<TensorInfo, "dtype" | "shape">): number {
   return elementCount(info.shape) * dtypeBytes[info.dtype];

@@ -5,6 +5,7 @@ import type { Model } from "../../src/model/index.js";
 import { parseAttention, parseKv, Sequence } from "../../src/runtime/index.js";
 import type { Phase } from "../../src/runtime/sight/dynamic.js";
 import { largest } from "../../src/runtime/sight/largest.js";
+import { normals } from "../contract/harness.js";
 import { load, path } from "../golden/golden.js";
 import { recording } from "../model/recordingBackend.js";
 
@@ -12,11 +13,6 @@ import { recording } from "../model/recordingBackend.js";
 const shape = { queryHeads: 4, kvHeads: 2, width: 8 };
 const { queryHeads, kvHeads, width } = shape;
 const scale = 1 / Math.sqrt(width);
-
-function normals(seed: number, count: number): Float32Array {
-  const random = new Random(seed);
-  return Float32Array.from({ length: count }, () => random.normal());
-}
 
 interface Text {
   q: Float32Array;
@@ -78,7 +74,10 @@ describe.each(["reference", "wasm"])("on %s", (id) => {
       made.push(backend.allocate(rows, cols));
       return made[made.length - 1];
     };
-    const model = { backend, config: { layers: 1, blocks: [{ queryHeads }] } } as unknown as Model;
+    const model = {
+      backend,
+      config: { layers: 1, blocks: [{ queryHeads }], slidingWindows: [undefined] },
+    } as unknown as Model;
     using seeker = parseAttention(pattern).seek!(model, slot + rows);
     const result = await seeker.find({ backend, cache, layer, q: queries, slot, queryHeads, scale, phase, scratch });
     for (const activation of made) backend.release(activation);

@@ -3,6 +3,7 @@ import { UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import type { ActivationThresholds, Model } from "../../src/model/index.js";
 import { parseAttention, parseKv, runTogether, Sequence, type SequenceOptions } from "../../src/runtime/index.js";
+import { relativeDifference } from "../compress/support.js";
 import { load, path } from "../golden/golden.js";
 
 /** Families that differ in what a sequence has of its own: positions learned and rotated, windows, latents, sinks, experts. */
@@ -58,9 +59,7 @@ async function together(backend: Backend, model: Model, options: SequenceOptions
 
 function expectClose(actual: readonly Float32Array[], expected: readonly Float32Array[], tolerance: number): void {
   for (const [t, row] of expected.entries()) {
-    const most = row.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
-    const apart = row.reduce((largest, x, i) => Math.max(largest, Math.abs(x - actual[t][i])), 0);
-    expect(apart / most, `text ${t}`).toBeLessThan(tolerance);
+    expect(relativeDifference(actual[t], row), `text ${t}`).toBeLessThan(tolerance);
   }
 }
 

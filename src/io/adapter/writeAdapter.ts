@@ -1,6 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import { fromFloat32 } from "../../tensor/index.js";
 import { createFile, type FileSinks } from "../byteSink.js";
+import { jsonBytes } from "../json.js";
 import { writeSafetensorsFile } from "../safetensorsWriter.js";
 import { type Adapter, adapterConfigName, adapterWeightsName, modulePrefix } from "./adapter.js";
 
@@ -19,8 +20,7 @@ export async function writeAdapter(sinks: FileSinks, adapter: Adapter): Promise<
       bytes: () => [fromFloat32("F32", values)],
     })),
   );
-  const json = `${JSON.stringify(configOf(adapter), undefined, 2)}\n`;
-  await createFile(sinks, adapterConfigName, (sink) => sink.write(new TextEncoder().encode(json)));
+  await createFile(sinks, adapterConfigName, (sink) => sink.write(jsonBytes(configOf(adapter))));
 }
 
 function tensorsOf(adapter: Adapter): [name: string, shape: number[], values: Float32Array][] {

@@ -16,7 +16,7 @@ import { readGgufHeader } from "../gguf/header.js";
 import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
 import { jobKey, typeOf } from "../gguf/writeGguf.js";
-import { isJsonObject } from "../json.js";
+import { isJsonObject, jsonBytes } from "../json.js";
 import { modelDirectoryBuilder } from "../modelDirectory.node.js";
 import { isCompanionFile } from "../modelFileNames.js";
 import { claimOutput } from "../output/claim.node.js";
@@ -273,5 +273,3 @@ function withoutTensors(artifact: Artifact | undefined): Artifact {
   const { tensors: _tensors, ...rest } = artifact ?? { rarefy: artifactVersion };
   return rest;
 }
-
-const jsonBytes = (value: unknown) => new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`);

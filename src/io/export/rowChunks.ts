@@ -1,3 +1,4 @@
+import { rowsOfShape } from "../../tensor/internal.js";
 import type { Weights } from "../weights.js";
 
 /** About this many values are held at a time. */
@@ -8,7 +9,7 @@ export async function* rowChunks(
   { shape, readRows }: Weights,
   signal?: AbortSignal,
 ): AsyncIterable<{ start: number; count: number; values: Float32Array }> {
-  const [rows, cols = 1] = shape;
+  const { rows, cols } = rowsOfShape(shape);
   const step = Math.max(1, Math.floor(chunkValues / cols));
   for (let start = 0; start < rows; start += step) {
     signal?.throwIfAborted();

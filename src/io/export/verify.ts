@@ -1,5 +1,6 @@
 import { FormatError, type JobOptions, Stage } from "../../core/index.js";
 import { elementCount } from "../../tensor/index.js";
+import { rowsOfShape } from "../../tensor/internal.js";
 import type { Checkpoint } from "../checkpoint.js";
 import { type FloatDType, rounded } from "../encoding/index.js";
 import { plainWeights, type Weights } from "../weights.js";
@@ -70,7 +71,7 @@ async function compare(
       const wrong =
         exact === undefined ? values[i] === 0 && read[i] !== 0 : read[i] !== wanted || !Number.isFinite(read[i]);
       if (wrong) {
-        const place = start * (original.shape[1] ?? 1) + i;
+        const place = start * rowsOfShape(original.shape).cols + i;
         throw failure(exported, original.name, `value ${place} is ${read[i]}`, `${wanted}`);
       }
       squares += values[i] ** 2;

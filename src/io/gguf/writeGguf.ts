@@ -1,6 +1,7 @@
 import { families, type GgufFamily, type ModelConfig } from "../../arch/index.js";
 import { type JobOptions, Stage, UsageError } from "../../core/index.js";
 import { elementCount } from "../../tensor/index.js";
+import { rowsOfShape } from "../../tensor/internal.js";
 import type { ByteSink } from "../byteSink.js";
 import { defaultTemplate, readChatTemplates } from "../chatTemplates.js";
 import type { Checkpoint } from "../checkpoint.js";
@@ -228,8 +229,7 @@ async function* encodeRows(
   headDim: number | undefined,
   signal: AbortSignal | undefined,
 ): AsyncIterable<Uint8Array> {
-  const cols = shape.length === 1 ? 1 : shape.at(-1)!;
-  const rows = elementCount(shape) / cols;
+  const { rows, cols } = rowsOfShape(shape);
   // Whole heads, so that their rows can be reordered.
   const unit = headDim ?? 1;
   const step = Math.max(1, Math.floor(chunkValues / (cols * unit))) * unit;

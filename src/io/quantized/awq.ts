@@ -2,19 +2,11 @@ import * as z from "zod";
 import { quote } from "../../core/index.js";
 import type { MatrixParts } from "./matrixParts.js";
 import { heldToTheEnd, scaledTensor, turnedColumns } from "./scaled.js";
-import { checkRecord, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
+import { checkRecord, groupSize, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 
 const settings = z.object({
   bits: z.literal(4),
-  group_size: z
-    .union([
-      z.literal(-1),
-      z
-        .int()
-        .min(1)
-        .max(2 ** 20),
-    ])
-    .default(128),
+  group_size: groupSize,
   zero_point: z.boolean().default(true),
   version: z.string().default("gemm"),
 });
@@ -46,8 +38,8 @@ export const awq: SourceFormat = {
 function openMatrix(parts: MatrixParts, given: z.output<typeof settings>) {
   const [cols, words] = parts.part(".qweight", ["I32"], 2).shape;
   const rows = words * perWord;
-  const groupSize = given.group_size < 0 ? cols : given.group_size;
-  const groups = Math.ceil(cols / groupSize);
+  const size = given.group_size < 0 ? cols : given.group_size;
+  const groups = Math.ceil(cols / size);
   const stored = parts.part(".scales", ["F16", "BF16", "F32"], 2);
   parts.checkShape(".scales", stored, [groups, rows]);
   const hasZeros = given.zero_point;
@@ -61,7 +53,7 @@ function openMatrix(parts: MatrixParts, given: z.output<typeof settings>) {
     {
       shape: [rows, cols],
       encoding: "AWQ 4 bits",
-      groupSize,
+      groupSize: size,
       bits: hasZeros ? 5 : 4,
       scaleDType: stored.dtype as "F16" | "BF16" | "F32",
       numbers: async (start, count) => unpack(await codes(start, count), words, start, count),

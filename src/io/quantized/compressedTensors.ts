@@ -5,7 +5,7 @@ import { unpackCodes } from "../encoding/index.js";
 import { doubledBits, doubledFp4 } from "./fp4.js";
 import { fp8Types } from "./fp8.js";
 import type { MatrixParts } from "./matrixParts.js";
-import { heldToTheEnd, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled } from "./scaled.js";
+import { heldToTheEnd, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled, turnedColumns } from "./scaled.js";
 import { checkRecord, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
@@ -126,10 +126,8 @@ function packedZeros(
     codesOfColumns(await parts.read(".weight_zero_point"), groups, bits, rows, 0, groups),
   );
   return async (start, count) => {
-    const codes = await held(start, count);
-    return Float32Array.from({ length: count * groups }, (_, i) => {
-      return codes[(i % groups) * rows + start + Math.floor(i / groups)] - 2 ** (bits - 1);
-    });
+    const codes = turnedColumns(await held(start, count), rows, start, count);
+    return codes.map((code) => code - 2 ** (bits - 1));
   };
 }
 

@@ -3,23 +3,14 @@ import { quote } from "../../core/index.js";
 import { unpackCodes } from "../encoding/index.js";
 import type { MatrixParts } from "./matrixParts.js";
 import { heldToTheEnd, scaledTensor, turnedColumns } from "./scaled.js";
-import { checkRecord, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
+import { checkRecord, groupSize, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
 const widths = [2, 3, 4, 8] as const;
 
 const settings = z.object({
   bits: z.literal(widths),
-  /** −1: one for a whole row. */
-  group_size: z
-    .union([
-      z.literal(-1),
-      z
-        .int()
-        .min(1)
-        .max(2 ** 20),
-    ])
-    .default(128),
+  group_size: groupSize,
   desc_act: z.boolean().nullish(),
   sym: z.boolean().nullish(),
   checkpoint_format: z.string().nullish(),
@@ -65,13 +56,13 @@ function openMatrix(parts: MatrixParts, given: z.output<typeof settings>, added:
   const [groups] = stored.shape;
   parts.checkShape(".scales", stored, [groups, rows]);
   parts.checkShape(".qzeros", parts.part(".qzeros", ["I32"], 2), [groups, wordsOf(rows, bits)]);
-  const groupSize = isOwn ? Math.ceil(cols / groups) : given.group_size < 0 ? cols : given.group_size;
-  if (Math.ceil(cols / groupSize) !== groups) {
-    throw parts.fail(`${groups} groups of scales`, `${Math.ceil(cols / groupSize)}: ${cols} inputs by ${groupSize}`);
+  const size = isOwn ? Math.ceil(cols / groups) : given.group_size < 0 ? cols : given.group_size;
+  if (Math.ceil(cols / size) !== groups) {
+    throw parts.fail(`${groups} groups of scales`, `${Math.ceil(cols / size)}: ${cols} inputs by ${size}`);
   }
 
   const ordered = order !== undefined && groups > 1;
-  const groupOf = groupsOf(parts, groups, given.desc_act === true ? undefined : groupSize);
+  const groupOf = groupsOf(parts, groups, given.desc_act === true ? undefined : size);
   const words = heldToTheEnd(rows, () => parts.read(".qweight"));
   const scales = heldToTheEnd(rows, () => parts.numbers(".scales"));
   const zeros = heldToTheEnd(rows, async () => {
@@ -83,7 +74,7 @@ function openMatrix(parts: MatrixParts, given: z.output<typeof settings>, added:
     {
       shape: [rows, cols],
       encoding: `GPTQ ${bits} bits`,
-      groupSize,
+      groupSize: size,
       ...(bits < 8 || isSymmetric ? { bits: isSymmetric ? bits : bits + 1 } : {}),
       scaleDType: stored.dtype as "F16" | "BF16" | "F32",
       ...(ordered && given.desc_act === true && { groupOf }),

@@ -58,3 +58,14 @@ export const groupsInWords = (bits: number, size: number): string =>
 /** The stem of a name that ends like this. */
 export const stemBefore = (name: string, suffix: string): string | undefined =>
   name.endsWith(suffix) ? name.slice(0, -suffix.length) : undefined;
+
+/** Inputs that share a scale, as GPTQ and AWQ record it; −1: all of a row. */
+export const groupSize = z
+  .union([
+    z.literal(-1),
+    z
+      .int()
+      .min(1)
+      .max(2 ** 20),
+  ])
+  .default(128);

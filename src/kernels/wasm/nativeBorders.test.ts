@@ -103,7 +103,7 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   const x = memory.place(normals(5, tokens * cols));
   const weights = memory.place(packAs(format, thinned(format, normals(6, rows * cols), cols, 1), rows, cols));
   const bias = memory.place(normals(7, rows));
-  const run = format.endsWith("bf16") ? 128 : 32;
+  const run = ["bf16", "bitmask-bf16", "2:4-bf16"].includes(format) ? 128 : 32;
   const inputs = memory.space(8 * Math.ceil(cols / 32) * (run + 8));
   const scratchBytes = layout.panelBytes + 8 * 256;
   const scratch = memory.space(scratchBytes);

@@ -16,6 +16,7 @@ import {
 } from "./wgsl/attention.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
+import { codesName } from "./wgsl/kvCodes.js";
 
 /** Below this many workgroups the keys are cut into runs. */
 const wantedWorkgroups = 256;
@@ -227,7 +228,7 @@ export class Attend {
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
     const ofShape = made(this.#kernels, shape, () => new Map());
     const { split, rotated, listed, sunk, codes } = variant;
-    const name = `${split} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : JSON.stringify(codes)}`;
+    const name = `${split} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : codesName(codes)}`;
     return made(ofShape, name, () => attention(shape, variant));
   }
 }

@@ -103,7 +103,7 @@ export abstract class ExpertBackend extends HostExperts {
   }
 
   override routeTo(slots: RoutedSlots, rows: number): Routing {
-    const routing = super.routeTo(slots, rows) as HostRouting;
+    const routing = { ...(super.routeTo(slots, rows) as HostRouting), elsewhere: true };
     device.upload(this.#context, routing);
     return routing;
   }

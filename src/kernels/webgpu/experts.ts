@@ -76,8 +76,11 @@ export function chosenAmong(
   return { kernels, first, expertUnits };
 }
 
-const routingBuffer = (context: Context, { slotCount, rows, perRow }: Routing) =>
-  context.scratch("routing", 8 * Math.max(2, slotCount + rows * perRow));
+/** A routing that was decided elsewhere lies beside the one that was routed: both are used in turns. */
+const routingBuffer = (context: Context, routing: Routing) => {
+  const name = "elsewhere" in routing ? "routing elsewhere" : "routing";
+  return context.scratch(name, 8 * Math.max(2, routing.slotCount + routing.rows * routing.perRow));
+};
 
 /** Chooses for one row. @param biases f32 [at least options.experts] where the choice is not by logits */
 export function routeOnDevice(

@@ -5,6 +5,7 @@ import { at } from "./elementwise.js";
 import type { GpuActivation, GpuKvCache } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import * as kernels from "./wgsl/keys.js";
+import { codesName } from "./wgsl/kvCodes.js";
 
 /** Kernels by what they were made for. */
 const readers = new Map<string, ReturnType<typeof kernels.readKeys>>();
@@ -26,14 +27,13 @@ export function readKeys(
 ): void {
   const { codes, layers } = cache.spec;
   const { key } = layers[layer];
-  const kernel = made(readers, codes === undefined ? "" : JSON.stringify([codes, key]), () =>
+  const kernel = made(readers, codes === undefined ? "" : `${codesName(codes)} ${key}`, () =>
     kernels.readKeys(codes, key),
   );
-  const { capacity, coded, ring, keyScalesAt, keyRingAt } = codedPlaces(cache, layer);
   recorder.run(
     kernel,
     {
-      ...{ capacity, coded, ring, keyScalesAt, keyRingAt },
+      ...codedPlaces(cache, layer),
       cols: out.cols,
       start,
       ...at("out", out),

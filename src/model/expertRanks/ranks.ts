@@ -76,9 +76,8 @@ export class ExpertRanks implements Disposable {
 
   /** The rank of an expert, and its place there. */
   placeOf(expert: number, experts: number): { rank: number; expert: number } {
-    let rank = Math.floor((expert * this.count) / experts);
-    while (shareOf(experts, rank, this.count).first > expert) rank--;
-    while (shareOf(experts, rank + 1, this.count).first <= expert) rank++;
+    // The last whose share begins at the expert or before it: rank · experts / count < expert + 1.
+    const rank = Math.floor(((expert + 1) * this.count - 1) / experts);
     return { rank, expert: expert - shareOf(experts, rank, this.count).first };
   }
 

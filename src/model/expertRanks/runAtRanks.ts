@@ -49,7 +49,7 @@ export async function runAtRanks(
   return out;
 }
 
-function runsOf({ rows, experts, weights }: RoutedSlots, ranks: ExpertRanks, count: number): Run[] {
+function runsOf({ rows, experts, weights: shares }: RoutedSlots, ranks: ExpertRanks, count: number): Run[] {
   const places = Array.from(experts, (expert) => ranks.placeOf(expert, count));
   const runs: Run[] = [];
   for (let start = 0; start < places.length; ) {
@@ -60,7 +60,7 @@ function runsOf({ rows, experts, weights }: RoutedSlots, ranks: ExpertRanks, cou
       firstSlot: start,
       rows: rows.slice(start, end),
       experts: Uint32Array.from(places.slice(start, end), ({ expert }) => expert),
-      weights: weights.slice(start, end),
+      weights: shares.slice(start, end),
     });
     start = end;
   }

@@ -19,7 +19,7 @@ import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import { GradientFiles } from "./gradientFiles.js";
 import { openPlanned } from "./plan.js";
-import type { CompressionPlan, CompressOptions } from "./planned.js";
+import { type CompressionPlan, type CompressOptions, differentiates } from "./planned.js";
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";
@@ -194,7 +194,7 @@ class CompressionJob {
   }
 
   get #differentiates(): boolean {
-    return this.plan.stages.some(({ gradients }) => gradients.length > 0);
+    return differentiates(this.plan.stages);
   }
 
   /** Those of the source, all of them: the last block's come first. */

@@ -8,7 +8,13 @@ import type { TextWindows } from "../gradients.js";
 import { loadBlock } from "./block.js";
 import { loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
-import type { CompressionPlan, CompressOptions, Estimate, PlannedStage } from "./planned.js";
+import {
+  type CompressionPlan,
+  type CompressOptions,
+  differentiates,
+  type Estimate,
+  type PlannedStage,
+} from "./planned.js";
 
 /** Multiply-adds that plain TypeScript does in a millisecond, in f64. */
 const hostSpeed = 1e6;
@@ -45,14 +51,14 @@ export async function estimateJob(
   elapsedMs += (blockWeights * workPerWeight) / hostSpeed;
   elapsedMs *= layers;
   let streamBytes = 0;
-  const differentiates = stages.some(({ gradients }) => gradients.length > 0);
+  const readsGradients = differentiates(stages);
   if (windows !== undefined && backend !== undefined) {
     const count = windows.tokens.length / windows.window;
     const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, windows, backend, options);
     const collections = stages.filter(({ statistics }) => statistics.length > 0).length;
     elapsedMs += layers * count * (collections * collectMs + advanceMs);
     streamBytes = count * windows.window * config.hiddenSize * 4;
-    if (differentiates) {
+    if (readsGradients) {
       elapsedMs += config.layers * count * gradientPasses * advanceMs;
       // What enters every block is kept until its gradients are known.
       streamBytes *= config.layers + 2;
@@ -71,7 +77,7 @@ export async function estimateJob(
     const isMatrix = info.shape.length === 2 && options.dtype !== undefined;
     diskBytes += isMatrix ? elementCount(info.shape) * dtypeBytes[options.dtype!] : byteLengthOf(info);
   }
-  if (differentiates) diskBytes += config.layers * blockWeights * 4;
+  if (readsGradients) diskBytes += config.layers * blockWeights * 4;
   return { elapsedMs, memoryBytes, diskBytes };
 }
 

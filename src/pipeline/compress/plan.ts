@@ -8,7 +8,7 @@ import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { factorNames } from "../../model/internal.js";
 import type { GradientSource, TextWindows } from "../gradients.js";
 import { estimateJob } from "./estimate.js";
-import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
+import { type CompressionPlan, type CompressOptions, differentiates, type PlannedStage } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
 import { targetMatrices } from "./targets.js";
@@ -67,7 +67,7 @@ function gradientProblems(
   drop: CheckedJob["drop"],
   source: GradientSource | undefined,
 ): string[] {
-  if (stages.every(({ gradients }) => gradients.length === 0)) return [];
+  if (!differentiates(stages)) return [];
   if (source === undefined) return ["the recipe needs gradients of the loss, and nothing that computes them is given"];
   const problems: string[] = [];
   if (drop !== undefined) problems.push("gradients are those of the whole model: drop layers in a recipe of its own");
@@ -101,12 +101,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
-    ...(await identify(
-      checkpoint,
-      options,
-      backend,
-      stages.some(({ gradients }) => gradients.length > 0),
-    )),
+    ...(await identify(checkpoint, options, backend, differentiates(stages))),
   };
   const estimate = await estimateJob(checkpoint, plan, opened, options);
   const problems: string[] = [];

@@ -63,6 +63,10 @@ export interface CompressionPlan {
   estimate: Estimate;
 }
 
+/** Whether one of them reads gradients. */
+export const differentiates = (stages: readonly Pick<PlannedStage, "gradients">[]): boolean =>
+  stages.some(({ gradients }) => gradients.length > 0);
+
 /** What a job is expected to take; figures are within a factor of two or so. */
 export interface Estimate {
   elapsedMs: number;

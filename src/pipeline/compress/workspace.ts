@@ -16,7 +16,7 @@ import {
   serializeArtifact,
   writeSafetensors,
 } from "../../io/index.js";
-import { createFile, hashOfSource, isModelFile } from "../../io/internal.js";
+import { createFile, hashOfSource, isModelFile, jsonBytes } from "../../io/internal.js";
 import type { Tensor } from "../../tensor/index.js";
 import type { BlockRecord } from "./storeBlock.js";
 
@@ -55,7 +55,7 @@ export function writeBytes({ sinks }: Workspace, name: string, bytes: Uint8Array
 }
 
 export function writeJson(workspace: Workspace, name: string, value: unknown): Promise<void> {
-  return writeBytes(workspace, name, new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`));
+  return writeBytes(workspace, name, jsonBytes(value));
 }
 
 /** Writes tensors as one safetensors file. */

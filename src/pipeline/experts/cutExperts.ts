@@ -8,9 +8,9 @@ import {
   tensorsOf,
 } from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
-import { type Checkpoint, isJsonObject, type TensorToWrite } from "../../io/index.js";
+import { type Checkpoint, type FloatDType, isJsonObject, type TensorToWrite } from "../../io/index.js";
 import { byteLengthOf, dtypeBytes, fromFloat32 } from "../../tensor/index.js";
-import { type FloatDType, type Merging, type Summand, Summands, sumOf } from "./mergedExperts.js";
+import { type Merging, type Summand, Summands, sumOf } from "./mergedExperts.js";
 
 /** What families call the number of their experts. */
 const countFields = ["num_local_experts", "num_experts", "n_routed_experts"];

@@ -18,9 +18,6 @@ export interface Merging {
   aligns: boolean;
 }
 
-/** Types that weights can be summed in and written as. */
-export type FloatDType = "F32" | "F16" | "BF16";
-
 /** A tensor, or one entry of a stacked one, in a sum. */
 export interface Summand {
   tensor: string;

@@ -19,6 +19,15 @@ export class BlockChoice implements ChosenSlots {
     this.#of(group, head).fill(0xffffffff, Math.max(0, from), Math.max(0, Math.min(this.blocks, to)));
   }
 
+  /** The same of blocks of `size` slots, from rows [row, row + size); both are multiples of those of the kernels. */
+  addBlocks(row: number, size: number, head: number, seen: readonly number[]): void {
+    const width = size / slotsOfBlock;
+    const end = Math.min(this.look.q.rows, row + size);
+    for (let group = row / rowsOfGroup; group * rowsOfGroup < end; group++) {
+      for (const b of seen) this.add(group, head, b * width, (b + 1) * width);
+    }
+  }
+
   words(row: number, head: number): Uint32Array {
     return this.#of(Math.floor(row / rowsOfGroup), head);
   }

@@ -1,8 +1,9 @@
 import { slotsOfBlock } from "../../kernels/index.js";
 import { count } from "../parameters.js";
-import { BlockChoice, rowGroups, softmax } from "./blockChoice.js";
+import { BlockChoice, softmax } from "./blockChoice.js";
 import { dynamicPattern, type Look, promptSeeker, shapeOf } from "./dynamic.js";
 import { largest } from "./largest.js";
+import { padded } from "./scores.js";
 
 /** Rows, and slots, whose mean stands for them. */
 const block = 2 * slotsOfBlock;
@@ -29,7 +30,7 @@ export async function blockScores(look: Look): Promise<{ values: Float32Array; r
   const { backend, cache, layer, q, queryHeads, scale, scratch } = look;
   const { slots, kvHeads, keyCols } = shapeOf(look);
   const [rows, blocks] = [Math.ceil(q.rows / block), Math.ceil(slots / block)];
-  const room = Math.ceil(blocks / 4) * 4;
+  const room = padded(blocks);
   const meanKeys = scratch("mean keys", blocks, keyCols);
   for (let from = 0; from < blocks; from += 64) {
     const count = Math.min(64, blocks - from);
@@ -61,10 +62,6 @@ export function addBlocks(
     // What rows of the block are themselves in.
     const own = Math.floor((slot + row * block) / block);
     scores.fill(Number.POSITIVE_INFINITY, own);
-    const chosen = largest(scores, Math.max(most, visible - own));
-    for (const { group, first } of rowGroups(look)) {
-      if (first < row * block || first > lastRow) continue;
-      for (const b of chosen) choice.add(group, head, 2 * b, 2 * b + 2);
-    }
+    choice.addBlocks(row * block, block, head, largest(scores, Math.max(most, visible - own)));
   }
 }

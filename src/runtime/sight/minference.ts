@@ -34,6 +34,8 @@ class HeadPatterns implements Seeker {
   /** By layer, where they are known. */
   readonly #heads: (readonly Letter[])[];
   readonly layers: number;
+  /** Layers that see everything but for this: those with a window of their own never ask. */
+  readonly #asked: readonly number[];
 
   constructor(
     readonly values: { readonly budget: number; readonly queries: number; readonly heads: string },
@@ -41,11 +43,12 @@ class HeadPatterns implements Seeker {
   ) {
     const { heads } = values;
     this.layers = config.layers;
+    this.#asked = config.slidingWindows.flatMap((window, layer) => (window === undefined ? [layer] : []));
     this.#heads = heads === "search" ? [] : heads.split(".").map((of) => [...of] as Letter[]);
     if (heads === "search") return;
     const fits =
       this.#heads.length === config.layers &&
-      config.blocks.every(({ queryHeads }, layer) => this.#heads[layer].length === queryHeads);
+      this.#asked.every((layer) => this.#heads[layer].length === config.blocks[layer].queryHeads);
     if (!fits) throw new UsageError(`minference: heads=${heads} does not name the heads of ${config.layers} layers`);
   }
 
@@ -70,8 +73,9 @@ class HeadPatterns implements Seeker {
 
   get text(): string {
     const { budget, queries } = this.values;
-    const found = this.#heads.length === this.layers && this.#heads.every((of) => of !== undefined);
-    const heads = found ? this.#heads.map((of) => of.join("")).join(".") : "search";
+    const found = this.#asked.length > 0 && this.#asked.every((layer) => this.#heads[layer] !== undefined);
+    const letters = Array.from({ length: this.layers }, (_, layer) => this.#heads[layer]?.join("") ?? "");
+    const heads = found ? letters.join(".") : "search";
     return `minference:budget=${budget},queries=${queries},heads=${heads}`;
   }
 

@@ -1,8 +1,10 @@
 import { type Activation, type ChosenSlots, slotsOfBlock } from "../../kernels/index.js";
+import { setSlots } from "../../kernels/internal.js";
 import type { Model } from "../../model/index.js";
 import { count, oneOf } from "../parameters.js";
 import { dynamicPattern, type Look, type Seeker, shapeOf } from "./dynamic.js";
 import { largest } from "./largest.js";
+import { padded } from "./scores.js";
 
 interface Values {
   readonly budget: number;
@@ -91,7 +93,7 @@ class Pages implements Seeker {
     const { slots, kvHeads, shared, keyCols } = shapeOf(look);
     const { least, largest: most } = this.#bounds[layer];
     const pages = Math.ceil(slots / page);
-    const room = Math.ceil(pages / 4) * 4;
+    const room = padded(pages);
     const scores = scratch("bounds", q.rows, queryHeads * room);
     const [up, down] = ["up", "down"].map((name) => scratch(name, q.rows, q.cols));
     backend.map(up, q, "relu");
@@ -142,7 +144,7 @@ class Pages implements Seeker {
         }
       }
       const words = new Uint32Array(Math.ceil(slots / slotsOfBlock));
-      for (const p of largest(scores, pages)) setBits(words, p * page, Math.min(slots, (p + 1) * page));
+      for (const p of largest(scores, pages)) setSlots(words, p * page, Math.min(slots, (p + 1) * page));
       return words;
     };
     return {
@@ -166,8 +168,4 @@ class Pages implements Seeker {
     }
     this.#bounds.length = 0;
   }
-}
-
-function setBits(words: Uint32Array, from: number, to: number): void {
-  for (let s = from; s < to; s++) words[Math.floor(s / slotsOfBlock)] |= 1 << (s % slotsOfBlock);
 }

@@ -1,8 +1,9 @@
 import { UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import { count } from "../parameters.js";
-import { BlockChoice, rowGroups, softmax } from "./blockChoice.js";
+import { BlockChoice, softmax } from "./blockChoice.js";
 import { dynamicPattern, type Look, promptSeeker, shapeOf } from "./dynamic.js";
+import { scoresOf } from "./scores.js";
 
 /** Key groups that are scored at once. */
 const groupsAtOnce = 512;
@@ -30,11 +31,7 @@ export const xattention = dynamicPattern({
       for (let head = 0; head < look.queryHeads; head++) {
         for (let row = 0; row * block < look.q.rows; row++) {
           const seen = fewest(worth(row, head), share / 100, [sinks, Math.floor((look.slot + row * block) / block)]);
-          for (const { group, first } of rowGroups(look)) {
-            if (first < row * block || first >= (row + 1) * block) continue;
-            const width = block / slotsOfBlock;
-            for (const b of seen) choice.add(group, head, b * width, (b + 1) * width);
-          }
+          choice.addBlocks(row * block, block, head, seen);
         }
       }
       return choice;
@@ -48,20 +45,10 @@ async function blockWorth(
   stride: number,
   block: number,
 ): Promise<(row: number, head: number) => Float64Array> {
-  const { backend, cache, layer, q, slot, queryHeads, scale, scratch } = look;
-  const { slots, kvHeads, keyCols } = shapeOf(look);
+  const { q, slot, queryHeads } = look;
+  const { slots } = shapeOf(look);
   const [rows, groups] = [Math.ceil(q.rows / stride), Math.ceil(slots / stride)];
-  const all = new Float32Array(rows * queryHeads * groups);
-  const room = Math.ceil(Math.min(groupsAtOnce, groups) / 4) * 4;
-  for (let from = 0; from < groups; from += groupsAtOnce) {
-    const n = Math.min(groupsAtOnce, groups - from);
-    const keys = scratch("keys", Math.min(slots, (from + n) * stride) - from * stride, keyCols);
-    const scores = scratch("scores", rows, queryHeads * room);
-    backend.readKeys(keys, cache, layer, from * stride);
-    backend.headScores(scores, q, keys, { queryHeads, kvHeads, scale: scale / stride, stride });
-    const read = await backend.read(scores);
-    for (let i = 0; i < rows * queryHeads; i++) all.set(read.subarray(i * room, i * room + n), i * groups + from);
-  }
+  const all = await scoresOf(look, q, { atOnce: groupsAtOnce, stride });
   const [rowsPerBlock, groupsPerBlock] = [block / stride, block / stride];
   return (row, head) => {
     const worth = new Float64Array(Math.ceil(slots / block));

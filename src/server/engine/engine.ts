@@ -5,7 +5,7 @@ import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { chooseTokens } from "./choose.js";
 import { Job } from "./job.js";
-import { commonTokens, copies, SequenceMemory } from "./memory.js";
+import { commonLength, commonTokens, copies, SequenceMemory } from "./memory.js";
 import { type PlannedPass, planStep } from "./plan.js";
 import type { GenerationEvent, GenerationRequest } from "./request.js";
 
@@ -127,7 +127,7 @@ export class Engine implements Disposable {
       const closing = this.#closing.signal;
       if (!job.aborted && !closing.aborted) return true;
       job.fail(closing.reason ?? job.request.signal.reason ?? new DOMException("nobody reads it", "AbortError"));
-      if (job.held !== undefined) this.memory.release(job.held, true);
+      if (job.held !== undefined) this.memory.release(job.held);
       this.observer.onEnd("aborted");
       return false;
     };
@@ -171,9 +171,7 @@ export class Engine implements Disposable {
     return this.#active.some(({ held, request, inPrompt }) => {
       if (!inPrompt || held!.variant.key !== variant.key) return false;
       const most = Math.min(prompt.length - 1, request.prompt.length);
-      let common = 0;
-      while (common < most && prompt[common] === request.prompt[common]) common++;
-      return common - commonTokens(prompt, held!) >= worthWaiting;
+      return commonLength(prompt, request.prompt, most) - commonTokens(prompt, held!) >= worthWaiting;
     });
   }
 
@@ -216,7 +214,7 @@ export class Engine implements Disposable {
 
   #observe(job: Job, nowMs: number): void {
     const count = job.generated.length;
-    if (count === 0 || job.inPrompt) return;
+    if (count === 0 || job.failed) return;
     if (count === 1) this.observer.onPrompt(job.request.prompt.length, job.cachedTokens);
     this.observer.onToken(nowMs - (job.lastTokenMs ?? job.queuedMs), count === 1);
     job.lastTokenMs = nowMs;
@@ -224,7 +222,7 @@ export class Engine implements Disposable {
 
   #ended(job: Job): boolean {
     if (!job.done) return false;
-    this.memory.release(job.held!, true);
+    this.memory.release(job.held!);
     this.observer.onEnd(job.failed ? "failed" : "finished");
     return true;
   }

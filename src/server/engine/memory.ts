@@ -62,7 +62,7 @@ export class SequenceMemory implements Disposable {
     const sequence = new Sequence(this.model, capacity, { thresholds, attention, kv });
     const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
     this.#all.push(held);
-    if (worth !== undefined && this.#all.includes(worth) && copies(held)) {
+    if (worth !== undefined && this.#all.includes(worth)) {
       const shared = Math.min(common.get(worth)!, capacity);
       sequence.copyFrom(worth.sequence, shared);
       held.exact = shared;
@@ -71,10 +71,10 @@ export class SequenceMemory implements Disposable {
     return held;
   }
 
-  /** Gives a sequence back. @param keep whether its tokens may serve others */
-  release(held: HeldSequence, keep: boolean): void {
+  /** Gives a sequence back; its tokens may serve others. */
+  release(held: HeldSequence): void {
     held.busy = false;
-    if (!keep || held.exact === 0) this.#drop(held);
+    if (held.exact === 0) this.#drop(held);
   }
 
   #goOn(held: HeldSequence, shared: number): HeldSequence {
@@ -125,9 +125,12 @@ export function commonTokens(
   prompt: Uint32Array,
   { sequence, exact }: Pick<HeldSequence, "sequence" | "exact">,
 ): number {
-  const most = Math.min(exact, sequence.length, prompt.length - 1);
-  const { tokens } = sequence;
+  return commonLength(prompt, sequence.tokens, Math.min(exact, sequence.length, prompt.length - 1));
+}
+
+/** Tokens at the beginning of both that are the same, of the first `most`. */
+export function commonLength(a: ArrayLike<number>, b: ArrayLike<number>, most: number): number {
   let common = 0;
-  while (common < most && tokens[common] === prompt[common]) common++;
+  while (common < most && a[common] === b[common]) common++;
   return common;
 }

@@ -51,7 +51,7 @@ export class ModelPool implements Disposable {
       this.#loading = mine.catch(() => {});
       found = await mine;
     }
-    if (this.#closed) throw new ModelsBusyError("the server closes");
+    this.#checkOpen();
     found.leases++;
     found.usedAt = this.#clock++;
     let released = false;
@@ -66,11 +66,14 @@ export class ModelPool implements Disposable {
   }
 
   async #loadOnce(id: string, job: JobOptions): Promise<Loaded> {
+    this.#checkOpen();
     const known = this.#loaded.get(id);
     if (known !== undefined) return known;
     const entry = this.entries.find((one) => one.id === id)!;
     this.#makeRoom(this.#sizes.get(id) ?? 0, id);
     const model = await this.load(entry, job);
+    if (this.#closed) model[Symbol.dispose]();
+    this.#checkOpen();
     const size = model.opened.model.backend.memoryBytes();
     this.#sizes.set(id, size);
     try {
@@ -82,6 +85,10 @@ export class ModelPool implements Disposable {
     const loaded = { model, leases: 0, usedAt: this.#clock++ };
     this.#loaded.set(id, loaded);
     return loaded;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new ModelsBusyError("the server closes");
   }
 
   #makeRoom(bytes: number, id: string): void {

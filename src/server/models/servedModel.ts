@@ -64,7 +64,7 @@ export async function loadServedModel(
       tokens: new TokenTexts(tokenizer),
       template,
       defaults: sampling,
-      variants: new Variants(opened, { attention, kv }),
+      variants: new Variants(opened, { attention: attention ?? opened.attention, kv: kv ?? opened.kv }),
       grammars,
       engine,
       context,

@@ -4,7 +4,7 @@ import { rowsOfReference } from "../../io/internal.js";
 import { parameterName } from "../models/parameters.js";
 import type { Batch, Objective } from "../objective.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
-import type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./contract.js";
+import type { AdaptedModule, AdapterMethod } from "./contract.js";
 
 /**
  * The modules of a model's blocks that are among the targets: by their last name, as PEFT selects them ("c_attn"), or by the role
@@ -68,19 +68,11 @@ export function adaptedObjective<Options>(
       const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
       const out = new Float32Array(weight.length);
       all.set(parameter, out);
-      return { module, parameter, rows, weight, mask, out };
+      return { module, parameter, rows, weight, mask, options, out };
     }),
   );
-  const pieceOf = ({ module, rows, weight, mask }: (typeof pieces)[number], values: Values): AdaptedPiece<Options> => ({
-    module,
-    rows,
-    weight,
-    mask,
-    values,
-    options,
-  });
   const effective = (values: Values): Values => {
-    for (const piece of pieces) method.effective(pieceOf(piece, values), piece.out);
+    for (const piece of pieces) method.effective({ ...piece, values }, piece.out);
     return all;
   };
   return {
@@ -92,7 +84,7 @@ export function adaptedObjective<Options>(
       const gradients = new Map<string, FloatArray>(
         parameters.map(({ name }) => [name, new Float32Array(values.get(name)!.length)]),
       );
-      for (const piece of pieces) method.pullBack(pieceOf(piece, values), outer.get(piece.parameter)!, gradients);
+      for (const piece of pieces) method.pullBack({ ...piece, values }, outer.get(piece.parameter)!, gradients);
       return { loss, gradients, measured };
     },
     loss: (values, batch) => base.loss(effective(values), batch),

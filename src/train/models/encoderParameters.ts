@@ -15,7 +15,7 @@ export interface EncoderConfig {
 }
 
 /** ε of the norms. */
-export const encoderEpsilon = 1e-5;
+const encoderEpsilon = 1e-5;
 
 /** Words without their positions, which are fixed: `sinusoids`. */
 export const encoderEmbedding = ({ vocabSize, hiddenSize }: EncoderConfig): EmbeddingSpec => ({

@@ -1,4 +1,5 @@
 import { kernel, read, readWrite } from "../../../kernels/internal.js";
+import { gridOfRows } from "./rowKernels.js";
 import { addTerms } from "./sums.js";
 
 const threads = 64;
@@ -10,11 +11,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   if (at >= p.count) { return; }`;
 
 /** Workgroups for so many elements, as a grid that every device takes. */
-export function gridOf(count: number): [number, number] {
-  const groups = Math.ceil(count / threads);
-  const across = Math.min(groups, 32_768);
-  return [across, Math.ceil(groups / across)];
-}
+export const gridOf = (count: number): [number, number] => gridOfRows(Math.ceil(count / threads));
 
 /** x[i] = scale · table[tokens[i]], rows of `width` vec4. */
 export const lookUp = kernel({

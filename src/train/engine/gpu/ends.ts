@@ -21,6 +21,9 @@ export function recordEmbedding(
   fixed?: Positions,
 ): View {
   if (types !== undefined) throw new NoKernel("types of tokens");
+  if (learned !== undefined && recording.window + learned.offset > learned.table.shape[0]) {
+    throw new NoKernel("windows longer than the learned positions");
+  }
   const table = recording.placeRows(ref, rowUnit);
   const positions = learned === undefined ? fixed : { learned: recording.place(learned.table), offset: learned.offset };
   const width = table.cols;

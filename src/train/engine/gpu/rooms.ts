@@ -91,7 +91,7 @@ export class Gradients {
   release({ room }: View): void {
     const gradient = this.#of.get(room);
     this.#of.delete(room);
-    if (gradient !== undefined) this.giveBack(gradient.whole.room);
+    if (gradient !== undefined) this.#giveBack(gradient.whole.room);
   }
 
   /** The gradient of a sum is that of its terms: `term` takes it over. */
@@ -121,7 +121,7 @@ export class Gradients {
     return room;
   }
 
-  giveBack(room: Room): void {
+  #giveBack(room: Room): void {
     if (this.rooms.includes(room)) this.#free.add(room);
   }
 }
