@@ -1,35 +1,49 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type ActivationFunction, quote } from "../core/index.js";
+import { parseSchema } from "../core/internal.js";
 import { misfitOf, type RopeSpec, ropes } from "./ropes/index.js";
 
 /** What fields of config.json may hold. The bounds are several times those of any known model; memory is sized by them. */
 
 export const maxLayers = 4096;
 
-export const size = (max: number) => z.int().min(1).max(max);
+export const size = (max: number) => z.int().check(z.gte(1), z.lte(max));
 export const heads = size(4096);
 export const width = size(2 ** 20);
 export const positions = size(2 ** 30);
 /** Left out and null mean the same in these files. */
-export const optional = <T>(type: z.ZodType<T>) => type.nullish().transform((value) => value ?? undefined);
+export const optional = <T>(type: z.core.$ZodType<T>) =>
+  z.pipe(
+    z.nullish(type),
+    z.transform((value) => value ?? undefined),
+  );
 /** Left out or null it is `fallback`, as in the configuration class of the family in transformers. */
-export const orElse = <T>(type: z.ZodType<T>, fallback: T) => type.nullish().transform((value) => value ?? fallback);
+export const orElse = <T>(type: z.core.$ZodType<T>, fallback: T) =>
+  z.pipe(
+    z.nullish(type),
+    z.transform((value) => value ?? fallback),
+  );
 export const flag = (fallback: boolean) => orElse(z.boolean(), fallback);
-export const epsilon = (fallback: number) => orElse(z.number().min(0).max(1), fallback);
-export const layerTypes = optional(z.array(z.enum(["full_attention", "sliding_attention"])).max(maxLayers));
+export const epsilon = (fallback: number) => orElse(z.number().check(z.gte(0), z.lte(1)), fallback);
+export const layerTypes = optional(
+  z.array(z.enum(["full_attention", "sliding_attention"])).check(z.maxLength(maxLayers)),
+);
 
-const tokenId = z
-  .int()
-  .min(-(2 ** 31))
-  .max(2 ** 31);
-const tokenIds = z.union([tokenId.transform((id) => [id]), z.array(tokenId).max(1024)]);
+const tokenId = z.int().check(z.gte(-(2 ** 31)), z.lte(2 ** 31));
+const tokenIds = z.union([
+  z.pipe(
+    tokenId,
+    z.transform((id) => [id]),
+  ),
+  z.array(tokenId).check(z.maxLength(1024)),
+]);
 
 /** Left out, they are the family's; null means none. */
-export const tokenFields = { bos_token_id: tokenId.nullish(), eos_token_id: tokenIds.nullish() };
+export const tokenFields = { bos_token_id: z.nullish(tokenId), eos_token_id: z.nullish(tokenIds) };
 
 /** The ids that can be fed and produced: old files have −1 where they mean none. */
 export function tokens(
-  config: z.output<z.ZodObject<typeof tokenFields>> & { vocab_size: number },
+  config: z.output<z.ZodMiniObject<typeof tokenFields>> & { vocab_size: number },
   { bos, eos = [] }: { bos?: number; eos?: readonly number[] },
 ): { bos_token_id?: number; eos_token_id: readonly number[] } {
   const first = config.bos_token_id === undefined ? bos : (config.bos_token_id ?? undefined);
@@ -64,39 +78,44 @@ const activations: Readonly<Record<string, ActivationFunction>> = {
 
 /** The name of an activation function. @param fallback where it is left out, as the file would spell it */
 export const activation = (fallback: keyof typeof activations) =>
-  z
-    .string()
-    .nullish()
-    .transform((name, context) => {
+  z.pipe(
+    z.nullish(z.string()),
+    z.transform((name, context) => {
       const found = lookUp(activations, name ?? fallback);
       return found ?? fail(context, [], `activation function ${quote(name!)} is not supported`, listOf(activations));
-    });
+    }),
+  );
 
 /** Adds a problem to those of a config. @returns what stands for the value that there is not */
-export function fail(context: z.RefinementCtx, path: (string | number)[], problem: string, expected: string): never {
-  context.addIssue({ code: "custom", path, message: `${problem}; expected ${expected}` });
+export function fail(
+  context: z.core.ParsePayload,
+  path: (string | number)[],
+  problem: string,
+  expected: string,
+): never {
+  context.issues.push({ code: "custom", input: context.value, path, message: `${problem}; expected ${expected}` });
   return z.NEVER;
 }
 
-const theta = z.number().min(1).max(1e12);
+const theta = z.number().check(z.gte(1), z.lte(1e12));
 export const ropeParameters = z.looseObject({
-  rope_theta: theta.nullish(),
-  rope_type: z.string().nullish(),
+  rope_theta: z.nullish(theta),
+  rope_type: z.nullish(z.string()),
   // The oldest spelling of rope_type.
-  type: z.string().nullish(),
-  partial_rotary_factor: z.number().gt(0).max(1).nullish(),
+  type: z.nullish(z.string()),
+  partial_rotary_factor: z.nullish(z.number().check(z.gt(0), z.lte(1))),
 });
 
 /** Both spellings: `rope_parameters` since transformers 5, `rope_theta` and `rope_scaling` before. */
 export const ropeFields = {
-  rope_theta: theta.nullish(),
-  rope_scaling: ropeParameters.nullish(),
-  rope_parameters: ropeParameters.nullish(),
-  partial_rotary_factor: z.number().gt(0).max(1).nullish(),
-  original_max_position_embeddings: positions.nullish(),
+  rope_theta: z.nullish(theta),
+  rope_scaling: z.nullish(ropeParameters),
+  rope_parameters: z.nullish(ropeParameters),
+  partial_rotary_factor: z.nullish(z.number().check(z.gt(0), z.lte(1))),
+  original_max_position_embeddings: z.nullish(positions),
 };
 
-export type RopeFields = z.output<z.ZodObject<typeof ropeFields>>;
+export type RopeFields = z.output<z.ZodMiniObject<typeof ropeFields>>;
 
 export interface ReadRope {
   rope: RopeSpec;
@@ -111,7 +130,7 @@ export interface ReadRope {
  */
 export function readRope(
   config: RopeFields & { max_position_embeddings: number },
-  context: z.RefinementCtx,
+  context: z.core.ParsePayload,
   defaults: { theta?: number; share?: number } = {},
 ): ReadRope | undefined {
   // transformers takes rope_scaling where both are there: people add it by hand, as model cards for long contexts say.
@@ -135,7 +154,7 @@ export function readRope(
     return undefined;
   }
   const { max_position_embeddings, original_max_position_embeddings } = config;
-  const read = (kind.schema as z.ZodType<object>).safeParse({
+  const read = parseSchema(kind.schema as z.core.$ZodType<object>, {
     ...raw,
     max_position_embeddings,
     // That of the config wins, as in transformers.
@@ -144,7 +163,7 @@ export function readRope(
   });
   if (!read.success) {
     for (const issue of read.error.issues) {
-      context.addIssue({ code: "custom", path: [field, ...issue.path], message: issue.message });
+      context.issues.push({ code: "custom", input: raw, path: [field, ...issue.path], message: issue.message });
     }
     return undefined;
   }
@@ -153,7 +172,7 @@ export function readRope(
 }
 
 /** Rotated columns of a head of an even size. */
-export function rotatedWidth(read: ReadRope | undefined, headDim: number, context: z.RefinementCtx): number {
+export function rotatedWidth(read: ReadRope | undefined, headDim: number, context: z.core.ParsePayload): number {
   // What could not be read has been told of.
   if (read === undefined) return headDim;
   const width = Math.trunc(headDim * read.share);

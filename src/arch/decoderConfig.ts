@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ActivationFunction } from "../core/index.js";
 import * as field from "./configFields.js";
 import type { RopeSpec } from "./ropes/index.js";
@@ -47,7 +47,7 @@ const shared = ({ maxPositions, epsilon = 1e-6, tied = false, activation = "silu
   intermediate_size: field.width,
   num_hidden_layers: field.size(field.maxLayers),
   num_attention_heads: field.heads,
-  num_key_value_heads: field.heads.nullish(),
+  num_key_value_heads: z.nullish(field.heads),
   head_dim: field.optional(field.heads),
   max_position_embeddings: field.orElse(field.positions, maxPositions),
   rms_norm_eps: field.epsilon(epsilon),
@@ -58,24 +58,27 @@ const shared = ({ maxPositions, epsilon = 1e-6, tied = false, activation = "silu
   ...field.ropeFields,
 });
 
-type Shared = z.output<z.ZodObject<ReturnType<typeof shared>>>;
+type Shared = z.output<z.ZodMiniObject<ReturnType<typeof shared>>>;
 
 /**
  * The schema of the config.json of a Llama-like decoder.
  * @param own the fields that only this family has
  */
-export function decoderConfig<S extends z.ZodRawShape>(
+export function decoderConfig<S extends z.core.$ZodShape>(
   defaults: DecoderDefaults,
   own: S,
-): z.ZodType<DecoderConfig & z.output<z.ZodObject<S>>> {
-  return z.object({ ...shared(defaults), ...own }).transform((raw, context) => ({
-    ...(raw as unknown as z.output<z.ZodObject<S>>),
-    ...resolve(raw as unknown as Shared, defaults, context),
-  }));
+): z.core.$ZodType<DecoderConfig & z.output<z.ZodMiniObject<S>>> {
+  return z.pipe(
+    z.object({ ...shared(defaults), ...own }),
+    z.transform((raw, context) => ({
+      ...(raw as unknown as z.output<z.ZodMiniObject<S>>),
+      ...resolve(raw as unknown as Shared, defaults, context),
+    })),
+  );
 }
 
 /** What follows from several fields together. */
-function resolve(raw: Shared, defaults: DecoderDefaults, context: z.RefinementCtx): DecoderConfig {
+function resolve(raw: Shared, defaults: DecoderDefaults, context: z.core.ParsePayload): DecoderConfig {
   const fail = (name: string, problem: string, expected: string) => field.fail(context, [name], problem, expected);
   const queryHeads = raw.num_attention_heads;
   const given = raw.num_key_value_heads;

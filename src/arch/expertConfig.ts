@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { fail, orElse, size } from "./configFields.js";
 
 /** Over all layers. */
@@ -6,14 +6,14 @@ const maxExperts = 65536;
 
 const count = size(4096);
 /** Weight of the loss that balanced the load when a model was trained. */
-export const balanceLoss = (fallback: number) => orElse(z.number().min(0), fallback);
+export const balanceLoss = (fallback: number) => orElse(z.number().check(z.gte(0)), fallback);
 export const expertsPerToken = (fallback: number) => orElse(count, fallback);
 
 /** Spellings of the number of experts in a layer. Files that transformers wrote may have either of two. */
 const spellings = {
-  num_local_experts: count.nullish(),
-  num_experts: count.nullish(),
-  n_routed_experts: count.nullish(),
+  num_local_experts: z.nullish(count),
+  num_experts: z.nullish(count),
+  n_routed_experts: z.nullish(count),
 };
 
 /** The fields of a config that tell of its mixtures of experts. */
@@ -28,7 +28,7 @@ type Spelled = { [K in keyof typeof spellings]?: number | null };
 /** A config with `experts`, the number of experts of a mixture. Their number is bounded by what there is. */
 export function withExperts<T extends Spelled & { num_experts_per_tok: number; num_hidden_layers: number }>(
   fallback: number,
-): (config: T, context: z.RefinementCtx) => T & { experts: number } {
+): (config: T, context: z.core.ParsePayload) => T & { experts: number } {
   return (config, context) => {
     const { num_local_experts, num_experts, n_routed_experts, num_experts_per_tok: perToken } = config;
     const given = { num_local_experts, num_experts, n_routed_experts };

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import type { GgufFamily } from "./gguf.js";
 import type { BlockShape, ModelSpec } from "./spec.js";
 
@@ -7,7 +7,7 @@ export interface Family<C = unknown> {
   /** `model_type` of config.json. */
   modelType: string;
   /** Checks config.json and fills in what its configuration class in transformers would, under the names of the file. */
-  config: z.ZodType<C>;
+  config: z.core.$ZodType<C>;
   /** @param shapes sizes of the blocks, where they differ from the config's; as many as there are layers */
   spec(config: C, shapes?: readonly BlockShape[]): Omit<ModelSpec, "modelType">;
   /** Left out where there are no GGUF files of this family. */

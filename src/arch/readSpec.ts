@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError, quote } from "../core/index.js";
+import * as z from "zod/mini";
+import { FormatError, quote } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
 import { families } from "./families/index.js";
 import type { BlockShape, ModelSpec } from "./spec.js";

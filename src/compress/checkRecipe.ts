@@ -1,5 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { ProblemsError } from "../core/index.js";
+import { parseSchema } from "../core/internal.js";
 import { checkUnits } from "./checkUnits.js";
 import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";
 import { matchesGlob } from "./glob.js";
@@ -163,7 +164,7 @@ async function loadMethod(table: Table, id: string, raw: AnyOptions, say: Say) {
     return undefined;
   }
   const { method } = await table[id]();
-  const parsed = method.options.safeParse(raw);
+  const parsed = parseSchema(method.options, raw);
   if (parsed.success) return { method, options: parsed.data };
   for (const issue of parsed.error.issues) {
     const known = issue.code === "unrecognized_keys" ? `; there are ${optionNames(method).join(", ") || "none"}` : "";

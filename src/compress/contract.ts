@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import type { Pattern, PatternType, Scope } from "./pattern.js";
 import type { InputStatistics, StatisticId } from "./statistics.js";
 
@@ -16,7 +16,7 @@ export interface Method<Options> {
   /** Where it was published. */
   readonly paper: string;
   /** Parses and completes options; every option has a default, a range and a description. */
-  readonly options: z.ZodType<Options>;
+  readonly options: z.ZodMiniType<Options>;
   /** Which statistics of the layer's input it reads. */
   needs(options: Options): readonly StatisticId[];
   /** Multiply-adds for one matrix, to tell how long it will take; left out where they are those of one sweep over it. */

@@ -1,5 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../core/index.js";
+import { parseSchema } from "../core/internal.js";
 
 /**
  * Which zeros a pruned matrix W [rows = out, cols = in] may have. `sparsity` is the share of zeros; the exact count is
@@ -25,8 +26,8 @@ export type PatternType = Pattern["type"];
 /** Entries that compete for the same budget: one matrix, one of its rows, or all targeted matrices together. */
 export type Scope = "tensor" | "row" | "global";
 
-const sparsity = z.number().min(0).lt(1);
-const size = z.number().int().min(1).max(65_536);
+const sparsity = z.number().check(z.gte(0), z.lt(1));
+const size = z.int().check(z.gte(1), z.lte(65_536));
 
 const notAPattern = "no pattern; give a share of zeros (0.5), keep:group (2:4) or an object with a type";
 
@@ -36,37 +37,40 @@ const patternObject = z.discriminatedUnion(
     z.strictObject({
       type: z.literal("unstructured"),
       sparsity,
-      scope: z.enum(["tensor", "row", "global"]).optional(),
+      scope: z.optional(z.enum(["tensor", "row", "global"])),
     }),
     z
       .strictObject({
         type: z.literal("nm"),
         keep: size,
-        group: size.max(64),
-        along: z.enum(["row", "column"]).optional(),
+        group: size.check(z.lte(64)),
+        along: z.optional(z.enum(["row", "column"])),
       })
-      .refine((p) => p.keep < p.group, "keep must be less than group"),
+      .check(z.refine((p) => p.keep < p.group, "keep must be less than group")),
     z.strictObject({
       type: z.literal("block"),
       rows: size,
       cols: size,
       sparsity,
-      scope: z.enum(["tensor", "row"]).optional(),
+      scope: z.optional(z.enum(["tensor", "row"])),
     }),
     z.strictObject({ type: z.literal("rows"), sparsity }),
     z.strictObject({ type: z.literal("columns"), sparsity }),
-    z.strictObject({ type: z.literal("neurons"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
-    z.strictObject({ type: z.literal("heads"), sparsity, scope: z.enum(["tensor", "global"]).optional() }),
+    z.strictObject({ type: z.literal("neurons"), sparsity, scope: z.optional(z.enum(["tensor", "global"])) }),
+    z.strictObject({ type: z.literal("heads"), sparsity, scope: z.optional(z.enum(["tensor", "global"])) }),
   ],
   { error: ({ code }) => ((code as string) === "invalid_type" ? notAPattern : undefined) },
 );
 
 /** A pattern as recipes write it: an object, a sparsity (0.5 is unstructured), or "keep:group". */
-export const patternSchema: z.ZodType<Pattern> = z.preprocess((value) => {
-  if (typeof value === "number") return { type: "unstructured", sparsity: value };
-  const match = typeof value === "string" ? /^(\d{1,3}):(\d{1,3})$/.exec(value) : null;
-  return match === null ? value : { type: "nm", keep: Number(match[1]), group: Number(match[2]) };
-}, patternObject);
+export const patternSchema: z.ZodMiniType<Pattern> = z.pipe(
+  z.transform((value: unknown) => {
+    if (typeof value === "number") return { type: "unstructured", sparsity: value };
+    const match = typeof value === "string" ? /^(\d{1,3}):(\d{1,3})$/.exec(value) : null;
+    return match === null ? value : { type: "nm", keep: Number(match[1]), group: Number(match[2]) };
+  }),
+  patternObject,
+);
 
 /**
  * A pattern from command-line words.
@@ -82,7 +86,7 @@ export function parsePattern(text: string, share?: number): Pattern {
       : block
         ? { type: "block", rows: Number(block[1]), cols: Number(block[2]), sparsity: share }
         : { type: text, sparsity: share };
-  const parsed = patternSchema.safeParse(wanted);
+  const parsed = parseSchema(patternSchema, wanted);
   if (parsed.success) return parsed.data;
   const with_ = share === undefined ? "no sparsity" : `sparsity ${share}`;
   throw new UsageError(

@@ -1,16 +1,16 @@
-import * as z from "zod";
-import { checkSchema } from "../core/index.js";
+import * as z from "zod/mini";
+import { checkSchema } from "../core/internal.js";
 import { patternSchema } from "./pattern.js";
 
 /**
  * What is to be done to a model, in stages, each on the tensors its patterns select. A recipe is data from a file: it
  * names methods, tensors and numbers, never paths or code. Texts are given beside it.
  */
-const globs = z.array(z.string().min(1).max(256)).max(64);
-const methodName = z.string().min(1).max(64);
-const methodOptions = z.record(z.string(), z.unknown()).default({});
+const globs = z.array(z.string().check(z.minLength(1), z.maxLength(256))).check(z.maxLength(64));
+const methodName = z.string().check(z.minLength(1), z.maxLength(64));
+const methodOptions = z._default(z.record(z.string(), z.unknown()), {});
 /** All projections of all blocks; embeddings, norms and the head are left alone. */
-const selection = { targets: globs.default(["**.layers.**_proj.weight"]), ignore: globs.default([]) };
+const selection = { targets: z._default(globs, ["**.layers.**_proj.weight"]), ignore: z._default(globs, []) };
 
 const pruneStage = z.strictObject({
   type: z.literal("prune"),
@@ -18,9 +18,9 @@ const pruneStage = z.strictObject({
   pattern: patternSchema,
   options: methodOptions,
   /** Neurons and heads: make matrices smaller (default) or leave zeros. */
-  shrink: z.boolean().default(true),
+  shrink: z._default(z.boolean(), true),
   /** Neurons: how many stay is rounded up to a multiple of this; kernels take 32 at a time. */
-  multipleOf: z.number().int().min(1).max(1024).default(32),
+  multipleOf: z._default(z.int().check(z.gte(1), z.lte(1024)), 32),
   ...selection,
 });
 
@@ -45,49 +45,55 @@ const lowRankStage = z
     method: methodName,
     options: methodOptions,
     /** The same rank everywhere … */
-    rank: z.number().int().min(1).max(65_536).optional(),
+    rank: z.optional(z.int().check(z.gte(1), z.lte(65_536))),
     /** … or the share of the weights' numbers that the factors may hold … */
-    keepRatio: z.number().gt(0).max(1).optional(),
+    keepRatio: z.optional(z.number().check(z.gt(0), z.lte(1))),
     /** … of each matrix, or of a block with the ranks shared out by what they explain. */
-    shareWithinBlock: z.boolean().default(false),
+    shareWithinBlock: z._default(z.boolean(), false),
     /** Ranks by ratio are multiples of this; only multiples of 4 can be run. */
-    align: z.number().int().min(1).max(256).default(4),
+    align: z._default(z.int().check(z.gte(1), z.lte(256)), 4),
     /** What the factors leave, pruned and added as a sparse matrix. */
-    residual: z.strictObject({ method: methodName, pattern: patternSchema, options: methodOptions }).optional(),
+    residual: z.optional(z.strictObject({ method: methodName, pattern: patternSchema, options: methodOptions })),
     ...selection,
   })
-  .refine((stage) => (stage.rank === undefined) !== (stage.keepRatio === undefined), "give either rank or keepRatio");
+  .check(
+    z.refine(
+      (stage) => (stage.rank === undefined) !== (stage.keepRatio === undefined),
+      "give either rank or keepRatio",
+    ),
+  );
 
 const poolHeadsStage = z.strictObject({
   type: z.literal("poolHeads"),
   /** Key and value heads that remain. */
-  kvHeads: z.number().int().min(1).max(65_536),
+  kvHeads: z.int().check(z.gte(1), z.lte(65_536)),
 });
 
 /** Whole blocks, the first thing a recipe does: what is left is another, shallower model. */
 const dropLayersStage = z.strictObject({
   type: z.literal("dropLayers"),
   /** influence: the blocks whose output points most the way of their input (ShortGPT); last: those at the end. */
-  method: z.enum(["influence", "last"]).default("influence"),
+  method: z._default(z.enum(["influence", "last"]), "influence"),
   /** Blocks to drop. */
-  count: z.number().int().min(1).max(4095),
+  count: z.int().check(z.gte(1), z.lte(4095)),
 });
 
 const recipeSchema = z.strictObject({
   version: z.literal(1),
-  title: z.string().max(200).optional(),
-  seed: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).default(0),
-  calibration: z
-    .strictObject({
-      windows: z.number().int().min(1).max(65_536).default(64),
+  title: z.optional(z.string().check(z.maxLength(200))),
+  seed: z._default(z.int().check(z.gte(0), z.lte(Number.MAX_SAFE_INTEGER)), 0),
+  calibration: z.prefault(
+    z.strictObject({
+      windows: z._default(z.int().check(z.gte(1), z.lte(65_536)), 64),
       /** Tokens of a window. */
-      window: z.number().int().min(4).max(1_048_576).default(512),
+      window: z._default(z.int().check(z.gte(4), z.lte(1_048_576)), 512),
       /** Which windows of the text: the first ones, or ones that the seed draws. */
-      order: z.enum(["first", "random"]).default("first"),
+      order: z._default(z.enum(["first", "random"]), "first"),
       /** Measure what the stages do to the outputs of matrices, also where the method would not need it. */
-      measureError: z.boolean().default(true),
-    })
-    .prefault({}),
+      measureError: z._default(z.boolean(), true),
+    }),
+    {},
+  ),
   stages: z
     .array(
       z.discriminatedUnion("type", [
@@ -99,8 +105,7 @@ const recipeSchema = z.strictObject({
         poolHeadsStage,
       ]),
     )
-    .min(1)
-    .max(16),
+    .check(z.minLength(1), z.maxLength(16)),
 });
 
 /** A recipe with all defaults filled in. */

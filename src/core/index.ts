@@ -16,5 +16,4 @@ export { breathe } from "./eventLoop.js";
 export { type JobOptions, type OnProgress, type ProgressEvent, Stage } from "./progress.js";
 export { quote } from "./quote.js";
 export { Random } from "./random.js";
-export { checkSchema } from "./schema.js";
 export { meanAndDeviation, median, spread } from "./statistics.js";

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FormatError } from "./errors.js";
 import { checkSchema } from "./schema.js";
 
@@ -10,7 +10,7 @@ it("names the wrong fields, the first as its own", () => {
 });
 
 it("refuses an object with a length that is none, wherever a text or a list is bounded", () => {
-  for (const schema of [z.string().max(4), z.array(z.number()).max(4)]) {
+  for (const schema of [z.string().check(z.maxLength(4)), z.array(z.number()).check(z.maxLength(4))]) {
     const raw = { x: { length: [{ toString: 1 }] } };
     expect(() => checkSchema(z.object({ x: schema }), raw, "f.json")).toThrow(FormatError);
   }

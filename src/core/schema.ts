@@ -1,11 +1,13 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
+import { safeParse } from "zod/mini";
+import en from "zod/v4/locales/en.js";
 import { FormatError } from "./errors.js";
 
 /** Wrong fields that are named beside the first. */
 const othersNamed = 5;
 
 /** Checks parsed JSON against a schema. @throws FormatError that names the wrong fields, the first as its own. */
-export function checkSchema<T>(schema: z.ZodType<T>, raw: unknown, file: string, hint?: string): T {
+export function checkSchema<T>(schema: z.core.$ZodType<T>, raw: unknown, file: string, hint?: string): T {
   const result = parse(schema, raw, file, hint);
   if (result.success) return result.data;
   const [first, ...others] = result.error.issues;
@@ -22,13 +24,20 @@ export function checkSchema<T>(schema: z.ZodType<T>, raw: unknown, file: string,
   });
 }
 
+/** zod/mini has no language of its own, and one set for all of zod would be another package's too. */
+const { localeError } = en();
+
+/** Checks a value against a schema, with messages in English. @returns zod's result */
+export const parseSchema = <T>(schema: z.core.$ZodType<T>, raw: unknown) =>
+  safeParse(schema, raw, { error: localeError });
+
 /**
  * A check of a length asks whatever has one, after it was found to be no text: an object whose `length` is an object without a
  * text ends in a TypeError there.
  */
-function parse<T>(schema: z.ZodType<T>, raw: unknown, file: string, hint: string | undefined) {
+function parse<T>(schema: z.core.$ZodType<T>, raw: unknown, file: string, hint: string | undefined) {
   try {
-    return schema.safeParse(raw);
+    return parseSchema(schema, raw);
   } catch (error) {
     if (!(error instanceof TypeError) || !error.message.startsWith("Cannot convert object to primitive")) throw error;
     throw new FormatError({ file, problem: "an object stands in place of a text or a number", hint });

@@ -1,4 +1,5 @@
-import { checkSchema, FormatError, quote } from "../core/index.js";
+import { FormatError, quote } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import { type Artifact, artifactSchema, artifactVersion } from "./artifactSchema.js";
 import { artifactOfVersion1 } from "./artifactVersion1.js";
 import type { ModelFiles } from "./byteSource.js";

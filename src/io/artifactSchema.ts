@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { BlockShape } from "../arch/index.js";
 import { tensorDeclaration } from "./encoding/declaration.js";
 import { isJsonObject } from "./json.js";
@@ -6,14 +6,14 @@ import { isJsonObject } from "./json.js";
 /** The version that is written. */
 export const artifactVersion = 2;
 
-const share = z.number().min(0).max(1);
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits");
-const count = z.int().min(0);
+const share = z.number().check(z.gte(0), z.lte(1));
+const sha256 = z.string().check(z.regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits"));
+const count = z.int().check(z.gte(0));
 // zod's numbers are finite.
-export const cut = z.strictObject({ threshold: z.number().min(0), sparsity: share });
+export const cut = z.strictObject({ threshold: z.number().check(z.gte(0)), sparsity: share });
 
 /** What a description calls a linear map of a block. */
-const mapId = z.string().min(1).max(64);
+const mapId = z.string().check(z.minLength(1), z.maxLength(64));
 
 export const activationSparsity = z.strictObject({
   /** "teal": inputs of all linear maps; "cats": the gate of the MLP. */
@@ -35,17 +35,17 @@ export const activationSparsity = z.strictObject({
          */
         maps: z.record(mapId, cut),
         /** CATS: |f(gate)| below the threshold counts as 0. */
-        gate: cut.optional(),
+        gate: z.optional(cut),
       }),
     )
-    .max(4096),
+    .check(z.maxLength(4096)),
   calibration: z.strictObject({
     textSha256: sha256,
     windows: count,
     window: count,
     seed: z.int(),
     /** Each window began with a begin-of-text token. */
-    bos: z.literal(true).optional(),
+    bos: z.optional(z.literal(true)),
   }),
 });
 
@@ -54,17 +54,14 @@ const siteStatistics = z.strictObject({
   values: count,
   /** Share of exact zeros. */
   zeros: share,
-  absQuantiles: z.array(z.number().min(0)).length(20),
+  absQuantiles: z.array(z.number().check(z.gte(0))).check(z.length(20)),
 });
 
 /** Sizes of one decoder block that structured pruning changes. */
-const blockShape: z.ZodType<BlockShape> = z.strictObject({
-  queryHeads: z.int().min(1).max(4096),
-  kvHeads: z.int().min(1).max(4096),
-  intermediateSize: z
-    .int()
-    .min(1)
-    .max(2 ** 20),
+const blockShape: z.core.$ZodType<BlockShape> = z.strictObject({
+  queryHeads: z.int().check(z.gte(1), z.lte(4096)),
+  kvHeads: z.int().check(z.gte(1), z.lte(4096)),
+  intermediateSize: z.int().check(z.gte(1), z.lte(2 ** 20)),
 });
 
 /** What one-shot compression made of the matrices of a block. */
@@ -79,22 +76,22 @@ const compressedMatrix = z.strictObject({
    * √(Σ‖(Ŵ − W)·x‖² / Σ‖W·x‖²) on the calibration inputs at up to 128 evenly spaced outputs; those of several stages added
    * as squares. Absent where there was no calibration text.
    */
-  relativeError: z.number().min(0).optional(),
+  relativeError: z.optional(z.number().check(z.gte(0))),
   /** The expert that it belongs to, in a mixture of experts. */
-  expert: count.optional(),
+  expert: z.optional(count),
   /** How many calibration tokens that expert saw. */
-  tokens: z.int().min(0).optional(),
+  tokens: z.optional(z.int().check(z.gte(0))),
   /** Codes of so many bits, one scale for `groupSize` consecutive entries of a row. */
-  bits: z.int().min(1).max(8).optional(),
-  groupSize: count.optional(),
+  bits: z.optional(z.int().check(z.gte(1), z.lte(8))),
+  groupSize: z.optional(count),
   /** Factors of this rank take the matrix's place. */
-  rank: count.optional(),
+  rank: z.optional(count),
 });
 
 /** How a model was trained: the settings of the run and what it came to. */
 const training = z.looseObject({
   /** How tokens were sent to experts. */
-  router: z.string().max(64).optional(),
+  router: z.optional(z.string().check(z.maxLength(64))),
 });
 
 /** How a model was compressed; the same command gives the same record, so it holds no times. */
@@ -102,20 +99,20 @@ export const compression = z.strictObject({
   /** The resolved recipe, JSON. */
   recipe: z.unknown(),
   /** Version of rarefy. */
-  version: z.string().max(64),
+  version: z.string().check(z.maxLength(64)),
   /** SHA-256 over everything that decides the result: recipe, source, text, storage. */
   job: sha256,
   store: z.enum(["packed", "dense"]),
-  calibration: z
-    .strictObject({
+  calibration: z.optional(
+    z.strictObject({
       textSha256: sha256,
       windows: count,
       window: count,
-      bos: z.literal(true).optional(),
+      bos: z.optional(z.literal(true)),
       /** What ran the windows, in words; another device gives sums that differ in their last bits. */
-      arithmetic: z.string().max(1024).optional(),
-    })
-    .optional(),
+      arithmetic: z.optional(z.string().check(z.maxLength(1024))),
+    }),
+  ),
   /** Weights that the blocks' projections had in the source. */
   sourceWeights: count,
   layers: z
@@ -127,33 +124,35 @@ export const compression = z.strictObject({
         matrices: z.record(mapId, compressedMatrix),
       }),
     )
-    .max(4096),
+    .check(z.maxLength(4096)),
 });
 
 export const artifactFields = {
   rarefy: z.literal(artifactVersion),
   /** Packed format the model is meant to run in. */
-  weights: z.enum(["f32", "bf16", "q8", "q4"]).optional(),
-  activationSparsity: activationSparsity.optional(),
+  weights: z.optional(z.enum(["f32", "bf16", "q8", "q4"])),
+  activationSparsity: z.optional(activationSparsity),
   /** How it attends, as `--attention` and `--kv` are written: an attention pattern, and what its cache keeps. */
-  inference: z
-    .strictObject({ attention: z.string().max(20_000).optional(), kv: z.string().max(1024).optional() })
-    .optional(),
+  inference: z.optional(
+    z.strictObject({
+      attention: z.optional(z.string().check(z.maxLength(20_000))),
+      kv: z.optional(z.string().check(z.maxLength(1024))),
+    }),
+  ),
   /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
-  activations: z
-    .array(z.record(z.string().max(64), siteStatistics))
-    .max(4096)
-    .optional(),
+  activations: z.optional(
+    z.array(z.record(z.string().check(z.maxLength(64)), siteStatistics)).check(z.maxLength(4096)),
+  ),
   /** Matrices that do not lie in the file as plain values, by the name a model knows them by. */
-  tensors: z.record(z.string(), tensorDeclaration).optional(),
+  tensors: z.optional(z.record(z.string(), tensorDeclaration)),
   /** One entry per layer, when blocks differ from each other (structured pruning). */
-  blocks: z.array(blockShape).max(4096).optional(),
+  blocks: z.optional(z.array(blockShape).check(z.maxLength(4096))),
   /** What made the weights. */
-  origin: z.union([z.strictObject({ compression }), z.strictObject({ training })]).optional(),
+  origin: z.optional(z.union([z.strictObject({ compression }), z.strictObject({ training })])),
   /** Measured result rows, JSON objects. */
-  results: z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object")).optional(),
+  results: z.optional(z.array(z.custom<Record<string, unknown>>(isJsonObject, "not a JSON object"))),
   /** The model it was made from: directory or Hub id, and the hash of its config.json. */
-  source: z.strictObject({ location: z.string(), configSha256: sha256 }).optional(),
+  source: z.optional(z.strictObject({ location: z.string(), configSha256: sha256 })),
 };
 
 export const artifactSchema = z.strictObject(artifactFields);

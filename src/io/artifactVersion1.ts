@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError } from "../core/index.js";
+import * as z from "zod/mini";
+import { FormatError } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import {
   type Artifact,
   activationSparsity,
@@ -21,7 +22,7 @@ const layer = z.strictObject({
     up_proj: cut,
     down_proj: cut,
   }),
-  gate: cut.optional(),
+  gate: z.optional(cut),
 });
 
 const { origin: _origin, ...sameFields } = artifactFields;
@@ -29,10 +30,10 @@ const { origin: _origin, ...sameFields } = artifactFields;
 const schema = z.strictObject({
   ...sameFields,
   rarefy: z.literal(1),
-  activationSparsity: activationSparsity.extend({ layers: z.array(layer).max(4096) }).optional(),
+  activationSparsity: z.optional(z.extend(activationSparsity, { layers: z.array(layer).check(z.maxLength(4096)) })),
   /** Of `compression`; without one, the record of a training. */
-  recipe: z.unknown().optional(),
-  compression: compression.omit({ recipe: true }).optional(),
+  recipe: z.optional(z.unknown()),
+  compression: z.optional(z.omit(compression, { recipe: true })),
 });
 
 /** What version 1 of rarefy.json says, as one of today. @throws FormatError */

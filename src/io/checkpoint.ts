@@ -6,11 +6,8 @@ import { readArtifact } from "./artifact.js";
 import type { Artifact } from "./artifactSchema.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { checkFinite } from "./checkFinite.js";
-import { openCompressedTensors } from "./compressedTensors/open.js";
 import { type EncodedTensor, type LogicalTensor, openEncoded, partNamesOf, type RawTensors } from "./encoding/index.js";
-import { ggufFileName, ggufPartName } from "./gguf/files.js";
-import { readGgufParts } from "./gguf/parts.js";
-import { openGgufTensors } from "./gguf/tensors.js";
+import { ggufFileName } from "./gguf/names.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { hasOwnHead } from "./ownHead.js";
 import { indexFileName, type PlacedTensor, placeTensors, singleFileName } from "./placeTensors.js";
@@ -114,12 +111,8 @@ async function openTensors(
   const gguf = await files.open(ggufFileName);
   if (gguf !== undefined) {
     sources.push(gguf);
-    const parts = await readGgufParts(gguf, async (part, count) => {
-      const source = await files.open(ggufPartName(part, count));
-      if (source !== undefined) sources.push(source);
-      return source;
-    });
-    return openGgufTensors(parts, parseModelConfig(storage.config, `${files.location}/config.json`));
+    const { openGguf } = await import("./gguf/open.js");
+    return openGguf(files, gguf, sources, parseModelConfig(storage.config, `${files.location}/config.json`));
   }
   throw new FormatError({
     file: files.location,
@@ -156,10 +149,13 @@ async function openEncodings(
     for (const [name, tensor] of found.encoded) encoded.set(name, tensor);
     for (const name of found.used) placed.delete(name);
   };
-  if (sparse !== undefined) take(await openCompressedTensors(sparse, all.keys(), raw));
+  // The readers of other tools' formats are loaded where a model needs them: a page rarely does.
+  if (sparse !== undefined) {
+    const { openCompressedTensors } = await import("./compressedTensors/open.js");
+    take(await openCompressedTensors(sparse, all.keys(), raw));
+  }
   const found = await quantizationOf(files, quantized, placed.keys());
   if (found === undefined) return { placed, encoded };
-  // Loaded where a model needs it: a page rarely does.
   const { openQuantized, quantizedSource } = await import("./quantized/open.js");
   const source = quantizedSource(found.record, found.file);
   take(

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import * as z from "zod";
-import { checkSchema, type JobOptions, UsageError } from "../core/index.js";
+import * as z from "zod/mini";
+import { type JobOptions, UsageError } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import { parseContentRange } from "./contentRange.js";
 import { type HubId, isCommit } from "./hubCache.node.js";
 import type { HubSettings } from "./hubSettings.node.js";
@@ -22,7 +23,7 @@ const maxListBytes = 64 * 2 ** 20;
 const maxRedirects = 5;
 
 const modelInfo = z.object({
-  sha: z.string().refine(isCommit, "not a commit hash"),
+  sha: z.string().check(z.refine(isCommit, "not a commit hash")),
   siblings: z.array(z.object({ rfilename: z.string() })),
 });
 

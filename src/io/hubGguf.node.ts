@@ -1,6 +1,6 @@
 import { UsageError } from "../core/index.js";
 import { isPlainFileName } from "./fileName.js";
-import { parsePartName, partName } from "./gguf/parts.js";
+import { parsePartName, partName } from "./gguf/names.js";
 import { type HubId, parseHubId } from "./hubCache.node.js";
 
 /** A model on the Hub and, where one of its GGUF files is meant, that file's path or a part of its name ("Q8_0"). */

@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises";
 import type { ModelSpec } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
+import { parseSchema } from "../core/internal.js";
 import { type Adapter, artifactFileName, artifactVersion, serializeArtifact, writeAdapter } from "../io/index.js";
 import { buildDirectory, modelDirectoryBuilder } from "../io/index.node.js";
 import {
@@ -54,7 +55,7 @@ export async function adapterTraining(
     throw new UsageError(`there is no adapter ${kind}; there are ${Object.keys(adapterMethods).join(", ")}`);
   }
   const { method } = await adapterMethods[kind]();
-  const parsed = method.options.safeParse(raw);
+  const parsed = parseSchema(method.options, raw);
   if (!parsed.success) {
     const [{ path, message }] = parsed.error.issues;
     throw new UsageError(`--${kind}: ${[...path.map(String), message].join(": ")}`);

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import * as z from "zod";
-import { checkSchema } from "../core/index.js";
+import * as z from "zod/mini";
+import { checkSchema } from "../core/internal.js";
 import type { ResultRow } from "../eval/index.js";
 import { type Compression, parseJson } from "../io/index.js";
 import { writeFileAtomic } from "../io/index.node.js";
@@ -28,9 +28,9 @@ const storedEntry = z.looseObject({
   key: z.string(),
   name: z.string(),
   row: resultRowSchema,
-  recipe: z.unknown().optional(),
-  layers: compressedLayersSchema.optional(),
-  timing: z.looseObject({ key: z.string(), row: resultRowSchema }).optional(),
+  recipe: z.optional(z.unknown()),
+  layers: z.optional(compressedLayersSchema),
+  timing: z.optional(z.looseObject({ key: z.string(), row: resultRowSchema })),
 });
 
 /** @returns undefined when there is none. @throws FormatError for a file that no sweep wrote */

@@ -1,5 +1,6 @@
 import { findStep, type ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
+import { parseSchema } from "../core/internal.js";
 import {
   cosine,
   type DivergenceId,
@@ -71,7 +72,7 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
     throw new UsageError(`there is no method ${id}; there are ${Object.keys(trainMethods).join(", ")}`);
   }
   const { method } = await trainMethods[id]();
-  const parsed = method.options.safeParse(methodOption);
+  const parsed = parseSchema(method.options, methodOption);
   if (!parsed.success) {
     const [first] = parsed.error.issues;
     const field = first.path.length === 0 ? "" : `${first.path.join(".")}: `;

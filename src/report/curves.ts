@@ -1,12 +1,12 @@
-import * as z from "zod";
-import { checkSchema } from "../core/index.js";
+import * as z from "zod/mini";
+import { checkSchema } from "../core/internal.js";
 import { parseJson } from "../io/index.js";
 import { figure, type Html, html, lineChart } from "./figures/index.js";
 
 /** One step of a run log: its number and what was measured in it. */
 export type TrainingRecord = Readonly<Record<string, number>> & { readonly step: number };
 
-const record = z.object({ step: z.number() }).catchall(z.number());
+const record = z.catchall(z.object({ step: z.number() }), z.number());
 const shownPoints = 400;
 const lineLimits = { depth: 4, values: 1000 };
 /** Metrics that get a figure of their own. */

@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type ModelSpec, readersOf } from "../arch/index.js";
-import { checkSchema } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import type { ResultRow } from "../eval/index.js";
 import {
   type Artifact,
@@ -47,49 +47,53 @@ export interface ReportData {
   runs: Run[];
 }
 
-const text = z.string().max(4096);
+const text = z.string().check(z.maxLength(4096));
 const number = z.number();
 /** A measured speed; a bare number, as earlier versions wrote it, has no range. */
 const speed = z.union([
   z.looseObject({
-    median: number.positive(),
-    min: number.positive(),
-    max: number.positive(),
-    samples: number.positive(),
+    median: number.check(z.positive()),
+    min: number.check(z.positive()),
+    max: number.check(z.positive()),
+    samples: number.check(z.positive()),
   }),
-  number.positive().transform((median) => ({ median, min: median, max: median, samples: 1 })),
+  z.pipe(
+    number.check(z.positive()),
+    z.transform((median) => ({ median, min: median, max: median, samples: 1 })),
+  ),
 ]);
 /** What a stored `ResultRow` must be to be read back; other fields pass. */
 export const resultRowSchema = z.looseObject({
   model: text,
   weights: text,
-  activationSparsity: number.default(0),
-  perplexity: number.positive().optional(),
-  bytesOnDisk: number.positive().optional(),
-  decodeTokensPerSecond: speed.optional(),
-  prefillTokensPerSecond: speed.optional(),
-  bytesPerToken: number.positive().optional(),
-  runsAs: z
-    .array(
-      z.looseObject({
-        structure: text,
-        matrices: number,
-        share: number,
-        zeros: number,
-        reasons: z.array(text).max(64),
-      }),
-    )
-    .max(64)
-    .optional(),
-  densityStored: number.optional(),
-  elapsedMs: number.optional(),
-  peakMemoryBytes: number.optional(),
-  window: number.optional(),
-  windows: number.optional(),
-  tokens: number.optional(),
-  textSha256: text.optional(),
-  backend: text.optional(),
-  threads: number.optional(),
+  activationSparsity: z._default(number, 0),
+  perplexity: z.optional(number.check(z.positive())),
+  bytesOnDisk: z.optional(number.check(z.positive())),
+  decodeTokensPerSecond: z.optional(speed),
+  prefillTokensPerSecond: z.optional(speed),
+  bytesPerToken: z.optional(number.check(z.positive())),
+  runsAs: z.optional(
+    z
+      .array(
+        z.looseObject({
+          structure: text,
+          matrices: number,
+          share: number,
+          zeros: number,
+          reasons: z.array(text).check(z.maxLength(64)),
+        }),
+      )
+      .check(z.maxLength(64)),
+  ),
+  densityStored: z.optional(number),
+  elapsedMs: z.optional(number),
+  peakMemoryBytes: z.optional(number),
+  window: z.optional(number),
+  windows: z.optional(number),
+  tokens: z.optional(number),
+  textSha256: z.optional(text),
+  backend: z.optional(text),
+  threads: z.optional(number),
 });
 
 const matrix = z.looseObject({
@@ -97,28 +101,27 @@ const matrix = z.looseObject({
   cols: number,
   sparsity: number,
   nonZeros: number,
-  relativeError: number.optional(),
+  relativeError: z.optional(number),
 });
 /** What is known of the layers of a compressed model. */
 export const compressedLayersSchema = z
   .array(z.looseObject({ source: number, matrices: z.record(text, matrix) }))
-  .max(4096);
+  .check(z.maxLength(4096));
 
 const sweepSchema = z.looseObject({
   rarefySweep: z.literal(1),
   model: text,
-  machine: z.record(text, z.union([text, number])).default({}),
+  machine: z._default(z.record(text, z.union([text, number])), {}),
   entries: z
     .array(
       z.looseObject({
         name: text,
         row: resultRowSchema,
-        recipe: z.unknown().optional(),
-        layers: compressedLayersSchema.optional(),
+        recipe: z.optional(z.unknown()),
+        layers: z.optional(compressedLayersSchema),
       }),
     )
-    .min(1)
-    .max(10_000),
+    .check(z.minLength(1), z.maxLength(10_000)),
 });
 
 /** A sweep's `sweep.json`: the first entry is the source. @throws FormatError */

@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError, quote } from "../core/index.js";
+import * as z from "zod/mini";
+import { FormatError, quote } from "../core/index.js";
+import { checkSchema } from "../core/internal.js";
 import { isJsonObject, type ModelFiles, readJsonFile, type Warning } from "../io/index.js";
 import type { SamplingOptions } from "./samplers.js";
 
@@ -15,14 +16,14 @@ const fileName = "generation_config.json";
 
 /** What is used. `eos_token_id` is, when the model is read. Made when it is needed, so that pages without it leave it out. */
 function usedFields() {
-  const number = z.number().nullish();
+  const number = z.nullish(z.number());
   return z.object({
-    do_sample: z.boolean().nullish(),
-    temperature: number.refine((t) => t == null || t >= 0, "expected a number of at least 0"),
-    top_k: z.int().min(0).nullish(),
-    top_p: number.refine((p) => p == null || (p > 0 && p <= 1), "expected a number above 0 and up to 1"),
-    min_p: number.refine((p) => p == null || (p >= 0 && p <= 1), "expected a number from 0 to 1"),
-    repetition_penalty: number.refine((p) => p == null || p > 0, "expected a number above 0"),
+    do_sample: z.nullish(z.boolean()),
+    temperature: number.check(z.refine((t) => t == null || t >= 0, "expected a number of at least 0")),
+    top_k: z.nullish(z.int().check(z.gte(0))),
+    top_p: number.check(z.refine((p) => p == null || (p > 0 && p <= 1), "expected a number above 0 and up to 1")),
+    min_p: number.check(z.refine((p) => p == null || (p >= 0 && p <= 1), "expected a number from 0 to 1")),
+    repetition_penalty: number.check(z.refine((p) => p == null || p > 0, "expected a number above 0")),
   });
 }
 

@@ -1,20 +1,11 @@
 import { FormatError, quote } from "../core/index.js";
 import { isJsonObject, type ModelFiles, readJsonFile } from "../io/index.js";
-import {
-  addedToken,
-  byteLevelParts,
-  idsOf,
-  preTokenizerNamed,
-  readTextFile,
-  readWhole,
-  surround,
-} from "../io/internal.js";
+import { addedToken, idsOf, readWhole } from "../io/internal.js";
 import { checkDefinition } from "./checkDefinition.js";
 import { withTokensOfIds } from "./postProcessor.js";
-import { sentencePieceDefinition } from "./sentencePiece.js";
 import type { TokenizerConfig } from "./tokenizerConfig.js";
 
-/** Of the files that are no JSON. */
+/** Of a tokenizer.model. */
 const maxTokenizerBytes = 256 * 2 ** 20;
 
 /** A tokenizer as a tokenizer.json has it, from whatever files a model has, checked. */
@@ -29,7 +20,7 @@ export interface TokenizerDefinition {
 /** Whether tokens are written around a text, which a tokenizer.json says itself. */
 const surrounds = ["add_bos_token", "add_eos_token"];
 
-/** Every file that can hold a tokenizer, in the order in which they are looked for. */
+/** Every file that can hold a tokenizer, in the order in which they are looked for; most models have the first. */
 const sources: readonly {
   name: string;
   takes: readonly string[];
@@ -45,10 +36,21 @@ const sources: readonly {
     takes: [...surrounds, "add_prefix_space", "legacy"],
     async read(files, file, config) {
       const source = await files.open("tokenizer.model");
-      return source && sentencePieceDefinition(await readWhole(source, maxTokenizerBytes), file, config);
+      if (source === undefined) return undefined;
+      const { sentencePieceDefinition } = await import("./sentencePiece.js");
+      return sentencePieceDefinition(await readWhole(source, maxTokenizerBytes), file, config);
     },
   },
-  { name: "vocab.json", takes: [...surrounds, "add_prefix_space"], read: readByteLevel },
+  {
+    name: "vocab.json",
+    takes: [...surrounds, "add_prefix_space"],
+    async read(files, file, config) {
+      const vocab = await readJsonFile(files, "vocab.json");
+      if (vocab === undefined) return undefined;
+      const { byteLevelDefinition } = await import("./byteLevel.js");
+      return byteLevelDefinition(vocab, files, file, config);
+    },
+  },
 ];
 
 /**
@@ -73,68 +75,6 @@ export async function readTokenizerDefinition(
     problem: "there is no such file, and no tokenizer.model or vocab.json with merges.txt",
     hint: "A model's tokenizer is one of these; copy it from where the weights come from",
   });
-}
-
-/** How byte-level tokenizers split texts before merging, by their class in transformers. */
-const splitsOfClass: Readonly<Record<string, string>> = {
-  GPT2: "gpt-2",
-  CodeGen: "gpt-2",
-  GPTNeoX: "gpt-2",
-  Roberta: "gpt-2",
-  Bart: "gpt-2",
-  Qwen2: "qwen2",
-};
-
-/** `vocab.json` and `merges.txt`. @returns undefined when there is no vocab.json */
-async function readByteLevel(files: ModelFiles, file: string, config: TokenizerConfig): Promise<object | undefined> {
-  const vocab = await readJsonFile(files, "vocab.json");
-  if (vocab === undefined) return undefined;
-  if (!isJsonObject(vocab)) throw new FormatError({ file, problem: "not a JSON object of tokens" });
-  const lines = await readTextFile(files, "merges.txt", maxTokenizerBytes);
-  if (lines === undefined) {
-    throw new FormatError({
-      file: `${files.location}/merges.txt`,
-      problem: "there is no such file, and vocab.json needs it",
-      hint: "Copy it from where the weights come from",
-    });
-  }
-  const name = String(config.fields.tokenizer_class ?? "GPT2").replace(/Tokenizer(Fast)?$/, "");
-  if (!Object.hasOwn(splitsOfClass, name)) {
-    throw new FormatError({
-      file: `${files.location}/tokenizer_config.json`,
-      field: "tokenizer_class",
-      problem: `how ${quote(name)} splits texts is not known`,
-      expected: `one of ${Object.keys(splitsOfClass).join(", ")}`,
-      hint: "Take a copy of the model that has tokenizer.json, which spells it out",
-    });
-  }
-  // One "left right" in a line; the first line may name the version.
-  const merges = lines.split(/\r?\n/).filter((line, i) => line !== "" && !(i === 0 && line.startsWith("#version")));
-  const pairs = merges.map((line) => line.split(" "));
-  const wrong = pairs.findIndex((pair) => pair.length !== 2);
-  if (wrong >= 0)
-    throw new FormatError({ file: `${files.location}/merges.txt`, problem: `merge ${wrong + 1} is not two tokens` });
-  const ids = new Map(Object.entries(vocab) as [string, number][]);
-  const specials = (["bos", "eos", "unk", "pad"] as const).flatMap((which) => config.token(which) ?? []);
-  const known = (token: string | undefined) => (token !== undefined && ids.has(token) ? token : undefined);
-  const surrounds = name === "Roberta" || name === "Bart";
-  return {
-    version: "1.0",
-    added_tokens: [...new Set(specials)].flatMap((token) =>
-      ids.has(token) ? [addedToken(ids.get(token)!, token, true)] : [],
-    ),
-    ...byteLevelParts(ids, pairs, splitting(name, config)),
-    post_processor: surround(
-      config.adds("bos", surrounds) ? known(config.token("bos")) : undefined,
-      config.adds("eos", surrounds) ? known(config.token("eos")) : undefined,
-      ids,
-    ),
-  };
-}
-
-function splitting(name: string, config: TokenizerConfig): { rules: object } {
-  const { rules } = preTokenizerNamed(splitsOfClass[name])!;
-  return config.fields.add_prefix_space === true ? { rules: { ...rules, add_prefix_space: true } } : { rules };
 }
 
 /**

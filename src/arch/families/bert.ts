@@ -1,17 +1,17 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { quote } from "../../core/index.js";
 import * as field from "../configFields.js";
 import { family } from "../family.js";
 import { grouped, layerNorm, linearMap, plain, postNorm, stored } from "../parts.js";
 import type { BlockShape, HeadSpec } from "../spec.js";
 
-const labels = z.record(z.string().regex(/^\d{1,6}$/), z.string()).nullish();
+const labels = z.nullish(z.record(z.string().check(z.regex(/^\d{1,6}$/)), z.string()));
 
 const oneOfLabels = "single_label_classification";
 
-const config = z
-  .object({
-    architectures: field.optional(z.array(z.string()).max(16)),
+const config = z.pipe(
+  z.object({
+    architectures: field.optional(z.array(z.string()).check(z.maxLength(16))),
     vocab_size: field.orElse(field.size(2 ** 24), 30522),
     hidden_size: field.orElse(field.size(2 ** 17), 768),
     num_hidden_layers: field.orElse(field.size(field.maxLayers), 12),
@@ -24,10 +24,10 @@ const config = z
     position_embedding_type: field.orElse(z.literal("absolute"), "absolute"),
     is_decoder: field.orElse(z.literal(false), false),
     id2label: labels,
-    problem_type: field.optional(z.string().max(100)),
+    problem_type: field.optional(z.string().check(z.maxLength(100))),
     ...field.tokenFields,
-  })
-  .transform((raw, context) => {
+  }),
+  z.transform((raw, context) => {
     if (raw.hidden_size % raw.num_attention_heads !== 0) {
       const expected = `a multiple of num_attention_heads, ${raw.num_attention_heads}`;
       field.fail(context, ["hidden_size"], `size ${raw.hidden_size}`, expected);
@@ -53,7 +53,8 @@ const config = z
     }
     if (count === 0) field.fail(context, ["id2label"], "no labels", "one or more, by their numbers from 0 on");
     return { ...field.withTokens(raw, {}), architecture: architecture as keyof typeof heads, labels: named };
-  });
+  }),
+);
 
 /** `architectures` of config.json → what stands before the names of tensors, and what is made of the residual stream. */
 const heads: Readonly<Record<string, { at: string; head(hiddenSize: number, labels: readonly string[]): HeadSpec }>> = {

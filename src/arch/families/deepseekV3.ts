@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { fail, flag, heads, orElse, type RopeFields, size, width } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { expertFields, withExperts } from "../expertConfig.js";
@@ -16,37 +16,47 @@ function temperature(config: RopeFields): number {
 
 const rank = size(2 ** 16);
 
-const schema = decoderConfig(
-  { maxPositions: 4096, bos: 0, eos: [1] },
-  {
-    attention_bias: flag(false),
-    q_lora_rank: rank.nullable().default(1536),
-    kv_lora_rank: orElse(rank, 512),
-    qk_nope_head_dim: orElse(heads, 128),
-    qk_rope_head_dim: orElse(heads, 64),
-    v_head_dim: orElse(heads, 128),
-    rope_interleave: flag(true),
-    moe_intermediate_size: orElse(width, 2048),
-    n_shared_experts: orElse(z.int().min(0).max(256), 1),
-    n_group: orElse(size(4096), 8),
-    topk_group: orElse(size(4096), 4),
-    routed_scaling_factor: orElse(z.number().gt(0).max(1e6), 2.5),
-    norm_topk_prob: flag(true),
-    // Of their own code, which has more ways of choosing than this model uses.
-    scoring_func: orElse(z.literal("sigmoid"), "sigmoid"),
-    topk_method: orElse(z.literal("noaux_tc"), "noaux_tc"),
-    moe_layer_freq: orElse(z.literal(1), 1),
-    first_k_dense_replace: orElse(z.int().min(0).max(4096), 3),
-    ...expertFields({ perToken: 8, balance: 0 }),
-  },
-)
-  .transform(withExperts(256))
-  .superRefine(({ experts, n_group: groups, topk_group: kept, num_experts_per_tok: perToken }, context) => {
-    if (experts % groups !== 0) fail(context, ["n_group"], `${groups} groups of ${experts} experts`, "equal groups");
-    else if (kept > groups || (kept * experts) / groups < perToken) {
-      fail(context, ["topk_group"], `${kept} of ${groups} groups for ${perToken} experts`, "groups that have as many");
-    }
-  });
+const schema = z
+  .pipe(
+    decoderConfig(
+      { maxPositions: 4096, bos: 0, eos: [1] },
+      {
+        attention_bias: flag(false),
+        q_lora_rank: z._default(z.nullable(rank), 1536),
+        kv_lora_rank: orElse(rank, 512),
+        qk_nope_head_dim: orElse(heads, 128),
+        qk_rope_head_dim: orElse(heads, 64),
+        v_head_dim: orElse(heads, 128),
+        rope_interleave: flag(true),
+        moe_intermediate_size: orElse(width, 2048),
+        n_shared_experts: orElse(z.int().check(z.gte(0), z.lte(256)), 1),
+        n_group: orElse(size(4096), 8),
+        topk_group: orElse(size(4096), 4),
+        routed_scaling_factor: orElse(z.number().check(z.gt(0), z.lte(1e6)), 2.5),
+        norm_topk_prob: flag(true),
+        // Of their own code, which has more ways of choosing than this model uses.
+        scoring_func: orElse(z.literal("sigmoid"), "sigmoid"),
+        topk_method: orElse(z.literal("noaux_tc"), "noaux_tc"),
+        moe_layer_freq: orElse(z.literal(1), 1),
+        first_k_dense_replace: orElse(z.int().check(z.gte(0), z.lte(4096)), 3),
+        ...expertFields({ perToken: 8, balance: 0 }),
+      },
+    ),
+    z.transform(withExperts(256)),
+  )
+  .check(
+    z.superRefine(({ experts, n_group: groups, topk_group: kept, num_experts_per_tok: perToken }, context) => {
+      if (experts % groups !== 0) fail(context, ["n_group"], `${groups} groups of ${experts} experts`, "equal groups");
+      else if (kept > groups || (kept * experts) / groups < perToken) {
+        fail(
+          context,
+          ["topk_group"],
+          `${kept} of ${groups} groups for ${perToken} experts`,
+          "groups that have as many",
+        );
+      }
+    }),
+  );
 
 /**
  * DeepSeek-V3 and R1 (arXiv 2412.19437): latent attention, and behind some dense layers mixtures with a shared expert, chosen by

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { activation, flag, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
@@ -9,7 +9,7 @@ import { sandwich } from "../parts.js";
 import { attention, type Block, ggufNames, llamaLike, mlp, normOf, sightOf } from "./llamaLike.js";
 
 /** A cap of scores or logits; null means none. */
-export const cap = (fallback: number | null) => z.number().gt(0).max(1e6).nullable().default(fallback);
+export const cap = (fallback: number | null) => z._default(z.nullable(z.number().check(z.gt(0), z.lte(1e6))), fallback);
 
 /** Before and behind attention, before and behind the MLP. */
 export const sandwichNorms = (block: Block) =>
@@ -67,10 +67,10 @@ export const gemma2 = family({
     { kvHeads: 4, headDim: 256, maxPositions: 8192, bos: 2, eos: [1], tied: true },
     {
       hidden_activation: activation("gelu_pytorch_tanh"),
-      query_pre_attn_scalar: orElse(z.number().gt(0).max(1e6), 256),
+      query_pre_attn_scalar: orElse(z.number().check(z.gt(0), z.lte(1e6)), 256),
       attn_logit_softcapping: cap(50),
       final_logit_softcapping: cap(30),
-      sliding_window: positions.nullable().default(4096),
+      sliding_window: z._default(z.nullable(positions), 4096),
       attention_bias: flag(false),
       // True in encoders made of these models.
       use_bidirectional_attention: orElse(z.literal(false), false),

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { activation, flag, orElse, positions, type RopeFields, readRope, ropeParameters } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
@@ -24,34 +24,37 @@ const ropesOf = ({ spec, slidingWindows }: ModelConfig) => {
 /** Gemma 3 (arXiv 2503.19786): Gemma 2 with normalised heads, five windowed layers to one, each kind with its own rotation. */
 export const gemma3 = family({
   modelType: "gemma3_text",
-  config: decoderConfig(
-    { kvHeads: 4, headDim: 256, maxPositions: 131072, bos: 2, eos: [1], tied: true, theta: globalTheta },
-    {
-      hidden_activation: activation("gelu_pytorch_tanh"),
-      query_pre_attn_scalar: orElse(z.number().gt(0).max(1e6), 256),
-      attn_logit_softcapping: cap(null),
-      final_logit_softcapping: cap(null),
-      sliding_window: positions.nullable().default(4096),
-      sliding_window_pattern: orElse(positions, 6),
-      attention_bias: flag(false),
-      // True in encoders made of these models.
-      use_bidirectional_attention: orElse(z.literal(false), false),
-      rope_parameters: z
-        .looseObject({ full_attention: ropeParameters.nullish(), sliding_attention: ropeParameters.nullish() })
-        .nullish(),
-      // As transformers before 5 spells it.
-      rope_local_base_freq: orElse(z.number().min(1).max(1e12), localTheta),
-    },
-  ).transform((config, context) => {
-    const { full_attention: full, sliding_attention: sliding } = config.rope_parameters ?? {};
-    const read = (rope_parameters: RopeFields["rope_parameters"], theta: number) =>
-      readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, { theta })?.rope as RopeSpec;
-    return {
-      ...config,
-      globalRope: full ? read(full, globalTheta) : config.rope,
-      localRope: read(sliding, config.rope_local_base_freq),
-    };
-  }),
+  config: z.pipe(
+    decoderConfig(
+      { kvHeads: 4, headDim: 256, maxPositions: 131072, bos: 2, eos: [1], tied: true, theta: globalTheta },
+      {
+        hidden_activation: activation("gelu_pytorch_tanh"),
+        query_pre_attn_scalar: orElse(z.number().check(z.gt(0), z.lte(1e6)), 256),
+        attn_logit_softcapping: cap(null),
+        final_logit_softcapping: cap(null),
+        sliding_window: z._default(z.nullable(positions), 4096),
+        sliding_window_pattern: orElse(positions, 6),
+        attention_bias: flag(false),
+        // True in encoders made of these models.
+        use_bidirectional_attention: orElse(z.literal(false), false),
+        rope_parameters: z.nullish(
+          z.looseObject({ full_attention: z.nullish(ropeParameters), sliding_attention: z.nullish(ropeParameters) }),
+        ),
+        // As transformers before 5 spells it.
+        rope_local_base_freq: orElse(z.number().check(z.gte(1), z.lte(1e12)), localTheta),
+      },
+    ),
+    z.transform((config, context) => {
+      const { full_attention: full, sliding_attention: sliding } = config.rope_parameters ?? {};
+      const read = (rope_parameters: RopeFields["rope_parameters"], theta: number) =>
+        readRope({ ...config, rope_scaling: undefined, rope_parameters }, context, { theta })?.rope as RopeSpec;
+      return {
+        ...config,
+        globalRope: full ? read(full, globalTheta) : config.rope,
+        localRope: read(sliding, config.rope_local_base_freq),
+      };
+    }),
+  ),
   spec: (config, shapes) =>
     llamaLike(
       { ...config, hidden_act: config.hidden_activation },

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import {
   activation,
   epsilon,
@@ -19,8 +19,8 @@ import { family } from "../family.js";
 import { grouped, layerNorm, linearMap, plain, preNorm, stacked, stored, transposed } from "../parts.js";
 import type { BlockShape } from "../spec.js";
 
-const config = z
-  .object({
+const config = z.pipe(
+  z.object({
     vocab_size: orElse(size(2 ** 24), 50257),
     n_embd: orElse(size(2 ** 17), 768),
     n_layer: orElse(size(maxLayers), 12),
@@ -33,13 +33,14 @@ const config = z
     scale_attn_weights: flag(true),
     scale_attn_by_inverse_layer_idx: flag(false),
     ...tokenFields,
-  })
-  .transform((raw, context) => {
+  }),
+  z.transform((raw, context) => {
     if (raw.n_embd % raw.n_head !== 0) {
       fail(context, ["n_embd"], `size ${raw.n_embd}`, `a multiple of n_head, ${raw.n_head}`);
     }
     return withTokens(raw, { bos: 50256, eos: [50256] });
-  });
+  }),
+);
 
 /** GPT-2 (Radford et al. 2019): learned positions, layer norms, an MLP without a gate, matrices stored [in, out]. */
 export const gpt2 = family({

@@ -1,12 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import * as field from "../configFields.js";
 import { family } from "../family.js";
 import { grouped, interleaved, layerNorm, linearMap, parallel, plain, preNorm, stored } from "../parts.js";
 import type { RopeSpec } from "../ropes/index.js";
 import type { BlockShape } from "../spec.js";
 
-const config = z
-  .object({
+const config = z.pipe(
+  z.object({
     vocab_size: field.orElse(field.size(2 ** 24), 50432),
     hidden_size: field.orElse(field.size(2 ** 17), 6144),
     num_hidden_layers: field.orElse(field.size(field.maxLayers), 44),
@@ -23,8 +23,8 @@ const config = z
     rotary_pct: field.ropeFields.partial_rotary_factor,
     ...field.tokenFields,
     ...field.ropeFields,
-  })
-  .transform((raw, context) => {
+  }),
+  z.transform((raw, context) => {
     const headDim = raw.hidden_size / raw.num_attention_heads;
     if (!Number.isInteger(headDim) || headDim % 2 !== 0) {
       const expected = `an even multiple of num_attention_heads, ${raw.num_attention_heads}`;
@@ -34,7 +34,8 @@ const config = z
     const read = field.readRope(raw, context, defaults);
     const rotation = { rope: read?.rope as RopeSpec, width: field.rotatedWidth(read, headDim, context) };
     return { ...field.withTokens(raw, { bos: 0, eos: [2] }), headDim, rotation };
-  });
+  }),
+);
 
 /** GPT-NeoX and Pythia (arXiv 2204.06745, 2304.01373): attention and MLP side by side, q, k and v of a head in one run of rows. */
 export const gptNeox = family({

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flag, optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { expertFields, withExperts } from "../expertConfig.js";
@@ -6,17 +6,20 @@ import { family } from "../family.js";
 import { gated, interleaved, mixture, oneOf, type Part, preNorm, type Stored, stored } from "../parts.js";
 import { attention, type Block, llamaLike, preNorms, sightOf } from "./llamaLike.js";
 
-const schema = decoderConfig(
-  { kvHeads: 8, headDim: 64, maxPositions: 131072, epsilon: 1e-5, theta: 150_000 },
-  {
-    attention_bias: flag(true),
-    sliding_window: optional(positions),
-    swiglu_limit: orElse(z.number().gt(0).max(1e6), 7),
-    // How much steeper than a sigmoid the gate is.
-    swiglu_alpha: orElse(z.number().gt(0).max(1e6), 1.702),
-    ...expertFields({ perToken: 4, balance: 0.9 }),
-  },
-).transform(withExperts(128));
+const schema = z.pipe(
+  decoderConfig(
+    { kvHeads: 8, headDim: 64, maxPositions: 131072, epsilon: 1e-5, theta: 150_000 },
+    {
+      attention_bias: flag(true),
+      sliding_window: optional(positions),
+      swiglu_limit: orElse(z.number().check(z.gt(0), z.lte(1e6)), 7),
+      // How much steeper than a sigmoid the gate is.
+      swiglu_alpha: orElse(z.number().check(z.gt(0), z.lte(1e6)), 1.702),
+      ...expertFields({ perToken: 4, balance: 0.9 }),
+    },
+  ),
+  z.transform(withExperts(128)),
+);
 
 /**
  * gpt-oss (arXiv 2508.10925): every other layer sees a window, each head has a sink, and experts, all in one tensor, have biases

@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { positions } from "../configFields.js";
 import { type DecoderDefaults, decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
@@ -10,7 +11,7 @@ export const mistralDefaults: DecoderDefaults = { kvHeads: 8, maxPositions: 1310
 export const mistral = family({
   modelType: "mistral",
   // Left out, the window is 4096; null means none.
-  config: decoderConfig(mistralDefaults, { sliding_window: positions.nullable().default(4096) }),
+  config: decoderConfig(mistralDefaults, { sliding_window: z._default(z.nullable(positions), 4096) }),
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(preNorms(block), attention(block, { sight: sightOf(config.sliding_window) }), mlp(block)),

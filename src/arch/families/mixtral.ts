@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
@@ -30,12 +30,15 @@ const routers: Record<
 /** Mixtral (arXiv 2401.04088): Mistral whose MLPs are mixtures of experts, the weights of the chosen adding up to 1. */
 export const mixtral = family({
   modelType: "mixtral",
-  config: decoderConfig(mistralDefaults, {
-    sliding_window: optional(positions),
-    // Written by `rarefy train`, where experts are not chosen as in Mixtral.
-    router_type: orElse(z.enum(["softmax", "bias", "relu"]), "softmax" as const),
-    ...expertFields({ perToken: 2, balance: 0.001 }),
-  }).transform(withExperts(8)),
+  config: z.pipe(
+    decoderConfig(mistralDefaults, {
+      sliding_window: optional(positions),
+      // Written by `rarefy train`, where experts are not chosen as in Mixtral.
+      router_type: orElse(z.enum(["softmax", "bias", "relu"]), "softmax" as const),
+      ...expertFields({ perToken: 2, balance: 0.001 }),
+    }),
+    z.transform(withExperts(8)),
+  ),
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flag, optional } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
@@ -10,15 +10,18 @@ import { attention, expertModules, ggufExperts, llamaLike, preNorms, routed } fr
 /** OLMoE (arXiv 2409.02060): all heads of q and of k are normalised at once, and the weights of the chosen stay as they are. */
 export const olmoe = family({
   modelType: "olmoe",
-  config: decoderConfig(
-    { maxPositions: 4096, epsilon: 1e-5, eos: [50279] },
-    {
-      attention_bias: flag(false),
-      clip_qkv: optional(z.number().gt(0).max(1e6)),
-      norm_topk_prob: flag(false),
-      ...expertFields({ perToken: 8, balance: 0.01 }),
-    },
-  ).transform(withExperts(64)),
+  config: z.pipe(
+    decoderConfig(
+      { maxPositions: 4096, epsilon: 1e-5, eos: [50279] },
+      {
+        attention_bias: flag(false),
+        clip_qkv: optional(z.number().check(z.gt(0), z.lte(1e6))),
+        norm_topk_prob: flag(false),
+        ...expertFields({ perToken: 8, balance: 0.01 }),
+      },
+    ),
+    z.transform(withExperts(64)),
+  ),
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(

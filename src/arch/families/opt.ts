@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import {
   activation,
   fail,
@@ -17,8 +17,8 @@ import { family } from "../family.js";
 import { grouped, layerNorm, linearMap, plain, postNorm, preNorm, stored } from "../parts.js";
 import type { BlockShape } from "../spec.js";
 
-const config = z
-  .object({
+const config = z.pipe(
+  z.object({
     vocab_size: orElse(size(2 ** 24), 50272),
     hidden_size: orElse(size(2 ** 17), 768),
     num_hidden_layers: orElse(size(maxLayers), 12),
@@ -33,8 +33,8 @@ const config = z
     word_embed_proj_dim: optional(width),
     tie_word_embeddings: flag(true),
     ...tokenFields,
-  })
-  .transform((raw, context) => {
+  }),
+  z.transform((raw, context) => {
     if (raw.hidden_size % raw.num_attention_heads !== 0) {
       const expected = `a multiple of num_attention_heads, ${raw.num_attention_heads}`;
       fail(context, ["hidden_size"], `size ${raw.hidden_size}`, expected);
@@ -49,7 +49,8 @@ const config = z
       );
     }
     return withTokens(raw, { bos: 2, eos: [2] });
-  });
+  }),
+);
 
 /** Rows of the table of positions before that of position 0. */
 const offset = 2;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flag, orElse, positions } from "../configFields.js";
 import { type DecoderConfig, type DecoderDefaults, decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
@@ -10,15 +10,9 @@ export const qwenDefaults: DecoderDefaults = { kvHeads: 32, maxPositions: 32768 
 
 export const qwenFields = {
   // Left out, the window is 4096 where windows are switched on; null means none.
-  sliding_window: positions.nullable().default(4096),
+  sliding_window: z._default(z.nullable(positions), 4096),
   use_sliding_window: flag(false),
-  max_window_layers: orElse(
-    z
-      .int()
-      .min(0)
-      .max(2 ** 30),
-    28,
-  ),
+  max_window_layers: orElse(z.int().check(z.gte(0), z.lte(2 ** 30)), 28),
 };
 
 /** Qwen windows only the layers from `max_window_layers` on, or those `layer_types` names, and only when switched on. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flag, maxLayers, orElse, positions, width } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { findStep } from "../derive.js";
@@ -21,20 +21,23 @@ import { qwenFields } from "./qwen2.js";
 /** Qwen3 with mixtures of experts (arXiv 2505.09388), in all layers or in some. */
 export const qwen3Moe = family({
   modelType: "qwen3_moe",
-  config: decoderConfig(
-    { kvHeads: 4, maxPositions: 32768 },
-    {
-      sliding_window: qwenFields.sliding_window,
-      use_sliding_window: flag(false),
-      attention_bias: flag(false),
-      moe_intermediate_size: orElse(width, 768),
-      norm_topk_prob: flag(false),
-      // Every so many layers there is a mixture, but not in those of the list.
-      decoder_sparse_step: orElse(positions, 1),
-      mlp_only_layers: orElse(z.array(z.int().min(0).max(maxLayers)).max(maxLayers), []),
-      ...expertFields({ perToken: 8, balance: 0.001 }),
-    },
-  ).transform(withExperts(128)),
+  config: z.pipe(
+    decoderConfig(
+      { kvHeads: 4, maxPositions: 32768 },
+      {
+        sliding_window: qwenFields.sliding_window,
+        use_sliding_window: flag(false),
+        attention_bias: flag(false),
+        moe_intermediate_size: orElse(width, 768),
+        norm_topk_prob: flag(false),
+        // Every so many layers there is a mixture, but not in those of the list.
+        decoder_sparse_step: orElse(positions, 1),
+        mlp_only_layers: orElse(z.array(z.int().check(z.gte(0), z.lte(maxLayers))).check(z.maxLength(maxLayers)), []),
+        ...expertFields({ perToken: 8, balance: 0.001 }),
+      },
+    ),
+    z.transform(withExperts(128)),
+  ),
   spec(config, shapes) {
     const isMixture = (layer: number) =>
       (layer + 1) % config.decoder_sparse_step === 0 && !config.mlp_only_layers.includes(layer);

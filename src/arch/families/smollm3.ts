@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flag, maxLayers, optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
 import { family } from "../family.js";
@@ -15,7 +15,7 @@ export const smollm3 = family({
       attention_bias: flag(false),
       mlp_bias: flag(false),
       // 1 where positions are rotated.
-      no_rope_layers: optional(z.array(z.int().min(0).max(1)).max(maxLayers)),
+      no_rope_layers: optional(z.array(z.int().check(z.gte(0), z.lte(1))).check(z.maxLength(maxLayers))),
       no_rope_layer_interval: orElse(positions, 4),
       sliding_window: optional(positions),
       use_sliding_window: flag(false),

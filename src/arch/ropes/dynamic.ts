@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { factor, positions, type Rope } from "./rope.js";
 
 export interface DynamicRope {
@@ -13,11 +13,14 @@ export interface DynamicRope {
  * pairs stay, the slow ones are stretched.
  */
 export const rope: Rope<DynamicRope> = {
-  schema: z.object({ factor, max_position_embeddings: positions }).transform((fields) => ({
-    type: "dynamic" as const,
-    factor: fields.factor,
-    maxPositions: fields.max_position_embeddings,
-  })),
+  schema: z.pipe(
+    z.object({ factor, max_position_embeddings: positions }),
+    z.transform((fields) => ({
+      type: "dynamic" as const,
+      factor: fields.factor,
+      maxPositions: fields.max_position_embeddings,
+    })),
+  ),
   reach: ({ maxPositions }, length) => Math.max(length, maxPositions),
   scaled({ factor, maxPositions }, plain, reach) {
     const width = 2 * plain.length;

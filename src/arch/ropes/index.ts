@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import { rope as byDefault } from "./default.js";
 import { rope as dynamic } from "./dynamic.js";
 import { rope as linear } from "./linear.js";

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { factor, positions, type Rope } from "./rope.js";
 
 export interface Llama3Rope {
@@ -16,20 +16,25 @@ const fields = z
     high_freq_factor: factor,
     original_max_position_embeddings: positions,
   })
-  .refine((f) => f.high_freq_factor > f.low_freq_factor, {
-    path: ["high_freq_factor"],
-    message: "must be greater than low_freq_factor",
-  });
+  .check(
+    z.refine((f) => f.high_freq_factor > f.low_freq_factor, {
+      path: ["high_freq_factor"],
+      message: "must be greater than low_freq_factor",
+    }),
+  );
 
 /** Llama 3.1: slow pairs are stretched by a factor, fast ones stay, those between are mixed. */
 export const rope: Rope<Llama3Rope> = {
-  schema: fields.transform((f) => ({
-    type: "llama3" as const,
-    factor: f.factor,
-    lowFreqFactor: f.low_freq_factor,
-    highFreqFactor: f.high_freq_factor,
-    originalMaxPositions: f.original_max_position_embeddings,
-  })),
+  schema: z.pipe(
+    fields,
+    z.transform((f) => ({
+      type: "llama3" as const,
+      factor: f.factor,
+      lowFreqFactor: f.low_freq_factor,
+      highFreqFactor: f.high_freq_factor,
+      originalMaxPositions: f.original_max_position_embeddings,
+    })),
+  ),
   scaled({ factor, lowFreqFactor, highFreqFactor, originalMaxPositions }, plain) {
     return plain.map((frequency) => {
       const turns = (originalMaxPositions * frequency) / (2 * Math.PI);

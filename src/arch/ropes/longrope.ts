@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { factor, positions, type Rope } from "./rope.js";
 
 export interface LongRope {
@@ -12,15 +12,15 @@ export interface LongRope {
   attentionFactor: number;
 }
 
-const factors = z.array(factor).min(1).max(2048);
+const factors = z.array(factor).check(z.minLength(1), z.maxLength(2048));
 
 const fields = z.object({
   short_factor: factors,
   long_factor: factors,
-  factor: factor.nullish(),
+  factor: z.nullish(factor),
   original_max_position_embeddings: positions,
   max_position_embeddings: positions,
-  attention_factor: factor.nullish(),
+  attention_factor: z.nullish(factor),
 });
 
 /**
@@ -28,19 +28,22 @@ const fields = z.object({
  * by how long the context may become, once for a whole sequence: keys that were rotated by one list do not fit the other.
  */
 export const rope: Rope<LongRope> = {
-  schema: fields.transform((f) => {
-    const originalMaxPositions = f.original_max_position_embeddings;
-    const factor = f.factor ?? f.max_position_embeddings / originalMaxPositions;
-    return {
-      type: "longrope" as const,
-      factor,
-      shortFactors: f.short_factor,
-      longFactors: f.long_factor,
-      originalMaxPositions,
-      attentionFactor:
-        f.attention_factor ?? (factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions))),
-    };
-  }),
+  schema: z.pipe(
+    fields,
+    z.transform((f) => {
+      const originalMaxPositions = f.original_max_position_embeddings;
+      const factor = f.factor ?? f.max_position_embeddings / originalMaxPositions;
+      return {
+        type: "longrope" as const,
+        factor,
+        shortFactors: f.short_factor,
+        longFactors: f.long_factor,
+        originalMaxPositions,
+        attentionFactor:
+          f.attention_factor ?? (factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions))),
+      };
+    }),
+  ),
   reach: ({ originalMaxPositions }, length) => originalMaxPositions + (length > originalMaxPositions ? 1 : 0),
   scaled({ shortFactors, longFactors, originalMaxPositions }, plain, reach) {
     const divisors = reach > originalMaxPositions ? longFactors : shortFactors;

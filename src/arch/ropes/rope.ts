@@ -1,11 +1,8 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 
 /** Bounds that no known model comes near. */
-export const factor = z.number().min(1e-3).max(1e6);
-export const positions = z
-  .int()
-  .min(1)
-  .max(2 ** 30);
+export const factor = z.number().check(z.gte(1e-3), z.lte(1e6));
+export const positions = z.int().check(z.gte(1), z.lte(2 ** 30));
 
 /** One kind of rotary embedding: its fields in config.json, in our names, and what it does to plain frequencies. */
 export interface Rope<T extends { type: string }> {
@@ -13,7 +10,7 @@ export interface Rope<T extends { type: string }> {
    * Of the fields of the rope, and beside them `max_position_embeddings` and `original_max_position_embeddings`, which are
    * there whatever the file leaves out.
    */
-  schema: z.ZodType<T>;
+  schema: z.core.$ZodType<T>;
   /**
    * @param plain radians per position of each pair, theta ** (−2i / width)
    * @param reach see below; 0 where there is none

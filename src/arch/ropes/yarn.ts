@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { factor, positions, type Rope } from "./rope.js";
 
 export interface YarnRope {
@@ -14,18 +14,22 @@ export interface YarnRope {
   attentionFactor: number;
 }
 
-const orElse = <T>(type: z.ZodType<T>, fallback: T) => type.nullish().transform((value) => value ?? fallback);
+const orElse = <T>(type: z.core.$ZodType<T>, fallback: T) =>
+  z.pipe(
+    z.nullish(type),
+    z.transform((value) => value ?? fallback),
+  );
 // 0 counts as left out.
-const scale = z.number().min(0).max(1e3).nullish();
+const scale = z.nullish(z.number().check(z.gte(0), z.lte(1e3)));
 
 const fields = z.object({
-  factor: factor.nullish(),
+  factor: z.nullish(factor),
   beta_fast: orElse(factor, 32),
   beta_slow: orElse(factor, 1),
   original_max_position_embeddings: positions,
   max_position_embeddings: positions,
   truncate: orElse(z.boolean(), true),
-  attention_factor: factor.nullish(),
+  attention_factor: z.nullish(factor),
   mscale: scale,
   mscale_all_dim: scale,
 });
@@ -35,22 +39,25 @@ const temperature = (factor: number, share = 1) => (factor <= 1 ? 1 : 0.1 * shar
 
 /** Slow pairs are stretched by a factor, fast ones stay, those between are mixed (YaRN, arXiv 2309.00071). */
 export const rope: Rope<YarnRope> = {
-  schema: fields.transform((f) => {
-    const originalMaxPositions = f.original_max_position_embeddings;
-    const factor = f.factor ?? f.max_position_embeddings / originalMaxPositions;
-    const { mscale, mscale_all_dim: all } = f;
-    return {
-      type: "yarn" as const,
-      factor,
-      betaFast: f.beta_fast,
-      betaSlow: f.beta_slow,
-      originalMaxPositions,
-      truncate: f.truncate,
-      attentionFactor:
-        f.attention_factor ??
-        (mscale && all ? temperature(factor, mscale) / temperature(factor, all) : temperature(factor)),
-    };
-  }),
+  schema: z.pipe(
+    fields,
+    z.transform((f) => {
+      const originalMaxPositions = f.original_max_position_embeddings;
+      const factor = f.factor ?? f.max_position_embeddings / originalMaxPositions;
+      const { mscale, mscale_all_dim: all } = f;
+      return {
+        type: "yarn" as const,
+        factor,
+        betaFast: f.beta_fast,
+        betaSlow: f.beta_slow,
+        originalMaxPositions,
+        truncate: f.truncate,
+        attentionFactor:
+          f.attention_factor ??
+          (mscale && all ? temperature(factor, mscale) / temperature(factor, all) : temperature(factor)),
+      };
+    }),
+  ),
   scaled({ theta, factor, betaFast, betaSlow, originalMaxPositions, truncate }, plain) {
     const width = 2 * plain.length;
     /** The pair, not a whole one, that turns so often over the original context. */

@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import * as z from "zod";
+import * as z from "zod/mini";
 import {
   lowRankMethods,
   presetRecipe,
@@ -67,7 +67,7 @@ async function methodsOf(methods: Table): Promise<MethodDocument[]> {
   return Promise.all(
     Object.values(methods).map(async (load) => {
       const { id, title, paper, options } = (await load()).method;
-      const { properties = {} } = z.toJSONSchema(options as z.ZodType, { io: "input" }) as {
+      const { properties = {} } = z.toJSONSchema(options as z.core.$ZodType, { io: "input" }) as {
         properties?: Record<string, unknown>;
       };
       return { id, title, paper, options: properties };

@@ -1,9 +1,11 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { LowRankMethod } from "../contract.js";
 import { spectrumOf } from "./spectrum.js";
 
 const options = z.strictObject({
-  alpha: z.number().min(0).max(2).default(0.5).describe("how much input channels count by their size"),
+  alpha: z
+    ._default(z.number().check(z.gte(0), z.lte(2)), 0.5)
+    .check(z.describe("how much input channels count by their size")),
 });
 
 /** SVD of W·S with S = diag(mean|x|^α): channels with large inputs are kept more exactly. */

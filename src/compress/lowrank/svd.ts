@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { LowRankMethod } from "../contract.js";
 import { spectrumOf } from "./spectrum.js";
 

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { RarefyError } from "../../core/index.js";
 import type { LowRankMethod } from "../contract.js";
 import { choleskyInPlace, multiplyTransposed } from "../linalg/index.js";

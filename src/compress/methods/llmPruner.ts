@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { Random } from "../../core/index.js";
 import type { Layer, PruneMethod } from "../contract.js";
 import { aggregations, joinMembers, type LineScore, lineScores } from "../importance.js";
@@ -10,17 +10,19 @@ type Importance = (typeof importances)[number];
 
 const options = z.strictObject({
   importance: z
-    .enum(importances)
-    .default("first")
-    .describe(
-      "of a weight w with gradient g and mean squared gradient F: first |g·w|, second |w²·F|, mixed |g·w − ½w²·F|, l1 |w|; " +
-        "of a row or column: vector |Σ g·w|, l2 its length; random",
+    ._default(z.enum(importances), "first")
+    .check(
+      z.describe(
+        "of a weight w with gradient g and mean squared gradient F: first |g·w|, second |w²·F|, mixed |g·w − ½w²·F|, l1 |w|; " +
+          "of a row or column: vector |Σ g·w|, l2 its length; random",
+      ),
     ),
   aggregate: z
-    .enum(aggregations)
-    .default("sum")
-    .describe("how the scores of the matrices that lose a unit become one; first, last: those of one matrix alone"),
-  seed: z.int().min(0).max(0xffffffff).default(0).describe("of random"),
+    ._default(z.enum(aggregations), "sum")
+    .check(
+      z.describe("how the scores of the matrices that lose a unit become one; first, last: those of one matrix alone"),
+    ),
+  seed: z._default(z.int().check(z.gte(0), z.lte(0xffffffff)), 0).check(z.describe("of random")),
 });
 type Options = z.output<typeof options>;
 

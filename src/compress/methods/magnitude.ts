@@ -1,13 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { PruneMethod } from "../contract.js";
 import { pruneByScore } from "../score.js";
 import { countings } from "../select.js";
 
 const options = z.strictObject({
   counting: z
-    .enum(countings)
-    .default("exact")
-    .describe("exact: ⌊n·s⌋ zeros; threshold, below: everything up to, or below, the score of that rank"),
+    ._default(z.enum(countings), "exact")
+    .check(z.describe("exact: ⌊n·s⌋ zeros; threshold, below: everything up to, or below, the score of that rank")),
 });
 
 /**

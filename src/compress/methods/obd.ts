@@ -1,14 +1,15 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Layer, PruneMethod } from "../contract.js";
 import { pruneByScore } from "../score.js";
 import type { InputStatistics } from "../statistics.js";
 
 const options = z.strictObject({
   curvature: z
-    .enum(["layer", "gradients"])
-    .default("layer")
-    .describe(
-      "layer: of the layer's own output error; gradients: of the loss, the diagonal of the empirical Fisher information",
+    ._default(z.enum(["layer", "gradients"]), "layer")
+    .check(
+      z.describe(
+        "layer: of the layer's own output error; gradients: of the loss, the diagonal of the empirical Fisher information",
+      ),
     ),
 });
 type Options = z.output<typeof options>;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { PruneMethod } from "../contract.js";
 import { layerFactor } from "../hessian.js";
@@ -7,7 +7,9 @@ import { type Pattern, zerosFor } from "../pattern.js";
 import { finishedWeight, scopeFor, workingCopy } from "../score.js";
 
 const options = z.strictObject({
-  damping: z.number().min(0).max(1).default(0.01).describe("share of the mean curvature added to the diagonal"),
+  damping: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.01)
+    .check(z.describe("share of the mean curvature added to the diagonal")),
 });
 
 const largestCols = 1024;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Layer, PruneMethod, PruneResult } from "../contract.js";
 import { layerFactor } from "../hessian.js";
 import { removeColumns } from "../leastSquares.js";
@@ -10,10 +10,14 @@ import { countings, selectMask } from "../select.js";
 import { compensatedSweep } from "../sweep.js";
 
 const options = z.strictObject({
-  blockSize: z.number().int().min(1).max(4096).default(128).describe("columns whose mask is chosen together"),
-  damping: z.number().min(0).max(1).default(0.01).describe("share of the mean curvature added to the diagonal"),
-  counting: z.enum(countings).default("exact").describe("threshold: one more zero per panel, and ties"),
-  quantize: z.strictObject(gridOptions).optional().describe("round kept weights in the same sweep"),
+  blockSize: z
+    ._default(z.int().check(z.gte(1), z.lte(4096)), 128)
+    .check(z.describe("columns whose mask is chosen together")),
+  damping: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.01)
+    .check(z.describe("share of the mean curvature added to the diagonal")),
+  counting: z._default(z.enum(countings), "exact").check(z.describe("threshold: one more zero per panel, and ties")),
+  quantize: z.optional(z.strictObject(gridOptions)).check(z.describe("round kept weights in the same sweep")),
 });
 type Options = z.output<typeof options>;
 

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { Layer, PruneMethod } from "../contract.js";
 import { maskedCopy, pruneByScore } from "../score.js";
@@ -6,9 +6,8 @@ import type { InputStatistics } from "../statistics.js";
 
 const options = z.strictObject({
   alphaSearch: z
-    .boolean()
-    .default(false)
-    .describe("let rows differ in sparsity: each drops the same share α of its score, α found by bisection"),
+    ._default(z.boolean(), false)
+    .check(z.describe("let rows differ in sparsity: each drops the same share α of its score, α found by bisection")),
 });
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { PruneMethod, Shape } from "../contract.js";
 import { shapeProblems } from "../pattern.js";
@@ -7,15 +7,14 @@ import { pruneSmallest, selectMask } from "../select.js";
 import { wandaScores } from "./wanda.js";
 
 const options = z.strictObject({
-  recover: z.enum(["entries", "blocks"]).default("entries").describe("what goes into the second matrix"),
+  recover: z._default(z.enum(["entries", "blocks"]), "entries").check(z.describe("what goes into the second matrix")),
   alpha: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(0.25)
-    .describe("entries: share of a row's highest scores that no pattern may take; about α³ − α⁴/2 come back"),
-  blockSize: z.number().int().min(1).max(1024).default(64).describe("blocks: edge of a square block"),
-  blocksPerRow: z.number().int().min(0).max(65_536).default(8).describe("blocks: how many per row of blocks"),
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.25)
+    .check(z.describe("entries: share of a row's highest scores that no pattern may take; about α³ − α⁴/2 come back")),
+  blockSize: z._default(z.int().check(z.gte(1), z.lte(1024)), 64).check(z.describe("blocks: edge of a square block")),
+  blocksPerRow: z
+    ._default(z.int().check(z.gte(0), z.lte(65_536)), 8)
+    .check(z.describe("blocks: how many per row of blocks")),
 });
 type Options = z.output<typeof options>;
 

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Layer, QuantizeMethod, QuantizeResult } from "../contract.js";
 import { quadraticTrace } from "../linalg/index.js";
 import { everyNthRow, gram64 } from "../reconstruction.js";
@@ -8,8 +8,12 @@ import { GridMatrix, gridOptions, rangeOf } from "./grid.js";
 
 const options = z.strictObject({
   ...gridOptions,
-  ratios: z.number().int().min(1).max(100).default(20).describe("exponents tried, from 0 in equal steps below 1"),
-  clip: z.boolean().default(true).describe("then shrink each group's range, by up to half, to the least output error"),
+  ratios: z
+    ._default(z.int().check(z.gte(1), z.lte(100)), 20)
+    .check(z.describe("exponents tried, from 0 in equal steps below 1")),
+  clip: z
+    ._default(z.boolean(), true)
+    .check(z.describe("then shrink each group's range, by up to half, to the least output error")),
 });
 type Options = z.output<typeof options>;
 

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { QuantizeMethod } from "../contract.js";
 import { layerFactor } from "../hessian.js";
 import { inverseFactor } from "../linalg/index.js";
@@ -9,12 +9,15 @@ import { GridMatrix, gridOptions } from "./grid.js";
 
 const options = z.strictObject({
   ...gridOptions,
-  blockSize: z.number().int().min(1).max(4096).default(128).describe("columns between updates of the rest"),
-  damping: z.number().min(0).max(1).default(0.01).describe("share of the mean curvature added to the diagonal"),
+  blockSize: z
+    ._default(z.int().check(z.gte(1), z.lte(4096)), 128)
+    .check(z.describe("columns between updates of the rest")),
+  damping: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.01)
+    .check(z.describe("share of the mean curvature added to the diagonal")),
   actOrder: z
-    .boolean()
-    .default(false)
-    .describe("round the inputs with most energy first; grids are then those of the dense weights"),
+    ._default(z.boolean(), false)
+    .check(z.describe("round the inputs with most energy first; grids are then those of the dense weights")),
 });
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { bf16FromF32, f32FromBf16 } from "../../tensor/index.js";
 import type { QuantizeResult } from "../contract.js";
@@ -6,17 +6,19 @@ import { roundHalfEven } from "../rounding.js";
 
 /** Options of a uniform grid, for the option schemas of methods that round to one. */
 export const gridOptions = {
-  bits: z.number().int().min(2).max(8).default(4).describe("bits per code"),
-  groupSize: z.number().int().min(0).max(65_536).default(32).describe("entries of a row that share a grid; 0: the row"),
+  bits: z._default(z.int().check(z.gte(2), z.lte(8)), 4).check(z.describe("bits per code")),
+  groupSize: z
+    ._default(z.int().check(z.gte(0), z.lte(65_536)), 32)
+    .check(z.describe("entries of a row that share a grid; 0: the row")),
   scheme: z
-    .enum(["symmetric", "fullRange", "asymmetric"])
-    .default("symmetric")
-    .describe("symmetric: ±(2ᵇ⁻¹ − 1) steps; fullRange: all 2ᵇ codes, symmetric range; asymmetric: min … max"),
+    ._default(z.enum(["symmetric", "fullRange", "asymmetric"]), "symmetric")
+    .check(z.describe("symmetric: ±(2ᵇ⁻¹ − 1) steps; fullRange: all 2ᵇ codes, symmetric range; asymmetric: min … max")),
   scaleType: z
-    .enum(["f32", "bf16"])
-    .default("f32")
-    .describe("bf16 scales are rounded up, as packed formats store them"),
-  searchRange: z.boolean().default(false).describe("shrink each range to the least Σ|error|^2.4 (80 steps)"),
+    ._default(z.enum(["f32", "bf16"]), "f32")
+    .check(z.describe("bf16 scales are rounded up, as packed formats store them")),
+  searchRange: z
+    ._default(z.boolean(), false)
+    .check(z.describe("shrink each range to the least Σ|error|^2.4 (80 steps)")),
 };
 
 const gridSchema = z.strictObject(gridOptions);

@@ -1,8 +1,8 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ActivationQuantization, QuantizeMethod } from "../contract.js";
 import { GridMatrix, rangeOf } from "./grid.js";
 
-const bits = z.number().int().min(2).max(8).default(8).describe("bits of weights and inputs");
+const bits = z._default(z.int().check(z.gte(2), z.lte(8)), 8).check(z.describe("bits of weights and inputs"));
 const options = z.strictObject({ bits });
 type Options = z.output<typeof options>;
 

@@ -1,9 +1,11 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { QuantizeMethod } from "../contract.js";
 import { wholeRows } from "./int8.js";
 
 const options = z.strictObject({
-  threshold: z.number().min(0).max(1e6).default(6).describe("input channels that reach it stay unquantised; 0: none"),
+  threshold: z
+    ._default(z.number().check(z.gte(0), z.lte(1e6)), 6)
+    .check(z.describe("input channels that reach it stay unquantised; 0: none")),
 });
 
 /**

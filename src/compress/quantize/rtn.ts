@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { QuantizeMethod } from "../contract.js";
 import { GridMatrix, gridOptions } from "./grid.js";
 

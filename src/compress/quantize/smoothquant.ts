@@ -1,8 +1,10 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Layer, ScaleMethod } from "../contract.js";
 
 const options = z.strictObject({
-  alpha: z.number().min(0).max(1).default(0.5).describe("share of the difficulty moved from inputs to weights"),
+  alpha: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.5)
+    .check(z.describe("share of the difficulty moved from inputs to weights")),
 });
 
 /**

@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { FormatError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { type TensorInfo, toFloat32 } from "../../tensor/index.js";
 import type { ModelFiles } from "../byteSource.js";
 import { checkFinite } from "../checkFinite.js";
@@ -15,12 +16,12 @@ import {
 } from "./adapter.js";
 
 /** What changes how an adapter is computed, and is not done here: false, null and empty are what it must be. */
-const unused = z.union([z.literal(false), z.null(), z.array(z.never()), z.strictObject({})]).optional();
-const count = z.int().min(1).max(65_536);
-const alpha = z.number().gt(0).max(1e6);
+const unused = z.optional(z.union([z.literal(false), z.null(), z.array(z.never()), z.strictObject({})]));
+const count = z.int().check(z.gte(1), z.lte(65_536));
+const alpha = z.number().check(z.gt(0), z.lte(1e6));
 
 const shared = {
-  base_model_name_or_path: z.string().max(4096).nullish(),
+  base_model_name_or_path: z.nullish(z.string().check(z.maxLength(4096))),
   modules_to_save: unused,
   layer_replication: unused,
   trainable_token_indices: unused,
@@ -29,11 +30,11 @@ const shared = {
 const schema = z.discriminatedUnion("peft_type", [
   z.looseObject({
     peft_type: z.literal("LORA"),
-    r: count.default(8),
-    lora_alpha: alpha.default(8),
-    alpha_pattern: z.record(z.string().max(4096), alpha).nullish(),
-    use_rslora: z.boolean().nullish(),
-    bias: z.literal("none").default("none"),
+    r: z._default(count, 8),
+    lora_alpha: z._default(alpha, 8),
+    alpha_pattern: z.nullish(z.record(z.string().check(z.maxLength(4096)), alpha)),
+    use_rslora: z.nullish(z.boolean()),
+    bias: z._default(z.literal("none"), "none"),
     use_dora: unused,
     use_qalora: unused,
     use_bdlora: unused,
@@ -43,7 +44,12 @@ const schema = z.discriminatedUnion("peft_type", [
   }),
   z.looseObject({
     peft_type: z.literal("IA3"),
-    feedforward_modules: z.union([z.array(z.string().max(4096)).max(4096), z.string().max(4096)]).nullish(),
+    feedforward_modules: z.nullish(
+      z.union([
+        z.array(z.string().check(z.maxLength(4096))).check(z.maxLength(4096)),
+        z.string().check(z.maxLength(4096)),
+      ]),
+    ),
     ...shared,
   }),
 ]);

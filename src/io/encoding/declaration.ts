@@ -1,14 +1,11 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 
 /** Bounds a declaration may ask for; what it says is then checked against the sizes of the stored parts. */
-const size = z
-  .int()
-  .min(1)
-  .max(2 ** 31);
+const size = z.int().check(z.gte(1), z.lte(2 ** 31));
 
 /** Integer codes on uniform grids: value = scale · (code − zero), one scale for `groupSize` consecutive entries of a row. */
 const tensorGrid = z.strictObject({
-  bits: z.int().min(2).max(8),
+  bits: z.int().check(z.gte(2), z.lte(8)),
   /** Entries of a row that share a scale; the last group of a row may be shorter. */
   groupSize: size,
   /** zero is 2^(bits − 1) everywhere; otherwise each group has its own. */
@@ -20,7 +17,7 @@ const tensorGrid = z.strictObject({
  * How a matrix lies in the file when it is not plain values: an entry of `tensors` in rarefy.json. Raw tensors carry the
  * parts (`partsOf`); the pair is read back as one tensor of `dtype` and `shape`.
  */
-const matrixShape = z.array(size).length(2);
+const matrixShape = z.array(size).check(z.length(2));
 export const tensorDeclaration = z.discriminatedUnion("encoding", [
   z.strictObject({ encoding: z.literal("grid"), dtype: z.literal("F32"), shape: matrixShape, grid: tensorGrid }),
   z.strictObject({
@@ -28,17 +25,14 @@ export const tensorDeclaration = z.discriminatedUnion("encoding", [
     dtype: z.enum(["F32", "BF16", "F16"]),
     shape: matrixShape,
     /** Entries whose bit is set. */
-    nonZeros: z
-      .int()
-      .min(0)
-      .max(2 ** 32 - 1),
+    nonZeros: z.int().check(z.gte(0), z.lte(2 ** 32 - 1)),
     /** Present: the non-zeros are codes, and `dtype` is F32. */
-    grid: tensorGrid.optional(),
+    grid: z.optional(tensorGrid),
   }),
   z.strictObject({
     encoding: z.literal("24-bitmask"),
     dtype: z.enum(["F32", "BF16", "F16"]),
-    shape: matrixShape.refine((shape) => shape[1] % 4 === 0, "the number of columns is not a multiple of 4"),
+    shape: matrixShape.check(z.refine((shape) => shape[1] % 4 === 0, "the number of columns is not a multiple of 4")),
   }),
 ]);
 

@@ -3,16 +3,11 @@ import { toFloat32 } from "../../tensor/index.js";
 import type { ByteSource, ModelFiles } from "../byteSource.js";
 import { memorySource } from "../memory.js";
 import { Metadata } from "./metadata.js";
-import { type GgufParts, partName, readGgufParts } from "./parts.js";
+import { ggufPartName } from "./names.js";
+import { type GgufParts, readGgufParts } from "./parts.js";
 import { maxRopeDivisors, type RopeTensors, ropeTensorNames } from "./ropeFactors.js";
 import { configFromMetadata } from "./toConfig.js";
 import { tokenizerFromMetadata } from "./toTokenizer.js";
-
-/** Under this name the weights of a GGUF model lie in a model directory, and in `ggufFiles`. */
-export const ggufFileName = "model.gguf";
-/** And the further parts of one that is split. */
-export const ggufPartName = (part: number, count: number): string =>
-  part === 0 ? ggufFileName : partName("model", part, count);
 
 /**
  * A GGUF file seen as the directory of a model: its metadata read as `config.json`, `tokenizer.json` and

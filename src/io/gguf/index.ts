@@ -1,3 +1,4 @@
 export { type GgufTypeId, ggufTypeIds } from "./encodeBlocks.js";
-export { ggufFileName, ggufFiles } from "./files.js";
+export { ggufFiles } from "./files.js";
+export { ggufFileName } from "./names.js";
 export { type WriteGgufOptions, writeGguf } from "./writeGguf.js";

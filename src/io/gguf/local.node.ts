@@ -2,8 +2,8 @@ import { basename, dirname, join } from "node:path";
 import { UsageError } from "../../core/index.js";
 import type { LocalModelFiles } from "../byteSource.js";
 import { openFile } from "../file.node.js";
-import { ggufFileName, ggufFiles } from "./files.js";
-import { parsePartName, partName } from "./parts.js";
+import { ggufFiles } from "./files.js";
+import { ggufFileName, parsePartName, partName } from "./names.js";
 
 /**
  * A local GGUF file seen as a model directory; any part of a model in parts stands for all of it.

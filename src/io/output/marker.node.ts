@@ -1,7 +1,8 @@
 import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
-import * as z from "zod";
-import { checkSchema, UsageError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { UsageError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { writeFileAtomic } from "../atomic.node.js";
 import { parseJson } from "../json.js";
 import { isTemporary, temporaryBeside } from "./temporaries.node.js";
@@ -16,9 +17,9 @@ const markerSchema = z.strictObject({
   /** What made it, in words: "compress". */
   command: z.string(),
   /** SHA-256 over all that decides the result, where that is known. */
-  job: z.string().optional(),
+  job: z.optional(z.string()),
   /** finished: the files that belong to it. */
-  files: z.array(z.string()).optional(),
+  files: z.optional(z.array(z.string())),
 });
 export type Marker = z.infer<typeof markerSchema>;
 

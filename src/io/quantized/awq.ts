@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { quote } from "../../core/index.js";
 import type { MatrixParts } from "./matrixParts.js";
 import { heldToTheEnd, scaledTensor, turnedColumns } from "./scaled.js";
@@ -7,8 +7,8 @@ import { checkRecord, groupSize, groupsInWords, type SourceFormat, stemBefore, u
 const settings = z.object({
   bits: z.literal(4),
   group_size: groupSize,
-  zero_point: z.boolean().default(true),
-  version: z.string().default("gemm"),
+  zero_point: z._default(z.boolean(), true),
+  version: z._default(z.string(), "gemm"),
 });
 
 const perWord = 8;

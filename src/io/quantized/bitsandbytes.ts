@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, quote } from "../../core/index.js";
+import * as z from "zod/mini";
+import { quote } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { dtypeBytes, elementCount } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import { parseJson } from "../json.js";
@@ -8,9 +9,9 @@ import { scaledTensor } from "./scaled.js";
 import { checkRecord, type SourceFormat, stemBefore } from "./sourceFormat.js";
 
 const settings = z.object({
-  load_in_4bit: z.boolean().nullish(),
-  load_in_8bit: z.boolean().nullish(),
-  bnb_4bit_quant_type: z.string().nullish(),
+  load_in_4bit: z.nullish(z.boolean()),
+  load_in_8bit: z.nullish(z.boolean()),
+  bnb_4bit_quant_type: z.nullish(z.string()),
 });
 
 /** bitsandbytes: 4 bits by a table (QLoRA, arXiv 2305.14314) and 8 bits by rows (LLM.int8(), arXiv 2208.07339). */
@@ -50,16 +51,13 @@ async function openRows(parts: MatrixParts): Promise<EncodedTensor> {
   );
 }
 
-const size = z
-  .int()
-  .min(1)
-  .max(2 ** 31);
+const size = z.int().check(z.gte(1), z.lte(2 ** 31));
 const quantState = z.object({
   quant_type: z.enum(["nf4", "fp4"]),
   blocksize: size,
-  shape: z.array(size).length(2),
-  nested_blocksize: size.nullish(),
-  nested_offset: z.number().nullish(),
+  shape: z.array(size).check(z.length(2)),
+  nested_blocksize: z.nullish(size),
+  nested_offset: z.nullish(z.number()),
 });
 const maxStateBytes = 65_536;
 

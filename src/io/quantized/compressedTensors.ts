@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type DType, elementCount, type TensorInfo } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import { unpackCodes } from "../encoding/index.js";
@@ -9,21 +9,18 @@ import { heldToTheEnd, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled,
 import { checkRecord, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
-const size = z
-  .int()
-  .min(1)
-  .max(2 ** 31);
+const size = z.int().check(z.gte(1), z.lte(2 ** 31));
 const weightArguments = z.object({
-  num_bits: z.int().min(1).max(16),
-  type: z.enum(["int", "float"]).default("int"),
-  symmetric: z.boolean().default(true),
-  strategy: z.string().nullish(),
-  group_size: z.union([z.literal(-1), size]).nullish(),
-  block_structure: z.array(size).length(2).nullish(),
+  num_bits: z.int().check(z.gte(1), z.lte(16)),
+  type: z._default(z.enum(["int", "float"]), "int"),
+  symmetric: z._default(z.boolean(), true),
+  strategy: z.nullish(z.string()),
+  group_size: z.nullish(z.union([z.literal(-1), size])),
+  block_structure: z.nullish(z.array(size).check(z.length(2))),
 });
 const settings = z.object({
-  format: z.string().nullish(),
-  config_groups: z.record(z.string(), z.object({ weights: weightArguments.nullish(), format: z.string().nullish() })),
+  format: z.nullish(z.string()),
+  config_groups: z.record(z.string(), z.object({ weights: z.nullish(weightArguments), format: z.nullish(z.string()) })),
 });
 
 /** How the weights of one group of modules are quantised. */

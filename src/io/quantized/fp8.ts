@@ -1,14 +1,11 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { DType } from "../../tensor/index.js";
 import type { MatrixParts } from "./matrixParts.js";
 import { scaledTensor, tiled } from "./scaled.js";
 import { checkRecord, type SourceFormat, stemBefore } from "./sourceFormat.js";
 
-const side = z
-  .int()
-  .min(1)
-  .max(2 ** 20);
-const settings = z.object({ weight_block_size: z.tuple([side, side]).nullish() });
+const side = z.int().check(z.gte(1), z.lte(2 ** 20));
+const settings = z.object({ weight_block_size: z.nullish(z.tuple([side, side])) });
 
 export const fp8Types: readonly DType[] = ["F8_E4M3", "F8_E5M2"];
 const scaleTypes: readonly DType[] = ["F32", "BF16", "F16", "F8_E8M0"];

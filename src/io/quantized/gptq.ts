@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { quote } from "../../core/index.js";
 import { unpackCodes } from "../encoding/index.js";
 import type { MatrixParts } from "./matrixParts.js";
@@ -11,12 +11,12 @@ const widths = [2, 3, 4, 8] as const;
 const settings = z.object({
   bits: z.literal(widths),
   group_size: groupSize,
-  desc_act: z.boolean().nullish(),
-  sym: z.boolean().nullish(),
-  checkpoint_format: z.string().nullish(),
-  is_marlin_format: z.boolean().nullish(),
+  desc_act: z.nullish(z.boolean()),
+  sym: z.nullish(z.boolean()),
+  checkpoint_format: z.nullish(z.string()),
+  is_marlin_format: z.nullish(z.boolean()),
   /** Other settings for some modules (GPTQModel), by patterns of their names. */
-  dynamic: z.unknown().optional(),
+  dynamic: z.optional(z.unknown()),
 });
 
 /** Layouts, and what is to be added to the zeros that they hold. */

@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { FormatError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import type { TensorInfo } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import type { MatrixParts } from "./matrixParts.js";
@@ -38,7 +39,7 @@ export interface SourceReader {
 const recordField = "quantization_config";
 
 /** @throws FormatError naming the field of the record */
-export const checkRecord = <T>(schema: z.ZodType<T>, record: QuantizationRecord, file: string): T =>
+export const checkRecord = <T>(schema: z.core.$ZodType<T>, record: QuantizationRecord, file: string): T =>
   checkSchema(z.object({ [recordField]: schema }), { [recordField]: record }, file)[recordField] as T;
 
 /** A kind of a format that is not read. */
@@ -60,12 +61,4 @@ export const stemBefore = (name: string, suffix: string): string | undefined =>
   name.endsWith(suffix) ? name.slice(0, -suffix.length) : undefined;
 
 /** Inputs that share a scale, as GPTQ and AWQ record it; −1: all of a row. */
-export const groupSize = z
-  .union([
-    z.literal(-1),
-    z
-      .int()
-      .min(1)
-      .max(2 ** 20),
-  ])
-  .default(128);
+export const groupSize = z._default(z.union([z.literal(-1), z.int().check(z.gte(1), z.lte(2 ** 20))]), 128);

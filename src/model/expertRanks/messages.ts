@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { FormatError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 
 /** Rows that are sent to a rank, and which of its experts each is for. */
 export interface ExpertWork {
@@ -30,14 +31,14 @@ export type FromRank =
   /** Of a work, or without `id` of the rank as a whole. */
   | { kind: "failure"; id?: number; message: string };
 
-const count = z.int().min(0).max(0xffffffff);
+const count = z.int().check(z.gte(0), z.lte(0xffffffff));
 const workHeader = z.strictObject({
   kind: z.literal("work"),
   id: count,
   layer: count,
   rows: count,
   slots: count,
-  thresholds: z.array(z.array(z.number().min(0)).nullable()).optional(),
+  thresholds: z.optional(z.array(z.nullable(z.array(z.number().check(z.gte(0)))))),
 });
 const answerHeader = z.discriminatedUnion("kind", [
   z.strictObject({
@@ -47,7 +48,7 @@ const answerHeader = z.discriminatedUnion("kind", [
     model: z.strictObject({ layers: count, hiddenSize: count, experts: count }),
   }),
   z.strictObject({ kind: z.literal("result"), id: count }),
-  z.strictObject({ kind: z.literal("failure"), id: count.optional(), message: z.string() }),
+  z.strictObject({ kind: z.literal("failure"), id: z.optional(count), message: z.string() }),
 ]);
 
 /** Stands in messages of errors where a file would. */

@@ -1,7 +1,8 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { linearsOf } from "../../arch/index.js";
 import { InputStatistics, type StatisticId } from "../../compress/index.js";
-import { breathe, checkSchema, NonFiniteError, Stage, UsageError } from "../../core/index.js";
+import { breathe, NonFiniteError, Stage, UsageError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import {
   type Artifact,
   artifactFileName,

@@ -1,6 +1,7 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type GradientStatistic, gradientStatistics } from "../../compress/index.js";
-import { checkSchema, FormatError } from "../../core/index.js";
+import { FormatError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { type Checkpoint, readJsonFile, readSafetensorsHeader } from "../../io/index.js";
 import { fromFloat32, toFloat32 } from "../../tensor/index.js";
 import type { BlockGradients } from "../gradients.js";
@@ -15,7 +16,7 @@ import {
   writeShard,
 } from "./workspace.js";
 
-const listSchema = z.strictObject({ sha256: z.array(z.string()).max(4096) });
+const listSchema = z.strictObject({ sha256: z.array(z.string()).check(z.maxLength(4096)) });
 
 /**
  * Gradients of a model on their way from the pass that computes them, from the last block to the first, to the blocks

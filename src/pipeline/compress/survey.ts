@@ -1,9 +1,10 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ModelConfig } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
 import { gradientStatistics, InputStatistics, pruneMethods } from "../../compress/index.js";
 import { type ScoredTensor, shareGlobally, type UnitType } from "../../compress/internal.js";
-import { breathe, checkSchema, FormatError, Stage, UsageError } from "../../core/index.js";
+import { breathe, FormatError, Stage, UsageError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { type Checkpoint, sha256Hex } from "../../io/index.js";
 import { readReference } from "../../io/internal.js";
 import type { Backend } from "../../kernels/index.js";
@@ -23,15 +24,15 @@ export interface Survey {
   budgets: Record<string, Record<string, StageBudget>>;
 }
 
-const surveySchema: z.ZodType<Survey> = z.strictObject({
-  kept: z.array(z.int().min(0)).max(4096),
+const surveySchema: z.core.$ZodType<Survey> = z.strictObject({
+  kept: z.array(z.int().check(z.gte(0))).check(z.maxLength(4096)),
   budgets: z.record(
     z.string(),
     z.record(
       z.string(),
       z.strictObject({
-        zeros: z.record(z.string(), z.int().min(0)).optional(),
-        unitsKept: z.int().min(1).optional(),
+        zeros: z.optional(z.record(z.string(), z.int().check(z.gte(0)))),
+        unitsKept: z.optional(z.int().check(z.gte(1))),
       }),
     ),
   ),

@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { checkSchema, FormatError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { FormatError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import {
   type Artifact,
   artifactVersion,

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { GenerationRequest } from "../engine/request.js";
 import { ApiError } from "../http/errors.js";
 import type { ServerEvent } from "../http/events.js";
@@ -16,28 +16,20 @@ import { Usage } from "./usage.js";
 const schema = z.strictObject({
   ...completionFields,
   messages: messagesField,
-  max_tokens: z
-    .int()
-    .min(1)
-    .max(2 ** 24)
-    .nullish(),
-  max_completion_tokens: z
-    .int()
-    .min(1)
-    .max(2 ** 24)
-    .nullish(),
-  logprobs: z.boolean().nullish(),
-  top_logprobs: z.int().min(0).max(mostLogprobs).nullish(),
+  max_tokens: z.nullish(z.int().check(z.gte(1), z.lte(2 ** 24))),
+  max_completion_tokens: z.nullish(z.int().check(z.gte(1), z.lte(2 ** 24))),
+  logprobs: z.nullish(z.boolean()),
+  top_logprobs: z.nullish(z.int().check(z.gte(0), z.lte(mostLogprobs))),
   response_format: formatField,
   tools: toolsField,
   tool_choice: toolChoiceField,
   /** A model writes as many calls as it likes. */
-  parallel_tool_calls: z.boolean().nullish(),
+  parallel_tool_calls: z.nullish(z.boolean()),
   /** Further variables of the chat template, such as enable_thinking. */
-  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
-  modalities: z.array(z.literal("text", { error: 'expected "text"' })).nullish(),
+  chat_template_kwargs: z.nullish(z.record(z.string(), z.unknown())),
+  modalities: z.nullish(z.array(z.literal("text", { error: 'expected "text"' }))),
   /** A guess at the answer; it would only make it faster. */
-  prediction: z.unknown().optional(),
+  prediction: z.optional(z.unknown()),
 });
 
 type Body = z.infer<typeof schema>;

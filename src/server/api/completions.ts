@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { GenerationRequest } from "../engine/request.js";
 import type { ServerEvent } from "../http/events.js";
 import type { ServedModel } from "../models/servedModel.js";
@@ -9,26 +9,27 @@ import { newId, nowSeconds, type Route, type RouteContext } from "./route.js";
 import { begin, type ChoiceEvent, collectAnswers } from "./run.js";
 import { Usage } from "./usage.js";
 
-const text = z.string().max(2 ** 24);
-const ids = z
-  .array(z.int().min(0))
-  .min(1)
-  .max(2 ** 20);
+const text = z.string().check(z.maxLength(2 ** 24));
+const ids = z.array(z.int().check(z.gte(0))).check(z.minLength(1), z.maxLength(2 ** 20));
 
 const schema = z.strictObject({
   ...completionFields,
-  prompt: z.union([text, ids, z.array(text).min(1).max(2048), z.array(ids).min(1).max(2048)], {
-    error: "expected a text, a list of token ids, or a list of either",
-  }),
-  max_tokens: z
-    .int()
-    .min(0)
-    .max(2 ** 24)
-    .nullish(),
-  echo: z.boolean().nullish(),
-  logprobs: z.int().min(0).max(mostLogprobs).nullish(),
-  best_of: z.literal(1, { error: "expected 1: answers are not ranked" }).nullish(),
-  suffix: z.literal("", { error: "expected none: the model only goes on with a text" }).nullish(),
+  prompt: z.union(
+    [
+      text,
+      ids,
+      z.array(text).check(z.minLength(1), z.maxLength(2048)),
+      z.array(ids).check(z.minLength(1), z.maxLength(2048)),
+    ],
+    {
+      error: "expected a text, a list of token ids, or a list of either",
+    },
+  ),
+  max_tokens: z.nullish(z.int().check(z.gte(0), z.lte(2 ** 24))),
+  echo: z.nullish(z.boolean()),
+  logprobs: z.nullish(z.int().check(z.gte(0), z.lte(mostLogprobs))),
+  best_of: z.nullish(z.literal(1, { error: "expected 1: answers are not ranked" })),
+  suffix: z.nullish(z.literal("", { error: "expected none: the model only goes on with a text" })),
 });
 
 type Body = z.infer<typeof schema>;

@@ -1,29 +1,31 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { isEncoder } from "../../arch/index.js";
 import { embedText } from "../../runtime/index.js";
 import { ApiError } from "../http/errors.js";
 import { checkBody } from "./parse.js";
 import type { Route } from "./route.js";
 
-const text = z
-  .string()
-  .min(1)
-  .max(2 ** 22);
-const ids = z
-  .array(z.int().min(0))
-  .min(1)
-  .max(2 ** 16);
+const text = z.string().check(z.minLength(1), z.maxLength(2 ** 22));
+const ids = z.array(z.int().check(z.gte(0))).check(z.minLength(1), z.maxLength(2 ** 16));
 
 const schema = z.strictObject({
-  model: z.string().max(512).nullish(),
-  input: z.union([text, ids, z.array(text).min(1).max(2048), z.array(ids).min(1).max(2048)], {
-    error: "expected a text, a list of token ids, or a list of either; none empty",
-  }),
-  encoding_format: z.enum(["float", "base64"]).nullish(),
-  dimensions: z.int().min(1).nullish(),
-  user: z.string().nullish(),
+  model: z.nullish(z.string().check(z.maxLength(512))),
+  input: z.union(
+    [
+      text,
+      ids,
+      z.array(text).check(z.minLength(1), z.maxLength(2048)),
+      z.array(ids).check(z.minLength(1), z.maxLength(2048)),
+    ],
+    {
+      error: "expected a text, a list of token ids, or a list of either; none empty",
+    },
+  ),
+  encoding_format: z.nullish(z.enum(["float", "base64"])),
+  dimensions: z.nullish(z.int().check(z.gte(1))),
+  user: z.nullish(z.string()),
   /** Ours: what a vector is made of. */
-  pooling: z.enum(["mean", "first"]).nullish(),
+  pooling: z.nullish(z.enum(["mean", "first"])),
 });
 
 /** POST /v1/embeddings: vectors of length 1, from an encoder. */

@@ -1,12 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { GenerationRequest } from "../engine/request.js";
 import { ApiError } from "../http/errors.js";
 import type { ServedModel } from "../models/servedModel.js";
 
 /** Fields that several requests have. Null counts as left out, as in the API. */
 
-const number = (min: number, max: number) => z.number().min(min).max(max).nullish();
-const text = z.string().max(2 ** 20);
+const number = (min: number, max: number) => z.nullish(z.number().check(z.gte(min), z.lte(max)));
+const text = z.string().check(z.maxLength(2 ** 20));
 
 /** Choices of one request at most. */
 const mostChoices = 128;
@@ -14,44 +14,46 @@ const mostChoices = 128;
 /** Beside a score, so many tokens may come with theirs. */
 export const mostLogprobs = 20;
 
-export const rarefyFields = z
-  .strictObject({
+export const rarefyFields = z.nullish(
+  z.strictObject({
     /** Share of inputs that count as zero, 0 or "dense" for none. */
-    sparsity: z
-      .union([z.number().min(0).max(0.95), z.literal("dense")], { error: 'expected 0 to 0.95, or "dense"' })
-      .nullish(),
-    attention: z.string().max(200).nullish(),
-    kv: z.string().max(200).nullish(),
-  })
-  .nullish();
+    sparsity: z.nullish(
+      z.union([z.number().check(z.gte(0), z.lte(0.95)), z.literal("dense")], {
+        error: 'expected 0 to 0.95, or "dense"',
+      }),
+    ),
+    attention: z.nullish(z.string().check(z.maxLength(200))),
+    kv: z.nullish(z.string().check(z.maxLength(200))),
+  }),
+);
 
 /** Change nothing about the answer of a server that stores nothing and has one kind of service. */
 export const ignoredFields = {
-  user: z.string().nullish(),
-  metadata: z.record(z.string(), z.unknown()).nullish(),
-  store: z.boolean().nullish(),
-  service_tier: z.string().nullish(),
-  safety_identifier: z.string().nullish(),
-  prompt_cache_key: z.string().nullish(),
-  prompt_cache_retention: z.string().nullish(),
+  user: z.nullish(z.string()),
+  metadata: z.nullish(z.record(z.string(), z.unknown())),
+  store: z.nullish(z.boolean()),
+  service_tier: z.nullish(z.string()),
+  safety_identifier: z.nullish(z.string()),
+  prompt_cache_key: z.nullish(z.string()),
+  prompt_cache_retention: z.nullish(z.string()),
 };
 
-export const stopField = z
-  .union([text.min(1), z.array(text.min(1)).max(16)], {
+export const stopField = z.nullish(
+  z.union([text.check(z.minLength(1)), z.array(text.check(z.minLength(1))).check(z.maxLength(16))], {
     error: "expected a text, or a list of up to 16 texts, none empty",
-  })
-  .nullish();
+  }),
+);
 
 export const samplingFields = {
-  model: z.string().max(512).nullish(),
+  model: z.nullish(z.string().check(z.maxLength(512))),
   temperature: number(0, 2),
-  top_p: z.number().gt(0).max(1).nullish(),
-  top_k: z.int().min(-1).nullish(),
+  top_p: z.nullish(z.number().check(z.gt(0), z.lte(1))),
+  top_k: z.nullish(z.int().check(z.gte(-1))),
   min_p: number(0, 1),
-  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  repetition_penalty: z.nullish(z.number().check(z.gt(0), z.lte(10))),
   presence_penalty: number(-2, 2),
   frequency_penalty: number(-2, 2),
-  seed: z.int().nullish(),
+  seed: z.nullish(z.int()),
   rarefy: rarefyFields,
 };
 
@@ -59,17 +61,19 @@ export const completionFields = {
   ...samplingFields,
   ...ignoredFields,
   stop: stopField,
-  n: z.int().min(1).max(mostChoices).nullish(),
-  logit_bias: z.record(z.string().regex(/^\d{1,9}$/, "expected a token id"), z.number().min(-100).max(100)).nullish(),
-  ignore_eos: z.boolean().nullish(),
-  stream: z.boolean().nullish(),
-  stream_options: z
-    .strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.boolean().nullish() })
-    .nullish(),
+  n: z.nullish(z.int().check(z.gte(1), z.lte(mostChoices))),
+  logit_bias: z.nullish(
+    z.record(z.string().check(z.regex(/^\d{1,9}$/, "expected a token id")), z.number().check(z.gte(-100), z.lte(100))),
+  ),
+  ignore_eos: z.nullish(z.boolean()),
+  stream: z.nullish(z.boolean()),
+  stream_options: z.nullish(
+    z.strictObject({ include_usage: z.nullish(z.boolean()), include_obfuscation: z.nullish(z.boolean()) }),
+  ),
 };
 
-type Sampling = z.infer<z.ZodObject<typeof samplingFields>>;
-type Completion = Pick<z.infer<z.ZodObject<typeof completionFields>>, "stop" | "logit_bias" | "ignore_eos">;
+type Sampling = z.infer<z.ZodMiniObject<typeof samplingFields>>;
+type Completion = Pick<z.infer<z.ZodMiniObject<typeof completionFields>>, "stop" | "logit_bias" | "ignore_eos">;
 
 /** Without what is undefined or null. */
 const given = <T extends object>(fields: T) =>

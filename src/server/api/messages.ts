@@ -1,8 +1,8 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ChatMessage } from "../../text/index.js";
 import { toolName } from "./tools.js";
 
-const text = z.string().max(2 ** 24);
+const text = z.string().check(z.maxLength(2 ** 24));
 
 /** Parts of a message; all of them are text. */
 const parts = z
@@ -15,39 +15,39 @@ const parts = z
       { error: "expected a part with type and text" },
     ),
   )
-  .max(1024);
+  .check(z.maxLength(1024));
 
 const content = z.union([text, parts], { error: "expected a text, or a list of text parts" });
 
 const message = z.discriminatedUnion(
   "role",
   [
-    z.strictObject({ role: z.literal("system"), content, name: z.string().nullish() }),
-    z.strictObject({ role: z.literal("developer"), content, name: z.string().nullish() }),
-    z.strictObject({ role: z.literal("user"), content, name: z.string().nullish() }),
-    z.strictObject({ role: z.literal("tool"), content, tool_call_id: z.string(), name: z.string().nullish() }),
+    z.strictObject({ role: z.literal("system"), content, name: z.nullish(z.string()) }),
+    z.strictObject({ role: z.literal("developer"), content, name: z.nullish(z.string()) }),
+    z.strictObject({ role: z.literal("user"), content, name: z.nullish(z.string()) }),
+    z.strictObject({ role: z.literal("tool"), content, tool_call_id: z.string(), name: z.nullish(z.string()) }),
     z.strictObject({
       role: z.literal("assistant"),
-      content: content.nullish(),
-      refusal: z.string().nullish(),
-      annotations: z.array(z.unknown()).nullish(),
-      audio: z.null().optional(),
-      name: z.string().nullish(),
-      tool_calls: z
-        .array(
+      content: z.nullish(content),
+      refusal: z.nullish(z.string()),
+      annotations: z.nullish(z.array(z.unknown())),
+      audio: z.optional(z.null()),
+      name: z.nullish(z.string()),
+      tool_calls: z.nullish(
+        z.array(
           z.strictObject({
             id: z.string(),
             type: z.literal("function"),
             function: z.strictObject({ name: toolName, arguments: text }),
           }),
-        )
-        .nullish(),
+        ),
+      ),
     }),
   ],
   { error: "expected a message with the role system, developer, user, assistant or tool" },
 );
 
-export const messagesField = z.array(message).min(1).max(4096);
+export const messagesField = z.array(message).check(z.minLength(1), z.maxLength(4096));
 
 /** Messages as templates read them: contents are texts, arguments of calls are objects. */
 export function toChatMessages(messages: z.infer<typeof messagesField>): ChatMessage[] {

@@ -1,4 +1,5 @@
-import type * as z from "zod";
+import type * as z from "zod/mini";
+import { parseSchema } from "../../core/internal.js";
 import { ApiError } from "../http/errors.js";
 
 /** Nesting that no request needs; deeper ones would end in a stack overflow of whatever walks them. */
@@ -46,8 +47,8 @@ const unsupported: Readonly<Record<string, string>> = {
 };
 
 /** Checks a body. @throws ApiError that names the field and what was expected */
-export function checkBody<T>(schema: z.ZodType<T>, body: unknown): T {
-  const result = schema.safeParse(body);
+export function checkBody<T>(schema: z.core.$ZodType<T>, body: unknown): T {
+  const result = parseSchema(schema, body);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const path = issue.path.map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`)).join("");

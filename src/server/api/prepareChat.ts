@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FormatError } from "../../core/index.js";
 import { type ChatMessage, encodeChat } from "../../text/index.js";
 import type { Constraint } from "../engine/request.js";
@@ -6,21 +6,21 @@ import { ApiError } from "../http/errors.js";
 import type { ServedModel } from "../models/servedModel.js";
 import { callSchema, type Tool, type ToolChoice } from "./tools.js";
 
-export const formatField = z
-  .discriminatedUnion("type", [
+export const formatField = z.nullish(
+  z.discriminatedUnion("type", [
     z.strictObject({ type: z.literal("text") }),
     z.strictObject({ type: z.literal("json_object") }),
     z.strictObject({
       type: z.literal("json_schema"),
       json_schema: z.strictObject({
-        name: z.string().max(64),
-        description: z.string().nullish(),
+        name: z.string().check(z.maxLength(64)),
+        description: z.nullish(z.string()),
         schema: z.record(z.string(), z.unknown()),
-        strict: z.boolean().nullish(),
+        strict: z.nullish(z.boolean()),
       }),
     }),
-  ])
-  .nullish();
+  ]),
+);
 
 /** A conversation, in the words of chat completions. */
 export interface Conversation {

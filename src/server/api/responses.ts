@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ServerEvent } from "../http/events.js";
 import type { ServedModel } from "../models/servedModel.js";
 import { generationOf, ignoredFields, roomFor, samplingFields } from "./fields.js";
@@ -10,23 +10,23 @@ import { begin, type ChoiceEvent, newAnswer, note } from "./run.js";
 import { type Tool, type ToolChoice, ToolText, toolName } from "./tools.js";
 import { Usage } from "./usage.js";
 
-const text = z.string().max(2 ** 24);
+const text = z.string().check(z.maxLength(2 ** 24));
 
 const toolField = z.strictObject({
   type: z.literal("function", { error: 'expected "function": the server has no tools of its own' }),
   name: toolName,
-  description: z.string().nullish(),
-  parameters: z.record(z.string(), z.unknown()).nullish(),
-  strict: z.boolean().nullish(),
+  description: z.nullish(z.string()),
+  parameters: z.nullish(z.record(z.string(), z.unknown())),
+  strict: z.nullish(z.boolean()),
 });
 
 /** Items of a conversation: messages, calls that were made and what came of them. */
 const itemField = z.union(
   [
     z.strictObject({
-      type: z.literal("message").optional(),
-      id: z.string().nullish(),
-      status: z.string().nullish(),
+      type: z.optional(z.literal("message")),
+      id: z.nullish(z.string()),
+      status: z.nullish(z.string()),
       role: z.enum(["system", "developer", "user", "assistant"]),
       content: z.union([
         text,
@@ -34,24 +34,24 @@ const itemField = z.union(
           z.strictObject({
             type: z.enum(["input_text", "output_text", "text"]),
             text,
-            annotations: z.array(z.unknown()).optional(),
-            logprobs: z.array(z.unknown()).optional(),
+            annotations: z.optional(z.array(z.unknown())),
+            logprobs: z.optional(z.array(z.unknown())),
           }),
         ),
       ]),
     }),
     z.strictObject({
       type: z.literal("function_call"),
-      id: z.string().nullish(),
-      status: z.string().nullish(),
+      id: z.nullish(z.string()),
+      status: z.nullish(z.string()),
       call_id: z.string(),
       name: toolName,
       arguments: text,
     }),
     z.strictObject({
       type: z.literal("function_call_output"),
-      id: z.string().nullish(),
-      status: z.string().nullish(),
+      id: z.nullish(z.string()),
+      status: z.nullish(z.string()),
       call_id: z.string(),
       output: text,
     }),
@@ -62,39 +62,37 @@ const itemField = z.union(
 const schema = z.strictObject({
   ...samplingFields,
   ...ignoredFields,
-  input: z.union([text, z.array(itemField).min(1).max(4096)], { error: "expected a text, or a list of items" }),
-  instructions: text.nullish(),
-  max_output_tokens: z
-    .int()
-    .min(1)
-    .max(2 ** 24)
-    .nullish(),
-  stream: z.boolean().nullish(),
-  stream_options: z.strictObject({ include_obfuscation: z.boolean().nullish() }).nullish(),
-  tools: z.array(toolField).max(128).nullish(),
-  tool_choice: z
-    .union([z.enum(["none", "auto", "required"]), z.strictObject({ type: z.literal("function"), name: toolName })])
-    .nullish(),
-  parallel_tool_calls: z.boolean().nullish(),
-  text: z
-    .strictObject({
-      format: z
-        .discriminatedUnion("type", [
+  input: z.union([text, z.array(itemField).check(z.minLength(1), z.maxLength(4096))], {
+    error: "expected a text, or a list of items",
+  }),
+  instructions: z.nullish(text),
+  max_output_tokens: z.nullish(z.int().check(z.gte(1), z.lte(2 ** 24))),
+  stream: z.nullish(z.boolean()),
+  stream_options: z.nullish(z.strictObject({ include_obfuscation: z.nullish(z.boolean()) })),
+  tools: z.nullish(z.array(toolField).check(z.maxLength(128))),
+  tool_choice: z.nullish(
+    z.union([z.enum(["none", "auto", "required"]), z.strictObject({ type: z.literal("function"), name: toolName })]),
+  ),
+  parallel_tool_calls: z.nullish(z.boolean()),
+  text: z.nullish(
+    z.strictObject({
+      format: z.nullish(
+        z.discriminatedUnion("type", [
           z.strictObject({ type: z.literal("text") }),
           z.strictObject({ type: z.literal("json_object") }),
           z.strictObject({
             type: z.literal("json_schema"),
-            name: z.string().max(64),
-            description: z.string().nullish(),
+            name: z.string().check(z.maxLength(64)),
+            description: z.nullish(z.string()),
             schema: z.record(z.string(), z.unknown()),
-            strict: z.boolean().nullish(),
+            strict: z.nullish(z.boolean()),
           }),
-        ])
-        .nullish(),
-      verbosity: z.literal("medium").nullish(),
-    })
-    .nullish(),
-  truncation: z.enum(["disabled"], { error: 'expected "disabled": nothing is left out of a conversation' }).nullish(),
+        ]),
+      ),
+      verbosity: z.nullish(z.literal("medium")),
+    }),
+  ),
+  truncation: z.nullish(z.enum(["disabled"], { error: 'expected "disabled": nothing is left out of a conversation' })),
 });
 
 type Body = z.infer<typeof schema>;

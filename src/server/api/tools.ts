@@ -1,34 +1,37 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 
 /** Names as the API allows them. */
-export const toolName = z.string().regex(/^[a-zA-Z0-9_.-]{1,64}$/, "expected letters, digits, _, . and -, 64 at most");
+export const toolName = z
+  .string()
+  .check(z.regex(/^[a-zA-Z0-9_.-]{1,64}$/, "expected letters, digits, _, . and -, 64 at most"));
 
 const schemaField = z.record(z.string(), z.unknown());
 
-export const toolsField = z
-  .array(
-    z.strictObject({
-      type: z.literal("function"),
-      function: z.strictObject({
-        name: toolName,
-        description: z.string().nullish(),
-        parameters: schemaField.nullish(),
-        strict: z.boolean().nullish(),
+export const toolsField = z.nullish(
+  z
+    .array(
+      z.strictObject({
+        type: z.literal("function"),
+        function: z.strictObject({
+          name: toolName,
+          description: z.nullish(z.string()),
+          parameters: z.nullish(schemaField),
+          strict: z.nullish(z.boolean()),
+        }),
       }),
-    }),
-  )
-  .max(128)
-  .nullish();
+    )
+    .check(z.maxLength(128)),
+);
 
-export const toolChoiceField = z
-  .union(
+export const toolChoiceField = z.nullish(
+  z.union(
     [
       z.enum(["none", "auto", "required"]),
       z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: toolName }) }),
     ],
     { error: 'expected "none", "auto", "required" or a function by its name' },
-  )
-  .nullish();
+  ),
+);
 
 /** A function that the model may call. */
 export type Tool = NonNullable<z.infer<typeof toolsField>>[number];

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import type { Random } from "../../core/index.js";
 import type { Adapter } from "../../io/index.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
@@ -20,7 +20,7 @@ export interface AdapterMethod<Options = unknown> {
   id: string;
   title: string;
   paper: string;
-  options: z.ZodType<Options>;
+  options: z.ZodMiniType<Options>;
   /** What is trained, with its first values: a model with them is the model without. */
   parameters(module: AdaptedModule, options: Options, random: Random): (ParameterInfo & { first: FloatArray })[];
   /** Fills `out` [rows of the piece, cols] with what is multiplied with in place of a piece's W. */

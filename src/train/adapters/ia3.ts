@@ -1,12 +1,10 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { AdaptedModule, AdapterMethod } from "./contract.js";
 
 const options = z.strictObject({
   inputsOf: z
-    .array(z.string().max(256))
-    .max(64)
-    .default(["down_proj"])
-    .describe("modules of which the inputs are multiplied, of others the outputs"),
+    ._default(z.array(z.string().check(z.maxLength(256))).check(z.maxLength(64)), ["down_proj"])
+    .check(z.describe("modules of which the inputs are multiplied, of others the outputs")),
 });
 type Options = z.output<typeof options>;
 

@@ -1,10 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { AdapterMethod } from "./contract.js";
 
 const options = z.strictObject({
-  rank: z.int().min(1).max(4096).default(8).describe("of the pair"),
-  alpha: z.number().gt(0).max(1e6).default(16).describe("the pair is multiplied by alpha / rank"),
+  rank: z._default(z.int().check(z.gte(1), z.lte(4096)), 8).check(z.describe("of the pair")),
+  alpha: z
+    ._default(z.number().check(z.gt(0), z.lte(1e6)), 16)
+    .check(z.describe("the pair is multiplied by alpha / rank")),
 });
 
 const names = (module: string) => ({ a: `${module}.lora_A.weight`, b: `${module}.lora_B.weight` });

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, decayWeights, descend } from "../optimizers/links.js";
@@ -9,9 +9,11 @@ import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
-  decay: z.number().min(0).default(1e-4).describe("λ at the end of its ramp"),
-  rampUntil: z.number().gt(0).max(1).default(0.25).describe("share of the steps over which λ rises from 0"),
-  interval: z.int().min(1).default(10).describe("steps between two choices of masks"),
+  decay: z._default(z.number().check(z.gte(0)), 1e-4).check(z.describe("λ at the end of its ramp")),
+  rampUntil: z
+    ._default(z.number().check(z.gt(0), z.lte(1)), 0.25)
+    .check(z.describe("share of the steps over which λ rises from 0")),
+  interval: z._default(z.int().check(z.gte(1)), 10).check(z.describe("steps between two choices of masks")),
 });
 
 /** Adaptive sparse trainer: straight-through training under refreshed masks, with a decay of pruned weights inside AdamW. */

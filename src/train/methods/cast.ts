@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { adamWithMaskedDecay } from "../optimizers/adamDecay.js";
 import { chain } from "../optimizers/link.js";
 import { clipByNorm, descend } from "../optimizers/links.js";
@@ -11,9 +11,11 @@ import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
-  decay: z.number().min(0).default(4e-7).describe("λ of the L1 pull on pruned weights"),
-  interval: z.int().min(1).default(10).describe("steps between two choices of masks"),
-  scales: z.int().min(0).default(2).describe("trainable scales per row, each for as many columns; 0 for none"),
+  decay: z._default(z.number().check(z.gte(0)), 4e-7).check(z.describe("λ of the L1 pull on pruned weights")),
+  interval: z._default(z.int().check(z.gte(1)), 10).check(z.describe("steps between two choices of masks")),
+  scales: z
+    ._default(z.int().check(z.gte(0)), 2)
+    .check(z.describe("trainable scales per row, each for as many columns; 0 for none")),
 });
 
 const scaleName = (name: string) => `${name}:scale`;

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import type { OptimizerOptions } from "../optimizers/adamW.js";
 import type { Link, Updates } from "../optimizers/link.js";
 import type { Masks } from "../optimizers/links.js";
@@ -48,6 +48,6 @@ export interface TrainMethod<Options = unknown> {
   id: string;
   title: string;
   paper: string;
-  options: z.ZodType<Options>;
+  options: z.ZodMiniType<Options>;
   start(context: MethodContext, options: Options): MethodRun;
 }

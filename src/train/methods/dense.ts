@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { adamW } from "../optimizers/adamW.js";
 import { plainDevice } from "../resident.js";
 import type { TrainMethod } from "./contract.js";

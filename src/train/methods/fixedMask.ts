@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
@@ -10,9 +10,12 @@ import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({
   mask: z
-    .enum(["zeros", "magnitude"])
-    .default("zeros")
-    .describe("zeros: the zeros that the weights have, as a pruned model does; magnitude: the pattern, by magnitude"),
+    ._default(z.enum(["zeros", "magnitude"]), "zeros")
+    .check(
+      z.describe(
+        "zeros: the zeros that the weights have, as a pruned model does; magnitude: the pattern, by magnitude",
+      ),
+    ),
   pattern: patternOption,
 });
 

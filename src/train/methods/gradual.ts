@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { adamW } from "../optimizers/adamW.js";
 import { chain } from "../optimizers/link.js";
 import { keepMasks } from "../optimizers/links.js";
@@ -8,18 +8,17 @@ import { densityFor, structureOption, unitsOf } from "../selection/patterns.js";
 import { stateOf } from "../state.js";
 import type { TrainMethod } from "./contract.js";
 
-const share = z.number().min(0).max(1);
+const share = z.number().check(z.gte(0), z.lte(1));
 const options = z.strictObject({
   structure: structureOption,
-  initial: share.default(0).describe("sparsity at the first pruning"),
-  final: share.optional().describe("sparsity from the last pruning on: 0.9, or that of keep:group"),
-  from: share.default(0).describe("share of the steps at which pruning begins"),
-  until: share.default(0.7).describe("share of the steps at which it ends"),
-  interval: z.int().min(1).default(100).describe("steps between two prunings"),
+  initial: z._default(share, 0).check(z.describe("sparsity at the first pruning")),
+  final: z.optional(share).check(z.describe("sparsity from the last pruning on: 0.9, or that of keep:group")),
+  from: z._default(share, 0).check(z.describe("share of the steps at which pruning begins")),
+  until: z._default(share, 0.7).check(z.describe("share of the steps at which it ends")),
+  interval: z._default(z.int().check(z.gte(1)), 100).check(z.describe("steps between two prunings")),
   schedule: z
-    .enum(["cubic", "linear"])
-    .default("cubic")
-    .describe("cubic: most goes at first; linear: as much each time"),
+    ._default(z.enum(["cubic", "linear"]), "cubic")
+    .check(z.describe("cubic: most goes at first; linear: as much each time")),
 });
 
 /** Sparsity at a share of the way: steep at first, flat at the end (Zhu, Gupta 2017). */

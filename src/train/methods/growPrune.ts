@@ -1,22 +1,22 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { structureOption } from "../selection/patterns.js";
 import type { TrainMethod } from "./contract.js";
 import { dynamicSparse } from "./dynamicSparse.js";
 import { cubicSparsity } from "./gradual.js";
 
-const share = z.number().min(0).max(1);
+const share = z.number().check(z.gte(0), z.lte(1));
 const options = z.strictObject({
   structure: structureOption,
-  initial: share.default(0.1).describe("density at the start"),
-  peak: share.default(0.6).describe("density that growth reaches"),
-  final: share.default(0.05).describe("density after pruning"),
-  growUntil: share.default(0.15).describe("share of the steps at which growth ends"),
-  pruneFrom: share.default(0.3).describe("share of the steps at which pruning begins"),
-  pruneUntil: share.default(0.75).describe("share of the steps at which it ends"),
-  interval: z.int().min(1).default(100).describe("steps between two updates of the connections"),
-  growth: z.enum(["gradient", "random"]).default("gradient").describe("which connections grow"),
-  regrown: share.default(0.1).describe("share of connections that a pruning update replaces besides"),
+  initial: z._default(share, 0.1).check(z.describe("density at the start")),
+  peak: z._default(share, 0.6).check(z.describe("density that growth reaches")),
+  final: z._default(share, 0.05).check(z.describe("density after pruning")),
+  growUntil: z._default(share, 0.15).check(z.describe("share of the steps at which growth ends")),
+  pruneFrom: z._default(share, 0.3).check(z.describe("share of the steps at which pruning begins")),
+  pruneUntil: z._default(share, 0.75).check(z.describe("share of the steps at which it ends")),
+  interval: z._default(z.int().check(z.gte(1)), 100).check(z.describe("steps between two updates of the connections")),
+  growth: z._default(z.enum(["gradient", "random"]), "gradient").check(z.describe("which connections grow")),
+  regrown: z._default(share, 0.1).check(z.describe("share of connections that a pruning update replaces besides")),
 });
 
 /** Density at a step: up in a line, a plateau, down on a cubic. */

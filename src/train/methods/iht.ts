@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Pattern } from "../../compress/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
@@ -14,22 +14,24 @@ import type { ParameterInfo } from "../values.js";
 import type { TrainMethod } from "./contract.js";
 
 const options = z.strictObject({
-  density: z.number().gt(0).max(1).optional().describe("share kept of what the structure names: 0.5, or keep / group"),
+  density: z
+    .optional(z.number().check(z.gt(0), z.lte(1)))
+    .check(z.describe("share kept of what the structure names: 0.5, or keep / group")),
   structure: structureOption,
   scope: z
-    .enum(["global", "layer"])
-    .default("layer")
-    .describe("global: all layers share one budget; layer: each inner layer has its own, first and last stay dense"),
-  interval: z.int().min(1).default(1).describe("optimiser steps between two projections"),
-  freezeAt: z.number().min(0).max(1).default(1).describe("share of training after which positions stay as they are"),
+    ._default(z.enum(["global", "layer"]), "layer")
+    .check(
+      z.describe("global: all layers share one budget; layer: each inner layer has its own, first and last stay dense"),
+    ),
+  interval: z._default(z.int().check(z.gte(1)), 1).check(z.describe("optimiser steps between two projections")),
+  freezeAt: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 1)
+    .check(z.describe("share of training after which positions stay as they are")),
   freezeOverlap: z
-    .number()
-    .gt(0)
-    .max(1)
-    .optional()
-    .describe("freeze once the support has been so far the most often kept positions, three checks running"),
-  checkEvery: z.int().min(1).default(50).describe("steps between two checks"),
-  countRetention: z.boolean().default(false).describe("count how often each weight was kept"),
+    .optional(z.number().check(z.gt(0), z.lte(1)))
+    .check(z.describe("freeze once the support has been so far the most often kept positions, three checks running")),
+  checkEvery: z._default(z.int().check(z.gte(1)), 50).check(z.describe("steps between two checks")),
+  countRetention: z._default(z.boolean(), false).check(z.describe("count how often each weight was kept")),
 });
 
 const checksToFreeze = 3;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { addDirection, shrinkUnits } from "../optimizers/groupLasso.js";
@@ -10,20 +10,19 @@ import { isSparsifiable } from "../values.js";
 import type { MethodContext, TrainMethod } from "./contract.js";
 
 const options = z.strictObject({
-  lambda: z.number().min(0).default(1e-4).describe("weight of ‖W‖₁ at the start"),
+  lambda: z._default(z.number().check(z.gte(0)), 1e-4).check(z.describe("weight of ‖W‖₁ at the start")),
   structure: structureOption,
   variant: z
-    .enum(["metric", "decoupled", "naive"])
-    .optional()
-    .describe(
-      "metric: proximal map in Adam's metric, for single weights; decoupled: plain soft threshold, for groups; naive: the sub-gradient",
+    .optional(z.enum(["metric", "decoupled", "naive"]))
+    .check(
+      z.describe(
+        "metric: proximal map in Adam's metric, for single weights; decoupled: plain soft threshold, for groups; naive: the sub-gradient",
+      ),
     ),
-  sparsity: z.number().min(0).lt(1).optional().describe("share of zeros to steer λ to"),
+  sparsity: z.optional(z.number().check(z.gte(0), z.lt(1))).check(z.describe("share of zeros to steer λ to")),
   factor: z
-    .number()
-    .min(1)
-    .default(1.02)
-    .describe("by which λ grows below that sparsity and falls above it, each step"),
+    ._default(z.number().check(z.gte(1)), 1.02)
+    .check(z.describe("by which λ grows below that sparsity and falls above it, each step")),
 });
 
 const variants: Record<

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { adamW } from "../optimizers/adamW.js";
 import { chain, type Link } from "../optimizers/link.js";
@@ -12,9 +12,15 @@ import { pruneSurvivors } from "./lottery.js";
 
 const options = z.strictObject({
   structure: structureOption,
-  rounds: z.int().min(1).max(100).default(5).describe("prunings; the steps are shared by one training more"),
-  share: z.number().gt(0).lt(1).default(0.2).describe("share of the survivors that a pruning drops"),
-  rewind: z.number().min(0).lt(1).default(0).describe("share of the first training to whose weights survivors go back"),
+  rounds: z
+    ._default(z.int().check(z.gte(1), z.lte(100)), 5)
+    .check(z.describe("prunings; the steps are shared by one training more")),
+  share: z
+    ._default(z.number().check(z.gt(0), z.lt(1)), 0.2)
+    .check(z.describe("share of the survivors that a pruning drops")),
+  rewind: z
+    ._default(z.number().check(z.gte(0), z.lt(1)), 0)
+    .check(z.describe("share of the first training to whose weights survivors go back")),
 });
 
 /**

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import type { TrainMethod } from "./contract.js";
 import { dynamicOptions, startDynamic } from "./set.js";
 

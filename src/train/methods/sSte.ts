@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { keepLargestUnits, scaleUnits, type Units, unitNorms } from "../selection/groups.js";
 import { markNonZeros } from "../selection/masks.js";

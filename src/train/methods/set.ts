@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { densityFor, structureOption } from "../selection/patterns.js";
 import type { MethodContext, TrainMethod } from "./contract.js";
 import { cosineShare, dynamicSparse, type Growth } from "./dynamicSparse.js";
@@ -6,18 +6,18 @@ import { cosineShare, dynamicSparse, type Growth } from "./dynamicSparse.js";
 export const dynamicOptions = z.strictObject({
   structure: structureOption,
   density: z
-    .number()
-    .gt(0)
-    .max(1)
-    .optional()
-    .describe("share of weights that are there, all matrices together: 0.1, or that of keep:group"),
+    .optional(z.number().check(z.gt(0), z.lte(1)))
+    .check(z.describe("share of weights that are there, all matrices together: 0.1, or that of keep:group")),
   distribution: z
-    .enum(["erk", "uniform"])
-    .optional()
-    .describe("how the density is spread over matrices: erk, but uniform for keep:group"),
-  interval: z.int().min(1).default(100).describe("steps between two updates of the connections"),
-  until: z.number().min(0).max(1).default(0.75).describe("share of the steps after which connections stay"),
-  replaced: z.number().min(0).max(1).default(0.3).describe("share of connections that the first update replaces"),
+    .optional(z.enum(["erk", "uniform"]))
+    .check(z.describe("how the density is spread over matrices: erk, but uniform for keep:group")),
+  interval: z._default(z.int().check(z.gte(1)), 100).check(z.describe("steps between two updates of the connections")),
+  until: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.75)
+    .check(z.describe("share of the steps after which connections stay")),
+  replaced: z
+    ._default(z.number().check(z.gte(0), z.lte(1)), 0.3)
+    .check(z.describe("share of connections that the first update replaces")),
 });
 
 /** SET and RigL differ in how they grow. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";
@@ -7,8 +7,8 @@ import { maskedTraining, onDevice } from "./maskedTraining.js";
 
 const options = z.strictObject({
   pattern: patternOption,
-  decay: z.number().min(0).default(2e-4).describe("λ of the pull of pruned weights towards 0"),
-  interval: z.int().min(1).default(1).describe("steps between two choices of masks"),
+  decay: z._default(z.number().check(z.gte(0)), 2e-4).check(z.describe("λ of the pull of pruned weights towards 0")),
+  interval: z._default(z.int().check(z.gte(1)), 1).check(z.describe("steps between two choices of masks")),
 });
 
 /** g += λ(1 − M) ∘ W: the gradient of (λ/2)‖(1 − M) ∘ W‖², which keeps pruned weights from coming back by noise. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { noPull } from "../resident.js";
 import { magnitudeMasks, patternOption } from "../selection/patterns.js";
 import type { FloatArray } from "../values.js";
@@ -24,10 +24,9 @@ const rules = {
 const options = z.strictObject({
   pattern: patternOption,
   rule: z
-    .enum(Object.keys(rules) as (keyof typeof rules)[])
-    .default("dense")
-    .describe("gradient of pruned weights: dense (as if kept), autograd (none), maskDerivative (g ∘ (M + W))"),
-  interval: z.int().min(1).default(1).describe("steps between two choices of masks"),
+    ._default(z.enum(Object.keys(rules) as (keyof typeof rules)[]), "dense")
+    .check(z.describe("gradient of pruned weights: dense (as if kept), autograd (none), maskDerivative (g ∘ (M + W))")),
+  interval: z._default(z.int().check(z.gte(1)), 1).check(z.describe("steps between two choices of masks")),
 });
 
 /** Training under a mask of the largest weights, chosen anew from the dense ones, with a straight-through gradient. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { transposableMask } from "../selection/transposable.js";
 import { isSparsifiable } from "../values.js";
 import type { TrainMethod } from "./contract.js";
@@ -6,14 +6,11 @@ import { maskedTraining } from "./maskedTraining.js";
 import { decayPruned } from "./srSte.js";
 
 const options = z.strictObject({
-  decay: z.number().min(0).default(6e-5).describe("λ of the pull of pruned weights towards 0"),
-  interval: z.int().min(1).default(40).describe("steps between two choices of masks"),
+  decay: z._default(z.number().check(z.gte(0)), 6e-5).check(z.describe("λ of the pull of pruned weights towards 0")),
+  interval: z._default(z.int().check(z.gte(1)), 40).check(z.describe("steps between two choices of masks")),
   denseFrom: z
-    .number()
-    .min(0)
-    .max(1)
-    .default(1)
-    .describe("share of the steps after which training goes on dense; the published recipe has 5/6"),
+    ._default(z.number().check(z.gte(0), z.lte(1)), 1)
+    .check(z.describe("share of the steps after which training goes on dense; the published recipe has 5/6")),
 });
 
 /**

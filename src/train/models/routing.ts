@@ -1,15 +1,20 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { findStep, type MixtureStep, type ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
+import { parseSchema } from "../../core/internal.js";
 import type { BatchControl } from "../objective.js";
 import { biasName } from "./routerNames.js";
 import type { RouterOptions, Routing } from "./routerOptions.js";
 import { biasControl, sparsityControl } from "./routers.js";
 
-const zLoss = z.number().min(0).default(0).describe("weight of the squared log-sum-exp of router logits");
+const zLoss = z
+  ._default(z.number().check(z.gte(0)), 0)
+  .check(z.describe("weight of the squared log-sum-exp of router logits"));
 
 const balanced = z.strictObject({
-  balance: z.number().min(0).optional().describe("weight of the balancing loss: that of config.json"),
+  balance: z
+    .optional(z.number().check(z.gte(0)))
+    .check(z.describe("weight of the balancing loss: that of config.json")),
   zLoss,
 });
 
@@ -18,15 +23,17 @@ const routingOptions = {
   own: balanced,
   softmax: balanced,
   bias: z.strictObject({
-    speed: z.number().min(0).default(1e-3).describe("change of a bias in a step"),
+    speed: z._default(z.number().check(z.gte(0)), 1e-3).check(z.describe("change of a bias in a step")),
     zLoss,
   }),
   relu: z.strictObject({
-    initial: z.number().gt(0).default(1e-8).describe("weight λ of the sparsity loss at the start"),
-    factor: z.number().min(1).default(1.2).describe("by which λ grows or falls in a step"),
+    initial: z
+      ._default(z.number().check(z.gt(0)), 1e-8)
+      .check(z.describe("weight λ of the sparsity loss at the start")),
+    factor: z._default(z.number().check(z.gte(1)), 1.2).check(z.describe("by which λ grows or falls in a step")),
     zLoss,
   }),
-} satisfies Record<Routing, z.ZodType>;
+} satisfies Record<Routing, z.core.$ZodType>;
 
 /** Every way in which tokens of a trained mixture find their experts. */
 export const routings = Object.keys(routingOptions) as Routing[];
@@ -61,8 +68,8 @@ export function trainedMixture(
   if (!Object.hasOwn(routingOptions, routing)) {
     throw new UsageError(`there is no routing ${routing}; there are ${routings.join(", ")}`);
   }
-  const parse = <T>(schema: z.ZodType<T>): T => {
-    const parsed = schema.safeParse(options);
+  const parse = <T>(schema: z.core.$ZodType<T>): T => {
+    const parsed = parseSchema(schema, options);
     if (parsed.success) return parsed.data;
     const [first] = parsed.error.issues;
     throw new UsageError(`options of the routing ${routing}: ${first.path.join(".")}: ${first.message}`);

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Pattern, parsePattern, patternName } from "../../compress/index.js";
 import { patternSchema, shapeProblems } from "../../compress/internal.js";
 import { UsageError } from "../../core/index.js";
@@ -7,25 +7,26 @@ import { joinUnits, type Member, selectUnits, type Units } from "./groups.js";
 import type { MutableMasks } from "./masks.js";
 
 /** The option of methods whose zeros are a pattern from the start: which zeros, and how many. */
-export const patternOption = patternSchema
-  .default({ type: "nm", keep: 2, group: 4 })
-  .describe('which zeros: "2:4" or another keep:group, a share of zeros (0.5), or a pattern object');
+export const patternOption = z
+  ._default(patternSchema, { type: "nm", keep: 2, group: 4 })
+  .check(z.describe('which zeros: "2:4" or another keep:group, a share of zeros (0.5), or a pattern object'));
 
 const structures = "unstructured, block:ROWSxCOLS (block:4x4), rows, columns, neurons, heads, or keep:group (2:4)";
 
 /** The option of methods that have a schedule of their own for how many zeros there are: what becomes zero together. */
 export const structureOption = z
-  .string()
-  .default("unstructured")
-  .transform((text, context): Pattern => {
-    try {
-      return parsePattern(text, 0);
-    } catch {
-      context.addIssue({ code: "custom", message: `expected ${structures}` });
-      return z.NEVER;
-    }
-  })
-  .describe(`what becomes zero together: ${structures}`);
+  .pipe(
+    z._default(z.string(), "unstructured"),
+    z.transform((text, context): Pattern => {
+      try {
+        return parsePattern(text, 0);
+      } catch {
+        context.issues.push({ code: "custom", input: text, message: `expected ${structures}` });
+        return z.NEVER;
+      }
+    }),
+  )
+  .check(z.describe(`what becomes zero together: ${structures}`));
 
 /** The structures whose units lie in several matrices. */
 export const isCoupled = ({ type }: Pattern): boolean => type === "neurons" || type === "heads";
