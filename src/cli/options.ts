@@ -9,10 +9,13 @@ import {
   type Attention,
   attentionPatterns,
   type Choosable,
+  type Exits,
+  exitRules,
   type KvChoice,
   kvPolicies,
   type PrefillPolicy,
   parseAttention,
+  parseExits,
   parseKv,
   usage,
 } from "../runtime/index.js";
@@ -127,6 +130,15 @@ export const attentionOptions = () => [
     `what is held of a text (default: what rarefy.json names, else all): ${choices(kvPolicies)}`,
   ).argParser(chosenBy(parseKv)),
 ];
+
+/** Whether tokens leave early. */
+export interface ExitsOption {
+  exits?: Exits;
+}
+/** @param use what the rule does in this command */
+export const exitsOption = (
+  use = "behind which layers a generated token may leave (default: what rarefy.json names, else none)",
+) => new Option("--exits <rule>", `${use}: ${choices(exitRules)}`).argParser(chosenBy((text) => parseExits(text)));
 
 const choices = (table: Readonly<Record<string, Choosable>>) =>
   Object.entries(table)

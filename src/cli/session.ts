@@ -5,10 +5,18 @@ import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
 import { checkSound, type ExpertRanks, type Model, withAdapter } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
+import { type Exits, parseExits } from "../runtime/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
 import { bytes } from "./format.js";
-import type { AdapterOption, AttentionOptions, ExpertRanksOption, MachineOptions, WeightsOption } from "./options.js";
+import type {
+  AdapterOption,
+  AttentionOptions,
+  ExitsOption,
+  ExpertRanksOption,
+  MachineOptions,
+  WeightsOption,
+} from "./options.js";
 import { readText } from "./readText.js";
 import { openTokenizer } from "./tokenizer.js";
 
@@ -70,6 +78,10 @@ function describeTraffic(ranks: ExpertRanks): string {
   );
 }
 
+/** The rule of the command line with what was trained for this model, or its own. */
+export const exitsOf = ({ artifact, exits }: OpenedModel, asked: Exits | undefined): Exits | undefined =>
+  asked === undefined ? exits : parseExits(asked.text, artifact?.exits);
+
 /** Several models to be measured against each other. */
 export interface Comparison extends Disposable {
   /** One for each argument, in their order. */
@@ -80,13 +92,13 @@ export interface Comparison extends Disposable {
 }
 
 /**
- * Loads every argument on a backend of its own, each with the pattern and policy of the options, or else its own; `dense` is the first one
- * again, without thresholds, pattern and policy.
+ * Loads every argument on a backend of its own, each with the pattern, policy and exits of the options, or else its own; `dense`
+ * is the first one again, without any of them.
  */
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions & WeightsOption & AttentionOptions & ExpertRanksOption & AdapterOption,
+  options: MachineOptions & WeightsOption & AttentionOptions & ExitsOption & ExpertRanksOption & AdapterOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {
@@ -105,7 +117,8 @@ export async function openComparison(
       sessions.push(session);
       const { model } = session;
       const { attention = session.attention, kv = session.kv } = options;
-      variants.push({ name: basename(session.location), model, thresholds: model.thresholds, attention, kv });
+      const exits = exitsOf(session, options.exits);
+      variants.push({ name: basename(session.location), model, thresholds: model.thresholds, attention, kv, exits });
     }
     return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };
   } catch (error) {

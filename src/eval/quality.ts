@@ -4,6 +4,7 @@ import { keptValue } from "../kernels/internal.js";
 import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { checkGenerates } from "../model/internal.js";
 import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
+import { ExitStates } from "../runtime/internal.js";
 import type { TokenizedText } from "../text/index.js";
 import { type Divergence, DivergenceSum } from "./divergence.js";
 import { logitRows, rowsPerChunk } from "./logits.js";
@@ -67,6 +68,8 @@ export interface Quality {
   runsAs: RunsAs[];
   /** Share of the keys and values that attention read, of those it reads without a pattern or a KV policy; as counted. */
   attendedShare: number;
+  /** Layers behind which tokens left, on average; only with early exit. All tokens of a window may leave. */
+  meanExitLayer?: number;
   /** Against the first variant; undefined for itself. */
   divergence?: Divergence;
 }
@@ -116,6 +119,7 @@ export async function evaluateQuality(
   const realised = variants.map(
     ({ model, thresholds }) => thresholds && new RealisedSparsity(model, thresholds, sparseFrom),
   );
+  using exitStates = new ExitsOfVariants(variants, window);
   const nllSums = new Float64Array(variants.length);
   const divergences = variants.map(() => new DivergenceSum());
   const kvBytes = new Float64Array(variants.length);
@@ -135,9 +139,10 @@ export async function evaluateQuality(
         const onPass = (start: number) => {
           if (watching !== undefined) watching.firstRow = sparseFrom - start;
         };
+        const exits = exitStates.of(variant);
         const forward = { sparseFrom, tap: watching?.tap, thresholds: thresholdsOf(variant) };
         streams.push(
-          await residualStream(variant.model, part.inputs, { memory, forward, promptTokens }, onPass, signal),
+          await residualStream(variant.model, part.inputs, { memory, forward, promptTokens, exits }, onPass, signal),
         );
         kvBytes[v] += backend.takeCounters().kvBytesRead;
         kvBytesOfAll[v] += bytesOfAll(memory, part.inputs.length);
@@ -156,7 +161,8 @@ export async function evaluateQuality(
     ...(begin !== undefined && { bos: true as const }),
     ...(promptTokens > 0 && { promptTokens }),
   };
-  return variants.map(({ name, model }, v) => {
+  return variants.map((variant, v) => {
+    const { name, model } = variant;
     const nll = nllSums[v] / tokens;
     const activationSparsity = realised[v]?.sparsity ?? 0;
     const divergence = v === 0 ? undefined : divergences[v].result();
@@ -173,9 +179,17 @@ export async function evaluateQuality(
       activationSparsity,
       runsAs: runsAs(model.choices),
       attendedShare: kvBytes[v] / kvBytesOfAll[v],
+      ...(variant.exits && { meanExitLayer: exitStates.of(variant)!.meanExitLayer }),
       divergence,
     };
   });
+}
+
+interface StreamOptions {
+  memory: SequenceMemory;
+  forward: ForwardOptions;
+  promptTokens: number;
+  exits: ExitStates | undefined;
 }
 
 /**
@@ -185,7 +199,7 @@ export async function evaluateQuality(
 async function residualStream(
   model: Model,
   tokens: Uint32Array,
-  { memory, forward, promptTokens }: { memory: SequenceMemory; forward: ForwardOptions; promptTokens: number },
+  { memory, forward, promptTokens, exits }: StreamOptions,
   onPass: (start: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<Activation> {
@@ -199,10 +213,14 @@ async function residualStream(
       const { start, options } = memory.next(run, rows, forward, phase);
       onPass(run);
       const rowsOfPass = stream.rowRange(run, rows);
+      // As in generation, prompts run through all layers.
+      const leaving = left > 0 ? undefined : exits;
+      leaving?.begin(rows);
       for (let layer = 0; layer < model.config.layers; layer++) {
         // Passes of single tokens are many and short.
         if (rows > 1 || layer === 0) await breathe(signal);
         await model.block(layer, rowsOfPass, memory.cache, start, options);
+        await leaving?.ran(layer + 1, rowsOfPass);
       }
       await memory.ran(run, rows, Math.max(0, left - rows));
       run += rows;
@@ -285,5 +303,30 @@ class Memories implements Disposable {
     for (const ofModel of this.#memories.values()) {
       for (const memory of ofModel.values()) memory[Symbol.dispose]();
     }
+  }
+}
+
+/** What leaves early of each variant where something does. */
+class ExitsOfVariants implements Disposable {
+  readonly #states = new Map<Variant, ExitStates>();
+
+  constructor(variants: readonly Variant[], window: number) {
+    try {
+      for (const variant of variants) {
+        const { model, exits } = variant;
+        if (exits !== undefined) this.#states.set(variant, new ExitStates(model, exits, window));
+      }
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  of(variant: Variant): ExitStates | undefined {
+    return this.#states.get(variant);
+  }
+
+  [Symbol.dispose](): void {
+    for (const states of this.#states.values()) states[Symbol.dispose]();
   }
 }

@@ -1,6 +1,6 @@
 import type { RunsAs } from "../model/index.js";
 import type { WeightFormatId } from "../pack/index.js";
-import type { Attention, KvChoice } from "../runtime/index.js";
+import type { Attention, Exits, KvChoice } from "../runtime/index.js";
 import { type MeasuredSpeed, speedsDiffer } from "./measuredSpeed.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
@@ -23,6 +23,12 @@ export interface ResultRow {
   /** Attention pattern and KV policy, where the model ran with another one than its own. */
   attention?: string;
   kv?: string;
+  /** Early exit, and layers behind which tokens left, on average. */
+  exits?: string;
+  meanExitLayer?: number;
+  /** Layers that were run by decoded token, and how often the head was asked whether it may leave. */
+  layersPerToken?: number;
+  probesPerToken?: number;
   /** Share of the keys and values that attention read, of those it reads without a pattern or a KV policy. */
   attendedShare?: number;
 
@@ -79,6 +85,7 @@ export interface Measured {
   weights: WeightFormatId;
   attention?: Attention;
   kv?: KvChoice;
+  exits?: Exits;
   quality?: Quality;
   speed?: Speed;
   backend?: string;
@@ -88,11 +95,12 @@ export interface Measured {
 
 /** Joins what was measured of one variant. */
 export function resultRow(measured: Measured): ResultRow {
-  const { model, weights, attention, kv, quality, speed, backend, readBandwidth } = measured;
+  const { model, weights, attention, kv, exits, quality, speed, backend, readBandwidth } = measured;
   const activationSparsity = quality?.activationSparsity ?? speed?.inputsSkipped ?? 0;
   const row: ResultRow = { model, weights, activationSparsity };
   if (attention !== undefined) row.attention = attention.text;
   if (kv !== undefined) row.kv = kv.text;
+  if (exits !== undefined) row.exits = exits.text;
   if (quality !== undefined) {
     const { name: _name, activationSparsity: _realised, attendedShare, divergence, ...figures } = quality;
     Object.assign(row, figures, divergence);

@@ -27,6 +27,7 @@ const identity: readonly Column[] = [
   { title: ["", "weights"], align: "left", cell: (row) => row.weights },
   { title: ["", "runs as"], align: "left", cell: runsAsInWords },
   { title: ["zero", "inputs"], cell: (row) => percent(row.activationSparsity, 1) },
+  { title: ["exit", "layer"], cell: (row) => fixed(row.meanExitLayer, 2) },
   { title: ["keys", "read"], cell: (row) => percent(row.attendedShare, 1) },
 ];
 

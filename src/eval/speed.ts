@@ -1,7 +1,7 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters } from "../kernels/index.js";
 import { checkSound, explainNonFinite, type Model, type RunsAs, runsAs } from "../model/index.js";
-import { Sequence } from "../runtime/index.js";
+import { type ExitCounts, Sequence } from "../runtime/index.js";
 import { type MeasuredSpeed, measuredSpeed } from "./measuredSpeed.js";
 import { checkComparable, thresholdsOf, type Variant } from "./variant.js";
 
@@ -34,6 +34,10 @@ export interface Speed {
   bytesPerToken: number;
   /** Share of the inputs that decoding skipped, as counted by the backend; 0 for a dense variant. */
   inputsSkipped: number;
+  /** With early exit, by decoded token: behind how many layers it left, how many were run, how often the head was asked. */
+  meanExitLayer?: number;
+  layersPerToken?: number;
+  probesPerToken?: number;
   /** Bytes that keys and values took, as the backend says. */
   cacheBytes: number;
   peakMemoryBytes: number;
@@ -42,6 +46,8 @@ export interface Speed {
 interface Run extends BackendCounters {
   prefillMs: number;
   decodeMs: number;
+  /** Of the timed tokens. */
+  exits: ExitCounts | undefined;
   cacheBytes: number;
   memoryBytes: number;
 }
@@ -155,6 +161,7 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
     await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
   }
   model.backend.takeCounters();
+  const before = sequence.exitCounts && { ...sequence.exitCounts };
   const decodeStartMs = performance.now();
   for (let position = contextTokens; position < needed; position++) {
     await predict(sequence, tokens.subarray(position, position + 1));
@@ -163,15 +170,29 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
   return {
     prefillMs,
     decodeMs,
+    exits: before && differenceOf(sequence.exitCounts!, before),
     ...model.backend.takeCounters(),
     cacheBytes: sequence.byteLength,
     memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
   };
 }
 
+const differenceOf = (counts: ExitCounts, before: ExitCounts): ExitCounts => ({
+  tokens: counts.tokens - before.tokens,
+  exitLayers: counts.exitLayers - before.exitLayers,
+  layersRun: counts.layersRun - before.layersRun,
+  probes: counts.probes - before.probes,
+});
+
+const byToken = ({ tokens, exitLayers, layersRun, probes }: ExitCounts) => ({
+  meanExitLayer: exitLayers / tokens,
+  layersPerToken: layersRun / tokens,
+  probesPerToken: probes / tokens,
+});
+
 function summary(name: string, model: Conditions, timing: Timing, timed: readonly Run[]): Speed {
   const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;
-  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead } = timed[0];
+  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead, exits } = timed[0];
   return {
     name,
     ...model,
@@ -183,6 +204,7 @@ function summary(name: string, model: Conditions, timing: Timing, timed: readonl
     decodeTokensPerSecond: measuredSpeed(timed.map((run) => (decodeTokens * 1000) / run.decodeMs)),
     bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
     inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
+    ...(exits && byToken(exits)),
     cacheBytes: timed[0].cacheBytes,
     peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
   };

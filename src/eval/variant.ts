@@ -1,12 +1,12 @@
 import { UsageError } from "../core/index.js";
 import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
-import type { MemoryOptions } from "../runtime/index.js";
+import type { MemoryOptions, SequenceOptions } from "../runtime/index.js";
 
 /**
- * What is compared: a model with given thresholds, an attention pattern and a KV policy. Several variants may share one
- * loaded model.
+ * What is compared: a model with given thresholds, an attention pattern, a KV policy and early exit. Several variants may
+ * share one loaded model.
  */
-export interface Variant extends Pick<MemoryOptions, "attention" | "kv"> {
+export interface Variant extends Pick<MemoryOptions, "attention" | "kv">, Pick<SequenceOptions, "exits"> {
   /** For tables and messages. */
   name: string;
   model: Model;

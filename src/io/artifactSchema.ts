@@ -57,6 +57,42 @@ const siteStatistics = z.strictObject({
   absQuantiles: z.array(z.number().check(z.gte(0))).check(z.length(20)),
 });
 
+// Larger ones would say nothing more.
+const weight = z.number().check(z.gte(-1e6), z.lte(1e6));
+/** What decides on a token by gap and top; it may leave where w · (gap, top) + bias is above 0. */
+const exitLine = z.strictObject({ gap: weight, top: weight, bias: weight });
+const layerCount = z.int().check(z.gte(1), z.lte(4096));
+
+/** Early exit: what was trained to tell tokens that may leave behind a layer. */
+const exitClassifiers = z.strictObject({
+  /** Behind each layer but the last. */
+  layers: z
+    .array(
+      z.strictObject({
+        layers: layerCount,
+        /** Share of the tokens whose most probable next one was the whole model's there. */
+        agreement: share,
+        svm: exitLine,
+      }),
+    )
+    .check(z.maxLength(4096)),
+  /** A chain over looks behind these layers; transitions from and to 0 (stays) and 1 (may leave). */
+  crf: z.optional(
+    z.strictObject({
+      ...exitLine.shape,
+      probed: z.array(layerCount).check(z.minLength(1), z.maxLength(4096)),
+      transitions: z.tuple([z.tuple([weight, weight]), z.tuple([weight, weight])]),
+    }),
+  ),
+  calibration: z.strictObject({
+    textSha256: sha256,
+    windows: count,
+    window: count,
+    /** Each window began with a begin-of-text token. */
+    bos: z.optional(z.literal(true)),
+  }),
+});
+
 /** Sizes of one decoder block that structured pruning changes. */
 const blockShape: z.core.$ZodType<BlockShape> = z.strictObject({
   queryHeads: z.int().check(z.gte(1), z.lte(4096)),
@@ -130,15 +166,17 @@ export const compression = z.strictObject({
 export const artifactFields = {
   rarefy: z.literal(artifactVersion),
   /** Packed format the model is meant to run in. */
-  weights: z.optional(z.enum(["f32", "bf16", "q8", "q4"])),
+weights: z.optional(z.enum(["f32", "bf16", "q8", "q4"])),
   activationSparsity: z.optional(activationSparsity),
-  /** How it attends, as `--attention` and `--kv` are written: an attention pattern, and what its cache keeps. */
+  /** How it runs, as the flags are written: `--attention`, `--kv`, and `--exits`. */
   inference: z.optional(
     z.strictObject({
       attention: z.optional(z.string().check(z.maxLength(20_000))),
       kv: z.optional(z.string().check(z.maxLength(1024))),
+      exits: z.optional(z.string().check(z.maxLength(1024))),
     }),
   ),
+  exits: z.optional(exitClassifiers),
   /** What the thresholds were read from: one record per layer, by place ("attentionInput" …). */
   activations: z.optional(
     z.array(z.record(z.string().check(z.maxLength(64)), siteStatistics)).check(z.maxLength(4096)),
@@ -159,6 +197,8 @@ export const artifactSchema = z.strictObject(artifactFields);
 
 /** `activationSparsity` of rarefy.json: thresholds of every layer, how they were found and what they run as. */
 export type ActivationSparsity = z.infer<typeof activationSparsity>;
+/** `exits` of rarefy.json: what tells whether a token may leave behind a layer. */
+export type ExitClassifiers = z.infer<typeof exitClassifiers>;
 /** Quantiles of the activations seen at one place of a layer. */
 export type SiteQuantiles = z.infer<typeof siteStatistics>;
 /** `compression` of rarefy.json: the job that made the model and what it did to every matrix. */

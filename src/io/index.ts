@@ -16,6 +16,7 @@ export {
   type CompressedMatrix,
   type Compression,
   compressionOf,
+  type ExitClassifiers,
   type SiteQuantiles,
   trainingOf,
 } from "./artifactSchema.js";

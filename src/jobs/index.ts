@@ -35,5 +35,10 @@ export { streamLink } from "./streamLink.js";
 export { runSweep, type SweepDocument, type SweepOptions } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
 export type { SweepEntry } from "./sweepEntries.js";
+export {
+  type ExitsDirectory,
+  type TrainExitsToDirectoryOptions,
+  trainExitsToDirectory,
+} from "./trainExitsToDirectory.js";
 export type { TrainingSettings } from "./trainingSettings.js";
 export { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "./trainToDirectory.js";

@@ -84,12 +84,13 @@ export class Blocks implements Disposable {
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap, onAttended } = options;
+    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap, keysOnly, onAttended } = options;
     const part = { rows: x.rows, cache, start, slot, sights, findSight };
     return this.runTogether(layer, x, [part], {
       thresholds,
       sparseFromRow: Math.max(0, sparseFrom - start),
       tap,
+      keysOnly,
       onAttended,
     });
   }
@@ -99,7 +100,13 @@ export class Blocks implements Disposable {
     layer: number,
     x: Activation,
     parts: readonly (Omit<SequencePart, "tokens" | "logits"> & { rows: number })[],
-    { thresholds, sparseFromRow = 0, tap, onAttended }: TogetherOptions & Pick<ForwardOptions, "tap" | "onAttended">,
+    {
+      thresholds,
+      sparseFromRow = 0,
+      tap,
+      keysOnly = false,
+      onAttended,
+    }: TogetherOptions & Pick<ForwardOptions, "tap" | "keysOnly" | "onAttended">,
   ): Promise<void> {
     let firstRow = 0;
     const pass: Pass = {
@@ -125,9 +132,11 @@ export class Blocks implements Disposable {
       thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
       sparseFromRow,
       tap,
+      keysOnly,
     };
-    const { operations, attentionOperations } = this.#compiled[layer];
-    for (const [i, operation] of operations.entries()) {
+    const { operations, keyOperations, attentionOperations } = this.#compiled[layer];
+    const count = keysOnly ? keyOperations : operations.length;
+    for (const [i, operation] of operations.slice(0, count).entries()) {
       const waiting = operation(pass);
       if (waiting !== undefined) await waiting;
       if (onAttended !== undefined && i + 1 === attentionOperations) await onAttended();

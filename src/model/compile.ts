@@ -13,6 +13,8 @@ import type { BlockWeights } from "./weights.js";
 export interface CompiledBlock {
   /** In order: each step of its description, or several fused where the backend has that. */
   readonly operations: readonly Operation[];
+  /** How many of them it takes to store keys and values. */
+  readonly keyOperations: number;
   /** How many of them are attention: up to what its projection adds to the residual stream. */
   readonly attentionOperations: number;
 }
@@ -20,7 +22,9 @@ export interface CompiledBlock {
 export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): CompiledBlock {
   const operations: Operation[] = [];
   const attentionSteps = stepsOfAttention(steps);
+  const attended = steps.findIndex((step) => step.do === "attend");
   let attentionOperations = 0;
+  let keyOperations = 0;
   for (let s = 0; s < steps.length; ) {
     const absorbed = latentAt(steps, s);
     if (absorbed !== undefined) {
@@ -32,8 +36,9 @@ export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backen
       s += fused?.steps ?? 1;
     }
     if (s <= attentionSteps) attentionOperations = operations.length;
+    if (s > attended && keyOperations === 0) keyOperations = operations.length;
   }
-  return { operations, attentionOperations };
+  return { operations, keyOperations, attentionOperations };
 }
 
 /** Steps up to the projection behind attention, and the addition of what that gives where it does not add by itself. */

@@ -39,7 +39,7 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
       const { start: position, slot, cache } = part;
       const { backend, layer } = pass;
       const table = part.table(rotate);
-      if (part.findSight === undefined) {
+      if (part.findSight === undefined && !pass.keysOnly) {
         const options = { ...attentionOptions(attend, part), position };
         backend.rotatedAttention!(rowsOf(out, part), rows, table, cache, layer, options);
         return;

@@ -39,6 +39,7 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
         eachHead((head) =>
           backend.linear(part(out, kv.v, head, 0, kv.v), part(sums, rank, head, 0, rank), values[head]),
         );
+      if (pass.keysOnly) return attended;
       return attended === undefined ? expandSums() : attended.then(expandSums);
     });
 }

@@ -70,11 +70,12 @@ export function attentionOptions(step: AttendStep, part: PassPart, sinks?: Vecto
 
 /** Enqueues attention of rows whose keys and values are in the cache, once it is known what it sees. */
 export function attendTo(
-  { backend, layer }: Pass,
+  { backend, layer, keysOnly }: Pass,
   part: PassPart,
   step: AttendStep,
   { q, out, sinks }: { q: Activation; out: Activation; sinks?: Vector },
 ): void | Promise<void> {
+  if (keysOnly) return;
   const { cache, slot, findSight } = part;
   const options = attentionOptions(step, part, sinks);
   const enqueue = (sight: Sight | undefined) =>

@@ -19,6 +19,8 @@ export interface Pass {
   /** First row that the thresholds apply to. */
   readonly sparseFromRow: number;
   readonly tap: Tap | undefined;
+  /** Whether keys and values are stored and nothing is attended to. */
+  readonly keysOnly: boolean;
 }
 
 /** Rows of a pass that follow one another in one sequence. */

@@ -69,6 +69,8 @@ export interface ForwardOptions {
   sights?: readonly (Sight | undefined)[];
   /** Asked in layers that see everything before: what is seen once queries are known. */
   findSight?: FindSight;
+  /** Runs a block only as far as it stores keys and values, and leaves the residual stream as it is. */
+  keysOnly?: boolean;
   /** Called in every block, and waited for, when its attention has been enqueued up to what is added to the residual stream. */
   onAttended?: () => Promise<void>;
 }

@@ -11,6 +11,7 @@ export { planCompression } from "./compress/plan.js";
 export type { CompressionPlan, CompressOptions, Estimate } from "./compress/planned.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
+export { type ExitTrainingOptions, trainExits } from "./exits/trainExits.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export * from "./experts/index.js";
 export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";

@@ -16,7 +16,15 @@ import { openDevice } from "../kernels/internal.js";
 import { describeDecoder, type ExpertRanks, type Model, type Structure, structures } from "../model/index.js";
 import { loadDescribed } from "../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import { type Attention, type KvChoice, type PrefillPolicy, parseAttention, parseKv } from "../runtime/index.js";
+import {
+  type Attention,
+  type Exits,
+  type KvChoice,
+  type PrefillPolicy,
+  parseAttention,
+  parseExits,
+  parseKv,
+} from "../runtime/index.js";
 import { toThresholds } from "./toThresholds.js";
 
 /** How a model is opened; what is left out is as its `rarefy.json` says. */
@@ -54,6 +62,8 @@ export interface OpenedModel extends Disposable {
   /** What its sequences see and hold, where `rarefy.json` says so; for `Sequence`, `generate` and evaluation. */
   readonly attention: Attention | undefined;
   readonly kv: KvChoice | undefined;
+  /** Behind which layers its tokens may leave, likewise. */
+  readonly exits: Exits | undefined;
   /** `rarefy.json`; undefined for an ordinary checkpoint. */
   readonly artifact: Artifact | undefined;
   /** What its files hold that is not used, or is read otherwise elsewhere. */
@@ -82,7 +92,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
       checkArtifactMaps(artifact, roles, `${files.location}/${artifactFileName}`);
     }
-    const { attention, kv } = inferenceOf(artifact, `${files.location}/${artifactFileName}`);
+    const { attention, kv, exits } = inferenceOf(artifact, config.layers, `${files.location}/${artifactFileName}`);
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
       const sparsity = artifact?.activationSparsity;
@@ -95,6 +105,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         prefill: sparsity?.prefill ?? "dense",
         attention,
         kv,
+        exits,
         artifact,
         warnings: [...checkpoint.warnings, ...warningsOf(checkpoint, config.spec)],
         [Symbol.dispose]() {
@@ -111,9 +122,13 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   }
 }
 
-/** @throws FormatError for a pattern or a policy that there is not */
-function inferenceOf(artifact: Artifact | undefined, file: string): { attention?: Attention; kv?: KvChoice } {
-  const read = <T>(name: "attention" | "kv", parse: (text: string) => T): T | undefined => {
+/** @throws FormatError for a pattern, a policy or a rule that there is not, or that does not fit the model */
+function inferenceOf(
+  artifact: Artifact | undefined,
+  layers: number,
+  file: string,
+): { attention?: Attention; kv?: KvChoice; exits?: Exits } {
+  const read = <T>(name: "attention" | "kv" | "exits", parse: (text: string) => T): T | undefined => {
     const text = artifact?.inference?.[name];
     if (text === undefined) return undefined;
     try {
@@ -129,7 +144,12 @@ function inferenceOf(artifact: Artifact | undefined, file: string): { attention?
       });
     }
   };
-  return { attention: read("attention", parseAttention), kv: read("kv", parseKv) };
+  const exitsOf = (text: string): Exits => {
+    const exits = parseExits(text, artifact?.exits);
+    exits.open(layers);
+    return exits;
+  };
+  return { attention: read("attention", parseAttention), kv: read("kv", parseKv), exits: read("exits", exitsOf) };
 }
 
 function warningsOf({ config, location, tensors }: Checkpoint, spec: ModelSpec): Warning[] {

@@ -2,6 +2,8 @@ import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
+import type { ExitCounts } from "./exits/earlyExit.js";
+import type { Exits } from "./exits/index.js";
 import type { KvChoice } from "./kv/index.js";
 import { type PrefillPolicy, sparseFromPosition } from "./prefillPolicy.js";
 import { promptIds } from "./prompt.js";
@@ -54,6 +56,8 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
   attention?: Attention;
   /** What a new sequence holds; one that is given has its own. */
   kv?: KvChoice;
+  /** Behind which layers the tokens of a new sequence may leave; one that is given has its own. */
+  exits?: Exits;
 }
 
 /**
@@ -73,6 +77,8 @@ export interface GenerationSummary {
   timings: GenerationTimings;
   /** Only with a draft. */
   speculation?: Speculation;
+  /** Only with early exit; of the whole sequence. */
+  exits?: Readonly<ExitCounts>;
 }
 
 /** One generated token. */
@@ -104,6 +110,7 @@ const generateRules: OptionRules<GenerateOptions> = {
   sequence: having("reuse", "a Sequence"),
   attention: having("see", "an attention pattern, as parseAttention gives"),
   kv: any,
+  exits: having("open", "a rule of early exit, as parseExits gives"),
   signal: optionRules.signal,
   onProgress: optionRules.function,
   // The sampler checks its own, and reports all at once.
@@ -168,8 +175,12 @@ export async function* generate(
       const step: GenerationStep = { id, text: piece, ...(logprob !== undefined && { logprob }) };
       if (reason !== undefined) {
         const { speculation } = source;
-        const finish = { reason, tokenIds, text, seed: sampler.seed, timings: clock.timings() };
-        yield { ...step, finish: speculation === undefined ? finish : { ...finish, speculation } };
+        const finish = {
+          ...{ reason, tokenIds, text, seed: sampler.seed, timings: clock.timings() },
+          ...(speculation && { speculation }),
+          ...(sequence.exitCounts && { exits: { ...sequence.exitCounts } }),
+        };
+        yield { ...step, finish };
         return;
       }
       yield step;
@@ -187,12 +198,12 @@ function newSequence(
   model: Model,
   promptLength: number,
   maxTokens: number,
-  { thresholds, attention, kv }: Pick<GenerateOptions, "thresholds" | "attention" | "kv">,
+  { thresholds, attention, kv, exits }: Pick<GenerateOptions, "thresholds" | "attention" | "kv" | "exits">,
 ): Sequence {
   // Renumbered tokens never come to the end of the positions.
   const most = kv?.eviction?.renumbers ? Number.POSITIVE_INFINITY : model.config.maxPositions;
   if (promptLength > most) {
     throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${most} positions`);
   }
-  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { thresholds, attention, kv });
+  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { thresholds, attention, kv, exits });
 }

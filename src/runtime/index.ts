@@ -1,5 +1,14 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type Classification, classify, type EncodeOptions, embedText, type Pooling } from "./encode.js";
+export type { ExitCounts } from "./exits/earlyExit.js";
+export {
+  type ExitDecider,
+  type ExitFeatures,
+  type ExitRule,
+  type Exits,
+  exitRules,
+  parseExits,
+} from "./exits/index.js";
 export {
   type FinishReason,
   type GenerateOptions,

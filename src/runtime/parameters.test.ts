@@ -105,6 +105,12 @@ describe.each(tables)("$what", ({ what, table, usages, parse }) => {
           refuses(`${key}=x/y`, `${key} is ${rule.about}, not "x/y"`);
           continue;
         }
+        if ("most" in rule) {
+          for (const value of ["-1", "1e-3", ".5", "NaN", "Infinity", rule.most + 0.5]) {
+            refuses(`${key}=${value}`, `${key} is a number from 0 to ${rule.most}, not "${value}"`);
+          }
+          continue;
+        }
         for (const value of ["-1", "1.5", "1e3", "0x10", "NaN", "Infinity", "9999999999999999", rule.least - 1]) {
           refuses(`${key}=${value}`, `${key} is a whole number from ${rule.least} on, not "${value}"`);
         }

@@ -1,8 +1,9 @@
 import { UsageError } from "../core/index.js";
 
-/** What one parameter of an attention pattern or a KV policy may be. */
+/** What one parameter of an attention pattern, a KV policy or another choice may be. */
 export type ParameterRule =
   | { readonly about: string; readonly least: number; readonly preset?: number }
+  | { readonly about: string; readonly most: number; readonly preset?: number }
   | { readonly about: string; readonly oneOf: readonly string[]; readonly preset: string }
   | { readonly about: string; readonly like: RegExp; readonly preset: string };
 
@@ -26,6 +27,9 @@ export interface Choosable {
 
 /** A counted parameter. Without `preset` it must be given. */
 export const count = (about: string, least: number, preset?: number) => ({ about, least, preset });
+
+/** A number from 0 to `most`, with decimals. Without `preset` it must be given. */
+export const share = (about: string, preset?: number, most = 1) => ({ about, most, preset });
 
 /** A parameter that is one of some words, the first where nothing is said. */
 export const oneOf = <const W extends readonly [string, ...string[]]>(about: string, ...words: W) => ({
@@ -69,6 +73,10 @@ export function parseChoice<T extends Choosable>(
     } else if ("like" in rule) {
       if (!rule.like.test(value)) fail(`${key} is ${rule.about}, not ${JSON.stringify(value)}`);
       values[key] = value;
+    } else if ("most" in rule) {
+      const n = /^\d{1,3}(\.\d{1,15})?$/.test(value) ? Number(value) : Number.NaN;
+      if (!(n <= rule.most)) fail(`${key} is a number from 0 to ${rule.most}, not ${JSON.stringify(value)}`);
+      values[key] = n;
     } else {
       const n = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;
       if (!(n >= rule.least)) fail(`${key} is a whole number from ${rule.least} on, not ${JSON.stringify(value)}`);

@@ -2,6 +2,8 @@ import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
 import type { ActivationThresholds, ForwardOptions, Model, SequencePart } from "../model/index.js";
 import { checkGenerates, mostPassRows } from "../model/internal.js";
+import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
+import type { Exits } from "./exits/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
 
 /** How the tokens of a prompt are run. */
@@ -16,11 +18,14 @@ export interface RunOptions extends JobOptions {
 export interface SequenceOptions extends MemoryOptions {
   /** Those that its passes run with. Default: the model's own; "dense" is without any. */
   thresholds?: ActivationThresholds | "dense";
+  /** Behind which layers tokens may leave that are run one by one; prompts run through all. Default: none. */
+  exits?: Exits;
 }
 
 /** One text in a model: its tokens and their keys and values. Any number of them share a model, in any order. */
 export class Sequence implements Disposable {
   readonly #memory: SequenceMemory;
+  readonly #exit: EarlyExit | undefined;
   readonly #tokens: number[] = [];
   #held = false;
   #running = false;
@@ -33,6 +38,14 @@ export class Sequence implements Disposable {
   ) {
     checkGenerates(model);
     this.#memory = new SequenceMemory(model, capacity, options);
+    try {
+      const { exits, thresholds } = options;
+      const leaves = exits !== undefined && exits.probed(model.config.layers).length > 0;
+      this.#exit = leaves ? new EarlyExit(model, this.#memory, exits, thresholds) : undefined;
+    } catch (error) {
+      this.#memory[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** Tokens that were run, from position 0. */
@@ -52,6 +65,16 @@ export class Sequence implements Disposable {
   /** Its attention pattern as it is written, with the heads that MInference has found so far; undefined for the model's own. */
   get attention(): string | undefined {
     return this.#memory.attention;
+  }
+
+  /** By which rule its tokens may leave early; undefined where they never do. */
+  get exits(): Exits | undefined {
+    return this.#exit?.exits;
+  }
+
+  /** What early exit did so far; undefined without. */
+  get exitCounts(): Readonly<ExitCounts> | undefined {
+    return this.#exit?.counts;
   }
 
   /** Whether every token stays; else its KV policy throws some away. */
@@ -107,6 +130,7 @@ export class Sequence implements Disposable {
     }
     const stage = new Stage("prefill", tokens.length, "tokens", options.onProgress);
     const phase = tokens.length > 1 ? "prompt" : "decode";
+    if (phase === "prompt") await this.#exit?.complete();
     for (let done = 0; ; ) {
       await breathe(signal);
       const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.passRows(tokens.length - done)));
@@ -115,7 +139,10 @@ export class Sequence implements Disposable {
       const { thresholds } = this.options;
       const own = { logits, sparseFrom, thresholds } as const;
       const { start, options: forward } = this.#memory.next(this.length, part.length, own, phase);
-      const result = await this.model.forward(part, this.#memory.cache, start, forward);
+      const result =
+        phase === "decode" && this.#exit !== undefined
+          ? await this.#exit.run(part, this.length)
+          : await this.model.forward(part, this.#memory.cache, start, forward);
       await this.#memory.ran(this.length, part.length, tokens.length - done);
       for (const id of part) this.#tokens.push(id);
       stage.advance(part.length);
@@ -131,6 +158,7 @@ export class Sequence implements Disposable {
 
   /** What `runTogether` runs of it: `ranTogether` says when it has. */
   partOf(tokens: Uint32Array, logits: ForwardOptions["logits"]): SequencePart {
+    this.#checkRunsAll("with other sequences");
     if (this.#running) throw new UsageError("the sequence runs other tokens; wait for them");
     // Rows of which all logits are wanted are drafted ones.
     const phase = tokens.length > 1 && logits !== "all" ? "prompt" : "decode";
@@ -147,10 +175,13 @@ export class Sequence implements Disposable {
 
   /**
    * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one.
-   * @throws UsageError where it has tokens already, or either of them does not keep everything as f32
+   * @throws UsageError where it has tokens already, or either of them does not keep everything as f32, or
+   * leaves layers out
    */
   copyFrom(other: Sequence, length: number): void {
-    const plain = [this, other].every(({ keepsAll, options }) => keepsAll && options.kv?.codes === undefined);
+    const plain = [this, other].every(
+      ({ keepsAll, options, exits }) => keepsAll && options.kv?.codes === undefined && exits === undefined,
+    );
     if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || other.model !== this.model) {
       throw new UsageError(`${length} tokens of one sequence cannot be copied to the other`);
     }
@@ -164,6 +195,7 @@ export class Sequence implements Disposable {
    * @throws UsageError as `run`
    */
   async runRows(tokens: Uint32Array): Promise<Activation> {
+    this.#checkRunsAll("in rows");
     const { thresholds } = this.options;
     const { start, options } = this.#memory.next(this.length, tokens.length, { logits: "all", thresholds }, "decode");
     const logits = await this.model.forward(tokens, this.#memory.cache, start, options);
@@ -177,6 +209,7 @@ export class Sequence implements Disposable {
    * @param after tokens between those that it has and the first row
    */
   async runBlocks(x: Activation, { from, to, after = 0 }: { from: number; to: number; after?: number }): Promise<void> {
+    this.#checkRunsAll("block by block");
     const { thresholds } = this.options;
     const { start, options } = this.#memory.next(this.length + after, x.rows, { thresholds }, "decode");
     for (let layer = from; layer < to; layer++) {
@@ -197,6 +230,7 @@ export class Sequence implements Disposable {
    */
   async runAhead(chosen: Chosen): Promise<Activation> {
     if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
+    this.#checkRunsAll("ahead");
     if (!this.keepsAll) throw new UsageError("a token that is not known yet cannot throw others away");
     const { thresholds } = this.options;
     const { start, options } = this.#memory.next(this.length, 1, { thresholds }, "decode");
@@ -222,6 +256,7 @@ export class Sequence implements Disposable {
       throw new UsageError(`rewind to ${length}, whose neighbours were thrown away; rewind to 0 and run it again`);
     }
     this.#memory.rewind(length);
+    this.#exit?.rewind(length);
     this.#tokens.length = length;
   }
 
@@ -239,7 +274,15 @@ export class Sequence implements Disposable {
     return prompt.subarray(kept);
   }
 
+  #checkRunsAll(how: string): void {
+    if (this.exits === undefined) return;
+    throw new UsageError(
+      `tokens of a sequence with early exit (${this.exits.text}) are run one by one, and cannot be run ${how}`,
+    );
+  }
+
   [Symbol.dispose](): void {
+    this.#exit?.[Symbol.dispose]();
     this.#memory[Symbol.dispose]();
   }
 }

@@ -1,3 +1,4 @@
+import { UsageError } from "../core/index.js";
 import type { Activation, Chosen, TopK } from "../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
 import type { ChosenToken, TokenSource } from "./chosenToken.js";
@@ -16,15 +17,27 @@ export interface SourceOptions {
 /**
  * Where the device can choose the most probable token itself, and none is thrown away for it, the next one is enqueued
  * before this one is read.
+ * @throws UsageError for a draft with early exit
  */
 export function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
   { logprobs = false, ahead = true, draft, draftTokens }: SourceOptions,
 ): TokenSource {
+  const { exits } = sequence;
+  if (draft !== undefined && exits !== undefined) {
+    throw new UsageError(
+      `a draft and early exit (${exits.text}): tokens that are verified run through all layers; take one of the two`,
+    );
+  }
   if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
   const { backend } = sequence.model;
-  return ahead && sampler.greedy && !logprobs && backend.choose !== undefined && sequence.keepsAll
+  return ahead &&
+    sampler.greedy &&
+    !logprobs &&
+    backend.choose !== undefined &&
+    sequence.keepsAll &&
+    exits === undefined
     ? new Ahead(sequence)
     : new OneByOne(sequence, sampler, logprobs);
 }

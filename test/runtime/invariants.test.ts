@@ -1,15 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { ExitClassifiers } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import type { Model } from "../../src/model/index.js";
 import {
   attentionPatterns,
   collect,
+  exitRules,
   generate,
   kvPolicies,
   layersDraft,
   lookupDraft,
   modelDraft,
   parseAttention,
+  parseExits,
   parseKv,
   Sequence,
   type SequenceOptions,
@@ -93,6 +96,28 @@ const policies: Record<string, { covering: string; near?: number; less: string; 
   },
 };
 
+/** Of every rule of early exit: that nobody leaves, that everybody does behind the first layer. */
+const rules: Record<string, { nobody: string; everybody: string }> = {
+  never: { nobody: "never", everybody: "top:least=0" },
+  top: { nobody: "top:least=1", everybody: "top:least=0" },
+  gap: { nobody: "gap:least=1", everybody: "gap:least=0" },
+  svm: { nobody: "svm", everybody: "svm" },
+  crf: { nobody: "crf", everybody: "crf" },
+};
+/** Of the two layers, what lets everybody leave behind the first, or nobody. */
+const trainedFor = (bias: number): ExitClassifiers => {
+  const line = { gap: 0, top: 0, bias };
+  const transitions: [[number, number], [number, number]] = [
+    [0, 0],
+    [0, 0],
+  ];
+  return {
+    layers: [{ layers: 1, agreement: 0.5, svm: line }],
+    crf: { ...line, transitions, probed: [1] },
+    calibration: { textSha256: "0".repeat(64), windows: 1, window: 8 },
+  };
+};
+
 /** Runs the text in passes of `rows` tokens; the last logits, and bytes of keys and values read by single tokens behind it. */
 async function run(options: SequenceOptions, rows: number) {
   using sequence = new Sequence(model, length + 4, { passTokens: rows, ...options });
@@ -153,6 +178,45 @@ describe.each(tables)("$what", ({ names, cases, options, alike }) => {
       for (const rows of [5, length]) {
         expect(distance((await run(options(cases[name].less), rows)).last, one.last)).toBeLessThan(1e-4);
       }
+    },
+  );
+});
+
+describe("a rule of early exit", () => {
+  test("of the table is here", () => expect(Object.keys(rules)).toEqual(Object.keys(exitRules)));
+
+  test.each(Object.keys(rules).flatMap((name) => ["exact", "propagate"].map((fill) => [name, fill] as const)))(
+    "%s, %s: where nobody leaves it is the whole model, where all do it runs half of it, and the same every time",
+    async (name, fill) => {
+      const runs: Float32Array[][] = [];
+      const sizes: number[] = [];
+      for (const [written, bias] of [
+        [rules[name].nobody, -1],
+        [rules[name].everybody, 1],
+        [rules[name].everybody, 1],
+        ["never", 0],
+      ] as const) {
+        const exits = parseExits(`${written}${written.includes(":") ? "," : ":"}fill=${fill}`, trainedFor(bias));
+        using sequence = new Sequence(model, length, { exits });
+        backend.release(await sequence.run(text.subarray(0, 8)));
+        backend.takeCounters();
+        const rows: Float32Array[] = [];
+        for (let at = 8; at < 14; at++) {
+          const logits = await sequence.run(text.subarray(at, at + 1));
+          rows.push(await backend.read(logits));
+          backend.release(logits);
+        }
+        runs.push(rows);
+        sizes.push(backend.takeCounters().weightBytesRead);
+      }
+      const [nobody, everybody, again, whole] = runs;
+      expect(nobody).toEqual(whole);
+      expect(again).toEqual(everybody);
+      expect(everybody).not.toEqual(whole);
+      // A look that nobody leaves by costs the output matrix.
+      const { byteLength: head } = model.loaded.head!.matrix;
+      expect(sizes[0] - sizes[3]).toBe(rules[name].nobody === "never" ? 0 : 6 * head);
+      expect(sizes[1]).toBeLessThan(sizes[3]);
     },
   );
 });

@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { Random } from "../../core/index.js";
+import { Random, UsageError } from "../../core/index.js";
 import {
   formatResultRows,
   measureSpeed,
@@ -17,7 +17,9 @@ import { integer } from "../numbers.js";
 import {
   type AttentionOptions,
   attentionOptions,
+  type ExitsOption,
   type ExpertRanksOption,
+  exitsOption,
   expertRanksOption,
   type MachineOptions,
   machineOptions,
@@ -29,7 +31,13 @@ import {
 } from "../options.js";
 import { openComparison, readTokens, type Session } from "../session.js";
 
-interface BenchOptions extends CommonOptions, MachineOptions, ExpertRanksOption, WeightsOption, AttentionOptions {
+interface BenchOptions
+  extends CommonOptions,
+    MachineOptions,
+    ExpertRanksOption,
+    WeightsOption,
+    AttentionOptions,
+    ExitsOption {
   against?: string[];
   text?: string;
   prefillTokens: number;
@@ -50,7 +58,7 @@ export const command: CommandDefinition<BenchOptions> = {
   options: [
     new Option(
       "--against <model...>",
-      "models to compare with; 'dense' is MODEL without its thresholds, pattern and policy",
+      "models to compare with; 'dense' is MODEL without its thresholds, pattern, policy and exits",
     ),
     textOption("to decode (default: a book that comes with rarefy; random tokens for a model without tokenizer)"),
     tokenCount("prefill-tokens", "tokens of the timed prefill").default(128),
@@ -59,6 +67,7 @@ export const command: CommandDefinition<BenchOptions> = {
     repeatsOption(),
     new Option("--split", "also where the time of a token goes: io, attention, ffn, head, sampling"),
     ...attentionOptions(),
+    exitsOption(),
     weightsOption(),
     expertRanksOption(),
     ...machineOptions(),
@@ -67,6 +76,12 @@ export const command: CommandDefinition<BenchOptions> = {
   async run(context, options, [argument]) {
     using comparison = await openComparison(context, [argument, ...(options.against ?? [])], options);
     const { variants, first, severalModels } = comparison;
+    const leaving = variants.find(({ exits, model }) => exits?.probed(model.config.layers).length)?.exits;
+    if (options.split && leaving !== undefined) {
+      throw new UsageError(
+        `--split times every layer, and tokens leave early (${leaving.text}); give --exits never or no --split`,
+      );
+    }
     const { prefillTokens, contextTokens = prefillTokens, decodeTokens, repeats } = options;
     const tokens = await tokensToDecode(context, first, options.text, contextTokens + decodeTokens);
     const speeds = await measureSpeed(variants, tokens, {

@@ -13,7 +13,9 @@ import {
   adapterOption,
   attentionOptions,
   bosOption,
+  type ExitsOption,
   type ExpertRanksOption,
+  exitsOption,
   expertRanksOption,
   type MachineOptions,
   machineOptions,
@@ -32,6 +34,7 @@ interface EvalOptions
     ExpertRanksOption,
     WeightsOption,
     AttentionOptions,
+    ExitsOption,
     AdapterOption {
   text: string;
   window: number;
@@ -76,7 +79,7 @@ export const command: CommandDefinition<EvalOptions> = {
     ),
     new Option(
       "--against <model>",
-      "model to compare with; 'dense' is MODEL without its thresholds, pattern and policy",
+      "model to compare with; 'dense' is MODEL without its thresholds, pattern, policy and exits",
     ),
     prefillOption(
       "which tokens of a window stay dense: dense (all), secondHalf (the first half), or how many",
@@ -85,6 +88,7 @@ export const command: CommandDefinition<EvalOptions> = {
     ),
     new Option("--experts", "also how many tokens each expert of a mixture gets, and with what weight"),
     ...attentionOptions(),
+    exitsOption(),
     weightsOption(),
     expertRanksOption(),
     ...machineOptions(),

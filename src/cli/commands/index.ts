@@ -18,6 +18,11 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./calibrate.js"),
   },
   {
+    name: "exits",
+    summary: "train early exit: which tokens need not run through all layers, write a model directory",
+    load: () => import("./exits.js"),
+  },
+  {
     name: "prune",
     summary: "remove weights: single ones, keep:group, blocks, whole neurons or heads",
     load: () => import("./prune.js"),

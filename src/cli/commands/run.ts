@@ -3,6 +3,7 @@ import { UsageError } from "../../core/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import {
   collect,
+  type ExitCounts,
   type GenerateOptions,
   generate,
   type SamplingOptions,
@@ -19,7 +20,9 @@ import {
   type AttentionOptions,
   adapterOption,
   attentionOptions,
+  type ExitsOption,
   type ExpertRanksOption,
+  exitsOption,
   expertRanksOption,
   type MachineOptions,
   machineOptions,
@@ -29,7 +32,7 @@ import {
   weightsOption,
 } from "../options.js";
 import { type PromptOptions, promptText } from "../promptText.js";
-import { openSession } from "../session.js";
+import { exitsOf, openSession } from "../session.js";
 import { openTokenizer } from "../tokenizer.js";
 
 interface RunOptions
@@ -39,6 +42,7 @@ interface RunOptions
     WeightsOption,
     PromptOptions,
     AttentionOptions,
+    ExitsOption,
     AdapterOption,
     DraftOptions {
   chat?: boolean;
@@ -81,6 +85,7 @@ export const command: CommandDefinition<RunOptions> = {
     seedOption("the same seed gives the same text (default: a new one each time)"),
     new Option("--stop <text...>", "end before any of these texts"),
     ...attentionOptions(),
+    exitsOption(),
     adapterOption(),
     ...draftOptions(),
     weightsOption(),
@@ -119,6 +124,7 @@ export const command: CommandDefinition<RunOptions> = {
     using drafting = await openDraft(context, options, tokenizer);
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
     const { attention = session.attention, kv = session.kv } = options;
+    const exits = exitsOf(session, options.exits);
     const given = Object.entries({ temperature, topK, topP, minP, repetitionPenalty }).filter(
       ([, value]) => value !== undefined,
     );
@@ -137,6 +143,7 @@ export const command: CommandDefinition<RunOptions> = {
       prefill,
       attention,
       kv,
+      exits,
       draft: drafting.draft,
       draftTokens: options.draftTokens,
     };
@@ -156,9 +163,11 @@ export const command: CommandDefinition<RunOptions> = {
       const { draft, rounds, drafted, accepted } = speculation;
       context.note(`${draft} proposed ${drafted} tokens, ${accepted} were accepted; ${rounds} passes of the model`);
     }
+    if (summary.exits !== undefined) context.note(describeExits(summary.exits, model.config.layers));
     return {
       model: session.location,
       weights: model.weights,
+      ...(exits && { exits: { rule: exits.text, ...summary.exits } }),
       ...(attention && { attention: attention.text }),
       ...(kv && { kv: kv.text }),
       prompt,
@@ -172,6 +181,14 @@ export const command: CommandDefinition<RunOptions> = {
     };
   },
 };
+
+function describeExits({ tokens, exitLayers, layersRun, probes }: ExitCounts, layers: number): string {
+  const byToken = (count: number) => digits(count / tokens, 3);
+  return (
+    `tokens left behind layer ${byToken(exitLayers)} of ${layers} on average; by token ${byToken(layersRun)} layers were run ` +
+    `and the head was asked ${byToken(probes)} times`
+  );
+}
 
 /** Passes steps on as they come and shows their text. */
 async function* printed<Step extends { text: string }>(steps: AsyncIterable<Step>, show: (text: string) => void) {
