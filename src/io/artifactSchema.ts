@@ -166,7 +166,7 @@ export const compression = z.strictObject({
 export const artifactFields = {
   rarefy: z.literal(artifactVersion),
   /** Packed format the model is meant to run in. */
-weights: z.optional(z.enum(["f32", "bf16", "q8", "q4"])),
+  weights: z.optional(z.enum(["f32", "bf16", "q8", "q4"])),
   activationSparsity: z.optional(activationSparsity),
   /** How it runs, as the flags are written: `--attention`, `--kv`, and `--exits`. */
   inference: z.optional(
