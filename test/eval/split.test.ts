@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { measureSplit } from "../../src/eval/index.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { parseKv } from "../../src/runtime/index.js";
@@ -23,6 +23,26 @@ test.each(["llama", "gemma2", "gpt_neox"])(
     await expect(measureSplit({ name: "it", model }, tokens.subarray(0, 19), times)).rejects.toThrow("needs 20");
   },
 );
+
+test("a prompt's last token is the prompt's, where it takes a pass of its own", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  using model = await load(path("arch/llama"), backend, "f32");
+  const thresholds = { maps: model.config.blocks.map(() => ({ o_proj: 0.1 })) };
+  const passes: [rows: number, dense: boolean][] = [];
+  const block = vi.spyOn(model, "block");
+  const tokens = Uint32Array.from({ length: 131 }, (_, i) => (i * 7) % 40);
+  await measureSplit({ name: "it", model, thresholds }, tokens, { prefillTokens: 129, decodeTokens: 2, repeats: 1 });
+  for (const [layer, x, , , options] of block.mock.calls) {
+    if (layer === 0) passes.push([x.rows, options?.thresholds === "dense"]);
+  }
+  const round = [
+    [128, true],
+    [1, true],
+    [1, false],
+    [1, false],
+  ];
+  expect(passes).toEqual([...round, ...round]);
+});
 
 test.each([false, true])("attention ends with what its projection adds, fused %s", async (fused) => {
   using backend = await openBackend("wasm", { threads: 1 });

@@ -6,6 +6,7 @@ import { parseModelConfig } from "../../src/arch/index.js";
 import { FormatError, Random, UsageError } from "../../src/core/index.js";
 import { memorySinks } from "../../src/io/byteSink.js";
 import { compressedTensors } from "../../src/io/compressedTensors/write.js";
+import { rowChunks } from "../../src/io/export/rowChunks.js";
 import { metadataOfConfig } from "../../src/io/gguf/fromConfig.js";
 import {
   type Checkpoint,
@@ -136,6 +137,41 @@ describe("export", () => {
         true,
       );
     });
+  });
+
+  it("writes stacks of experts whole, every matrix of them", async () => {
+    const golden = new URL("../golden/arch/gpt_oss", import.meta.url).pathname;
+    await exportModel(directoryFiles(golden), path("stacks"), { format: "safetensors", type: "f32" });
+    const before = await openCheckpoint(directoryFiles(golden));
+    await withCheckpoint("stacks", async (after) => {
+      const name = "model.layers.0.mlp.experts.gate_up_proj";
+      expect(after.tensors.get(name)!.shape).toHaveLength(3);
+      expect(after.tensors.get(name)!.shape).toEqual(before.tensors.get(name)!.shape);
+      const [written, read] = [await after.readFloat32(name), await before.readFloat32(name)];
+      expect(written.length === read.length && written.every((value, i) => value === read[i])).toBe(true);
+    });
+    await before.close();
+  });
+
+  it("reads stacks by rows, a part at a time, as files with blocks in rows are written", async () => {
+    // Three matrices, together more than are held at a time.
+    const [matrices, rows, cols] = [3, 1000, 700];
+    const value = (at: number) => (at * 7) % 1000;
+    const weights = {
+      ...{ name: "stack", shape: [matrices, rows, cols], dtype: "F32" as const },
+      readRows: async (start: number, count: number) =>
+        Float32Array.from({ length: count * cols }, (_, i) => value(start * cols + i)),
+    };
+    let next = 0;
+    let parts = 0;
+    for await (const { start, count, values } of rowChunks(weights)) {
+      expect([start, values.length]).toEqual([next, count * cols]);
+      expect(values[0]).toBe(value(start * cols));
+      next += count;
+      parts++;
+    }
+    expect(next).toBe(matrices * rows);
+    expect(parts).toBeGreaterThan(1);
   });
 
   it("goes through GGUF and back", async () => {

@@ -1,35 +1,15 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it, test } from "vitest";
 import { FormatError } from "../../src/core/index.js";
-import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js";
-import { writeSafetensors } from "../../src/io/safetensorsWriter.js";
+import { memoryFiles, openCheckpoint } from "../../src/io/index.js";
+import { jsonBytes } from "../../src/io/internal.js";
 import { tensorRows } from "../../src/model/tensorRows.js";
 import { weightFormats } from "../../src/pack/index.js";
-import { type DType, fromFloat32, toFloat32 } from "../../src/tensor/index.js";
+import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import { compress, logits, relativeDifference } from "../compress/support.js";
 import { path } from "../golden/golden.js";
-import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
-import { type Store, stackStores, stores } from "../support/storeAs.mjs";
-
-interface Raw {
-  name: string;
-  dtype: string;
-  shape: readonly number[];
-  bytes: Uint8Array;
-}
-
-const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
-
-async function filesOf(config: object, tensors: readonly Raw[]): Promise<Map<string, Uint8Array>> {
-  const files = new Map([["config.json", json(config)]]);
-  const written = tensors.map(({ bytes, dtype, ...info }) => ({
-    ...info,
-    dtype: dtype as DType,
-    bytes: () => [bytes],
-  }));
-  await writeSafetensors(memorySinks(files), written);
-  return files;
-}
+import { stackStores, stores } from "../support/storeAs.mjs";
+import { filesOf, quantizedModel, type Raw } from "./quantizedModel.js";
 
 const open = async (config: object, tensors: readonly Raw[]) =>
   openCheckpoint(memoryFiles("m", await filesOf(config, tensors)));
@@ -151,25 +131,6 @@ test.each(cases.map((one) => [`${one.what}, ${one.tool}`, one] as const))(
   },
 );
 
-/** A golden model whose matrices in blocks are stored quantised, and the same with the values that the codes stand for. */
-async function quantizedModel(golden: string, store: Store) {
-  const expected = await MemoryCheckpoint.golden(golden);
-  const tensors: Raw[] = [];
-  for (const tensor of [...expected.tensors.values()]) {
-    const isStored =
-      store === stackStores.mxfp4 ? /experts\.\w+_proj$/.test(tensor.name) : /_proj\.weight$/.test(tensor.name);
-    if (!isStored) {
-      tensors.push(tensor);
-      continue;
-    }
-    const made = store.parts(tensor.name, { shape: tensor.shape, values: expected.values(tensor.name) });
-    tensors.push(...made.raw);
-    expected.set(tensor.name, tensor.shape, made.expected);
-  }
-  const stored = await open({ ...expected.config, quantization_config: store.record }, tensors);
-  return { stored, expected };
-}
-
 const models = [
   ...Object.entries(stores).map(([id, store]) => [id, "llama", store] as const),
   ["mxfp4", "gpt_oss", stackStores.mxfp4] as const,
@@ -256,7 +217,7 @@ describe("records", () => {
       const { raw, expected } = stores[id].parts(name, { shape, values });
       const files = await filesOf({ model_type: "llama" }, raw);
       await expect(openCheckpoint(memoryFiles("m", files))).rejects.toThrow(/GPTQ or AWQ.*no quantization_config/);
-      files.set(file, json(record));
+      files.set(file, jsonBytes(record));
       expect(
         relativeDifference(await (await openCheckpoint(memoryFiles("m", files))).readFloat32(name), expected),
       ).toBeLessThan(2e-7);

@@ -58,9 +58,15 @@ describe.each(["reference", "wasm"])("on %s", (id) => {
   });
   afterAll(() => backend[Symbol.dispose]());
 
-  async function chosen(pattern: string, { q, k, slot, rows }: Text, phase?: Phase, layer = 0) {
+  /** What the last layer sees, and how the pattern is written then. @param windows of the layers; undefined: none */
+  async function sought(
+    pattern: string,
+    { q, k, slot, rows }: Text,
+    { phase, windows = [undefined] }: { phase?: Phase; windows?: readonly (number | undefined)[] } = {},
+  ) {
+    const layer = windows.length - 1;
     const kept = { heads: kvHeads, key: width, value: 4 };
-    using cache: KvCache = backend.createKvCache({ layers: [kept], slots: slot + rows });
+    using cache: KvCache = backend.createKvCache({ layers: windows.map(() => kept), slots: slot + rows });
     const upload = (values: Float32Array, cols: number) => {
       const out = backend.allocate(values.length / cols, cols);
       backend.write(out, values);
@@ -68,7 +74,7 @@ describe.each(["reference", "wasm"])("on %s", (id) => {
     };
     const values = upload(new Float32Array((slot + rows) * kvHeads * 4), kvHeads * 4);
     const [keys, queries] = [upload(k, kvHeads * width), upload(q, queryHeads * width)];
-    backend.appendKv(cache, 0, keys, values, 0);
+    backend.appendKv(cache, layer, keys, values, 0);
     const made: Activation[] = [keys, queries, values];
     const scratch = (_: string, rows: number, cols: number) => {
       made.push(backend.allocate(rows, cols));
@@ -76,13 +82,14 @@ describe.each(["reference", "wasm"])("on %s", (id) => {
     };
     const model = {
       backend,
-      config: { layers: 1, blocks: [{ queryHeads }], slidingWindows: [undefined] },
+      config: { layers: windows.length, blocks: windows.map(() => ({ queryHeads })), slidingWindows: windows },
     } as unknown as Model;
     using seeker = parseAttention(pattern).seek!(model, slot + rows);
-    const result = await seeker.find({ backend, cache, layer, q: queries, slot, queryHeads, scale, phase, scratch });
+    const choice = await seeker.find({ backend, cache, layer, q: queries, slot, queryHeads, scale, phase, scratch });
     for (const activation of made) backend.release(activation);
-    return result;
+    return { choice, text: seeker.text };
   }
+  const chosen = async (pattern: string, data: Text, phase?: Phase) => (await sought(pattern, data, { phase })).choice;
 
   test.each(["each", "max", "sum"])("quest reads the pages with the largest bounds, group=%s", async (group) => {
     const page = 5;
@@ -244,6 +251,24 @@ describe.each(["reference", "wasm"])("on %s", (id) => {
       expect(seen(mixed, data, 63, head, true)).toEqual(seen(own, data, 63, head, true));
     }
     await expect(of("av")).rejects.toThrow("does not name the heads");
+  });
+
+  test("where layers have windows of their own, minference names the heads of the others, and reads that again", async () => {
+    const data = text(512, 64, 3);
+    const windows = [32, undefined, 32, undefined];
+    const pattern = "minference:budget=128,queries=16,heads=";
+    // Of two layers that search only one has asked.
+    expect((await sought(`${pattern}search`, data, { windows })).text).toBe(`${pattern}search`);
+    const found = await sought(`${pattern}search`, data, { windows: [32, undefined] });
+    expect(found.text).toMatch(/heads=\.[avb]{4}$/);
+    const again = await sought(found.text!, data, { windows: [32, undefined] });
+    expect(again.text).toBe(found.text);
+    for (let head = 0; head < queryHeads; head++) {
+      expect(seen(again.choice!, data, 63, head, true)).toEqual(seen(found.choice!, data, 63, head, true));
+    }
+    await expect(sought(`${pattern}avbv.`, data, { windows: [32, undefined] })).rejects.toThrow(
+      "does not name the heads",
+    );
   });
 });
 

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { memorySource } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { openModel, thresholdsAt } from "../../src/pipeline/index.js";
+import { parseAttention } from "../../src/runtime/index.js";
 import { createServer } from "../../src/server/index.js";
 import { answerOf, post } from "./tinyServer.js";
 
@@ -16,13 +17,15 @@ const site = (most: number) => ({
 });
 const layer = Object.fromEntries(Object.entries(largest).map(([id, most]) => [id, site(most)]));
 const artifact = { rarefy: 2, weights: "bf16", activations: Array.from({ length: 6 }, () => layer) };
-const text = new TextEncoder().encode(JSON.stringify(artifact));
-/** tiny-6m whose activations were looked at. */
-const calibrated = {
+/** tiny-6m with a record beside it. */
+const withRecord = (record: object) => ({
   location: files.location,
   close: () => files.close(),
-  open: async (name: string) => (name === "rarefy.json" ? memorySource(name, text) : files.open(name)),
-};
+  open: async (name: string) =>
+    name === "rarefy.json" ? memorySource(name, new TextEncoder().encode(JSON.stringify(record))) : files.open(name),
+});
+/** tiny-6m whose activations were looked at. */
+const calibrated = withRecord(artifact);
 
 test("thresholds of any share lie on the quantiles of each place", async () => {
   using opened = await openModel(calibrated, { threads: 1 });
@@ -61,4 +64,26 @@ test("each request runs as sparse as it asks, alone or beside others", async () 
   expect(await ask({ sparsity: 0 })).toBe(alone[0]);
   expect(await Promise.all(settings.map(ask))).toEqual(alone);
   await server[Symbol.asyncDispose]();
+});
+
+test("a model attends as its record says, unless the server or the request says otherwise", async () => {
+  const tiny = (inference: object) => ({ files: () => withRecord({ rarefy: 2, inference }), threads: 1 });
+  const windowed = tiny({ attention: "window:size=4" });
+  await using server = createServer({
+    models: [
+      { ...windowed, id: "windowed" },
+      { ...windowed, id: "served causal", attention: parseAttention("causal") },
+      { ...tiny({ kv: "recent:budget=4" }), id: "evicting" },
+    ],
+  });
+  const ask = async (model: string, rarefy: object = {}) => {
+    const body = { model, prompt: "It was a dark night, and", max_tokens: 8, temperature: 0, rarefy };
+    return (await answerOf(await post(server, "/v1/completions", body))).choices[0].text;
+  };
+  const plain = await ask("served causal");
+  expect(await ask("windowed", { attention: "causal" })).toBe(plain);
+  expect(await ask("windowed")).not.toBe(plain);
+  expect(await ask("windowed")).toBe(await ask("served causal", { attention: "window:size=4" }));
+  expect(await ask("evicting", { kv: "full" })).toBe(plain);
+  expect(await ask("evicting")).not.toBe(plain);
 });

@@ -258,3 +258,15 @@ test("a model of which something has no kernel is left to the engine", async () 
   expect(decoderSchedule(spec, [...parameters, { ...parameters[0], name: "more" }], 16)).toBeUndefined();
   expect(decoderSchedule(spec, parameters.slice(1), 16)).toBeUndefined();
 });
+
+test.each([
+  ["gpt2", 256],
+  ["opt", 256],
+])(
+  "%s has learned positions, and a window longer than them is left to the engine, which refuses it",
+  async (name, most) => {
+    const { spec, parameters } = await modelOf(`test/golden/arch/${name}`);
+    expect(decoderSchedule(spec, parameters, most)).toBeDefined();
+    expect(decoderSchedule(spec, parameters, most + 4)).toBeUndefined();
+  },
+);
