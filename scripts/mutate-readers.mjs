@@ -7,7 +7,7 @@ import { fork } from "node:child_process";
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { generator, readersOf } from "./mutation/readers.mjs";
+import { generator, modulesOfReaders, readersOf } from "./mutation/readers.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -29,12 +29,13 @@ if (options.worker) await work();
 else process.exitCode = await supervise();
 
 async function work() {
-  const [io, text, model, compress, report, storedState, core] = await Promise.all(
-    ["io", "text", "model", "compress", "report", "train/storedState.js", "core"].map(
-      (name) => import(`../dist/${name.endsWith(".js") ? name : `${name}/index.js`}`),
+  const modules = Object.fromEntries(
+    await Promise.all(
+      Object.entries(modulesOfReaders).map(async ([name, path]) => [name, await import(`../dist/${path}.js`)]),
     ),
   );
-  const readers = Object.entries(readersOf({ io, text, model, compress, report, storedState })).filter(
+  const { core } = modules;
+  const readers = Object.entries(readersOf(modules)).filter(
     ([name]) => options.only?.split(",").includes(name) ?? true,
   );
   let normalBytes = 0;

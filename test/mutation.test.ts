@@ -1,22 +1,18 @@
 import { expect, it } from "vitest";
 // @ts-expect-error: plain JavaScript, shared with the scripts
-import { generator, readersOf } from "../scripts/mutation/readers.mjs";
-import * as compress from "../src/compress/index.js";
+import { generator, modulesOfReaders, readersOf } from "../scripts/mutation/readers.mjs";
 import { RarefyError } from "../src/core/index.js";
-import * as io from "../src/io/index.js";
-import * as model from "../src/model/index.js";
-import * as report from "../src/report/index.js";
-import * as text from "../src/text/index.js";
-import * as storedState from "../src/train/storedState.js";
 
-const readers: Record<string, (random: (n: number) => number) => unknown> = readersOf({
-  io,
-  text,
-  model,
-  compress,
-  report,
-  storedState,
-});
+/** Sources in place of what is built: the same paths. */
+const modules = Object.fromEntries(
+  await Promise.all(
+    Object.entries(modulesOfReaders as Record<string, string>).map(async ([name, path]) => [
+      name,
+      await import(`../src/${path}.js`),
+    ]),
+  ),
+);
+const readers: Record<string, (random: (n: number) => number) => unknown> = readersOf(modules);
 /** Of each reader; `scripts/mutate-readers.mjs` does millions. */
 const inputs = 150;
 

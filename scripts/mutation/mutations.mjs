@@ -108,3 +108,13 @@ export function mutateBytes(seedBytes, random) {
   }
   return bytes;
 }
+
+export const utf8 = (text) => new TextEncoder().encode(text);
+export const json = (value) => utf8(JSON.stringify(value) ?? "");
+export const fresh = (bytes) => new Uint8Array(bytes);
+
+/** Either the values are damaged or the bytes they are written as. */
+export const damagedJson = (value, random) => {
+  if (random(4) > 0) return json(mutateValue(value, random));
+  return fresh(mutateBytes(json(value), random));
+};

@@ -2,12 +2,10 @@
 // judged by the caller. The modules of the package are given, so that tests run on sources and the long run on what is built.
 
 import { stackStores, stores } from "../../test/support/storeAs.mjs";
-import { evilValue, mutateBytes, mutateValue } from "./mutations.mjs";
+import { damagedJson, evilValue, fresh, json, mutateBytes, mutateValue, utf8 } from "./mutations.mjs";
+import { partReaders } from "./partReaders.mjs";
+import { requestReaders } from "./requestReaders.mjs";
 import * as seeds from "./seeds.mjs";
-
-const utf8 = (text) => new TextEncoder().encode(text);
-const json = (value) => utf8(JSON.stringify(value) ?? "");
-const fresh = (bytes) => new Uint8Array(bytes);
 
 /** A seeded generator of integers below n (mulberry32). */
 export function generator(seed, index) {
@@ -20,17 +18,21 @@ export function generator(seed, index) {
   };
 }
 
-/** Either the values are damaged or the bytes they are written as. */
-const damagedJson = (value, random) => {
-  if (random(4) > 0) return json(mutateValue(value, random));
-  return fresh(mutateBytes(json(value), random));
+/**
+ * The modules that readers are given, by the path of each in the package: folders that are import paths of it, and files.
+ */
+export const modulesOfReaders = {
+  ...{ core: "core/index", io: "io/index", text: "text/index", model: "model/index", compress: "compress/index" },
+  ...{ pipeline: "pipeline/index", runtime: "runtime/index", report: "report/index", server: "server/index" },
+  ...{ storedState: "train/storedState", rankMessages: "model/expertRanks/messages", streamLink: "jobs/streamLink" },
 };
 
 /**
- * @param modules the package's `io`, `text`, `model`, `compress`, `report` and `train/storedState`
+ * @param modules those of `modulesOfReaders`
  * @returns name → reader
  */
-export function readersOf({ io, text, model, compress, report, storedState }) {
+export function readersOf(modules) {
+  const { io, text, model, compress, report, storedState } = modules;
   const { openCheckpoint, memoryFiles, memorySource, ggufFiles, readSafetensorsHeader, parseArtifact, parseJson } = io;
 
   /** Everything that a model directory is asked for, short of running it. */
@@ -247,5 +249,7 @@ export function readersOf({ io, text, model, compress, report, storedState }) {
       // Errors that quote whatever they are given.
       parseArtifact(evilValue(random), "rarefy.json");
     },
+    ...partReaders(modules),
+    ...requestReaders(modules),
   };
 }

@@ -58,7 +58,7 @@ describe("the state of a training run", () => {
 
   test("without a run is a FormatError", async () => {
     await stopped();
-    await new StateDirectory(join(work, "out.run"), ["log.jsonl", "model"]).save(3, { job });
+    await new StateDirectory(join(work, "out.run"), ["log.jsonl", "model"]).save(4, { job });
     await expect(run().open(job)).rejects.toThrow(FormatError);
   });
 

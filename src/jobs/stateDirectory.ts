@@ -32,14 +32,20 @@ export class StateDirectory {
     return last === undefined ? undefined : readState(directoryFiles(join(this.directory, last)));
   }
 
-  /** Stores a state under a new name, then forgets the one before. */
+  /**
+   * Stores a state under a new name, then forgets the one before. A run that went on and is stopped before its next step has
+   * stored this one already.
+   */
   async save(step: number, state: State): Promise<void> {
     const name = `step-${String(step).padStart(9, "0")}`;
-    const target = join(this.directory, name);
-    const old = (await this.#names()).filter((other) => other !== name);
-    await rm(target, { recursive: true, force: true });
-    await buildDirectory(target, (directory) => writeState(directorySinks(directory), state));
-    for (const other of old) await rm(join(this.directory, other), { recursive: true, force: true });
+    const stored = await this.#names();
+    if (!stored.includes(name)) {
+      const fill = (directory: string) => writeState(directorySinks(directory), state);
+      await buildDirectory(join(this.directory, name), fill);
+    }
+    for (const other of stored) {
+      if (other !== name) await rm(join(this.directory, other), { recursive: true, force: true });
+    }
   }
 
   remove(): Promise<void> {

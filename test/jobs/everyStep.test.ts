@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parseRecipe } from "../../src/compress/index.js";
 import { createFile } from "../../src/io/byteSink.js";
-import { directoryFiles, directorySinks, resolveModel } from "../../src/io/index.node.js";
+import { directoryFiles, directorySinks, resolveModel, writeFilesAtomic } from "../../src/io/index.node.js";
 import { claimOutput } from "../../src/io/output/claim.node.js";
 import { writeSafetensors } from "../../src/io/safetensorsWriter.js";
 import { compressToDirectory } from "../../src/jobs/compressToDirectory.js";
+import { StateDirectory } from "../../src/jobs/stateDirectory.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 
 /**
@@ -98,6 +99,8 @@ vi.mock("node:fs/promises", async (importOriginal) => {
           life.open.delete(handle);
           return value.bind(target);
         }
+        // Nobody pulls the plug here.
+        if (name === "sync") return async () => {};
         if (name !== "write" && name !== "writeFile") return typeof value === "function" ? value.bind(target) : value;
         return async (data: Uint8Array | string, ...rest: unknown[]) => {
           life.writes.push(life.changes + 1);
@@ -263,5 +266,42 @@ describe("stopped at every change to the file system", () => {
   it("a result that is made block by block and takes the place of another", async () => {
     const prepare = (directory: string) => compress(directory, 0.3);
     await walk({ prepare, run: (directory) => compress(directory, 0.5), read });
+  });
+
+  it("states of a training, the next one in place of the last", async () => {
+    const states = (directory: string) => new StateDirectory(join(directory, "run"));
+    const save = async (directory: string, step: number) => {
+      await states(directory).load();
+      await states(directory).save(step, { job: "a", step, weights: Float32Array.of(step, 2) });
+    };
+    await walk({
+      prepare: (directory) => save(directory, 1),
+      run: (directory) => save(directory, 2),
+      read: (directory) => states(directory).load(),
+    });
+    // Ctrl-C before the first step of a run that went on.
+    await walk({
+      prepare: (directory) => save(directory, 1),
+      run: (directory) => save(directory, 1),
+      read: (directory) => states(directory).load(),
+    });
+  });
+
+  it("several files: each is the old one or the new one, whole", async () => {
+    const write = (directory: string, text: string) =>
+      writeFilesAtomic(
+        ["page.html", "page.json"].map((name) => [join(directory, name), new TextEncoder().encode(text)] as const),
+      );
+    await walk({
+      prepare: (directory) => write(directory, "old ".repeat(50)),
+      run: (directory) => write(directory, "new ".repeat(60)),
+      read: async (directory) => {
+        const texts = [
+          await readFile(join(directory, "page.html"), "utf8"),
+          await readFile(join(directory, "page.json"), "utf8"),
+        ];
+        return texts.map((text) => text === "old ".repeat(50) || text === "new ".repeat(60));
+      },
+    });
   });
 });
