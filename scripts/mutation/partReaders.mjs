@@ -3,6 +3,7 @@
 
 import { stores } from "../../test/support/storeAs.mjs";
 import { damagedJson, fresh, json, mutateBytes, mutateValue, utf8 } from "./mutations.mjs";
+import * as partSeeds from "./partSeeds.mjs";
 import * as seeds from "./seeds.mjs";
 
 const filesOf = (entries) => new Map(Object.entries(entries));
@@ -22,7 +23,10 @@ export function partReaders({ io, text, model, compress, pipeline, runtime, rank
   const plainModel = () =>
     io.openCheckpoint(modelFiles({ "config.json": json(seeds.configs[0]), "model.safetensors": plainFile }));
 
-  const adapters = seeds.adapters.map(({ config, tensors }) => ({ config, parts: seeds.safetensorsParts(tensors) }));
+  const adapters = partSeeds.adapters.map(({ config, tensors }) => ({
+    config,
+    parts: seeds.safetensorsParts(tensors),
+  }));
   let spec;
 
   /** GPTQ and AWQ with their record beside config.json, as their tools left it. */
@@ -125,8 +129,8 @@ export function partReaders({ io, text, model, compress, pipeline, runtime, rank
       tokenize({
         "tokenizer.model": fresh(
           random(2) === 0
-            ? seeds.sentencePieceFile(mutateValue(seeds.sentencePiece, random))
-            : mutateBytes(seeds.sentencePieceFile(seeds.sentencePiece), random),
+            ? partSeeds.sentencePieceFile(mutateValue(partSeeds.sentencePiece, random))
+            : mutateBytes(partSeeds.sentencePieceFile(partSeeds.sentencePiece), random),
         ),
         "tokenizer_config.json": random(3) === 0 ? damagedJson(seeds.tokenizerConfig, random) : json({}),
       }),
