@@ -17,7 +17,7 @@ export {
 } from "./derive.js";
 export { families } from "./families/index.js";
 export type { Family } from "./family.js";
-export type { GgufFamily } from "./gguf.js";
+export type { GgufFamily, JoinedTensor } from "./gguf.js";
 export { parseModelConfig } from "./modelConfig.js";
 export type { ExpertsConfig, ModelConfig } from "./modelSizes.js";
 export { readModelSpec } from "./readSpec.js";

@@ -14,4 +14,5 @@ export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } fr
 export { modelConfigOf } from "./modelConfig.js";
 export { layerNorm, linearMap, type Part, plain, postNorm, stored } from "./parts.js";
 export { ropeAttentionFactor, ropeFrequencies, ropeReach } from "./ropes/index.js";
+export { yarnTemperature } from "./ropes/yarn.js";
 export { type UnusedField, unusedFields } from "./unusedFields.js";

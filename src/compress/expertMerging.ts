@@ -1,4 +1,5 @@
 import { assignRows } from "./linalg/assignment.js";
+import { transposed } from "./linalg/index.js";
 
 /** One linear map of an expert, row-major [rows, cols]: its rows lie at the hidden units of the MLP, or its columns do. */
 export interface ExpertMap {
@@ -85,15 +86,13 @@ export function permuted(map: ExpertMap, order: Uint32Array): Float32Array {
   return out;
 }
 
-/** Row-major [units, other width]. */
-function byUnit({ values, rows, cols, hidden }: ExpertMap): Float32Array {
-  if (hidden === "rows") return values;
-  const out = new Float32Array(values.length);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) out[c * rows + r] = values[r * cols + c];
-  return out;
-}
+type Floats = Float32Array | Float64Array;
 
-function addLikeness(into: Float64Array, a: Float32Array, b: Float32Array, units: number): void {
+/** Row-major [units, other width]. */
+const byUnit = ({ values, rows, cols, hidden }: ExpertMap): Floats =>
+  hidden === "rows" ? values : transposed(values, rows, cols);
+
+function addLikeness(into: Float64Array, a: Floats, b: Floats, units: number): void {
   const width = a.length / units;
   for (let i = 0; i < units; i++) {
     for (let j = 0; j < units; j++) {

@@ -3,3 +3,4 @@ export { jobIn } from "./compress/compressJob.js";
 export { embedWindows } from "./compress/embedWindows.js";
 export { checkCompression } from "./compress/plan.js";
 export { isJobFile } from "./compress/workspace.js";
+export { weightsOf } from "./openModel.js";

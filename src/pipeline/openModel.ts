@@ -70,6 +70,10 @@ export interface OpenedModel extends Disposable {
   readonly warnings: readonly Warning[];
 }
 
+/** The packed format of the weights: as asked for, else what `rarefy.json` names, else bf16. */
+export const weightsOf = (artifact: Artifact | undefined, wanted?: WeightFormatId): WeightFormatId =>
+  wanted ?? artifact?.weights ?? "bf16";
+
 /**
  * Opens a model directory, dense or sparse, so that it runs as it was made to run.
  * @throws what `openCheckpoint`, `openDevice` and `loadModel` throw
@@ -86,7 +90,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   const checkpoint = await openCheckpoint(files);
   try {
     const { artifact } = checkpoint;
-    const weights = options.weights ?? artifact?.weights ?? "bf16";
+    const weights = weightsOf(artifact, options.weights);
     const { config } = await describeDecoder(checkpoint);
     if (artifact !== undefined) {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));

@@ -4,6 +4,7 @@ import { unusedFields } from "../../src/arch/internal.js";
 import { createFile, memorySinks } from "../../src/io/byteSink.js";
 import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/files.js";
+import { readGgufHeader } from "../../src/io/gguf/header.js";
 import { readGgufParts } from "../../src/io/gguf/parts.js";
 import { writeGguf } from "../../src/io/gguf/writeGguf.js";
 import { memorySource } from "../../src/io/memory.js";
@@ -37,6 +38,8 @@ test("which families are written and read as GGUF", () => {
     "gpt_neox",
     "olmoe",
     "qwen3_moe",
+    "gpt_oss",
+    "deepseek_v3",
   ]);
 });
 
@@ -87,6 +90,40 @@ test.each([
         return v[((Math.floor(r / 16) % 4) * 48 + Math.floor(r / 64) * 16 + (r % 16)) * 64 + (i % 64)];
       }),
   ],
+  // A head's keys made of latents are turned, [heads, latent 16, keys 16]; its values follow them in the checkpoint.
+  [
+    "deepseek_v3",
+    "blk.1.attn_k_b.weight",
+    "model.layers.1.self_attn.kv_b_proj.weight",
+    (v: Float32Array) =>
+      Float32Array.from({ length: v.length / 2 }, (_, i) => {
+        const [head, latent, key] = [Math.floor(i / 256), Math.floor(i / 16) % 16, i % 16];
+        return v[(head * 32 + key) * 16 + latent];
+      }),
+  ],
+  [
+    "deepseek_v3",
+    "blk.0.attn_v_b.weight",
+    "model.layers.0.self_attn.kv_b_proj.weight",
+    (v: Float32Array) => v.filter((_, i) => Math.floor(i / 256) % 2 === 1),
+  ],
+  // [experts, rows 160, cols 64]; the checkpoint has [experts, cols, gate and up in turns].
+  [
+    "gpt_oss",
+    "blk.0.ffn_up_exps.weight",
+    "model.layers.0.mlp.experts.gate_up_proj",
+    (v: Float32Array) =>
+      Float32Array.from({ length: v.length / 2 }, (_, i) => {
+        const [expert, row, col] = [Math.floor(i / 10240), Math.floor(i / 64) % 160, i % 64];
+        return v[(expert * 64 + col) * 320 + 2 * row + 1];
+      }),
+  ],
+  [
+    "gpt_oss",
+    "blk.1.ffn_gate_exps.bias",
+    "model.layers.1.mlp.experts.gate_up_proj_bias",
+    (v: Float32Array) => v.filter((_, i) => i % 2 === 0),
+  ],
 ])("%s: %s lies as in files of llama.cpp", async (name, inFile, inCheckpoint, expected) => {
   const { checkpoint, bytes } = await ggufOf(name, "f32");
   const { tensors } = await readGgufParts(memorySource("m.gguf", bytes), async () => undefined);
@@ -111,21 +148,85 @@ test("maps of experts lie one behind the other in one tensor, and what chooses a
   expect(tensors.get("blk.1.ffn_gate_inp.weight")!.type.name).toBe("F32");
 });
 
+test("keys of DeepSeek say what of each head is in a latent, and counts are whole numbers", async () => {
+  const { bytes } = await ggufOf("deepseek_v3", "f32", {
+    rope_parameters: {
+      rope_type: "yarn",
+      factor: 40,
+      original_max_position_embeddings: 64,
+      mscale: 1,
+      mscale_all_dim: 1,
+    },
+  });
+  const { metadata } = await readGgufHeader(memorySource("m.gguf", bytes));
+  const keys = Object.fromEntries([...metadata].map(([key, value]) => [key.replace("deepseek2.", ""), value]));
+  expect(keys).toMatchObject({
+    "attention.head_count_kv": 1,
+    "attention.key_length": 24,
+    "attention.value_length": 16,
+    "attention.key_length_mla": 24,
+    "attention.value_length_mla": 16,
+    "attention.q_lora_rank": 24,
+    "attention.kv_lora_rank": 16,
+    "rope.dimension_count": 8,
+    leading_dense_block_count: 1,
+    expert_feed_forward_length: 48,
+    expert_shared_count: 1,
+    expert_group_count: 4,
+    expert_group_used_count: 2,
+    expert_weights_scale: 2.5,
+    expert_weights_norm: true,
+    expert_gating_func: 2,
+  });
+  expect(keys["rope.scaling.yarn_log_multiplier"]).toBeCloseTo(0.1, 6);
+  const at = (key: string) => {
+    const start = Buffer.from(bytes).indexOf(`deepseek2.${key}`) + `deepseek2.${key}`.length;
+    return new DataView(bytes.buffer, bytes.byteOffset).getUint32(start, true);
+  };
+  // u32 is 4, f32 is 6: llama.cpp refuses a key of another type.
+  expect([at("expert_feed_forward_length"), at("expert_weights_scale")]).toEqual([4, 6]);
+});
+
 test("mixtures that llama.cpp computes otherwise are refused with the reason", async () => {
   for (const [name, config, problem] of [
     ["qwen3_moe", { norm_topk_prob: false }, /experts are left as they are/],
     ["olmoe", { norm_topk_prob: true }, /made to add up to 1/],
     ["olmoe", { clip_qkv: 8 }, /clipped/],
     ["mixtral", { router_type: "relu" }, /chosen by relu/],
-    ["deepseek_v3", {}, /model type deepseek_v3/],
+    ["deepseek_v3", { rope_interleave: false }, /rotates halves/],
+    ["gpt_oss", { swiglu_limit: 5 }, /another limit or steepness/],
+    ["gpt_oss", { layer_types: ["full_attention", "sliding_attention"] }, /not every other layer has a window/],
   ] as const) {
     await expect(ggufOf(name, "f32", config), name).rejects.toThrow(problem);
   }
 });
 
+test("the parts of a tensor must be there and fit each other", async () => {
+  const { bytes } = await ggufOf("gpt_oss", "f32");
+  const changed = (from: string, to: string) => {
+    const copy = Buffer.from(bytes);
+    copy.write(to, copy.indexOf(from), "latin1");
+    return ggufFiles("m.gguf", async () => memorySource("m.gguf", copy)).then(openCheckpoint);
+  };
+  await expect(changed("blk.0.ffn_up_exps.weight", "blk.0.ffn_xx_exps.weight")).rejects.toThrow(
+    /ffn_gate_exps\.weight: it is there without blk\.0\.ffn_up_exps\.weight/,
+  );
+});
+
 const factors = (first: number) => Array.from({ length: 8 }, (_, i) => first + i / 4);
 test.each([
   ["llama", { rope_type: "yarn", factor: 4, original_max_position_embeddings: 64, rope_theta: 10000 }],
+  [
+    "deepseek_v3",
+    {
+      rope_type: "yarn",
+      factor: 40,
+      original_max_position_embeddings: 64,
+      rope_theta: 10000,
+      mscale: 1,
+      mscale_all_dim: 1,
+    },
+  ],
   [
     "phi3",
     {

@@ -1,17 +1,18 @@
 import * as z from "zod/mini";
 import { fail, flag, heads, orElse, type RopeFields, size, width } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep, linearsOf } from "../derive.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { gated, latent, type Part, preNorm, stored, together } from "../parts.js";
-import { type Block, expertModules, llamaLike, mlp, normOf, preNorms, routed } from "./llamaLike.js";
+import { yarnTemperature } from "../ropes/yarn.js";
+import { type Block, expertModules, ggufExperts, llamaLike, mlp, normOf, preNorms, routed } from "./llamaLike.js";
 
-/** How much more scores count where positions are stretched (YaRN, arXiv 2309.00071): 1 where they are not. */
+/** How much more scores count, beside what the rope has: the settings say so by `mscale_all_dim`. */
 function temperature(config: RopeFields): number {
   const { rope_parameters, rope_scaling } = config;
   const { factor, mscale_all_dim: share } = { ...rope_parameters, ...rope_scaling };
-  if (typeof factor !== "number" || typeof share !== "number" || factor <= 1) return 1;
-  return 0.1 * share * Math.log(factor) + 1;
+  return typeof factor === "number" && typeof share === "number" ? yarnTemperature(factor, share) : 1;
 }
 
 const rank = size(2 ** 16);
@@ -73,7 +74,103 @@ export const deepseekV3 = family({
       preNorm(preNorms(block), attention(block, config), isDense(block.layer) ? mlp(block) : experts(block, config));
     return llamaLike(config, shapes, describe, { intermediateSize });
   },
+  gguf: {
+    ...ggufExperts,
+    architecture: "deepseek2",
+    latent: true,
+    config: ({ number, required, flag, headDim: rotated }) => ({
+      num_key_value_heads: required("attention.head_count"),
+      q_lora_rank: number("attention.q_lora_rank") ?? null,
+      kv_lora_rank: required("attention.kv_lora_rank"),
+      qk_rope_head_dim: rotated,
+      // Of files from before the latents were kept, the second.
+      qk_nope_head_dim: (number("attention.key_length_mla") ?? required("attention.key_length")) - rotated,
+      v_head_dim: number("attention.value_length_mla") ?? required("attention.value_length"),
+      first_k_dense_replace: number("leading_dense_block_count") ?? 0,
+      n_routed_experts: required("expert_count"),
+      num_experts_per_tok: required("expert_used_count"),
+      moe_intermediate_size: required("expert_feed_forward_length"),
+      n_shared_experts: number("expert_shared_count") ?? 0,
+      n_group: number("expert_group_count"),
+      topk_group: number("expert_group_used_count"),
+      routed_scaling_factor: number("expert_weights_scale") ?? 1,
+      norm_topk_prob: flag("expert_weights_norm") ?? false,
+      scoring_func: gatings[number("expert_gating_func") ?? 1] ?? `number ${number("expert_gating_func")}`,
+    }),
+    counts({ spec, ...config }) {
+      const mixtures = spec.blocks.map((block) => findStep(block, "mixture"));
+      const layer = mixtures.findIndex((mixture) => mixture !== undefined);
+      const { latent, kv } = findStep(spec.blocks[0], "attend")!;
+      const { rank, width } = latent!;
+      const { groups } = mixtures[layer]!.router;
+      const rowsOf = (id: string, block = 0) => linearsOf(spec.blocks[block]).find((map) => map.id === id)?.rows;
+      const expertWidth = config.blocks[layer].intermediateSize;
+      return {
+        "attention.head_count_kv": 1,
+        "attention.key_length": rank + width,
+        "attention.value_length": rank,
+        "attention.key_length_mla": kv.k,
+        "attention.value_length_mla": kv.v,
+        "attention.q_lora_rank": rowsOf("q_a_proj"),
+        "attention.kv_lora_rank": rank,
+        leading_dense_block_count: layer,
+        expert_feed_forward_length: expertWidth,
+        expert_shared_count: (rowsOf("shared_gate_proj", layer) ?? 0) / expertWidth,
+        expert_group_count: groups?.count,
+        expert_group_used_count: groups?.kept,
+        expert_gating_func: gatings.indexOf("sigmoid"),
+      };
+    },
+    keys({ spec, rope }) {
+      const { router } = spec.blocks.flatMap((block) => findStep(block, "mixture") ?? [])[0];
+      const { scale, kv } = findStep(spec.blocks[0], "attend")!;
+      return {
+        expert_weights_scale: router.factor ?? 1,
+        expert_weights_norm: router.normalise,
+        ...(rope.type === "yarn" && {
+          "rope.scaling.yarn_log_multiplier": (Math.sqrt(scale * Math.sqrt(kv.k)) - 1) / Math.log(rope.factor),
+        }),
+      };
+    },
+    problem({ spec }) {
+      const isMixture = spec.blocks.map((block) => findStep(block, "mixture") !== undefined);
+      if (!isMixture.includes(true)) return "it has no mixtures";
+      if (findStep(spec.blocks[0], "rotate")!.pairs !== "neighbours") return "it rotates halves of heads";
+      return linearsOf(spec.blocks[0]).some(({ bias }) => bias !== undefined) ? "its attention has biases" : undefined;
+    },
+    joined: [
+      {
+        units: "heads",
+        tensor: "self_attn.kv_b_proj.weight",
+        parts: ["attn_k_b.weight", "attn_v_b.weight"],
+        sizes({ spec, queryHeads }) {
+          const { kv, latent } = findStep(spec.blocks[0], "attend")!;
+          return { heads: queryHeads, rows: [kv.k - latent!.width, kv.v] };
+        },
+      },
+    ],
+    names: {
+      ...ggufExperts.names,
+      inBlock: [
+        ...ggufExperts.names.inBlock,
+        ["attn_q_a", "self_attn.q_a_proj"],
+        ["attn_q_a_norm", "self_attn.q_a_layernorm"],
+        ["attn_q_b", "self_attn.q_b_proj"],
+        ["attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"],
+        ["attn_kv_a_norm", "self_attn.kv_a_layernorm"],
+        // Of files from before the latents were kept.
+        ["attn_kv_b", "self_attn.kv_b_proj"],
+        ["exp_probs_b.bias", "mlp.gate.e_score_correction_bias"],
+        ["ffn_gate_shexp", "mlp.shared_experts.gate_proj"],
+        ["ffn_up_shexp", "mlp.shared_experts.up_proj"],
+        ["ffn_down_shexp", "mlp.shared_experts.down_proj"],
+      ],
+    },
+  },
 });
+
+/** `expert_gating_func` of GGUF files. */
+const gatings = ["none", "softmax", "sigmoid"];
 
 type Config = z.output<typeof schema>;
 

@@ -1,10 +1,11 @@
 import * as z from "zod/mini";
 import { flag, optional, orElse, positions } from "../configFields.js";
 import { decoderConfig } from "../decoderConfig.js";
+import { findStep } from "../derive.js";
 import { expertFields, withExperts } from "../expertConfig.js";
 import { family } from "../family.js";
 import { gated, interleaved, mixture, oneOf, type Part, preNorm, type Stored, stored } from "../parts.js";
-import { attention, type Block, llamaLike, preNorms, sightOf } from "./llamaLike.js";
+import { attention, type Block, ggufNames, llamaLike, preNorms, sightOf } from "./llamaLike.js";
 
 const schema = z.pipe(
   decoderConfig(
@@ -43,6 +44,49 @@ export const gptOss = family({
         experts(block, config),
       );
     }),
+  gguf: {
+    architecture: "gpt-oss",
+    optionalAttentionBias: true,
+    // OpenAI's own code has parts of pairs at the ends of the range; llama.cpp takes whole ones and calls it the same model.
+    ropeScaling: { truncate: false },
+    config: (keys) => ({
+      intermediate_size: keys.required("expert_feed_forward_length"),
+      num_local_experts: keys.required("expert_count"),
+      num_experts_per_tok: keys.required("expert_used_count"),
+    }),
+    counts: ({ intermediateSize }) => ({ expert_feed_forward_length: intermediateSize }),
+    problem({ spec, slidingWindows, attentionBias }) {
+      const { limit, sharpness } = findStep(findStep(spec.blocks[0], "mixture")!.experts[0], "activate")!.clamped!;
+      if (limit !== 7 || Math.abs(sharpness - 1.702) > 1e-6) return "its gates have another limit or steepness";
+      if (!attentionBias) return "its attention has no biases";
+      return slidingWindows.some((window, layer) => (window === undefined) === (layer % 2 === 0))
+        ? "not every other layer has a window, from the first on"
+        : undefined;
+    },
+    joined: [
+      {
+        units: "experts",
+        tensor: "mlp.experts.gate_up_proj",
+        parts: ["ffn_gate_exps.weight", "ffn_up_exps.weight"],
+      },
+      {
+        units: "experts",
+        tensor: "mlp.experts.gate_up_proj_bias",
+        parts: ["ffn_gate_exps.bias", "ffn_up_exps.bias"],
+      },
+      { units: "experts", tensor: "mlp.experts.down_proj", parts: ["ffn_down_exps.weight"] },
+    ],
+    names: {
+      ...ggufNames,
+      inBlock: [
+        ...ggufNames.inBlock.filter(([name]) => !name.startsWith("ffn_")),
+        ["post_attention_norm", "post_attention_layernorm"],
+        ["attn_sinks.weight", "self_attn.sinks"],
+        ["ffn_gate_inp", "mlp.router"],
+        ["ffn_down_exps.bias", "mlp.experts.down_proj_bias"],
+      ],
+    },
+  },
 });
 
 function experts({ at, intermediateSize }: Block, config: z.output<typeof schema>): Part {

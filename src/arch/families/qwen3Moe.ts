@@ -77,7 +77,7 @@ export const qwen3Moe = family({
       moe_intermediate_size: keys.required("expert_feed_forward_length"),
       norm_topk_prob: true,
     }),
-    keys: ({ intermediateSize }) => ({ expert_feed_forward_length: intermediateSize }),
+    counts: ({ intermediateSize }) => ({ expert_feed_forward_length: intermediateSize }),
     problem: ({ spec }) => {
       if (spec.blocks.some((block) => findStep(block, "mixture") === undefined)) return "not all layers are mixtures";
       return !findStep(spec.blocks[0], "mixture")!.router.normalise

@@ -34,8 +34,8 @@ const fields = z.object({
   mscale_all_dim: scale,
 });
 
-/** How much more scores count in a context that is longer by `factor`. */
-const temperature = (factor: number, share = 1) => (factor <= 1 ? 1 : 0.1 * share * Math.log(factor) + 1);
+/** How much more scores count in a context that is longer by `factor`: 1 where it is not. */
+export const yarnTemperature = (factor: number, share = 1) => (factor <= 1 ? 1 : 0.1 * share * Math.log(factor) + 1);
 
 /** Slow pairs are stretched by a factor, fast ones stay, those between are mixed (YaRN, arXiv 2309.00071). */
 export const rope: Rope<YarnRope> = {
@@ -54,7 +54,7 @@ export const rope: Rope<YarnRope> = {
         truncate: f.truncate,
         attentionFactor:
           f.attention_factor ??
-          (mscale && all ? temperature(factor, mscale) / temperature(factor, all) : temperature(factor)),
+          (mscale && all ? yarnTemperature(factor, mscale) / yarnTemperature(factor, all) : yarnTemperature(factor)),
       };
     }),
   ),

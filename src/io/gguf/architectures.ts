@@ -9,14 +9,15 @@ const named = Object.values(families).filter((family): family is Named => family
 /** Values of `general.architecture` that can be read. */
 export const ggufArchitectures: readonly string[] = [...new Set(named.map(({ gguf }) => gguf.architecture))];
 
+const hasExperts = ({ experts, joined = [] }: GgufFamily) =>
+  experts !== undefined || joined.some(({ units }) => units === "experts");
+
 /**
  * The family that files of an architecture hold.
  * @param windowed whether the file has a sliding window @param isMixture whether it has experts
  */
 export const familyIn = (architecture: string, windowed: boolean, isMixture: boolean): Named | undefined => {
-  const those = named.filter(
-    ({ gguf }) => gguf.architecture === architecture && (gguf.experts !== undefined) === isMixture,
-  );
+  const those = named.filter(({ gguf }) => gguf.architecture === architecture && hasExperts(gguf) === isMixture);
   return those.find(({ gguf }) => (gguf.windowed ?? false) === windowed) ?? those[0];
 };
 
@@ -27,8 +28,10 @@ const ggufPattern = /^(?:blk\.(\d{1,5})\.)?(\w+)\.(weight|bias)$/;
 export function checkpointName({ names }: GgufFamily, name: string): string | undefined {
   const [, layer, stem, kind] = ggufPattern.exec(name) ?? [];
   if (stem === undefined) return undefined;
-  const found = new Map(layer === undefined ? names.outside : names.inBlock).get(stem);
-  return found && `${layer === undefined ? "" : `${names.layers}.${layer}.`}${found}.${kind}`;
+  const known = new Map(layer === undefined ? names.outside : names.inBlock);
+  const stemmed = known.get(stem);
+  const found = known.get(`${stem}.${kind}`) ?? (stemmed && `${stemmed}.${kind}`);
+  return found && `${layer === undefined ? "" : `${names.layers}.${layer}.`}${found}`;
 }
 
 const stackPattern = /^blk\.(\d{1,5})\.(\w+)\.weight$/;
@@ -41,12 +44,17 @@ export function expertNames({ names, experts }: GgufFamily, name: string): ((exp
   return (expert) => `${names.layers}.${layer}.${experts!.module}.${expert}.${map}.weight`;
 }
 
+/** The number of the block that a tensor of a checkpoint belongs to, and the name behind it; undefined and the name outside of blocks. */
+export function placeOf({ layers }: GgufFamily["names"], name: string): [layer: string | undefined, name: string] {
+  if (!name.startsWith(`${layers}.`)) return [undefined, name];
+  const [, layer, rest] = /^(\d{1,5})\.(.+)$/.exec(name.slice(layers.length + 1)) ?? [];
+  return [layer, rest ?? name];
+}
+
 /** The reverse: the stack that a map of a checkpoint belongs to and its number there; undefined for what is no expert's. */
 export function stackOf({ names, experts }: GgufFamily, name: string): { name: string; expert: number } | undefined {
-  if (experts === undefined || !name.startsWith(`${names.layers}.`)) return undefined;
-  const [layer, ...rest] = name.slice(names.layers.length + 1).split(".");
-  const inBlock = rest.join(".");
-  if (!inBlock.startsWith(`${experts.module}.`)) return undefined;
+  const [layer, inBlock] = placeOf(names, name);
+  if (experts === undefined || layer === undefined || !inBlock.startsWith(`${experts.module}.`)) return undefined;
   const [expert, map] = inBlock.slice(experts.module.length + 1).split(".");
   const stem = new Map(experts.maps.map(swap)).get(map);
   return stem === undefined ? undefined : { name: `blk.${layer}.${stem}.weight`, expert: Number(expert) };
@@ -71,9 +79,10 @@ export function perHeadOf({ perHead }: GgufFamily, name: string, rows: number, h
 
 /** The reverse of `checkpointName`. */
 export function ggufName({ names }: GgufFamily, name: string): string | undefined {
-  const inBlock = name.startsWith(`${names.layers}.`) ? name.slice(names.layers.length + 1) : undefined;
-  const [, layer, stem, kind] = /^(?:(\d{1,5})\.)?([\w.]+)\.(weight|bias)$/.exec(inBlock ?? name) ?? [];
-  if (stem === undefined) return undefined;
-  const found = new Map((inBlock === undefined ? names.outside : names.inBlock).map(swap)).get(stem);
-  return found && `${inBlock === undefined ? "" : `blk.${layer}.`}${found}.${kind}`;
+  const [layer, whole] = placeOf(names, name);
+  const known = new Map((layer === undefined ? names.outside : names.inBlock).map(swap));
+  const [, stem, kind] = /^(.+)\.(weight|bias)$/.exec(whole) ?? [];
+  const stemmed = known.get(stem);
+  const found = known.get(whole) ?? (stemmed && `${stemmed}.${kind}`);
+  return found && `${layer === undefined ? "" : `blk.${layer}.`}${found}`;
 }

@@ -1,4 +1,5 @@
 import { families, findStep, type GgufFamily, type ModelConfig, type RopeSpec } from "../../arch/index.js";
+import { yarnTemperature } from "../../arch/internal.js";
 import { UsageError } from "../../core/index.js";
 import type { TypedValue } from "./headerBytes.js";
 
@@ -36,6 +37,9 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   if (config.experts !== undefined) {
     keys.push(["expert_count", { u32: config.experts.count }], ["expert_used_count", { u32: config.experts.perToken }]);
   }
+  for (const [key, value] of Object.entries(gguf.counts?.(config) ?? {})) {
+    if (value !== undefined) keys.push([key, { u32: value }]);
+  }
   for (const [key, value] of Object.entries(gguf.keys?.(config) ?? {})) {
     if (value !== undefined) keys.push([key, typeof value === "boolean" ? { bool: value } : { f32: value }]);
   }
@@ -72,30 +76,42 @@ function scalingKeys(rope: RopeSpec): [string, TypedValue][] {
   }
 }
 
-/** Why llama.cpp, which has one set of numbers for YaRN, would turn by other angles. */
-function yarnProblem({ betaFast, betaSlow, truncate, attentionFactor, factor }: RopeSpec & { type: "yarn" }) {
-  const usual = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
-  const isUsual = betaFast === 32 && betaSlow === 1 && truncate && Math.abs(attentionFactor - usual) < 1e-4;
+/** Why llama.cpp, which has one set of numbers for YaRN and for a family, would turn by other angles. */
+function yarnProblem(
+  { betaFast, betaSlow, truncate, attentionFactor, factor }: RopeSpec & { type: "yarn" },
+  { ropeScaling, latent }: GgufFamily,
+) {
+  const usual = latent ? 1 : yarnTemperature(factor);
+  const isUsual =
+    betaFast === 32 &&
+    betaSlow === 1 &&
+    truncate === (ropeScaling?.truncate ?? true) &&
+    Math.abs(attentionFactor - usual) < 1e-4;
   return isUsual ? undefined : "its YaRN scaling has other betas or another attention factor than the usual ones";
 }
 
 function problemOf(
   { activation, blocks, slidingWindows, ...config }: ModelConfig,
-  { activation: computed = "silu", problem }: GgufFamily,
+  gguf: GgufFamily,
 ): string | undefined {
+  const { activation: computed = "silu", problem } = gguf;
   if (activation !== computed) return `llama.cpp computes it with ${computed}, the model uses ${activation}`;
   if (config.rope.type === "yarn") {
-    const other = yarnProblem(config.rope);
+    const other = yarnProblem(config.rope, gguf);
     if (other !== undefined) return other;
   }
   if (!["default", "linear", "llama3", "yarn", "longrope"].includes(config.rope.type)) {
     return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
   }
   if (problem === undefined && new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
-  const differs = blocks.some(
-    ({ queryHeads, kvHeads, intermediateSize }) =>
-      queryHeads !== config.queryHeads || kvHeads !== config.kvHeads || intermediateSize !== config.intermediateSize,
-  );
+  // Dense layers and mixtures of one model may differ: there is a key for each.
+  const isMixture = config.spec.blocks.map((block) => findStep(block, "mixture") !== undefined);
+  const differs = blocks.some(({ queryHeads, kvHeads, intermediateSize }, layer) => {
+    const first = blocks[isMixture.indexOf(isMixture[layer])];
+    return (
+      queryHeads !== config.queryHeads || kvHeads !== config.kvHeads || intermediateSize !== first.intermediateSize
+    );
+  });
   if (differs) return "its blocks differ in size; prune to a uniform width";
   return undefined;
 }

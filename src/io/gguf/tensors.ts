@@ -6,6 +6,7 @@ import type { EncodedTensor } from "../encoding/index.js";
 import type { PlacedTensor } from "../placeTensors.js";
 import { checkpointName, expertNames, isNorm, isTurned, perHeadOf } from "./architectures.js";
 import type { GgufTensor } from "./header.js";
+import { joinedTensors } from "./joined.js";
 import type { GgufParts, PartTensor } from "./parts.js";
 import { ropeTensorNames } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
@@ -28,7 +29,12 @@ export function openGgufTensors(
   const family = families[modelType].gguf;
   const placed = new Map<string, PlacedTensor>();
   const encoded = new Map<string, EncodedTensor>();
-  for (const [name, tensor] of namedTensors(family, tensors.values())) {
+  const open = (tensor: PartTensor, shape: readonly number[]) =>
+    openBlocks(tensor.source, tensor.name, { ...tensor, shape }, undefined);
+  const joined = family && joinedTensors(family, tensors, open);
+  for (const tensor of joined?.encoded ?? []) encoded.set(tensor.info.name, tensor);
+  const others = Array.from(tensors.values()).filter(({ name }) => !joined?.used.has(name));
+  for (const [name, tensor] of namedTensors(family, others)) {
     const { source } = tensor;
     const rotary = family?.rotaryNeighbours === true && /^blk\.\d+\.attn_[qk]\.(?:weight|bias)$/.test(tensor.name);
     const fail = (problem: string, expected: string) =>

@@ -62,9 +62,10 @@ export function configFromMetadata(
 
   const hiddenSize = required("embedding_length");
   const queryHeads = required("attention.head_count");
-  const headDim = number("attention.key_length") ?? number("rope.dimension_count") ?? hiddenSize / queryHeads;
+  const [rotated, keys] = [number("rope.dimension_count"), number("attention.key_length")];
+  const headDim = (gguf.latent ? rotated : keys) ?? rotated ?? hiddenSize / queryHeads;
   const valueDim = number("attention.value_length") ?? headDim;
-  if (valueDim !== headDim) {
+  if (valueDim !== headDim && !gguf.latent) {
     throw new FormatError({
       file,
       field: key("attention.value_length"),
@@ -102,7 +103,8 @@ export function configFromMetadata(
     rope_parameters: {
       rope_theta: shortest(theta),
       ...ropeScaling(metadata, key, rope, theta, headDim),
-      partial_rotary_factor: (number("rope.dimension_count") ?? headDim) / headDim,
+      ...gguf.ropeScaling,
+      partial_rotary_factor: (rotated ?? headDim) / headDim,
     },
   });
   const config = {
@@ -166,10 +168,12 @@ function ropeScaling(
   // llama.cpp takes a factor without a type as linear; older files have it under the second name.
   const factor = metadata.number(key("rope.scaling.factor")) ?? metadata.number(key("rope.scale_linear"));
   if (type === "none" || (type === "linear" && [undefined, 0, 1].includes(factor))) return { rope_type: "default" };
+  const weighs = rounded(metadata.number(key("rope.scaling.yarn_log_multiplier")));
   // Other types are refused by name when the config is parsed.
   return {
     rope_type: type,
     factor,
+    ...(weighs !== undefined && { mscale: 10 * weighs, mscale_all_dim: 10 * weighs }),
     ...(type === "yarn" && {
       original_max_position_embeddings: metadata.require(metadata.number(originalKey), originalKey),
     }),

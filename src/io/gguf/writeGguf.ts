@@ -11,9 +11,11 @@ import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlock
 import { metadataOfConfig } from "./fromConfig.js";
 import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
+
 import { type RopeTensors, ropeTensorNames, ropeTensorsOf } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { readReordered, readTurned, runInCheckpoint } from "./rowOrders.js";
+import { partsOfJoined } from "./splitJoined.js";
 import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
 
 /** Type and name of the file to write. */
@@ -46,7 +48,7 @@ export async function writeGguf(
   const metadata = await metadataOf(checkpoint, config, options);
   // That there is one was checked with the metadata.
   const family = families[config.modelType].gguf!;
-  const plans = inStacks(family, await plainWeights(checkpoint)).map((weights) =>
+  const plans = inStacks(family, await plainWeights(checkpoint), config).map((weights) =>
     planOf(family, weights, config.headDim, options.type),
   );
   let end = 0;
@@ -151,13 +153,18 @@ function metadataOfTemplates(templates: ReadonlyMap<string, string>): [string, T
 /** A tensor to write, whose name in the file is known where it is a stack. */
 type Writable = Weights & { stack?: string };
 
-/** The weights with the maps of all experts of a block in one tensor, [experts, rows, cols], in the place of the first. */
-function inStacks(family: GgufFamily, all: readonly Weights[]): Writable[] {
+/**
+ * The weights with the maps of all experts of a block in one tensor, [experts, rows, cols], in the place of the first, and what
+ * a file has in parts as its parts.
+ */
+function inStacks(family: GgufFamily, all: readonly Weights[], config: ModelConfig): Writable[] {
   const stacks = new Map<string, Weights[]>();
-  const out: (Weights | { stack: string })[] = [];
+  const out: (Writable | { stack: string })[] = [];
   for (const weights of all) {
     const found = stackOf(family, weights.name);
-    if (found === undefined) out.push(weights);
+    const parts = partsOfJoined(family, weights, config);
+    if (parts !== undefined) out.push(...parts.map((part) => ({ ...part, stack: part.name })));
+    else if (found === undefined) out.push(weights);
     else {
       if (!stacks.has(found.name)) {
         stacks.set(found.name, []);
@@ -166,7 +173,7 @@ function inStacks(family: GgufFamily, all: readonly Weights[]): Writable[] {
       stacks.get(found.name)![found.expert] = weights;
     }
   }
-  return out.map((one) => ("stack" in one ? stacked(one.stack, stacks.get(one.stack)!) : one));
+  return out.map((one) => ("name" in one ? one : stacked(one.stack, stacks.get(one.stack)!)));
 }
 
 function stacked(stack: string, experts: readonly Weights[]): Writable {
@@ -206,7 +213,7 @@ export function typeOf(
   type: GgufTypeId,
 ): GgufTypeId {
   const inFile = stackOf(family, name)?.name ?? ggufName(family, name) ?? name;
-  if (shape.length === 1 || isRouter(inFile)) return "f32";
+  if (shape.length === 1 || isRouter(inFile) || inFile.endsWith(".bias")) return "f32";
   const width = isTurned(family, inFile) ? shape[0] : shape.at(-1)!;
   return width % ggufEncodings[type].type.blockSize === 0 ? type : "f16";
 }

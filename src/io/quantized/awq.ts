@@ -1,7 +1,8 @@
 import * as z from "zod/mini";
 import { quote } from "../../core/index.js";
+import { heldToTheEnd } from "../heldToTheEnd.js";
 import type { MatrixParts } from "./matrixParts.js";
-import { heldToTheEnd, scaledTensor, turnedColumns } from "./scaled.js";
+import { scaledTensor, turnedColumns } from "./scaled.js";
 import { checkRecord, groupSize, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 
 const settings = z.object({

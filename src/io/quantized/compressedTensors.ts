@@ -2,10 +2,11 @@ import * as z from "zod/mini";
 import { type DType, elementCount, type TensorInfo } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import { unpackCodes } from "../encoding/index.js";
+import { heldToTheEnd } from "../heldToTheEnd.js";
 import { doubledBits, doubledFp4 } from "./fp4.js";
 import { fp8Types } from "./fp8.js";
 import type { MatrixParts } from "./matrixParts.js";
-import { heldToTheEnd, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled, turnedColumns } from "./scaled.js";
+import { groupsOf, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled, turnedColumns } from "./scaled.js";
 import { checkRecord, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
@@ -170,22 +171,12 @@ function integers(
       encoding: `compressed-tensors ${bits} bits`,
       groupSize: tile[1],
       ...(gridBits <= 8 && { bits: Math.max(gridBits, 2) }),
-      ...(order !== undefined && groups > 1 && { groupOf: groupsOf(parts, groups) }),
+      ...(order !== undefined && groups > 1 && { groupOf: groupsOf(parts, ".weight_g_idx", groups) }),
       ...read,
       ...scalesOf(parts, shape, tile),
     },
     parts,
   );
-}
-
-/** The group of each input, where the largest came first (`actorder`). −1: none, groups follow one another. */
-function groupsOf(parts: MatrixParts, groups: number): () => Promise<ArrayLike<number>> {
-  return async () => {
-    const order = await parts.numbers(".weight_g_idx");
-    const wrong = order.find((group) => !(group >= 0 && group < groups));
-    if (wrong !== undefined) throw parts.fail(`its part .weight_g_idx has group ${wrong}`, `0 to ${groups - 1}`);
-    return order;
-  };
 }
 
 /** FP4 (E2M1): NVFP4 with scales in FP8 and one for the matrix that divides them, or MXFP4 with powers of two. */

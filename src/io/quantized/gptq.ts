@@ -1,8 +1,9 @@
 import * as z from "zod/mini";
 import { quote } from "../../core/index.js";
 import { unpackCodes } from "../encoding/index.js";
+import { heldToTheEnd } from "../heldToTheEnd.js";
 import type { MatrixParts } from "./matrixParts.js";
-import { heldToTheEnd, scaledTensor, turnedColumns } from "./scaled.js";
+import { groupsOf, scaledTensor, turnedColumns } from "./scaled.js";
 import { checkRecord, groupSize, groupsInWords, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
@@ -62,7 +63,7 @@ function openMatrix(parts: MatrixParts, given: z.output<typeof settings>, added:
   }
 
   const ordered = order !== undefined && groups > 1;
-  const groupOf = groupsOf(parts, groups, given.desc_act === true ? undefined : size);
+  const groupOf = groupsOf(parts, ".g_idx", groups, given.desc_act === true ? undefined : size);
   const words = heldToTheEnd(rows, () => parts.read(".qweight"));
   const scales = heldToTheEnd(rows, () => parts.numbers(".scales"));
   const zeros = heldToTheEnd(rows, async () => {
@@ -99,25 +100,4 @@ function readZeros(
   }
   // A zero of 0, less 1, wrapped around.
   return zeros.map((zero) => (zero + added) & (2 ** bits - 1));
-}
-
-/**
- * The group of each input, read once.
- * @param size entries of a group where groups follow one another; undefined where they may lie anywhere
- * @throws FormatError for a group that is none, or lies elsewhere
- */
-function groupsOf(parts: MatrixParts, groups: number, size: number | undefined): () => Promise<ArrayLike<number>> {
-  let read: Promise<Float32Array> | undefined;
-  return () => {
-    read ??= parts.numbers(".g_idx").then((order) => {
-      for (const [input, group] of order.entries()) {
-        const fits = size === undefined ? group >= 0 && group < groups : group === Math.floor(input / size);
-        if (fits) continue;
-        const expected = size === undefined ? `0 to ${groups - 1}` : `${Math.floor(input / size)}, without desc_act`;
-        throw parts.fail(`its part .g_idx has group ${group} for input ${input}`, expected);
-      }
-      return order;
-    });
-    return read;
-  };
 }

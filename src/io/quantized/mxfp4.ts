@@ -1,8 +1,8 @@
-import { dtypeBytes, e8M0Values } from "../../tensor/index.js";
+import { e8M0Values } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
+import { unitRows } from "../unitRows.js";
 import { doubledFp4 } from "./fp4.js";
 import type { MatrixParts } from "./matrixParts.js";
-import { heldToTheEnd } from "./scaled.js";
 import { type SourceFormat, stemBefore } from "./sourceFormat.js";
 
 const blockSize = 32;
@@ -40,12 +40,7 @@ function openStack(parts: MatrixParts): EncodedTensor {
     }
     return out;
   }
-  const readers = new Map<number, (start: number, count: number) => Promise<Float32Array>>();
-  const readerOf = (expert: number) => {
-    const reader = readers.get(expert) ?? heldToTheEnd(inputs, () => readExpert(expert));
-    readers.set(expert, reader);
-    return reader;
-  };
+  const rows = unitRows(inputs, outputs, readExpert);
   return {
     info: {
       name: parts.stem,
@@ -54,16 +49,6 @@ function openStack(parts: MatrixParts): EncodedTensor {
       encoding: "MXFP4",
       storedBytes: parts.storedBytes,
     },
-    async readRows(start, count) {
-      const out = new Float32Array(count * outputs);
-      for (let row = start; row < start + count; ) {
-        const [expert, within] = [Math.floor(row / inputs), row % inputs];
-        const length = Math.min(inputs - within, start + count - row);
-        const values = await readerOf(expert)(within, length);
-        out.set(values.subarray(within * outputs, (within + length) * outputs), (row - start) * outputs);
-        row += length;
-      }
-      return new Uint8Array(out.buffer, 0, out.length * dtypeBytes.F32);
-    },
+    readRows: async (start, count) => new Uint8Array((await rows(start, count)).buffer),
   };
 }

@@ -62,21 +62,29 @@ export function scaledTensor(matrix: ScaledMatrix, parts: MatrixParts, name = `$
 }
 
 /**
- * What is read as a whole when some rows of a matrix are wanted, and let go behind its last row: of matrices that lie with
- * their rows side by side, every row needs all of it.
+ * The group of each input, read once.
+ * @param suffix of the part that says it
+ * @param size entries of a group where groups follow one another; undefined where they may lie anywhere
+ * @throws FormatError for a group that is none, or lies elsewhere
  */
-export function heldToTheEnd<T>(rows: number, load: () => Promise<T>): (start: number, count: number) => Promise<T> {
-  let held: Promise<T> | undefined;
-  return async (start, count) => {
-    held ??= load();
-    const wanted = held;
-    if (start + count >= rows) held = undefined;
-    try {
-      return await wanted;
-    } catch (error) {
-      held = undefined;
-      throw error;
-    }
+export function groupsOf(
+  parts: MatrixParts,
+  suffix: string,
+  groups: number,
+  size?: number,
+): () => Promise<ArrayLike<number>> {
+  let read: Promise<Float32Array> | undefined;
+  return () => {
+    read ??= parts.numbers(suffix).then((order) => {
+      for (const [input, group] of order.entries()) {
+        const fits = size === undefined ? group >= 0 && group < groups : group === Math.floor(input / size);
+        if (fits) continue;
+        const expected = size === undefined ? `0 to ${groups - 1}` : `${Math.floor(input / size)}, without desc_act`;
+        throw parts.fail(`its part ${suffix} has group ${group} for input ${input}`, expected);
+      }
+      return order;
+    });
+    return read;
   };
 }
 

@@ -85,7 +85,6 @@ export const dotByte = 1;
 export const nativeMatvec = 0;
 export const nativePrepare = 1;
 export const nativeTiles = 2;
-export const nativeKernels = 3;
 
 export const functionSilu = 0;
 export const functionRelu = 1;

@@ -63,10 +63,10 @@ export function decodeWork(bytes: Uint8Array, width: number): ToRank {
   const { slots, ...rest } = checkSchema(workHeader, header, place);
   const expected = 2 * slots + rest.rows * width;
   if (words.length !== expected) throw wrong(`${words.length} numbers`, `${expected}`);
-  const slotRows = words.slice(0, slots);
-  const slotExperts = words.slice(slots, 2 * slots);
+  const slotRows = words.subarray(0, slots);
+  const slotExperts = words.subarray(slots, 2 * slots);
   if (slotRows.some((row) => row >= rest.rows)) throw wrong("a slot of a row that was not sent", `${rest.rows} rows`);
-  return { ...rest, slotRows, slotExperts, x: floats(words.slice(2 * slots)) };
+  return { ...rest, slotRows, slotExperts, x: floats(words.subarray(2 * slots)) };
 }
 
 export const encodeAnswer = (answer: FromRank): Uint8Array => {
@@ -112,7 +112,9 @@ function unframe(bytes: Uint8Array): { header: unknown; words: Uint32Array } {
   } catch {
     throw wrong("a header that is no JSON", "a JSON object");
   }
-  return { header, words: new Uint32Array(bytes.slice(4 + headerBytes).buffer) };
+  // The numbers lie in the frame, or in a copy where it begins between words: a part of a larger buffer may.
+  const { buffer, byteOffset } = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes);
+  return { header, words: new Uint32Array(buffer, byteOffset + 4 + headerBytes, (bytes.length - 4 - headerBytes) / 4) };
 }
 
 const wrong = (problem: string, expected: string) => new FormatError({ file: place, problem, expected });

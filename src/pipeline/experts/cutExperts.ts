@@ -108,7 +108,8 @@ function* movedIn(
         if (to === undefined || from === undefined) continue;
         if (to.stacked === undefined)
           yield [to.tensor, { from: from.tensor, sums: summands && [summands.of(e, m, from === own[m].bias)] }];
-        else {
+        // One tensor holds those of all experts.
+        else if (e === 0) {
           const sums = summands && kept.map((_, group) => summands.of(group, m, from === own[m].bias));
           yield [from.tensor, { from: from.tensor, entries: kept, sums }];
         }

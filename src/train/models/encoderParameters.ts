@@ -1,7 +1,8 @@
 import type { BlockSpec, EmbeddingSpec } from "../../arch/index.js";
 import { layerNorm, linearMap, type Part, plain, postNorm, stored } from "../../arch/internal.js";
 import type { Random } from "../../core/index.js";
-import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
+import type { FloatArray, ParameterInfo } from "../values.js";
+import { blockParameters } from "./parameters.js";
 
 export interface EncoderConfig {
   vocabSize: number;
@@ -25,6 +26,7 @@ export const encoderEmbedding = ({ vocabSize, hiddenSize }: EncoderConfig): Embe
 /** The blocks as steps. Attention has no output projection, as in the study of sparse optimisation that the model stands for. */
 export function encoderBlocks({ blocks, hiddenSize, feedForwardSize, heads }: EncoderConfig): BlockSpec[] {
   const width = hiddenSize / heads;
+  const unit = { kind: "heads", group: "attention", axis: "rows", count: heads } as const;
   const ofBlock = (at: string): BlockSpec => {
     const norm = (name: string) => layerNorm(`${at}.${name}`, hiddenSize, encoderEpsilon);
     const attention: Part = (from, { into }) => [
@@ -33,7 +35,7 @@ export function encoderBlocks({ blocks, hiddenSize, feedForwardSize, heads }: En
         of: from,
         site: { id: "attentionInput", width: hiddenSize },
         maps: ["q", "k", "v"].map((name) => ({
-          map: linearMap(name, hiddenSize, hiddenSize, stored(`${at}.${name}`, true)),
+          map: linearMap(name, hiddenSize, hiddenSize, stored(`${at}.${name}`, true), { units: [unit] }),
           into: name,
         })),
       },
@@ -61,37 +63,14 @@ export function encoderBlocks({ blocks, hiddenSize, feedForwardSize, heads }: En
 }
 
 export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
-  const { vocabSize, length, hiddenSize, feedForwardSize, heads, blocks, classes } = config;
-  const dense = (name: string, ...shape: number[]): ParameterInfo => ({ name, shape, layer: "", role: "dense" });
-  const parameters = [dense("embedding.weight", vocabSize, hiddenSize)];
-  for (let b = 0; b < blocks; b++) {
-    const neurons = { type: "neurons", group: `${b}`, count: feedForwardSize } as const;
-    const map = (part: string, rows: number, cols: number, shared: SharedUnits): ParameterInfo[] => [
-      { name: `blocks.${b}.${part}.weight`, shape: [rows, cols], layer: String(b), role: "inner", shared: [shared] },
-      dense(`blocks.${b}.${part}.bias`, rows),
-    ];
-    const norm = (part: string) => [
-      dense(`blocks.${b}.${part}.weight`, hiddenSize),
-      dense(`blocks.${b}.${part}.bias`, hiddenSize),
-    ];
-    for (const part of ["q", "k", "v"]) {
-      parameters.push(
-        ...map(part, hiddenSize, hiddenSize, { type: "heads", group: `${b}`, axis: "rows", count: heads }),
-      );
-    }
-    parameters.push(...norm("attention_norm"));
-    parameters.push(...map("up", feedForwardSize, hiddenSize, { ...neurons, axis: "rows" }));
-    parameters.push(...map("down", hiddenSize, feedForwardSize, { ...neurons, axis: "columns" }));
-    parameters.push(...norm("output_norm"));
-  }
-  parameters.push({
-    name: "classifier.weight",
-    shape: [classes, length * hiddenSize],
-    layer: String(blocks),
-    role: "outer",
-  });
-  parameters.push(dense("classifier.bias", classes));
-  return parameters;
+  const { vocabSize, length, hiddenSize, blocks, classes } = config;
+  const outputs = [classes, length * hiddenSize];
+  return [
+    { name: "embedding.weight", shape: [vocabSize, hiddenSize], layer: "", role: "dense" },
+    ...encoderBlocks(config).flatMap((block, b) => blockParameters(block, b)),
+    { name: "classifier.weight", shape: outputs, layer: String(blocks), role: "outer" },
+    { name: "classifier.bias", shape: [classes], layer: "", role: "dense" },
+  ];
 }
 
 /**

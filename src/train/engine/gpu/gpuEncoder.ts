@@ -22,7 +22,7 @@ export async function gpuEncoder(config: EncoderConfig): Promise<Objective | und
   return schedule && openGpuObjective(encoderParameters(config), schedule);
 }
 
-export function encoderSchedule(config: EncoderConfig): Schedule | undefined {
+function encoderSchedule(config: EncoderConfig): Schedule | undefined {
   const { length, hiddenSize, classes } = config;
   const recording = new Recording(encoderParameters(config), length, true);
   return scheduleOf(recording, () => {

@@ -19,7 +19,7 @@ export async function openGpuObjective(parameters: readonly ParameterInfo[], sch
 }
 
 /** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
-export class GpuObjective implements ResidentObjective {
+class GpuObjective implements ResidentObjective {
   readonly #memory: ModelMemory;
   readonly #readBack: GpuMemory;
   readonly #tables: readonly GpuMemory[];
