@@ -1,6 +1,6 @@
 // Native kernels against those of WebAssembly, product by product: CPU time of one thread, which other processes hardly change.
 //
-//   node kernels.mjs [--formats q8,q4,bf16,2:4-q8,bitmask-q8,bitmask-bf16] [--kernels 0,avx512] [--rounds 12] [--rows 5632] [--cols 2048]
+//   node kernels.mjs [--formats q8,q4,bf16,2:4-q8,bitmask-q8,bitmask-bf16] [--kernels 0,avx512] [--rounds 12] [--rows 5632] [--cols 2048] [--prompts 8,64]
 //
 // Every case has so many copies of its matrix that they come from memory, and all take turns within a round. Medians with lowest and
 // highest; "× " is against the first of --kernels. Bit masks have half of their weights left.
@@ -18,12 +18,13 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "12" },
     rows: { type: "string", default: "5632" },
     cols: { type: "string", default: "2048" },
+    prompts: { type: "string", default: "8,64" },
   },
 });
 const [rounds, rows, cols] = [values.rounds, values.rows, values.cols].map(Number);
 const workingSetBytes = 128 << 20;
-/** Rows of a short and of a longer prompt. */
-const prompts = [8, 64];
+/** Rows of prompts. */
+const prompts = values.prompts.split(",").map(Number);
 
 /** bf16 numbers around 0.01; what a format leaves out is 0. */
 function matrix(format) {

@@ -64,6 +64,7 @@ export async function runMatch(open, defaults) {
 /** What --native names: the best native kernels that there are, one set of them, or 0 for WebAssembly alone. */
 const kernels = {
   best: { name: "native", native: true },
+  amx: { name: "AMX", native: "amx" },
   avx512: { name: "AVX-512", native: "avx512" },
   avxvnni: { name: "AVX-VNNI", native: "avxvnni" },
   avx2: { name: "AVX2", native: "avx2" },

@@ -3,7 +3,7 @@
 //   node run.mjs [--model .models/llama-1.1b] [--threads 2] [--rounds 5] [--prompt 128] [--tokens 32]
 //                [--weights q8,q4] [--sparsity 0.5] [--backend wasm] [--native best,0] [--out result.json]
 //
-// --native: which kernels of ours take part, "best", a set by name (avx512, avxvnni, avx2), 0 for WebAssembly alone.
+// --native: which kernels of ours take part, "best", a set by name (amx, avx512, avxvnni, avx2), 0 for WebAssembly alone.
 
 import { directoryFiles } from "../dist/io/index.node.js";
 import { runMatch } from "./match.mjs";

@@ -21,18 +21,18 @@ const folder = join(root, "src/kernels/native");
 const headers = join(root, "node_modules/node-api-headers/include");
 const local = join(root, "build/native.node");
 
-/** Flags of the instruction set of each set of kernels. */
+const avx2 = ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt"];
+const avx512 = [
+  ...avx2,
+  ..."f dq bw vl vbmi vbmi2 vnni".split(" ").map((part) => `-mavx512${part}`),
+  "-mprefer-vector-width=512",
+];
+/** Sources and flags of the instruction set of each set of kernels. */
 const sets = {
-  avx2: ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt"],
-  avxvnni: ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt", "-mavxvnni"],
-  avx512: [
-    ..."f dq bw vl vbmi vbmi2 vnni".split(" ").map((part) => `-mavx512${part}`),
-    "-mavx2",
-    "-mfma",
-    "-mbmi2",
-    "-mpopcnt",
-    "-mprefer-vector-width=512",
-  ],
+  avx2: { isa: avx2, sources: ["set"] },
+  avxvnni: { isa: [...avx2, "-mavxvnni"], sources: ["set"] },
+  avx512: { isa: avx512, sources: ["set", "narrow"] },
+  amx: { isa: [...avx512, "-mamx-tile", "-mamx-int8"], sources: ["set", "narrow"] },
 };
 
 // Products are added with one rounding where the source says so (and with two all over in the second form of every set), so that every compiler gives the same bits.
@@ -56,9 +56,9 @@ export function compile(compiler, target, linking = []) {
   const call = (...more) =>
     execFileSync(command, [...words, ...more], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
   try {
-    const objects = Object.entries(sets).flatMap(([set, isa]) =>
+    const objects = Object.entries(sets).flatMap(([set, { isa, sources }]) =>
       [[], ["-DRAREFY_ROUNDS_TWICE"]].flatMap((rounding) =>
-        (set === "avx512" ? ["set", "narrow"] : ["set"]).map((name) => {
+        sources.map((name) => {
           const object = join(scratch, `${name}-${set}${rounding}.o`);
           call(...flags, ...isa, `-DRAREFY_SET=${set}`, ...rounding, "-c", `${name}.c`, "-o", object);
           return object;

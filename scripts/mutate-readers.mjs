@@ -121,12 +121,10 @@ async function supervise() {
   return reported > 0 ? 1 : 0;
 }
 
-const lastOf = (log) =>
-  readFileSync(log, "utf8")
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line))
-    .findLast((record) => "next" in record);
+function lastOf(log) {
+  const records = readFileSync(log, "utf8").trimEnd().split("\n");
+  return records.map((line) => JSON.parse(line)).findLast((record) => "next" in record);
+}
 
 function start() {
   const only = options.only === undefined ? [] : ["--only", options.only];

@@ -27,7 +27,7 @@ export class JobDirectory {
     await makeDirectory(this.path);
     await this.check();
     await clearTemporaries(this.path, () => true);
-    await clearTemporaries(dirname(this.path), (of) => of === basename(this.path));
+    await this.#clearBeside();
     if ((await readMarker(this.path)) === undefined) {
       await writeMarker(this.path, { state: "running", command: this.command });
     }
@@ -53,9 +53,17 @@ export class JobDirectory {
     if (foreign !== undefined) throw notOurs(this.path, foreign);
   }
 
-  /** Removes what the job put there; nothing to do where there is no such directory. @throws UsageError as `open` */
+  /**
+   * Removes what the job put there, and what a process that was killed as it did so has left; nothing to do where there is no such
+   * directory. @throws UsageError as `open`
+   */
   async remove(): Promise<void> {
     await this.check();
     await removeOurs(this.path, this.ours);
+    await this.#clearBeside();
+  }
+
+  #clearBeside(): Promise<void> {
+    return clearTemporaries(dirname(this.path), (of) => of === basename(this.path));
   }
 }

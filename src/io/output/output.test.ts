@@ -218,6 +218,12 @@ describe("where a job lives", () => {
     expect(await names()).toEqual(["out.partial"]);
     await job().remove();
     expect(await names()).toEqual([]);
+    await writeFile(
+      at(`.out.partial.${await deadTag()}-0123abcd.tmp`),
+      "of a removal that was killed after the result had its name",
+    );
+    await job().remove();
+    expect(await names()).toEqual([]);
   });
 
   it("is never a directory of the user's, nor one of another command", async () => {

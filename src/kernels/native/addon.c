@@ -1,7 +1,7 @@
 /* The Node-API addon:
  *
- *   open(limit, roundsTwice) → undefined, or { set, constants, records, attach } of the best set of kernels that this machine runs, no better
- *     than `limit` ("avx2" …; undefined: the best); roundsTwice: a · b + c is rounded twice, as engines without relaxed SIMD do
+ *   open(limit, roundsTwice) → undefined, or { set, constants, records, attach } of the set of kernels named `limit` ("avx2" …; undefined: the
+ *     best that this machine runs); roundsTwice: a · b + c is rounded twice, as engines without relaxed SIMD do
  *   attach(memory, thread, threads) → (kernel, record) → 1, or 0 where the kernel does not know the record's variant
  *
  * `memory` is a Uint8Array over the memory of the WebAssembly backend, which never moves; the instance of the module that imports the

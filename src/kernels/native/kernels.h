@@ -20,12 +20,11 @@ typedef struct {
   kernel *kernels[rarefy_native_kernels];
 } kernel_set;
 
-extern const kernel_set kernels_avx512, kernels_avxvnni, kernels_avx2;
+extern const kernel_set kernels_amx, kernels_avx512, kernels_avxvnni, kernels_avx2;
 /* The same with two roundings where those have one. */
-extern const kernel_set kernels_twice_avx512, kernels_twice_avxvnni, kernels_twice_avx2;
+extern const kernel_set kernels_twice_amx, kernels_twice_avx512, kernels_twice_avxvnni, kernels_twice_avx2;
 
-/* The best set that the processor and the system can run, no better than the one named `limit` unless that is NULL; NULL
- * where there is none. */
+/* The set named `limit`, or the best one where that is NULL; NULL where the processor or the system cannot run it. */
 const kernel_set *choose_kernels(const char *limit, int rounds_twice);
 
 #endif

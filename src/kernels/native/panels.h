@@ -2,6 +2,12 @@
  * every four inputs, and their scales in order; of bf16 f32 for every input. A panel stays in the first-level cache while all tokens pass. */
 enum { tile_rows = 64, tile_vectors = tile_rows / (4 * lanes), code_panel = tile_rows * group_inputs, scale_panel = 4 * tile_rows };
 
+/* Of the codes of a token's group: their scale, and their sum. */
+typedef struct {
+  float scale;
+  int32_t sum;
+} input_meta;
+
 /* Rows of a part, a multiple of 32 with its padding: `count` from `row` on. */
 typedef struct {
   sparse_matrix of;

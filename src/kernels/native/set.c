@@ -18,6 +18,9 @@ add_sparse_group add_mask_q8, add_mask_q4;
 #endif
 #include "matvec.h"
 #include "panels.h"
+#ifdef __AMX_INT8__
+#include "amx.h"
+#endif
 #include "tiles.h"
 
 #define TEXT(set) #set

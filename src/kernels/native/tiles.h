@@ -2,11 +2,6 @@
  * weights want, then tiles of 64 rows of W are unpacked (panels.h) and multiplied with it. X is prepared by groups of 32 inputs, tokens filled up to a
  * multiple of four: codes or f32 [groups][tokens][32], then of codes their scale and sum [groups][tokens]. */
 
-typedef struct {
-  float scale;
-  int32_t sum;
-} input_meta;
-
 INLINE int is_quantised(const panel_format *format) { return format->bits < 16; }
 INLINE int padded_tokens(const rarefy_matmul *a) { return (a->tokens + 3) & ~3; }
 INLINE int groups_of(const rarefy_matmul *a) { return (a->cols + group_inputs - 1) / group_inputs; }
@@ -16,20 +11,23 @@ INLINE size_t prepared_bytes(const rarefy_matmul *a, const panel_format *format)
   return (size_t)padded_tokens(a) * (size_t)groups_of(a) * (run + 8);
 }
 
-static void prepare_group(const place *at, const rarefy_matmul *a, int quantised, const rarefy_matrix_part *part, uint8_t *prepared, int g) {
+/* Groups that are prepared together, so that what is read of each token lies together. */
+enum { prepared_at_once = 4 };
+
+static void prepare_groups(const place *at, const rarefy_matmul *a, int quantised, const rarefy_matrix_part *part, uint8_t *prepared, int first, int end) {
   const int padded = padded_tokens(a);
-  const int valid = smaller(a->cols - group_inputs * g, group_inputs);
-  int8_t *codes = (int8_t *)prepared + (size_t)g * padded * group_inputs;
-  float *values = (float *)prepared + (size_t)g * padded * group_inputs;
-  input_meta *meta = (input_meta *)(prepared + (size_t)groups_of(a) * padded * group_inputs) + (size_t)g * padded;
+  input_meta *meta = (input_meta *)(prepared + (size_t)groups_of(a) * padded * group_inputs);
   for (int t = 0; t < padded; t++) {
-    float copy[group_inputs];
-    const float *x = (const float *)at_offset(at, a->x) + (size_t)t * a->x_stride + group_inputs * g;
-    x = completed(x, t < a->tokens ? valid : 0, copy);
     const float threshold = t >= part->sparse_from_row ? part->threshold : -1;
-    if (quantised) round_group(x, threshold, codes + group_inputs * t, &meta[t].scale, &meta[t].sum);
-    else
-      for (int k = 0; k < group_inputs; k++) values[group_inputs * t + k] = keeps(x[k], threshold) ? x[k] : 0;
+    for (int g = first; g < end; g++) {
+      const size_t n = (size_t)g * padded + t;
+      float copy[group_inputs];
+      const float *x = (const float *)at_offset(at, a->x) + (size_t)t * a->x_stride + group_inputs * g;
+      x = completed(x, t < a->tokens ? smaller(a->cols - group_inputs * g, group_inputs) : 0, copy);
+      if (quantised) round_group(x, threshold, (int8_t *)prepared + group_inputs * n, &meta[n].scale, &meta[n].sum);
+      else
+        for (int k = 0; k < group_inputs; k++) ((float *)prepared)[group_inputs * n + k] = keeps(x[k], threshold) ? x[k] : 0;
+    }
   }
 }
 
@@ -41,7 +39,8 @@ static int prepare(const place *at, const void *record) {
   for (int p = 0; p < a->parts_length; p++) {
     if (!parts[p].prepares) continue;
     uint8_t *prepared = (uint8_t *)at_offset(at, a->inputs) + parts[p].input * prepared_bytes(a, format);
-    for (int g = at->thread; g < groups_of(a); g += at->threads) prepare_group(at, a, is_quantised(format), parts + p, prepared, g);
+    for (int g = prepared_at_once * at->thread; g < groups_of(a); g += prepared_at_once * at->threads)
+      prepare_groups(at, a, is_quantised(format), parts + p, prepared, g, smaller(g + prepared_at_once, groups_of(a)));
   }
   return 1;
 }
@@ -113,12 +112,18 @@ INLINE void multiply_floats(int n, const uint8_t *panel, int groups, const float
 }
 
 /* A panel times all tokens. `first`: its first group. */
-static void multiply_panel(const rarefy_matmul *a, int bits, const uint8_t *panel, int first, int groups, const uint8_t *prepared, float *sums) {
+static void multiply_panel(const rarefy_matmul *a, int bits, uint8_t *panel, int first, int groups, const uint8_t *prepared, float *sums) {
   const int padded = padded_tokens(a);
   const size_t at = (size_t)first * padded;
   const int8_t *codes = (const int8_t *)prepared + at * group_inputs;
   const float *values = (const float *)prepared + at * group_inputs;
   const input_meta *meta = (const input_meta *)(prepared + (size_t)groups_of(a) * padded * group_inputs) + at;
+#ifdef __AMX_INT8__
+  if (bits < 16 && padded >= fewest_tile_tokens) {
+    multiply_in_tiles(bits, panel, groups, codes, meta, padded, sums);
+    return;
+  }
+#endif
   int t = 0;
 #define MULTIPLY(n)                                                                                                          \
   for (; t + (n) <= padded; t += (n)) {                                                                                      \
@@ -144,22 +149,43 @@ static void write_tile(const place *at, const rarefy_matmul *a, const float *sum
   }
 }
 
-static void multiply_tile(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, int start) {
-  uint8_t *panel = (uint8_t *)at_offset(at, a->scratch) + (size_t)at->thread * a->scratch_bytes;
-  float *sums = (float *)(panel + rarefy_panel_bytes);
-  const int left = (int)part->rows - start, padded_rows = ((int)part->rows + 31) & ~31, groups = groups_of(a), at_once = panel_groups(format);
+/* Several tiles beside each other, so that what is read of each input's column lies together. */
+static void multiply_tiles(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, int start, int count) {
+  uint8_t *panels = (uint8_t *)at_offset(at, a->scratch) + (size_t)at->thread * a->scratch_bytes;
+  float *sums = (float *)(panels + rarefy_panel_bytes);
+  const size_t tile_sums = (size_t)padded_tokens(a) * tile_rows, panel = panel_bytes(format);
+  const int padded_rows = ((int)part->rows + 31) & ~31, groups = groups_of(a), at_once = panel_groups(format) / count;
   const uint8_t *prepared = (const uint8_t *)at_offset(at, a->inputs) + part->input * prepared_bytes(a, format);
   const sparse_matrix of = {
       at_offset(at, format->is_sparse ? part->weights : a->weights), format->is_sparse ? (size_t)padded_rows : a->padded_rows, a->cols, groups,
       at_offset(at, rarefy_spread_table)};
-  const tile rows = {of, (format->is_sparse ? 0 : part->packed_row) + (size_t)start, smaller(tile_rows, padded_rows - start), at_once};
-  memset(sums, 0, (size_t)padded_tokens(a) * tile_rows * sizeof(float));
-  for (int first = 0; first < groups; first += at_once) {
-    const int n = smaller(at_once, groups - first);
-    for (int g = 0; g < n; g++) format->unpack(panel + (size_t)g * panel_bytes(format), &rows, first + g);
-    multiply_panel(a, format->bits, panel, first, n, prepared, sums);
+  tile rows[rarefy_tiles_at_once];
+  for (int n = 0; n < count; n++) {
+    const int row = start + n * tile_rows;
+    rows[n] = (tile){of, (format->is_sparse ? 0 : part->packed_row) + (size_t)row, smaller(tile_rows, padded_rows - row), at_once};
   }
-  write_tile(at, a, sums, part->first_output + (uint32_t)start, smaller(tile_rows, left));
+  memset(sums, 0, count * tile_sums * sizeof(float));
+  for (int first = 0; first < groups; first += at_once) {
+    const int some = smaller(at_once, groups - first);
+    for (int g = 0; g < some; g++)
+      for (int n = 0; n < count; n++) format->unpack(panels + (size_t)(n * at_once + g) * panel, rows + n, first + g);
+    for (int n = 0; n < count; n++)
+      multiply_panel(a, format->bits, panels + (size_t)(n * at_once) * panel, first, some, prepared, sums + n * tile_sums);
+  }
+  for (int n = 0; n < count; n++) {
+    const int row = start + n * tile_rows;
+    write_tile(at, a, sums + n * tile_sums, part->first_output + (uint32_t)row, smaller(tile_rows, (int)part->rows - row));
+  }
+}
+
+INLINE int tiles_of(const rarefy_matrix_part *part) { return ((int)part->rows + tile_rows - 1) / tile_rows; }
+
+/* As many tiles at once as leave each thread some work, and fit the panels. */
+static int tiles_at_once(const place *at, const rarefy_matmul *a, const panel_format *format) {
+  const rarefy_matrix_part *parts = rarefy_matmul_parts(a);
+  int all = 0;
+  for (int p = 0; p < a->parts_length; p++) all += tiles_of(parts + p);
+  return larger(1, smaller(all / (4 * at->threads), smaller(rarefy_tiles_at_once, panel_groups(format) / 4)));
 }
 
 static int tiles(const place *at, const void *record) {
@@ -167,11 +193,15 @@ static int tiles(const place *at, const void *record) {
   const panel_format *format = panel_format_of(a->format);
   if (format == NULL) return 0;
   const rarefy_matrix_part *parts = rarefy_matmul_parts(a);
+  const int at_once = tiles_at_once(at, a, format);
   int item = take_work(at), first = 0;
   for (int p = 0; p < a->parts_length; p++) {
-    const int count = ((int)parts[p].rows + tile_rows - 1) / tile_rows;
-    for (; item < first + count; item = take_work(at)) multiply_tile(at, a, format, parts + p, tile_rows * (item - first));
-    first += count;
+    const int count = tiles_of(parts + p), items = (count + at_once - 1) / at_once;
+    for (; item < first + items; item = take_work(at)) {
+      const int start = at_once * (item - first);
+      multiply_tiles(at, a, format, parts + p, tile_rows * start, smaller(at_once, count - start));
+    }
+    first += items;
   }
   return 1;
 }

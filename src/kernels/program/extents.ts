@@ -87,7 +87,7 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       { what: "x", start: a.x, byteLength: ((tokens - 1) * a.xStride + cols) * 4 },
       ...(byteLength === undefined ? ownParts : [{ what: "weights", start: a.weights, byteLength }]),
       { what: "inputs", start: a.inputs, byteLength: inputs * paddedTokens * groups * (runBytes + 8) },
-      { what: "scratch", start: a.scratch, byteLength: layout.panelBytes + paddedTokens * 256 },
+      { what: "scratch", start: a.scratch, byteLength: layout.panelBytes + layout.tilesAtOnce * paddedTokens * 256 },
       { what: "out", start: a.out, byteLength: ((tokens - 1) * a.outStride + outputs) * 4 },
       ...(a.bias === 0 ? [] : [{ what: "bias", start: a.bias, byteLength: outputs * 4 }]),
     ];

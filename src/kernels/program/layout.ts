@@ -38,8 +38,10 @@ export const matvecScratchBytes = 8704;
 export const sparseTileRows = 512;
 export const sparseScratchBytes = 12288;
 
-/** Scratch of one thread in a matrix-matrix product: an unpacked panel (native kernels unpack several groups), then f32 sums [tokens][64]. */
+/** Scratch of one thread in a matrix-matrix product: an unpacked panel (native kernels unpack several groups), then f32 sums [tokens][64]
+ * for each of the tiles that native kernels work on together. */
 export const panelBytes = 36864;
+export const tilesAtOnce = 4;
 /** One group of a format that leaves zeros out, unpacked; it lies between panel and sums. */
 export const unpackedBytes = 4224;
 

@@ -131,7 +131,8 @@ function matmul(
   const quantised = roundsInputs(w.format);
   const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
-  const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + tokens * 256;
+  const sumsBytes = layout.tilesAtOnce * tokens * 256;
+  const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + sumsBytes;
   const inputs = arena.scratch(inputBytes + threads * threadBytes);
   arena.record("matmul", {
     x: x.readIn(arena),

@@ -6,7 +6,12 @@ import * as layout from "../program/layout.js";
 import { describeRecord, type OperationName, operations } from "../program/records.js";
 import type { NativeKernels, NativeSet } from "./native.js";
 
-const names: Readonly<Record<NativeSet, string>> = { avx2: "AVX2", avxvnni: "AVX-VNNI", avx512: "AVX-512" };
+const names: Readonly<Record<NativeSet, string>> = {
+  avx2: "AVX2",
+  avxvnni: "AVX-VNNI",
+  avx512: "AVX-512",
+  amx: "AVX-512 with AMX",
+};
 
 /** Kernels, and the records that they read. */
 const kernelRecords: readonly { kernel: number; record: OperationName }[] = [

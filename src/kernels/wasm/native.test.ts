@@ -10,7 +10,7 @@ import { openNative } from "./native.node.js";
 // Node.js 20 has relaxed SIMD behind a flag: both builds are tried on every version.
 setFlagsFromString("--experimental-wasm-relaxed-simd");
 
-const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
+const sets = (["amx", "avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
 const formats: readonly PackedFormatId[] = [
   ...(["q8", "q4", "bf16"] as const),
   ...(["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const),

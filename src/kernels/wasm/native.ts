@@ -1,5 +1,5 @@
-/** Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2. */
-export type NativeSet = "avx2" | "avxvnni" | "avx512";
+/** Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2, and that with AMX. */
+export type NativeSet = "avx2" | "avxvnni" | "avx512" | "amx";
 
 /** Does a thread's work on the record at `record` with a kernel of layout.ts, or answers 0: the kernel does not know that record. */
 export type NativeCall = (kernel: number, record: number) => number;

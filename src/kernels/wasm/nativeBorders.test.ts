@@ -12,7 +12,7 @@ import { openNative } from "./native.node.js";
 // WebAssembly stops at the end of its memory, native code does not: so each kernel runs in a memory that is full of poison but for what
 // its record names. What it reads beside that changes its results with the poison; what it writes beside that is seen.
 
-const sets = (["avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
+const sets = (["amx", "avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
 const formats = ["q8", "q4", "bf16"] as const;
 const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
 type Format = (typeof formats)[number] | (typeof sparseFormats)[number];
@@ -105,7 +105,7 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   const bias = memory.place(normals(7, rows));
   const run = ["bf16", "bitmask-bf16", "2:4-bf16"].includes(format) ? 128 : 32;
   const inputs = memory.space(8 * Math.ceil(cols / 32) * (run + 8));
-  const scratchBytes = layout.panelBytes + 8 * 256;
+  const scratchBytes = layout.panelBytes + 8 * 256 * layout.tilesAtOnce;
   const scratch = memory.space(scratchBytes);
   const out = memory.space(tokens * rows * 4);
   const part = { threshold: 0.3, sparseFromRow: 2, packedRow: 0, firstOutput: 0, rows, input: 0, prepares: true };
