@@ -79,6 +79,18 @@ test.each(pages)("%s links to files that are there", (page) => {
   }
 });
 
+test("docs/path.md names folders and files of src that are there", () => {
+  const rows = read("docs/path.md")
+    .split("## Where a change goes")[1]
+    .split("\n## ")[0]
+    .matchAll(/^\|[^|]+\|([^|]+)\|$/gm);
+  const named = Array.from(rows, ([, places]) =>
+    [...places.matchAll(/`([\w./-]+)`/g)].map(([, place]) => place),
+  ).flat();
+  expect(named.length).toBeGreaterThan(20);
+  expect(named.filter((place) => !existsSync(join(root, place.startsWith("test/") ? "" : "src", place)))).toEqual([]);
+});
+
 test.each(pages)("%s names files that are there", (page) => {
   const named = Array.from(read(page).matchAll(/`((?:src|test|docs|scripts|models)\/[\w./-]+)`/g), ([, path]) => path);
   expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);

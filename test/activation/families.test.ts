@@ -7,7 +7,8 @@ import { openBackend } from "../../src/kernels/index.js";
 import type { Model } from "../../src/model/index.js";
 import { calibrateActivationSparsity, expectedBytesSaved, toThresholds } from "../../src/pipeline/index.js";
 import type { TokenizedText } from "../../src/text/index.js";
-import { load, logitsOf, path } from "../golden/golden.js";
+import { covered } from "../golden/covered.js";
+import { encoderNames, load, logitsOf, path } from "../golden/golden.js";
 
 const window = 24;
 const random = new Random(11);
@@ -29,20 +30,7 @@ async function decoded(model: Model, record: ActivationSparsity) {
 }
 
 /** GELU, ReLU (whose zeros are more than was asked for) and the gated kinds; maps of their own, stored in part, transposed. */
-const families = [
-  "gpt2",
-  "opt",
-  "gpt_neox",
-  "phi3",
-  "gemma2",
-  "gemma3",
-  "smollm3",
-  "mixtral",
-  "olmoe",
-  "qwen3_moe",
-  "gpt_oss",
-  "deepseek_v3",
-];
+const families = covered.thresholds.filter((name) => !(encoderNames as readonly string[]).includes(name));
 
 test.each(families)("%s: TEAL places a threshold on every map, and running with them skips as much", async (family) => {
   using backend = await openBackend("reference");

@@ -3,6 +3,7 @@ import { placesOf } from "../../src/arch/internal.js";
 import { compressionOf } from "../../src/io/index.js";
 import { readReference } from "../../src/io/internal.js";
 import { describeDecoder } from "../../src/model/index.js";
+import { covered } from "../golden/covered.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { compress, type JobInput, logits, relativeDifference } from "./support.js";
 
@@ -18,22 +19,7 @@ async function matricesOf(checkpoint: Parameters<typeof describeDecoder>[0]) {
 
 const zeros = (values: Float32Array) => values.reduce((sum, value) => sum + (value === 0 ? 1 : 0), 0) / values.length;
 
-/** Families whose maps share tensors, lie turned around or have no gate, and a Llama to compare with. */
-describe.each([
-  "llama",
-  "smollm3",
-  "phi3",
-  "gemma2",
-  "gemma3",
-  "gpt2",
-  "opt",
-  "gpt_neox",
-  "bert",
-  "olmoe",
-  "qwen3_moe",
-  "gpt_oss",
-  "deepseek_v3",
-])("%s", (name) => {
+describe.each(covered.compressed)("%s", (name) => {
   const magnitude: JobInput = { stages: [{ type: "prune", method: "magnitude", pattern: 0.5 }] };
 
   test.each(["packed", "dense"] as const)("loses half of every matrix and nothing else, stored %s", async (store) => {
