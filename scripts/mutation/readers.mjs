@@ -62,6 +62,7 @@ export function readersOf(modules) {
   const parts = {
     compressed: seeds.safetensorsParts(seeds.compressedTensors.tensors),
     packed: seeds.safetensorsParts(seeds.packed.tensors),
+    factored: seeds.safetensorsParts(seeds.factored.tensors),
   };
 
   const quantized = Object.values({ ...stores, ...stackStores }).map((store) => {
@@ -119,6 +120,20 @@ export function readersOf(modules) {
           "config.json": goodConfig,
           "model.safetensors.index.json": damagedJson(index, random),
           "a.safetensors": plainFile,
+        }),
+      );
+    },
+    /** The record of factors or the parts that it names, one of them damaged. */
+    factors: (random) => {
+      const { header, data } = parts.factored;
+      const ofRecord = random(2) === 0;
+      return readModel(
+        modelFiles({
+          "config.json": goodConfig,
+          "rarefy.json": ofRecord ? damagedJson(seeds.factored.artifact, random) : json(seeds.factored.artifact),
+          "model.safetensors": ofRecord
+            ? fresh(seeds.safetensorsFile(header, data))
+            : damagedWeights(parts.factored, random),
         }),
       );
     },

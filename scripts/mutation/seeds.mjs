@@ -260,6 +260,50 @@ export const packed = {
   ]),
 };
 
+const floats = (...shape) => ({ dtype: "F32", shape, bytes: Buffer.alloc(shape.reduce((all, size) => all * size, 4)) });
+
+/** Matrices as factors: a train with dense rows, and an embedding of morphemes. */
+export const factored = {
+  artifact: {
+    rarefy: 2,
+    tensors: {
+      "model.layers.0.mlp.down_proj.weight": {
+        encoding: "factors",
+        dtype: "F32",
+        shape: [hidden, intermediate],
+        values: "F32",
+        factors: {
+          kind: "tensor-train",
+          rowModes: [2, (hidden - 4) / 2],
+          colModes: [4, intermediate / 4],
+          ranks: [3],
+          dense: { first: 4, rows: 4 },
+        },
+      },
+      "model.embed_tokens.weight": {
+        encoding: "factors",
+        dtype: "F32",
+        shape: [vocab, hidden],
+        values: "F32",
+        factors: { kind: "morphemes", order: 2, morphemes: 5, width: hidden, rank: 2, norm: true },
+      },
+    },
+  },
+  tensors: new Map(
+    [
+      ...without("model.embed_tokens.weight", {
+        "model.layers.0.mlp.down_proj.weight.core.0": floats(1, 2, 4, 3),
+        "model.layers.0.mlp.down_proj.weight.core.1": floats(3, (hidden - 4) / 2, intermediate / 4, 1),
+        "model.layers.0.mlp.down_proj.weight.dense": floats(4, intermediate),
+        "model.embed_tokens.weight.table": floats(2, 5, hidden),
+        "model.embed_tokens.weight.index": { dtype: "U32", shape: [vocab, 2], bytes: Buffer.alloc(vocab * 8) },
+        "model.embed_tokens.weight.norm.weight": floats(hidden),
+        "model.embed_tokens.weight.norm.bias": floats(hidden),
+      }),
+    ].filter(([name]) => name !== "model.layers.0.mlp.down_proj.weight"),
+  ),
+};
+
 /** Header, as a value to be damaged, and data of a safetensors file. */
 export function safetensorsParts(tensors) {
   const header = { __metadata__: { format: "pt" } };

@@ -1,6 +1,7 @@
 import * as z from "zod/mini";
 import { ProblemsError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
+import { checkEmbedding, checkTensors } from "./checkTensors.js";
 import { checkUnits } from "./checkUnits.js";
 import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";
 import { matchesGlob } from "./glob.js";
@@ -12,6 +13,7 @@ import { quantizeMethods, scaleMethods } from "./quantize/index.js";
 import type { Recipe, RecipeStage } from "./recipe.js";
 import type { RecipeState, RecipeTarget, Report, Say, TargetMatrix } from "./recipeTarget.js";
 import type { UnitType } from "./structured.js";
+import { type TensorMethod, tensorMethods } from "./tensors/index.js";
 
 /** A stage with its method, its complete options and the keys of the matrices it works on, in the order of the model. */
 export interface ResolvedStage {
@@ -20,8 +22,19 @@ export interface ResolvedStage {
   matrices: readonly string[];
 }
 
-type Table = Readonly<Record<string, () => Promise<{ method: Method<AnyOptions> }>>>;
-const tables = { prune: pruneMethods, quantize: quantizeMethods, scale: scaleMethods, lowRank: lowRankMethods };
+type NamedMethod = Pick<Method<AnyOptions>, "options">;
+type Table = Readonly<Record<string, () => Promise<{ method: NamedMethod }>>>;
+const ofTensors: Table = Object.fromEntries(
+  Object.entries(tensorMethods).map(([id, method]) => [id, async () => ({ method })]),
+);
+const tables = {
+  prune: pruneMethods,
+  quantize: quantizeMethods,
+  scale: scaleMethods,
+  lowRank: lowRankMethods,
+  tensors: ofTensors,
+  embedding: ofTensors,
+};
 
 /** What stands in the way, of the stage as a whole or of something in one layer. */
 interface Problem {
@@ -50,7 +63,7 @@ export async function checkRecipe(recipe: Recipe, target: RecipeTarget): Promise
   const resolved: ResolvedStage[] = [];
   for (const [index, stage] of recipe.stages.entries()) {
     const found: Problem[] = [];
-    resolved.push(await resolveStage(stage, index, state, found));
+    resolved.push(await resolveStage(stage, index, state, target, found));
     const label = `stage ${index + 1} (${stage.type}${"method" in stage ? ` ${stage.method}` : ""})`;
     problems.push(...mergeLayers(found).map((problem) => `${label}: ${problem}`));
   }
@@ -85,6 +98,7 @@ async function resolveStage(
   stage: RecipeStage,
   index: number,
   state: RecipeState,
+  target: RecipeTarget,
   problems: Problem[],
 ): Promise<ResolvedStage> {
   const say = (text: string) => problems.push({ text });
@@ -95,6 +109,11 @@ async function resolveStage(
     if (stage.count >= layers) say(`${stage.count} layers of ${layers}; at least one must stay`);
     return { stage, options: {}, matrices: [] };
   }
+  if (stage.type === "embedding") {
+    const found = await loadMethod(tables.embedding, stage.method, stage.options, say);
+    if (found !== undefined) checkEmbedding(stage, found.method as TensorMethod, found.options, target, say);
+    return { stage, options: found?.options ?? {}, matrices: [] };
+  }
   const selected = select(stage, state, say);
   const units = unitsTaken(stage);
   // Of what is targeted, only what has such units changes.
@@ -104,7 +123,7 @@ async function resolveStage(
     problems.push(...found.map((text) => ({ layer, name, text })));
 
   for (const matrix of matrices) {
-    if (state.factored.has(matrix.key)) report(matrix, ["an earlier stage replaced it by low-rank factors"]);
+    if (state.factored.has(matrix.key)) report(matrix, ["an earlier stage replaced it by factors"]);
     if (state.quantized.has(matrix.key)) report(matrix, ["an earlier stage quantised it"]);
     if (stage.type === "lowRank" && state.pruned.has(matrix.key)) {
       report(matrix, [
@@ -116,6 +135,8 @@ async function resolveStage(
     const { method, options } = loaded;
     if (stage.type === "prune") checkPrune(stage, method as PruneMethod, options, matrices, state, report, say);
     if (stage.type === "lowRank") await checkLowRank(stage, matrices, state, report, say);
+    if (stage.type === "tensors")
+      checkTensors(stage, method as unknown as TensorMethod, options, matrices, state, report, say);
     if (stage.type === "scale") checkScale(matrices, state, report);
     if (stage.type === "quantize") for (const { key } of matrices) state.quantized.add(key);
   }
@@ -179,7 +200,7 @@ function patternProblems(method: PruneMethod, pattern: Pattern, shape: Shape, op
 
 const patternInWords = (pattern: string) => (pattern === "nm" ? "keep:group" : pattern);
 
-const optionNames = ({ options }: Method<AnyOptions>) =>
+const optionNames = ({ options }: NamedMethod) =>
   Object.keys(z.toJSONSchema(options, { io: "input" }).properties ?? {});
 
 /** Whether the method has the pattern with its scope, said once and not for each tensor. */
@@ -230,7 +251,6 @@ async function checkLowRank(
   for (const matrix of matrices) {
     const shape = state.shapes.get(matrix.key)!;
     if (matrix.expert !== undefined) report(matrix, ["experts cannot be stored as factors"]);
-    else if (matrix.inPart) report(matrix, ["it is a part of a tensor, which cannot be stored as factors"]);
     if (state.unsure.has(matrix.key)) {
       report(matrix, ["its size is not known before the stages before it have run"]);
     }

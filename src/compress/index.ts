@@ -45,3 +45,4 @@ export {
   StatisticsAccumulator,
   type StatisticValues,
 } from "./statistics.js";
+export { type FactorSize, type FittedFactors, type TensorMethod, tensorMethods } from "./tensors/index.js";

@@ -150,7 +150,7 @@ describe("recipes", () => {
         { type: "lowRank", method: "svd", keepRatio: 0.5 },
         { type: "quantize", method: "rtn" },
       ],
-      /replaced it by low-rank factors/,
+      /replaced it by factors/,
     ],
     [
       "a rank too high",

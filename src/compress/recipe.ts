@@ -63,6 +63,33 @@ const lowRankStage = z
     ),
   );
 
+/** How small factors are to be: one of the three. */
+const factorSize = {
+  /** No rank is larger. */
+  rank: z.optional(z.int().check(z.gte(1), z.lte(65_536))),
+  /** Share of the matrix's numbers that its factors may hold. */
+  keepRatio: z.optional(z.number().check(z.gt(0), z.lte(1))),
+  /** ‖Ŵ − W‖ / ‖W‖ that may be made of each matrix. */
+  tolerance: z.optional(z.number().check(z.gt(0), z.lt(1))),
+};
+
+/** Matrices as tensor trains, Tucker's decompositions, hybrids of a train and dense rows. */
+const tensorsStage = z.strictObject({
+  type: z.literal("tensors"),
+  method: methodName,
+  options: methodOptions,
+  ...factorSize,
+  ...selection,
+});
+
+/** The embedding as factors; the head with it, where it is tied. */
+const embeddingStage = z.strictObject({
+  type: z.literal("embedding"),
+  method: methodName,
+  options: methodOptions,
+  ...factorSize,
+});
+
 const poolHeadsStage = z.strictObject({
   type: z.literal("poolHeads"),
   /** Key and value heads that remain. */
@@ -102,6 +129,8 @@ const recipeSchema = z.strictObject({
         quantizeStage,
         scaleStage,
         lowRankStage,
+        tensorsStage,
+        embeddingStage,
         poolHeadsStage,
       ]),
     )
@@ -112,7 +141,7 @@ const recipeSchema = z.strictObject({
 export type Recipe = z.output<typeof recipeSchema>;
 /** A recipe as it is written: what has a default may be left out. */
 export type RecipeInput = z.input<typeof recipeSchema>;
-/** One stage of a recipe, with its defaults: prune, quantize, scale, lowRank and the others. */
+/** One stage of a recipe, with its defaults: prune, quantize, scale, lowRank, tensors and the others. */
 export type RecipeStage = Recipe["stages"][number];
 
 /**

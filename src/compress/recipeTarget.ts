@@ -5,6 +5,8 @@ export interface RecipeTarget {
   matrices: readonly TargetMatrix[];
   /** One per layer. */
   blocks: readonly { queryHeads: number; kvHeads: number }[];
+  /** The table of tokens, and whether the head is tied to it; left out where it cannot be changed. */
+  embedding?: Shape & { tied: boolean };
 }
 
 /** A linear map of a block as recipes see it. */

@@ -14,7 +14,7 @@ function activation(values: Float32Array): Values {
     throw new Error("not used");
   };
   const rowRange = (start: number, count: number) => activation(values.subarray(start * 4, (start + count) * 4));
-  return { values, rows: values.length / 4, cols: 4, columns, rowRange };
+  return { values, rows: values.length / 4, cols: 4, columns, rowRange, reshape: columns };
 }
 
 const spec = readModelSpec(

@@ -101,12 +101,12 @@ const blockShape: z.core.$ZodType<BlockShape> = z.strictObject({
 });
 
 /** What one-shot compression made of the matrices of a block. */
-const compressedMatrix = z.strictObject({
+export const compressedMatrix = z.strictObject({
   rows: count,
   cols: count,
   /** Share of zeros; of the remainder, where there are factors. */
   sparsity: share,
-  /** Numbers stored that are not 0: entries, or those of the factors and of the remainder. */
+  /** Numbers stored that are not 0: entries, or those of the factors and of the remainder; of other factors all. */
   nonZeros: count,
   /**
    * √(Σ‖(Ŵ − W)·x‖² / Σ‖W·x‖²) on the calibration inputs at up to 128 evenly spaced outputs; those of several stages added
@@ -122,6 +122,8 @@ const compressedMatrix = z.strictObject({
   groupSize: z.optional(count),
   /** Factors of this rank take the matrix's place. */
   rank: z.optional(count),
+  /** The kind of other factors that do. */
+  factors: z.optional(z.string().check(z.maxLength(64))),
 });
 
 /** How a model was trained: the settings of the run and what it came to. */
@@ -161,6 +163,8 @@ export const compression = z.strictObject({
       }),
     )
     .check(z.maxLength(4096)),
+  /** The table of tokens, where it was changed; `relativeError` is that of its numbers, √(Σ (ŵ − w)² / Σ w²). */
+  embedding: z.optional(compressedMatrix),
 });
 
 export const artifactFields = {

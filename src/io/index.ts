@@ -30,6 +30,7 @@ export {
   type FloatDType,
   type GridCodes,
   type LogicalTensor,
+  type StoredFactors,
   type TensorDeclaration,
   type TensorGrid,
   type TensorToEncode,

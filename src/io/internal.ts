@@ -1,8 +1,10 @@
 /** For the folders to the right: where the numbers of a description lie in a checkpoint. Not part of the package's exports. */
 export { checkArtifactMaps } from "./artifact.js";
+export { compressedMatrix } from "./artifactSchema.js";
 export { createFile } from "./byteSink.js";
 export { checkFinite, findNonFinite } from "./checkFinite.js";
-export { encodedBytes } from "./encoding/index.js";
+export { tensorDeclaration } from "./encoding/declaration.js";
+export { encodedBytes, encodeFactors } from "./encoding/index.js";
 export { plainTensor } from "./export/plainSafetensors.js";
 export { isPlainFileName } from "./fileName.js";
 export { hashOfSource } from "./fingerprint.js";

@@ -1,10 +1,17 @@
-import type { RowPick, TensorRef } from "../arch/index.js";
+import type { LinearSpec, RowPick, TensorRef } from "../arch/index.js";
 import { dtypeBytes, toFloat32 } from "../tensor/index.js";
 import type { Checkpoint } from "./checkpoint.js";
 
 /** Whether a reference is all of its tensor, in the order that it is stored in. */
 export const isWhole = ({ rows, transposed, stacked }: TensorRef): boolean =>
   rows === undefined && transposed === undefined && stacked === undefined;
+
+/**
+ * The tensor of a map alone: the one that it is described with or, of maps that share one or lie in it with columns first, what
+ * takes their place when one of them is stored as factors. Such a tensor holds W as it is multiplied.
+ */
+export const homeTensor = ({ id, weight }: Pick<LinearSpec, "id" | "weight">): string =>
+  isWhole(weight) ? weight.tensor : `${weight.tensor.replace(/\.weight$/, "")}.${id}.weight`;
 
 /** Where the numbers of a reference lie in one piece of its tensor, and how that piece is laid out. */
 function layoutOf({ shape, rows, transposed, stacked }: TensorRef) {

@@ -1,9 +1,12 @@
+import { linearsOf, parseModelConfig, type TensorRef } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
-import { dtypeBytes, toFloat32 } from "../tensor/index.js";
+import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { rowsOfShape } from "../tensor/internal.js";
+import { compressionOf } from "./artifactSchema.js";
 import { checkFinite } from "./checkFinite.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { FloatDType } from "./encoding/index.js";
+import { homeTensor, writeReference } from "./references.js";
 
 /** A tensor of weights as numbers, read a few rows at a time: what every exporter starts from. */
 export interface Weights {
@@ -37,7 +40,47 @@ export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
     const target = `${stem}.weight`;
     weights.set(target, product(checkpoint, stem, target, weights.get(target)));
   }
+  if (checkpoint.artifact !== undefined && compressionOf(checkpoint.artifact) !== undefined)
+    putTogether(checkpoint, weights);
   return [...weights.values()];
+}
+
+/** Maps that lie alone because one of them was stored as factors, in the tensor that they share elsewhere. */
+function putTogether(checkpoint: Checkpoint, weights: Map<string, Weights>): void {
+  const file = `${checkpoint.location}/config.json`;
+  const { spec } = parseModelConfig(checkpoint.config, file, undefined, checkpoint.artifact?.blocks);
+  const apart = new Map<string, { ref: TensorRef; own: Weights }[]>();
+  for (const map of spec.blocks.flatMap((block) => linearsOf(block))) {
+    const home = homeTensor(map);
+    const own = weights.get(home);
+    if (home === map.weight.tensor || own === undefined) continue;
+    apart.set(map.weight.tensor, [...(apart.get(map.weight.tensor) ?? []), { ref: map.weight, own }]);
+    weights.delete(home);
+  }
+  for (const [name, parts] of apart) weights.set(name, joined(name, parts));
+}
+
+function joined(name: string, parts: readonly { ref: TensorRef; own: Weights }[]): Weights {
+  const [{ ref, own }] = parts;
+  const { cols } = rowsOfShape(ref.shape);
+  let values: Promise<Float32Array> | undefined;
+  const readAll = async () => {
+    const all = new Float32Array(elementCount(ref.shape));
+    for (const part of parts) writeReference(all, part.ref, await part.own.readRows(0, part.own.shape[0]));
+    return all;
+  };
+  return {
+    name,
+    shape: ref.shape,
+    dtype: parts.every((part) => part.own.dtype === own.dtype) ? own.dtype : "F32",
+    async readRows(start, count) {
+      values ??= readAll();
+      const rows = (await values).slice(start * cols, (start + count) * cols);
+      // Read from the first row to the last: what was held is let go.
+      if (start + count >= ref.shape[0]) values = undefined;
+      return rows;
+    },
+  };
 }
 
 function stored(checkpoint: Checkpoint, name: string): Weights {

@@ -68,6 +68,14 @@ export interface PoolOptions {
   readonly every: number;
 }
 
+/** The last axes of what `swapAxes` turns. */
+export interface SwapOptions {
+  /** Length of the axis that goes to the front. */
+  readonly turned: number;
+  /** Numbers behind it that stay together. */
+  readonly run: number;
+}
+
 /** What `headScores` multiplies. */
 export interface HeadScoreOptions {
   queryHeads: number;
@@ -215,6 +223,8 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
   readKeys(out: Activation, cache: KvCache, layer: number, start: number): void;
   /** out [⌈x.rows / every⌉, x.cols]: every `every` rows of `x` as one; the last group may have fewer. */
   poolRows(out: Activation, x: Activation, options: PoolOptions): void;
+  /** Every row of `x` is [lead, turned, run]; the row of `out`, which must not overlap `x`, is [turned, lead, run]. */
+  swapAxes(out: Activation, x: Activation, options: SwapOptions): void;
   /**
    * Scores of every query head with what stands for its keys: q [n, queryHeads * key], k [m, kvHeads * key], out
    * [⌈n / stride⌉, queryHeads * width] with width ≥ ⌈m / stride⌉. Column h · width + b of row a is scale · Σ q[a · stride +

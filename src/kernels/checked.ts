@@ -23,6 +23,7 @@ const enqueued: Checks<keyof Backend> = {
   attention: (_, out, q, cache, layer, options) => shapes.checkAttention(out, q, cache, layer, options),
   readKeys: (_, out, cache, layer, start) => shapes.checkReadKeys(out, cache, layer, start),
   poolRows: (_, out, x, options) => shapes.checkPoolRows(out, x, options),
+  swapAxes: (_, out, x, options) => shapes.checkSwapAxes(out, x, options),
   headScores: (_, out, q, k, options) => shapes.checkHeadScores(out, q, k, options),
   createKvCache: (_, spec) => shapes.checkCacheSpec(spec),
   loadSight: (_, spec) => shapes.checkSight(spec),

@@ -9,6 +9,11 @@ export interface Activation {
   columns(start: number, count: number): Activation;
   /** Rows [start, start + count), sharing storage. */
   rowRange(start: number, count: number): Activation;
+  /**
+   * The same numbers in rows of `cols`, sharing storage.
+   * @throws UsageError unless rows lie behind one another and `cols`, a multiple of 4, divides them
+   */
+  reshape(cols: number): Activation;
 }
 
 /** A handle on an f32 vector: a norm weight or a bias. */

@@ -16,6 +16,7 @@ export type {
   RopeLayout,
   RopeTable,
   RowSource,
+  SwapOptions,
   TopK,
   Vector,
 } from "./backend.js";

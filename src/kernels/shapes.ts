@@ -9,6 +9,7 @@ import type {
   RopeLayout,
   RopeTable,
   RowSource,
+  SwapOptions,
 } from "./backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
 import type { KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
@@ -52,6 +53,12 @@ export function checkAllocate(rows: number, cols: number): void {
 export function checkColumns(x: Activation, start: number, count: number): void {
   const valid = start >= 0 && count > 0 && start + count <= x.cols && start % 4 === 0 && count % 4 === 0;
   check("columns", valid, () => `${start} + ${count} in ${shape(x)} (columns come in fours)`);
+}
+
+export function checkReshape(x: Activation, stride: number, cols: number): void {
+  const valid = cols > 0 && cols % 4 === 0 && (x.rows * x.cols) % cols === 0;
+  check("reshape", valid, () => `${shape(x)} in rows of ${cols} (columns come in fours)`);
+  check("reshape", stride === x.cols || x.rows === 1, () => `${shape(x)} is a part of wider rows`);
 }
 
 export function checkRowRange(x: Activation, start: number, count: number): void {
@@ -231,6 +238,12 @@ export function checkPoolRows(out: Activation, x: Activation, { every }: PoolOpt
   check("poolRows", Number.isSafeInteger(every) && every > 0, () => `groups of ${every} rows`);
   const fits = out.cols === x.cols && out.rows === Math.ceil(x.rows / every);
   check("poolRows", fits, () => `${shape(x)} by ${every} into ${shape(out)}`);
+}
+
+export function checkSwapAxes(out: Activation, x: Activation, { turned, run }: SwapOptions): void {
+  const sizes = [turned, run].every((size) => Number.isSafeInteger(size) && size > 0);
+  check("swapAxes", sizes && x.cols % (turned * run) === 0, () => `${shape(x)} in axes of ${turned} and ${run}`);
+  check("swapAxes", out.rows === x.rows && out.cols === x.cols, () => `${shape(x)} into ${shape(out)}`);
 }
 
 export function checkHeadScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

@@ -1,5 +1,5 @@
 import type { Activation } from "./handles.js";
-import { checkColumns, checkRowRange } from "./shapes.js";
+import { checkColumns, checkReshape, checkRowRange } from "./shapes.js";
 
 /** A rectangle of a block of f32: element (r, c) is at `offset + r * stride + c`. What backends hand out, each with blocks of its own. */
 export abstract class View<Block> implements Activation {
@@ -21,7 +21,12 @@ export abstract class View<Block> implements Activation {
     return this.#part(this.offset + start * this.stride, count, this.cols);
   }
 
-  #part(offset: number, rows: number, cols: number): this {
+  reshape(cols: number): this {
+    checkReshape(this, this.stride, cols);
+    return this.#part(this.offset, (this.rows * this.cols) / cols, cols, cols);
+  }
+
+  #part(offset: number, rows: number, cols: number, stride = this.stride): this {
     const Own = this.constructor as new (
       block: Block,
       offset: number,
@@ -29,6 +34,6 @@ export abstract class View<Block> implements Activation {
       rows: number,
       cols: number,
     ) => this;
-    return new Own(this.block, offset, this.stride, rows, cols);
+    return new Own(this.block, offset, stride, rows, cols);
   }
 }

@@ -3,9 +3,11 @@ import { type FormatError, UsageError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, Matrix } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { Blocks } from "./blocks.js";
+import { FactoredTable } from "./factoredTable.js";
 import { padTo4 } from "./footprint.js";
 import { checkGenerates } from "./generates.js";
 import { applyNorm } from "./operations.js";
+import { linearStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import type {
   ActivationThresholds,
@@ -37,6 +39,10 @@ export class Decoder implements Model {
     this.logitCols = head.kind === "none" ? 0 : padTo4(head.map.rows);
     const steps = head.kind === "classifier" && loaded.headSteps && { block: head, weights: loaded.headSteps };
     this.#blocks = new Blocks(backend, spec, loaded.region, loaded.blocks, steps || undefined);
+  }
+
+  get tokensOnHost(): boolean {
+    return this.loaded.embedding instanceof FactoredTable;
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -72,8 +78,8 @@ export class Decoder implements Model {
       if (known) this.#checkTokens(tokens);
       checkPlace(n, cache, start, options.slot);
       const residual = blocks.buffers.residual(n);
-      if (known) this.backend.embed(residual, this.loaded.embedding, tokens);
-      else tokens.embed(residual, this.loaded.embedding);
+      if (known) this.#lookUp(residual, tokens);
+      else tokens.embed(residual, this.#table());
       this.#finishEmbedding(residual, [{ start, rows: n }]);
       const { logits = "last", thresholds = this.thresholds } = options;
       for (let layer = 0; layer < this.config.layers; layer++) {
@@ -102,7 +108,7 @@ export class Decoder implements Model {
       const rows = parts.map((part) => ({ ...part, rows: part.tokens.length }));
       const residual = blocks.buffers.residual(rows.reduce((sum, part) => sum + part.rows, 0));
       const ids = Uint32Array.from(parts.flatMap(({ tokens }) => [...tokens]));
-      this.backend.embed(residual, this.loaded.embedding, ids);
+      this.#lookUp(residual, ids);
       this.#finishEmbedding(residual, rows);
       for (let layer = 0; layer < this.config.layers; layer++) {
         await blocks.runTogether(layer, residual, rows, { thresholds, sparseFromRow });
@@ -145,9 +151,22 @@ export class Decoder implements Model {
   embed(tokens: Uint32Array, start = 0, types?: Uint32Array): Activation {
     this.#checkTokens(tokens);
     const x = this.backend.allocate(tokens.length, this.config.hiddenSize);
-    this.backend.embed(x, this.loaded.embedding, tokens);
+    this.#lookUp(x, tokens);
     this.#finishEmbedding(x, [{ start, rows: x.rows }], types);
     return x;
+  }
+
+  #lookUp(out: Activation, tokens: Uint32Array): void {
+    const { embedding } = this.loaded;
+    if (embedding instanceof FactoredTable) this.backend.write(out, embedding.rowsOf(tokens));
+    else this.backend.embed(out, embedding, tokens);
+  }
+
+  /** @throws UsageError where rows are made on the host, which must know the tokens */
+  #table(): Matrix {
+    const { embedding } = this.loaded;
+    if (!(embedding instanceof FactoredTable)) return embedding;
+    throw new UsageError("an embedding in factors is looked up by the host: read the tokens first");
   }
 
   /** What comes on top of a row of the table: its scale, the position, a norm. @param parts positions of all the rows */
@@ -202,7 +221,7 @@ export class Decoder implements Model {
     }
     if (head.kind === "classifier") normed = this.#blocks.runHead(normed, head.from);
     const logits = backend.allocate(x.rows, this.logitCols);
-    backend.linear(logits, normed, loaded.head.matrix, { bias: loaded.head.bias });
+    linearStack(backend, logits, normed, loaded.head, undefined);
     if (head.kind === "vocabulary" && head.softcap !== undefined) {
       backend.map(logits, logits, { f: "softcap", by: head.softcap });
     }

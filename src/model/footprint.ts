@@ -11,8 +11,18 @@ import {
 } from "../arch/index.js";
 import { activeShares, latentAt, type Place, placesOf } from "../arch/internal.js";
 import type { Checkpoint } from "../io/index.js";
+import { isWhole } from "../io/internal.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import { elementCount } from "../tensor/index.js";
+import {
+  dtypeBytes,
+  elementCount,
+  type Factors,
+  factorBytes,
+  factorParameters,
+  type MatrixShape,
+} from "../tensor/index.js";
+import { chainShapes } from "../tensor/internal.js";
+import { chainFormat } from "./chain.js";
 import { ownHead, storedMap, storedMatrices, storedTensors } from "./forms.js";
 
 /** Rows of the head, and columns of the logits, which come in fours. */
@@ -38,6 +48,15 @@ export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): Weig
 export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFormatId =>
   tensors.get(map.weight.tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
+/** Bytes of the matrices that factors are multiplied as. */
+const chainBytes = (form: Factors, shape: MatrixShape): number => {
+  const dense = form.kind === "tensor-train" && form.dense ? [{ rows: form.dense.rows, cols: shape.cols }] : [];
+  return [...(chainShapes(form, shape) ?? []), ...dense].reduce(
+    (sum, { rows, cols }) => sum + weightFormats[chainFormat].byteLength(rows, cols),
+    0,
+  );
+};
+
 /** Maps behind latents, which are packed head by head (`latentAttention`), with the number of heads. */
 const headsOfExpanded = ({ steps }: BlockSpec): [LinearSpec, number][] =>
   steps.flatMap((_, s) => {
@@ -55,6 +74,8 @@ export function packedMatrixBytes(
   const heads = new Map(spec.blocks.flatMap(headsOfExpanded));
   const ofMap = (map: LinearSpec) => {
     const count = heads.get(map) ?? 1;
+    const { factors } = storedMap(map, checkpoint.tensors);
+    if (factors !== undefined && count === 1) return chainBytes(factors.form, map);
     return storedMatrices(storedMap(map, checkpoint.tensors)).reduce(
       (sum, { rows, cols }) => sum + count * bytes(weights, rows / count, cols),
       0,
@@ -62,7 +83,11 @@ export function packedMatrixBytes(
   };
   let perToken = 0;
   if (spec.head.kind === "classifier") for (const map of linearsOf(spec.head)) perToken += ofMap(map);
-  if (spec.head.kind !== "none") perToken += bytes(weights, padTo4(spec.head.map.rows), spec.head.map.cols);
+  const { head } = spec;
+  if (head.kind !== "none") {
+    const { factors } = storedMap(head.map, checkpoint.tensors);
+    perToken += factors ? chainBytes(factors.form, head.map) : bytes(weights, padTo4(head.map.rows), head.map.cols);
+  }
   let idle = 0;
   for (const block of spec.blocks) {
     for (const [map, share] of activeShares(block)) {
@@ -84,8 +109,11 @@ export function packedMatrixBytes(
     const [rows, cols] = table.shape;
     idle += bytes(positionFormat(checkpoint, table), rows, cols);
   }
-  if (isTied(spec)) return { perToken, loaded: perToken + idle };
   const [rows, cols] = spec.embedding.table.shape;
+  const factors = checkpoint.tensors.get(spec.embedding.table.tensor)?.factors;
+  // Rows are made on the host, also of a table whose factors the head is multiplied with.
+  if (factors) return { perToken, loaded: perToken + idle + factorBytes(factors.form, { rows, cols }, dtypeBytes.F32) };
+  if (isTied(spec)) return { perToken, loaded: perToken + idle };
   return { perToken, loaded: perToken + idle + bytes(embeddingFormat(checkpoint, spec, weights), rows, cols) };
 }
 
@@ -107,11 +135,17 @@ export interface ParameterCounts {
   active: number;
 }
 
-/** @param stored the tensors of the checkpoint, for pairs of low rank */
+/** @param stored the tensors of the checkpoint, for pairs of low rank and factors */
 export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]): ParameterCounts {
   const { embedding } = spec;
+  const numbers = (name: string, shape: readonly number[]) => {
+    const form = stored.get(name)?.factors?.form;
+    return form === undefined ? elementCount(shape) : factorParameters(form, { rows: shape[0], cols: shape[1] });
+  };
   const sum = (maps: readonly LinearSpec[]) =>
-    maps.flatMap((map) => storedMatrices(storedMap(map, stored))).reduce((all, { rows, cols }) => all + rows * cols, 0);
+    maps
+      .flatMap((map) => storedMatrices(storedMap(map, stored)))
+      .reduce((all, { ref, rows, cols }) => all + (isWhole(ref) ? numbers(ref.tensor, [rows, cols]) : rows * cols), 0);
   const places = spec.blocks.flatMap((block) => placesOf(block));
   const within = (part: Place["module"]) => places.filter(({ module }) => module === part).map(({ map }) => map);
   const routers = spec.blocks.flatMap(({ steps }) =>
@@ -120,13 +154,15 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {
     embedding:
-      elements(embedding.table.shape) + elements(embedding.positions?.table.shape) + elements(embedding.types?.shape),
+      numbers(embedding.table.tensor, embedding.table.shape) +
+      elements(embedding.positions?.table.shape) +
+      elements(embedding.types?.shape),
     attention: sum(within("self_attn")),
     mlp: sum(within("mlp")),
     router: sum(routers),
     head: sum(ownHead(spec)),
   };
-  const total = storedTensors(spec, stored).reduce((all, { shape }) => all + elementCount(shape), 0);
+  const total = storedTensors(spec, stored).reduce((all, { name, shape }) => all + numbers(name, shape), 0);
   const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);
   let idle = isTied(spec) ? 0 : kinds.embedding;
   for (const block of spec.blocks) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);

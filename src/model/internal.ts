@@ -1,7 +1,7 @@
 /** For the folders to the right: how models are stored. Not part of the package's exports. */
 export { mostPassRows } from "./buffers.js";
 export { routingOf } from "./checkRouting.js";
-export { factorNames, storedMap, storedMatrices } from "./forms.js";
+export { directRef, factorNames, storedMap, storedMatrices } from "./forms.js";
 export { checkGenerates } from "./generates.js";
 export { isCoded, keepsCodes } from "./keptCodes.js";
 export { loadBlocks } from "./load.js";

@@ -14,18 +14,20 @@ import {
 } from "../arch/index.js";
 import { type LatentSteps, latentAt, mostExpertsOf } from "../arch/internal.js";
 import { type FormatError, Stage, UsageError } from "../core/index.js";
-import type { Checkpoint } from "../io/index.js";
+import type { Checkpoint, LogicalTensor, StoredFactors } from "../io/index.js";
 import { findNonFinite } from "../io/internal.js";
 import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { byteLengthOf, dtypeBytes } from "../tensor/index.js";
 import { Blocks } from "./blocks.js";
+import { loadChain } from "./chain.js";
 import { blocksOfRank } from "./expertRanks/share.js";
+import { FactoredTable } from "./factoredTable.js";
 import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
-import type { SplitStack, Stack, StackPart, WholeStack } from "./stack.js";
+import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
 import type { BlockWeights, LatentMaps, LoadedMixture, LoadedNorm, ModelWeights } from "./weights.js";
@@ -43,7 +45,7 @@ export async function loadWeights(
   const { expertRanks } = options;
   const own = expertRanks ? { ...spec, blocks: blocksOfRank(spec.blocks, 0, expertRanks.count) } : spec;
   const storedBytes = storedTensors(own, checkpoint.tensors).reduce(
-    (sum, { name }) => sum + byteLengthOf(checkpoint.tensors.get(name)!),
+    (sum, { name }) => sum + readBytesOf(checkpoint.tensors.get(name)!),
     0,
   );
   const stage = new Stage("load weights", storedBytes, "bytes", options.onProgress);
@@ -59,9 +61,10 @@ export async function loadWeights(
     const loader = new WeightLoader(checkpoint, backend, region, options, events);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
-      head !== undefined && isTied(spec)
+      head !== undefined && isTied(spec) && "matrix" in head
         ? head.matrix
-        : await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights));
+        : ((await loader.factoredTable(spec.embedding.table)) ??
+          (await loader.table(spec.embedding.table, embeddingFormat(checkpoint, spec, options.weights))));
     const { positions, types, norm } = spec.embedding;
     const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
     const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
@@ -147,6 +150,10 @@ export async function loadExperts(
   }
 }
 
+/** Bytes that are read of a tensor: of factors, those that are stored. */
+const readBytesOf = (tensor: LogicalTensor): number =>
+  tensor.factors === undefined ? byteLengthOf(tensor) : (tensor.storedBytes ?? 0);
+
 /** For tensors that were looked at when they were made. */
 const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 
@@ -176,8 +183,17 @@ class WeightLoader {
     return { perToken: this.#perToken, loaded: this.#perToken + this.#besides };
   }
 
-  async head({ rows, weight, bias }: LinearSpec): Promise<WholeStack> {
+  async head(map: LinearSpec): Promise<WholeStack | SplitStack> {
+    const { rows, weight, bias } = map;
     const padded = padTo4(rows);
+    const { factors } = storedMap(map, this.source.tensors);
+    if (factors !== undefined) {
+      const values = new Float32Array(padded).fill(paddingLogit, rows);
+      if (bias !== undefined) values.set(await this.#values(bias));
+      const given = padded === rows && bias === undefined ? undefined : values;
+      const chain = await this.#chain(map, weight, factors, given);
+      return { parts: [{ rowStart: 0, rows: padded, chain }], right: undefined, rightOf: [] };
+    }
     const matrix = await this.#matrix([{ ref: weight, rows }], padTo4);
     if (padded === rows && bias === undefined) return { matrix };
     const values = new Float32Array(padded).fill(paddingLogit, rows);
@@ -190,6 +206,25 @@ class WeightLoader {
     const loaded = await this.#matrices.loadAs({ ref: table, rows: table.shape[0] }, format);
     this.#besides += loaded.byteLength;
     return loaded;
+  }
+
+  /** Rows that are made of factors when they are looked up; undefined where they are stored as they are. */
+  async factoredTable(table: TensorRef): Promise<FactoredTable | undefined> {
+    const tensor = this.source.tensors.get(table.tensor)!;
+    if (tensor.factors === undefined) return undefined;
+    const [rows, cols] = table.shape;
+    const loaded = await FactoredTable.load(tensor.factors, { rows, cols });
+    this.events.onRead(tensor, readBytesOf(tensor));
+    this.#besides += loaded.byteLength;
+    return loaded;
+  }
+
+  async #chain({ rows, cols }: LinearSpec, { tensor }: TensorRef, factors: StoredFactors, bias?: Float32Array) {
+    const chain = await loadChain(this.region, tensor, factors, { rows, cols }, bias);
+    const stored = this.source.tensors.get(tensor)!;
+    this.events.onRead(stored, readBytesOf(stored));
+    this.#perToken += chain.byteLength;
+    return chain;
   }
 
   async norm({ weight, bias, plusOne }: NormSpec): Promise<LoadedNorm> {
@@ -216,7 +251,7 @@ class WeightLoader {
         sinks.set(step, this.#vector(await this.#values(step.sinks)));
       } else if (step.do === "linear") {
         const stack = await this.#stack(step);
-        if ("right" in stack) lowRank = Math.max(lowRank, stack.right.rows);
+        lowRank = Math.max(lowRank, pairWidth(stack));
         stacks.set(step, stack);
       }
     }
@@ -225,8 +260,9 @@ class WeightLoader {
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
     const forms = maps.map(({ map }) => storedMap(map, this.source.tensors));
-    if (forms.some(({ lowRank }) => lowRank !== undefined)) return this.#splitStack(forms);
-    const matrix = await this.#matrix(maps.map(({ map }) => ({ ref: map.weight, rows: map.rows })));
+    if (forms.some(({ lowRank, factors }) => lowRank !== undefined || factors !== undefined))
+      return this.#splitStack(forms);
+    const matrix = await this.#matrix(forms.map(({ map, direct }) => ({ ref: direct!, rows: map.rows })));
     if (maps.every(({ map }) => map.bias === undefined)) return { matrix };
     const bias = new Float32Array(matrix.rows);
     for (const [p, { map }] of maps.entries()) {
@@ -237,12 +273,19 @@ class WeightLoader {
 
   async #splitStack(forms: readonly StoredMap[]): Promise<SplitStack> {
     const pairs = forms.flatMap(({ lowRank }) => lowRank ?? []);
-    const right = await this.#matrix(pairs.map(({ right, rank }) => ({ ref: right, rows: rank })));
+    const right =
+      pairs.length === 0 ? undefined : await this.#matrix(pairs.map(({ right, rank }) => ({ ref: right, rows: rank })));
     const parts: StackPart[] = [];
     let rowStart = 0;
     let pair = 0;
-    for (const { map, direct, lowRank } of forms) {
+    for (const { map, direct, lowRank, factors } of forms) {
       const { rows, bias } = map;
+      if (factors !== undefined) {
+        const chain = await this.#chain(map, direct!, factors, bias && (await this.#values(bias)));
+        parts.push({ rowStart, rows, chain });
+        rowStart += rows;
+        continue;
+      }
       parts.push({
         rowStart,
         rows,
@@ -250,7 +293,7 @@ class WeightLoader {
         ...(lowRank && {
           lowRank: {
             left: await this.#matrix([{ ref: lowRank.left, rows }]),
-            rankStart: right.parts[pair++].rowStart,
+            rankStart: right!.parts[pair++].rowStart,
           },
         }),
         ...(direct && { direct: await this.#matrix([{ ref: direct, rows }]) }),

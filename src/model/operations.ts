@@ -2,7 +2,7 @@ import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from 
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
 import { lowRank } from "./buffers.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
-import { linearStack, type Stack } from "./stack.js";
+import { linearStack, pairWidth, type Stack } from "./stack.js";
 import type { LoadedNorm } from "./weights.js";
 
 /** Each kind of step as operations of a backend. */
@@ -35,7 +35,7 @@ export const linear =
 
 /** Enqueues the products of a linear step. */
 export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: LinearOptions["gate"]): void {
-  const between = "right" in stack ? pass.buffers.of(lowRank) : undefined;
+  const between = pairWidth(stack) > 0 ? pass.buffers.of(lowRank) : undefined;
   linearStack(pass.backend, outputOf(pass, step), bufferOf(pass, step.of), stack, between, {
     thresholds: pass.thresholds?.linear.get(step),
     sparseFromRow: pass.sparseFromRow,

@@ -128,6 +128,8 @@ export interface Model extends Disposable {
   readonly damage: FormatError | undefined;
   /** Packed bytes of all matrices a token multiplies with, and of everything loaded: those, embeddings and vectors. */
   readonly weightBytes: { perToken: number; loaded: number };
+  /** Tokens must be known to the host before they are run: the embedding is stored as factors, whose rows the host makes. */
+  readonly tokensOnHost?: boolean;
   /**
    * Those of passes that bring none of their own (`ForwardOptions.thresholds`): what it was loaded with. Undefined is dense.
    * Wherever thresholds are set, exact zeros behind a ReLU or a gate threshold are skipped too.

@@ -2,7 +2,8 @@ import type { Step } from "../arch/index.js";
 import type { FormatError } from "../core/index.js";
 import type { ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import type { ExpertRanks } from "./expertRanks/ranks.js";
-import type { Stack, WholeStack } from "./stack.js";
+import type { FactoredTable } from "./factoredTable.js";
+import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 
 /** The vectors of a norm on the backend. */
@@ -46,8 +47,8 @@ export interface BlockWeights {
 export interface ModelWeights {
   /** Where all of it lies. */
   region: Region;
-  /** [vocabSize, hiddenSize]; the head's matrix when the two are tied. */
-  embedding: Matrix;
+  /** [vocabSize, hiddenSize]; the head's matrix when the two are tied and no factors. */
+  embedding: Matrix | FactoredTable;
   /** Learned positions [positions + offset, hiddenSize]. */
   positions?: Matrix;
   embeddingNorm?: LoadedNorm;
@@ -58,7 +59,7 @@ export interface ModelWeights {
   /** The steps of a head before its matrix. */
   headSteps?: BlockWeights;
   /** [logitCols, hiddenSize]; undefined for a model without a head. */
-  head: WholeStack | undefined;
+  head: WholeStack | SplitStack | undefined;
   choices: readonly MatrixChoice[];
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };

@@ -4,9 +4,9 @@ import { UsageError } from "../core/index.js";
 import type { Adapter, LoraPair } from "../io/index.js";
 import type { Matrix, Region, RowSource } from "../kernels/index.js";
 import { weightFormats } from "../pack/index.js";
-import { fromFloat32 } from "../tensor/index.js";
 import { adaptationsOf } from "./adaptations.js";
 import { Decoder } from "./decoder.js";
+import { denseSource } from "./denseSource.js";
 import { padTo4 } from "./footprint.js";
 import type { AdaptedStack, Stack } from "./stack.js";
 import type { Model } from "./types.js";
@@ -96,8 +96,8 @@ async function adaptedStack(
       right.set(a);
       const left = new Float32Array(rows * padded);
       for (let r = 0; r < rows; r++) for (let k = 0; k < rank; k++) left[r * padded + k] = scale * b[r * rank + k];
-      rights.push(inMemory(`${map.weight.tensor} lora_A`, padded, cols, right));
-      const matrix = await load(region, [inMemory(`${map.weight.tensor} lora_B`, rows, padded, left)]);
+      rights.push(denseSource(`${map.weight.tensor} lora_A`, padded, cols, right));
+      const matrix = await load(region, [denseSource(`${map.weight.tensor} lora_B`, rows, padded, left)]);
       parts.push({ rowStart, rows, left: matrix, rankStart });
       rankStart += padded;
     }
@@ -107,13 +107,3 @@ async function adaptedStack(
 }
 
 const load = (region: Region, sources: readonly RowSource[]): Promise<Matrix> => region.loadMatrix(sources, format, {});
-
-const inMemory = (name: string, rows: number, cols: number, values: Float32Array): RowSource => ({
-  name,
-  rows,
-  cols,
-  dtype: "F32",
-  async read(start, count, into) {
-    into.set(fromFloat32("F32", values.subarray(start * cols, (start + count) * cols)));
-  },
-});

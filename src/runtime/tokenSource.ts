@@ -31,8 +31,9 @@ export function tokenSource(
     );
   }
   if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
-  const { backend } = sequence.model;
+  const { backend, tokensOnHost } = sequence.model;
   return ahead &&
+    !tokensOnHost &&
     sampler.greedy &&
     !logprobs &&
     backend.choose !== undefined &&

@@ -32,6 +32,36 @@ export function elementwiseSuite(backend: () => Backend, { formats, tolerances }
     });
   }
 
+  it("swapAxes and reshape: the axis behind the first comes to the front, in rows of other widths, into views", async () => {
+    const b = backend();
+    for (const [n, lead, turned, run] of [
+      [1, 1, 8, 1],
+      [3, 5, 4, 3],
+      [2, 32, 16, 6],
+      [70, 4, 2, 1],
+    ]) {
+      const cols = lead * turned * run;
+      const values = normals(cols, n * cols);
+      const x = upload(b, n, cols, values);
+      const wide = b.allocate(n, cols + 4);
+      b.swapAxes(wide.columns(4, cols), x, { turned, run });
+      const wanted = values.slice();
+      for (let r = 0; r < n; r++) {
+        for (let i = 0; i < cols; i++) {
+          const [a, t, k] = [Math.floor(i / (turned * run)), Math.floor(i / run) % turned, i % run];
+          wanted[r * cols + (t * lead + a) * run + k] = values[r * cols + i];
+        }
+      }
+      expect(await b.read(wide.columns(4, cols))).toEqual(wanted);
+      expect(await b.read(x.reshape(4))).toEqual(values);
+      expect(await b.read(x.rowRange(n - 1, 1).reshape(4))).toEqual(values.slice((n - 1) * cols));
+      expect(() => x.reshape(5)).toThrow(/columns come in fours/);
+      if (n > 1) expect(() => wide.columns(0, 4).reshape(4)).toThrow(/a part of wider rows/);
+      b.release(x);
+      b.release(wide);
+    }
+  });
+
   it(`rmsNorm: rows and heads, in place and into views, |Δ| ≤ ${tolerance}·|y| + 1e-6`, async () => {
     const b = backend();
     for (const [n, cols, width] of [

@@ -8,6 +8,8 @@ import {
   quantizeMethods,
   type Recipe,
   scaleMethods,
+  type TensorMethod,
+  tensorMethods,
 } from "../../compress/index.js";
 import { trainMethods } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
@@ -38,6 +40,8 @@ export const command: CommandDefinition<PresetsOptions> = {
       quantize: await methodsOf(quantizeMethods),
       scale: await methodsOf(scaleMethods),
       lowRank: await methodsOf(lowRankMethods),
+      tensors: await methodsOf(tensorsOf("blocks")),
+      embedding: await methodsOf(tensorsOf("embedding")),
       train: await methodsOf(trainMethods),
     };
     const recipes: Record<string, Recipe> = Object.fromEntries(
@@ -62,6 +66,14 @@ interface Described extends Omit<MethodDocument, "options"> {
   options: unknown;
 }
 type Table = Readonly<Record<string, () => Promise<{ method: Described }>>>;
+
+/** Methods of factors by what they are for; some are for both. */
+const tensorsOf = (what: TensorMethod["of"][number]): Table =>
+  Object.fromEntries(
+    Object.entries(tensorMethods)
+      .filter(([, method]) => method.of.includes(what))
+      .map(([id, method]) => [id, async () => ({ method })]),
+  );
 
 async function methodsOf(methods: Table): Promise<MethodDocument[]> {
   return Promise.all(

@@ -1,6 +1,6 @@
 import { FormatError } from "../../core/index.js";
 import { dtypeBytes, elementCount, type TensorInfo } from "../../tensor/index.js";
-import type { TensorDeclaration } from "../encoding/index.js";
+import type { PackedDeclaration } from "../encoding/declaration.js";
 import { decodeRows, type EncodedTensor, type PartId, partsOf, type RawTensors } from "../encoding/index.js";
 import type { SparseFormat } from "../takeStorage.js";
 
@@ -101,7 +101,7 @@ async function readShape(name: string, info: TensorInfo, raw: RawTensors, fail: 
   throw fail(`shape [${shape.join(", ")}]`, "sizes from 1 to 2³¹");
 }
 
-function declarationOf(format: SparseFormat, values: TensorInfo, shape: number[], fail: Fail): TensorDeclaration {
+function declarationOf(format: SparseFormat, values: TensorInfo, shape: number[], fail: Fail): PackedDeclaration {
   const { dtype } = values;
   if (dtype !== "F32" && dtype !== "BF16" && dtype !== "F16") throw fail(`${dtype} values`, "F32, BF16 or F16");
   if (format === "sparse-bitmask") {

@@ -1,4 +1,6 @@
 import * as z from "zod/mini";
+import { factorProblems } from "../../tensor/internal.js";
+import { factorsSchema } from "./factorsSchema.js";
 
 /** Bounds a declaration may ask for; what it says is then checked against the sizes of the stored parts. */
 const size = z.int().check(z.gte(1), z.lte(2 ** 31));
@@ -29,6 +31,21 @@ export const tensorDeclaration = z.discriminatedUnion("encoding", [
     /** Present: the non-zeros are codes, and `dtype` is F32. */
     grid: z.optional(tensorGrid),
   }),
+  z
+    .strictObject({
+      encoding: z.literal("factors"),
+      dtype: z.literal("F32"),
+      shape: matrixShape,
+      /** Type of the numbers of the parts. */
+      values: z.enum(["F32", "BF16", "F16"]),
+      factors: factorsSchema,
+    })
+    .check(({ value, issues }) => {
+      const [rows, cols] = value.shape;
+      for (const message of factorProblems(value.factors, { rows, cols })) {
+        issues.push({ code: "custom", message, input: value });
+      }
+    }),
   z.strictObject({
     encoding: z.literal("24-bitmask"),
     dtype: z.enum(["F32", "BF16", "F16"]),
@@ -40,3 +57,5 @@ export const tensorDeclaration = z.discriminatedUnion("encoding", [
 export type TensorGrid = z.infer<typeof tensorGrid>;
 /** How the parts of an encoded tensor make it up, as rarefy.json declares it. */
 export type TensorDeclaration = z.infer<typeof tensorDeclaration>;
+/** Of matrices whose entries lie in the file one by one. */
+export type PackedDeclaration = Exclude<TensorDeclaration, { encoding: "factors" }>;

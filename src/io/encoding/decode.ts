@@ -1,7 +1,7 @@
 import { FormatError } from "../../core/index.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 import { unpackCodes } from "./bits.js";
-import type { TensorDeclaration, TensorGrid } from "./declaration.js";
+import type { PackedDeclaration, TensorGrid } from "./declaration.js";
 import { forEachGroup } from "./gridGroups.js";
 import { elementsOf, maskStride, rowPopulations, scatter } from "./mask.js";
 import type { PartId } from "./parts.js";
@@ -22,7 +22,7 @@ export interface Parts {
  * @throws FormatError when mask, offsets and values do not fit each other
  */
 export function decodeRows(
-  declaration: TensorDeclaration,
+  declaration: PackedDeclaration,
   parts: Parts,
   start: number,
   count: number,

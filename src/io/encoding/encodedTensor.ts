@@ -1,36 +1,10 @@
 import { FormatError } from "../../core/index.js";
-import type { TensorInfo } from "../../tensor/index.js";
-import type { TensorDeclaration, TensorGrid } from "./declaration.js";
+import type { TensorDeclaration } from "./declaration.js";
 import { decodeRows, type Parts, readScales } from "./decode.js";
+import { openFactors } from "./factoredTensor.js";
+import type { EncodedTensor, RawTensors } from "./logicalTensor.js";
 import { elementsOf } from "./mask.js";
 import { encodedBytes, type PartId, type PartInfo, partName, partsOf } from "./parts.js";
-
-/** A tensor as a model sees it, however it lies in the file. */
-export interface LogicalTensor extends TensorInfo {
-  /** How it lies in the file; left out for plain values of `dtype` in row-major order. */
-  encoding?: string;
-  /** Bytes of all its parts in the file; left out where that is `byteLengthOf` of it. */
-  storedBytes?: number;
-  /** Present when every value is scale · integer on these grids. */
-  grid?: TensorGrid;
-}
-
-/** A matrix that is decoded while it is read. */
-export interface EncodedTensor {
-  readonly info: LogicalTensor;
-  /** Rows [start, start + count): values of `info.dtype`, little-endian, row-major. @throws FormatError */
-  readRows(start: number, count: number): Promise<Uint8Array>;
-  /** f32 [count, ⌈cols / groupSize⌉]; present when `info.grid` is. @throws FormatError */
-  readScales?(start: number, count: number): Promise<Float32Array>;
-}
-
-/** The raw tensors of a checkpoint. */
-export interface RawTensors {
-  /** For messages. */
-  readonly location: string;
-  info(name: string): TensorInfo | undefined;
-  read(name: string, byteOffset: number, byteLength: number): Promise<Uint8Array>;
-}
 
 /**
  * A matrix that rarefy.json declares, over the raw tensors that hold its parts.
@@ -47,6 +21,7 @@ export function openEncoded(name: string, declaration: TensorDeclaration, raw: R
     if (inWords(found) !== inWords(expected)) throw fail(`its part ${part} is ${inWords(found)}`, inWords(expected));
   }
 
+  if (declaration.encoding === "factors") return openFactors(name, declaration, raw);
   const { shape, dtype, encoding } = declaration;
   const [rows, cols] = shape;
   const read = (part: PartId, byteOffset: number, byteLength: number) =>

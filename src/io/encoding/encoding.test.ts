@@ -159,7 +159,7 @@ describe("encodings", () => {
           const rough = sparseValues(new Random(seed), rows * cols, sparsity, "F32");
           const grid = onGrid(rough, rows, cols, { bits, groupSize }, kind);
           const declaration = await expectExact({ shape: [rows, cols], ...grid }, "F32");
-          if (declaration === undefined || declaration.encoding === "24-bitmask" || !declaration.grid) return;
+          if (declaration === undefined || !("grid" in declaration) || !declaration.grid) return;
           const { tensors } = encodeTensor("w", { shape: [rows, cols], ...grid }, "packed", "F32");
           const checkpoint = await open(tensors, declaration);
           expect(checkpoint.tensors.get("w")!.grid).toMatchObject({ bits, groupSize });

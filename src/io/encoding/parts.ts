@@ -1,8 +1,9 @@
 import { byteLengthOf, type DType, type TensorInfo } from "../../tensor/index.js";
+import { factorPartShapes } from "../../tensor/internal.js";
 import type { TensorDeclaration, TensorGrid } from "./declaration.js";
 
-/** What a raw tensor is to the matrix it belongs to; its name in the file is `<matrix>.<part>`. */
-export type PartId = "values" | "codes" | "bitmask" | "row_offsets" | "scales" | "zeros";
+/** What a raw tensor is to the matrix it belongs to; its name in the file is `<matrix>.<part>`. Factors have names of their own. */
+export type PartId = "values" | "codes" | "bitmask" | "row_offsets" | "scales" | "zeros" | (string & {});
 
 /** A way to store a matrix, and the bytes of its parts for when it is chosen. */
 export interface Candidate {
@@ -22,6 +23,7 @@ export type PartInfo = Pick<TensorInfo, "dtype" | "shape">;
  * - `codes` U8: without a mask [rows, ⌈cols · bits / 8⌉]; with one [⌈nonZeros · bits / 8⌉], those of the non-zeros. Least
  *   significant bit first; without a mask every row begins at a byte.
  * - `row_offsets` U32 [rows]: non-zeros in all rows before.
+ * - Of factors, the parts of their kind (tensor/factors); tables of integers are U32.
  * - `scales` [rows, groups] and, when asymmetric, `zeros` U8 [rows, groups], with groups = ⌈cols / groupSize⌉.
  */
 export function partsOf(declaration: TensorDeclaration): Map<PartId, PartInfo> {
@@ -34,6 +36,12 @@ export function partsOf(declaration: TensorDeclaration): Map<PartId, PartInfo> {
     if (!symmetric) put("zeros", "U8", rows, groups);
   };
 
+  if (declaration.encoding === "factors") {
+    for (const [part, { shape, below }] of Object.entries(factorPartShapes(declaration.factors, { rows, cols }))) {
+      put(part, below === undefined ? declaration.values : "U32", ...shape);
+    }
+    return parts;
+  }
   if (declaration.encoding === "grid") {
     put("codes", "U8", rows, Math.ceil((cols * declaration.grid.bits) / 8));
     putGrid(declaration.grid);

@@ -1,6 +1,6 @@
 import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
-import type { ElementFunction, GateOptions } from "../backend.js";
+import type { ElementFunction, GateOptions, SwapOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
@@ -149,5 +149,19 @@ export function add(out: ProgramActivation, x: ProgramActivation): void {
     xStride: x.stride,
     rows: out.rows,
     cols: out.cols,
+  });
+}
+
+export function swapAxes(out: ProgramActivation, x: ProgramActivation, { turned, run }: SwapOptions): void {
+  const arena = x.block.home;
+  arena.record("swapAxes", {
+    x: x.readIn(arena),
+    xStride: x.stride,
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    rows: x.rows,
+    lead: x.cols / (turned * run),
+    turned,
+    run,
   });
 }

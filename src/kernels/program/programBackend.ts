@@ -16,6 +16,7 @@ import type {
   RopeLayout,
   RopeTable,
   RowSource,
+  SwapOptions,
   TopK,
   Vector,
 } from "../backend.js";
@@ -31,7 +32,7 @@ import { Arena } from "./arena.js";
 import { appendKv, attention, type CachedLayer, copyKv, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
 import { measureCosts } from "./costs.js";
-import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
@@ -252,6 +253,11 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
   poolRows(out: Activation, x: Activation, options: PoolOptions): void {
     this.#in(own(x).block.home);
     poolRows(own(out), own(x), options);
+  }
+
+  swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
+    this.#in(own(x).block.home);
+    swapAxes(own(out), own(x), options);
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

@@ -92,6 +92,9 @@ const codedKeys = {
 } as const;
 const codedValues = { valueScales: "address", valueRing: "address" } as const;
 
+/** What is read and written row by row. */
+const rowsToRows = { out: "address", outStride: "i32", x: "address", xStride: "i32", rows: "i32" } as const;
+
 /** Every operation. Its code is its position, from 1 on. */
 export const operations = {
   /** out = W·x (+ bias) (+ out) for one x; see assembly/matvec.ts. */
@@ -145,11 +148,7 @@ export const operations = {
   },
   rmsNorm: {
     fields: {
-      out: "address",
-      outStride: "i32",
-      x: "address",
-      xStride: "i32",
-      rows: "i32",
+      ...rowsToRows,
       cols: "i32",
       weight: "address",
       weightLength: "i32",
@@ -159,11 +158,7 @@ export const operations = {
   /** (x − mean) / √(variance + epsilon) · weight + bias */
   layerNorm: {
     fields: {
-      out: "address",
-      outStride: "i32",
-      x: "address",
-      xStride: "i32",
-      rows: "i32",
+      ...rowsToRows,
       cols: "i32",
       weight: "address",
       /** Or 0. */
@@ -473,6 +468,8 @@ export const operations = {
       accumulate: "flag",
     },
   },
+  /** Rows [lead, turned, run] become [turned, lead, run]. */
+  swapAxes: { fields: { ...rowsToRows, lead: "i32", turned: "i32", run: "i32" } },
 } as const satisfies Readonly<Record<string, OperationTable>>;
 
 /** The code behind the last operation. */

@@ -15,6 +15,7 @@ import type {
   RopeLayout,
   RopeTable,
   RowSource,
+  SwapOptions,
   TopK,
   Vector,
 } from "../backend.js";
@@ -27,7 +28,7 @@ import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
 import { appendKv, attention, copyKv, moveKv } from "./attention.js";
-import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise.js";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
 import { linear } from "./linear.js";
@@ -176,6 +177,10 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
 
   poolRows(out: Activation, x: Activation, options: PoolOptions): void {
     poolRows(own(out), own(x), options);
+  }
+
+  swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
+    swapAxes(own(out), own(x), options);
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

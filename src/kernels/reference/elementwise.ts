@@ -1,5 +1,5 @@
 import { type ActivationFunction, activationFunctions } from "../../core/index.js";
-import type { ElementFunction, GateOptions } from "../backend.js";
+import type { ElementFunction, GateOptions, SwapOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
 import type { ReferenceActivation, ReferenceMatrix, ReferenceRopeTable } from "./storage.js";
 
@@ -112,5 +112,18 @@ export function add(out: ReferenceActivation, x: ReferenceActivation): void {
   for (let r = 0; r < x.rows; r++) {
     const [target, source] = [out.row(r), x.row(r)];
     for (let i = 0; i < x.cols; i++) target[i] += source[i];
+  }
+}
+
+export function swapAxes(out: ReferenceActivation, x: ReferenceActivation, { turned, run }: SwapOptions): void {
+  const lead = x.cols / (turned * run);
+  for (let r = 0; r < x.rows; r++) {
+    const [source, target] = [x.row(r), out.row(r)];
+    for (let a = 0; a < lead; a++) {
+      for (let b = 0; b < turned; b++) {
+        const at = (a * turned + b) * run;
+        target.set(source.subarray(at, at + run), (b * lead + a) * run);
+      }
+    }
   }
 }

@@ -25,6 +25,7 @@ import type {
   RopeLayout,
   RopeTable,
   RowSource,
+  SwapOptions,
   TopK,
   Vector,
 } from "../backend.js";
@@ -358,6 +359,10 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
 
   poolRows(out: Activation, x: Activation, options: PoolOptions): void {
     poolRows(this.#context, own(out), own(x), options);
+  }
+
+  swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
+    elementwise.swapAxes(this.#context, own(out), own(x), options);
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

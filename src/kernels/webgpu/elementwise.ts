@@ -1,5 +1,5 @@
 import type { ActivationFunction } from "../../core/index.js";
-import type { ElementFunction, GateOptions } from "../backend.js";
+import type { ElementFunction, GateOptions, SwapOptions } from "../backend.js";
 import { made } from "./cached.js";
 import type { Context } from "./context.js";
 import type { GpuActivation } from "./storage.js";
@@ -33,6 +33,21 @@ export function gatedActivation(
       ...at("up", up),
     },
     { outs: out.memory, gates: gate.memory, ups: up.memory },
+    gridOf(out),
+  );
+}
+
+/** Enqueues `Backend.swapAxes`. */
+export function swapAxes(
+  { recorder }: Context,
+  out: GpuActivation,
+  x: GpuActivation,
+  { turned, run }: SwapOptions,
+): void {
+  recorder.run(
+    kernels.swapAxes,
+    { cols: out.cols, lead: x.cols / (turned * run), turned, run, ...at("out", out), ...at("x", x) },
+    { outs: out.memory, xs: x.memory },
     gridOf(out),
   );
 }

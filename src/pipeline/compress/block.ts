@@ -1,11 +1,11 @@
 import { type BlockSpec, type ModelConfig, type TensorRef, tensorsOfBlock } from "../../arch/index.js";
 import { inputsOf, type Place, placesOf } from "../../arch/internal.js";
-import type { LowRankFactors } from "../../compress/index.js";
+import type { FittedFactors, LowRankFactors } from "../../compress/index.js";
 import { productOf } from "../../compress/internal.js";
 import { FormatError } from "../../core/index.js";
 import type { Checkpoint, FloatDType, GridCodes } from "../../io/index.js";
-import { readReference } from "../../io/internal.js";
-import { factorNames } from "../../model/internal.js";
+import { homeTensor, readReference } from "../../io/internal.js";
+import { directRef, factorNames } from "../../model/internal.js";
 
 /** What enters matrices: what is at a site, in a mixture of experts the share of it that an expert sees. */
 export type InputKey = string;
@@ -30,6 +30,8 @@ export interface BlockMatrix {
   /** The codes that `weight` stands for, once quantised. */
   grid?: GridCodes;
   lowRank?: LowRankFactors;
+  /** What `weight` is the product of, once it is stored as factors. */
+  factors?: FittedFactors;
   /** Factors were folded into it, which is exact in f32 only. */
   folded: boolean;
   /** Calibration tokens that its expert saw; undefined outside of experts and without calibration. */
@@ -127,17 +129,18 @@ export async function loadBlock(
   const places = placesOf(lies);
   for (const [p, place] of placesOf(spec).entries()) {
     const { map } = places[p];
-    const { tensor } = map.weight;
+    const home = homeTensor(map);
     const { rows, cols, rank = undefined } = stored?.matrices[map.id] ?? { rows: map.rows, cols: map.cols };
-    const factors = factorNames(tensor);
-    const isThere = rank === undefined || checkpoint.tensors.has(tensor);
-    const values = isThere ? await readReference(checkpoint, map.weight, shared) : new Float32Array(rows * cols);
+    const factors = factorNames(home);
+    const isThere = rank === undefined || checkpoint.tensors.has(home);
+    const direct = directRef(map, checkpoint.tensors);
+    const values = isThere ? await readReference(checkpoint, direct, shared) : new Float32Array(rows * cols);
     let zeros = 0;
     for (const value of values) if (value === 0) zeros++;
     matrices.set(map.id, {
       key: map.id,
       place,
-      dtype: floatDType(checkpoint, isThere ? tensor : factors.left),
+      dtype: floatDType(checkpoint, isThere ? direct.tensor : factors.left),
       rows,
       cols,
       weight: values,
@@ -155,7 +158,7 @@ export async function loadBlock(
   return { layer, spec, sizes: { ...(stored?.sizes ?? config.blocks[layer]) }, matrices, vectors };
 }
 
-function floatDType(checkpoint: Checkpoint, name: string): FloatDType {
+export function floatDType(checkpoint: Checkpoint, name: string): FloatDType {
   const dtype = checkpoint.tensors.get(name)?.dtype;
   if (dtype === "F32" || dtype === "BF16" || dtype === "F16") return dtype;
   throw new FormatError({

@@ -18,6 +18,7 @@ import { firstNonFiniteOf } from "../../model/index.js";
 import { type DecoderBlock, type InputKey, loadBlock, matrixKey, matrixNames } from "./block.js";
 import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
+import { readEmbeddingRecord } from "./embedding.js";
 import { GradientFiles } from "./gradientFiles.js";
 import { openPlanned } from "./plan.js";
 import { type CompressionPlan, type CompressOptions, differentiates } from "./planned.js";
@@ -27,6 +28,7 @@ import { inputKeyOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
 import { parseSurvey, type Survey, storedSurvey, surveyModel, wholeModel } from "./survey.js";
 import {
+  embeddingFileName,
   type JobRecord,
   jobFileName,
   openShard,
@@ -165,7 +167,7 @@ class CompressionJob {
       const gradients = await this.#timed("statistics", () => this.#gradients());
       const survey = await this.#timed("survey", () => this.#survey(backend, gradients));
       await this.#timed("files", () =>
-        writeOutside(this.checkpoint, this.plan.description.config.spec, workspace, this.#shard(-1), this.options),
+        writeOutside(this.checkpoint, this.plan, workspace, this.#shard(-1), this.options),
       );
       const finished = await this.#finishedBlocks();
       resumedBlocks = finished.length;
@@ -174,6 +176,7 @@ class CompressionJob {
     } else this.#checkJob(compressionOf(artifact)?.job);
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
     if (this.#differentiates) await new GradientFiles(workspace, this.plan).removeAll();
+    if (this.plan.embedding !== undefined) await workspace.remove(embeddingFileName);
     for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
   }
@@ -349,14 +352,19 @@ class CompressionJob {
     const sizes = records.map((record) => record.sizes);
     const { config, blocks } = resultConfig(checkpoint.config, plan.description.config, kept, sizes, options.dtype);
     await writeJson(workspace, "config.json", config);
-    const tensors = Object.assign({}, ...records.map((record) => record.tensors));
+    const embedding = await readEmbeddingRecord(workspace);
+    const tensors = Object.assign({}, embedding?.tensors, ...records.map((record) => record.tensors));
     const artifact: Artifact = {
       rarefy: artifactVersion,
       ...runsIn(records),
       ...(Object.keys(tensors).length > 0 && { tensors }),
       ...(blocks && { blocks: [...blocks] }),
       origin: {
-        compression: { ...this.#record, layers: records.map(({ source, matrices }) => ({ source, matrices })) },
+        compression: {
+          ...this.#record,
+          layers: records.map(({ source, matrices }) => ({ source, matrices })),
+          ...(embedding && { embedding: embedding.matrix }),
+        },
       },
       source: { location: checkpoint.location, configSha256: plan.configSha256 },
     };

@@ -1,11 +1,13 @@
+import { isTied } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
 import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError, Random } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
+import { isWhole } from "../../io/internal.js";
 import { type Backend, type BackendInfo, openBackend } from "../../kernels/index.js";
 import { openDevice } from "../../kernels/internal.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
-import { factorNames } from "../../model/internal.js";
+import { storedMap } from "../../model/internal.js";
 import type { GradientSource, TextWindows } from "../gradients.js";
 import { estimateJob } from "./estimate.js";
 import { type CompressionPlan, type CompressOptions, differentiates, type PlannedStage } from "./planned.js";
@@ -14,7 +16,7 @@ import type { StageHandler } from "./stages/stage.js";
 import { targetMatrices } from "./targets.js";
 
 /** What can be said of a job without running anything. */
-interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "stages"> {
+interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "stages" | "embedding"> {
   /** Windows of text have to be run. */
   needsText: boolean;
 }
@@ -30,7 +32,8 @@ export async function checkCompression(
   const { recipe, calibration } = options;
   const description = await describeDecoder(checkpoint);
   const problems: string[] = [];
-  const resolved = await resolve(description, recipe, problems);
+  const resolved = await resolve(checkpoint, description, recipe, problems);
+  const embedding = resolved.find(({ stage }) => stage.type === "embedding");
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText =
@@ -51,14 +54,21 @@ export async function checkCompression(
   }
   problems.push(...gradientProblems(stages, drop, options.gradients));
   const inFactors = description.config.spec.blocks
-    .flatMap((block) => placesOf(block).map(({ map }) => map.weight.tensor))
-    .filter((name) => checkpoint.tensors.has(factorNames(name).left));
+    .flatMap((block) => placesOf(block).map(({ map }) => storedMap(map, checkpoint.tensors)))
+    .filter(({ lowRank, factors }) => lowRank !== undefined || factors !== undefined)
+    .map(({ map }) => map.weight.tensor);
+  const { table } = description.config.spec.embedding;
+  if (checkpoint.tensors.get(table.tensor)?.factors !== undefined) inFactors.push(table.tensor);
   if (inFactors.length > 0) {
     const which = inFactors.length === 1 ? inFactors[0] : `${inFactors[0]} and ${inFactors.length - 1} more`;
     problems.push(`in factors already: ${which}; rarefy export --format safetensors multiplies them out`);
   }
+  if (embedding !== undefined && needsText) {
+    problems.push("what is measured on a text would be measured with the embedding as it was: compress that by itself");
+  }
+  if (recipe.stages.filter(({ type }) => type === "embedding").length > 1) problems.push("one stage for the embedding");
   refuse(problems);
-  return { description, drop, stages, needsText };
+  return { description, drop, stages, embedding, needsText };
 }
 
 /** Gradients are those of the source: what has changed before a stage that reads them would make them wrong. */
@@ -90,7 +100,7 @@ function gradientProblems(
  */
 export async function planCompression(checkpoint: Checkpoint, options: CompressOptions): Promise<CompressionPlan> {
   const { recipe, calibration, limits = {} } = options;
-  const { description, drop, stages, needsText } = await checkCompression(checkpoint, options);
+  const { description, drop, stages, embedding, needsText } = await checkCompression(checkpoint, options);
   const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
   using opened = needsText ? await openChosen(options) : undefined;
   const backend = opened?.info;
@@ -98,6 +108,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     description,
     drop,
     stages,
+    embedding,
     layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
@@ -120,9 +131,23 @@ function refuse(problems: readonly string[]): void {
   if (problems.length > 0) throw new ProblemsError("this job cannot be done", problems);
 }
 
-async function resolve({ config }: DecoderDescription, recipe: Recipe, problems: string[]): Promise<ResolvedStage[]> {
+async function resolve(
+  { tensors }: Pick<Checkpoint, "tensors">,
+  { config }: DecoderDescription,
+  recipe: Recipe,
+  problems: string[],
+): Promise<ResolvedStage[]> {
+  const { spec } = config;
+  const { table } = spec.embedding;
+  const [rows, cols] = table.shape;
+  const embedding = isWhole(table) &&
+    tensors.get(table.tensor)?.factors === undefined && { rows, cols, tied: isTied(spec) };
   try {
-    return await checkRecipe(recipe, { matrices: targetMatrices(config), blocks: config.blocks });
+    return await checkRecipe(recipe, {
+      matrices: targetMatrices(config),
+      blocks: config.blocks,
+      ...(embedding && { embedding }),
+    });
   } catch (error) {
     if (!(error instanceof ProblemsError)) throw error;
     problems.push(...error.problems);
@@ -137,7 +162,7 @@ async function planStages(
 ): Promise<PlannedStage[]> {
   const planned: PlannedStage[] = [];
   for (const [index, { stage, options, matrices }] of resolved.entries()) {
-    if (stage.type === "dropLayers") continue;
+    if (stage.type === "dropLayers" || stage.type === "embedding") continue;
     const handler = stageHandlers[stage.type] as StageHandler;
     const statistics = new Set(await handler.needs({ stage, options, matrices }));
     if (hasText && recipe.calibration.measureError && handler.approximates) statistics.add("gram");

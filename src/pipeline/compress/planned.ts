@@ -33,7 +33,7 @@ export interface CompressOptions extends StorageOptions, JobOptions {
 
 /** A stage that works on blocks, with what it wants to know of their inputs. */
 export interface PlannedStage extends Omit<ResolvedStage, "matrices"> {
-  stage: Exclude<RecipeStage, { type: "dropLayers" }>;
+  stage: Exclude<RecipeStage, { type: "dropLayers" | "embedding" }>;
   /** Keys of the matrices that it works on. */
   matrices: ReadonlySet<string>;
   /** Place in the recipe. */
@@ -51,6 +51,8 @@ export interface CompressionPlan {
   /** How many blocks go, by which rule. */
   drop: (RecipeStage & { type: "dropLayers" }) | undefined;
   stages: readonly PlannedStage[];
+  /** What becomes of the embedding. */
+  embedding: ResolvedStage | undefined;
   /** Layers of the result. */
   layers: number;
   /** undefined: nothing is measured. */

@@ -1,4 +1,4 @@
-import { type ModelSpec, tensorsOf } from "../../arch/index.js";
+import { tensorsOf } from "../../arch/index.js";
 import type { JobOptions } from "../../core/index.js";
 import {
   type Artifact,
@@ -9,24 +9,34 @@ import {
 } from "../../io/index.js";
 import { groupSize } from "../../pack/index.js";
 import { byteLengthOf, dtypeBytes, type TensorInfo } from "../../tensor/index.js";
-import type { BlockRecord } from "./storeBlock.js";
-import { type Workspace, writeBytes, writeJson } from "./workspace.js";
+import { embeddingFactors } from "./embedding.js";
+import type { CompressionPlan } from "./planned.js";
+import type { BlockRecord, StorageOptions } from "./storeBlock.js";
+import { embeddingFileName, type Workspace, writeBytes, writeJson } from "./workspace.js";
 
-/** Embedding, final norm and head, as they are; nothing when the file is there. */
+/** What is outside the blocks, with the embedding as factors if a stage wants that; nothing when the file is there. */
 export async function writeOutside(
   checkpoint: Checkpoint,
-  spec: ModelSpec,
+  { description, embedding }: Pick<CompressionPlan, "description" | "embedding">,
   workspace: Workspace,
   shard: string,
-  job: JobOptions,
+  options: JobOptions & Pick<StorageOptions, "dtype">,
 ): Promise<void> {
   const there = await workspace.files.open(shard);
   if (there !== undefined) return there.close();
+  const { spec } = description.config;
   const outside = tensorsOf({ ...spec, blocks: [] }).flatMap(({ name }) => checkpoint.tensors.get(name) ?? []);
+  const factored = embedding && (await embeddingFactors(checkpoint, spec.embedding.table, embedding, options.dtype));
+  // The record lies beside the file: a job that goes on finds the one with the other.
+  if (factored) await writeJson(workspace, embeddingFileName, factored.record);
   await writeSafetensors(
     { create: () => workspace.sinks.create(shard) },
-    outside.map((info) => copyOf(checkpoint, info)),
-    { ...job, maxShardBytes: Number.POSITIVE_INFINITY },
+    outside.flatMap((info) =>
+      factored && info.name === spec.embedding.table.tensor
+        ? factored.tensors.map((tensor) => ({ ...tensor, bytes: () => [tensor.bytes] }))
+        : [copyOf(checkpoint, info)],
+    ),
+    { ...options, maxShardBytes: Number.POSITIVE_INFINITY },
   );
 }
 
@@ -87,7 +97,7 @@ export function runsIn(records: readonly BlockRecord[]): Pick<Artifact, "weights
     const declared = Object.values(tensors);
     if (declared.length < Object.keys(matrices).length) return {};
     for (const declaration of declared) {
-      const grid = declaration.encoding === "24-bitmask" ? undefined : declaration.grid;
+      const grid = "grid" in declaration ? declaration.grid : undefined;
       const fits = grid?.symmetric === true && grid.groupSize === groupSize && grid.scaleDType === "BF16";
       if (!fits) return {};
       bits = Math.max(bits, grid.bits);

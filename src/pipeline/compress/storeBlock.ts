@@ -1,5 +1,6 @@
 import type { BlockSpec, TensorRef } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
+import type { FittedFactors } from "../../compress/index.js";
 import { NonFiniteError } from "../../core/index.js";
 import {
   type CompressedMatrix,
@@ -8,10 +9,10 @@ import {
   type FloatDType,
   type TensorDeclaration,
 } from "../../io/index.js";
-import { isWhole, writeReference } from "../../io/internal.js";
+import { encodeFactors, homeTensor, isWhole, writeReference } from "../../io/internal.js";
 import { firstNonFiniteOf } from "../../model/index.js";
 import { factorNames } from "../../model/internal.js";
-import { elementCount, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
+import { elementCount, factorParameters, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
 import { type BlockMatrix, type BlockSizes, type DecoderBlock, vectorsOf } from "./block.js";
 
 /** How the matrices of the result are stored. */
@@ -67,29 +68,47 @@ export function storeBlock(
   };
   const typeOf = (tensor: { dtype: FloatDType; folded: boolean }) => (tensor.folded ? "F32" : (dtype ?? tensor.dtype));
 
+  const places = placesOf(target);
   const refs = vectorsOf(target);
   for (const [v, vector] of [...block.vectors.values()].entries()) {
     const ref = refs[v];
     if (isWhole(ref)) put(ref.tensor, ref.shape, vector.values, typeOf(vector));
     else share(ref, vector.values, typeOf(vector));
   }
-  const places = placesOf(target);
-  for (const [m, matrix] of [...block.matrices.values()].entries()) {
-    const { rows, cols, weight, lowRank, grid } = matrix;
-    const ref = places[m].map.weight;
+  const placed = [...block.matrices.values()].map((matrix, m) => ({ matrix, map: places[m].map }));
+  // A tensor of several maps holds all of them, or none: those beside a map in factors lie alone too.
+  const apart = new Set(
+    placed.flatMap(({ matrix, map }) => (matrix.lowRank || matrix.factors ? map.weight.tensor : [])),
+  );
+  for (const { matrix, map } of placed) {
+    const { rows, cols, weight, lowRank, factors, grid } = matrix;
+    const ref = map.weight;
+    const home = homeTensor(map);
     const type = typeOf(matrix);
     if (lowRank !== undefined) {
-      const { left, right } = factorNames(ref.tensor);
+      const { left, right } = factorNames(home);
       put(left, [rows, lowRank.rank], lowRank.left, type);
       put(right, [lowRank.rank, cols], lowRank.right, type);
     }
-    if (!isWhole(ref)) share(ref, weight, grid === undefined ? type : "F32");
-    else if (lowRank === undefined || weight.some((value) => value !== 0))
-      put(ref.tensor, [rows, cols], weight, type, grid);
+    if (factors !== undefined) {
+      const encoded = encodeFactors(home, [rows, cols], roundedParts(home, factors, type), type);
+      tensors.push(...encoded.tensors);
+      record.tensors[home] = encoded.declaration;
+    } else if (!isWhole(ref) && !apart.has(ref.tensor)) share(ref, weight, grid === undefined ? type : "F32");
+    else if (lowRank === undefined || weight.some((value) => value !== 0)) put(home, [rows, cols], weight, type, grid);
     record.matrices[matrix.key] = describe(matrix);
   }
   for (const [name, { shape, values, type }] of shared) put(name, shape, values, type);
   return { tensors, record };
+}
+
+/** @throws NonFiniteError */
+function roundedParts(name: string, { factors, parts }: FittedFactors, dtype: FloatDType): FittedFactors {
+  const stored = Object.entries(parts).map(([part, values]) => [
+    part,
+    values instanceof Uint32Array ? values : rounded(`${name}.${part}`, values, dtype),
+  ]);
+  return { factors, parts: Object.fromEntries(stored) };
 }
 
 /** @throws NonFiniteError for what the type does not reach: F16 ends at 65504 */
@@ -101,19 +120,23 @@ function rounded(name: string, values: Float32Array, dtype: FloatDType): Float32
 }
 
 function describe(matrix: BlockMatrix): CompressedMatrix {
-  const { rows, cols, weight, lowRank, grid, squaredError, tokens } = matrix;
+  const { rows, cols, weight, lowRank, factors, grid, squaredError, tokens } = matrix;
   const { expert } = matrix.place;
   let nonZeros = 0;
   for (const value of weight) if (value !== 0) nonZeros++;
   return {
     rows,
     cols,
-    sparsity: 1 - nonZeros / weight.length,
-    nonZeros: nonZeros + (lowRank === undefined ? 0 : lowRank.rank * (rows + cols)),
+    sparsity: factors === undefined ? 1 - nonZeros / weight.length : 0,
+    nonZeros:
+      factors === undefined
+        ? nonZeros + (lowRank === undefined ? 0 : lowRank.rank * (rows + cols))
+        : factorParameters(factors.factors, { rows, cols }),
     ...(squaredError !== undefined && { relativeError: Math.sqrt(squaredError) }),
     ...(expert !== undefined && { expert }),
     ...(tokens !== undefined && { tokens }),
     ...(grid !== undefined && { bits: grid.bits, groupSize: grid.groupSize }),
     ...(lowRank !== undefined && { rank: lowRank.rank }),
+    ...(factors !== undefined && { factors: factors.factors.kind }),
   };
 }

@@ -30,6 +30,8 @@ export interface Workspace {
 
 export const jobFileName = "job.json";
 export const surveyFileName = "survey.json";
+/** What became of the embedding, beside the file that holds it, until the job is done. */
+export const embeddingFileName = "embedding.json";
 
 /** File `index` of `count` of the result: the first holds what is outside the blocks, then one for each block. */
 export const shardName = (index: number, count: number): string =>
@@ -46,6 +48,7 @@ export const gradientListName = "gradients.json";
 export const isJobFile = (name: string): boolean =>
   name === jobFileName ||
   name === surveyFileName ||
+  name === embeddingFileName ||
   name === gradientListName ||
   /^gradients-\d+\.safetensors$/.test(name) ||
   /^block-\d+\.json$/.test(name) ||

@@ -1,6 +1,7 @@
 import { numpy as np } from "@jax-js/jax";
 import type { Buffer, LinearSpec, NormSpec, SightSpec, TensorRef } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
+import { homeTensor } from "../../io/internal.js";
 import { factorNames } from "../../model/internal.js";
 import { elementCount } from "../../tensor/index.js";
 import { causalMask } from "../engine/attention.js";
@@ -48,8 +49,9 @@ export class TracedPass {
   /** x [rows, in] through a linear map: its matrix, a pair of low rank or both, and its bias. */
   project(x: Traced, map: LinearSpec): Traced {
     const seen = this.cut(x);
-    const { left, right } = factorNames(map.weight.tensor);
-    const name = parameterName(map.weight);
+    const home = homeTensor(map);
+    const { left, right } = factorNames(home);
+    const name = home in this.weights ? home : parameterName(map.weight);
     const pair = left in this.weights && linear(linear(seen, this.weights[right]), this.weights[left]);
     const direct = name in this.weights && linear(seen, this.weights[name]);
     const y = pair && direct ? add(pair, direct) : pair || direct || undefined;

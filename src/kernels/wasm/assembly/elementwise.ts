@@ -1,4 +1,4 @@
-import { Add, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope } from "./generated/records";
+import { Add, Embed, GatedActivation, LayerNorm, Map, RmsNorm, Rope, SwapAxes } from "./generated/records";
 import { element4, activation4, mulAdd, sigmoid4, sumLanes } from "./math";
 import { weightAt } from "./matvec";
 import { threadCount } from "./sync";
@@ -197,5 +197,22 @@ export function embed(a: Embed, thread: i32): void {
     const row = n / cols;
     const value = weightAt(a.format, a.weights, a.paddedRows, a.ids(row), <usize>(n % cols));
     store<f32>(a.out + ((<usize>(row * a.outStride + (n % cols))) << 2), value);
+  }
+}
+
+export function swapAxes(a: SwapAxes, thread: i32): void {
+  const run = a.run;
+  const bytes = (<usize>run) << 2;
+  const total = a.rows * a.turned;
+  for (let n = shareStart(total, thread); n < shareStart(total, thread + 1); n++) {
+    const b = n % a.turned;
+    let source = a.x + ((<usize>((n / a.turned) * a.xStride + b * run)) << 2);
+    let target = a.out + ((<usize>((n / a.turned) * a.outStride + b * a.lead * run)) << 2);
+    const step = (<usize>(a.turned * run)) << 2;
+    for (let lead = 0; lead < a.lead; lead++) {
+      for (let i: usize = 0; i < bytes; i += 4) store<f32>(target + i, load<f32>(source + i));
+      source += step;
+      target += bytes;
+    }
   }
 }

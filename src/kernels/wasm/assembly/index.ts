@@ -1,12 +1,12 @@
 import { programStart } from "../../program/layout";
 import { attention } from "./attention";
 import { dotBytes } from "./columns";
-import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope } from "./elementwise";
+import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
   Add, AddExperts, AppendKv, Attention, CodeKv, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opTopK, opUnpackRows, Pack,
-  PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, TopK, UnpackRows,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
+  PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, SwapAxes, TopK, UnpackRows,
 } from "./generated/records";
 import { headScores, poolRows, readKeys } from "./keys";
 import { appendKv, moveKv } from "./kv";
@@ -55,6 +55,7 @@ export function run(thread: i32): void {
     else if (op == opReadKeys) readKeys(changetype<ReadKeys>(a), thread);
     else if (op == opPoolRows) poolRows(changetype<PoolRows>(a), thread);
     else if (op == opHeadScores) headScores(changetype<HeadScores>(a));
+    else if (op == opSwapAxes) swapAxes(changetype<SwapAxes>(a), thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

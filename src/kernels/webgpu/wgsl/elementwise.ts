@@ -22,6 +22,28 @@ export const add = kernel({
   if (i < p.cols) { outs[p.outOffset + row * p.outStride + i] += xs[p.xOffset + row * p.xStride + i]; }`),
 });
 
+/** Rows [lead, turned, run] as [turned, lead, run]; one thread per element of the result. */
+export const swapAxes = kernel({
+  name: "swapAxes",
+  params: {
+    cols: "u32",
+    lead: "u32",
+    turned: "u32",
+    run: "u32",
+    outOffset: "u32",
+    outStride: "u32",
+    xOffset: "u32",
+    xStride: "u32",
+  },
+  buffers: { outs: readWrite(), xs: read() },
+  code: entry(/* wgsl */ `
+  if (i < p.cols) {
+    let a = (i / p.run) % p.lead;
+    let b = i / (p.run * p.lead);
+    outs[p.outOffset + row * p.outStride + i] = xs[p.xOffset + row * p.xStride + (a * p.turned + b) * p.run + i % p.run];
+  }`),
+});
+
 /** Rotates the pairs of every run of headDim columns, see `pairPlaces`; one thread per pair. */
 export const rope = kernel({
   name: "rope",

@@ -1,0 +1,71 @@
+import * as z from "zod/mini";
+import type { TensorRef } from "../../arch/index.js";
+import { type ResolvedStage, tensorMethods } from "../../compress/index.js";
+import { checkSchema } from "../../core/internal.js";
+import { type Checkpoint, type FloatDType, readJsonFile } from "../../io/index.js";
+import { compressedMatrix, encodeFactors, tensorDeclaration } from "../../io/internal.js";
+import { factorParameters, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
+import { factorRows } from "../../tensor/internal.js";
+import { floatDType } from "./block.js";
+import { embeddingFileName, type Workspace } from "./workspace.js";
+
+const embeddingRecord = z.strictObject({
+  tensors: z.record(z.string(), tensorDeclaration),
+  matrix: compressedMatrix,
+});
+export type EmbeddingRecord = z.output<typeof embeddingRecord>;
+
+/** The table as the factors that a stage asks for. @param dtype of their numbers; default: the table's own */
+export async function embeddingFactors(
+  checkpoint: Checkpoint,
+  table: TensorRef,
+  { stage, options }: ResolvedStage,
+  dtype: FloatDType = floatDType(checkpoint, table.tensor),
+): Promise<{ tensors: Tensor[]; record: EmbeddingRecord }> {
+  if (stage.type !== "embedding") throw new TypeError(`a stage of type ${stage.type}`);
+  const [rows, cols] = table.shape;
+  const shape = { rows, cols };
+  const weight = await checkpoint.readFloat32(table.tensor);
+  const method = tensorMethods[stage.method];
+  const { factors, parts } = method.fit(weight, shape, method.plan(shape, options, stage), stage.tolerance);
+  const stored = Object.fromEntries(
+    Object.entries(parts).map(([name, values]) => [
+      name,
+      values instanceof Uint32Array ? values : toFloat32(dtype, fromFloat32(dtype, values)),
+    ]),
+  );
+  const write = factorRows(factors, shape, stored);
+  const row = new Float64Array(cols);
+  let [lost, all] = [0, 0];
+  for (let r = 0; r < rows; r++) {
+    write(r, row);
+    for (let c = 0; c < cols; c++) {
+      const value = weight[r * cols + c];
+      lost += (row[c] - value) ** 2;
+      all += value * value;
+    }
+  }
+  const { tensors, declaration } = encodeFactors(table.tensor, [rows, cols], { factors, parts: stored }, dtype);
+  return {
+    tensors,
+    record: {
+      tensors: { [table.tensor]: declaration },
+      matrix: {
+        rows,
+        cols,
+        sparsity: 0,
+        nonZeros: factorParameters(factors, shape),
+        relativeError: Math.sqrt(lost / Math.max(all, Number.MIN_VALUE)),
+        factors: factors.kind,
+      },
+    },
+  };
+}
+
+/** @returns undefined where the embedding is as it was. @throws FormatError */
+export async function readEmbeddingRecord({ files }: Workspace): Promise<EmbeddingRecord | undefined> {
+  const found = await readJsonFile(files, embeddingFileName);
+  return found === undefined
+    ? undefined
+    : checkSchema(embeddingRecord, found, `${files.location}/${embeddingFileName}`);
+}
