@@ -53,6 +53,10 @@ export interface GgufFamily {
   ropeScaling?: { truncate: false };
   /** Heads attend over latents: what files say of their widths is of latents, and stretched positions weigh scores by a key of their own. */
   latent?: true;
+  /** Every position sees all others: files say that their attention is not causal. */
+  encoder?: true;
+  /** Tensors that files leave out, since llama.cpp makes vectors without them. */
+  leftOut?: readonly string[];
   /** What llama.cpp computes it with. Default "silu". */
   activation?: ActivationFunction;
   /** Fields of config.json that only this family has. */

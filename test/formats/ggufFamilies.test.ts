@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { families, parseModelConfig } from "../../src/arch/index.js";
 import { unusedFields } from "../../src/arch/internal.js";
@@ -7,12 +8,14 @@ import { ggufFiles } from "../../src/io/gguf/files.js";
 import { readGgufHeader } from "../../src/io/gguf/header.js";
 import { readGgufParts } from "../../src/io/gguf/parts.js";
 import { writeGguf } from "../../src/io/gguf/writeGguf.js";
-import { memorySource } from "../../src/io/memory.js";
+import { memoryFiles, memorySource } from "../../src/io/memory.js";
 import { preTokenizers } from "../../src/io/tokenizer/preTokenizers.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { loadModel } from "../../src/model/index.js";
+import { embedText } from "../../src/runtime/index.js";
 import { toFloat32 } from "../../src/tensor/index.js";
-import { architectureGolden, architectureNames, logitsOf, negativeLogLikelihood } from "../golden/golden.js";
+import { loadTokenizer } from "../../src/text/index.js";
+import { architectureGolden, architectureNames, logitsOf, negativeLogLikelihood, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 
 const written = await Promise.all(
@@ -44,8 +47,14 @@ test("which families are written and read as GGUF", () => {
 });
 
 /** A golden checkpoint as a GGUF file. */
-async function ggufOf(name: string, type: "f32" | "f16", changed: object = {}) {
+async function ggufOf(
+  name: string,
+  type: "f32" | "f16",
+  changed: object = {},
+  change: (checkpoint: MemoryCheckpoint) => void = () => {},
+) {
   const checkpoint = await MemoryCheckpoint.golden(name);
+  change(checkpoint);
   Object.assign(checkpoint.config, changed);
   const config = parseModelConfig(checkpoint.config, "config.json");
   const vocab = Object.fromEntries(Array.from({ length: config.vocabSize }, (_, id) => [`t${id}`, id]));
@@ -118,12 +127,6 @@ test.each([
         return v[(expert * 64 + col) * 320 + 2 * row + 1];
       }),
   ],
-  [
-    "gpt_oss",
-    "blk.1.ffn_gate_exps.bias",
-    "model.layers.1.mlp.experts.gate_up_proj_bias",
-    (v: Float32Array) => v.filter((_, i) => i % 2 === 0),
-  ],
 ])("%s: %s lies as in files of llama.cpp", async (name, inFile, inCheckpoint, expected) => {
   const { checkpoint, bytes } = await ggufOf(name, "f32");
   const { tensors } = await readGgufParts(memorySource("m.gguf", bytes), async () => undefined);
@@ -132,6 +135,28 @@ test.each([
   const wanted = expected(checkpoint.values(inCheckpoint));
   expect(stored.length).toBe(wanted.length);
   expect(stored.findIndex((value, i) => value !== wanted[i])).toBe(-1);
+});
+
+// Those of the golden are 0.
+test("biases of gpt-oss' experts lie as their rows do, in f32, and come back", async () => {
+  const stem = "model.layers.1.mlp.experts";
+  const both = Float32Array.from({ length: 4 * 320 }, (_, i) => i);
+  const down = Float32Array.from({ length: 4 * 64 }, (_, i) => -i);
+  const { bytes } = await ggufOf("gpt_oss", "f16", {}, (golden) => {
+    golden.set(`${stem}.gate_up_proj_bias`, [4, 320], both);
+    golden.set(`${stem}.down_proj_bias`, [4, 64], down);
+  });
+  const { tensors } = await readGgufParts(memorySource("m.gguf", bytes), async () => undefined);
+  for (const [part, name] of ["gate", "up"].entries()) {
+    const { source, byteOffset, byteLength, shape } = tensors.get(`blk.1.ffn_${name}_exps.bias`)!;
+    expect(shape).toEqual([4, 160]);
+    expect([...toFloat32("F32", await source.read(byteOffset, byteLength))]).toEqual(
+      [...both].filter((_, i) => i % 2 === part),
+    );
+  }
+  const back = await openCheckpoint(await ggufFiles("m.gguf", async () => memorySource("m.gguf", bytes)));
+  expect(await back.readFloat32(`${stem}.gate_up_proj_bias`)).toEqual(both);
+  expect(await back.readFloat32(`${stem}.down_proj_bias`)).toEqual(down);
 });
 
 test("maps of experts lie one behind the other in one tensor, and what chooses among them is f32", async () => {
@@ -199,6 +224,131 @@ test("mixtures that llama.cpp computes otherwise are refused with the reason", a
   ] as const) {
     await expect(ggufOf(name, "f32", config), name).rejects.toThrow(problem);
   }
+});
+
+/** A BERT that makes vectors, as GGUF: words of its tokenizer begin plain, as in BERT's own vocabularies. */
+async function bertFile(changed: object = {}, config: object = {}) {
+  const golden = await MemoryCheckpoint.golden("bert");
+  golden.config = { ...golden.config, architectures: ["BertModel"], ...config };
+  for (const [name, tensor] of [...golden.tensors]) {
+    golden.tensors.delete(name);
+    const own = /^bert\.(.*)$/.exec(name)?.[1];
+    if (own !== undefined) golden.tensors.set(own, { ...tensor, name: own });
+  }
+  const words = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "play",
+    "##ing",
+    "##s",
+    "un",
+    "##play",
+    ",",
+    "[",
+    "cafe",
+  ];
+  const vocab = Object.fromEntries(
+    Array.from({ length: 512 }, (_, id) => [words[id] ?? `w${id}`, id] as [string, number]),
+  );
+  const special = (id: number) => ({
+    id,
+    content: words[id],
+    special: true,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+  });
+  const tokenizer = {
+    version: "1.0",
+    added_tokens: [0, 1, 2, 3, 4].map(special),
+    normalizer: {
+      type: "BertNormalizer",
+      clean_text: true,
+      handle_chinese_chars: true,
+      strip_accents: null,
+      lowercase: true,
+    },
+    pre_tokenizer: { type: "BertPreTokenizer" },
+    model: {
+      type: "WordPiece",
+      unk_token: "[UNK]",
+      continuing_subword_prefix: "##",
+      max_input_chars_per_word: 100,
+      vocab,
+    },
+    decoder: { type: "WordPiece", prefix: "##", cleanup: true },
+    post_processor: { type: "BertProcessing", sep: ["[SEP]", 3], cls: ["[CLS]", 2] },
+    ...changed,
+  };
+  const names = { unk: "[UNK]", cls: "[CLS]", sep: "[SEP]", mask: "[MASK]", pad: "[PAD]" };
+  const settings = Object.fromEntries(Object.entries(names).map(([name, token]) => [`${name}_token`, token]));
+  const source = Object.assign(golden, {
+    readJson: async (file: string) =>
+      file === "tokenizer.json" ? tokenizer : file === "tokenizer_config.json" ? settings : undefined,
+  });
+  const files = new Map<string, Uint8Array>();
+  const parsed = parseModelConfig(golden.config, "config.json");
+  await createFile(memorySinks(files), "m.gguf", (sink) =>
+    writeGguf(sink, source, parsed, { type: "f32", name: "bert" }),
+  );
+  return { tokenizer, settings, bytes: files.get("m.gguf")! };
+}
+
+test("bert: vectors from a GGUF file are the golden's, and its WordPiece cuts texts alike", async () => {
+  const golden = JSON.parse(readFileSync(path("arch/bert/golden.json"), "utf8"));
+  const { tokenizer, settings, bytes } = await bertFile();
+  const { metadata, tensors } = await readGgufHeader(memorySource("m.gguf", bytes));
+  expect([...tensors.keys()].filter((name) => name.includes("pooler"))).toEqual([]);
+  expect(Object.fromEntries(metadata)).toMatchObject({
+    "bert.attention.causal": false,
+    "bert.pooling_type": 1,
+    "tokenizer.ggml.model": "bert",
+    "tokenizer.ggml.token_type_count": 2,
+    "tokenizer.ggml.cls_token_id": 2,
+    "tokenizer.ggml.seperator_token_id": 3,
+  });
+  expect((metadata.get("tokenizer.ggml.tokens") as string[]).slice(2, 9)).toEqual([
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "\u2581play",
+    "ing",
+    "s",
+    "\u2581un",
+  ]);
+  const back = await ggufFiles("m.gguf", async () => memorySource("m.gguf", bytes));
+  const checkpoint = await openCheckpoint(back);
+  expect(unusedFields(checkpoint.config as Record<string, unknown>, "config.json")).toEqual([]);
+  using backend = await openBackend("reference");
+  using model = await loadModel(checkpoint, backend, { weights: "f32" });
+  const vector = await embedText(model, Uint32Array.from(golden.input_ids));
+  for (const [i, value] of (golden.mean as number[]).entries()) expect(Math.abs(vector[i] - value)).toBeLessThan(2e-4);
+
+  const json = (value: object) => new TextEncoder().encode(JSON.stringify(value));
+  const own = await loadTokenizer(
+    memoryFiles(
+      "bert",
+      new Map([
+        ["tokenizer.json", json(tokenizer)],
+        ["tokenizer_config.json", json(settings)],
+      ]),
+    ),
+  );
+  const read = await loadTokenizer(back);
+  for (const text of ["Playing, unplays [ CAFÉ", "w77 xyz", "[MASK] playing", ""])
+    expect([...read.encode(text)], text).toEqual([...own.encode(text)]);
+  expect([...read.encode("Unplays")]).toEqual([2, 8, 9, 7, 3]);
+});
+
+test("what llama.cpp would cut or compute otherwise of BERT is refused", async () => {
+  const normalizer = { type: "BertNormalizer", lowercase: false };
+  await expect(bertFile({ normalizer })).rejects.toThrow(/lower case/);
+  await expect(bertFile({}, { hidden_act: "relu" })).rejects.toThrow(/computes it with gelu/);
+  await expect(ggufOf("bert", "f32")).rejects.toThrow(/head that classifies/);
 });
 
 test("the parts of a tensor must be there and fit each other", async () => {

@@ -134,4 +134,46 @@ export const bert = family({
       head: head(hiddenSize, c.labels),
     };
   },
+  gguf: {
+    architecture: "bert",
+    encoder: true,
+    activation: "gelu",
+    ownFields: true,
+    config: ({ required, number }) => ({
+      architectures: ["BertModel"],
+      // Means are what `embed` gives; of another kind users hear.
+      ...(number("pooling_type") !== 1 && { pooling_type: number("pooling_type") }),
+      hidden_size: required("embedding_length"),
+      num_hidden_layers: required("block_count"),
+      num_attention_heads: required("attention.head_count"),
+      intermediate_size: required("feed_forward_length"),
+      max_position_embeddings: required("context_length"),
+      layer_norm_eps: required("attention.layer_norm_epsilon"),
+    }),
+    counts: () => ({ pooling_type: 1 }),
+    problem: ({ spec }) =>
+      spec.head.kind === "none"
+        ? undefined
+        : "it has a head that classifies; such files hold the model beneath (BertModel)",
+    leftOut: ["pooler.dense.weight", "pooler.dense.bias"],
+    names: {
+      layers: "encoder.layer",
+      outside: [
+        ["token_embd", "embeddings.word_embeddings"],
+        ["position_embd", "embeddings.position_embeddings"],
+        ["token_types", "embeddings.token_type_embeddings"],
+        ["token_embd_norm", "embeddings.LayerNorm"],
+      ],
+      inBlock: [
+        ["attn_q", "attention.self.query"],
+        ["attn_k", "attention.self.key"],
+        ["attn_v", "attention.self.value"],
+        ["attn_output", "attention.output.dense"],
+        ["attn_output_norm", "attention.output.LayerNorm"],
+        ["ffn_up", "intermediate.dense"],
+        ["ffn_down", "output.dense"],
+        ["layer_output_norm", "output.LayerNorm"],
+      ],
+    },
+  },
 });

@@ -43,6 +43,7 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   for (const [key, value] of Object.entries(gguf.keys?.(config) ?? {})) {
     if (value !== undefined) keys.push([key, typeof value === "boolean" ? { bool: value } : { f32: value }]);
   }
+  if (gguf.encoder) keys.push(["attention.causal", { bool: false }]);
   if (window !== undefined) keys.push(["attention.sliding_window", { u32: window }]);
   return new Map([
     ["general.architecture", { string: architecture }],

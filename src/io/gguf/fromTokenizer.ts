@@ -2,6 +2,7 @@ import { quote, UsageError } from "../../core/index.js";
 import { isJsonObject } from "../json.js";
 import { preTokenizerLike, tokenTypes } from "../tokenizer/index.js";
 import type { TypedValue } from "./headerBytes.js";
+import { continuation, wordStart } from "./wordPiece.js";
 
 interface Token {
   id: number;
@@ -54,7 +55,8 @@ export function metadataOfTokenizer(
     const id = typeof content === "string" ? tokens.indexOf(content) : -1;
     return id >= 0 ? id : undefined;
   };
-  const begin = idOf("bos") ?? ids.bos;
+  const isWordPiece = definition.model.type === "WordPiece";
+  const begin = isWordPiece ? idOf("cls") : (idOf("bos") ?? ids.bos);
   const entries: [string, TypedValue][] = [
     ...kind,
     [`${prefix}tokens`, { strings: tokens }],
@@ -69,6 +71,13 @@ export function metadataOfTokenizer(
     ["eos", idOf("eos") ?? ids.eos],
     ["unknown", idOf("unk")],
     ["padding", idOf("pad")],
+    ...(isWordPiece
+      ? ([
+          ["cls", idOf("cls")],
+          ["seperator", idOf("sep")],
+          ["mask", idOf("mask")],
+        ] as const)
+      : []),
   ] as const) {
     if (id !== undefined) entries.push([`${prefix}${name}_token_id`, { u32: id }]);
   }
@@ -81,16 +90,21 @@ function definitionOf(tokenizer: unknown): Definition {
   const raw = isJsonObject(tokenizer) ? tokenizer : {};
   const model = isJsonObject(raw.model) ? raw.model : {};
   const added = Array.isArray(raw.added_tokens) ? (raw.added_tokens as Token[]) : [];
-  if (model.type !== "BPE" || !isJsonObject(model.vocab) || !Array.isArray(model.merges)) {
-    throw refused(`its model is ${quote(model.type)}, only BPE has a kind`);
+  const { type, vocab } = model;
+  if (type === "WordPiece" && isJsonObject(vocab)) {
+    return { model: { type, vocab: vocab as Record<string, number>, merges: [] }, added, raw };
+  }
+  if (type !== "BPE" || !isJsonObject(vocab) || !Array.isArray(model.merges)) {
+    throw refused(`its model is ${quote(type)}, only BPE and WordPiece have a kind`);
   }
   // Old files write a merge as one text, new ones as two.
   const merges = model.merges.map((merge: unknown) => (Array.isArray(merge) ? merge.join(" ") : String(merge)));
-  return { model: { type: "BPE", vocab: model.vocab as Record<string, number>, merges }, added, raw };
+  return { model: { type, vocab: vocab as Record<string, number>, merges }, added, raw };
 }
 
 /** The keys that tell llama.cpp how to split and merge. */
-function kindOf({ model, raw }: Definition, tokens: readonly string[], types: number[]): [string, TypedValue][] {
+function kindOf({ model, raw }: Definition, tokens: string[], types: number[]): [string, TypedValue][] {
+  if (model.type === "WordPiece") return wordPiece(raw, tokens);
   const pre = preTokenizerLike(raw.pre_tokenizer);
   // llama.cpp does not normalise; texts are composed (NFC) but for rare exceptions.
   const normalizes = isJsonObject(raw.normalizer) && raw.normalizer.type !== "NFC";
@@ -114,6 +128,21 @@ function kindOf({ model, raw }: Definition, tokens: readonly string[], types: nu
   ];
 }
 
+/** Marks where words begin, and no longer where they go on. */
+function wordPiece({ model, normalizer }: Record<string, unknown>, tokens: string[]): [string, TypedValue][] {
+  const { continuing_subword_prefix: mark = continuation } = model as Record<string, unknown>;
+  if (mark !== continuation) throw refused(`words go on with ${quote(mark)}, not with ${quote(continuation)}`);
+  const { type, lowercase, strip_accents: strips } = isJsonObject(normalizer) ? normalizer : {};
+  if (type !== "BertNormalizer" || lowercase !== true || strips === false) {
+    throw refused("llama.cpp writes all texts in lower case and without accents before it takes them apart");
+  }
+  for (const [id, token] of tokens.entries()) {
+    if (/^\[.*\]$/s.test(token)) continue;
+    tokens[id] = token.startsWith(continuation) ? token.slice(continuation.length) : wordStart + token;
+  }
+  return [[`${prefix}model`, { string: "bert" }]];
+}
+
 /** llama.cpp merges the pair whose result has the best score; only the order of the scores matters. */
 function scoresOf(merges: readonly string[], tokens: readonly string[]): number[] {
   const ranks = new Map<string, number>();
@@ -135,6 +164,7 @@ function prependsSpace({ normalizer, pre_tokenizer: preTokenizer }: Record<strin
 /** Whether the first thing a post-processor puts into a text is this token. */
 function addsFirst(processor: unknown, token: string): boolean {
   if (!isJsonObject(processor)) return false;
+  if (processor.type === "BertProcessing") return Array.isArray(processor.cls) && processor.cls[0] === token;
   if (processor.type === "Sequence" && Array.isArray(processor.processors)) {
     return processor.processors.some((inner) => addsFirst(inner, token));
   }

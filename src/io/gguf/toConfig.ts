@@ -73,7 +73,7 @@ export function configFromMetadata(
       expected: `${headDim}`,
     });
   }
-  if (metadata.boolean(key("attention.causal")) === false) {
+  if (metadata.boolean(key("attention.causal")) === false && !gguf.encoder) {
     throw new FormatError({
       file,
       field: key("attention.causal"),

@@ -11,6 +11,7 @@ import {
   surround,
 } from "../tokenizer/index.js";
 import type { Metadata } from "./metadata.js";
+import { continuation, wordStart } from "./wordPiece.js";
 
 /** `tokenizer.json` and `tokenizer_config.json`, to be read like the files. */
 export interface TokenizerFiles {
@@ -34,6 +35,8 @@ interface Kind {
   parts(metadata: Metadata, tokens: readonly string[]): object;
   /** Which tokens are written around a text where the file does not say. */
   adds: { bos: boolean; eos: boolean };
+  /** Those tokens, by their keys, where they are not begin and end of a text. */
+  around?: readonly [string, string];
 }
 
 /** Every kind of tokenizer (`tokenizer.ggml.model`). */
@@ -65,6 +68,30 @@ const kinds: Readonly<Record<string, Kind>> = {
       sentencePieceBpeParts({ ...sentencePieces(metadata, tokens), compatibilityForm: false, byteFallback: true }),
   },
 
+  /** WordPiece, as llama.cpp has it: in lower case, without accents. */
+  bert: {
+    adds: { bos: true, eos: true },
+    around: ["cls", "seperator"],
+    parts: (metadata, tokens) => ({
+      normalizer: {
+        type: "BertNormalizer",
+        clean_text: true,
+        handle_chinese_chars: true,
+        strip_accents: null,
+        lowercase: true,
+      },
+      pre_tokenizer: { type: "BertPreTokenizer" },
+      model: {
+        type: "WordPiece",
+        unk_token: tokens[metadata.number(`${prefix}unknown_token_id`) ?? tokens.indexOf("[UNK]")],
+        continuing_subword_prefix: continuation,
+        max_input_chars_per_word: 100,
+        vocab: Object.fromEntries(idsOf(tokens.map(wordPieceOf))),
+      },
+      decoder: { type: "WordPiece", prefix: continuation, cleanup: true },
+    }),
+  },
+
   /** SentencePiece with a unigram model. */
   t5: {
     adds: { bos: false, eos: true },
@@ -75,6 +102,12 @@ const kinds: Readonly<Record<string, Kind>> = {
         byteFallback: tokens.includes("<0x00>"),
       }),
   },
+};
+
+/** Tokens of WordPiece as a vocabulary of BERT has them: files mark where a word begins, and not where it goes on. */
+const wordPieceOf = (token: string): string => {
+  if (/^\[.*\]$/s.test(token)) return token;
+  return token.startsWith(wordStart) ? token.slice(wordStart.length) : continuation + token;
 };
 
 const sentencePieces = (
@@ -114,6 +147,7 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
   };
   const adds = (which: "bos" | "eos") => metadata.boolean(`${prefix}add_${which}_token`) ?? kind.adds[which];
   const [begin, end] = [tokenAt("bos"), tokenAt("eos")];
+  const [first, last] = kind.around?.map(tokenAt) ?? [begin, end];
   const config = {
     tokenizer_class: "PreTrainedTokenizerFast",
     clean_up_tokenization_spaces: false,
@@ -133,7 +167,7 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     padding: null,
     added_tokens: addedTokens(tokens, types),
     ...kind.parts(metadata, tokens),
-    post_processor: surround(adds("bos") ? begin : undefined, adds("eos") ? end : undefined, idsOf(tokens)),
+    post_processor: surround(adds("bos") ? first : undefined, adds("eos") ? last : undefined, idsOf(tokens)),
   };
   // What is left goes along, to be named like a field of tokenizer_config.json that nothing reads.
   const rest = Object.entries(metadata.unread("tokenizer.")).filter(([key]) => !harmless.test(key));

@@ -48,9 +48,8 @@ export async function writeGguf(
   const metadata = await metadataOf(checkpoint, config, options);
   // That there is one was checked with the metadata.
   const family = families[config.modelType].gguf!;
-  const plans = inStacks(family, await plainWeights(checkpoint), config).map((weights) =>
-    planOf(family, weights, config.headDim, options.type),
-  );
+  const all = (await plainWeights(checkpoint)).filter(({ name }) => !family.leftOut?.includes(name));
+  const plans = inStacks(family, all, config).map((weights) => planOf(family, weights, config.headDim, options.type));
   let end = 0;
   const tensors: (TensorPlan & { bytes: () => AsyncIterable<Uint8Array> })[] = [];
   const place = (
@@ -128,6 +127,7 @@ async function metadataOf(
   const tokenizerConfig = await checkpoint.readJson("tokenizer_config.json");
   if (tokenizer === undefined)
     throw new UsageError(`${checkpoint.location} has no tokenizer.json, which GGUF holds too`);
+  const { types } = config.spec.embedding;
   const ids = { bos: config.bosTokenId, eos: config.eosTokenIds[0] };
   return new Map<string, TypedValue>([
     ...metadataOfConfig(config),
@@ -136,6 +136,7 @@ async function metadataOf(
     ["general.quantization_version", { u32: 2 }],
     ...(job === undefined ? [] : [[jobKey, { string: job }] as const]),
     ...metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids),
+    ...(types === undefined ? [] : [["tokenizer.ggml.token_type_count", { u32: types.shape[0] }] as const]),
     ...metadataOfTemplates(await readChatTemplates(checkpoint.files)),
   ]);
 }
