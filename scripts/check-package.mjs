@@ -1,6 +1,6 @@
 // Tries the packed package, installed in an empty folder, on Node.js 20 and 24, Bun and Deno: the command line's basics, the
-// example of the README and, with --examples, every example of --help that ends and needs no network (training cut to two steps).
-// Ends in a table; exit 1 when a cell failed.   npm run build && node scripts/check-package.mjs [--examples] [RUNTIME …]
+// example of the README and, with --examples, every example of --help that ends, needs no network and names what is there (cut
+// short: few windows, two steps). Prints a line for each as it ends, then a table; exit 1 when a cell failed.   npm run build && node scripts/check-package.mjs [--examples] [RUNTIME …]
 // The runtimes are packages of bench/runtimes/ (Linux, x64), installed when they are missing; nothing else is downloaded.
 import { execFileSync, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -68,19 +68,38 @@ const basics = [
   "report sparse -o page.html --quiet",
 ];
 
-const shortened = (line) =>
-  /^rarefy (train|finetune) /.test(line)
-    ? `${line.replace(/ --steps \d+/, "")} --steps 2 --warmup 0 --batch 1 --window 16`
-    : line;
+/** Makes the models that some examples start from. */
+const forExamples = [
+  "prune tiny-6m --method magnitude --sparsity 0.5 --store dense -o tiny-pruned",
+  "prune tiny-6m --method wanda --sparsity 0.5 --calib tiny-6m:calib --calibration-windows 2 -o tiny-wanda",
+];
 
-/** Examples in an order in which each finds what it reads; what no example here makes is left out. */
+/** What takes long, by option: how much of it is enough to see that a line works. */
+const enough = {
+  ...{ "--calibration-windows": 2, "--greedy-tokens": 64, "--max-windows": 2, "--repeats": 1, "--decode-tokens": 8 },
+  ...{ "--steps": 2, "--warmup": 0, "--batch": 1, "--seeds": 1, "--scale": "smoke" },
+};
+
+/** Of models and texts that the user has, of the network, or without an end. */
+const left = / [A-Z]\w+\/|webgpu|deepseek-v3\/|my-mixtral-config| \.\/(?:mixture|sent\w+-\w+)|rarefy serve/;
+
+function shortened(line, options) {
+  const cut = options
+    .map(({ long }) => long)
+    .filter((name) => Object.hasOwn(enough, name) && !(name === "--scale" && line.includes(" list")));
+  const rest = cut.reduce((text, name) => text.replace(new RegExp(` ${name} \\S+`), ""), line);
+  const isTraining = cut.includes("--steps");
+  return `${rest}${cut.map((name) => ` ${name} ${enough[name]}`).join("")}${isTraining ? " --window 16" : ""}`;
+}
+
+/** Examples in an order in which each finds what it reads. */
 async function examplesOf() {
   const { commands } = await import(pathToFileURL(join(packaged, "dist/cli/commands/index.js")).href);
   const definitions = await Promise.all(commands.map(async ({ load }) => (await load()).command));
-  const offline = definitions
-    .flatMap(({ examples }) => examples)
-    .filter((line) => !/ [A-Z]\w+\/|webgpu|deepseek-v3\/|tiny-wanda|tiny-pruned|^rarefy serve/.test(line));
-  return offline.map((line) => shortened(line).replace(/^rarefy /, ""));
+  const found = definitions.flatMap(({ examples, options }) =>
+    examples.filter((line) => !left.test(line)).map((line) => shortened(line, options)),
+  );
+  return [...forExamples, ...found.map((line) => line.replace(/^rarefy /, ""))];
 }
 
 const words = (line) => Array.from(line.matchAll(/"([^"]*)"|(\S+)/g), ([, quoted, plain]) => quoted ?? plain);
@@ -103,7 +122,11 @@ try {
       return undefined;
     };
     const cells = [];
-    for (const line of lines) cells.push(run([main, ...words(line)]) !== undefined);
+    for (const line of lines) {
+      const started = Date.now();
+      cells.push(run([main, ...words(line)]) !== undefined);
+      console.log(`${name} ${cells.at(-1) ? "ok" : "FAILED"} ${Math.round((Date.now() - started) / 1000)} s: ${line}`);
+    }
     cells.push(/\d+ % of the inputs were skipped\n$/.test(run(["sparse.mjs"]) ?? ""));
     outcomes.set(name, cells);
   }

@@ -34,6 +34,8 @@ export interface Candidate {
 export interface Run {
   /** The directory. */
   location: string;
+  /** When what it holds was written, as an ISO date. */
+  made?: string;
   /** What the others are compared with: the model before. */
   source?: ResultRow;
   candidates: Candidate[];

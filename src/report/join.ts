@@ -14,6 +14,8 @@ export function joinRuns(runs: readonly Run[]): Run[] {
     if (first === undefined) joined.set(key, { ...run });
     else {
       first.location = `${first.location}, ${run.location}`;
+      // ISO dates sort as texts; a chapter is as old as what came last.
+      if (run.made !== undefined && !(first.made !== undefined && first.made > run.made)) first.made = run.made;
       first.candidates = [...first.candidates, ...run.candidates];
     }
   }

@@ -8,6 +8,8 @@ import { folded } from "./folded.js";
 import { colorsOf, groupOf, legend, levelOf } from "./groups.js";
 import { layersSection } from "./layersSection.js";
 import { masksSection } from "./masksSection.js";
+import { change, megabytes, percent, threeDigits, times } from "./numbers.js";
+import { summaryOf } from "./summary.js";
 
 /** What every run cost and gave, as one self-contained page. */
 export async function reportPage(data: ReportData): Promise<string> {
@@ -18,7 +20,8 @@ async function runSection(run: Run): Promise<Html> {
   const colors = colorsOf(run.candidates);
   return html`<section>
 <h1>${run.candidates.length === 1 ? run.candidates[0].name : `${run.source?.model ?? "Models"}: ${run.candidates.length} candidates`}</h1>
-<p class="soft">${run.location}</p>
+<p class="soft">${run.location}${run.made && `, made ${day(run.made)}`}</p>
+${summaryOf(run).map((sentence) => html`<p>${sentence}</p>`)}
 ${table(run, colors)}
 ${pareto(run, colors)}
 ${layersSection(run, colors)}
@@ -31,17 +34,8 @@ ${details(run)}
 </section>`;
 }
 
-// --- figures ---------------------------------------------------------------------------------------------------------
-
-const percent = (value: number | undefined, digits = 1) =>
-  value === undefined ? "" : `${(value * 100).toFixed(digits)} %`;
-/** Of a rise, with its sign. */
-const change = (share: number) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share), Math.abs(share) < 1 ? 1 : 0)}`;
-/** Three digits, also where they are zeros: figures stand below each other. */
-const threeDigits = (value: number) => (value >= 1000 ? value.toFixed(0) : value.toPrecision(3));
-const megabytes = (value: number | undefined) => (value === undefined ? "" : threeDigits(value / 1e6));
-const times = (value: number | undefined, of: number | undefined) =>
-  value === undefined || of === undefined || of === 0 ? "" : `${(value / of).toFixed(2)} ×`;
+/** "2026-11-30 02:10 UTC" */
+const day = (iso: string) => `${iso.slice(0, 16).replace("T", " ")} UTC`;
 
 interface Column {
   title: string;

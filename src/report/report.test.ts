@@ -8,6 +8,7 @@ import { joinRuns, reportJson } from "./join.js";
 import { layerLines } from "./lines.js";
 import { drawMask } from "./masks.js";
 import { reportPage } from "./page.js";
+import { summaryOf } from "./summary.js";
 
 const evil = `"><script>alert(1)</script>&'</style>`;
 const measured = (median: number, spread = 0.05) => ({
@@ -21,7 +22,7 @@ const runsAs = (structure: string, zeros: number) => [
 ];
 const row = (model: string, perplexity: number, megabytes: number, speed: number) => ({
   model,
-  weights: "bf16",
+  weights: "bf16" as const,
   activationSparsity: 0,
   perplexity,
   bytesOnDisk: megabytes * 1e6,
@@ -63,6 +64,42 @@ const sweep = {
 };
 const data: ReportData = { rarefyReport: 1, runs: [runOfSweep(sweep, evil, "sweep.json")] };
 
+describe("what candidates cost and gave, in a sentence", () => {
+  const named = (name: string, perplexity: number, megabytes: number, speed: number) => ({
+    name,
+    row: row(name, perplexity, megabytes, speed),
+  });
+  const sentences = (...candidates: ReturnType<typeof named>[]) =>
+    summaryOf({ location: "d", source: row("model", 30, 50, 100), candidates, environment: [] });
+
+  it("of one, with the figures of the table", () => {
+    expect(sentences(named("a", 34, 30, 140))).toEqual([
+      "a: perplexity 30.00 → 34.00 (+13.3 %), 0.60 × the size on disk, 1.40 × the speed of decoding.",
+    ]);
+    expect(sentences(named("a", 29, 50, 105))).toEqual([
+      "a: perplexity 30.00 → 29.00 (−3.3 %), as large on disk, no difference in the speed of decoding.",
+    ]);
+  });
+
+  it("of several, those that lose least, are smallest and fastest; what cannot be told is not said", () => {
+    const [best, small, fast] = [named("a", 31, 45, 104), named("b", 40, 20, 130), named("c", 36, 30, 160)];
+    expect(sentences(fast, best, small)).toEqual([
+      "Loses least: a: perplexity 30.00 → 31.00 (+3.3 %), 0.90 × the size on disk, no difference in the speed of decoding.",
+      "Smallest: b: perplexity 30.00 → 40.00 (+33.3 %), 0.40 × the size on disk, 1.30 × the speed of decoding.",
+      "Fastest: c: perplexity 30.00 → 36.00 (+20.0 %), 0.60 × the size on disk, 1.60 × the speed of decoding.",
+    ]);
+    // 160 ± 5 % and 155 ± 5 % meet, and 30.0 MB are 30.0 MB.
+    expect(sentences(best, fast, named("d", 37, 30, 155)).map((text) => text.split(":")[0])).toEqual(["Loses least"]);
+  });
+
+  it("of nothing that was measured: nothing", () => {
+    expect(sentences()).toEqual([]);
+    const { perplexity: _, ...unmeasured } = row("model", 30, 50, 100);
+    const run = { location: "d", source: unmeasured, candidates: [named("a", 34, 30, 140)], environment: [] };
+    expect(summaryOf(run)).toEqual([]);
+  });
+});
+
 describe("report page", () => {
   it("escapes everything that comes from files", async () => {
     const page = await reportPage(data);
@@ -83,6 +120,7 @@ describe("report page", () => {
   it("shows before and after, what it cost and what it gave", async () => {
     const text = (await reportPage(data)).replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
     expect(text).toContain("model bf16 dense 30.00");
+    expect(text).toContain("(+13.3 %), 0.60 × the size on disk, 1.40 × the speed of decoding. Before and after");
     // 34 / 30 − 1, 30 / 50, 140 / 100
     expect(text).toMatch(/bf16 dense 34\.00 \+13\.3 % 30\.0 0\.60 × 140 \(133–147\) 1\.40 × 27\.0/);
     expect(text).toContain("Perplexity against size");

@@ -3,7 +3,14 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Option } from "commander";
 import type { ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import { type Artifact, compressionOf, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
+import {
+  type Artifact,
+  artifactFileName,
+  compressionOf,
+  openCheckpoint,
+  parseJson,
+  readArtifact,
+} from "../../io/index.js";
 import { directoryFiles, writeFilesAtomic } from "../../io/index.node.js";
 import { isPlainFileName } from "../../io/internal.js";
 import { weightBytesOf } from "../../jobs/index.js";
@@ -49,6 +56,9 @@ export const command: CommandDefinition<ReportOptions> = {
   },
 };
 
+/** Results hold no date, so that the same job gives the same bytes; the file system has one. */
+const lastWritten = async (path: string) => (await stat(path)).mtime.toISOString();
+
 type Report = typeof import("../../report/index.js");
 
 /** @throws UsageError for a directory that none of the commands wrote */
@@ -58,8 +68,10 @@ async function readRun(directory: string, report: Report): Promise<Run> {
     if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
     throw error;
   });
-  if (sweep !== undefined)
-    return withMasks(report.runOfSweep(parseJson(sweep, path), directory, path), directory, report);
+  if (sweep !== undefined) {
+    const run = { ...report.runOfSweep(parseJson(sweep, path), directory, path), made: await lastWritten(path) };
+    return withMasks(run, directory, report);
+  }
   const files = directoryFiles(directory);
   const artifact = await readArtifact({ files, location: directory });
   if (artifact === undefined) {
@@ -67,7 +79,8 @@ async function readRun(directory: string, report: Report): Promise<Run> {
   }
   const spec = artifact.activations && (await specOf(directory));
   const name = basename(resolve(directory));
-  const run = report.runOfArtifact(artifact, directory, name, await weightBytesOf(files), spec);
+  const made = await lastWritten(join(directory, artifactFileName));
+  const run: Run = { ...report.runOfArtifact(artifact, directory, name, await weightBytesOf(files), spec), made };
   run.candidates[0].masks = isSparse(artifact) ? await masksOf(directory, report) : undefined;
   const log = join(directory, "training.jsonl");
   const lines = await readFile(log, "utf8").catch((error: NodeJS.ErrnoException) => {
