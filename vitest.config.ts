@@ -3,6 +3,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** Files that take minutes, longest first: begun last, one of them would run alone while the other worker waits. */
 const longest = [
+  "test/platform/contract",
   "test/contract/webgpu",
   "test/contract/backends",
   "test/golden/golden",

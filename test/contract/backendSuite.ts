@@ -30,11 +30,11 @@ export function backendSuite(subject: BackendUnderTest): void {
     storageSuite(backend, subject);
     regionSuite(backend, subject);
     linearSuite(backend, subject);
-    attentionSuite(backend, subject.tolerances);
+    attentionSuite(backend, subject);
     sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);
     keysSuite(backend, subject.tolerances);
-    codedKvSuite(backend, subject.tolerances);
+    codedKvSuite(backend, subject);
     elementwiseSuite(backend, subject);
     gramSuite(backend);
     expertSuite(backend, subject);

@@ -17,7 +17,7 @@ const fours = (max: number) => fc.integer({ min: 1, max: max / 4 }).map((n) => 4
 const parameters = (numRuns: number) => ({ numRuns, seed: 20260, endOnFailure: false });
 
 /** Random shapes of `linear`, unless a subject asks for fewer; attention is tried on a third of them. */
-const defaultShapes = 300;
+const defaultShapes = 150;
 
 /** Random shapes and options against the oracle. */
 export function fuzzSuite(

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { ModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js";
@@ -24,6 +24,17 @@ import {
 } from "../../src/train/index.js";
 import { cloneValues } from "../../src/train/values.js";
 import { distance, unavailable } from "./gpuSupport.js";
+
+/** One device for all objectives of this file: on a software GPU compiling the same kernels for each takes most of the time. */
+vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
+  const real = await importOriginal<typeof import("../../src/kernels/internal.js")>();
+  let shared: ReturnType<typeof real.openCompute> | undefined;
+  const openCompute = async () => {
+    shared ??= real.openCompute();
+    return { ...(await shared), [Symbol.dispose]: () => {} };
+  };
+  return { ...real, openCompute };
+});
 
 const open: Objective[] = [];
 afterAll(() => {

@@ -89,11 +89,12 @@ describe.skipIf(unavailable !== undefined)(
       const pruned = join(scratch, "pruned");
       const prune = rarefy(["prune", model, "--method", "magnitude", "--pattern", "2:4", "-o", pruned]);
       expect(prune.error).toBeUndefined();
-      const [dense, ...others] = ["dense", "2:4", "bitmask"].map((structure) =>
+      // The kernels of each structure are the contract's.
+      const [dense, without] = ["dense", "2:4"].map((structure) =>
         rarefy(["run", pruned, ...run("webgpu").slice(2), "--weights", "q8", "--structure", structure]),
       );
       expect(dense.tokenIds).toHaveLength(6);
-      for (const { tokenIds } of others) expect(tokenIds).toEqual(dense.tokenIds);
+      expect(without.tokenIds).toEqual(dense.tokenIds);
     });
 
     test("auto leaves a GPU that the CPU plays alone", async () => {

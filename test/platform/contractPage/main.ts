@@ -16,6 +16,7 @@ globalThis.runContract = () => {
     // Every way of storing and of coding once; in Node.js, Dawn runs the same kernels with all formats.
     formats: ["f32", "q4", "bitmask-bf16", "2:4-q8"],
     fuses: true,
+    fewLayouts: true,
     randomShapes: 12,
   });
   return runCollected();
