@@ -32,3 +32,10 @@ const code = await runCli(commands, process.argv.slice(2), {
   version: packageVersion(),
 });
 process.exitCode = readerGone ? 0 : code === 0 ? 0 : (signalCode ?? code);
+
+// Bun and Deno have the web's Worker, of which the training engine opens a pool that nobody can close: they would wait for ever.
+if ("Bun" in globalThis || "Deno" in globalThis) {
+  const written = (stream: NodeJS.WriteStream) => new Promise<void>((resolve) => stream.write("", () => resolve()));
+  await Promise.all([process.stdout, process.stderr].map(written));
+  process.exit();
+}
