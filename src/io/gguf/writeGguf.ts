@@ -11,7 +11,6 @@ import { type GgufEncoding, type GgufTypeId, ggufEncodings } from "./encodeBlock
 import { metadataOfConfig } from "./fromConfig.js";
 import { metadataOfTokenizer } from "./fromTokenizer.js";
 import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./headerBytes.js";
-
 import { type RopeTensors, ropeTensorNames, ropeTensorsOf } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { readReordered, readTurned, runInCheckpoint } from "./rowOrders.js";
