@@ -2,7 +2,6 @@ import { linearsOf, parseModelConfig, type TensorRef } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { rowsOfShape } from "../tensor/internal.js";
-import { compressionOf } from "./artifactSchema.js";
 import { checkFinite } from "./checkFinite.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { FloatDType } from "./encoding/index.js";
@@ -40,8 +39,7 @@ export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
     const target = `${stem}.weight`;
     weights.set(target, product(checkpoint, stem, target, weights.get(target)));
   }
-  if (checkpoint.artifact !== undefined && compressionOf(checkpoint.artifact) !== undefined)
-    putTogether(checkpoint, weights);
+  if (checkpoint.artifact !== undefined) putTogether(checkpoint, weights);
   return [...weights.values()];
 }
 

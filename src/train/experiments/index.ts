@@ -9,5 +9,6 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   remoe: () => import("./remoe.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
+  qiren: () => import("./qiren.js"),
   "text-classification": () => import("./textClassification.js"),
 };

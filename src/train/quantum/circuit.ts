@@ -55,7 +55,10 @@ function apply({ re, im, samples }: State, bit: number, [a, ai, b, bi, c, ci, d,
   for (const [k0, k1] of pairsOf(re.length / samples, bit)) {
     const [p, q] = [k0 * samples, k1 * samples];
     for (let s = 0; s < samples; s++) {
-      const [x, xi, y, yi] = [re[p + s], im[p + s], re[q + s], im[q + s]];
+      const x = re[p + s];
+      const xi = im[p + s];
+      const y = re[q + s];
+      const yi = im[q + s];
       re[p + s] = a * x - ai * xi + b * y - bi * yi;
       im[p + s] = a * xi + ai * x + b * yi + bi * y;
       re[q + s] = c * x - ci * xi + d * y - di * yi;
@@ -70,18 +73,21 @@ function outer(lambda: State, psi: State, bit: number): Float64Array {
   const { samples } = psi;
   for (const [k0, k1] of pairsOf(psi.re.length / samples, bit)) {
     const rows = [k0 * samples, k1 * samples];
-    for (let a = 0; a < 2; a++) {
-      for (let b = 0; b < 2; b++) {
-        let [re, im] = [0, 0];
-        for (let s = 0; s < samples; s++) {
-          const [l, li] = [lambda.re[rows[a] + s], lambda.im[rows[a] + s]];
-          const [x, xi] = [psi.re[rows[b] + s], psi.im[rows[b] + s]];
-          re += l * x + li * xi;
-          im += l * xi - li * x;
-        }
-        sums[4 * a + 2 * b] += re;
-        sums[4 * a + 2 * b + 1] += im;
+    for (let entry = 0; entry < 4; entry++) {
+      const from = rows[entry >> 1];
+      const to = rows[entry & 1];
+      let re = 0;
+      let im = 0;
+      for (let s = 0; s < samples; s++) {
+        const l = lambda.re[from + s];
+        const li = lambda.im[from + s];
+        const x = psi.re[to + s];
+        const xi = psi.im[to + s];
+        re += l * x + li * xi;
+        im += l * xi - li * x;
       }
+      sums[2 * entry] += re;
+      sums[2 * entry + 1] += im;
     }
   }
   return sums;
@@ -158,14 +164,19 @@ export class Circuit {
 
   /** Turns every amplitude by −direction · Σ ±x_j / 2. */
   #upload({ re, im, samples }: State, x: Float64Array, direction: number): void {
-    const { qubits } = this.shape;
+    const phases = new Float64Array(samples);
     for (let k = 0; k < this.#size; k++) {
+      phases.fill(0);
+      for (let q = 0; q < this.shape.qubits; q++) {
+        const sign = this.#sign(k, q) / 2;
+        for (let s = 0; s < samples; s++) phases[s] += sign * x[q * samples + s];
+      }
       for (let s = 0; s < samples; s++) {
-        let phase = 0;
-        for (let q = 0; q < qubits; q++) phase += this.#sign(k, q) * x[q * samples + s];
-        const [c, d] = [Math.cos(phase / 2), -direction * Math.sin(phase / 2)];
+        const c = Math.cos(phases[s]);
+        const d = -direction * Math.sin(phases[s]);
         const at = k * samples + s;
-        const [a, b] = [re[at], im[at]];
+        const a = re[at];
+        const b = im[at];
         re[at] = c * a - d * b;
         im[at] = c * b + d * a;
       }
@@ -198,9 +209,12 @@ export class Circuit {
     this.#last = { state, angles: angles.slice(), x };
     const out = new Float64Array(qubits * samples);
     for (let k = 0; k < this.#size; k++) {
-      for (let s = 0; s < samples; s++) {
-        const share = state.re[k * samples + s] ** 2 + state.im[k * samples + s] ** 2;
-        for (let q = 0; q < qubits; q++) out[q * samples + s] += this.#sign(k, q) * share;
+      for (let q = 0; q < qubits; q++) {
+        const sign = this.#sign(k, q);
+        for (let s = 0; s < samples; s++) {
+          const at = k * samples + s;
+          out[q * samples + s] += sign * (state.re[at] * state.re[at] + state.im[at] * state.im[at]);
+        }
       }
     }
     return out;
@@ -231,11 +245,14 @@ export class Circuit {
     const { samples } = psi;
     const lambda: State = { re: psi.re.slice(), im: psi.im.slice(), samples };
     for (let k = 0; k < this.#size; k++) {
+      const factors = new Float64Array(samples);
+      for (let q = 0; q < qubits; q++) {
+        const sign = this.#sign(k, q);
+        for (let s = 0; s < samples; s++) factors[s] += sign * gradient[q * samples + s];
+      }
       for (let s = 0; s < samples; s++) {
-        let factor = 0;
-        for (let q = 0; q < qubits; q++) factor += this.#sign(k, q) * gradient[q * samples + s];
-        lambda.re[k * samples + s] *= factor;
-        lambda.im[k * samples + s] *= factor;
+        lambda.re[k * samples + s] *= factors[s];
+        lambda.im[k * samples + s] *= factors[s];
       }
     }
     const ofAngles = new Float64Array(angles.length);
@@ -243,10 +260,12 @@ export class Circuit {
     for (let layer = uploads; layer >= 1; layer--) {
       this.#disentangle(psi, lambda, angles, layer, ofAngles);
       for (let k = 0; k < this.#size; k++) {
-        for (let s = 0; s < samples; s++) {
-          const at = k * samples + s;
-          const overlap = lambda.re[at] * psi.im[at] - lambda.im[at] * psi.re[at];
-          for (let q = 0; q < qubits; q++) ofX[q * samples + s] += this.#sign(k, q) * overlap;
+        for (let q = 0; q < qubits; q++) {
+          const sign = this.#sign(k, q);
+          for (let s = 0; s < samples; s++) {
+            const at = k * samples + s;
+            ofX[q * samples + s] += sign * (lambda.re[at] * psi.im[at] - lambda.im[at] * psi.re[at]);
+          }
         }
       }
       this.#upload(psi, x, -1);
