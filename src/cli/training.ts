@@ -15,7 +15,7 @@ export async function trainFromCommand(
   options: TrainingCommandOptions,
 ): Promise<TrainedDirectory> {
   const { signal, onProgress } = context;
-  const { text, evalText, output, maxTokens, teacher, ...settings } = options;
+  const { text, evalText, output, maxTokens, teacher, minillmOption, ...settings } = options;
   const files = await resolveModel(model, context);
   const tokensOf = async (path: string, maxTokens?: number) =>
     tokenizeDocuments(await openTokenizer(context, files), await readTrainingText(path, signal), {
@@ -24,6 +24,7 @@ export async function trainFromCommand(
     });
   const result = await trainToDirectory(files, output, {
     ...settings,
+    miniLlm: minillmOption,
     from,
     tokens: () => tokensOf(text, maxTokens),
     evaluationTokens: evalText === undefined ? undefined : () => tokensOf(evalText),

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { AdapterSettings, TrainingSettings } from "../jobs/index.js";
-import { divergenceIds, routings } from "../train/index.js";
+import { distillationIds, miniLlmSchema, routings } from "../train/index.js";
 import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
 
@@ -14,6 +14,7 @@ export interface TrainingCommandOptions extends TrainingSettings {
   dtype?: "f32" | "bf16";
   teacher?: string;
   adapter?: AdapterSettings;
+  minillmOption?: Record<string, unknown>;
   force?: boolean;
 }
 
@@ -79,8 +80,12 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   ).argParser(number({ min: 0, max: 1 })),
   new Option(
     "--distil-loss <id>",
-    "kl: cover all that the teacher holds possible; reverse-kl: keep to what it holds likely; logits: match them (default: kl)",
-  ).choices(divergenceIds),
+    "kl: cover all that the teacher holds possible; reverse-kl: keep to what it holds likely; logits: match them; minillm: learn from texts that the student writes itself (default: kl)",
+  ).choices(distillationIds),
+  new Option(
+    "--minillm-option <name=value...>",
+    `options of minillm: ${Object.keys(miniLlmSchema.shape).join("=, ")}=; docs/training.md says what they are`,
+  ).argParser(collect),
   new Option("--temperature <x>", "divides the logits of teacher and student (default: 1)").argParser(
     number({ min: 0, aboveMin: true }),
   ),
@@ -88,7 +93,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   forceOption(),
 ];
 
-function collect(text: string, earlier: Record<string, unknown>): Record<string, unknown> {
+function collect(text: string, earlier: Record<string, unknown> = {}): Record<string, unknown> {
   const at = text.indexOf("=");
   if (at < 1) throw new InvalidArgumentError("Give name=value.");
   const value = text.slice(at + 1);

@@ -1,6 +1,6 @@
 import { type JobOptions, UsageError } from "../core/index.js";
 import type { LocalModelFiles } from "../io/index.js";
-import { type Batch, type BatchArray, decoderObjective, teacherName } from "../train/index.js";
+import { type Batch, type BatchArray, decoderObjective, type FloatArray, teacherName } from "../train/index.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
 import type { TrainingSettings } from "./trainingSettings.js";
 
@@ -8,6 +8,8 @@ import type { TrainingSettings } from "./trainingSettings.js";
 export interface Teacher extends Disposable {
   /** For the record: directory or Hub id. */
   readonly location: string;
+  /** The teacher's logits, f32 [tokens, vocabSize]. */
+  predict(batch: Batch): Promise<FloatArray>;
   /** The batch with the teacher's logits in it. */
   teach(batch: Batch): Promise<Batch>;
 }
@@ -39,10 +41,12 @@ export async function openTeacher(
       { shape, values: values.slice() },
     ]),
   );
+  const predict = (batch: Batch) => objective.predict(weights, { ...batch, ...routers });
   return {
     location: files.location,
+    predict,
     async teach(batch) {
-      const values = await objective.predict(weights, { ...batch, ...routers });
+      const values = await predict(batch);
       const logits: BatchArray = { shape: [values.length / vocabSize, vocabSize], values };
       return { ...batch, [teacherName]: logits };
     },

@@ -18,6 +18,7 @@ import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } fr
 import { isCompanionFile, jsonBytes } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
+  type Batch,
   decoderObjective,
   type FloatArray,
   initialWeights,
@@ -30,13 +31,13 @@ import {
   Training,
   writeWeights,
 } from "../train/index.js";
-import { randomFor } from "../train/internal.js";
+import { randomFor, writeTexts } from "../train/internal.js";
 import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
 import { configHash, plainConfig } from "./source.js";
-import { openTeacher } from "./teacher.js";
+import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
-import { methodOf, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
+import { methodOf, miniLlmOptions, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
 import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
@@ -106,6 +107,7 @@ async function trainAndWrite(
 ): Promise<TrainedDirectory> {
   const { signal, onProgress, inputDensity, from, teacher: teacherFiles, adapter } = options;
   const { distil, distilLoss = "kl", temperature = 1 } = options;
+  const miniLlm = distilLoss === "minillm" ? miniLlmOptions(options) : undefined;
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
@@ -129,7 +131,7 @@ async function trainAndWrite(
   using whole = await decoderObjective(config.spec, parameters, options.window, options.device, {
     router: mixture?.router,
     inputDensity,
-    ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss } }),
+    ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
   });
   const adapting = adapter && (await adapterTraining(whole, config.spec, model, adapter, options.seed));
   const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole, model.weights];
@@ -156,7 +158,7 @@ async function trainAndWrite(
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
-    ...(distil !== undefined && { distil, distilLoss, temperature, teacher: (teacherFiles ?? files).location }),
+    ...(distil !== undefined && { distil, distilLoss, temperature, ...(miniLlm && { miniLlm }), teacher: (teacherFiles ?? files).location }),
   };
   const job = await jobOf(made, files, options, evaluationTokens);
   const owner = { command, job };
@@ -181,10 +183,22 @@ async function trainAndWrite(
     training.restore(stored.state);
     options.onResume?.(training.step);
   }
+  const writersOf = (training: Training, { predict }: Teacher) => ({
+    student: (batch: Batch) => training.predict({ ...batch, ...control?.arrays() }),
+    teacher: predict,
+    vocabSize: config.vocabSize,
+    window: options.window,
+  });
   const log = await run.openLog(training.step);
   await runTraining({
     training,
-    batch: (step) => teacher?.teach(windows.batch(step)) ?? windows.batch(step),
+    batch: (step) => {
+      const batch = windows.batch(step);
+      if (teacher === undefined) return batch;
+      return miniLlm === undefined
+        ? teacher.teach(batch)
+        : writeTexts(batch, writersOf(training, teacher), miniLlm, randomFor(options.seed, "texts", step));
+    },
     steps: options.steps,
     rate: optimizer.rate,
     onStep: (record) => log.add(record),
@@ -227,7 +241,9 @@ function checkAdapter({ adapter, method, from }: TrainToDirectoryOptions): void 
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
 }
 
-function checkDistillation({ distil, distilLoss, temperature, teacher, from }: TrainToDirectoryOptions): void {
+function checkDistillation({ distil, distilLoss, temperature, teacher, from, miniLlm }: TrainToDirectoryOptions): void {
+  if (miniLlm !== undefined && Object.keys(miniLlm).length > 0 && distilLoss !== "minillm")
+    throw new UsageError("--minillm-option belongs to --distil-loss minillm");
   if (distil === undefined && [teacher, temperature, distilLoss].some((given) => given !== undefined)) {
     throw new UsageError("--teacher, --temperature and --distil-loss belong to --distil");
   }

@@ -3,8 +3,10 @@ import { UsageError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
 import {
   cosine,
-  type DivergenceId,
+  type DistillationId,
   type EngineDevice,
+  type MiniLlmOptions,
+  miniLlmSchema,
   type OptimizerOptions,
   type TrainedMixture,
   trainedMixture,
@@ -46,7 +48,9 @@ export interface TrainingSettings {
   /** Weight of learning from a teacher's predictions; 1 − share is that of the text. Default: no teacher. */
   distil?: number;
   /** How far student and teacher are apart. Default "kl". */
-  distilLoss?: DivergenceId;
+  distilLoss?: DistillationId;
+  /** Options of "minillm", as `miniLlmSchema` has them. */
+  miniLlm?: Record<string, unknown>;
   /** Divides the logits of teacher and student. Default 1. */
   temperature?: number;
 }
@@ -81,6 +85,18 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
     );
   }
   return { method, settings: parsed.data };
+}
+
+/** @throws UsageError for options that MiniLLM does not have, and windows with no room for a beginning */
+export function miniLlmOptions({ miniLlm = {}, window }: Pick<TrainingSettings, "miniLlm" | "window">): MiniLlmOptions {
+  const parsed = miniLlmSchema.safeParse(miniLlm);
+  if (!parsed.success) {
+    const [{ path, message }] = parsed.error.issues;
+    throw new UsageError(`--minillm-option: ${[...path.map(String), message].join(": ")}`);
+  }
+  const { length } = parsed.data;
+  if (length < window) return parsed.data;
+  throw new UsageError(`${length} tokens are to be written in windows of ${window}, which leaves no beginning`);
 }
 
 /**

@@ -38,7 +38,15 @@ export {
 } from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";
-export { type Distillation, type DivergenceId, divergenceIds, teacherName } from "./models/distillation.js";
+export { type MiniLlmOptions, miniLlmSchema } from "./models/miniLlmOptions.js";
+export {
+  type Distillation,
+  type DistillationId,
+  type DivergenceId,
+  distillationIds,
+  divergenceIds,
+  teacherName,
+} from "./models/distillation.js";
 export { initialWeights, type ModelParameter, modelParameters } from "./models/parameters.js";
 export type { RouterOptions, Routing } from "./models/routerOptions.js";
 export { routings, type TrainedMixture, trainedMixture } from "./models/routing.js";

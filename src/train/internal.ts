@@ -1,5 +1,6 @@
 /** For the folders to the right: pages and plans of experiments. Not part of the package's exports. */
 export { htmlPage, markdownPage } from "./experiments/pages.js";
 export { planOf } from "./experiments/runExperiment.js";
+export { type Writers, writeTexts } from "./rollouts.js";
 export { randomFor } from "./seeds.js";
 export { isStateTree } from "./state.js";

@@ -348,6 +348,18 @@ describe("finetune with a teacher", () => {
     expect(JSON.parse(first).prediction).toBeGreaterThan(1);
   });
 
+  test("what the student writes itself is learnt from, and its own likeness teaches it nothing", async () => {
+    const written = at("taught-written");
+    const minillm = [...settings, "--distil", "1", "--distil-loss", "minillm", "--minillm-option"];
+    const record = await rarefyJson([...minillm, "length=4", "teacherMix=0.5", "-o", written]);
+    expect(record).toMatchObject({ distilLoss: "minillm", miniLlm: { length: 4, teacherMix: 0.5, singleStep: true } });
+    const [first] = readFileSync(join(written, "training.jsonl"), "utf8").split("\n");
+    expect(Math.abs(JSON.parse(first).loss)).toBeLessThan(1e-3);
+    expect(JSON.parse(first).prediction).toBeGreaterThan(1);
+    const { code, stderr } = await rarefy([...minillm, "length=4096", "-o", at("x"), "--quiet"]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/leaves no beginning/)]);
+  });
+
   test("another model may teach, if it has the same tokens", async () => {
     const taught = await rarefyJson([
       ...settings,

@@ -1,7 +1,14 @@
+import type { MiniLlmOptions } from "./miniLlmOptions.js";
+
 /** How far what a student predicts is from what its teacher does: see `divergences`. */
 export const divergenceIds = ["kl", "reverse-kl", "logits"] as const;
 /** "kl", "reverse-kl" or "logits". */
 export type DivergenceId = (typeof divergenceIds)[number];
+
+/** What a teacher is followed by: a divergence at every token of the text, or reverse KL of texts that the student writes. */
+export const distillationIds = [...divergenceIds, "minillm"] as const;
+/** "kl", "reverse-kl", "logits" or "minillm". */
+export type DistillationId = (typeof distillationIds)[number];
 
 /** Learning from the predictions of another model besides the text. */
 export interface Distillation {
@@ -10,7 +17,9 @@ export interface Distillation {
   /** Divides the logits of both: above 1, unlikely tokens count for more. */
   temperature: number;
   /** What is made small. Default "kl". */
-  loss?: DivergenceId;
+  loss?: DistillationId;
+  /** Of "minillm". */
+  miniLlm?: MiniLlmOptions;
 }
 
 /** Name of the teacher's logits in a batch: f32 [tokens, vocabSize]. Without them the text alone is learnt. */

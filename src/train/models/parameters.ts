@@ -81,6 +81,10 @@ class Parameters {
   head({ finalNorm, head }: ModelSpec): void {
     if (finalNorm) this.norm(finalNorm);
     if (head.kind === "none") return;
+    for (const { weight, bias } of head.kind === "classifier" ? linearsOf(head) : []) {
+      this.add(weight, "normal");
+      if (bias) this.add(bias, "zeros");
+    }
     this.add(head.map.weight, "normal");
     if (head.map.bias) this.add(head.map.bias, "zeros");
   }

@@ -2,10 +2,19 @@ import { numpy as np } from "@jax-js/jax";
 import type { BlockSpec, EmbeddingSpec, ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { crossEntropy, softcap } from "../engine/layers.js";
-import { add, multiply, type Traced, take } from "../engine/ops.js";
+import { add, columns, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
 import { divergences } from "../models/divergence.js";
+import { miniLlmLoss } from "../models/miniLlm.js";
+import {
+  drawnName,
+  importanceName,
+  judgementName,
+  miniLlmDefaults,
+  returnName,
+  writtenName,
+} from "../models/miniLlmOptions.js";
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
 import type { TraceOptions } from "./options.js";
@@ -41,7 +50,10 @@ export function traceModel(
       const pass = passOf(weights, batch);
       const logits = logitsOf(spec, pass);
       const prediction = crossEntropy(logits, batch.label);
-      const wanted = distilled(prediction, logits, batch[teacherName], options.distillation);
+      const wanted =
+        options.distillation?.loss === "minillm"
+          ? written(prediction, (tokens) => logitsOf(spec, passOf(weights, { ...batch, tokens })), batch, options.distillation, window)
+          : distilled(prediction, logits, batch[teacherName], options.distillation);
       return {
         loss: pass.mixtures.flatMap(({ penalties }) => penalties).reduce(add, wanted),
         measured: {
@@ -67,13 +79,23 @@ export function traceBlock({ steps }: BlockSpec, layer: number, x: Traced, pass:
   return buffers.get("x")!;
 }
 
-/** Logits of the residual stream behind the last block. */
+/** Logits of the residual stream behind the last block: of every token, or of every text where the model classifies. */
 export function traceHead({ finalNorm, head }: ModelSpec, x: Traced, pass: TracedPass): Traced {
-  if (head.kind !== "vocabulary") throw new UsageError("only a head over a vocabulary is traced");
+  if (head.kind === "none") throw new UsageError("a model without a head predicts nothing");
   const final = finalNorm === undefined ? x : pass.norm(x, finalNorm);
+  if (head.kind === "classifier") {
+    // A text is judged by what stands at its first token.
+    const buffers = new Map([["x", firstOfEach(final, pass)]]);
+    traceSteps(head.steps, { pass, layer: 0, buffers });
+    return pass.whole(buffers.get(head.from)!, head.map);
+  }
   const logits = pass.whole(final, head.map);
   return head.softcap !== undefined ? softcap(logits, head.softcap) : logits;
 }
+
+/** [sequences, width] of x [sequences · window, width]: the first row of every sequence. */
+const firstOfEach = (x: Traced, { sequences, window }: TracedPass): Traced =>
+  columns(reshape(x, [sequences, window * x.shape[1]]), 0, x.shape[1]);
 
 // Flat throughout: the engine cannot compile the gradient of a gather whose result is only reshaped.
 function embed({ table, scale, positions, types, norm }: EmbeddingSpec, pass: TracedPass): Traced {
@@ -109,5 +131,30 @@ function embed({ table, scale, positions, types, norm }: EmbeddingSpec, pass: Tr
 function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distillation?: Distillation): Traced {
   if (teacher === undefined || distillation === undefined) return prediction;
   const { share, temperature, loss = "kl" } = distillation;
+  if (loss === "minillm") return prediction;
   return add(multiply(prediction, 1 - share), multiply(divergences[loss](logits, teacher, temperature), share));
+}
+
+/** (1 − η)·loss of the text + η·MiniLLM's of what the student has written, where it has. */
+function written(
+  prediction: Traced,
+  logitsAt: (tokens: Traced) => Traced,
+  batch: TracedArrays,
+  { share, miniLlm = miniLlmDefaults }: Distillation,
+  window: number,
+): Traced {
+  const tokens = batch[writtenName];
+  if (tokens === undefined) return prediction;
+  const own = miniLlmLoss(
+    logitsAt(tokens),
+    {
+      drawn: batch[drawnName],
+      importance: batch[importanceName],
+      returns: batch[returnName],
+      teacher: batch[judgementName],
+    },
+    tokens.shape[0] / window,
+    miniLlm.singleStep,
+  );
+  return add(multiply(prediction, 1 - share), multiply(own, share));
 }
