@@ -9,6 +9,7 @@ import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import { type CompressionOptions, withCalibration } from "./compressionOptions.js";
 import { bytes, duration, percent } from "./format.js";
+import { isLabelled, labelledTokens } from "./labelledTokens.js";
 import { readText } from "./readText.js";
 import { openTokenizer } from "./tokenizer.js";
 
@@ -24,6 +25,8 @@ export interface CompressionDocument extends ResultRow {
   timesMs: JobTimes;
   estimate: MeasuredCompression["plan"]["estimate"];
   layers: Compression["layers"];
+  /** What masks of heads and neurons came to. */
+  unitMasks?: Compression["unitMasks"];
 }
 
 /** Runs one job from the command line: plan, compress, evaluate before and after. Prints as it goes. */
@@ -44,13 +47,18 @@ export async function compressFromCommand(
   const { store, dtype, device, threads, restart, force, maxWindows } = options;
   const { calib, text: evaluated, bos } = options;
   const { calibration: windows } = recipe;
+  const calibrationOf = async () => {
+    if (calibration === undefined) return {};
+    if (isLabelled(calibration)) {
+      const labelled = { text: calibration, name: calib!, most: windows.window, bos };
+      return { labelled: await labelledTokens(context, source, labelled) };
+    }
+    return { calibration: await calibrationTokens(context, source, { text: calibration, name: calib, windows, bos }) };
+  };
   const result = await compressAndMeasure(source, output, {
     command,
     recipe,
-    calibration:
-      calibration === undefined
-        ? undefined
-        : await calibrationTokens(context, source, { text: calibration, name: calib, windows, bos }),
+    ...(await calibrationOf()),
     evaluation:
       evaluation === undefined
         ? undefined
@@ -77,6 +85,7 @@ export async function compressFromCommand(
   });
   if (result.wasThere) context.print(`${output} is there already, made by the same command.\n`);
   const { before, after, plan, artifact } = result;
+  const { unitMasks } = compressionOf(artifact)!;
   context.print(`${formatResultRows(before === undefined ? [after] : [before, after])}\n\n${summary(output, result)}`);
   return {
     ...after,
@@ -87,6 +96,7 @@ export async function compressFromCommand(
     timesMs: result.elapsedMs,
     estimate: plan.estimate,
     layers: compressionOf(artifact)!.layers,
+    ...(unitMasks && { unitMasks }),
   };
 }
 
@@ -101,6 +111,15 @@ function rarelyChosen(artifact: Artifact): string[] {
   ];
 }
 
+function masksInWords(artifact: Artifact): string[] {
+  const masks = compressionOf(artifact)?.unitMasks;
+  if (masks === undefined) return [];
+  const { macsShare, heads, neurons, tuned } = masks;
+  return [
+    `${percent(macsShare, 2)} of the multiply-adds of heads and neurons. Heads by layer: ${heads.join(" ")}; neurons: ${neurons.join(" ")}. ${tuned.length} layers tuned.`,
+  ];
+}
+
 function summary(output: string, { elapsedMs, resumedBlocks, plan, artifact, after }: MeasuredCompression): string {
   const parts = Object.entries(elapsedMs)
     .filter(([, ms]) => ms >= 50)
@@ -110,6 +129,7 @@ function summary(output: string, { elapsedMs, resumedBlocks, plan, artifact, aft
     `${(after.elapsedMs! / 1000).toFixed(1)} s (${parts.join(", ")})${resumed}; peak ${bytes(after.peakMemoryBytes!)}.`,
     `${percent(after.densityStored!, 1)} of the numbers, ${bytes(after.bytesOnDisk!)} in ${output}`,
     ...rarelyChosen(artifact),
+    ...masksInWords(artifact),
     "",
   ].join("\n");
 }

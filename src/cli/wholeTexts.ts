@@ -2,11 +2,12 @@ import { Option } from "commander";
 import { Stage, UsageError } from "../core/index.js";
 import { resolveModel } from "../io/index.node.js";
 import type { Model } from "../model/index.js";
-import { loadTokenizer, type Tokenizer } from "../text/index.js";
+import { loadTokenizer } from "../text/index.js";
 import { type LabelledText, parseLabelledText } from "../train/index.js";
 import type { Context } from "./command.js";
+import { isLabelled, tokensOfText } from "./labelledTokens.js";
 import { integer } from "./numbers.js";
-import { type MachineOptions, textOption, type WeightsOption } from "./options.js";
+import { bosOption, type MachineOptions, textOption, type WeightsOption } from "./options.js";
 import { type PromptOptions, promptText } from "./promptText.js";
 import { readText } from "./readText.js";
 import { openSession } from "./session.js";
@@ -15,6 +16,7 @@ import { openSession } from "./session.js";
 export interface WholeTextOptions extends PromptOptions, MachineOptions, WeightsOption {
   text?: string;
   maxTokens?: number;
+  bos?: boolean;
 }
 
 export const wholeTextOptions = (): Option[] => [
@@ -23,6 +25,7 @@ export const wholeTextOptions = (): Option[] => [
   new Option("--max-tokens <n>", "tokens of a text that are read; default as many as the model can").argParser(
     integer({ min: 2 }),
   ),
+  bosOption("in front of each text"),
 ];
 
 /** The texts of the command line, with their labels where they have any. */
@@ -31,7 +34,7 @@ export async function wholeTexts(context: Context, options: WholeTextOptions): P
   if ((prompt === undefined) === (options.text === undefined)) throw new UsageError("give --prompt or --text");
   if (prompt !== undefined) return [{ text: prompt }];
   const content = await readText(options.text!);
-  if (/^label\ttext\r?\n/.test(content)) return parseLabelledText(content, options.text!);
+  if (isLabelled(content)) return parseLabelledText(content, options.text!);
   const lines = content.split(/\r?\n/).filter((line) => line !== "");
   if (lines.length === 0) throw new UsageError(`${options.text} has no text`);
   return lines.map((text) => ({ text }));
@@ -54,19 +57,8 @@ export async function forEachText<T>(
   for (const { text } of texts) {
     context.signal.throwIfAborted();
     const most = Math.min(options.maxTokens ?? Number.POSITIVE_INFINITY, model.config.maxPositions);
-    made.push(await use(model, shortened(tokenizer, text!, most)));
+    made.push(await use(model, tokensOfText(tokenizer, text!, most, options.bos)));
     stage.advance(1);
   }
   return made;
-}
-
-/** The tokens of a text, at most `most`; what ends a text stays at its end ("[SEP]"). */
-function shortened(tokenizer: Tokenizer, text: string, most: number): Uint32Array {
-  const tokens = tokenizer.encode(text);
-  if (tokens.length === 0) throw new UsageError("a text has no tokens");
-  if (tokens.length <= most) return tokens;
-  const cut = tokens.slice(0, most);
-  const end = tokens[tokens.length - 1];
-  if (tokenizer.specialIds.has(end)) cut[most - 1] = end;
-  return cut;
 }

@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { ProblemsError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
 import { checkEmbedding, checkTensors } from "./checkTensors.js";
-import { checkUnits } from "./checkUnits.js";
+import { checkMaskedUnits, checkUnits } from "./checkUnits.js";
 import type { AnyOptions, Method, PruneMethod, Shape } from "./contract.js";
 import { matchesGlob } from "./glob.js";
 import { lowRankMethods } from "./lowrank/index.js";
@@ -115,6 +115,12 @@ async function resolveStage(
     return { stage, options: found?.options ?? {}, matrices: [] };
   }
   const selected = select(stage, state, say);
+  if (stage.type === "maskUnits") {
+    if (index > 0) say("masks are of the source's units: let it be the first stage");
+    const report: Report = ({ layer, names: [name] }, found) =>
+      problems.push(...found.map((text) => ({ layer, name, text })));
+    return { stage, options: {}, matrices: checkMaskedUnits(stage, selected, state, report, say) };
+  }
   const units = unitsTaken(stage);
   // Of what is targeted, only what has such units changes.
   const matrices = selected.filter((matrix) => units === undefined || hasUnits(matrix, units));

@@ -92,3 +92,31 @@ export function checkUnits(
     state.kvHeads[layer] = kept;
   }
 }
+
+/**
+ * Whether heads and neurons of the targets can be masked, one group of each kind in every layer.
+ * @returns keys of the matrices that lose units
+ */
+export function checkMaskedUnits(
+  stage: RecipeStage & { type: "maskUnits" },
+  selected: readonly TargetMatrix[],
+  state: RecipeState,
+  report: Report,
+  say: Say,
+): string[] {
+  const matrices = selected.filter(({ units }) => units !== undefined && units.length > 0);
+  if (matrices.some(({ expert }) => expert !== undefined)) {
+    say("masks are for models without mixtures of experts; leave the experts out (ignore)");
+    return [];
+  }
+  for (const type of ["heads", "neurons"] as const) {
+    if (!matrices.some(({ units }) => units!.some(({ kind }) => kind === type))) continue;
+    const pattern = { type, sparsity: 0, scope: "global" } as const;
+    const asPruned = { type: "prune", method: stage.method, options: {}, pattern } as const;
+    const { shrink, multipleOf, targets, ignore } = stage;
+    checkUnits({ ...asPruned, shrink, multipleOf, targets, ignore }, pattern, matrices, state, report, say);
+  }
+  if (matrices.length === 0) say("the targets have no heads or neurons");
+  for (const { key } of matrices) state.pruned.add(key);
+  return matrices.map(({ key }) => key);
+}

@@ -32,7 +32,7 @@ export { pruneMethods } from "./methods/index.js";
 export { type Pattern, type PatternType, parsePattern, patternName, type Scope, sparsityOf } from "./pattern.js";
 export { presetRecipe, presets } from "./presets.js";
 export { quantizeMethods, scaleMethods } from "./quantize/index.js";
-export { parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
+export { maskMethods, parseRecipe, type Recipe, type RecipeInput, type RecipeStage } from "./recipe.js";
 export type { RecipeTarget, TargetMatrix } from "./recipeTarget.js";
 export { parseRecipeText } from "./recipeText.js";
 export { type ReconstructionError, reconstructionError } from "./reconstruction.js";

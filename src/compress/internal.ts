@@ -17,3 +17,4 @@ export {
   unitMask,
   unitScores,
 } from "./structured.js";
+export * from "./unitMasks/index.js";

@@ -96,6 +96,38 @@ const poolHeadsStage = z.strictObject({
   kvHeads: z.int().check(z.gte(1), z.lte(65_536)),
 });
 
+/** How masks of heads and neurons are chosen: "fisher". */
+export const maskMethods: readonly string[] = ["fisher"];
+
+/**
+ * Factors for all heads and neurons of the model, most of them 0, so that what stays is within one budget for all of them: the
+ * units that are 0 go, the factors of the others go into the matrices behind them. Nothing is trained.
+ */
+const maskUnitsStage = z
+  .strictObject({
+    type: z.literal("maskUnits"),
+    /** fisher: by the empirical Fisher information (Kwon et al. 2022, arXiv:2204.09656). */
+    method: z._default(z.enum(maskMethods), maskMethods[0]),
+    /** The share of the multiply-adds of all heads and neurons that stays … */
+    macs: z.optional(z.number().check(z.gt(0), z.lte(1))),
+    /** … or the share of the time that they take on this machine, measured before. */
+    latency: z.optional(z.number().check(z.gt(0), z.lte(1))),
+    /** Tokens of the texts that the budget is for. Default: the mean of the calibration texts. */
+    tokens: z.optional(z.number().check(z.gte(1), z.lte(1_048_576))),
+    /** Texts whose mean loss makes one gradient. */
+    batch: z._default(z.int().check(z.gte(1), z.lte(4096)), 32),
+    /** Choose anew within every block, by what units do together. */
+    rearrange: z._default(z.boolean(), true),
+    /** Find the best factors of what stays; without it they are 1. */
+    tune: z._default(z.boolean(), true),
+    /** Make matrices smaller (default) or leave zeros. */
+    shrink: z._default(z.boolean(), true),
+    /** How many neurons stay is filled up to a multiple of this with ones that give 0. */
+    multipleOf: z._default(z.int().check(z.gte(4), z.lte(1024), z.multipleOf(4)), 4),
+    ...selection,
+  })
+  .check(z.refine((stage) => (stage.macs === undefined) !== (stage.latency === undefined), "give either macs or latency"));
+
 /** Whole blocks, the first thing a recipe does: what is left is another, shallower model. */
 const dropLayersStage = z.strictObject({
   type: z.literal("dropLayers"),
@@ -132,6 +164,7 @@ const recipeSchema = z.strictObject({
         tensorsStage,
         embeddingStage,
         poolHeadsStage,
+        maskUnitsStage,
       ]),
     )
     .check(z.minLength(1), z.maxLength(16)),

@@ -126,6 +126,22 @@ export const compressedMatrix = z.strictObject({
   factors: z.optional(z.string().check(z.maxLength(64))),
 });
 
+const timedUnits = z.array(z.strictObject({ units: count, milliseconds: z.number().check(z.gte(0)) })).check(z.maxLength(64));
+const unitsOfLayers = z.array(count).check(z.maxLength(4096));
+
+/** What masks of heads and neurons came to; by layer of the result where there are lists. */
+export const unitMasksRecord = z.strictObject({
+  /** Multiply-adds of the heads and neurons that stay, of those of all; without what layers are filled up with. */
+  macsShare: share,
+  /** Key and value heads, and neurons, whose factor is not 0. */
+  heads: unitsOfLayers,
+  neurons: unitsOfLayers,
+  /** The layers whose factors were tuned, in their order. */
+  tuned: z.array(z.string().check(z.maxLength(64))).check(z.maxLength(8192)),
+  /** With a budget of time: what a layer of so many units took. */
+  latency: z.optional(z.strictObject({ heads: timedUnits, neurons: timedUnits })),
+});
+
 /** How a model was trained: the settings of the run and what it came to. */
 const training = z.looseObject({
   /** How tokens were sent to experts. */
@@ -151,6 +167,7 @@ export const compression = z.strictObject({
       arithmetic: z.optional(z.string().check(z.maxLength(1024))),
     }),
   ),
+  unitMasks: z.optional(unitMasksRecord),
   /** Weights that the blocks' projections had in the source. */
   sourceWeights: count,
   layers: z
@@ -207,6 +224,8 @@ export type ExitClassifiers = z.infer<typeof exitClassifiers>;
 export type SiteQuantiles = z.infer<typeof siteStatistics>;
 /** `compression` of rarefy.json: the job that made the model and what it did to every matrix. */
 export type Compression = z.infer<typeof compression>;
+/** What masks of heads and neurons came to. */
+export type UnitMasksRecord = z.infer<typeof unitMasksRecord>;
 /** What compression did to one matrix: zeros, bits, rank, error. */
 export type CompressedMatrix = z.infer<typeof compressedMatrix>;
 /** rarefy.json: how a model was made sparse, and all that is needed to run it so. */

@@ -19,6 +19,7 @@ export {
   type ExitClassifiers,
   type SiteQuantiles,
   trainingOf,
+  type UnitMasksRecord,
 } from "./artifactSchema.js";
 export { blobFiles, blobSource } from "./blob.js";
 export { type ByteSink, type FileSinks, memorySinks } from "./byteSink.js";

@@ -1,6 +1,6 @@
 /** For the folders to the right: where the numbers of a description lie in a checkpoint. Not part of the package's exports. */
 export { checkArtifactMaps } from "./artifact.js";
-export { compressedMatrix } from "./artifactSchema.js";
+export { compressedMatrix, unitMasksRecord } from "./artifactSchema.js";
 export { createFile } from "./byteSink.js";
 export { checkFinite, findNonFinite } from "./checkFinite.js";
 export { tensorDeclaration } from "./encoding/declaration.js";

@@ -19,7 +19,7 @@ export function sweepCandidates(
 ): SweepCandidate[] {
   const candidates = recipes.flatMap(({ name, recipe }): SweepCandidate[] => {
     const plain = basename(name, extname(name).match(/^\.(ya?ml|json)$/) ? extname(name) : "");
-    const scalable = recipe.stages.some(({ type }) => type === "prune" || type === "lowRank");
+    const scalable = recipe.stages.some(({ type }) => type === "prune" || type === "lowRank" || type === "maskUnits");
     if (levels === undefined || !scalable) return [{ name: fileName(plain), recipe }];
     // Presets end in the level that is replaced.
     const stem = plain.replace(/-(\d+|\d+:\d+)$/, "");
@@ -41,8 +41,10 @@ const fileName = (name: string) => name.replace(/:/g, "of").replace(/[^A-Za-z0-9
 
 function atLevel(stage: RecipeStage, level: SweepLevel): RecipeStage {
   if (stage.type === "prune") return { ...stage, pattern: patternAt(stage.pattern, level) };
-  if (stage.type !== "lowRank") return stage;
-  if (typeof level !== "number") throw new UsageError("low rank has no keep:group; give shares");
+  if (stage.type !== "lowRank" && stage.type !== "maskUnits") return stage;
+  if (typeof level !== "number") throw new UsageError("low rank and masks have no keep:group; give shares");
+  if (stage.type === "maskUnits")
+    return stage.macs === undefined ? { ...stage, latency: 1 - level } : { ...stage, macs: 1 - level };
   return { ...stage, rank: undefined, keepRatio: 1 - level };
 }
 

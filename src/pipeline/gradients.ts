@@ -1,5 +1,6 @@
 import type { ModelSpec } from "../arch/index.js";
 import type { GradientStatistic } from "../compress/index.js";
+import type { UnitGradients, UnitType } from "../compress/internal.js";
 import type { JobOptions } from "../core/index.js";
 import type { Checkpoint } from "../io/index.js";
 
@@ -9,6 +10,16 @@ export interface TextWindows {
   tokens: Uint32Array;
   /** Tokens of a window. */
   window: number;
+  /** u32 [windows]: tokens of each that are text; what follows them only fills the window up. Default: all. */
+  lengths?: Uint32Array;
+  /** i32 [windows]: the class of each, for models that classify. */
+  labels?: Int32Array;
+}
+
+/** Gradients of the loss by factors (of 1) of the heads and of the neurons of one block. */
+export interface BlockUnitGradients extends Record<UnitType, UnitGradients> {
+  /** Number of the block. */
+  layer: number;
 }
 
 /** What is known of the gradients of one block. */
@@ -41,4 +52,15 @@ export interface GradientSource {
     wanted: readonly GradientStatistic[],
     options?: JobOptions,
   ): AsyncIterable<BlockGradients>;
+  /**
+   * Gradients by factors of what heads and neurons give, as `blockGradients`; one for every batch.
+   * @param together windows whose mean loss is that of a batch
+   */
+  unitGradients(
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
+    windows: TextWindows,
+    together: number,
+    options?: JobOptions,
+  ): AsyncIterable<BlockUnitGradients>;
 }

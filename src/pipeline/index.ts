@@ -8,13 +8,13 @@ export {
 } from "./calibrate.js";
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export { planCompression } from "./compress/plan.js";
-export type { CompressionPlan, CompressOptions, Estimate } from "./compress/planned.js";
+export type { CompressionPlan, CompressOptions, Estimate, LabelledTokens } from "./compress/planned.js";
 export type { StorageOptions } from "./compress/storeBlock.js";
 export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { type ExitTrainingOptions, trainExits } from "./exits/trainExits.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export * from "./experts/index.js";
-export type { BlockGradients, GradientSource, TextWindows } from "./gradients.js";
+export type { BlockGradients, BlockUnitGradients, GradientSource, TextWindows } from "./gradients.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";
 export { thresholdsAt } from "./thresholdsAt.js";

@@ -13,4 +13,9 @@ export const gradientSource = (device: EngineDevice = "wasm"): GradientSource =>
     const { blockGradients } = await import("./trace/blockGradients.js");
     yield* blockGradients(...asked);
   },
+  async *unitGradients(...asked) {
+    await startEngine(device);
+    const { unitGradients } = await import("./trace/blockGradients.js");
+    yield* unitGradients(...asked);
+  },
 });

@@ -139,6 +139,7 @@ describe("obd with the curvature of gradients", () => {
     let asked = 0;
     const own = gradientSource();
     const gradients: GradientSource = {
+      ...gradientSource(),
       arithmetic: own.arithmetic,
       blockGradients: (...given) => {
         asked++;

@@ -7,7 +7,8 @@ import { type Checkpoint, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { describeDecoder } from "../../src/model/index.js";
 import { loadBlock } from "../../src/pipeline/compress/block.js";
-import { coupledMatrices, scoresOfUnits } from "../../src/pipeline/compress/stages/pruneUnits.js";
+import { coupledMatrices } from "../../src/pipeline/compress/stages/cutUnits.js";
+import { scoresOfUnits } from "../../src/pipeline/compress/stages/pruneUnits.js";
 import type { BlockGradients, GradientSource } from "../../src/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../../src/text/index.js";
 import { gradientSource } from "../../src/train/index.js";
@@ -84,6 +85,7 @@ test.each(["llama", "gpt2", "gpt_neox", "phi3", "opt"])(
     const own = gradientSource();
     let asked: readonly string[] = [];
     const gradients: GradientSource = {
+      ...gradientSource(),
       arithmetic: own.arithmetic,
       blockGradients: (model, spec, windows, wanted, job) => {
         asked = wanted;

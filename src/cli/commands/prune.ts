@@ -1,5 +1,12 @@
 import { InvalidArgumentError, Option } from "commander";
-import { expertMerges, expertMethods, parsePattern, pruneMethods } from "../../compress/index.js";
+import {
+  expertMerges,
+  expertMethods,
+  maskMethods,
+  parsePattern,
+  pruneMethods,
+  type Recipe,
+} from "../../compress/index.js";
 import { UsageError } from "../../core/index.js";
 import type { CommandDefinition } from "../command.js";
 import { compressFromCommand } from "../compression.js";
@@ -25,6 +32,8 @@ interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions 
   sparsity?: number;
   pattern?: string;
   scope?: string;
+  macs?: number;
+  latency?: number;
   experts?: number;
   merge?: string;
   shrink: boolean;
@@ -44,8 +53,17 @@ export const command: CommandDefinition<PruneOptions> = {
     outputOption(),
     new Option("--method <id>", "how weights, or experts, are chosen (default: sparsegpt, of experts reap)").choices([
       ...Object.keys(pruneMethods),
+      ...maskMethods,
       ...Object.keys(expertMethods),
     ]),
+    new Option(
+      "--macs <share>",
+      "with --method fisher: multiply-adds of all heads and neurons that stay; which, is searched, and what stays is tuned",
+    ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
+    new Option(
+      "--latency <share>",
+      "with --method fisher: the time of all heads and neurons that stays, as this machine is measured to take it",
+    ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
     new Option(
       "--experts <n>",
       `experts to leave out in every layer, by ${Object.keys(expertMethods).join(", ")}`,
@@ -84,6 +102,7 @@ export const command: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
     "rarefy prune tiny-6m --method obd --option curvature=gradients --sparsity 0.5 --calib tiny-6m:calib -o tiny-obd",
     "rarefy prune tiny-6m --method llm-pruner --pattern neurons --sparsity 0.2 --calib tiny-6m:calib --window 64 --calibration-windows 10 -o tiny-llm-pruner",
+    "rarefy prune ./classifier --method fisher --macs 0.5 --calib train.tsv --calibration-windows 2048 --window 64 -o smaller",
     "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],
@@ -92,6 +111,11 @@ export const command: CommandDefinition<PruneOptions> = {
     if (experts !== undefined) return pruneExpertsFromCommand(context, model, { ...options, experts });
     if (options.merge !== undefined) throw new UsageError("--merge is of experts; give --experts N");
     const { method = "sparsegpt" } = options;
+    if (maskMethods.includes(method)) {
+      return compressFromCommand(context, "prune", model, maskRecipe(method, options), options.output, options);
+    }
+    for (const name of ["macs", "latency"] as const)
+      if (options[name] !== undefined) throw new UsageError(`--${name} belongs to --method ${maskMethods[0]}`);
     if (!Object.hasOwn(pruneMethods, method))
       throw new UsageError(`--method ${method} chooses experts; give --experts N`);
     if (pattern === undefined && sparsity === undefined)
@@ -112,3 +136,21 @@ export const command: CommandDefinition<PruneOptions> = {
     return compressFromCommand(context, "prune", model, recipe, options.output, options);
   },
 };
+
+/** Masks for all heads and neurons under one budget. */
+function maskRecipe(method: string, options: PruneOptions): Recipe {
+  const { macs, latency, shrink, multipleOf, option } = options;
+  const other = (["sparsity", "pattern", "scope"] as const).find((name) => options[name] !== undefined);
+  if (other !== undefined)
+    throw new UsageError(`--${other} has no meaning for --method ${method}; give --macs or --latency`);
+  if ((macs === undefined) === (latency === undefined)) throw new UsageError("give either --macs or --latency");
+  return recipeOf({
+    ...option,
+    type: "maskUnits",
+    method,
+    ...(macs === undefined ? { latency } : { macs }),
+    shrink,
+    ...(multipleOf !== undefined && { multipleOf }),
+    ...selection(options),
+  });
+}

@@ -36,6 +36,7 @@ import {
   recordName,
   shardName,
   surveyFileName,
+  unitGradientsName,
   type Workspace,
   writeBytes,
   writeJson,
@@ -132,7 +133,7 @@ class CompressionJob {
     readonly files: JobFiles,
     readonly options: CompressOptions,
   ) {
-    const { recipe, store, version, calibration } = options;
+    const { recipe, store, version, calibration, labelled } = options;
     const { window, windows } = recipe.calibration;
     let sourceWeights = 0;
     for (const block of plan.description.config.spec.blocks) {
@@ -145,10 +146,10 @@ class CompressionJob {
       store,
       ...(plan.windows && {
         calibration: {
-          textSha256: calibration!.sha256,
+          textSha256: (labelled ?? calibration!).sha256,
           windows,
           window,
-          ...(calibration!.windowsBegin && { bos: true }),
+          ...(calibration?.windowsBegin && { bos: true }),
           arithmetic: plan.backend!.arithmetic,
         },
       }),
@@ -177,7 +178,7 @@ class CompressionJob {
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
     if (this.#differentiates) await new GradientFiles(workspace, this.plan).removeAll();
     if (this.plan.embedding !== undefined) await workspace.remove(embeddingFileName);
-    for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
+    for (const name of [unitGradientsName, surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
   }
 
@@ -216,7 +217,7 @@ class CompressionJob {
     if (whole !== undefined) return whole;
     const found = await readJsonFile(workspace.files, surveyFileName);
     if (found !== undefined) return parseSurvey(found, this.plan, `${workspace.files.location}/${surveyFileName}`);
-    const survey = await surveyModel(this.checkpoint, this.plan, backend, this.options, gradients);
+    const survey = await surveyModel(workspace, this.checkpoint, this.plan, backend, this.options, gradients);
     await this.options.checkSource?.();
     await writeJson(workspace, surveyFileName, await storedSurvey(survey));
     return survey;
@@ -343,7 +344,7 @@ class CompressionJob {
   }
 
   /** Everything that makes the files a model; rarefy.json last. */
-  async #finish({ kept }: Survey, records: readonly BlockRecord[]): Promise<Artifact> {
+  async #finish({ kept, unitMasks }: Survey, records: readonly BlockRecord[]): Promise<Artifact> {
     const { checkpoint, plan, options } = this;
     const { workspace, companions } = this.files;
     await copyCompanions(checkpoint, workspace, companions);
@@ -362,6 +363,7 @@ class CompressionJob {
       origin: {
         compression: {
           ...this.#record,
+          ...(unitMasks && { unitMasks }),
           layers: records.map(({ source, matrices }) => ({ source, matrices })),
           ...(embedding && { embedding: embedding.matrix }),
         },

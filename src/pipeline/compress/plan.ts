@@ -1,19 +1,27 @@
 import { isTied } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
 import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
-import { ProblemsError, Random } from "../../core/index.js";
+import { ProblemsError } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { isWhole } from "../../io/internal.js";
 import { type Backend, type BackendInfo, openBackend } from "../../kernels/index.js";
 import { openDevice } from "../../kernels/internal.js";
 import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { storedMap } from "../../model/internal.js";
-import type { GradientSource, TextWindows } from "../gradients.js";
+import type { GradientSource } from "../gradients.js";
+import { drawLabelled, drawWindows } from "./drawWindows.js";
 import { estimateJob } from "./estimate.js";
-import { type CompressionPlan, type CompressOptions, differentiates, type PlannedStage } from "./planned.js";
+import {
+  type CompressionPlan,
+  type CompressOptions,
+  differentiates,
+  masksUnits,
+  type PlannedStage,
+} from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
 import { targetMatrices } from "./targets.js";
+import { partsOf } from "./unitMasks/parts.js";
 
 /** What can be said of a job without running anything. */
 interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "stages" | "embedding"> {
@@ -27,9 +35,9 @@ interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "sta
  */
 export async function checkCompression(
   checkpoint: Checkpoint,
-  options: Pick<CompressOptions, "recipe" | "calibration" | "gradients">,
+  options: Pick<CompressOptions, "recipe" | "calibration" | "labelled" | "gradients">,
 ): Promise<CheckedJob> {
-  const { recipe, calibration } = options;
+  const { recipe, calibration, labelled } = options;
   const description = await describeDecoder(checkpoint);
   const problems: string[] = [];
   const resolved = await resolve(checkpoint, description, recipe, problems);
@@ -38,8 +46,9 @@ export async function checkCompression(
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText =
     drop?.method === "influence" ||
+    masksUnits(stages) ||
     stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0);
-  if (needsText && calibration === undefined)
+  if (needsText && calibration === undefined && labelled === undefined)
     problems.push("the recipe needs a calibration text (--calib), and none is given");
   const { window, windows: count } = recipe.calibration;
   const { maxPositions } = description.config;
@@ -53,6 +62,8 @@ export async function checkCompression(
     );
   }
   problems.push(...gradientProblems(stages, drop, options.gradients));
+  problems.push(...labelProblems(description, stages, options));
+  problems.push(...maskProblems(description, stages));
   const inFactors = description.config.spec.blocks
     .flatMap((block) => placesOf(block).map(({ map }) => storedMap(map, checkpoint.tensors)))
     .filter(({ lowRank, factors }) => lowRank !== undefined || factors !== undefined)
@@ -77,7 +88,7 @@ function gradientProblems(
   drop: CheckedJob["drop"],
   source: GradientSource | undefined,
 ): string[] {
-  if (!differentiates(stages)) return [];
+  if (!differentiates(stages) && !masksUnits(stages)) return [];
   if (source === undefined) return ["the recipe needs gradients of the loss, and nothing that computes them is given"];
   const problems: string[] = [];
   if (drop !== undefined) problems.push("gradients are those of the whole model: drop layers in a recipe of its own");
@@ -93,15 +104,59 @@ function gradientProblems(
   return problems;
 }
 
+/** What classifies learns from labelled texts, and only masks read those. */
+function labelProblems(
+  { config }: DecoderDescription,
+  stages: readonly PlannedStage[],
+  { recipe, labelled }: Pick<CompressOptions, "recipe" | "labelled">,
+): string[] {
+  const { head } = config.spec;
+  const classifies = head.kind === "classifier";
+  if (labelled === undefined) {
+    return masksUnits(stages) && classifies
+      ? ["the masks of a model that classifies need labelled texts: a file with the header label<tab>text (--calib)"]
+      : [];
+  }
+  if (!classifies) return ["labelled texts are for models that classify; give a plain text"];
+  const problems: string[] = [];
+  if (!masksUnits(stages) || stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0))
+    problems.push("only masks of units (prune --method fisher) read labelled texts; give a plain text");
+  const { windows } = recipe.calibration;
+  if (labelled.texts.length < windows) {
+    problems.push(`${windows} texts are asked for (--calibration-windows), and there are ${labelled.texts.length}`);
+  }
+  const unknown = labelled.labels.find((label) => !(label >= 0 && label < head.labels.length));
+  if (unknown !== undefined) problems.push(`class ${unknown} of a text, and the model has ${head.labels.length}`);
+  return problems;
+}
+
+/** Factors are found for what attention and MLP add to the stream, one after the other. */
+function maskProblems({ config }: DecoderDescription, stages: readonly PlannedStage[]): string[] {
+  const { blocks, head } = config.spec;
+  if (!masksUnits(stages)) return [];
+  if (head.kind === "none") return ["a model without a head has no loss that masks could be chosen by"];
+  return stages.flatMap(({ index, stage }) =>
+    stage.type === "maskUnits" && (stage.tune || stage.latency !== undefined) && blocks.some((b) => !partsOf(b))
+      ? [
+          `stage ${index + 1}: attention and MLP of this model do not add to the stream one after the other, as tuning and a budget of time need it: tune: false and macs`,
+        ]
+      : [],
+  );
+}
+
 /**
  * Checks a job as a whole and says what it will take. One window is run through one block to learn how fast this machine
  * is.
  * @throws FormatError for a model that cannot be read, ProblemsError with everything else that stands in the way
  */
 export async function planCompression(checkpoint: Checkpoint, options: CompressOptions): Promise<CompressionPlan> {
-  const { recipe, calibration, limits = {} } = options;
+  const { recipe, calibration, labelled, limits = {} } = options;
   const { description, drop, stages, embedding, needsText } = await checkCompression(checkpoint, options);
-  const windows = needsText ? drawWindows(calibration!.tokens, recipe) : undefined;
+  const windows = needsText
+    ? labelled === undefined
+      ? drawWindows(calibration!.tokens, recipe)
+      : drawLabelled(labelled, recipe)
+    : undefined;
   using opened = needsText ? await openChosen(options) : undefined;
   const backend = opened?.info;
   const plan = {
@@ -112,7 +167,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
-    ...(await identify(checkpoint, options, backend, differentiates(stages))),
+    ...(await identify(checkpoint, options, backend, differentiates(stages) || masksUnits(stages))),
   };
   const estimate = await estimateJob(checkpoint, plan, opened, options);
   const problems: string[] = [];
@@ -180,21 +235,6 @@ async function planStages(
   return planned;
 }
 
-/** The windows that the recipe asks for; the same seed draws the same ones. */
-function drawWindows(tokens: Uint32Array, { calibration, seed }: Recipe): TextWindows {
-  const { window, windows, order } = calibration;
-  if (order === "first") return { tokens: tokens.slice(0, windows * window), window };
-  const all = Array.from({ length: Math.floor(tokens.length / window) }, (_, i) => i);
-  const random = new Random(seed);
-  const drawn = new Uint32Array(windows * window);
-  for (let w = 0; w < windows; w++) {
-    const other = w + random.integer(all.length - w);
-    [all[w], all[other]] = [all[other], all[w]];
-    drawn.set(tokens.subarray(all[w] * window, (all[w] + 1) * window), w * window);
-  }
-  return { tokens: drawn, window };
-}
-
 /** @throws UsageError, DeviceError */
 function openChosen({ device, backend, threads }: CompressOptions): Promise<Backend> {
   const options = threads === undefined ? {} : { threads };
@@ -215,7 +255,7 @@ async function identify(
   backend: BackendInfo | undefined,
   differentiates: boolean,
 ) {
-  const { recipe, calibration, store, dtype, version } = options;
+  const { recipe, store, dtype, version } = options;
   const { configSha256, weightsSha256 } = options.fingerprint ?? (await fingerprint(checkpoint, options));
   const job = await sha256Hex(
     JSON.stringify({
@@ -223,7 +263,7 @@ async function identify(
       recipe,
       config: configSha256,
       weights: weightsSha256,
-      text: backend === undefined ? null : calibration!.sha256 + (calibration!.windowsBegin ? " bos" : ""),
+      text: backend === undefined ? null : textOf(options),
       storage: [store, dtype ?? null],
       // Sums come out a little different elsewhere: a job begun on one device is not finished on another.
       arithmetic: backend?.arithmetic ?? null,
@@ -231,4 +271,9 @@ async function identify(
     }),
   );
   return { job, configSha256 };
+}
+
+function textOf({ calibration, labelled }: CompressOptions): string {
+  if (labelled !== undefined) return `${labelled.sha256} labelled ${labelled.texts.map(({ length }) => length)}`;
+  return calibration!.sha256 + (calibration!.windowsBegin ? " bos" : "");
 }

@@ -8,11 +8,24 @@ import type { GradientSource, TextWindows } from "../gradients.js";
 import type { StageHandler } from "./stages/stage.js";
 import type { StorageOptions } from "./storeBlock.js";
 
+/** Texts with a class each. */
+export interface LabelledTokens {
+  /** Tokens of each text. */
+  texts: readonly Uint32Array[];
+  /** The number of its class. */
+  labels: readonly number[];
+  /** SHA-256 of the file that they came from, and its name for messages. */
+  sha256: string;
+  name?: string;
+}
+
 /** Recipe, calibration text and machine of a compression. */
 export interface CompressOptions extends StorageOptions, JobOptions {
   recipe: Recipe;
   /** Default: none, and then only recipes that look at nothing but weights can run. */
   calibration?: TokenizedText;
+  /** Texts with a class each, for masks of a model that classifies; in place of `calibration`. */
+  labelled?: LabelledTokens;
   /** Who computes gradients, for recipes that need them. Default: nobody, and those are refused. */
   gradients?: GradientSource;
   /** What runs the calibration windows; solves are done on the CPU. Default "cpu". */
@@ -68,6 +81,10 @@ export interface CompressionPlan {
 /** Whether one of them reads gradients. */
 export const differentiates = (stages: readonly Pick<PlannedStage, "gradients">[]): boolean =>
   stages.some(({ gradients }) => gradients.length > 0);
+
+/** Whether one of them masks units by the gradients of all of the model. */
+export const masksUnits = (stages: readonly Pick<PlannedStage, "stage">[]): boolean =>
+  stages.some(({ stage }) => stage.type === "maskUnits");
 
 /** What a job is expected to take; figures are within a factor of two or so. */
 export interface Estimate {

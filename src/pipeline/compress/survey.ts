@@ -5,16 +5,20 @@ import { gradientStatistics, InputStatistics, pruneMethods } from "../../compres
 import { type ScoredTensor, shareGlobally, type UnitType } from "../../compress/internal.js";
 import { breathe, FormatError, Stage, UsageError } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
-import { type Checkpoint, sha256Hex } from "../../io/index.js";
-import { readReference } from "../../io/internal.js";
+import { type Checkpoint, sha256Hex, type UnitMasksRecord } from "../../io/index.js";
+import { readReference, unitMasksRecord } from "../../io/internal.js";
 import type { Backend } from "../../kernels/index.js";
 import { type DecoderBlock, loadBlock, matrixKey } from "./block.js";
 import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { GradientFiles } from "./gradientFiles.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
-import { coupledMatrices, scoresOfUnits } from "./stages/pruneUnits.js";
+import { coupledMatrices } from "./stages/cutUnits.js";
+import { scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
+import { chooseMasks } from "./unitMasks/chooseMasks.js";
+import { unitGradientsOf } from "./unitMasks/unitGradientFile.js";
+import type { Workspace } from "./workspace.js";
 
 /** What has to be known of the whole dense model before the first block is compressed. */
 export interface Survey {
@@ -22,6 +26,14 @@ export interface Survey {
   kept: number[];
   /** By stage of the recipe, then by layer of the source. */
   budgets: Record<string, Record<string, StageBudget>>;
+  /** What a stage of masks came to. */
+  unitMasks?: UnitMasksRecord;
+}
+
+/** What a look at the dense model for one stage found: its budget by layer of the source. */
+export interface StageSurvey {
+  budgets: Record<string, StageBudget>;
+  unitMasks?: UnitMasksRecord;
 }
 
 const surveySchema: z.core.$ZodType<Survey> = z.strictObject({
@@ -33,9 +45,11 @@ const surveySchema: z.core.$ZodType<Survey> = z.strictObject({
       z.strictObject({
         zeros: z.optional(z.record(z.string(), z.int().check(z.gte(0)))),
         unitsKept: z.optional(z.int().check(z.gte(1))),
+        factors: z.optional(z.strictObject({ heads: z.array(z.number()), neurons: z.array(z.number()) })),
       }),
     ),
   ),
+  unitMasks: z.optional(unitMasksRecord),
 });
 
 const storedSchema = z.strictObject({ sha256: z.string(), survey: surveySchema });
@@ -67,7 +81,8 @@ export function wholeModel({ drop, stages, description }: CompressionPlan): Surv
 }
 
 /** What the dense model is looked at with. */
-interface Look {
+export interface Look {
+  workspace: Workspace;
   checkpoint: Checkpoint;
   plan: CompressionPlan;
   /** undefined: no windows are run. */
@@ -78,16 +93,26 @@ interface Look {
 
 /** Looks at the dense model; what it finds is worth keeping. */
 export async function surveyModel(
+  workspace: Workspace,
   checkpoint: Checkpoint,
   plan: CompressionPlan,
   backend: Backend | undefined,
   options: CompressOptions,
   gradients?: GradientFiles,
 ): Promise<Survey> {
-  const look: Look = { checkpoint, plan, backend, options, gradients };
+  const look: Look = { workspace, checkpoint, plan, backend, options, gradients };
   const kept = await layersToKeep(look);
   const budgets: Survey["budgets"] = {};
+  let unitMasks: UnitMasksRecord | undefined;
   for (const planned of plan.stages) {
+    if (planned.stage.type === "maskUnits") {
+      const { stage } = planned;
+      const gradients = await unitGradientsOf(workspace, checkpoint, plan, stage.batch, options);
+      const found = await chooseMasks(look, planned, stage, kept, gradients);
+      budgets[planned.index] = found.budgets;
+      unitMasks = found.unitMasks;
+      continue;
+    }
     if (!isGlobal(planned.stage) || planned.stage.type !== "prune") continue;
     const { type } = planned.stage.pattern;
     budgets[planned.index] =
@@ -95,7 +120,7 @@ export async function surveyModel(
         ? await shareUnits(look, planned, kept, type)
         : await shareEntries(checkpoint, plan.description.config, planned, kept);
   }
-  return { kept, budgets };
+  return { kept, budgets, ...(unitMasks && { unitMasks }) };
 }
 
 /** Drops the blocks of least influence, 1 − the mean cosine of what enters and what leaves (Men et al. 2024, ShortGPT). */

@@ -43,6 +43,8 @@ export const recordName = (layer: number): string => `block-${String(layer).padS
 /** Gradients of a block of the source, until that is finished; the list of all is there once they are. */
 export const gradientsName = (layer: number): string => `gradients-${String(layer).padStart(5, "0")}.safetensors`;
 export const gradientListName = "gradients.json";
+/** Gradients of heads and neurons of the whole source, until the job is finished. */
+export const unitGradientsName = "unit-gradients.safetensors";
 
 /** Whether a job puts files of this name into its workspace, those of the result included. */
 export const isJobFile = (name: string): boolean =>
@@ -50,6 +52,7 @@ export const isJobFile = (name: string): boolean =>
   name === surveyFileName ||
   name === embeddingFileName ||
   name === gradientListName ||
+  name === unitGradientsName ||
   /^gradients-\d+\.safetensors$/.test(name) ||
   /^block-\d+\.json$/.test(name) ||
   isModelFile(name);

@@ -78,12 +78,16 @@ export function traceSteps(steps: readonly Step[], block: BlockPass): void {
   for (const step of steps) (stepTracers[step.do] as Tracer<Step>)(step, block);
 }
 
-/** @throws UsageError that names what of a description cannot be trained */
-export function refuseUntraced({ modelType, blocks, head }: ModelSpec): void {
+/**
+ * @param allowed a head that classifies whole texts, beside one that predicts tokens
+ * @throws UsageError that names what of a description cannot be trained
+ */
+export function refuseUntraced({ modelType, blocks, head }: ModelSpec, allowed?: { classifier: true }): void {
   const refuse = (what: string) => {
     throw new UsageError(`models of the type ${modelType} cannot be trained yet: nothing is known of ${what}`);
   };
-  if (head.kind !== "vocabulary") refuse(`a ${head.kind} as the head of a language model`);
+  const isAllowed = head.kind === "vocabulary" || (head.kind === "classifier" && allowed?.classifier);
+  if (!isAllowed) refuse(`a ${head.kind} as the head of a language model`);
   for (const [b, block] of blocks.entries()) {
     for (const step of stepsOf(block)) {
       if (!Object.hasOwn(stepTracers, step.do)) refuse(`the step "${step.do}" in block ${b}`);

@@ -1,37 +1,8 @@
-import { type TensorRef, unitsOf } from "../../../arch/index.js";
-import type { CoupledGroup, InputStatistics, PruneMethod } from "../../../compress/index.js";
-import {
-  chooseUnits,
-  keepUnits,
-  keepUnitsOfVector,
-  repairColumns,
-  type UnitType,
-  unitMask,
-  unitScores,
-} from "../../../compress/internal.js";
-import type { BlockMatrix, DecoderBlock } from "../block.js";
-import { inputOf, linearOf, measureChange, type StageContext } from "./stage.js";
-
-/** Matrices of a block that lose units together, in the order of the block. */
-export interface CoupledMatrices {
-  group: CoupledGroup;
-  matrices: BlockMatrix[];
-}
-
-/** One group, or for the neurons of a mixture one for every expert. */
-export function coupledMatrices(block: DecoderBlock, type: UnitType): CoupledMatrices[] {
-  const count = type === "heads" ? block.sizes.kvHeads : block.sizes.intermediateSize;
-  return unitsOf(block.spec)
-    .filter(({ kind }) => kind === type)
-    .map(({ maps }) => {
-      const matrices = maps.map(({ map }) => block.matrices.get(map.id)!);
-      const members = maps.map(({ axis }, m) => ({
-        layer: linearOf(matrices[m]),
-        axis: axis === "rows" ? ("rows" as const) : ("columns" as const),
-      }));
-      return { group: { count, members }, matrices };
-    });
-}
+import type { InputStatistics, PruneMethod } from "../../../compress/index.js";
+import { chooseUnits, repairColumns, type UnitType, unitMask, unitScores } from "../../../compress/internal.js";
+import type { BlockMatrix } from "../block.js";
+import { type CoupledMatrices, coupledMatrices, shrinkGroup, sizesWith, zeroGroup } from "./cutUnits.js";
+import { inputOf, measureChange, type StageContext } from "./stage.js";
 
 /** f32 [units]: what the block loses with each. */
 export function scoresOfUnits(
@@ -59,13 +30,7 @@ export async function pruneUnits(context: StageContext<"prune">, method: PruneMe
   if (context.targets.length === 0) return;
   let kept = 0;
   for (const coupled of coupledMatrices(block, type)) kept = await pruneGroup(context, method, coupled, type);
-  if (!stage.shrink) return;
-  const { sizes } = block;
-  if (type === "neurons") sizes.intermediateSize = kept;
-  else {
-    sizes.queryHeads *= kept / sizes.kvHeads;
-    sizes.kvHeads = kept;
-  }
+  if (stage.shrink) Object.assign(block.sizes, sizesWith(block.sizes, type, kept));
 }
 
 /** @returns how many units stay: as many in every group of a block */
@@ -97,31 +62,9 @@ async function pruneGroup(
         ? repairColumns(member, count, kept, inputOf(context, matrix)).weight
         : matrix.weight.map((w, i) => (masked[i] === 1 ? w : 0));
     if (member.axis === "columns") measureChange(context, matrix, repaired);
-    if (stage.shrink) {
-      const smaller = keepUnits({ ...member, layer: { ...member.layer, weight: repaired } }, count, kept);
-      Object.assign(matrix, smaller);
-    } else {
-      matrix.weight = repaired;
-      matrix.mask = matrix.mask?.map((keep, i) => keep & masked[i]) ?? masked;
-    }
-    const { bias } = matrix.place.map;
-    if (bias !== undefined && member.axis === "rows") pruneBias(context, bias, count, kept);
+    matrix.weight = repaired;
   }
+  if (stage.shrink) shrinkGroup(context.block, coupled, kept);
+  else zeroGroup(context.block, coupled, kept);
   return kept.length;
-}
-
-function pruneBias(
-  { block, stage }: StageContext<"prune">,
-  ref: TensorRef,
-  count: number,
-  kept: readonly number[],
-): void {
-  const bias = block.vectors.get(ref)!;
-  if (stage.shrink) {
-    bias.values = keepUnitsOfVector(bias.values, count, kept);
-    return;
-  }
-  const size = bias.values.length / count;
-  const stays = new Set(kept);
-  bias.values = bias.values.map((value, i) => (stays.has(Math.floor(i / size)) ? value : 0));
 }

@@ -8,6 +8,7 @@ import {
   reconstructionError,
   type StatisticId,
 } from "../../../compress/index.js";
+import type { UnitType } from "../../../compress/internal.js";
 import type { BlockGradients } from "../../gradients.js";
 import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey } from "../block.js";
 
@@ -35,6 +36,8 @@ export interface StageBudget {
   zeros?: Readonly<Record<string, number>>;
   /** Neurons or key and value heads that stay. */
   unitsKept?: number;
+  /** By kind of unit: what each is multiplied by, 0 = it goes; none where they are left alone. */
+  factors?: Readonly<Record<UnitType, readonly number[]>>;
 }
 
 export interface StageHandler<Type extends RecipeStage["type"] = RecipeStage["type"]> {
@@ -78,4 +81,5 @@ export function measureChange(context: StageContext, matrix: BlockMatrix, after:
 
 /** Whether the recipe's stage looks at the whole model before it begins. */
 export const isGlobal = (stage: Recipe["stages"][number]): boolean =>
-  stage.type === "prune" && "scope" in stage.pattern && stage.pattern.scope === "global";
+  stage.type === "maskUnits" ||
+  (stage.type === "prune" && "scope" in stage.pattern && stage.pattern.scope === "global");
