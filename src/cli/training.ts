@@ -1,6 +1,11 @@
 import { resolveModel } from "../io/index.node.js";
-import { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "../jobs/index.js";
-import { tokenizeDocuments } from "../train/index.js";
+import {
+  type TrainedDirectory,
+  type TrainingTokens,
+  type TrainToDirectoryOptions,
+  trainToDirectory,
+} from "../jobs/index.js";
+import { parseRecords, tokenizeDocuments, tokenizeRecords } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
 import type { Context } from "./command.js";
 import { digits, facts } from "./format.js";
@@ -17,11 +22,17 @@ export async function trainFromCommand(
   const { signal, onProgress } = context;
   const { text, evalText, output, maxTokens, teacher, minillmOption, ...settings } = options;
   const files = await resolveModel(model, context);
-  const tokensOf = async (path: string, maxTokens?: number) =>
-    tokenizeDocuments(await openTokenizer(context, files), await readTrainingText(path, signal), {
-      ...context,
-      maxTokens,
-    });
+  const tokensOf = async (path: string, maxTokens?: number): Promise<TrainingTokens> => {
+    const [tokenizer, content] = [await openTokenizer(context, files), await readTrainingText(path, signal)];
+    if (!path.endsWith(".jsonl")) return tokenizeDocuments(tokenizer, content, { ...context, maxTokens });
+    const records = await tokenizeRecords(tokenizer, parseRecords(content, path), settings.window, context);
+    const { cut, labels } = records;
+    if (cut > 0)
+      context.note(
+        `${cut} of ${labels.length / records.window} records of ${path} are longer than a window and lose their end`,
+      );
+    return records;
+  };
   const result = await trainToDirectory(files, output, {
     ...settings,
     miniLlm: minillmOption,

@@ -26,7 +26,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   ).makeOptionMandatory(),
   new Option(
     "--text <file>",
-    "UTF-8 text to train on, .txt or .xz; documents end in a line <|endoftext|>",
+    "UTF-8 text to train on, .txt or .xz; documents end in a line <|endoftext|>. A .jsonl file holds records of prompt and response, of which the response is learnt",
   ).makeOptionMandatory(),
   new Option("--eval-text <file>", "text to measure the perplexity on, before and after"),
   new Option("--steps <n>", "optimiser steps").argParser(integer({ min: 1, max: 1e9 })).default(presets.steps),

@@ -41,4 +41,9 @@ export {
   trainExitsToDirectory,
 } from "./trainExitsToDirectory.js";
 export type { TrainingSettings } from "./trainingSettings.js";
-export { type TrainedDirectory, type TrainToDirectoryOptions, trainToDirectory } from "./trainToDirectory.js";
+export {
+  type TrainedDirectory,
+  type TrainingTokens,
+  type TrainToDirectoryOptions,
+  trainToDirectory,
+} from "./trainToDirectory.js";

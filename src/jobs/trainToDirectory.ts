@@ -25,10 +25,13 @@ import {
   type LogRecord,
   meanLoss,
   modelParameters,
+  type RecordTokens,
+  RecordWindows,
   runTraining,
   stopEngine,
   TokenWindows,
   Training,
+  type Windows,
   writeWeights,
 } from "../train/index.js";
 import { randomFor, writeTexts } from "../train/internal.js";
@@ -42,14 +45,17 @@ import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
 
+/** A text, every token of which is learnt, or records, of which what follows the prompts is. */
+export type TrainingTokens = Uint32Array | RecordTokens;
+
 /** How to train, on what, and what to keep of it. */
 export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   /** Where training begins: at the weights of the model, or at random ones of its shape. */
   from: "weights" | "random";
-  /** Tokens of the text, u32; asked for once everything that is cheap to check is right. */
-  tokens(): Promise<Uint32Array>;
-  /** Tokens of a text to measure the perplexity on, before and after. */
-  evaluationTokens?(): Promise<Uint32Array>;
+  /** Tokens of the text, u32, or records; asked for once everything that is cheap to check is right. */
+  tokens(): Promise<TrainingTokens>;
+  /** Those to measure the perplexity on, before and after. */
+  evaluationTokens?(): Promise<TrainingTokens>;
   /** Learnt from with `distil`. Default: the model itself, as it was before training. */
   teacher?: LocalModelFiles;
   /** Train an adapter and let the weights stay. Default: the weights are trained. */
@@ -119,7 +125,13 @@ async function trainAndWrite(
   const { method, settings } = await methodOf(options);
   const tokens = await options.tokens();
   const evaluationTokens = await options.evaluationTokens?.();
-  const windowsOf = (tokens: Uint32Array) => new TokenWindows(tokens, options.window, options.batch, options.seed);
+  const windowsOf = (tokens: TrainingTokens): Windows =>
+    tokens instanceof Uint32Array
+      ? new TokenWindows(tokens, options.window, options.batch, options.seed)
+      : new RecordWindows(tokens, options.batch, options.seed);
+  const masked = [tokens, evaluationTokens].some((data) => data !== undefined && !(data instanceof Uint32Array));
+  if (masked && distil !== undefined)
+    throw new UsageError("records are learnt as they are; let the teacher write them, and leave --distil out");
   const windows = windowsOf(tokens);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens);
 
@@ -131,6 +143,7 @@ async function trainAndWrite(
   using whole = await decoderObjective(config.spec, parameters, options.window, options.device, {
     router: mixture?.router,
     inputDensity,
+    ...(masked && { masked }),
     ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
   });
   const adapting = adapter && (await adapterTraining(whole, config.spec, model, adapter, options.seed));
@@ -158,7 +171,13 @@ async function trainAndWrite(
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
-    ...(distil !== undefined && { distil, distilLoss, temperature, ...(miniLlm && { miniLlm }), teacher: (teacherFiles ?? files).location }),
+    ...(distil !== undefined && {
+      distil,
+      distilLoss,
+      temperature,
+      ...(miniLlm && { miniLlm }),
+      teacher: (teacherFiles ?? files).location,
+    }),
   };
   const job = await jobOf(made, files, options, evaluationTokens);
   const owner = { command, job };
@@ -271,7 +290,7 @@ async function jobOf(
   made: object,
   files: LocalModelFiles,
   { from, dtype, teacher, signal, onProgress }: TrainToDirectoryOptions,
-  evaluationTokens: Uint32Array | undefined,
+  evaluationTokens: TrainingTokens | undefined,
 ): Promise<string> {
   const identityOf = async (files: LocalModelFiles) => {
     const checkpoint = await openCheckpoint(files);
@@ -298,7 +317,12 @@ async function resultIn(output: string): Promise<TrainedDirectory> {
   return { output, ...trainingOf(artifact!) } as TrainedDirectory;
 }
 
-const hashOf = (tokens: Uint32Array) => sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
+const hashOf = async (data: TrainingTokens): Promise<string> => {
+  if (data instanceof Uint32Array) return sha256Hex(bytesOf(data));
+  return sha256Hex(`${await sha256Hex(bytesOf(data.tokens))} ${await sha256Hex(bytesOf(data.labels))}`);
+};
+const bytesOf = ({ buffer, byteOffset, byteLength }: Uint32Array | Int32Array) =>
+  new Uint8Array(buffer, byteOffset, byteLength);
 
 /**
  * The config.json of what was trained: without what it says of how weights were stored, and with how a Mixtral's routers were

@@ -3,7 +3,14 @@ export { type AdaptedObjective, adaptedObjective, modulesOf } from "./adapters/a
 export type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./adapters/contract.js";
 export { adapterMethods } from "./adapters/index.js";
 export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
-export { documentSeparator, TokenWindows, tokenizeDocuments } from "./data/tokens.js";
+export {
+  parseRecords,
+  type RecordTokens,
+  RecordWindows,
+  type TrainingRecord,
+  tokenizeRecords,
+} from "./data/records.js";
+export { documentSeparator, TokenWindows, tokenizeDocuments, type Windows } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
 export { decoderObjective } from "./engine/open.js";
 export {
@@ -38,7 +45,6 @@ export {
 } from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";
-export { type MiniLlmOptions, miniLlmSchema } from "./models/miniLlmOptions.js";
 export {
   type Distillation,
   type DistillationId,
@@ -47,6 +53,7 @@ export {
   divergenceIds,
   teacherName,
 } from "./models/distillation.js";
+export { type MiniLlmOptions, miniLlmSchema } from "./models/miniLlmOptions.js";
 export { initialWeights, type ModelParameter, modelParameters } from "./models/parameters.js";
 export type { RouterOptions, Routing } from "./models/routerOptions.js";
 export { routings, type TrainedMixture, trainedMixture } from "./models/routing.js";

@@ -4,7 +4,7 @@ import { type Checkpoint, type FileSinks, writeSafetensors } from "../io/index.j
 import { isWhole, readReference, writeReference } from "../io/internal.js";
 import { describeTrainable } from "../model/internal.js";
 import { elementCount, firstNonFinite, fromFloat32 } from "../tensor/index.js";
-import type { TokenWindows } from "./data/tokens.js";
+import type { Windows } from "./data/tokens.js";
 import type { ModelParameter } from "./models/parameters.js";
 import type { BatchControl, Objective } from "./objective.js";
 import type { FloatArray, Values } from "./values.js";
@@ -103,7 +103,7 @@ function wholeOf(parts: readonly StoredParameter[], weights: Values): Float32Arr
 export async function meanLoss(
   objective: Objective,
   weights: Values,
-  windows: TokenWindows,
+  windows: Windows,
   maxWindows: number,
   { signal, onProgress, control }: JobOptions & { control?: BatchControl } = {},
 ): Promise<number> {

@@ -79,7 +79,10 @@ async function expected(given: Partial<MiniLlmOptions>, change?: (returns: numbe
       1,
     );
     all.drawn.set(text, n * length);
-    all.importance.set(credit.importance.map((weight) => likely * weight), n * length);
+    all.importance.set(
+      credit.importance.map((weight) => likely * weight),
+      n * length,
+    );
     all.returns.set(change?.(credit.returns) ?? credit.returns, n * length);
     for (const [t, row] of rowsOf(text).entries()) {
       chosen[(n * length + t) * beginnings + row] = 1;
@@ -148,8 +151,10 @@ test("returns are sums or means of what comes later", () => {
 
 test("texts are written behind the beginnings, as likely as the two together say", async () => {
   const window = 4;
-  const logits = (q: readonly number[]) => async ({ tokens }: { tokens?: { values: ArrayLike<number> } }) =>
-    Float32Array.from({ length: tokens!.values.length * 2 }, (_, i) => Math.log(q[i % 2]));
+  const logits =
+    (q: readonly number[]) =>
+    async ({ tokens }: { tokens?: { values: ArrayLike<number> } }) =>
+      Float32Array.from({ length: tokens!.values.length * 2 }, (_, i) => Math.log(q[i % 2]));
   const writers = { student: logits([0.9, 0.1]), teacher: logits([0.1, 0.9]), vocabSize: 2, window };
   const count = 400;
   const tokens = { shape: [count * window], values: new Int32Array(count * window).fill(1) };

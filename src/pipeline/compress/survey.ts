@@ -12,6 +12,7 @@ import { type DecoderBlock, loadBlock, matrixKey } from "./block.js";
 import { type LoadableBlock, loadable } from "./blockSource.js";
 import { CalibrationRun } from "./calibrationRun.js";
 import type { GradientFiles } from "./gradientFiles.js";
+import type { Look } from "./look.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { coupledMatrices } from "./stages/cutUnits.js";
 import { scoresOfUnits } from "./stages/pruneUnits.js";
@@ -27,12 +28,6 @@ export interface Survey {
   /** By stage of the recipe, then by layer of the source. */
   budgets: Record<string, Record<string, StageBudget>>;
   /** What a stage of masks came to. */
-  unitMasks?: UnitMasksRecord;
-}
-
-/** What a look at the dense model for one stage found: its budget by layer of the source. */
-export interface StageSurvey {
-  budgets: Record<string, StageBudget>;
   unitMasks?: UnitMasksRecord;
 }
 
@@ -78,17 +73,6 @@ export async function parseSurvey(raw: unknown, plan: CompressionPlan, file: str
 export function wholeModel({ drop, stages, description }: CompressionPlan): Survey | undefined {
   if (drop !== undefined || stages.some(({ stage }) => isGlobal(stage))) return undefined;
   return { kept: Array.from({ length: description.config.layers }, (_, layer) => layer), budgets: {} };
-}
-
-/** What the dense model is looked at with. */
-export interface Look {
-  workspace: Workspace;
-  checkpoint: Checkpoint;
-  plan: CompressionPlan;
-  /** undefined: no windows are run. */
-  backend: Backend | undefined;
-  options: CompressOptions;
-  gradients: GradientFiles | undefined;
 }
 
 /** Looks at the dense model; what it finds is worth keeping. */

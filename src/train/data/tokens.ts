@@ -53,8 +53,17 @@ function* pieces(document: string): Iterable<string> {
   }
 }
 
+/** What a language model is trained on, in batches of one shape: `tokens` and `label` int32 [sequences · window]. */
+export interface Windows {
+  readonly count: number;
+  /** Depends on seed and step alone. */
+  batch(step: number): Batch;
+  /** In their order, for evaluation: batches of one size, the rest dropped. */
+  inOrder(maxWindows: number): Iterable<Batch>;
+}
+
 /** Windows of a token stream, in random order, each once per epoch; a step's batch depends on seed and step alone. */
-export class TokenWindows {
+export class TokenWindows implements Windows {
   readonly count: number;
 
   /** @throws UsageError when the text does not fill one batch */

@@ -10,6 +10,7 @@ import {
   greaterEqual,
   logSoftmax,
   matmul,
+  maximum,
   mean,
   meanOfRows,
   multiply,
@@ -80,6 +81,13 @@ export function crossEntropy(logits: Traced, labels: Traced): Traced {
   const [rows, classes] = logits.shape;
   // A gather here would need a scatter in its gradient, which the engine cannot compile after a fused product.
   return multiply(sum(where(isLabel(labels, classes), logSoftmax(logits), 0)), -1 / rows);
+}
+
+/** As `crossEntropy`, the mean over the rows whose label is not below 0; 0 where there is none. */
+export function maskedCrossEntropy(logits: Traced, labels: Traced): Traced {
+  const [rows] = logits.shape;
+  const known = maximum(sum(where(greaterEqual(labels, 0), 1, 0)), 1);
+  return divide(multiply(crossEntropy(logits, labels), rows), known);
 }
 
 export const meanSquaredError = (predicted: Traced, wanted: Traced): Traced =>

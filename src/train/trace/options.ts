@@ -13,4 +13,6 @@ export interface PassOptions {
 export interface TraceOptions extends PassOptions {
   /** Batches that hold a teacher's logits are learnt from both. */
   distillation?: Distillation;
+  /** Labels below 0 are not learnt: the loss is the mean over the others. */
+  masked?: true;
 }

@@ -1,7 +1,7 @@
 import { numpy as np } from "@jax-js/jax";
 import type { BlockSpec, EmbeddingSpec, ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import { crossEntropy, softcap } from "../engine/layers.js";
+import { crossEntropy, maskedCrossEntropy, softcap } from "../engine/layers.js";
 import { add, columns, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
@@ -49,10 +49,16 @@ export function traceModel(
     loss(weights, batch) {
       const pass = passOf(weights, batch);
       const logits = logitsOf(spec, pass);
-      const prediction = crossEntropy(logits, batch.label);
+      const prediction = (options.masked ? maskedCrossEntropy : crossEntropy)(logits, batch.label);
       const wanted =
         options.distillation?.loss === "minillm"
-          ? written(prediction, (tokens) => logitsOf(spec, passOf(weights, { ...batch, tokens })), batch, options.distillation, window)
+          ? written(
+              prediction,
+              (tokens) => logitsOf(spec, passOf(weights, { ...batch, tokens })),
+              batch,
+              options.distillation,
+              window,
+            )
           : distilled(prediction, logits, batch[teacherName], options.distillation);
       return {
         loss: pass.mixtures.flatMap(({ penalties }) => penalties).reduce(add, wanted),

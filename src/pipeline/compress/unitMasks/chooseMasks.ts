@@ -13,8 +13,8 @@ import {
 import { UsageError } from "../../../core/index.js";
 import type { BlockUnitGradients } from "../../gradients.js";
 import { matrixKey } from "../block.js";
+import type { Look, StageSurvey } from "../look.js";
 import type { PlannedStage } from "../planned.js";
-import type { Look, StageSurvey } from "../survey.js";
 import { timeUnits } from "./timeUnits.js";
 import { tuneMasks } from "./tuneMasks.js";
 

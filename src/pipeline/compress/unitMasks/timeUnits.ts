@@ -8,9 +8,9 @@ import {
 import { breathe, median, Random, Stage } from "../../../core/index.js";
 import { type DecoderBlock, loadBlock } from "../block.js";
 import { loadable } from "../blockSource.js";
+import type { Look } from "../look.js";
 import { ResultBlocks } from "../resultConfig.js";
 import { coupledMatrices, shrinkGroup, sizesWith } from "../stages/cutUnits.js";
-import type { Look } from "../survey.js";
 import { partsOf } from "./parts.js";
 import { chunksOf, LoadedPart } from "./texts.js";
 

@@ -3,7 +3,7 @@ import { tuneMask, type UnitType } from "../../../compress/internal.js";
 import { Stage, UsageError } from "../../../core/index.js";
 import { type BlockMatrix, type DecoderBlock, loadBlock } from "../block.js";
 import { loadable } from "../blockSource.js";
-import type { Look } from "../survey.js";
+import type { Look } from "../look.js";
 import { MaskSums } from "./maskSums.js";
 import { type BlockPart, partsOf } from "./parts.js";
 import { embedTexts, runPart, type TextRunner, type Texts } from "./texts.js";
