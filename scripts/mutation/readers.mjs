@@ -24,7 +24,7 @@ export function generator(seed, index) {
 export const modulesOfReaders = {
   ...{ core: "core/index", io: "io/index", text: "text/index", model: "model/index", compress: "compress/index" },
   ...{ pipeline: "pipeline/index", runtime: "runtime/index", report: "report/index", server: "server/index" },
-  ...{ storedState: "train/storedState", rankMessages: "model/expertRanks/messages", streamLink: "jobs/streamLink" },
+  ...{ storedState: "train/storedState", records: "train/data/records", rankMessages: "model/expertRanks/messages", streamLink: "jobs/streamLink" },
 };
 
 /**
@@ -32,7 +32,7 @@ export const modulesOfReaders = {
  * @returns name → reader
  */
 export function readersOf(modules) {
-  const { io, text, model, compress, report, storedState } = modules;
+  const { io, text, model, compress, report, storedState, records } = modules;
   const { openCheckpoint, memoryFiles, memorySource, ggufFiles, readSafetensorsHeader, parseArtifact, parseJson } = io;
 
   /** Everything that a model directory is asked for, short of running it. */
@@ -220,6 +220,7 @@ export function readersOf(modules) {
                   stages: [
                     { type: "prune", method: "wanda", pattern: "2:4", ignore: ["**"] },
                     { type: "quantize", method: "rtn", options: { bits: 4 } },
+                    { type: "maskUnits", macs: 0.5, tokens: 32.5 },
                   ],
                 },
                 random,
@@ -242,6 +243,14 @@ export function readersOf(modules) {
       const run = report.runOfArtifact({ rarefy: 1 }, "d", "n", 1);
       run.candidates[0].training = training;
       await report.reportPage({ rarefyReport: 1, runs: [run] });
+    },
+    records: (random) => {
+      const line = { prompt: "a", response: "b", rationale: "c", demonstrations: [{ prompt: "d", response: "e" }] };
+      const lines = [line, { prompt: "", response: "f" }].map((record) =>
+        JSON.stringify(random(2) === 0 ? mutateValue(record, random) : record),
+      );
+      const text = random(3) === 0 ? String(mutateBytes(utf8(lines.join("\n")), random)) : lines.join("\n");
+      return records.parseRecords(text, "records.jsonl");
     },
     jobState: (random) => {
       const state = {

@@ -194,7 +194,7 @@ describe("masks of heads and neurons", () => {
     const killed = new AbortController();
     const workspace = memoryWorkspace(files);
     const stop = async () => {
-      if (files.has("unit-gradients.safetensors")) killed.abort();
+      if (files.has("unit-gradients.json")) killed.abort();
     };
     await expect(
       runCompression(
@@ -205,8 +205,12 @@ describe("masks of heads and neurons", () => {
       ),
     ).rejects.toThrow();
     expect(asked).toBe(2);
-    expect([...files.keys()]).toContain("unit-gradients.safetensors");
-    await compress(checkpoint, { stages: masks(), gradients, store: "dense", dtype: "F32" }, files);
+    expect([...files.keys()]).toContain("unit-gradients.json");
+    const damaged = new Map(files);
+    damaged.set("unit-gradients.safetensors", files.get("unit-gradients.safetensors")!.with(-1, 1));
+    const input = { stages: masks(), gradients, store: "dense", dtype: "F32" } as const;
+    await expect(compress(checkpoint, input, damaged)).rejects.toThrow(/not the bytes that the job wrote/);
+    await compress(checkpoint, input, files);
     expect(asked).toBe(2);
     expect([...files.keys()].sort()).toEqual([...expected.keys()].sort());
     for (const [name, bytes] of files) expect(Buffer.compare(bytes, expected.get(name)!), name).toBe(0);

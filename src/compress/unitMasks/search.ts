@@ -43,7 +43,7 @@ export function importanceSums(ranked: readonly { importance: number }[]): Float
 export function searchMasks(importances: UnitImportances, costs: UnitCosts, budget: number): UnitMasks {
   const heads = rankUnits(importances.heads);
   const neurons = rankUnits(importances.neurons);
-  const best = bestTrade(importanceSums(heads), importanceSums(neurons), costs, budget, 1);
+  const best = bestTrade(importanceSums(heads), importanceSums(neurons), costs, budget, Math.min(1, heads.length));
   if (best === undefined) throw new UsageError("the budget has no room for a single head");
   return {
     heads: masksOf(heads.slice(0, best.heads), importances.heads),

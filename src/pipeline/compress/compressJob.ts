@@ -27,6 +27,7 @@ import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.
 import { inputKeyOf } from "./stages/stage.js";
 import { type BlockRecord, storeBlock } from "./storeBlock.js";
 import { parseSurvey, type Survey, storedSurvey, surveyModel, wholeModel } from "./survey.js";
+import { removeUnitGradients } from "./unitMasks/unitGradientFile.js";
 import {
   embeddingFileName,
   type JobRecord,
@@ -36,7 +37,6 @@ import {
   recordName,
   shardName,
   surveyFileName,
-  unitGradientsName,
   type Workspace,
   writeBytes,
   writeJson,
@@ -178,7 +178,7 @@ class CompressionJob {
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
     if (this.#differentiates) await new GradientFiles(workspace, this.plan).removeAll();
     if (this.plan.embedding !== undefined) await workspace.remove(embeddingFileName);
-    if (masksUnits(this.plan.stages)) await workspace.remove(unitGradientsName);
+    if (masksUnits(this.plan.stages)) await removeUnitGradients(workspace);
     for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
   }

@@ -13,6 +13,7 @@ import {
   type CompressOptions,
   differentiates,
   type Estimate,
+  masksUnits,
   type PlannedStage,
 } from "./planned.js";
 
@@ -51,7 +52,7 @@ export async function estimateJob(
   elapsedMs += (blockWeights * workPerWeight) / hostSpeed;
   elapsedMs *= layers;
   let streamBytes = 0;
-  const readsGradients = differentiates(stages);
+  const readsGradients = differentiates(stages) || masksUnits(stages);
   if (windows !== undefined && backend !== undefined) {
     const count = windows.tokens.length / windows.window;
     const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, windows, backend, options);
@@ -77,7 +78,7 @@ export async function estimateJob(
     const isMatrix = info.shape.length === 2 && options.dtype !== undefined;
     diskBytes += isMatrix ? elementCount(info.shape) * dtypeBytes[options.dtype!] : byteLengthOf(info);
   }
-  if (readsGradients) diskBytes += config.layers * blockWeights * 4;
+  if (differentiates(stages)) diskBytes += config.layers * blockWeights * 4;
   return { elapsedMs, memoryBytes, diskBytes };
 }
 

@@ -43,8 +43,9 @@ export const recordName = (layer: number): string => `block-${String(layer).padS
 /** Gradients of a block of the source, until that is finished; the list of all is there once they are. */
 export const gradientsName = (layer: number): string => `gradients-${String(layer).padStart(5, "0")}.safetensors`;
 export const gradientListName = "gradients.json";
-/** Gradients of heads and neurons of the whole source, until the job is finished. */
+/** Gradients of heads and neurons of the whole source, until the job is finished; their hash is there once they are whole. */
 export const unitGradientsName = "unit-gradients.safetensors";
+export const unitGradientsHashName = "unit-gradients.json";
 
 /** Whether a job puts files of this name into its workspace, those of the result included. */
 export const isJobFile = (name: string): boolean =>
@@ -53,6 +54,7 @@ export const isJobFile = (name: string): boolean =>
   name === embeddingFileName ||
   name === gradientListName ||
   name === unitGradientsName ||
+  name === unitGradientsHashName ||
   /^gradients-\d+\.safetensors$/.test(name) ||
   /^block-\d+\.json$/.test(name) ||
   isModelFile(name);

@@ -1,10 +1,21 @@
+import * as z from "zod";
 import type { UnitGradients, UnitType } from "../../../compress/internal.js";
-import { FormatError } from "../../../core/index.js";
-import { type Checkpoint, readSafetensorsHeader } from "../../../io/index.js";
+import { checkSchema, FormatError } from "../../../core/index.js";
+import { type Checkpoint, readJsonFile, readSafetensorsHeader } from "../../../io/index.js";
 import { fromFloat32, type Tensor, toFloat32 } from "../../../tensor/index.js";
 import type { BlockUnitGradients } from "../../gradients.js";
 import type { CompressionPlan, CompressOptions } from "../planned.js";
-import { beginAnew, unitGradientsName, type Workspace, writeShard } from "../workspace.js";
+import {
+  beginAnew,
+  hashOfFile,
+  unitGradientsHashName,
+  unitGradientsName,
+  type Workspace,
+  writeJson,
+  writeShard,
+} from "../workspace.js";
+
+const hashSchema = z.strictObject({ sha256: z.string() });
 
 const kinds: readonly UnitType[] = ["heads", "neurons"];
 
@@ -38,17 +49,23 @@ export async function unitGradientsOf(
     }),
   );
   await writeShard(workspace, unitGradientsName, tensors);
+  await writeJson(workspace, unitGradientsHashName, { sha256: await hashOfFile(workspace, unitGradientsName) });
   // Another run of the job finds what is in the file, and so does this one.
   return (await readGradients(workspace, spec.blocks.length))!;
 }
 
 async function readGradients(
-  { files }: Workspace,
+  workspace: Workspace,
   layers: number,
 ): Promise<Map<number, BlockUnitGradients> | undefined> {
-  const source = await files.open(unitGradientsName);
-  if (source === undefined) return undefined;
+  const { files } = workspace;
+  const stored = await readJsonFile(files, unitGradientsHashName);
+  if (stored === undefined) return undefined;
+  const { sha256 } = checkSchema(hashSchema, stored, `${files.location}/${unitGradientsHashName}`, beginAnew);
   const file = `${files.location}/${unitGradientsName}`;
+  if ((await hashOfFile(workspace, unitGradientsName)) !== sha256)
+    throw new FormatError({ file, problem: "not the bytes that the job wrote", hint: beginAnew });
+  const source = (await files.open(unitGradientsName))!;
   try {
     const { tensors } = await readSafetensorsHeader(source);
     const read = async (kind: UnitType, layer: number): Promise<UnitGradients> => {
@@ -67,4 +84,10 @@ async function readGradients(
   } finally {
     await source.close();
   }
+}
+
+/** Once nothing more is chosen by them. */
+export async function removeUnitGradients(workspace: Workspace): Promise<void> {
+  await workspace.remove(unitGradientsHashName);
+  await workspace.remove(unitGradientsName);
 }
