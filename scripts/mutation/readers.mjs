@@ -24,7 +24,12 @@ export function generator(seed, index) {
 export const modulesOfReaders = {
   ...{ core: "core/index", io: "io/index", text: "text/index", model: "model/index", compress: "compress/index" },
   ...{ pipeline: "pipeline/index", runtime: "runtime/index", report: "report/index", server: "server/index" },
-  ...{ storedState: "train/storedState", records: "train/data/records", rankMessages: "model/expertRanks/messages", streamLink: "jobs/streamLink" },
+  ...{
+    storedState: "train/storedState",
+    records: "train/data/records",
+    rankMessages: "model/expertRanks/messages",
+    streamLink: "jobs/streamLink",
+  },
 };
 
 /**

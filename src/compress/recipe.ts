@@ -126,7 +126,9 @@ const maskUnitsStage = z
     multipleOf: z._default(z.int().check(z.gte(4), z.lte(1024), z.multipleOf(4)), 4),
     ...selection,
   })
-  .check(z.refine((stage) => (stage.macs === undefined) !== (stage.latency === undefined), "give either macs or latency"));
+  .check(
+    z.refine((stage) => (stage.macs === undefined) !== (stage.latency === undefined), "give either macs or latency"),
+  );
 
 /** Whole blocks, the first thing a recipe does: what is left is another, shallower model. */
 const dropLayersStage = z.strictObject({

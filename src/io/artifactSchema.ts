@@ -126,7 +126,9 @@ export const compressedMatrix = z.strictObject({
   factors: z.optional(z.string().check(z.maxLength(64))),
 });
 
-const timedUnits = z.array(z.strictObject({ units: count, milliseconds: z.number().check(z.gte(0)) })).check(z.maxLength(64));
+const timedUnits = z
+  .array(z.strictObject({ units: count, milliseconds: z.number().check(z.gte(0)) }))
+  .check(z.maxLength(64));
 const unitsOfLayers = z.array(count).check(z.maxLength(4096));
 
 /** What masks of heads and neurons came to; by layer of the result where there are lists. */

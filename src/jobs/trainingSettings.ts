@@ -89,7 +89,7 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
 
 /** @throws UsageError for options that MiniLLM does not have, and windows with no room for a beginning */
 export function miniLlmOptions({ miniLlm = {}, window }: Pick<TrainingSettings, "miniLlm" | "window">): MiniLlmOptions {
-  const parsed = miniLlmSchema.safeParse(miniLlm);
+  const parsed = parseSchema(miniLlmSchema, miniLlm);
   if (!parsed.success) {
     const [{ path, message }] = parsed.error.issues;
     throw new UsageError(`--minillm-option: ${[...path.map(String), message].join(": ")}`);

@@ -1,5 +1,6 @@
-import * as z from "zod";
-import { breathe, checkSchema, FormatError, type JobOptions, Stage, UsageError } from "../../core/index.js";
+import * as z from "zod/mini";
+import { breathe, FormatError, type JobOptions, Stage, UsageError } from "../../core/index.js";
+import { checkSchema } from "../../core/internal.js";
 import { parseJson } from "../../io/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import type { Batch } from "../objective.js";
@@ -7,15 +8,16 @@ import { batchOfStep, takeRows } from "./rows.js";
 import { documentSeparator, type Windows } from "./tokens.js";
 
 /** Longest text of a record. */
-const text = z.string().max(2 ** 22);
-const turn = { prompt: text, response: text.min(1) };
+const text = z.string().check(z.maxLength(2 ** 22));
+const written = text.check(z.minLength(1));
+const turn = { prompt: text, response: written };
 
 const recordSchema = z.strictObject({
   ...turn,
   /** What leads to the response, written before it and learnt like it (chain of thought). */
-  rationale: text.min(1).optional(),
+  rationale: z.optional(written),
   /** Shown before the prompt and not learnt (in-context). */
-  demonstrations: z.array(z.strictObject(turn)).max(256).optional(),
+  demonstrations: z.optional(z.array(z.strictObject(turn)).check(z.maxLength(256))),
 });
 
 /** A prompt, and what is to be said to it: by a person, or by another model that is learnt from. */

@@ -1,23 +1,17 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 
 /** How a student learns from texts that it writes itself, its teacher at its elbow (MiniLLM); the defaults are as published. */
 export const miniLlmSchema = z.strictObject({
-  length: z.int().min(1).max(65_536).default(16).describe("tokens written behind the beginning of every window"),
-  teacherMix: z
-    .number()
-    .min(0)
-    .lt(1)
-    .default(0.2)
-    .describe("share of the teacher in what tokens are drawn from; 0: the student writes alone"),
-  singleStep: z
-    .boolean()
-    .default(true)
-    .describe("take the reverse KL of the next token exactly, and leave to what was drawn what comes later"),
-  lengthNormalised: z.boolean().default(true).describe("divide what comes later by how many tokens that is"),
-  importance: z
-    .enum(["token", "text"])
-    .default("token")
-    .describe("what makes up for the teacher's share: the ratio of the token drawn, or of the whole text (exact)"),
+  /** Tokens written behind the beginning of every window. */
+  length: z._default(z.int().check(z.gte(1), z.lte(65_536)), 16),
+  /** Share of the teacher in what tokens are drawn from; 0: the student writes alone. */
+  teacherMix: z._default(z.number().check(z.gte(0), z.lt(1)), 0.2),
+  /** Take the reverse KL of the next token exactly, and leave to what was drawn what comes later. */
+  singleStep: z._default(z.boolean(), true),
+  /** Divide what comes later by how many tokens that is. */
+  lengthNormalised: z._default(z.boolean(), true),
+  /** What makes up for the teacher's share: the ratio of the token drawn, or of the whole text (exact). */
+  importance: z._default(z.enum(["token", "text"]), "token"),
 });
 
 /** `miniLlmSchema` with its defaults. */

@@ -1,6 +1,7 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { UnitGradients, UnitType } from "../../../compress/internal.js";
-import { checkSchema, FormatError } from "../../../core/index.js";
+import { FormatError } from "../../../core/index.js";
+import { checkSchema } from "../../../core/internal.js";
 import { type Checkpoint, readJsonFile, readSafetensorsHeader } from "../../../io/index.js";
 import { fromFloat32, type Tensor, toFloat32 } from "../../../tensor/index.js";
 import type { BlockUnitGradients } from "../../gradients.js";
