@@ -94,6 +94,60 @@ export function readersOf(modules) {
     template?.render(messages, { addGenerationPrompt: true });
   }
 
+  /** A right model with some more files, opened. */
+  async function withModel(entries, use) {
+    const all = { "config.json": goodConfig, "model.safetensors": plainFile, ...entries };
+    const checkpoint = await openCheckpoint(modelFiles(all));
+    try {
+      const { config } = await model.describeDecoder(checkpoint);
+      return await use(checkpoint, config.spec);
+    } finally {
+      await checkpoint.close();
+    }
+  }
+  const once = (make) => {
+    let made;
+    return () => {
+      made ??= make();
+      return made;
+    };
+  };
+  const bundles = once(() =>
+    withModel({}, async (checkpoint, spec) => {
+      const shape = { weights: "bf16", layout: "inputs", bundled: true };
+      const parts = [];
+      const sink = { write: async (bytes) => void parts.push(...bytes) };
+      const { byteLength } = await model.writeOffloaded(checkpoint, spec, shape, sink, () => undefined);
+      return { description: { offload: 1, ...shape, byteLength, counted: false }, bytes: Uint8Array.from(parts) };
+    }),
+  );
+  const predictorFiles = once(() =>
+    withModel({}, async (_, { blocks, hiddenSize: inputs }) => {
+      const files = new Map();
+      const [rank, neurons] = [4, seeds.configs[0].intermediate_size];
+      const zeros = (count) => new Float32Array(count);
+      const layer = {
+        rank,
+        inputs,
+        neurons,
+        down: zeros(rank * inputs),
+        up: zeros(neurons * rank),
+        bias: zeros(neurons),
+      };
+      const found = { recall: 1, precision: 0.5, predictedShare: 0.25 };
+      const description = {
+        predictors: 1,
+        rank,
+        from: "own",
+        textSha256: "0".repeat(64),
+        layers: blocks.map(() => found),
+      };
+      const add = async (name, bytes) => void files.set(name, bytes);
+      await model.writePredictors(io.memorySinks(files), add, { description, layers: blocks.map(() => layer) });
+      return files;
+    }),
+  );
+
   return {
     config: (random) =>
       readModel(
@@ -272,6 +326,28 @@ export function readersOf(modules) {
           "state.json": damagedJson(state, random),
           "model.safetensors": random(3) === 0 ? damagedWeights(plainParts, random) : plainFile,
         }),
+      );
+    },
+    offloaded: async (random) => {
+      const { description, bytes } = await bundles();
+      await withModel(
+        {
+          "offload.json": damagedJson(description, random),
+          "offload.bin": random(3) === 0 ? bytes.subarray(0, random(bytes.byteLength + 1)) : bytes,
+        },
+        async (checkpoint, spec) => (await model.openOffloaded(checkpoint, spec))?.source.close(),
+      );
+    },
+    predictors: async (random) => {
+      const files = await predictorFiles();
+      const both = random(2) === 0;
+      const damaged = (name) => (both ? fresh(mutateBytes(files.get(name), random)) : files.get(name));
+      await withModel(
+        {
+          "predictors.json": damagedJson(JSON.parse(new TextDecoder().decode(files.get("predictors.json"))), random),
+          "predictors.safetensors": damaged("predictors.safetensors"),
+        },
+        (checkpoint, spec) => model.readPredictors(checkpoint, spec),
       );
     },
     values: (random) => {

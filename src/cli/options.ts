@@ -19,7 +19,7 @@ import {
   parseKv,
   usage,
 } from "../runtime/index.js";
-import { integer } from "./numbers.js";
+import { bytes, integer, number } from "./numbers.js";
 import { defaultThreads } from "./threads.js";
 
 /**
@@ -85,6 +85,22 @@ export const weightsOption = () =>
     "--weights <format>",
     "format of the weights in memory (default: what rarefy.json names, else bf16)",
   ).choices(Object.keys(weightFormats));
+
+/** How much of a model that `offload` has written is in memory. */
+export interface ResidentOption {
+  residentBytes?: number;
+  predict?: number | true;
+}
+export const residentOptions = () => [
+  new Option(
+    "--resident-bytes <n>",
+    "of a model that offload has written: bytes of weights in memory at any time, as 4G; the rest is read as it is needed",
+  ).argParser(bytes),
+  new Option(
+    "--predict [score]",
+    "with --resident-bytes: read and compute only neurons whose score by the predictors beside the model is above this (default: 0, a chance of one half)",
+  ).argParser(number({ min: -1000, max: 1000 })),
+];
 
 /** Adapters that run beside the weights of a model. */
 export interface AdapterOption {

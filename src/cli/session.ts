@@ -3,7 +3,7 @@ import type { Variant } from "../eval/index.js";
 import { type LocalModelFiles, type ModelFiles, readAdapter } from "../io/index.js";
 import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
-import { checkSound, type ExpertRanks, type Model, withAdapter } from "../model/index.js";
+import { checkSound, type ExpertRanks, type Model, type OffloadOptions, withAdapter } from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { type Exits, parseExits } from "../runtime/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
@@ -15,6 +15,7 @@ import type {
   ExitsOption,
   ExpertRanksOption,
   MachineOptions,
+  ResidentOption,
   WeightsOption,
 } from "./options.js";
 import { readText } from "./readText.js";
@@ -32,7 +33,7 @@ export interface Session extends OpenedModel {
 export async function openSession(
   context: Context,
   argument: string | LocalModelFiles,
-  options: MachineOptions & WeightsOption & ExpertRanksOption & AdapterOption,
+  options: MachineOptions & WeightsOption & ExpertRanksOption & AdapterOption & ResidentOption,
 ): Promise<Session> {
   const { signal, onProgress } = context;
   const files = typeof argument === "string" ? await resolveModel(argument, { signal, onProgress }) : argument;
@@ -47,7 +48,8 @@ export async function openSession(
     expertRanks?.[Symbol.dispose]();
   };
   try {
-    opened = await openModel(files, { weights, device, threads, structure, expertRanks, signal, onProgress });
+    const offload = offloadOf(options);
+    opened = await openModel(files, { weights, device, threads, structure, expertRanks, offload, signal, onProgress });
     checkSound(opened.model);
     for (const directory of options.adapter ?? []) {
       const adapter = await readAdapter(directoryFiles(directory));
@@ -67,6 +69,12 @@ export async function openSession(
       dispose();
     },
   };
+}
+
+/** How a model is held that is larger than memory; undefined for one that is loaded. */
+function offloadOf({ residentBytes, predict }: ResidentOption): OffloadOptions | undefined {
+  if (residentBytes === undefined && predict === undefined) return undefined;
+  return { residentBytes, ...(predict !== undefined && { predict: predict === true ? 0 : predict }) };
 }
 
 /** What went between the ranks while the model was open. */
@@ -98,7 +106,13 @@ export interface Comparison extends Disposable {
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions & WeightsOption & AttentionOptions & ExitsOption & ExpertRanksOption & AdapterOption,
+  options: MachineOptions &
+    WeightsOption &
+    AttentionOptions &
+    ExitsOption &
+    ExpertRanksOption &
+    AdapterOption &
+    ResidentOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {
@@ -112,8 +126,12 @@ export async function openComparison(
         variants.push({ name: denseKeyword, model: first.model });
         continue;
       }
-      // Adapters are those of the first model.
-      const session = await openSession(context, argument, first === undefined ? options : { ...options, adapter: [] });
+      // Adapters and the bound of memory are those of the first model.
+      const session = await openSession(
+        context,
+        argument,
+        first === undefined ? options : { ...options, adapter: [], residentBytes: undefined, predict: undefined },
+      );
       sessions.push(session);
       const { model } = session;
       const { attention = session.attention, kv = session.kv } = options;

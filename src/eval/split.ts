@@ -6,7 +6,10 @@ import { thresholdsOf, type Variant } from "./variant.js";
 
 /** Where the time of a token goes, in milliseconds. */
 export interface TimeSplit {
-  /** Reading weights from files: 0 where they are in memory. */
+  /**
+   * Waiting for weights that are read from files, and packing those of a prompt: 0 where they are in memory. What is read while
+   * something else is computed costs nothing here.
+   */
   ioMs: number;
   /** Norm, projections, rotation, attention and its output, of all blocks. */
   attentionMs: number;
@@ -27,6 +30,8 @@ export interface SplitTimes {
   repeats: number;
   prefill: TimeSplit;
   decode: TimeSplit;
+  /** Of a model that is larger than memory: what a decoded token reads from its files, on average. Counted. */
+  decodeReads?: { bytes: number; reads: number };
 }
 
 /** Which tokens are timed part by part, and how often. */
@@ -41,15 +46,21 @@ export interface SplitOptions extends JobOptions {
   repeats?: number;
 }
 
-type Part = "attentionMs" | "ffnMs" | "headMs" | "samplingMs";
+type Part = "ioMs" | "attentionMs" | "ffnMs" | "headMs" | "samplingMs";
 type Phase = "prompt" | "decode";
 
-const nothing = (): Record<Part, number> => ({ attentionMs: 0, ffnMs: 0, headMs: 0, samplingMs: 0 });
+const nothing = (): Record<Part, number> => ({ ioMs: 0, attentionMs: 0, ffnMs: 0, headMs: 0, samplingMs: 0 });
 
 function byToken(spent: Readonly<Record<Part, number>>, tokens: number): TimeSplit {
-  const { attentionMs, ffnMs, headMs, samplingMs } = spent;
+  const { ioMs, attentionMs, ffnMs, headMs, samplingMs } = spent;
   const of = (ms: number) => ms / tokens;
-  return { ioMs: 0, attentionMs: of(attentionMs), ffnMs: of(ffnMs), headMs: of(headMs), samplingMs: of(samplingMs) };
+  return {
+    ioMs: of(ioMs),
+    attentionMs: of(attentionMs),
+    ffnMs: of(ffnMs),
+    headMs: of(headMs),
+    samplingMs: of(samplingMs),
+  };
 }
 
 /**
@@ -72,6 +83,7 @@ export async function measureSplit(
   if (tokens.length < needed) throw new UsageError(`a text of ${tokens.length} tokens; splitting needs ${needed}`);
   checkSound(variant.model);
   const stage = new Stage("split", repeats + 1, "runs", onProgress);
+  let reads = { bytes: 0, reads: 0 };
   const rounds: { prefill: TimeSplit; decode: TimeSplit }[] = [];
   for (let round = 0; round <= repeats; round++) {
     await breathe(signal);
@@ -81,6 +93,7 @@ export async function measureSplit(
       await run.prompt(tokens.subarray(prefillTokens, contextTokens), signal);
     }
     const decode = await run.decode(tokens.subarray(contextTokens, needed), signal);
+    reads = run.reads;
     if (round > 0) rounds.push({ prefill, decode });
     stage.advance(1);
   }
@@ -99,6 +112,9 @@ export async function measureSplit(
     ...{ name, prefillTokens, contextTokens, decodeTokens, repeats },
     prefill: middle("prefill"),
     decode: middle("decode"),
+    ...(variant.model.offload && {
+      decodeReads: { bytes: reads.bytes / decodeTokens, reads: reads.reads / decodeTokens },
+    }),
   };
 }
 
@@ -107,6 +123,8 @@ class SplitRun implements Disposable {
   readonly #memory: SequenceMemory;
   /** Tokens that were run. */
   #ran = 0;
+  /** What decoding read from files. */
+  readonly reads = { bytes: 0, reads: 0 };
 
   constructor(
     readonly variant: Variant,
@@ -141,11 +159,19 @@ class SplitRun implements Disposable {
   async #pass(tokens: Uint32Array, phase: Phase, left: number, spent: Record<Part, number>): Promise<void> {
     const { model } = this.variant;
     const { backend } = model;
+    model.offload?.takeCounters();
     let sinceMs = performance.now();
     const lap = async (part: Part) => {
       await backend.flush();
       const nowMs = performance.now();
-      spent[part] += nowMs - sinceMs;
+      const counters = model.offload?.takeCounters();
+      const ioMs = counters?.waitMs ?? 0;
+      if (phase === "decode") {
+        this.reads.bytes += counters?.bytesRead ?? 0;
+        this.reads.reads += counters?.reads ?? 0;
+      }
+      spent.ioMs += ioMs;
+      spent[part] += nowMs - sinceMs - ioMs;
       sinceMs = nowMs;
     };
     const run = this.#ran;

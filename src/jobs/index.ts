@@ -19,6 +19,13 @@ export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
 export { type MergeAdapterOptions, type MergedAdapter, mergeAdapterToDirectory } from "./mergeAdapterToDirectory.js";
 export {
+  type OffloadedDirectory,
+  type OffloadToDirectoryOptions,
+  offloadToDirectory,
+  type UnitUse,
+} from "./offloadToDirectory.js";
+export { type PredictedDirectory, type PredictToDirectoryOptions, predictToDirectory } from "./predictToDirectory.js";
+export {
   type PrunedExpertsDirectory,
   type PrunedExpertsLayer,
   type PruneExpertsOptions,

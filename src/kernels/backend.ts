@@ -1,10 +1,11 @@
 import type { ActivationFunction } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
-import type { Activation, Matrix, RopeTable, Vector } from "./handles.js";
+import type { Activation, Matrix, RopeTable, RowSource, Vector } from "./handles.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
 import type { Region, WeightLoading } from "./region.js";
 import type { Sight, SightSpec } from "./sight.js";
+import type { WeightArea } from "./weightArea.js";
 
 export type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, RowSource, Vector } from "./handles.js";
 
@@ -172,6 +173,13 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
    * @throws DeviceError when the machine cannot hold it
    */
   openRegion(plan: { weightBytes: number }): Region;
+  /**
+   * Memory for weights that are read while a model runs; left out by backends that cannot multiply from such. It counts as weights.
+   * @throws DeviceError when the machine cannot hold it, or not in one piece
+   */
+  openArea?(byteLength: number): Promise<WeightArea>;
+  /** Bytes that loading such a stack takes at most, with what is needed only meanwhile; left out where that is the matrix alone. */
+  loadingBytes?(parts: readonly Pick<RowSource, "rows" | "cols">[], format: PackedFormatId): number;
   /** Uninitialised activation. `cols` is a multiple of 4. */
   allocate(rows: number, cols: number): Activation;
   /** Gives an activation made by `allocate` back. Views of it must not be used any more. */

@@ -52,3 +52,13 @@ export {
   devices,
   openBackend,
 } from "./table.js";
+export {
+  packedRowsOf,
+  placesBytes,
+  type ScatteredColumns,
+  type ScatteredColumnsOptions,
+  type ScatteredRows,
+  scalesBytes,
+  sumsBytes,
+  type WeightArea,
+} from "./weightArea.js";

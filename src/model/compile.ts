@@ -5,6 +5,7 @@ import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
 import { latentAttention } from "./latent.js";
 import { mixture } from "./mixture.js";
+import { offloadedLinear } from "./offload/operations.js";
 import { activate, attend, linear, norm, rotate } from "./operations.js";
 import { bufferOf, type Operation } from "./pass.js";
 import type { BlockWeights } from "./weights.js";
@@ -58,8 +59,10 @@ function compile(step: Step, weights: BlockWeights): Operation {
   switch (step.do) {
     case "norm":
       return norm(step, weights.norms.get(step)!);
-    case "linear":
-      return linear(step, weights.stacks.get(step)!);
+    case "linear": {
+      const offloaded = weights.offloaded.get(step);
+      return offloaded === undefined ? linear(step, weights.stacks.get(step)!) : offloadedLinear(step, offloaded);
+    }
     case "rotate":
       return rotate(step);
     case "attend":

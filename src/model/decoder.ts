@@ -6,6 +6,7 @@ import { Blocks } from "./blocks.js";
 import { FactoredTable } from "./factoredTable.js";
 import { padTo4 } from "./footprint.js";
 import { checkGenerates } from "./generates.js";
+import type { Offload } from "./offload/offload.js";
 import { applyNorm } from "./operations.js";
 import { linearStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
@@ -47,6 +48,10 @@ export class Decoder implements Model {
 
   get choices(): readonly MatrixChoice[] {
     return this.loaded.choices;
+  }
+
+  get offload(): Offload | undefined {
+    return this.loaded.offload;
   }
 
   get damage(): FormatError | undefined {
@@ -229,6 +234,7 @@ export class Decoder implements Model {
   }
 
   [Symbol.dispose](): void {
+    this.loaded.offload?.[Symbol.dispose]();
     this.#blocks[Symbol.dispose]();
   }
 

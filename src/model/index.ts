@@ -16,6 +16,29 @@ export { countParameters, kvBytesPerPosition, type ParameterCounts, packedMatrix
 export { type DecoderDescription, describeDecoder, loadModel } from "./loadModel.js";
 export type { LoadModelOptions } from "./loadOptions.js";
 export { checkSound, explainNonFinite, firstNonFiniteOf } from "./nonFinite.js";
+export {
+  layoutFor,
+  type OffloadCounters,
+  type OffloadDescription,
+  type OffloadedFile,
+  type OffloadLayout,
+  type OffloadOptions,
+  type OffloadPlan,
+  type OffloadShape,
+  offloadBytesName,
+  offloadDescriptionName,
+  offloadLayouts,
+  openOffloaded,
+  type Predictors,
+  type PredictorsDescription,
+  type PredictorWeights,
+  predictorsDescriptionName,
+  predictorsWeightsName,
+  readPredictors,
+  serializeOffload,
+  writeOffloaded,
+  writePredictors,
+} from "./offload/index.js";
 export { type SparsityProfile, sparsityProfile } from "./sparsityProfile.js";
 export { describeChoices, type MatrixChoice, type RunsAs, runsAs, type Structure, structures } from "./structure.js";
 export type { TensorSource } from "./tensorRows.js";

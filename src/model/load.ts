@@ -27,6 +27,9 @@ import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerForma
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
+import { OffloadLoader } from "./offload/loader.js";
+import type { Offload } from "./offload/offload.js";
+import type { OffloadedStep } from "./offload/operations.js";
 import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
@@ -58,7 +61,7 @@ export async function loadWeights(
   };
   const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
   try {
-    const loader = new WeightLoader(checkpoint, backend, region, options, events);
+    const loader = new WeightLoader(checkpoint, backend, region, options, events, spec);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
       head !== undefined && isTied(spec) && "matrix" in head
@@ -70,7 +73,7 @@ export async function loadWeights(
     const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
     const blocks: BlockWeights[] = [];
     for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
-    return {
+    const loaded = {
       region,
       ...(positions && { positions: await table(positions.table) }),
       ...(types && { types: await table(types) }),
@@ -84,6 +87,8 @@ export async function loadWeights(
       bytes: loader.bytes,
       damage,
     };
+    const offload = await loader.openOffload();
+    return { ...loaded, ...(offload && { offload }) };
   } catch (error) {
     region[Symbol.dispose]();
     throw error;
@@ -163,6 +168,7 @@ class WeightLoader {
   #perToken = 0;
   /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
   #besides = 0;
+  readonly #offload: OffloadLoader | undefined;
 
   constructor(
     readonly source: TensorSource,
@@ -170,8 +176,14 @@ class WeightLoader {
     readonly region: Region,
     readonly options: LoadModelOptions,
     readonly events: ReadEvents,
+    /** Only with `offload`. */
+    spec?: ModelSpec,
   ) {
     this.#matrices = new MatrixLoader(source, backend, region, options, events);
+    const { offload } = options;
+    if (offload !== undefined && spec !== undefined) {
+      this.#offload = new OffloadLoader(source, backend, region, { ...options, offload }, spec);
+    }
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -241,6 +253,7 @@ class WeightLoader {
     const mixtures = new Map<Step, LoadedMixture>();
     const latents = new Map<Step, LatentMaps>();
     const sinks = new Map<Step, Vector>();
+    const offloaded = new Map<Step, OffloadedStep>();
     let lowRank = 0;
     for (const [s, step] of steps.entries()) {
       const absorbed = latentAt(steps, s);
@@ -249,13 +262,15 @@ class WeightLoader {
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
       else if (step.do === "attend" && step.sinks) {
         sinks.set(step, this.#vector(await this.#values(step.sinks)));
+      } else if (step.do === "linear" && this.#offload?.has(step)) {
+        offloaded.set(step, await this.#offloaded(step, this.#offload));
       } else if (step.do === "linear") {
         const stack = await this.#stack(step);
         lowRank = Math.max(lowRank, pairWidth(stack));
         stacks.set(step, stack);
       }
     }
-    return { norms, stacks, mixtures, latents, sinks, lowRank };
+    return { norms, stacks, mixtures, latents, sinks, offloaded, lowRank };
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
@@ -263,12 +278,32 @@ class WeightLoader {
     if (forms.some(({ lowRank, factors }) => lowRank !== undefined || factors !== undefined))
       return this.#splitStack(forms);
     const matrix = await this.#matrix(forms.map(({ map, direct }) => ({ ref: direct!, rows: map.rows })));
-    if (maps.every(({ map }) => map.bias === undefined)) return { matrix };
-    const bias = new Float32Array(matrix.rows);
-    for (const [p, { map }] of maps.entries()) {
-      if (map.bias !== undefined) bias.set(await this.#values(map.bias), matrix.parts[p].rowStart);
+    const bias = await this.#bias(maps.map(({ map }) => map));
+    return bias === undefined ? { matrix } : { matrix, bias };
+  }
+
+  /** Biases of a stack, one behind the other; undefined without any. */
+  async #bias(maps: readonly LinearSpec[]): Promise<Vector | undefined> {
+    if (maps.every(({ bias }) => bias === undefined)) return undefined;
+    const values = new Float32Array(maps.reduce((sum, { rows }) => sum + rows, 0));
+    let rowStart = 0;
+    for (const { bias, rows } of maps) {
+      if (bias !== undefined) values.set(await this.#values(bias), rowStart);
+      rowStart += rows;
     }
-    return { matrix, bias: this.#vector(bias) };
+    return this.#vector(values);
+  }
+
+  async #offloaded(step: LinearStep, loader: OffloadLoader): Promise<OffloadedStep> {
+    const bias = await this.#bias(step.maps.map(({ map }) => map));
+    const { offloaded, byteLength } = await loader.step(step, (parts) => this.#matrix(parts), bias);
+    this.#perToken += byteLength;
+    return offloaded;
+  }
+
+  /** Once everything else is loaded; undefined where nothing is offloaded. */
+  openOffload(): Promise<Offload> | undefined {
+    return this.#offload?.open(this.bytes.loaded);
   }
 
   async #splitStack(forms: readonly StoredMap[]): Promise<SplitStack> {

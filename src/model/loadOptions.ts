@@ -2,6 +2,9 @@ import type { JobOptions } from "../core/index.js";
 import type { ProductCosts } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { ExpertRanks } from "./expertRanks/ranks.js";
+import type { OffloadedFile } from "./offload/description.js";
+import type { OffloadOptions } from "./offload/offload.js";
+import type { Predictors } from "./offload/predictors.js";
 import type { Structure } from "./structure.js";
 import type { ActivationThresholds } from "./types.js";
 
@@ -20,4 +23,8 @@ export interface LoadModelOptions extends JobOptions {
   thresholds?: ActivationThresholds;
   /** Ranks that hold all experts but the first share, which alone are loaded here. They must outlive the model. */
   expertRanks?: ExpertRanks;
+  /**
+   * Bundles that the weights of MLPs are read from as they are needed, and how. The file and the checkpoint must outlive the model.
+   */
+  offload?: { readonly file: OffloadedFile; readonly options: OffloadOptions; readonly predictors?: Predictors };
 }

@@ -12,6 +12,8 @@ import type {
   Sight,
 } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
+import type { OffloadPlan } from "./offload/offload.js";
+import type { OffloadCounters } from "./offload/residency.js";
 import type { MatrixChoice } from "./structure.js";
 
 /** Sees the dense activation of a site, before any threshold; it must read what it needs before its promise resolves. */
@@ -135,6 +137,8 @@ export interface Model extends Disposable {
    * Wherever thresholds are set, exact zeros behind a ReLU or a gate threshold are skipped too.
    */
   readonly thresholds: ActivationThresholds | undefined;
+  /** Where the weights of MLPs are read as they are needed: what is held how, and what was read since it was last asked. */
+  readonly offload?: { readonly plan: OffloadPlan; takeCounters(): OffloadCounters };
   /** Columns of the logits: `config.vocabSize`, or the number of labels, rounded up to 4; surplus columns hold −1e30. */
   readonly logitCols: number;
   /**

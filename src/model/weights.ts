@@ -3,6 +3,8 @@ import type { FormatError } from "../core/index.js";
 import type { ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import type { ExpertRanks } from "./expertRanks/ranks.js";
 import type { FactoredTable } from "./factoredTable.js";
+import type { Offload } from "./offload/offload.js";
+import type { OffloadedStep } from "./offload/operations.js";
 import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -39,6 +41,8 @@ export interface BlockWeights {
   latents: ReadonlyMap<Step, LatentMaps>;
   /** f32 [heads], by the step that attends. */
   sinks: ReadonlyMap<Step, Vector>;
+  /** By linear steps whose weights are read as they are needed. */
+  offloaded: ReadonlyMap<Step, OffloadedStep>;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
 }
@@ -60,6 +64,8 @@ export interface ModelWeights {
   headSteps?: BlockWeights;
   /** [logitCols, hiddenSize]; undefined for a model without a head. */
   head: WholeStack | SplitStack | undefined;
+  /** What is read as it is needed; undefined where everything was loaded. */
+  offload?: Offload;
   choices: readonly MatrixChoice[];
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };

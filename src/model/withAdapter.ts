@@ -28,6 +28,11 @@ export async function withAdapter(model: Model, adapter: Adapter): Promise<Model
     throw new UsageError("factors of IA³ cost nothing once they are in the weights: merge the adapter (rarefy merge)");
   }
   const { config, backend, loaded, weights, thresholds } = model;
+  if (loaded.offload !== undefined) {
+    throw new UsageError(
+      "an adapter beside a model that is larger than memory: merge it first (rarefy merge), then rarefy offload",
+    );
+  }
   const pairs = new Map<LinearSpec, LoraPair>();
   for (const [map, adaptation] of adaptationsOf(config.spec, adapter)) {
     if (adaptation.kind === "lora") pairs.set(map, adaptation.pair);

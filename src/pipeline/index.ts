@@ -19,3 +19,5 @@ export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";
 export { thresholdsAt } from "./thresholdsAt.js";
 export { toThresholds } from "./toThresholds.js";
+export { type TrainedPredictor, type TrainPredictorsOptions, trainPredictors } from "./trainPredictors.js";
+export { countUnitUses, type UnitUsesOptions } from "./unitUses.js";

@@ -13,7 +13,18 @@ import {
 import { checkArtifactMaps } from "../io/internal.js";
 import type { DeviceId } from "../kernels/index.js";
 import { openDevice } from "../kernels/internal.js";
-import { describeDecoder, type ExpertRanks, type Model, type Structure, structures } from "../model/index.js";
+import {
+  describeDecoder,
+  type ExpertRanks,
+  type Model,
+  type OffloadedFile,
+  type OffloadOptions,
+  openOffloaded,
+  type Predictors,
+  readPredictors,
+  type Structure,
+  structures,
+} from "../model/index.js";
 import { loadDescribed } from "../model/internal.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import {
@@ -39,6 +50,11 @@ export interface OpenModelOptions extends JobOptions {
   threads?: number;
   /** Ranks that hold all experts but the first share; see `openExpertRanks` of rarefy/jobs. They must outlive the model. */
   expertRanks?: ExpertRanks;
+  /**
+   * How a model that `rarefy offload` has made is held: its MLPs stay in the file and are read as they are needed. Left out, all of it
+   * is loaded.
+   */
+  offload?: OffloadOptions;
 }
 
 const openModelRules: OptionRules<OpenModelOptions> = {
@@ -48,6 +64,7 @@ const openModelRules: OptionRules<OpenModelOptions> = {
   device: optionRules.any,
   threads: optionRules.any,
   expertRanks: optionRules.having("run", "expert ranks"),
+  offload: optionRules.any,
   signal: optionRules.signal,
   onProgress: optionRules.function,
 };
@@ -88,10 +105,13 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   checkOptions("openModel", options, openModelRules);
   const { threads, structure, expertRanks, signal, onProgress } = options;
   const checkpoint = await openCheckpoint(files);
+  // A model that is larger than memory is read from while it runs.
+  let keepsFiles = false;
   try {
     const { artifact } = checkpoint;
-    const weights = weightsOf(artifact, options.weights);
     const { config } = await describeDecoder(checkpoint);
+    const offload = options.offload && (await offloadOf(checkpoint, config.spec, options));
+    const weights = offload?.file.shape.weights ?? weightsOf(artifact, options.weights);
     if (artifact !== undefined) {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
       checkArtifactMaps(artifact, roles, `${files.location}/${artifactFileName}`);
@@ -100,9 +120,12 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
     const backend = await openDevice(options.device, threads === undefined ? {} : { threads });
     try {
       const sparsity = artifact?.activationSparsity;
-      const thresholds = sparsity && toThresholds(sparsity);
-      const how = { weights, structure, thresholds, expertRanks, signal, onProgress };
+      // Where neurons are predicted a pass runs sparse, with or without thresholds.
+      const none = offload?.predictors && { maps: config.spec.blocks.map(() => ({})) };
+      const thresholds = sparsity ? toThresholds(sparsity) : none;
+      const how = { weights, structure, thresholds, expertRanks, offload, signal, onProgress };
       const model = await loadDescribed(checkpoint, config, backend, how);
+      keepsFiles = offload !== undefined;
       return {
         location: files.location,
         model,
@@ -115,14 +138,48 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         [Symbol.dispose]() {
           model[Symbol.dispose]();
           backend[Symbol.dispose]();
+          if (offload !== undefined) void Promise.all([offload.file.source.close(), checkpoint.close()]);
         },
       };
     } catch (error) {
       backend[Symbol.dispose]();
+      await offload?.file.source.close();
       throw error;
     }
   } finally {
-    await checkpoint.close();
+    if (!keepsFiles) await checkpoint.close();
+  }
+}
+
+/** The bundles of a model and how they are held. @throws UsageError for a model that has none, or other weights */
+async function offloadOf(
+  checkpoint: Checkpoint,
+  spec: ModelSpec,
+  { offload, weights }: OpenModelOptions,
+): Promise<{ file: OffloadedFile; options: OffloadOptions; predictors?: Predictors }> {
+  const file = await openOffloaded(checkpoint, spec);
+  if (file === undefined) {
+    throw new UsageError(
+      `${checkpoint.location} holds no bundles to read while it runs; make them with rarefy offload`,
+    );
+  }
+  if (weights !== undefined && weights !== file.shape.weights) {
+    await file.source.close();
+    throw new UsageError(`the bundles of ${checkpoint.location} are ${file.shape.weights}, not ${weights}`);
+  }
+  const options = offload!;
+  if (options.predict === undefined) return { file, options };
+  try {
+    if (file.shape.layout !== "neurons")
+      throw new UsageError("neurons are predicted where they are offloaded by neurons");
+    const predictors = await readPredictors(checkpoint, spec);
+    if (predictors !== undefined) return { file, options, predictors };
+    throw new UsageError(
+      `${checkpoint.location} has no predictors; train them with rarefy predict, before or after rarefy offload`,
+    );
+  } catch (error) {
+    await file.source.close();
+    throw error;
   }
 }
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe } from "vitest";
 import type { Backend } from "../../src/kernels/index.js";
+import { areaSuite } from "./areaSuite.js";
 import { attentionSuite } from "./attentionSuite.js";
 import { codedKvSuite } from "./codedKvSuite.js";
 import { elementwiseSuite } from "./elementwiseSuite.js";
@@ -30,6 +31,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     storageSuite(backend, subject);
     regionSuite(backend, subject);
     linearSuite(backend, subject);
+    areaSuite(backend);
     attentionSuite(backend, subject);
     sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);

@@ -11,7 +11,7 @@ import {
 import { machine, peakResidentBytes } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedTexts } from "../embedded.js";
-import { digits, table } from "../format.js";
+import { bytes, digits, table } from "../format.js";
 import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
 import {
@@ -24,7 +24,9 @@ import {
   type MachineOptions,
   machineOptions,
   modelArgument,
+  type ResidentOption,
   repeatsOption,
+  residentOptions,
   textOption,
   type WeightsOption,
   weightsOption,
@@ -35,6 +37,7 @@ interface BenchOptions
   extends CommonOptions,
     MachineOptions,
     ExpertRanksOption,
+    ResidentOption,
     WeightsOption,
     AttentionOptions,
     ExitsOption {
@@ -69,6 +72,7 @@ export const command: CommandDefinition<BenchOptions> = {
     ...attentionOptions(),
     exitsOption(),
     weightsOption(),
+    ...residentOptions(),
     expertRanksOption(),
     ...machineOptions(),
   ],
@@ -116,6 +120,14 @@ export const command: CommandDefinition<BenchOptions> = {
     const memory = severalModels ? "peak: held by the model's backend." : "peak: resident memory of the process.";
     const notes = [memory, `${backend.info.description}; ${machineInWords(document.machine)}.`];
     const parts = splits.length === 0 ? "" : `\n${splitTable(splits)}\n`;
+    const reads = splits.flatMap(({ name, decodeReads }) =>
+      decodeReads === undefined
+        ? []
+        : [
+            `${name} reads ${bytes(decodeReads.bytes)} of its files for a decoded token, in ${digits(decodeReads.reads, 3)} reads.`,
+          ],
+    );
+    notes.unshift(...reads);
     context.print(`${formatResultRows(rows)}\n${parts}${notes.join("\n")}\n`);
     return document;
   },

@@ -49,6 +49,16 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./presets.js"),
   },
   {
+    name: "predict",
+    summary: "train small predictors of which neurons of a ReLU model will be active",
+    load: () => import("./predict.js"),
+  },
+  {
+    name: "offload",
+    summary: "write a model that runs in less memory than its weights take",
+    load: () => import("./offload.js"),
+  },
+  {
     name: "export",
     summary: "write a model for other tools: GGUF, dense safetensors, compressed-tensors",
     load: () => import("./export.js"),

@@ -34,6 +34,10 @@ export const groupRecordBytes = 288;
 export const activeInputsScratchBytes = 224;
 export const matvecScratchBytes = 8704;
 
+/** Rows that lie one by one and are multiplied together, and the scratch of one thread: as of matvec, a group of them, their sums. */
+export const rowsAtOnce = 64;
+export const rowsScratchBytes = 9728;
+
 /** As `matvecScratchBytes`, for the formats that leave zeros out; sums of at most `sparseTileRows` rows. */
 export const sparseTileRows = 512;
 export const sparseScratchBytes = 12288;

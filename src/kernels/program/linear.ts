@@ -55,7 +55,10 @@ const slicesOf = ({ cols, format }: ProgramMatrix) => Math.min(isSparse(format) 
 const rowsOfRun = 512;
 
 /** Where there are too few slices for the threads to share evenly, their rows are cut too. */
-function rowRunsOf({ format, packedRows }: ProgramMatrix, threads: number): number {
+export function rowRunsOf(
+  { format, packedRows }: Pick<ProgramMatrix, "format" | "packedRows">,
+  threads: number,
+): number {
   if (isSparse(format) || threads <= 2) return 1;
   return Math.max(1, Math.min(Math.ceil(threads / 2), Math.floor(packedRows / rowsOfRun)));
 }

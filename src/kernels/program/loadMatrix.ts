@@ -12,21 +12,21 @@ import {
 import type { RowSource } from "../backend.js";
 import type { Arena } from "./arena.js";
 import { formatCode } from "./formatCode.js";
-import { type Chunk, Staging } from "./staging.js";
+import { type Chunk, type Sized, Staging } from "./staging.js";
 import type { ProgramMatrix, ProgramMatrixPart } from "./storage.js";
 
 /** The kernels read them all. */
 export const packedFormats = [...Object.keys(weightFormats), ...Object.keys(sparseFormats)] as PackedFormatId[];
 
 /** Memory to look for before a stack is loaded. What leaves zeros out is never much larger than what does not. */
-export function spaceFor(parts: readonly RowSource[], format: PackedFormatId): number {
+export function spaceFor(parts: readonly Sized[], format: PackedFormatId): number {
   const dense = weightFormats[valueTypeOf(format)];
   const matrix = dense.byteLength(packedRowsOf(parts), parts[0].cols);
   if (!isSparse(format)) return matrix + Staging.byteLength(parts) + 65536;
   return matrix * 1.25 + 2 * Staging.byteLength(parts) + 65536;
 }
 
-const packedRowsOf = (parts: readonly RowSource[]) => parts.reduce((sum, part) => sum + padded(part.rows), 0);
+const packedRowsOf = (parts: readonly Sized[]) => parts.reduce((sum, part) => sum + padded(part.rows), 0);
 
 /** Names the parts of a stack and where their rows begin, in the stack and packed. */
 function placeParts(sources: readonly RowSource[]): ProgramMatrixPart[] {

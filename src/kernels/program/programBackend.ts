@@ -28,6 +28,8 @@ import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
+import type { WeightArea } from "../weightArea.js";
+import { ProgramArea } from "./area.js";
 import { Arena } from "./arena.js";
 import { appendKv, attention, type CachedLayer, copyKv, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
@@ -103,12 +105,36 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
     return new LoadedRegion(this);
   }
 
+  async openArea(byteLength: number): Promise<WeightArea> {
+    this.#alive();
+    const arena = await this.#arenaFor(byteLength + 65536);
+    const area = new ProgramArea(arena, byteLength, {
+      threads: this.#threads,
+      dot: this.#machine.dot,
+      record: (at) => this.#in(at),
+      read: (bytes) => {
+        this.#denseBytes += bytes;
+      },
+      onDispose: (disposed) => {
+        if (this.#disposed) return;
+        disposed.free();
+        this.#weightBytes -= byteLength;
+      },
+    });
+    this.#weightBytes += byteLength;
+    return area;
+  }
+
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
     this.#alive();
     const arena = await this.#arenaFor(spaceFor(parts, format));
     const matrix = await loadMatrix(arena, this.#threads, parts, format, job);
     this.#weightBytes += matrix.byteLength;
     return matrix;
+  }
+
+  loadingBytes(parts: readonly Pick<RowSource, "rows" | "cols">[], format: PackedFormatId): number {
+    return spaceFor(parts, format);
   }
 
   /** As many copies of one matrix as make up `byteLength`: weights that come from memory, whatever the caches hold. */

@@ -52,8 +52,7 @@ export const items = {
   },
   /** An entry of a cache that moves, and by how many positions its key turns. */
   move: { head: "size", from: "size", to: "size", turn: "i32" },
-  /** One expert's share of a row. */
-  /** Slot −1: none. */
+  /** One expert's share of a row; slot −1: none. */
   expertTerm: { slot: "i32", weight: "f32" },
 } as const satisfies Readonly<Record<string, Fields>>;
 
@@ -94,32 +93,26 @@ const codedValues = { valueScales: "address", valueRing: "address" } as const;
 
 /** What is read and written row by row. */
 const rowsToRows = { out: "address", outStride: "i32", x: "address", xStride: "i32", rows: "i32" } as const;
+/** What products of one row have in common, wherever their weights lie. */
+const ofMatvec = {
+  ...({ paddedRows: "size", format: "i32", dot: "i32" } as const),
+  /** f32 [slices][paddedRows]; of scattered columns set to 0 before the first group and added up behind the last */
+  sums: "address",
+  /** Per thread: a list of active inputs, what making it takes, i32 [tileRows]. */
+  ...({ scratch: "address", scratchBytes: "i32", out: "address" } as const),
+  /** Or 0. */
+  ...({ bias: "address", accumulate: "flag" } as const),
+  /** Runs of inputs with sums of their own; the result depends on their number. */
+  slices: "i32",
+  /** Runs of rows that each slice is cut into, so that there is work for all threads. */
+  rowRuns: "i32",
+} as const;
 
 /** Every operation. Its code is its position, from 1 on. */
 export const operations = {
   /** out = W·x (+ bias) (+ out) for one x; see assembly/matvec.ts. */
   matvec: {
-    fields: {
-      x: "address",
-      cols: "i32",
-      weights: "address",
-      paddedRows: "size",
-      format: "i32",
-      dot: "i32",
-      /** f32 [slices][paddedRows] */
-      sums: "address",
-      /** Per thread: a list of active inputs, what making it takes, i32 [tileRows]. */
-      scratch: "address",
-      scratchBytes: "i32",
-      out: "address",
-      /** Or 0. */
-      bias: "address",
-      accumulate: "flag",
-      /** Runs of inputs with sums of their own; the result depends on their number. */
-      slices: "i32",
-      /** Runs of rows that each slice is cut into, so that there is work for all threads. */
-      rowRuns: "i32",
-    },
+    fields: { x: "address", cols: "i32", weights: "address", ...ofMatvec },
     lists: { segments: "segment", parts: "vectorPart" },
   },
   /** out = x·Wᵀ (+ bias) (+ out); see assembly/matmul.ts. */
@@ -339,14 +332,7 @@ export const operations = {
   },
   /** Rows of a dense matrix as f32. */
   embed: {
-    fields: {
-      out: "address",
-      outStride: "i32",
-      cols: "i32",
-      weights: "address",
-      paddedRows: "size",
-      format: "i32",
-    },
+    fields: { out: "address", outStride: "i32", cols: "i32", weights: "address", paddedRows: "size", format: "i32" },
     lists: { ids: "size" },
   },
   /** Rows of a matrix in another format as f32. */
@@ -406,15 +392,7 @@ export const operations = {
   },
   /** out[r] += Σ weight · x[slot] over the `perRow` terms of r; columns come in fours. */
   addExperts: {
-    fields: {
-      out: "address",
-      outStride: "i32",
-      x: "address",
-      xStride: "i32",
-      cols: "i32",
-      rows: "i32",
-      perRow: "i32",
-    },
+    fields: { out: "address", outStride: "i32", x: "address", xStride: "i32", cols: "i32", rows: "i32", perRow: "i32" },
     lists: { terms: "expertTerm" },
   },
   /** out = keys of slots from `start` on, as f32. */
@@ -470,6 +448,33 @@ export const operations = {
   },
   /** Rows [lead, turned, run] become [turned, lead, run]. */
   swapAxes: { fields: { ...rowsToRows, lead: "i32", turned: "i32", run: "i32" } },
+  /** As `matvec` of groups firstGroup … endGroup − 1, whose columns lie anywhere: each where its word of `columns` says. */
+  columnsMatvec: {
+    fields: {
+      ...({ x: "address", cols: "i32" } as const),
+      /** u32 [cols]: addresses, of columns that are not kept anything; bf16 [groups][paddedRows]. */
+      ...({ columns: "address", scales: "address" } as const),
+      ...ofMatvec,
+      ...({ firstGroup: "i32", endGroup: "i32" } as const),
+    },
+    lists: { segments: "segment", parts: "vectorPart" },
+  },
+  /** out[outputs[i]] = x · row i for rows that lie anywhere, summed as `matvec` sums them. */
+  rowsMatvec: {
+    fields: {
+      ...({ x: "address", cols: "i32" } as const),
+      /** u32 [count]: addresses of rows [cols], f32 or bf16, and the column of `out` that each makes. */
+      ...({
+        rows: "address",
+        outputs: "address",
+        count: "i32",
+        format: "i32",
+        threshold: "f32",
+        out: "address",
+      } as const),
+      ...({ slices: "i32", scratch: "address", scratchBytes: "i32" } as const),
+    },
+  },
 } as const satisfies Readonly<Record<string, OperationTable>>;
 
 /** The code behind the last operation. */

@@ -23,8 +23,11 @@ export interface Chunk {
 
 const chunkRowsOf = (cols: number) => Math.max(32, Math.floor(chunkBytes / (cols * 4) / 32) * 32);
 
+/** What decides how much is read at a time. */
+export type Sized = Pick<RowSource, "rows" | "cols"> & Partial<Pick<RowSource, "scales">>;
+
 /** Rows and bytes of the buffers that a stack of parts is read through. */
-function sizes(parts: readonly RowSource[]) {
+function sizes(parts: readonly Sized[]) {
   const { cols } = parts[0];
   const rows = Math.min(chunkRowsOf(cols), padded(Math.max(...parts.map((part) => part.rows))));
   const groups = Math.ceil(cols / groupSize);
@@ -51,7 +54,7 @@ export class Staging implements Disposable {
   }
 
   /** Bytes that reading a stack of parts takes. */
-  static byteLength(parts: readonly RowSource[]): number {
+  static byteLength(parts: readonly Sized[]): number {
     const { rowBytes, scaleBytes } = sizes(parts);
     return 2 * (rowBytes + scaleBytes + 256);
   }

@@ -27,6 +27,8 @@ import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
+import type { WeightArea } from "../weightArea.js";
+import { ReferenceArea } from "./area.js";
 import { appendKv, attention, copyKv, moveKv } from "./attention.js";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
@@ -65,6 +67,16 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
     this.#alive();
     // Weights lie in ordinary arrays: there is nothing to lay out beforehand.
     return new LoadedRegion(this);
+  }
+
+  async openArea(byteLength: number): Promise<WeightArea> {
+    this.#alive();
+    this.#weightBytes += byteLength;
+    return new ReferenceArea(
+      byteLength,
+      () => this.#counters,
+      () => this.#free(byteLength / 4),
+    );
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {

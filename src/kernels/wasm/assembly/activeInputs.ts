@@ -56,7 +56,7 @@ function select(x: usize, valid: i32, threshold: f32, kept: usize): i32 {
  */
 // @ts-ignore: decorator
 @inline
-function arrange(record: usize, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool): void {
+function arrange(record: usize, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool, columns: usize): void {
   const rest = count & 7;
   const quads = i32(rest > 0 && rest <= 4);
   const passes = (count >> 3) + i32(rest > 4);
@@ -64,20 +64,20 @@ function arrange(record: usize, x: usize, count: i32, columnBytes: usize, scratc
   store<i32>(record, quads, 4);
   let slot = record;
   for (let p = 0; p < passes; p++) {
-    for (let n = p; n < passes << 3; n += passes) slot = place(record, slot, n, x, count, columnBytes, scratch, quantised);
+    for (let n = p; n < passes << 3; n += passes) slot = place(record, slot, n, x, count, columnBytes, scratch, quantised, columns);
   }
   for (let n = passes << 3; n < (passes << 3) + (quads << 2); n++) {
-    slot = place(record, slot, n, x, count, columnBytes, scratch, quantised);
+    slot = place(record, slot, n, x, count, columnBytes, scratch, quantised, columns);
   }
 }
 
 /** Fills the slot at `slot` (record + 4 · its number) with the n-th kept input; returns the next. */
 // @ts-ignore: decorator
 @inline
-function place(record: usize, slot: usize, n: i32, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool): usize {
+function place(record: usize, slot: usize, n: i32, x: usize, count: i32, columnBytes: usize, scratch: usize, quantised: bool, columns: usize): usize {
   const present = n < count;
   const i = <usize>load<u8>(scratch + (present ? <usize>n : 0));
-  store<u32>(slot, <u32>(i * columnBytes), offsetsAt);
+  store<u32>(slot, columns != 0 ? load<u32>(columns + (i << 2)) : <u32>(i * columnBytes), offsetsAt);
   if (quantised) {
     const index = (slot - record) >> 2;
     const code = present ? <i32>load<i16>(scratch + allCodesAt + (i << 1)) : 0;
@@ -87,16 +87,21 @@ function place(record: usize, slot: usize, n: i32, x: usize, count: i32, columnB
   return slot + 4;
 }
 
-/** For f32 and bf16 weights. Returns the number of inputs kept. */
-export function listFloat(record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, scratch: usize): i32 {
+/**
+ * For f32 and bf16 weights. Returns the number of inputs kept.
+ * @param columns u32[valid], where the column of each input lies; 0 where they follow one another
+ */
+export function listFloat(
+  record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, scratch: usize, columns: usize = 0,
+): i32 {
   const count = select(x, valid, threshold, scratch);
-  if (count > 0) arrange(record, x, count, columnBytes, scratch, false);
+  if (count > 0) arrange(record, x, count, columnBytes, scratch, false, columns);
   return count;
 }
 
 /** For q8 and q4 weights: inputs as 8-bit integers with one scale, max|x| / 127 of those kept, nearest even. */
 export function listQuantized(
-  record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, zero: i32, scratch: usize,
+  record: usize, x: usize, valid: i32, threshold: f32, columnBytes: usize, zero: i32, scratch: usize, columns: usize = 0,
 ): i32 {
   const count = select(x, valid, threshold, scratch);
   if (count == 0) return 0;
@@ -104,7 +109,7 @@ export function listQuantized(
   const meta = record + 8;
   quantizeFull(inputs, threshold, scratch + allCodesAt, true, meta);
   store<i32>(record, -zero * load<i32>(meta, 4), 16);
-  arrange(record, x, count, columnBytes, scratch, true);
+  arrange(record, x, count, columnBytes, scratch, true, columns);
   return count;
 }
 
@@ -203,7 +208,7 @@ export function listInt8(record: usize, x: usize, valid: i32, threshold: f32, to
   }
   store<f32>(record, top / 127, 8);
   store<i32>(record, -zero * sum, 16);
-  if (count > 0) arrange(record, x, count, columnBytes, scratch, true);
+  if (count > 0) arrange(record, x, count, columnBytes, scratch, true, 0);
   return count;
 }
 

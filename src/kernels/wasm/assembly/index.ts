@@ -4,7 +4,7 @@ import { dotBytes } from "./columns";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, CodeKv, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
+  Add, AddExperts, AppendKv, Attention, CodeKv, ColumnsMatvec, opColumnsMatvec, opRowsMatvec, RowsMatvec, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
   opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
   PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, SwapAxes, TopK, UnpackRows,
 } from "./generated/records";
@@ -17,6 +17,7 @@ import { matvec } from "./matvec";
 import { pack } from "./pack";
 import { readBytes } from "./readBytes";
 import { unpackRows } from "./sparsePanel";
+import { columnsMatvec, rowsMatvec } from "./scattered";
 import { barrier } from "./sync";
 import { topK } from "./topk";
 
@@ -56,6 +57,8 @@ export function run(thread: i32): void {
     else if (op == opPoolRows) poolRows(changetype<PoolRows>(a), thread);
     else if (op == opHeadScores) headScores(changetype<HeadScores>(a));
     else if (op == opSwapAxes) swapAxes(changetype<SwapAxes>(a), thread);
+    else if (op == opColumnsMatvec) columnsMatvec(changetype<ColumnsMatvec>(a), thread);
+    else if (op == opRowsMatvec) rowsMatvec(changetype<RowsMatvec>(a), thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);
     // Read before the barrier: once the last one is passed, the host may record the next program.
     op = load<i32>(at);

@@ -9,6 +9,22 @@ import { Matvec } from "./generated/records";
 import { multiplySparseSlice } from "./sparseMatvec";
 import { barrier, ranNative, takeWork, threadCount } from "./sync";
 
+/** y[start, end) += what the record of active inputs lists of a group. @param codes what the offsets of the record count from */
+// @ts-ignore: decorator
+@inline
+export function addGroup(
+  format: i32, byteDot: bool, y: usize, scales: usize, codes: usize, record: usize, sums: usize, start: usize, end: usize,
+): void {
+  if (format == formatQ8) {
+    if (byteDot) groupQ8Byte(y, scales, codes, record, sums, start, end);
+    else groupQ8Wide(y, scales, codes, record, sums, start, end);
+  } else if (format == formatQ4) {
+    if (byteDot) groupQ4Byte(y, scales, codes, record, sums, start, end);
+    else groupQ4Wide(y, scales, codes, record, sums, start, end);
+  } else if (format == formatBf16) groupBf16(y, codes, record, start, end);
+  else groupF32(y, codes, record, start, end);
+}
+
 /** Bytes of one column's codes. `rows` padded to 32. */
 // @ts-ignore: decorator
 @inline
@@ -44,13 +60,13 @@ export function matvec(a: Matvec, thread: i32): void {
     }
   }
   barrier();
-  addSlices(a, slices, thread);
+  addSlices<Matvec>(a, slices, thread);
 }
 
 /** Where run `n` of the rows begins. */
 // @ts-ignore: decorator
 @inline
-export function runStart(a: Matvec, n: i32): usize {
+export function runStart<T>(a: T, n: i32): usize {
   return (((a.paddedRows >> 5) * <usize>n) / <usize>a.rowRuns) << 5;
 }
 
@@ -78,8 +94,8 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, run: i32): void {
   let bytes: f64 = 0;
   let offered: f64 = 0;
   let skipped: f64 = 0;
-  const runFrom = runStart(a, run);
-  const runTo = runStart(a, run + 1);
+  const runFrom = runStart<Matvec>(a, run);
+  const runTo = runStart<Matvec>(a, run + 1);
   memory.fill(y + (runFrom << 2), 0, (runTo - runFrom) << 2);
   const last = (groups * (slice + 1)) / slices;
   for (let g = (groups * slice) / slices; g < last; g++) {
@@ -107,21 +123,14 @@ function multiplySlice(a: Matvec, thread: i32, slice: i32, run: i32): void {
         bytes += share * (<f64>count * <f64>column + (count > 0 ? <f64>scale : 0));
       }
       if (count == 0) continue;
-      if (format == formatQ8) {
-        if (byteDot) groupQ8Byte(y, scales, codes, record, sums, start, end);
-        else groupQ8Wide(y, scales, codes, record, sums, start, end);
-      } else if (format == formatQ4) {
-        if (byteDot) groupQ4Byte(y, scales, codes, record, sums, start, end);
-        else groupQ4Wide(y, scales, codes, record, sums, start, end);
-      } else if (format == formatBf16) groupBf16(y, codes, record, start, end);
-      else groupF32(y, codes, record, start, end);
+      addGroup(format, byteDot, y, scales, codes, record, sums, start, end);
     }
   }
   addCounts(thread, bytes, offered, skipped);
 }
 
-/** out = Σ slices (+ bias) (+ out), part by part: the padding between parts is dropped here. */
-function addSlices(a: Matvec, slices: i32, thread: i32): void {
+/** out = Σ slices (+ bias) (+ out), part by part: the padding between parts is dropped here. @param a Matvec or ColumnsMatvec */
+export function addSlices<T>(a: T, slices: i32, thread: i32): void {
   const sums = a.sums;
   const plane = a.paddedRows << 2;
   const out = a.out;

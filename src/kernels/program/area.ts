@@ -1,0 +1,157 @@
+import { UsageError } from "../../core/index.js";
+import { padded } from "../../pack/index.js";
+import type { Activation } from "../handles.js";
+import {
+  packedRowsOf,
+  type ScatteredColumns,
+  type ScatteredColumnsOptions,
+  type ScatteredRows,
+  slicesOf,
+  type WeightArea,
+} from "../weightArea.js";
+import type { Arena } from "./arena.js";
+import { formatCode } from "./formatCode.js";
+import * as layout from "./layout.js";
+import { rowRunsOf } from "./linear.js";
+import { own, type ProgramVector } from "./storage.js";
+
+/** What an area needs of its backend. */
+export interface AreaOwner {
+  readonly threads: number;
+  readonly dot: number;
+  /** Records for a memory from now on. */
+  record(arena: Arena): void;
+  /** Told of bytes that the kernels do not count. */
+  read(bytes: number): void;
+  onDispose(area: ProgramArea): void;
+}
+
+/** Weights that the host reads into one memory as they are needed. */
+export class ProgramArea implements WeightArea {
+  readonly #offset: number;
+  #disposed = false;
+
+  constructor(
+    readonly arena: Arena,
+    readonly byteLength: number,
+    readonly owner: AreaOwner,
+  ) {
+    this.#offset = arena.allocate(byteLength);
+    arena.bytes(this.#offset, byteLength).fill(0);
+  }
+
+  bytes(offset: number, byteLength: number): Uint8Array {
+    return this.arena.bytes(this.#at(offset, byteLength), byteLength);
+  }
+
+  place({ places, cols }: ScatteredColumns, index: number, offset: number): void {
+    if (!(index >= 0 && index < cols)) throw new UsageError(`column ${index} of ${cols}`);
+    this.arena.words(this.#at(places + 4 * index, 4), 1)[0] = this.#at(offset, 0);
+  }
+
+  linearColumns(out: Activation, x: Activation, columns: ScatteredColumns, options: ScatteredColumnsOptions): void {
+    const { format, cols, parts, places, scales, sums } = columns;
+    const { thresholds, bias, accumulate = false } = options;
+    const { arena } = this;
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    if (x.rows !== 1 || x.cols !== cols || out.rows !== 1 || out.cols !== rows || thresholds.length !== parts.length) {
+      throw new UsageError(
+        `linearColumns: [${x.rows}, ${x.cols}] to [${out.rows}, ${out.cols}] by ${thresholds.length} thresholds with ${rows} × ${cols}`,
+      );
+    }
+    this.owner.record(arena);
+    const paddedRows = packedRowsOf(parts);
+    const groups = padded(cols) / 32;
+    const { firstGroup = 0, endGroup = groups } = options;
+    let [packedRow, firstOutput] = [0, 0];
+    const placed = parts.map((part) => {
+      const at = { packedRow, firstOutput, rows: part.rows };
+      packedRow += padded(part.rows);
+      firstOutput += part.rows;
+      return at;
+    });
+    arena.record("columnsMatvec", {
+      x: own(x).readIn(arena),
+      cols,
+      columns: this.#at(places, 4 * cols),
+      scales: this.#at(scales, 0),
+      paddedRows,
+      format: formatCode(format),
+      dot: this.owner.dot,
+      sums: this.#at(sums, slicesOf(cols) * paddedRows * 4),
+      scratch: arena.scratch(this.owner.threads * layout.matvecScratchBytes),
+      scratchBytes: layout.matvecScratchBytes,
+      out: accumulate ? own(out).readIn(arena) : own(out).writeIn(arena),
+      bias: bias === undefined ? 0 : (bias as ProgramVector).constant.readIn(arena),
+      accumulate,
+      slices: slicesOf(cols),
+      rowRuns: rowRunsOf({ format, packedRows: paddedRows }, this.owner.threads),
+      firstGroup,
+      endGroup,
+      segments: placed.map((part, p) => ({
+        threshold: Math.fround(thresholds[p]),
+        firstRow: part.packedRow,
+        endRow: part.packedRow + padded(part.rows),
+        counts: true,
+        parts: 1,
+        weights: 0,
+      })),
+      parts: placed,
+    });
+  }
+
+  linearRows(out: Activation, x: Activation, rows: ScatteredRows, threshold: number): void {
+    const { format, cols, offsets, outputs } = rows;
+    const count = offsets.length;
+    const last = outputs.reduce((most, output) => Math.max(most, output), 0);
+    if (x.rows !== 1 || x.cols !== cols || out.rows !== 1 || outputs.length !== count || last >= out.cols) {
+      throw new UsageError(`linearRows: [${x.rows}, ${x.cols}] to column ${last} of [${out.rows}, ${out.cols}]`);
+    }
+    if (count === 0) return;
+    const { arena } = this;
+    this.owner.record(arena);
+    const threadBytes = this.owner.threads * layout.rowsScratchBytes;
+    const scratch = arena.scratch(threadBytes + 8 * count);
+    // What is recorded may read the lists that are about to be overwritten.
+    arena.run();
+    const rowBytes = cols * (format === "f32" ? 4 : 2);
+    this.owner.read(count * rowBytes);
+    const lists = arena.words(scratch + threadBytes, 2 * count);
+    for (let i = 0; i < count; i++) lists[i] = this.#at(offsets[i], rowBytes);
+    lists.set(outputs, count);
+    arena.record("rowsMatvec", {
+      x: own(x).readIn(arena),
+      cols,
+      rows: scratch + threadBytes,
+      outputs: scratch + threadBytes + 4 * count,
+      count,
+      format: formatCode(format),
+      threshold: Math.fround(threshold),
+      // What is not written must stay.
+      out: own(out).readIn(arena),
+      slices: slicesOf(cols),
+      scratch,
+      scratchBytes: layout.rowsScratchBytes,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.owner.onDispose(this);
+  }
+
+  /** Gives the memory back. */
+  free(): void {
+    this.arena.settle();
+    this.arena.release(this.#offset);
+  }
+
+  #at(offset: number, byteLength: number): number {
+    if (this.#disposed) throw new UsageError("an area that was disposed of");
+    if (!(offset >= 0 && byteLength >= 0 && offset + byteLength <= this.byteLength)) {
+      throw new UsageError(`bytes ${offset} to ${offset + byteLength} of an area of ${this.byteLength}`);
+    }
+    return this.#offset + offset;
+  }
+}

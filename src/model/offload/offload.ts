@@ -1,0 +1,356 @@
+import type { LinearSpec, Step } from "../../arch/index.js";
+import { UsageError } from "../../core/index.js";
+import {
+  type Activation,
+  type Backend,
+  type Matrix,
+  placesBytes,
+  type ScatteredColumns,
+  scalesBytes,
+  sumsBytes,
+  type Vector,
+  type WeightArea,
+} from "../../kernels/index.js";
+import type { OffloadedFile } from "./description.js";
+import { hotUnits } from "./hot.js";
+import type { OffloadStream, UnitPart } from "./placement.js";
+import { type OffloadCounters, SlotPool, zeroOffloadCounters } from "./residency.js";
+
+/** How a model that is larger than memory is held. */
+export interface OffloadOptions {
+  /**
+   * Bytes of weights in memory at any time: what always stays (embeddings, attention, head), what is read as it is needed, and what
+   * a prompt is run with, one step at a time. Default: everything.
+   */
+  residentBytes?: number;
+  /** Tokens behind which a unit that was not used since is read again (LLM in a flash); default: as long as there is room. */
+  window?: number;
+  /** Whether reads go on while what has been read is multiplied; default true. */
+  pipelined?: boolean;
+  /** Units of a cluster, which is what is read while another is multiplied; default 256. */
+  clusterUnits?: number;
+  /**
+   * Scores above which the predictors beside the model take a neuron for active: only those are read and multiplied, the others count
+   * as idle. 0 is a chance of one half; a lower one misses less and reads more. Default: nothing is predicted, and results are exact.
+   */
+  predict?: number;
+  /** Share of the room that is given to the units that a calibration text used most, which then stay; default 0.5 where it was counted. */
+  pinned?: number;
+}
+
+/** What is held how, in bytes. */
+export interface OffloadPlan {
+  /** Weights that always stay, the room of a step of a prompt, and the room of units. */
+  readonly fixedBytes: number;
+  readonly promptBytes: number;
+  readonly roomBytes: number;
+  /** All units, in the file. */
+  readonly offloadedBytes: number;
+  readonly pinnedUnits: number;
+}
+
+/** A stream with where it is held. */
+export interface HeldStream {
+  readonly stream: OffloadStream;
+  readonly pool: SlotPool;
+  readonly index: number;
+  /** What its columns are multiplied as. */
+  readonly columns: ScatteredColumns;
+  /** Byte offsets within a slot. */
+  readonly within: ReadonlyMap<UnitPart["name"], number>;
+  token: number;
+}
+
+const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
+/** Clusters are cut between groups of inputs, so none is smaller. */
+const leastSlots = 96;
+
+/** The offloaded weights of a model on a backend. */
+export class Offload implements Disposable {
+  #counters = zeroOffloadCounters();
+  /** Scores of the layer that comes next, as they were looked ahead for. */
+  readonly ahead = new Map<number, Float32Array>();
+
+  private constructor(
+    readonly backend: Backend,
+    readonly area: WeightArea,
+    readonly held: readonly HeldStream[],
+    /** The matrices of gates, which stay, by layer; only of neurons. */
+    readonly gates: ReadonlyMap<number, Matrix>,
+    readonly plan: OffloadPlan,
+    readonly options: OffloadOptions,
+    /** Of every layer, where neurons are predicted. */
+    readonly predictors: readonly LoadedPredictor[] | undefined,
+  ) {}
+
+  /**
+   * @param allStreams of the file, by the steps that are run
+   * @param fixedBytes weights that were loaded, @param promptBytes what loading and running the largest step of a prompt takes
+   * @throws UsageError where `residentBytes` are too few, or for a backend that cannot
+   */
+  static async open(
+    backend: Backend,
+    file: OffloadedFile,
+    allStreams: readonly OffloadStream[],
+    gates: ReadonlyMap<number, Matrix>,
+    { fixedBytes, promptBytes }: { fixedBytes: number; promptBytes: number },
+    options: OffloadOptions,
+    predictors?: readonly LoadedPredictor[],
+  ): Promise<Offload> {
+    if (backend.openArea === undefined) {
+      throw new UsageError(
+        `the ${backend.info.id} backend cannot run a model that is larger than memory; take the device "cpu"`,
+      );
+    }
+    const { residentBytes = Number.POSITIVE_INFINITY } = options;
+    // Parts that stay in memory for themselves are not read.
+    const partsOf = ({ of, parts }: OffloadStream) =>
+      parts.filter(({ name }) => of !== "neurons" || name !== "gate" || gates.size === 0);
+    const bytesOf = (stream: OffloadStream) => align(partsOf(stream).reduce((sum, { bytes }) => sum + bytes, 0));
+    const sizes = new Map<number, OffloadStream[]>();
+    for (const stream of allStreams) sizes.set(bytesOf(stream), [...(sizes.get(bytesOf(stream)) ?? []), stream]);
+
+    // Tables of columns are shared by all layers of a shape: a product is done before the next one's are set.
+    let end = 64;
+    const take = (bytes: number): number => {
+      const at = end;
+      end += align(bytes);
+      return at;
+    };
+    const tables = new Map<string, { places: number; sums: number }>();
+    const columnsOf = ({ mlp, of, scales }: OffloadStream): ScatteredColumns => {
+      const maps: readonly LinearSpec[] = (of === "first" ? mlp.first : mlp.down).maps.map(({ map }) => map);
+      const parts = maps.map(({ role, rows }) => ({ name: role, rows }));
+      const shape = { format: file.shape.weights, cols: maps[0].cols, parts };
+      const key = JSON.stringify(shape);
+      let table = tables.get(key);
+      if (table === undefined) {
+        table = { places: take(placesBytes(shape)), sums: take(sumsBytes(shape)) };
+        tables.set(key, table);
+      }
+      return { ...shape, ...table, scales: take(Math.max(scalesBytes(shape), scales.bytes)) };
+    };
+    const columns = new Map(allStreams.map((stream) => [stream, columnsOf(stream)]));
+    const offloadedBytes = allStreams.reduce((sum, stream) => sum + stream.units * bytesOf(stream), 0);
+    const stays = fixedBytes + end;
+    const room = residentBytes - stays - promptBytes;
+    const pools = Array.from(sizes, ([slotBytes, streams]) => {
+      const all = streams.reduce((sum, { units }) => sum + units, 0);
+      const share = (all * slotBytes) / offloadedBytes;
+      return { slotBytes, streams, all, slots: Math.min(all, Math.max(0, Math.floor((room * share) / slotBytes))) };
+    });
+    if (pools.some(({ slots, all }) => slots < Math.min(leastSlots, all))) {
+      const least = Math.max(...pools.map(({ all }) => (Math.min(leastSlots, all) * offloadedBytes) / all));
+      const needed = Math.ceil(stays + promptBytes + least);
+      throw new UsageError(
+        `${residentBytes} bytes of resident weights are too few: ${stays} always stay, a step of a prompt takes ${promptBytes}, and ` +
+          `something must be left to read into; give at least ${needed}`,
+      );
+    }
+    const firsts = pools.map(({ slots, slotBytes }) => take(slots * slotBytes));
+    const area = await backend.openArea(end);
+    let offload: Offload | undefined;
+    const held = pools.flatMap(({ slotBytes, streams, slots }, p) => {
+      const places = streams.map((stream) => ({ units: stream.units, parts: partsOf(stream) }));
+      const counters = () => offload?.counters ?? zeroOffloadCounters();
+      const pool = new SlotPool(area, firsts[p], slotBytes, slots, places, file.source, counters, options);
+      return streams.map((stream, index): HeldStream => {
+        let at = 0;
+        const within = new Map(
+          partsOf(stream).map(({ name, bytes }) => {
+            at += bytes;
+            return [name, at - bytes];
+          }),
+        );
+        return { stream, pool, index, columns: columns.get(stream)!, within, token: 0 };
+      });
+    });
+    try {
+      for (const {
+        stream,
+        columns: { scales },
+      } of held) {
+        if (stream.scales.bytes === 0) continue;
+        area.bytes(scales, stream.scales.bytes).set(await file.source.read(stream.scales.at, stream.scales.bytes));
+      }
+      const pinnedUnits = file.counted ? await pinHot(file, held, options.pinned ?? 0.5) : 0;
+      const roomBytes = pools.reduce((sum, { slots, slotBytes }) => sum + slots * slotBytes, 0);
+      const plan = { fixedBytes: stays, promptBytes, roomBytes, offloadedBytes, pinnedUnits };
+      offload = new Offload(backend, area, held, gates, plan, options, predictors);
+      return offload;
+    } catch (error) {
+      area[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** The stream that a step reads. */
+  of(step: Step): HeldStream | undefined {
+    return this.held.find(({ stream: { mlp, of } }) => {
+      if (of === "neurons") return mlp.first === step || mlp.down === step;
+      return mlp[of] === step;
+    });
+  }
+
+  get counters(): OffloadCounters {
+    return this.#counters;
+  }
+
+  /** Reads the counters and sets them to 0. */
+  takeCounters(): OffloadCounters {
+    const counters = this.#counters;
+    this.#counters = zeroOffloadCounters();
+    return counters;
+  }
+
+  /** Counts what was read beside the units. */
+  countRead(bytes: number, waitMs: number): void {
+    this.#counters.bytesRead += bytes;
+    this.#counters.reads++;
+    this.#counters.waitMs += waitMs;
+  }
+
+  /** out = x · columns of the inputs beyond their thresholds, which are read where they are missing. x [1, cols] */
+  async multiplyColumns(held: HeldStream, { out, x, thresholds, options }: ColumnsProduct): Promise<void> {
+    const { columns, within } = held;
+    const values = await this.backend.read(x);
+    const least = Math.min(...thresholds.map(Math.fround));
+    const needed = Uint32Array.from(values.keys()).filter((i) => !(Math.abs(values[i]) <= least));
+    const at = within.get("columns") ?? within.get("down")!;
+    const groups = Math.ceil(columns.cols / 32);
+    let firstGroup = 0;
+    await this.#visit(held, needed, held.stream.of !== "neurons", (units, offsets, last) => {
+      for (let u = 0; u < units.length; u++) this.area.place(columns, units[u], offsets[u] + at);
+      const endGroup = last ? groups : Math.floor(units[units.length - 1] / 32) + 1;
+      this.area.linearColumns(out, x, columns, { ...options, thresholds, firstGroup, endGroup });
+      firstGroup = endGroup;
+    });
+  }
+
+  /** Begins to read units that are expected to be needed. */
+  prefetch({ pool, index, token }: HeldStream, units: Uint32Array): void {
+    pool.begin(index, pool.holdsAll ? units : units.subarray(0, Math.floor(pool.free / 3)), token + 1, false);
+  }
+
+  /** out[unit] = x · the row of each unit; 0 elsewhere. @param ticks as in `#visit` */
+  async multiplyRows(
+    held: HeldStream,
+    name: "up" | "gate",
+    units: Uint32Array,
+    { out, x, threshold, ticks }: RowsProduct,
+  ): Promise<void> {
+    const at = held.within.get(name)!;
+    const format = held.columns.format as "f32" | "bf16";
+    this.backend.write(out, new Float32Array(out.cols));
+    const [there, missing] = [true, false].map((resident) =>
+      units.filter((unit) => held.pool.isResident(held.index, unit) === resident),
+    );
+    const order = new Uint32Array(units.length);
+    order.set(there);
+    order.set(missing, there.length);
+    await this.#visit(held, order, ticks, (outputs, offsets) => {
+      const rows = { format, cols: x.cols, offsets: offsets.map((offset) => offset + at), outputs };
+      this.area.linearRows(out, x, rows, threshold);
+    });
+  }
+
+  /** Shows units to `use` in clusters, each in memory, while the next is read. @param ticks whether a token begins for them */
+  async #visit(
+    held: HeldStream,
+    units: Uint32Array,
+    ticks: boolean,
+    use: (units: Uint32Array, offsets: Uint32Array, last: boolean) => void,
+  ): Promise<void> {
+    const { pool, index } = held;
+    if (ticks) held.token++;
+    const { pipelined = true, clusterUnits = 256 } = this.options;
+    const most = pool.holdsAll ? units.length : Math.floor(pool.free / 3);
+    const clusters = clustersOf(units, pipelined ? Math.min(most, Math.max(32, clusterUnits)) : most);
+    if (clusters.length === 0) {
+      use(units, new Uint32Array(), true);
+      return;
+    }
+    const begin = (cluster: Uint32Array) => pool.begin(index, cluster, held.token);
+    let next = begin(clusters[0]);
+    for (const [c, cluster] of clusters.entries()) {
+      const current = next;
+      if (pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
+      const sinceMs = performance.now();
+      await current.ready;
+      this.#counters.waitMs += performance.now() - sinceMs;
+      use(cluster, current.offsets, c + 1 === clusters.length);
+      // What is multiplied is done with before its slots may be read into.
+      await this.backend.flush();
+      if (!pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.area[Symbol.dispose]();
+  }
+}
+
+interface ColumnsProduct {
+  out: Activation;
+  x: Activation;
+  thresholds: readonly number[];
+  options: Pick<Parameters<WeightArea["linearColumns"]>[3], "bias" | "accumulate">;
+}
+
+interface RowsProduct {
+  out: Activation;
+  x: Activation;
+  threshold: number;
+  ticks: boolean;
+}
+
+/** A predictor on the backend. */
+export interface LoadedPredictor {
+  readonly down: Matrix;
+  readonly up: Matrix;
+  readonly bias: Vector;
+  /** Whether it predicts from what enters the MLP of the layer before. */
+  readonly ahead: boolean;
+}
+
+/** Runs of at most `most` units, cut between groups of 32 where that can be: a group is multiplied at once. */
+function clustersOf(units: Uint32Array, most: number): Uint32Array[] {
+  const clusters: Uint32Array[] = [];
+  for (let first = 0; first < units.length; ) {
+    let end = Math.min(units.length, first + most);
+    if (end < units.length) {
+      let cut = end;
+      while (cut > first && Math.floor(units[cut] / 32) === Math.floor(units[cut - 1] / 32)) cut--;
+      if (cut > first) end = cut;
+    }
+    clusters.push(units.subarray(first, end));
+    first = end;
+  }
+  return clusters;
+}
+
+/** Pins what was used most, over all layers, in a share of the room of each pool. @returns how many units */
+async function pinHot(file: OffloadedFile, held: readonly HeldStream[], share: number): Promise<number> {
+  if (!(share >= 0 && share <= 1)) throw new UsageError(`a pinned share of ${share}; expected 0 to 1`);
+  let pinned = 0;
+  for (const pool of new Set(held.map((one) => one.pool))) {
+    const streams = held.filter((one) => one.pool === pool);
+    const counts = [];
+    for (const { stream } of streams) counts.push(await readCounts(file, stream));
+    const { units } = hotUnits(counts, Math.min(Math.floor(pool.slots * share), pool.slots - leastSlots));
+    for (const [s, { index }] of streams.entries()) {
+      if (units[s].length > 0) await pool.pin(index, units[s]);
+      pinned += units[s].length;
+    }
+  }
+  return pinned;
+}
+
+/** How often the units of a stream were used on the calibration text. */
+export async function readCounts(
+  { source }: Pick<OffloadedFile, "source">,
+  stream: OffloadStream,
+): Promise<Uint32Array> {
+  const bytes = await source.read(stream.counts, 4 * stream.units);
+  return new Uint32Array(bytes.slice().buffer);
+}

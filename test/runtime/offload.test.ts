@@ -1,0 +1,317 @@
+import { expect, test } from "vitest";
+import { parseModelConfig } from "../../src/arch/index.js";
+import { startPredictor } from "../../src/compress/index.js";
+import { memorySource } from "../../src/io/index.js";
+import { type Backend, openBackend } from "../../src/kernels/index.js";
+import {
+  type ActivationThresholds,
+  loadModel,
+  type Model,
+  type OffloadedFile,
+  type OffloadOptions,
+  type OffloadShape,
+  writeOffloaded,
+} from "../../src/model/index.js";
+import { normals } from "../contract/harness.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+
+/** Models that are larger than memory give the bits of those that are in it, and stay within their bound. */
+
+/** A small Llama whose MLP is wide enough for something to come and go. */
+async function wideLlama(activation: string): Promise<MemoryCheckpoint> {
+  const checkpoint = await MemoryCheckpoint.golden("llama");
+  const { hidden_size: hidden, num_hidden_layers: layers } = checkpoint.config as Record<string, number>;
+  const inner = 256;
+  checkpoint.config = { ...checkpoint.config, hidden_act: activation, intermediate_size: inner };
+  for (let layer = 0; layer < layers; layer++) {
+    const name = (map: string) => `model.layers.${layer}.mlp.${map}.weight`;
+    for (const [m, map] of ["gate_proj", "up_proj"].entries()) {
+      const bias = map === "gate_proj" ? 0.25 : 0;
+      checkpoint.set(
+        name(map),
+        [inner, hidden],
+        normals(10 * layer + m, inner * hidden, 0.2).map((w) => w - bias),
+      );
+    }
+    checkpoint.set(name("down_proj"), [hidden, inner], normals(10 * layer + 5, inner * hidden, 0.1));
+  }
+  return checkpoint;
+}
+
+const specOf = ({ config }: MemoryCheckpoint) => parseModelConfig(config, "config.json").spec;
+
+async function offloadedFile(
+  checkpoint: MemoryCheckpoint,
+  shape: OffloadShape,
+  counts?: Uint32Array,
+): Promise<OffloadedFile & { reads: number[] }> {
+  const parts: Uint8Array[] = [];
+  const sink = { write: async (bytes: Uint8Array) => void parts.push(bytes.slice()) };
+  const spec = specOf(checkpoint);
+  const { byteLength } = await writeOffloaded(checkpoint, spec, shape, sink, () => counts);
+  const bytes = new Uint8Array(Buffer.concat(parts));
+  expect(bytes.byteLength).toBe(byteLength);
+  const whole = memorySource("offload.bin", bytes);
+  const reads: number[] = [];
+  const source: typeof whole = {
+    ...whole,
+    byteLength,
+    read(offset, length, into) {
+      reads.push(length);
+      return whole.read(offset, length, into);
+    },
+  };
+  return { shape, counted: counts !== undefined, source, reads };
+}
+
+const prompt = Uint32Array.of(3, 17, 5, 30, 9);
+const decoded = [7, 21, 7, 2, 33];
+
+/** The logits of a prompt and of tokens after it, one by one, as bits. */
+async function logitsOf(model: Model, after?: () => void): Promise<number[][]> {
+  using cache = model.createCache(32);
+  const rows: number[][] = [];
+  const run = async (tokens: Uint32Array, start: number) => {
+    const logits = (await model.forward(tokens, cache, start, start === 0 ? { thresholds: "dense" } : {}))!;
+    const values = await model.backend.read(logits);
+    rows.push([...new Uint32Array(values.buffer)]);
+    model.backend.release(logits);
+    after?.();
+  };
+  await run(prompt, 0);
+  for (const [t, token] of decoded.entries()) await run(Uint32Array.of(token), prompt.length + t);
+  return rows;
+}
+
+interface Case {
+  activation: string;
+  shape: OffloadShape;
+  /** Of every map. */
+  threshold: number;
+}
+
+const roles = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/** Runs a case in memory, and offloaded with each of the options. */
+async function compare(
+  backend: () => Promise<Backend>,
+  { activation, shape, threshold }: Case,
+  optionsOf: (half: number) => readonly OffloadOptions[],
+): Promise<void> {
+  const checkpoint = await wideLlama(activation);
+  const { blocks } = specOf(checkpoint);
+  const thresholds: ActivationThresholds = {
+    maps: blocks.map(() => Object.fromEntries(roles.map((role) => [role, threshold]))),
+  };
+  const { weights } = shape;
+  using first = await backend();
+  using second = await backend();
+  let wanted: number[][];
+  {
+    using whole = await loadModel(checkpoint, first, { weights, structure: "dense", thresholds });
+    wanted = await logitsOf(whole);
+  }
+  const file = await offloadedFile(checkpoint, shape);
+  const bytes = { half: 0 };
+  for (const options of [{}, ...[0, 1, 2, 3].map((n) => () => optionsOf(bytes.half)[n])]) {
+    const chosen = typeof options === "function" ? options() : options;
+    if (chosen === undefined) continue;
+    using model = await loadModel(checkpoint, second, { weights, thresholds, offload: { file, options: chosen } });
+    const { fixedBytes, promptBytes, roomBytes, offloadedBytes } = model.offload!.plan;
+    if (bytes.half === 0) {
+      expect(roomBytes).toBe(offloadedBytes);
+      bytes.half = fixedBytes + promptBytes + Math.ceil(roomBytes * 0.8);
+    } else {
+      expect(fixedBytes + promptBytes + roomBytes).toBeLessThanOrEqual(bytes.half);
+      expect(roomBytes).toBeGreaterThan(0);
+    }
+    file.reads.length = 0;
+    model.offload!.takeCounters();
+    expect(await logitsOf(model), JSON.stringify({ weights, ...chosen })).toEqual(wanted);
+    const counted = model.offload!.takeCounters();
+    expect(counted.units).toBeGreaterThan(counted.hits);
+  }
+}
+
+const cases: Case[] = [
+  { activation: "relu", shape: { weights: "bf16", layout: "neurons", bundled: true }, threshold: 0 },
+  { activation: "relu", shape: { weights: "f32", layout: "neurons", bundled: false }, threshold: 0.05 },
+  ...(["f32", "bf16", "q8", "q4"] as const).map(
+    (weights): Case => ({
+      activation: "silu",
+      shape: { weights, layout: "inputs", bundled: true },
+      threshold: 0.05,
+    }),
+  ),
+];
+
+const nameOf = ({ shape: { weights, layout, bundled } }: Case) =>
+  `${layout} in ${weights}${bundled ? "" : ", by parts"}`;
+
+test.each(cases.map((one) => [nameOf(one), one] as const))(
+  "%s give the bits of the model in memory, on wasm with any room",
+  (_, one) =>
+    compare(
+      () => openBackend("wasm", { threads: 1 }),
+      one,
+      (residentBytes) => [
+        { residentBytes },
+        { residentBytes, pipelined: false },
+        { residentBytes, clusterUnits: 32, window: 1 },
+      ],
+    ),
+);
+
+test.each([cases[0], cases[4]].map((one) => [nameOf(one), one] as const))("%s, on the reference backend", (_, one) =>
+  compare(
+    () => openBackend("reference"),
+    one,
+    (residentBytes) => [{ residentBytes }],
+  ),
+);
+
+/** A ReLU model with predictors of its neurons, of full rank: their scores are those of the gates, but for rounding. */
+async function predicted(from: "own" | "before" = "own") {
+  const checkpoint = await wideLlama("relu");
+  const spec = specOf(checkpoint);
+  const layers = spec.blocks.map((_, layer) => {
+    const gate = checkpoint.values(`model.layers.${layer}.mlp.gate_proj.weight`);
+    return startPredictor(gate, 256, spec.hiddenSize, spec.hiddenSize);
+  });
+  const measured = layers.map(() => ({ recall: 1, precision: 1, predictedShare: 1 }));
+  const description = {
+    predictors: 1 as const,
+    rank: spec.hiddenSize,
+    from,
+    textSha256: "0".repeat(64),
+    layers: measured,
+  };
+  const file = await offloadedFile(checkpoint, { weights: "bf16", layout: "neurons", bundled: true });
+  const thresholds: ActivationThresholds = { maps: spec.blocks.map(() => ({})) };
+  return { checkpoint, file, thresholds, predictors: { description, layers } };
+}
+
+test("predicted neurons: all, or those that the gates open, give the dense bits; fewer read less, none nothing", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const { checkpoint, file, thresholds, predictors } = await predicted();
+  const load = (predict: number, options: OffloadOptions = {}) =>
+    loadModel(checkpoint, backend, {
+      weights: "bf16",
+      thresholds,
+      offload: { file, options: { predict, window: 0, ...options }, predictors },
+    });
+  let wanted: number[][];
+  {
+    using whole = await loadModel(checkpoint, backend, { weights: "bf16", structure: "dense", thresholds });
+    wanted = await logitsOf(whole);
+  }
+  const read: number[] = [];
+  for (const predict of [-1000, -0.05, 0.5, 1000]) {
+    using model = await load(predict);
+    let before = 0;
+    const logits = await logitsOf(model, () => {
+      // What a prompt reads is not predicted.
+      if (before === 0) model.offload!.takeCounters();
+      before++;
+    });
+    if (predict < 0) expect(logits).toEqual(wanted);
+    else expect(logits).not.toEqual(wanted);
+    read.push(model.offload!.takeCounters().bytesRead);
+  }
+  const layers = predictors.layers.length;
+  const bundle = 2 * 3 * predictors.layers[0].inputs;
+  // Every neuron of every layer, for each token.
+  expect(read[0]).toBe(decoded.length * layers * 256 * bundle);
+  expect(read[1]).toBeLessThan(read[0]);
+  expect(read[2]).toBeLessThan(read[1]);
+  expect(read[2]).toBeGreaterThan(0);
+  expect(read[3]).toBe(0);
+});
+
+test("neurons that are predicted from the layer before, and read ahead, give the dense bits where all are", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const { checkpoint, file, thresholds, predictors } = await predicted("before");
+  let wanted: number[][];
+  {
+    using whole = await loadModel(checkpoint, backend, { weights: "bf16", structure: "dense", thresholds });
+    wanted = await logitsOf(whole);
+  }
+  let residentBytes = 0;
+  for (const room of [1, 0.8]) {
+    const options = { predict: -1000, ...(residentBytes > 0 && { residentBytes }) };
+    using model = await loadModel(checkpoint, backend, {
+      weights: "bf16",
+      thresholds,
+      offload: { file, options, predictors },
+    });
+    const { fixedBytes, promptBytes, roomBytes } = model.offload!.plan;
+    residentBytes = Math.ceil(fixedBytes + promptBytes + 0.8 * roomBytes);
+    expect(await logitsOf(model), `room ${room}`).toEqual(wanted);
+  }
+});
+
+test("the bound holds whenever weights are read, and with room for all each unit is read once", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const checkpoint = await wideLlama("silu");
+  const thresholds: ActivationThresholds = {
+    maps: specOf(checkpoint).blocks.map(() => Object.fromEntries(roles.map((role) => [role, 0.05]))),
+  };
+  let besides = 0;
+  {
+    using whole = await loadModel(checkpoint, backend, { weights: "bf16", structure: "dense", thresholds });
+    await logitsOf(whole, () => {
+      besides = Math.max(besides, backend.memoryBytes() - whole.weightBytes.loaded);
+    });
+  }
+  const file = await offloadedFile(checkpoint, { weights: "bf16", layout: "inputs", bundled: true });
+  let most = 0;
+  const sample = () => {
+    most = Math.max(most, backend.memoryBytes() - besides);
+  };
+  for (const source of [checkpoint, file.source]) {
+    const read = source.read.bind(source) as (...args: unknown[]) => Promise<Uint8Array>;
+    Object.assign(source, {
+      read(...args: unknown[]) {
+        sample();
+        return read(...args);
+      },
+    });
+  }
+  let residentBytes: number | undefined;
+  for (const bounded of [false, true]) {
+    most = 0;
+    using model = await loadModel(checkpoint, backend, {
+      weights: "bf16",
+      thresholds,
+      offload: { file, options: { residentBytes } },
+    });
+    const { fixedBytes, promptBytes, roomBytes, offloadedBytes } = model.offload!.plan;
+    let prompts = 0;
+    await logitsOf(model, () => {
+      sample();
+      if (prompts++ === 0) model.offload!.takeCounters();
+    });
+    const { bytesRead, units, hits } = model.offload!.takeCounters();
+    expect(most).toBeLessThanOrEqual(residentBytes ?? fixedBytes + promptBytes + roomBytes);
+    if (bounded) expect(bytesRead).toBeGreaterThan(0);
+    else {
+      expect(bytesRead).toBeLessThanOrEqual(offloadedBytes);
+      expect(hits).toBeGreaterThan(0);
+      expect(units).toBeGreaterThan(hits);
+    }
+    residentBytes = Math.ceil(fixedBytes + promptBytes + roomBytes * 0.8);
+  }
+});
+
+test("too little memory is refused with what is needed, and so is a machine that cannot", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const checkpoint = await wideLlama("relu");
+  const file = await offloadedFile(checkpoint, { weights: "bf16", layout: "neurons", bundled: true });
+  const load = (options: OffloadOptions) =>
+    loadModel(checkpoint, backend, { weights: "bf16", offload: { file, options } });
+  const refused = await load({ residentBytes: 100_000 }).catch((error: Error) => error.message);
+  const [, least] = /give at least (\d+)/.exec(refused as string) ?? [];
+  using model = await load({ residentBytes: Number(least) });
+  expect(model.offload!.plan.roomBytes).toBeGreaterThan(0);
+  await expect(load({ residentBytes: Number(least) - 4096 })).rejects.toThrow(/are too few/);
+});
