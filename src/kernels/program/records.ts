@@ -104,7 +104,7 @@ const ofMatvec = {
   ...({ bias: "address", accumulate: "flag" } as const),
   /** Runs of inputs with sums of their own; the result depends on their number. */
   slices: "i32",
-  /** Runs of rows that each slice is cut into, so that there is work for all threads. */
+  /** Runs of rows of each slice, so that there is work for all threads. */
   rowRuns: "i32",
 } as const;
 
@@ -451,9 +451,8 @@ export const operations = {
   /** As `matvec` of groups firstGroup … endGroup − 1, whose columns lie anywhere: each where its word of `columns` says. */
   columnsMatvec: {
     fields: {
-      ...({ x: "address", cols: "i32" } as const),
-      /** u32 [cols]: addresses, of columns that are not kept anything; bf16 [groups][paddedRows]. */
-      ...({ columns: "address", scales: "address" } as const),
+      /** Of columns u32 [cols]: addresses, of those that are not kept anything; of scales bf16 [groups][paddedRows]. */
+      ...({ x: "address", cols: "i32", columns: "address", scales: "address" } as const),
       ...ofMatvec,
       ...({ firstGroup: "i32", endGroup: "i32" } as const),
     },
@@ -462,17 +461,9 @@ export const operations = {
   /** out[outputs[i]] = x · row i for rows that lie anywhere, summed as `matvec` sums them. */
   rowsMatvec: {
     fields: {
-      ...({ x: "address", cols: "i32" } as const),
-      /** u32 [count]: addresses of rows [cols], f32 or bf16, and the column of `out` that each makes. */
-      ...({
-        rows: "address",
-        outputs: "address",
-        count: "i32",
-        format: "i32",
-        threshold: "f32",
-        out: "address",
-      } as const),
-      ...({ slices: "i32", scratch: "address", scratchBytes: "i32" } as const),
+      /** Of rows u32 [count]: addresses of rows [cols], f32 or bf16; of outputs the columns of `out` that they make. */
+      ...({ x: "address", cols: "i32", rows: "address", outputs: "address", count: "i32", format: "i32" } as const),
+      ...({ threshold: "f32", out: "address", slices: "i32", scratch: "address", scratchBytes: "i32" } as const),
     },
   },
 } as const satisfies Readonly<Record<string, OperationTable>>;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ModelSpec } from "../../arch/index.js";
 import { FormatError, UsageError } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
@@ -18,7 +18,7 @@ const description = z.strictObject({
   layout: z.enum(offloadLayouts as [OffloadLayout, ...OffloadLayout[]]),
   bundled: z.boolean(),
   /** Of the file of bundles. */
-  byteLength: z.int().min(0),
+  byteLength: z.int().check(z.minimum(0)),
   /** Whether uses were counted on a text. */
   counted: z.boolean(),
 });

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ModelSpec } from "../../arch/index.js";
 import { FormatError, type JobOptions } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
@@ -12,17 +12,17 @@ export const predictorsDescriptionName = "predictors.json";
 /** Their numbers: f32 `layers.N.down` [rank, inputs], `layers.N.up` [neurons, rank], `layers.N.bias` [neurons]. */
 export const predictorsWeightsName = "predictors.safetensors";
 
-const share = z.number().min(0).max(1);
+const share = z.number().check(z.minimum(0), z.maximum(1));
 const description = z.strictObject({
   /** Version of this file. */
   predictors: z.literal(1),
-  rank: z.int().min(4).max(65536).multipleOf(4),
+  rank: z.int().check(z.minimum(4), z.maximum(65536), z.multipleOf(4)),
   /** What a layer is predicted from: what enters its own MLP, or that of the layer before, so that reading can begin earlier. */
   from: z.enum(["own", "before"]),
   /** Of the text on which they were trained. */
-  textSha256: z.string().regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits"),
+  textSha256: z.string().check(z.regex(/^[0-9a-f]{64}$/, "not 64 lower-case hexadecimal digits")),
   /** Measured on text that they were not trained on. */
-  layers: z.array(z.strictObject({ recall: share, precision: share, predictedShare: share })).max(4096),
+  layers: z.array(z.strictObject({ recall: share, precision: share, predictedShare: share })).check(z.maxLength(4096)),
 });
 
 /** What `predictors.json` holds. */
