@@ -18,6 +18,7 @@ const order = [
   "runtime",
   "pipeline",
   "eval",
+  "tasks",
   "report",
   "train",
   "jobs",
@@ -130,7 +131,7 @@ describe("doors", () => {
 });
 
 /** Packages that are large or that not every host can load; they are imported where they are used, and only then. */
-const heavyPackages = ["@jax-js/jax", "@mlc-ai/web-xgrammar", "xz-decompress", "yaml", "webgpu"];
+const heavyPackages = ["@jax-js/jax", "@mlc-ai/web-xgrammar", "hyparquet", "re2js", "xz-decompress", "yaml", "webgpu"];
 
 /** What each file imports as soon as it is loaded itself: all but types and `import()`. */
 const loadedBy = new Map(

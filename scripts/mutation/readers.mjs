@@ -1,11 +1,13 @@
 // Every reader of files, over damaged ones. A reader gets a generator and works on one damaged input; what it throws is
 // judged by the caller. The modules of the package are given, so that tests run on sources and the long run on what is built.
 
+import { readFileSync } from "node:fs";
 import { stackStores, stores } from "../../test/support/storeAs.mjs";
 import { damagedJson, evilValue, fresh, json, mutateBytes, mutateValue, utf8 } from "./mutations.mjs";
 import { partReaders } from "./partReaders.mjs";
 import { requestReaders } from "./requestReaders.mjs";
 import * as seeds from "./seeds.mjs";
+import { task, taskDocument, taskFile } from "./taskSeeds.mjs";
 
 /** A seeded generator of integers below n (mulberry32). */
 export function generator(seed, index) {
@@ -26,6 +28,7 @@ export const modulesOfReaders = {
   ...{ pipeline: "pipeline/index", runtime: "runtime/index", report: "report/index", server: "server/index" },
   ...{
     storedState: "train/storedState",
+    tasks: "tasks/index",
     records: "train/data/records",
     rankMessages: "model/expertRanks/messages",
     streamLink: "jobs/streamLink",
@@ -37,7 +40,7 @@ export const modulesOfReaders = {
  * @returns name → reader
  */
 export function readersOf(modules) {
-  const { io, text, model, compress, report, storedState, records } = modules;
+  const { io, text, model, compress, report, tasks, storedState, records } = modules;
   const { openCheckpoint, memoryFiles, memorySource, ggufFiles, readSafetensorsHeader, parseArtifact, parseJson } = io;
 
   /** Everything that a model directory is asked for, short of running it. */
@@ -147,6 +150,17 @@ export function readersOf(modules) {
       return files;
     }),
   );
+  const golden = (name) => new Uint8Array(readFileSync(new URL(`../../test/golden/lm-eval/${name}`, import.meta.url)));
+  const parquetFiles = ["nested.parquet", "classes.test.parquet"].map(golden);
+  /** Reads a task and one file of documents, and writes the prompts. */
+  async function askTask(file, documents, ending = "jsonl") {
+    const entries = new Map([
+      ["task.yaml", utf8(file)],
+      [`damaged/test.${ending}`, documents],
+    ]);
+    const files = tasks.memoryTaskFiles("tasks", entries);
+    await tasks.prepareTasks(await tasks.readTasks(files, ["task.yaml"]), { tasks: files });
+  }
 
   return {
     config: (random) =>
@@ -292,6 +306,20 @@ export function readersOf(modules) {
       const data = { rarefyReport: 1, runs: [report.runOfSweep(raw, "d", "sweep.json")] };
       await report.reportPage(data);
       await report.reportJson(data);
+    },
+    task: async (random) => {
+      const file =
+        random(2) === 0 ? String(mutateBytes(utf8(taskFile), random)) : JSON.stringify(mutateValue(task, random));
+      await askTask(file, json(taskDocument));
+    },
+    taskDocuments: (random) =>
+      askTask(
+        JSON.stringify(task),
+        random(4) === 0 ? fresh(mutateBytes(json(taskDocument), random)) : damagedJson(taskDocument, random),
+      ),
+    taskParquet: (random) => {
+      const good = parquetFiles[random(parquetFiles.length)];
+      return askTask(JSON.stringify(task), fresh(mutateBytes(good, random)), "parquet");
     },
     trainingLog: async (random) => {
       const lines = seeds.trainingLog.map((record) =>

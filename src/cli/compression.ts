@@ -11,6 +11,7 @@ import { type CompressionOptions, withCalibration } from "./compressionOptions.j
 import { bytes, duration, percent } from "./format.js";
 import { isLabelled, labelledTokens } from "./labelledTokens.js";
 import { readText } from "./readText.js";
+import { readTaskMeasure } from "./taskOptions.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** What --json prints: the row of the result, and how it came about. */
@@ -55,6 +56,7 @@ export async function compressFromCommand(
     }
     return { calibration: await calibrationTokens(context, source, { text: calibration, name: calib, windows, bos }) };
   };
+  const tasks = await readTaskMeasure(context, source, options);
   const result = await compressAndMeasure(source, output, {
     command,
     recipe,
@@ -69,6 +71,7 @@ export async function compressFromCommand(
             onProgress,
           }),
     maxWindows,
+    tasks,
     store,
     dtype,
     device,

@@ -6,10 +6,11 @@ import type { CommonOptions } from "./command.js";
 import { integer } from "./numbers.js";
 import { bosOption, deviceOption, maxWindowsOption } from "./options.js";
 import { readText } from "./readText.js";
+import { type TaskCommandOptions, taskOptions } from "./taskOptions.js";
 import { defaultThreads } from "./threads.js";
 
 /** What every command that compresses takes. */
-export interface CompressionOptions extends CommonOptions {
+export interface CompressionOptions extends CommonOptions, TaskCommandOptions {
   calib?: string;
   window?: number;
   calibrationWindows?: number;
@@ -40,6 +41,7 @@ export const compressionOptions = () => [
   ),
   new Option("--text <file>", "UTF-8 text to evaluate on, before and after"),
   maxWindowsOption(40),
+  ...taskOptions(),
   new Option("--store <how>", "packed: the smallest exact encoding; dense: plain safetensors, which other tools read")
     .choices(["packed", "dense"])
     .default("packed"),

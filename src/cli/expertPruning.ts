@@ -3,12 +3,14 @@ import { UsageError } from "../core/index.js";
 import { evaluateQuality, formatResultRows, type ResultRow, resultRow } from "../eval/index.js";
 import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { type PrunedExpertsDirectory, type PrunedExpertsLayer, pruneExpertsToDirectory } from "../jobs/index.js";
+import { measureTasks } from "../tasks/index.js";
 import { calibrationTokens } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import type { CompressionOptions } from "./compressionOptions.js";
 import { type Column, table } from "./format.js";
 import { readText } from "./readText.js";
 import { openComparison, readTokens } from "./session.js";
+import { readTaskMeasure } from "./taskOptions.js";
 
 interface ExpertPruningOptions extends CompressionOptions {
   method?: string;
@@ -26,7 +28,7 @@ interface ExpertPruningOptions extends CompressionOptions {
 
 /** What --json prints. */
 export interface ExpertPruningDocument extends PrunedExpertsDirectory {
-  /** With --text: the source and the result. */
+  /** With --text or --tasks: the source and the result. */
   before?: ResultRow;
   after?: ResultRow;
 }
@@ -59,6 +61,7 @@ export async function pruneExpertsFromCommand(
   if (calib === undefined) throw new UsageError("give --calib FILE: experts are judged by what they do to a text");
   const [text] = [await readText(calib), options.text && (await readText(options.text))];
   const source = await resolveModel(argument, { signal, onProgress });
+  const tasks = await readTaskMeasure(context, source, options);
   const calibration = await calibrationTokens(context, source, {
     text,
     name: calib,
@@ -80,24 +83,26 @@ export async function pruneExpertsFromCommand(
   });
   const { before, after } = pruned.experts;
   context.print(`${table(columns, pruned.layers)}\n\n${after} of ${before} experts in ${output}\n`);
-  if (options.text === undefined) return pruned;
-  const evaluation = await readTokens(context, source, options.text, { maxTokens: (maxWindows + 1) * window });
+  if (options.text === undefined && tasks === undefined) return pruned;
+  const evaluation =
+    options.text && (await readTokens(context, source, options.text, { maxTokens: (maxWindows + 1) * window }));
   using comparison = await openComparison(context, [source, directoryFiles(output)], {
     device,
     threads,
     structure: "auto",
   });
   const { variants } = comparison;
-  const cut = { convention: "windows" as const, window, maxWindows };
-  const qualities = await evaluateQuality(variants, evaluation, {
-    ...cut,
-    prefill: { denseFirst: 0 },
-    signal,
-    onProgress,
-  });
-  const [first, second] = qualities.map((quality, v) =>
-    resultRow({ ...variants[v], model: quality.name, weights: variants[v].model.weights, quality }),
-  );
+  const cut = { convention: "windows" as const, window, maxWindows, prefill: { denseFirst: 0 } };
+  const qualities = evaluation
+    ? await evaluateQuality(variants, evaluation, { ...cut, signal, onProgress })
+    : undefined;
+  const rows: ResultRow[] = [];
+  for (const [v, variant] of variants.entries()) {
+    const figures = tasks && (await measureTasks(variant, tasks, { signal, onProgress }));
+    const { weights } = variant.model;
+    rows.push(resultRow({ ...variant, model: variant.name, weights, quality: qualities?.[v], tasks: figures }));
+  }
+  const [first, second] = rows;
   context.print(`${formatResultRows([first, second])}\n`);
   return { ...pruned, before: first, after: second };
 }

@@ -7,5 +7,6 @@ export { type Measured, type ResultRow, resultRow } from "./resultRow.js";
 export { formatResultRows } from "./resultTable.js";
 export { type ClosedVariant, measureSpeed, measureSpeedInTurn, type Speed, type SpeedOptions } from "./speed.js";
 export { measureSplit, type SplitOptions, type SplitTimes, type TimeSplit } from "./split.js";
+export { type TaskDifference, type TaskRow, taskDifference } from "./taskRow.js";
 export type { Variant } from "./variant.js";
 export { type Convention, conventions } from "./windows.js";

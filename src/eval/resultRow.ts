@@ -4,6 +4,7 @@ import type { Attention, Exits, KvChoice } from "../runtime/index.js";
 import { type MeasuredSpeed, speedsDiffer } from "./measuredSpeed.js";
 import type { Quality } from "./quality.js";
 import type { Speed } from "./speed.js";
+import type { TaskRow } from "./taskRow.js";
 import type { Convention } from "./windows.js";
 
 /**
@@ -54,6 +55,9 @@ export interface ResultRow {
   klDivergence?: number;
   top1Agreement?: number;
 
+  /** Figures of tasks. */
+  tasks?: readonly TaskRow[];
+
   backend?: string;
   threads?: number;
   prefillTokens?: number;
@@ -87,6 +91,7 @@ export interface Measured {
   kv?: KvChoice;
   exits?: Exits;
   quality?: Quality;
+  tasks?: readonly TaskRow[];
   speed?: Speed;
   backend?: string;
   /** Bytes per second. */
@@ -95,7 +100,7 @@ export interface Measured {
 
 /** Joins what was measured of one variant. */
 export function resultRow(measured: Measured): ResultRow {
-  const { model, weights, attention, kv, exits, quality, speed, backend, readBandwidth } = measured;
+  const { model, weights, attention, kv, exits, quality, tasks, speed, backend, readBandwidth } = measured;
   const activationSparsity = quality?.activationSparsity ?? speed?.inputsSkipped ?? 0;
   const row: ResultRow = { model, weights, activationSparsity };
   if (attention !== undefined) row.attention = attention.text;
@@ -106,6 +111,7 @@ export function resultRow(measured: Measured): ResultRow {
     Object.assign(row, figures, divergence);
     if (attention !== undefined || kv !== undefined) row.attendedShare = attendedShare;
   }
+  if (tasks !== undefined) row.tasks = tasks;
   if (backend !== undefined) row.backend = backend;
   if (speed !== undefined) {
     const { name: _name, inputsSkipped: _skipped, ...figures } = speed;

@@ -1,5 +1,6 @@
 import type { MeasuredSpeed } from "./measuredSpeed.js";
 import { type ResultRow, runsAsInWords, speedRatio } from "./resultRow.js";
+import { taskConventions, taskLines } from "./taskTable.js";
 
 interface Column {
   /** Two lines. */
@@ -75,7 +76,8 @@ export function formatResultRows(rows: readonly ResultRow[]): string {
     const measured = columns.some(({ cell }) => rows.some((row) => cell(row, rows[0]) !== undefined));
     return measured ? [tableOf([...identity, ...columns], rows)] : [];
   });
-  const longest = Math.max(...tables.flatMap((lines) => lines.map((line) => line.length)));
+  if (rows.some(({ tasks }) => tasks !== undefined)) tables.push(taskLines(rows));
+  const longest = Math.max(0, ...tables.flatMap((lines) => lines.map((line) => line.length)));
   const wide = Math.max(60, Math.min(100, longest + 4));
   const sentences = conventions(rows).flatMap((sentence) => wrapped(sentence, wide));
   return [...tables.flatMap((lines) => [...lines, ""]), ...sentences].join("\n");
@@ -127,6 +129,7 @@ function conventions(rows: readonly ResultRow[]): string[] {
   if (rows.some((row) => row.klDivergence !== undefined)) {
     sentences.push("KL from first: KL(first row ‖ this row), nats per token; same top 1: equal most likely token.");
   }
+  sentences.push(...taskConventions(rows));
   const timed = rows.find((row) => row.decodeTokensPerSecond !== undefined);
   if (timed !== undefined) {
     const { repeats, prefillTokens, decodeTokens, contextTokens } = timed;

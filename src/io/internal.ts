@@ -26,3 +26,4 @@ export {
   surround,
   tokenTypes,
 } from "./tokenizer/index.js";
+export { parseYaml, TaggedText, type YamlOptions } from "./yaml.js";

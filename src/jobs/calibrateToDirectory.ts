@@ -1,5 +1,6 @@
+import { basename } from "node:path";
 import type { JobOptions } from "../core/index.js";
-import { type AllocationComparison, calibrateBetterAllocation } from "../eval/index.js";
+import { type AllocationComparison, calibrateBetterAllocation, type ResultRow, resultRow } from "../eval/index.js";
 import {
   type ActivationSparsity,
   type Artifact,
@@ -20,8 +21,10 @@ import {
   calibrateActivationSparsity,
   type OpenModelOptions,
   openModel,
+  toThresholds,
 } from "../pipeline/index.js";
 import { type Attention, type KvChoice, Sequence } from "../runtime/index.js";
+import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { configHash, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
@@ -37,6 +40,8 @@ export interface CalibrateToDirectoryOptions
   kv?: KvChoice;
   /** Replace the finished result of something else. */
   force?: boolean;
+  /** Tasks to measure the model by, dense and with its thresholds; default: none. */
+  tasks?: TaskMeasure;
   /** Text to calibrate on; asked for once everything that is cheap to check is right. */
   text(): Promise<TokenizedText>;
 }
@@ -53,6 +58,8 @@ export interface CalibratedDirectory extends ActivationSparsity {
   realisedSparsity: number;
   /** Of the greedy allocation with the uniform one, when it was asked for. */
   comparison?: AllocationComparison;
+  /** Of the dense model and the result, with `tasks`. */
+  results?: ResultRow[];
 }
 
 /**
@@ -82,12 +89,14 @@ export async function calibrateToDirectory(
     const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
     const activationSparsity = records[0];
     const inference = await inferenceOf(opened.model, text.tokens, options);
+    const results = await measured(opened.model, output, activationSparsity, options);
     const artifact = serializeArtifact({
       rarefy: artifactVersion,
       weights,
       activationSparsity,
       ...(inference && { inference }),
       activations: sites.map((site) => ({ ...site })),
+      ...(results && { results: results.map((row) => ({ ...row })) }),
       source: { location: source.location, configSha256: await configHash(source) },
     });
     await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
@@ -102,10 +111,31 @@ export async function calibrateToDirectory(
       ...(inference && { inference }),
       realisedSparsity: realisedSparsities[0],
       ...(comparison && { comparison }),
+      ...(results && { results }),
       ...activationSparsity,
     };
   });
   return calibrated!;
+}
+
+/** The dense model and that with thresholds, pattern and policy, by tasks. */
+async function measured(
+  model: Model,
+  output: string,
+  record: ActivationSparsity,
+  { tasks, attention, kv, signal, onProgress }: CalibrateToDirectoryOptions,
+): Promise<ResultRow[] | undefined> {
+  if (tasks === undefined) return undefined;
+  const backend = model.backend.info.id;
+  const rows: ResultRow[] = [];
+  for (const variant of [
+    { name: "dense", model },
+    { name: basename(output), model, thresholds: toThresholds(record), attention, kv },
+  ]) {
+    const figures = await measureTasks(variant, tasks, { signal, onProgress });
+    rows.push(resultRow({ ...variant, model: variant.name, weights: model.weights, tasks: figures, backend }));
+  }
+  return rows;
 }
 
 /** How the result attends; heads that a pattern looks for are found on a prompt as long as the model takes it. */
@@ -132,7 +162,7 @@ async function jobOf(
   options: CalibrateToDirectoryOptions,
 ): Promise<string> {
   const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase } = options;
-  const { greedyTokens, seed, weights, device, attention, kv } = options;
+  const { greedyTokens, seed, weights, device, attention, kv, tasks } = options;
   const checkpoint = await openCheckpoint(source);
   try {
     const what = {
@@ -142,6 +172,7 @@ async function jobOf(
       what: [sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase],
       how: [greedyTokens, seed, weights, device],
       ...((attention ?? kv) && { inference: [attention?.text, kv?.text] }),
+      ...(tasks && { tasks: [tasks.tasks.map(({ sha256 }) => sha256), tasks.scorer, tasks.resamples] }),
     };
     return await sha256Hex(JSON.stringify(what));
   } finally {

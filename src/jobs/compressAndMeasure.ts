@@ -3,6 +3,7 @@ import { evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
 import { type Artifact, artifactFileName, type LocalModelFiles, serializeArtifact } from "../io/index.js";
 import { directoryFiles, writeFileAtomic } from "../io/index.node.js";
 import { openModel } from "../pipeline/index.js";
+import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type CompressDirectoryOptions, type CompressedDirectory, compressToDirectory } from "./compressToDirectory.js";
 import { peakResidentBytes } from "./machine.js";
@@ -14,11 +15,13 @@ export interface CompressAndMeasureOptions extends CompressDirectoryOptions {
   evaluation?: TokenizedText;
   /** Windows of `evaluation` that are measured, of the recipe's length. */
   maxWindows: number;
+  /** Tasks to measure source and result by; default: none. */
+  tasks?: TaskMeasure;
 }
 
 /** A compressed model with its row, and that of its source. */
 export interface MeasuredCompression extends CompressedDirectory {
-  /** Of the source, measured in the same run; undefined without an evaluation text. */
+  /** Of the source, measured in the same run; undefined with neither text nor tasks. */
   before?: ResultRow;
   /** Of the result, with its size, time and memory. */
   after: ResultRow;
@@ -57,9 +60,9 @@ export async function compressAndMeasure(
 async function measure(
   source: LocalModelFiles,
   output: string,
-  { evaluation, recipe, device, threads, maxWindows, signal, onProgress }: CompressAndMeasureOptions,
+  { evaluation, tasks, recipe, device, threads, maxWindows, signal, onProgress }: CompressAndMeasureOptions,
 ): Promise<ResultRow[]> {
-  if (evaluation === undefined) return [];
+  if (evaluation === undefined && tasks === undefined) return [];
   const machine = { weights: "f32" as const, device, threads, signal, onProgress };
   using before = await openModel(source, machine);
   using after = await openModel(directoryFiles(output), machine);
@@ -69,8 +72,14 @@ async function measure(
   ];
   const backend = after.model.backend.info.id;
   const { window } = recipe.calibration;
-  const qualities = await evaluateQuality(variants, evaluation, { window, maxWindows, signal, onProgress });
-  return qualities.map((quality) => resultRow({ model: quality.name, weights: "f32", quality, backend }));
+  const qualities =
+    evaluation && (await evaluateQuality(variants, evaluation, { window, maxWindows, signal, onProgress }));
+  const rows: ResultRow[] = [];
+  for (const [v, variant] of variants.entries()) {
+    const figures = tasks && (await measureTasks(variant, tasks, { signal, onProgress }));
+    rows.push(resultRow({ model: variant.name, weights: "f32", quality: qualities?.[v], tasks: figures, backend }));
+  }
+  return rows;
 }
 
 async function addResults(output: string, artifact: Artifact, rows: readonly ResultRow[]): Promise<void> {

@@ -14,6 +14,7 @@ import { directoryFiles, JobDirectory, lockPath, removeOutput } from "../io/inde
 import type { WeightFormatId } from "../pack/index.js";
 import { openModel } from "../pipeline/index.js";
 import { checkCompression } from "../pipeline/internal.js";
+import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { gradientSource } from "../train/index.js";
 import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";
@@ -36,6 +37,8 @@ export interface SweepOptions
   window?: number;
   /** Windows of `evaluation` at most. */
   maxWindows: number;
+  /** Tasks by which every model is measured too. */
+  tasks?: TaskMeasure;
   /** Format of the weights in memory when models are measured. Default: what their rarefy.json names, else bf16. */
   weights?: WeightFormatId;
   /** Leave the models, each in a directory of its own. */
@@ -190,7 +193,7 @@ async function timed(sweep: Sweep, entries: readonly StoredEntry[], repeats: num
 const removed = ({ output }: Sweep, name: string) => removeOutput(join(output, name));
 
 async function keyOf({ source, identity, options }: Sweep, candidate: SweepCandidate | undefined): Promise<string> {
-  const { evaluation, calibration, window, maxWindows, weights, store, dtype, device } = options;
+  const { evaluation, calibration, tasks, window, maxWindows, weights, store, dtype, device } = options;
   const what = {
     version: packageVersion(),
     model: [source.location, identity],
@@ -198,6 +201,7 @@ async function keyOf({ source, identity, options }: Sweep, candidate: SweepCandi
     text: evaluation.sha256,
     calibration: calibration === undefined ? null : calibration.sha256 + (calibration.windowsBegin ? " bos" : ""),
     how: [window, maxWindows, weights, store, dtype, device],
+    ...(tasks && { tasks: [tasks.tasks.map(({ sha256 }) => sha256), tasks.scorer, tasks.resamples] }),
   };
   return sha256Hex(JSON.stringify(what));
 }
@@ -248,9 +252,11 @@ async function compressed(
 }
 
 async function measure({ options }: Sweep, files: LocalModelFiles, name: string): Promise<ResultRow> {
-  const { evaluation, device, threads, weights, maxWindows, window = 512, signal, onProgress } = options;
+  const { evaluation, tasks, device, threads, weights, maxWindows, window = 512, signal, onProgress } = options;
   using opened = await openModel(files, { weights, device, threads, signal, onProgress });
   const { model } = opened;
   const [quality] = await evaluateQuality([{ name, model }], evaluation, { window, maxWindows, signal, onProgress });
-  return resultRow({ model: name, weights: model.weights, quality, backend: model.backend.info.id });
+  const figures =
+    tasks && (await measureTasks({ name, model, thresholds: model.thresholds }, tasks, { signal, onProgress }));
+  return resultRow({ model: name, weights: model.weights, quality, tasks: figures, backend: model.backend.info.id });
 }

@@ -64,6 +64,20 @@ const speed = z.union([
     z.transform((median) => ({ median, min: median, max: median, samples: 1 })),
   ),
 ]);
+/** A figure of a task. */
+const taskRow = z.looseObject({
+  task: text,
+  metric: text,
+  filter: text,
+  value: number,
+  standardError: z.optional(number),
+  higherIsBetter: z.boolean(),
+  aggregation: text,
+  shots: number,
+  documents: number,
+  sha256: text,
+  values: z.optional(z.string().check(z.maxLength(2 ** 24))),
+});
 /** What a stored `ResultRow` must be to be read back; other fields pass. */
 export const resultRowSchema = z.looseObject({
   model: text,
@@ -94,6 +108,7 @@ export const resultRowSchema = z.looseObject({
   windows: z.optional(number),
   tokens: z.optional(number),
   textSha256: z.optional(text),
+  tasks: z.optional(z.array(taskRow).check(z.maxLength(4096))),
   backend: z.optional(text),
   threads: z.optional(number),
 });

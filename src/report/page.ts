@@ -10,6 +10,7 @@ import { layersSection } from "./layersSection.js";
 import { masksSection } from "./masksSection.js";
 import { change, megabytes, percent, threeDigits, times } from "./numbers.js";
 import { summaryOf } from "./summary.js";
+import { tasksSection } from "./tasksSection.js";
 
 /** What every run cost and gave, as one self-contained page. */
 export async function reportPage(data: ReportData): Promise<string> {
@@ -23,6 +24,7 @@ async function runSection(run: Run): Promise<Html> {
 <p class="soft">${run.location}${run.made && `, made ${day(run.made)}`}</p>
 ${summaryOf(run).map((sentence) => html`<p>${sentence}</p>`)}
 ${table(run, colors)}
+${tasksSection(run)}
 ${pareto(run, colors)}
 ${layersSection(run, colors)}
 ${run.candidates.map(activationsSection)}

@@ -1,6 +1,6 @@
 import { Option } from "commander";
 import { allocations, thresholdEstimators } from "../../compress/index.js";
-import type { AllocationComparison } from "../../eval/index.js";
+import { type AllocationComparison, formatResultRows } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
@@ -25,10 +25,17 @@ import {
   windowOption,
 } from "../options.js";
 import { readText } from "../readText.js";
+import { readTaskMeasure, type TaskCommandOptions, taskOptions } from "../taskOptions.js";
 
 type Settings = Pick<CalibrationOptions, "method" | "estimator" | "allocation" | "prefill">;
 
-interface CalibrateOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions, Required<Settings> {
+interface CalibrateOptions
+  extends CommonOptions,
+    MachineOptions,
+    WeightsOption,
+    AttentionOptions,
+    TaskCommandOptions,
+    Required<Settings> {
   text: string;
   sparsity: number;
   window: number;
@@ -82,6 +89,7 @@ export const command: CommandDefinition<CalibrateOptions> = {
       .default(512),
     seedOption("draws the windows that the greedy allocation judges by").default(0),
     ...attentionOptions(),
+    ...taskOptions(),
     weightsOption(),
     ...machineOptions(),
     forceOption(),
@@ -96,8 +104,10 @@ export const command: CommandDefinition<CalibrateOptions> = {
     const { text: path, output, bos, greedyStep, json: _json, quiet: _quiet, verbose: _verbose, ...settings } = options;
     const text = await readText(path);
     const source = await resolveModel(argument, context);
+    const tasks = await readTaskMeasure(context, source, options, { prefill: options.prefill });
     const calibrated = await calibrateToDirectory(source, output, {
       ...settings,
+      tasks,
       greedyBase: greedyStep,
       text: () =>
         calibrationTokens(context, source, {
@@ -110,6 +120,7 @@ export const command: CommandDefinition<CalibrateOptions> = {
       onProgress,
     });
     context.print(render(calibrated));
+    if (calibrated.results !== undefined) context.print(`\n${formatResultRows(calibrated.results)}\n`);
     return calibrated;
   },
 };

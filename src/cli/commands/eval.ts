@@ -1,6 +1,13 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { type Convention, conventions, evaluateQuality, formatResultRows, resultRow } from "../../eval/index.js";
+import {
+  type Convention,
+  conventions,
+  evaluateQuality,
+  formatResultRows,
+  type ResultRow,
+  resultRow,
+} from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import type { PrefillPolicy } from "../../runtime/index.js";
 import { beginToken } from "../../text/internal.js";
@@ -29,6 +36,8 @@ import {
   windowOption,
 } from "../options.js";
 import { openComparison, readTokens } from "../session.js";
+import { readTaskMeasure, type TaskCommandOptions, taskOptions } from "../taskOptions.js";
+import { measureTasksInDetail, type TaskOutputOptions, taskOutputOptions } from "../taskOutput.js";
 
 interface EvalOptions
   extends CommonOptions,
@@ -38,8 +47,10 @@ interface EvalOptions
     WeightsOption,
     AttentionOptions,
     ExitsOption,
-    AdapterOption {
-  text: string;
+    AdapterOption,
+    TaskCommandOptions,
+    TaskOutputOptions {
+  text?: string;
   window: number;
   promptTokens?: number;
   maxWindows?: number;
@@ -60,7 +71,9 @@ export const command: CommandDefinition<EvalOptions> = {
     "run one by one, as in decoding.",
   arguments: [modelArgument],
   options: [
-    textOption("to evaluate on").makeOptionMandatory(),
+    textOption("to evaluate on"),
+    ...taskOptions(),
+    ...taskOutputOptions(),
     windowOption(),
     adapterOption(),
     new Option(
@@ -72,7 +85,7 @@ export const command: CommandDefinition<EvalOptions> = {
       "--max-windows <n>",
       "windows at most, from the start of the text (default: 40, all when rolling)",
     ).argParser(integer({ min: 1 })),
-    bosOption("in front of each window, or of the text when rolling"),
+    bosOption("in front of each window, of the text when rolling, and of what tasks ask"),
     new Option(
       "--convention <name>",
       "windows: no overlap; rolling: --stride apart; lmEval: as lm-eval rolls (default: windows)",
@@ -109,23 +122,31 @@ export const command: CommandDefinition<EvalOptions> = {
     if (stride !== undefined && convention !== "rolling")
       throw new UsageError("--stride belongs to --convention rolling");
     const maxWindows = options.maxWindows ?? (convention === "windows" ? 40 : undefined);
-    // A text that is not there is told before the weights are read.
+    if (options.text === undefined && options.tasks === undefined) throw new UsageError("give --text, --tasks or both");
+    // A text or task that is not there is told before the weights are read.
     const files = await resolveModel(argument, context);
     const maxTokens = maxWindows === undefined ? undefined : (maxWindows + 1) * window;
-    const text = await readTokens(context, files, options.text, { maxTokens });
-    const begin = bos || convention === "lmEval" ? beginToken(text.tokenizer) : undefined;
+    const text = options.text === undefined ? undefined : await readTokens(context, files, options.text, { maxTokens });
+    const tasks = await readTaskMeasure(context, files, options, { prefill, bos });
     using comparison = await openComparison(context, [files, ...others], options);
     // The divergence is from the first variant.
     const variants = comparison.variants.toReversed();
+    const begin = text && (bos || convention === "lmEval") ? beginToken(text.tokenizer) : undefined;
     const cut = { convention, window, stride, begin, maxWindows, promptTokens: options.promptTokens };
-    const qualities = await evaluateQuality(variants, text, { ...cut, prefill, ...context });
-    const rows = qualities.map((quality, v) =>
-      resultRow({ ...variants[v], model: quality.name, weights: variants[v].model.weights, quality }),
-    );
+    const qualities = text && (await evaluateQuality(variants, text, { ...cut, prefill, ...context }));
+    const rows: ResultRow[] = [];
+    for (const [v, variant] of variants.entries()) {
+      const own = v === variants.length - 1;
+      const figures = tasks && (await measureTasksInDetail(context, variant, tasks, own ? options : {}));
+      const { weights } = variant.model;
+      rows.push(resultRow({ ...variant, model: variant.name, weights, quality: qualities?.[v], tasks: figures }));
+    }
     context.print(`${formatResultRows(rows)}\n`);
     const [row, against] = rows.toReversed();
     const loads =
-      options.experts && (await expertLoads(context, comparison.first.model, text.tokens, { window, maxWindows }));
+      options.experts &&
+      text &&
+      (await expertLoads(context, comparison.first.model, text.tokens, { window, maxWindows }));
     return { ...row, ...(against && { against }), ...(loads && { experts: loads }) };
   },
 };

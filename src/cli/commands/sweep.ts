@@ -17,6 +17,7 @@ import {
 import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
 import { readText } from "../readText.js";
 import { parseLevels } from "../sweepLevels.js";
+import { readTaskMeasure } from "../taskOptions.js";
 import { openTokenizer } from "../tokenizer.js";
 
 interface SweepCommandOptions extends CompressionOptions, WeightsOption {
@@ -92,6 +93,7 @@ export const command: CommandDefinition<SweepCommandOptions> = {
             }),
       window,
       maxWindows,
+      tasks: await readTaskMeasure(context, source, options),
       weights,
       store,
       dtype,

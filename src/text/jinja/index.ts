@@ -3,6 +3,7 @@
  * text. It is our own because a template is a file from anywhere: it is read in one pass, every operation is counted before
  * it is done, and what is not supported is an error and never another text.
  */
-export { render } from "./interpreter.js";
+export { type RenderSettings, render } from "./interpreter.js";
+export { literal } from "./literal.js";
 export { parse } from "./parser.js";
 export { Callable, fromJs, TemplateError, toText, type Value } from "./values.js";

@@ -47,9 +47,19 @@ class Scope {
 /** How a loop is left before its end. */
 type Leave = "break" | "continue" | undefined;
 
+/** How a template is run. */
+export interface RenderSettings {
+  /** Whether a value that is not there may be tested and replaced only, and ends the template otherwise. Default false. */
+  strict?: boolean;
+}
+
 /** Runs a parsed template. @throws TemplateError when it stops, or does more than a template may */
-export function render(template: readonly Statement[], globals: ReadonlyMap<string, Value>): string {
-  const interpreter = new Interpreter();
+export function render(
+  template: readonly Statement[],
+  globals: ReadonlyMap<string, Value>,
+  { strict = false }: RenderSettings = {},
+): string {
+  const interpreter = new Interpreter(strict);
   const scope = new Scope();
   for (const [name, value] of interpreter.globals) scope.set(name, value);
   for (const [name, value] of globals) scope.set(name, value);
@@ -59,8 +69,13 @@ export function render(template: readonly Statement[], globals: ReadonlyMap<stri
   return output.join("");
 }
 
+/** Filters that are for values that are not there. */
+const presetFilters = new Set(["default", "d"]);
+
 class Interpreter {
   readonly work = new Work();
+
+  constructor(readonly strict: boolean) {}
 
   readonly globals: readonly (readonly [string, Callable])[] = [
     ["range", new Callable("range", (given) => this.#range(given))],
@@ -75,6 +90,12 @@ class Interpreter {
       if (leave !== undefined) return leave;
     }
     return undefined;
+  }
+
+  /** A value that is looked at. */
+  #present(value: Value): Value {
+    if (this.strict && value instanceof Undefined) throw new TemplateError(`${value.name} is not there`);
+    return value;
   }
 
   #print(text: string, output: string[]): void {
@@ -95,10 +116,11 @@ class Interpreter {
         this.#print(statement.text, output);
         return undefined;
       case "print":
-        this.#print(this.work.made(toText(this.evaluate(statement.value, scope))), output);
+        this.#print(this.work.made(toText(this.#present(this.evaluate(statement.value, scope)))), output);
         return undefined;
       case "if": {
-        const branch = statement.branches.find(({ test }) => test === undefined || truthy(this.evaluate(test, scope)));
+        const holds = (test: Expression) => truthy(this.#present(this.evaluate(test, scope)));
+        const branch = statement.branches.find(({ test }) => test === undefined || holds(test));
         return branch && this.run(branch.body, scope, output);
       }
       case "for":
@@ -139,7 +161,7 @@ class Interpreter {
 
   #for(statement: Statement & { type: "for" }, scope: Scope, output: string[], given?: Value): Leave {
     const { target, filter: condition, body, otherwise, recursive } = statement;
-    let items = itemsOf(given ?? this.evaluate(statement.items, scope));
+    let items = itemsOf(this.#present(given ?? this.evaluate(statement.items, scope)));
     if (condition !== undefined) {
       items = items.filter((item) => {
         const inner = new Scope(scope);
@@ -320,7 +342,8 @@ class Interpreter {
   }
 
   #filter(name: string, value: Value, given: CallArguments, scope: Scope): Value {
-    return filter(name, value, this.#arguments(given, scope), this);
+    const input = presetFilters.has(name) ? value : this.#present(value);
+    return filter(name, input, this.#arguments(given, scope), this);
   }
 
   #call(expression: CallExpression, scope: Scope, caller?: Callable): Value {

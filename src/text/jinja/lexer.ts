@@ -9,8 +9,8 @@ export interface Token {
 
 const tagStart = /\{[{%#]/g;
 const rawStart = /\{%[-+]?\s*raw\s*(-%\}\s*|%\})/y;
-const rawEnd = /\{%([-+]?)\s*endraw\s*(?:\+%\}|-%\}\s*|%\}\n?)/g;
-const commentEnd = /-#\}\s*|\+#\}|#\}\n?/g;
+const rawEnd = /\{%([-+]?)\s*endraw\s*(?:\+%\}|-%\}\s*|%\})/g;
+const commentEnd = /-#\}\s*|\+#\}|#\}/g;
 const blank = /\s+/y;
 const pieces: readonly (readonly [Token["type"], RegExp])[] = [
   ["float", /\d[\d_]*(?:\.\d[\d_]*(?:[eE][+-]?\d+)?|[eE][+-]?\d+)/y],
@@ -21,13 +21,22 @@ const pieces: readonly (readonly [Token["type"], RegExp])[] = [
 ];
 const closing: Readonly<Record<string, string>> = { "(": ")", "[": "]", "{": "}" };
 
+/** What becomes of the blanks around tags. */
+export interface WhitespaceOptions {
+  /**
+   * Whether the line end behind a block tag, the blanks in front of one that begins its line, and the line end at the end of
+   * the template are left out, as where chat templates are run (`trim_blocks`, `lstrip_blocks`). Default true.
+   */
+  trim?: boolean;
+}
+
 /**
- * Cuts a template into tokens, with blanks around tags taken away as in Jinja with `trim_blocks` and `lstrip_blocks`. Goes
- * over the text once.
+ * Cuts a template into tokens. Goes over the text once.
  * @throws TemplateError with the line
  */
-export function tokenize(template: string): Token[] {
-  const source = template.replace(/\r\n?/g, "\n").replace(/\n$/, "");
+export function tokenize(template: string, { trim = true }: WhitespaceOptions = {}): Token[] {
+  const unix = template.replace(/\r\n?/g, "\n");
+  const source = trim ? unix.replace(/\n$/, "") : unix;
   const tokens: Token[] = [];
   let at = 0;
   let [line, counted] = [1, 0];
@@ -48,12 +57,16 @@ export function tokenize(template: string): Token[] {
   const pushText = (end: number, mark: string, isBlock: boolean) => {
     let text = source.slice(at, end);
     if (mark === "-") text = text.trimEnd();
-    else if (isBlock && mark !== "+") {
+    else if (trim && isBlock && mark !== "+") {
       const begin = text.lastIndexOf("\n") + 1;
       if ((begin > 0 || lineStart) && text.slice(begin).trim() === "") text = text.slice(0, begin);
     }
     if (text !== "") push("text", text);
   };
+
+  /** The end of a comment or of what is raw, and its line end. */
+  const afterTag = (end: number) =>
+    trim && /[^-+][%#]\}$/.test(source.slice(Math.max(0, end - 3), end)) && source[end] === "\n" ? end + 1 : end;
 
   while (at < source.length) {
     const found = match(tagStart);
@@ -69,7 +82,7 @@ export function tokenize(template: string): Token[] {
       at += 2;
       const end = match(commentEnd);
       if (end === null) throw fail("a comment without end");
-      at = commentEnd.lastIndex;
+      at = afterTag(commentEnd.lastIndex);
       lineStart = source[at - 1] === "\n";
       continue;
     }
@@ -79,7 +92,7 @@ export function tokenize(template: string): Token[] {
       if (end === null) throw fail("{% raw %} without end");
       lineStart = false;
       pushText(end.index, end[1], true);
-      at = rawEnd.lastIndex;
+      at = afterTag(rawEnd.lastIndex);
       lineStart = source[at - 1] === "\n";
       continue;
     }
@@ -100,7 +113,7 @@ export function tokenize(template: string): Token[] {
         at += strips.length + 2;
         if (strips === "-") {
           if (match(blank) !== null) at = blank.lastIndex;
-        } else if (end === "%}" && strips === "" && source[at] === "\n") at++;
+        } else if (trim && end === "%}" && strips === "" && source[at] === "\n") at++;
         lineStart = source[at - 1] === "\n";
         return;
       }

@@ -1,10 +1,10 @@
 import type { Expression, FilterUse, Parameter, Statement, Target } from "./ast.js";
 import { ExpressionParser } from "./expressions.js";
-import { tokenize } from "./lexer.js";
+import { tokenize, type WhitespaceOptions } from "./lexer.js";
 
 /** Parses a template. @throws TemplateError with the line, for what is no template or uses what is not supported */
-export function parse(template: string): readonly Statement[] {
-  return new TemplateParser(tokenize(template)).template();
+export function parse(template: string, options?: WhitespaceOptions): readonly Statement[] {
+  return new TemplateParser(tokenize(template, options)).template();
 }
 
 class TemplateParser extends ExpressionParser {

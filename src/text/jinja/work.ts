@@ -25,7 +25,7 @@ export class Work {
   /** @param steps about as many as characters or items are looked at */
   spend(steps: number): void {
     this.#left -= steps;
-    if (this.#left < 0) throw new TemplateError("it does more than a chat template may");
+    if (this.#left < 0) throw new TemplateError("it does more than a template may");
   }
 
   /** Checks a text or a list before it is made. */
