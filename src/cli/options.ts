@@ -17,6 +17,9 @@ import {
   parseAttention,
   parseExits,
   parseKv,
+  parseSparsity,
+  type Sparsity,
+  sparsityKinds,
   usage,
 } from "../runtime/index.js";
 import { bytes, integer, number } from "./numbers.js";
@@ -146,6 +149,17 @@ export const attentionOptions = () => [
     `what is held of a text (default: what rarefy.json names, else all): ${choices(kvPolicies)}`,
   ).argParser(chosenBy(parseKv)),
 ];
+
+/** Which inputs of linear maps are skipped. */
+export interface SparsityOption {
+  sparsity?: Sparsity;
+}
+export const sparsityOption = () =>
+  new Option(
+    "--sparsity <kind>",
+    "which inputs of the blocks' linear maps are skipped (default: by the thresholds of rarefy.json, else the zeros that a " +
+      `ReLU leaves): ${choices(sparsityKinds)}`,
+  ).argParser(chosenBy(parseSparsity));
 
 /** Whether tokens leave early. */
 export interface ExitsOption {

@@ -3,7 +3,14 @@ import type { Variant } from "../eval/index.js";
 import { type LocalModelFiles, type ModelFiles, readAdapter } from "../io/index.js";
 import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
-import { checkSound, type ExpertRanks, type Model, type OffloadOptions, withAdapter } from "../model/index.js";
+import {
+  checkSound,
+  type ExpertRanks,
+  type Model,
+  type OffloadOptions,
+  type PassThresholds,
+  withAdapter,
+} from "../model/index.js";
 import { type OpenedModel, openModel } from "../pipeline/index.js";
 import { type Exits, parseExits } from "../runtime/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
@@ -16,6 +23,7 @@ import type {
   ExpertRanksOption,
   MachineOptions,
   ResidentOption,
+  SparsityOption,
   WeightsOption,
 } from "./options.js";
 import { readText } from "./readText.js";
@@ -90,6 +98,10 @@ function describeTraffic(ranks: ExpertRanks): string {
 export const exitsOf = ({ artifact, exits }: OpenedModel, asked: Exits | undefined): Exits | undefined =>
   asked === undefined ? exits : parseExits(asked.text, artifact?.exits);
 
+/** What is skipped of the inputs: as the command line says, or as the model was made. */
+export const thresholdsFor = ({ config, thresholds }: Model, { sparsity }: SparsityOption): PassThresholds | undefined =>
+  sparsity === undefined ? thresholds : sparsity.of(config.layers);
+
 /** Several models to be measured against each other. */
 export interface Comparison extends Disposable {
   /** One for each argument, in their order. */
@@ -109,6 +121,7 @@ export async function openComparison(
   options: MachineOptions &
     WeightsOption &
     AttentionOptions &
+    SparsityOption &
     ExitsOption &
     ExpertRanksOption &
     AdapterOption &
@@ -123,7 +136,7 @@ export async function openComparison(
     for (const argument of args) {
       const [first] = sessions;
       if (argument === denseKeyword && first !== undefined) {
-        variants.push({ name: denseKeyword, model: first.model });
+        variants.push({ name: denseKeyword, model: first.model, thresholds: "dense" });
         continue;
       }
       // Adapters and the bound of memory are those of the first model.
@@ -136,7 +149,7 @@ export async function openComparison(
       const { model } = session;
       const { attention = session.attention, kv = session.kv } = options;
       const exits = exitsOf(session, options.exits);
-      variants.push({ name: basename(session.location), model, thresholds: model.thresholds, attention, kv, exits });
+      variants.push({ name: basename(session.location), model, thresholds: thresholdsFor(model, options), attention, kv, exits });
     }
     return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };
   } catch (error) {

@@ -62,7 +62,7 @@ export interface Quality {
   window: number;
   windows: number;
   textSha256: string;
-  /** Share of the blocks' weights that met a zeroed input, counted over the first window; 0 for a dense variant. */
+  /** Share of the blocks' weights that met a zeroed input, counted over the first window. */
   activationSparsity: number;
   /** What the model ran as. */
   runsAs: RunsAs[];
@@ -116,9 +116,10 @@ export async function evaluateQuality(
   using memories = new Memories(window, options.passTokens ?? 1);
   const stage = new Stage("evaluate", windows.count * window * variants.length, "tokens", onProgress);
   const sparseFrom = sparseFromPosition(prefill, window);
-  const realised = variants.map(
-    ({ model, thresholds }) => thresholds && new RealisedSparsity(model, thresholds, sparseFrom),
-  );
+  const realised = variants.map((variant) => {
+    const thresholds = thresholdsOf(variant);
+    return thresholds === "dense" ? undefined : new RealisedSparsity(variant.model, thresholds, sparseFrom);
+  });
   using exitStates = new ExitsOfVariants(variants, window);
   const nllSums = new Float64Array(variants.length);
   const divergences = variants.map(() => new DivergenceSum());

@@ -1,12 +1,22 @@
 import { costsOf, readersOf } from "../arch/index.js";
 import { blockSparsity } from "../compress/index.js";
-import type { ActivationThresholds, Model, Tap } from "../model/index.js";
+import { keptInputs } from "../kernels/internal.js";
+import type { ActivationThresholds, InputShare, Model, Tap } from "../model/index.js";
+import { inputChoice, rolesBehindZeros } from "../model/internal.js";
 
 /** The rows of x, f32 [rows, cols], that are wanted. */
 function rowsOf(x: Float32Array, cols: number, wanted: (row: number) => boolean): Float32Array {
   const rows = Array.from({ length: x.length / cols }, (_, row) => row).filter(wanted);
   const out = new Float32Array(rows.length * cols);
   for (const [r, row] of rows.entries()) out.set(x.subarray(row * cols, (row + 1) * cols), r * cols);
+  return out;
+}
+
+/** Values f32 [rows, cols] with those as 0 that do not count in their row. */
+function chosen(values: Float32Array, cols: number, inputs: InputShare): Float32Array {
+  const choice = inputChoice(inputs, cols);
+  const out = new Float32Array(values.length);
+  for (let at = 0; at < values.length; at += cols) out.set(keptInputs(values.subarray(at, at + cols), choice), at);
   return out;
 }
 
@@ -23,11 +33,17 @@ export class RealisedSparsity {
   /** @param firstRow first row of every activation to which the thresholds apply; to be set anew for every pass of several */
   constructor(
     model: Model,
-    thresholds: ActivationThresholds,
+    thresholds: ActivationThresholds | "exact",
     public firstRow: number,
   ) {
     this.#model = model;
-    const readers = model.config.spec.blocks.map(readersOf);
+    const { spec } = model.config;
+    const behindZeros = thresholds === "exact" ? rolesBehindZeros(spec) : undefined;
+    const readers = spec.blocks.map((block, layer) => {
+      const counted = (role: string) => behindZeros === undefined || behindZeros[layer].has(role);
+      return new Map(Array.from(readersOf(block), ([site, roles]) => [site, roles.filter(counted)]));
+    });
+    const { maps = [], inputs = undefined } = thresholds === "exact" ? {} : thresholds;
     const read = readers.flatMap((sites) => [...sites].flatMap(([site, roles]) => (roles.length > 0 ? [site] : [])));
     this.tap = {
       sites: [...new Set(read)],
@@ -39,8 +55,9 @@ export class RealisedSparsity {
           ? rowsOf(await model.backend.read(activation), activation.cols, (slot) => slots.rows[slot] >= first)
           : await model.backend.read(activation.rowRange(Math.max(0, first), activation.rows - Math.max(0, first)));
         if (values.length === 0) return;
-        for (const role of readers[layer].get(site)!) {
-          this.#add(layer, role, values, thresholds.maps[layer][role] ?? 0);
+        const counted = inputs === undefined ? values : chosen(values, activation.cols, inputs);
+        for (const role of readers[layer].get(site) ?? []) {
+          this.#add(layer, role, counted, maps[layer]?.[role] ?? 0);
         }
       },
     };

@@ -1,5 +1,5 @@
 import { UsageError } from "../core/index.js";
-import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
+import { checkSound, type Model, type PassThresholds } from "../model/index.js";
 import type { MemoryOptions, SequenceOptions } from "../runtime/index.js";
 
 /**
@@ -10,12 +10,12 @@ export interface Variant extends Pick<MemoryOptions, "attention" | "kv">, Pick<S
   /** For tables and messages. */
   name: string;
   model: Model;
-  /** Undefined is dense. */
-  thresholds?: ActivationThresholds;
+  /** Undefined is "exact": whatever the model has of its own, only zeros that a ReLU leaves are skipped. */
+  thresholds?: PassThresholds;
 }
 
 /** What its passes run with, whatever the model has of its own. */
-export const thresholdsOf = ({ thresholds }: Variant): ActivationThresholds | "dense" => thresholds ?? "dense";
+export const thresholdsOf = ({ thresholds }: Variant): PassThresholds => thresholds ?? "exact";
 
 /** @throws UsageError when variants cannot be compared token by token, FormatError for a model with damaged weights */
 export function checkComparable(variants: readonly Variant[]): void {

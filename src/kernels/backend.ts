@@ -2,6 +2,7 @@ import type { ActivationFunction } from "../core/index.js";
 import type { PackedFormatId, WeightFormatId } from "../pack/index.js";
 import type { ExpertOperations } from "./experts.js";
 import type { Activation, Matrix, RopeTable, RowSource, Vector } from "./handles.js";
+import type { InputChoice } from "./inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "./kv.js";
 import type { Region, WeightLoading } from "./region.js";
 import type { Sight, SightSpec } from "./sight.js";
@@ -268,6 +269,11 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
   ): void;
   /** out = f(x), element by element. `out` may be `x`. */
   map(out: Activation, x: Activation, f: ElementFunction): void;
+  /**
+   * out = x where an input counts in its row, else 0; see `InputChoice`. `out` must not overlap `x`. A sum of magnitudes is rounded
+   * as the backend adds up, so that a row may have one input more or fewer by `mass`.
+   */
+  keepLargest(out: Activation, x: Activation, choice: InputChoice): void;
   /** out += x. */
   add(out: Activation, x: Activation): void;
   /**

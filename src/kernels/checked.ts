@@ -24,6 +24,7 @@ const enqueued: Checks<keyof Backend> = {
   readKeys: (_, out, cache, layer, start) => shapes.checkReadKeys(out, cache, layer, start),
   poolRows: (_, out, x, options) => shapes.checkPoolRows(out, x, options),
   swapAxes: (_, out, x, options) => shapes.checkSwapAxes(out, x, options),
+  keepLargest: (_, out, x, choice) => shapes.checkKeepLargest(out, x, choice),
   headScores: (_, out, q, k, options) => shapes.checkHeadScores(out, q, k, options),
   createKvCache: (_, spec) => shapes.checkCacheSpec(spec),
   loadSight: (_, spec) => shapes.checkSight(spec),

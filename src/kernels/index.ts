@@ -30,6 +30,7 @@ export type {
   RouteOptions,
   Routing,
 } from "./experts.js";
+export type { InputChoice } from "./inputChoice.js";
 export type { AttentionMass, KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
 export type { KvCodes } from "./kvCodes.js";
 export type { Region, WeightLoading } from "./region.js";

@@ -10,6 +10,7 @@ export {
   readWrite,
 } from "./compute.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
+export { keptInputs } from "./inputChoice.js";
 export { keptValue } from "./kv.js";
 export { kiviCoded } from "./kvCodes.js";
 export { setSlots } from "./sight.js";

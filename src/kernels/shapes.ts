@@ -12,6 +12,7 @@ import type {
   SwapOptions,
 } from "./backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
+import type { InputChoice } from "./inputChoice.js";
 import type { KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
 import { fullBlock, rowsOfGroup, type SightSpec, slotsOfBlock } from "./sight.js";
 
@@ -244,6 +245,17 @@ export function checkSwapAxes(out: Activation, x: Activation, { turned, run }: S
   const sizes = [turned, run].every((size) => Number.isSafeInteger(size) && size > 0);
   check("swapAxes", sizes && x.cols % (turned * run) === 0, () => `${shape(x)} in axes of ${turned} and ${run}`);
   check("swapAxes", out.rows === x.rows && out.cols === x.cols, () => `${shape(x)} into ${shape(out)}`);
+}
+
+export function checkKeepLargest(out: Activation, x: Activation, choice: InputChoice): void {
+  check("keepLargest", out.cols === x.cols && out.rows === x.rows, () => `${shape(x)} into ${shape(out)}`);
+  if ("mass" in choice) {
+    check("keepLargest", choice.mass >= 0 && choice.mass <= 1, () => `a share of ${choice.mass} of all magnitudes`);
+    return;
+  }
+  const { count, of = x.cols } = choice;
+  const whole = Number.isSafeInteger(count) && count >= 0 && Number.isSafeInteger(of) && of > 0;
+  check("keepLargest", whole, () => `${count} of every ${of} inputs`);
 }
 
 export function checkHeadScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

@@ -12,7 +12,7 @@ import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../
 import { BufferPool } from "./buffers.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
 import { bufferOf, type Pass, type PassPart } from "./pass.js";
-import { type BlockThresholds, blockThresholds } from "./thresholds.js";
+import { type BlockThresholds, blockThresholds, exactZeros } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type {
   ActivationThresholds,
@@ -41,6 +41,7 @@ export class Blocks implements Disposable {
   /** Which layers see everything before, by themselves. */
   readonly #seesAll: readonly boolean[];
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
+  readonly #exact: readonly BlockThresholds[] | undefined;
   readonly #arranged = new WeakMap<ActivationThresholds, readonly BlockThresholds[]>();
 
   /**
@@ -56,6 +57,7 @@ export class Blocks implements Disposable {
     head?: { block: BlockSpec; weights: BlockWeights },
   ) {
     this.#seesAll = spec.blocks.map((block) => findStep(block, "attend")?.sight.kind === "causal");
+    this.#exact = exactZeros(spec);
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
     const all = [...weights, ...(head ? [head.weights] : [])];
@@ -82,7 +84,7 @@ export class Blocks implements Disposable {
     return cache;
   }
 
-  /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are none. */
+  /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are "exact". */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
     const { slot, sights, findSight, thresholds, sparseFrom = 0, tap, keysOnly, onAttended } = options;
     const part = { rows: x.rows, cache, start, slot, sights, findSight };
@@ -114,6 +116,7 @@ export class Blocks implements Disposable {
       layer,
       x,
       buffers: this.buffers.forRows(x.rows, layer),
+      scratch: (rows, cols) => this.buffers.scratch(rows, cols),
       buffersFor: (rows) => this.buffers.forRows(rows, layer),
       parts: parts.map(({ rows, cache, start, slot = start, sights, findSight }) => {
         const part: PassPart = {
@@ -129,7 +132,7 @@ export class Blocks implements Disposable {
         firstRow += rows;
         return part;
       }),
-      thresholds: thresholds === undefined || thresholds === "dense" ? undefined : this.#arrange(thresholds)[layer],
+      thresholds: this.#arrange(thresholds)?.[layer],
       sparseFromRow,
       tap,
       keysOnly,
@@ -183,7 +186,9 @@ export class Blocks implements Disposable {
     return loaded;
   }
 
-  #arrange(thresholds: ActivationThresholds): readonly BlockThresholds[] {
+  #arrange(thresholds: ForwardOptions["thresholds"]): readonly BlockThresholds[] | undefined {
+    if (thresholds === "dense") return undefined;
+    if (thresholds === undefined || thresholds === "exact") return this.#exact;
     let arranged = this.#arranged.get(thresholds);
     if (arranged === undefined) {
       arranged = blockThresholds(thresholds, this.spec);

@@ -104,6 +104,8 @@ export class BufferPool implements Disposable {
   readonly #kinds: { id: number; groups: Group[] }[];
   #allocated = new Map<string, Activation>();
   #views = new Map<string, Buffers>();
+  /** By columns. */
+  readonly #scratch = new Map<number, Activation>();
 
   /** @param ranks of each block, see `groupsOf` */
   constructor(
@@ -140,6 +142,17 @@ export class BufferPool implements Disposable {
   normed(rows: number): Activation {
     if (rows > this.#rows) this.#grow(rows);
     return this.#first("normed", rows);
+  }
+
+  /** For what only some settings need: held from the first time on, as large as it had to be. */
+  scratch(rows: number, cols: number): Activation {
+    let held = this.#scratch.get(cols);
+    if (held === undefined || held.rows < rows) {
+      if (held !== undefined) this.backend.release(held);
+      held = this.backend.allocate(rows, cols);
+      this.#scratch.set(cols, held);
+    }
+    return held.rows === rows ? held : held.rowRange(0, rows);
   }
 
   forRows(rows: number, layer: number): Buffers {
@@ -197,7 +210,8 @@ export class BufferPool implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const activation of this.#allocated.values()) this.backend.release(activation);
+    for (const activation of [...this.#allocated.values(), ...this.#scratch.values()]) this.backend.release(activation);
+    this.#scratch.clear();
     this.#allocated = new Map();
     this.#views.clear();
     this.#rows = 0;

@@ -44,6 +44,8 @@ export { describeChoices, type MatrixChoice, type RunsAs, runsAs, type Structure
 export type { TensorSource } from "./tensorRows.js";
 export type {
   ActivationThresholds,
+  InputShare,
+  PassThresholds,
   CacheOptions,
   EntryMoves,
   FindSight,

@@ -10,3 +10,4 @@ export { nonFiniteError } from "./nonFinite.js";
 export { type HotUnits, hotUnits } from "./offload/hot.js";
 export { type OffloadStream, offloadedMlp, placeOffload } from "./offload/placement.js";
 export { chooseFormat } from "./structure.js";
+export { inputChoice, rolesBehindZeros } from "./thresholds.js";

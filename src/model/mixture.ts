@@ -40,6 +40,7 @@ async function route(
     from,
     routing,
     thresholds,
+    scratch: pass.scratch,
     ...(tap && {
       async watch(site, activation, of) {
         if (site === undefined || !tap.sites.includes(site.id)) return;

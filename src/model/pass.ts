@@ -16,6 +16,8 @@ export interface Pass {
   /** Of which sequences the rows are, in their order. Only attention and what turns by position look at it. */
   readonly parts: readonly PassPart[];
   readonly thresholds: BlockThresholds | undefined;
+  /** Working memory for some rows of inputs; the next one of that width takes it over. */
+  scratch(rows: number, cols: number): Activation;
   /** First row that the thresholds apply to. */
   readonly sparseFromRow: number;
   readonly tap: Tap | undefined;

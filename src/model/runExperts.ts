@@ -2,6 +2,7 @@ import type { MixtureStep, Site, Step } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { Activation, Backend, ExpertMatrices, Routing } from "../kernels/index.js";
 import type { Buffers } from "./buffers.js";
+import { countedInputs } from "./operations.js";
 import type { BlockThresholds } from "./thresholds.js";
 
 /** What the experts of a mixture are run on. */
@@ -15,6 +16,8 @@ export interface ExpertRun {
   /** Where its slots lie in the buffers of slots; default 0. */
   readonly firstSlot?: number;
   readonly thresholds: BlockThresholds | undefined;
+  /** See `Pass.scratch`; an input choice needs it. */
+  scratch?(rows: number, cols: number): Activation;
   /** Sees what a site shows. */
   watch?(site: Site | undefined, activation: Activation, of: "rows" | "slots"): Promise<void>;
 }
@@ -23,7 +26,7 @@ export interface ExpertRun {
 export async function runExperts(
   { of: entering, experts: [expert], site }: MixtureStep,
   experts: ReadonlyMap<Step, ExpertMatrices>,
-  { backend, buffers, from, routing, firstSlot = 0, thresholds, watch }: ExpertRun,
+  { backend, buffers, from, routing, firstSlot = 0, thresholds, scratch, watch }: ExpertRun,
 ): Promise<Activation> {
   const slotsOf = (whole: Activation): Activation =>
     whole.rows === routing.slotCount ? whole : whole.rowRange(firstSlot, routing.slotCount);
@@ -35,7 +38,9 @@ export async function runExperts(
       await watch?.(inner.site, named(inner.of), rowsOf(inner.of));
       const names = inner.maps.map(({ into }) => into);
       const out = names.length === 1 ? buffers.of(names[0]) : buffers.together(names)!;
-      backend.expertLinear(slotsOf(out), named(inner.of), experts.get(inner)!, routing, {
+      const x = named(inner.of);
+      const counted = scratch ? countedInputs({ backend, thresholds, sparseFromRow: 0, scratch }, inner, x) : x;
+      backend.expertLinear(slotsOf(out), counted, experts.get(inner)!, routing, {
         from: rowsOf(inner.of),
         thresholds: thresholds?.linear.get(inner),
       });

@@ -58,6 +58,7 @@ export const pairWidth = (stack: Stack): number =>
  * out = x·Wᵀ (+ bias) (+ out).
  * @param between [rows of x, at least Σ ranks], what lies between the matrices of low rank; only a split stack needs it
  * @param options thresholds for every part of the stack
+ * @param counted x with the inputs as 0 that do not count; what an adapter adds takes all
  */
 export function linearStack(
   backend: Backend,
@@ -66,9 +67,10 @@ export function linearStack(
   stack: Stack,
   between: Activation | undefined,
   options: Omit<LinearOptions, "bias"> = {},
+  counted: Activation = x,
 ): void {
   if ("base" in stack) {
-    linearStack(backend, out, x, stack.base, between, options);
+    linearStack(backend, out, counted, stack.base, between, options);
     // What an adapter has learnt, it has learnt of whole inputs.
     const shared = between!.columns(0, stack.right.rows);
     backend.linear(shared, x, stack.right);
@@ -78,7 +80,7 @@ export function linearStack(
     return;
   }
   if ("matrix" in stack) {
-    backend.linear(out, x, stack.matrix, { ...options, bias: stack.bias });
+    backend.linear(out, counted, stack.matrix, { ...options, bias: stack.bias });
     return;
   }
   const { thresholds, sparseFromRow, accumulate = false } = options;
@@ -86,11 +88,11 @@ export function linearStack(
     thresholds === undefined ? {} : { thresholds: parts.map((part) => thresholds[part]), sparseFromRow };
 
   const shared = stack.right && between!.columns(0, stack.right.rows);
-  if (shared !== undefined) backend.linear(shared, x, stack.right!, sparse(stack.rightOf));
+  if (shared !== undefined) backend.linear(shared, counted, stack.right!, sparse(stack.rightOf));
   for (const [p, { rowStart, rows, bias, direct, lowRank, chain }] of stack.parts.entries()) {
     const target = out.columns(rowStart, rows);
     if (chain !== undefined) {
-      runChain(backend, target, x, chain, { ...sparse([p]), accumulate });
+      runChain(backend, target, counted, chain, { ...sparse([p]), accumulate });
       continue;
     }
     if (lowRank !== undefined) {
@@ -99,6 +101,6 @@ export function linearStack(
     }
     if (direct === undefined) continue;
     const added = lowRank === undefined ? { bias, accumulate } : { accumulate: true };
-    backend.linear(target, x, direct, { ...sparse([p]), ...added });
+    backend.linear(target, counted, direct, { ...sparse([p]), ...added });
   }
 }

@@ -38,7 +38,24 @@ export interface ActivationThresholds {
   maps: readonly Readonly<Record<string, number>>[];
   /** CATS: |f(gate)| below this becomes 0. One per layer; for blocks with a gate. */
   gate?: readonly number[];
+  /** Before the thresholds: which inputs of every linear map in the blocks count, by their size within a token. */
+  inputs?: InputShare;
 }
+
+/**
+ * Which inputs of a linear map count: all but the share `zeros` of smallest magnitude (Q-Sparse, arXiv 2407.10969); of every `of`
+ * neighbours the `keep` largest (its block form); or the fewest whose magnitudes add up to the share `mass` of all.
+ */
+export type InputShare =
+  | { readonly zeros: number }
+  | { readonly keep: number; readonly of: number }
+  | { readonly mass: number };
+
+/**
+ * What of the inputs is skipped: what thresholds say; "exact", zeros that a ReLU leaves and nothing else, which changes no result;
+ * "dense", nothing.
+ */
+export type PassThresholds = ActivationThresholds | "exact" | "dense";
 
 /** Queries of a pass in one layer, rotated, when its keys and values are in the cache: what dynamic patterns decide by. */
 export interface LayerQueries {
@@ -63,8 +80,8 @@ export interface ForwardOptions {
   /** First position (not row) to which the thresholds apply; default 0, all. Ignored without thresholds. */
   sparseFrom?: number;
   tap?: Tap;
-  /** Those of this pass. Default: `Model.thresholds`; "dense" is without any. */
-  thresholds?: ActivationThresholds | "dense";
+  /** Those of this pass. Default: `Model.thresholds`, and without those "exact". */
+  thresholds?: PassThresholds;
   /** Slot of the first token, or that in every layer; default its position, as where nothing is ever thrown away. */
   slot?: number | readonly number[];
   /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
@@ -133,8 +150,8 @@ export interface Model extends Disposable {
   /** Tokens must be known to the host before they are run: the embedding is stored as factors, whose rows the host makes. */
   readonly tokensOnHost?: boolean;
   /**
-   * Those of passes that bring none of their own (`ForwardOptions.thresholds`): what it was loaded with. Undefined is dense.
-   * Wherever thresholds are set, exact zeros behind a ReLU or a gate threshold are skipped too.
+   * Those of passes that bring none of their own (`ForwardOptions.thresholds`): what it was loaded with. Undefined: zeros
+   * that a ReLU leaves are skipped and nothing else, as they are with thresholds.
    */
   readonly thresholds: ActivationThresholds | undefined;
   /** Where the weights of MLPs are read as they are needed: what is held how, and what was read since it was last asked. */

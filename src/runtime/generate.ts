@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
-import { type ActivationThresholds, checkSound, type Model } from "../model/index.js";
+import { type PassThresholds, checkSound, type Model } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import type { ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
@@ -47,7 +47,7 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
    */
   draftTokens?: number;
   /** What a new sequence runs with; default the model's own, and "dense" is without any. One that is given has its own. */
-  thresholds?: ActivationThresholds | "dense";
+  thresholds?: PassThresholds;
   /** Only where there are thresholds; default "dense". */
   prefill?: PrefillPolicy;
   /** Continued where it agrees with the prompt, and left with prompt and answer in it. Default: a new one, disposed of. */

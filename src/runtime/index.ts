@@ -29,6 +29,7 @@ export { draw, logitFilters, Sampler, type SamplingOptions } from "./samplers.js
 export { type RunOptions, Sequence, type SequenceOptions } from "./sequence.js";
 export { type Attention, attentionPatterns, parseAttention } from "./sight/index.js";
 export type { AttentionPattern, Viewer } from "./sight/pattern.js";
+export { parseSparsity, type Sparsity, type SparsityKind, sparsityKinds } from "./sparsity.js";
 export {
   type Draft,
   type Drafter,

@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { UsageError } from "../core/index.js";
+import { exitRules, parseExits } from "./exits/index.js";
 import { kvPolicies, parseKv } from "./kv/index.js";
 import { type Choosable, parseChoice, usage } from "./parameters.js";
 import { attentionPatterns, parseAttention } from "./sight/index.js";
+import { parseSparsity, sparsityKinds } from "./sparsity.js";
 
 const patternUsages = [
   "causal",
@@ -30,32 +32,44 @@ const policyUsages = [
   "snapkv:budget=2048,window=32,kernel=5,bits=32",
   "pyramidkv:budget=2048,window=32,kernel=5,beta=20,bits=32",
 ];
+const ruleUsages = [
+  "never:from=0,every=0,fill=exact",
+  "top:least=0.9,from=0,every=0,fill=exact",
+  "gap:least=0.8,from=0,every=0,fill=exact",
+  "svm:from=0,every=0,fill=exact",
+  "crf:from=0,every=0,fill=exact",
+];
+const kindUsages = ["dense", "exact", "topk:zeros=N", "blocks:keep=N,of=N", "mass:share=N"];
 interface Table {
   what: string;
+  /** What a parameter without a default may be. */
+  some: number;
   table: Readonly<Record<string, Choosable>>;
   usages: readonly string[];
   parse: (text: string) => { text: string };
 }
 const tables: Table[] = [
-  { what: "an attention pattern", table: attentionPatterns, usages: patternUsages, parse: parseAttention },
-  { what: "a KV policy", table: kvPolicies, usages: policyUsages, parse: parseKv },
+  { what: "an attention pattern", some: 8, table: attentionPatterns, usages: patternUsages, parse: parseAttention },
+  { what: "a KV policy", some: 8, table: kvPolicies, usages: policyUsages, parse: parseKv },
+  { what: "a rule of early exit", some: 1, table: exitRules, usages: ruleUsages, parse: parseExits },
+  { what: "a kind of activation sparsity", some: 1, table: sparsityKinds, usages: kindUsages, parse: parseSparsity },
 ];
 
-describe.each(tables)("$what", ({ what, table, usages, parse }) => {
+describe.each(tables)("$what", ({ what, some, table, usages, parse }) => {
   test("has these names, parameters and defaults", () => {
     expect(Object.entries(table).map(([name, entry]) => usage(name, entry))).toEqual(usages);
   });
 
   test("left out is what the default says", () => {
     for (const written of usages) {
-      const all = written.replaceAll("=N", "=8");
+      const all = written.replaceAll("=N", `=${some}`);
       const [name, given = ""] = all.split(":");
       const needed =
         written
           .split(":")[1]
           ?.split(",")
           .filter((part) => part.endsWith("=N")) ?? [];
-      const short = [name, needed.join(",").replaceAll("=N", "=8")].filter((part) => part !== "").join(":");
+      const short = [name, needed.join(",").replaceAll("=N", `=${some}`)].filter((part) => part !== "").join(":");
       const read = (text: string) => parseChoice(what, table, text).values;
       expect(read(short)).toEqual(read(all));
       expect(

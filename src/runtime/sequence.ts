@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import type { ActivationThresholds, ForwardOptions, Model, SequencePart } from "../model/index.js";
+import type { PassThresholds, ForwardOptions, Model, SequencePart } from "../model/index.js";
 import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
@@ -17,7 +17,7 @@ export interface RunOptions extends JobOptions {
 /** What the passes of a sequence run with, and what they leave. */
 export interface SequenceOptions extends MemoryOptions {
   /** Those that its passes run with. Default: the model's own; "dense" is without any. */
-  thresholds?: ActivationThresholds | "dense";
+  thresholds?: PassThresholds;
   /** Behind which layers tokens may leave that are run one by one; prompts run through all. Default: none. */
   exits?: Exits;
 }

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ProgressEvent, Random } from "../../src/core/index.js";
 import { evaluateQuality, measureSpeed, type Variant } from "../../src/eval/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import type { Model } from "../../src/model/index.js";
+import type { ActivationThresholds, Model } from "../../src/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../src/pipeline/index.js";
 import type { TokenizedText } from "../../src/text/index.js";
 import { load, logitsOf, negativeLogLikelihood, path, tiny6mGolden } from "../golden/golden.js";
@@ -115,8 +115,9 @@ describe("evaluateQuality", () => {
 });
 
 function raised({ thresholds }: Variant, threshold: number) {
+  const { maps } = thresholds as ActivationThresholds;
   return {
-    maps: thresholds!.maps.map((layer) => Object.fromEntries(Object.keys(layer).map((role) => [role, threshold]))),
+    maps: maps.map((layer) => Object.fromEntries(Object.keys(layer).map((role) => [role, threshold]))),
   };
 }
 

@@ -9,6 +9,7 @@ import { fusedSuite } from "./fusedSuite.js";
 import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
 import type { BackendUnderTest } from "./harness.js";
+import { inputChoiceSuite } from "./inputChoiceSuite.js";
 import { keysSuite } from "./keysSuite.js";
 import { linearSuite } from "./linearSuite.js";
 import { nonFiniteSuite } from "./nonFiniteSuite.js";
@@ -35,6 +36,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     attentionSuite(backend, subject);
     sinksAndLatentSuite(backend, subject.tolerances);
     sightSuite(backend, subject.tolerances);
+    inputChoiceSuite(backend);
     keysSuite(backend, subject.tolerances);
     codedKvSuite(backend, subject);
     elementwiseSuite(backend, subject);

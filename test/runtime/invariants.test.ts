@@ -14,8 +14,10 @@ import {
   parseAttention,
   parseExits,
   parseKv,
+  parseSparsity,
   Sequence,
   type SequenceOptions,
+  sparsityKinds,
 } from "../../src/runtime/index.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
 import { arbitraryText, distance } from "./naiveLlama.js";
@@ -180,6 +182,49 @@ describe.each(tables)("$what", ({ names, cases, options, alike }) => {
       }
     },
   );
+});
+
+/** Of every kind of activation sparsity: parameters with which all counts, and two that do not, the second of which keeps more. */
+const kinds: Record<string, { covering: string; less: string; more: string }> = {
+  dense: { covering: "dense", less: "dense", more: "dense" },
+  exact: { covering: "exact", less: "exact", more: "exact" },
+  topk: { covering: "topk:zeros=0", less: "topk:zeros=0.7", more: "topk:zeros=0.4" },
+  blocks: { covering: "blocks:keep=8,of=8", less: "blocks:keep=2,of=8", more: "blocks:keep=5,of=8" },
+  mass: { covering: "mass:share=1", less: "mass:share=0.6", more: "mass:share=0.9" },
+};
+
+describe("a kind of activation sparsity", () => {
+  /** The last logits, bytes and skipped inputs of tokens one by one, or together. */
+  async function sparse(written: string, rows = 1) {
+    const thresholds = parseSparsity(written).of(model.config.layers);
+    using sequence = new Sequence(model, length, { thresholds });
+    backend.takeCounters();
+    let last = new Float32Array();
+    for (let done = 0; done < 8; done += rows) {
+      const logits = await sequence.run(text.subarray(done, done + rows));
+      last = (await backend.read(logits)) as Float32Array<ArrayBuffer>;
+      backend.release(logits);
+    }
+    return { last, ...backend.takeCounters() };
+  }
+
+  test("of the table is here", () => expect(Object.keys(kinds)).toEqual(Object.keys(sparsityKinds)));
+
+  test.each(Object.keys(kinds))("%s: with all inputs it is the dense model, more of them read more, the same every time", async (name) => {
+    const { covering, less, more } = kinds[name];
+    const [whole, all, small, again, large] = [
+      await sparse("dense"),
+      await sparse(covering),
+      await sparse(less),
+      await sparse(less),
+      await sparse(more),
+    ];
+    expect(all.last).toEqual(whole.last);
+    expect(again).toEqual(small);
+    expect(large.weightBytesRead).toBeGreaterThanOrEqual(small.weightBytesRead);
+    expect(large.inputsSkipped / (large.inputs || 1)).toBeLessThanOrEqual(small.inputsSkipped / (small.inputs || 1));
+    expect(distance((await sparse(less, 8)).last, small.last)).toBeLessThan(1e-4);
+  });
 });
 
 describe("a rule of early exit", () => {

@@ -28,6 +28,8 @@ import {
   repeatsOption,
   residentOptions,
   textOption,
+  type SparsityOption,
+  sparsityOption,
   type WeightsOption,
   weightsOption,
 } from "../options.js";
@@ -40,6 +42,7 @@ interface BenchOptions
     ResidentOption,
     WeightsOption,
     AttentionOptions,
+    SparsityOption,
     ExitsOption {
   against?: string[];
   text?: string;
@@ -70,6 +73,7 @@ export const command: CommandDefinition<BenchOptions> = {
     repeatsOption(),
     new Option("--split", "also where the time of a token goes: io, attention, ffn, head, sampling"),
     ...attentionOptions(),
+    sparsityOption(),
     exitsOption(),
     weightsOption(),
     ...residentOptions(),

@@ -30,11 +30,13 @@ import {
   type ResidentOption,
   residentOptions,
   seedOption,
+  type SparsityOption,
+  sparsityOption,
   type WeightsOption,
   weightsOption,
 } from "../options.js";
 import { type PromptOptions, promptText } from "../promptText.js";
-import { exitsOf, openSession } from "../session.js";
+import { exitsOf, openSession, thresholdsFor } from "../session.js";
 import { openTokenizer } from "../tokenizer.js";
 
 interface RunOptions
@@ -45,6 +47,7 @@ interface RunOptions
     WeightsOption,
     PromptOptions,
     AttentionOptions,
+    SparsityOption,
     ExitsOption,
     AdapterOption,
     DraftOptions {
@@ -88,6 +91,7 @@ export const command: CommandDefinition<RunOptions> = {
     seedOption("the same seed gives the same text (default: a new one each time)"),
     new Option("--stop <text...>", "end before any of these texts"),
     ...attentionOptions(),
+    sparsityOption(),
     exitsOption(),
     adapterOption(),
     ...draftOptions(),
@@ -144,6 +148,7 @@ export const command: CommandDefinition<RunOptions> = {
       stopStrings: stop,
       tokenizer,
       continuesPrompt,
+      thresholds: thresholdsFor(model, options),
       prefill,
       attention,
       kv,
@@ -171,6 +176,7 @@ export const command: CommandDefinition<RunOptions> = {
     return {
       model: session.location,
       weights: model.weights,
+      ...(options.sparsity && { sparsity: options.sparsity.text }),
       ...(exits && { exits: { rule: exits.text, ...summary.exits } }),
       ...(attention && { attention: attention.text }),
       ...(kv && { kv: kv.text }),

@@ -2,6 +2,7 @@ import type { ActivationFunction } from "../../core/index.js";
 import { isSparse } from "../../pack/index.js";
 import type { ElementFunction, GateOptions, SwapOptions } from "../backend.js";
 import { pairPlaces } from "../handles.js";
+import type { InputChoice } from "../inputChoice.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
 import type { ProgramActivation, ProgramMatrix, ProgramRopeTable, ProgramVector } from "./storage.js";
@@ -115,6 +116,22 @@ export function map(out: ProgramActivation, x: ProgramActivation, f: ElementFunc
     cols: out.cols,
     function: named ? functionCode[f] : numberedCode[f.f],
     by: named ? 0 : f.by,
+  });
+}
+
+export function keepLargest(out: ProgramActivation, x: ProgramActivation, choice: InputChoice): void {
+  const arena = x.block.home;
+  const { count, of = x.cols } = "mass" in choice ? { count: 0 } : choice;
+  arena.record("keepLargest", {
+    x: x.readIn(arena),
+    xStride: x.stride,
+    out: out.writeIn(arena),
+    outStride: out.stride,
+    rows: out.rows,
+    cols: out.cols,
+    run: Math.min(of, x.cols),
+    count: Math.min(count, x.cols),
+    mass: "mass" in choice ? choice.mass : -1,
   });
 }
 

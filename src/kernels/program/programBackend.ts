@@ -24,6 +24,7 @@ import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
+import type { InputChoice } from "../inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
@@ -34,7 +35,7 @@ import { Arena } from "./arena.js";
 import { appendKv, attention, type CachedLayer, copyKv, moveKv } from "./attention.js";
 import { readBandwidth, wholeShares } from "./bandwidth.js";
 import { measureCosts } from "./costs.js";
-import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise.js";
+import { add, embed, gatedActivation, keepLargest, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise.js";
 import { addExperts, gatherRows } from "./experts.js";
 import { addGram } from "./gram.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
@@ -284,6 +285,11 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
   swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
     this.#in(own(x).block.home);
     swapAxes(own(out), own(x), options);
+  }
+
+  keepLargest(out: Activation, x: Activation, choice: InputChoice): void {
+    this.#in(own(x).block.home);
+    keepLargest(own(out), own(x), choice);
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

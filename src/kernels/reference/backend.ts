@@ -23,6 +23,7 @@ import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
+import { type InputChoice, keptInputs } from "../inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
@@ -193,6 +194,10 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
 
   swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
     swapAxes(own(out), own(x), options);
+  }
+
+  keepLargest(out: Activation, x: Activation, choice: InputChoice): void {
+    for (let r = 0; r < x.rows; r++) own(out).row(r).set(keptInputs(own(x).row(r), choice));
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

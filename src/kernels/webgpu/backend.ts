@@ -32,6 +32,7 @@ import type {
 import { attentionBytes, keyBytes, scoreBytes } from "../codedSlots.js";
 import { zeroCounters } from "../counters.js";
 import { pairPlaces } from "../handles.js";
+import type { InputChoice } from "../inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import { blockMaskWords, type Sight, type SightSpec } from "../sight.js";
@@ -45,6 +46,7 @@ import * as elementwise from "./elementwise.js";
 import { at } from "./elementwise.js";
 import { ExpertBackend } from "./expertBackend.js";
 import { HeldWeights } from "./heldWeights.js";
+import { keepLargest } from "./inputChoice.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
 import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
@@ -363,6 +365,10 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
 
   swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
     elementwise.swapAxes(this.#context, own(out), own(x), options);
+  }
+
+  keepLargest(out: Activation, x: Activation, choice: InputChoice): void {
+    keepLargest(this.#context, own(out), own(x), choice);
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

@@ -28,6 +28,9 @@ export async function runAtRanks(
   if (run.watch !== undefined) {
     throw new UsageError("experts at several ranks cannot be watched; measure and calibrate with one rank");
   }
+  if (thresholds?.inputs !== undefined) {
+    throw new UsageError("experts at several ranks take thresholds, and no inputs by their size (topk, blocks, mass)");
+  }
   const runs = runsOf(await backend.readRouting(routing), ranks, step.experts.length);
   const x = runs.some(({ rank }) => rank > 0) ? await backend.read(from) : new Float32Array(0);
   const sent = thresholds && thresholdsByStep(step, thresholds);

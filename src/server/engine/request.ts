@@ -1,11 +1,11 @@
-import type { ActivationThresholds } from "../../model/index.js";
+import type { PassThresholds } from "../../model/index.js";
 import type { Attention, KvChoice, PrefillPolicy, SamplingOptions } from "../../runtime/index.js";
 
 /** What a sequence runs with. Sequences of equal keys may share the beginnings of their texts. */
 export interface Variant {
   readonly key: string;
   /** Equal variants have one and the same object, so that their sequences run in one pass. */
-  readonly thresholds?: ActivationThresholds | "dense";
+  readonly thresholds?: PassThresholds;
   /** Which part of a prompt is sparse, where there are thresholds. */
   readonly prefill: PrefillPolicy;
   readonly attention?: Attention;

@@ -4,10 +4,11 @@ import { dotBytes } from "./columns";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, CodeKv, ColumnsMatvec, opColumnsMatvec, opRowsMatvec, RowsMatvec, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
+  Add, AddExperts, AppendKv, Attention, CodeKv, ColumnsMatvec, opColumnsMatvec, opRowsMatvec, RowsMatvec, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, KeepLargest, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opKeepLargest, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
   PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, SwapAxes, TopK, UnpackRows,
 } from "./generated/records";
+import { keepLargest } from "./inputChoice";
 import { headScores, poolRows, readKeys } from "./keys";
 import { appendKv, moveKv } from "./kv";
 import { codeKv } from "./kvCodes";
@@ -55,6 +56,7 @@ export function run(thread: i32): void {
     else if (op == opAddExperts) addExperts(changetype<AddExperts>(a), thread);
     else if (op == opReadKeys) readKeys(changetype<ReadKeys>(a), thread);
     else if (op == opPoolRows) poolRows(changetype<PoolRows>(a), thread);
+    else if (op == opKeepLargest) keepLargest(changetype<KeepLargest>(a), thread);
     else if (op == opHeadScores) headScores(changetype<HeadScores>(a));
     else if (op == opSwapAxes) swapAxes(changetype<SwapAxes>(a), thread);
     else if (op == opColumnsMatvec) columnsMatvec(changetype<ColumnsMatvec>(a), thread);
