@@ -99,8 +99,10 @@ export const exitsOf = ({ artifact, exits }: OpenedModel, asked: Exits | undefin
   asked === undefined ? exits : parseExits(asked.text, artifact?.exits);
 
 /** What is skipped of the inputs: as the command line says, or as the model was made. */
-export const thresholdsFor = ({ config, thresholds }: Model, { sparsity }: SparsityOption): PassThresholds | undefined =>
-  sparsity === undefined ? thresholds : sparsity.of(config.layers);
+export const thresholdsFor = (
+  { config, thresholds }: Model,
+  { sparsity }: SparsityOption,
+): PassThresholds | undefined => (sparsity === undefined ? thresholds : sparsity.of(config.layers));
 
 /** Several models to be measured against each other. */
 export interface Comparison extends Disposable {
@@ -149,7 +151,14 @@ export async function openComparison(
       const { model } = session;
       const { attention = session.attention, kv = session.kv } = options;
       const exits = exitsOf(session, options.exits);
-      variants.push({ name: basename(session.location), model, thresholds: thresholdsFor(model, options), attention, kv, exits });
+      variants.push({
+        name: basename(session.location),
+        model,
+        thresholds: thresholdsFor(model, options),
+        attention,
+        kv,
+        exits,
+      });
     }
     return { variants, first: sessions[0], severalModels: sessions.length > 1, [Symbol.dispose]: dispose };
   } catch (error) {

@@ -44,14 +44,14 @@ export { describeChoices, type MatrixChoice, type RunsAs, runsAs, type Structure
 export type { TensorSource } from "./tensorRows.js";
 export type {
   ActivationThresholds,
-  InputShare,
-  PassThresholds,
   CacheOptions,
   EntryMoves,
   FindSight,
   ForwardOptions,
+  InputShare,
   LayerQueries,
   Model,
+  PassThresholds,
   SequencePart,
   Tap,
   TappedSlots,

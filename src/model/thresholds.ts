@@ -24,7 +24,9 @@ export function exactZeros({ blocks }: ModelSpec): BlockThresholds[] | undefined
 export function rolesBehindZeros({ blocks }: ModelSpec): ReadonlySet<string>[] {
   return blocks.map((block, layer) => {
     const { linear } = arrange(block, layer, {}, undefined, undefined);
-    return new Set([...linear.keys()].flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])));
+    return new Set(
+      [...linear.keys()].flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])),
+    );
   });
 }
 
@@ -44,7 +46,10 @@ function checkInputs(inputs: InputShare | undefined): void {
   const isShare = (value: number) => value >= 0 && value <= 1;
   const fits =
     "keep" in inputs
-      ? Number.isSafeInteger(inputs.keep) && Number.isSafeInteger(inputs.of) && inputs.keep >= 1 && inputs.keep <= inputs.of
+      ? Number.isSafeInteger(inputs.keep) &&
+        Number.isSafeInteger(inputs.of) &&
+        inputs.keep >= 1 &&
+        inputs.keep <= inputs.of
       : isShare("zeros" in inputs ? inputs.zeros : inputs.mass);
   if (!fits) throw new UsageError(`inputs by ${JSON.stringify(inputs)}: a share is from 0 to 1, and keep from 1 to of`);
 }

@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
-import { type PassThresholds, checkSound, type Model } from "../model/index.js";
+import { checkSound, type Model, type PassThresholds } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
 import type { ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";

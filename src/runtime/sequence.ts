@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import type { Activation, Chosen } from "../kernels/index.js";
-import type { PassThresholds, ForwardOptions, Model, SequencePart } from "../model/index.js";
+import type { ForwardOptions, Model, PassThresholds, SequencePart } from "../model/index.js";
 import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";

@@ -210,21 +210,24 @@ describe("a kind of activation sparsity", () => {
 
   test("of the table is here", () => expect(Object.keys(kinds)).toEqual(Object.keys(sparsityKinds)));
 
-  test.each(Object.keys(kinds))("%s: with all inputs it is the dense model, more of them read more, the same every time", async (name) => {
-    const { covering, less, more } = kinds[name];
-    const [whole, all, small, again, large] = [
-      await sparse("dense"),
-      await sparse(covering),
-      await sparse(less),
-      await sparse(less),
-      await sparse(more),
-    ];
-    expect(all.last).toEqual(whole.last);
-    expect(again).toEqual(small);
-    expect(large.weightBytesRead).toBeGreaterThanOrEqual(small.weightBytesRead);
-    expect(large.inputsSkipped / (large.inputs || 1)).toBeLessThanOrEqual(small.inputsSkipped / (small.inputs || 1));
-    expect(distance((await sparse(less, 8)).last, small.last)).toBeLessThan(1e-4);
-  });
+  test.each(Object.keys(kinds))(
+    "%s: with all inputs it is the dense model, more of them read more, the same every time",
+    async (name) => {
+      const { covering, less, more } = kinds[name];
+      const [whole, all, small, again, large] = [
+        await sparse("dense"),
+        await sparse(covering),
+        await sparse(less),
+        await sparse(less),
+        await sparse(more),
+      ];
+      expect(all.last).toEqual(whole.last);
+      expect(again).toEqual(small);
+      expect(large.weightBytesRead).toBeGreaterThanOrEqual(small.weightBytesRead);
+      expect(large.inputsSkipped / (large.inputs || 1)).toBeLessThanOrEqual(small.inputsSkipped / (small.inputs || 1));
+      expect(distance((await sparse(less, 8)).last, small.last)).toBeLessThan(1e-4);
+    },
+  );
 });
 
 describe("a rule of early exit", () => {

@@ -27,9 +27,9 @@ import {
   type ResidentOption,
   repeatsOption,
   residentOptions,
-  textOption,
   type SparsityOption,
   sparsityOption,
+  textOption,
   type WeightsOption,
   weightsOption,
 } from "../options.js";

@@ -197,7 +197,10 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
   }
 
   keepLargest(out: Activation, x: Activation, choice: InputChoice): void {
-    for (let r = 0; r < x.rows; r++) own(out).row(r).set(keptInputs(own(x).row(r), choice));
+    for (let r = 0; r < x.rows; r++)
+      own(out)
+        .row(r)
+        .set(keptInputs(own(x).row(r), choice));
   }
 
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void {

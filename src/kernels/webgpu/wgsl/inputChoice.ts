@@ -1,16 +1,12 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
-const threads = 256;
-
-/** Bits of a place in a run: rows have fewer than 2^24 columns. */
-const placeBits = 24;
-
 /**
  * The inputs of largest magnitude of every run of columns: one workgroup a run, one grid row per row. Magnitudes order like their
  * bits without the sign: 31 looks at the run find those of the last one kept, and more the place of the last of its equals.
  * @param by how many are kept, or what share of the sum of all magnitudes
+ * @param threads of a workgroup, a power of two
  */
-export const keepLargest = (by: "count" | "mass") => {
+export const keepLargest = (by: "count" | "mass", threads: number) => {
   const amount = by === "count" ? "u32" : "f32";
   const share = by === "count" ? "min(p.count, end - begin)" : "p.mass * tally(t, 0u)";
   const needed =
@@ -18,12 +14,14 @@ export const keepLargest = (by: "count" | "mass") => {
       ? "wanted - above"
       : "select(0u, max(1u, u32(clamp(ceil((wanted - above) / bitcast<f32>(bits)), 1.0, 16777216.0))), bits > 0u)";
   return kernel({
-    name: `keepLargest by ${by}`,
+    name: `keepLargest by ${by} ${threads}`,
     params: {
       cols: "u32",
       run: "u32",
       count: "u32",
       mass: "f32",
+      /** The highest bit of a place in a run. */
+      farthest: "u32",
       outOffset: "u32",
       outStride: "u32",
       xOffset: "u32",
@@ -84,7 +82,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let ties = ${needed};
   // The place of the last of the equals that are kept.
   var last = 0u;
-  for (var bit = ${1 << (placeBits - 1)}u; bit > 0u; bit >>= 1u) {
+  for (var bit = p.farthest; bit > 0u; bit >>= 1u) {
     if (equalBefore(t, bits, last | bit) < ties) { last |= bit; }
   }
   for (var i = begin + t; i < end; i += ${threads}u) {
