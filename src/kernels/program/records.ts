@@ -425,22 +425,8 @@ export const operations = {
       pool: "i32",
     },
   },
-  /** See `Backend.keepLargest`; columns come in fours. */
-  keepLargest: {
-    fields: {
-      out: "address",
-      outStride: "i32",
-      x: "address",
-      xStride: "i32",
-      rows: "i32",
-      cols: "i32",
-      /** Columns of a run. */
-      run: "i32",
-      count: "i32",
-      /** Instead of `count`; negative: none. */
-      mass: "f32",
-    },
-  },
+  /** See `Backend.keepLargest`: `count` of every `run` columns, or the share `mass` where that is not negative. */
+  keepLargest: { fields: { ...rowsToRows, cols: "i32", run: "i32", count: "i32", mass: "f32" } },
   /** See `Backend.headScores`. */
   headScores: {
     fields: {
