@@ -155,7 +155,7 @@ class ModelScorer implements Scorer {
           maxTokens,
           stopStrings: stops,
           tokenizer: this.tokenizer,
-          thresholds: thresholds ?? "dense",
+          thresholds: thresholds ?? "exact",
           prefill: this.#prefill,
           attention,
           kv,

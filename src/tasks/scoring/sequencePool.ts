@@ -1,4 +1,4 @@
-import type { ActivationThresholds, Model } from "../../model/index.js";
+import type { Model, PassThresholds } from "../../model/index.js";
 import { kvBytesPerPosition } from "../../model/index.js";
 import { Sequence } from "../../runtime/index.js";
 
@@ -17,7 +17,7 @@ export class SequencePool implements Disposable {
   constructor(
     readonly model: Model,
     readonly capacity: number,
-    readonly thresholds: ActivationThresholds | "dense",
+    readonly thresholds: PassThresholds,
   ) {
     const each = Math.max(1, capacity * kvBytesPerPosition(model.config));
     this.most = Math.max(fewestSequences, Math.min(mostSequences, Math.floor(budgetBytes / each)));

@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, Stage } from "../../core/index.js";
 import { type LogitRows, rowsPerChunk, withLogSumExp } from "../../eval/internal.js";
-import { type ActivationThresholds, explainNonFinite, firstNonFiniteOf, type Model } from "../../model/index.js";
+import { explainNonFinite, firstNonFiniteOf, type Model, type PassThresholds } from "../../model/index.js";
 import { mostPassRows } from "../../model/internal.js";
 import { type PrefillPolicy, runTogether, type Sequence, sparseFromPosition } from "../../runtime/index.js";
 import type { LogLikelihood } from "../metrics/metrics.js";
@@ -41,7 +41,7 @@ export class SharedScoring {
 
   constructor(
     readonly model: Model,
-    readonly thresholds: ActivationThresholds | "dense",
+    readonly thresholds: PassThresholds,
     readonly prefill: PrefillPolicy,
     readonly work: ScoringWork,
   ) {
