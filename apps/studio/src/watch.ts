@@ -49,7 +49,7 @@ function tapInto(picture: Picture, model: Model, thresholds: ForwardOptions["thr
     async onActivation(layer, site, activation) {
       const inputs = await model.backend.read(activation);
       for (const role of ofLayers[layer].get(site)!) {
-        const threshold = (thresholds !== "dense" && thresholds?.maps[layer][role]) || 0;
+        const threshold = (typeof thresholds === "object" && thresholds.maps[layer][role]) || 0;
         strip(picture, layer, role).set(keptShares(inputs, Math.fround(threshold)));
       }
     },
