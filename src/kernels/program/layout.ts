@@ -91,6 +91,8 @@ export const dotByte = 1;
 export const nativeMatvec = 0;
 export const nativePrepare = 1;
 export const nativeTiles = 2;
+/** How many there are; only the C code asks (native/kernels.h). */
+export const nativeKernels = 3;
 
 export const functionSilu = 0;
 export const functionRelu = 1;
