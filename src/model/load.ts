@@ -27,7 +27,7 @@ import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerForma
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
-import { OffloadLoader } from "./offload/loader.js";
+import type { OffloadLoader } from "./offload/loader.js";
 import type { Offload } from "./offload/offload.js";
 import type { OffloadedStep } from "./offload/operations.js";
 import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
@@ -61,7 +61,8 @@ export async function loadWeights(
   };
   const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
   try {
-    const loader = new WeightLoader(checkpoint, backend, region, options, events, spec);
+    const offloads = await offloadLoader(checkpoint, backend, region, options, spec);
+    const loader = new WeightLoader(checkpoint, backend, region, options, events, offloads);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
       head !== undefined && isTied(spec) && "matrix" in head
@@ -159,6 +160,19 @@ export async function loadExperts(
 const readBytesOf = (tensor: LogicalTensor): number =>
   tensor.factors === undefined ? byteLengthOf(tensor) : (tensor.storedBytes ?? 0);
 
+/** Loaded where it is asked for: a page without it does not pay for it. */
+async function offloadLoader(
+  source: TensorSource,
+  backend: Backend,
+  region: Region,
+  { offload, ...options }: LoadModelOptions,
+  spec: ModelSpec,
+): Promise<OffloadLoader | undefined> {
+  if (offload === undefined) return undefined;
+  const { OffloadLoader } = await import("./offload/loader.js");
+  return new OffloadLoader(source, backend, region, { ...options, offload }, spec);
+}
+
 /** For tensors that were looked at when they were made. */
 const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 
@@ -168,22 +182,16 @@ class WeightLoader {
   #perToken = 0;
   /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
   #besides = 0;
-  readonly #offload: OffloadLoader | undefined;
-
   constructor(
     readonly source: TensorSource,
     readonly backend: Backend,
     readonly region: Region,
     readonly options: LoadModelOptions,
     readonly events: ReadEvents,
-    /** Only with `offload`. */
-    spec?: ModelSpec,
+    /** Takes the steps whose weights stay in the file. */
+    readonly offloads?: OffloadLoader,
   ) {
     this.#matrices = new MatrixLoader(source, backend, region, options, events);
-    const { offload } = options;
-    if (offload !== undefined && spec !== undefined) {
-      this.#offload = new OffloadLoader(source, backend, region, { ...options, offload }, spec);
-    }
   }
 
   get choices(): readonly MatrixChoice[] {
@@ -262,8 +270,8 @@ class WeightLoader {
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
       else if (step.do === "attend" && step.sinks) {
         sinks.set(step, this.#vector(await this.#values(step.sinks)));
-      } else if (step.do === "linear" && this.#offload?.has(step)) {
-        offloaded.set(step, await this.#offloaded(step, this.#offload));
+      } else if (step.do === "linear" && this.offloads?.has(step)) {
+        offloaded.set(step, await this.#offloaded(step, this.offloads));
       } else if (step.do === "linear") {
         const stack = await this.#stack(step);
         lowRank = Math.max(lowRank, pairWidth(stack));
@@ -303,7 +311,7 @@ class WeightLoader {
 
   /** Once everything else is loaded; undefined where nothing is offloaded. */
   openOffload(): Promise<Offload> | undefined {
-    return this.#offload?.open(this.bytes.loaded);
+    return this.offloads?.open(this.bytes.loaded);
   }
 
   async #splitStack(forms: readonly StoredMap[]): Promise<SplitStack> {

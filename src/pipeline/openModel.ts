@@ -17,11 +17,7 @@ import {
   describeDecoder,
   type ExpertRanks,
   type Model,
-  type OffloadedFile,
   type OffloadOptions,
-  openOffloaded,
-  type Predictors,
-  readPredictors,
   type Structure,
   structures,
 } from "../model/index.js";
@@ -110,7 +106,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   try {
     const { artifact } = checkpoint;
     const { config } = await describeDecoder(checkpoint);
-    const offload = options.offload && (await offloadOf(checkpoint, config.spec, options));
+    const offload = options.offload && (await offloadOf(checkpoint, config.spec, options.offload, options.weights));
     const weights = offload?.file.shape.weights ?? weightsOf(artifact, options.weights);
     if (artifact !== undefined) {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
@@ -151,36 +147,15 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   }
 }
 
-/** The bundles of a model and how they are held. @throws UsageError for a model that has none, or other weights */
+/** Loaded where it is asked for: a page without it does not pay for it. */
 async function offloadOf(
   checkpoint: Checkpoint,
   spec: ModelSpec,
-  { offload, weights }: OpenModelOptions,
-): Promise<{ file: OffloadedFile; options: OffloadOptions; predictors?: Predictors }> {
-  const file = await openOffloaded(checkpoint, spec);
-  if (file === undefined) {
-    throw new UsageError(
-      `${checkpoint.location} holds no bundles to read while it runs; make them with rarefy offload`,
-    );
-  }
-  if (weights !== undefined && weights !== file.shape.weights) {
-    await file.source.close();
-    throw new UsageError(`the bundles of ${checkpoint.location} are ${file.shape.weights}, not ${weights}`);
-  }
-  const options = offload!;
-  if (options.predict === undefined) return { file, options };
-  try {
-    if (file.shape.layout !== "neurons")
-      throw new UsageError("neurons are predicted where they are offloaded by neurons");
-    const predictors = await readPredictors(checkpoint, spec);
-    if (predictors !== undefined) return { file, options, predictors };
-    throw new UsageError(
-      `${checkpoint.location} has no predictors; train them with rarefy predict, before or after rarefy offload`,
-    );
-  } catch (error) {
-    await file.source.close();
-    throw error;
-  }
+  offload: OffloadOptions,
+  weights: WeightFormatId | undefined,
+) {
+  const { openOffload } = await import("./openOffload.js");
+  return openOffload(checkpoint, spec, offload, weights);
 }
 
 /** @throws FormatError for a pattern, a policy or a rule that there is not, or that does not fit the model */
