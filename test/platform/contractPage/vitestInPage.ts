@@ -12,7 +12,12 @@ export const { expect } = chai;
 
 export const describe = (_name: string, body: Body) => void body();
 const declare = (name: string, body: Body) => void tests.push({ name, body });
-export const it = Object.assign(declare, { skipIf: (skipped: boolean) => (skipped ? () => {} : declare) });
+const each =
+  <T>(values: readonly T[]) =>
+  (name: string, body: (value: T) => unknown) => {
+    for (const value of values) declare(name.replace("%s", String(value)), () => body(value));
+  };
+export const it = Object.assign(declare, { each, skipIf: (skipped: boolean) => (skipped ? () => {} : declare) });
 export const beforeAll = (body: Body) => void before.push(body);
 export const afterAll = (body: Body) => void after.push(body);
 
