@@ -1,6 +1,7 @@
 import { padded } from "../../pack/index.js";
 import type { Operands } from "./encode.js";
 import * as layout from "./layout.js";
+import { matmulScratchBytes } from "./matmulScratch.js";
 import type { OperationName } from "./records.js";
 
 /** Bytes that an operation reads or writes from `start` on. */
@@ -87,7 +88,7 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       { what: "x", start: a.x, byteLength: ((tokens - 1) * a.xStride + cols) * 4 },
       ...(byteLength === undefined ? ownParts : [{ what: "weights", start: a.weights, byteLength }]),
       { what: "inputs", start: a.inputs, byteLength: inputs * paddedTokens * groups * (runBytes + 8) },
-      { what: "scratch", start: a.scratch, byteLength: layout.panelBytes + layout.tilesAtOnce * paddedTokens * 256 },
+      { what: "scratch", start: a.scratch, byteLength: matmulScratchBytes(paddedTokens, byteLength === undefined) },
       { what: "out", start: a.out, byteLength: ((tokens - 1) * a.outStride + outputs) * 4 },
       ...(a.bias === 0 ? [] : [{ what: "bias", start: a.bias, byteLength: outputs * 4 }]),
     ];

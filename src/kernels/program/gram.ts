@@ -1,4 +1,5 @@
 import * as layout from "./layout.js";
+import { matmulScratchBytes } from "./matmulScratch.js";
 import type { ProgramActivation } from "./storage.js";
 
 /** Rows of the gram that one operation takes, as in `linear`. */
@@ -20,7 +21,7 @@ export function addGram(gram: ProgramActivation, x: ProgramActivation, threads: 
   // Rows beyond x must be zeros that can be read.
   const copyBytes = tokens === x.rows ? 0 : floatBytes;
   const inputBytes = rowsPerOperation * tokens * 4 + rowsPerOperation * (tokens / tokenGroup) * 8;
-  const threadBytes = layout.panelBytes + rowsPerOperation * 256;
+  const threadBytes = matmulScratchBytes(rowsPerOperation, false);
   const scratch = arena.scratch(floatBytes + copyBytes + inputBytes + threads * threadBytes + 64);
   const inputs = scratch + floatBytes + copyBytes;
 

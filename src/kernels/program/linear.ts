@@ -3,6 +3,7 @@ import type { LinearOptions } from "../backend.js";
 import type { Operands } from "./encode.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
+import { matmulScratchBytes } from "./matmulScratch.js";
 import type { ProgramActivation, ProgramMatrix, ProgramVector } from "./storage.js";
 
 /** Keeps every input, zeros included. */
@@ -134,8 +135,7 @@ function matmul(
   const quantised = roundsInputs(w.format);
   const runBytes = quantised ? (dot === layout.dotByte ? 32 : 64) : 128;
   const inputBytes = distinct.length * tokens * (padded(w.cols) / groupSize) * (runBytes + 8);
-  const sumsBytes = layout.tilesAtOnce * tokens * 256;
-  const threadBytes = layout.panelBytes + (isSparse(w.format) ? layout.unpackedBytes : 0) + sumsBytes;
+  const threadBytes = matmulScratchBytes(tokens, isSparse(w.format));
   const inputs = arena.scratch(inputBytes + threads * threadBytes);
   arena.record("matmul", {
     x: x.readIn(arena),

@@ -4,6 +4,7 @@ import { packAs } from "../../pack/index.js";
 import { encode, type Operands } from "../program/encode.js";
 import { formatCode } from "../program/formatCode.js";
 import * as layout from "../program/layout.js";
+import { matmulScratchBytes } from "../program/matmulScratch.js";
 import type { OperationName } from "../program/records.js";
 import { writeTables } from "../program/tables.js";
 import type { NativeSet } from "./native.js";
@@ -105,7 +106,7 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   const bias = memory.place(normals(7, rows));
   const run = ["bf16", "bitmask-bf16", "2:4-bf16"].includes(format) ? 128 : 32;
   const inputs = memory.space(8 * Math.ceil(cols / 32) * (run + 8));
-  const scratchBytes = layout.panelBytes + 8 * 256 * layout.tilesAtOnce;
+  const scratchBytes = matmulScratchBytes(8, true);
   const scratch = memory.space(scratchBytes);
   const out = memory.space(tokens * rows * 4);
   const part = { threshold: 0.3, sparseFromRow: 2, packedRow: 0, firstOutput: 0, rows, input: 0, prepares: true };
