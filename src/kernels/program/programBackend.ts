@@ -416,11 +416,15 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
     return arena;
   }
 
-  /** A memory with room for `byteLength`: the newest, an older one where so much was given back, or one more. */
+  /**
+   * A memory with room for `byteLength`: the newest, an older one where so much was given back, or one more. Beside what stays there
+   * must be room for what comes and goes: inputs, outputs and scratch lie in the memory of the matrix.
+   */
   async #arenaFor(byteLength: number): Promise<Arena> {
-    const found = this.#arenas.findLast((arena) => arena.fits(byteLength));
-    if (found !== undefined) return found;
     const { memoryLimit } = this.#machine;
+    const passingBytes = Math.min(memoryLimit / 8, 256 << 20);
+    const found = this.#arenas.findLast((arena) => arena.fits(byteLength + passingBytes));
+    if (found !== undefined) return found;
     if (byteLength > memoryLimit - heapStart - 2 * 65536) {
       throw new DeviceError(`a matrix that needs ${byteLength} bytes does not fit a memory of ${memoryLimit}`);
     }
