@@ -190,7 +190,7 @@ describe("GGUF", () => {
       const grid = { codes, scales, zeros: new Int16Array(scales.length), bits, groupSize: 32 };
       const encoded = encodeTensor(name, { shape: [rows, cols], values, grid }, "packed", "F32");
       const files = new Map([
-        ["config.json", new TextEncoder().encode("{}")],
+        ["config.json", new TextEncoder().encode(JSON.stringify(checkpoint.config))],
         ["rarefy.json", serializeArtifact({ rarefy: 2, tensors: { [name]: encoded.declaration! } })],
       ]);
       await writeSafetensors(
