@@ -313,7 +313,7 @@ describe("errors are one clear line", () => {
       1,
       /gpt9/,
     ],
-    ["a missing option", () => ["eval", model], 2, /required option '--text/],
+    ["a missing option", () => ["eval", model], 2, /give --text, --tasks or both/],
     [
       "sparsity of 1",
       () => [...calibrate, "--sparsity", "1", "-o", join(scratch, "never")],
