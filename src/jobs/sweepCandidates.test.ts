@@ -34,7 +34,9 @@ describe("candidates", () => {
     });
     expect(low).toMatchObject({ name: "low-0.25", recipe: { stages: [{ keepRatio: 0.75, rank: undefined }] } });
     expect(parseRecipe(JSON.parse(JSON.stringify(low.recipe)), "again").stages).toHaveLength(1);
-    expect(() => sweepCandidates(recipes.slice(1), [{ keep: 2, group: 4 }])).toThrow(/low rank and masks have no keep:group/);
+    expect(() => sweepCandidates(recipes.slice(1), [{ keep: 2, group: 4 }])).toThrow(
+      /low rank and masks have no keep:group/,
+    );
     expect(() => sweepCandidates(recipes, [0.5, { keep: 2, group: 4 }])).toThrow(/pattern heads has no keep:group/);
   });
 
