@@ -6,13 +6,9 @@ import {
   type Artifact,
   artifactFileName,
   artifactVersion,
-  fingerprint,
   type LocalModelFiles,
-  openCheckpoint,
   serializeArtifact,
-  sha256Hex,
 } from "../io/index.js";
-import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
 import { isModelFile } from "../io/internal.js";
 import type { Model } from "../model/index.js";
 import {
@@ -26,8 +22,8 @@ import {
 import { type Attention, type KvChoice, Sequence } from "../runtime/index.js";
 import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
-import { configHash, watchSource } from "./source.js";
-import { packageVersion } from "./version.js";
+import { writeBesideWeights } from "./besideWeights.js";
+import { configHash } from "./source.js";
 
 /** How to open the model, and how its thresholds are found. */
 export interface CalibrateToDirectoryOptions
@@ -73,16 +69,9 @@ export async function calibrateToDirectory(
   output: string,
   options: CalibrateToDirectoryOptions,
 ): Promise<CalibratedDirectory> {
-  const { force, signal, onProgress } = options;
-  await using claimed = await claimOutput(output, { inputs: [source.directory], force });
-  const text = await options.text();
-  const checkSource = await watchSource(source);
-  const owner = { command: "calibrate", job: await jobOf(source, text, options) };
-  // The same command gives the same bytes: it may replace what it made.
-  claimed.accept(owner);
-  let calibrated: CalibratedDirectory | undefined;
-  await claimed.build(owner, async (directory) => {
-    const builder = modelDirectoryBuilder(directory, { signal, onProgress });
+  const { force, text: textOf, signal, onProgress } = options;
+  const job = { command: "calibrate", force, text: textOf, settings: settingsOf(options), signal, onProgress };
+  return writeBesideWeights(source, output, job, async (builder, text) => {
     const machine = { structure: options.structure, device: options.device, threads: options.threads };
     using opened = await openModel(source, { ...machine, weights: options.weights, signal, onProgress });
     const { weights } = opened.model;
@@ -101,10 +90,8 @@ export async function calibrateToDirectory(
     });
     await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
     await builder.add(artifactFileName, artifact);
-    await checkSource();
-    signal?.throwIfAborted();
     const comparison = comparisons?.[0];
-    calibrated = {
+    return {
       output,
       model: source.location,
       weights,
@@ -115,7 +102,6 @@ export async function calibrateToDirectory(
       ...activationSparsity,
     };
   });
-  return calibrated!;
 }
 
 /** The dense model and that with thresholds, pattern and policy, by tasks. */
@@ -155,29 +141,16 @@ async function inferenceOf(
   return { ...(found.attention && { attention: found.attention }), ...(found.kv && { kv: found.kv }) };
 }
 
-/** SHA-256 over all that decides the result. */
-async function jobOf(
-  source: LocalModelFiles,
-  text: TokenizedText,
-  options: CalibrateToDirectoryOptions,
-): Promise<string> {
+/** All that decides the result beside model and text. */
+function settingsOf(options: CalibrateToDirectoryOptions): object {
   const { sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase } = options;
   const { greedyTokens, seed, weights, device, attention, kv, tasks } = options;
-  const checkpoint = await openCheckpoint(source);
-  try {
-    const what = {
-      version: packageVersion(),
-      source: await fingerprint(checkpoint, options),
-      text: text.sha256,
-      what: [sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase],
-      how: [greedyTokens, seed, weights, device],
-      ...((attention ?? kv) && { inference: [attention?.text, kv?.text] }),
-      ...(tasks && { tasks: [tasks.tasks.map(({ sha256 }) => sha256), tasks.scorer, tasks.resamples] }),
-    };
-    return await sha256Hex(JSON.stringify(what));
-  } finally {
-    await checkpoint.close();
-  }
+  return {
+    what: [sparsity, method, estimator, allocation, prefill, window, calibrationWindows, greedyBase],
+    how: [greedyTokens, seed, weights, device],
+    ...((attention ?? kv) && { inference: [attention?.text, kv?.text] }),
+    ...(tasks && { tasks: [tasks.tasks.map(({ sha256 }) => sha256), tasks.scorer, tasks.resamples] }),
+  };
 }
 
 function calibrate(

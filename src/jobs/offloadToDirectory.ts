@@ -1,6 +1,5 @@
 import type { JobOptions } from "../core/index.js";
-import { type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
-import { buildModelDirectory } from "../io/index.node.js";
+import { type LocalModelFiles, openCheckpoint } from "../io/index.js";
 import { createFile, isModelFile } from "../io/internal.js";
 import {
   describeDecoder,
@@ -18,7 +17,7 @@ import type { WeightFormatId } from "../pack/index.js";
 import { countUnitUses, openModel } from "../pipeline/index.js";
 import { weightsOf } from "../pipeline/internal.js";
 import type { TokenizedText } from "../text/index.js";
-import { configHash } from "./source.js";
+import { writeBesideWeights } from "./besideWeights.js";
 
 /** What is written, and on what text uses are counted. */
 export interface OffloadToDirectoryOptions extends JobOptions {
@@ -78,40 +77,29 @@ export async function offloadToDirectory(
     const weights = weightsOf(checkpoint.artifact, options.weights);
     const shape: OffloadShape = { weights, layout: options.layout ?? layoutFor(spec), bundled };
     const { streams, byteLength } = placeOffload(spec, shape);
-    const configSha256 = await configHash(files);
-    const made = {
-      ...shape,
-      text: calibration?.text.sha256,
-      window: calibration?.window,
-      windows: calibration?.windows,
-    };
-    const owner = { command: "offload", job: await sha256Hex(JSON.stringify({ made, configSha256 })) };
+    const settings = { ...shape, window: calibration?.window, windows: calibration?.windows };
     let counts: Uint32Array[] | undefined;
-    await buildModelDirectory(
-      output,
-      [files.directory],
-      async (builder) => {
-        if (calibration !== undefined) {
-          using opened = await openModel(files, { weights, threads: calibration.threads, ...job });
-          const { text, window, windows } = calibration;
-          counts = await countUnitUses(opened.model, shape, text.tokens, { window, windows, ...job });
-        }
-        await builder.takeOver(files, (name) => isModelFile(name) || name === predictorsDescriptionName);
-        await createFile(builder.sinks, offloadBytesName, async (sink) => {
-          await writeOffloaded(
-            checkpoint,
-            spec,
-            shape,
-            sink,
-            (stream) => counts?.[streams.findIndex(sameAs(stream))],
-            job,
-          );
-        });
-        const description = { offload: 1 as const, ...shape, byteLength, counted: counts !== undefined };
-        await builder.add(offloadDescriptionName, serializeOffload(description));
-      },
-      { owner, force, ...job },
-    );
+    const text = async () => calibration?.text;
+    await writeBesideWeights(files, output, { command: "offload", force, text, settings, ...job }, async (builder) => {
+      if (calibration !== undefined) {
+        using opened = await openModel(files, { weights, threads: calibration.threads, ...job });
+        const { text, window, windows } = calibration;
+        counts = await countUnitUses(opened.model, shape, text.tokens, { window, windows, ...job });
+      }
+      await builder.takeOver(files, (name) => isModelFile(name) || name === predictorsDescriptionName);
+      await createFile(builder.sinks, offloadBytesName, async (sink) => {
+        await writeOffloaded(
+          checkpoint,
+          spec,
+          shape,
+          sink,
+          (stream) => counts?.[streams.findIndex(sameAs(stream))],
+          job,
+        );
+      });
+      const description = { offload: 1 as const, ...shape, byteLength, counted: counts !== undefined };
+      await builder.add(offloadDescriptionName, serializeOffload(description));
+    });
     const kinds = new Map(
       streams.map(({ of, parts, units }) => [
         of,

@@ -1,6 +1,5 @@
 import { type JobOptions, UsageError } from "../core/index.js";
-import { type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
-import { buildModelDirectory } from "../io/index.node.js";
+import { type LocalModelFiles, openCheckpoint } from "../io/index.js";
 import { isModelFile, pickReference } from "../io/internal.js";
 import {
   describeDecoder,
@@ -13,7 +12,7 @@ import {
 import { offloadedMlp } from "../model/internal.js";
 import { openModel, type TrainedPredictor, type TrainPredictorsOptions, trainPredictors } from "../pipeline/index.js";
 import type { TokenizedText } from "../text/index.js";
-import { configHash } from "./source.js";
+import { writeBesideWeights } from "./besideWeights.js";
 
 /** How predictors are trained, and on what. */
 export interface PredictToDirectoryOptions extends TrainPredictorsOptions {
@@ -57,37 +56,31 @@ export async function predictToDirectory(
   const checkpoint = await openCheckpoint(files);
   try {
     const { config } = await describeDecoder(checkpoint);
-    const configSha256 = await configHash(files);
-    const made = { ...training, text: text.sha256, evaluation: evaluation?.sha256, configSha256 };
-    const owner = { command: "predict", job: await sha256Hex(JSON.stringify(made)) };
-    let trained: TrainedPredictor[] = [];
-    await buildModelDirectory(
-      output,
-      [files.directory],
-      async (builder) => {
-        using opened = await openModel(files, { threads, ...job });
-        const gateOf = async (layer: number): Promise<Float32Array> => {
-          const { gate } = offloadedMlp(config.spec.blocks[layer], layer)!;
-          return pickReference(await checkpoint.readFloat32(gate.weight.tensor), gate.weight);
-        };
-        trained = await trainPredictors(opened.model, gateOf, text.tokens, held, { ...training, windows, ...job });
-        const beside = [offloadDescriptionName, offloadBytesName];
-        await builder.takeOver(
-          files,
-          (name) => name !== predictorsWeightsName && (isModelFile(name) || beside.includes(name)),
-        );
-        const description: PredictorsDescription = {
-          predictors: 1,
-          rank,
-          from,
-          textSha256: text.sha256,
-          layers: trained.map(({ recall, precision, predictedShare }) => ({ recall, precision, predictedShare })),
-        };
-        const predictors = { description, layers: trained.map(({ predictor }) => predictor) };
-        await writePredictors(builder.sinks, builder.add, predictors, job);
-      },
-      { owner, force, ...job },
-    );
+    const settings = { ...training, evaluation: evaluation?.sha256 };
+    const making = { command: "predict", force, text: async () => text, settings, ...job };
+    const trained = await writeBesideWeights(files, output, making, async (builder) => {
+      using opened = await openModel(files, { threads, ...job });
+      const gateOf = async (layer: number): Promise<Float32Array> => {
+        const { gate } = offloadedMlp(config.spec.blocks[layer], layer)!;
+        return pickReference(await checkpoint.readFloat32(gate.weight.tensor), gate.weight);
+      };
+      const trained = await trainPredictors(opened.model, gateOf, text.tokens, held, { ...training, windows, ...job });
+      const beside = [offloadDescriptionName, offloadBytesName];
+      await builder.takeOver(
+        files,
+        (name) => name !== predictorsWeightsName && (isModelFile(name) || beside.includes(name)),
+      );
+      const description: PredictorsDescription = {
+        predictors: 1,
+        rank,
+        from,
+        textSha256: text.sha256,
+        layers: trained.map(({ recall, precision, predictedShare }) => ({ recall, precision, predictedShare })),
+      };
+      const predictors = { description, layers: trained.map(({ predictor }) => predictor) };
+      await writePredictors(builder.sinks, builder.add, predictors, job);
+      return trained;
+    });
     const byteLength = trained.reduce(
       (sum, { predictor: { down, up, bias } }) => sum + 4 * (down.length + up.length + bias.length),
       0,

@@ -3,19 +3,15 @@ import {
   artifactFileName,
   artifactVersion,
   type ExitClassifiers,
-  fingerprint,
   type LocalModelFiles,
-  openCheckpoint,
   serializeArtifact,
-  sha256Hex,
 } from "../io/index.js";
-import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
 import { isModelFile } from "../io/internal.js";
 import { type ExitTrainingOptions, type OpenModelOptions, openModel, trainExits } from "../pipeline/index.js";
 import { parseExits } from "../runtime/index.js";
 import type { TokenizedText } from "../text/index.js";
-import { configHash, watchSource } from "./source.js";
-import { packageVersion } from "./version.js";
+import { writeBesideWeights } from "./besideWeights.js";
+import { configHash } from "./source.js";
 
 /** How to open the model, how its exits are trained, and what it is to run with. */
 export interface TrainExitsToDirectoryOptions
@@ -49,18 +45,11 @@ export async function trainExitsToDirectory(
   output: string,
   options: TrainExitsToDirectoryOptions,
 ): Promise<ExitsDirectory> {
-  const { force, rule = "svm", signal, onProgress } = options;
+  const { force, rule = "svm", text: textOf, signal, onProgress } = options;
   // What is wrong with the rule is said before anything is read.
   const { text: written } = parseExits(rule);
-  await using claimed = await claimOutput(output, { inputs: [source.directory], force });
-  const text = await options.text();
-  const checkSource = await watchSource(source);
-  const owner = { command: "exits", job: await jobOf(source, text, options) };
-  // The same command gives the same bytes: it may replace what it made.
-  claimed.accept(owner);
-  let trained: ExitsDirectory | undefined;
-  await claimed.build(owner, async (directory) => {
-    const builder = modelDirectoryBuilder(directory, { signal, onProgress });
+  const job = { command: "exits", force, text: textOf, settings: settingsOf(options), signal, onProgress };
+  return writeBesideWeights(source, output, job, async (builder, text) => {
     const { weights: asked, structure, device, threads } = options;
     using opened = await openModel(source, { weights: asked, structure, device, threads, signal, onProgress });
     const { model, artifact } = opened;
@@ -78,31 +67,12 @@ export async function trainExitsToDirectory(
     });
     await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
     await builder.add(artifactFileName, record);
-    await checkSource();
-    signal?.throwIfAborted();
-    trained = { output, model: source.location, weights, rule: written, exits };
+    return { output, model: source.location, weights, rule: written, exits };
   });
-  return trained!;
 }
 
-/** SHA-256 over all that decides the result. */
-async function jobOf(
-  source: LocalModelFiles,
-  text: TokenizedText,
-  options: TrainExitsToDirectoryOptions,
-): Promise<string> {
+/** All that decides the result beside model and text. */
+function settingsOf(options: TrainExitsToDirectoryOptions): object {
   const { rule, window, calibrationWindows, from, every, weights, device } = options;
-  const checkpoint = await openCheckpoint(source);
-  try {
-    const what = {
-      version: packageVersion(),
-      source: await fingerprint(checkpoint, options),
-      text: text.sha256,
-      exits: [rule, window, calibrationWindows, from, every],
-      how: [weights, device],
-    };
-    return await sha256Hex(JSON.stringify(what));
-  } finally {
-    await checkpoint.close();
-  }
+  return { exits: [rule, window, calibrationWindows, from, every], how: [weights, device] };
 }
