@@ -27,3 +27,19 @@ export async function calibrationTokens(
   const tokens = await tokenizeText(tokenizer, text, { maxTokens, name, signal, onProgress });
   return bos ? beginWindows(tokens, tokenizer, windows.window) : tokens;
 }
+
+/** How a command's options say what it calibrates on. */
+interface CalibrationOptions {
+  window: number;
+  calibrationWindows: number;
+  bos?: boolean;
+}
+
+/** The first windows of a text, as a command's options want them. @param name the file that it came from */
+export const calibrationText = (
+  context: Pick<Context, "signal" | "onProgress" | "warn">,
+  files: ModelFiles,
+  { text, name }: Pick<CalibrationText, "text" | "name">,
+  { window, calibrationWindows, bos }: CalibrationOptions,
+): Promise<TokenizedText> =>
+  calibrationTokens(context, files, { text, name, windows: { window, windows: calibrationWindows }, bos });

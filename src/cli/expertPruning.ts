@@ -4,7 +4,7 @@ import { evaluateQuality, formatResultRows, type ResultRow, resultRow } from "..
 import { directoryFiles, resolveModel } from "../io/index.node.js";
 import { type PrunedExpertsDirectory, type PrunedExpertsLayer, pruneExpertsToDirectory } from "../jobs/index.js";
 import { measureTasks } from "../tasks/index.js";
-import { calibrationTokens } from "./calibrationTokens.js";
+import { calibrationText } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import type { CompressionOptions } from "./compressionOptions.js";
 import { type Column, table } from "./format.js";
@@ -62,12 +62,12 @@ export async function pruneExpertsFromCommand(
   const [text] = [await readText(calib), options.text && (await readText(options.text))];
   const source = await resolveModel(argument, { signal, onProgress });
   const tasks = await readTaskMeasure(context, source, options);
-  const calibration = await calibrationTokens(context, source, {
-    text,
-    name: calib,
-    windows: { window, windows: calibrationWindows },
-    bos,
-  });
+  const calibration = await calibrationText(
+    context,
+    source,
+    { text, name: calib },
+    { window, calibrationWindows, bos },
+  );
   const pruned = await pruneExpertsToDirectory(source, output, {
     method,
     merge,

@@ -104,6 +104,16 @@ export const thresholdsFor = (
   { sparsity }: SparsityOption,
 ): PassThresholds | undefined => (sparsity === undefined ? thresholds : sparsity.of(config.layers));
 
+/** How models that are measured against each other are opened, and how they run. */
+export interface ComparisonOptions
+  extends MachineOptions,
+    ExpertRanksOption,
+    ResidentOption,
+    WeightsOption,
+    AttentionOptions,
+    SparsityOption,
+    ExitsOption {}
+
 /** Several models to be measured against each other. */
 export interface Comparison extends Disposable {
   /** One for each argument, in their order. */
@@ -120,14 +130,7 @@ export interface Comparison extends Disposable {
 export async function openComparison(
   context: Context,
   args: readonly (string | LocalModelFiles)[],
-  options: MachineOptions &
-    WeightsOption &
-    AttentionOptions &
-    SparsityOption &
-    ExitsOption &
-    ExpertRanksOption &
-    AdapterOption &
-    ResidentOption,
+  options: ComparisonOptions & AdapterOption,
 ): Promise<Comparison> {
   const sessions: Session[] = [];
   const dispose = () => {

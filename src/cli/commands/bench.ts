@@ -15,35 +15,20 @@ import { bytes, digits, table } from "../format.js";
 import { machineInWords } from "../machine.js";
 import { integer } from "../numbers.js";
 import {
-  type AttentionOptions,
   attentionOptions,
-  type ExitsOption,
-  type ExpertRanksOption,
   exitsOption,
   expertRanksOption,
-  type MachineOptions,
   machineOptions,
   modelArgument,
-  type ResidentOption,
   repeatsOption,
   residentOptions,
-  type SparsityOption,
   sparsityOption,
   textOption,
-  type WeightsOption,
   weightsOption,
 } from "../options.js";
-import { openComparison, readTokens, type Session } from "../session.js";
+import { type ComparisonOptions, openComparison, readTokens, type Session } from "../session.js";
 
-interface BenchOptions
-  extends CommonOptions,
-    MachineOptions,
-    ExpertRanksOption,
-    ResidentOption,
-    WeightsOption,
-    AttentionOptions,
-    SparsityOption,
-    ExitsOption {
+interface BenchOptions extends CommonOptions, ComparisonOptions {
   against?: string[];
   text?: string;
   prefillTokens: number;

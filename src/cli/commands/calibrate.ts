@@ -4,7 +4,7 @@ import { type AllocationComparison, formatResultRows } from "../../eval/index.js
 import { resolveModel } from "../../io/index.node.js";
 import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
-import { calibrationTokens } from "../calibrationTokens.js";
+import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { forceOption } from "../compressionOptions.js";
 import { digits, percent, table } from "../format.js";
@@ -109,13 +109,7 @@ export const command: CommandDefinition<CalibrateOptions> = {
       ...settings,
       tasks,
       greedyBase: greedyStep,
-      text: () =>
-        calibrationTokens(context, source, {
-          text,
-          name: path,
-          windows: { window: settings.window, windows: settings.calibrationWindows },
-          bos,
-        }),
+      text: () => calibrationText(context, source, { text, name: path }, { ...settings, bos }),
       signal,
       onProgress,
     });

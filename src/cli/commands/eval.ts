@@ -16,43 +16,25 @@ import { expertLoads } from "../expertLoads.js";
 import { integer } from "../numbers.js";
 import {
   type AdapterOption,
-  type AttentionOptions,
   adapterOption,
   attentionOptions,
   bosOption,
-  type ExitsOption,
-  type ExpertRanksOption,
   exitsOption,
   expertRanksOption,
-  type MachineOptions,
   machineOptions,
   modelArgument,
   prefillOption,
-  type ResidentOption,
   residentOptions,
-  type SparsityOption,
   sparsityOption,
   textOption,
-  type WeightsOption,
   weightsOption,
   windowOption,
 } from "../options.js";
-import { openComparison, readTokens } from "../session.js";
+import { type ComparisonOptions, openComparison, readTokens } from "../session.js";
 import { readTaskMeasure, type TaskCommandOptions, taskOptions } from "../taskOptions.js";
 import { measureTasksInDetail, type TaskOutputOptions, taskOutputOptions } from "../taskOutput.js";
 
-interface EvalOptions
-  extends CommonOptions,
-    MachineOptions,
-    ExpertRanksOption,
-    ResidentOption,
-    WeightsOption,
-    AttentionOptions,
-    SparsityOption,
-    ExitsOption,
-    AdapterOption,
-    TaskCommandOptions,
-    TaskOutputOptions {
+interface EvalOptions extends CommonOptions, ComparisonOptions, AdapterOption, TaskCommandOptions, TaskOutputOptions {
   text?: string;
   window: number;
   promptTokens?: number;

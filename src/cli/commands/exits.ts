@@ -1,7 +1,7 @@
 import { Option } from "commander";
 import { resolveModel } from "../../io/index.node.js";
 import { type ExitsDirectory, trainExitsToDirectory } from "../../jobs/index.js";
-import { calibrationTokens } from "../calibrationTokens.js";
+import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { forceOption } from "../compressionOptions.js";
 import { digits, percent, table } from "../format.js";
@@ -69,13 +69,7 @@ export const command: CommandDefinition<ExitsOptions> = {
     const trained = await trainExitsToDirectory(source, output, {
       ...settings,
       rule: exits?.text,
-      text: () =>
-        calibrationTokens(context, source, {
-          text,
-          name: path,
-          windows: { window: settings.window, windows: settings.calibrationWindows },
-          bos,
-        }),
+      text: () => calibrationText(context, source, { text, name: path }, { ...settings, bos }),
       signal,
       onProgress,
     });

@@ -2,7 +2,7 @@ import { Option } from "commander";
 import { resolveModel } from "../../io/index.node.js";
 import { type OffloadedDirectory, offloadToDirectory } from "../../jobs/index.js";
 import { type OffloadLayout, offloadLayouts } from "../../model/index.js";
-import { calibrationTokens } from "../calibrationTokens.js";
+import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { forceOption, outputOption } from "../compressionOptions.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
@@ -55,12 +55,7 @@ export const command: CommandDefinition<OffloadCommandOptions> = {
     const files = await resolveModel(argument, context);
     const text = calib === undefined ? undefined : await readText(calib);
     const calibration = text !== undefined && {
-      text: await calibrationTokens(context, files, {
-        text,
-        name: calib,
-        windows: { window, windows },
-        bos: undefined,
-      }),
+      text: await calibrationText(context, files, { text, name: calib }, options),
       window,
       windows,
     };

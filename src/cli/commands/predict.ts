@@ -1,7 +1,7 @@
 import { Option } from "commander";
 import { resolveModel } from "../../io/index.node.js";
 import { predictToDirectory } from "../../jobs/index.js";
-import { calibrationTokens } from "../calibrationTokens.js";
+import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { forceOption, outputOption } from "../compressionOptions.js";
 import { bytes, facts, percent, printable, table } from "../format.js";
@@ -73,12 +73,7 @@ export const command: CommandDefinition<PredictOptions> = {
     const { calib, text, output, score, window, calibrationWindows: windows, rank, from, balanced, passes } = options;
     const files = await resolveModel(argument, context);
     const tokens = async (path: string) =>
-      calibrationTokens(context, files, {
-        text: await readText(path),
-        name: path,
-        windows: { window, windows },
-        bos: undefined,
-      });
+      calibrationText(context, files, { text: await readText(path), name: path }, options);
     const result = await predictToDirectory(files, output, {
       ...{ rank, from, balanced, passes, window, windows, threshold: score, learningRate: options.learningRate },
       text: await tokens(calib),

@@ -2,29 +2,16 @@ import * as z from "zod/mini";
 import type { GenerationRequest } from "../engine/request.js";
 import type { ServerEvent } from "../http/events.js";
 import type { ServedModel } from "../models/servedModel.js";
-import { completionFields, generationOf, mostLogprobs, roomFor } from "./fields.js";
+import { completionFields, generationOf, mostLogprobs, roomFor, textsOrIds } from "./fields.js";
 import { completionLogprobs } from "./logprobs.js";
 import { checkBody } from "./parse.js";
 import { newId, nowSeconds, type Route, type RouteContext } from "./route.js";
 import { begin, type ChoiceEvent, collectAnswers } from "./run.js";
 import { Usage } from "./usage.js";
 
-const text = z.string().check(z.maxLength(2 ** 24));
-const ids = z.array(z.int().check(z.gte(0))).check(z.minLength(1), z.maxLength(2 ** 20));
-
 const schema = z.strictObject({
   ...completionFields,
-  prompt: z.union(
-    [
-      text,
-      ids,
-      z.array(text).check(z.minLength(1), z.maxLength(2048)),
-      z.array(ids).check(z.minLength(1), z.maxLength(2048)),
-    ],
-    {
-      error: "expected a text, a list of token ids, or a list of either",
-    },
-  ),
+  prompt: textsOrIds(0, { text: 2 ** 24, ids: 2 ** 20 }, "expected a text, a list of token ids, or a list of either"),
   max_tokens: z.nullish(z.int().check(z.gte(0), z.lte(2 ** 24))),
   echo: z.nullish(z.boolean()),
   logprobs: z.nullish(z.int().check(z.gte(0), z.lte(mostLogprobs))),

@@ -2,24 +2,16 @@ import * as z from "zod/mini";
 import { isEncoder } from "../../arch/index.js";
 import { embedText } from "../../runtime/index.js";
 import { ApiError } from "../http/errors.js";
+import { textsOrIds } from "./fields.js";
 import { checkBody } from "./parse.js";
 import type { Route } from "./route.js";
 
-const text = z.string().check(z.minLength(1), z.maxLength(2 ** 22));
-const ids = z.array(z.int().check(z.gte(0))).check(z.minLength(1), z.maxLength(2 ** 16));
-
 const schema = z.strictObject({
   model: z.nullish(z.string().check(z.maxLength(512))),
-  input: z.union(
-    [
-      text,
-      ids,
-      z.array(text).check(z.minLength(1), z.maxLength(2048)),
-      z.array(ids).check(z.minLength(1), z.maxLength(2048)),
-    ],
-    {
-      error: "expected a text, a list of token ids, or a list of either; none empty",
-    },
+  input: textsOrIds(
+    1,
+    { text: 2 ** 22, ids: 2 ** 16 },
+    "expected a text, a list of token ids, or a list of either; none empty",
   ),
   encoding_format: z.nullish(z.enum(["float", "base64"])),
   dimensions: z.nullish(z.int().check(z.gte(1))),

@@ -8,6 +8,14 @@ import type { ServedModel } from "../models/servedModel.js";
 const number = (min: number, max: number) => z.nullish(z.number().check(z.gte(min), z.lte(max)));
 const text = z.string().check(z.maxLength(2 ** 20));
 
+/** A text, its token ids, or a list of up to 2048 of either. @param least length of a text @param most lengths @param error what was expected */
+export const textsOrIds = (least: number, most: { text: number; ids: number }, error: string) => {
+  const text = z.string().check(z.minLength(least), z.maxLength(most.text));
+  const ids = z.array(z.int().check(z.gte(0))).check(z.minLength(1), z.maxLength(most.ids));
+  const listOf = <T extends z.ZodMiniType>(one: T) => z.array(one).check(z.minLength(1), z.maxLength(2048));
+  return z.union([text, ids, listOf(text), listOf(ids)], { error });
+};
+
 /** Choices of one request at most. */
 const mostChoices = 128;
 
