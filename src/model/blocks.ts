@@ -9,6 +9,7 @@ import {
 } from "../arch/index.js";
 import { keptBy, ropeAttentionFactor, ropeReach } from "../arch/internal.js";
 import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
+import { adaptedRows } from "./adapterPairs.js";
 import { BufferPool } from "./buffers.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
 import { bufferOf, type Pass, type PassPart } from "./pass.js";
@@ -86,8 +87,8 @@ export class Blocks implements Disposable {
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are "exact". */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { slot, sights, findSight, thresholds, sparseFrom = 0, tap, keysOnly, onAttended } = options;
-    const part = { rows: x.rows, cache, start, slot, sights, findSight };
+    const { slot, sights, findSight, adapters, thresholds, sparseFrom = 0, tap, keysOnly, onAttended } = options;
+    const part = { rows: x.rows, cache, start, slot, sights, findSight, adapters };
     return this.runTogether(layer, x, [part], {
       thresholds,
       sparseFromRow: Math.max(0, sparseFrom - start),
@@ -132,6 +133,7 @@ export class Blocks implements Disposable {
         firstRow += rows;
         return part;
       }),
+      adapted: adaptedRows(parts),
       thresholds: this.#arrange(thresholds)?.[layer],
       sparseFromRow,
       tap,
@@ -150,7 +152,7 @@ export class Blocks implements Disposable {
   runHead(x: Activation, from: string): Activation {
     const layer = this.spec.blocks.length;
     const buffers = this.buffers.forRows(x.rows, layer);
-    const pass = { backend: this.backend, layer, x, buffers, sparseFromRow: 0 } as Pass;
+    const pass = { backend: this.backend, layer, x, buffers, adapted: [], sparseFromRow: 0 } as unknown as Pass;
     for (const operation of this.#compiled[layer].operations) operation(pass);
     return bufferOf(pass, from);
   }

@@ -15,6 +15,7 @@ import type {
   CacheOptions,
   EntryMoves,
   ForwardOptions,
+  LoadedAdapter,
   Model,
   SequencePart,
   TogetherOptions,
@@ -33,6 +34,7 @@ export class Decoder implements Model {
     readonly weights: WeightFormatId,
     readonly loaded: ModelWeights,
     readonly thresholds: ActivationThresholds | undefined,
+    readonly adapters?: readonly LoadedAdapter[],
   ) {
     const { spec } = config;
     this.weightBytes = loaded.bytes;
@@ -86,9 +88,10 @@ export class Decoder implements Model {
       if (known) this.#lookUp(residual, tokens);
       else tokens.embed(residual, this.#table());
       this.#finishEmbedding(residual, [{ start, rows: n }]);
-      const { logits = "last", thresholds = this.thresholds } = options;
+      const { logits = "last" } = options;
+      const own = this.#withOwn(options);
       for (let layer = 0; layer < this.config.layers; layer++) {
-        await blocks.run(layer, residual, cache, start, { ...options, thresholds });
+        await blocks.run(layer, residual, cache, start, own);
       }
 
       if (logits === "none") return undefined;
@@ -110,7 +113,11 @@ export class Decoder implements Model {
         this.#checkTokens(tokens);
         checkPlace(tokens.length, cache, start, slot);
       }
-      const rows = parts.map((part) => ({ ...part, rows: part.tokens.length }));
+      const rows = parts.map((part) => ({
+        ...part,
+        adapters: this.#adaptersOf(part.adapters),
+        rows: part.tokens.length,
+      }));
       const residual = blocks.buffers.residual(rows.reduce((sum, part) => sum + part.rows, 0));
       const ids = Uint32Array.from(parts.flatMap(({ tokens }) => [...tokens]));
       this.#lookUp(residual, ids);
@@ -204,8 +211,23 @@ export class Decoder implements Model {
   }
 
   block(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { thresholds = this.thresholds } = options;
-    return this.#blocks.inTurn(() => this.#blocks.run(layer, x, cache, start, { ...options, thresholds }));
+    const own = this.#withOwn(options);
+    return this.#blocks.inTurn(() => this.#blocks.run(layer, x, cache, start, own));
+  }
+
+  /** Options of a pass, the model's own where they say nothing. */
+  #withOwn(options: ForwardOptions): ForwardOptions {
+    const { thresholds = this.thresholds, adapters } = options;
+    return { ...options, thresholds, adapters: this.#adaptersOf(adapters) };
+  }
+
+  /** @throws UsageError for those of another model */
+  #adaptersOf(adapters = this.adapters): ForwardOptions["adapters"] {
+    for (const { model } of adapters ?? []) {
+      if (model instanceof Decoder && model.loaded.blocks === this.loaded.blocks) continue;
+      throw new UsageError("an adapter that was loaded for another model");
+    }
+    return adapters;
   }
 
   moveKv(cache: KvCache, layer: number, moves: EntryMoves): void {

@@ -66,8 +66,9 @@ function gatedLinear([gate, down]: readonly Step[], weights: BlockWeights, backe
   if (gate.into !== down.of || gate.into !== gate.of || stack === undefined || !("matrix" in stack)) return undefined;
   const [up, f] = [gate.times, gate.f];
   const operation: Operation = (pass) => {
-    // What is watched, or chosen from, must exist, so that only a backend alone with its values leaves the hidden ones out.
-    if (pass.x.rows === 1 && pass.tap === undefined && pass.thresholds?.inputs === undefined) {
+    // What is watched, chosen from, or adapted must exist, so that only a backend alone with its values leaves the hidden ones out.
+    const wanted = pass.tap !== undefined || pass.thresholds?.inputs !== undefined || pass.adapted.length > 0;
+    if (pass.x.rows === 1 && !wanted) {
       const gateThreshold = pass.sparseFromRow === 0 ? pass.thresholds?.gates.get(gate) : undefined;
       multiply(pass, down, stack, { up: bufferOf(pass, up), f, gateThreshold });
       return;

@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type Adaptation, adaptationsOf } from "./adaptations.js";
+export { loadAdapter, withAdapter } from "./adapters.js";
 export type { Blocks } from "./blocks.js";
 export {
   ExpertRanks,
@@ -50,6 +51,7 @@ export type {
   ForwardOptions,
   InputShare,
   LayerQueries,
+  LoadedAdapter,
   Model,
   PassThresholds,
   SequencePart,
@@ -57,4 +59,3 @@ export type {
   TappedSlots,
   TogetherOptions,
 } from "./types.js";
-export { withAdapter } from "./withAdapter.js";

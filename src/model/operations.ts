@@ -1,5 +1,6 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep, Step } from "../arch/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
+import { addPairs } from "./adapterPairs.js";
 import { lowRank } from "./buffers.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
 import { linearStack, pairWidth, type Stack } from "./stack.js";
@@ -40,13 +41,20 @@ export const linear =
 export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: LinearOptions["gate"]): void {
   const between = pairWidth(stack) > 0 ? pass.buffers.of(lowRank) : undefined;
   const x = bufferOf(pass, step.of);
+  const out = outputOf(pass, step);
   const options = {
     thresholds: pass.thresholds?.linear.get(step),
     sparseFromRow: pass.sparseFromRow,
     ...(step.add && { accumulate: true }),
     ...(gate && { gate }),
   };
-  linearStack(pass.backend, outputOf(pass, step), x, stack, between, options, countedInputs(pass, step, x));
+  linearStack(pass.backend, out, countedInputs(pass, step, x), stack, between, options);
+  for (const { firstRow, rows, adapter } of pass.adapted) {
+    const pairs = adapter.blocks[pass.layer].get(step);
+    if (pairs === undefined) continue;
+    const of = (whole: Activation) => (whole.rows === rows ? whole : whole.rowRange(firstRow, rows));
+    addPairs(pass.backend, of(out), of(x), pairs, pass.scratch(rows, pairs.right.rows));
+  }
 }
 
 /** The inputs of a linear step as they count: those that do not are 0, from the first sparse row on. */

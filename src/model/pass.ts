@@ -1,5 +1,6 @@
 import type { AttendStep, RotateStep, Site } from "../arch/index.js";
 import type { Activation, Backend, KvCache, RopeTable, Sight } from "../kernels/index.js";
+import type { AdaptedRows } from "./adapterPairs.js";
 import type { Buffers } from "./buffers.js";
 import type { BlockThresholds } from "./thresholds.js";
 import type { FindSight, Tap } from "./types.js";
@@ -15,6 +16,7 @@ export interface Pass {
   buffersFor(rows: number): Buffers;
   /** Of which sequences the rows are, in their order. Only attention and what turns by position look at it. */
   readonly parts: readonly PassPart[];
+  readonly adapted: readonly AdaptedRows[];
   readonly thresholds: BlockThresholds | undefined;
   /** Working memory for some rows of inputs; the next one of that width takes it over. */
   scratch(rows: number, cols: number): Activation;

@@ -30,35 +30,15 @@ export interface SplitStack {
   readonly rightOf: readonly number[];
 }
 
-/** A stack with pairs that an adapter adds to what it gives. */
-export interface AdaptedStack {
-  readonly base: Stack;
-  /** Where the outputs of each pair go; left [rows, rank]; where its rank begins in the product of all right matrices. */
-  readonly pairs: readonly {
-    readonly rowStart: number;
-    readonly rows: number;
-    readonly left: Matrix;
-    readonly rankStart: number;
-  }[];
-  /** [Σ ranks, cols] */
-  readonly right: Matrix;
-}
-
-export type Stack = WholeStack | SplitStack | AdaptedStack;
+export type Stack = WholeStack | SplitStack;
 
 /** Columns of what lies between the matrices of pairs; 0 without any. */
-export const pairWidth = (stack: Stack): number =>
-  "base" in stack
-    ? Math.max(pairWidth(stack.base), stack.right.rows)
-    : "matrix" in stack
-      ? 0
-      : (stack.right?.rows ?? 0);
+export const pairWidth = (stack: Stack): number => ("matrix" in stack ? 0 : (stack.right?.rows ?? 0));
 
 /**
  * out = x·Wᵀ (+ bias) (+ out).
  * @param between [rows of x, at least Σ ranks], what lies between the matrices of low rank; only a split stack needs it
  * @param options thresholds for every part of the stack
- * @param counted x with the inputs as 0 that do not count; what an adapter adds takes all
  */
 export function linearStack(
   backend: Backend,
@@ -67,20 +47,9 @@ export function linearStack(
   stack: Stack,
   between: Activation | undefined,
   options: Omit<LinearOptions, "bias"> = {},
-  counted: Activation = x,
 ): void {
-  if ("base" in stack) {
-    linearStack(backend, out, counted, stack.base, between, options);
-    // What an adapter has learnt, it has learnt of whole inputs.
-    const shared = between!.columns(0, stack.right.rows);
-    backend.linear(shared, x, stack.right);
-    for (const { rowStart, rows, left, rankStart } of stack.pairs) {
-      backend.linear(out.columns(rowStart, rows), shared.columns(rankStart, left.cols), left, { accumulate: true });
-    }
-    return;
-  }
   if ("matrix" in stack) {
-    backend.linear(out, counted, stack.matrix, { ...options, bias: stack.bias });
+    backend.linear(out, x, stack.matrix, { ...options, bias: stack.bias });
     return;
   }
   const { thresholds, sparseFromRow, accumulate = false } = options;
@@ -88,11 +57,11 @@ export function linearStack(
     thresholds === undefined ? {} : { thresholds: parts.map((part) => thresholds[part]), sparseFromRow };
 
   const shared = stack.right && between!.columns(0, stack.right.rows);
-  if (shared !== undefined) backend.linear(shared, counted, stack.right!, sparse(stack.rightOf));
+  if (shared !== undefined) backend.linear(shared, x, stack.right!, sparse(stack.rightOf));
   for (const [p, { rowStart, rows, bias, direct, lowRank, chain }] of stack.parts.entries()) {
     const target = out.columns(rowStart, rows);
     if (chain !== undefined) {
-      runChain(backend, target, counted, chain, { ...sparse([p]), accumulate });
+      runChain(backend, target, x, chain, { ...sparse([p]), accumulate });
       continue;
     }
     if (lowRank !== undefined) {
@@ -101,6 +70,6 @@ export function linearStack(
     }
     if (direct === undefined) continue;
     const added = lowRank === undefined ? { bias, accumulate } : { accumulate: true };
-    backend.linear(target, counted, direct, { ...sparse([p]), ...added });
+    backend.linear(target, x, direct, { ...sparse([p]), ...added });
   }
 }

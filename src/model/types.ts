@@ -73,6 +73,13 @@ export interface LayerQueries {
 /** What the rows of a pass see in a layer; undefined for what they see anyway. Whoever asks disposes of it. */
 export type FindSight = (queries: LayerQueries) => Promise<Sight | undefined>;
 
+/** A LoRA adapter in memory beside the weights of a model; see `loadAdapter`. */
+export interface LoadedAdapter extends Disposable {
+  /** Whose rows it may be added to. */
+  readonly model: Model;
+  readonly byteLength: number;
+}
+
 /** What one pass computes, where it is sparse and who watches. */
 export interface ForwardOptions {
   /** Which logits to compute: of every row, of the last (default), or none. */
@@ -82,6 +89,8 @@ export interface ForwardOptions {
   tap?: Tap;
   /** Those of this pass. Default: `Model.thresholds`, and without those "exact". */
   thresholds?: PassThresholds;
+  /** What is added to the weights; several add up. Default: `Model.adapters`. */
+  adapters?: readonly LoadedAdapter[];
   /** Slot of the first token, or that in every layer; default its position, as where nothing is ever thrown away. */
   slot?: number | readonly number[];
   /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
@@ -105,6 +114,7 @@ export interface SequencePart {
   sights?: ForwardOptions["sights"];
   findSight?: ForwardOptions["findSight"];
   logits?: ForwardOptions["logits"];
+  adapters?: ForwardOptions["adapters"];
 }
 
 /** Where a pass over tokens of several sequences is sparse. */
@@ -154,6 +164,8 @@ export interface Model extends Disposable {
    * that a ReLU leaves are skipped and nothing else, as they are with thresholds.
    */
   readonly thresholds: ActivationThresholds | undefined;
+  /** Those of passes that name none; see `withAdapter`. */
+  readonly adapters?: readonly LoadedAdapter[];
   /** Where the weights of MLPs are read as they are needed: what is held how, and what was read since it was last asked. */
   readonly offload?: { readonly plan: OffloadPlan; takeCounters(): OffloadCounters };
   /** Columns of the logits: `config.vocabSize`, or the number of labels, rounded up to 4; surplus columns hold −1e30. */

@@ -18,6 +18,8 @@ export interface RunOptions extends JobOptions {
 export interface SequenceOptions extends MemoryOptions {
   /** Those that its passes run with. Default: the model's own; "dense" is without any. */
   thresholds?: PassThresholds;
+  /** What is added to the weights for its tokens; see `loadAdapter`. Default: the model's own. */
+  adapters?: ForwardOptions["adapters"];
   /** Behind which layers tokens may leave that are run one by one; prompts run through all. Default: none. */
   exits?: Exits;
 }
@@ -39,13 +41,19 @@ export class Sequence implements Disposable {
     checkGenerates(model);
     this.#memory = new SequenceMemory(model, capacity, options);
     try {
-      const { exits, thresholds } = options;
+      const { exits } = options;
       const leaves = exits !== undefined && exits.probed(model.config.layers).length > 0;
-      this.#exit = leaves ? new EarlyExit(model, this.#memory, exits, thresholds) : undefined;
+      this.#exit = leaves ? new EarlyExit(model, this.#memory, exits, this.#own) : undefined;
     } catch (error) {
       this.#memory[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** What every pass of it has. */
+  get #own(): Pick<ForwardOptions, "thresholds" | "adapters"> {
+    const { thresholds, adapters } = this.options;
+    return { thresholds, adapters };
   }
 
   /** Tokens that were run, from position 0. */
@@ -136,8 +144,7 @@ export class Sequence implements Disposable {
       const part = tokens.subarray(done, done + Math.min(chunk, this.#memory.passRows(tokens.length - done)));
       done += part.length;
       const logits = done === tokens.length ? "last" : "none";
-      const { thresholds } = this.options;
-      const own = { logits, sparseFrom, thresholds } as const;
+      const own = { ...this.#own, logits, sparseFrom } as const;
       const { start, options: forward } = this.#memory.next(this.length, part.length, own, phase);
       const result =
         phase === "decode" && this.#exit !== undefined
@@ -164,7 +171,8 @@ export class Sequence implements Disposable {
     const phase = tokens.length > 1 && logits !== "all" ? "prompt" : "decode";
     const { start, options } = this.#memory.next(this.length, tokens.length, {}, phase);
     const { slot, sights, findSight } = options;
-    return { tokens, cache: this.#memory.cache, start, slot, sights, findSight, logits };
+    const { adapters } = this.options;
+    return { tokens, cache: this.#memory.cache, start, slot, sights, findSight, adapters, logits };
   }
 
   /** @param left tokens that are still to be run with them */
@@ -176,13 +184,14 @@ export class Sequence implements Disposable {
   /**
    * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one.
    * @throws UsageError where it has tokens already, or either of them does not keep everything as f32, or
-   * leaves layers out
+   * leaves layers out, or they have different adapters
    */
   copyFrom(other: Sequence, length: number): void {
     const plain = [this, other].every(
       ({ keepsAll, options, exits }) => keepsAll && options.kv?.codes === undefined && exits === undefined,
     );
-    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || other.model !== this.model) {
+    const alike = other.model === this.model && sameAdapters(this.options, other.options);
+    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || !alike) {
       throw new UsageError(`${length} tokens of one sequence cannot be copied to the other`);
     }
     this.model.backend.copyKv(other.#memory.cache, this.#memory.cache, length);
@@ -196,8 +205,7 @@ export class Sequence implements Disposable {
    */
   async runRows(tokens: Uint32Array): Promise<Activation> {
     this.#checkRunsAll("in rows");
-    const { thresholds } = this.options;
-    const { start, options } = this.#memory.next(this.length, tokens.length, { logits: "all", thresholds }, "decode");
+    const { start, options } = this.#memory.next(this.length, tokens.length, { ...this.#own, logits: "all" }, "decode");
     const logits = await this.model.forward(tokens, this.#memory.cache, start, options);
     await this.ranRows(tokens);
     return logits!;
@@ -210,8 +218,7 @@ export class Sequence implements Disposable {
    */
   async runBlocks(x: Activation, { from, to, after = 0 }: { from: number; to: number; after?: number }): Promise<void> {
     this.#checkRunsAll("block by block");
-    const { thresholds } = this.options;
-    const { start, options } = this.#memory.next(this.length + after, x.rows, { thresholds }, "decode");
+    const { start, options } = this.#memory.next(this.length + after, x.rows, this.#own, "decode");
     for (let layer = from; layer < to; layer++) {
       await this.model.block(layer, x, this.#memory.cache, start, options);
     }
@@ -232,8 +239,7 @@ export class Sequence implements Disposable {
     if (this.length >= this.capacity) throw new UsageError(`a sequence of ${this.capacity} tokens is full`);
     this.#checkRunsAll("ahead");
     if (!this.keepsAll) throw new UsageError("a token that is not known yet cannot throw others away");
-    const { thresholds } = this.options;
-    const { start, options } = this.#memory.next(this.length, 1, { thresholds }, "decode");
+    const { start, options } = this.#memory.next(this.length, 1, this.#own, "decode");
     return (await this.model.forward(chosen, this.#memory.cache, start, options))!;
   }
 
@@ -286,3 +292,6 @@ export class Sequence implements Disposable {
     this.#memory[Symbol.dispose]();
   }
 }
+
+const sameAdapters = ({ adapters: a = [] }: SequenceOptions, { adapters: b = [] }: SequenceOptions): boolean =>
+  a.length === b.length && a.every((adapter, i) => adapter === b[i]);

@@ -26,7 +26,7 @@ export interface TogetherLogits {
 
 /**
  * Runs tokens of several sequences of one model in one pass, so that the weights are read once for all of them: some may be in
- * their prompt while others go on token by token (continuous batching, Orca, OSDI 2022; chunked prefill, arXiv 2308.16369).
+ * their prompt while others go on token by token (continuous batching, Orca, OSDI 2022; chunked prefill, arXiv 2308.16369). Each has its own adapters.
  * @param turns of sequences with the same thresholds, each once
  * @throws UsageError for other turns, for a sequence without room, and as `Model.forward`
  */
@@ -41,8 +41,12 @@ export async function runTogether(turns: readonly TogetherTurn[]): Promise<Toget
       throw new UsageError(`${sequence.length} + ${tokens.length} tokens in a sequence of ${sequence.capacity}`);
     }
   }
-  // Thresholds apply from one row on.
-  const order = [...turns.keys()].sort((a, b) => Number(turns[b].dense ?? false) - Number(turns[a].dense ?? false));
+  // Thresholds apply from one row on; rows of one adapter are multiplied with it together.
+  const rank = ({ dense = false, sequence: { options } }: TogetherTurn): number[] => {
+    return [dense ? 0 : 1, turns.findIndex(({ sequence }) => sequence.options.adapters === options.adapters)];
+  };
+  const ranks = turns.map(rank);
+  const order = [...turns.keys()].sort((a, b) => ranks[a][0] - ranks[b][0] || ranks[a][1] - ranks[b][1]);
   const inOrder = order.map((at) => turns[at]);
   const parts = inOrder.map(({ sequence, tokens, logits = "last" }) => sequence.partOf(tokens, logits));
   const denseRows = inOrder.reduce((sum, { dense, tokens }) => sum + (dense ? tokens.length : 0), 0);

@@ -6,6 +6,7 @@ import type { EngineOptions } from "./engine/engine.js";
 import { type AppOptions, type AppState, createApp } from "./http/app.js";
 import { Metrics } from "./metrics.js";
 import { ModelPool } from "./models/modelPool.js";
+import { namesOf } from "./models/names.js";
 import { loadServedModel, type ModelEntry } from "./models/servedModel.js";
 
 /** What a server serves and where its limits are. */
@@ -81,7 +82,7 @@ export const appDefaults: AppOptions = {
  */
 export function createServer(options: ServerOptions): Server {
   checkOptions("createServer", options, rules);
-  const ids = options.models.map(({ id }) => id);
+  const ids = namesOf(options.models).map(([name]) => name);
   if (new Set(ids).size < ids.length)
     throw new UsageError(`createServer: two models have the same name: ${ids.join(", ")}`);
   const engine = pick(options, engineDefaults);

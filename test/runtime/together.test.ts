@@ -1,10 +1,12 @@
 import { expect, test } from "vitest";
 import { UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import type { ActivationThresholds, Model } from "../../src/model/index.js";
+import { type ActivationThresholds, loadAdapter, loadModel, type Model } from "../../src/model/index.js";
 import { parseAttention, parseKv, runTogether, Sequence, type SequenceOptions } from "../../src/runtime/index.js";
 import { relativeDifference } from "../compress/support.js";
 import { load, path } from "../golden/golden.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { mergeAdapter, randomAdapter } from "../support/adapter.js";
 
 /** Families that differ in what a sequence has of its own: positions learned and rotated, windows, latents, sinks, experts. */
 const families = ["llama", "gpt2", "gemma2", "deepseek_v3", "gpt_oss", "mixtral", "gpt_neox"];
@@ -16,15 +18,19 @@ const texts = [
   [57, 72, 15, 66, 49],
 ].map((ids) => Uint32Array.from(ids));
 
+/** The same for all texts, or those of each. */
+type Options = SequenceOptions | ((text: number) => SequenceOptions);
+const optionsOf = (options: Options, text: number) => (typeof options === "function" ? options(text) : options);
+
 async function rowOf(backend: Backend, model: Model, logits: Awaited<ReturnType<Sequence["run"]>>, row: number) {
   return (await backend.read(logits.rowRange(row, 1))).slice(0, model.config.vocabSize);
 }
 
 /** Logits after the last token of each text, alone; the last token by itself, as when texts are generated. */
-async function alone(backend: Backend, model: Model, options: SequenceOptions): Promise<Float32Array[]> {
+async function alone(backend: Backend, model: Model, options: Options): Promise<Float32Array[]> {
   const results: Float32Array[] = [];
-  for (const text of texts) {
-    using sequence = new Sequence(model, 16, options);
+  for (const [t, text] of texts.entries()) {
+    using sequence = new Sequence(model, 16, optionsOf(options, t));
     backend.release(await sequence.run(text.subarray(0, -1)));
     const logits = await sequence.run(text.subarray(-1));
     results.push(await rowOf(backend, model, logits, 0));
@@ -34,8 +40,8 @@ async function alone(backend: Backend, model: Model, options: SequenceOptions): 
 }
 
 /** The same, with every pass over what each of the sequences is to run next: prompts in pieces, beside single tokens. */
-async function together(backend: Backend, model: Model, options: SequenceOptions): Promise<Float32Array[]> {
-  const sequences = texts.map(() => new Sequence(model, 16, options));
+async function together(backend: Backend, model: Model, options: Options): Promise<Float32Array[]> {
+  const sequences = texts.map((_, t) => new Sequence(model, 16, optionsOf(options, t)));
   const results: Float32Array[] = [];
   for (let round = 0; results.filter(Boolean).length < texts.length; round++) {
     const turns = texts.flatMap((text, t) => {
@@ -67,6 +73,38 @@ test.each(families)("%s: sequences in one pass get what each gets alone", async 
   using backend = await openBackend("reference");
   using model = await load(path(`arch/${family}`), backend, "f32");
   expectClose(await together(backend, model, {}), await alone(backend, model, {}), 1e-5);
+});
+
+test.each(["llama", "gpt2"])("%s: each sequence of a pass has the adapter that it names", async (family) => {
+  const checkpoint = await MemoryCheckpoint.golden(family);
+  const targets = [["q_proj", "v_proj", "down_proj"], ["o_proj"]];
+  const adapters = targets.map((modules, a) => randomAdapter(checkpoint.config, modules, 3 + a));
+  for (const kind of ["reference", "wasm"] as const) {
+    using backend = await openBackend(kind, kind === "wasm" ? { threads: 1 } : {});
+    using model = await loadModel(checkpoint, backend, { weights: "f32" });
+    using first = await loadAdapter(model, adapters[0]);
+    using second = await loadAdapter(model, adapters[1]);
+    const chosen = [[first], undefined, [second], [first]];
+    const mixed = await together(backend, model, (t) => ({ adapters: chosen[t] }));
+    // What the merged model gives; its rows are those of no other adapter.
+    const plain = await alone(backend, model, {});
+    for (const [a, adapter] of adapters.entries()) {
+      using merged = await loadModel(await mergeAdapter(checkpoint, adapter), backend, { weights: "f32" });
+      const expected = await alone(backend, merged, {});
+      for (const t of a === 0 ? [0, 3] : [2]) {
+        expect(relativeDifference(mixed[t], expected[t]), `${kind}, text ${t}`).toBeLessThan(1e-4);
+        expect(relativeDifference(mixed[t], plain[t])).toBeGreaterThan(1e-2);
+      }
+    }
+    expect(relativeDifference(mixed[1], plain[1])).toBeLessThan(1e-5);
+    using other = await loadModel(checkpoint, backend, { weights: "f32" });
+    using stranger = new Sequence(other, 4, { adapters: [first] });
+    await expect(stranger.run(Uint32Array.of(1))).rejects.toThrow("another model");
+    using from = new Sequence(model, 8, { adapters: [first] });
+    using to = new Sequence(model, 8);
+    backend.release(await from.run(texts[0].subarray(0, 3)));
+    expect(() => to.copyFrom(from, 2)).toThrow(UsageError);
+  }
 });
 
 test("WebAssembly, with a window and a policy that throws away: as alone", async () => {

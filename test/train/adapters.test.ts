@@ -3,9 +3,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { linearsOf, readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import {
-  type Adapter,
   addPair,
-  type Checkpoint,
   memoryFiles,
   memorySinks,
   openCheckpoint,
@@ -14,7 +12,6 @@ import {
   writeAdapter,
 } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
-import { readReference, writeReference } from "../../src/io/internal.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { adaptationsOf, loadModel, withAdapter } from "../../src/model/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
@@ -37,6 +34,7 @@ import { cloneValues } from "../../src/train/values.js";
 import { logits, randomTokens, relativeDifference } from "../compress/support.js";
 import { path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { mergeAdapter, randomAdapter } from "../support/adapter.js";
 
 beforeAll(() => startEngine("wasm"));
 
@@ -195,32 +193,6 @@ test("killed after a step and continued it is the uninterrupted run, bit for bit
   expect(await advance(back, 8)).toEqual(expected);
 });
 
-/** A LoRA adapter of random numbers for modules of a model. */
-function randomAdapter(config: unknown, targets: readonly string[], rank: number): Adapter {
-  const random = new Random(7);
-  const draw = (length: number) => Float32Array.from({ length }, () => 0.1 * random.normal());
-  return {
-    kind: "lora",
-    modules: new Map(
-      modulesOf(specOf(config), targets).map(({ name, rows, cols }) => [
-        name,
-        { a: draw(rank * cols), b: draw(rows * rank), rank, rows, cols, scale: 1.5 },
-      ]),
-    ),
-  };
-}
-
-async function merged(checkpoint: MemoryCheckpoint, adapter: Adapter): Promise<Checkpoint> {
-  const changed = new MemoryCheckpoint(checkpoint.config, new Map(checkpoint.tensors));
-  for (const [{ weight }, adaptation] of adaptationsOf(specOf(checkpoint.config), adapter)) {
-    if (adaptation.kind !== "lora") continue;
-    const whole = changed.values(weight.tensor).slice();
-    writeReference(whole, weight, addPair(await readReference(changed, weight), adaptation.pair));
-    changed.set(weight.tensor, changed.tensors.get(weight.tensor)!.shape, whole);
-  }
-  return changed;
-}
-
 describe("beside the weights", () => {
   test.each(["llama", "gpt2", "phi3", "gpt_neox"])("%s: the logits are those of the merged model", async (name) => {
     const checkpoint = await MemoryCheckpoint.golden(name);
@@ -228,7 +200,7 @@ describe("beside the weights", () => {
     const tokens = randomTokens(4, 12);
     const [before, expected] = [
       await logits(checkpoint, tokens),
-      await logits(await merged(checkpoint, adapter), tokens),
+      await logits(await mergeAdapter(checkpoint, adapter), tokens),
     ];
     expect(relativeDifference(expected, before)).toBeGreaterThan(1e-2);
     using backend = await openBackend("wasm");
@@ -246,7 +218,10 @@ describe("beside the weights", () => {
       using both = await withAdapter(adapted, other);
       expect(relativeDifference(same(await run(adapted)), expected)).toBeLessThan(1e-4);
       expect(relativeDifference(same(await run(model)), before)).toBeLessThan(1e-4);
-      const two = await logits(await merged((await merged(checkpoint, adapter)) as MemoryCheckpoint, other), tokens);
+      const two = await logits(
+        await mergeAdapter((await mergeAdapter(checkpoint, adapter)) as MemoryCheckpoint, other),
+        tokens,
+      );
       expect(relativeDifference(same(await run(both)), two)).toBeLessThan(1e-4);
     }
     expect(relativeDifference(same(await run(model)), before)).toBeLessThan(1e-4);

@@ -1,8 +1,8 @@
 import { basename } from "node:path";
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { resolveModel } from "../../io/index.node.js";
-import type { Listening } from "../../server/index.js";
+import { directoryFiles, resolveModel } from "../../io/index.node.js";
+import type { AdapterEntry, Listening } from "../../server/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, integer } from "../numbers.js";
 import {
@@ -23,12 +23,20 @@ interface ServeOptions extends CommonOptions, MachineOptions, WeightsOption, Att
   maxSequences: number;
   maxQueue: number;
   kvMemory: number;
+  adapter?: AdapterChoice[];
   memoryLimit?: number;
   prefillChunk: number;
   sparseAlone: number;
   maxBody: number;
   requestTimeout: number;
   drainTimeout: number;
+}
+
+/** `[MODEL:]NAME=DIR` */
+interface AdapterChoice {
+  model?: string;
+  name: string;
+  directory: string;
 }
 
 /** Holds the keys where `--api-key` is not given: what is on a command line others on the machine can read. */
@@ -49,6 +57,11 @@ export const command: CommandDefinition<ServeOptions> = {
       .default(8080),
     new Option("--api-key <key...>", `keys that clients must show one of (or ${keyVariable}, several with commas)`),
     new Option("--cors <origin...>", "pages of these origins may call the server; * for all"),
+    new Option(
+      "--adapter <name=dir...>",
+      "LoRA adapters of PEFT or finetune --lora that requests may name as MODEL:NAME; where there are several models, " +
+        "MODEL:NAME=DIR",
+    ).argParser(adapterChoices),
     new Option("--context <n>", "tokens of a text at most, prompt and answer")
       .argParser(integer({ min: 1 }))
       .default(4096, "4096, or fewer positions of the model"),
@@ -81,6 +94,7 @@ export const command: CommandDefinition<ServeOptions> = {
   examples: [
     "rarefy serve tiny-6m",
     "rarefy serve chat=Qwen/Qwen2.5-0.5B-Instruct small=./pruned --memory-limit 4G --port 8000",
+    "rarefy serve tiny-6m --adapter sea=./tiny-lora",
     "RAREFY_API_KEY=secret rarefy serve Qwen/Qwen2.5-0.5B-Instruct --host 0.0.0.0",
   ],
   async run(context, options, args) {
@@ -91,8 +105,14 @@ export const command: CommandDefinition<ServeOptions> = {
       throw new UsageError(`--host ${options.host} lets others in: give --api-key, or set ${keyVariable}`);
     }
     const { weights, device, threads, structure, attention, kv } = options;
-    const models = args.map((argument) => ({
-      ...named(argument),
+    const named = args.map(namedModel);
+    const adapters = adaptersByModel(
+      named.map(({ id }) => id),
+      options.adapter ?? [],
+    );
+    const models = named.map((model) => ({
+      ...model,
+      adapters: adapters.get(model.id),
       weights,
       device,
       threads,
@@ -123,10 +143,11 @@ export const command: CommandDefinition<ServeOptions> = {
     const first = options.memoryLimit === undefined ? models : models.slice(0, 1);
     for (const { id } of first) await server.load(id, { signal, onProgress });
     const listening = await listen(server, options);
-    context.print(`${models.map(({ id }) => id).join(", ")}: ${listening.url}/v1\n`);
+    const names = models.flatMap(({ id, adapters = [] }) => [id, ...adapters.map(({ name }) => `${id}:${name}`)]);
+    context.print(`${names.join(", ")}: ${listening.url}/v1\n`);
     await aborted(signal);
     const finished = await close(context, listening, options.drainTimeout * 1000);
-    return { models: models.map(({ id }) => id), url: listening.url, finished };
+    return { models: names, url: listening.url, finished };
   },
 };
 
@@ -136,7 +157,7 @@ function keysOf({ apiKey }: ServeOptions): string[] {
 }
 
 /** `NAME=MODEL`, or a model whose name is its own. */
-function named(argument: string) {
+function namedModel(argument: string) {
   const [, name, model] = /^([\w.@-]+)=(.+)$/.exec(argument) ?? [];
   const argumentOf = model ?? argument;
   const isPath = /^[./~]|[\\]|\.gguf$/.test(argumentOf);
@@ -144,6 +165,28 @@ function named(argument: string) {
     id: name ?? (isPath ? basename(argumentOf).replace(/\.gguf$/, "") : argumentOf),
     files: (job: Parameters<typeof resolveModel>[1]) => resolveModel(argumentOf, job),
   };
+}
+
+function adapterChoices(text: string, before: AdapterChoice[] = []): AdapterChoice[] {
+  const [, model, name, directory] = /^(?:(.+):)?([\w.@-]+)=(.+)$/.exec(text) ?? [];
+  if (directory === undefined) {
+    throw new InvalidArgumentError("Give NAME=DIR, or MODEL:NAME=DIR; a name has letters, digits and any of _.@-");
+  }
+  return [...before, { ...(model !== undefined && { model }), name, directory }];
+}
+
+/** @throws UsageError for an adapter of no model, or of one of several */
+function adaptersByModel(ids: readonly string[], choices: readonly AdapterChoice[]): Map<string, AdapterEntry[]> {
+  const found = new Map<string, AdapterEntry[]>(ids.map((id) => [id, []]));
+  for (const { model, name, directory } of choices) {
+    const of = model ?? (ids.length === 1 ? ids[0] : undefined);
+    const list = of === undefined ? undefined : found.get(of);
+    if (list === undefined) {
+      throw new UsageError(`--adapter ${name}=${directory}: say of which model, as ${ids[0]}:${name}=${directory}`);
+    }
+    list.push({ name, files: () => directoryFiles(directory) });
+  }
+  return found;
 }
 
 const aborted = (signal: AbortSignal) =>

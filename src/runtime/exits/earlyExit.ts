@@ -42,7 +42,8 @@ export class EarlyExit implements Disposable {
     readonly model: Model,
     readonly memory: SequenceMemory,
     readonly exits: Exits,
-    readonly thresholds: ForwardOptions["thresholds"],
+    /** What its passes run with. */
+    readonly own: Pick<ForwardOptions, "thresholds" | "adapters">,
   ) {
     if (exits.fill === "exact" && !memory.keepsAll) {
       throw new UsageError(
@@ -118,8 +119,7 @@ export class EarlyExit implements Disposable {
   async #runNext(layer: number, keysOnly = false): Promise<void> {
     const first = this.#rows.findIndex(({ layers }) => layers <= layer);
     const waiting = this.#rows.slice(first);
-    const { thresholds } = this;
-    const { start, options } = this.memory.next(waiting[0].at, waiting.length, { thresholds }, "decode");
+    const { start, options } = this.memory.next(waiting[0].at, waiting.length, this.own, "decode");
     const x = this.#stream.rowRange(first, waiting.length);
     await this.model.block(layer, x, this.memory.cache, start, { ...options, keysOnly });
     for (const row of waiting) row.layers = layer + 1;

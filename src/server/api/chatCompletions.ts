@@ -40,7 +40,7 @@ export const chatCompletions: Route = async (context, raw) => {
   if (body.top_logprobs != null && body.logprobs !== true) {
     throw new ApiError(400, "top_logprobs needs logprobs: true", { param: "top_logprobs", code: "invalid_value" });
   }
-  const model = await context.model(body.model);
+  const model = await context.model(body);
   const prepared = prepareChat(model, {
     messages: toChatMessages(body.messages),
     tools: body.tools ?? [],

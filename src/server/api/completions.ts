@@ -32,7 +32,7 @@ interface Prompt {
 /** POST /v1/completions */
 export const completions: Route = async (context, raw) => {
   const body = checkBody(schema, raw);
-  const model = await context.model(body.model);
+  const model = await context.model(body);
   const prompts = promptsOf(model, body.prompt);
   const perPrompt = body.n ?? 1;
   const requests = prompts.flatMap((prompt) =>

@@ -23,7 +23,7 @@ const schema = z.strictObject({
 /** POST /v1/embeddings: vectors of length 1, from an encoder. */
 export const embeddings: Route = async ({ model: open, scope }, raw) => {
   const body = checkBody(schema, raw);
-  const served = await open(body.model);
+  const served = await open(body);
   const { model } = served.opened;
   const { spec, hiddenSize, maxPositions } = model.config;
   if (!isEncoder(spec)) {

@@ -32,6 +32,8 @@ export const rarefyFields = z.nullish(
     ),
     attention: z.nullish(z.string().check(z.maxLength(200))),
     kv: z.nullish(z.string().check(z.maxLength(200))),
+    /** Name of one of the model's adapters, as behind the colon of its name. */
+    adapter: z.nullish(z.string().check(z.maxLength(200))),
   }),
 );
 
@@ -120,7 +122,7 @@ export function generationOf(
     bias,
     presencePenalty: fields.presence_penalty ?? 0,
     frequencyPenalty: fields.frequency_penalty ?? 0,
-    variant: variantOf(model, given({ sparsity, attention, kv })),
+    variant: variantOf(model, given({ sparsity, attention, kv, adapter: model.adapter })),
   };
 }
 

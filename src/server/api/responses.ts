@@ -100,7 +100,7 @@ type Body = z.infer<typeof schema>;
 /** POST /v1/responses, without what a server would have to store. */
 export const responses: Route = async ({ scope, model: open }, raw) => {
   const body = checkBody(schema, raw);
-  const model = await open(body.model);
+  const model = await open(body);
   const format = body.text?.format;
   const prepared = prepareChat(model, {
     messages: toChatMessages(messagesOf(body)),

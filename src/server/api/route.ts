@@ -2,14 +2,21 @@ import type { ServerEvent } from "../http/events.js";
 import type { Scope } from "../http/scope.js";
 import type { ServedModel } from "../models/servedModel.js";
 
+/** What bodies say of the model that answers. */
+export interface ModelFields {
+  /** May be left out where there is one model. */
+  readonly model?: string | null;
+  readonly rarefy?: { readonly adapter?: string | null } | null;
+}
+
 /** What an endpoint works with. */
 export interface RouteContext {
   readonly scope: Scope;
   /**
-   * The model by its name, for as long as the request lasts.
+   * The model that a body names, with the adapter that it names, for as long as the request lasts.
    * @throws ApiError where there is none of that name
    */
-  model(id: string | null | undefined): Promise<ServedModel>;
+  model(body: ModelFields): Promise<ServedModel>;
 }
 
 /** What an endpoint gives: an object, or events one after another. */

@@ -58,8 +58,8 @@ export class SequenceMemory implements Disposable {
     const donor = most(alike.filter(copies));
     const worth = donor !== undefined && common.get(donor)! >= leastShared ? donor : undefined;
     if (!this.#makeRoom(this.bytesFor(capacity), worth)) return undefined;
-    const { thresholds, attention, kv } = variant;
-    const sequence = new Sequence(this.model, capacity, { thresholds, attention, kv });
+    const { thresholds, attention, kv, adapters } = variant;
+    const sequence = new Sequence(this.model, capacity, { thresholds, attention, kv, adapters });
     const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
     this.#all.push(held);
     if (worth !== undefined && this.#all.includes(worth)) {

@@ -1,4 +1,4 @@
-import type { PassThresholds } from "../../model/index.js";
+import type { LoadedAdapter, PassThresholds } from "../../model/index.js";
 import type { Attention, KvChoice, PrefillPolicy, SamplingOptions } from "../../runtime/index.js";
 
 /** What a sequence runs with. Sequences of equal keys may share the beginnings of their texts. */
@@ -8,6 +8,8 @@ export interface Variant {
   readonly thresholds?: PassThresholds;
   /** Which part of a prompt is sparse, where there are thresholds. */
   readonly prefill: PrefillPolicy;
+  /** What is added to the weights; texts with different ones run in one pass. */
+  readonly adapters?: readonly LoadedAdapter[];
   readonly attention?: Attention;
   readonly kv?: KvChoice;
 }

@@ -9,6 +9,8 @@ import { responses } from "../api/responses.js";
 import type { Route, RouteContext } from "../api/route.js";
 import type { Metrics } from "../metrics.js";
 import type { ModelPool } from "../models/modelPool.js";
+import { adaptedName, type NamedModel, namesOf } from "../models/names.js";
+import type { ModelEntry } from "../models/servedModel.js";
 import { ApiError, toApiError } from "./errors.js";
 import { eventResponse } from "./events.js";
 import { Scope } from "./scope.js";
@@ -47,6 +49,7 @@ const routes: Readonly<Record<string, Route>> = {
 export function createApp(state: AppState, options: AppOptions): Hono {
   const { pool, metrics } = state;
   const app = new Hono();
+  const names = new Map(namesOf(pool.entries));
   const known = ["/health", "/metrics", "/v1/models", ...Object.keys(routes)];
   const report = (error: unknown): ApiError => {
     const told = toApiError(error);
@@ -82,17 +85,13 @@ export function createApp(state: AppState, options: AppOptions): Hono {
   app.get("/health", (c) =>
     state.draining
       ? c.json({ status: "draining" }, 503)
-      : c.json({ status: "ok", models: pool.entries.map(({ id }) => id), loaded: pool.loaded.map(({ id }) => id) }),
+      : c.json({ status: "ok", models: [...names.keys()], loaded: pool.loaded.map(({ id }) => id) }),
   );
   app.use("/metrics", bearerKeys(options.apiKeys));
   app.get("/metrics", (c) => c.text(metrics.text(pool), 200, { "content-type": "text/plain; version=0.0.4" }));
   app.use("/v1/*", bearerKeys(options.apiKeys), jsonOnly);
-  app.get("/v1/models", (c) => c.json({ object: "list", data: pool.entries.map(modelBody) }));
-  app.get("/v1/models/:id{.+}", (c) => {
-    const entry = pool.entries.find(({ id }) => id === c.req.param("id"));
-    if (entry === undefined) throw noModel(c.req.param("id"));
-    return c.json(modelBody(entry));
-  });
+  app.get("/v1/models", (c) => c.json({ object: "list", data: [...names.keys()].map(modelBody) }));
+  app.get("/v1/models/:id{.+}", (c) => c.json(modelBody(c.req.param("id"))));
   const maxSize = options.maxBodyBytes;
   const onTooLarge = () => {
     throw new ApiError(413, `the body has more than ${maxSize} bytes`, { code: "body_too_large" });
@@ -119,24 +118,42 @@ export function createApp(state: AppState, options: AppOptions): Hono {
 
   const contextOf = (scope: Scope): RouteContext => ({
     scope,
-    async model(id) {
-      const name = id ?? (pool.entries.length === 1 ? pool.entries[0].id : undefined);
+    async model({ model: asked, rarefy }) {
+      const name = asked ?? (pool.entries.length === 1 ? pool.entries[0].id : undefined);
       if (name === undefined) {
-        throw new ApiError(400, `model: name one of ${pool.entries.map((entry) => entry.id).join(", ")}`, {
+        throw new ApiError(400, `model: name one of ${[...names.keys()].join(", ")}`, {
           param: "model",
           code: "missing_model",
         });
       }
-      if (!pool.has(name)) throw noModel(name);
-      return scope.hold(await pool.lease(name)).model;
+      const { entry, adapter = rarefy?.adapter ?? undefined } = named(name);
+      if (adapter !== undefined) checkAdapter(entry, adapter, rarefy?.adapter ?? adapter);
+      const { model } = scope.hold(await pool.lease(entry.id));
+      return adapter === undefined ? model : { ...model, id: adaptedName(entry.id, adapter), adapter };
     },
   });
   return app;
 
-  function noModel(name: string): ApiError {
-    const message = `there is no model ${JSON.stringify(name.slice(0, 200))}; there are ${pool.entries.map(({ id }) => id).join(", ")}`;
-    return new ApiError(404, message, { type: "not_found_error", param: "model", code: "model_not_found" });
+  function named(name: string): NamedModel {
+    const found = names.get(name);
+    if (found !== undefined) return found;
+    const message = `there is no model ${JSON.stringify(name.slice(0, 200))}; there are ${[...names.keys()].join(", ")}`;
+    throw new ApiError(404, message, { type: "not_found_error", param: "model", code: "model_not_found" });
+  }
+
+  function modelBody(name: string) {
+    const { entry, adapter } = named(name);
+    const parent = adapter === undefined ? {} : { parent: entry.id };
+    return { id: name, object: "model", created: 0, owned_by: "rarefy", ...parent };
   }
 }
 
-const modelBody = ({ id }: { id: string }) => ({ id, object: "model", created: 0, owned_by: "rarefy" });
+/** @param asked what the field `rarefy.adapter` says, where it says something */
+function checkAdapter({ id, adapters = [] }: ModelEntry, adapter: string, asked: string): void {
+  const refuse = (problem: string) =>
+    new ApiError(400, `rarefy.adapter: ${problem}`, { param: "rarefy.adapter", code: "invalid_value" });
+  if (asked !== adapter) throw refuse(`model names the adapter ${adapter}; name one of the two`);
+  if (adapters.some(({ name }) => name === adapter)) return;
+  const there = adapters.length === 0 ? "none" : adapters.map(({ name }) => name).join(", ");
+  throw refuse(`${id} has no adapter ${JSON.stringify(adapter)}; it has ${there}`);
+}

@@ -1,7 +1,7 @@
 import { isEncoder } from "../../arch/index.js";
-import type { JobOptions } from "../../core/index.js";
-import type { ModelFiles, Warning } from "../../io/index.js";
-import { checkSound } from "../../model/index.js";
+import { type JobOptions, UsageError } from "../../core/index.js";
+import { type ModelFiles, readAdapter, type Warning } from "../../io/index.js";
+import { checkSound, type LoadedAdapter, loadAdapter } from "../../model/index.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../pipeline/index.js";
 import { type Attention, type KvChoice, type SamplingDefaults, samplingDefaults } from "../../runtime/index.js";
 import { type ChatTemplate, loadChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.js";
@@ -9,6 +9,14 @@ import { Engine, type EngineObserver, type EngineOptions } from "../engine/engin
 import { Grammars } from "./grammars.js";
 import { TokenTexts } from "./tokenText.js";
 import { Variants } from "./variants.js";
+
+/** A LoRA adapter that requests may ask a model for. */
+export interface AdapterEntry {
+  /** Requests call the model with it `MODEL:NAME`. */
+  readonly name: string;
+  /** Its files, in the layout of PEFT; called each time the model is loaded. */
+  readonly files: (job: JobOptions) => Promise<ModelFiles> | ModelFiles;
+}
 
 /** A model that the server may load. */
 export interface ModelEntry extends Omit<OpenModelOptions, keyof JobOptions> {
@@ -19,11 +27,18 @@ export interface ModelEntry extends Omit<OpenModelOptions, keyof JobOptions> {
   /** What texts run with where the request says nothing. */
   readonly attention?: Attention;
   readonly kv?: KvChoice;
+  /** Loaded beside its weights; each text has one of them, or none. */
+  readonly adapters?: readonly AdapterEntry[];
 }
 
 /** A model in memory, ready to answer. */
 export interface ServedModel extends Disposable {
+  /** As the request called it. */
   readonly id: string;
+  /** What texts run with beside the weights: a name of `adapters`. */
+  readonly adapter?: string;
+  /** By name. */
+  readonly adapters: ReadonlyMap<string, LoadedAdapter>;
   readonly opened: OpenedModel;
   readonly tokenizer: Tokenizer;
   readonly tokens: TokenTexts;
@@ -40,7 +55,7 @@ export interface ServedModel extends Disposable {
 
 /** @throws what `openModel` and `loadTokenizer` throw */
 export async function loadServedModel(
-  { id, files: open, attention, kv, ...how }: ModelEntry,
+  { id, files: open, attention, kv, adapters: entries = [], ...how }: ModelEntry,
   options: EngineOptions,
   observer: EngineObserver,
   job: JobOptions = {},
@@ -50,21 +65,29 @@ export async function loadServedModel(
   const template = await loadChatTemplate(files);
   const { sampling, warnings } = await samplingDefaults(files);
   const opened = await openModel(files, { ...how, ...job });
+  const adapters = new Map<string, LoadedAdapter>();
   try {
     const { model } = opened;
     checkSound(model);
+    if (isEncoder(model.config.spec) && entries.length > 0) {
+      throw new UsageError(`${id} is an encoder: merge the adapter ${entries[0].name} (rarefy merge)`);
+    }
+    for (const { name, files } of entries) {
+      adapters.set(name, await loadAdapter(model, await readAdapter(await files(job))));
+    }
     const context = Math.min(options.context, model.config.maxPositions);
     const generates = !isEncoder(model.config.spec) && model.config.spec.head.kind === "vocabulary";
     const engine = generates ? new Engine(model, tokenizer, { ...options, context }, observer) : undefined;
     const grammars = new Grammars(tokenizer, model.config.vocabSize, model.config.eosTokenIds);
     return {
       id,
+      adapters,
       opened,
       tokenizer,
       tokens: new TokenTexts(tokenizer),
       template,
       defaults: sampling,
-      variants: new Variants(opened, { attention: attention ?? opened.attention, kv: kv ?? opened.kv }),
+      variants: new Variants(opened, { attention: attention ?? opened.attention, kv: kv ?? opened.kv }, adapters),
       grammars,
       engine,
       context,
@@ -72,10 +95,12 @@ export async function loadServedModel(
       [Symbol.dispose]() {
         engine?.[Symbol.dispose]();
         grammars[Symbol.dispose]();
+        for (const adapter of adapters.values()) adapter[Symbol.dispose]();
         opened[Symbol.dispose]();
       },
     };
   } catch (error) {
+    for (const adapter of adapters.values()) adapter[Symbol.dispose]();
     opened[Symbol.dispose]();
     throw error;
   }

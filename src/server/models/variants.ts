@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import type { ActivationThresholds } from "../../model/index.js";
+import type { ActivationThresholds, LoadedAdapter } from "../../model/index.js";
 import { type OpenedModel, thresholdsAt } from "../../pipeline/index.js";
 import { type Attention, type KvChoice, parseAttention, parseKv } from "../../runtime/index.js";
 import type { Variant } from "../engine/request.js";
@@ -10,6 +10,8 @@ export interface VariantChoice {
   readonly sparsity?: number | "dense";
   readonly attention?: string;
   readonly kv?: string;
+  /** Name of an adapter. */
+  readonly adapter?: string;
 }
 
 /** Settings that are remembered; a client could name ever new ones. */
@@ -19,21 +21,27 @@ const remembered = 64;
 export class Variants {
   readonly #known = new Map<string, Variant>();
   readonly #thresholds = new Map<number, ActivationThresholds>();
+  /** One list for each, by which sequences know that they have the same. */
+  readonly #adapters: ReadonlyMap<string, readonly LoadedAdapter[]>;
 
   constructor(
     readonly opened: OpenedModel,
     readonly defaults: { attention?: Attention; kv?: KvChoice },
-  ) {}
+    readonly adapters: ReadonlyMap<string, LoadedAdapter>,
+  ) {
+    this.#adapters = new Map(Array.from(adapters, ([name, adapter]) => [name, [adapter]]));
+  }
 
   /** @throws UsageError for what the model cannot do */
-  of({ sparsity: asked, attention, kv }: VariantChoice): Variant {
+  of({ sparsity: asked, attention, kv, adapter }: VariantChoice): Variant {
     const sparsity = this.#plainest(asked);
-    const key = JSON.stringify([sparsity ?? null, attention ?? null, kv ?? null]);
+    const key = JSON.stringify([sparsity ?? null, attention ?? null, kv ?? null, adapter ?? null]);
     let variant = this.#known.get(key);
     if (variant === undefined) {
       variant = {
         key,
         thresholds: this.#thresholdsOf(sparsity),
+        adapters: adapter === undefined ? undefined : this.#adapters.get(adapter)!,
         prefill: this.opened.prefill,
         attention: attention === undefined ? this.defaults.attention : parseAttention(attention),
         kv: kv === undefined ? this.defaults.kv : parseKv(kv),

@@ -5,29 +5,28 @@ import type { Adapter, LoraPair } from "../io/index.js";
 import type { Matrix, Region, RowSource } from "../kernels/index.js";
 import { weightFormats } from "../pack/index.js";
 import { adaptationsOf } from "./adaptations.js";
+import { AdapterPairs, type StackPairs } from "./adapterPairs.js";
 import { Decoder } from "./decoder.js";
 import { denseSource } from "./denseSource.js";
 import { padTo4 } from "./footprint.js";
-import type { AdaptedStack, Stack } from "./stack.js";
-import type { Model } from "./types.js";
+import type { LoadedAdapter, Model } from "./types.js";
 import type { BlockWeights } from "./weights.js";
 
 /** Pairs are small, and what they add is smaller. */
 const format = "f32";
 
 /**
- * A model with a LoRA adapter beside its weights: y = W·x + scale·b·(a·x), in one more pair of narrow products for every matrix
- * that has one. The weights are those of `model`, which goes on as it is: any number of adapters can stand beside each other, and
- * each request takes the model it wants. A cache belongs to the model whose tokens it holds.
- * @returns a model that needs `model` for as long as it lives; disposing of it gives the adapter's memory back
+ * Loads a LoRA adapter beside the weights of a model, for the sequences and passes that name it (`SequenceOptions.adapters`):
+ * y = W·x + scale·b·(a·x), in one more pair of narrow products for every matrix that has one. Rows of one pass may have different
+ * adapters (S-LoRA, arXiv 2311.03285): the weights are read once for all of them.
+ * @returns what the model must outlive; disposing of it gives the adapter's memory back
  * @throws ProblemsError when the adapter is for another model, UsageError for what can only be merged
  */
-export async function withAdapter(model: Model, adapter: Adapter): Promise<Model> {
-  if (!(model instanceof Decoder)) throw new UsageError("a model that loadModel has made is expected");
+export async function loadAdapter(model: Model, adapter: Adapter): Promise<LoadedAdapter> {
+  const { config, backend, loaded } = decoderOf(model);
   if (adapter.kind !== "lora") {
     throw new UsageError("factors of IA³ cost nothing once they are in the weights: merge the adapter (rarefy merge)");
   }
-  const { config, backend, loaded, weights, thresholds } = model;
   if (loaded.offload !== undefined) {
     throw new UsageError(
       "an adapter beside a model that is larger than memory: merge it first (rarefy merge), then rarefy offload",
@@ -43,52 +42,69 @@ export async function withAdapter(model: Model, adapter: Adapter): Promise<Model
   }, 0);
   const region = backend.openRegion({ weightBytes });
   try {
-    const blocks: BlockWeights[] = [];
+    const blocks: ReadonlyMap<Step, StackPairs>[] = [];
     for (const [b, { steps }] of config.spec.blocks.entries()) {
-      blocks.push(await adaptedBlock(steps, loaded.blocks[b], region, pairs));
+      blocks.push(await pairsOfBlock(steps, loaded.blocks[b], region, pairs));
     }
     if (pairs.size > 0) {
       const [{ weight }] = pairs.keys();
       throw new UsageError(`${weight.tensor} is of an expert or of latents: merge the adapter (rarefy merge)`);
     }
-    const { perToken, loaded: all } = loaded.bytes;
-    const bytes = { perToken: perToken + weightBytes, loaded: all + weightBytes };
-    return new Decoder(config, backend, weights, { ...loaded, region, blocks, bytes }, thresholds);
+    return new AdapterPairs(model, region, blocks, weightBytes);
   } catch (error) {
     region[Symbol.dispose]();
     throw error;
   }
 }
 
-/** The weights of a block with its pairs beside them; those that were placed are taken out of `pairs`. */
-async function adaptedBlock(
+/**
+ * A model whose passes run with an adapter where they name none. The weights are those of `model`, which goes on as it is: any
+ * number of adapters can stand beside each other, and those of several calls add up. A cache belongs to the model whose tokens it
+ * holds.
+ * @returns a model that needs `model` for as long as it lives; disposing of it gives the adapter's memory back
+ * @throws as `loadAdapter`
+ */
+export async function withAdapter(model: Model, adapter: Adapter): Promise<Model> {
+  const { config, backend, loaded, weights, thresholds, adapters = [] } = decoderOf(model);
+  const pairs = (await loadAdapter(model, adapter)) as AdapterPairs;
+  const { perToken, loaded: all } = loaded.bytes;
+  const bytes = { perToken: perToken + pairs.byteLength, loaded: all + pairs.byteLength };
+  return new Decoder(config, backend, weights, { ...loaded, region: pairs.region, bytes }, thresholds, [
+    ...adapters,
+    pairs,
+  ]);
+}
+
+function decoderOf(model: Model): Decoder {
+  if (!(model instanceof Decoder)) throw new UsageError("a model that loadModel has made is expected");
+  return model;
+}
+
+/** The pairs of a block by step; those that were placed are taken out of `pairs`. */
+async function pairsOfBlock(
   steps: readonly Step[],
   weights: BlockWeights,
   region: Region,
   pairs: Map<LinearSpec, LoraPair>,
-): Promise<BlockWeights> {
-  const stacks = new Map(weights.stacks);
-  let { lowRank } = weights;
+): Promise<ReadonlyMap<Step, StackPairs>> {
+  const placed = new Map<Step, StackPairs>();
   for (let s = 0; s < steps.length; s++) {
     if (latentAt(steps, s) !== undefined) s += latentSteps - 1;
     const step = steps[s];
-    const stack = weights.stacks.get(step);
-    if (step.do !== "linear" || stack === undefined || !step.maps.some(({ map }) => pairs.has(map))) continue;
-    const adapted = await adaptedStack(step, stack, region, pairs);
-    lowRank = Math.max(lowRank, adapted.right.rows);
-    stacks.set(step, adapted);
+    const runs = step.do === "linear" && weights.stacks.has(step);
+    if (!runs || !step.maps.some(({ map }) => pairs.has(map))) continue;
+    placed.set(step, await pairsOfStep(step, region, pairs));
     for (const { map } of step.maps) pairs.delete(map);
   }
-  return { ...weights, stacks, lowRank };
+  return placed;
 }
 
-async function adaptedStack(
+async function pairsOfStep(
   { maps }: LinearStep,
-  base: Stack,
   region: Region,
   pairs: ReadonlyMap<LinearSpec, LoraPair>,
-): Promise<AdaptedStack> {
-  const parts: AdaptedStack["pairs"][number][] = [];
+): Promise<StackPairs> {
+  const parts: StackPairs["pairs"][number][] = [];
   const rights: RowSource[] = [];
   let [rowStart, rankStart] = [0, 0];
   for (const { map } of maps) {
@@ -108,7 +124,7 @@ async function adaptedStack(
     }
     rowStart += map.rows;
   }
-  return { base, pairs: parts, right: await load(region, rights) };
+  return { pairs: parts, right: await load(region, rights) };
 }
 
 const load = (region: Region, sources: readonly RowSource[]): Promise<Matrix> => region.loadMatrix(sources, format, {});
