@@ -1,15 +1,14 @@
 import { expertMethods } from "../compress/index.js";
 import { UsageError } from "../core/index.js";
-import { evaluateQuality, formatResultRows, type ResultRow, resultRow } from "../eval/index.js";
-import { directoryFiles, resolveModel } from "../io/index.node.js";
+import type { ResultRow } from "../eval/index.js";
+import { resolveModel } from "../io/index.node.js";
 import { type PrunedExpertsDirectory, type PrunedExpertsLayer, pruneExpertsToDirectory } from "../jobs/index.js";
-import { measureTasks } from "../tasks/index.js";
 import { calibrationText } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import type { CompressionOptions } from "./compressionOptions.js";
 import { type Column, table } from "./format.js";
+import { measureBoth } from "./measureBoth.js";
 import { readText } from "./readText.js";
-import { openComparison, readTokens } from "./session.js";
 import { readTaskMeasure } from "./taskOptions.js";
 
 interface ExpertPruningOptions extends CompressionOptions {
@@ -51,7 +50,7 @@ export async function pruneExpertsFromCommand(
   options: ExpertPruningOptions,
 ): Promise<ExpertPruningDocument> {
   const { signal, onProgress } = context;
-  const { method = "reap", merge, experts, output, calib, bos, device, threads, force, maxWindows } = options;
+  const { method = "reap", merge, experts, output, calib, bos, device, threads, force } = options;
   const { window = 512, calibrationWindows = 64 } = options;
   if (!Object.hasOwn(expertMethods, method)) {
     throw new UsageError(`--experts is by one of ${Object.keys(expertMethods).join(", ")}, not by ${method}`);
@@ -84,25 +83,5 @@ export async function pruneExpertsFromCommand(
   const { before, after } = pruned.experts;
   context.print(`${table(columns, pruned.layers)}\n\n${after} of ${before} experts in ${output}\n`);
   if (options.text === undefined && tasks === undefined) return pruned;
-  const evaluation =
-    options.text && (await readTokens(context, source, options.text, { maxTokens: (maxWindows + 1) * window }));
-  using comparison = await openComparison(context, [source, directoryFiles(output)], {
-    device,
-    threads,
-    structure: "auto",
-  });
-  const { variants } = comparison;
-  const cut = { convention: "windows" as const, window, maxWindows, prefill: { denseFirst: 0 } };
-  const qualities = evaluation
-    ? await evaluateQuality(variants, evaluation, { ...cut, signal, onProgress })
-    : undefined;
-  const rows: ResultRow[] = [];
-  for (const [v, variant] of variants.entries()) {
-    const figures = tasks && (await measureTasks(variant, tasks, { signal, onProgress }));
-    const { weights } = variant.model;
-    rows.push(resultRow({ ...variant, model: variant.name, weights, quality: qualities?.[v], tasks: figures }));
-  }
-  const [first, second] = rows;
-  context.print(`${formatResultRows([first, second])}\n`);
-  return { ...pruned, before: first, after: second };
+  return { ...pruned, ...(await measureBoth(context, source, output, tasks, { ...options, window })) };
 }

@@ -16,5 +16,6 @@ export {
   type UnitType,
   unitMask,
   unitScores,
+  unitsKept,
 } from "./structured.js";
 export * from "./unitMasks/index.js";

@@ -26,6 +26,11 @@ export {
 } from "./offloadToDirectory.js";
 export { type PredictedDirectory, type PredictToDirectoryOptions, predictToDirectory } from "./predictToDirectory.js";
 export {
+  type PruneChannelsOptions,
+  type PrunedChannelsDirectory,
+  pruneChannelsToDirectory,
+} from "./pruneChannelsToDirectory.js";
+export {
   type PrunedExpertsDirectory,
   type PrunedExpertsLayer,
   type PruneExpertsOptions,

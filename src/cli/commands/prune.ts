@@ -8,6 +8,7 @@ import {
   type Recipe,
 } from "../../compress/index.js";
 import { UsageError } from "../../core/index.js";
+import { pruneChannelsFromCommand } from "../channelPruning.js";
 import type { CommandDefinition } from "../command.js";
 import { compressFromCommand } from "../compression.js";
 import {
@@ -38,6 +39,7 @@ interface PruneOptions extends CompressionOptions, TargetOptions, MethodOptions 
   merge?: string;
   shrink: boolean;
   multipleOf?: number;
+  steps?: number;
   output: string;
   restart?: boolean;
   force?: boolean;
@@ -77,10 +79,12 @@ export const command: CommandDefinition<PruneOptions> = {
     ),
     new Option(
       "--pattern <pattern>",
-      "which zeros: unstructured, KEEP:GROUP (2:4), block:RxC, rows, columns, neurons, heads (default: unstructured)",
+      "which zeros: unstructured, KEEP:GROUP (2:4), block:RxC, rows, columns, neurons, heads, channels of the residual stream (default: unstructured)",
     ).argParser((text) => {
-      if (/^(\d+:\d+|block:\d+x\d+|unstructured|rows|columns|neurons|heads)$/.test(text)) return text;
-      throw new InvalidArgumentError("Give KEEP:GROUP, block:RxC, unstructured, rows, columns, neurons or heads.");
+      if (/^(\d+:\d+|block:\d+x\d+|unstructured|rows|columns|neurons|heads|channels)$/.test(text)) return text;
+      throw new InvalidArgumentError(
+        "Give KEEP:GROUP, block:RxC, unstructured, rows, columns, neurons, heads or channels.",
+      );
     }),
     new Option(
       "--scope <scope>",
@@ -89,7 +93,11 @@ export const command: CommandDefinition<PruneOptions> = {
     new Option("--no-shrink", "neurons and heads: leave zeros instead of making matrices smaller"),
     new Option(
       "--multiple-of <n>",
-      "neurons: how many stay is rounded up to a multiple of this (default: 32)",
+      "neurons, channels: how many stay is rounded up to a multiple of this (default: 32)",
+    ).argParser(integer({ min: 1, max: 1024 })),
+    new Option(
+      "--steps <n>",
+      "channels: the share grows linearly over so many steps, importances computed anew before each (default: 1)",
     ).argParser(integer({ min: 1, max: 1024 })),
     methodOptionsOption(),
     ...targetOptions(),
@@ -102,6 +110,7 @@ export const command: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --method magnitude --pattern 2:4 -o tiny-24",
     "rarefy prune tiny-6m --method obd --option curvature=gradients --sparsity 0.5 --calib tiny-6m:calib -o tiny-obd",
     "rarefy prune tiny-6m --method llm-pruner --pattern neurons --sparsity 0.2 --calib tiny-6m:calib --window 64 --calibration-windows 10 -o tiny-llm-pruner",
+    "rarefy prune tiny-6m --pattern channels --sparsity 0.2 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-narrow",
     "rarefy prune ./classifier --method fisher --macs 0.5 --calib train.tsv --calibration-windows 2048 --window 64 -o smaller",
     "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
@@ -110,6 +119,8 @@ export const command: CommandDefinition<PruneOptions> = {
     const { pattern, sparsity, scope, shrink, multipleOf, option, experts } = options;
     if (experts !== undefined) return pruneExpertsFromCommand(context, model, { ...options, experts });
     if (options.merge !== undefined) throw new UsageError("--merge is of experts; give --experts N");
+    if (pattern === "channels") return pruneChannelsFromCommand(context, model, options);
+    if (options.steps !== undefined) throw new UsageError("--steps is of --pattern channels");
     const { method = "sparsegpt" } = options;
     if (maskMethods.includes(method)) {
       return compressFromCommand(context, "prune", model, maskRecipe(method, options), options.output, options);

@@ -1,0 +1,2 @@
+export { cutChannels } from "./cutChannels.js";
+export { type NarrowModel, narrowModel, streamAxes } from "./narrow.js";
