@@ -4,7 +4,8 @@
 //
 // Nothing is stored: every row tile of a matrix is one of a few that were packed from random numbers. Thresholds are
 // quantiles of |x| at each projection, taken over the prompt; the share of inputs skipped is counted while measuring.
-// Variants take turns, round by round; figures are medians.
+// Variants take turns, round by round; figures are medians. Beside the time of a token stand the processor's (all threads),
+// the GPU's (by timestamps, in decoding of their own after the rounds) and the calls of WebGPU.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -14,6 +15,7 @@ import { createBackend } from "../../dist/kernels/webgpu/index.js";
 import { loadModel } from "../../dist/model/index.js";
 import { weightFormats } from "../../dist/pack/index.js";
 import { promptIds } from "../prompt.mjs";
+import { counted, gpuMs } from "./meter.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -169,6 +171,16 @@ async function measure(weights) {
     })),
   );
 
+  /** As `generate` does: the next token is enqueued before this one is read. */
+  async function decode(first, cache, thresholds) {
+    let chosen = await enqueue(first, cache, prompt, thresholds);
+    for (let t = 1; t <= tokens; t++) {
+      const later = t < tokens ? await enqueue(chosen, cache, prompt + t, thresholds) : undefined;
+      await chosen.read();
+      chosen = later;
+    }
+  }
+
   const decodes = variants.map(() => []);
   const prefills = [];
   let parameters = 0;
@@ -180,20 +192,22 @@ async function measure(weights) {
       const first = performance.now();
       backend.takeCounters();
       enqueueMs = 0;
-      // As `generate` does: the next token is enqueued before this one is read.
-      let chosen = await enqueue(next, cache, prompt, thresholds);
-      for (let t = 1; t <= tokens; t++) {
-        const later = t < tokens ? await enqueue(chosen, cache, prompt + t, thresholds) : undefined;
-        await chosen.read();
-        chosen = later;
-      }
-      const elapsedMs = performance.now() - first;
+      const decoding = performance.now();
+      const calls = await counted(() => decode(next, cache, thresholds));
+      const elapsedMs = performance.now() - decoding;
       const counters = backend.takeCounters();
       cache[Symbol.dispose]();
       if (round < 0) continue; // warming up
       prefills.push(first - begun);
-      decodes[i].push({ msPerToken: elapsedMs / tokens, enqueueMs: enqueueMs / tokens, ...counters });
+      decodes[i].push({ msPerToken: elapsedMs / tokens, enqueueMs: enqueueMs / tokens, ...calls, ...counters });
     }
+  }
+  const gpuTimes = [];
+  for (const { thresholds } of variants) {
+    const cache = model.createCache(prompt + tokens);
+    const next = await step(ids, cache, 0, thresholds);
+    gpuTimes.push(await gpuMs(() => decode(next, cache, thresholds)));
+    cache[Symbol.dispose]();
   }
   // Two operations per weight of a block and token; the head runs for the last row alone.
   parameters = layers * (4 * hidden * hidden + 3 * hidden * ffn);
@@ -204,13 +218,19 @@ async function measure(weights) {
     prefillTflops: (2 * parameters * prompt) / prefillMs / 1e9,
     decode: variants.map(({ sparsity }, i) => {
       const msPerToken = median(decodes[i].map((d) => d.msPerToken));
-      const { weightBytesRead, inputs, inputsSkipped } = decodes[i][0];
+      const { weightBytesRead, inputs, inputsSkipped, dispatches, passes, submits } = decodes[i][0];
       return {
         sparsity,
         skipped: inputs === 0 ? 0 : inputsSkipped / inputs,
         msPerToken,
         // Of it, until the commands of a token were recorded.
         enqueueMs: median(decodes[i].map((d) => d.enqueueMs)),
+        cpuMsPerToken: median(decodes[i].map((d) => d.cpuMs)) / tokens,
+        // null where the GPU keeps no timestamps.
+        gpuMsPerToken: gpuTimes[i] === undefined ? null : gpuTimes[i] / tokens,
+        dispatchesPerToken: dispatches / tokens,
+        passesPerToken: passes / tokens,
+        submitsPerToken: submits / tokens,
         tokensPerSecond: 1000 / msPerToken,
         bytesPerToken: weightBytesRead / tokens,
         gigabytesPerSecond: weightBytesRead / tokens / msPerToken / 1e6,

@@ -1,11 +1,13 @@
 // One matrix-vector product on WebGPU in every weight format, dense and with a threshold on its inputs.
 //
 //   node matvec.mjs [--formats bf16,q8,q4,bitmask-bf16,2:4-bf16] [--shapes 14336x4096,4096x14336]
-//                   [--sparsities 0.4,0.5,0.65,0.8] [--rotate 400e6] [--products 200] [--rounds 7] [--out result.json]
+//                   [--sparsities 0.4,0.5,0.65,0.8] [--rotate 400e6] [--products 200] [--rounds 7]
+//                   [--warm-up 500] [--out result.json]
 //
-// Through the backend, as a model calls it: so the time of a product is what a model sees, recording included where that
-// takes longer than the GPU. It is the difference between 2n and n products enqueued together, over n; medians over the
-// rounds. Matrices are rotated over more bytes than a cache holds. Weights are random, of two in four where the format leaves
+// Through the backend, as a model calls it. The time of a product is the GPU's, by timestamps around the passes of n
+// products; where it keeps none, the difference of wall time between 2n and n products, over n, in which recording shows where it
+// takes longer than the GPU. Medians over the rounds. Each case first runs for a while (milliseconds), until the GPU's
+// clock is up. Matrices are rotated over more bytes than a cache holds. Weights are random, of two in four where the format leaves
 // zeros out; every row tile is one of a few that were packed once.
 
 import { writeFileSync } from "node:fs";
@@ -13,6 +15,7 @@ import { parseArgs } from "node:util";
 import { Random } from "../../dist/core/index.js";
 import { createBackend } from "../../dist/kernels/webgpu/index.js";
 import { sparseFormats, weightFormats } from "../../dist/pack/index.js";
+import { gpuMs } from "./meter.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -22,6 +25,7 @@ const { values } = parseArgs({
     rotate: { type: "string", default: "400e6" },
     products: { type: "string", default: "200" },
     rounds: { type: "string", default: "7" },
+    "warm-up": { type: "string", default: "500" },
     out: { type: "string" },
   },
 });
@@ -110,18 +114,25 @@ async function measure(backend, format, rows, cols) {
     await backend.flush();
     return performance.now() - begun;
   };
+  const timed = async (count, options) => {
+    const once = performance.now();
+    const onGpu = await gpuMs(() => enqueue(count, options));
+    if (onGpu !== undefined) return onGpu;
+    const elapsed = performance.now() - once;
+    return (await enqueue(2 * count, options)) - elapsed;
+  };
   const cases = [{}, ...sparsities.map((s) => ({ thresholds: [ordered[Math.floor(s * cols) - 1]] }))];
   const results = [];
   for (const [i, options] of cases.entries()) {
-    await enqueue(products, options);
+    const warm = performance.now() + Number(values["warm-up"]);
+    do await enqueue(products, options);
+    while (performance.now() < warm);
     backend.takeCounters();
+    await enqueue(products, options);
+    const bytesRead = backend.takeCounters().weightBytesRead / products;
     const times = [];
-    for (let round = 0; round < rounds; round++) {
-      const once = await enqueue(products, options);
-      times.push(((await enqueue(2 * products, options)) - once) / products);
-    }
-    const { weightBytesRead } = backend.takeCounters();
-    const [microseconds, bytesRead] = [median(times) * 1000, weightBytesRead / (3 * products * rounds)];
+    for (let round = 0; round < rounds; round++) times.push((await timed(products, options)) / products);
+    const microseconds = median(times) * 1000;
     results.push({
       format,
       rows,
