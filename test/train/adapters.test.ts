@@ -161,6 +161,21 @@ describe.each(["lora", "ia3"])("%s", (kind) => {
   });
 });
 
+test.each([
+  // A pair of rank r for a matrix m × n is r·(m + n) numbers.
+  ["lora", { rank: 3 }, 3 * (6 + 4) + 3 * (4 + 8)],
+  ["lora", { rank: 1 }, 6 + 4 + (4 + 8)],
+  // A factor for every output, or for every input where inputs are multiplied (down_proj by default).
+  ["ia3", {}, 6 + 8],
+  ["ia3", { inputsOf: ["q_proj", "down_proj"] }, 4 + 8],
+])("%s %j trains as many numbers as its formula says", async (kind, given, count) => {
+  const { method } = await adapterMethods[kind]();
+  const options = method.options.parse(given);
+  const parameters = modules.flatMap((module) => method.parameters(module, options, new Random(1)));
+  expect(parameters.reduce((sum, { first }) => sum + first.length, 0)).toBe(count);
+  for (const { shape, first } of parameters) expect(shape.reduce((a, b) => a * b, 1)).toBe(first.length);
+});
+
 test("killed after a step and continued it is the uninterrupted run, bit for bit", async () => {
   const { method } = await adapterMethods.lora();
   const begin = () => {
