@@ -75,9 +75,12 @@ export async function calibrateToDirectory(
     const machine = { structure: options.structure, device: options.device, threads: options.threads };
     using opened = await openModel(source, { ...machine, weights: options.weights, signal, onProgress });
     const { weights } = opened.model;
+    // Exits were trained on these weights and hold whatever inputs are skipped.
+    const { exits, inference: before } = opened.artifact ?? {};
     const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
     const activationSparsity = records[0];
-    const inference = await inferenceOf(opened.model, text.tokens, options);
+    const chosen = await inferenceOf(opened.model, text.tokens, options);
+    const inference = before?.exits === undefined ? chosen : { ...chosen, exits: before.exits };
     const results = await measured(opened.model, output, activationSparsity, options);
     const artifact = serializeArtifact({
       rarefy: artifactVersion,
@@ -85,6 +88,7 @@ export async function calibrateToDirectory(
       activationSparsity,
       ...(inference && { inference }),
       activations: sites.map((site) => ({ ...site })),
+      ...(exits && { exits }),
       ...(results && { results: results.map((row) => ({ ...row })) }),
       source: { location: source.location, configSha256: await configHash(source) },
     });

@@ -51,6 +51,20 @@ test("rarefy.json has classifiers for every layer but the last, and all it had",
   expect(artifact.exits.calibration).toEqual({ textSha256: (await text()).sha256, windows: 2, window: 32 });
 });
 
+test("calibrating anew keeps them, and the rule that they run with", async () => {
+  const again = join(folder, "again");
+  await calibrateToDirectory(directoryFiles(output), again, {
+    ...machine,
+    ...{ window: 32, calibrationWindows: 2, sparsity: 0.4, weights: "f32", text },
+  });
+  const [before, after] = await Promise.all(
+    [output, again].map(async (place) => JSON.parse(await readFile(join(place, "rarefy.json"), "utf8"))),
+  );
+  expect(after.exits).toEqual(before.exits);
+  expect(after.inference).toEqual({ exits: "svm:fill=propagate" });
+  expect(after.activationSparsity).not.toEqual(before.activationSparsity);
+});
+
 test("it runs with them; dense is without, and another rule takes what was trained", async () => {
   const context = { warn: () => {}, note: () => {} } as unknown as Context;
   using own = await openComparison(context, [output, "dense"], machine);
