@@ -30,6 +30,8 @@ export const modulesOfReaders = {
     storedState: "train/storedState",
     tasks: "tasks/index",
     records: "train/data/records",
+    prompts: "train/teaching/prompts",
+    answerLog: "jobs/answerLog",
     rankMessages: "model/expertRanks/messages",
     streamLink: "jobs/streamLink",
   },
@@ -40,7 +42,7 @@ export const modulesOfReaders = {
  * @returns name → reader
  */
 export function readersOf(modules) {
-  const { io, text, model, compress, report, tasks, storedState, records } = modules;
+  const { io, text, model, compress, report, tasks, storedState, records, prompts, answerLog } = modules;
   const { openCheckpoint, memoryFiles, memorySource, ggufFiles, readSafetensorsHeader, parseArtifact, parseJson } = io;
 
   /** Everything that a model directory is asked for, short of running it. */
@@ -338,6 +340,27 @@ export function readersOf(modules) {
       );
       const text = random(3) === 0 ? String(mutateBytes(utf8(lines.join("\n")), random)) : lines.join("\n");
       return records.parseRecords(text, "records.jsonl");
+    },
+    prompts: (random) => {
+      const line = { prompt: "a", demonstrations: [{ prompt: "d", response: "e" }] };
+      const lines = [line, { prompt: "b" }].map((prompt) =>
+        JSON.stringify(random(2) === 0 ? mutateValue(prompt, random) : prompt),
+      );
+      const text = random(3) === 0 ? String(mutateBytes(utf8(lines.join("\n")), random)) : lines.join("\n");
+      return prompts.parsePrompts(text, "prompts.jsonl");
+    },
+    answerLog: (random) => {
+      const outcomes = [{ prompt: "a", response: "b" }, { leftOut: "c" }];
+      const whole = answerLog.headLine("0".repeat(64)) + outcomes.map((o, i) => answerLog.outcomeLine(i, o)).join("");
+      const lines = whole
+        .split("\n")
+        .map((line) => (line !== "" && random(3) === 0 ? mutateValue(JSON.parse(line), random) : line));
+      const text = lines.map((line) => (typeof line === "string" ? line : JSON.stringify(line))).join("\n");
+      return answerLog.parseAnswerLog(
+        random(3) === 0 ? mutateBytes(utf8(text), random) : utf8(text),
+        "answers.jsonl",
+        2,
+      );
     },
     jobState: (random) => {
       const state = {

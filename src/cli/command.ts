@@ -43,7 +43,7 @@ export interface CommandEntry {
 export interface CommandDefinition<Options extends CommonOptions = CommonOptions> {
   /** The paragraph under `--help`. */
   description: string;
-  /** Positional arguments in commander's syntax: ["MODEL", "what it is"]. */
+  /** Positional arguments in commander's syntax: ["MODEL", "what it is"]; "[MODEL]" may be missing. */
   arguments?: readonly (readonly [syntax: string, help: string])[];
   options: readonly Option[];
   /** Command lines that work as they stand, once the named model is there. */

@@ -52,7 +52,9 @@ function versionCommand(version: string, output: ProgramOutput): Command {
 
 function define(command: Command, definition: CommandDefinition, execute: Execute): void {
   command.description(definition.description);
-  for (const [syntax, help] of definition.arguments ?? []) command.argument(`<${syntax}>`, help);
+  for (const [syntax, help] of definition.arguments ?? []) {
+    command.argument(syntax.startsWith("[") ? syntax : `<${syntax}>`, help);
+  }
   for (const option of [...definition.options, ...commonOptions()]) command.addOption(option);
   const examples = definition.examples.map((line) => `  $ ${line}`).join("\n");
   command.addHelpText("after", `\nExamples:\n${examples}`);

@@ -11,6 +11,7 @@ export { hashOfSource } from "./fingerprint.js";
 export { jsonBytes } from "./json.js";
 export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
 export * from "./references.js";
+export { bodyOf, type Fetch, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 export { writeSafetensorsFile } from "./safetensorsWriter.js";
 export { takeStorage } from "./takeStorage.js";
 export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";

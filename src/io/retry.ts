@@ -69,10 +69,13 @@ function waitOf(header: string | null): number | undefined {
   return ms > 0 ? ms : undefined;
 }
 
+/** What asks a server; the platform's `fetch`, or what stands in for it. */
+export type Fetch = (url: string, init: RequestInit) => Response | Promise<Response>;
+
 /** `fetch` whose failure to get an answer is a NetworkError; an abort stays what it is. */
-export async function request(url: string, init: RequestInit): Promise<Response> {
+export async function request(url: string, init: RequestInit, ask: Fetch = fetch): Promise<Response> {
   try {
-    return await fetch(url, init);
+    return await ask(url, init);
   } catch (cause) {
     init.signal?.throwIfAborted();
     throw new NetworkError(`${url}: no answer (${reasonOf(cause)})`, { cause });

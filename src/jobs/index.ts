@@ -24,6 +24,7 @@ export {
   offloadToDirectory,
   type UnitUse,
 } from "./offloadToDirectory.js";
+export { type OpenModelTeacherOptions, openModelTeacher } from "./openModelTeacher.js";
 export { type PredictedDirectory, type PredictToDirectoryOptions, predictToDirectory } from "./predictToDirectory.js";
 export {
   type PruneChannelsOptions,
@@ -47,6 +48,7 @@ export { streamLink } from "./streamLink.js";
 export { runSweep, type SweepDocument, type SweepOptions } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
 export type { SweepEntry } from "./sweepEntries.js";
+export { type TaughtFile, type TeachToFileOptions, teachToFile } from "./teachToFile.js";
 export {
   type ExitsDirectory,
   type TrainExitsToDirectoryOptions,

@@ -64,6 +64,17 @@ export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
 export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
 export type { State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
+export { type EndpointTeacherOptions, endpointTeacher } from "./teaching/endpointTeacher.js";
+export { type TeachingForm, type TeachingFormId, teachingForms } from "./teaching/forms.js";
+export {
+  type LessonSettings,
+  Lessons,
+  type RecordTeacher,
+  type TeachingAnswer,
+  type TeachingQuestion,
+} from "./teaching/lessons.js";
+export { type ModelTeacherOptions, modelTeacher } from "./teaching/modelTeacher.js";
+export { type CutOptions, cutPrompts, parsePrompts, type TeachingPrompt } from "./teaching/prompts.js";
 export type { PassOptions, TraceOptions } from "./trace/options.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

@@ -1,4 +1,5 @@
 /** For the folders to the right: pages and plans of experiments. Not part of the package's exports. */
+export { recordSchema } from "./data/records.js";
 export { htmlPage, markdownPage } from "./experiments/pages.js";
 export { planOf } from "./experiments/runExperiment.js";
 export { type Writers, writeTexts } from "./rollouts.js";

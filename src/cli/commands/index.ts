@@ -95,6 +95,11 @@ export const commands: readonly CommandEntry[] = [
     summary: "train a model on, dense, with the mask it has, or into a mask",
     load: () => import("./finetune.js"),
   },
+  {
+    name: "teach",
+    summary: "have a teacher write the records that a student is trained on",
+    load: () => import("./teach.js"),
+  },
   { name: "merge", summary: "put an adapter into the weights of its model", load: () => import("./merge.js") },
   {
     name: "experiment",

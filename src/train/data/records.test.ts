@@ -13,6 +13,11 @@ const tokenizer = {
 } as unknown as Tokenizer;
 
 describe("records", () => {
+  it("that are cut are learnt without an end", async () => {
+    const { labels } = await tokenizeRecords(tokenizer, [{ prompt: "a", response: "b", unfinished: true }], 3);
+    expect([...labels]).toEqual([2, -1, -1]);
+  });
+
   it("are learnt behind their prompts, and that they end", async () => {
     const records = parseRecords('{"prompt":"ab","response":"cd"}\n\n{"prompt":"","response":"abcdefgh"}\n', "f");
     const { tokens, labels, cut } = await tokenizeRecords(tokenizer, records, 6);

@@ -12,12 +12,18 @@ const text = z.string().check(z.maxLength(2 ** 22));
 const written = text.check(z.minLength(1));
 const turn = { prompt: text, response: written };
 
-const recordSchema = z.strictObject({
+/** Before one prompt. */
+export const maxDemonstrations = 256;
+
+/** Also what an unfinished file of answers holds. */
+export const recordSchema = z.strictObject({
   ...turn,
   /** What leads to the response, written before it and learnt like it (chain of thought). */
   rationale: z.optional(written),
   /** Shown before the prompt and not learnt (in-context). */
-  demonstrations: z.optional(z.array(z.strictObject(turn)).check(z.maxLength(256))),
+  demonstrations: z.optional(z.array(z.strictObject(turn)).check(z.maxLength(maxDemonstrations))),
+  /** The response was cut where it became too long: that the text ends is not learnt. */
+  unfinished: z.optional(z.boolean()),
 });
 
 /** A prompt, and what is to be said to it: by a person, or by another model that is learnt from. */
@@ -27,14 +33,24 @@ const lineLimits = { depth: 8, values: 4096 };
 
 /** Records of a file with one JSON object a line. @throws FormatError naming the line */
 export function parseRecords(content: string, file: string): TrainingRecord[] {
+  return parseLines(recordSchema, content, file, { what: "records", hint: recordHint });
+}
+
+/** Lines of JSON, empty ones left out. @throws FormatError naming the line, and where there are none */
+export function parseLines<T>(
+  schema: z.core.$ZodType<T>,
+  content: string,
+  file: string,
+  { what, hint }: { what: string; hint: string },
+): T[] {
   const encoder = new TextEncoder();
-  const records = content.split(/\r?\n/).flatMap((line, i) => {
+  const values = content.split(/\r?\n/).flatMap((line, i) => {
     if (line.trim() === "") return [];
     const place = `${file}, line ${i + 1}`;
-    return [checkSchema(recordSchema, parseJson(encoder.encode(line), place, lineLimits), place, recordHint)];
+    return [checkSchema(schema, parseJson(encoder.encode(line), place, lineLimits), place, hint)];
   });
-  if (records.length === 0) throw new FormatError({ file, problem: "no records", hint: recordHint });
-  return records;
+  if (values.length === 0) throw new FormatError({ file, problem: `no ${what}`, hint });
+  return values;
 }
 
 const recordHint =
@@ -51,11 +67,13 @@ export interface RecordTokens {
   cut: number;
 }
 
-/** What of a record is learnt: rationale and response, and that the text ends. */
-function partsOf({ prompt, response, rationale = "", demonstrations = [] }: TrainingRecord): [string, string] {
-  const shown = demonstrations.map((shown) => `${shown.prompt}${shown.response}\n\n`).join("");
-  return [shown + prompt, rationale + response];
+/** What is given: demonstrations, each with an empty line behind it, and the prompt. */
+export function givenText({ prompt, demonstrations = [] }: Pick<TrainingRecord, "prompt" | "demonstrations">): string {
+  return demonstrations.map((shown) => `${shown.prompt}${shown.response}\n\n`).join("") + prompt;
 }
+
+/** What is learnt: rationale and response; and, where it is whole, that the text ends. */
+const learntText = ({ rationale = "", response }: TrainingRecord) => rationale + response;
 
 /**
  * @param window tokens of a record at most; what is longer loses its end
@@ -74,8 +92,9 @@ export async function tokenizeRecords(
   let cut = 0;
   for (const [r, record] of records.entries()) {
     await breathe(signal);
-    const [given, learnt] = partsOf(record).map((part) => tokenizer.encode(part, { addSpecialTokens: false }));
-    const whole = [...given, ...learnt, ...(end === undefined ? [] : [end])];
+    const parts = [givenText(record), learntText(record)];
+    const [given, learnt] = parts.map((part) => tokenizer.encode(part, { addSpecialTokens: false }));
+    const whole = [...given, ...learnt, ...(end === undefined || record.unfinished ? [] : [end])];
     // The first token is predicted by nothing.
     const first = Math.max(1, given.length);
     if (first > window || whole.length < 2) {
