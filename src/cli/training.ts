@@ -1,3 +1,4 @@
+import type { LocalModelFiles } from "../io/index.js";
 import { resolveModel } from "../io/index.node.js";
 import {
   type TrainedDirectory,
@@ -22,23 +23,13 @@ export async function trainFromCommand(
   const { signal, onProgress } = context;
   const { text, evalText, output, maxTokens, teacher, minillmOption, ...settings } = options;
   const files = await resolveModel(model, context);
-  const tokensOf = async (path: string, maxTokens?: number): Promise<TrainingTokens> => {
-    const [tokenizer, content] = [await openTokenizer(context, files), await readTrainingText(path, signal)];
-    if (!path.endsWith(".jsonl")) return tokenizeDocuments(tokenizer, content, { ...context, maxTokens });
-    const records = await tokenizeRecords(tokenizer, parseRecords(content, path), settings.window, context);
-    const { cut, labels } = records;
-    if (cut > 0)
-      context.note(
-        `${cut} of ${labels.length / records.window} records of ${path} are longer than a window and lose their end`,
-      );
-    return records;
-  };
   const result = await trainToDirectory(files, output, {
     ...settings,
     miniLlm: minillmOption,
     from,
-    tokens: () => tokensOf(text, maxTokens),
-    evaluationTokens: evalText === undefined ? undefined : () => tokensOf(evalText),
+    tokens: () => readTrainingTokens(context, files, text, settings.window, maxTokens),
+    evaluationTokens:
+      evalText === undefined ? undefined : () => readTrainingTokens(context, files, evalText, settings.window),
     teacher: teacher === undefined ? undefined : await resolveModel(teacher, context),
     onResume: (step) => context.note(`Going on at step ${step} of ${options.steps}`),
     signal,
@@ -46,6 +37,25 @@ export async function trainFromCommand(
   });
   context.print(`${inWords(result)}\n`);
   return result;
+}
+
+/** A text as tokens of a model, or the records of a .jsonl file in windows. */
+export async function readTrainingTokens(
+  context: Context,
+  files: LocalModelFiles,
+  path: string,
+  window: number,
+  maxTokens?: number,
+): Promise<TrainingTokens> {
+  const [tokenizer, content] = [await openTokenizer(context, files), await readTrainingText(path, context.signal)];
+  if (!path.endsWith(".jsonl")) return tokenizeDocuments(tokenizer, content, { ...context, maxTokens });
+  const records = await tokenizeRecords(tokenizer, parseRecords(content, path), window, context);
+  const { cut, labels } = records;
+  if (cut > 0)
+    context.note(
+      `${cut} of ${labels.length / records.window} records of ${path} are longer than a window and lose their end`,
+    );
+  return records;
 }
 
 function inWords(result: TrainedDirectory): string {

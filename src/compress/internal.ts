@@ -3,7 +3,7 @@ export { keptExperts } from "./expertSelection.js";
 export { matchesGlob } from "./glob.js";
 export { type ScoredTensor, shareGlobally } from "./globalBudget.js";
 export { poolHeads } from "./headPooling.js";
-export { choleskyInPlace, solveCholesky } from "./linalg/index.js";
+export { choleskyInPlace, solveCholesky, symmetricEigen } from "./linalg/index.js";
 export { factorSize, productOf, rankForRatio, residualOf, shareRanks } from "./lowrank/rank.js";
 export { patternSchema, shapeProblems } from "./pattern.js";
 export { divideChannels, divideColumns, divideRows, multiplyColumns } from "./quantize/fold.js";

@@ -5,6 +5,7 @@ export {
   type LoraPair,
   type Rescaling,
 } from "./adapter/adapter.js";
+export { combineAdapters, type LoraAdapter } from "./adapter/combine.js";
 export { addPair, rescale } from "./adapter/merge.js";
 export { readAdapter } from "./adapter/readAdapter.js";
 export { writeAdapter } from "./adapter/writeAdapter.js";

@@ -2,8 +2,15 @@ import { rm } from "node:fs/promises";
 import type { ModelSpec } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
-import { type Adapter, artifactFileName, artifactVersion, serializeArtifact, writeAdapter } from "../io/index.js";
-import { buildDirectory, modelDirectoryBuilder } from "../io/index.node.js";
+import {
+  type Adapter,
+  artifactFileName,
+  artifactVersion,
+  type LocalModelFiles,
+  serializeArtifact,
+  writeAdapter,
+} from "../io/index.js";
+import { buildDirectory, type ModelDirectoryBuilder, modelDirectoryBuilder } from "../io/index.node.js";
 import {
   type AdaptedObjective,
   adaptedObjective,
@@ -78,14 +85,23 @@ export async function buildAdapter(
   record: Readonly<Record<string, unknown>>,
   pages: Readonly<Record<string, string>>,
 ): Promise<void> {
-  const configSha256 = await configHash(files);
   await rm(directory, { recursive: true, force: true });
   await buildDirectory(directory, async (place) => {
     const builder = modelDirectoryBuilder(place);
-    await writeAdapter(builder.sinks, adapter);
     for (const [name, text] of Object.entries(pages)) await builder.add(name, new TextEncoder().encode(text));
-    const source = { location: files.location, configSha256 };
-    const artifact = { rarefy: artifactVersion, origin: { training: record }, source } as const;
-    await builder.add(artifactFileName, serializeArtifact(artifact));
+    await addAdapter(builder, files, adapter, record);
   });
+}
+
+/** Puts an adapter for a model into a directory, and a rarefy.json that says how it was made. */
+export async function addAdapter(
+  builder: ModelDirectoryBuilder,
+  files: LocalModelFiles,
+  adapter: Adapter,
+  record: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await writeAdapter(builder.sinks, adapter);
+  const source = { location: files.location, configSha256: await configHash(files) };
+  const artifact = { rarefy: artifactVersion, origin: { training: record }, source } as const;
+  await builder.add(artifactFileName, serializeArtifact(artifact));
 }

@@ -15,6 +15,7 @@ export {
   type RankTask,
 } from "./expertRanks.js";
 export { exportAndCompare } from "./exportAndCompare.js";
+export { type LoraHubDirectory, type LoraHubToDirectoryOptions, loraHubToDirectory } from "./loraHubToDirectory.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
 export { type MergeAdapterOptions, type MergedAdapter, mergeAdapterToDirectory } from "./mergeAdapterToDirectory.js";
@@ -55,9 +56,9 @@ export {
   trainExitsToDirectory,
 } from "./trainExitsToDirectory.js";
 export type { TrainingSettings } from "./trainingSettings.js";
+export type { TrainingTokens } from "./trainingTokens.js";
 export {
   type TrainedDirectory,
-  type TrainingTokens,
   type TrainToDirectoryOptions,
   trainToDirectory,
 } from "./trainToDirectory.js";

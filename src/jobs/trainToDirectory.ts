@@ -25,13 +25,9 @@ import {
   type LogRecord,
   meanLoss,
   modelParameters,
-  type RecordTokens,
-  RecordWindows,
   runTraining,
   stopEngine,
-  TokenWindows,
   Training,
-  type Windows,
   writeWeights,
 } from "../train/index.js";
 import { randomFor, writeTexts } from "../train/internal.js";
@@ -41,12 +37,10 @@ import { configHash, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
 import { methodOf, miniLlmOptions, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
+import { hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
 import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
-
-/** A text, every token of which is learnt, or records, of which what follows the prompts is. */
-export type TrainingTokens = Uint32Array | RecordTokens;
 
 /** How to train, on what, and what to keep of it. */
 export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
@@ -125,15 +119,11 @@ async function trainAndWrite(
   const { method, settings } = await methodOf(options);
   const tokens = await options.tokens();
   const evaluationTokens = await options.evaluationTokens?.();
-  const windowsOf = (tokens: TrainingTokens): Windows =>
-    tokens instanceof Uint32Array
-      ? new TokenWindows(tokens, options.window, options.batch, options.seed)
-      : new RecordWindows(tokens, options.batch, options.seed);
-  const masked = [tokens, evaluationTokens].some((data) => data !== undefined && !(data instanceof Uint32Array));
+  const masked = [tokens, evaluationTokens].some((data) => data !== undefined && isMasked(data));
   if (masked && distil !== undefined)
     throw new UsageError("records are learnt as they are; let the teacher write them, and leave --distil out");
-  const windows = windowsOf(tokens);
-  const evaluation = evaluationTokens && windowsOf(evaluationTokens);
+  const windows = windowsOf(tokens, options);
+  const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);
 
   const model = await (from === "weights" ? loadTrainable(files, options, steering) : randomModel(files, options));
   const { config, parameters, mixture } = model;
@@ -316,13 +306,6 @@ async function resultIn(output: string): Promise<TrainedDirectory> {
   const artifact = await readArtifact({ files: directoryFiles(output), location: output });
   return { output, ...trainingOf(artifact!) } as TrainedDirectory;
 }
-
-const hashOf = async (data: TrainingTokens): Promise<string> => {
-  if (data instanceof Uint32Array) return sha256Hex(bytesOf(data));
-  return sha256Hex(`${await sha256Hex(bytesOf(data.tokens))} ${await sha256Hex(bytesOf(data.labels))}`);
-};
-const bytesOf = ({ buffer, byteOffset, byteLength }: Uint32Array | Int32Array) =>
-  new Uint8Array(buffer, byteOffset, byteLength);
 
 /**
  * The config.json of what was trained: without what it says of how weights were stored, and with how a Mixtral's routers were

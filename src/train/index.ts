@@ -2,6 +2,7 @@
 export { type AdaptedObjective, adaptedObjective, modulesOf } from "./adapters/adaptedObjective.js";
 export type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./adapters/contract.js";
 export { adapterMethods } from "./adapters/index.js";
+export { type LoraHubOptions, type LoraHubResult, loraHub } from "./adapters/loraHub.js";
 export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
 export {
   parseRecords,
@@ -62,6 +63,9 @@ export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
 export { applyStep, chain, type Link } from "./optimizers/link.js";
 export { constant, cosine, type Schedule } from "./optimizers/schedule.js";
 export { type LogRecord, type RunOptions, runTraining } from "./runTraining.js";
+export type { Candidate, Search, SearchSpace } from "./search/contract.js";
+export { searches } from "./search/index.js";
+export { type MinimiseOptions, minimise } from "./search/minimise.js";
 export type { State } from "./state.js";
 export { readState, writeState } from "./storedState.js";
 export { type EndpointTeacherOptions, endpointTeacher } from "./teaching/endpointTeacher.js";

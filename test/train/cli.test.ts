@@ -303,6 +303,26 @@ describe("finetune with an adapter", () => {
     expect(await told(model, "--adapter", adapter)).toEqual(await told(merged));
   });
 
+  test("several make one for a new task, and its loss is that of the model that runs with it", async () => {
+    const adapters = ["1", "2"].map((seed) => at(`hub-${seed}`));
+    for (const [i, adapter] of adapters.entries()) {
+      await rarefyJson([...settings, "--seed", String(i), "--lora", "rank=2", "-o", adapter]);
+    }
+    const out = at("hub");
+    const search = ["lorahub", model, "--adapter", ...adapters, "--text", text, "--window", "48", "--max-windows", "1"];
+    const made = await rarefyJson([...search, "--evaluations", "12", "--penalty", "0", "-o", out]);
+    expect(made).toMatchObject({ optimizer: "one-plus-one", examples: 1, adapters, output: out });
+    expect(made.loss).toBeLessThan(made.lossBefore);
+    // The runtime, beside the weights, on the same tokens: a window of `eval` has the last label in it.
+    const same = ["--text", text, "--window", "49", "--max-windows", "1", "--weights", "f32"];
+    const beside = await rarefyJson(["eval", model, "--adapter", out, ...same]);
+    expect(Math.log(beside.perplexity)).toBeCloseTo(made.loss, 4);
+    expect(JSON.parse(readFileSync(join(out, "rarefy.json"), "utf8")).origin.training.weights).toEqual(made.weights);
+    const { stderr, code } = await rarefy([...search, "--force", "-o", adapters[0]]);
+    expect(stderr).toMatch(/is or contains the input/);
+    expect(code).toBe(2);
+  });
+
   test("with the mask kept, a pruned model stays as sparse as it was", async () => {
     const [pruned, recovered] = [at("lora-pruned"), at("lora-recovered")];
     await rarefyJson(["prune", model, "--method", "magnitude", "--sparsity", "0.5", "--store", "dense", "-o", pruned]);

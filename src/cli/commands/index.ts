@@ -102,6 +102,11 @@ export const commands: readonly CommandEntry[] = [
   },
   { name: "merge", summary: "put an adapter into the weights of its model", load: () => import("./merge.js") },
   {
+    name: "lorahub",
+    summary: "make one LoRA adapter of several for a new task, from a few examples",
+    load: () => import("./lorahub.js"),
+  },
+  {
     name: "experiment",
     summary: "train small models sparse by a published protocol, set the results beside the published ones",
     load: () => import("./experiment.js"),

@@ -1,0 +1,23 @@
+import { sha256Hex } from "../io/index.js";
+import { type RecordTokens, RecordWindows, TokenWindows, type Windows } from "../train/index.js";
+
+/** A text, every token of which is learnt, or records, of which what follows the prompts is. */
+export type TrainingTokens = Uint32Array | RecordTokens;
+
+/** Whether some tokens are given and not learnt. */
+export const isMasked = (tokens: TrainingTokens): tokens is RecordTokens => !(tokens instanceof Uint32Array);
+
+/** @throws UsageError when they do not fill one batch */
+export const windowsOf = (
+  tokens: TrainingTokens,
+  { window, batch, seed }: { window: number; batch: number; seed: number },
+): Windows =>
+  isMasked(tokens) ? new RecordWindows(tokens, batch, seed) : new TokenWindows(tokens, window, batch, seed);
+
+/** SHA-256 of what is learnt. */
+export const hashOf = async (data: TrainingTokens): Promise<string> => {
+  if (!isMasked(data)) return sha256Hex(bytesOf(data));
+  return sha256Hex(`${await sha256Hex(bytesOf(data.tokens))} ${await sha256Hex(bytesOf(data.labels))}`);
+};
+const bytesOf = ({ buffer, byteOffset, byteLength }: Uint32Array | Int32Array) =>
+  new Uint8Array(buffer, byteOffset, byteLength);
