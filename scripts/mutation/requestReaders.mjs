@@ -35,6 +35,8 @@ const sampling = {
 };
 const shared = { model: "decoder", ...sampling, stop: ["the", "x"], n: 2, logit_bias: { 5: -3 }, user: "u" };
 
+const verified = { model: "decoder", prompt: [5, 6, 7], max_tokens: 8, temperature: 0.7, top_k: 20, seed: 3 };
+
 const bodies = {
   "/v1/chat/completions": [
     {
@@ -84,6 +86,22 @@ const bodies = {
     { model: "encoder", input: ["the old man", "the sea"], encoding_format: "base64", pooling: "mean" },
     { model: "encoder", input: [[5, 6, 7], [8]], dimensions: 64 },
   ],
+  "/v1/verify/model": [{ model: "decoder" }],
+  "/v1/verify/sessions": [{ ...verified, rarefy: { attention: "window:size=8", kv: "int8" } }],
+  "/v1/verify/batches": [
+    {
+      given: [5],
+      ids: [6, 7],
+      laws: [
+        [[6, 1]],
+        [
+          [5, 0.25],
+          [7, 0.75],
+        ],
+      ],
+    },
+    { given: [5, 6, 7], ids: [] },
+  ],
 };
 
 /** Names of the readers by the path that their bodies are sent to. */
@@ -92,6 +110,9 @@ const names = {
   completionRequest: "/v1/completions",
   responseRequest: "/v1/responses",
   embeddingRequest: "/v1/embeddings",
+  verifiedModelRequest: "/v1/verify/model",
+  sessionRequest: "/v1/verify/sessions",
+  batchRequest: "/v1/verify/batches",
 };
 
 /** @returns readers of the modules of `modulesOfReaders` */
@@ -112,12 +133,27 @@ export function requestReaders({ core, io, server }) {
       },
     });
 
-  async function ask(path, body) {
+  function post(path, body) {
     started ??= start();
     unforeseen = undefined;
-    const headers = { "content-type": "application/json" };
-    const response = await started.app.request(path, { method: "POST", headers, body });
-    const answer = await response.text();
+    return started.app.request(path, { method: "POST", headers: { "content-type": "application/json" }, body });
+  }
+
+  /** The first of what is streamed for as long as the client listens. */
+  async function firstOf(response) {
+    const reader = response.body.getReader();
+    const { value } = await reader.read();
+    return { text: new TextDecoder().decode(value), reader };
+  }
+
+  async function ask(path, body) {
+    const response = await post(path, body);
+    if (response.headers.get("content-type")?.startsWith("text/event-stream") && path === "/v1/verify/sessions") {
+      await (await firstOf(response)).reader.cancel();
+    } else judge(response, await response.text());
+  }
+
+  function judge(response, answer) {
     if (unforeseen !== undefined) throw unforeseen;
     if (response.status === 500) throw new Error(`500 ${answer.slice(0, 300)}`);
     if (response.status >= 400) throw new core.UsageError(answer);
@@ -126,9 +162,16 @@ export function requestReaders({ core, io, server }) {
   return Object.fromEntries(
     Object.entries(names).map(([name, path]) => [
       name,
-      (random) => {
+      async (random) => {
         const seeds = bodies[path];
-        return ask(path, damagedJson(seeds[random(seeds.length)], random));
+        const seed = seeds[random(seeds.length)];
+        if (path !== "/v1/verify/batches") return ask(path, damagedJson(seed, random));
+        const { text, reader } = await firstOf(await post("/v1/verify/sessions", JSON.stringify(verified)));
+        try {
+          await ask(path, damagedJson({ session: JSON.parse(text.slice(text.indexOf("{"))).session, ...seed }, random));
+        } finally {
+          await reader.cancel();
+        }
       },
     ]),
   );

@@ -31,7 +31,11 @@ export async function chat(context: Context, setup: ChatSetup): Promise<Turn[]> 
   const { stdin, stdout, signal, colors } = context;
   const { model } = setup;
   const terminal = stdin.isTTY === true && stdout.isTTY === true && !context.json;
-  using sequence = new Sequence(model, Math.min(model.config.maxPositions, maxContext), setup.generation);
+  using sequence = new Sequence(
+    model,
+    Math.min(model.config.maxPositions, maxContext, setup.generation.cloud?.context ?? maxContext),
+    setup.generation,
+  );
   const lines = createInterface({ input: stdin, output: terminal ? stdout : undefined, prompt: colors.bold("> ") });
   signal.addEventListener("abort", () => lines.close(), { once: true });
 

@@ -2,6 +2,7 @@ import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import { checkSound, type Model, type PassThresholds } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
+import type { Cloud } from "./cloud/index.js";
 import type { ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
 import type { KvChoice } from "./kv/index.js";
@@ -46,6 +47,11 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
    * it, or 4 where a seed is to give the same text.
    */
   draftTokens?: number;
+  /**
+   * A server that verifies what this model proposes, as `connectCloud` gives: the text follows the server's law, and ends with
+   * its stop tokens. `draftTokens` counts as with a draft.
+   */
+  cloud?: Cloud;
   /** What a new sequence runs with; default the model's own, and "dense" is without any. One that is given has its own. */
   thresholds?: PassThresholds;
   /** Only where there are thresholds; default "dense". */
@@ -106,6 +112,7 @@ const generateRules: OptionRules<GenerateOptions> = {
   thresholds: any,
   draft: having("open", "a Draft, as modelDraft gives"),
   draftTokens: integer(1),
+  cloud: having("open", "a Cloud, as connectCloud gives"),
   prefill: any,
   sequence: having("reuse", "a Sequence"),
   attention: having("see", "an attention pattern, as parseAttention gives"),
@@ -134,7 +141,8 @@ export async function* generate(
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerationStep, void, undefined> {
   checkOptions("generate", options, generateRules);
-  const { maxTokens = 256, stopIds = model.config.eosTokenIds, stopStrings = [], signal } = options;
+  const { maxTokens = 256, stopStrings = [], signal, cloud } = options;
+  const { stopIds = cloud?.stopIds ?? model.config.eosTokenIds } = options;
   const prompt = promptIds(model, promptTokens, options.tokenizer);
   if (stopStrings.length > 0 && options.tokenizer === undefined) throw new UsageError("stopStrings need a tokenizer");
   if (options.sequence !== undefined && options.sequence.model !== model) {
@@ -198,12 +206,27 @@ function newSequence(
   model: Model,
   promptLength: number,
   maxTokens: number,
-  { thresholds, attention, kv, exits }: Pick<GenerateOptions, "thresholds" | "attention" | "kv" | "exits">,
+  {
+    thresholds,
+    attention,
+    kv,
+    exits,
+    cloud,
+  }: Pick<GenerateOptions, "thresholds" | "attention" | "kv" | "exits" | "cloud">,
 ): Sequence {
   // Renumbered tokens never come to the end of the positions.
   const most = kv?.eviction?.renumbers ? Number.POSITIVE_INFINITY : model.config.maxPositions;
   if (promptLength > most) {
     throw new UsageError(`a prompt of ${promptLength} tokens; the model was made for ${most} positions`);
   }
-  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most), { thresholds, attention, kv, exits });
+  const { context = most } = cloud ?? {};
+  if (promptLength > context) {
+    throw new UsageError(`a prompt of ${promptLength} tokens; the server takes texts of ${context}`);
+  }
+  return new Sequence(model, Math.min(promptLength + maxTokens - 1, most, context), {
+    thresholds,
+    attention,
+    kv,
+    exits,
+  });
 }

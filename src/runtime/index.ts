@@ -1,4 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
+export { type Cloud, type CloudOptions, connectCloud } from "./cloud/index.js";
 export { type Classification, classify, type EncodeOptions, embedText, type Pooling } from "./encode.js";
 export type { ExitCounts } from "./exits/earlyExit.js";
 export {

@@ -1,4 +1,8 @@
-/** For the folders to the right: what early exit looks at, and where. Not part of the package's exports. */
+/** For the folders to the right: what early exit looks at, and where, and how proposals are decided. Not part of the package's exports. */
+export { mostOfLaw } from "./cloud/cutSampler.js";
+export { vocabularyOf } from "./cloud/vocabulary.js";
 export { exitFeatures } from "./exits/features.js";
 export { probedLayers } from "./exits/index.js";
 export { ExitStates } from "./exits/states.js";
+export { decide } from "./speculate/decide.js";
+export { checkTakesBack, longestDraft } from "./speculate/draftLength.js";

@@ -2,6 +2,7 @@ import { UsageError } from "../core/index.js";
 import type { Activation, Chosen, TopK } from "../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
 import type { ChosenToken, TokenSource } from "./chosenToken.js";
+import type { Cloud } from "./cloud/index.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
@@ -12,25 +13,33 @@ export interface SourceOptions {
   ahead?: boolean;
   draft?: Draft;
   draftTokens?: number;
+  cloud?: Cloud;
+  signal?: AbortSignal;
 }
 
 /**
  * Where the device can choose the most probable token itself, and none is thrown away for it, the next one is enqueued
  * before this one is read.
- * @throws UsageError for a draft with early exit
+ * @throws UsageError for a draft, or a cloud, with early exit, and for a cloud with a draft or log probabilities
  */
 export function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
-  { logprobs = false, ahead = true, draft, draftTokens }: SourceOptions,
+  { logprobs = false, ahead = true, draft, draftTokens, cloud, signal }: SourceOptions,
 ): TokenSource {
   const { exits } = sequence;
-  if (draft !== undefined && exits !== undefined) {
+  if (cloud !== undefined && (draft !== undefined || logprobs)) {
+    throw new UsageError(
+      `a cloud verifies what this model proposes: it goes with no ${draft === undefined ? "logprobs" : "other draft"}`,
+    );
+  }
+  if ((draft !== undefined || cloud !== undefined) && exits !== undefined) {
     throw new UsageError(
       `a draft and early exit (${exits.text}): tokens that are verified run through all layers; take one of the two`,
     );
   }
   if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
+  if (cloud !== undefined) return cloud.open(sequence, sampler, { draftTokens, signal });
   const { backend, tokensOnHost } = sequence.model;
   return ahead &&
     !tokensOnHost &&

@@ -3,6 +3,7 @@ import { type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import type { Warning } from "../io/index.js";
 import type { EngineOptions } from "./engine/engine.js";
+import { VerifySessions } from "./engine/verifySession.js";
 import { type AppOptions, type AppState, createApp } from "./http/app.js";
 import { Metrics } from "./metrics.js";
 import { ModelPool } from "./models/modelPool.js";
@@ -26,7 +27,8 @@ export interface Server extends AsyncDisposable {
   /** Loads a model, so that the first request need not wait. @throws what opening it throws */
   load(id: string, job?: JobOptions): Promise<void>;
   /**
-   * Takes no new texts and resolves once those under way have ended, or after `timeoutMs`.
+   * Takes no new texts, ends those that are verified for others, and resolves once those under way have ended, or after
+   * `timeoutMs`.
    * @returns whether all ended
    */
   drain(timeoutMs?: number): Promise<boolean>;
@@ -92,14 +94,18 @@ export function createServer(options: ServerOptions): Server {
     for (const warning of model.warnings) options.onWarning?.(warning);
     return model;
   });
-  const state: AppState = { pool, metrics, draining: false };
+  const sessions = new VerifySessions();
+  const state: AppState = { pool, metrics, sessions, draining: false };
   const app = createApp(state, pick(options, appDefaults));
 
   const idle = async () => {
     for (const { engine: one } of pool.loaded) await one?.idle();
+    await sessions.idle();
   };
   const drain = async (timeoutMs = Number.POSITIVE_INFINITY): Promise<boolean> => {
     state.draining = true;
+    // Their clients would hold them open until they time out.
+    sessions.end();
     if (timeoutMs === Number.POSITIVE_INFINITY) {
       await idle();
       return true;
@@ -123,6 +129,7 @@ export function createServer(options: ServerOptions): Server {
     drain,
     async [Symbol.asyncDispose]() {
       state.draining = true;
+      sessions.end();
       for (const { engine: one } of pool.loaded) one?.abort();
       await idle();
       pool[Symbol.dispose]();

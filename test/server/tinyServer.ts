@@ -2,14 +2,14 @@ import { fileURLToPath } from "node:url";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { createServer, type Server, type ServerOptions } from "../../src/server/index.js";
 
-const tiny = fileURLToPath(new URL("../../models/tiny-6m", import.meta.url));
+export const tinyDirectory = fileURLToPath(new URL("../../models/tiny-6m", import.meta.url));
 
 // biome-ignore lint/suspicious/noExplicitAny: what tests look into, whatever it is
 export type Json = Record<string, any>;
 
 /** A server of the embedded model, one thread. */
 export const tinyServer = (options: Partial<ServerOptions> = {}): Server =>
-  createServer({ models: [{ id: "tiny", files: () => directoryFiles(tiny), threads: 1 }], ...options });
+  createServer({ models: [{ id: "tiny", files: () => directoryFiles(tinyDirectory), threads: 1 }], ...options });
 
 export const post = (
   server: Server,

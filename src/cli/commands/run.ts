@@ -11,6 +11,7 @@ import {
 } from "../../runtime/index.js";
 import { encodeChat, loadChatTemplate } from "../../text/index.js";
 import { chat } from "../chat.js";
+import { type CloudOptions, cloudOptions, openCloud } from "../cloud.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { type DraftOptions, draftOptions, openDraft } from "../draft.js";
 import { digits, terminalText } from "../format.js";
@@ -50,7 +51,8 @@ interface RunOptions
     SparsityOption,
     ExitsOption,
     AdapterOption,
-    DraftOptions {
+    DraftOptions,
+    CloudOptions {
   chat?: boolean;
   system?: string;
   maxTokens: number;
@@ -95,6 +97,7 @@ export const command: CommandDefinition<RunOptions> = {
     exitsOption(),
     adapterOption(),
     ...draftOptions(),
+    ...cloudOptions(),
     weightsOption(),
     ...residentOptions(),
     expertRanksOption(),
@@ -104,6 +107,7 @@ export const command: CommandDefinition<RunOptions> = {
     'rarefy run tiny-6m --prompt "It was a dark night" --max-tokens 64 --temperature 0.8 --seed 1',
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
     "rarefy run Qwen/Qwen2.5-7B-Instruct --draft Qwen/Qwen2.5-0.5B-Instruct",
+    "rarefy run Qwen/Qwen2.5-0.5B-Instruct --cloud http://192.168.1.2:8080/v1",
   ],
   async run(context, options, [argument]) {
     if (options.system !== undefined && options.chat === false)
@@ -127,6 +131,9 @@ export const command: CommandDefinition<RunOptions> = {
     const defaults = await samplingDefaults(files);
     for (const { file, field, problem } of defaults.warnings) context.warn(`${file}: ${field}: ${problem}`);
 
+    if (options.cloudModel !== undefined && options.cloud === undefined)
+      throw new UsageError("--cloud-model is the name of a model on a server; give its address with --cloud");
+    const cloud = await openCloud(context, options, tokenizer);
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
     using drafting = await openDraft(context, options, tokenizer);
@@ -155,6 +162,7 @@ export const command: CommandDefinition<RunOptions> = {
       exits,
       draft: drafting.draft,
       draftTokens: options.draftTokens,
+      cloud,
     };
     if (ids === undefined) {
       const turns = await chat(context, { model, tokenizer, template, system: options.system, generation });
@@ -176,6 +184,7 @@ export const command: CommandDefinition<RunOptions> = {
     return {
       model: session.location,
       weights: model.weights,
+      ...(cloud && { cloud: { url: cloud.url, model: cloud.model } }),
       ...(options.sparsity && { sparsity: options.sparsity.text }),
       ...(exits && { exits: { rule: exits.text, ...summary.exits } }),
       ...(attention && { attention: attention.text }),

@@ -43,4 +43,6 @@ export interface Speculation {
   acceptance: number | undefined;
   draftMs: number;
   verifyMs: number;
+  /** Of verifying, where a server did it, what neither it nor this machine computed in: the way there and back. */
+  networkMs?: number;
 }

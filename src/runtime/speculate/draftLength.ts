@@ -1,3 +1,7 @@
+import { UsageError } from "../../core/index.js";
+import type { Sampler } from "../samplers.js";
+import type { Sequence } from "../sequence.js";
+
 /** Most tokens that are proposed at once. */
 export const longestDraft = 16;
 /** What is tried before anything is known. */
@@ -70,4 +74,22 @@ function line(points: readonly (readonly [x: number, y: number])[]): (x: number)
   const slope = spread === 0 ? 0 : Math.max(0, mean((point) => (point[0] - x) * (point[1] - y)) / spread);
   const least = Math.min(...points.map((point) => point[1]));
   return (at) => Math.max(least / 4, y + slope * (at - x));
+}
+
+/** @throws UsageError for more than are ever proposed */
+export function draftLengthFor(sampler: Sampler, draftTokens: number | undefined): DraftLength {
+  if (draftTokens !== undefined && draftTokens > longestDraft) {
+    throw new UsageError(`${draftTokens} draft tokens; there are at most ${longestDraft}`);
+  }
+  // Times must not decide which random numbers a token gets: the same seed then gives the same text.
+  return new DraftLength(draftTokens ?? (sampler.greedy || sampler.options.seed === undefined ? undefined : 4));
+}
+
+/** @throws UsageError where a sequence could not take back what was proposed in vain */
+export function checkTakesBack({ keepsAll, exactTokens }: Pick<Sequence, "keepsAll" | "exactTokens">): void {
+  if (keepsAll && exactTokens >= longestDraft) return;
+  throw new UsageError(
+    "a draft needs a KV policy that keeps every token, with groups of codes a residual of at least " +
+      `${longestDraft}: what was proposed in vain must be taken back`,
+  );
 }

@@ -24,29 +24,43 @@ class ModelDrafter implements Drafter {
     this.#sequence = new Sequence(model, Math.min(target.capacity + 1, model.config.maxPositions));
   }
 
-  async propose(last: number, most: number): Promise<Proposal> {
-    const { target, sampler } = this;
-    const sequence = this.#sequence;
-    const context = [...target.tokens, last];
-    // The text may be longer than the draft's positions.
-    const room = sequence.capacity - context.length + 1;
-    if (Math.min(room, most) < 1) return { ids: [], laws: [] };
-    const ids: number[] = [];
-    const laws: Float64Array[] = [];
-    let waiting = sequence.reuse(Uint32Array.from(context));
-    while (ids.length < Math.min(most, room)) {
-      const logits = await sequence.run(waiting);
-      const { id, law } = await pickFrom(sequence.model, logits, sampler, [...context, ...ids]);
-      // What the target has no token for cannot be verified.
-      if (id >= target.model.config.vocabSize) break;
-      ids.push(id);
-      if (law !== undefined) laws.push(law);
-      waiting = Uint32Array.of(id);
-    }
-    return { ids, laws: sampler.greedy ? undefined : laws };
+  propose(last: number, most: number): Promise<Proposal> {
+    const { tokens, model } = this.target;
+    return proposeFrom(this.#sequence, [...tokens, last], most, this.sampler, model.config.vocabSize);
   }
 
   [Symbol.dispose](): void {
     this.#sequence[Symbol.dispose]();
   }
+}
+
+/**
+ * What the model of a sequence would write after a text.
+ * @param most tokens at most
+ * @param vocabSize of the target
+ */
+export async function proposeFrom(
+  sequence: Sequence,
+  context: readonly number[],
+  most: number,
+  sampler: Sampler,
+  vocabSize: number,
+): Promise<Proposal> {
+  const { model, capacity } = sequence;
+  // The text may be longer than the draft's positions, and have tokens that only the target knows.
+  const count = Math.min(most, capacity - context.length + 1);
+  if (count < 1 || context.some((id) => id >= model.config.vocabSize)) return { ids: [], laws: [] };
+  const ids: number[] = [];
+  const laws: Float64Array[] = [];
+  let waiting = sequence.reuse(Uint32Array.from(context));
+  while (ids.length < count) {
+    const logits = await sequence.run(waiting);
+    const { id, law } = await pickFrom(model, logits, sampler, [...context, ...ids]);
+    // What the target has no token for cannot be verified.
+    if (id >= vocabSize) break;
+    ids.push(id);
+    if (law !== undefined) laws.push(law);
+    waiting = Uint32Array.of(id);
+  }
+  return { ids, laws: sampler.greedy ? undefined : laws };
 }

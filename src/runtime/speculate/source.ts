@@ -1,13 +1,11 @@
-import { UsageError } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
-import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
+import { explainNonFinite } from "../../model/index.js";
 import type { ChosenToken, TokenSource } from "../chosenToken.js";
-import { logProbability } from "../logits.js";
 import type { Sampler } from "../samplers.js";
 import type { Sequence } from "../sequence.js";
-import { accept, acceptGreedy } from "./accept.js";
+import { decide } from "./decide.js";
 import type { Draft, Drafter, Proposal, Speculation } from "./draft.js";
-import { DraftLength, longestDraft } from "./draftLength.js";
+import { checkTakesBack, type DraftLength, draftLengthFor } from "./draftLength.js";
 
 /**
  * Speculative decoding: a draft proposes tokens, the target runs them all in one pass, and those are kept that it might as
@@ -35,19 +33,8 @@ export class SpeculativeSource implements TokenSource {
     readonly draft: Draft,
     readonly options: { logprobs: boolean; draftTokens?: number },
   ) {
-    const { keepsAll, exactTokens } = sequence;
-    if (!keepsAll || exactTokens < longestDraft) {
-      throw new UsageError(
-        "a draft needs a KV policy that keeps every token, with groups of codes a residual of at least " +
-          `${longestDraft}: what was proposed in vain must be taken back`,
-      );
-    }
-    const { draftTokens = 1 } = options;
-    if (draftTokens > longestDraft)
-      throw new UsageError(`${draftTokens} draft tokens; there are at most ${longestDraft}`);
-    // Times must not decide which random numbers a token gets: the same seed then gives the same text.
-    const fixed = options.draftTokens ?? (sampler.greedy || sampler.options.seed === undefined ? undefined : 4);
-    this.#length = new DraftLength(fixed);
+    checkTakesBack(sequence);
+    this.#length = draftLengthFor(sampler, options.draftTokens);
     this.#drafter = draft.open(sequence, sampler);
   }
 
@@ -105,40 +92,10 @@ export class SpeculativeSource implements TokenSource {
     }
   }
 
-  /** @param logits released @param occurred tokens before those proposed */
-  async #decide(logits: Activation, { ids, laws }: Proposal, occurred: readonly number[]) {
+  #decide(logits: Activation, proposal: Proposal, occurred: readonly number[]) {
     const { sampler, sequence, options } = this;
-    const { backend, config } = sequence.model;
-    const fail = async (): Promise<never> => {
-      throw await explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
-    };
-    try {
-      if (sampler.greedy && !options.logprobs) {
-        const tops = await backend.topK(logits, 1);
-        if (tops.some(({ values }) => !Number.isFinite(values[0]))) await fail();
-        const { accepted, next } = acceptGreedy(
-          ids,
-          tops.map((top) => top.ids[0]),
-        );
-        return { accepted, decided: [...ids.slice(0, accepted), next].map((id): ChosenToken => ({ id })) };
-      }
-      const values = await backend.read(logits);
-      if (firstNonFiniteOf(values) >= 0) await fail();
-      const row = (i: number) => values.subarray(i * logits.cols, i * logits.cols + config.vocabSize);
-      const { accepted, next } = accept(
-        ids,
-        (i) => laws?.[i],
-        (i) => sampler.law(row(i), [...occurred, ...ids.slice(0, i)]),
-        () => sampler.uniform(),
-        (weights) => sampler.draw(weights),
-      );
-      const decided = [...ids.slice(0, accepted), next].map(
-        (id, i): ChosenToken => (options.logprobs ? { id, logprob: logProbability(row(i), id) } : { id }),
-      );
-      return { accepted, decided };
-    } finally {
-      backend.release(logits);
-    }
+    const explain = () => explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
+    return decide(sequence.model, logits, proposal, occurred, sampler, { logprobs: options.logprobs, explain });
   }
 
   /** The sequence is left with the tokens that were given. */

@@ -1,3 +1,4 @@
+import type { VerifySessions } from "../engine/verifySession.js";
 import type { ServerEvent } from "../http/events.js";
 import type { Scope } from "../http/scope.js";
 import type { ServedModel } from "../models/servedModel.js";
@@ -12,6 +13,7 @@ export interface ModelFields {
 /** What an endpoint works with. */
 export interface RouteContext {
   readonly scope: Scope;
+  readonly sessions: VerifySessions;
   /**
    * The model that a body names, with the adapter that it names, for as long as the request lasts.
    * @throws ApiError where there is none of that name

@@ -5,7 +5,7 @@ import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { chooseTokens } from "./choose.js";
 import { Job } from "./job.js";
-import { commonLength, commonTokens, copies, SequenceMemory } from "./memory.js";
+import { commonLength, commonTokens, copies, noteExact, SequenceMemory } from "./memory.js";
 import { type PlannedPass, planStep } from "./plan.js";
 import type { GenerationEvent, GenerationRequest } from "./request.js";
 
@@ -42,6 +42,11 @@ export class QueueFullError extends Error {
     super(`${waiting} requests wait already`);
   }
 }
+
+/** How often it is looked whether there is room again, where no text of ours will end. */
+const roomRetryMs = 10;
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 /** Prompts that have at least so many tokens in common with one that is being run wait for it. */
 const worthWaiting = 32;
@@ -114,6 +119,8 @@ export class Engine implements Disposable {
       for (const pass of planStep(this.#active, this.#limits())) await this.#run(pass);
       this.#active = this.#active.filter((job) => !this.#ended(job));
       await breathe(undefined);
+      // Only what is verified for others (`VerifySession`) takes room then, and no step of ours ends it.
+      if (this.#active.length === 0 && this.#waiting.length > 0) await pause(roomRetryMs);
     }
   }
 
@@ -180,7 +187,7 @@ export class Engine implements Disposable {
     const startMs = performance.now();
     try {
       const { logits, firstRows } = await runTogether(turns);
-      for (const { held, sparseFrom, request } of jobs) this.#noteExact(held!, request.variant, sparseFrom);
+      for (const { held, sparseFrom } of jobs) noteExact(held!, sparseFrom);
       try {
         const rows = jobs.map((job, j) => ({ job, turn: turns[j], firstRow: firstRows[j] }));
         if (logits === undefined) await backend.flush();
@@ -203,13 +210,6 @@ export class Engine implements Disposable {
     const tokens = turns.reduce((sum, turn) => sum + turn.tokens.length, 0);
     this.observer.onPass({ tokens, sequences: jobs.length, elapsedMs: nowMs - startMs });
     this.observer.onCounters(backend.takeCounters());
-  }
-
-  /** Dense tokens are the same whatever comes behind them; sparse ones depend on where the prompt ended. */
-  #noteExact(held: NonNullable<Job["held"]>, { thresholds }: GenerationRequest["variant"], sparseFrom: number): void {
-    const effective = thresholds ?? this.model.thresholds;
-    const dense = effective === undefined || effective === "dense";
-    held.exact = dense ? held.sequence.length : Math.min(held.sequence.length, sparseFrom);
   }
 
   #observe(job: Job, nowMs: number): void {

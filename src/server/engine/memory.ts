@@ -13,6 +13,18 @@ export interface HeldSequence {
   usedAt: number;
 }
 
+/**
+ * Notes which tokens a prompt with the same beginning would have run just so, after a pass. Dense tokens are the same whatever
+ * comes behind them; sparse ones depend on where the prompt ended.
+ * @param sparseFrom first position that thresholds apply to
+ */
+export function noteExact(held: HeldSequence, sparseFrom: number): void {
+  const { sequence, variant } = held;
+  const effective = variant.thresholds ?? sequence.model.thresholds;
+  const dense = effective === undefined || effective === "dense";
+  held.exact = dense ? sequence.length : Math.min(sequence.length, sparseFrom);
+}
+
 /** Fewer tokens than this are run again sooner than copied. */
 const leastShared = 16;
 

@@ -7,6 +7,10 @@ import { embeddings } from "../api/embeddings.js";
 import { parseJson } from "../api/parse.js";
 import { responses } from "../api/responses.js";
 import type { Route, RouteContext } from "../api/route.js";
+import { verifyBatches } from "../api/verify/batches.js";
+import { verifyModel } from "../api/verify/model.js";
+import { verifySessions } from "../api/verify/sessions.js";
+import type { VerifySessions } from "../engine/verifySession.js";
 import type { Metrics } from "../metrics.js";
 import type { ModelPool } from "../models/modelPool.js";
 import { adaptedName, type NamedModel, namesOf } from "../models/names.js";
@@ -33,6 +37,8 @@ export interface AppOptions {
 export interface AppState {
   readonly pool: ModelPool;
   readonly metrics: Metrics;
+  /** Texts that are verified for others. */
+  readonly sessions: VerifySessions;
   /** Whether no new texts are begun. */
   draining: boolean;
 }
@@ -43,6 +49,9 @@ const routes: Readonly<Record<string, Route>> = {
   "/v1/completions": completions,
   "/v1/embeddings": embeddings,
   "/v1/responses": responses,
+  "/v1/verify/model": verifyModel,
+  "/v1/verify/sessions": verifySessions,
+  "/v1/verify/batches": verifyBatches,
 };
 
 /** Everything of the server that speaks HTTP. Runs wherever hono does. */
@@ -118,6 +127,7 @@ export function createApp(state: AppState, options: AppOptions): Hono {
 
   const contextOf = (scope: Scope): RouteContext => ({
     scope,
+    sessions: state.sessions,
     async model({ model: asked, rarefy }) {
       const name = asked ?? (pool.entries.length === 1 ? pool.entries[0].id : undefined);
       if (name === undefined) {

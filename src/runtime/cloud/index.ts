@@ -1,0 +1,2 @@
+export type { Cloud } from "./cloud.js";
+export { type CloudOptions, connectCloud } from "./connect.js";
