@@ -15,6 +15,10 @@ export interface CalibrationText {
   bos: boolean | undefined;
 }
 
+/** Tokens that windows from a text's start come from; undefined for the whole text, of which windows are drawn. */
+export const calibrationMaxTokens = ({ windows, window, order }: CalibrationText["windows"]): number | undefined =>
+  order === "random" ? undefined : windows * window;
+
 /** A text to calibrate on as the tokens that a job needs. */
 export async function calibrationTokens(
   context: Pick<Context, "signal" | "onProgress" | "warn">,
@@ -23,8 +27,12 @@ export async function calibrationTokens(
 ): Promise<TokenizedText> {
   const { signal, onProgress } = context;
   const tokenizer = await openTokenizer(context, files);
-  const maxTokens = windows.order === "random" ? undefined : windows.windows * windows.window;
-  const tokens = await tokenizeText(tokenizer, text, { maxTokens, name, signal, onProgress });
+  const tokens = await tokenizeText(tokenizer, text, {
+    maxTokens: calibrationMaxTokens(windows),
+    name,
+    signal,
+    onProgress,
+  });
   return bos ? beginWindows(tokens, tokenizer, windows.window) : tokens;
 }
 

@@ -1,7 +1,7 @@
 import type { Recipe } from "../compress/index.js";
 import { formatResultRows, type ResultRow } from "../eval/index.js";
 import { type Artifact, type Compression, compressionOf } from "../io/index.js";
-import { checkOutput, resolveModel } from "../io/index.node.js";
+import { checkOutput, readText, resolveModel } from "../io/index.node.js";
 import { compressAndMeasure, type MeasuredCompression, rareExperts } from "../jobs/index.js";
 import type { JobTimes } from "../pipeline/index.js";
 import { tokenizeText } from "../text/index.js";
@@ -10,7 +10,6 @@ import type { Context } from "./command.js";
 import { type CompressionOptions, withCalibration } from "./compressionOptions.js";
 import { bytes, duration, percent } from "./format.js";
 import { isLabelled, labelledTokens } from "./labelledTokens.js";
-import { readText } from "./readText.js";
 import { readTaskMeasure } from "./taskOptions.js";
 import { openTokenizer } from "./tokenizer.js";
 

@@ -1,11 +1,11 @@
 import { InvalidArgumentError, Option } from "commander";
 import { parseRecipe, parseRecipeText, presetRecipe, presets, type Recipe } from "../compress/index.js";
 import { UsageError } from "../core/index.js";
+import { readText } from "../io/index.node.js";
 import type { DeviceId } from "../kernels/index.js";
 import type { CommonOptions } from "./command.js";
 import { integer } from "./numbers.js";
 import { bosOption, deviceOption, maxWindowsOption } from "./options.js";
-import { readText } from "./readText.js";
 import { type TaskCommandOptions, taskOptions } from "./taskOptions.js";
 import { defaultThreads } from "./threads.js";
 

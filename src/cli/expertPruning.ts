@@ -1,14 +1,13 @@
 import { expertMethods } from "../compress/index.js";
 import { UsageError } from "../core/index.js";
 import type { ResultRow } from "../eval/index.js";
-import { resolveModel } from "../io/index.node.js";
+import { readText, resolveModel } from "../io/index.node.js";
 import { type PrunedExpertsDirectory, type PrunedExpertsLayer, pruneExpertsToDirectory } from "../jobs/index.js";
 import { calibrationText } from "./calibrationTokens.js";
 import type { Context } from "./command.js";
 import type { CompressionOptions } from "./compressionOptions.js";
 import { type Column, table } from "./format.js";
 import { measureBoth } from "./measureBoth.js";
-import { readText } from "./readText.js";
 import { readTaskMeasure } from "./taskOptions.js";
 
 interface ExpertPruningOptions extends CompressionOptions {

@@ -1,7 +1,7 @@
 import { text as textOf } from "node:stream/consumers";
 import { UsageError } from "../core/index.js";
+import { readText } from "../io/index.node.js";
 import type { Context } from "./command.js";
-import { readText } from "./readText.js";
 
 /** Where a prompt may come from. */
 export interface PromptOptions {

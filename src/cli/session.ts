@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import type { Variant } from "../eval/index.js";
 import { type LocalModelFiles, type ModelFiles, readAdapter } from "../io/index.js";
-import { directoryFiles, resolveModel } from "../io/index.node.js";
+import { directoryFiles, readText, resolveModel } from "../io/index.node.js";
 import { openExpertRanks } from "../jobs/index.js";
 import {
   checkSound,
@@ -26,7 +26,6 @@ import type {
   SparsityOption,
   WeightsOption,
 } from "./options.js";
-import { readText } from "./readText.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** The word that stands for the first model as it is without any of what makes it sparse as it runs, where models are compared. */

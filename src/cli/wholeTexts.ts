@@ -1,6 +1,6 @@
 import { Option } from "commander";
 import { Stage, UsageError } from "../core/index.js";
-import { resolveModel } from "../io/index.node.js";
+import { readText, resolveModel } from "../io/index.node.js";
 import type { Model } from "../model/index.js";
 import { loadTokenizer } from "../text/index.js";
 import { type LabelledText, parseLabelledText } from "../train/index.js";
@@ -9,7 +9,6 @@ import { isLabelled, tokensOfText } from "./labelledTokens.js";
 import { integer } from "./numbers.js";
 import { bosOption, type MachineOptions, textOption, type WeightsOption } from "./options.js";
 import { type PromptOptions, promptText } from "./promptText.js";
-import { readText } from "./readText.js";
 import { openSession } from "./session.js";
 
 /** Texts that a model reads as a whole, each by itself. */

@@ -12,6 +12,7 @@ export type BundledModel = keyof typeof models;
 /** The text that `tiny-6m` is calibrated on, and one of books that it never saw. */
 export type BundledText = keyof typeof texts;
 
+/** Whether a model of this name comes with the package. */
 export const isBundledModel = (name: string): name is BundledModel => Object.hasOwn(models, name);
 /** Whether a text of this name comes with the package. */
 export const isBundledText = (name: string): name is BundledText => Object.hasOwn(texts, name);

@@ -1,7 +1,14 @@
 /** The parts of `io` that need Node.js; in browsers nothing imports this file. */
 
 export { directorySinks, linkOrCopyFile, writeFileAtomic, writeFilesAtomic } from "./atomic.node.js";
-export { type BundledModel, type BundledText, bundledModel, bundledText, isBundledText } from "./bundled.node.js";
+export {
+  type BundledModel,
+  type BundledText,
+  bundledModel,
+  bundledText,
+  isBundledModel,
+  isBundledText,
+} from "./bundled.node.js";
 export {
   type ExportFormat,
   type ExportOptions,
@@ -31,3 +38,4 @@ export {
 } from "./output/claim.node.js";
 export { JobDirectory } from "./output/jobDirectory.node.js";
 export { type Lock, type LockOptions, lockPath } from "./output/lock.node.js";
+export { readText } from "./readText.node.js";

@@ -1,6 +1,7 @@
 /** Long work from files to files, for Node.js: what the command line runs, and anything else that wants the same. */
 
 export type { AdapterSettings } from "./adapterTraining.js";
+export { type BullQueueOptions, openBullQueue } from "./bullQueue.node.js";
 export {
   type CalibratedDirectory,
   type CalibrateToDirectoryOptions,
@@ -15,6 +16,7 @@ export {
   type RankTask,
 } from "./expertRanks.js";
 export { exportAndCompare } from "./exportAndCompare.js";
+export { type Job, type JobQueue, type JobReports, memoryQueue, type ProcessOptions } from "./jobQueue.js";
 export { type LoraHubDirectory, type LoraHubToDirectoryOptions, loraHubToDirectory } from "./loraHubToDirectory.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
 export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
@@ -46,9 +48,12 @@ export {
   runExperimentDirectory,
 } from "./runExperimentDirectory.js";
 export { streamLink } from "./streamLink.js";
-export { runSweep, type SweepDocument, type SweepOptions } from "./sweep.js";
+export { runSweep, type SweepDocument } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
 export type { SweepEntry } from "./sweepEntries.js";
+export { jobPath, tokensSha256 } from "./sweepJob.js";
+export type { SweepOptions } from "./sweepMeasure.js";
+export type { JobText, SweepWorkers } from "./sweepWorkers.js";
 export { type TaughtFile, type TeachToFileOptions, teachToFile } from "./teachToFile.js";
 export {
   type ExitsDirectory,
@@ -62,3 +67,4 @@ export {
   type TrainToDirectoryOptions,
   trainToDirectory,
 } from "./trainToDirectory.js";
+export { runWorker, type WorkerOptions } from "./worker.js";

@@ -1,55 +1,26 @@
-import { basename, join, resolve } from "node:path";
-import { ProblemsError, RarefyError, UsageError } from "../core/index.js";
-import { evaluateQuality, measureSpeedInTurn, type ResultRow, resultRow } from "../eval/index.js";
-import {
-  compressionOf,
-  type Fingerprint,
-  fingerprint,
-  type LocalModelFiles,
-  openCheckpoint,
-  readArtifact,
-  sha256Hex,
-} from "../io/index.js";
-import { directoryFiles, JobDirectory, lockPath, removeOutput } from "../io/index.node.js";
-import type { WeightFormatId } from "../pack/index.js";
+import { join, resolve } from "node:path";
+import { ProblemsError, RarefyError, Stage, UsageError } from "../core/index.js";
+import { measureSpeedInTurn, resultRow } from "../eval/index.js";
+import { type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
+import { JobDirectory, lockPath } from "../io/index.node.js";
 import { openModel } from "../pipeline/index.js";
 import { checkCompression } from "../pipeline/internal.js";
-import { measureTasks, type TaskMeasure } from "../tasks/index.js";
-import type { TokenizedText } from "../text/index.js";
 import { gradientSource } from "../train/index.js";
-import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";
 import { type Machine, machine } from "./machine.js";
-import { densityStored, weightBytesOf } from "./measures.js";
 import type { SweepCandidate } from "./sweepCandidates.js";
 import { readEntry, type StoredEntry, type SweepEntry, writeJsonFile } from "./sweepEntries.js";
-import { packageVersion } from "./version.js";
-
-/** What all candidates of a sweep are made and measured with. */
-export interface SweepOptions
-  extends Pick<
-    CompressDirectoryOptions,
-    "calibration" | "store" | "dtype" | "device" | "threads" | "signal" | "onProgress"
-  > {
-  candidates: readonly SweepCandidate[];
-  /** Every model is measured on it. */
-  evaluation: TokenizedText;
-  /** Tokens of an evaluation window. Default 512. */
-  window?: number;
-  /** Windows of `evaluation` at most. */
-  maxWindows: number;
-  /** Tasks by which every model is measured too. */
-  tasks?: TaskMeasure;
-  /** Format of the weights in memory when models are measured. Default: what their rarefy.json names, else bf16. */
-  weights?: WeightFormatId;
-  /** Leave the models, each in a directory of its own. */
-  keep?: boolean;
-  /** Replace what was measured with other settings, texts or weights. Default: refuse. */
-  force?: boolean;
-  /** In the end, time source and candidates in turn, so many rounds. Default: no times. */
-  speedRepeats?: number;
-  /** Told what begins: the name of a candidate, "source", "speed". */
-  onCandidate?(name: string): void;
-}
+import { entryFromWorker } from "./sweepJob.js";
+import {
+  candidateEntry,
+  compressed,
+  identityOf,
+  keyOf,
+  removed,
+  type SourceIdentity,
+  type Sweep,
+  type SweepOptions,
+  sourceEntry,
+} from "./sweepMeasure.js";
 
 /** What a sweep wrote to `sweep.json`; the first entry is the source. */
 export interface SweepDocument {
@@ -58,13 +29,6 @@ export interface SweepDocument {
   output: string;
   machine: Machine;
   entries: SweepEntry[];
-}
-
-interface Sweep {
-  source: LocalModelFiles;
-  output: string;
-  identity: Fingerprint;
-  options: SweepOptions;
 }
 
 /**
@@ -76,6 +40,9 @@ interface Sweep {
  */
 export async function runSweep(source: LocalModelFiles, output: string, options: SweepOptions): Promise<SweepDocument> {
   const { candidates, signal } = options;
+  if (options.workers !== undefined && (options.tasks ?? options.keep ?? options.speedRepeats) !== undefined) {
+    throw new UsageError("workers measure perplexity and leave no models: no tasks, no models to keep, no times");
+  }
   await using _lock = await lockPath(resolve(output));
   // Other files in it stay as they are: only those of the sweep's own names are written.
   const directory = new JobDirectory(resolve(output), "sweep", () => true);
@@ -83,14 +50,14 @@ export async function runSweep(source: LocalModelFiles, output: string, options:
   const sweep: Sweep = { source, output, options, identity: await checked(source, options) };
   await refuseOthers(sweep);
   await directory.open();
-  const stored: StoredEntry[] = [];
+  const finished = new Set<SweepCandidate>();
   let entries: SweepEntry[];
   try {
-    for (const candidate of [undefined, ...candidates]) stored.push(await measured(sweep, candidate));
+    const stored = await (options.workers === undefined ? inTurn : overWorkers)(sweep, finished);
     entries = options.speedRepeats === undefined ? stored : await timed(sweep, stored, options.speedRepeats);
   } catch (cause) {
     if (signal?.aborted !== true) throw cause;
-    const done = `${output} holds ${Math.max(0, stored.length - 1)} of ${candidates.length} candidates`;
+    const done = `${output} holds ${finished.size} of ${candidates.length} candidates`;
     throw new RarefyError(`${done}; the same command goes on from there.`, { cause });
   }
   const document: SweepDocument = {
@@ -108,7 +75,7 @@ export async function runSweep(source: LocalModelFiles, output: string, options:
 async function checked(
   source: LocalModelFiles,
   { candidates, calibration, signal, onProgress }: SweepOptions,
-): Promise<Fingerprint> {
+): Promise<SourceIdentity> {
   const checkpoint = await openCheckpoint(source);
   try {
     const problems: string[] = [];
@@ -119,20 +86,62 @@ async function checked(
       });
     }
     if (problems.length > 0) throw new ProblemsError("this sweep cannot be done", problems);
-    return await fingerprint(checkpoint, { signal, onProgress });
+    return await identityOf(checkpoint, { signal, onProgress });
   } finally {
     await checkpoint.close();
   }
 }
 
-/** The entry of a candidate, or of the source: taken from its file when that was made by the same call. */
-async function measured(sweep: Sweep, candidate: SweepCandidate | undefined): Promise<StoredEntry> {
+type MakeEntry = (candidate: SweepCandidate | undefined, key: string) => Promise<SweepEntry>;
+
+/** All entries, made here one after the other; the source is the first. */
+async function inTurn(sweep: Sweep, finished: Set<SweepCandidate>): Promise<StoredEntry[]> {
+  const make: MakeEntry = (candidate, key) => {
+    sweep.options.onCandidate?.(candidate?.name ?? "source");
+    return candidate === undefined ? sourceEntry(sweep, key) : candidateEntry(sweep, candidate, key);
+  };
+  const entries = [await stored(sweep, undefined, make)];
+  for (const candidate of sweep.options.candidates) {
+    entries.push(await stored(sweep, candidate, make));
+    finished.add(candidate);
+  }
+  return entries;
+}
+
+/** The same entries: workers make those of candidates, in any order, while the source is measured here. */
+async function overWorkers(sweep: Sweep, finished: Set<SweepCandidate>): Promise<StoredEntry[]> {
+  const { candidates, signal, onProgress, onCandidate, workers } = sweep.options;
+  // What fails or stops ends the wait for the others.
+  const ended = new AbortController();
+  const waiting = signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal]);
+  const stage = new Stage("candidates from workers", candidates.length, "candidates", onProgress);
+  const make: MakeEntry = (candidate, key) => {
+    if (candidate !== undefined) return entryFromWorker(sweep, workers!, candidate, key, waiting);
+    onCandidate?.("source");
+    return sourceEntry(sweep, key);
+  };
+  try {
+    return await Promise.all([
+      stored(sweep, undefined, make),
+      ...candidates.map(async (candidate) => {
+        const entry = await stored(sweep, candidate, make);
+        finished.add(candidate);
+        stage.advance(1, candidate.name);
+        return entry;
+      }),
+    ]);
+  } finally {
+    ended.abort();
+  }
+}
+
+/** The entry of a candidate, or of the source: taken from its file when that was made by the same call, else made and kept there. */
+async function stored(sweep: Sweep, candidate: SweepCandidate | undefined, make: MakeEntry): Promise<StoredEntry> {
   const path = fileOf(sweep, candidate?.name);
   const key = await keyOf(sweep, candidate);
   const found = await readEntry(path);
   if (found?.key === key) return found;
-  sweep.options.onCandidate?.(candidate?.name ?? "source");
-  const entry = candidate === undefined ? await sourceEntry(sweep, key) : await candidateEntry(sweep, candidate, key);
+  const entry = await make(candidate, key);
   await writeJsonFile(path, entry);
   return entry;
 }
@@ -188,75 +197,4 @@ async function timed(sweep: Sweep, entries: readonly StoredEntry[], repeats: num
   }
   if (keep !== true) for (const { name } of candidates) await removed(sweep, name);
   return entries.map((entry, i) => ({ ...entry, row: { ...timings[i]!.row, ...entry.row } }));
-}
-
-const removed = ({ output }: Sweep, name: string) => removeOutput(join(output, name));
-
-async function keyOf({ source, identity, options }: Sweep, candidate: SweepCandidate | undefined): Promise<string> {
-  const { evaluation, calibration, tasks, window, maxWindows, weights, store, dtype, device } = options;
-  const what = {
-    version: packageVersion(),
-    model: [source.location, identity],
-    recipe: candidate?.recipe ?? null,
-    text: evaluation.sha256,
-    calibration: calibration === undefined ? null : calibration.sha256 + (calibration.windowsBegin ? " bos" : ""),
-    how: [window, maxWindows, weights, store, dtype, device],
-    ...(tasks && { tasks: [tasks.tasks.map(({ sha256 }) => sha256), tasks.scorer, tasks.resamples] }),
-  };
-  return sha256Hex(JSON.stringify(what));
-}
-
-async function sourceEntry(sweep: Sweep, key: string): Promise<SweepEntry> {
-  const { source } = sweep;
-  const row = await measure(sweep, source, basename(source.location));
-  return { key, name: row.model, row: { ...row, bytesOnDisk: await weightBytesOf(source) } };
-}
-
-async function candidateEntry(sweep: Sweep, candidate: SweepCandidate, key: string): Promise<SweepEntry> {
-  const { name } = candidate;
-  const { keep, speedRepeats } = sweep.options;
-  const startMs = performance.now();
-  const files = await compressed(sweep, candidate);
-  const elapsedMs = Math.round(performance.now() - startMs);
-  const artifact = (await readArtifact({ files, location: files.location }))!;
-  const row: ResultRow = {
-    ...(await measure(sweep, files, name)),
-    densityStored: densityStored(artifact),
-    bytesOnDisk: await weightBytesOf(files),
-    elapsedMs,
-  };
-  if (keep !== true && speedRepeats === undefined) await removed(sweep, name);
-  const { recipe, layers } = compressionOf(artifact)!;
-  return { key, name, row, recipe, layers };
-}
-
-/** The model of a candidate, made unless it is there. */
-async function compressed(
-  { source, output, options }: Sweep,
-  { name, recipe }: SweepCandidate,
-): Promise<LocalModelFiles> {
-  const { calibration, store, dtype, device, threads, force, signal, onProgress } = options;
-  const directory = join(output, name);
-  await compressToDirectory(source, directory, {
-    recipe,
-    calibration,
-    store,
-    dtype,
-    device,
-    threads,
-    force,
-    signal,
-    onProgress,
-  });
-  return directoryFiles(directory);
-}
-
-async function measure({ options }: Sweep, files: LocalModelFiles, name: string): Promise<ResultRow> {
-  const { evaluation, tasks, device, threads, weights, maxWindows, window = 512, signal, onProgress } = options;
-  using opened = await openModel(files, { weights, device, threads, signal, onProgress });
-  const { model } = opened;
-  const [quality] = await evaluateQuality([{ name, model }], evaluation, { window, maxWindows, signal, onProgress });
-  const figures =
-    tasks && (await measureTasks({ name, model, thresholds: model.thresholds }, tasks, { signal, onProgress }));
-  return resultRow({ model: name, weights: model.weights, quality, tasks: figures, backend: model.backend.info.id });
 }

@@ -42,9 +42,13 @@ export async function readEntry(path: string): Promise<StoredEntry | undefined> 
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
-  const raw = parseJson(bytes, path);
-  checkSchema(storedEntry, raw, path, "Remove the file, and the same command measures it again");
-  return raw as unknown as StoredEntry;
+  return checkEntry(parseJson(bytes, path), path, "Remove the file, and the same command measures it again");
+}
+
+/** @param file what it is, for the message. @param hint what to do when it is none. @throws FormatError for what is no entry */
+export function checkEntry(raw: unknown, file: string, hint: string): StoredEntry {
+  checkSchema(storedEntry, raw, file, hint);
+  return raw as StoredEntry;
 }
 
 /** Writes a value as indented JSON, whole or not at all. */

@@ -1,7 +1,7 @@
 import { Option } from "commander";
 import { allocations, thresholdEstimators } from "../../compress/index.js";
 import { type AllocationComparison, formatResultRows } from "../../eval/index.js";
-import { resolveModel } from "../../io/index.node.js";
+import { readText, resolveModel } from "../../io/index.node.js";
 import { type CalibratedDirectory, calibrateToDirectory } from "../../jobs/index.js";
 import { activationMethods, type CalibrationOptions } from "../../pipeline/index.js";
 import { calibrationText } from "../calibrationTokens.js";
@@ -24,7 +24,6 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { readText } from "../readText.js";
 import { readTaskMeasure, type TaskCommandOptions, taskOptions } from "../taskOptions.js";
 
 type Settings = Pick<CalibrationOptions, "method" | "estimator" | "allocation" | "prefill">;

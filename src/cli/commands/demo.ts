@@ -1,6 +1,7 @@
 import type { ResultRow, Variant } from "../../eval/index.js";
 import { evaluateQuality, formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
 import { speedRatio } from "../../eval/internal.js";
+import { readText } from "../../io/index.node.js";
 import { machine, peakResidentBytes } from "../../jobs/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../pipeline/index.js";
 import { collect, generate } from "../../runtime/index.js";
@@ -20,7 +21,6 @@ import {
   type WeightsOption,
   weightsOption,
 } from "../options.js";
-import { readText } from "../readText.js";
 import { openSession, type Session } from "../session.js";
 import { sideBySide, wrap } from "../sideBySide.js";
 import { openTokenizer } from "../tokenizer.js";

@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { resolveModel } from "../../io/index.node.js";
+import { readText, resolveModel } from "../../io/index.node.js";
 import { type ExitsDirectory, trainExitsToDirectory } from "../../jobs/index.js";
 import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
@@ -19,7 +19,6 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { readText } from "../readText.js";
 
 interface ExitsOptions extends CommonOptions, MachineOptions, WeightsOption, ExitsOption {
   text: string;

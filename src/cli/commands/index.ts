@@ -39,6 +39,11 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./sweep.js"),
   },
   {
+    name: "worker",
+    summary: "make and measure the candidates of sweeps that share a queue, on as many machines as wanted",
+    load: () => import("./worker.js"),
+  },
+  {
     name: "report",
     summary: "one HTML page of what sweeps and compressed models cost and give, and the same as JSON",
     load: () => import("./report.js"),

@@ -12,7 +12,7 @@ import {
 import { UsageError } from "../../core/index.js";
 import type { Artifact, Checkpoint, Compression, LocalModelFiles } from "../../io/index.js";
 import { compressionOf, isJsonObject, openCheckpoint, parseJson, readArtifact } from "../../io/index.js";
-import { resolveModel } from "../../io/index.node.js";
+import { readText, resolveModel } from "../../io/index.node.js";
 import {
   countParameters,
   type DecoderDescription,
@@ -31,7 +31,6 @@ import { loadChatTemplate } from "../../text/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, count, facts, percent, printable, table } from "../format.js";
 import { modelArgument, type WeightsOption, weightsOption } from "../options.js";
-import { readText } from "../readText.js";
 import { defaultThreads } from "../threads.js";
 import { openTokenizer } from "../tokenizer.js";
 

@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { resolveModel } from "../../io/index.node.js";
+import { readText, resolveModel } from "../../io/index.node.js";
 import { type OffloadedDirectory, offloadToDirectory } from "../../jobs/index.js";
 import { type OffloadLayout, offloadLayouts } from "../../model/index.js";
 import { calibrationText } from "../calibrationTokens.js";
@@ -13,7 +13,6 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { readText } from "../readText.js";
 
 interface OffloadCommandOptions extends CommonOptions, WeightsOption {
   layout?: OffloadLayout;

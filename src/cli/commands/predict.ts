@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { resolveModel } from "../../io/index.node.js";
+import { readText, resolveModel } from "../../io/index.node.js";
 import { predictToDirectory } from "../../jobs/index.js";
 import { calibrationText } from "../calibrationTokens.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
@@ -7,7 +7,6 @@ import { forceOption, outputOption } from "../compressionOptions.js";
 import { bytes, facts, percent, printable, table } from "../format.js";
 import { integer, number } from "../numbers.js";
 import { calibrationWindowsOption, modelArgument, windowOption } from "../options.js";
-import { readText } from "../readText.js";
 import { defaultThreads } from "../threads.js";
 
 interface PredictOptions extends CommonOptions {

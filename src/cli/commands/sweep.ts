@@ -1,10 +1,17 @@
 import { Option } from "commander";
 import { RarefyError, UsageError } from "../../core/index.js";
 import { formatResultRows } from "../../eval/index.js";
-import { resolveModel } from "../../io/index.node.js";
-import { runSweep, type SweepLevel, sweepCandidates } from "../../jobs/index.js";
+import { readText, resolveModel } from "../../io/index.node.js";
+import {
+  openBullQueue,
+  runSweep,
+  type SweepLevel,
+  type SweepWorkers,
+  sweepCandidates,
+  tokensSha256,
+} from "../../jobs/index.js";
 import { tokenizeText } from "../../text/index.js";
-import { calibrationTokens } from "../calibrationTokens.js";
+import { calibrationMaxTokens, calibrationTokens } from "../calibrationTokens.js";
 import type { CommandDefinition } from "../command.js";
 import {
   type CompressionOptions,
@@ -15,7 +22,7 @@ import {
   withCalibration,
 } from "../compressionOptions.js";
 import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
-import { readText } from "../readText.js";
+import { queueOption, queuePlaces } from "../queueOptions.js";
 import { parseLevels } from "../sweepLevels.js";
 import { readTaskMeasure } from "../taskOptions.js";
 import { openTokenizer } from "../tokenizer.js";
@@ -24,6 +31,7 @@ interface SweepCommandOptions extends CompressionOptions, WeightsOption {
   recipe: string[];
   sparsity?: SweepLevel[];
   keep?: boolean;
+  queue?: string;
   force?: boolean;
   speed?: boolean;
   repeats: number;
@@ -48,9 +56,11 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     repeatsOption(),
     weightsOption(),
     ...compressionOptions(),
+    queueOption("let the workers of this queue make and measure the candidates (rarefy worker)"),
     forceOption(),
   ],
   examples: [
+    "rarefy sweep tiny-6m --recipe wanda-50 --sparsity 0.3..0.7/0.2 --calib tiny-6m:calib --text tiny-6m:eval --queue redis://127.0.0.1:6379 -o tiny-sweep",
     "rarefy sweep tiny-6m --recipe magnitude-50 wanda-50 sparsegpt-50 --sparsity 0.3..0.7/0.2 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-sweep",
   ],
   async run(context, options, [model]) {
@@ -62,6 +72,9 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     // A text that is not there is told before a model is downloaded.
     const evaluation = await readText(options.text);
     const calibration = options.calib === undefined ? undefined : await readText(options.calib);
+    if (options.queue !== undefined) refuseWithQueue(options);
+    const places = options.queue === undefined ? undefined : await queuePlaces(model, options);
+    await using queue = options.queue === undefined ? undefined : await openBullQueue(options.queue, context);
     const source = await resolveModel(model, context);
     const tokenizer = await openTokenizer(context, source);
     const { window, maxWindows, weights, store, dtype, device, threads, keep, force, speed, repeats, output } = options;
@@ -74,23 +87,39 @@ export const command: CommandDefinition<SweepCommandOptions> = {
       windows: Math.max(...asked.map((each) => (each.windows * each.window) / asked[0].window)),
       order: asked.some((each) => each.order === "random") ? ("random" as const) : undefined,
     };
+    const maxTokens = Math.max((window ?? 512) * maxWindows, timedTokens);
+    const evaluationTokens = await tokenizeText(tokenizer, evaluation, {
+      maxTokens,
+      name: options.text,
+      signal,
+      onProgress,
+    });
+    const calibrated =
+      calibration === undefined
+        ? undefined
+        : await calibrationTokens(context, source, {
+            text: calibration,
+            name: options.calib,
+            windows,
+            bos: options.bos,
+          });
+    const workers: SweepWorkers | undefined = queue &&
+      places && {
+        queue,
+        model: places.model,
+        evaluation: { path: places.text, maxTokens, tokensSha256: await tokensSha256(evaluationTokens) },
+        calibration: calibrated && {
+          path: places.calib!,
+          maxTokens: calibrationMaxTokens(windows),
+          beginWindows: options.bos ? windows.window : undefined,
+          tokensSha256: await tokensSha256(calibrated),
+        },
+      };
     const document = await runSweep(source, output, {
       candidates,
-      evaluation: await tokenizeText(tokenizer, evaluation, {
-        maxTokens: Math.max((window ?? 512) * maxWindows, timedTokens),
-        name: options.text,
-        signal,
-        onProgress,
-      }),
-      calibration:
-        calibration === undefined
-          ? undefined
-          : await calibrationTokens(context, source, {
-              text: calibration,
-              name: options.calib,
-              windows,
-              bos: options.bos,
-            }),
+      evaluation: evaluationTokens,
+      calibration: calibrated,
+      workers,
       window,
       maxWindows,
       tasks: await readTaskMeasure(context, source, options),
@@ -110,3 +139,9 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     return document;
   },
 };
+
+/** What workers do not do. @throws UsageError */
+function refuseWithQueue({ tasks, keep, speed }: SweepCommandOptions): void {
+  const asked = Object.entries({ tasks, keep, speed }).find(([, value]) => value !== undefined);
+  if (asked !== undefined) throw new UsageError(`--${asked[0]} cannot be had with --queue; leave one of them out`);
+}

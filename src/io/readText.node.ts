@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { RarefyError } from "../core/index.js";
-import { bundledText, isBundledText } from "../io/index.node.js";
+import { bundledText, isBundledText } from "./bundled.node.js";
 
 /** A text file of the user, or one that comes with the package by its name (`tiny-6m:eval`). @throws RarefyError when it cannot be read, is empty or is not UTF-8. */
 export async function readText(path: string): Promise<string> {
