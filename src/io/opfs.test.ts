@@ -1,7 +1,11 @@
 import { expect, test } from "vitest";
+// @ts-expect-error: plain JavaScript, shared with the scripts
+import { gguf, ggufFile } from "../../scripts/mutation/seeds.mjs";
 import { DeviceError, FormatError, UsageError } from "../core/index.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
-import { memoryFiles } from "./memory.js";
+import { openCheckpoint } from "./checkpoint.js";
+import { ggufFiles } from "./gguf/index.js";
+import { memoryFiles, memorySource } from "./memory.js";
 import { ModelStore } from "./opfs.js";
 
 const MiB = 2 ** 20;
@@ -222,4 +226,23 @@ test("what is no model is refused, and a missing shard is named", async () => {
   await expect(store.add(source(sharded))).rejects.toThrow("there is no one.safetensors");
   sharded.set("one.safetensors", small("weights"));
   expect(await store.add(source(sharded))).toMatchObject({ complete: true });
+});
+
+test("a GGUF model is stored with all its parts, and a missing part is named", async () => {
+  const store = await open(new FakeDirectory());
+  const parts = [0, 1].map((part): Uint8Array => {
+    const split = { "split.no": [2, part], "split.count": [2, 2], "split.tensors.count": [5, gguf.tensors.length] };
+    const tensors = gguf.tensors.filter((_: unknown, i: number) => i % 2 === part);
+    return ggufFile({ ...gguf, metadata: { ...(part === 0 ? gguf.metadata : {}), ...split }, tensors });
+  });
+  const seen = await ggufFiles("split", async (part) => memorySource(`part ${part}`, parts[part]));
+  expect(await store.add(seen)).toMatchObject({ location: "split", complete: true });
+  const checkpoint = await openCheckpoint(await store.files("split"));
+  expect(checkpoint.tensors.size).toBe(gguf.tensors.length);
+  const names = [...checkpoint.tensors.keys()];
+  expect((await checkpoint.read(names[1])).length).toBeGreaterThan(0);
+  await checkpoint.close();
+
+  const lacking = { ...seen, open: async (name: string) => (name.includes("-00002-") ? undefined : seen.open(name)) };
+  await expect((await open(new FakeDirectory())).add(lacking)).rejects.toThrow("part 2 is not beside it");
 });

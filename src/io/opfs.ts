@@ -2,6 +2,7 @@ import { breathe, DeviceError, FormatError, type JobOptions, Stage, UsageError }
 import { blobSource } from "./blob.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
+import { ggufFileName, ggufPartName } from "./gguf/names.js";
 import { isJsonObject, readJsonFile } from "./json.js";
 import { descriptionFileNames } from "./modelFileNames.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
@@ -225,10 +226,10 @@ interface OpenFile {
 /** Everything that belongs to the model, weights last. @throws FormatError when there is no model */
 async function openAll(source: ModelFiles): Promise<OpenFile[]> {
   const opened: OpenFile[] = [];
-  const take = async (name: string): Promise<boolean> => {
+  const take = async (name: string): Promise<ByteSource | undefined> => {
     const file = await source.open(name);
     if (file !== undefined) opened.push({ name, file });
-    return file !== undefined;
+    return file;
   };
   const require = async (name: string) => {
     if (await take(name)) return;
@@ -240,11 +241,18 @@ async function openAll(source: ModelFiles): Promise<OpenFile[]> {
   };
   try {
     for (const name of smallFiles) await (name === "config.json" ? require(name) : take(name));
-    if (!(await take(singleFileName))) {
-      const index = await readJsonFile(source, indexFileName);
-      if (index === undefined) await require(singleFileName);
+    if (await take(singleFileName)) return opened;
+    const index = await readJsonFile(source, indexFileName);
+    if (index !== undefined) {
       await require(indexFileName);
       for (const shard of shardsOf(index, `${source.location}/${indexFileName}`).keys()) await require(shard);
+      return opened;
+    }
+    const gguf = await take(ggufFileName);
+    if (gguf === undefined) await require(singleFileName);
+    else {
+      const { readGgufParts } = await import("./gguf/parts.js");
+      await readGgufParts(gguf, (part, count) => take(ggufPartName(part, count)));
     }
     return opened;
   } catch (error) {

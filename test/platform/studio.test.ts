@@ -1,7 +1,11 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openCheckpoint } from "../../src/io/index.js";
+import { parseModelConfig } from "../../src/arch/index.js";
+import { createFile, memorySinks } from "../../src/io/byteSink.js";
+import { openCheckpoint, writeGguf } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { loadTokenizer } from "../../src/text/index.js";
 import { tiny6mGolden } from "../golden/golden.js";
@@ -110,12 +114,44 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
       await expectGoldenTokens(page);
     }));
 
+  test("a GGUF file is chosen, opened, and cancelled when it comes from a URL that does not answer", () =>
+    withStudio({ gpu: false, isolated: false }, async (page) => {
+      page.setDefaultTimeout(9000);
+      const directory = await mkdtemp(join(tmpdir(), "rarefy-studio-"));
+      try {
+        await writeFile(join(directory, "tiny.gguf"), await asGguf());
+        await page.route("**/silent.gguf", () => {});
+        await page.fill("#url", "./silent.gguf");
+        await page.click("#fetch-form button");
+        await page.click("#cancel");
+        await page.locator("#task").waitFor({ state: "hidden" });
+        expect(await page.locator("#error").textContent()).toBe("");
+        await page.setInputFiles("#file", join(directory, "tiny.gguf"));
+        await opened(page, "WebAssembly SIMD");
+        expect(await page.locator("#opened").textContent()).toContain("tiny.gguf is open: 6 layers");
+      } finally {
+        await rm(directory, { recursive: true });
+      }
+    }));
+
   test("a chosen folder that holds no model is refused by name", () =>
     withStudio({ gpu: false, isolated: false }, async (page) => {
       await page.setInputFiles("#folder", join(root, "models/text"));
       await page.locator("#error", { hasText: "text: there is no config.json" }).waitFor();
     }));
 });
+
+/** The model as one GGUF file. */
+async function asGguf(): Promise<Uint8Array> {
+  const checkpoint = await openCheckpoint(directoryFiles(model));
+  const config = parseModelConfig(checkpoint.config, "config.json");
+  const written = new Map<string, Uint8Array>();
+  await createFile(memorySinks(written), "m.gguf", (sink) =>
+    writeGguf(sink, checkpoint, config, { type: "q8_0", name: "tiny" }),
+  );
+  await checkpoint.close();
+  return written.get("m.gguf")!;
+}
 
 /** Drops a folder of this machine as a file manager would. */
 async function dropFolder(page: Page, folder: string): Promise<void> {

@@ -8,7 +8,18 @@ export function pickedFolder({ files }: HTMLInputElement): ModelSource | undefin
   return { folder: inside[0].webkitRelativePath.split("/")[0], files: inside };
 }
 
-/** The same for a dropped one, or for files that were dropped by themselves. @throws Error for anything else */
+/** A chosen GGUF file, or all its parts. */
+export function pickedFile(input: HTMLInputElement): ModelSource | undefined {
+  const files = Array.from(input.files ?? []);
+  // So that the same file can be chosen again.
+  input.value = "";
+  return files.length === 0 ? undefined : { folder: nameOf(files), files };
+}
+
+/** Files without a folder go by the name of the GGUF file among them. */
+const nameOf = (files: readonly File[]) => files.find(({ name }) => /\.gguf$/i.test(name))?.name ?? "dropped files";
+
+/** The files of a dropped folder, or for files that were dropped by themselves. @throws Error for anything else */
 export async function droppedFolder(transfer: DataTransfer): Promise<ModelSource> {
   const entries = Array.from(transfer.items, (item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
   const folder = entries.find((entry) => entry.isDirectory) as FileSystemDirectoryEntry | undefined;
@@ -16,8 +27,8 @@ export async function droppedFolder(transfer: DataTransfer): Promise<ModelSource
   const files = await Promise.all(
     found.filter((entry) => entry.isFile).map((entry) => fileOf(entry as FileSystemFileEntry)),
   );
-  if (files.length === 0) throw new Error("nothing to load was dropped; drop the folder of a model");
-  return { folder: folder?.name ?? "dropped files", files };
+  if (files.length === 0) throw new Error("nothing to load was dropped; drop the folder of a model or a GGUF file");
+  return { folder: folder?.name ?? nameOf(files), files };
 }
 
 async function entriesOf(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {

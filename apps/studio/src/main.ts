@@ -1,9 +1,9 @@
-import type { ProgressEvent } from "rarefy/core";
 import type { StoredModel } from "rarefy/io";
 import type { DeviceId } from "rarefy/kernels";
 import type { WeightFormatId } from "rarefy/pack";
-import { droppedFolder, pickedFolder } from "./folder.js";
+import { droppedFolder, pickedFile, pickedFolder } from "./folder.js";
 import { HeatMap } from "./heatMap.js";
+import { element, megabytes, percent } from "./page.js";
 import {
   type CompareRequest,
   type Generated,
@@ -12,49 +12,17 @@ import {
   type ModelSource,
   type OpenedModel,
   type Side,
-  type StudioEvent,
   sides,
   sparsities,
 } from "./protocol.js";
-import { Client, Stopped } from "./rpc.js";
-
-const element = <E extends HTMLElement>(id: string): E => document.getElementById(id) as E;
-const percent = (share: number) => `${Math.round(100 * share)} %`;
-const megabytes = (bytes: number) => `${(bytes / 1e6).toPrecision(3)} MB`;
+import { Client } from "./rpc.js";
+import { cancelTask, task } from "./task.js";
 
 const channel = new MessageChannel();
 new Worker(new URL("./worker.ts", import.meta.url), { type: "module" }).postMessage(undefined, [channel.port1]);
 const worker = new Client(channel.port2);
 const map = new HeatMap(element("map"));
 let opened: OpenedModel | undefined;
-
-/** Runs one task at a time, with its progress shown and its error said. @returns undefined when it failed */
-async function task<T>(work: (onEvent: (event: StudioEvent) => void) => Promise<T>): Promise<T | undefined> {
-  document.body.classList.add("busy");
-  element("error").hidden = true;
-  element("error").textContent = "";
-  try {
-    return await work((event) => event.type === "progress" && showProgress(event));
-  } catch (error) {
-    if (!(error instanceof Stopped)) {
-      element("error").textContent = (error as Error).message;
-      element("error").hidden = false;
-    }
-    return undefined;
-  } finally {
-    element("task").hidden = true;
-    document.body.classList.remove("busy");
-  }
-}
-
-function showProgress({ stage, done, total, unit, detail }: ProgressEvent): void {
-  element("task").hidden = false;
-  const bar = element<HTMLProgressElement>("progress");
-  if (total === undefined) bar.removeAttribute("value");
-  else Object.assign(bar, { max: total, value: done });
-  const amount = unit === "bytes" ? megabytes(done) : `${done} ${unit}`;
-  element("progress-text").textContent = [stage, amount, detail].filter(Boolean).join(" · ");
-}
 
 // --- what this browser offers ----------------------------------------------------------------------------------------
 
@@ -115,7 +83,7 @@ const shortName = (location: string) =>
 async function store(source: ModelSource): Promise<void> {
   // Without this the browser may drop what is stored when it runs short of room.
   await navigator.storage.persist?.();
-  const model = await task((onEvent) => {
+  const model = await task((onEvent, signal) => {
     onEvent({
       type: "progress",
       stage: `asking ${"url" in source ? source.url : source.folder}`,
@@ -123,7 +91,7 @@ async function store(source: ModelSource): Promise<void> {
       unit: "bytes",
       elapsedMs: 0,
     });
-    return worker.call("store", source, { onEvent });
+    return worker.call("store", source, { onEvent, signal });
   });
   await showStored();
   if (model !== undefined) await open(model.location);
@@ -134,7 +102,7 @@ async function open(location: string): Promise<void> {
   const device = element<HTMLSelectElement>("device").value as DeviceId;
   const weights = (element<HTMLSelectElement>("weights").value || undefined) as WeightFormatId | undefined;
   const request = { location, device, weights, base: document.baseURI };
-  opened = await task((onEvent) => worker.call("open", request, { onEvent }));
+  opened = await task((onEvent, signal) => worker.call("open", request, { onEvent, signal }));
   if (opened === undefined && element("error").textContent !== "")
     element("error").append(" If its files are damaged, remove it below and load it again.");
   showOpened();
@@ -166,8 +134,6 @@ function showOpened(): void {
 
 // --- dense against sparse --------------------------------------------------------------------------------------------
 
-let stopping: AbortController | undefined;
-
 async function compare(): Promise<void> {
   const number = (id: string) => element<HTMLInputElement>(id).valueAsNumber;
   const choice = element<HTMLSelectElement>("sparsity");
@@ -179,11 +145,9 @@ async function compare(): Promise<void> {
   };
   for (const side of sides) clear(side, request.prompt);
   element("sparse-title").textContent = `Sparse, ${choice.selectedOptions[0].text}`;
-  stopping = new AbortController();
   element("stop").hidden = false;
   element("generate").hidden = true;
-  const { signal } = stopping;
-  const results = await task((onEvent) =>
+  const results = await task((onEvent, signal) =>
     worker.call("compare", request, {
       signal,
       onEvent(event) {
@@ -257,8 +221,10 @@ element("fetch-form").addEventListener("submit", (event) => {
   void store({ url: modelUrl(element<HTMLInputElement>("url").value.trim()) });
 });
 
-/** A URL as it is, or that of a model of the Hub. */
+/** A URL as it is, or that of a model of the Hub; the page that the Hub shows of a file stands for the file. */
 function modelUrl(given: string): string {
+  const shown = /^(https:\/\/huggingface\.co\/[^/]+\/[^/]+)\/blob\/(.+)$/.exec(given);
+  if (shown !== null) return `${shown[1]}/resolve/${shown[2]}`;
   const hub = /^(?:https:\/\/huggingface\.co\/)?([\w-][\w.-]*\/[\w.-]+)$/.exec(given);
   return hub === null ? new URL(given, document.baseURI).href : `https://huggingface.co/${hub[1]}/resolve/main/`;
 }
@@ -266,6 +232,10 @@ const light = matchMedia("(prefers-color-scheme: light)");
 light.addEventListener("change", () => map.recolour());
 element<HTMLInputElement>("folder").addEventListener("change", ({ currentTarget }) => {
   const source = pickedFolder(currentTarget as HTMLInputElement);
+  if (source !== undefined) void store(source);
+});
+element<HTMLInputElement>("file").addEventListener("change", ({ currentTarget }) => {
+  const source = pickedFile(currentTarget as HTMLInputElement);
   if (source !== undefined) void store(source);
 });
 const drop = element("drop");
@@ -287,7 +257,7 @@ element("generate-form").addEventListener("submit", (event) => {
   event.preventDefault();
   void compare();
 });
-element("stop").addEventListener("click", () => stopping?.abort());
+for (const id of ["stop", "cancel"]) element(id).addEventListener("click", cancelTask);
 
 await task(async () => {
   showMachine(await worker.call("machine", undefined));

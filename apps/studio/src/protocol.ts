@@ -28,7 +28,7 @@ export interface Machine {
   storage: { usedBytes?: number; quotaBytes?: number };
 }
 
-/** A directory by URL, or the files of a folder that was chosen. */
+/** A directory or a GGUF file by URL, or the files of a folder that was chosen. */
 export type ModelSource = { url: string } | { folder: string; files: readonly File[] };
 
 export interface OpenRequest {

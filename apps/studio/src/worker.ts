@@ -1,5 +1,5 @@
 import type { OnProgress } from "rarefy/core";
-import { type ActivationSparsity, blobFiles, type ModelFiles, ModelStore, urlFiles } from "rarefy/io";
+import { type ActivationSparsity, ModelStore } from "rarefy/io";
 import { type BackendCounters, openBackend } from "rarefy/kernels";
 import type { Model } from "rarefy/model";
 import { calibrateActivationSparsity, type OpenedModel, openModel, toThresholds } from "rarefy/pipeline";
@@ -10,11 +10,11 @@ import {
   type Generated,
   type GeneratedToken,
   type Machine,
-  type ModelSource,
   type Side,
   sparsities,
 } from "./protocol.js";
 import { type CallContext, serve } from "./rpc.js";
+import { filesOf } from "./source.js";
 import { watched } from "./watch.js";
 
 // Everything that touches a model runs here, so that the page stays responsive.
@@ -40,7 +40,7 @@ addEventListener(
     serve(port, {
       machine,
       list: async () => (await store()).list(),
-      store: async (source, context) => (await store()).add(filesOf(source), job(context)),
+      store: async (source, context) => (await store()).add(await filesOf(source, context.signal), job(context)),
       async remove(location) {
         await (await store()).remove(location);
         return undefined;
@@ -93,11 +93,6 @@ async function machine(): Promise<Machine> {
   const isolated = globalThis.crossOriginIsolated;
   const threads = isolated ? navigator.hardwareConcurrency : 1;
   return { gpu, isolated, threads, storage: { usedBytes: usage, quotaBytes: quota } };
-}
-
-function filesOf(source: ModelSource): ModelFiles {
-  if ("url" in source) return urlFiles(source.url);
-  return blobFiles(source.folder, new Map(source.files.map((file) => [file.name, file])));
 }
 
 /** Both sides write, taking turns token by token, so that a machine that is busy with other things slows both alike. */
