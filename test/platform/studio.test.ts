@@ -116,7 +116,6 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
 
   test("a GGUF file is chosen, opened, and cancelled when it comes from a URL that does not answer", () =>
     withStudio({ gpu: false, isolated: false }, async (page) => {
-      page.setDefaultTimeout(9000);
       const directory = await mkdtemp(join(tmpdir(), "rarefy-studio-"));
       try {
         await writeFile(join(directory, "tiny.gguf"), await asGguf());
