@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
 // @ts-expect-error: plain JavaScript, shared with the scripts
 import { gguf, ggufFile } from "../../scripts/mutation/seeds.mjs";
-import { DeviceError, FormatError, UsageError } from "../core/index.js";
-import type { ByteSource, ModelFiles } from "./byteSource.js";
-import { openCheckpoint } from "./checkpoint.js";
-import { ggufFiles } from "./gguf/index.js";
-import { memoryFiles, memorySource } from "./memory.js";
-import { ModelStore } from "./opfs.js";
+import { DeviceError, FormatError, UsageError } from "../../src/core/index.js";
+import type { ByteSource, ModelFiles } from "../../src/io/byteSource.js";
+import { openCheckpoint } from "../../src/io/checkpoint.js";
+import { ggufFiles } from "../../src/io/gguf/index.js";
+import { memoryFiles, memorySource } from "../../src/io/memory.js";
+import { ModelStore } from "../../src/io/opfs.js";
 
 const MiB = 2 ** 20;
 
