@@ -12,10 +12,10 @@ export const queueOption = (use: string) =>
   );
 
 /** Under which names workers find what a sweep is made from. @throws UsageError for what they cannot find */
-export async function queuePlaces(
+export function queuePlaces(
   model: string,
   { text, calib }: { text?: string; calib?: string },
-): Promise<{ model: string; text: string; calib?: string }> {
+): { model: string; text: string; calib?: string } {
   const textPlace = (name: string) => (isBundledText(name) ? name : jobPath(name));
   if (!existsSync(model) && !isBundledModel(model)) {
     throw new UsageError(`${quote(model)}: with --queue, MODEL is a folder or a GGUF file below the current directory`);

@@ -11,9 +11,8 @@ export { hashOfSource } from "./fingerprint.js";
 export { jsonBytes } from "./json.js";
 export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
 export * from "./references.js";
-export { bodyOf, type Fetch, type RetryOptions, request, statusError, withRetries } from "./retry.js";
+export { bodyOf, type Fetch, noAnswer, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 export { writeSafetensorsFile } from "./safetensorsWriter.js";
-export { sha256Hex as hashOfText } from "./sha256.js";
 export { takeStorage } from "./takeStorage.js";
 export { decodeUtf8, readTextFile, readWhole } from "./textFile.js";
 export {

@@ -78,9 +78,13 @@ export async function request(url: string, init: RequestInit, ask: Fetch = fetch
     return await ask(url, init);
   } catch (cause) {
     init.signal?.throwIfAborted();
-    throw new NetworkError(`${url}: no answer (${reasonOf(cause)})`, { cause });
+    throw noAnswer(url, cause);
   }
 }
+
+/** @param cause what `fetch`, or reading what it gave, failed with */
+export const noAnswer = (url: string, cause: unknown): NetworkError =>
+  new NetworkError(`${url}: no answer (${reasonOf(cause)})`, { cause });
 
 /** The pieces of a response body; a connection that breaks off is a NetworkError. The body is released at the end. */
 export async function* bodyOf(response: Response, url: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {

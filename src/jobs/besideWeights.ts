@@ -1,8 +1,8 @@
 import type { JobOptions } from "../core/index.js";
-import { fingerprint, type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
+import { type LocalModelFiles, sha256Hex } from "../io/index.js";
 import { claimOutput, type ModelDirectoryBuilder, modelDirectoryBuilder } from "../io/index.node.js";
 import type { TokenizedText } from "../text/index.js";
-import { watchSource } from "./source.js";
+import { fingerprintOf, watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
 /** A job that leaves the weights of a model as they are and writes what it found beside them. */
@@ -33,7 +33,7 @@ export async function writeBesideWeights<T extends TokenizedText | undefined, R>
   await using claimed = await claimOutput(output, { inputs: [source.directory], force });
   const text = await textOf();
   const checkSource = await watchSource(source);
-  const what = { version: packageVersion(), source: await bytesOf(source, job), text: text?.sha256, ...settings };
+  const what = { version: packageVersion(), source: await fingerprintOf(source, job), text: text?.sha256, ...settings };
   const owner = { command, job: await sha256Hex(JSON.stringify(what)) };
   // The same command gives the same bytes: it may replace what it made.
   claimed.accept(owner);
@@ -44,13 +44,4 @@ export async function writeBesideWeights<T extends TokenizedText | undefined, R>
     signal?.throwIfAborted();
   });
   return filled[0];
-}
-
-async function bytesOf(source: LocalModelFiles, job: JobOptions): ReturnType<typeof fingerprint> {
-  const checkpoint = await openCheckpoint(source);
-  try {
-    return await fingerprint(checkpoint, job);
-  } finally {
-    await checkpoint.close();
-  }
 }

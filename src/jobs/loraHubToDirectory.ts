@@ -1,9 +1,7 @@
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
-  fingerprint,
   type LocalModelFiles,
   type LoraAdapter,
-  openCheckpoint,
   readAdapter,
   readArtifact,
   sha256Hex,
@@ -13,6 +11,7 @@ import { claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.
 import { decoderObjective, type EngineDevice, loraHub, meanLoss, searches, stopEngine } from "../train/index.js";
 import { randomFor } from "../train/internal.js";
 import { addAdapter } from "./adapterTraining.js";
+import { fingerprintOf } from "./source.js";
 import { loadTrainable } from "./trainableModel.js";
 import { hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
 import { packageVersion } from "./version.js";
@@ -112,7 +111,7 @@ async function searchAndWrite(
   const what = {
     version: packageVersion(),
     made,
-    source: await identityOf(files, job),
+    source: await fingerprintOf(files, job),
     adapters: await Promise.all(adapters.map(hashOfAdapter)),
   };
   const owner = { command: "lorahub", job: await sha256Hex(JSON.stringify(what)) };
@@ -151,21 +150,10 @@ async function readLora(files: LocalModelFiles): Promise<LoraAdapter> {
   throw new UsageError(`${files.location} holds factors of IA³; LoraHub adds up pairs of LoRA`);
 }
 
-async function identityOf(files: LocalModelFiles, job: JobOptions): ReturnType<typeof fingerprint> {
-  const checkpoint = await openCheckpoint(files);
-  try {
-    return await fingerprint(checkpoint, job);
-  } finally {
-    await checkpoint.close();
-  }
-}
-
 async function hashOfAdapter({ modules }: LoraAdapter): Promise<string> {
-  const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array) =>
-    new Uint8Array(buffer, byteOffset, byteLength) as Uint8Array<ArrayBuffer>;
   const parts: unknown[] = [];
   for (const [name, { a, b, scale }] of modules) {
-    parts.push([name, scale, await sha256Hex(bytesOf(a)), await sha256Hex(bytesOf(b))]);
+    parts.push([name, scale, await sha256Hex(a), await sha256Hex(b)]);
   }
   return sha256Hex(JSON.stringify(parts));
 }

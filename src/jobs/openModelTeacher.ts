@@ -1,10 +1,11 @@
 import { type JobOptions, UsageError } from "../core/index.js";
-import { fingerprint, type LocalModelFiles, openCheckpoint } from "../io/index.js";
+import type { LocalModelFiles } from "../io/index.js";
 import { checkSound } from "../model/index.js";
 import { type OpenModelOptions, openModel } from "../pipeline/index.js";
 import type { SamplingOptions } from "../runtime/index.js";
 import { loadChatTemplate, loadTokenizer } from "../text/index.js";
 import { modelTeacher, type RecordTeacher } from "../train/index.js";
+import { fingerprintOf } from "./source.js";
 
 /** How a model is opened and writes, to teach. */
 export interface OpenModelTeacherOptions extends OpenModelOptions, JobOptions {
@@ -27,8 +28,7 @@ export async function openModelTeacher(
   const template = chat === false ? undefined : await loadChatTemplate(files);
   if (chat === true && template === undefined) throw new UsageError(`${files.location} has no chat template`);
   const tokenizer = await loadTokenizer(files);
-  const checkpoint = await openCheckpoint(files);
-  const weights = await fingerprint(checkpoint, opening).finally(() => checkpoint.close());
+  const weights = await fingerprintOf(files, opening);
   const opened = await openModel(files, opening);
   try {
     const { model, prefill, attention, kv, exits } = opened;

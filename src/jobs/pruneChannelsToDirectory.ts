@@ -2,24 +2,14 @@ import { type AnyOptions, gradientStatistics, type PruneMethod, pruneMethods } f
 import { unitsKept } from "../compress/internal.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
-import {
-  artifactFileName,
-  artifactVersion,
-  type Checkpoint,
-  fingerprint,
-  type LocalModelFiles,
-  openCheckpoint,
-  serializeArtifact,
-  sha256Hex,
-  writeSafetensors,
-} from "../io/index.js";
-import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile, jsonBytes } from "../io/internal.js";
+import { type Checkpoint, fingerprint, type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
+import { claimOutput } from "../io/index.node.js";
 import { cutChannels, narrowModel } from "../pipeline/internal.js";
 import type { TokenizedText } from "../text/index.js";
 import { gradientSource, modelParameters, readWeights, trainableConfig } from "../train/index.js";
 import { type ChannelChoice, chooseChannels } from "./channelSelection.js";
-import { configHash, watchSource } from "./source.js";
+import { writePlainCheckpoint } from "./plainCheckpoint.js";
+import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
 /** How many channels of the residual stream go, and what they are judged by. */
@@ -93,18 +83,8 @@ export async function pruneChannelsToDirectory(
       chosen = await chooseChannels(spec, weights, (width) => narrowTo(width).spec, choice, job);
       weights.clear();
       const narrow = narrowTo(chosen.kept.length);
-      const builder = modelDirectoryBuilder(directory, job);
-      await builder.takeOver(source, isCompanionFile);
-      await builder.add("config.json", jsonBytes(narrow.config));
-      await builder.add(
-        artifactFileName,
-        serializeArtifact({
-          rarefy: artifactVersion,
-          ...(artifact?.blocks && { blocks: artifact.blocks }),
-          source: { location: source.location, configSha256: await configHash(source) },
-        }),
-      );
-      await writeSafetensors(builder.sinks, cutChannels(checkpoint, spec, narrow, chosen.kept), job);
+      const cut = { config: narrow.config, tensors: cutChannels(checkpoint, spec, narrow, chosen.kept) };
+      await writePlainCheckpoint(directory, source, checkpoint, cut, job);
       await checkSource();
       signal?.throwIfAborted();
     });

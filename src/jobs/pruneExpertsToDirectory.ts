@@ -2,23 +2,14 @@ import { findStep, type ModelSpec } from "../arch/index.js";
 import { type ExpertStatistics, expertMerges, expertMethods, mergeGroups, mergeShares } from "../compress/index.js";
 import { keptExperts } from "../compress/internal.js";
 import { type JobOptions, UsageError } from "../core/index.js";
-import {
-  artifactFileName,
-  artifactVersion,
-  type Checkpoint,
-  fingerprint,
-  type LocalModelFiles,
-  openCheckpoint,
-  serializeArtifact,
-  sha256Hex,
-  writeSafetensors,
-} from "../io/index.js";
-import { claimOutput, modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile, jsonBytes, readReference } from "../io/internal.js";
+import { type Checkpoint, fingerprint, type LocalModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
+import { claimOutput } from "../io/index.node.js";
+import { readReference } from "../io/internal.js";
 import type { DeviceId } from "../kernels/index.js";
 import { cutExperts, type Merging, measureExperts, openModel } from "../pipeline/index.js";
 import type { TokenizedText } from "../text/index.js";
-import { configHash, watchSource } from "./source.js";
+import { writePlainCheckpoint } from "./plainCheckpoint.js";
+import { watchSource } from "./source.js";
 import { packageVersion } from "./version.js";
 
 /** Which experts go, and what they are judged by. */
@@ -113,19 +104,8 @@ export async function pruneExpertsToDirectory(
         return stay;
       });
       const merging = merge === undefined ? undefined : mergingOf(layers, statistics, expertMerges[merge].aligns);
-      const { config, tensors } = cutExperts(checkpoint, spec, kept, merging);
-      const builder = modelDirectoryBuilder(directory, { signal, onProgress });
-      await builder.takeOver(source, isCompanionFile);
-      await builder.add("config.json", jsonBytes(config));
-      await builder.add(
-        artifactFileName,
-        serializeArtifact({
-          rarefy: artifactVersion,
-          ...(checkpoint.artifact?.blocks && { blocks: checkpoint.artifact.blocks }),
-          source: { location: source.location, configSha256: await configHash(source) },
-        }),
-      );
-      await writeSafetensors(builder.sinks, tensors, { signal, onProgress });
+      const cut = cutExperts(checkpoint, spec, kept, merging);
+      await writePlainCheckpoint(directory, source, checkpoint, cut, { signal, onProgress });
       await checkSource();
       signal?.throwIfAborted();
     });

@@ -1,6 +1,13 @@
 import { stat } from "node:fs/promises";
-import { FormatError } from "../core/index.js";
-import { type LocalModelFiles, readJsonFile, sha256Hex } from "../io/index.js";
+import { FormatError, type JobOptions } from "../core/index.js";
+import {
+  type Fingerprint,
+  fingerprint,
+  type LocalModelFiles,
+  openCheckpoint,
+  readJsonFile,
+  sha256Hex,
+} from "../io/index.js";
 import { isWeightFile, takeStorage } from "../io/internal.js";
 
 /**
@@ -27,6 +34,16 @@ async function stateOf(files: LocalModelFiles, name: string): Promise<string> {
   if (path === undefined) return "";
   const found = await stat(path, { bigint: true }).catch(() => undefined);
   return found === undefined ? "gone" : [found.dev, found.ino, found.size, found.mtimeNs].join();
+}
+
+/** What tells a model from others; every weight is read once. */
+export async function fingerprintOf(files: LocalModelFiles, job: JobOptions): Promise<Fingerprint> {
+  const checkpoint = await openCheckpoint(files);
+  try {
+    return await fingerprint(checkpoint, job);
+  } finally {
+    await checkpoint.close();
+  }
 }
 
 /** SHA-256 of config.json. */

@@ -79,8 +79,7 @@ export function jobPath(argument: string): string {
 }
 
 /** What tells the tokens of a text from others. */
-export const tokensSha256 = ({ tokens }: TokenizedText): Promise<string> =>
-  sha256Hex(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength));
+export const tokensSha256 = ({ tokens }: TokenizedText): Promise<string> => sha256Hex(tokens);
 
 /** The entry of a candidate, made by whichever worker takes it. @throws RarefyError with what the worker says of its failure */
 export async function entryFromWorker(

@@ -5,9 +5,7 @@ import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
   artifactVersion,
-  fingerprint,
   type LocalModelFiles,
-  openCheckpoint,
   readArtifact,
   readJsonFile,
   serializeArtifact,
@@ -33,7 +31,7 @@ import {
 import { randomFor, writeTexts } from "../train/internal.js";
 import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
-import { configHash, plainConfig } from "./source.js";
+import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
 import { methodOf, miniLlmOptions, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
@@ -282,19 +280,12 @@ async function jobOf(
   { from, dtype, teacher, signal, onProgress }: TrainToDirectoryOptions,
   evaluationTokens: TrainingTokens | undefined,
 ): Promise<string> {
-  const identityOf = async (files: LocalModelFiles) => {
-    const checkpoint = await openCheckpoint(files);
-    try {
-      return await fingerprint(checkpoint, { signal, onProgress });
-    } finally {
-      await checkpoint.close();
-    }
-  };
+  const job = { signal, onProgress };
   const what = {
     version: packageVersion(),
     made,
-    source: from === "weights" ? await identityOf(files) : await configHash(files),
-    teacher: teacher === undefined ? null : await identityOf(teacher),
+    source: from === "weights" ? await fingerprintOf(files, job) : await configHash(files),
+    teacher: teacher === undefined ? null : await fingerprintOf(teacher, job),
     evaluation: evaluationTokens === undefined ? null : await hashOf(evaluationTokens),
     dtype: dtype ?? null,
   };

@@ -16,8 +16,6 @@ export const windowsOf = (
 
 /** SHA-256 of what is learnt. */
 export const hashOf = async (data: TrainingTokens): Promise<string> => {
-  if (!isMasked(data)) return sha256Hex(bytesOf(data));
-  return sha256Hex(`${await sha256Hex(bytesOf(data.tokens))} ${await sha256Hex(bytesOf(data.labels))}`);
+  if (!isMasked(data)) return sha256Hex(data);
+  return sha256Hex(`${await sha256Hex(data.tokens)} ${await sha256Hex(data.labels)}`);
 };
-const bytesOf = ({ buffer, byteOffset, byteLength }: Uint32Array | Int32Array) =>
-  new Uint8Array(buffer, byteOffset, byteLength);

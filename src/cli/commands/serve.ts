@@ -3,6 +3,7 @@ import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import { directoryFiles, resolveModel } from "../../io/index.node.js";
 import type { AdapterEntry, Listening } from "../../server/index.js";
+import { namesOf } from "../../server/internal.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { bytes, integer } from "../numbers.js";
 import {
@@ -143,7 +144,7 @@ export const command: CommandDefinition<ServeOptions> = {
     const first = options.memoryLimit === undefined ? models : models.slice(0, 1);
     for (const { id } of first) await server.load(id, { signal, onProgress });
     const listening = await listen(server, options);
-    const names = models.flatMap(({ id, adapters = [] }) => [id, ...adapters.map(({ name }) => `${id}:${name}`)]);
+    const names = namesOf(models).map(([name]) => name);
     context.print(`${names.join(", ")}: ${listening.url}/v1\n`);
     await aborted(signal);
     const finished = await close(context, listening, options.drainTimeout * 1000);

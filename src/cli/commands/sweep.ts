@@ -73,7 +73,7 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     const evaluation = await readText(options.text);
     const calibration = options.calib === undefined ? undefined : await readText(options.calib);
     if (options.queue !== undefined) refuseWithQueue(options);
-    const places = options.queue === undefined ? undefined : await queuePlaces(model, options);
+    const places = options.queue === undefined ? undefined : queuePlaces(model, options);
     await using queue = options.queue === undefined ? undefined : await openBullQueue(options.queue, context);
     const source = await resolveModel(model, context);
     const tokenizer = await openTokenizer(context, source);

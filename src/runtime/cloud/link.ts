@@ -1,6 +1,7 @@
 import * as z from "zod/mini";
 import { FormatError, NetworkError, UsageError } from "../../core/index.js";
 import { checkSchema, cleaned, clip } from "../../core/internal.js";
+import { noAnswer, request } from "../../io/internal.js";
 
 /** How a server is asked. */
 export interface LinkOptions {
@@ -69,7 +70,7 @@ export class Link {
   }
 
   async #post(path: string, body: object, signal: AbortSignal | undefined) {
-    const { key, fetch: ask = (url, init) => fetch(url, init), timeoutMs = 120_000 } = this.options;
+    const { key, fetch: ask, timeoutMs = 120_000 } = this.options;
     const address = `${this.url.replace(/\/+$/, "")}${path}`;
     const late = new AbortController();
     const seconds = timeoutMs / 1000;
@@ -79,12 +80,9 @@ export class Link {
       ...(key !== undefined && { authorization: `Bearer ${key}` }),
     };
     try {
-      const response = await ask(address, {
-        method: "POST",
-        headers,
-        body: JSON.stringify(body),
-        signal: signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]),
-      });
+      const either = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]);
+      const init = { method: "POST", headers, body: JSON.stringify(body), signal: either };
+      const response = await request(address, init, ask);
       if (!response.ok) throw await this.#refused(response, address, signal);
       return { response, address, limit };
     } catch (error) {
@@ -128,8 +126,7 @@ export class Link {
   #reason(error: unknown, address: string, signal: AbortSignal | undefined): unknown {
     if (signal?.aborted) return signal.reason;
     if (error instanceof FormatError || error instanceof NetworkError) return error;
-    const { message, cause } = error as Error & { cause?: { message?: string; code?: string } };
-    return new NetworkError(`${address}: no answer (${cause?.message || cause?.code || message})`, { cause: error });
+    return noAnswer(address, error);
   }
 }
 

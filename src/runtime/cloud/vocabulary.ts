@@ -1,5 +1,5 @@
 import { UsageError } from "../../core/index.js";
-import { hashOfText } from "../../io/internal.js";
+import { sha256Hex } from "../../io/index.js";
 import type { Tokenizer } from "../../text/index.js";
 
 /** By which two machines see whether their tokens have the same ids: how many there are, and SHA-256 over all of them. */
@@ -15,5 +15,5 @@ export async function vocabularyOf(tokenizer: Pick<Tokenizer, "vocabSize" | "tok
     throw new UsageError("vocabularies are compared by SHA-256, which browsers give to https:// and localhost alone");
   }
   const tokens = Array.from({ length: vocabSize }, (_, id) => tokenizer.tokenOf(id) ?? null);
-  return { size: vocabSize, digest: await hashOfText(JSON.stringify(tokens)) };
+  return { size: vocabSize, digest: await sha256Hex(JSON.stringify(tokens)) };
 }
