@@ -76,8 +76,9 @@ export function readersOf(modules) {
   };
 
   const quantized = Object.values({ ...stores, ...stackStores }).map((store) => {
-    const shape = store === stackStores.mxfp4 ? [2, 32, 32] : [32, 64];
-    const values = Float32Array.from({ length: 2048 }, (_, i) => Math.sin(i * 12.9898));
+    const shape = store.shape ?? (store === stackStores.mxfp4 ? [2, 32, 32] : [32, 64]);
+    const length = shape.reduce((product, size) => product * size);
+    const values = Float32Array.from({ length }, (_, i) => Math.sin(i * 12.9898));
     const tensors = store.parts("model.layers.0.mlp.up_proj.weight", { shape, values }).raw;
     const asMap = new Map(tensors.map(({ name, ...tensor }) => [name, tensor]));
     return { record: store.record, parts: seeds.safetensorsParts(asMap) };

@@ -1,4 +1,6 @@
 export interface Store {
+  /** Of a matrix to try it with, where it does not take any. */
+  shape?: [rows: number, cols: number];
   /** `quantization_config` of config.json. */
   record: Record<string, unknown>;
   /** The tensors that a matrix is stored as, and the values that they stand for. */

@@ -1,87 +1,14 @@
 // Weights as other tools store them quantised: written from the descriptions of the formats, by bits and in plain loops, and
 // shared with nothing that reads them. Codes are chosen by rounding to the nearest; no method tunes them.
 
+import { storeMarlin24 } from "./storeMarlin24.mjs";
+import { compressed, f32, putBits, raw, shuffled, stemOf, toGroups } from "./storeParts.mjs";
+
 /**
  * @typedef {{ shape: number[], values: Float32Array }} Dense
  * @typedef {{ name: string, dtype: string, shape: number[], bytes: Uint8Array }} Raw
  * @typedef {{ record: object, parts: (name: string, dense: Dense) => { raw: Raw[], expected: Float32Array } }} Store
  */
-
-const bytesOf = (typed) => new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
-const { fround } = Math;
-
-/** Sets bit by bit: `bits` bits of a code at bit `at` of little-endian words. */
-function putBits(words, at, code, bits) {
-  for (let b = 0; b < bits; b++) {
-    if ((code >> b) & 1) words[Math.floor((at + b) / 32)] |= 1 << ((at + b) % 32);
-  }
-}
-
-/** f16 bits of a positive number within its range, cut to 11 bits: the value it then stands for is what is used. */
-function f16(value) {
-  if (value === 0) return [0, 0];
-  let exponent = Math.max(-14, Math.floor(Math.log2(value)));
-  if (value / 2 ** exponent >= 2) exponent++;
-  const steps = Math.round((value / 2 ** exponent) * 1024);
-  const held = steps * 2 ** (exponent - 10);
-  if (steps === 2048) return f16(held);
-  return [steps < 1024 ? steps : ((exponent + 15) << 10) | (steps - 1024), held];
-}
-
-/** Rows cut into groups: codes, scales and zeros by [row][group], and what they stand for. */
-function toGroups({ shape: [rows, cols], values }, { bits, groupSize, symmetric, order, scale = f16 }) {
-  const size = groupSize < 0 ? cols : groupSize;
-  const groups = Math.ceil(cols / size);
-  const groupOf = Array.from({ length: cols }, (_, c) => (order ? order[c] : Math.floor(c / size)));
-  const highest = 2 ** bits - 1;
-  const out = {
-    groups,
-    groupOf,
-    codes: [],
-    scales: [],
-    zeros: [],
-    scaleBits: [],
-    expected: new Float32Array(rows * cols),
-  };
-  for (let r = 0; r < rows; r++) {
-    const row = values.subarray(r * cols, (r + 1) * cols);
-    const [scales, zeros, scaleBits] = [[], [], []];
-    for (let g = 0; g < groups; g++) {
-      const own = Array.from(row).filter((_, c) => groupOf[c] === g);
-      const [low, high] = [Math.min(0, ...own), Math.max(0, ...own)];
-      const wanted = symmetric ? (2 * Math.max(-low, high)) / highest : (high - low) / highest;
-      const [stored, held] = scale(wanted === 0 ? 1 : wanted);
-      scaleBits.push(stored);
-      scales.push(held);
-      zeros.push(symmetric ? 2 ** (bits - 1) : Math.max(1, Math.min(highest, Math.round(-low / held))));
-    }
-    const codes = Array.from(row, (value, c) => {
-      const g = groupOf[c];
-      return Math.max(0, Math.min(highest, Math.round(value / scales[g]) + zeros[g]));
-    });
-    for (let c = 0; c < cols; c++) out.expected[r * cols + c] = (codes[c] - zeros[groupOf[c]]) * scales[groupOf[c]];
-    out.codes.push(codes);
-    out.scales.push(scales);
-    out.zeros.push(zeros);
-    out.scaleBits.push(scaleBits);
-  }
-  return out;
-}
-
-const stemOf = (name) => name.replace(/\.weight$/, "");
-const raw = (name, dtype, shape, typed) => ({ name, dtype, shape, bytes: bytesOf(typed) });
-
-/** A seeded order of groups: as `desc_act` leaves them. */
-function shuffled(cols, groupSize) {
-  const order = Array.from({ length: cols }, (_, c) => Math.floor(c / groupSize));
-  let state = 12345;
-  for (let i = cols - 1; i > 0; i--) {
-    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-    const j = state % (i + 1);
-    [order[i], order[j]] = [order[j], order[i]];
-  }
-  return order;
-}
 
 /** @returns {Store} */
 function gptq({ bits, groupSize, symmetric, ordered = false, version = 1 }) {
@@ -175,15 +102,6 @@ function awq({ groupSize }) {
     },
   };
 }
-
-const compressed = (format, weights) => ({
-  quant_method: "compressed-tensors",
-  format,
-  quantization_status: "compressed",
-  ignore: ["lm_head"],
-  config_groups: { group_0: { targets: ["Linear"], weights, input_activations: null } },
-});
-const f32 = (value) => [fround(value), fround(value)];
 
 /** @returns {Store} */
 function packQuantized({ bits, groupSize, symmetric, ordered = false }) {
@@ -473,7 +391,7 @@ function bitsandbytes4({ nested }) {
       const parts = [raw(`${name}.quant_map`, "F32", [16], map)];
       const state = { quant_type: "nf4", blocksize: blockSize, dtype: "float16", shape };
       if (nested) {
-        const offset = fround(absmax.reduce((sum, value) => sum + value, 0) / blocks);
+        const offset = Math.fround(absmax.reduce((sum, value) => sum + value, 0) / blocks);
         const nestedMap = Float32Array.from({ length: 256 }, (_, i) => (i - 128) / 128);
         const nestedAbsmax = Float32Array.from({ length: Math.ceil(blocks / nestedSize) }, (_, n) =>
           absmax
@@ -553,6 +471,8 @@ export const stores = {
   "pack-quantized act-order": packQuantized({ bits: 4, groupSize: 32, symmetric: true, ordered: true }),
   "pack-quantized 8 bits": packQuantized({ bits: 8, groupSize: -1, symmetric: true }),
   "pack-quantized 3 bits": packQuantized({ bits: 3, groupSize: 32, symmetric: true }),
+  "marlin-24 4 bits": storeMarlin24({ bits: 4, groupSize: 128 }),
+  "marlin-24 8 bits": storeMarlin24({ bits: 8, groupSize: -1 }),
   "int-quantized": intQuantized(),
   "float-quantized tensor": floatQuantized("tensor"),
   "float-quantized channel": floatQuantized("channel"),

@@ -1,31 +1,21 @@
 import * as z from "zod/mini";
-import { type DType, elementCount, type TensorInfo } from "../../tensor/index.js";
+import type { DType, TensorInfo } from "../../tensor/index.js";
 import type { EncodedTensor } from "../encoding/index.js";
 import { unpackCodes } from "../encoding/index.js";
 import { heldToTheEnd } from "../heldToTheEnd.js";
 import { doubledBits, doubledFp4 } from "./fp4.js";
 import { fp8Types } from "./fp8.js";
+import { marlin24Parts, openMarlin24 } from "./marlin24.js";
 import type { MatrixParts } from "./matrixParts.js";
 import { groupsOf, type ReadNumbers, type ScaledMatrix, scaledTensor, tiled, turnedColumns } from "./scaled.js";
+import { type Scheme, schemeOf, type Tile, weightArguments } from "./schemes.js";
 import { checkRecord, type SourceFormat, stemBefore, unread } from "./sourceFormat.js";
 import { codesOfColumns, wordsOf } from "./words.js";
 
-const size = z.int().check(z.gte(1), z.lte(2 ** 31));
-const weightArguments = z.object({
-  num_bits: z.int().check(z.gte(1), z.lte(16)),
-  type: z._default(z.enum(["int", "float"]), "int"),
-  symmetric: z._default(z.boolean(), true),
-  strategy: z.nullish(z.string()),
-  group_size: z.nullish(z.union([z.literal(-1), size])),
-  block_structure: z.nullish(z.array(size).check(z.length(2))),
-});
 const settings = z.object({
   format: z.nullish(z.string()),
   config_groups: z.record(z.string(), z.object({ weights: z.nullish(weightArguments), format: z.nullish(z.string()) })),
 });
-
-/** How the weights of one group of modules are quantised. */
-type Scheme = z.output<typeof weightArguments>;
 
 /** `format` of a model or of a group → whether it is read. */
 const formats: readonly string[] = [
@@ -37,6 +27,7 @@ const formats: readonly string[] = [
   "nvfp4-pack-quantized",
   "mxfp4-pack-quantized",
   "mxfp8-quantized",
+  "marlin-24",
   "mixed-precision",
 ];
 
@@ -75,8 +66,11 @@ const isByte = (dtype: DType) => dtype === "I8" || fp8Types.includes(dtype);
 
 async function openMatrix(parts: MatrixParts, schemes: readonly Scheme[]): Promise<EncodedTensor | undefined> {
   const packed = parts.optional(".weight_packed", ["I32", "U8"]);
-  if (packed !== undefined)
-    return packed.dtype === "I32" ? openWords(parts, packed, schemes) : openFp4(parts, packed, schemes);
+  if (packed?.dtype === "U8") return openFp4(parts, packed, schemes);
+  if (packed !== undefined) {
+    const isMarlin24 = Object.values(marlin24Parts).some((part) => parts.optional(part) !== undefined);
+    return isMarlin24 ? openMarlin24(parts, packed, schemes) : openWords(parts, packed, schemes);
+  }
   const weight = parts.part(".weight", ["I8", ...fp8Types, "F32", "F16", "BF16"], 2);
   if (isByte(weight.dtype)) return openBytes(parts, weight, schemes);
   // Scales beside plain values: they are rounded to the grid already.
@@ -89,7 +83,7 @@ async function openMatrix(parts: MatrixParts, schemes: readonly Scheme[]): Promi
 async function openWords(parts: MatrixParts, packed: TensorInfo, schemes: readonly Scheme[]): Promise<EncodedTensor> {
   const [rows, cols] = await readShape(parts);
   const [storedRows, words] = packed.shape;
-  const { scheme, tile } = schemeOf(parts, [rows, cols], schemes, ({ type, num_bits: bits }) => {
+  const { scheme, tile } = schemeOf(parts, [rows, cols], storedScales(parts), schemes, ({ type, num_bits: bits }) => {
     return type === "int" && bits <= 8 && storedRows === rows && wordsOf(cols, bits) === words;
   });
   const bits = scheme.num_bits;
@@ -134,7 +128,7 @@ function openBytes(parts: MatrixParts, { shape, dtype }: TensorInfo, schemes: re
   const [rows, cols] = shape;
   const type = dtype === "I8" ? "int" : "float";
   const fits = (scheme: Scheme) => scheme.type === type && scheme.num_bits <= 8;
-  const { scheme, tile } = schemeOf(parts, [rows, cols], schemes, fits);
+  const { scheme, tile } = schemeOf(parts, [rows, cols], storedScales(parts), schemes, fits);
   const numbers: ReadNumbers = (start, count) => parts.numbers(".weight", start * cols, count * cols);
   if (type === "int") {
     const zeros = scheme.symmetric ? undefined : byteZeros(parts, [rows, cols], tile);
@@ -150,7 +144,7 @@ function openBytes(parts: MatrixParts, { shape, dtype }: TensorInfo, schemes: re
 
 function byteZeros(parts: MatrixParts, shape: readonly [number, number], tile: Tile): ReadNumbers {
   const stored = parts.part(".weight_zero_point", ["I8"]);
-  parts.checkShape(".weight_zero_point", stored, parts.part(".weight_scale", scaleTypes).shape);
+  parts.checkShape(".weight_zero_point", stored, storedScales(parts).shape);
   return tiled(shape, tile, (first, count) => parts.numbers(".weight_zero_point", first, count));
 }
 
@@ -185,7 +179,7 @@ function openFp4(parts: MatrixParts, packed: TensorInfo, schemes: readonly Schem
   const [rows, bytes] = packed.shape;
   const shape = [rows, bytes * 2] as const;
   const fits = ({ type, num_bits: bits, symmetric }: Scheme) => type === "float" && bits === 4 && symmetric;
-  const { tile } = schemeOf(parts, shape, schemes, fits);
+  const { tile } = schemeOf(parts, shape, storedScales(parts), schemes, fits);
   const global = parts.optional(".weight_global_scale", ["F32"]);
   if (global !== undefined) parts.checkShape(".weight_global_scale", global, [1]);
   const { scales, scaleDType } = scalesOf(parts, shape, tile);
@@ -206,8 +200,8 @@ function openFp4(parts: MatrixParts, packed: TensorInfo, schemes: readonly Schem
   );
 }
 
-type Tile = readonly [tileRows: number, tileCols: number];
 const scaleTypes = ["F32", "F16", "BF16", "F8_E4M3", "U8", "F8_E8M0"] as const;
+const storedScales = (parts: MatrixParts) => parts.part(".weight_scale", scaleTypes);
 
 /** Powers of two as their exponents are U8, or F8_E8M0. */
 function scalesOf(
@@ -215,51 +209,12 @@ function scalesOf(
   shape: readonly [number, number],
   tile: Tile,
 ): Pick<ScaledMatrix, "scales" | "scaleDType"> {
-  const { dtype } = parts.part(".weight_scale", scaleTypes);
+  const { dtype } = storedScales(parts);
   const scales = tiled(shape, tile, async (first, count) => {
     const stored = await parts.numbers(".weight_scale", first, count);
     return dtype === "U8" ? stored.map((exponent) => 2 ** (exponent - 127)) : stored;
   });
   return { scales, scaleDType: dtype === "F16" || dtype === "BF16" ? dtype : "F32" };
-}
-
-/** The scheme whose scales are as many as there are. @throws FormatError where there is none */
-function schemeOf(
-  parts: MatrixParts,
-  shape: readonly [number, number],
-  schemes: readonly Scheme[],
-  fits: (scheme: Scheme) => boolean,
-): { scheme: Scheme; tile: Tile } {
-  const stored = parts.part(".weight_scale", scaleTypes);
-  for (const scheme of schemes) {
-    const tile = fits(scheme) ? tileOf(scheme, shape) : undefined;
-    if (tile === undefined) continue;
-    const tiles = [Math.ceil(shape[0] / tile[0]), Math.ceil(shape[1] / tile[1])];
-    const same = stored.shape.join() === tiles.join();
-    if (same || (elementCount(tiles) === elementCount(stored.shape) && tiles[1] === 1)) return { scheme, tile };
-  }
-  throw parts.fail(
-    `weights [${shape.join(", ")}] and ${stored.dtype} scales [${stored.shape.join(", ")}] fit no scheme of the model`,
-    "bits, strategy and group size of one of quantization_config.config_groups",
-  );
-}
-
-/** Rows and columns that share a scale; undefined for a strategy that is not one of weights. */
-function tileOf({ strategy, group_size: group, block_structure: block }: Scheme, [rows, cols]: Tile): Tile | undefined {
-  const named = strategy ?? (group == null ? "tensor" : group < 0 ? "channel" : "group");
-  switch (named) {
-    case "tensor":
-      return [rows, cols];
-    case "channel":
-      return [1, cols];
-    case "group":
-    case "tensor_group":
-      return group == null || group < 0 ? undefined : [1, Math.min(group, cols)];
-    case "block":
-      return block == null ? undefined : [block[0], block[1]];
-    default:
-      return undefined;
-  }
 }
 
 /** `weight_shape` I64 or I32 [2]: that of the matrix, whose rows the words may leave open. */
