@@ -19,9 +19,9 @@ import {
   readWeights,
   Training,
   trainMethods,
-  type Values,
   writeState,
 } from "../../src/train/index.js";
+import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import { cloneValues } from "../../src/train/values.js";
 import { distance, unavailable } from "./gpuSupport.js";
 
@@ -118,20 +118,23 @@ describe.skipIf(unavailable !== undefined)(
     async function both(
       { spec, parameters }: Pick<Awaited<ReturnType<typeof modelOf>>, "spec" | "parameters">,
       window: number,
+      router?: RouterOptions,
     ) {
       const [{ tracedObjective }, { traceModel }] = await Promise.all([
         import("../../src/train/engine/tracedObjective.js"),
         import("../../src/train/trace/trace.js"),
       ]);
-      const oracle = tracedObjective(traceModel(spec, parameters, window));
-      const objective = (await gpuDecoder(spec, parameters, window))!;
+      const oracle = tracedObjective(traceModel(spec, parameters, window, { router }));
+      const objective = (await gpuDecoder(spec, parameters, window, router))!;
       open.push(oracle, objective);
       return { oracle, objective };
     }
 
     function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
       expect(found.loss).toBeCloseTo(expected.loss, 5);
-      expect(found.measured.get("prediction")![0]).toBeCloseTo(expected.loss, 5);
+      expect([...found.measured.keys()].sort()).toEqual([...expected.measured.keys()].sort());
+      for (const [name, values] of expected.measured)
+        expect([name, distance(found.measured.get(name)!, values) < 1e-5]).toEqual([name, true]);
       expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
       const norm = Math.hypot(...Array.from(expected.gradients.values(), (gradient) => Math.hypot(...gradient)));
       for (const [parameter, gradient] of expected.gradients) {
@@ -175,6 +178,23 @@ describe.skipIf(unavailable !== undefined)(
       const batch = randomBatch(spec.vocabSize, 2 * window);
       expectEqual(await objective.lossAndGradients(weights, batch), await oracle.lossAndGradients(weights, batch));
     });
+
+    test.each<[string, number, RouterOptions, string]>([
+      ["mixtral", 96, { balance: 0.3, zLoss: 0.02 }, "experts with more rows than a tile"],
+      ["olmoe", 12, { balance: 0.3 }, "gates that do not add up to 1"],
+      ["qwen3_moe", 4, { routing: "softmax", normalised: false, zLoss: 0.02 }, "experts that nobody chose"],
+    ])("%s, windows of %d, routed by %j: %s", async (name, window, router, what) => {
+      const { spec: whole, weights } = await modelOf(`test/golden/arch/${name}`);
+      const spec = { ...whole, blocks: whole.blocks.slice(0, 1) };
+      const { oracle, objective } = await both({ spec, parameters: modelParameters(spec) }, window, router);
+      const batch = randomBatch(spec.vocabSize, 2 * window);
+      const found = await objective.lossAndGradients(weights, batch);
+      expectEqual(found, await oracle.lossAndGradients(weights, batch));
+      expect(found.loss).toBeGreaterThan(found.measured.get("prediction")![0]);
+      const load = found.measured.get("load.0")!;
+      if (what.includes("tile")) expect(Math.max(...load)).toBeGreaterThan(64);
+      if (what.includes("nobody")) expect(Math.min(...load)).toBe(0);
+    });
   },
 );
 
@@ -182,16 +202,19 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
   const steps = 5;
   const window = 8;
 
-  let model: Awaited<ReturnType<typeof modelOf>>;
-  let objective: Objective;
+  const models = new Map<string, Awaited<ReturnType<typeof modelOf>> & { objective: Objective }>();
   beforeAll(async () => {
-    model = await modelOf("test/golden/arch/llama");
-    objective = (await gpuDecoder(model.spec, model.parameters, window))!;
-    open.push(objective);
+    for (const name of ["llama", "mixtral"]) {
+      const model = await modelOf(`test/golden/arch/${name}`);
+      const objective = (await gpuDecoder(model.spec, model.parameters, window, { balance: 0.1, zLoss: 0.01 }))!;
+      models.set(name, { ...model, objective });
+      open.push(objective);
+    }
   });
 
-  async function begin(id: string, options: object, onDevice: boolean, weights: Values) {
+  async function begin(name: string, id: string, options: object, onDevice: boolean) {
     const { method } = await trainMethods[id]();
+    const { objective, weights } = models.get(name)!;
     return new Training({
       objective,
       weights: cloneValues(weights),
@@ -209,47 +232,51 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
     });
   }
 
-  test.each<[string, object]>([
-    ["dense", {}],
-    ["fixed-mask", { mask: "magnitude" }],
-    ["ste", { pattern: "1:4" }],
-    ["sr-ste", { decay: 0.02, interval: 2 }],
-    ["ast", { decay: 0.02, interval: 2 }],
-    ["cast", { decay: 0.01, interval: 2 }],
-    ["iht", { density: 0.5 }],
-  ])("%s %j: weights, masks and moments are the host's, stored and continued as well", async (id, options) => {
-    const { spec, weights } = model;
-    const host = await begin(id, options, false, weights);
-    const whole = await begin(id, options, true, weights);
-    let halves = await begin(id, options, true, weights);
-    const random = new Random(8);
-    for (let step = 0; step < steps; step++) {
-      const batch = randomBatch(spec.vocabSize, window, random.integer(1000));
-      const expected = await host.advance(batch);
-      expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 3);
-      if (step === 2) {
-        await halves.synchronise();
-        const files = new Map<string, Uint8Array>();
-        await writeState(memorySinks(files), halves.state);
-        halves = await begin(id, options, true, weights);
-        halves.restore((await readState(memoryFiles("memory", files)))!);
+  test.each<[string, string, object]>([
+    ["llama", "dense", {}],
+    ["llama", "fixed-mask", { mask: "magnitude" }],
+    ["llama", "ste", { pattern: "1:4" }],
+    ["llama", "sr-ste", { decay: 0.02, interval: 2 }],
+    ["llama", "ast", { decay: 0.02, interval: 2 }],
+    ["llama", "cast", { decay: 0.01, interval: 2 }],
+    ["llama", "iht", { density: 0.5 }],
+    ["mixtral", "sr-ste", { decay: 0.02, interval: 2 }],
+  ])(
+    "%s, %s %j: weights, masks and moments are the host's, stored and continued as well",
+    async (name, id, options) => {
+      const { spec } = models.get(name)!;
+      const host = await begin(name, id, options, false);
+      const whole = await begin(name, id, options, true);
+      let halves = await begin(name, id, options, true);
+      const random = new Random(8);
+      for (let step = 0; step < steps; step++) {
+        const batch = randomBatch(spec.vocabSize, window, random.integer(1000));
+        const expected = await host.advance(batch);
+        expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 3);
+        if (step === 2) {
+          await halves.synchronise();
+          const files = new Map<string, Uint8Array>();
+          await writeState(memorySinks(files), halves.state);
+          halves = await begin(name, id, options, true);
+          halves.restore((await readState(memoryFiles("memory", files)))!);
+        }
+        await halves.advance(batch);
       }
-      await halves.advance(batch);
-    }
-    await whole.synchronise();
-    await halves.synchronise();
-    expect(halves.weights).toEqual(whole.weights);
-    expect(halves.run.metrics?.()).toEqual(whole.run.metrics?.());
-    for (const [name, mask] of host.run.masks ?? []) {
-      const found = whole.run.masks!.get(name)!;
-      const same = mask.reduce((count, entry, i) => count + (entry === found[i] ? 1 : 0), 0);
-      expect([name, same / mask.length > 0.99]).toEqual([name, true]);
-    }
-    for (const training of [host, whole]) training.finish();
-    for (const [name, values] of host.weights) {
-      expect([name, distance(whole.weights.get(name)!, values) < 0.02]).toEqual([name, true]);
-    }
-  });
+      await whole.synchronise();
+      await halves.synchronise();
+      expect(halves.weights).toEqual(whole.weights);
+      expect(halves.run.metrics?.()).toEqual(whole.run.metrics?.());
+      for (const [name, mask] of host.run.masks ?? []) {
+        const found = whole.run.masks!.get(name)!;
+        const same = mask.reduce((count, entry, i) => count + (entry === found[i] ? 1 : 0), 0);
+        expect([name, same / mask.length > 0.99]).toEqual([name, true]);
+      }
+      for (const training of [host, whole]) training.finish();
+      for (const [name, values] of host.weights) {
+        expect([name, distance(whole.weights.get(name)!, values) < 0.02]).toEqual([name, true]);
+      }
+    },
+  );
 });
 
 test("a model of which something has no kernel is left to the engine", async () => {
@@ -258,9 +285,12 @@ test("a model of which something has no kernel is left to the engine", async () 
     return [name, decoderSchedule(spec, parameters, 16) !== undefined];
   };
   for (const name of ["llama3-rope", "phi3", "gpt2", "smollm3"]) expect(await hasKernels(name)).toEqual([name, true]);
-  // Caps, mixtures, sinks and latents.
-  for (const name of ["gemma2", "mixtral", "gpt_oss", "deepseek_v3"]) {
-    expect(await hasKernels(name)).toEqual([name, false]);
+  // Caps, sinks and latents.
+  for (const name of ["gemma2", "gpt_oss", "deepseek_v3"]) expect(await hasKernels(name)).toEqual([name, false]);
+  const mixtral = await modelOf("test/golden/arch/mixtral");
+  for (const routing of ["own", "softmax", "bias", "relu"] as const) {
+    const schedule = decoderSchedule(mixtral.spec, mixtral.parameters, 16, { routing });
+    expect([routing, schedule !== undefined]).toEqual([routing, routing === "own" || routing === "softmax"]);
   }
   const { spec, parameters } = await modelOf("test/golden/arch/llama");
   expect(decoderSchedule(spec, parameters, 16)).toBeDefined();

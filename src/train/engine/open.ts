@@ -19,10 +19,11 @@ export async function decoderObjective(
   device: EngineDevice = "wasm",
   options: TraceOptions = {},
 ): Promise<Objective> {
-  const plain = Object.values(options).every((option) => option === undefined);
+  const { router, ...others } = options;
+  const plain = Object.values(others).every((option) => option === undefined);
   if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
-    const objective = await gpuDecoder(spec, parameters, window);
+    const objective = await gpuDecoder(spec, parameters, window, router);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);

@@ -37,19 +37,49 @@ const shared = {
     causal: "u32",
     accumulate: "u32",
     alpha: "f32",
+    /** Of a product by runs. */
+    runs: "u32",
   },
   buffers: { c: readWrite("vec4<f32>"), a: read("vec4<f32>"), b: read("vec4<f32>"), base: read("vec4<f32>") },
 } as const;
 
 export type GemmParams = Record<keyof typeof shared.params, number>;
 export type GemmKernel = Kernel<keyof typeof shared.params, keyof typeof shared.buffers>;
+export type RunsGemmKernel = Kernel<keyof typeof shared.params, keyof typeof shared.buffers | "runs">;
+
+/** The run to which the tile belongs, whose matrix B is; tiles behind the last run are not computed. */
+const runOfTile = /* wgsl */ `
+  if (m0 >= runs[p.runs]) { return; }
+  var run = 0u;
+  var above = p.runs;
+  while (above - run > 1u) {
+    let middle = (run + above) / 2u;
+    if (runs[middle] <= m0) { run = middle; } else { above = middle; }
+  }`;
 
 /**
  * C = alpha·A·B (+ base) in f32 for matrices of one size in one buffer each, one workgroup per tile of 64 × `tileColumns`. The
  * reduction walks through workgroup memory, 16 at a time; while those are multiplied, the next are read. All sizes, strides
  * and offsets are multiples of four, so a block of 4 × 4 is inside or outside as a whole.
  */
-export const gemm = (layout: GemmLayout, tileColumns: 32 | 64): GemmKernel => {
+export const gemm = (layout: GemmLayout, tileColumns: 32 | 64): GemmKernel =>
+  kernel({ name: `gemm ${layout} ${tileColumns}`, ...shared, code: gemmCode(layout, tileColumns, false) });
+
+/**
+ * As `gemm`, for rows that lie in runs, each with a matrix of its own: `runs` [p.runs + 1] says where they begin, at a tile each,
+ * and behind that how many rows count. B is that of the row's run, `bBatch` apart ("nt", "nn"), or every run has a C, `cBatch` apart,
+ * that sums over its rows ("tn"); rows that fill up a run are 0.
+ */
+export const gemmByRuns = (layout: GemmLayout, tileColumns: 32 | 64): RunsGemmKernel =>
+  kernel({
+    name: `gemm by runs ${layout} ${tileColumns}`,
+    params: shared.params,
+    buffers: { ...shared.buffers, runs: read("u32") },
+    code: gemmCode(layout, tileColumns, true),
+  });
+
+function gemmCode(layout: GemmLayout, tileColumns: 32 | 64, byRuns: boolean): string {
+  const sumsRun = byRuns && layout === "tn";
   const threads = (tileRows / own) * (tileColumns / own);
   const threadsAcross = tileColumns / own;
   // One more, so that neighbouring rows of a tile lie in other banks.
@@ -96,10 +126,7 @@ export const gemm = (layout: GemmLayout, tileColumns: 32 | 64): GemmKernel => {
   };
   const left = factor("a", tileRows, aPitch, layout !== "tn", "p.rows");
   const right = factor("b", tileColumns, bPitch, layout === "nt", "p.columns");
-  return kernel({
-    name: `gemm ${layout} ${tileColumns}`,
-    ...shared,
-    code: /* wgsl */ `
+  return /* wgsl */ `
 var<workgroup> aTile: array<vec4<f32>, ${depth * aPitch}>;
 var<workgroup> bTile: array<vec4<f32>, ${depth * bPitch}>;
 
@@ -108,12 +135,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let n0 = workgroup.x * ${tileColumns}u;
   let m0 = workgroup.y * ${tileRows}u;
   if (p.causal == ${causalParts.result}u && n0 > m0 + ${tileRows - 1}u) { return; }
-  let kFirst = select(0u, m0, p.causal == ${causalParts.leftTransposed}u);
-  let kEnd = select(p.depth, min(p.depth, m0 + ${tileRows}u), p.causal == ${causalParts.left}u);
   let batch = workgroup.z / p.heads;
   let head = workgroup.z % p.heads;
+  ${byRuns && !sumsRun ? runOfTile : "let run = batch;"}
+  ${
+    sumsRun
+      ? `let kFirst = runs[run];
+  let kEnd = kFirst + (runs[p.runs + 1u + run] + 3u) / 4u * 4u;`
+      : `let kFirst = select(0u, m0, p.causal == ${causalParts.leftTransposed}u);
+  let kEnd = select(p.depth, min(p.depth, m0 + ${tileRows}u), p.causal == ${causalParts.left}u);`
+  }
   let aBase = p.aOffset + batch * p.aBatch + head * p.aHead;
-  let bBase = p.bOffset + batch * p.bBatch + head / p.bGroup * p.bHead;
+  let bBase = p.bOffset + run * p.bBatch + head / p.bGroup * p.bHead;
   let cBase = p.cOffset + batch * p.cBatch + head * p.cHead;
   let tx = t % ${threadsAcross}u;
   let ty = t / ${threadsAcross}u;
@@ -150,6 +183,5 @@ fn put(row: u32, column: u32, cBase: u32, sum: vec4<f32>) {
   var total = p.alpha * sum;
   if (p.accumulate != 0u) { total += base[at]; }
   c[at] = total;
-}`,
-  });
-};
+}`;
+}

@@ -8,6 +8,7 @@ import {
 import type { Objective } from "../../objective.js";
 import { recordClassifier, recordEmbedding } from "./ends.js";
 import { openGpuObjective } from "./gpuObjective.js";
+import { Layout } from "./layout.js";
 import { Recording } from "./recording.js";
 import { type Schedule, scheduleOf } from "./schedule.js";
 import { recordSteps } from "./steps/index.js";
@@ -24,7 +25,7 @@ export async function gpuEncoder(config: EncoderConfig): Promise<Objective | und
 
 function encoderSchedule(config: EncoderConfig): Schedule | undefined {
   const { length, hiddenSize, classes } = config;
-  const recording = new Recording(encoderParameters(config), length, true);
+  const recording = new Recording(new Layout(encoderParameters(config)), length, { filledUp: true });
   return scheduleOf(recording, () => {
     const table = recording.table("positions", () => sinusoids(length, hiddenSize));
     recording.write("x", recordEmbedding(encoderEmbedding(config), recording, { table }));

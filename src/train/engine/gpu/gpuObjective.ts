@@ -30,28 +30,28 @@ class GpuObjective implements ResidentObjective {
     readonly parameters: readonly ParameterInfo[],
     readonly schedule: Schedule,
   ) {
-    const { length } = schedule.plan;
+    const { plan, measuredLength } = schedule;
+    const { length } = plan;
     this.#tables = schedule.tables.map(({ values, label }) => filled(compute, values, label));
     this.#memory = {
       compute,
       weights: compute.allocate(length, "weights"),
-      gradients: compute.allocate(length + maxRows, "gradients"),
+      gradients: compute.allocate(length + measuredLength + maxRows, "gradients"),
     };
-    this.#readBack = compute.allocateReadBack(length + maxRows, "gradients on the host");
+    this.#readBack = compute.allocateReadBack(length + measuredLength + maxRows, "gradients on the host");
   }
 
   async lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients> {
     this.#upload(weights);
     this.#record(batch);
     const { length, offsets } = this.schedule.plan;
-    const values = await this.#read(0, length + batch.label.values.length);
+    const values = await this.#read(0, length + this.#behind(batch));
     const gradients = new Map<string, FloatArray>();
     for (const { name, shape } of this.parameters) {
       const offset = offsets.get(name)!;
       gradients.set(name, values.subarray(offset, offset + shape.reduce((a, b) => a * b, 1)));
     }
-    const loss = mean(values.subarray(length));
-    return { loss, gradients, measured: new Map([["prediction", Float32Array.of(loss)]]) };
+    return { gradients, ...this.#lossOf(values.subarray(length)) };
   }
 
   async loss(weights: Values, batch: Batch): Promise<number> {
@@ -59,7 +59,8 @@ class GpuObjective implements ResidentObjective {
     const step = this.#prepare(batch);
     step.forward();
     step.loss();
-    return mean(await this.#read(this.schedule.plan.length, batch.label.values.length));
+    const { plan, measuredLength } = this.schedule;
+    return mean(await this.#read(plan.length + measuredLength, batch.label.values.length));
   }
 
   async predict(weights: Values, batch: Batch): Promise<FloatArray> {
@@ -78,8 +79,9 @@ class GpuObjective implements ResidentObjective {
         predict: (batch) => this.#predict(batch),
         readLoss: async (batch, counters, words) => {
           compute.recorder.copy(counters, 0, this.#readBack, 0, 4 * words);
-          const values = await this.#read(plan.length, batch.label.values.length, words);
-          return { loss: mean(values.subarray(words)), counts: new Uint32Array(values.buffer, 0, words) };
+          const values = await this.#read(plan.length, this.#behind(batch), words);
+          const { loss } = this.#lossOf(values.subarray(words));
+          return { loss, counts: new Uint32Array(values.buffer, 0, words) };
         },
       },
       options,
@@ -88,6 +90,23 @@ class GpuObjective implements ResidentObjective {
 
   [Symbol.dispose](): void {
     this.compute[Symbol.dispose]();
+  }
+
+  /** How many f32 of a batch lie behind the gradients. */
+  #behind({ label }: Batch): number {
+    return this.schedule.measuredLength + label.values.length;
+  }
+
+  /** @param values those behind the gradients */
+  #lossOf(values: Float32Array): Pick<LossAndGradients, "loss" | "measured"> {
+    const { measured, measuredLength } = this.schedule;
+    let loss = mean(values.subarray(measuredLength));
+    const found = new Map<string, FloatArray>([["prediction", Float32Array.of(loss)]]);
+    for (const { name, offset, length, isPenalty } of measured) {
+      if (isPenalty) loss += values[offset];
+      else found.set(name, values.slice(offset, offset + length));
+    }
+    return { loss, measured: found };
   }
 
   /** Loss and gradients at the weights that are on the device. */

@@ -5,6 +5,8 @@ export interface Place {
   offset: number;
   rows: number;
   cols: number;
+  /** Of the first of several experts: how many f32 behind it that of the next begins. */
+  expert?: number;
 }
 
 /** Where every parameter of a model lies in one array of f32. */

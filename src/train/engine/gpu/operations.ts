@@ -1,7 +1,7 @@
 import type { Compute, GpuMemory, Kernel } from "../../../kernels/internal.js";
 import { addRepeated, gridOf } from "./elementKernels.js";
 import type { Place } from "./layout.js";
-import { Products, partsLength } from "./products.js";
+import { type Products, partsLength, type Runs } from "./products.js";
 import { columnSums } from "./rowKernels.js";
 
 /** Rows that one part of a sum over rows adds up, where there is room for so many parts. */
@@ -35,16 +35,13 @@ type RowSumParams = "width" | "rows" | "rowsPerPart";
 
 /** Forward and backward of what models are made of, as dispatches, for arrays of so many rows. */
 export class Operations {
-  readonly products: Products;
-
   constructor(
     readonly model: ModelMemory,
-    /** Room for sums over parts. */
-    readonly parts: GpuMemory,
+    readonly products: Products,
     readonly rows: number,
-  ) {
-    this.products = new Products(model.compute.recorder, parts);
-  }
+    /** Rows of experts: weights are those of each run. */
+    readonly runs?: Runs,
+  ) {}
 
   /** y = x·Wᵀ (+ base, which lies as y does). */
   linear(x: Rows, weight: Place, y: Rows, base?: GpuMemory): void {
@@ -78,20 +75,22 @@ export class Operations {
       b: this.#factor(weight),
       c: target,
       base,
+      runs: this.runs,
     });
   }
 
   /** dW = dYᵀ·X. Rows that are missing to a multiple of four must be 0 in dY. */
   weightGradient(outer: Rows, weight: Place, x: Rows): void {
-    const product = {
-      layout: "tn",
-      rows: weight.rows,
-      columns: weight.cols,
-      depth: Math.ceil(this.rows / 4) * 4,
-      a: outer,
-      b: x,
-    } as const;
-    this.products.recordInParts(product, this.model.gradients, weight.offset);
+    const { runs } = this;
+    const { rows, cols, offset, expert } = weight;
+    const depth = Math.ceil(this.rows / 4) * 4;
+    const product = { layout: "tn", rows, columns: cols, depth, a: outer, b: x } as const;
+    const { gradients } = this.model;
+    if (runs === undefined) this.products.recordInParts(product, gradients, offset);
+    else {
+      const c = { memory: gradients, stride: cols, offset, batch: expert };
+      this.products.record({ ...product, c, batches: runs.count, runs });
+    }
   }
 
   /** db = Σ over the rows of dY, which lie side by side. */
@@ -115,7 +114,7 @@ export class Operations {
     this.dispatch(
       kernel,
       { ...params, width, rows, rowsPerPart } as Record<P | RowSumParams, number>,
-      { ...buffers, parts: this.parts } as Record<B | "parts", GpuMemory>,
+      { ...buffers, parts: this.products.parts } as Record<B | "parts", GpuMemory>,
       [Math.ceil(width / 64), parts],
     );
     this.products.addUp(parts, vectors * width, this.model.gradients, offset);
@@ -149,10 +148,11 @@ export class Operations {
       depth: weight.cols,
       a: x,
       b: this.#factor(weight),
+      runs: this.runs,
     } as const;
   }
 
-  #factor({ cols, offset }: Place) {
-    return { memory: this.model.weights, stride: cols, offset };
+  #factor({ cols, offset, expert }: Place) {
+    return { memory: this.model.weights, stride: cols, offset, batch: expert };
   }
 }

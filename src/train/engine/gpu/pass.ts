@@ -1,7 +1,7 @@
 import type { Compute, GpuMemory } from "../../../kernels/internal.js";
 import type { TokenMemory, TokenPlaces } from "./embedding.js";
 import type { ModelMemory, Operations, Rows } from "./operations.js";
-import type { Gradients, Room, View } from "./rooms.js";
+import type { Gradients, Room, Slots, View } from "./rooms.js";
 
 /** What a step of a model is on a device: its dispatches forward and back. */
 export interface Operation {
@@ -27,8 +27,12 @@ export interface Pass {
   readonly places: TokenPlaces;
   /** Of the schedule, by their numbers. */
   readonly tables: readonly GpuMemory[];
+  /** Where what is measured begins among the gradients. */
+  readonly measured: number;
   readonly memory: (room: Room) => GpuMemory;
   readonly rows: (view: View) => Rows;
+  /** The same for rows of experts, whose runs lie in a room of their own. */
+  readonly ofExperts: (slots: Slots, runs: Room) => Pass;
 }
 
 /** A buffer that holds these values. */

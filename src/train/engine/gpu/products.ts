@@ -1,6 +1,6 @@
 import type { GpuMemory, Recorder } from "../../../kernels/internal.js";
 import { gridOf, sumParts } from "./elementKernels.js";
-import { causalParts, type GemmKernel, type GemmLayout, gemm, tileRows } from "./gemm.js";
+import { causalParts, type GemmLayout, gemm, gemmByRuns, tileRows } from "./gemm.js";
 
 /** f32 of a partial product that are kept at once, at most. */
 export const partsLength = 2 ** 23;
@@ -12,6 +12,12 @@ export interface Factor {
   offset?: number;
   batch?: number;
   head?: number;
+}
+
+/** Rows in runs, one for each of `count` matrices; see `gemmByRuns`. */
+export interface Runs {
+  memory: GpuMemory;
+  count: number;
 }
 
 export interface Product {
@@ -32,6 +38,8 @@ export interface Product {
   /** Heads that share one of B. */
   bGroup?: number;
   causal?: keyof typeof causalParts;
+  /** Each run of rows has a matrix B of its own, or sums up to a C of its own. */
+  runs?: Runs;
 }
 
 /** A product for a narrow C has tiles as narrow. */
@@ -42,7 +50,8 @@ const enoughTiles = 512;
 
 /** Records matrix products. */
 export class Products {
-  readonly #kernels = new Map<string, GemmKernel>();
+  readonly #kernel = once(gemm);
+  readonly #kernelByRuns = once(gemmByRuns);
 
   constructor(
     readonly recorder: Recorder,
@@ -51,37 +60,54 @@ export class Products {
   ) {}
 
   record(product: Product): void {
-    const { layout, rows, columns, depth, a, b, c, alpha = 1, base, batches = 1, heads = 1, bGroup = 1 } = product;
+    const {
+      layout,
+      rows,
+      columns,
+      depth,
+      a,
+      b,
+      c,
+      alpha = 1,
+      base,
+      batches = 1,
+      heads = 1,
+      bGroup = 1,
+      runs,
+    } = product;
     const tileColumns = tileColumnsFor(columns);
     const vec4 = (value = 0) => value / 4;
+    const params = {
+      rows,
+      columns,
+      depth,
+      aStride: vec4(a.stride),
+      bStride: vec4(b.stride),
+      cStride: vec4(c.stride),
+      aOffset: vec4(a.offset),
+      bOffset: vec4(b.offset),
+      cOffset: vec4(c.offset),
+      aBatch: vec4(a.batch),
+      bBatch: vec4(b.batch),
+      cBatch: vec4(c.batch),
+      aHead: vec4(a.head),
+      bHead: vec4(b.head),
+      cHead: vec4(c.head),
+      heads,
+      bGroup,
+      causal: causalParts[product.causal ?? "none"],
+      accumulate: base === undefined ? 0 : 1,
+      alpha,
+      runs: runs?.count ?? 0,
+    };
+    const buffers = { c: c.memory, a: a.memory, b: b.memory, base: base ?? c.memory };
+    const grid = [Math.ceil(columns / tileColumns), Math.ceil(rows / tileRows), batches * heads] as const;
     this.recorder.makeRoom(1, 0);
-    this.recorder.run(
-      this.#kernel(layout, tileColumns),
-      {
-        rows,
-        columns,
-        depth,
-        aStride: vec4(a.stride),
-        bStride: vec4(b.stride),
-        cStride: vec4(c.stride),
-        aOffset: vec4(a.offset),
-        bOffset: vec4(b.offset),
-        cOffset: vec4(c.offset),
-        aBatch: vec4(a.batch),
-        bBatch: vec4(b.batch),
-        cBatch: vec4(c.batch),
-        aHead: vec4(a.head),
-        bHead: vec4(b.head),
-        cHead: vec4(c.head),
-        heads,
-        bGroup,
-        causal: causalParts[product.causal ?? "none"],
-        accumulate: base === undefined ? 0 : 1,
-        alpha,
-      },
-      { c: c.memory, a: a.memory, b: b.memory, base: base ?? c.memory },
-      [Math.ceil(columns / tileColumns), Math.ceil(rows / tileRows), batches * heads],
-    );
+    if (runs === undefined) this.recorder.run(this.#kernel(layout, tileColumns), params, buffers, grid);
+    else {
+      const kernel = this.#kernelByRuns(layout, tileColumns);
+      this.recorder.run(kernel, params, { ...buffers, runs: runs.memory }, grid);
+    }
   }
 
   /**
@@ -113,14 +139,16 @@ export class Products {
     this.recorder.makeRoom(1, 0);
     this.recorder.run(sumParts, { count, parts, offset }, { sums, parts: this.parts }, gridOf(count));
   }
+}
 
-  #kernel(layout: GemmLayout, tileColumns: 32 | 64): GemmKernel {
+type Make<K> = (layout: GemmLayout, tileColumns: 32 | 64) => K;
+
+function once<K>(make: Make<K>): Make<K> {
+  const made = new Map<string, K>();
+  return (layout, tileColumns) => {
     const key = `${layout} ${tileColumns}`;
-    let found = this.#kernels.get(key);
-    if (found === undefined) {
-      found = gemm(layout, tileColumns);
-      this.#kernels.set(key, found);
-    }
+    const found = made.get(key) ?? make(layout, tileColumns);
+    made.set(key, found);
     return found;
-  }
+  };
 }

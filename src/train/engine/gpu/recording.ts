@@ -1,10 +1,10 @@
 import type { Buffer, TensorRef } from "../../../arch/index.js";
 import { parameterName } from "../../models/parameters.js";
-import type { ParameterInfo } from "../../values.js";
-import { Layout, type Place } from "./layout.js";
+import type { RouterOptions } from "../../models/routerOptions.js";
+import type { Layout, Place } from "./layout.js";
 import { NoKernel } from "./noKernel.js";
 import type { Operation } from "./pass.js";
-import { Room, type View, whole } from "./rooms.js";
+import { Room, type Slots, type View, whole } from "./rooms.js";
 
 /** Numbers that a model needs on the device beside its parameters. */
 export interface Table {
@@ -12,26 +12,40 @@ export interface Table {
   values: Float32Array;
 }
 
+/** What is measured of a batch beside its loss: f32 behind the gradients, from `offset` on. */
+export interface Measured {
+  name: string;
+  offset: number;
+  length: number;
+  /** Added to the loss. */
+  isPenalty: boolean;
+}
+
+/** How a model is trained beside what its description says. */
+export interface RecordingOptions {
+  /** Token 0 fills up texts that are shorter, so that no position sees it. */
+  filledUp?: boolean;
+  router?: RouterOptions;
+}
+
 /** A model while it is planned: what of it lies where, and the operations of its steps in their order. */
 export class Recording {
-  readonly layout: Layout;
   readonly operations: Operation[] = [];
   readonly rooms: Room[] = [];
   readonly tables: Table[] = [];
+  readonly measured: Measured[] = [];
   /** Whose gradient is made before that of all else. */
   head: Place | undefined;
   readonly #shared = new Map<string, Room>();
+  readonly #slots = new Map<string, Slots>();
   readonly #values = new Map<Buffer, View>();
 
   constructor(
-    parameters: readonly ParameterInfo[],
+    readonly layout: Layout,
     /** Tokens of a sequence. */
     readonly window: number,
-    /** Whether token 0 fills up texts that are shorter, so that no position sees it. */
-    readonly filledUp = false,
-  ) {
-    this.layout = new Layout(parameters);
-  }
+    readonly options: RecordingOptions = {},
+  ) {}
 
   place(...refs: readonly TensorRef[]): Place {
     return this.layout.place(refs.map(parameterName));
@@ -70,6 +84,27 @@ export class Recording {
     }
     room.width = Math.max(room.width, width);
     return room;
+  }
+
+  /** The kind of rows of such mixtures. */
+  slotsOf(experts: number, perToken: number): Slots {
+    const key = `${experts} ${perToken}`;
+    const slots = this.#slots.get(key) ?? { experts, perToken };
+    this.#slots.set(key, slots);
+    return slots;
+  }
+
+  /** Room for what is measured. @returns where it begins behind the gradients */
+  measure(name: string, length: number, isPenalty = false): number {
+    const offset = this.measuredLength;
+    this.measured.push({ name, offset, length, isPenalty });
+    return offset;
+  }
+
+  /** f32 of all that is measured. */
+  get measuredLength(): number {
+    const last = this.measured.at(-1);
+    return last === undefined ? 0 : last.offset + last.length;
   }
 
   /** @returns its number; tables of one label are one */

@@ -1,11 +1,32 @@
+import { tileRows } from "./gemm.js";
 import { NoKernel } from "./noKernel.js";
 
-/** f32 [tokens or sequences, width] on the device; the widest of those that take turns in it decides its width. */
+/** What experts see: rows of the tokens that chose them, expert by expert, those of each filled up to whole tiles. */
+export interface Slots {
+  experts: number;
+  perToken: number;
+}
+
+/** What the rows of a room are; "one" is a single row. */
+export type RowKind = "tokens" | "sequences" | "one" | Slots;
+
+/** How many rows of a kind a batch has. */
+export function rowsOf(kind: RowKind, sequences: number, window: number): number {
+  const tokens = sequences * window;
+  // Products read four rows at a time.
+  if (kind === "sequences") return Math.ceil(sequences / 4) * 4;
+  if (typeof kind !== "object") return kind === "tokens" ? tokens : 1;
+  const chosen = tokens * kind.perToken;
+  const filling = (tileRows - 1) * Math.min(kind.experts, chosen);
+  return Math.floor((chosen + filling) / tileRows) * tileRows;
+}
+
+/** f32 [rows, width] on the device; the widest of those that take turns in it decides its width. */
 export class Room {
   constructor(
     readonly label: string,
     public width: number,
-    readonly rows: "tokens" | "sequences" = "tokens",
+    readonly rows: RowKind = "tokens",
   ) {}
 }
 
@@ -69,7 +90,11 @@ export class Gradients {
   into({ room, stride, first, width }: View): { at: View; accumulate: boolean } {
     let gradient = this.#of.get(room);
     if (gradient === undefined) {
-      gradient = { whole: { ...whole(this.take(stride)), stride, width: stride }, written: new Set(), width: 0 };
+      gradient = {
+        whole: { ...whole(this.take(stride, room.rows)), stride, width: stride },
+        written: new Set(),
+        width: 0,
+      };
       this.#of.set(room, gradient);
     }
     const accumulate = gradient.written.has(first);
@@ -109,11 +134,11 @@ export class Gradients {
   }
 
   /** The smallest room that is free and wide enough; else the widest grows, else there is one more. */
-  take(width: number): Room {
-    const free = [...this.#free].sort((a, b) => a.width - b.width);
+  take(width: number, rows: RowKind = "tokens"): Room {
+    const free = [...this.#free].filter((one) => one.rows === rows).sort((a, b) => a.width - b.width);
     let room = free.find((one) => one.width >= width) ?? free.at(-1);
     if (room === undefined) {
-      room = new Room(`gradient ${this.rooms.length}`, width);
+      room = new Room(`gradient ${this.rooms.length}`, width, rows);
       this.rooms.push(room);
     }
     this.#free.delete(room);

@@ -1,7 +1,7 @@
 import type { Plan } from "./layout.js";
 import { NoKernel } from "./noKernel.js";
 import type { Backward, Operation } from "./pass.js";
-import type { Recording, Table } from "./recording.js";
+import type { Measured, Recording, Table } from "./recording.js";
 import { Gradients, type Room, type View } from "./rooms.js";
 
 /** A model as dispatches there and back, and the rooms that they need; for batches of any number of sequences. */
@@ -12,6 +12,9 @@ export interface Schedule {
   tables: readonly Table[];
   forward: readonly Operation[];
   backward: readonly Backward[];
+  /** What lies between the gradients and the losses of rows, and how many f32 of it there are. */
+  measured: readonly Measured[];
+  measuredLength: number;
   /** Becomes its own gradient. Its columns behind `classes` fill it up. */
   logits: View;
   classes: number;
@@ -37,6 +40,8 @@ export function scheduleOf(
       plan: { offsets: layout.offsets, length: layout.length },
       window,
       tables: recording.tables,
+      measured: recording.measured,
+      measuredLength: recording.measuredLength,
       forward: recording.operations,
       backward: recording.operations.toReversed().map((operation) => operation.back(gradients)),
       rooms: [...recording.rooms, ...gradients.rooms],

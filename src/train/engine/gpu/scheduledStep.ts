@@ -2,8 +2,8 @@ import type { GpuMemory } from "../../../kernels/internal.js";
 import { allocateTokens, type TokenMemory, type TokenPlaces } from "./embedding.js";
 import { type ModelMemory, Operations, type Rows } from "./operations.js";
 import type { Pass } from "./pass.js";
-import { partsLength } from "./products.js";
-import type { Room, View } from "./rooms.js";
+import { Products, partsLength } from "./products.js";
+import { type Room, rowsOf, type Slots, type View } from "./rooms.js";
 import { crossEntropy, gridOfRows } from "./rowKernels.js";
 import type { Schedule } from "./schedule.js";
 
@@ -24,7 +24,9 @@ export class ScheduledStep implements Pass, Disposable {
   readonly outputs: Outputs;
   readonly #rooms = new Map<Room, GpuMemory>();
   readonly #own: GpuMemory[] = [];
-  #places: TokenPlaces | undefined;
+  readonly #products: Products;
+  readonly #experts = new Map<Room, Pass>();
+  places!: TokenPlaces;
 
   constructor(
     readonly model: ModelMemory,
@@ -41,28 +43,44 @@ export class ScheduledStep implements Pass, Disposable {
       this.#own.push(memory);
       return memory;
     };
-    // Products read four rows at a time.
-    const rowsOf = { tokens, sequences: Math.ceil(sequences / 4) * 4 };
-    for (const room of rooms) this.#rooms.set(room, allocate(rowsOf[room.rows] * room.width, room.label));
+    for (const room of rooms) {
+      this.#rooms.set(room, allocate(rowsOf(room.rows, sequences, window) * room.width, room.label));
+    }
     const rows = logits.room.rows === "tokens" ? tokens : sequences;
     this.labels = allocate(rows, "labels");
     this.outputs = { logits: this.memory(logits.room), rows, columns: classes, stride: logits.stride };
-    const parts = allocate(partsLength, "parts");
-    this.operations = new Operations(model, parts, tokens);
-    this.wholes = new Operations(model, parts, sequences);
+    this.#products = new Products(model.compute.recorder, allocate(partsLength, "parts"));
+    this.operations = new Operations(model, this.#products, tokens);
+    this.wholes = new Operations(model, this.#products, sequences);
   }
 
   get window(): number {
     return this.schedule.window;
   }
 
-  get places(): TokenPlaces {
-    return this.#places!;
+  get measured(): number {
+    return this.schedule.plan.length;
+  }
+
+  /** Where the losses of rows begin, behind what is measured. */
+  get losses(): number {
+    return this.measured + this.schedule.measuredLength;
   }
 
   readonly memory = (room: Room): GpuMemory => this.#rooms.get(room)!;
 
   readonly rows = ({ room, stride, first }: View): Rows => ({ memory: this.memory(room), stride, offset: first });
+
+  readonly ofExperts = (slots: Slots, room: Room): Pass => {
+    const found = this.#experts.get(room);
+    if (found !== undefined) return found;
+    const { model, sequences, window } = this;
+    const runs = { memory: this.memory(room), count: slots.experts };
+    const operations = new Operations(model, this.#products, rowsOf(slots, sequences, window), runs);
+    const pass: Pass = Object.create(this, { operations: { value: operations } });
+    this.#experts.set(room, pass);
+    return pass;
+  };
 
   /** From `tokens` to the logits. */
   forward(): void {
@@ -74,7 +92,7 @@ export class ScheduledStep implements Pass, Disposable {
     const { logits, columns: classes, stride, rows } = this.outputs;
     this.operations.dispatch(
       crossEntropy,
-      { classes, stride, rows, lossOffset: this.schedule.plan.length },
+      { classes, stride, rows, lossOffset: this.losses },
       { logits, losses: this.model.gradients, labels: this.labels },
       gridOfRows(rows),
     );
@@ -82,7 +100,7 @@ export class ScheduledStep implements Pass, Disposable {
 
   /** After `forward` and `loss`. @param places those that `tokens` holds */
   backward(places: TokenPlaces): void {
-    this.#places = places;
+    this.places = places;
     for (const back of this.schedule.backward) back(this);
   }
 

@@ -11,7 +11,8 @@ export function attend(step: AttendStep, recording: Recording, addedTo?: Buffer)
   if (softcap !== undefined) throw new NoKernel("attention with a cap");
   if (sinks !== undefined) throw new NoKernel("attention with sinks");
   if (kv.k % 4 !== 0 || kv.v % 4 !== 0) throw new NoKernel("heads whose widths are no multiple of four");
-  const { window, filledUp } = recording;
+  const { window } = recording;
+  const { filledUp } = recording.options;
   const values = [q, k, v].map((buffer) => recording.read(buffer));
   const base = addedTo === undefined ? undefined : recording.read(addedTo);
   const result = recording.keep(into, heads * kv.v);

@@ -5,6 +5,7 @@ import { activate } from "./activate.js";
 import { add } from "./add.js";
 import { attend } from "./attend.js";
 import { linear } from "./linear.js";
+import { mixture } from "./mixture.js";
 import { norm } from "./norm.js";
 import { rotate } from "./rotate.js";
 
@@ -21,6 +22,7 @@ export const gpuSteps: { readonly [K in Step["do"]]?: Recorder<Extract<Step, { d
   rotate,
   attend,
   activate,
+  mixture: (step, recording) => mixture(step, recording, recordSteps),
   add,
 };
 
