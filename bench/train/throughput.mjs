@@ -49,7 +49,15 @@ const weights = await readWeights(checkpoint, parameters);
 const matrices = parameters.filter(
   ({ shape, name }) => shape.length === 2 && (name !== "model.embed_tokens.weight" || config.tiedEmbeddings),
 );
-const linear = matrices.reduce((sum, { shape }) => sum + shape[0] * shape[1], 0);
+/** Share of the rows that a matrix sees: of an expert, those that are sent to it. */
+const shareOf = new Map();
+for (const { steps } of config.spec.blocks) {
+  for (const { experts, router } of steps.filter((step) => step.do === "mixture")) {
+    const maps = experts.flatMap(({ steps }) => steps.flatMap(({ maps = [] }) => maps));
+    for (const { map } of maps) shareOf.set(map.weight.tensor, router.perToken / experts.length);
+  }
+}
+const linear = matrices.reduce((sum, { shape, ref }) => sum + shape[0] * shape[1] * (shareOf.get(ref.tensor) ?? 1), 0);
 /** And in attention: scores and mixing, of half the positions; backward makes twice as many, and the scores again. */
 const attention = config.layers * config.queryHeads * config.headDim * window;
 const flops = { forward: 2 * tokens * (linear + attention), step: 2 * tokens * (3 * linear + 3.5 * attention) };
