@@ -84,7 +84,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   ).choices(distillationIds),
   new Option(
     "--minillm-option <name=value...>",
-    `options of minillm: ${Object.keys(miniLlmSchema.shape).join("=, ")}=; docs/training.md says what they are`,
+    `options of minillm: ${Object.keys(miniLlmSchema.shape).join("=, ")}=; docs/distillation.md says what they are`,
   ).argParser(collect),
   new Option("--temperature <x>", "divides the logits of teacher and student (default: 1)").argParser(
     number({ min: 0, aboveMin: true }),

@@ -26,8 +26,11 @@ import { htmlPage, markdownPage, randomFor } from "../../src/train/internal.js";
 import { pruneSurvivors, randomMasks } from "../../src/train/methods/lottery.js";
 import { smallConfig } from "./smallModel.js";
 
-test.each([...Object.keys(experiments), ...Object.keys(trainMethods)])("docs/training.md tells of %s", async (id) => {
-  expect(await readText("docs/training.md")).toContain(`\`${id}\``);
+test.each([
+  ...Object.keys(experiments).map((id) => ["docs/experiments.md", id]),
+  ...Object.keys(trainMethods).map((id) => ["docs/training.md", id]),
+])("%s tells of %s", async (page, id) => {
+  expect(await readText(page)).toContain(`\`${id}\``);
 });
 
 /** Kept in memory, with a note of what was run. */

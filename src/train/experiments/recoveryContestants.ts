@@ -20,7 +20,7 @@ export interface Contestant {
 export const publishedDense = 5.12;
 
 /**
- * Rates and decays are those of a sweep on tiny-6m at 4.2 M tokens (docs/training.md), stretched to the run's length. Decays λ are to
+ * Rates and decays are those of a sweep on tiny-6m at 4.2 M tokens (docs/experiments.md), stretched to the run's length. Decays λ are to
  * be read against the gradient of one weight, whose root mean square is 2·10⁻⁴ at 16,384 tokens: SR-STE and AST pull with λ·|w|, about
  * as much as it; CAST's L1 with ten times as much, so that the pull alone decides and a pruned weight loses the learning rate at every
  * step, which must sum up to more than a weight. AST and CAST divide by the mean square of mean gradients, a fifth of Adam's divisor
