@@ -315,3 +315,38 @@ test("too little memory is refused with what is needed, and so is a machine that
   expect(model.offload!.plan.roomBytes).toBeGreaterThan(0);
   await expect(load({ residentBytes: Number(least) - 4096 })).rejects.toThrow(/are too few/);
 });
+
+test("a model that is disposed of while it reads ends its pass, and what still comes lands in nobody's memory", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const checkpoint = await wideLlama("relu");
+  const file = await offloadedFile(checkpoint, { weights: "bf16", layout: "neurons", bundled: true });
+  const load = () => loadModel(checkpoint, backend, { weights: "bf16", offload: { file, options: {} } });
+  let wanted: number[][];
+  {
+    using model = await load();
+    wanted = await logitsOf(model);
+  }
+  const before = backend.memoryBytes();
+  const model = await load();
+  const read = file.source.read.bind(file.source);
+  const held: (() => void)[] = [];
+  Object.assign(file.source, {
+    async read(offset: number, length: number, into?: Uint8Array) {
+      await new Promise<void>((go) => held.push(go));
+      // What it finds there must be what was read, and not the weights of another.
+      return read(offset, length, into);
+    },
+  });
+  const cache = model.createCache(8);
+  const pass = model.forward(Uint32Array.of(5), cache, 0).catch((error: Error) => error.message);
+  while (held.length === 0) await new Promise((go) => setTimeout(go, 1));
+  model[Symbol.dispose]();
+  Object.assign(file.source, { read });
+  using other = await load();
+  for (const go of held) go();
+  expect(await pass).toBe("the model was disposed of while it ran");
+  expect(await logitsOf(other)).toEqual(wanted);
+  cache[Symbol.dispose]();
+  other[Symbol.dispose]();
+  expect(backend.memoryBytes()).toBe(before);
+});

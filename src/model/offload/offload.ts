@@ -70,6 +70,7 @@ export class Offload implements Disposable {
   #counters = zeroOffloadCounters();
   /** Scores of the layer that comes next, as they were looked ahead for. */
   readonly ahead = new Map<number, Float32Array>();
+  #disposed = false;
 
   private constructor(
     readonly backend: Backend,
@@ -214,6 +215,7 @@ export class Offload implements Disposable {
   async multiplyColumns(held: HeldStream, { out, x, thresholds, options }: ColumnsProduct): Promise<void> {
     const { columns, within } = held;
     const values = await this.backend.read(x);
+    this.checkOpen();
     const least = Math.min(...thresholds.map(Math.fround));
     const needed = Uint32Array.from(values.keys()).filter((i) => !(Math.abs(values[i]) <= least));
     const at = within.get("columns") ?? within.get("down")!;
@@ -277,16 +279,28 @@ export class Offload implements Disposable {
       if (pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
       const sinceMs = performance.now();
       await current.ready;
+      this.checkOpen();
       this.#counters.waitMs += performance.now() - sinceMs;
       use(cluster, current.offsets, c + 1 === clusters.length);
       // What is multiplied is done with before its slots may be read into.
       await this.backend.flush();
+      this.checkOpen();
       if (!pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
     }
   }
 
+  /** For passes that have waited. @throws UsageError where the model was disposed of meanwhile */
+  checkOpen(): void {
+    if (this.#disposed) throw new UsageError("the model was disposed of while it ran");
+  }
+
+  /** Ends passes that wait for reads. What is being read has its place until it has come. */
   [Symbol.dispose](): void {
-    this.area[Symbol.dispose]();
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const ended = this.held.flatMap(({ pool }) => pool.ended ?? []);
+    if (ended.length === 0) this.area[Symbol.dispose]();
+    else void Promise.all(ended).then(() => this.area[Symbol.dispose]());
   }
 }
 

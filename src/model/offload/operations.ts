@@ -78,6 +78,7 @@ async function multiplyNeurons(
   }
   if (mlp.up === undefined) return;
   const values = await backend.read(gate);
+  offload.checkOpen();
   // A NaN is open: it must show.
   const open = Uint32Array.from(values.keys()).filter((neuron) => !(values[neuron] <= 0));
   const out = bufferOf(pass, mlp.activate.times!);
@@ -160,10 +161,12 @@ async function multiplyRows(
   const sinceMs = performance.now();
   const { region, stack, readBytes } = await loadStack(others.map(({ map }) => map));
   try {
+    offload.checkOpen();
     offload.countRead(readBytes, performance.now() - sinceMs);
     const out = others.length === 1 ? bufferOf(pass, others[0].into) : outputOf(pass, step);
     multiply(out, bias === undefined ? stack : { ...stack, bias }, others);
     await backend.flush();
+    offload.checkOpen();
   } finally {
     region[Symbol.dispose]();
   }

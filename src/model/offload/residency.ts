@@ -45,8 +45,9 @@ export class SlotPool {
   readonly #slotOf: Int32Array;
   readonly #firstUnits: number[] = [];
   #pins = 0;
-  /** All reads that were begun. */
+  /** All reads that were begun, and how many calls began those that have not ended. */
   #reading: Promise<unknown> = Promise.resolve();
+  #underWay = 0;
 
   /**
    * @param first byte offset of the first slot in the area, not 0
@@ -84,6 +85,11 @@ export class SlotPool {
   /** Whether there is a slot for every unit. */
   get holdsAll(): boolean {
     return this.slots >= this.#slotOf.length;
+  }
+
+  /** Resolves when reads that are under way have ended, well or not; undefined where there are none. */
+  get ended(): Promise<unknown> | undefined {
+    return this.#underWay === 0 ? undefined : this.#reading;
   }
 
   offsetOf(slot: number): number {
@@ -189,7 +195,12 @@ export class SlotPool {
         first += count;
       }
     }
-    await Promise.all(reads);
+    this.#underWay++;
+    const ended = await Promise.allSettled(reads);
+    this.#underWay--;
+    // Not before all have ended: none may write into a slot that was given away.
+    const failed = ended.find(({ status }) => status === "rejected");
+    if (failed?.status === "rejected") throw failed.reason;
   }
 
   async #readRun(
