@@ -1,9 +1,12 @@
 // Writes a Llama of random weights in Hugging Face layout: speed depends on shapes and formats, not on what was learnt.
 //
 //   node random-model.mjs --out .models/llama-1.1b [--layers 22 --hidden 2048 --ffn 5632 --heads 32 --kv-heads 4
-//                         --vocab 32000 --context 2048 --seed 1 --tied]
+//                         --vocab 32000 --context 2048 --seed 1 --tied --relu-zeros 0.9 --gate-rank 28]
 //
 // Weights are close to normal with standard deviation 1/√inputs, so that activations keep a size of about 1 through any depth.
+// --relu-zeros makes it a ReLU model that leaves about so many hidden values at 0: the first channel of the residual stream is the
+// same for all tokens, and closes the gates, some neurons' (hot ones) less than others'. With --gate-rank the gates are products of
+// two thin matrices, which lie beside the model as predictors that are right but for rounding.
 
 import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -23,6 +26,8 @@ const { values } = parseArgs({
     seed: number(1),
     "shard-mib": number(512),
     tied: { type: "boolean", default: false },
+    "relu-zeros": { type: "string" },
+    "gate-rank": { type: "string" },
   },
 });
 const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib] = [
@@ -42,32 +47,134 @@ const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib] = [
 });
 const headDim = hidden / heads;
 if (!Number.isInteger(headDim / 2)) throw new Error(`hidden (${hidden}) must be an even multiple of heads (${heads})`);
+const zeros = values["relu-zeros"] === undefined ? undefined : Number(values["relu-zeros"]);
+const gateRank = values["gate-rank"] === undefined ? undefined : Number(values["gate-rank"]);
+if (zeros !== undefined && !(zeros > 0 && zeros < 1)) throw new Error("--relu-zeros must be between 0 and 1");
+if (gateRank !== undefined && (zeros === undefined || gateRank % 4 !== 0))
+  throw new Error("--gate-rank must be a multiple of 4, and needs --relu-zeros");
 if (vocab < 260) throw new Error("the byte-level vocabulary needs at least 260 entries");
 
 // --- tensors -----------------------------------------------------------------------------------------------------------
 
 /** Every tensor in file order; `deviation` undefined means a norm weight, all ones. */
 function* tensorList() {
-  yield { name: "model.embed_tokens.weight", shape: [vocab, hidden], deviation: 1 };
+  yield {
+    name: "model.embed_tokens.weight",
+    shape: [vocab, hidden],
+    deviation: 1,
+    fix: firstColumn(() => Math.sqrt(hidden)),
+  };
   for (let layer = 0; layer < layers; layer++) {
-    const matrix = (name, out, inputs) => ({
+    const matrix = (name, out, inputs, more) => ({
       name: `model.layers.${layer}.${name}.weight`,
       shape: [out, inputs],
       deviation: 1 / Math.sqrt(inputs),
+      ...more,
     });
     const norm = (name) => ({ name: `model.layers.${layer}.${name}.weight`, shape: [hidden] });
     yield norm("input_layernorm");
     yield matrix("self_attn.q_proj", hidden, hidden);
     yield matrix("self_attn.k_proj", kvHeads * headDim, hidden);
     yield matrix("self_attn.v_proj", kvHeads * headDim, hidden);
-    yield matrix("self_attn.o_proj", hidden, hidden);
+    yield matrix("self_attn.o_proj", hidden, hidden, { fix: noFirstRow });
     yield norm("post_attention_layernorm");
-    yield matrix("mlp.gate_proj", ffn, hidden);
+    yield matrix("mlp.gate_proj", ffn, hidden, zeros !== undefined && gateOf(layer));
     yield matrix("mlp.up_proj", ffn, hidden);
-    yield matrix("mlp.down_proj", hidden, ffn);
+    yield matrix("mlp.down_proj", hidden, ffn, { fix: noFirstRow });
   }
   yield { name: "model.norm.weight", shape: [hidden] };
   if (!values.tied) yield { name: "lm_head.weight", shape: [vocab, hidden], deviation: 1 / Math.sqrt(hidden) };
+}
+
+/** Overwrites column 0 of some values of a matrix. */
+const firstColumn = (valueAt) =>
+  zeros === undefined
+    ? undefined
+    : (chunk, first, [, cols]) => {
+        for (let i = (cols - (first % cols)) % cols; i < chunk.length; i += cols)
+          chunk[i] = bf16(valueAt((first + i) / cols));
+      };
+/** Row 0 of what is added to the residual stream is 0, so that its first channel stays as it is. */
+const noFirstRow =
+  zeros === undefined
+    ? undefined
+    : (chunk, first, [, cols]) => chunk.fill(0, 0, Math.max(0, Math.min(chunk.length, cols - first)));
+
+/** How a gate closes its neurons, of any rank or of a low one. */
+function gateOf(layer) {
+  // Half of the energy of what enters is the first channel's. Neurons differ: scores are normal with variance 1 + 1 of each and all.
+  const random = normals(seed * 7919 + layer);
+  const middle = quantile(zeros) * Math.SQRT2;
+  const closing = Float32Array.from({ length: ffn }, () => -(middle + random()) / Math.sqrt(hidden));
+  if (gateRank === undefined) return { fix: firstColumn((neuron) => closing[neuron]) };
+  const down = Float32Array.from({ length: (gateRank + 4) * hidden }, () => random() / Math.sqrt(hidden));
+  const up = Float32Array.from({ length: ffn * (gateRank + 4) }, () => random() / Math.sqrt(gateRank));
+  down.fill(0, gateRank * hidden);
+  for (let k = 0; k <= gateRank; k++) down[k * hidden] = k === gateRank ? 1 : 0;
+  for (let neuron = 0; neuron < ffn; neuron++) up[neuron * (gateRank + 4) + gateRank] = closing[neuron];
+  predictors[layer] = { down, up };
+  const rank = gateRank + 4;
+  return {
+    fix(chunk, first) {
+      for (let i = 0; i < chunk.length; i++) {
+        const [neuron, input] = [Math.floor((first + i) / hidden), (first + i) % hidden];
+        let sum = 0;
+        for (let k = 0; k <= gateRank; k++) sum += up[neuron * rank + k] * down[k * hidden + input];
+        chunk[i] = bf16(sum);
+      }
+    },
+  };
+}
+const predictors = [];
+
+/** What the gates were made of, as `rarefy predict` leaves it beside a model. Nothing was measured: they are right by construction. */
+function writePredictors() {
+  const rank = gateRank + 4;
+  const tensors = predictors.flatMap(({ down, up }, layer) => [
+    [`layers.${layer}.down`, [rank, hidden], down],
+    [`layers.${layer}.up`, [ffn, rank], up],
+    [`layers.${layer}.bias`, [ffn], new Float32Array(ffn)],
+  ]);
+  let end = 0;
+  const header = Object.fromEntries(
+    tensors.map(([name, shape, { byteLength }]) => {
+      end += byteLength;
+      return [name, { dtype: "F32", shape, data_offsets: [end - byteLength, end] }];
+    }),
+  );
+  const text = JSON.stringify(header);
+  const padded = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.length));
+  const numbers = tensors.map(([, , { buffer }]) => new Uint8Array(buffer));
+  writeFileSync(join(values.out, "predictors.safetensors"), Buffer.concat([length, padded, ...numbers]));
+  const measured = predictors.map(() => ({ recall: 1, precision: 1, predictedShare: 1 - zeros }));
+  json("predictors.json", { predictors: 1, rank, from: "own", textSha256: "0".repeat(64), layers: measured });
+}
+
+/** Standard normal numbers, by Box and Muller. */
+function normals(from) {
+  let state = mix(from);
+  const uniform = () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return ((state >>> 0) + 0.5) / 2 ** 32;
+  };
+  return () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+}
+
+/** Below which a share of standard normal numbers lies, by bisection on their distribution. */
+function quantile(share) {
+  const below = (z) => {
+    let sum = 0;
+    for (let t = -8; t < z; t += 1e-3) sum += Math.exp((-t * t) / 2) * 1e-3;
+    return sum / Math.sqrt(2 * Math.PI);
+  };
+  let [low, high] = [-5, 5];
+  for (let i = 0; i < 30; i++)
+    [low, high] = below((low + high) / 2) < share ? [(low + high) / 2, high] : [low, (low + high) / 2];
+  return low;
 }
 
 const elements = (tensor) => tensor.shape.reduce((a, b) => a * b, 1);
@@ -127,6 +234,7 @@ function writeValues(file, tensor, index) {
         chunk[i] = table[(state & 255) + ((state >>> 8) & 255) + ((state >>> 16) & 255) + (state >>> 24)];
       }
     }
+    tensor.fix?.(chunk.subarray(0, count), elements(tensor) - left, tensor.shape);
     writeSync(file, new Uint8Array(chunk.buffer, 0, count * 2));
     left -= count;
   }
@@ -186,7 +294,7 @@ const config = {
   dtype: "bfloat16",
   eos_token_id: 2,
   head_dim: headDim,
-  hidden_act: "silu",
+  hidden_act: zeros === undefined ? "silu" : "relu",
   hidden_size: hidden,
   intermediate_size: ffn,
   max_position_embeddings: context,
@@ -247,6 +355,7 @@ json("tokenizer_config.json", {
 });
 json("generation_config.json", { bos_token_id: 1, eos_token_id: 2 });
 json("config.json", config);
+if (predictors.length > 0) writePredictors();
 const seconds = ((performance.now() - started) / 1000).toFixed(1);
 console.log(
   `${values.out}: ${(totalSize / 2e6).toFixed(1)} M parameters, ${(totalSize / 1e9).toFixed(2)} GB in ${list.length} files, ${seconds} s`,

@@ -1,4 +1,4 @@
-import type { JobOptions } from "../core/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
 import { type LocalModelFiles, openCheckpoint } from "../io/index.js";
 import { createFile, isModelFile } from "../io/internal.js";
 import {
@@ -12,7 +12,7 @@ import {
   serializeOffload,
   writeOffloaded,
 } from "../model/index.js";
-import { type HotUnits, hotUnits, placeOffload } from "../model/internal.js";
+import { describeBundles, type HotUnits, hotUnits, placeOffload, type UnitKind } from "../model/internal.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { countUnitUses, openModel } from "../pipeline/index.js";
 import { weightsOf } from "../pipeline/internal.js";
@@ -40,7 +40,7 @@ export interface OffloadedDirectory extends OffloadShape {
   /** Bytes of the file of bundles. */
   byteLength: number;
   /** Bytes of one unit of each kind. */
-  unitBytes: readonly { of: string; bytes: number; units: number }[];
+  unitBytes: readonly UnitKind[];
   /** With a calibration text: what each stream uses. */
   uses?: readonly UnitUse[];
 }
@@ -76,7 +76,11 @@ export async function offloadToDirectory(
     const { spec } = config;
     const weights = weightsOf(checkpoint.artifact, options.weights);
     const shape: OffloadShape = { weights, layout: options.layout ?? layoutFor(spec), bundled };
-    const { streams, byteLength } = placeOffload(spec, shape);
+    const byExpert = shape.layout === "experts";
+    if (byExpert && calibration !== undefined)
+      throw new UsageError("uses are counted of neurons and inputs; experts are offloaded without a calibration text");
+    const { byteLength, kinds: unitBytes } = describeBundles(spec, shape);
+    const streams = byExpert ? [] : placeOffload(spec, shape).streams;
     const settings = { ...shape, window: calibration?.window, windows: calibration?.windows };
     let counts: Uint32Array[] | undefined;
     const text = async () => calibration?.text;
@@ -100,12 +104,6 @@ export async function offloadToDirectory(
       const description = { offload: 1 as const, ...shape, byteLength, counted: counts !== undefined };
       await builder.add(offloadDescriptionName, serializeOffload(description));
     });
-    const kinds = new Map(
-      streams.map(({ of, parts, units }) => [
-        of,
-        { of, units, bytes: parts.reduce((sum, { bytes }) => sum + bytes, 0) },
-      ]),
-    );
     const tokens =
       calibration &&
       calibration.window *
@@ -115,7 +113,7 @@ export async function offloadToDirectory(
       model: files.location,
       ...shape,
       byteLength,
-      unitBytes: [...kinds.values()],
+      unitBytes,
       ...(counts && { uses: usesOf(streams, counts, tokens!) }),
     };
   } finally {

@@ -1,4 +1,4 @@
-import type { JobOptions } from "../core/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
 import type { PackedFormatId } from "../pack/index.js";
 import type { Activation, LinearOptions, Matrix, RowSource, Vector } from "./backend.js";
 import type {
@@ -101,6 +101,20 @@ export abstract class HostExperts
   async readRouting(routing: Routing): Promise<RoutedSlots> {
     return (routing as HostRouting).slots;
   }
+}
+
+/** A list of which only some are there. @throws UsageError without any */
+export function expertListOf(
+  matrices: ReadonlyMap<number, Matrix>,
+  experts: number,
+  biases?: readonly Vector[],
+): ExpertList {
+  const [any] = matrices.values();
+  if (any === undefined) throw new UsageError("experts of which none is in memory");
+  const { format, rows, cols, parts } = any;
+  const list = Array.from({ length: experts }, (_, expert) => matrices.get(expert) as Matrix);
+  const byteLength = experts * any.byteLength;
+  return { format, experts, rows, cols, parts, byteLength, matrices: list, ...(biases && { biases }) };
 }
 
 export function expertList(matrices: readonly Matrix[]): ExpertList {

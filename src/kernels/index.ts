@@ -54,7 +54,9 @@ export {
   openBackend,
 } from "./table.js";
 export {
+  type PlacedExperts,
   packedRowsOf,
+  placedBytes,
   placesBytes,
   type ScatteredColumns,
   type ScatteredColumnsOptions,

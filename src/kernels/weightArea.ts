@@ -1,4 +1,5 @@
 import { padded, type WeightFormatId, weightFormats } from "../pack/index.js";
+import type { ExpertMatrices } from "./experts.js";
 import type { Activation, Vector } from "./handles.js";
 
 /** Columns of a packed matrix [rows of all parts, cols], each of which lies wherever in an area there was room, or not at all. */
@@ -22,6 +23,19 @@ export interface ScatteredRows {
   readonly offsets: Uint32Array;
   /** The column of `out` that each row makes. */
   readonly outputs: Uint32Array;
+}
+
+/** The same packed matrix [rows of all parts, cols] of every expert, of which only some lie in an area. */
+export interface PlacedExperts {
+  readonly format: WeightFormatId;
+  readonly cols: number;
+  readonly parts: readonly { readonly name: string; readonly rows: number }[];
+  /** How many experts there are. */
+  readonly experts: number;
+  /** Byte offsets, multiples of 64, of those that lie in the area: packed as a whole, each part padded by itself. */
+  readonly offsets: ReadonlyMap<number, number>;
+  /** One of each expert. */
+  readonly biases?: readonly Vector[];
 }
 
 /** Which columns are multiplied, and what is done with the sums. */
@@ -52,6 +66,23 @@ export interface WeightArea extends Disposable {
   linearColumns(out: Activation, x: Activation, columns: ScatteredColumns, options: ScatteredColumnsOptions): void;
   /** out[outputs[i]] = x · row i, enqueued; other columns of `out` stay. Counts the bytes of the rows. @param threshold of inputs, −1 for none */
   linearRows(out: Activation, x: Activation, rows: ScatteredRows, threshold: number): void;
+  /** Experts for `expertLinear`, good while they lie where they lie; rows may go only to those that are in the area. */
+  experts(placed: PlacedExperts): ExpertMatrices;
+}
+
+/** Bytes of such a matrix. */
+export const placedBytes = ({ format, cols, parts }: Pick<PlacedExperts, "format" | "cols" | "parts">): number =>
+  weightFormats[format].byteLength(packedRowsOf(parts), cols);
+
+/** Parts with the rows at which they begin, in the stack and packed. */
+export function partStarts(parts: PlacedExperts["parts"]) {
+  let [rowStart, packedStart] = [0, 0];
+  return parts.map(({ name, rows }) => {
+    const part = { name, rows, rowStart, packedStart };
+    rowStart += rows;
+    packedStart += padded(rows);
+    return part;
+  });
 }
 
 /** Rows of a stack as packed: each part is padded by itself. */

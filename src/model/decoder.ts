@@ -6,7 +6,7 @@ import { Blocks } from "./blocks.js";
 import { FactoredTable } from "./factoredTable.js";
 import { padTo4 } from "./footprint.js";
 import { checkGenerates } from "./generates.js";
-import type { Offload } from "./offload/offload.js";
+import type { OffloadedWeights } from "./offload/offloadedWeights.js";
 import { applyNorm } from "./operations.js";
 import { linearStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
@@ -52,7 +52,7 @@ export class Decoder implements Model {
     return this.loaded.choices;
   }
 
-  get offload(): Offload | undefined {
+  get offload(): OffloadedWeights | undefined {
     return this.loaded.offload;
   }
 

@@ -7,6 +7,7 @@ export { isCoded, keepsCodes } from "./keptCodes.js";
 export { loadBlocks } from "./load.js";
 export { describeTrainable, loadDescribed } from "./loadModel.js";
 export { nonFiniteError } from "./nonFinite.js";
+export { describeBundles, type UnitKind } from "./offload/bundles.js";
 export { type HotUnits, hotUnits } from "./offload/hot.js";
 export { type OffloadStream, offloadedMlp, placeOffload } from "./offload/placement.js";
 export { chooseFormat } from "./structure.js";

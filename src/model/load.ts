@@ -27,6 +27,8 @@ import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerForma
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
+import type { ExpertLoader } from "./offload/expertLoader.js";
+import type { ExpertOffload } from "./offload/experts.js";
 import type { OffloadLoader } from "./offload/loader.js";
 import type { Offload } from "./offload/offload.js";
 import type { OffloadedStep } from "./offload/operations.js";
@@ -61,7 +63,7 @@ export async function loadWeights(
   };
   const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
   try {
-    const offloads = await offloadLoader(checkpoint, backend, region, options, spec);
+    const offloads = await offloadLoaders(checkpoint, backend, region, options, spec);
     const loader = new WeightLoader(checkpoint, backend, region, options, events, offloads);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
@@ -160,17 +162,26 @@ export async function loadExperts(
 const readBytesOf = (tensor: LogicalTensor): number =>
   tensor.factors === undefined ? byteLengthOf(tensor) : (tensor.storedBytes ?? 0);
 
+/** What loads the weights that stay in the file: of MLPs, or of experts. */
+interface OffloadLoaders {
+  readonly mlps?: OffloadLoader;
+  readonly experts?: ExpertLoader;
+}
+
 /** Loaded where it is asked for: a page without it does not pay for it. */
-async function offloadLoader(
+async function offloadLoaders(
   source: TensorSource,
   backend: Backend,
   region: Region,
   { offload, ...options }: LoadModelOptions,
   spec: ModelSpec,
-): Promise<OffloadLoader | undefined> {
+): Promise<OffloadLoaders | undefined> {
   if (offload === undefined) return undefined;
-  const { OffloadLoader } = await import("./offload/loader.js");
-  return new OffloadLoader(source, backend, region, { ...options, offload }, spec);
+  const { ExpertLoader, OffloadLoader } = await import("./offload/loaders.js");
+  if (offload.file.shape.layout === "experts" && options.expertRanks !== undefined)
+    throw new UsageError("experts at several ranks are all in memory: take either those or a bound of resident bytes");
+  if (offload.file.shape.layout === "experts") return { experts: new ExpertLoader(backend, offload, spec) };
+  return { mlps: new OffloadLoader(source, backend, region, { ...options, offload }, spec) };
 }
 
 /** For tensors that were looked at when they were made. */
@@ -189,7 +200,7 @@ class WeightLoader {
     readonly options: LoadModelOptions,
     readonly events: ReadEvents,
     /** Takes the steps whose weights stay in the file. */
-    readonly offloads?: OffloadLoader,
+    readonly offloads?: OffloadLoaders,
   ) {
     this.#matrices = new MatrixLoader(source, backend, region, options, events);
   }
@@ -262,6 +273,7 @@ class WeightLoader {
     const latents = new Map<Step, LatentMaps>();
     const sinks = new Map<Step, Vector>();
     const offloaded = new Map<Step, OffloadedStep>();
+    const mlps = this.offloads?.mlps;
     let lowRank = 0;
     for (const [s, step] of steps.entries()) {
       const absorbed = latentAt(steps, s);
@@ -270,8 +282,8 @@ class WeightLoader {
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
       else if (step.do === "attend" && step.sinks) {
         sinks.set(step, this.#vector(await this.#values(step.sinks)));
-      } else if (step.do === "linear" && this.offloads?.has(step)) {
-        offloaded.set(step, await this.#offloaded(step, this.offloads));
+      } else if (step.do === "linear" && mlps?.has(step)) {
+        offloaded.set(step, await this.#offloaded(step, mlps));
       } else if (step.do === "linear") {
         const stack = await this.#stack(step);
         lowRank = Math.max(lowRank, pairWidth(stack));
@@ -310,8 +322,8 @@ class WeightLoader {
   }
 
   /** Once everything else is loaded; undefined where nothing is offloaded. */
-  openOffload(): Promise<Offload> | undefined {
-    return this.offloads?.open(this.bytes.loaded);
+  openOffload(): Promise<Offload | ExpertOffload> | undefined {
+    return (this.offloads?.mlps ?? this.offloads?.experts)?.open(this.bytes.loaded);
   }
 
   async #splitStack(forms: readonly StoredMap[]): Promise<SplitStack> {
@@ -371,12 +383,21 @@ class WeightLoader {
   async #mixture(step: MixtureStep): Promise<LoadedMixture> {
     const { expertRanks: ranks } = this.options;
     const { router } = step;
-    return {
-      router: await this.#router(router),
-      options: await this.#routeOptions(router),
-      experts: await this.experts(step, ranks?.own(step.experts.length)),
-      ...(ranks && { ranks }),
-    };
+    const routed = { router: await this.#router(router), options: await this.#routeOptions(router) };
+    const loader = this.offloads?.experts;
+    if (loader !== undefined) {
+      for (const [s, inner] of step.experts[0].steps.entries()) {
+        const biases = inner.do === "linear" ? await this.#expertBiases(step.experts, s) : undefined;
+        if (biases !== undefined)
+          loader.keepBiases(
+            inner,
+            biases.map((bias) => this.region.loadVector(bias)),
+          );
+      }
+      return { ...routed, experts: new Map(), offload: () => loader.opened };
+    }
+    const experts = await this.experts(step, ranks?.own(step.experts.length));
+    return { ...routed, experts, ...(ranks && { ranks }) };
   }
 
   /** The matrices of the first `count` experts, by the linear steps of the first. */

@@ -3,7 +3,7 @@ import type { ProductCosts } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { ExpertRanks } from "./expertRanks/ranks.js";
 import type { OffloadedFile } from "./offload/description.js";
-import type { OffloadOptions } from "./offload/offload.js";
+import type { OffloadOptions } from "./offload/options.js";
 import type { Predictors } from "./offload/predictors.js";
 import type { Structure } from "./structure.js";
 import type { ActivationThresholds } from "./types.js";

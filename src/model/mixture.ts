@@ -21,7 +21,7 @@ export function mixture(step: MixtureStep, weights: LoadedMixture): Operation {
 async function route(
   pass: Pass,
   step: MixtureStep,
-  { router, options, experts, ranks }: LoadedMixture,
+  { router, options, experts, ranks, offload }: LoadedMixture,
   first: number,
   count: number,
   thresholds: BlockThresholds | undefined,
@@ -49,8 +49,10 @@ async function route(
       },
     }),
   };
-  const out = await (ranks === undefined
-    ? runExperts(step, experts, run)
-    : runAtRanks(step, layer, experts, ranks, run));
+  const runAll = () => {
+    if (offload !== undefined) return offload().run(step, run);
+    return ranks === undefined ? runExperts(step, experts, run) : runAtRanks(step, layer, experts, ranks, run);
+  };
+  const out = await runAll();
   backend.addExperts(bufferOf(pass, step.into).rowRange(first, count), out, routing);
 }

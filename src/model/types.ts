@@ -12,7 +12,7 @@ import type {
   Sight,
 } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
-import type { OffloadPlan } from "./offload/offload.js";
+import type { OffloadPlan } from "./offload/options.js";
 import type { OffloadCounters } from "./offload/residency.js";
 import type { MatrixChoice } from "./structure.js";
 

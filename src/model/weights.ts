@@ -3,7 +3,8 @@ import type { FormatError } from "../core/index.js";
 import type { ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import type { ExpertRanks } from "./expertRanks/ranks.js";
 import type { FactoredTable } from "./factoredTable.js";
-import type { Offload } from "./offload/offload.js";
+import type { ExpertOffload } from "./offload/experts.js";
+import type { OffloadedWeights } from "./offload/offloadedWeights.js";
 import type { OffloadedStep } from "./offload/operations.js";
 import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
@@ -22,6 +23,8 @@ export interface LoadedMixture {
   experts: ReadonlyMap<Step, ExpertMatrices>;
   /** Where the others are, if `experts` are the first of them only. */
   ranks?: ExpertRanks;
+  /** Where they are read as they are needed: then `experts` is empty. */
+  offload?: () => ExpertOffload;
 }
 
 /** What makes keys and values of a latent, by head. */
@@ -65,7 +68,7 @@ export interface ModelWeights {
   /** [logitCols, hiddenSize]; undefined for a model without a head. */
   head: WholeStack | SplitStack | undefined;
   /** What is read as it is needed; undefined where everything was loaded. */
-  offload?: Offload;
+  offload?: OffloadedWeights;
   choices: readonly MatrixChoice[];
   /** See `Model.weightBytes`. */
   bytes: { perToken: number; loaded: number };

@@ -27,15 +27,15 @@ interface OffloadCommandOptions extends CommonOptions, WeightsOption {
 export const command: CommandDefinition<OffloadCommandOptions> = {
   description:
     "Writes a model directory that runs in less memory than its weights take: beside the model, whose files are linked, the weights " +
-    "of its MLPs in bundles that are read as a token needs them. run, eval and bench take --resident-bytes with it. With --calib the use " +
+    "of its MLPs or experts in bundles that are read as a token needs them. run, eval and bench take --resident-bytes with it. With --calib the use " +
     "of neurons or inputs is counted on a text, what is used most is kept in memory, and the placement is printed.",
   arguments: [modelArgument],
   options: [
     outputOption(),
     new Option(
       "--layout <id>",
-      "neurons: gate, up and down of a neuron together, for ReLU models; inputs: columns of an input, for models with thresholds " +
-        "(default: what suits the model)",
+      "neurons: gate, up and down of a neuron together, for ReLU models; inputs: columns of an input, for models with thresholds; " +
+        "experts: an expert of a mixture (default: what suits the model)",
     ).choices(offloadLayouts),
     new Option("--parts", "the parts of a neuron apart from each other, to see what bundles gain"),
     new Option("--calib <file>", "UTF-8 text on which uses are counted"),
@@ -103,4 +103,5 @@ const unitNames: Readonly<Record<string, string>> = {
   neurons: "neurons",
   first: "inputs of gate and up",
   down: "inputs of down",
+  experts: "experts",
 };

@@ -1,8 +1,13 @@
 import { UsageError } from "../../core/index.js";
 import { padded } from "../../pack/index.js";
+import type { ExpertMatrices } from "../experts.js";
 import type { Activation } from "../handles.js";
+import { expertListOf } from "../hostExperts.js";
 import {
+  type PlacedExperts,
   packedRowsOf,
+  partStarts,
+  placedBytes,
   type ScatteredColumns,
   type ScatteredColumnsOptions,
   type ScatteredRows,
@@ -13,7 +18,7 @@ import type { Arena } from "./arena.js";
 import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
 import { rowRunsOf } from "./linear.js";
-import { own, type ProgramVector } from "./storage.js";
+import { own, type ProgramMatrix, type ProgramVector } from "./storage.js";
 
 /** What an area needs of its backend. */
 export interface AreaOwner {
@@ -133,6 +138,25 @@ export class ProgramArea implements WeightArea {
       scratch,
       scratchBytes: layout.rowsScratchBytes,
     });
+  }
+
+  experts({ experts, offsets, biases, ...shape }: PlacedExperts): ExpertMatrices {
+    const parts = partStarts(shape.parts);
+    const byteLength = placedBytes(shape);
+    const whole = {
+      format: shape.format,
+      rows: parts.reduce((sum, { rows }) => sum + rows, 0),
+      cols: shape.cols,
+      parts,
+      byteLength,
+      arena: this.arena,
+      packedRows: packedRowsOf(parts),
+    };
+    const matrices = new Map<number, ProgramMatrix>();
+    for (const [expert, offset] of offsets) {
+      matrices.set(expert, { ...whole, offset: this.#at(offset, byteLength) });
+    }
+    return expertListOf(matrices, experts, biases);
   }
 
   [Symbol.dispose](): void {

@@ -2,15 +2,20 @@ import { UsageError } from "../../core/index.js";
 import { groupSize, padded, weightFormats } from "../../pack/index.js";
 import { f32FromBf16 } from "../../tensor/index.js";
 import type { BackendCounters } from "../backend.js";
+import type { ExpertMatrices } from "../experts.js";
 import type { Activation } from "../handles.js";
+import { expertListOf } from "../hostExperts.js";
 import {
+  type PlacedExperts,
   packedRowsOf,
+  partStarts,
+  placedBytes,
   type ScatteredColumns,
   type ScatteredColumnsOptions,
   type ScatteredRows,
   type WeightArea,
 } from "../weightArea.js";
-import { own, type ReferenceVector } from "./storage.js";
+import { own, type ReferenceMatrix, type ReferenceVector } from "./storage.js";
 
 /** Columns of a product of which some groups were multiplied: what they stand for, f32 [rows of all parts, cols]. */
 type Unfinished = { readonly weights: Float32Array };
@@ -108,6 +113,24 @@ export class ReferenceArea implements WeightArea {
       target[outputs[i]] = sum;
     }
     this.counters().weightBytesRead += offsets.length * cols * (format === "f32" ? 4 : 2);
+  }
+
+  experts({ experts, offsets, biases, ...shape }: PlacedExperts): ExpertMatrices {
+    const { format, cols } = shape;
+    const parts = partStarts(shape.parts);
+    const packedRows = packedRowsOf(parts);
+    const byteLength = placedBytes(shape);
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    const matrices = new Map<number, ReferenceMatrix>();
+    for (const [expert, offset] of offsets) {
+      const values = weightFormats[format].unpack(this.bytes(offset, byteLength), packedRows, cols);
+      const own = parts.map(({ packedStart, ...part }) => ({
+        ...part,
+        values: values.slice(packedStart * cols, (packedStart + part.rows) * cols),
+      }));
+      matrices.set(expert, { format, rows, cols, parts: own, byteLength });
+    }
+    return expertListOf(matrices, experts, biases);
   }
 
   [Symbol.dispose](): void {

@@ -4,7 +4,8 @@ import { FormatError, UsageError } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
 import type { ByteSource, Checkpoint } from "../../io/index.js";
 import { weightFormats } from "../../pack/index.js";
-import { type OffloadLayout, type OffloadShape, offloadLayouts, placeOffload } from "./placement.js";
+import { describeBundles } from "./bundles.js";
+import { type OffloadLayout, type OffloadShape, offloadLayouts } from "./placement.js";
 
 /** Says how `offloadBytesName` is laid out: where everything lies follows from that and the model. */
 export const offloadDescriptionName = "offload.json";
@@ -56,7 +57,7 @@ export async function openOffloaded(
   const shape = { weights, layout, bundled };
   let byteLength: number;
   try {
-    ({ byteLength } = placeOffload(spec, shape));
+    ({ byteLength } = describeBundles(spec, shape));
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     throw new FormatError({ file, field: "layout", problem: cause.message, hint });

@@ -6,7 +6,7 @@ export {
   openOffloaded,
   serializeOffload,
 } from "./description.js";
-export type { OffloadOptions, OffloadPlan } from "./offload.js";
+export type { OffloadOptions, OffloadPlan } from "./options.js";
 export { layoutFor, type OffloadLayout, type OffloadShape, offloadLayouts } from "./placement.js";
 export {
   type Predictors,

@@ -13,41 +13,11 @@ import {
 } from "../../kernels/index.js";
 import type { OffloadedFile } from "./description.js";
 import { hotUnits } from "./hot.js";
+import { areaOpener, OffloadedWeights } from "./offloadedWeights.js";
+import type { OffloadOptions, OffloadPlan } from "./options.js";
 import type { OffloadStream, UnitPart } from "./placement.js";
-import { type OffloadCounters, SlotPool, zeroOffloadCounters } from "./residency.js";
-
-/** How a model that is larger than memory is held. */
-export interface OffloadOptions {
-  /**
-   * Bytes of weights in memory at any time: what always stays (embeddings, attention, head), what is read as it is needed, and what
-   * a prompt is run with, one step at a time. Default: everything.
-   */
-  residentBytes?: number;
-  /** Tokens behind which a unit that was not used since is read again (LLM in a flash); default: as long as there is room. */
-  window?: number;
-  /** Whether reads go on while what has been read is multiplied; default true. */
-  pipelined?: boolean;
-  /** Units of a cluster, which is what is read while another is multiplied; default 256. */
-  clusterUnits?: number;
-  /**
-   * Scores above which the predictors beside the model take a neuron for active: only those are read and multiplied, the others count
-   * as idle. 0 is a chance of one half; a lower one misses less and reads more. Default: nothing is predicted, and results are exact.
-   */
-  predict?: number;
-  /** Share of the room that is given to the units that a calibration text used most, which then stay; default 0.5 where it was counted. */
-  pinned?: number;
-}
-
-/** What is held how, in bytes. */
-export interface OffloadPlan {
-  /** Weights that always stay, the room of a step of a prompt, and the room of units. */
-  readonly fixedBytes: number;
-  readonly promptBytes: number;
-  readonly roomBytes: number;
-  /** All units, in the file. */
-  readonly offloadedBytes: number;
-  readonly pinnedUnits: number;
-}
+import { divideRoom } from "./pools.js";
+import { SlotPool, zeroOffloadCounters } from "./residency.js";
 
 /** A stream with where it is held. */
 export interface HeldStream {
@@ -66,23 +36,23 @@ const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 const leastSlots = 96;
 
 /** The offloaded weights of a model on a backend. */
-export class Offload implements Disposable {
-  #counters = zeroOffloadCounters();
+export class Offload extends OffloadedWeights {
   /** Scores of the layer that comes next, as they were looked ahead for. */
   readonly ahead = new Map<number, Float32Array>();
-  #disposed = false;
 
   private constructor(
-    readonly backend: Backend,
-    readonly area: WeightArea,
-    readonly held: readonly HeldStream[],
+    backend: Backend,
+    area: WeightArea,
+    override readonly held: readonly HeldStream[],
     /** The matrices of gates, which stay, by layer; only of neurons. */
     readonly gates: ReadonlyMap<number, Matrix>,
-    readonly plan: OffloadPlan,
-    readonly options: OffloadOptions,
+    plan: OffloadPlan,
+    options: OffloadOptions,
     /** Of every layer, where neurons are predicted. */
     readonly predictors: readonly LoadedPredictor[] | undefined,
-  ) {}
+  ) {
+    super(backend, area, held, plan, options);
+  }
 
   /**
    * @param allStreams of the file, by the steps that are run
@@ -98,19 +68,12 @@ export class Offload implements Disposable {
     options: OffloadOptions,
     predictors?: readonly LoadedPredictor[],
   ): Promise<Offload> {
-    if (backend.openArea === undefined) {
-      throw new UsageError(
-        `the ${backend.info.id} backend cannot run a model that is larger than memory; take the device "cpu"`,
-      );
-    }
+    const openArea = areaOpener(backend);
     const { residentBytes = Number.POSITIVE_INFINITY } = options;
     // Parts that stay in memory for themselves are not read.
     const partsOf = ({ of, parts }: OffloadStream) =>
       parts.filter(({ name }) => of !== "neurons" || name !== "gate" || gates.size === 0);
     const bytesOf = (stream: OffloadStream) => align(partsOf(stream).reduce((sum, { bytes }) => sum + bytes, 0));
-    const sizes = new Map<number, OffloadStream[]>();
-    for (const stream of allStreams) sizes.set(bytesOf(stream), [...(sizes.get(bytesOf(stream)) ?? []), stream]);
-
     // Tables of columns are shared by all layers of a shape: a product is done before the next one's are set.
     let end = 64;
     const take = (bytes: number): number => {
@@ -132,24 +95,18 @@ export class Offload implements Disposable {
       return { ...shape, ...table, scales: take(Math.max(scalesBytes(shape), scales.bytes)) };
     };
     const columns = new Map(allStreams.map((stream) => [stream, columnsOf(stream)]));
-    const offloadedBytes = allStreams.reduce((sum, stream) => sum + stream.units * bytesOf(stream), 0);
     const stays = fixedBytes + end;
+    const sizeOf = (stream: OffloadStream) => ({ unitBytes: bytesOf(stream), units: stream.units });
     const room = residentBytes - stays - promptBytes;
-    const pools = Array.from(sizes, ([slotBytes, streams]) => {
-      const all = streams.reduce((sum, { units }) => sum + units, 0);
-      const share = (all * slotBytes) / offloadedBytes;
-      return { slotBytes, streams, all, slots: Math.min(all, Math.max(0, Math.floor((room * share) / slotBytes))) };
-    });
-    if (pools.some(({ slots, all }) => slots < Math.min(leastSlots, all))) {
-      const least = Math.max(...pools.map(({ all }) => (Math.min(leastSlots, all) * offloadedBytes) / all));
-      const needed = Math.ceil(stays + promptBytes + least);
+    const { pools, offloadedBytes, lacking } = divideRoom(allStreams, sizeOf, room, leastSlots);
+    if (lacking !== undefined) {
       throw new UsageError(
         `${residentBytes} bytes of resident weights are too few: ${stays} always stay, a step of a prompt takes ${promptBytes}, and ` +
-          `something must be left to read into; give at least ${needed}`,
+          `something must be left to read into; give at least ${Math.ceil(stays + promptBytes + lacking)}`,
       );
     }
     const firsts = pools.map(({ slots, slotBytes }) => take(slots * slotBytes));
-    const area = await backend.openArea(end);
+    const area = await openArea(end);
     let offload: Offload | undefined;
     const held = pools.flatMap(({ slotBytes, streams, slots }, p) => {
       const places = streams.map((stream) => ({ units: stream.units, parts: partsOf(stream) }));
@@ -193,22 +150,11 @@ export class Offload implements Disposable {
     });
   }
 
-  get counters(): OffloadCounters {
-    return this.#counters;
-  }
-
-  /** Reads the counters and sets them to 0. */
-  takeCounters(): OffloadCounters {
-    const counters = this.#counters;
-    this.#counters = zeroOffloadCounters();
-    return counters;
-  }
-
   /** Counts what was read beside the units. */
   countRead(bytes: number, waitMs: number): void {
-    this.#counters.bytesRead += bytes;
-    this.#counters.reads++;
-    this.#counters.waitMs += waitMs;
+    this.counters.bytesRead += bytes;
+    this.counters.reads++;
+    this.counters.waitMs += waitMs;
   }
 
   /** out = x · columns of the inputs beyond their thresholds, which are read where they are missing. x [1, cols] */
@@ -277,30 +223,13 @@ export class Offload implements Disposable {
     for (const [c, cluster] of clusters.entries()) {
       const current = next;
       if (pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
-      const sinceMs = performance.now();
-      await current.ready;
-      this.checkOpen();
-      this.#counters.waitMs += performance.now() - sinceMs;
+      await this.wait(current.ready);
       use(cluster, current.offsets, c + 1 === clusters.length);
       // What is multiplied is done with before its slots may be read into.
       await this.backend.flush();
       this.checkOpen();
       if (!pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
     }
-  }
-
-  /** For passes that have waited. @throws UsageError where the model was disposed of meanwhile */
-  checkOpen(): void {
-    if (this.#disposed) throw new UsageError("the model was disposed of while it ran");
-  }
-
-  /** Ends passes that wait for reads. What is being read has its place until it has come. */
-  [Symbol.dispose](): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    const ended = this.held.flatMap(({ pool }) => pool.ended ?? []);
-    if (ended.length === 0) this.area[Symbol.dispose]();
-    else void Promise.all(ended).then(() => this.area[Symbol.dispose]());
   }
 }
 

@@ -2,6 +2,7 @@ import {
   type ActivateStep,
   activationOf,
   type BlockSpec,
+  findStep,
   type LinearSpec,
   type LinearStep,
   type ModelSpec,
@@ -13,12 +14,12 @@ import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js"
 /**
  * What is one read of an offloaded model. "neurons": the row of `up`, the column of `down` and the row of `gate` of one neuron, for
  * models whose hidden values are mostly 0. "inputs": the columns of one input in `gate` and `up`, or in `down`, for models that drop
- * inputs by thresholds (TEAL).
+ * inputs by thresholds (TEAL). "experts": an expert of a mixture, for models that have some.
  */
-export type OffloadLayout = "neurons" | "inputs";
+export type OffloadLayout = "neurons" | "inputs" | "experts";
 
 /** Every layout. */
-export const offloadLayouts: readonly OffloadLayout[] = ["neurons", "inputs"];
+export const offloadLayouts: readonly OffloadLayout[] = ["neurons", "inputs", "experts"];
 
 /** What decides where everything lies in the file of bundles, beside the model. */
 export interface OffloadShape {
@@ -77,15 +78,16 @@ export function offloadedMlp(block: BlockSpec, layer: number): OffloadedMlp | un
 
 const isZeroing = ({ f, clamped }: ActivateStep): boolean => (f === "relu" || f === "relu2") && clamped === undefined;
 
-/** The layout that suits a model: by neurons where its hidden values are exactly 0, else by inputs. */
+/** The layout that suits a model: by experts where it has some, by neurons where its hidden values are exactly 0, else by inputs. */
 export function layoutFor(spec: ModelSpec): OffloadLayout {
+  if (spec.blocks.some((block) => findStep(block, "mixture") !== undefined)) return "experts";
   const mlps = spec.blocks.flatMap((block, layer) => offloadedMlp(block, layer) ?? []);
   const zeroing = mlps.length > 0 && mlps.every(({ activate, gate }) => isZeroing(activate) && gate.bias === undefined);
   return zeroing ? "neurons" : "inputs";
 }
 
 /** Regions of the file begin at these. */
-const alignment = 4096;
+export const alignment = 4096;
 
 /**
  * Where everything lies, from the first byte to the last.

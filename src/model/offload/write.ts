@@ -1,56 +1,13 @@
-import type { LinearSpec, ModelSpec } from "../../arch/index.js";
-import { breathe, type JobOptions, Stage, UsageError } from "../../core/index.js";
+import type { ModelSpec } from "../../arch/index.js";
+import { breathe, type JobOptions, Stage } from "../../core/index.js";
 import type { ByteSink } from "../../io/index.js";
 import { packedRowsOf } from "../../kernels/index.js";
-import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
-import { dtypeBytes, fromFloat32, toFloat32 } from "../../tensor/index.js";
-import { storedMap } from "../forms.js";
-import { type TensorSource, tensorRows } from "../tensorRows.js";
+import { weightFormats } from "../../pack/index.js";
+import { fromFloat32 } from "../../tensor/index.js";
+import type { TensorSource } from "../tensorRows.js";
+import { checkWhole, type Held, hold, packGroup } from "./packed.js";
 import { type OffloadShape, type OffloadStream, placeOffload } from "./placement.js";
-
-const unheard = { onRead() {}, onSuspect() {} };
-
-/** A matrix of the checkpoint in memory: f32 rows, and the scales of its grid where it lies on one. */
-interface Held {
-  readonly rows: number;
-  readonly cols: number;
-  /** Entries [first, end) of row `r`. */
-  readonly read: (r: number, first: number, end: number, into?: Float32Array<ArrayBuffer>) => Float32Array;
-  readonly scales: Float32Array | undefined;
-}
-
-/** Reads a map whole, as it is stored: the most that is in memory is one stack of a layer. */
-async function hold(source: TensorSource, { weight, rows, cols }: LinearSpec): Promise<Held> {
-  const from = tensorRows(source, weight, rows, unheard);
-  const rowBytes = cols * dtypeBytes[from.dtype];
-  const bytes = new Uint8Array(rows * rowBytes);
-  await from.read(0, rows, bytes);
-  const groups = Math.ceil(cols / 32);
-  const scales = from.scales && new Float32Array(rows * groups);
-  if (scales !== undefined) await from.scales?.(0, rows, scales);
-  const size = dtypeBytes[from.dtype];
-  const read: Held["read"] = (r, first, end, into) =>
-    toFloat32(from.dtype, bytes.subarray(r * rowBytes + first * size, r * rowBytes + end * size), into);
-  return { rows, cols, read, scales };
-}
-
-/** The packed bytes of one group of 32 inputs of a stack: scales, then columns. */
-function packGroup(parts: readonly Held[], group: number, weights: WeightFormatId): Uint8Array {
-  const rows = packedRowsOf(parts);
-  const slab = new Float32Array(rows * 32);
-  const grid = parts.every(({ scales }) => scales !== undefined) ? new Float32Array(rows) : undefined;
-  let at = 0;
-  for (const part of parts) {
-    const groups = Math.ceil(part.cols / 32);
-    for (let r = 0; r < part.rows; r++) {
-      const [first, end] = [group * 32, Math.min(part.cols, group * 32 + 32)];
-      part.read(r, first, end, slab.subarray((at + r) * 32, (at + r) * 32 + end - first));
-      if (grid !== undefined) grid[at + r] = part.scales![r * groups + group];
-    }
-    at += padded(part.rows);
-  }
-  return weightFormats[weights].pack(slab, rows, 32, grid);
-}
+import { writeExperts } from "./writeExperts.js";
 
 /**
  * Writes the bundles of a model, as `placeOffload` places them.
@@ -65,6 +22,7 @@ export async function writeOffloaded(
   countsOf: (stream: OffloadStream) => Uint32Array | undefined,
   { signal, onProgress }: JobOptions = {},
 ): Promise<{ byteLength: number }> {
+  if (shape.layout === "experts") return writeExperts(source, spec, shape.weights, sink, { signal, onProgress });
   const { streams, byteLength } = placeOffload(spec, shape);
   const { weights } = shape;
   const stage = new Stage("write bundles", byteLength, "bytes", onProgress);
@@ -82,11 +40,7 @@ export async function writeOffloaded(
   for (const stream of streams) {
     const { mlp, of, units, parts, scales, counts } = stream;
     const maps = of === "first" ? mlp.first.maps.map(({ map }) => map) : mlp.down.maps.map(({ map }) => map);
-    for (const map of [...maps, ...(of === "neurons" ? [mlp.gate, ...(mlp.up ? [mlp.up] : [])] : [])]) {
-      const { lowRank, factors } = storedMap(map, source.tensors);
-      if (lowRank === undefined && factors === undefined) continue;
-      throw new UsageError(`${map.weight.tensor} as factors cannot be offloaded`);
-    }
+    checkWhole(source, [...maps, ...(of === "neurons" ? [mlp.gate, ...(mlp.up ? [mlp.up] : [])] : [])]);
     const held: Held[] = [];
     for (const map of maps) held.push(await hold(source, map));
     const gate = of === "neurons" ? await hold(source, mlp.gate) : undefined;

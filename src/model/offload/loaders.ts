@@ -1,0 +1,2 @@
+export { ExpertLoader } from "./expertLoader.js";
+export { OffloadLoader } from "./loader.js";
