@@ -79,7 +79,7 @@ export async function openSession(
 }
 
 /** How a model is held that is larger than memory; undefined for one that is loaded. */
-function offloadOf({ residentBytes, predict }: ResidentOption): OffloadOptions | undefined {
+export function offloadOf({ residentBytes, predict }: ResidentOption): OffloadOptions | undefined {
   if (residentBytes === undefined && predict === undefined) return undefined;
   return { residentBytes, ...(predict !== undefined && { predict: predict === true ? 0 : predict }) };
 }

@@ -13,6 +13,7 @@ import type {
 } from "../kernels/index.js";
 import type { WeightFormatId } from "../pack/index.js";
 import type { OffloadPlan } from "./offload/options.js";
+import type { OffloadLayout } from "./offload/placement.js";
 import type { OffloadCounters } from "./offload/residency.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -166,8 +167,8 @@ export interface Model extends Disposable {
   readonly thresholds: ActivationThresholds | undefined;
   /** Those of passes that name none; see `withAdapter`. */
   readonly adapters?: readonly LoadedAdapter[];
-  /** Where the weights of MLPs are read as they are needed: what is held how, and what was read since it was last asked. */
-  readonly offload?: { readonly plan: OffloadPlan; takeCounters(): OffloadCounters };
+  /** Where weights are read as they are needed: by what, what is held how, and what was read since it was last asked. */
+  readonly offload?: { readonly layout: OffloadLayout; readonly plan: OffloadPlan; takeCounters(): OffloadCounters };
   /** Columns of the logits: `config.vocabSize`, or the number of labels, rounded up to 4; surplus columns hold −1e30. */
   readonly logitCols: number;
   /**

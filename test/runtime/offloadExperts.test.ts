@@ -61,7 +61,7 @@ async function compare(
   }
   const load = (options: OffloadOptions) =>
     loadModel(checkpoint, backend, { weights, structure: "dense", thresholds, offload: { file, options } });
-  const refused: string = await load({ residentBytes: 1 }).catch((error: Error) => error.message);
+  const refused = (await load({ residentBytes: 1 }).catch((error: Error) => error.message)) as string;
   const residentBytes = Number(/give at least (\d+)/.exec(refused)![1]);
   for (const options of [{}, { residentBytes }, { residentBytes, pipelined: false }]) {
     using model = await load(options);

@@ -11,11 +11,14 @@ import {
   attentionOptions,
   type MachineOptions,
   machineOptions,
+  type ResidentOption,
+  residentOptions,
   type WeightsOption,
   weightsOption,
 } from "../options.js";
+import { offloadOf } from "../session.js";
 
-interface ServeOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions {
+interface ServeOptions extends CommonOptions, MachineOptions, WeightsOption, AttentionOptions, ResidentOption {
   host: string;
   port: number;
   apiKey?: string[];
@@ -89,6 +92,7 @@ export const command: CommandDefinition<ServeOptions> = {
       .argParser(integer({ min: 0 }))
       .default(30),
     ...attentionOptions(),
+    ...residentOptions(),
     weightsOption(),
     ...machineOptions(),
   ],
@@ -120,6 +124,7 @@ export const command: CommandDefinition<ServeOptions> = {
       structure,
       attention,
       kv,
+      offload: offloadOf(options),
     }));
     await using server = createServer({
       models,

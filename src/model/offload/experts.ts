@@ -39,7 +39,7 @@ export class ExpertOffload extends OffloadedWeights {
     plan: OffloadPlan,
     options: OffloadOptions,
   ) {
-    super(backend, area, held, plan, options);
+    super(backend, area, "experts", held, plan, options);
   }
 
   /**

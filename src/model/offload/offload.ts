@@ -15,7 +15,7 @@ import type { OffloadedFile } from "./description.js";
 import { hotUnits } from "./hot.js";
 import { areaOpener, OffloadedWeights } from "./offloadedWeights.js";
 import type { OffloadOptions, OffloadPlan } from "./options.js";
-import type { OffloadStream, UnitPart } from "./placement.js";
+import type { OffloadLayout, OffloadStream, UnitPart } from "./placement.js";
 import { divideRoom } from "./pools.js";
 import { SlotPool, zeroOffloadCounters } from "./residency.js";
 
@@ -43,6 +43,7 @@ export class Offload extends OffloadedWeights {
   private constructor(
     backend: Backend,
     area: WeightArea,
+    layout: OffloadLayout,
     override readonly held: readonly HeldStream[],
     /** The matrices of gates, which stay, by layer; only of neurons. */
     readonly gates: ReadonlyMap<number, Matrix>,
@@ -51,7 +52,7 @@ export class Offload extends OffloadedWeights {
     /** Of every layer, where neurons are predicted. */
     readonly predictors: readonly LoadedPredictor[] | undefined,
   ) {
-    super(backend, area, held, plan, options);
+    super(backend, area, layout, held, plan, options);
   }
 
   /**
@@ -134,7 +135,7 @@ export class Offload extends OffloadedWeights {
       const pinnedUnits = file.counted ? await pinHot(file, held, options.pinned ?? 0.5) : 0;
       const roomBytes = pools.reduce((sum, { slots, slotBytes }) => sum + slots * slotBytes, 0);
       const plan = { fixedBytes: stays, promptBytes, roomBytes, offloadedBytes, pinnedUnits };
-      offload = new Offload(backend, area, held, gates, plan, options, predictors);
+      offload = new Offload(backend, area, file.shape.layout, held, gates, plan, options, predictors);
       return offload;
     } catch (error) {
       area[Symbol.dispose]();

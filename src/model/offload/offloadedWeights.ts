@@ -1,6 +1,7 @@
 import { UsageError } from "../../core/index.js";
 import type { Backend, WeightArea } from "../../kernels/index.js";
 import type { OffloadOptions, OffloadPlan } from "./options.js";
+import type { OffloadLayout } from "./placement.js";
 import { type OffloadCounters, type SlotPool, zeroOffloadCounters } from "./residency.js";
 
 /** Weights of a model that are read as they are needed: what is counted of them, and how they end. */
@@ -11,6 +12,7 @@ export abstract class OffloadedWeights implements Disposable {
   constructor(
     readonly backend: Backend,
     readonly area: WeightArea,
+    readonly layout: OffloadLayout,
     readonly held: readonly { readonly pool: SlotPool }[],
     readonly plan: OffloadPlan,
     readonly options: OffloadOptions,

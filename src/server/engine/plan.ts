@@ -37,9 +37,13 @@ export function planStep(jobs: readonly Job[], { promptRows, sparseAlone }: Pass
   const passes: PlannedPass[] = [];
   for (const group of groups.values()) {
     const [{ job, turn }] = group;
-    const { thresholds = job.held!.sequence.model.thresholds } = turn.sequence.options;
+    const { model } = job.held!.sequence;
+    const { thresholds = model.thresholds } = turn.sequence.options;
     const sparse = thresholds !== undefined && thresholds !== "dense";
-    const alone = sparse && group.length <= sparseAlone && group.every((one) => one.turn.tokens.length === 1);
+    // Of an MLP in a file a pass over several tokens reads all, one over one token what it needs.
+    const most =
+      model.offload === undefined || model.offload.layout === "experts" ? (sparse ? sparseAlone : 0) : Infinity;
+    const alone = group.length <= most && group.every((one) => one.turn.tokens.length === 1);
     const parts = alone ? group.map((one) => [one]) : [group];
     for (const part of parts) passes.push({ jobs: part.map((one) => one.job), turns: part.map((one) => one.turn) });
   }
