@@ -34,14 +34,16 @@ const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 
 
 /** Decodes the text token by token. @returns ms of a token */
 async function decode(model) {
-  using cache = model.createCache(count);
+  const cache = model.createCache(count);
   const sinceMs = performance.now();
   for (let t = 0; t < count; t++) {
     const logits = await model.forward(tokens.subarray(t, t + 1), cache, t);
     await model.backend.topK(logits, 1);
     model.backend.release(logits);
   }
-  return (performance.now() - sinceMs) / count;
+  const ms = (performance.now() - sinceMs) / count;
+  cache[Symbol.dispose]();
+  return ms;
 }
 
 try {
@@ -50,8 +52,9 @@ try {
   const how = { threads: Number(values.threads), weights };
   let [fixed, all] = [0, 0];
   {
-    using opened = await openModel(directoryFiles(directory), { ...how, offload: {} });
+    const opened = await openModel(directoryFiles(directory), { ...how, offload: {} });
     ({ fixedBytes: fixed, offloadedBytes: all } = opened.model.offload.plan);
+    opened[Symbol.dispose]();
   }
   const rows = [
     ["in memory", undefined],
@@ -64,9 +67,10 @@ try {
       const offload = row.residentBytes && { residentBytes: row.residentBytes };
       if (values.cold)
         execFileSync("dd", [`if=${join(directory, "offload.bin")}`, "iflag=nocache", "count=0", "status=none"]);
-      using opened = await openModel(directoryFiles(directory), { ...how, ...(offload && { offload }) });
+      const opened = await openModel(directoryFiles(directory), { ...how, ...(offload && { offload }) });
       row.ms.push(await decode(opened.model));
       row.counted = opened.model.offload?.takeCounters();
+      opened[Symbol.dispose]();
     }
   }
   console.log(JSON.stringify({ fixed, experts: all, tokens: count, weights }));

@@ -2,14 +2,12 @@ import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep, Step }
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
 import { addPairs } from "./adapterPairs.js";
 import { lowRank } from "./buffers.js";
+import { countedInputs } from "./countedInputs.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
 import { linearStack, pairWidth, type Stack } from "./stack.js";
-import { inputChoice } from "./thresholds.js";
 import type { LoadedNorm } from "./weights.js";
 
 /** Each kind of step as operations of a backend. */
-
-const copy = { f: "scale", by: 1 } as const;
 
 /** out = norm(x), of either kind. */
 export function applyNorm(
@@ -55,21 +53,6 @@ export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: Line
     const of = (whole: Activation) => (whole.rows === rows ? whole : whole.rowRange(firstRow, rows));
     addPairs(pass.backend, of(out), of(x), pairs, pass.scratch(rows, pairs.right.rows));
   }
-}
-
-/** The inputs of a linear step as they count: those that do not are 0, from the first sparse row on. */
-export function countedInputs(
-  { backend, thresholds, sparseFromRow, scratch }: Pick<Pass, "backend" | "thresholds" | "sparseFromRow" | "scratch">,
-  step: Step,
-  x: Activation,
-): Activation {
-  const inputs = thresholds?.inputs;
-  if (inputs === undefined || !thresholds?.linear.has(step) || sparseFromRow >= x.rows) return x;
-  const counted = scratch(x.rows, x.cols);
-  const of = (whole: Activation) => whole.rowRange(sparseFromRow, x.rows - sparseFromRow);
-  if (sparseFromRow > 0) backend.map(counted.rowRange(0, sparseFromRow), x.rowRange(0, sparseFromRow), copy);
-  backend.keepLargest(of(counted), of(x), inputChoice(inputs, x.cols));
-  return counted;
 }
 
 export const rotate =

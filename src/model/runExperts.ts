@@ -2,7 +2,7 @@ import type { MixtureStep, Site, Step } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import type { Activation, Backend, ExpertMatrices, Routing } from "../kernels/index.js";
 import type { Buffers } from "./buffers.js";
-import { countedInputs } from "./operations.js";
+import { countedInputs } from "./countedInputs.js";
 import type { BlockThresholds } from "./thresholds.js";
 
 /** What the experts of a mixture are run on. */
