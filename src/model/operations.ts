@@ -1,4 +1,4 @@
-import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep, Step } from "../arch/index.js";
+import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
 import { addPairs } from "./adapterPairs.js";
 import { lowRank } from "./buffers.js";
