@@ -82,7 +82,9 @@ export const gpuFormats = allFormats.filter(
 /** f32 [count], standard normal times `scale`, the same for the same seed. */
 export function normals(seed: number, count: number, scale = 1): Float32Array {
   const random = new Random(seed);
-  return Float32Array.from({ length: count }, () => random.normal() * scale);
+  const out = new Float32Array(count);
+  for (let i = 0; i < count; i++) out[i] = random.normal() * scale;
+  return out;
 }
 
 /** A matrix in memory, as a file would serve it. */
