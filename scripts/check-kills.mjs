@@ -13,7 +13,7 @@ import { Random } from "../dist/core/index.js";
 import { resolveModel } from "../dist/io/index.node.js";
 import { contentOf, difference } from "./kills/content.mjs";
 import { serveHub } from "./kills/hub.mjs";
-import { killedJobs, smallInputs } from "./kills/jobs.mjs";
+import { killedJobs, preparations, smallInputs } from "./kills/jobs.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -181,19 +181,10 @@ async function onSmallDisk(job, bytes) {
 }
 
 try {
-  const made = await run([
-    "train",
-    inputs.config,
-    "--text",
-    inputs.text,
-    "--steps",
-    "1",
-    "--window",
-    "16",
-    "-o",
-    inputs.model,
-  ]);
-  if (made.code !== 0) throw new Error(made.error);
+  for (const args of preparations(inputs)) {
+    const made = await run(args);
+    if (made.code !== 0) throw new Error(`${args[0]}: ${made.error}`);
+  }
   hub = await serveHub(inputs.model);
   const jobs = killedJobs(inputs).filter(({ name }) => options.only === undefined || name.startsWith(options.only));
   const rows = [];

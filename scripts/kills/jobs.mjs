@@ -11,17 +11,36 @@ const narrow = {
   head_dim: 16,
 };
 
-/** A directory with the config of a narrow decoder and the tokenizer of the packaged model, and a short text. */
+/** Directories with the config of a narrow decoder and the tokenizer of the packaged model, and a short text. */
 export function smallInputs(root, scratch) {
-  const config = join(scratch, "config");
   const text = join(scratch, "text.txt");
   const packaged = join(root, "models/tiny-6m");
-  mkdirSync(config);
-  for (const name of ["tokenizer.json", "tokenizer_config.json"]) cpSync(join(packaged, name), join(config, name));
   const large = JSON.parse(readFileSync(join(packaged, "config.json"), "utf8"));
-  writeFileSync(join(config, "config.json"), JSON.stringify({ ...large, ...narrow }));
+  const configIn = (directory, fields) => {
+    mkdirSync(directory);
+    for (const name of ["tokenizer.json", "tokenizer_config.json"]) cpSync(join(packaged, name), join(directory, name));
+    writeFileSync(join(directory, "config.json"), JSON.stringify({ ...large, ...narrow, ...fields }));
+    return directory;
+  };
   writeFileSync(text, readFileSync(join(root, "models/text/calib.txt"), "utf8").slice(0, 3000));
-  return { config, text, model: join(scratch, "model") };
+  return {
+    text,
+    config: configIn(join(scratch, "config")),
+    reluConfig: configIn(join(scratch, "relu-config"), { hidden_act: "relu" }),
+    ...Object.fromEntries(["model", "relu", "adapter", "other"].map((name) => [name, join(scratch, name)])),
+  };
+}
+
+/** The commands, outputs and all, that make what the jobs begin with. */
+export function preparations({ config, reluConfig, text, model, relu, adapter, other }) {
+  const training = ["--text", text, "--steps", "1", "--window", "16"];
+  const lora = ["finetune", model, ...training, "--lora", "rank=2"];
+  return [
+    ["train", config, ...training, "-o", model],
+    ["train", reluConfig, ...training, "-o", relu],
+    [...lora, "-o", adapter],
+    [...lora, "--seed", "2", "-o", other],
+  ];
 }
 
 /**
@@ -34,7 +53,7 @@ export function smallInputs(root, scratch) {
  */
 
 /** @returns {Job[]} */
-export function killedJobs({ config, text, model }) {
+export function killedJobs({ config, text, model, relu, adapter, other }) {
   const window = ["--window", "16"];
   const calibration = [...window, "--calibration-windows", "4", "--threads", "1"];
   const training = ["--text", text, ...window, "--batch", "1", "--warmup", "0", "--save-every", "2"];
@@ -53,6 +72,20 @@ export function killedJobs({ config, text, model }) {
     { name: "export safetensors", args: ["export", model, "--format", "safetensors"] },
     { name: "train", args: ["train", config, ...training, "--steps", "5"] },
     { name: "finetune", args: ["finetune", model, ...training, "--steps", "5", "--method", "sr-ste"] },
+    {
+      name: "prune channels",
+      args: ["prune", model, "--pattern", "channels", "--sparsity", "0.25", "--calib", text, ...calibration],
+    },
+    { name: "exits", args: ["exits", model, "--text", text, ...calibration] },
+    { name: "offload", args: ["offload", relu, "--calib", text, ...window, "--calibration-windows", "4"] },
+    { name: "predict", args: ["predict", relu, "--calib", text, "--rank", "4", ...calibration] },
+    { name: "merge", args: ["merge", model, "--adapter", adapter] },
+    {
+      name: "lorahub",
+      args: ["lorahub", model, "--adapter", adapter, other, "--text", text, "--evaluations", "3", ...window],
+    },
+    { name: "teach", args: ["teach", model, "--text", text, "--limit", "4", "--max-tokens", "4"], output: "out.jsonl" },
+    { name: "experiment", args: ["experiment", "run", "sinc", "--scale", "smoke", "--seeds", "1"] },
     { name: "hub download", args: ["inspect", "org/name"], output: "cache", hub: true },
   ];
 }

@@ -3,6 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { stackStores, stores } from "../../test/support/storeAs.mjs";
+import { jobReaders } from "./jobReaders.mjs";
 import { damagedJson, evilValue, fresh, json, mutateBytes, mutateValue, utf8 } from "./mutations.mjs";
 import { partReaders } from "./partReaders.mjs";
 import { requestReaders } from "./requestReaders.mjs";
@@ -34,6 +35,9 @@ export const modulesOfReaders = {
     answerLog: "jobs/answerLog",
     rankMessages: "model/expertRanks/messages",
     streamLink: "jobs/streamLink",
+    sweepJob: "jobs/sweepJob",
+    sweepMeasure: "jobs/sweepMeasure",
+    version: "jobs/version",
   },
 };
 
@@ -408,5 +412,6 @@ export function readersOf(modules) {
     },
     ...partReaders(modules),
     ...requestReaders(modules),
+    ...jobReaders(modules),
   };
 }
