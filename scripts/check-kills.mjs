@@ -171,7 +171,7 @@ async function onSmallDisk(job, bytes) {
     // States to go on from may stay; half-written files and results may not.
     const halves = Object.keys(contentOf(disk)).filter((path) => /\.tmp(\/|$)|\.lock-/.test(path));
     if (halves.length > 0) failures.push(`${job.name}, ${what}: left ${halves.join(", ")}`);
-    if (!job.hub && existsSync(output) && job.name !== "sweep") failures.push(`${job.name}, ${what}: a half result`);
+    if (!job.keepsParts && existsSync(output)) failures.push(`${job.name}, ${what}: a half result`);
     if (readFileSync(join(disk, "notes.txt"), "utf8") !== "mine")
       failures.push(`${job.name}, ${what}: the user's file`);
     return "refused";

@@ -50,6 +50,7 @@ export function preparations({ config, reluConfig, text, model, relu, adapter, o
  * @property {string} [output] name of what is written; default "out"
  * @property {string[]} [before] makes an earlier result first, which the job replaces by force
  * @property {true} [hub] the output is the cache of a download
+ * @property {true} [keepsParts] what is finished lies in the output at once, and the same command goes on from it
  */
 
 /** @returns {Job[]} */
@@ -67,14 +68,30 @@ export function killedJobs({ config, text, model, relu, adapter, other }) {
     { name: "prune", args: prune },
     { name: "prune over a result", args: [...prune, "--force"], before: calibrate },
     { name: "quantize", args: ["quantize", model, "--method", "rtn", "--bits", "8", "--threads", "1"] },
-    { name: "sweep", args: ["sweep", model, ...recipes, "--text", text, "--max-windows", "1", ...calibration] },
+    {
+      name: "sweep",
+      keepsParts: true,
+      args: ["sweep", model, ...recipes, "--text", text, "--max-windows", "1", ...calibration],
+    },
     { name: "export gguf", args: ["export", model, "--format", "gguf"], output: "out.gguf" },
     { name: "export safetensors", args: ["export", model, "--format", "safetensors"] },
     { name: "train", args: ["train", config, ...training, "--steps", "5"] },
     { name: "finetune", args: ["finetune", model, ...training, "--steps", "5", "--method", "sr-ste"] },
     {
       name: "prune channels",
-      args: ["prune", model, "--pattern", "channels", "--sparsity", "0.25", "--calib", text, ...calibration],
+      args: [
+        "prune",
+        model,
+        "--pattern",
+        "channels",
+        "--sparsity",
+        "0.25",
+        "--multiple-of",
+        "4",
+        "--calib",
+        text,
+        ...calibration,
+      ],
     },
     { name: "exits", args: ["exits", model, "--text", text, ...calibration] },
     { name: "offload", args: ["offload", relu, "--calib", text, ...window, "--calibration-windows", "4"] },
@@ -85,7 +102,7 @@ export function killedJobs({ config, text, model, relu, adapter, other }) {
       args: ["lorahub", model, "--adapter", adapter, other, "--text", text, "--evaluations", "3", ...window],
     },
     { name: "teach", args: ["teach", model, "--text", text, "--limit", "4", "--max-tokens", "4"], output: "out.jsonl" },
-    { name: "experiment", args: ["experiment", "run", "sinc", "--scale", "smoke", "--seeds", "1"] },
-    { name: "hub download", args: ["inspect", "org/name"], output: "cache", hub: true },
+    { name: "experiment", keepsParts: true, args: ["experiment", "run", "sinc", "--scale", "smoke", "--seeds", "1"] },
+    { name: "hub download", args: ["inspect", "org/name"], output: "cache", hub: true, keepsParts: true },
   ];
 }
