@@ -1,7 +1,9 @@
-// Writes a Llama of random weights in Hugging Face layout: speed depends on shapes and formats, not on what was learnt.
+// Writes a Llama of random weights in Hugging Face layout, or with --experts a Mixtral: speed depends on shapes and formats, not
+// on what was learnt.
 //
 //   node random-model.mjs --out .models/llama-1.1b [--layers 22 --hidden 2048 --ffn 5632 --heads 32 --kv-heads 4
-//                         --vocab 32000 --context 2048 --seed 1 --tied --relu-zeros 0.9 --gate-rank 28]
+//                         --vocab 32000 --context 2048 --seed 1 --tied --relu-zeros 0.9 --gate-rank 28
+//                         --experts 0 --per-token 2]
 //
 // Weights are close to normal with standard deviation 1/√inputs, so that activations keep a size of about 1 through any depth.
 // --relu-zeros makes it a ReLU model that leaves about so many hidden values at 0: the first channel of the residual stream is the
@@ -24,13 +26,18 @@ const { values } = parseArgs({
     vocab: number(32000),
     context: number(2048),
     seed: number(1),
+    experts: number(0),
+    "per-token": number(2),
     "shard-mib": number(512),
     tied: { type: "boolean", default: false },
     "relu-zeros": { type: "string" },
     "gate-rank": { type: "string" },
   },
 });
-const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib] = [
+const experts = Number(values.experts);
+if (!Number.isInteger(experts) || experts < 0) throw new Error(`expected a number of experts, got "${values.experts}"`);
+if (experts > 0 && values["relu-zeros"] !== undefined) throw new Error("--relu-zeros is of models without experts");
+const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib, perToken] = [
   values.layers,
   values.hidden,
   values.ffn,
@@ -40,6 +47,7 @@ const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib] = [
   values.context,
   values.seed,
   values["shard-mib"],
+  values["per-token"],
 ].map((text) => {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new Error(`expected a whole number of at least 1, got "${text}"`);
@@ -78,9 +86,18 @@ function* tensorList() {
     yield matrix("self_attn.v_proj", kvHeads * headDim, hidden);
     yield matrix("self_attn.o_proj", hidden, hidden, { fix: noFirstRow });
     yield norm("post_attention_layernorm");
-    yield matrix("mlp.gate_proj", ffn, hidden, zeros !== undefined && gateOf(layer));
-    yield matrix("mlp.up_proj", ffn, hidden);
-    yield matrix("mlp.down_proj", hidden, ffn, { fix: noFirstRow });
+    if (experts === 0) {
+      yield matrix("mlp.gate_proj", ffn, hidden, zeros !== undefined && gateOf(layer));
+      yield matrix("mlp.up_proj", ffn, hidden);
+      yield matrix("mlp.down_proj", hidden, ffn, { fix: noFirstRow });
+    } else {
+      yield matrix("block_sparse_moe.gate", experts, hidden);
+    }
+    for (let e = 0; e < experts; e++) {
+      yield matrix(`block_sparse_moe.experts.${e}.w1`, ffn, hidden);
+      yield matrix(`block_sparse_moe.experts.${e}.w3`, ffn, hidden);
+      yield matrix(`block_sparse_moe.experts.${e}.w2`, hidden, ffn, { fix: noFirstRow });
+    }
   }
   yield { name: "model.norm.weight", shape: [hidden] };
   if (!values.tied) yield { name: "lm_head.weight", shape: [vocab, hidden], deviation: 1 / Math.sqrt(hidden) };
@@ -288,7 +305,7 @@ function tokenizer() {
 }
 
 const config = {
-  architectures: ["LlamaForCausalLM"],
+  architectures: [experts === 0 ? "LlamaForCausalLM" : "MixtralForCausalLM"],
   attention_bias: false,
   bos_token_id: 1,
   dtype: "bfloat16",
@@ -299,7 +316,8 @@ const config = {
   intermediate_size: ffn,
   max_position_embeddings: context,
   mlp_bias: false,
-  model_type: "llama",
+  model_type: experts === 0 ? "llama" : "mixtral",
+  ...(experts > 0 && { num_local_experts: experts, num_experts_per_tok: perToken }),
   num_attention_heads: heads,
   num_hidden_layers: layers,
   num_key_value_heads: kvHeads,

@@ -131,6 +131,9 @@ fn filledUp(load: u32) -> u32 { return (load + ${tileRows - 1}u) / ${tileRows}u 
 
 ${begin(placeThreads)} {
   let own = workgroup.x;
+  // Dawn is told not to clear the memory of workgroups.
+  for (var e = t; e < p.experts; e += ${placeThreads}u) { atomicStore(&loads[e], 0u); }
+  workgroupBarrier();
   for (var i = t; i < p.pairs; i += ${placeThreads}u) { atomicAdd(&loads[choices[i]], 1u); }
   workgroupBarrier();
   var start = 0u;
