@@ -11,4 +11,21 @@ export function useSoftwareGpu(): void {
   if (process.env.VK_ICD_FILENAMES === undefined && existsSync(swiftShader)) {
     process.env.VK_ICD_FILENAMES = swiftShader;
   }
+  pollSeldom();
+}
+
+let polledSeldom = false;
+
+/**
+ * While something of the GPU is awaited, Dawn asks whether it is done in one `setImmediate` after the other. Where the GPU is
+ * software that keeps a whole core from it; asked every millisecond, it gets that core.
+ */
+function pollSeldom(): void {
+  if (polledSeldom) return;
+  polledSeldom = true;
+  const immediately = globalThis.setImmediate;
+  const isNative = (task: () => void) => /\{ \[native code\] \}$/.test(Function.prototype.toString.call(task));
+  const patched = (task: () => void, ...args: []) =>
+    isNative(task) ? setTimeout(task, 1) : immediately(task, ...args);
+  globalThis.setImmediate = Object.assign(patched, immediately) as unknown as typeof setImmediate;
 }
