@@ -1,5 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type AllocationComparison, calibrateBetterAllocation } from "./betterAllocation.js";
+export { densityStored } from "./densityStored.js";
 export type { Divergence } from "./divergence.js";
 export type { MeasuredSpeed } from "./measuredSpeed.js";
 export { evaluateQuality, type Quality, type QualityOptions } from "./quality.js";

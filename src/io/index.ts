@@ -42,11 +42,19 @@ export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeG
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
-export { ModelStore, type ModelStoreOptions, type StoredModel, storedFiles } from "./opfs.js";
+export {
+  ModelStore,
+  type ModelStoreOptions,
+  type StoredModelFiles,
+  storedFiles,
+  type UnfinishedModel,
+} from "./opfs.js";
+export type { StoredModel } from "./opfsManifest.js";
 export { readSafetensorsHeader } from "./safetensors.js";
 export type { SafetensorsHeader, StoredTensor } from "./safetensorsHeader.js";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensorsWriter.js";
 export { sha256Hex } from "./sha256.js";
 export type { SentencePieces } from "./tokenizer/index.js";
 export type { Warning } from "./warning.js";
+export { isCompanionFile } from "./modelFileNames.js";
 export { plainWeights, type Weights } from "./weights.js";

@@ -9,7 +9,7 @@ export { plainTensor } from "./export/plainSafetensors.js";
 export { isPlainFileName } from "./fileName.js";
 export { hashOfSource } from "./fingerprint.js";
 export { jsonBytes } from "./json.js";
-export { isCompanionFile, isModelFile, isWeightFile } from "./modelFileNames.js";
+export { isModelFile, isWeightFile } from "./modelFileNames.js";
 export * from "./references.js";
 export { bodyOf, type Fetch, noAnswer, type RetryOptions, request, statusError, withRetries } from "./retry.js";
 export { writeSafetensorsFile } from "./safetensorsWriter.js";

@@ -1,42 +1,31 @@
 import { breathe, DeviceError, FormatError, type JobOptions, Stage, UsageError } from "../core/index.js";
-import { blobSource } from "./blob.js";
+import type { FileSinks } from "./byteSink.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
-import { isPlainFileName } from "./fileName.js";
 import { ggufFileName, ggufPartName } from "./gguf/names.js";
-import { isJsonObject, readJsonFile } from "./json.js";
+import { readJsonFile } from "./json.js";
 import { descriptionFileNames } from "./modelFileNames.js";
+import {
+  type DirectoryHandle,
+  directoryFiles,
+  directorySinks,
+  openForWriting,
+  writeAll,
+  writeFile,
+  writeJson,
+} from "./opfsFiles.js";
+import {
+  chunkBytes,
+  goodChunks,
+  type Manifest,
+  manifestName,
+  readManifest,
+  type StoredFile,
+  type StoredModel,
+  storedBytes,
+  summary,
+} from "./opfsManifest.js";
 import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import { sha256Hex } from "./sha256.js";
-
-/** A model in the store, whole or on its way. */
-export interface StoredModel {
-  /** Where it came from: a URL, the name of a folder. The store knows it by this. */
-  location: string;
-  /** Of all its files. */
-  byteLength: number;
-  storedBytes: number;
-  /** Everything is there, and was read back and compared once. */
-  complete: boolean;
-}
-
-/** What a directory of the store says about itself, in `store.json`. */
-interface Manifest {
-  location: string;
-  files: StoredFile[];
-  complete: boolean;
-}
-
-interface StoredFile {
-  name: string;
-  byteLength: number;
-  /** SHA-256 of every chunk written so far. */
-  chunks: string[];
-}
-
-/** Written, hashed and, after a break, checked at once. */
-const chunkBytes = 8 * 2 ** 20;
-
-const manifestName = "store.json";
 
 /** Files beside the weights, taken where they are there. */
 const smallFiles = [
@@ -47,23 +36,28 @@ const smallFiles = [
   "chat_template.jinja",
 ];
 
-/** The parts of the File System API that TypeScript's DOM library leaves out. */
-interface SyncAccessHandle {
-  getSize(): number;
-  truncate(size: number): void;
-  write(bytes: Uint8Array, options: { at: number }): number;
-  flush(): void;
-  close(): void;
-}
-type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncAccessHandle> };
-type DirectoryHandle = FileSystemDirectoryHandle & { values(): AsyncIterable<FileSystemHandle> };
-
 /** Where a store lies and how its room is found out; for tests and pages with several stores. */
 export interface ModelStoreOptions {
   /** Default: "rarefy-models" in the origin's private file system. */
   root?: FileSystemDirectoryHandle;
   /** Default: what the browser says. */
   estimate?: () => Promise<StorageEstimate>;
+}
+
+/** The files of a stored model. */
+export interface StoredModelFiles extends ModelFiles {
+  /** Plain names of all of them, and how many bytes each has. */
+  readonly sizes: ReadonlyMap<string, number>;
+}
+
+/** A model that is being made: files that appear whole or not at all. A `Workspace` of rarefy/pipeline. */
+export interface UnfinishedModel {
+  /** What has been committed. */
+  readonly files: ModelFiles;
+  /** Plain names of that. */
+  names(): string[];
+  readonly sinks: FileSinks;
+  remove(name: string): Promise<void>;
 }
 
 /**
@@ -141,20 +135,64 @@ export class ModelStore {
     }
   }
 
+  /**
+   * Makes a model in the store, whole or not at all: when `fill` throws or is aborted nothing is left, and what an earlier call
+   * left whose page was closed is cleared away first.
+   * @param location a name of its own, which no model in the store has
+   * @param fill writes the files of the model; its result is passed on
+   * @throws UsageError when there is a model of this location, DeviceError when another page is making one, and what `fill` throws
+   */
+  async make<T>(
+    location: string,
+    fill: (model: UnfinishedModel) => Promise<T>,
+    { signal, onProgress }: JobOptions = {},
+  ): Promise<T> {
+    const found = await this.#directory(location, false);
+    const known = found && (await readManifest(found));
+    if (known?.complete) throw new UsageError(`${location} is in the store already; choose another name`);
+    // Fails where another page writes there.
+    if (found !== undefined) (await openForWriting(found, lockName)).close();
+    if (found !== undefined) await this.remove(location);
+    const directory = (await this.#directory(location, true))!;
+    const lock = await openForWriting(directory, lockName);
+    const manifest: Manifest = { location, files: [], complete: false };
+    const keep = () => writeFile(directory, manifestName, (access) => writeJson(access, manifest));
+    try {
+      await keep();
+      const names = new Set<string>();
+      const result = await fill({
+        files: directoryFiles(location, directory, names),
+        names: () => [...names],
+        sinks: directorySinks(directory, names),
+        async remove(name) {
+          if (names.delete(name)) await directory.removeEntry(name);
+        },
+      });
+      const stage = new Stage("check what was written", names.size, "files", onProgress);
+      for (const name of names) {
+        manifest.files.push(await hashed(directory, name, signal));
+        stage.advance(1, name);
+      }
+      manifest.complete = true;
+      await keep();
+      return result;
+    } catch (error) {
+      lock.close();
+      await this.remove(location);
+      if ((error as Error).name === "QuotaExceededError") throw noRoom(location, error as Error);
+      throw error;
+    } finally {
+      lock.close();
+    }
+  }
+
   /** The files of a complete model. @throws UsageError when there is none of this location. */
-  async files(location: string): Promise<ModelFiles> {
+  async files(location: string): Promise<StoredModelFiles> {
     const directory = await this.#directory(location, false);
     const manifest = directory && (await readManifest(directory));
     if (!manifest?.complete) throw new UsageError(`${location} is not in the store, or not all of it`);
-    const names = new Set(manifest.files.map(({ name }) => name));
-    return {
-      location,
-      async open(name) {
-        if (!names.has(name)) return undefined;
-        return blobSource(`${location}/${name}`, await (await directory!.getFileHandle(name)).getFile());
-      },
-      async close() {},
-    };
+    const sizes = new Map(manifest.files.map(({ name, byteLength }) => [name, byteLength]));
+    return { ...directoryFiles(location, directory!, new Set(sizes.keys())), sizes };
   }
 
   async remove(location: string): Promise<void> {
@@ -185,38 +223,17 @@ export class ModelStore {
   }
 }
 
+const noRoom = (location: string, cause: Error): DeviceError =>
+  new DeviceError(
+    `the browser gives this page no more room for ${location}; remove a stored model or free space on the disk`,
+    { cause },
+  );
+
+/** Held open while a model is made, so that no other page makes one of the same name. */
+const lockName = "lock";
+
 /** Locations are anything; directory names are not. */
 const directoryName = async (location: string): Promise<string> => (await sha256Hex(location)).slice(0, 32);
-
-function summary({ location, files, complete }: Manifest): StoredModel {
-  const sum = (count: (file: StoredFile) => number) => files.reduce((total, file) => total + count(file), 0);
-  return { location, complete, byteLength: sum((file) => file.byteLength), storedBytes: sum(storedBytes) };
-}
-
-const storedBytes = ({ byteLength, chunks }: StoredFile): number => Math.min(byteLength, chunks.length * chunkBytes);
-
-/** undefined when there is none, or one that makes no sense: the model is then fetched anew. */
-async function readManifest(directory: DirectoryHandle): Promise<Manifest | undefined> {
-  try {
-    const parsed: unknown = JSON.parse(await (await (await directory.getFileHandle(manifestName)).getFile()).text());
-    return isManifest(parsed) ? parsed : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function isManifest(value: unknown): value is Manifest {
-  if (!isJsonObject(value)) return false;
-  const isFile = (file: unknown) =>
-    isJsonObject(file) &&
-    typeof file.name === "string" &&
-    isPlainFileName(file.name) &&
-    Number.isSafeInteger(file.byteLength) &&
-    Array.isArray(file.chunks) &&
-    file.chunks.every((hash) => typeof hash === "string");
-  const { location, complete, files } = value;
-  return typeof location === "string" && typeof complete === "boolean" && Array.isArray(files) && files.every(isFile);
-}
 
 interface OpenFile {
   name: string;
@@ -261,34 +278,6 @@ async function openAll(source: ModelFiles): Promise<OpenFile[]> {
   }
 }
 
-/** Opens a file of the store for writing in place. */
-async function writeFile(
-  directory: DirectoryHandle,
-  name: string,
-  write: (access: SyncAccessHandle) => void | Promise<void>,
-): Promise<void> {
-  const handle = (await directory.getFileHandle(name, { create: true })) as FileHandle;
-  let access: SyncAccessHandle;
-  try {
-    access = await handle.createSyncAccessHandle();
-  } catch (cause) {
-    if ((cause as Error).name !== "NoModificationAllowedError") throw cause;
-    throw new DeviceError("another page of this site is storing the same model; wait for it or close it", { cause });
-  }
-  try {
-    await write(access);
-    access.flush();
-  } finally {
-    access.close();
-  }
-}
-
-function writeJson(access: SyncAccessHandle, value: unknown): void {
-  const bytes = new TextEncoder().encode(JSON.stringify(value));
-  access.truncate(0);
-  access.write(bytes, { at: 0 });
-}
-
 /** Drops chunks from the first one on that is not there as its hash says, and all when the source has others. */
 async function checkStored(directory: DirectoryHandle, stored: StoredFile, source: ByteSource): Promise<void> {
   if (stored.chunks.length === 0) return;
@@ -300,16 +289,15 @@ async function checkStored(directory: DirectoryHandle, stored: StoredFile, sourc
   if ((await sha256Hex(last)) !== stored.chunks[good - 1]) stored.chunks.length = 0;
 }
 
-/** How many chunks from the start on are as their hashes say. */
-async function goodChunks(directory: DirectoryHandle, { name, byteLength, chunks }: StoredFile): Promise<number> {
-  const file = await (await directory.getFileHandle(name, { create: true })).getFile();
-  for (const [i, hash] of chunks.entries()) {
-    const end = Math.min(byteLength, (i + 1) * chunkBytes);
-    if (file.size < end) return i;
-    const bytes = new Uint8Array(await file.slice(i * chunkBytes, end).arrayBuffer());
-    if ((await sha256Hex(bytes)) !== hash) return i;
+/** Reads back a file that was made here. */
+async function hashed(directory: DirectoryHandle, name: string, signal: AbortSignal | undefined): Promise<StoredFile> {
+  const file = await (await directory.getFileHandle(name)).getFile();
+  const chunks: string[] = [];
+  for (let offset = 0; offset < file.size; offset += chunkBytes) {
+    await breathe(signal);
+    chunks.push(await sha256Hex(new Uint8Array(await file.slice(offset, offset + chunkBytes).arrayBuffer())));
   }
-  return chunks.length;
+  return { name, byteLength: file.size, chunks };
 }
 
 /** Fetches the chunks that are missing; `keep` makes the manifest say so after each. */
@@ -328,9 +316,7 @@ async function copy(
       await breathe(signal);
       const offset = storedBytes(stored);
       const bytes = await source.read(offset, Math.min(chunkBytes, stored.byteLength - offset));
-      const written = access.write(bytes, { at: offset });
-      // A full disk may also show as a short write.
-      if (written < bytes.byteLength) throw new DOMException("the file could not be extended", "QuotaExceededError");
+      writeAll(access, bytes, offset);
       access.flush();
       stored.chunks.push(await sha256Hex(bytes));
       await keep();

@@ -5,7 +5,6 @@ import {
   type ActivationSparsity,
   type Artifact,
   artifactFileName,
-  artifactVersion,
   type LocalModelFiles,
   serializeArtifact,
 } from "../io/index.js";
@@ -15,6 +14,7 @@ import {
   type Calibration,
   type CalibrationOptions,
   calibrateActivationSparsity,
+  calibratedArtifact,
   type OpenModelOptions,
   openModel,
   toThresholds,
@@ -74,36 +74,27 @@ export async function calibrateToDirectory(
   return writeBesideWeights(source, output, job, async (builder, text) => {
     const machine = { structure: options.structure, device: options.device, threads: options.threads };
     using opened = await openModel(source, { ...machine, weights: options.weights, signal, onProgress });
-    const { weights } = opened.model;
-    // Exits were trained on these weights and hold whatever inputs are skipped.
-    const { exits, inference: before } = opened.artifact ?? {};
-    const { records, sites, realisedSparsities, comparisons } = await calibrate(opened.model, text, options);
-    const activationSparsity = records[0];
-    const chosen = await inferenceOf(opened.model, text.tokens, options);
-    const inference = before?.exits === undefined ? chosen : { ...chosen, exits: before.exits };
-    const results = await measured(opened.model, output, activationSparsity, options);
-    const artifact = serializeArtifact({
-      rarefy: artifactVersion,
-      weights,
-      activationSparsity,
-      ...(inference && { inference }),
-      activations: sites.map((site) => ({ ...site })),
-      ...(exits && { exits }),
-      ...(results && { results: results.map((row) => ({ ...row })) }),
-      source: { location: source.location, configSha256: await configHash(source) },
+    const calibration = await calibrate(opened.model, text, options);
+    const { records, realisedSparsities, comparisons } = calibration;
+    const results = await measured(opened.model, output, records[0], options);
+    const artifact = calibratedArtifact(opened, calibration, {
+      configSha256: await configHash(source),
+      inference: await inferenceOf(opened.model, text.tokens, options),
+      results,
     });
+    const { inference } = artifact;
     await builder.takeOver(source, (name) => isModelFile(name) && name !== artifactFileName);
-    await builder.add(artifactFileName, artifact);
+    await builder.add(artifactFileName, serializeArtifact(artifact));
     const comparison = comparisons?.[0];
     return {
       output,
       model: source.location,
-      weights,
+      weights: opened.model.weights,
       ...(inference && { inference }),
       realisedSparsity: realisedSparsities[0],
       ...(comparison && { comparison }),
       ...(results && { results }),
-      ...activationSparsity,
+      ...records[0],
     };
   });
 }

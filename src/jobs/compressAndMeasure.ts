@@ -1,5 +1,5 @@
 import { basename, join } from "node:path";
-import { evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
+import { densityStored, evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
 import { type Artifact, artifactFileName, type LocalModelFiles, serializeArtifact } from "../io/index.js";
 import { directoryFiles, writeFileAtomic } from "../io/index.node.js";
 import { openModel } from "../pipeline/index.js";
@@ -7,7 +7,7 @@ import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type CompressDirectoryOptions, type CompressedDirectory, compressToDirectory } from "./compressToDirectory.js";
 import { peakResidentBytes } from "./machine.js";
-import { densityStored, weightBytesOf } from "./measures.js";
+import { weightBytesOf } from "./measures.js";
 
 /** What to do, and what to measure it on. */
 export interface CompressAndMeasureOptions extends CompressDirectoryOptions {

@@ -1,9 +1,8 @@
 import { readdir, rm, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { RarefyError } from "../core/index.js";
-import { type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
+import { isCompanionFile, type LocalModelFiles, openCheckpoint, readArtifact } from "../io/index.js";
 import { claimOutput, directoryFiles, directorySinks, JobDirectory } from "../io/index.node.js";
-import { isCompanionFile } from "../io/internal.js";
 import {
   type CompressedModel,
   type CompressionPlan,

@@ -19,7 +19,7 @@ export { exportAndCompare } from "./exportAndCompare.js";
 export { type Job, type JobQueue, type JobReports, memoryQueue, type ProcessOptions } from "./jobQueue.js";
 export { type LoraHubDirectory, type LoraHubToDirectoryOptions, loraHubToDirectory } from "./loraHubToDirectory.js";
 export { type Machine, machine, peakResidentBytes } from "./machine.js";
-export { densityStored, type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
+export { type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
 export { type MergeAdapterOptions, type MergedAdapter, mergeAdapterToDirectory } from "./mergeAdapterToDirectory.js";
 export {
   type OffloadedDirectory,

@@ -5,6 +5,7 @@ import {
   addPair,
   artifactFileName,
   artifactVersion,
+  isCompanionFile,
   type LocalModelFiles,
   type ModelFiles,
   openCheckpoint,
@@ -16,7 +17,7 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { buildModelDirectory } from "../io/index.node.js";
-import { isCompanionFile, jsonBytes, pickReference, plainTensor, writeReference } from "../io/internal.js";
+import { jsonBytes, pickReference, plainTensor, writeReference } from "../io/internal.js";
 import { type Adaptation, adaptationsOf, describeDecoder } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
 import { rowsOfShape } from "../tensor/internal.js";

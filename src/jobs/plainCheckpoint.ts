@@ -3,13 +3,14 @@ import {
   artifactFileName,
   artifactVersion,
   type Checkpoint,
+  isCompanionFile,
   type LocalModelFiles,
   serializeArtifact,
   type TensorToWrite,
   writeSafetensors,
 } from "../io/index.js";
 import { modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile, jsonBytes } from "../io/internal.js";
+import { jsonBytes } from "../io/internal.js";
 import { configHash } from "./source.js";
 
 /** Writes a checkpoint that any tool reads: config and tensors of its own, the files beside the source's weights, and which source that was. */

@@ -1,5 +1,5 @@
 import { basename, join } from "node:path";
-import { evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
+import { densityStored, evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
 import {
   type Checkpoint,
   compressionOf,
@@ -15,7 +15,7 @@ import { openModel } from "../pipeline/index.js";
 import { measureTasks, type TaskMeasure } from "../tasks/index.js";
 import type { TokenizedText } from "../text/index.js";
 import { type CompressDirectoryOptions, compressToDirectory } from "./compressToDirectory.js";
-import { densityStored, weightBytesOf } from "./measures.js";
+import { weightBytesOf } from "./measures.js";
 import type { SweepCandidate } from "./sweepCandidates.js";
 import type { SweepEntry } from "./sweepEntries.js";
 import type { SweepWorkers } from "./sweepWorkers.js";

@@ -5,6 +5,7 @@ import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
   artifactVersion,
+  isCompanionFile,
   type LocalModelFiles,
   readArtifact,
   readJsonFile,
@@ -13,7 +14,7 @@ import {
   trainingOf,
 } from "../io/index.js";
 import { buildDirectory, claimOutput, directoryFiles, modelDirectoryBuilder } from "../io/index.node.js";
-import { isCompanionFile, jsonBytes } from "../io/internal.js";
+import { jsonBytes } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   type Batch,

@@ -6,6 +6,7 @@ export {
   type CalibrationOptions,
   calibrateActivationSparsity,
 } from "./calibrate.js";
+export { type CalibratedExtras, calibratedArtifact } from "./calibratedArtifact.js";
 export { type CompressedModel, type JobFiles, type JobTimes, runCompression } from "./compress/compressJob.js";
 export { planCompression } from "./compress/plan.js";
 export type { CompressionPlan, CompressOptions, Estimate, LabelledTokens } from "./compress/planned.js";

@@ -6,14 +6,14 @@ import type { ByteSource, ModelFiles } from "../../src/io/byteSource.js";
 import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/index.js";
 import { memoryFiles, memorySource } from "../../src/io/memory.js";
-import { ModelStore } from "../../src/io/opfs.js";
+import { ModelStore, type UnfinishedModel } from "../../src/io/opfs.js";
 
 const MiB = 2 ** 20;
 
 /** As much of a private file system as the store uses, in memory. The real one is used by test/platform/studio.test.ts. */
 class FakeDirectory {
   readonly kind = "directory";
-  readonly files = new Map<string, { bytes: Uint8Array<ArrayBuffer> }>();
+  readonly files = new Map<string, { bytes: Uint8Array<ArrayBuffer>; open: boolean }>();
   readonly directories = new Map<string, FakeDirectory>();
   /** Bytes that may be written from now on, in all directories. */
   readonly room: { bytes: number };
@@ -30,7 +30,7 @@ class FakeDirectory {
   }
 
   async getFileHandle(name: string, { create = false } = {}) {
-    const file = this.files.get(name) ?? (create ? { bytes: new Uint8Array(0) } : undefined);
+    const file = this.files.get(name) ?? (create ? { bytes: new Uint8Array(0), open: false } : undefined);
     if (file === undefined) throw new DOMException("no such file", "NotFoundError");
     this.files.set(name, file);
     const { room } = this;
@@ -41,24 +41,30 @@ class FakeDirectory {
     };
     return {
       getFile: async () => new Blob([file.bytes]),
-      createSyncAccessHandle: async () => ({
-        getSize: () => file.bytes.length,
-        truncate: resize,
-        write(bytes: Uint8Array, { at }: { at: number }) {
-          room.bytes -= bytes.length;
-          if (room.bytes < 0) throw new DOMException("full", "QuotaExceededError");
-          if (at + bytes.length > file.bytes.length) resize(at + bytes.length);
-          file.bytes.set(bytes, at);
-          return bytes.length;
-        },
-        flush() {},
-        close() {},
-      }),
+      async createSyncAccessHandle() {
+        if (file.open) throw new DOMException("open already", "NoModificationAllowedError");
+        file.open = true;
+        return {
+          getSize: () => file.bytes.length,
+          truncate: resize,
+          write(bytes: Uint8Array, { at }: { at: number }) {
+            room.bytes -= bytes.length;
+            if (room.bytes < 0) throw new DOMException("full", "QuotaExceededError");
+            if (at + bytes.length > file.bytes.length) resize(at + bytes.length);
+            file.bytes.set(bytes, at);
+            return bytes.length;
+          },
+          flush() {},
+          close() {
+            file.open = false;
+          },
+        };
+      },
     };
   }
 
   async removeEntry(name: string) {
-    this.directories.delete(name);
+    if (!this.directories.delete(name) && !this.files.delete(name)) throw new DOMException("no such", "NotFoundError");
   }
 
   async *values() {
@@ -245,4 +251,74 @@ test("a GGUF model is stored with all its parts, and a missing part is named", a
 
   const lacking = { ...seen, open: async (name: string) => (name.includes("-00002-") ? undefined : seen.open(name)) };
   await expect((await open(new FakeDirectory())).add(lacking)).rejects.toThrow("part 2 is not beside it");
+});
+
+/** Writes a file of a model that is being made. */
+async function write({ sinks }: UnfinishedModel, name: string, bytes: Uint8Array): Promise<void> {
+  const sink = await sinks.create(name);
+  await sink.write(bytes.subarray(0, 3));
+  await sink.write(bytes.subarray(3));
+  await sink.commit();
+}
+
+test("a model is made in the store, whole", async () => {
+  const store = await open(new FakeDirectory());
+  const given = await store.make("tiny-50", async (made) => {
+    await write(made, "model.safetensors", weights);
+    await write(made, "job.json", small("{}"));
+    expect(await made.files.open("config.json")).toBeUndefined();
+    expect(await store.list()).toEqual([{ location: "tiny-50", complete: false, byteLength: 0, storedBytes: 0 }]);
+    await expect(store.files("tiny-50")).rejects.toThrow("not all of it");
+    await made.remove("job.json");
+    expect(made.names()).toEqual(["model.safetensors"]);
+    expect(await made.files.open("job.json")).toBeUndefined();
+    const half = await made.sinks.create("config.json");
+    await half.write(small("{"));
+    expect(await made.files.open("config.json")).toBeUndefined();
+    await half.abort();
+    await write(made, "config.json", small("{  }"));
+    return 7;
+  });
+  expect(given).toBe(7);
+  const byteLength = weights.length + 4;
+  expect(await store.list()).toEqual([{ location: "tiny-50", complete: true, byteLength, storedBytes: byteLength }]);
+  const files = await store.files("tiny-50");
+  expect(Object.fromEntries(files.sizes)).toEqual({ "model.safetensors": weights.length, "config.json": 4 });
+  const file = (await files.open("model.safetensors"))!;
+  expect(Buffer.compare(await file.read(0, weights.length), weights)).toBe(0);
+  await expect(store.make("tiny-50", async () => {})).rejects.toThrow("choose another name");
+});
+
+test("of a model whose making failed or was aborted nothing is left, and what a closed page left is cleared away", async () => {
+  const root = new FakeDirectory();
+  const store = await open(root);
+  const failing = store.make("a", async (made) => {
+    await write(made, "model.safetensors", weights);
+    throw new Error("the solver failed");
+  });
+  await expect(failing).rejects.toThrow("the solver failed");
+  const stopped = store.make("a", (made) => write(made, "model.safetensors", weights), { signal: AbortSignal.abort() });
+  await expect(stopped).rejects.toThrow("aborted");
+  expect(root.directories.size).toBe(0);
+
+  const closed = await store.make("a", (made) => write(made, "model.safetensors", weights)).then(() => stored(root));
+  closed.set("store.json", {
+    bytes: Uint8Array.from(small('{"location":"a","files":[],"complete":false}')),
+    open: false,
+  });
+  closed.set("left", { bytes: Uint8Array.from(weights), open: false });
+  await store.make("a", async (made) => {
+    expect(stored(root).has("left")).toBe(false);
+    await expect(store.make("a", async () => {})).rejects.toThrow(DeviceError);
+    await write(made, "config.json", small("{}"));
+  });
+  expect((await store.list())[0].complete).toBe(true);
+});
+
+test("a browser that runs out of room while a model is made says so, and nothing is left", async () => {
+  const root = new FakeDirectory({ bytes: 9 * MiB });
+  const store = await open(root);
+  const full = store.make("a", (made) => write(made, "model.safetensors", weights));
+  await expect(full).rejects.toThrow("no more room for a; remove a stored model");
+  expect(root.directories.size).toBe(0);
 });

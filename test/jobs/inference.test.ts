@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Context } from "../../src/cli/command.js";
 import { openComparison } from "../../src/cli/session.js";
+import { parseRecipe } from "../../src/compress/index.js";
 import { FormatError } from "../../src/core/index.js";
-import { sha256Hex } from "../../src/io/index.js";
+import { compressionOf, sha256Hex } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
-import { calibrateToDirectory } from "../../src/jobs/index.js";
+import { calibrateToDirectory, compressToDirectory } from "../../src/jobs/index.js";
 import { openModel } from "../../src/pipeline/index.js";
 import { parseAttention, parseKv } from "../../src/runtime/index.js";
 import { path } from "../golden/golden.js";
@@ -68,4 +69,21 @@ test("a pattern that there is not is told by file and field", async () => {
     expect(failure).toBeInstanceOf(FormatError);
     expect(String(failure)).toContain(field);
   }
+});
+
+test("what calibration finds of a compressed model lies beside what its rarefy.json says of the weights", async () => {
+  const pruned = join(folder, "pruned");
+  const both = join(folder, "pruned-lean");
+  const stages = [{ type: "prune", method: "magnitude", pattern: 0.5 }];
+  await compressToDirectory(directoryFiles(path("arch/llama")), pruned, {
+    recipe: parseRecipe({ version: 1, stages }, "the test"),
+    store: "packed",
+  });
+  const tokens = Uint32Array.from({ length: 64 }, (_, i) => (i * 37) % 90);
+  const text = async () => ({ tokens, sha256: await sha256Hex("a text") });
+  const settings = { ...machine, sparsity: 0.4, window: 32, calibrationWindows: 2, text };
+  await calibrateToDirectory(directoryFiles(pruned), both, settings);
+  using opened = await openModel(directoryFiles(both), machine);
+  expect(opened.model.thresholds?.maps[0].down_proj).toBeGreaterThan(0);
+  expect(compressionOf(opened.artifact!)?.layers.length).toBe(opened.model.config.layers);
 });

@@ -1,7 +1,7 @@
 /** The one kit of charts and pages: what reports and experiments draw with. No scripts, nothing fetched. */
 export { fromBase64, toBase64 } from "./bytes.js";
 export { document } from "./document.js";
-export { heatmap } from "./heatmap.js";
+export { type HeatmapOptions, heatmap } from "./heatmap.js";
 export { activationHistogram } from "./histogram.js";
 export { Html, html } from "./html.js";
 export { type GreyMap, greyMap, levelPanels, type Panel } from "./levels.js";

@@ -1,0 +1,97 @@
+import { DeviceError } from "../core/index.js";
+import { blobSource } from "./blob.js";
+import type { FileSinks } from "./byteSink.js";
+import type { ModelFiles } from "./byteSource.js";
+
+/** The parts of the File System API that TypeScript's DOM library leaves out. */
+export interface SyncAccessHandle {
+  getSize(): number;
+  truncate(size: number): void;
+  write(bytes: Uint8Array, options: { at: number }): number;
+  flush(): void;
+  close(): void;
+}
+export type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncAccessHandle> };
+export type DirectoryHandle = FileSystemDirectoryHandle & { values(): AsyncIterable<FileSystemHandle> };
+
+/** @throws DeviceError while someone else has it open */
+export async function openForWriting(directory: DirectoryHandle, name: string): Promise<SyncAccessHandle> {
+  const handle = (await directory.getFileHandle(name, { create: true })) as FileHandle;
+  try {
+    return await handle.createSyncAccessHandle();
+  } catch (cause) {
+    if ((cause as Error).name !== "NoModificationAllowedError") throw cause;
+    throw new DeviceError("another page of this site is storing the same model; wait for it or close it", { cause });
+  }
+}
+
+/** Opens a file of the store for writing in place. */
+export async function writeFile(
+  directory: DirectoryHandle,
+  name: string,
+  write: (access: SyncAccessHandle) => void | Promise<void>,
+): Promise<void> {
+  const access = await openForWriting(directory, name);
+  try {
+    await write(access);
+    access.flush();
+  } finally {
+    access.close();
+  }
+}
+
+/** @throws QuotaExceededError */
+export function writeAll(access: SyncAccessHandle, bytes: Uint8Array, at: number): void {
+  // A full disk may also show as a short write.
+  if (access.write(bytes, { at }) < bytes.byteLength)
+    throw new DOMException("the file could not be extended", "QuotaExceededError");
+}
+
+export function writeJson(access: SyncAccessHandle, value: unknown): void {
+  const bytes = new TextEncoder().encode(JSON.stringify(value));
+  access.truncate(0);
+  writeAll(access, bytes, 0);
+}
+
+/** The model's files in one of the store's directories. @param names those that there are */
+export function directoryFiles(location: string, directory: DirectoryHandle, names: ReadonlySet<string>): ModelFiles {
+  return {
+    location,
+    async open(name) {
+      if (!names.has(name)) return undefined;
+      return blobSource(`${location}/${name}`, await (await directory.getFileHandle(name)).getFile());
+    },
+    async close() {},
+  };
+}
+
+/** Makes files in a directory. @param names gets each as it is committed */
+export function directorySinks(directory: DirectoryHandle, names: Set<string>): FileSinks {
+  return {
+    async create(name) {
+      const access = await openForWriting(directory, name);
+      let open = true;
+      const close = () => {
+        if (open) access.close();
+        open = false;
+      };
+      access.truncate(0);
+      let at = 0;
+      return {
+        async write(bytes) {
+          writeAll(access, bytes, at);
+          at += bytes.byteLength;
+        },
+        async commit() {
+          access.flush();
+          close();
+          names.add(name);
+        },
+        async abort() {
+          close();
+          if (!names.has(name)) await directory.removeEntry(name);
+        },
+      };
+    },
+  };
+}
