@@ -42,6 +42,7 @@ export { type GgufTypeId, ggufFileName, ggufFiles, type WriteGgufOptions, writeG
 export { type HttpOptions, openUrl, urlFiles } from "./http.js";
 export { isJsonObject, parseJson, readJsonFile } from "./json.js";
 export { memoryFiles, memorySource } from "./memory.js";
+export { isCompanionFile } from "./modelFileNames.js";
 export {
   ModelStore,
   type ModelStoreOptions,
@@ -56,5 +57,4 @@ export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safet
 export { sha256Hex } from "./sha256.js";
 export type { SentencePieces } from "./tokenizer/index.js";
 export type { Warning } from "./warning.js";
-export { isCompanionFile } from "./modelFileNames.js";
 export { plainWeights, type Weights } from "./weights.js";

@@ -9,72 +9,51 @@ import { openCheckpoint, writeGguf } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { loadTokenizer } from "../../src/text/index.js";
 import { tiny6mGolden } from "../golden/golden.js";
-import { ensureBuilt, root } from "../support/rarefy.js";
-import { type Bundle, bundlePage, type Chromium, findChromium, launchChromium, serve } from "./browser.mjs";
+import { root } from "../support/rarefy.js";
+import { findChromium } from "./browser.mjs";
+import { studioModel as model, opened, openStudio, type Studio } from "./studio.js";
+import { chatAndStop, withChatModel } from "./studioChat.js";
+import { pruneAndExport } from "./studioFlow.js";
 
 const { path, reason } = findChromium();
 if (reason !== undefined) console.warn(`The tests of the studio were not run: ${reason}`);
 
-const model = join(root, "models/tiny-6m");
 const { greedyPrompt, greedy } = tiny6mGolden();
 /** A software GPU is slow. */
 const tokens = 6;
 
 describe.skipIf(path === undefined)("the studio in Chromium", () => {
-  let bundle: Bundle;
+  let studio: Studio;
   let prompt: string;
   beforeAll(async () => {
-    ensureBuilt();
-    bundle = await bundlePage(join(root, "apps/studio"));
+    studio = await openStudio(path!);
     const checkpoint = await openCheckpoint(directoryFiles(model));
     prompt = (await loadTokenizer(checkpoint.files)).decode(greedyPrompt);
     await checkpoint.close();
   });
-  afterAll(() => bundle?.remove());
-
-  /** The page on an origin of its own, in a browser of its own: nothing is stored yet. */
-  async function withStudio(
-    options: { gpu: boolean; isolated: boolean },
-    use: (page: Page, chromium: Chromium) => Promise<void>,
-  ) {
-    const mounts = { "/": bundle.directory, "/tiny-6m/": model, "/text/": join(root, "models/text") };
-    const server = await serve(mounts, options);
-    const chromium = await launchChromium(path!, options);
-    try {
-      const page = await chromium.newPage();
-      const errors: string[] = [];
-      page.on("pageerror", (error) => errors.push(String(error)));
-      page.on("dialog", (dialog) => void dialog.accept());
-      await page.goto(`${server.origin}/index.html`);
-      await page.locator("#machine li").first().waitFor();
-      await use(page, chromium);
-      expect(errors).toEqual([]);
-    } finally {
-      await chromium.close();
-      await server.close();
-    }
-  }
+  afterAll(() => studio?.close());
 
   const chips = async (page: Page) => (await page.locator("#machine li").allTextContents()).join("\n");
 
-  const opened = async (page: Page, backend: string) => {
-    await page.locator("#generate:enabled").waitFor();
-    expect(await page.locator("#opened").textContent()).toContain(backend);
-  };
-
   /** Lets the page write, dense and sparse. */
   async function expectGoldenTokens(page: Page): Promise<void> {
+    // Its template ends turns with a token at which it does not stop.
+    expect(await page.locator("#template-note").textContent()).toContain("it seems to be a base model");
     await page.fill("#prompt", prompt);
     await page.fill("#max-tokens", String(tokens));
     await page.click("#generate");
-    await page.locator("#verdict", { hasText: "the texts" }).or(page.locator("#error:not([hidden])")).waitFor();
-    expect(await page.locator("#error").textContent()).toBe("");
-    const ids = (side: string) =>
-      page.locator(`#${side}-text [data-id]`).evaluateAll((spans) => spans.map((span) => Number(span.dataset.id)));
-    expect(await ids("dense")).toEqual(greedy.slice(0, tokens));
-    expect(await ids("sparse")).toHaveLength(tokens);
-    expect(await page.locator("#dense-bytes").textContent()).toContain("(100 %), 0 % of inputs skipped");
-    expect(await page.locator("#sparse-bytes").textContent()).toMatch(/\(6\d %\), (4[5-9]|5\d) % of inputs skipped/);
+    await page.locator("#verdict", { hasText: "the texts" }).or(page.locator("#chat .error:not([hidden])")).waitFor();
+    expect(await page.locator("#chat .error").textContent()).toBe("");
+    const variant = (at: number) => page.locator(`[data-variant="${at}"]`);
+    const ids = (at: number) =>
+      variant(at)
+        .locator("[data-id]")
+        .evaluateAll((spans) => spans.map((span) => Number((span as HTMLElement).dataset.id)));
+    expect(await ids(0)).toEqual(greedy.slice(0, tokens));
+    expect(await ids(1)).toHaveLength(tokens);
+    const counts = (at: number) => variant(at).locator(".counts").textContent();
+    expect(await counts(0)).toContain("(100 %), 0 % of inputs skipped");
+    expect(await counts(1)).toMatch(/\(6\d %\), (4[5-9]|5\d) % of inputs skipped/);
     expect(await page.locator("#map canvas").count()).toBe(6 * 7);
     const titles = await page
       .locator("#map td")
@@ -83,13 +62,13 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
   }
 
   test("loads a model from a URL, writes the golden tokens on WebGPU, and has the model after a reload", () =>
-    withStudio({ gpu: true, isolated: true }, async (page) => {
+    studio.visit({ gpu: true, isolated: true }, async (page) => {
       expect(await chips(page)).toMatch(/^WebGPU\n\d+ threads\n/);
       await page.selectOption("#device", "webgpu");
       await page.route("https://huggingface.co/**", (route) => route.fulfill({ status: 404 }));
       await page.fill("#url", "org/name");
       await page.click("#fetch-form button");
-      await page.locator("#error", { hasText: "https://huggingface.co/org/name/resolve/main" }).waitFor();
+      await page.locator("#model .error", { hasText: "https://huggingface.co/org/name/resolve/main" }).waitFor();
       await page.fill("#url", "./tiny-6m/");
       await page.click("#fetch-form button");
       await opened(page, "WebGPU on");
@@ -100,14 +79,14 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
       await page.selectOption("#device", "cpu");
       await page.getByRole("button", { name: "Open" }).click();
       await opened(page, "WebAssembly");
-      await page.getByRole("button", { name: "Remove" }).click();
+      await page.getByRole("button", { name: "Remove tiny-6m" }).click();
       await page.locator("#stored-none").waitFor();
       await page.click("#fetch-form button");
-      await page.locator("#error", { hasText: "no answer" }).waitFor();
+      await page.locator("#model .error", { hasText: "no answer" }).waitFor();
     }));
 
   test("without GPU and isolation it says so, takes a dropped folder, and writes the golden tokens on WebAssembly", () =>
-    withStudio({ gpu: false, isolated: false }, async (page) => {
+    studio.visit({ gpu: false, isolated: false }, async (page) => {
       expect(await chips(page)).toMatch(/^no WebGPU[^\n]+\n1 thread: this page is not cross-origin isolated/);
       await dropFolder(page, model);
       await opened(page, "WebAssembly SIMD");
@@ -115,16 +94,16 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
     }));
 
   test("a GGUF file is chosen, opened, and cancelled when it comes from a URL that does not answer", () =>
-    withStudio({ gpu: false, isolated: false }, async (page) => {
+    studio.visit({ gpu: false, isolated: false }, async (page) => {
       const directory = await mkdtemp(join(tmpdir(), "rarefy-studio-"));
       try {
         await writeFile(join(directory, "tiny.gguf"), await asGguf());
         await page.route("**/silent.gguf", () => {});
         await page.fill("#url", "./silent.gguf");
         await page.click("#fetch-form button");
-        await page.click("#cancel");
-        await page.locator("#task").waitFor({ state: "hidden" });
-        expect(await page.locator("#error").textContent()).toBe("");
+        await page.click("#model .cancel");
+        await page.locator("#model .task").waitFor({ state: "hidden" });
+        expect(await page.locator("#model .error").textContent()).toBe("");
         await page.setInputFiles("#file", join(directory, "tiny.gguf"));
         await opened(page, "WebAssembly SIMD");
         expect(await page.locator("#opened").textContent()).toContain("tiny.gguf is open: 6 layers");
@@ -133,10 +112,16 @@ describe.skipIf(path === undefined)("the studio in Chromium", () => {
       }
     }));
 
+  test("a model is pruned, compared, reported and looked into, and its export opens in Node.js with the same figures", () =>
+    studio.visit({ gpu: false, isolated: true }, pruneAndExport));
+
+  test("chats through a model's template, and forgets nothing when it is stopped", () =>
+    withChatModel((mounts) => studio.visit({ gpu: false, isolated: false, mounts }, chatAndStop)));
+
   test("a chosen folder that holds no model is refused by name", () =>
-    withStudio({ gpu: false, isolated: false }, async (page) => {
+    studio.visit({ gpu: false, isolated: false }, async (page) => {
       await page.setInputFiles("#folder", join(root, "models/text"));
-      await page.locator("#error", { hasText: "text: there is no config.json" }).waitFor();
+      await page.locator("#model .error", { hasText: "text: there is no config.json" }).waitFor();
     }));
 });
 

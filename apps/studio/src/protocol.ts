@@ -1,23 +1,35 @@
 import type { ProgressEvent } from "rarefy/core";
-import type { StoredModel } from "rarefy/io";
+import type { ResultRow } from "rarefy/eval";
+import type { GgufTypeId, StoredModel } from "rarefy/io";
 import type { DeviceId } from "rarefy/kernels";
 import type { WeightFormatId } from "rarefy/pack";
+import type { FinishReason, SamplingOptions } from "rarefy/runtime";
+import type { ChatMessage } from "rarefy/text";
 
-/** Shares of inputs to skip that the page offers; thresholds for all are found at once. */
-export const sparsities = [0.25, 0.4, 0.5, 0.65] as const;
-
-/** What the page may ask of its worker: arguments and result of every call. */
-export interface Calls {
+/** What the page may ask of the worker that keeps and runs models: argument and result of every call. */
+export type ModelCalls = {
   machine: [undefined, Machine];
   list: [undefined, StoredModel[]];
   store: [ModelSource, StoredModel];
   remove: [string, undefined];
   open: [OpenRequest, OpenedModel];
-  compare: [CompareRequest, Record<Side, Generated>];
-}
+  /** Closes all models but these. */
+  keep: [readonly string[], undefined];
+  chat: [ChatRequest, Answer[]];
+  inspect: [InspectRequest, Inspection];
+};
 
-/** What the worker says while a call runs. */
-export type StudioEvent = ({ type: "progress" } & ProgressEvent) | GeneratedToken | Picture;
+/** What it may ask of a workshop: a worker that is started for one job and ends with it. */
+export type WorkshopCalls = {
+  compress: [CompressRequest, Compressed];
+  /** @returns the page as HTML */
+  report: [string, string];
+  /** @returns the file to save; undefined where it was written into a folder */
+  export: [ExportRequest, File | undefined];
+};
+
+/** What a worker says while a call runs. */
+export type StudioEvent = ({ type: "progress" } & ProgressEvent) | WrittenToken | Picture;
 
 export interface Machine {
   /** Description of the GPU, or why there is none to use. */
@@ -30,6 +42,14 @@ export interface Machine {
 
 /** A directory or a GGUF file by URL, or the files of a folder that was chosen. */
 export type ModelSource = { url: string } | { folder: string; files: readonly File[] };
+
+// --- models that write ---------------------------------------------------------------------------------------------------
+
+/** Shares of inputs to skip that the page offers; thresholds for all are found at once. */
+export const shares = [0.25, 0.4, 0.5, 0.65] as const;
+
+/** How much of its inputs a model skips: nothing, what its rarefy.json says, or a share. */
+export type Skipping = "dense" | "own" | (typeof shares)[number];
 
 export interface OpenRequest {
   location: string;
@@ -45,40 +65,59 @@ export interface OpenedModel {
   backend: string;
   weights: WeightFormatId;
   layers: number;
+  maxPositions: number;
   /** Weights read per dense token. */
   bytesPerToken: number;
-  /** Sparsity of rarefy.json; undefined without one. */
-  ownSparsity?: number;
+  /** Share of inputs of rarefy.json; undefined without one. */
+  ownShare?: number;
+  /** Whether it has a chat template; without one it goes on with a text. */
+  chats: boolean;
+  /** Whether it stops where its template ends a turn, as models do that were trained to answer. */
+  endsTurns: boolean;
+  /** How its makers sample from it. */
+  sampling: Omit<SamplingOptions, "seed">;
 }
 
-/** The two that write next to each other, a token each in turn. */
-export const sides = ["dense", "sparse"] as const;
-export type Side = (typeof sides)[number];
+/** What is compared: a model that skips so much. */
+export interface Variant {
+  location: string;
+  skipping: Skipping;
+}
 
-export interface CompareRequest {
-  prompt: string;
+export interface ChatRequest {
+  /** They write next to each other, a token each in turn. */
+  variants: readonly (Variant & {
+    /** The chat so far, for its template; or the text to go on with. */
+    prompt: readonly ChatMessage[] | string;
+  })[];
   maxTokens: number;
-  temperature: number;
-  /** Of the sparse side; "own" is what rarefy.json says. */
-  sparsity: (typeof sparsities)[number] | "own";
+  sampling: SamplingOptions;
 }
 
-export interface GeneratedToken {
-  type: "token";
-  side: Side;
-  id: number;
-  text: string;
+/** What has been counted of a variant so far. */
+export interface Counts {
   /** Over the tokens so far, without the first two and those that were watched; undefined until there are some. */
-  tokensPerSecond?: number;
-}
-
-export interface Generated {
-  tokenIds: number[];
   tokensPerSecond?: number;
   /** Weights read per token, as counted by the backend; undefined for a single token. */
   bytesPerToken?: number;
   /** Share of the inputs of block products, as counted. */
   skipped: number;
+  /** Layers behind which its tokens left, on average; undefined where none may leave early. */
+  meanExitLayer?: number;
+}
+
+export interface WrittenToken extends Counts {
+  type: "token";
+  /** Place of its variant. */
+  variant: number;
+  id: number;
+  text: string;
+}
+
+export interface Answer extends Counts {
+  tokenIds: number[];
+  text: string;
+  finish: FinishReason | "stopped";
 }
 
 /** Inputs of one token that passed their thresholds. */
@@ -91,4 +130,55 @@ export interface Picture {
   bins: number;
   /** Share kept, 0 … 255: [layers][maps][bins]. */
   kept: Uint8Array;
+}
+
+export interface InspectRequest extends Variant {
+  text: string;
+}
+
+/** What a text does inside of a model. */
+export interface Inspection {
+  /** Its tokens as text. */
+  tokens: string[];
+  /** By layer, for every key head: the share of its attention that each token was given, [heads, tokens]. */
+  attention: { heads: number; shares: Float32Array }[];
+  /** The roles of the linear maps of a block, and by layer which share of their inputs was skipped. */
+  maps: readonly string[];
+  skipped: (number | undefined)[][];
+  /** By layer with experts, which share of its places each got; empty for models without. */
+  experts: { layer: number; loads: number[] }[];
+}
+
+// --- models that are made ------------------------------------------------------------------------------------------------
+
+/** A text of the page's own, or a file that was chosen. */
+export type TextSource = { url: string } | { file: File };
+
+export interface CompressRequest {
+  location: string;
+  /** Of the result. */
+  name: string;
+  /** What to do: a recipe as text (YAML or JSON), or the share of inputs that TEAL's thresholds are to skip. */
+  work: { recipe: string } | { skip: number };
+  calibration?: TextSource;
+  window: number;
+  windows: number;
+  /** Source and result are measured on it; left out: nothing is measured. */
+  evaluation?: { text: TextSource; windows: number };
+  device: DeviceId;
+}
+
+export interface Compressed {
+  location: string;
+  /** Of the source and of the result, measured in one run. */
+  before?: ResultRow;
+  after: ResultRow;
+}
+
+export interface ExportRequest {
+  location: string;
+  /** Of the file or folder. */
+  name: string;
+  /** The model's files in one archive, the same files in a folder, or one GGUF file. */
+  form: { zip: true } | { folder: FileSystemDirectoryHandle } | { gguf: GgufTypeId };
 }

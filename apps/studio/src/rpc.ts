@@ -1,9 +1,10 @@
-import type { Calls, StudioEvent } from "./protocol.js";
+import type { StudioEvent } from "./protocol.js";
 
-// Calls from the page to its worker, over one MessagePort: a request, any number of events, a result or an error.
+// Calls from the page to a worker, over one MessagePort: a request, any number of events, a result or an error.
 
-type Name = keyof Calls;
-type Request = { id: number } & ({ cancel: true } | { name: Name; argument: unknown });
+/** Argument and result by the name of the call. */
+type CallTable = Record<string, [unknown, unknown]>;
+type Request = { id: number } & ({ cancel: true } | { name: string; argument: unknown });
 type Answer = { id: number } & ({ event: StudioEvent } | { result: unknown } | { error: string; aborted: boolean });
 
 export interface CallContext {
@@ -11,10 +12,16 @@ export interface CallContext {
   emit(event: StudioEvent, transfer?: Transferable[]): void;
 }
 
-export type Handlers = { [N in Name]: (argument: Calls[N][0], context: CallContext) => Promise<Calls[N][1]> };
+export type Handlers<C extends CallTable> = {
+  [N in keyof C]: (argument: C[N][0], context: CallContext) => Promise<C[N][1]>;
+};
 
-/** Answers what comes in through `port`. */
-export function serve(port: MessagePort, handlers: Handlers): void {
+/** Answers what comes in through the port that the worker's first message brings. */
+export function serve<C extends CallTable>(handlers: Handlers<C>): void {
+  addEventListener("message", ({ ports: [port] }) => answer(port, handlers), { once: true });
+}
+
+function answer<C extends CallTable>(port: MessagePort, handlers: Handlers<C>): void {
   const running = new Map<number, AbortController>();
   port.onmessage = async ({ data }: MessageEvent<Request>) => {
     const { id } = data;
@@ -46,24 +53,34 @@ export interface CallOptions {
 export class Stopped extends Error {}
 
 /** The page's end. */
-export class Client {
+export class Client<C extends CallTable> {
   readonly #port: MessagePort;
   readonly #waiting = new Map<number, (answer: Answer) => void>();
   #nextId = 0;
 
-  constructor(port: MessagePort) {
-    this.#port = port;
-    port.onmessage = ({ data }: MessageEvent<Answer>) => this.#waiting.get(data.id)?.(data);
+  constructor(worker: Worker) {
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = ({ data }: MessageEvent<Answer>) => this.#waiting.get(data.id)?.(data);
+    // A worker that could not be loaded, or ran out of memory, answers nothing more.
+    worker.addEventListener("error", ({ message }) => {
+      for (const [id, settle] of this.#waiting) settle({ id, error: message || "the worker failed", aborted: false });
+    });
+    worker.postMessage(undefined, [port2]);
   }
 
   /** @throws Stopped when `signal` was aborted, Error with the worker's message otherwise. */
-  call<N extends Name>(name: N, argument: Calls[N][0], { onEvent, signal }: CallOptions = {}): Promise<Calls[N][1]> {
+  call<N extends keyof C & string>(
+    name: N,
+    argument: C[N][0],
+    { onEvent, signal }: CallOptions = {},
+  ): Promise<C[N][1]> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, (answer) => {
         if ("event" in answer) return onEvent?.(answer.event);
         this.#waiting.delete(id);
-        if ("result" in answer) resolve(answer.result as Calls[N][1]);
+        if ("result" in answer) resolve(answer.result as C[N][1]);
         else reject(answer.aborted ? new Stopped(answer.error) : new Error(answer.error));
       });
       signal?.addEventListener("abort", () => this.#port.postMessage({ id, cancel: true } satisfies Request));

@@ -1,5 +1,5 @@
 import { blobFiles, blobSource, ggufFiles, type ModelFiles, openUrl, urlFiles } from "rarefy/io";
-import type { ModelSource } from "./protocol.js";
+import type { ModelSource } from "../protocol.js";
 
 /** The files of a model: a directory, or a GGUF file seen as one. */
 export async function filesOf(source: ModelSource, signal: AbortSignal): Promise<ModelFiles> {

@@ -1,4 +1,4 @@
-import type { ModelSource } from "./protocol.js";
+import type { ModelSource } from "../protocol.js";
 
 /** The files directly inside a chosen folder. */
 export function pickedFolder({ files }: HTMLInputElement): ModelSource | undefined {

@@ -1,4 +1,5 @@
-import type { Picture } from "./protocol.js";
+import type { Picture } from "../protocol.js";
+import { percent, scrolling } from "./page.js";
 
 /** Height of one layer's strip in CSS pixels, for few layers and for many. */
 const stripHeight = (layers: number) => Math.min(28, Math.max(6, Math.floor(320 / layers)));
@@ -15,8 +16,6 @@ function palette(): Uint32Array {
   return new Uint32Array(context.getImageData(0, 0, 256, 1).data.buffer);
 }
 
-const percent = (share: number) => `${Math.round(100 * share)} %`;
-
 /**
  * A picture as a table: a row of strips per layer, a column per linear map. What the canvases show is also there in words:
  * the mean of each column in its heading, each strip in its cell's label.
@@ -29,7 +28,7 @@ export class HeatMap {
   #last: Picture | undefined;
 
   constructor(host: HTMLElement) {
-    this.#host = host;
+    this.#host = scrolling(host, "Inputs skipped, by layer and projection");
   }
 
   /** Draws what is shown once more, after the colours of the page have changed. */

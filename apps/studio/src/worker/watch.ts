@@ -1,6 +1,6 @@
 import { readersOf } from "rarefy/arch";
-import type { ForwardOptions, Model } from "rarefy/model";
-import type { Picture } from "./protocol.js";
+import type { ForwardOptions, Model, PassThresholds } from "rarefy/model";
+import type { Picture } from "../protocol.js";
 
 /** Cells of one strip. */
 const bins = 64;
@@ -10,15 +10,21 @@ const every = 4;
 
 /**
  * The same model, which shows what its thresholds skip at every fourth decoded token.
- * @param onPicture called before the token is done; that token's time says nothing about the model
+ * @param listener asked at each; undefined where nobody looks. It is called before the token is done, whose time says nothing about
+ * the model
  */
-export function watched(model: Model, onPicture: (picture: Picture) => void): Model {
+export function watched(model: Model, listener: () => ((picture: Picture) => void) | undefined): Model {
   let token = 0;
   const forward: Model["forward"] = async (tokens, cache, start, options) => {
-    if (tokens.length > 1 || token++ % every !== 0) return model.forward(tokens, cache, start, options);
+    const onPicture = listener();
+    if (onPicture === undefined || tokens.length > 1 || token++ % every !== 0)
+      return model.forward(tokens, cache, start, options);
     const picture = emptyPicture(model);
     const thresholds = options?.thresholds ?? model.thresholds;
-    const logits = await model.forward(tokens, cache, start, { ...options, tap: tapInto(picture, model, thresholds) });
+    const tap = tapInputs(model, thresholds, (layer, role, inputs, threshold) =>
+      strip(picture, layer, role).set(keptShares(inputs, threshold)),
+    );
+    const logits = await model.forward(tokens, cache, start, { ...options, tap });
     onPicture(picture);
     return logits;
   };
@@ -36,13 +42,23 @@ export function watched(model: Model, onPicture: (picture: Picture) => void): Mo
 const readers = ({ config }: Model) =>
   config.spec.blocks.map((block) => new Map([...readersOf(block)].filter(([, roles]) => roles.length > 0)));
 
+/** The roles of all maps of the blocks. */
+export const rolesOf = (model: Model): string[] => [
+  ...new Set(readers(model).flatMap((sites) => [...sites.values()].flat())),
+];
+
 function emptyPicture(model: Model): Picture {
   const { layers } = model.config;
-  const maps = [...new Set(readers(model).flatMap((sites) => [...sites.values()].flat()))];
+  const maps = rolesOf(model);
   return { type: "picture", maps, layers, bins, kept: new Uint8Array(layers * maps.length * bins) };
 }
 
-function tapInto(picture: Picture, model: Model, thresholds: ForwardOptions["thresholds"]): ForwardOptions["tap"] {
+/** Reads back what enters the linear maps. @param onInputs told of every map's inputs, with its threshold in f32 */
+export function tapInputs(
+  model: Model,
+  thresholds: PassThresholds | undefined,
+  onInputs: (layer: number, role: string, inputs: Float32Array, threshold: number) => void,
+): NonNullable<ForwardOptions["tap"]> {
   const ofLayers = readers(model);
   return {
     sites: [...new Set(ofLayers.flatMap((sites) => [...sites.keys()]))],
@@ -50,7 +66,7 @@ function tapInto(picture: Picture, model: Model, thresholds: ForwardOptions["thr
       const inputs = await model.backend.read(activation);
       for (const role of ofLayers[layer].get(site)!) {
         const threshold = (typeof thresholds === "object" && thresholds.maps[layer][role]) || 0;
-        strip(picture, layer, role).set(keptShares(inputs, Math.fround(threshold)));
+        onInputs(layer, role, inputs, Math.fround(threshold));
       }
     },
   };

@@ -1,0 +1,74 @@
+import { ModelStore } from "rarefy/io";
+import { openBackend } from "rarefy/kernels";
+import type { Machine, ModelCalls } from "../protocol.js";
+import { serve } from "../rpc.js";
+import { chat } from "./chat.js";
+import { job } from "./job.js";
+import { Session } from "./session.js";
+import { filesOf } from "./source.js";
+
+// Everything that runs a model is done here, so that the page stays responsive.
+
+let openStore: ModelStore | undefined;
+const sessions = new Map<string, Session>();
+
+serve<ModelCalls>({
+  machine,
+  list: async () => (await store()).list(),
+  store: async (source, context) => (await store()).add(await filesOf(source, context.signal), job(context)),
+  async remove(location) {
+    close(location);
+    await (await store()).remove(location);
+    return undefined;
+  },
+  async open(request, context) {
+    const found = sessions.get(request.location);
+    if (found?.is(request)) return found.description;
+    close(request.location);
+    const session = await Session.open(await (await store()).files(request.location), request, context);
+    sessions.set(request.location, session);
+    return session.description;
+  },
+  async keep(locations) {
+    for (const location of sessions.keys()) if (!locations.includes(location)) close(location);
+    return undefined;
+  },
+  chat: (request, context) => chat(request, sessionOf, context),
+  async inspect(request, context) {
+    const { inspect } = await import("./inspect.js");
+    return inspect(request, sessionOf(request.location), context);
+  },
+});
+
+/** Opened once; tried again after a failure. */
+async function store(): Promise<ModelStore> {
+  openStore ??= await ModelStore.open();
+  return openStore;
+}
+
+function close(location: string): void {
+  sessions.get(location)?.[Symbol.dispose]();
+  sessions.delete(location);
+}
+
+function sessionOf(location: string): Session {
+  const session = sessions.get(location);
+  if (session === undefined) throw new Error(`${location} is not open`);
+  return session;
+}
+
+/** What the browser offers, found by trying. */
+async function machine(): Promise<Machine> {
+  const gpu = await openBackend("webgpu").then(
+    (backend) => {
+      const detail = backend.info.description;
+      backend[Symbol.dispose]();
+      return { usable: true, detail };
+    },
+    (error: Error) => ({ usable: false, detail: error.message }),
+  );
+  const { usage, quota } = await navigator.storage.estimate();
+  const isolated = globalThis.crossOriginIsolated;
+  const threads = isolated ? navigator.hardwareConcurrency : 1;
+  return { gpu, isolated, threads, storage: { usedBytes: usage, quotaBytes: quota } };
+}
