@@ -73,6 +73,7 @@ await offer({
   tolerances: f32Tolerances,
   formats: gpuFormats,
   fuses: true,
+  compiles: true,
   // Every shape may be a kernel to compile.
   randomShapes: 90,
 });

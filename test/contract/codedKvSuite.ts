@@ -86,7 +86,7 @@ const codedBefore = ({ kivi }: KvCodes, slots: number, start: number): number =>
   kivi === undefined ? slots : 32 * Math.floor(Math.max(0, start + 1 - kivi.residual) / 32);
 
 /** Caches of keys and values in a few bits. */
-export function codedKvSuite(backend: () => Backend, { tolerances, fewLayouts }: BackendUnderTest): void {
+export function codedKvSuite(backend: () => Backend, { tolerances, fewLayouts, compiles }: BackendUnderTest): void {
   const tolerance = tolerances.attention;
   const bound = `|Δ| ≤ ${tolerance}·(1 + Σ|q·k|·scale)·max|v| + 1e-6`;
 
@@ -127,8 +127,8 @@ export function codedKvSuite(backend: () => Backend, { tolerances, fewLayouts }:
   const tried = fewLayouts ? [perToken[1], inGroups[1]] : [...perToken, ...inGroups];
   for (const [n, codes] of tried.entries()) {
     it(`attention over ${JSON.stringify(codes)} is that over the numbers that the codes stand for, pass by pass, ${bound}`, async () => {
-      // A device compiles anew for every width.
-      for (const i of fewLayouts ? [n] : [n % shapes.length, (n + 1) % shapes.length]) {
+      const widths = compiles ? [n] : [n, n + 1];
+      for (const i of widths.map((width) => width % shapes.length)) {
         const shape = shapes[i];
         const { heads, key, value, queryHeads } = shape;
         const slots = 107;

@@ -62,6 +62,8 @@ export interface BackendUnderTest {
   formats: readonly PackedFormatId[];
   /** Whether it has the operations that are several others at once. */
   fuses?: boolean;
+  /** It compiles kernels anew for every width of a head, which takes most of the time of a software GPU. */
+  compiles?: boolean;
   /** A few layouts of attention, where another run has tried the same kernels with all of them. */
   fewLayouts?: boolean;
   /** How many random shapes it is tried on, where fewer are enough. */

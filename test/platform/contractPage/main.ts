@@ -17,6 +17,7 @@ globalThis.runContract = () => {
     formats: ["f32", "q4", "bitmask-bf16", "2:4-q8"],
     fuses: true,
     fewLayouts: true,
+    compiles: true,
     randomShapes: 12,
   });
   return runCollected();
