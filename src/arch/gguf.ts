@@ -31,6 +31,8 @@ export interface GgufFamily {
   architecture: string;
   /** Of two families with one architecture, this one has files with a sliding window. */
   windowed?: true;
+  /** llama.cpp computes its sliding windows. Of other families with windows, files say that a text ends where the window does. */
+  ownWindows?: true;
   /** Rows of q and k of a head are in the order of neighbours, (2i, 2i + 1), where the checkpoint rotates halves. */
   rotaryNeighbours?: true;
   /** The weights of norms are 1 + those of the checkpoint (Gemma). */

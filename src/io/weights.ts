@@ -22,15 +22,18 @@ export interface Weights {
 
 const [leftSuffix, rightSuffix] = [".low_rank.left", ".low_rank.right"];
 
+/** What older releases of transformers stored beside weights and now compute: positions, causal masks, rotary frequencies. */
+const computed = /(?:^|\.)(?:position_ids|masked_bias|rotary_emb\.inv_freq|(?:attn|attention)\.bias)$/;
+
 /**
  * The weights of a checkpoint as plain tensors under the names other tools know: encodings are decoded and low-rank pairs
- * multiplied out, with their sparse residual added.
+ * multiplied out, with their sparse residual added. What is no weight is left out.
  * @throws FormatError for a tensor that is not of a float type, or a low-rank half without the other
  */
 export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
   const weights = new Map<string, Weights>();
   for (const name of checkpoint.tensors.keys()) {
-    if (name.endsWith(rightSuffix)) continue;
+    if (name.endsWith(rightSuffix) || computed.test(name)) continue;
     if (!name.endsWith(leftSuffix)) weights.set(name, stored(checkpoint, name));
   }
   for (const name of checkpoint.tensors.keys()) {

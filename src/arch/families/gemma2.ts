@@ -103,6 +103,7 @@ export const gemma2 = family({
     ),
   gguf: {
     architecture: "gemma2",
+    ownWindows: true,
     plusOneNorms: true,
     activation: "geluTanh",
     names: gemmaNames,

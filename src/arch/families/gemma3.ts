@@ -88,6 +88,7 @@ export const gemma3 = family({
     ),
   gguf: {
     architecture: "gemma3",
+    ownWindows: true,
     plusOneNorms: true,
     activation: "geluTanh",
     names: gemmaNames,

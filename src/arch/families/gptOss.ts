@@ -46,6 +46,7 @@ export const gptOss = family({
     }),
   gguf: {
     architecture: "gpt-oss",
+    ownWindows: true,
     optionalAttentionBias: true,
     // OpenAI's own code has parts of pairs at the ends of the range; llama.cpp takes whole ones and calls it the same model.
     ropeScaling: { truncate: false },

@@ -53,7 +53,8 @@ export const olmoe = family({
       num_experts_per_tok: keys.required("expert_used_count"),
       norm_topk_prob: false,
     }),
-    problem: ({ spec }) => {
+    problem: ({ spec, queryHeads, kvHeads }) => {
+      if (kvHeads !== queryHeads) return "it has fewer heads of keys than of queries, which are normalised at once";
       if (spec.blocks.some(({ steps }) => steps.some((step) => step.do === "cap")))
         return "its queries, keys and values are clipped";
       return findStep(spec.blocks[0], "mixture")!.router.normalise

@@ -15,7 +15,7 @@ import { fingerprint } from "../fingerprint.js";
 import { readGgufHeader } from "../gguf/header.js";
 import { type GgufTypeId, ggufFileName, ggufTypeIds, writeGguf } from "../gguf/index.js";
 import { localGgufFiles } from "../gguf/local.node.js";
-import { jobKey, typeOf } from "../gguf/writeGguf.js";
+import { jobKey, normShift, typeOf, weightsForGguf } from "../gguf/writeGguf.js";
 import { isJsonObject, jsonBytes } from "../json.js";
 import { modelDirectoryBuilder } from "../modelDirectory.node.js";
 import { isCompanionFile } from "../modelFileNames.js";
@@ -132,6 +132,7 @@ const ggufFidelity: Readonly<Record<GgufTypeId, Fidelity>> = {
   bf16: { exact: "BF16" },
   q8_0: { relativeError: 0.02 },
   q4_0: { relativeError: 0.3 },
+  mxfp4: { relativeError: 0.3 },
 };
 
 async function exportGguf(
@@ -163,8 +164,11 @@ async function exportGguf(
     await file.finish();
     const back = await localGgufFiles(file.temporary);
     const family = families[config.modelType].gguf!;
-    const fidelity = (weights: Weights): Fidelity => ggufFidelity[typeOf(family, weights, type)];
-    const verification = await readBack(back, await plainWeights(checkpoint), fidelity, options);
+    const fidelity = (weights: Weights): Fidelity => ({
+      ...ggufFidelity[typeOf(family, weights, type)],
+      shift: normShift(family, weights.name),
+    });
+    const verification = await readBack(back, await weightsForGguf(family, checkpoint), fidelity, options);
     await checkTemplates(files, back);
     await check?.(back);
     await file.giveName();

@@ -10,6 +10,8 @@ import { rowChunks } from "./rowChunks.js";
 export interface Fidelity {
   /** Values are these of the original, rounded to the type: exactly. */
   exact?: FloatDType;
+  /** What is added to each before it is stored, and taken off again. */
+  shift?: number;
   /** Otherwise: the root of the mean square error relative to the mean square, at most; zeros stay zeros. */
   relativeError?: number;
 }
@@ -59,7 +61,7 @@ const failure = (exported: Checkpoint, field: string, problem: string, expected:
 async function compare(
   original: Weights,
   back: Weights,
-  { exact, relativeError = 0 }: Fidelity,
+  { exact, shift = 0, relativeError = 0 }: Fidelity,
   exported: Checkpoint,
   signal: AbortSignal | undefined,
 ): Promise<number> {
@@ -67,7 +69,7 @@ async function compare(
   for await (const { start, count, values } of rowChunks(original, signal)) {
     const read = await back.readRows(start, count);
     for (let i = 0; i < values.length; i++) {
-      const wanted = exact === undefined ? values[i] : rounded[exact](values[i]);
+      const wanted = exact === undefined ? values[i] : Math.fround(rounded[exact](Math.fround(values[i] + shift)) - shift);
       const wrong =
         exact === undefined ? values[i] === 0 && read[i] !== 0 : read[i] !== wanted || !Number.isFinite(read[i]);
       if (wrong) {

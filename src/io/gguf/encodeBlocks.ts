@@ -1,8 +1,8 @@
-import { f16FromF32, f32FromF16, fromFloat32 } from "../../tensor/index.js";
+import { f16FromF32, f32FromF16, fp4Values, fromFloat32 } from "../../tensor/index.js";
 import { type GgmlType, ggmlTypeByName } from "./ggmlTypes.js";
 
 /** Types that are written, by their names on the command line. */
-export const ggufTypeIds = ["f32", "f16", "bf16", "q8_0", "q4_0"] as const;
+export const ggufTypeIds = ["f32", "f16", "bf16", "q8_0", "q4_0", "mxfp4"] as const;
 /** One of `ggufTypeIds`. */
 export type GgufTypeId = (typeof ggufTypeIds)[number];
 
@@ -39,7 +39,43 @@ export const ggufEncodings: Readonly<Record<GgufTypeId, GgufEncoding>> = {
         for (let i = 0; i < 16; i++) out[at + i] = (codes[i] + 8) | ((codes[i + 16] + 8) << 4);
       }),
   },
+  mxfp4: { type: typeNamed("MXFP4"), fileType: 38, encode: encodeMxfp4 },
 };
+
+/**
+ * The largest value gets the largest power of two that FP4 has, 4, or more: values on such a grid come back exactly. Others are rounded
+ * to the nearest, what is over 6 to 6.
+ */
+function encodeMxfp4(values: Float32Array): Uint8Array {
+  const { blockBytes } = typeNamed("MXFP4");
+  const out = new Uint8Array((values.length / 32) * blockBytes);
+  for (let start = 0, at = 0; start < values.length; start += 32, at += blockBytes) {
+    const block = values.subarray(start, start + 32);
+    const largest = block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const exponent = largest === 0 ? -127 : Math.max(-127, Math.min(127, exponentOf(largest) - 2));
+    out[at] = exponent + 127;
+    const codes = Array.from(block, (value) => nearestFp4(value / 2 ** exponent));
+    for (let i = 0; i < 16; i++) out[at + 1 + i] = codes[i] | (codes[i + 16] << 4);
+  }
+  return out;
+}
+
+/** Of the largest power of two that is not above a number. */
+const exponentOf = (value: number): number => {
+  const guess = Math.floor(Math.log2(value));
+  if (2 ** guess > value) return guess - 1;
+  return 2 ** (guess + 1) <= value ? guess + 1 : guess;
+};
+
+/** @returns the code of E2M1; a tie goes to the smaller number */
+function nearestFp4(value: number): number {
+  const magnitude = Math.abs(value);
+  let code = 0;
+  for (let next = 1; next < 8; next++) {
+    if (Math.abs(fp4Values[next] - magnitude) < Math.abs(fp4Values[code] - magnitude)) code = next;
+  }
+  return code | (value < 0 && code > 0 ? 8 : 0);
+}
 
 /** @returns the scale in f32; fills codes */
 type Quantize = (values: Float32Array, at: number, codes: Int8Array) => number;

@@ -17,7 +17,7 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
   const window = config.slidingWindows.find((size) => size !== undefined);
   const keys: [string, TypedValue][] = [
     ["block_count", { u32: config.layers }],
-    ["context_length", { u32: config.maxPositions }],
+    ["context_length", { u32: reachOf(config, gguf) }],
     ["embedding_length", { u32: config.hiddenSize }],
     ["feed_forward_length", { u32: config.intermediateSize }],
     ["attention.head_count", { u32: config.queryHeads }],
@@ -49,6 +49,12 @@ export function metadataOfConfig(config: ModelConfig): Map<string, TypedValue> {
     ["general.architecture", { string: architecture }],
     ...keys.map(([key, value]): [string, TypedValue] => [`${architecture}.${key}`, value]),
   ]);
+}
+
+/** Positions that llama.cpp computes as the model does. */
+function reachOf({ maxPositions, slidingWindows }: ModelConfig, { ownWindows }: GgufFamily): number {
+  const windows = slidingWindows.filter((window) => window !== undefined);
+  return ownWindows ? maxPositions : Math.min(maxPositions, ...windows);
 }
 
 /** The keys of a scaled rotary embedding; the others are in tensors. */
@@ -91,11 +97,9 @@ function yarnProblem(
   return isUsual ? undefined : "its YaRN scaling has other betas or another attention factor than the usual ones";
 }
 
-function problemOf(
-  { activation, blocks, slidingWindows, ...config }: ModelConfig,
-  gguf: GgufFamily,
-): string | undefined {
-  const { activation: computed = "silu", problem } = gguf;
+function problemOf(config: ModelConfig, gguf: GgufFamily): string | undefined {
+  const { activation, blocks, slidingWindows } = config;
+  const { activation: computed = "silu" } = gguf;
   if (activation !== computed) return `llama.cpp computes it with ${computed}, the model uses ${activation}`;
   if (config.rope.type === "yarn") {
     const other = yarnProblem(config.rope, gguf);
@@ -104,7 +108,9 @@ function problemOf(
   if (!["default", "linear", "llama3", "yarn", "longrope"].includes(config.rope.type)) {
     return `its rotary embedding is scaled by ${config.rope.type}; export it as safetensors`;
   }
-  if (problem === undefined && new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
+  if (!gguf.ownWindows && new Set(slidingWindows).size > 1) return "only some layers have a sliding window";
+  if (config.rope.type === "longrope" && reachOf(config, gguf) < config.maxPositions)
+    return "llama.cpp passes over its window";
   // Dense layers and mixtures of one model may differ: there is a key for each.
   const isMixture = config.spec.blocks.map((block) => findStep(block, "mixture") !== undefined);
   const differs = blocks.some(({ queryHeads, kvHeads, intermediateSize }, layer) => {

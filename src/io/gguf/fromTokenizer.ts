@@ -73,7 +73,6 @@ export function metadataOfTokenizer(
     ["padding", idOf("pad")],
     ...(isWordPiece
       ? ([
-          ["cls", idOf("cls")],
           ["seperator", idOf("sep")],
           ["mask", idOf("mask")],
         ] as const)

@@ -5,11 +5,17 @@ import type { Weights } from "../weights.js";
 import { placeOf } from "./architectures.js";
 import { allRows, forEachNumber } from "./joined.js";
 
+/** What a tensor of the checkpoint is joined of; undefined for one that a file has whole. */
+export function joinedOf({ joined, names }: GgufFamily, name: string): JoinedTensor | undefined {
+  const [layer, inBlock] = placeOf(names, name);
+  return layer === undefined ? undefined : joined?.find(({ tensor }) => tensor === inBlock);
+}
+
 /** The parts that a file has in the place of a tensor of the checkpoint, under their names there; undefined for one that it has whole. */
 export function partsOfJoined(family: GgufFamily, weights: Weights, config: ModelConfig): Weights[] | undefined {
-  const [layer, name] = placeOf(family.names, weights.name);
-  const joined = family.joined?.find(({ tensor }) => tensor === name);
+  const joined = joinedOf(family, weights.name);
   if (joined === undefined) return undefined;
+  const [layer] = placeOf(family.names, weights.name);
   const { unit, shapes } = layoutOf(joined, weights.shape, config);
   const storedRows = (allRows(unit) * unit.cols) / weights.shape.at(-1)!;
   return joined.parts.map((part, p) => {

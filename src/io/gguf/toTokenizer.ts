@@ -35,8 +35,8 @@ interface Kind {
   parts(metadata: Metadata, tokens: readonly string[]): object;
   /** Which tokens are written around a text where the file does not say. */
   adds: { bos: boolean; eos: boolean };
-  /** Those tokens, by their keys, where they are not begin and end of a text. */
-  around?: readonly [string, string];
+  /** Those tokens, where they are not begin and end of a text: by the first key that is there, else by what they are called. */
+  around?: readonly { keys: readonly string[]; token: string }[];
 }
 
 /** Every kind of tokenizer (`tokenizer.ggml.model`). */
@@ -71,7 +71,10 @@ const kinds: Readonly<Record<string, Kind>> = {
   /** WordPiece, as llama.cpp has it: in lower case, without accents. */
   bert: {
     adds: { bos: true, eos: true },
-    around: ["cls", "seperator"],
+    around: [
+      { keys: ["cls", "bos"], token: "[CLS]" },
+      { keys: ["seperator", "eos"], token: "[SEP]" },
+    ],
     parts: (metadata, tokens) => ({
       normalizer: {
         type: "BertNormalizer",
@@ -147,7 +150,9 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
   };
   const adds = (which: "bos" | "eos") => metadata.boolean(`${prefix}add_${which}_token`) ?? kind.adds[which];
   const [begin, end] = [tokenAt("bos"), tokenAt("eos")];
-  const [first, last] = kind.around?.map(tokenAt) ?? [begin, end];
+  const [first, last] = kind.around?.map(({ keys, token }) => {
+    return keys.map(tokenAt).find((found) => found !== undefined) ?? tokens.find((one) => one === token);
+  }) ?? [begin, end];
   const config = {
     tokenizer_class: "PreTrainedTokenizerFast",
     clean_up_tokenization_spaces: false,
@@ -157,7 +162,7 @@ export function tokenizerFromMetadata(metadata: Metadata): TokenizerFiles | unde
     pad_token: tokenAt("padding"),
     // Misspelt in the format itself.
     sep_token: tokenAt("seperator") ?? tokenAt("separator"),
-    cls_token: tokenAt("cls"),
+    cls_token: tokenAt("cls") ?? (kind.around && first),
     mask_token: tokenAt("mask"),
     chat_template: chatTemplates(metadata),
   };

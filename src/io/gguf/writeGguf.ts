@@ -14,12 +14,12 @@ import { aligned, headerBytes, type TensorPlan, type TypedValue } from "./header
 import { type RopeTensors, ropeTensorNames, ropeTensorsOf } from "./ropeFactors.js";
 import { reorderRows } from "./rotaryRows.js";
 import { readReordered, readTurned, runInCheckpoint } from "./rowOrders.js";
-import { partsOfJoined } from "./splitJoined.js";
+import { joinedOf, partsOfJoined } from "./splitJoined.js";
 import { chatTemplateKey, chatTemplateNamesKey } from "./toTokenizer.js";
 
 /** Type and name of the file to write. */
 export interface WriteGgufOptions extends JobOptions {
-  /** Type of all matrices whose rows are whole blocks; the others are f16, vectors f32. */
+  /** Type of all matrices whose rows are whole blocks, in mxfp4 of experts, beside which others are q8_0; what is left is f16, vectors f32. */
   type: GgufTypeId;
   /** `general.name`. */
   name: string;
@@ -44,11 +44,15 @@ export async function writeGguf(
   config: ModelConfig,
   options: WriteGgufOptions,
 ): Promise<void> {
+  if (options.type === "mxfp4" && config.experts === undefined) {
+    throw new UsageError("mxfp4 is a type of experts, and this model has none; write it in q4_0 or q8_0");
+  }
   const metadata = await metadataOf(checkpoint, config, options);
   // That there is one was checked with the metadata.
   const family = families[config.modelType].gguf!;
-  const all = (await plainWeights(checkpoint)).filter(({ name }) => !family.leftOut?.includes(name));
-  const plans = inStacks(family, all, config).map((weights) => planOf(family, weights, config.headDim, options.type));
+  const plans = inStacks(family, await weightsForGguf(family, checkpoint), config).map((weights) =>
+    planOf(family, weights, config.headDim, options.type),
+  );
   let end = 0;
   const tensors: (TensorPlan & { bytes: () => AsyncIterable<Uint8Array> })[] = [];
   const place = (
@@ -67,7 +71,7 @@ export async function writeGguf(
   }
   for (const { weights, encoding, name } of plans) {
     const headDim = family.rotaryNeighbours && /\.attn_[qk]\.(?:weight|bias)$/.test(name) ? config.headDim : undefined;
-    const plain = family.plusOneNorms && isNorm(name) ? shifted(weights, 1) : weights;
+    const plain = shifted(weights, normShift(family, weights.name));
     place(name, encoding, weights.shape, () => encodeRows(plain, encoding, headDim, options.signal));
   }
 
@@ -83,6 +87,10 @@ export async function writeGguf(
     await sink.write(new Uint8Array(aligned(written) - written));
   }
 }
+
+/** The weights that a file of the family has. */
+export const weightsForGguf = async ({ leftOut = [] }: GgufFamily, checkpoint: Checkpoint): Promise<Weights[]> =>
+  (await plainWeights(checkpoint)).filter(({ name }) => !leftOut.includes(name));
 
 /** The weights with their rows as a file of the family has them. */
 function arranged(family: GgufFamily, name: string, weights: Weights, headDim: number): Weights {
@@ -112,10 +120,17 @@ function arranged(family: GgufFamily, name: string, weights: Weights, headDim: n
 }
 
 /** The weights with a number added to each. */
-const shifted = (weights: Weights, by: number): Weights => ({
-  ...weights,
-  readRows: async (start, count) => (await weights.readRows(start, count)).map((value) => value + by),
-});
+const shifted = (weights: Weights, by: number): Weights =>
+  by === 0
+    ? weights
+    : {
+        ...weights,
+        readRows: async (start, count) => (await weights.readRows(start, count)).map((value) => value + by),
+      };
+
+/** What files add to the weights of a norm. @param name in the checkpoint */
+export const normShift = (family: GgufFamily, name: string): number =>
+  family.plusOneNorms === true && isNorm(ggufName(family, name) ?? name) ? 1 : 0;
 
 async function metadataOf(
   checkpoint: Checkpoint,
@@ -206,16 +221,19 @@ function stacked(stack: string, experts: readonly Weights[]): Writable {
   };
 }
 
-/** The type that a tensor gets: vectors and routers f32, what has rows of whole blocks the one that is asked for. */
+/** The type that a tensor gets, of a checkpoint or a part of it in a file. */
 export function typeOf(
   family: GgufFamily,
   { name, shape }: Pick<Weights, "name" | "shape">,
   type: GgufTypeId,
 ): GgufTypeId {
-  const inFile = stackOf(family, name)?.name ?? ggufName(family, name) ?? name;
+  const joined = joinedOf(family, name);
+  const inFile = joined?.parts[0] ?? stackOf(family, name)?.name ?? ggufName(family, name) ?? name;
   if (shape.length === 1 || isRouter(inFile) || inFile.endsWith(".bias")) return "f32";
-  const width = isTurned(family, inFile) ? shape[0] : shape.at(-1)!;
-  return width % ggufEncodings[type].type.blockSize === 0 ? type : "f16";
+  const [rows, cols] = shape.slice(-2);
+  const width = isTurned(family, inFile) || joined?.units === "experts" ? rows : cols;
+  const wanted = type === "mxfp4" && !inFile.endsWith("_exps.weight") ? "q8_0" : type;
+  return width % ggufEncodings[wanted].type.blockSize === 0 ? wanted : "f16";
 }
 
 function planOf(
