@@ -129,10 +129,9 @@ async function compareNumbers(ours, peer) {
   let nll = 0;
   for (let w = 0; w < windows; w++) {
     const ids = Array.from(text.tokens.subarray(w * window, (w + 1) * window));
-    // The first token has nothing before it but a begin-of-text token.
-    nll += await (begin === undefined
-      ? negativeLogLikelihood(sequence, ids, Math.max(0, promptTokens - 1))
-      : negativeLogLikelihood(sequence, [begin, ...ids], promptTokens));
+    // The first token has nothing before it but a begin-of-text token. What is read of a prompt counts that token too.
+    const all = begin === undefined ? ids : [begin, ...ids];
+    nll += await negativeLogLikelihood(sequence, all, Math.max(0, promptTokens - 1));
     process.stderr.write(`\rwindow ${w + 1} of ${windows}`);
   }
   process.stderr.write("\n");

@@ -69,7 +69,8 @@ async function compare(
   for await (const { start, count, values } of rowChunks(original, signal)) {
     const read = await back.readRows(start, count);
     for (let i = 0; i < values.length; i++) {
-      const wanted = exact === undefined ? values[i] : Math.fround(rounded[exact](Math.fround(values[i] + shift)) - shift);
+      const wanted =
+        exact === undefined ? values[i] : Math.fround(rounded[exact](Math.fround(values[i] + shift)) - shift);
       const wrong =
         exact === undefined ? values[i] === 0 && read[i] !== 0 : read[i] !== wanted || !Number.isFinite(read[i]);
       if (wrong) {
