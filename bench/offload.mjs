@@ -107,6 +107,7 @@ try {
       if (round === 0 && r === 0)
         console.log(JSON.stringify({ ...model.offload.plan, modelBytes, fileBytes: byteLength, residentBytes }));
       opened[Symbol.dispose]();
+      console.error(`round ${round + 1}, row ${r + 1}: ${result.elapsedMs.at(-1).toFixed(0)} ms/token`);
     }
   }
   console.log(

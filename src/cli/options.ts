@@ -170,13 +170,13 @@ export const exitsOption = (
   use = "behind which layers a generated token may leave (default: what rarefy.json names, else none)",
 ) => new Option("--exits <rule>", `${use}: ${choices(exitRules)}`).argParser(chosenBy((text) => parseExits(text)));
 
-const choices = (table: Readonly<Record<string, Choosable>>) =>
+export const choices = (table: Readonly<Record<string, Choosable>>) =>
   Object.entries(table)
     .map(([name, entry]) => usage(name, entry))
     .join(" | ");
 
 /** @throws InvalidArgumentError with what the parser says */
-const chosenBy =
+export const chosenBy =
   <T>(parse: (text: string) => T) =>
   (text: string): T => {
     try {

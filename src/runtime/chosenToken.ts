@@ -1,4 +1,5 @@
 import type { Activation } from "../kernels/index.js";
+import type { Routing } from "./cloud/routing.js";
 import type { Speculation } from "./speculate/draft.js";
 
 export interface ChosenToken {
@@ -13,6 +14,8 @@ export interface TokenSource extends Disposable {
   readonly worksAhead: boolean;
   /** What was proposed and accepted, where a draft proposes. */
   readonly speculation?: Speculation;
+  /** What was asked of a server, where tokens or texts are routed. */
+  readonly routing?: Routing;
   /** @param logits [1, logitCols] after the prompt; released. @param more whether there is room, and a wish, for a token after this one */
   first(logits: Activation, more: () => boolean): Promise<ChosenToken>;
   /** Runs `last`, which `first` or `next` gave, and chooses the token after it. @param more as in `first` */

@@ -2,7 +2,7 @@ import { breathe, type JobOptions, UsageError } from "../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../core/internal.js";
 import { checkSound, type Model, type PassThresholds } from "../model/index.js";
 import type { Tokenizer } from "../text/index.js";
-import type { Cloud } from "./cloud/index.js";
+import type { Cloud, Route, Routing } from "./cloud/index.js";
 import type { ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
 import type { KvChoice } from "./kv/index.js";
@@ -52,6 +52,8 @@ export interface GenerateOptions extends SamplingOptions, JobOptions {
    * its stop tokens. `draftTokens` counts as with a draft.
    */
   cloud?: Cloud;
+  /** With a cloud: it is asked only for some tokens, or texts, and the others are this model's own; as `parseRoute` gives. */
+  route?: Route;
   /** What a new sequence runs with; default the model's own, and "dense" is without any. One that is given has its own. */
   thresholds?: PassThresholds;
   /** Only where there are thresholds; default "dense". */
@@ -83,6 +85,8 @@ export interface GenerationSummary {
   timings: GenerationTimings;
   /** Only with a draft. */
   speculation?: Speculation;
+  /** Only where tokens or texts are routed to a cloud. */
+  routing?: Readonly<Routing>;
   /** Only with early exit; of the whole sequence. */
   exits?: Readonly<ExitCounts>;
 }
@@ -113,6 +117,7 @@ const generateRules: OptionRules<GenerateOptions> = {
   draft: having("open", "a Draft, as modelDraft gives"),
   draftTokens: integer(1),
   cloud: having("open", "a Cloud, as connectCloud gives"),
+  route: having("certainty", "a rule of routing, as parseRoute gives"),
   prefill: any,
   sequence: having("reuse", "a Sequence"),
   attention: having("see", "an attention pattern, as parseAttention gives"),
@@ -158,7 +163,7 @@ export async function* generate(
 
   const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens, options);
   using _held = sequence.hold();
-  const source = tokenSource(sequence, sampler, options);
+  const source = tokenSource(sequence, sampler, { ...options, stopIds });
   try {
     const rest = sequence.reuse(prompt);
     const clock = new GenerationClock(rest.length, source.worksAhead);
@@ -182,10 +187,11 @@ export async function* generate(
 
       const step: GenerationStep = { id, text: piece, ...(logprob !== undefined && { logprob }) };
       if (reason !== undefined) {
-        const { speculation } = source;
+        const { speculation, routing } = source;
         const finish = {
           ...{ reason, tokenIds, text, seed: sampler.seed, timings: clock.timings() },
           ...(speculation && { speculation }),
+          ...(routing && { routing: { ...routing } }),
           ...(sequence.exitCounts && { exits: { ...sequence.exitCounts } }),
         };
         yield { ...step, finish };

@@ -1,5 +1,17 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-export { type Cloud, type CloudOptions, connectCloud } from "./cloud/index.js";
+export {
+  type CalibrateRouteOptions,
+  type Cloud,
+  type CloudOptions,
+  calibrateRoute,
+  connectCloud,
+  expectedTokenMs,
+  parseRoute,
+  type Route,
+  type RouteRule,
+  type Routing,
+  routeRules,
+} from "./cloud/index.js";
 export { type Classification, classify, type EncodeOptions, embedText, type Pooling } from "./encode.js";
 export type { ExitCounts } from "./exits/earlyExit.js";
 export {

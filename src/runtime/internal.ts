@@ -1,5 +1,6 @@
 /** For the folders to the right: what early exit looks at, and where, and how proposals are decided. Not part of the package's exports. */
 export { mostOfLaw } from "./cloud/cutSampler.js";
+export { withBudget } from "./cloud/route.js";
 export { vocabularyOf } from "./cloud/vocabulary.js";
 export { exitFeatures } from "./exits/features.js";
 export { probedLayers } from "./exits/index.js";

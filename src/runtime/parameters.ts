@@ -31,6 +31,9 @@ export const count = (about: string, least: number, preset?: number) => ({ about
 /** A number from 0 to `most`, with decimals. Without `preset` it must be given. */
 export const share = (about: string, preset?: number, most = 1) => ({ about, most, preset });
 
+/** As `share`, of which one of several is given; NaN stands for none. */
+export const given = (about: string, most: number) => ({ about, most, preset: Number.NaN });
+
 /** A parameter that is one of some words, the first where nothing is said. */
 export const oneOf = <const W extends readonly [string, ...string[]]>(about: string, ...words: W) => ({
   about,
@@ -93,6 +96,8 @@ export function parseChoice<T extends Choosable>(
 
 /** How an entry is written: `longformer:window=N,global=16`; N must be given. */
 export function usage(name: string, { parameters }: Choosable): string {
-  const parts = Object.entries(parameters).map(([key, rule]) => `${key}=${rule.preset ?? "N"}`);
+  const parts = Object.entries(parameters).map(
+    ([key, rule]) => `${key}=${Number.isNaN(rule.preset) ? "N" : (rule.preset ?? "N")}`,
+  );
   return `${name}${parts.length === 0 ? "" : `:${parts.join(",")}`}`;
 }

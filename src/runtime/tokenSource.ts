@@ -2,7 +2,7 @@ import { UsageError } from "../core/index.js";
 import type { Activation, Chosen, TopK } from "../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../model/index.js";
 import type { ChosenToken, TokenSource } from "./chosenToken.js";
-import type { Cloud } from "./cloud/index.js";
+import type { Cloud, Route } from "./cloud/index.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
@@ -14,6 +14,8 @@ export interface SourceOptions {
   draft?: Draft;
   draftTokens?: number;
   cloud?: Cloud;
+  route?: Route;
+  stopIds?: readonly number[];
   signal?: AbortSignal;
 }
 
@@ -25,7 +27,7 @@ export interface SourceOptions {
 export function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
-  { logprobs = false, ahead = true, draft, draftTokens, cloud, signal }: SourceOptions,
+  { logprobs = false, ahead = true, draft, draftTokens, cloud, route, stopIds, signal }: SourceOptions,
 ): TokenSource {
   const { exits } = sequence;
   if (cloud !== undefined && (draft !== undefined || logprobs)) {
@@ -38,8 +40,11 @@ export function tokenSource(
       `a draft and early exit (${exits.text}): tokens that are verified run through all layers; take one of the two`,
     );
   }
+  if (route !== undefined && cloud === undefined) {
+    throw new UsageError(`${route.text} routes to a server: give the cloud, as connectCloud gives it`);
+  }
   if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
-  if (cloud !== undefined) return cloud.open(sequence, sampler, { draftTokens, signal });
+  if (cloud !== undefined) return cloud.open(sequence, sampler, { draftTokens, route, stopIds, signal });
   const { backend, tokensOnHost } = sequence.model;
   return ahead &&
     !tokensOnHost &&

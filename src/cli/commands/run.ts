@@ -11,7 +11,7 @@ import {
 } from "../../runtime/index.js";
 import { encodeChat, loadChatTemplate } from "../../text/index.js";
 import { chat } from "../chat.js";
-import { type CloudOptions, cloudOptions, openCloud } from "../cloud.js";
+import { type CloudOptions, cloudOptions, describeRouting, openCloud, openRoute } from "../cloud.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { type DraftOptions, draftOptions, openDraft } from "../draft.js";
 import { digits, terminalText } from "../format.js";
@@ -108,6 +108,7 @@ export const command: CommandDefinition<RunOptions> = {
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --weights q8",
     "rarefy run Qwen/Qwen2.5-7B-Instruct --draft Qwen/Qwen2.5-0.5B-Instruct",
     "rarefy run Qwen/Qwen2.5-0.5B-Instruct --cloud http://192.168.1.2:8080/v1",
+    "rarefy run Qwen/Qwen2.5-0.5B-Instruct --cloud http://192.168.1.2:8080/v1 --route confidence:budget=0.2 --route-text notes.txt",
   ],
   async run(context, options, [argument]) {
     if (options.system !== undefined && options.chat === false)
@@ -136,6 +137,7 @@ export const command: CommandDefinition<RunOptions> = {
     const cloud = await openCloud(context, options, tokenizer);
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
+    const route = await openRoute(context, options, model, tokenizer);
     using drafting = await openDraft(context, options, tokenizer);
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
     const { attention = session.attention, kv = session.kv } = options;
@@ -163,6 +165,7 @@ export const command: CommandDefinition<RunOptions> = {
       draft: drafting.draft,
       draftTokens: options.draftTokens,
       cloud,
+      route,
     };
     if (ids === undefined) {
       const turns = await chat(context, { model, tokenizer, template, system: options.system, generation });
@@ -171,7 +174,7 @@ export const command: CommandDefinition<RunOptions> = {
     const steps = generate(model, ids, { ...generation, signal: context.signal, onProgress: context.onProgress });
     const summary = await collect(printed(steps, (text) => context.print(terminalText(text))));
     context.print("\n");
-    const { tokenIds, text, reason, timings, speculation } = summary;
+    const { tokenIds, text, reason, timings, speculation, routing } = summary;
     context.note(
       `${tokenIds.length} tokens, ${digits(timings.decodeTokensPerSecond ?? Number.NaN, 3)} per second; ` +
         `prompt of ${timings.promptTokens} at ${digits(timings.prefillTokensPerSecond, 3)}`,
@@ -180,6 +183,7 @@ export const command: CommandDefinition<RunOptions> = {
       const { draft, rounds, drafted, accepted } = speculation;
       context.note(`${draft} proposed ${drafted} tokens, ${accepted} were accepted; ${rounds} passes of the model`);
     }
+    if (routing !== undefined) context.note(describeRouting(routing));
     if (summary.exits !== undefined) context.note(describeExits(summary.exits, model.config.layers));
     return {
       model: session.location,
@@ -197,6 +201,7 @@ export const command: CommandDefinition<RunOptions> = {
       seed: summary.seed,
       timings,
       ...(speculation && { speculation }),
+      ...(routing && { routing }),
     };
   },
 };

@@ -1,6 +1,7 @@
 import type { TokenSource } from "../chosenToken.js";
 import type { Sampler } from "../samplers.js";
 import type { Sequence } from "../sequence.js";
+import type { Route } from "./route.js";
 
 /** A server that verifies what a small model here proposes: `generate(draft, prompt, { cloud })`. */
 export interface Cloud {
@@ -18,7 +19,11 @@ export interface Cloud {
    * The tokens of one generation.
    * @param sequence of the model that proposes
    * @param sampler how the server is to choose
-   * @throws UsageError where the sequence cannot take tokens back
+   * @throws UsageError where the sequence cannot take tokens back, and for a budget without its threshold
    */
-  open(sequence: Sequence, sampler: Sampler, options: { draftTokens?: number; signal?: AbortSignal }): TokenSource;
+  open(
+    sequence: Sequence,
+    sampler: Sampler,
+    options: { draftTokens?: number; route?: Route; stopIds?: readonly number[]; signal?: AbortSignal },
+  ): TokenSource;
 }

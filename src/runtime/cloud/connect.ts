@@ -2,8 +2,10 @@ import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import { checkOptions, type OptionRules, optionRules } from "../../core/internal.js";
 import type { Tokenizer } from "../../text/index.js";
+import { CascadeSource } from "./cascadeSource.js";
 import type { Cloud } from "./cloud.js";
 import { Link, type LinkOptions } from "./link.js";
+import { RouteSource } from "./routeSource.js";
 import { CloudSource } from "./source.js";
 import { vocabularyOf } from "./vocabulary.js";
 
@@ -61,7 +63,18 @@ export async function connectCloud(url: string, options: CloudOptions): Promise<
     vocabSize: told.vocab_size,
     stopIds: told.stop_ids,
     context: told.context,
-    open: (sequence, sampler, one) => new CloudSource(link, cloud, sequence, sampler, { ...one, model: asked }),
+    open(sequence, sampler, { route, draftTokens, stopIds = told.stop_ids, signal }) {
+      const how = { model: asked, signal };
+      const verified = () => new CloudSource(link, cloud, sequence, sampler, { ...how, draftTokens });
+      if (route === undefined) return verified();
+      const { least, span } = route;
+      if (least === undefined) {
+        throw new UsageError(`${route.text}: the threshold of a budget is found on a text first (calibrateRoute)`);
+      }
+      return span === undefined
+        ? new RouteSource(link, cloud, sequence, sampler, { ...how, route: { ...route, least } })
+        : new CascadeSource(sequence, sampler, { route: { ...route, least, span }, stopIds, openCloud: verified });
+    },
   };
   return cloud;
 }

@@ -1,5 +1,4 @@
-import * as z from "zod/mini";
-import { FormatError, NetworkError, Random } from "../../core/index.js";
+import { Random } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
 import type { ChosenToken, TokenSource } from "../chosenToken.js";
 import type { Sampler } from "../samplers.js";
@@ -10,10 +9,7 @@ import { proposeFrom } from "../speculate/modelDraft.js";
 import type { Cloud } from "./cloud.js";
 import { CutSampler, pairsOf } from "./cutSampler.js";
 import type { Link } from "./link.js";
-
-const count = z.int().check(z.gte(0));
-const sessionSchema = z.object({ session: z.string().check(z.minLength(1), z.maxLength(200)), next: count });
-const batchSchema = z.object({ accepted: count, next: count, elapsed_ms: z.number().check(z.gte(0)) });
+import { CloudSession } from "./session.js";
 
 /**
  * Speculative decoding over a connection (algorithm as in `SpeculativeSource`): the sequence's own model proposes, and a server
@@ -25,7 +21,7 @@ export class CloudSource implements TokenSource {
   readonly #proposer: CutSampler;
   readonly #ending = new AbortController();
   readonly #signal: AbortSignal;
-  #session: { id: string; ended: Promise<string | undefined> } | undefined;
+  #session: CloudSession | undefined;
   /** Prompt and all that was decided; the newest `#ahead` are not given yet. */
   #text: number[] = [];
   #ahead: number[] = [];
@@ -55,25 +51,25 @@ export class CloudSource implements TokenSource {
   }
 
   async first(logits: Activation): Promise<ChosenToken> {
+    this.sequence.model.backend.release(logits);
+    return this.begin();
+  }
+
+  /** As `first`, for a sequence whose logits nobody needs. */
+  async begin(): Promise<ChosenToken> {
     const { sequence, sampler, options } = this;
-    sequence.model.backend.release(logits);
     this.#text = [...sequence.tokens];
-    const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = sampler.options;
-    const body = {
-      ...(options.model !== undefined && { model: options.model }),
+    const { session, next } = await CloudSession.open(this.link, this.cloud, {
       prompt: this.#text,
       // The newest token is never run.
-      max_tokens: sequence.capacity - this.#text.length + 1,
-      temperature,
-      top_k: topK,
-      top_p: topP,
-      min_p: minP,
-      repetition_penalty: repetitionPenalty,
+      maxTokens: sequence.capacity - this.#text.length + 1,
+      sampler,
       seed: sampler.seed,
-    };
-    const { first, ended } = await this.link.listen("/verify/sessions", body, sessionSchema, this.#signal);
-    this.#session = { id: first.session, ended };
-    return { id: this.#take([this.#known(first.next, "/verify/sessions")]) };
+      model: options.model,
+      signal: this.#signal,
+    });
+    this.#session = session;
+    return { id: this.#take([next]) };
   }
 
   async next(): Promise<ChosenToken> {
@@ -98,15 +94,7 @@ export class CloudSource implements TokenSource {
         ? { ids: [], laws: undefined }
         : await proposeFrom(sequence, this.#text, most, this.#proposer, cloud.vocabSize);
     const draftedMs = performance.now();
-    const { accepted, next, elapsed_ms } = await this.#verify({
-      session: this.#session!.id,
-      given: this.#text.slice(-1),
-      ids,
-      ...(laws !== undefined && { laws: laws.map(pairsOf) }),
-    });
-    if (accepted > ids.length) {
-      throw this.#malformed("/verify/batches", "accepted", accepted, `at most the ${ids.length} that were proposed`);
-    }
+    const { accepted, next, serverMs } = await this.#session!.verify(this.#text.slice(-1), ids, laws?.map(pairsOf));
     const [draftMs, verifyMs] = [draftedMs - startMs, performance.now() - draftedMs];
     this.#length.record({ drafted: ids.length, accepted, draftMs, verifyMs });
     this.#looked += Math.min(ids.length, accepted + 1);
@@ -116,30 +104,9 @@ export class CloudSource implements TokenSource {
     done.accepted += accepted;
     done.draftMs += draftMs;
     done.verifyMs += verifyMs;
-    done.networkMs += Math.max(0, verifyMs - elapsed_ms);
-    return [...ids.slice(0, accepted), this.#known(next, "/verify/batches")];
+    done.networkMs += Math.max(0, verifyMs - serverMs);
+    return [...ids.slice(0, accepted), next];
   }
-
-  async #verify(body: object): Promise<z.infer<typeof batchSchema>> {
-    try {
-      return await this.link.ask("/verify/batches", body, batchSchema, this.#signal);
-    } catch (error) {
-      // Why a session is not there any more stands in its stream.
-      const why = error instanceof NetworkError && error.status === 404 ? await this.#session!.ended : undefined;
-      throw why === undefined
-        ? error
-        : new NetworkError(`${this.cloud.url}: the server ended the session: ${why}`, { status: 404 });
-    }
-  }
-
-  #known(id: number, path: string): number {
-    const { vocabSize } = this.cloud;
-    if (id < vocabSize) return id;
-    throw this.#malformed(path, "next", id, `a token of the ${vocabSize} of the server's vocabulary`);
-  }
-
-  #malformed = (path: string, field: string, found: number, expected: string) =>
-    new FormatError({ file: `${this.cloud.url}${path}`, field, problem: String(found), expected });
 
   /** Ends the session. The sequence is left with tokens that were given. */
   [Symbol.dispose](): void {

@@ -5,6 +5,7 @@ import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { chooseTokens } from "./choose.js";
 import { Job } from "./job.js";
+import { JoinedPasses } from "./joinedPasses.js";
 import { commonLength, commonTokens, copies, noteExact, SequenceMemory } from "./memory.js";
 import { type PlannedPass, planStep } from "./plan.js";
 import type { GenerationEvent, GenerationRequest } from "./request.js";
@@ -57,6 +58,8 @@ const worthWaiting = 32;
  */
 export class Engine implements Disposable {
   readonly memory: SequenceMemory;
+  /** Runs what others have proposed. */
+  readonly verified: JoinedPasses;
   #waiting: Job[] = [];
   #active: Job[] = [];
   #running: Promise<void> | undefined;
@@ -69,6 +72,7 @@ export class Engine implements Disposable {
     readonly observer: EngineObserver,
   ) {
     this.memory = new SequenceMemory(model, options.kvBytes);
+    this.verified = new JoinedPasses(model, options, observer);
   }
 
   get waiting(): number {

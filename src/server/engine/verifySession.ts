@@ -93,10 +93,11 @@ export class VerifySession implements Disposable {
   async verify(given: readonly number[], proposal: Pick<Proposal, "ids" | "laws">) {
     const { sequence } = this.held;
     const begin = sequence.length + given.length;
-    return this.#pass(given.length + proposal.ids.length, async () => {
+    return this.#pass(given.length - 1, async () => {
       const before = Uint32Array.from(given.slice(0, -1));
       if (before.length > 0) sequence.model.backend.release(await this.#run(before));
-      const logits = await sequence.runRows(Uint32Array.from([...given.slice(-1), ...proposal.ids]));
+      const rows = Uint32Array.from([...given.slice(-1), ...proposal.ids]);
+      const logits = await this.engine.verified.run(sequence, rows);
       const result = await this.#decide(logits, proposal, sequence.tokens.slice(0, begin));
       sequence.rewind(begin + result.accepted);
       return result;
@@ -131,7 +132,7 @@ export class VerifySession implements Disposable {
       const result = await work();
       noteExact(held, this.#sparseFrom);
       const elapsedMs = performance.now() - startMs;
-      engine.observer.onPass({ tokens, sequences: 1, elapsedMs });
+      if (tokens > 0) engine.observer.onPass({ tokens, sequences: 1, elapsedMs });
       engine.observer.onCounters(engine.model.backend.takeCounters());
       return { ...result, elapsedMs };
     } catch (error) {

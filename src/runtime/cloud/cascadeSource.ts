@@ -1,0 +1,113 @@
+import type { Activation } from "../../kernels/index.js";
+import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
+import type { ChosenToken, TokenSource } from "../chosenToken.js";
+import type { Sampler } from "../samplers.js";
+import type { Sequence } from "../sequence.js";
+import { checkTakesBack } from "../speculate/draftLength.js";
+import { mean } from "./calibrateRoute.js";
+import type { Route } from "./route.js";
+import type { Routing } from "./routing.js";
+import type { CloudSource } from "./source.js";
+
+/** What decides of a text. */
+export interface CascadeOptions {
+  readonly route: Route & { least: number; span: number };
+  /** Tokens that end a text. */
+  readonly stopIds: readonly number[];
+  /** Writes all of the text, where the small model is not sure. */
+  readonly openCloud: () => CloudSource;
+}
+
+/**
+ * One decision for a text: a small model writes the first tokens; where it was sure of them it goes on, else they are thrown away and the
+ * server writes the text (FrugalGPT, arXiv 2305.05176).
+ */
+export class CascadeSource implements TokenSource {
+  readonly worksAhead = false;
+  readonly routing: Routing;
+  /** Written and not given yet; tokens that were given, prompt included. */
+  #ahead: number[] = [];
+  #given = 0;
+  #cloud: CloudSource | undefined;
+
+  /** @throws UsageError where the sequence could not take back what was written in vain */
+  constructor(
+    readonly sequence: Sequence,
+    readonly sampler: Sampler,
+    readonly options: CascadeOptions,
+  ) {
+    checkTakesBack(sequence);
+    const { route } = options;
+    const none = { tokens: 0, routed: 0, asked: 0, caughtUp: 0, edgeMs: 0, cloudMs: 0, networkMs: 0 };
+    this.routing = { route: route.text, least: route.least, ...none };
+  }
+
+  get speculation() {
+    return this.#cloud?.speculation;
+  }
+
+  async first(logits: Activation): Promise<ChosenToken> {
+    const { sequence, sampler, routing } = this;
+    const { route, stopIds, openCloud } = this.options;
+    const prompt = sequence.length;
+    const written: number[] = [];
+    const certainties: number[] = [];
+    for (let row = logits; ; row = await sequence.run(Uint32Array.from(written.slice(-1)))) {
+      const values = await this.#read(row);
+      certainties.push(route.certainty(values));
+      written.push(sampler.pick(values, sequence.tokens));
+      const ended = stopIds.includes(written[written.length - 1]) || sequence.length >= sequence.capacity;
+      if (ended || written.length === route.span) break;
+    }
+    if (mean(certainties) < route.least) {
+      sequence.rewind(prompt);
+      this.#cloud = openCloud();
+      routing.asked = 1;
+      return this.#count(await this.#cloud.begin());
+    }
+    this.#given = prompt;
+    this.#ahead = written;
+    return this.#give();
+  }
+
+  async next(last: number): Promise<ChosenToken> {
+    if (this.#cloud !== undefined) return this.#count(await this.#cloud.next());
+    if (this.#ahead.length === 0) {
+      const values = await this.#read(await this.sequence.run(Uint32Array.of(last)));
+      this.#ahead = [this.sampler.pick(values, this.sequence.tokens)];
+    }
+    return this.#give();
+  }
+
+  #give(): ChosenToken {
+    this.routing.tokens++;
+    this.#given++;
+    return { id: this.#ahead.shift()! };
+  }
+
+  #count(token: ChosenToken): ChosenToken {
+    this.routing.tokens++;
+    this.routing.routed++;
+    return token;
+  }
+
+  async #read(logits: Activation): Promise<Float32Array> {
+    const { model, tokens } = this.sequence;
+    try {
+      const row = (await model.backend.read(logits)).subarray(0, model.config.vocabSize);
+      if (firstNonFiniteOf(row) >= 0) throw await explainNonFinite(model, Uint32Array.from(tokens));
+      return row;
+    } finally {
+      model.backend.release(logits);
+    }
+  }
+
+  /** The sequence is left with tokens that were given. */
+  [Symbol.dispose](): void {
+    const { sequence } = this;
+    if (this.#cloud !== undefined) this.#cloud[Symbol.dispose]();
+    else if (this.#given > 0 && this.#given < sequence.length) {
+      sequence.rewind(sequence.canRewind(this.#given) ? this.#given : 0);
+    }
+  }
+}
