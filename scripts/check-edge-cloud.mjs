@@ -3,12 +3,15 @@
 // (1 − α^(γ + 1)) / (1 − α) tokens in γ · t_draft + RTT + t_verify, with α from all rounds and times from the run of RTT 0.
 //
 // node scripts/check-edge-cloud.mjs TARGET DRAFT TEXT [--rtt 0,20,80] [--draft-tokens 4] [--tokens 128] [--texts 3]
+//
+// With --route entropy:threshold=3 the server is asked for some tokens only, and the formula is that of routing: t_edge + ρ · (RTT +
+// t_server) a token, with ρ of each row and times of the run of RTT 0.
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { loadTokenizer, openModel, tokenizeText } from "rarefy";
 import { resolveModel } from "rarefy/io/node";
-import { collect, connectCloud, generate } from "rarefy/runtime";
+import { collect, connectCloud, expectedTokenMs, generate, parseRoute } from "rarefy/runtime";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -18,6 +21,7 @@ const { values, positionals } = parseArgs({
     tokens: { type: "string", default: "128" },
     texts: { type: "string", default: "3" },
     weights: { type: "string", default: "f32" },
+    route: { type: "string" },
   },
 });
 const [targetName, draftName, textFile] = positionals;
@@ -48,16 +52,40 @@ try {
       };
       const cloud = await connectCloud(url, { tokenizer, fetch: delayed });
       const at = (text + 1) * 500;
-      const options = { cloud, draftTokens, maxTokens: Number(values.tokens), stopIds: [], temperature: 0 };
-      const { speculation, timings, tokenIds } = await collect(generate(model, tokens.slice(at, at + 64), options));
+      const route = values.route === undefined ? undefined : parseRoute(values.route);
+      const options = { cloud, route, draftTokens, maxTokens: Number(values.tokens), stopIds: [], temperature: 0 };
+      const { speculation, routing, timings, tokenIds } = await collect(
+        generate(model, tokens.slice(at, at + 64), options),
+      );
       // The first text only warms up.
-      if (text >= 0) runs.push({ rttMs, count: tokenIds.length - 1, ms: timings.decodeMs, ...speculation });
+      if (text >= 0) runs.push({ rttMs, count: tokenIds.length - 1, ms: timings.decodeMs, ...speculation, ...routing });
     }
   }
   const sum = (list, of) => list.reduce((total, one) => total + of(one), 0);
+  const base = runs.filter(({ rttMs }) => rttMs === Math.min(...runs.map((run) => run.rttMs)));
+  if (values.route !== undefined) {
+    const asked = sum(base, (run) => run.asked);
+    const edgeMs = sum(base, (run) => run.edgeMs) / sum(base, (run) => run.count);
+    const serverMs = sum(base, (run) => run.cloudMs) / asked - base[0].rttMs;
+    console.log(`${values.route}: ${edgeMs.toFixed(2)} ms a token here, ${serverMs.toFixed(2)} ms there`);
+    console.log("| RTT ms | asked | tokens run there at a time | tokens/s | formula | deviation |");
+    for (const rttMs of new Set(runs.map((run) => run.rttMs))) {
+      const mine = runs.filter((run) => run.rttMs === rttMs);
+      const askedShare = sum(mine, (run) => run.asked) / sum(mine, (run) => run.count);
+      const measured = (1000 * sum(mine, (run) => run.count)) / sum(mine, (run) => run.ms);
+      const formula = 1000 / expectedTokenMs({ edgeMs, askedShare, roundTripMs: rttMs, serverMs });
+      const caughtUp = sum(mine, (run) => run.caughtUp) / sum(mine, (run) => run.asked);
+      console.log(
+        `| ${rttMs} | ${(100 * askedShare).toFixed(1)} % | ${caughtUp.toFixed(2)} | ${measured.toFixed(1)} | ${formula.toFixed(1)} | ` +
+          `${(100 * (measured / formula - 1)).toFixed(1)} % |`,
+      );
+    }
+    process.exitCode = 0;
+    server.kill("SIGTERM");
+    process.exit();
+  }
   const looked = sum(runs, ({ acceptance, accepted, drafted }) => (drafted === 0 ? 0 : accepted / acceptance));
   const chance = sum(runs, ({ accepted }) => accepted) / looked;
-  const base = runs.filter(({ rttMs }) => rttMs === Math.min(...runs.map((run) => run.rttMs)));
   const draftMs = sum(base, (run) => run.draftMs) / sum(base, (run) => run.drafted);
   const verifyMs = sum(base, (run) => run.verifyMs) / sum(base, (run) => run.rounds) - base[0].rttMs;
   console.log(
