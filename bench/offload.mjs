@@ -20,6 +20,7 @@ const { values, positionals } = parseArgs({
     "resident-bytes": { type: "string" },
     tokens: { type: "string", default: "64" },
     text: { type: "string", default: "models/text/books-eval.txt" },
+    calib: { type: "string", default: "models/text/calib.txt" },
     window: { type: "string", default: "4" },
     threads: { type: "string", default: "1" },
     repeats: { type: "string", default: "3" },
@@ -61,7 +62,11 @@ const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 
 
 try {
   const [together, apart] = [join(scratch, "bundled"), join(scratch, "parts")];
+  const hot = join(scratch, "counted");
   const { byteLength } = await offloadToDirectory(source, together);
+  const counted = await tokenizeText(tokenizer, readFileSync(values.calib, "utf8"), { maxTokens: 512 });
+  const calibration = { text: counted, window: 128, windows: 4, threads: Number(values.threads) };
+  await offloadToDirectory(source, hot, { calibration });
   await offloadToDirectory(source, apart, { bundled: false });
   const all = -1000;
   const rows = [
@@ -75,6 +80,7 @@ try {
     ["and a neuron is one read", together, { predict: 0, window: Number(values.window), pipelined: false }],
     ["and reads go on behind arithmetic", together, { predict: 0, window: Number(values.window), clusterUnits: 64 }],
     ["and they stay while there is room", together, { predict: 0, clusterUnits: 64 }],
+    ["and those used most always stay", hot, { predict: 0, clusterUnits: 64 }],
     ["exact: nothing predicted, gates in memory", together, { clusterUnits: 64 }],
   ];
   const results = rows.map(() => ({ bytes: 0, reads: 0, waitMs: [], elapsedMs: [] }));

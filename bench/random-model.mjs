@@ -84,19 +84,19 @@ function* tensorList() {
     yield matrix("self_attn.q_proj", hidden, hidden);
     yield matrix("self_attn.k_proj", kvHeads * headDim, hidden);
     yield matrix("self_attn.v_proj", kvHeads * headDim, hidden);
-    yield matrix("self_attn.o_proj", hidden, hidden, { fix: noFirstRow });
+    yield matrix("self_attn.o_proj", hidden, hidden, quiet);
     yield norm("post_attention_layernorm");
     if (experts === 0) {
       yield matrix("mlp.gate_proj", ffn, hidden, zeros !== undefined && gateOf(layer));
       yield matrix("mlp.up_proj", ffn, hidden);
-      yield matrix("mlp.down_proj", hidden, ffn, { fix: noFirstRow });
+      yield matrix("mlp.down_proj", hidden, ffn, quiet);
     } else {
       yield matrix("block_sparse_moe.gate", experts, hidden);
     }
     for (let e = 0; e < experts; e++) {
       yield matrix(`block_sparse_moe.experts.${e}.w1`, ffn, hidden);
       yield matrix(`block_sparse_moe.experts.${e}.w3`, ffn, hidden);
-      yield matrix(`block_sparse_moe.experts.${e}.w2`, hidden, ffn, { fix: noFirstRow });
+      yield matrix(`block_sparse_moe.experts.${e}.w2`, hidden, ffn, quiet);
     }
   }
   yield { name: "model.norm.weight", shape: [hidden] };
@@ -111,11 +111,14 @@ const firstColumn = (valueAt) =>
         for (let i = (cols - (first % cols)) % cols; i < chunk.length; i += cols)
           chunk[i] = bf16(valueAt((first + i) / cols));
       };
-/** Row 0 of what is added to the residual stream is 0, so that its first channel stays as it is. */
-const noFirstRow =
-  zeros === undefined
-    ? undefined
-    : (chunk, first, [, cols]) => chunk.fill(0, 0, Math.max(0, Math.min(chunk.length, cols - first)));
+/**
+ * What ReLU models add to the residual stream: little, so that its first channel keeps its share of the energy through all layers, and
+ * nothing to that channel.
+ */
+const quiet = zeros !== undefined && {
+  deviation: 0.1 / Math.sqrt(hidden),
+  fix: (chunk, first, [, cols]) => chunk.fill(0, 0, Math.max(0, Math.min(chunk.length, cols - first))),
+};
 
 /** How a gate closes its neurons, of any rank or of a low one. */
 function gateOf(layer) {

@@ -150,16 +150,23 @@ export const attentionOptions = () => [
   ).argParser(chosenBy(parseKv)),
 ];
 
+/** A share of inputs that count as 0, by the quantiles of a calibrated model: what a number means wherever it stands for a sparsity. */
+export interface SparsityShare {
+  readonly text: string;
+  readonly share: number;
+}
+
 /** Which inputs of linear maps are skipped. */
 export interface SparsityOption {
-  sparsity?: Sparsity;
+  sparsity?: Sparsity | SparsityShare;
 }
 export const sparsityOption = () =>
   new Option(
-    "--sparsity <kind>",
+    "--sparsity <share|kind>",
     "which inputs of the blocks' linear maps are skipped (default: by the thresholds of rarefy.json, else the zeros that a " +
-      `ReLU leaves): ${choices(sparsityKinds)}`,
-  ).argParser(chosenBy(parseSparsity));
+      "ReLU leaves): a share of zeros, as 0.4, by what calibrate has seen of the activations of this model; or " +
+      choices(sparsityKinds),
+  ).argParser(chosenBy((text) => (/^\d*\.?\d+$/.test(text) ? { text, share: Number(text) } : parseSparsity(text))));
 
 /** Whether tokens leave early. */
 export interface ExitsOption {

@@ -11,7 +11,7 @@ import {
   type PassThresholds,
   withAdapter,
 } from "../model/index.js";
-import { type OpenedModel, openModel } from "../pipeline/index.js";
+import { type OpenedModel, openModel, thresholdsAt } from "../pipeline/index.js";
 import { type Exits, parseExits } from "../runtime/index.js";
 import { type TokenizedText, type Tokenizer, tokenizeText } from "../text/index.js";
 import type { Context } from "./command.js";
@@ -99,9 +99,12 @@ export const exitsOf = ({ artifact, exits }: OpenedModel, asked: Exits | undefin
 
 /** What is skipped of the inputs: as the command line says, or as the model was made. */
 export const thresholdsFor = (
-  { config, thresholds }: Model,
+  { model: { config, thresholds }, artifact }: Pick<Session, "model" | "artifact">,
   { sparsity }: SparsityOption,
-): PassThresholds | undefined => (sparsity === undefined ? thresholds : sparsity.of(config.layers));
+): PassThresholds | undefined => {
+  if (sparsity === undefined) return thresholds;
+  return "share" in sparsity ? thresholdsAt(artifact, config.spec, sparsity.share) : sparsity.of(config.layers);
+};
 
 /** How models that are measured against each other are opened, and how they run. */
 export interface ComparisonOptions
@@ -156,7 +159,7 @@ export async function openComparison(
       variants.push({
         name: basename(session.location),
         model,
-        thresholds: thresholdsFor(model, options),
+        thresholds: thresholdsFor(session, options),
         attention,
         kv,
         exits,

@@ -1,7 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ExitClassifiers } from "../../src/io/index.js";
+import { parseModelConfig } from "../../src/arch/index.js";
+import { type ExitClassifiers, memorySource } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import type { Model } from "../../src/model/index.js";
+import {
+  loadModel,
+  type Model,
+  type OffloadOptions,
+  type OffloadShape,
+  offloadLayouts,
+  writeOffloaded,
+} from "../../src/model/index.js";
 import {
   attentionPatterns,
   collect,
@@ -14,12 +22,17 @@ import {
   parseAttention,
   parseExits,
   parseKv,
+  parseRoute,
   parseSparsity,
+  routeRules,
   Sequence,
   type SequenceOptions,
   sparsityKinds,
 } from "../../src/runtime/index.js";
+import { withBudget } from "../../src/runtime/internal.js";
+import { normals } from "../contract/harness.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { arbitraryText, distance } from "./naiveLlama.js";
 
 /**
@@ -267,6 +280,64 @@ describe("a rule of early exit", () => {
       expect(sizes[1]).toBeLessThan(sizes[3]);
     },
   );
+});
+
+describe("a layout of a model larger than memory", () => {
+  /** Of every layout: a model that it suits. */
+  const layouts: Record<string, { family: string; change: object }> = {
+    neurons: { family: "llama", change: { hidden_act: "relu" } },
+    inputs: { family: "llama", change: {} },
+    experts: { family: "olmoe", change: {} },
+  };
+  test("of the table is here", () => expect(Object.keys(layouts)).toEqual(offloadLayouts));
+
+  test.each(Object.keys(layouts))(
+    "%s: with any room it is the model in memory, more room never reads more",
+    async (name) => {
+      const { family, change } = layouts[name];
+      const checkpoint = await MemoryCheckpoint.golden(family);
+      checkpoint.config = { ...checkpoint.config, ...change };
+      const { spec } = parseModelConfig(checkpoint.config, "config.json");
+      const shape: OffloadShape = { weights: "f32", layout: name as OffloadShape["layout"], bundled: true };
+      const parts: Uint8Array[] = [];
+      const sink = { write: async (bytes: Uint8Array) => void parts.push(bytes.slice()) };
+      await writeOffloaded(checkpoint, spec, shape, sink, () => undefined);
+      const source = memorySource("offload.bin", new Uint8Array(Buffer.concat(parts)));
+      const run = async (options?: OffloadOptions) => {
+        const offload = options && { file: { shape, counted: false, source }, options };
+        using held = await loadModel(checkpoint, backend, { weights: "f32", structure: "dense", offload });
+        using sequence = new Sequence(held, length);
+        const rows: Float32Array[] = [];
+        for (let at = 0; at < 10; at++) {
+          const logits = await sequence.run(text.subarray(at, at + 1));
+          rows.push(await backend.read(logits));
+          backend.release(logits);
+        }
+        return { rows, bytesRead: held.offload?.takeCounters().bytesRead ?? 0 };
+      };
+      const { rows: wanted } = await run();
+      const refused: string = await run({ residentBytes: 1 }).then(String, (error: Error) => error.message);
+      const residentBytes = Number(/give at least (\d+)/.exec(refused)?.[1]);
+      const [least, again, all] = [await run({ residentBytes }), await run({ residentBytes }), await run({})];
+      for (const { rows } of [least, again, all]) expect(rows).toEqual(wanted);
+      expect(again.bytesRead).toBe(least.bytesRead);
+      expect(all.bytesRead).toBeGreaterThan(0);
+      expect(all.bytesRead).toBeLessThanOrEqual(least.bytesRead);
+    },
+  );
+});
+
+test("every rule of routing routes nothing without a budget, everything with all of it, and no less with a larger one", () => {
+  const rows = Array.from({ length: 20 }, (_, r) => normals(r, 12, 1 + r / 4));
+  for (const name of Object.keys(routeRules)) {
+    const routed = ["0", "0.2", "0.55", "1"].map((budget) => {
+      const route = parseRoute(`${name}:budget=${budget}`);
+      const certainties = rows.map((row) => route.certainty(row));
+      const { least } = withBudget(route, certainties);
+      return certainties.filter((certainty) => certainty < least!).length;
+    });
+    expect(routed, name).toEqual([0, 4, 11, 20]);
+  }
 });
 
 test("with any draft, pattern and cache of every token, what is generated is what it is without a draft", async () => {

@@ -157,7 +157,7 @@ export const command: CommandDefinition<RunOptions> = {
       stopStrings: stop,
       tokenizer,
       continuesPrompt,
-      thresholds: thresholdsFor(model, options),
+      thresholds: thresholdsFor(session, options),
       prefill,
       attention,
       kv,

@@ -72,7 +72,7 @@ export class Engine implements Disposable {
     readonly observer: EngineObserver,
   ) {
     this.memory = new SequenceMemory(model, options.kvBytes);
-    this.verified = new JoinedPasses(model, options, observer);
+    this.verified = new JoinedPasses(model, this.#limits().promptRows, (pass) => observer.onPass(pass));
   }
 
   get waiting(): number {

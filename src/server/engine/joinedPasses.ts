@@ -1,9 +1,7 @@
 import { breathe } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
 import type { Model } from "../../model/index.js";
-import { mostPassRows } from "../../model/internal.js";
 import { runTogether, type Sequence } from "../../runtime/index.js";
-import type { EngineObserver, EngineOptions } from "./engine.js";
 
 /** Tokens that wait for a pass, and who waits for their logits. */
 interface Waiting {
@@ -23,8 +21,9 @@ export class JoinedPasses {
 
   constructor(
     readonly model: Model,
-    readonly options: Pick<EngineOptions, "prefillChunk">,
-    readonly observer: Pick<EngineObserver, "onPass">,
+    /** Tokens of one pass at most. */
+    readonly mostRows: number,
+    readonly onPass: (pass: { tokens: number; sequences: number; elapsedMs: number }) => void,
   ) {}
 
   /** @returns logits f32 [tokens, logitCols] of each token, owned by the caller */
@@ -50,13 +49,12 @@ export class JoinedPasses {
 
   /** Those of the same thresholds as the first, as many as fit into a pass, in the order in which they came. */
   #take(): Waiting[] {
-    const most = mostPassRows(this.model.config.spec, this.options.prefillChunk);
     const [{ sequence: first }] = this.#waiting;
     const taken: Waiting[] = [];
     let rows = 0;
     for (const one of this.#waiting) {
       if (one.sequence.options.thresholds !== first.options.thresholds) continue;
-      if (taken.length > 0 && rows + one.tokens.length > most) continue;
+      if (taken.length > 0 && rows + one.tokens.length > this.mostRows) continue;
       rows += one.tokens.length;
       taken.push(one);
     }
@@ -85,6 +83,6 @@ export class JoinedPasses {
       for (const { fail } of taken) fail(error);
     }
     const tokens = taken.reduce((sum, one) => sum + one.tokens.length, 0);
-    this.observer.onPass({ tokens, sequences: taken.length, elapsedMs: performance.now() - startMs });
+    this.onPass({ tokens, sequences: taken.length, elapsedMs: performance.now() - startMs });
   }
 }
