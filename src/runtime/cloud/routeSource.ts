@@ -59,7 +59,7 @@ export class RouteSource implements TokenSource {
     }
     if (firstNonFiniteOf(row) >= 0) throw await explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
     const { certainty, least } = this.options.route;
-    // The prompt is no token of the text.
+    // What the first token takes is the prompt.
     if (routing.tokens++ > 0) routing.edgeMs += performance.now() - sinceMs;
     if (certainty(row) >= least) return { id: sampler.pick(row, sequence.tokens) };
     routing.routed++;
