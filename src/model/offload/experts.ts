@@ -160,8 +160,8 @@ function workOf({ experts }: RoutedSlots): Work[] {
   return work;
 }
 
-const slotRange = ({ rows, experts, weights }: RoutedSlots, first: number, end: number): RoutedSlots => ({
+const slotRange = ({ rows, experts, weights: shares }: RoutedSlots, first: number, end: number): RoutedSlots => ({
   rows: rows.slice(first, end),
   experts: experts.slice(first, end),
-  weights: weights.slice(first, end),
+  weights: shares.slice(first, end),
 });
