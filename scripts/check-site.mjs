@@ -1,7 +1,7 @@
 // Builds the documentation site and looks at it as its readers do:   npm run build && node scripts/check-site.mjs [--built]
-// Every link inside of the site leads somewhere; the start page, a page and the API open in Chromium at two sizes, light and
-// dark, without an error in the console and without a violation that axe finds; the demo writes, on one thread as without
-// isolation headers. Screenshots go to site/screenshots. Exit code 1 when anything is wrong. --built takes site/dist as it is.
+// Every link inside of the site leads somewhere; every page opens in Chromium without an error in the console; axe finds nothing in
+// the start page, a page and the API, at two sizes, light and dark; the demo writes, on one thread as without isolation headers.
+// Screenshots go to site/screenshots. Exit code 1 when anything is wrong. --built takes site/dist as it is.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +13,10 @@ const site = join(import.meta.dirname, "../site");
 const dist = join(site, "dist");
 const screenshots = join(site, "screenshots");
 
+/** Pages that axe looks at, and their screenshots' names. */
+const looked = { "index.html": "start", "docs/pruning.html": "page", "api/index.html": "api" };
+const sizes = { desktop: { width: 1280, height: 900 }, phone: { width: 390, height: 844 } };
+
 if (!options.built) execFileSync(process.execPath, [join(site, "build.mjs")], { stdio: "inherit" });
 
 const broken = brokenLinks();
@@ -21,9 +25,13 @@ const faults = await openInChromium();
 console.log(`${broken.length} broken links, ${faults} faults in Chromium`);
 process.exitCode = broken.length + faults === 0 ? 0 : 1;
 
+function htmlFiles() {
+  return readdirSync(dist, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith(".html"));
+}
+
 /** Links and sources of all built pages that name no file of the site, or no heading of it. */
 function brokenLinks() {
-  const pages = readdirSync(dist, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith(".html"));
+  const pages = htmlFiles();
   const source = (path) => readFileSync(join(dist, path), "utf8");
   const ids = new Map();
   const idsOf = (path) => {
@@ -55,51 +63,46 @@ async function openInChromium() {
   mkdirSync(screenshots, { recursive: true });
   const server = await serve({ "/": dist }, { isolated: false });
   const chromium = await launchChromium(path);
-  let faults = 0;
+  const found = [];
   try {
-    for (const [name, address] of [
-      ["start", "index.html"],
-      ["page", "docs/pruning.html"],
-      ["api", "api/index.html"],
-    ]) {
-      const page = await chromium.newPage();
-      const errors = [];
-      page.on("pageerror", (error) => errors.push(String(error)));
-      page.on("console", (message) => {
-        // A model need not have these, which Chromium reports.
-        const optional = /\/(rarefy|model\.safetensors\.index|chat_template)\.json$/.test(message.location().url);
-        if (message.type() === "error" && !optional) errors.push(message.text());
-      });
-      await page.goto(`${server.origin}/${address}`);
-      if (name === "start") await runDemo(page);
-      for (const [size, viewport] of Object.entries({
-        desktop: { width: 1280, height: 900 },
-        phone: { width: 390, height: 844 },
-      }))
-        for (const colorScheme of ["light", "dark"]) {
-          await page.setViewportSize(viewport);
-          await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-          await page.evaluate(() => scrollTo(0, 0));
-          await page.screenshot({
-            path: join(screenshots, `${name}-${size}-${colorScheme}.png`),
-            fullPage: name === "start",
-          });
-          const violations = await axe(page);
-          const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          if (overflow > 0) errors.push(`${overflow} pixels wider than the ${size}'s window`);
-          console.log(`${name}, ${size}, ${colorScheme}: ${violations.length} violations`);
-          for (const violation of violations) console.log(`  ${violation}`);
-          faults += violations.length;
-        }
-      for (const error of errors) console.log(`${name}: ${error}`);
-      faults += errors.length;
-      await page.close();
+    const page = await chromium.newPage();
+    let name;
+    const report = (fault) => found.push(`${name}: ${fault}`);
+    page.on("pageerror", (error) => report(error));
+    page.on("console", (message) => {
+      // A model need not have these, which Chromium reports.
+      const optional = /\/(rarefy|model\.safetensors\.index|chat_template)\.json$/.test(message.location().url);
+      if (message.type() === "error" && !optional) report(message.text());
+    });
+    for (name of htmlFiles().filter((file) => !file.startsWith("examples/"))) {
+      await page.goto(`${server.origin}/${name}`);
+      await page.waitForFunction(() => document.querySelector("#app")?.__vue_app__ !== undefined);
+      if (name === "index.html") await runDemo(page);
+      if (looked[name] !== undefined) await look(page, looked[name], report);
     }
   } finally {
     await chromium.close();
     await server.close();
   }
-  return faults;
+  for (const fault of found) console.log(fault);
+  return found.length;
+}
+
+/** What axe finds, and what is wider than the window, at two sizes, light and dark. */
+async function look(page, name, report) {
+  for (const [size, viewport] of Object.entries(sizes))
+    for (const colorScheme of ["light", "dark"]) {
+      const view = `${name}-${size}-${colorScheme}`;
+      await page.setViewportSize(viewport);
+      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await page.evaluate(() => scrollTo(0, 0));
+      await page.screenshot({ path: join(screenshots, `${view}.png`), fullPage: name === "start" });
+      const violations = await axe(page);
+      console.log(`${view}: ${violations.length} violations`);
+      for (const violation of violations) report(`${view}: ${violation}`);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (overflow > 0) report(`${view}: ${overflow} pixels wider than the window`);
+    }
 }
 
 /** Lets the demo write, then write again with another share; prints what it shows. */

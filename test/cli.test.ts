@@ -240,10 +240,13 @@ test.skipIf(process.env.RAREFY_TEST_NODE !== undefined)(
   },
 );
 
-test("progress is JSON lines on stderr where that is no terminal", async () => {
-  const { code, stderr } = await rarefy(["run", model, "--prompt", "a", "--max-tokens", "1", "--threads", "2"]);
-  expect(code).toBe(0);
-  const stages = stderr
+test("progress is lines of text on stderr where that is no terminal, and JSON lines with --json", async () => {
+  const run = ["run", model, "--prompt", "a", "--max-tokens", "1", "--threads", "2"];
+  const [text, json] = [await rarefy(run), await rarefy([...run, "--json"])];
+  expect([text.code, json.code]).toEqual([0, 0]);
+  expect(text.stderr).toMatch(/^load weights {2}100 % {2}\d+ MB {2}in 0:\d\d$/m);
+  expect(text.stderr).not.toContain("{");
+  const stages = json.stderr
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line).stage);

@@ -57,7 +57,7 @@ async function execute(
   { stdin, stdout, stderr, signal }: CliEnvironment,
 ): Promise<void> {
   const json = options.json === true;
-  const progress = options.quiet ? silentProgress : progressOn(stderr, process.env.TERM);
+  const progress = options.quiet ? silentProgress : progressOn(stderr, { json, term: process.env.TERM });
   const warned = new Set<string>();
   const context: Context = {
     signal,

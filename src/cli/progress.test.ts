@@ -36,12 +36,27 @@ test("a terminal without a size counts as one of 80 columns", () => {
   expect(written[0].endsWith("1/4 windows  0:03 left\u001b[K")).toBe(true);
 });
 
-test("a terminal without escape codes gets line after line", () => {
-  const { written, stream } = recorder(true);
-  const sink = progressOn(stream, "dumb");
+test.each([
+  ["a terminal without escape codes", true, { term: "dumb", json: true }],
+  ["a file", false, { term: "xterm" }],
+])("%s gets lines of text: one every five seconds, and the last of each stage", (_, isTTY, options) => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  const { written, stream } = recorder(isTTY);
+  const sink = progressOn(stream, options);
   sink.show(event(1));
+  vi.advanceTimersByTime(4999);
+  sink.show(event(2));
+  vi.advanceTimersByTime(1);
+  sink.show(event(3, { detail: "layer 3" }));
+  sink.show(event(4, { detail: "layer 4" }));
+  sink.show(event(1, { stage: "write" }));
+  sink.show(event(4, { stage: "write" }));
   sink.clear();
-  expect(written).toEqual([`calibrate  ${"█".repeat(6)}${"░".repeat(18)}  25 %  1/4 windows  0:03 left\n`]);
+  expect(written).toEqual([
+    "calibrate   75 %  3/4 windows  0:01 left  layer 3\n",
+    "calibrate  100 %  4/4 windows  in 0:04\n",
+    "write  100 %  4/4 windows  in 0:04\n",
+  ]);
 });
 
 test("a stage without a total counts up", () => {
@@ -56,10 +71,10 @@ test("a detail cannot drive the terminal", () => {
   expect(written[0]).toContain("x\\u001b[2Jy");
 });
 
-test("elsewhere: JSON lines, one per stage and second, and the last of each stage", () => {
+test("for programs: JSON lines, one per stage and second, and the last of each stage", () => {
   vi.useFakeTimers({ toFake: ["performance"] });
   const { written, stream } = recorder(false);
-  const sink = progressOn(stream);
+  const sink = progressOn(stream, { json: true });
   sink.show(event(1));
   sink.show(event(2));
   sink.show(event(4));

@@ -42,14 +42,14 @@ export interface Finished {
 export interface RunOptions {
   /** Written to stdin, which then ends. */
   input?: string;
-  /** Sent once stderr matches `when`. */
+  /** Sent once stderr, with progress as JSON lines, matches `when`. */
   interrupt?: { signal: NodeJS.Signals; when: RegExp };
 }
 
 /** Runs the built command line in a child process. */
 export function rarefy(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(node, [command, ...args], { cwd: root });
+    const child = spawn(node, [command, ...args, ...(interrupt === undefined ? [] : ["--json"])], { cwd: root });
     let stdout = "";
     let stderr = "";
     let sent = false;
