@@ -59,3 +59,8 @@ test("links between the pages of the documentation lead somewhere", () => {
   expect(pages.length).toBeGreaterThan(25);
   expect(pages.flatMap(brokenLinks)).toEqual([]);
 });
+
+test("every page has its place in the documentation site", async () => {
+  const { checkGrouped } = await import(join(root, "site/.vitepress/pages.mjs"));
+  expect(() => checkGrouped(root)).not.toThrow();
+});
