@@ -1,6 +1,6 @@
-// Measures a GGUF file with node-llama-cpp on the CPU.
+// Measures a GGUF file with node-llama-cpp, on the CPU or with its Vulkan build on a GPU.
 //
-//   node peer-llamacpp.mjs FILE.gguf [--threads 2] [--prompt 128] [--tokens 64] [--rounds 3]
+//   node peer-llamacpp.mjs FILE.gguf [--gpu vulkan] [--threads 2] [--prompt 128] [--tokens 64] [--rounds 3]
 //
 // Only the public API. One sequence, its history cleared before every round:
 //   prefill  the time from calling `evaluate` with `prompt` known token ids until its first token, that is: all of them in one
@@ -16,10 +16,10 @@ import { promptIds } from "./prompt.mjs";
 import { Stopwatch, undisturbed } from "./stopwatch.mjs";
 
 /** @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
-export async function openLlamaCpp(path, { threads, contextSize = 512 }) {
+export async function openLlamaCpp(path, { threads, contextSize = 512, gpu = false }) {
   // Without `build: "never"` a missing binary would be compiled; with maxThreads 0 `threads` is what is used.
-  const llama = await getLlama({ gpu: false, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
-  const model = await llama.loadModel({ modelPath: path });
+  const llama = await getLlama({ gpu, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
+  const model = await llama.loadModel({ modelPath: path, ...(gpu && { gpuLayers: "max" }) });
   const context = await model.createContext({ contextSize, batchSize: contextSize, threads });
   const sequence = context.getSequence();
 
@@ -42,6 +42,7 @@ export async function openLlamaCpp(path, { threads, contextSize = 512 }) {
   }
   return {
     name: "node-llama-cpp",
+    gpu: gpu ? await llama.getGpuDeviceNames() : undefined,
     threads: context.currentThreads || context.idealThreads,
     greedy: async (ids, count) => (await greedy(ids, count)).output,
     measure: (job) => undisturbed(() => once(job), job),
@@ -57,6 +58,7 @@ if (isMain(import.meta)) {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      gpu: { type: "string" },
       threads: { type: "string", default: "2" },
       prompt: { type: "string", default: "128" },
       tokens: { type: "string", default: "64" },
@@ -64,7 +66,7 @@ if (isMain(import.meta)) {
     },
   });
   const [threads, prompt, tokens, rounds] = [values.threads, values.prompt, values.tokens, values.rounds].map(Number);
-  const peer = await openLlamaCpp(positionals[0], { threads });
+  const peer = await openLlamaCpp(positionals[0], { threads, gpu: values.gpu, contextSize: prompt + tokens + 64 });
   const results = [];
   for (let round = -2; round < rounds; round++) {
     const result = await peer.measure({ prompt, tokens });
@@ -72,7 +74,7 @@ if (isMain(import.meta)) {
   }
   console.log(
     JSON.stringify(
-      { peer: peer.name, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results },
+      { peer: peer.name, gpu: peer.gpu, file: positionals[0], threads: peer.threads, prompt, tokens, rounds: results },
       null,
       2,
     ),

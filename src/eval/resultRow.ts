@@ -71,6 +71,12 @@ export interface ResultRow {
   readBandwidth?: number;
   /** bytesPerToken · median decodeTokensPerSecond / readBandwidth. */
   bandwidthShare?: number;
+  /** Of a decoded token: processor time of all threads; of a GPU how long it computes, and calls of its interface. */
+  cpuMsPerToken?: number;
+  gpuMsPerToken?: number;
+  dispatchesPerToken?: number;
+  passesPerToken?: number;
+  submitsPerToken?: number;
   /** Bytes that keys and values took. */
   cacheBytes?: number;
   peakMemoryBytes?: number;

@@ -59,6 +59,9 @@ const speedColumns: readonly Column[] = [
     title: ["MB per", "token"],
     cell: (row) => figures(row.bytesPerToken === undefined ? undefined : row.bytesPerToken / 1e6),
   },
+  { title: ["CPU ms", "/token"], cell: (row) => figures(row.cpuMsPerToken) },
+  { title: ["GPU ms", "/token"], cell: (row) => figures(row.gpuMsPerToken) },
+  { title: ["dispatches", "/token"], cell: (row) => fixed(row.dispatchesPerToken, 0) },
   { title: ["band-", "width"], cell: (row) => percent(row.bandwidthShare, 0) },
   {
     title: ["peak", "MB"],
@@ -138,6 +141,14 @@ function conventions(rows: readonly ResultRow[]): string[] {
       `speed: decode against the first row, – where ranges meet or bytes and kernels are the same; batch 1, ${threads} thread${threads === "1" ? "" : "s"}, rows taking turns in one run, median and range of ${repeats}; dense prefill of ${prefillTokens} tokens, ${decodeTokens} tokens decoded after ${contextTokens}.`,
       "MB per token: weights read, as counted by the backend, and keys and values; 1 MB = 10⁶ bytes.",
     );
+  }
+  if (rows.some((row) => row.cpuMsPerToken !== undefined)) {
+    sentences.push(
+      "CPU ms: processor time of a decoded token, all threads of the process, waiting included where it asks.",
+    );
+  }
+  if (rows.some((row) => row.gpuMsPerToken !== undefined)) {
+    sentences.push("GPU ms: of a decoded token, by the GPU's timestamps, in decoding of its own after the rounds.");
   }
   const bounded = rows.find((row) => row.readBandwidth !== undefined);
   if (bounded !== undefined) {

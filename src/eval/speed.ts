@@ -1,5 +1,5 @@
-import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
-import type { BackendCounters } from "../kernels/index.js";
+import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
+import type { BackendCounters, Chosen, GpuWork, TopK } from "../kernels/index.js";
 import { checkSound, explainNonFinite, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { type ExitCounts, Sequence } from "../runtime/index.js";
 import { type MeasuredSpeed, measuredSpeed } from "./measuredSpeed.js";
@@ -17,6 +17,8 @@ export interface SpeedOptions extends JobOptions {
   repeats?: number;
   /** Process memory in bytes, sampled after every run; default: what the backends hold. */
   residentBytes?: () => number;
+  /** Processor time of the process so far, all threads, in milliseconds; default: not measured. */
+  processorMs?: () => number;
 }
 
 /** What one variant took, in tokens per second and bytes per token. */
@@ -38,6 +40,13 @@ export interface Speed {
   meanExitLayer?: number;
   layersPerToken?: number;
   probesPerToken?: number;
+  /** Processor time of a decoded token, all threads; a thread that waits by asking again and again counts. */
+  cpuMsPerToken?: number;
+  /** Of a GPU, by decoded token: how long it computes, by its own clock where it keeps one; and calls of its interface. */
+  gpuMsPerToken?: number;
+  dispatchesPerToken?: number;
+  passesPerToken?: number;
+  submitsPerToken?: number;
   /** Bytes that keys and values took, as the backend says. */
   cacheBytes: number;
   peakMemoryBytes: number;
@@ -47,6 +56,8 @@ interface Run extends BackendCounters {
   prefillMs: number;
   decodeMs: number;
   /** Of the timed tokens. */
+  cpuMs: number | undefined;
+  gpuWork: GpuWork | undefined;
   exits: ExitCounts | undefined;
   cacheBytes: number;
   memoryBytes: number;
@@ -79,7 +90,10 @@ export async function measureSpeed(
       stage.advance(1, variants[v].name);
     }
   }
-  return variants.map(({ name, model }, v) => summary(name, conditionsOf(model), timing, runs[v]));
+  const gpuMs: (number | undefined)[] = [];
+  // Timestamps have their price: those tokens are not timed otherwise.
+  for (const variant of variants) gpuMs.push(await decodeOnGpu(variant, tokens, timing));
+  return variants.map(({ name, model }, v) => summary(name, conditionsOf(model), timing, runs[v], gpuMs[v]));
 }
 
 /** A variant that is opened for its turn, and closed after it. */
@@ -101,6 +115,7 @@ export async function measureSpeedInTurn(
   const timing = checkedTiming(tokens, options);
   const runs: Run[][] = variants.map(() => []);
   const conditions: Conditions[] = [];
+  const gpuMs: (number | undefined)[] = [];
   const { repeats, signal, onProgress } = timing;
   const stage = new Stage("time", repeats * variants.length, "runs", onProgress);
   for (let round = 0; round < repeats; round++) {
@@ -112,10 +127,11 @@ export async function measureSpeedInTurn(
       await breathe(signal);
       runs[v].push(await timedRun(variant, tokens, timing));
       conditions[v] = conditionsOf(variant.model);
+      if (round === repeats - 1) gpuMs[v] = await decodeOnGpu(variant, tokens, timing);
       stage.advance(1, variants[v].name);
     }
   }
-  return variants.map(({ name }, v) => summary(name, conditions[v], timing, runs[v]));
+  return variants.map(({ name }, v) => summary(name, conditions[v], timing, runs[v], gpuMs[v]));
 }
 
 type Conditions = Pick<Speed, "threads" | "runsAs">;
@@ -131,7 +147,7 @@ function orderOf(variants: readonly unknown[], round: number): number[] {
   return round % 2 === 1 ? order.reverse() : order;
 }
 
-type Timing = SpeedOptions & Required<Omit<SpeedOptions, keyof JobOptions | "residentBytes">>;
+type Timing = SpeedOptions & Required<Omit<SpeedOptions, keyof JobOptions | "residentBytes" | "processorMs">>;
 
 function checkedTiming(tokens: Uint32Array, options: SpeedOptions): Timing {
   const { prefillTokens = 128, decodeTokens = 32, repeats = 5 } = options;
@@ -147,10 +163,47 @@ function checkedTiming(tokens: Uint32Array, options: SpeedOptions): Timing {
 }
 
 async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): Promise<Run> {
-  const { model } = variant;
-  const { prefillTokens, contextTokens, decodeTokens, residentBytes } = timing;
+  const { backend } = variant.model;
+  const { residentBytes, processorMs } = timing;
+  using sequence = openSequence(variant, timing);
+  const prefillMs = await fill(sequence, tokens, timing);
+  backend.takeCounters();
+  backend.takeGpuWork?.();
+  const before = sequence.exitCounts && { ...sequence.exitCounts };
+  const cpuStartMs = processorMs?.();
+  const decodeStartMs = performance.now();
+  await decode(sequence, tokens, timing);
+  const decodeMs = performance.now() - decodeStartMs;
+  const cpuEndMs = processorMs?.();
+  return {
+    prefillMs,
+    decodeMs,
+    cpuMs: cpuStartMs === undefined || cpuEndMs === undefined ? undefined : cpuEndMs - cpuStartMs,
+    gpuWork: backend.takeGpuWork?.(),
+    exits: before && differenceOf(sequence.exitCounts!, before),
+    ...backend.takeCounters(),
+    cacheBytes: sequence.byteLength,
+    memoryBytes: residentBytes?.() ?? backend.memoryBytes(),
+  };
+}
+
+/** Milliseconds that a GPU computes for the timed tokens; undefined where there is none, or no clock. */
+async function decodeOnGpu(variant: Variant, tokens: Uint32Array, timing: Timing): Promise<number | undefined> {
+  const { backend } = variant.model;
+  if (backend.timeGpu === undefined) return undefined;
+  await breathe(timing.signal);
+  using sequence = openSequence(variant, timing);
+  await fill(sequence, tokens, timing);
+  return backend.timeGpu(() => decode(sequence, tokens, timing));
+}
+
+const openSequence = (variant: Variant, { contextTokens, decodeTokens }: Timing) =>
+  new Sequence(variant.model, contextTokens + decodeTokens, { ...variant, thresholds: thresholdsOf(variant) });
+
+/** Runs the context. @returns milliseconds of the prefill */
+async function fill(sequence: Sequence, tokens: Uint32Array, timing: Timing): Promise<number> {
+  const { prefillTokens, contextTokens, decodeTokens } = timing;
   const needed = contextTokens + decodeTokens;
-  using sequence = new Sequence(model, needed, { ...variant, thresholds: thresholdsOf(variant) });
   const startMs = performance.now();
   await predict(sequence, tokens.subarray(0, prefillTokens), needed);
   const prefillMs = performance.now() - startMs;
@@ -160,21 +213,31 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
     sequence.rewind(contextTokens - 1);
     await predict(sequence, tokens.subarray(contextTokens - 1, contextTokens));
   }
-  model.backend.takeCounters();
-  const before = sequence.exitCounts && { ...sequence.exitCounts };
-  const decodeStartMs = performance.now();
-  for (let position = contextTokens; position < needed; position++) {
-    await predict(sequence, tokens.subarray(position, position + 1));
+  return prefillMs;
+}
+
+/** Where generation enqueues a token before it reads the one before, so does this. */
+async function decode(sequence: Sequence, tokens: Uint32Array, { contextTokens, decodeTokens }: Timing): Promise<void> {
+  const { backend } = sequence.model;
+  let chosen: Chosen | undefined;
+  try {
+    for (let position = contextTokens; position < contextTokens + decodeTokens; position++) {
+      const next = tokens.subarray(position, position + 1);
+      if (!sequence.worksAhead) {
+        await predict(sequence, next);
+        continue;
+      }
+      const before = chosen;
+      const logits = await sequence.run(next, { sparseFrom: 0 });
+      chosen = backend.choose!(logits);
+      backend.release(logits);
+      if (before !== undefined) await checkSoundChoice(sequence, await before.read());
+    }
+    if (chosen !== undefined) await checkSoundChoice(sequence, await chosen.read());
+    chosen = undefined;
+  } finally {
+    chosen?.[Symbol.dispose]();
   }
-  const decodeMs = performance.now() - decodeStartMs;
-  return {
-    prefillMs,
-    decodeMs,
-    exits: before && differenceOf(sequence.exitCounts!, before),
-    ...model.backend.takeCounters(),
-    cacheBytes: sequence.byteLength,
-    memoryBytes: residentBytes?.() ?? model.backend.memoryBytes(),
-  };
 }
 
 const differenceOf = (counts: ExitCounts, before: ExitCounts): ExitCounts => ({
@@ -190,9 +253,22 @@ const byToken = ({ tokens, exitLayers, layersRun, probes }: ExitCounts) => ({
   probesPerToken: probes / tokens,
 });
 
-function summary(name: string, model: Conditions, timing: Timing, timed: readonly Run[]): Speed {
+const callsByToken = ({ dispatches, passes, submits }: GpuWork, tokens: number) => ({
+  dispatchesPerToken: dispatches / tokens,
+  passesPerToken: passes / tokens,
+  submitsPerToken: submits / tokens,
+});
+
+function summary(
+  name: string,
+  model: Conditions,
+  timing: Timing,
+  timed: readonly Run[],
+  gpuMs: number | undefined,
+): Speed {
   const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;
-  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead, exits } = timed[0];
+  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead, exits, gpuWork } = timed[0];
+  const cpuMs = timed.flatMap((run) => run.cpuMs ?? []);
   return {
     name,
     ...model,
@@ -205,6 +281,9 @@ function summary(name: string, model: Conditions, timing: Timing, timed: readonl
     bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
     inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
     ...(exits && byToken(exits)),
+    ...(cpuMs.length > 0 && { cpuMsPerToken: median(cpuMs) / decodeTokens }),
+    ...(gpuMs !== undefined && { gpuMsPerToken: gpuMs / decodeTokens }),
+    ...(gpuWork && callsByToken(gpuWork, decodeTokens)),
     cacheBytes: timed[0].cacheBytes,
     peakMemoryBytes: Math.max(...timed.map((run) => run.memoryBytes)),
   };
@@ -215,9 +294,12 @@ async function predict(sequence: Sequence, tokens: Uint32Array, sparseFrom = 0):
   const { backend } = sequence.model;
   const logits = await sequence.run(tokens, { sparseFrom });
   try {
-    const [{ values }] = await backend.topK(logits, 1);
-    if (!Number.isFinite(values[0])) throw await explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
+    await checkSoundChoice(sequence, await backend.topK(logits, 1));
   } finally {
     backend.release(logits);
   }
+}
+
+async function checkSoundChoice({ model, tokens }: Sequence, [{ values }]: readonly TopK[]): Promise<void> {
+  if (!Number.isFinite(values[0])) throw await explainNonFinite(model, Uint32Array.from(tokens));
 }

@@ -18,7 +18,7 @@ export {
 export { exportAndCompare } from "./exportAndCompare.js";
 export { type Job, type JobQueue, type JobReports, memoryQueue, type ProcessOptions } from "./jobQueue.js";
 export { type LoraHubDirectory, type LoraHubToDirectoryOptions, loraHubToDirectory } from "./loraHubToDirectory.js";
-export { type Machine, machine, peakResidentBytes } from "./machine.js";
+export { type Machine, machine, peakResidentBytes, processorMs } from "./machine.js";
 export { type RareExpert, rareExperts, weightBytesOf } from "./measures.js";
 export { type MergeAdapterOptions, type MergedAdapter, mergeAdapterToDirectory } from "./mergeAdapterToDirectory.js";
 export {

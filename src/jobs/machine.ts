@@ -25,3 +25,9 @@ export function machine(): Machine {
 
 /** The most memory this process has held, in bytes. */
 export const peakResidentBytes = (): number => process.resourceUsage().maxRSS * 1024;
+
+/** Processor time of this process so far, all threads, in milliseconds. */
+export function processorMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}

@@ -137,6 +137,13 @@ export interface BackendCounters {
   kvBytesRead: number;
 }
 
+/** What a GPU was asked for. */
+export interface GpuWork {
+  dispatches: number;
+  passes: number;
+  submits: number;
+}
+
 /** What products take on this machine. @param density share of weights, or of blocks, that are not 0 */
 export interface ProductCosts {
   /** Predicted milliseconds of a matrix-vector product, with weights that come from memory: what a matrix takes of a generated token. */
@@ -299,6 +306,13 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
   flush(): Promise<void>;
   /** Reads the counters and sets them to 0. */
   takeCounters(): BackendCounters;
+  /** Calls of the GPU's interface since they were last asked for; left out where there is none. */
+  takeGpuWork?(): GpuWork;
+  /**
+   * Milliseconds in which the GPU computes for `work`, by its own clock; undefined where it keeps no timestamps. Left out where
+   * there is no GPU.
+   */
+  timeGpu?(work: () => Promise<void>): Promise<number | undefined>;
   /** Bytes held now: weights, activations, caches. */
   memoryBytes(): number;
   /**

@@ -7,6 +7,7 @@ export type {
   BackendInfo,
   Chosen,
   ElementFunction,
+  GpuWork,
   HeadScoreOptions,
   LinearOptions,
   Matrix,

@@ -90,6 +90,12 @@ export class Sequence implements Disposable {
     return this.#memory.keepsAll;
   }
 
+  /** Whether the device can choose a token, and the next one be enqueued before the choice is known here. */
+  get worksAhead(): boolean {
+    const { backend, tokensOnHost } = this.model;
+    return !tokensOnHost && backend.choose !== undefined && this.keepsAll && this.exits === undefined;
+  }
+
   /** Newest tokens of which it can take back any: Infinity where nothing becomes codes in groups. */
   get exactTokens(): number {
     return this.options.kv?.codes?.residual ?? Number.POSITIVE_INFINITY;

@@ -45,14 +45,7 @@ export function tokenSource(
   }
   if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
   if (cloud !== undefined) return cloud.open(sequence, sampler, { draftTokens, route, stopIds, signal });
-  const { backend, tokensOnHost } = sequence.model;
-  return ahead &&
-    !tokensOnHost &&
-    sampler.greedy &&
-    !logprobs &&
-    backend.choose !== undefined &&
-    sequence.keepsAll &&
-    exits === undefined
+  return ahead && sampler.greedy && !logprobs && sequence.worksAhead
     ? new Ahead(sequence)
     : new OneByOne(sequence, sampler, logprobs);
 }

@@ -8,7 +8,7 @@ import {
   type SplitTimes,
   type TimeSplit,
 } from "../../eval/index.js";
-import { machine, peakResidentBytes } from "../../jobs/index.js";
+import { machine, peakResidentBytes, processorMs } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedTexts } from "../embedded.js";
 import { bytes, digits, table } from "../format.js";
@@ -82,6 +82,7 @@ export const command: CommandDefinition<BenchOptions> = {
       contextTokens,
       decodeTokens,
       repeats,
+      processorMs,
       // The process's own peak belongs to no single model when there are several.
       ...(!severalModels && { residentBytes: peakResidentBytes }),
       ...context,

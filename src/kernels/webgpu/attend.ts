@@ -40,6 +40,7 @@ export interface RotatedRows {
 export class Attend {
   readonly #shapes = new Map<string, AttentionShape>();
   readonly #kernels = new Map<AttentionShape, Map<string, ReturnType<typeof attention>>>();
+  readonly #mergeKernels = new Map<number, ReturnType<typeof attentionMerge>>();
   readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
 
   constructor(readonly context: Context) {}
@@ -70,13 +71,16 @@ export class Attend {
     const runs = Math.max(1, Math.ceil(seen.span / keysPerRun));
 
     // What was given to each slot is found from the states that runs leave.
-    const split = runs > 1 || cache.spec.mass !== undefined;
+    const apart = cache.spec.mass !== undefined;
     const rows = runs * q.rows * queryHeads;
-    const sums = split ? context.scratch("attention sums", rows * valueDim * 4) : out.memory;
-    const states = split ? context.scratch("attention states", rows * 8) : context.nothing;
+    const sumsAt = blocks * kvHeads;
+    const statesAt = sumsAt + rows * valueDim;
+    const exchanged = runs > 1 ? context.scratch("attention exchange", (statesAt + 2 * rows) * 4) : context.nothing;
+    const sums = apart ? context.scratch("attention sums", rows * valueDim * 4) : out.memory;
+    const states = apart ? context.scratch("attention states", rows * 8) : exchanged;
     context.recorder.run(
       this.#kernel(shape, {
-        split,
+        runs: apart ? "apart" : runs > 1 ? "joined" : "one",
         rotated: rotation !== undefined,
         listed: seen.listed,
         sunk: sinks !== undefined,
@@ -88,6 +92,9 @@ export class Attend {
         outOffset: out.offset,
         outStride: out.stride,
         tokens: q.rows,
+        runs,
+        sumsAt,
+        statesAt,
         start,
         kvHeads,
         group,
@@ -105,7 +112,7 @@ export class Attend {
         qs: q.memory,
         cachedKeys: cache.keys[layer],
         cachedValues: cache.values[layer],
-        states,
+        exchange: states,
         ks: k.memory,
         vs: v.memory,
         cosines: table?.cos ?? q.memory,
@@ -115,14 +122,14 @@ export class Attend {
       },
       [blocks, kvHeads, runs * slices],
     );
-    if (!split) return;
+    if (!apart) return;
     context.recorder.run(
-      attentionMerge,
-      { valueDim, heads: queryHeads, tokens: q.rows, runs, outOffset: out.offset, outStride: out.stride },
+      made(this.#mergeKernels, valueDim, () => attentionMerge(valueDim)),
+      { heads: queryHeads, tokens: q.rows, runs, outOffset: out.offset, outStride: out.stride },
       { outs: out.memory, sums, states },
       [queryHeads, q.rows],
     );
-    if (cache.spec.mass !== undefined) this.#addMass(q, cache, layer, options, seen, { states, runs });
+    this.#addMass(q, cache, layer, options, seen, { states, runs });
   }
 
   #addMass(
@@ -227,8 +234,8 @@ export class Attend {
 
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
     const ofShape = made(this.#kernels, shape, () => new Map());
-    const { split, rotated, listed, sunk, codes } = variant;
-    const name = `${split} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : codesName(codes)}`;
+    const { runs, rotated, listed, sunk, codes } = variant;
+    const name = `${runs} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : codesName(codes)}`;
     return made(ofShape, name, () => attention(shape, variant));
   }
 }

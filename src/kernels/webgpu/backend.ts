@@ -17,6 +17,7 @@ import type {
   Chosen,
   ElementFunction,
   GateOptions,
+  GpuWork,
   HeadScoreOptions,
   LinearOptions,
   Matrix,
@@ -456,6 +457,14 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     const taken = { ...this.#counters };
     Object.assign(this.#counters, zeroCounters());
     return taken;
+  }
+
+  takeGpuWork(): GpuWork {
+    return this.#context.recorder.takeWork();
+  }
+
+  timeGpu(work: () => Promise<void>): Promise<number | undefined> {
+    return this.#context.recorder.time(work);
   }
 
   memoryBytes(): number {

@@ -29,5 +29,5 @@ export async function openDawn(): Promise<GpuEntry> {
   }
   const gpu = dawn.create(dawnOptions);
   open.add(gpu);
-  return { gpu, release: () => void open.delete(gpu) };
+  return { gpu, waitsBusily: true, release: () => void open.delete(gpu) };
 }

@@ -55,6 +55,8 @@ export class Device implements Disposable {
   readonly adapterInfo: GPUAdapterInfo;
   /** A GPU played by the CPU: threads that wait for one another are dear, and it has few cores. */
   readonly isSoftware: boolean;
+  /** See `GpuEntry`. */
+  readonly waitsBusily: boolean;
   readonly #entry: GpuEntry;
   /** Held because Dawn frees an adapter that nobody refers to. */
   readonly #adapter: GPUAdapter;
@@ -73,6 +75,7 @@ export class Device implements Disposable {
     this.features = gpu.features as ReadonlySet<string>;
     this.adapterInfo = adapter.info;
     this.isSoftware = adapter.info.isFallbackAdapter;
+    this.waitsBusily = entry.waitsBusily;
     this.dispatches = new Dispatches(gpu, usage.uniform | usage.copyDst);
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault(); // or it is written to the console
@@ -190,7 +193,7 @@ const limitsOf = (limits: GPUSupportedLimits) =>
   Object.fromEntries(wantedLimits.map((name) => [name, limits[name]])) as Record<(typeof wantedLimits)[number], number>;
 
 /** GPUBufferUsage; the named constants are globals that Node does not have. */
-export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128 } as const;
+export const usage = { mapRead: 1, copySrc: 4, copyDst: 8, uniform: 64, storage: 128, queryResolve: 512 } as const;
 
 const noAdapter = () =>
   globalThis.process?.versions?.node === undefined

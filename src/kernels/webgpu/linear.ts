@@ -1,10 +1,12 @@
 import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
+import type { GpuMemory } from "./device.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { NextNorm, Squares } from "./normFusion.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
+import { halve, halvedColumns } from "./wgsl/matmulTensor.js";
 import { matvecParts, maxTickets } from "./wgsl/matvec.js";
 import { notCounted } from "./wgsl/matvecInputs.js";
 import { rowVector } from "./wgsl/matvecPlaces.js";
@@ -146,24 +148,27 @@ function multiplyRow(
 }
 
 function multiplyRows(
-  { recorder, nothing }: Context,
+  context: Context,
   out: GpuActivation,
   x: GpuActivation,
   w: GpuMatrix,
   options: LinearOptions,
 ): void {
+  const { recorder, nothing } = context;
   const { thresholds, sparseFromRow = 0, bias, accumulate = false } = options;
   // Kernels for matrix units read x in fours and from a buffer of its own.
   const readable = out.memory !== x.memory && x.offset % 4 === 0 && x.stride % 4 === 0 && w.cols % 4 === 0;
-  const matmuls = w.kernels.matmuls.filter(({ onMatrixUnits }) => readable || !onMatrixUnits);
-  const { tokens, blockRows, kernel } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
+  const dense = thresholds === undefined || sparseFromRow >= x.rows;
+  const matmuls = w.kernels.matmuls.filter((m) => (readable || !m.onMatrixUnits) && (dense || !m.halves));
+  const { tokens, blockRows, kernel, halves } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
     return Math.ceil(rows / blockRows);
   };
   // What is held runs now, or it would overwrite the table.
-  recorder.makeRoom(w.chunks.length, 0);
+  recorder.makeRoom(w.chunks.length + 1, 0);
+  const read = halves ? halved(context, x, tokens) : x;
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
       const workgroups = fillTable(w, batch, blocks, ({ part }) => [
@@ -173,8 +178,8 @@ function multiplyRows(
       recorder.run(
         kernel,
         {
-          xOffset: x.offset,
-          xStride: x.stride,
+          xOffset: read.offset,
+          xStride: read.stride,
           xRows: x.rows,
           cols: w.cols,
           groups: w.groups,
@@ -185,12 +190,25 @@ function multiplyRows(
           accumulate: accumulate ? 1 : 0,
           sparseFromRow: Math.max(0, sparseFromRow),
         },
-        { outs: out.memory, xs: x.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
+        { outs: out.memory, xs: read.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
         [workgroups, Math.ceil(x.rows / tokens)],
         table.subarray(0, 8 * matmulParts),
       );
     }
   }
+}
+
+/** x as f16, in rows that are whole for any kernel, and so many that workgroups of `tokens` rows find theirs. */
+function halved(context: Context, x: GpuActivation, tokens: number): { memory: GpuMemory; offset: 0; stride: number } {
+  const stride = halvedColumns(x.cols);
+  const memory = context.scratch("halves", Math.ceil(x.rows / tokens) * tokens * stride * 2);
+  context.recorder.run(
+    halve,
+    { xOffset: x.offset, xStride: x.stride, cols: x.cols, eights: stride / 8 },
+    { outs: memory, xs: x.memory },
+    [Math.ceil(stride / 8 / 64), x.rows],
+  );
+  return { memory, offset: 0, stride };
 }
 
 /** The least that takes all rows of x at once, or else the most. */

@@ -6,7 +6,7 @@ import { type GpuFormat, gpuFormat } from "./formats.js";
 import { readTile } from "./readTile.js";
 import { embed } from "./wgsl/embed.js";
 import { matmul } from "./wgsl/matmul.js";
-import { matmulTensor, matmulTensorBytes, tensorTokens } from "./wgsl/matmulTensor.js";
+import { matmulTensor, matmulTensorBytes, type TensorShape, type TensorTile } from "./wgsl/matmulTensor.js";
 import { expertMatvec, type MatvecTuning, matvec, matvecBytes } from "./wgsl/matvec.js";
 import { listLength, type MatvecInput } from "./wgsl/matvecInputs.js";
 import { rowSums } from "./wgsl/matvecSums.js";
@@ -38,6 +38,8 @@ export interface MatmulKernel {
   /** How far a result may be from the exact one, as a share of the sizes of its terms. */
   readonly tolerance: number;
   readonly onMatrixUnits: boolean;
+  /** Whether it takes x from `halve`, and so without thresholds. */
+  readonly halves: boolean;
 }
 
 const tolerance = 1e-4;
@@ -93,25 +95,32 @@ function plainMatmuls(format: GpuFormat): MatmulKernel[] {
     { tokens: 16, blockRows: 64, tokensPerThread: 4 },
     { tokens: 64, blockRows: Math.min(128, format.tileRows), tokensPerThread: 8 },
   ];
-  return shapes.map((shape) => ({ ...shape, tolerance, onMatrixUnits: false, kernel: matmul(format, shape) }));
+  return shapes.map((shape) => ({ ...shape, tolerance, onMatrixUnits: false, halves: false, kernel: matmul(format, shape) }));
 }
 
 /** Products on the matrix units, where the device has them and the format stands for numbers that f16 holds. */
 function tensorMatmuls(device: Device, format: GpuFormat): MatmulKernel[] {
   const { tensorShape, limits } = device;
-  const { tileRows, scaled } = format;
+  const { tileRows } = format;
   if (tensorShape === undefined || format.format.id === "f32" || tileRows !== 128) return [];
-  if (matmulTensorBytes(format, tensorShape) > limits.maxComputeWorkgroupStorageSize) return [];
-  return [
-    {
-      tokens: tensorTokens,
-      blockRows: tileRows,
-      tolerance: scaled ? roundedTolerance.scaledWeights : roundedTolerance.exactWeights,
-      onMatrixUnits: true,
-      kernel: matmulTensor(format, tensorShape),
-    },
-  ];
+  const fitting = tensorTiles.filter(
+    (tile) => matmulTensorBytes(format, tensorShape, tile) <= limits.maxComputeWorkgroupStorageSize,
+  );
+  return fitting.map((tile) => tensorMatmul(format, tensorShape, tile));
 }
+
+export const tensorMatmul = (format: GpuFormat, shape: TensorShape, tile: TensorTile): MatmulKernel => ({
+  tokens: tile.tokens,
+  blockRows: format.tileRows,
+  tolerance: format.scaled ? roundedTolerance.scaledWeights : roundedTolerance.exactWeights,
+  onMatrixUnits: true,
+  halves: tile.halves,
+  kernel: matmulTensor(format, shape, tile),
+});
+
+const tensorTiles: readonly TensorTile[] = [
+  { tokens: 64, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 1, halves: false },
+];
 
 type Shape = Omit<MatvecTuning, "subgroups32">;
 

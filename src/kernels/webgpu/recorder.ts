@@ -1,6 +1,9 @@
 import { DeviceError } from "../../core/index.js";
+import type { GpuWork } from "../backend.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import type { Kernel } from "./kernel.js";
+import { PassTimer } from "./passTimer.js";
+import { Patience } from "./patience.js";
 
 const maxDispatches = 1024;
 
@@ -29,6 +32,8 @@ interface Unread {
   readonly counted: readonly OnCounted[];
 }
 
+const noWork = (): GpuWork => ({ dispatches: 0, passes: 0, submits: 0 });
+
 /**
  * Collects dispatches in one command encoder; their parameters travel just before the submit. Nothing is created for a
  * dispatch that was there before but what the WebGPU calls themselves create.
@@ -43,15 +48,22 @@ export class Recorder {
   /** Told of the buffers that are about to be used, by an operation or a copy; of none before a wait. It may enqueue. */
   beforeUse: (memories: readonly GpuMemory[]) => void = () => {};
   #dispatches = 0;
+  #work = noWork();
+  /** While passes are timed. */
+  #timer: PassTimer | undefined;
   #handOverAt = handOver.first;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   /** That the pass has been set to. */
   #pipeline: GPUComputePipeline | undefined;
   #afterSubmit: GpuMemory[] = [];
+  /** Where waiting costs a processor, for what is read while the GPU has more to do. */
+  readonly #patience: Patience | undefined;
+  #submits = 0;
 
   constructor(device: Device) {
     this.#device = device;
+    this.#patience = device.waitsBusily ? new Patience() : undefined;
     this.counters = device.allocate(counterWords * 4, usage.storage | usage.copySrc | usage.copyDst, "counters");
   }
 
@@ -73,6 +85,7 @@ export class Recorder {
     }
     if (this.#dispatches === maxDispatches) this.submit();
     this.#dispatches++;
+    this.#work.dispatches++;
     const { pipeline, bindGroup } = this.#device.dispatches.next(kernel, slots, params, table);
     const pass = this.#openPass();
     if (pipeline !== this.#pipeline) pass.setPipeline(pipeline);
@@ -121,6 +134,8 @@ export class Recorder {
       const encoder = this.#closePass();
       this.#device.dispatches.submitting();
       this.#device.gpu.queue.submit([encoder.finish()]);
+      this.#work.submits++;
+      this.#submits++;
       this.#encoder = undefined;
       this.#dispatches = 0;
     }
@@ -155,9 +170,11 @@ export class Recorder {
     this.#drainCounters();
     this.submit();
     const unread = this.#unread.splice(0);
+    const submits = this.#submits;
     return {
       bytes: async () => {
-        const [bytes] = await Promise.all([this.#take(staging, byteLength), this.#deliver(unread)]);
+        const arrives = () => Promise.all([this.#take(staging, byteLength), this.#deliver(unread)]);
+        const [bytes] = await (this.#submits > submits ? (this.#patience?.wait(arrives) ?? arrives()) : arrives());
         this.#device.throwIfFailed();
         return bytes;
       },
@@ -168,10 +185,40 @@ export class Recorder {
     };
   }
 
+  /** Calls since the last taking. */
+  takeWork(): GpuWork {
+    const work = this.#work;
+    this.#work = noWork();
+    return work;
+  }
+
+  /** See `Backend.timeGpu`. @throws DeviceError */
+  async time(work: () => Promise<void>): Promise<number | undefined> {
+    if (!this.#device.features.has("timestamp-query")) {
+      await work();
+      return undefined;
+    }
+    this.submit();
+    const timer = new PassTimer(this.#device.gpu);
+    this.#timer = timer;
+    try {
+      await work();
+      this.submit();
+    } finally {
+      this.#timer = undefined;
+    }
+    const busyMs = await timer.busyMs();
+    this.#device.throwIfFailed();
+    return busyMs;
+  }
+
   #openPass(): GPUComputePassEncoder {
     this.#device.throwIfGone();
     this.#encoder ??= this.#device.gpu.createCommandEncoder();
-    this.#pass ??= this.#encoder.beginComputePass();
+    if (this.#pass === undefined) {
+      this.#pass = this.#encoder.beginComputePass({ timestampWrites: this.#timer?.next() });
+      this.#work.passes++;
+    }
     return this.#pass;
   }
 

@@ -2,6 +2,7 @@ import type { KvCodes } from "../../kvCodes.js";
 import { rowsOfGroup, slotsOfBlock } from "../../sight.js";
 import { kernel, read, readWrite } from "../kernel.js";
 import { wordOf } from "./blockMask.js";
+import { exchangeFunctions } from "./exchange.js";
 import { codedParams, codedReads, codesName } from "./kvCodes.js";
 
 export interface AttentionShape {
@@ -15,9 +16,18 @@ export interface AttentionShape {
   keys: number;
 }
 
+/** Most runs of keys. */
+export const mostRuns = 256;
+
 /** Bytes of workgroup memory that a shape takes. */
 export const attentionBytes = ({ keyDim, valueDim, queries, keys }: AttentionShape): number =>
-  4 * (queries * keyDim + keys * (keyDim + 4) + 2 * queries * keys + 3 * queries + 2 * threadsFor(sliceOf(valueDim)));
+  4 *
+  (queries * keyDim +
+    keys * (keyDim + 4) +
+    2 * queries * keys +
+    3 * queries +
+    2 * threadsFor(sliceOf(valueDim)) +
+    2 * mostRuns);
 
 const threadsFor = (valueCols: number) => (valueCols > 128 ? 256 : 128);
 
@@ -26,8 +36,8 @@ export const valueSlices = (valueDim: number): number => Math.ceil(valueDim / 25
 const sliceOf = (valueDim: number) => Math.ceil(valueDim / valueSlices(valueDim));
 
 export interface AttentionVariant {
-  /** Whether there are several runs. */
-  split?: boolean;
+  /** Whether there are several runs; they are joined by the workgroup that comes last, or stay apart for `attentionMerge`. */
+  runs?: "one" | "joined" | "apart";
   /**
    * Whether q, one token, is still to be rotated, and k and v of its slot are in `ks` and `vs`, k not rotated either: the
    * workgroup whose run reaches that slot puts them into the cache before it reads them.
@@ -44,9 +54,10 @@ export interface AttentionVariant {
 /**
  * Flash attention (Dao et al. 2022): one workgroup takes `queries` query rows of one key head and one run of keys, walks
  * the keys in tiles and keeps, per query row, the running maximum m, the sum l of exp(score − m) and the weighted values.
- * With one run of keys it writes the mean; with several it writes the state, and `attentionMerge` joins the runs.
+ * With one run of keys it writes the mean; with several the states of all are joined, see `mergeRow`. Through `exchange` (a
+ * ticket for every block of query rows and key head, then the sums and the states) they go to the workgroup that comes last.
  */
-export const attention = (shape: AttentionShape, { split, rotated, listed, sunk, codes }: AttentionVariant) => {
+export const attention = (shape: AttentionShape, { runs = "one", rotated, listed, sunk, codes }: AttentionVariant) => {
   const { keyDim, valueDim, valueInKey, queries, keys } = shape;
   const slices = valueSlices(valueDim);
   const valueCols = sliceOf(valueDim);
@@ -159,7 +170,7 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk,
   // Where few rows need few registers, values are on their way while the scores are made.
   const early = queries <= 4;
   const variant = [
-    ...(split ? [" split"] : []),
+    ...(runs === "one" ? [] : [` runs ${runs}`]),
     ...(rotated ? [" rotated"] : []),
     ...(listed ? [" listed"] : []),
     ...(sunk ? [" sunk"] : []),
@@ -175,6 +186,29 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk,
     if (codes !== undefined) return read("u32");
     return rotated ? readWrite(type) : read(type);
   };
+  const put = {
+    one: "outs[p.outOffset + token * p.outStride + head * VALUE_DIM + d] = select(value / l, 0.0, l == 0.0);",
+    joined: /* wgsl */ `
+  leave(p.sumsAt + at * VALUE_DIM + d, value);
+  if (d == 0u) {
+    leave(p.statesAt + 2u * at, m);
+    leave(p.statesAt + 2u * at + 1u, l);
+  }`,
+    apart: /* wgsl */ `
+  outs[at * VALUE_DIM + d] = value;
+  if (d == 0u) {
+    exchange[2u * at] = m;
+    exchange[2u * at + 1u] = l;
+  }`,
+  }[runs];
+  const join = /* wgsl */ `
+  if (t == 0u) { isLast = select(0u, 1u, comesLast(workgroup.x * p.kvHeads + kvHead, p.runs * ${slices}u)); }
+  if (workgroupUniformLoad(&isLast) == 0u) { return; }
+  for (var j = firstQuery; j < min(firstQuery + ${queries}u, queryRows); j += 1u) {
+    let head = kvHead * p.group + j % p.group;
+    let token = j / p.group;
+    mergeRow(token * p.kvHeads * p.group + head, p.tokens * p.kvHeads * p.group, p.outOffset + token * p.outStride + head * VALUE_DIM, t);
+  }`;
   return kernel({
     name: `attention ${keyDim} ${valueDim}${valueInKey ? " in key" : ""} ${queries} ${keys}${variant}`,
     params: {
@@ -183,6 +217,10 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk,
       outOffset: "u32",
       outStride: "u32",
       tokens: "u32",
+      runs: "u32",
+      /** Where sums and states begin in `exchange`. */
+      sumsAt: "u32",
+      statesAt: "u32",
       start: "u32",
       window: "u32",
       causal: "u32",
@@ -211,7 +249,8 @@ export const attention = (shape: AttentionShape, { split, rotated, listed, sunk,
       qs: read(),
       cachedKeys: entries("vec4<f32>"),
       cachedValues: entries("f32"),
-      states: readWrite(),
+      /** Runs that are joined leave everything there, others their states. */
+      exchange: readWrite(runs === "joined" ? "atomic<u32>" : "f32"),
       ks: read(),
       vs: read(),
       cosines: read(),
@@ -321,7 +360,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   if (t < ${valueCols}u && dimension < ${valueDim}u) {
     ${each((j) => `write(firstQuery + ${j}u, queryRows, kvHead, run, dimension, acc${j}, maxima[${j}], lengths[${j}]);`)}
   }
+  ${runs === "joined" ? join : ""}
 }
+const VALUE_DIM = ${valueDim}u;
+${runs === "joined" ? `var<workgroup> isLast: u32;${exchangeFunctions}${mergeRow(threads, takenRuns)}` : ""}
 ${keyGroups === 1 ? "" : `var<workgroup> partial: array<f32, ${threads}>;`}
 
 ${
@@ -344,63 +386,85 @@ fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f
   if (j >= queryRows) { return; }
   let head = kvHead * p.group + j % p.group;
   let token = j / p.group;
-  ${
-    split
-      ? /* wgsl */ `
   let at = (run * p.tokens + token) * p.kvHeads * p.group + head;
-  outs[at * ${valueDim}u + d] = value;
-  if (d == 0u) {
-    states[2u * at] = m;
-    states[2u * at + 1u] = l;
-  }`
-      : `outs[p.outOffset + token * p.outStride + head * ${valueDim}u + d] = select(value / l, 0.0, l == 0.0);`
-  }
+  ${put}
 }`,
   });
 };
 
-/** Most runs that `attentionMerge` joins. */
-export const mostRuns = 256;
-
-const mergeThreads = 64;
 /** Sums that are on their way at once. */
 const mergeUnroll = 8;
 
-/** Joins the states of several runs of keys; one workgroup per token and head, one thread per dimension. */
-export const attentionMerge = kernel({
-  name: "attentionMerge",
-  params: { valueDim: "u32", heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
-  buffers: { outs: readWrite(), sums: read(), states: read() },
-  code: /* wgsl */ `
+/** How the workgroup that joins runs reads what they left: the state of a run at `at`, and sums, some at once. */
+interface LeftRuns {
+  readonly state: (at: string) => string;
+  /** `sum0 …` of runs `s, s + 1 …`, as many as there are, at `sumAt0 …`. */
+  readonly sums: readonly ((i: number) => string)[];
+}
+
+const takenRuns: LeftRuns = {
+  state: (at) => `arrived(atomicExchange(&exchange[p.statesAt + ${at}], 0u), p.statesAt + ${at})`,
+  // Runs beyond the last have nothing to wait for.
+  sums: [
+    (i) =>
+      `var taken${i} = 0x80000000u; if (s + ${i}u < p.runs) { taken${i} = atomicExchange(&exchange[p.sumsAt + sumAt${i}], 0u); }`,
+    (i) => `let sum${i} = arrived(taken${i}, p.sumsAt + sumAt${i});`,
+  ],
+};
+
+const readRuns: LeftRuns = {
+  state: (at) => `states[${at}]`,
+  sums: [(i) => `let sum${i} = sums[sumAt${i}];`],
+};
+
+/** `mergeRow` joins the runs of one of `rows` rows (a token and a query head), a workgroup by `VALUE_DIM` columns. */
+const mergeRow = (threads: number, left: LeftRuns) => /* wgsl */ `
 /** Of every run its maximum, later its weight; and its sum of exp(score − maximum). */
-var<workgroup> weights: array<f32, ${mostRuns}>;
-var<workgroup> lengths: array<f32, ${mostRuns}>;
-@compute @workgroup_size(${mergeThreads})
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  let row = workgroup.y * p.heads + workgroup.x;
-  let rows = p.tokens * p.heads;
-  for (var s = t; s < p.runs; s += ${mergeThreads}u) {
-    weights[s] = states[2u * (s * rows + row)];
-    lengths[s] = states[2u * (s * rows + row) + 1u];
+var<workgroup> runWeights: array<f32, ${mostRuns}>;
+var<workgroup> runLengths: array<f32, ${mostRuns}>;
+fn mergeRow(row: u32, rows: u32, out: u32, t: u32) {
+  for (var s = t; s < p.runs; s += ${threads}u) {
+    let at = 2u * (s * rows + row);
+    runWeights[s] = ${left.state("at")};
+    runLengths[s] = ${left.state("at + 1u")};
   }
   workgroupBarrier();
-  var highest = weights[0];
-  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, weights[s]); }
+  var highest = runWeights[0];
+  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, runWeights[s]); }
   workgroupBarrier();
-  for (var s = t; s < p.runs; s += ${mergeThreads}u) { weights[s] = exp(weights[s] - highest); }
+  for (var s = t; s < p.runs; s += ${threads}u) { runWeights[s] = exp(runWeights[s] - highest); }
   workgroupBarrier();
   var length = 0.0;
-  for (var s = 0u; s < p.runs; s += 1u) { length = fma(weights[s], lengths[s], length); }
-  for (var d = t; d < p.valueDim; d += ${mergeThreads}u) {
+  for (var s = 0u; s < p.runs; s += 1u) { length = fma(runWeights[s], runLengths[s], length); }
+  for (var d = t; d < VALUE_DIM; d += ${threads}u) {
     var sum = 0.0;
     for (var s = 0u; s < p.runs; s += ${mergeUnroll}u) {
-      ${mergeRounds((i) => `let sum${i} = sums[(min(s + ${i}u, p.runs - 1u) * rows + row) * p.valueDim + d];`)}
-      ${mergeRounds((i) => `sum = fma(select(0.0, weights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
+      ${mergeRounds((i) => `let sumAt${i} = (min(s + ${i}u, p.runs - 1u) * rows + row) * VALUE_DIM + d;`)}
+      ${left.sums.map(mergeRounds).join("\n      ")}
+      ${mergeRounds((i) => `sum = fma(select(0.0, runWeights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
     }
-    outs[p.outOffset + workgroup.y * p.outStride + workgroup.x * p.valueDim + d] = select(sum / length, 0.0, length == 0.0);
+    outs[out + d] = select(sum / length, 0.0, length == 0.0);
   }
+  workgroupBarrier();
+}`;
+
+const mergeThreads = 64;
+
+/** Joins runs that stay apart; one workgroup per token and head. */
+export const attentionMerge = (valueDim: number) =>
+  kernel({
+    name: `attentionMerge ${valueDim}`,
+    params: { heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
+    buffers: { outs: readWrite(), sums: read(), states: read() },
+    code: /* wgsl */ `
+const VALUE_DIM = ${valueDim}u;
+${mergeRow(mergeThreads, readRuns)}
+@compute @workgroup_size(${mergeThreads})
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let out = p.outOffset + workgroup.y * p.outStride + workgroup.x * VALUE_DIM;
+  mergeRow(workgroup.y * p.heads + workgroup.x, p.tokens * p.heads, out, t);
 }`,
-});
+  });
 
 function mergeRounds(line: (i: number) => string): string {
   return Array.from({ length: mergeUnroll }, (_, i) => line(i)).join("\n      ");

@@ -1,5 +1,5 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
-import { kernel, read } from "../kernel.js";
+import { kernel, read, readWrite } from "../kernel.js";
 import { keepsFunction } from "./keeps.js";
 import { matmulInterface } from "./matmul.js";
 import { findPart } from "./part.js";
@@ -11,26 +11,55 @@ export interface TensorShape {
   K: number;
 }
 
-/** Rows of x that a workgroup takes. */
-export const tensorTokens = 64;
-
-/** Subgroups of a workgroup: so many share its rows of x, so many its rows of W. */
-const teamsDown = 2;
-const teamsAcross = 2;
-const teams = teamsDown * teamsAcross;
-const threads = teams * 32;
-const teamTokens = tensorTokens / teamsDown;
+/** How a workgroup works. */
+export interface TensorTile {
+  /** Rows of x that it takes. */
+  tokens: number;
+  /** Subgroups: so many share its rows of x, so many its rows of W. */
+  teamsDown: number;
+  teamsAcross: number;
+  /** Groups of 32 columns that it takes at a time. */
+  groupsAtOnce: number;
+  /** Whether x comes from `halve`. */
+  halves: boolean;
+}
 
 /** Distances between rows in workgroup memory, in f16: not multiples of the banks. */
-const xPitch = 32 + 8;
+const xPitch = ({ groupsAtOnce }: TensorTile) => 32 * groupsAtOnce + 8;
 const wPitch = (tileRows: number) => tileRows + 8;
 
 /** x is multiplied with 1/16 before it becomes f16, so that up to a million it does not overflow, and sums with 16. */
 const range = 16;
 
 /** Bytes of workgroup memory that a kernel takes. */
-export const matmulTensorBytes = ({ tileRows }: GpuFormat, { M, N }: TensorShape): number =>
-  2 * (tensorTokens * xPitch + 32 * wPitch(tileRows)) + 4 * teams * M * N;
+export const matmulTensorBytes = ({ tileRows }: GpuFormat, { M, N }: TensorShape, tile: TensorTile): number =>
+  2 * (tile.tokens * xPitch(tile) + 32 * tile.groupsAtOnce * wPitch(tileRows)) +
+  4 * tile.teamsDown * tile.teamsAcross * M * N;
+
+/** Columns of what `halve` makes: whole turns of any tile. */
+export const halvedColumns = (cols: number): number => Math.ceil(cols / 64) * 64;
+
+/** x / 16 as f16, with zeros behind the last column. x is read in fours: its offset and stride are multiples of 4. */
+export const halve = kernel({
+  name: "halve",
+  enable: ["f16"],
+  params: { xOffset: "u32", xStride: "u32", cols: "u32", eights: "u32" },
+  buffers: { outs: readWrite("vec4<u32>"), xs: read("vec4<f32>") },
+  code: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.eights) { return; }
+  let row = (p.xOffset + id.y * p.xStride) / 4u;
+  let last = p.cols / 4u - 1u;
+  var fours: array<vec2<u32>, 2>;
+  for (var i = 0u; i < 2u; i += 1u) {
+    let quad = id.x * 2u + i;
+    let x = select(vec4<f32>(), xs[row + min(quad, last)], vec4<bool>(quad <= last));
+    fours[i] = bitcast<vec2<u32>>(vec4<f16>(x * ${1 / range}));
+  }
+  outs[id.y * p.eights + id.x] = vec4<u32>(fours[0], fours[1]);
+}`,
+});
 
 /**
  * `matmul` on the matrix units of a GPU, which multiply f16: a workgroup owns one row tile of W × 64 rows of x. x is rounded to
@@ -39,8 +68,14 @@ export const matmulTensorBytes = ({ tileRows }: GpuFormat, { M, N }: TensorShape
  *
  * x is read in fours, so its buffer must not be that of `outs`, and its offset and stride must be multiples of 4.
  */
-export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape) => {
+export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape, shape: TensorTile) => {
   const { unitRows, tileRows, rows, scaled } = format;
+  const { tokens, teamsDown, teamsAcross, groupsAtOnce, halves } = shape;
+  const teams = teamsDown * teamsAcross;
+  const threads = 32 * teams;
+  const teamTokens = tokens / teamsDown;
+  const columns = 32 * groupsAtOnce;
+  const pitch = xPitch(shape);
   const lanes = tileRows / unitRows;
   const teamRows = tileRows / teamsAcross;
   const scales = scaleRows(format);
@@ -50,27 +85,53 @@ export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape) => {
     Array.from({ length: count }, (_, i) => line(i)).join("\n    ");
   const [down, across] = [teamTokens / M, teamRows / N];
   // What one thread reads for a step: eights of x, units of W and, for its rows, their scales.
-  const xLoads = (tensorTokens * 4) / threads;
-  const wLoads = (32 * lanes) / threads;
-  const scaleUnits = scaled ? unitRows / 8 : 0;
-  const xRow = (i: number) => `(t / 4u + ${(i * threads) / 4}u)`;
-  const loads = (group: string) => /* wgsl */ `
-    ${times(xLoads, (i) => `x${i} = eight(firstToken + ${xRow(i)}, ${group} * 8u + t % 4u * 2u);`)}
-    ${times(wLoads, (i) => `u${i} = units[base + columnUnit(width, ${group}, t / ${lanes}u + ${(i * threads) / lanes}u) + lane];`)}
-    ${times(scaleUnits, (i) => `s${i} = units[base + ${group} * groupUnits(width) + lane * ${unitRows / 8}u + ${i}u];`)}`;
+  const eights = columns / 8;
+  const xLoads = (tokens * eights) / threads;
+  const wLoads = (columns * lanes) / threads;
+  // Of the groups taken at once each has loads of its own, or each has threads of its own.
+  const loadsOfGroup = Math.max(1, wLoads / groupsAtOnce);
+  const groupsByThread = wLoads < groupsAtOnce;
+  const scaleLoads = scaled ? unitRows / 8 : 0;
+  const xRow = (i: number) => `(t / ${eights}u + ${(i * threads) / eights}u)`;
+  const xLoad = (i: number, step: string) =>
+    halves
+      ? `xs[(firstToken + ${xRow(i)}) * (p.xStride / 8u) + ${step} * ${eights}u + t % ${eights}u]`
+      : `eight(firstToken + ${xRow(i)}, ${step} * ${2 * eights}u + t % ${eights}u * 2u)`;
+  const groupWithin = (i: number) =>
+    groupsByThread ? `t / ${32 * lanes}u` : `${Math.floor(i / loadsOfGroup)}u`;
+  const groupOf = (step: string, i: number) =>
+    groupsAtOnce === 1 ? step : `min(${step} * ${groupsAtOnce}u + ${groupWithin(i)}, p.groups - 1u)`;
+  const columnOf = (i: number) =>
+    groupsByThread ? `t / ${lanes}u % 32u` : `(t / ${lanes}u + ${((i % loadsOfGroup) * threads) / lanes}u)`;
+  const scaleGroups = groupsByThread ? 1 : groupsAtOnce;
+  const loads = (step: string) => /* wgsl */ `
+    ${times(xLoads, (i) => `x${i} = ${xLoad(i, step)};`)}
+    ${times(wLoads, (i) => `u${i} = units[base + columnUnit(width, ${groupOf(step, i)}, ${columnOf(i)}) + lane];`)}
+    ${times(scaleLoads * scaleGroups, (i) => `scale${i} = units[base + ${groupOf(step, Math.floor(i / scaleLoads) * loadsOfGroup)} * groupUnits(width) + lane * ${unitRows / 8}u + ${i % scaleLoads}u];`)}`;
+  const storeFloats = (i: number) => `{
+      let at = ${xRow(i)} * ${pitch}u + t % ${eights}u * 8u;
+      let token = firstToken + ${xRow(i)};
+      let column = step * ${columns}u + t % ${eights}u * 8u;
+      let dropUpTo = select(-1.0, threshold, masked & (token >= p.sparseFromRow));
+      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `vec4<f16>(kept(x${i}[${half}], dropUpTo, (token < p.xRows) & (column + ${4 * half}u < p.cols)))`)).join("\n      ")}
+    }`;
+  const storeHalves = (i: number) => `{
+      let at = ${xRow(i)} * ${pitch}u + t % ${eights}u * 8u;
+      ${["xy", "zw"].map((pair, half) => store("xTile", `at + ${4 * half}u`, `bitcast<vec4<f16>>(x${i}.${pair})`)).join("\n      ")}
+    }`;
   const store = (array: string, at: string, from: string) =>
-    `{ let four = vec4<f16>(${from}); ${[0, 1, 2, 3].map((k) => `${array}[${at} + ${k}u] = four[${k}];`).join(" ")} }`;
+    `{ let four = ${from}; ${[0, 1, 2, 3].map((k) => `${array}[${at} + ${k}u] = four[${k}];`).join(" ")} }`;
   return kernel({
-    name: `matmul ${format.format.id} on ${M}×${N}×${K}`,
+    name: `matmul ${format.format.id} on ${M}×${N}×${K}, ${tokens} by ${teamsDown}×${teamsAcross}, ${columns}${halves ? " halves" : ""}`,
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
     // That `team` is the same for a whole subgroup is more than the compiler can see.
     unchecked: ["chromium.subgroup_matrix_uniformity"],
     ...matmulInterface,
-    buffers: { ...matmulInterface.buffers, xs: read("vec4<f32>") },
-    code: /* wgsl */ `${keepsFunction}
+    buffers: { ...matmulInterface.buffers, xs: read(halves ? "vec4<u32>" : "vec4<f32>") },
+    code: /* wgsl */ `${halves ? "" : keepsFunction}
 ${tileFunctions(format)}
-var<workgroup> xTile: array<f16, ${tensorTokens * xPitch}>;
-var<workgroup> wTile: array<f16, ${32 * stride}>;
+var<workgroup> xTile: array<f16, ${tokens * pitch}>;
+var<workgroup> wTile: array<f16, ${columns * stride}>;
 var<workgroup> results: array<f32, ${teams * M * N}>;
 
 @compute @workgroup_size(${threads})
@@ -80,48 +141,40 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let tile = place1.x + tileInChunk;
   let base = place0.y + tileInChunk * tileUnits(p.groups);
   let width = tileWidth(place0.z, tile);
-  let firstToken = workgroup.y * ${tensorTokens}u;
-  let threshold = bitcast<f32>(place1.y);
-  let masked = place1.z != 0u;
+  let firstToken = workgroup.y * ${tokens}u;
+  ${halves ? "" : "let threshold = bitcast<f32>(place1.y);\n  let masked = place1.z != 0u;"}
   let team = t / 32u;
   let firstOwn = team % ${teamsDown}u * ${teamTokens}u;
   let firstRow = team / ${teamsDown}u * ${teamRows}u;
 
   let lane = min(t % ${lanes}u, width - 1u);
   ${times(down * across, (a) => `var acc${a} = subgroup_matrix_result<f32, ${N}, ${M}>();`)}
-  ${times(xLoads, (i) => `var x${i} = array<vec4<f32>, 2>();`)}
+  ${times(xLoads, (i) => `var x${i} = ${halves ? "vec4<u32>()" : "array<vec4<f32>, 2>()"};`)}
   ${times(wLoads, (i) => `var u${i} = vec4<u32>();`)}
-  ${times(scaleUnits, (i) => `var s${i} = vec4<u32>();`)}
+  ${times(scaleLoads * scaleGroups, (i) => `var scale${i} = vec4<u32>();`)}
   ${loads("0u")}
-  for (var g = 0u; g < p.groups; g += 1u) {
-    ${times(
-      xLoads,
-      (i) => `{
-      let at = ${xRow(i)} * ${xPitch}u + t % 4u * 8u;
-      let token = firstToken + ${xRow(i)};
-      let column = g * 32u + t % 4u * 8u;
-      let dropUpTo = select(-1.0, threshold, masked & (token >= p.sparseFromRow));
-      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `kept(x${i}[${half}], dropUpTo, (token < p.xRows) & (column + ${4 * half}u < p.cols))`)).join("\n      ")}
-    }`,
-    )}
+  let steps = (p.groups + ${groupsAtOnce - 1}u) / ${groupsAtOnce}u;
+  for (var step = 0u; step < steps; step += 1u) {
+    ${times(xLoads, (i) => (halves ? storeHalves(i) : storeFloats(i)))}
     ${times(
       wLoads,
       (i) => `{
       let u = u${i};
-      let at = (t / ${lanes}u + ${(i * threads) / lanes}u) * ${stride}u + t % ${lanes}u * ${unitRows}u;
-      ${times(rows.length, (r) => store("wTile", `at + ${4 * r}u`, value(r)))}
+      ${times(scaleLoads, (k) => `let s${k} = scale${Math.floor(i / loadsOfGroup) * scaleLoads + k};`)}
+      let at = (${groupWithin(i)} * 32u + ${columnOf(i)}) * ${stride}u + t % ${lanes}u * ${unitRows}u;
+      ${times(rows.length, (r) => store("wTile", `at + ${4 * r}u`, `vec4<f16>(${value(r)})`))}
     }`,
     )}
     workgroupBarrier();
     // The next step is read while this one is multiplied.
-    let next = min(g + 1u, p.groups - 1u);
+    let next = min(step + 1u, steps - 1u);
     ${loads("next")}
-    ${times(32 / K, (k) =>
+    ${times(columns / K, (k) =>
       [
         times(
           down,
           (i) =>
-            `let left${k}_${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${K}, ${M}>, row_major>(&xTile, (firstOwn + ${i * M}u) * ${xPitch}u + ${k * K}u, ${xPitch}u);`,
+            `let left${k}_${i} = subgroupMatrixLoad<subgroup_matrix_left<f16, ${K}, ${M}>, row_major>(&xTile, (firstOwn + ${i * M}u) * ${pitch}u + ${k * K}u, ${pitch}u);`,
         ),
         times(
           across,
@@ -150,6 +203,21 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   )}
 }
 
+${halves ? "" : floatFunctions}
+
+fn put(place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {
+  let row = tile * TILE_ROWS + rowInTile;
+  if (token >= p.xRows || row >= place.z) { return; }
+  let at = p.outOffset + token * p.outStride + place.w + row;
+  var total = sum * ${range}.0;
+  if (p.hasBias != 0u) { total += bias[place.w + row]; }
+  if (p.accumulate != 0u) { total += outs[at]; }
+  outs[at] = total;
+}`,
+  });
+};
+
+const floatFunctions = /* wgsl */ `
 /** Eight numbers of a row of x; \`quad\` counts fours. What lies beyond x is some other number of it. */
 fn eight(token: u32, quad: u32) -> array<vec4<f32>, 2> {
   let start = (p.xOffset + min(token, p.xRows - 1u) * p.xStride) / 4u;
@@ -163,16 +231,4 @@ fn keepsEach(x: vec4<f32>, t: f32) -> vec4<bool> {
 
 fn kept(x: vec4<f32>, dropUpTo: f32, inside: bool) -> vec4<f32> {
   return select(vec4<f32>(), x * ${1 / range}, vec4<bool>(inside) & keepsEach(x, dropUpTo));
-}
-
-fn put(place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {
-  let row = tile * TILE_ROWS + rowInTile;
-  if (token >= p.xRows || row >= place.z) { return; }
-  let at = p.outOffset + token * p.outStride + place.w + row;
-  var total = sum * ${range}.0;
-  if (p.hasBias != 0u) { total += bias[place.w + row]; }
-  if (p.accumulate != 0u) { total += outs[at]; }
-  outs[at] = total;
-}`,
-  });
-};
+}`;

@@ -1,5 +1,6 @@
 import { type GpuFormat, scaleRows, tileFunctions } from "../formats.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { exchangeFunctions } from "./exchange.js";
 import {
   denseFunctions,
   inputFunctions,
@@ -41,10 +42,8 @@ export const matvecBytes = (format: GpuFormat, sparse: boolean, tuning: MatvecTu
  * that no thread waits for all others to count, there is one list for every 32 threads, of a share of the slice, or with
  * scales one for every group of 32 columns.
  *
- * Sums are joined in workgroup memory; those of several slices by the workgroup that finishes its tile last. WGSL orders
- * no writes between workgroups, so a partial sum travels in an atomic word that is 0 while it is empty: the last workgroup
- * takes each with an exchange, which empties it again, until it holds something. Every sum is added in the same order
- * whoever comes last.
+ * Sums are joined in workgroup memory; those of several slices by the workgroup that finishes its tile last, through
+ * `exchange`. Every sum is added in the same order whoever comes last.
  *
  * A norm on either side may be part of it. When x is followed by `squares`, the shares of its sum of squares, what counts is
  * x / √(mean(x²) + epsilon). When a norm comes next (`rowVector.nextNorm`), `scaled` gets the results times the weight of
@@ -217,9 +216,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       if (p.slices == 1u) {
         put(column + i, total[i]);
       } else {
-        // 0 means empty: a sum of 0 travels as −0.
-        let bits = bitcast<u32>(total[i]);
-        atomicStore(&exchange[p.exchangeStride * (${at.slice} + workgroup.y) + MAX_TICKETS + column + i], select(bits, 0x80000000u, bits == 0u));
+        leave(p.exchangeStride * (${at.slice} + workgroup.y) + MAX_TICKETS + column + i, total[i]);
       }
     }
   }
@@ -228,11 +225,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     return;
   }
 
-  if (t == 0u) {
-    let ticket = atomicAdd(&exchange[${at.ticket} + workgroup.x], 1u);
-    isLast = select(0u, 1u, ticket == p.slices - 1u);
-    if (ticket == p.slices - 1u) { atomicStore(&exchange[${at.ticket} + workgroup.x], 0u); }
-  }
+  if (t == 0u) { isLast = select(0u, 1u, comesLast(${at.ticket} + workgroup.x, p.slices)); }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
   for (var r = t; r < min(TILE_ROWS, tileEnd - tileStart); r += THREADS) {
     var total = 0.0;
@@ -250,13 +243,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   ${at.leave}
 }
 
-/** The value of a word taken from the exchange; waits for it if it was still empty. */
-fn arrived(taken: u32, at: u32) -> f32 {
-  var bits = taken;
-  // The writer has run: its write is under way. The bound turns a broken driver into a wrong number, not a hung GPU.
-  for (var tries = 0u; bits == 0u && tries < 1000000u; tries += 1u) { bits = atomicExchange(&exchange[at], 0u); }
-  return bitcast<f32>(bits);
-}
+${exchangeFunctions}
 
 fn put(column: u32, sum: f32) {
   var total = sum;
