@@ -1,11 +1,13 @@
 // Decode and prefill of a random model of Llama-2-7B shape on WebGPU, dense and with activation thresholds, in one run.
 //
-//   node decode.mjs [--weights bf16,q4] [--sparsities 0.4,0.5] [--layers 32] [--tokens 64] [--rounds 3] [--out result.json]
+//   node decode.mjs [--weights bf16,q4] [--sparsities 0.4,0.5] [--layers 32] [--prompt 512] [--tokens 64] [--rounds 3]
+//                   [--kernels] [--out result.json]
 //
 // Nothing is stored: every row tile of a matrix is one of a few that were packed from random numbers. Thresholds are
 // quantiles of |x| at each projection, taken over the prompt; the share of inputs skipped is counted while measuring.
 // Variants take turns, round by round; figures are medians. Beside the time of a token stand the processor's (all threads),
-// the GPU's (by timestamps, in decoding of their own after the rounds) and the calls of WebGPU.
+// the GPU's (by timestamps, in decoding of their own after the rounds) and the calls of WebGPU. With --kernels also what each
+// kernel takes of a prompt and of 8 tokens, every dispatch in a pass of its own.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -27,6 +29,7 @@ const { values } = parseArgs({
     tokens: { type: "string", default: "64" },
     prompt: { type: "string", default: "512" },
     rounds: { type: "string", default: "3" },
+    kernels: { type: "boolean", default: false },
     out: { type: "string" },
   },
 });
@@ -178,10 +181,10 @@ async function measure(weights) {
   );
 
   /** As `generate` does: the next token is enqueued before this one is read. */
-  async function decode(first, cache, thresholds) {
+  async function decode(first, cache, thresholds, count = tokens) {
     let chosen = await enqueue(first, cache, prompt, thresholds);
-    for (let t = 1; t <= tokens; t++) {
-      const later = t < tokens ? await enqueue(chosen, cache, prompt + t, thresholds) : undefined;
+    for (let t = 1; t <= count; t++) {
+      const later = t < count ? await enqueue(chosen, cache, prompt + t, thresholds) : undefined;
       await chosen.read();
       chosen = later;
     }
@@ -215,12 +218,30 @@ async function measure(weights) {
     gpuTimes.push(await gpuMs(() => decode(next, cache, thresholds)));
     cache[Symbol.dispose]();
   }
+  const kernelTimes = [];
+  if (values.kernels && backend.timeKernels !== undefined) {
+    const cache = model.createCache(prompt + tokens);
+    let next;
+    const phase = async (name, work) => {
+      const times = await backend.timeKernels(work);
+      kernelTimes.push({ phase: name, times });
+      for (const { kernel, dispatches, ms } of times ?? []) {
+        console.log(`${weights} ${name}: ${ms.toFixed(3)} ms in ${dispatches} × ${kernel}`);
+      }
+    };
+    await phase("prompt", async () => {
+      next = await step(ids, cache, 0);
+    });
+    await phase("8 tokens", () => decode(next, cache, undefined, 8));
+    cache[Symbol.dispose]();
+  }
   // Two operations per weight of a block and token; the head runs for the last row alone.
   parameters = layers * (4 * hidden * hidden + 3 * hidden * ffn);
   const prefillMs = median(prefills);
   const results = {
     weights,
     prefillMs,
+    kernelTimes,
     prefillTflops: (2 * parameters * prompt) / prefillMs / 1e9,
     decode: variants.map(({ sparsity }, i) => {
       const msPerToken = median(decodes[i].map((d) => d.msPerToken));

@@ -1,10 +1,11 @@
 // Products of many rows on the matrix units, in every shape of workgroup that is named, for one matrix at a time.
 //
 //   node matmul.mjs [--formats bf16,q8,q4] [--shapes 4096x4096,22016x4096,4096x11008] [--tokens 128,512]
-//                   [--tiles 64:2x2:1:floats,128:4x2:1:halves] [--rounds 5] [--out result.json]
+//                   [--tiles 64:2x2:1:floats:0,128:4x2:1:halves:264] [--rounds 5] [--out result.json]
 //
-// A tile is rows of x : subgroups down × across : groups of 32 columns at once : how x comes. Weights are random; each result
-// is compared with that of the plain kernel. Times are the GPU's, by timestamps; medians of TFLOP/s.
+// A tile is rows of x : subgroups down × across : groups of 32 columns at once : how x comes : workgroups wanted. Weights are
+// random; each result is compared with that of the plain kernel. Times are the GPU's, by timestamps, once it has run the case for
+// a while; medians.
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -21,16 +22,17 @@ const { values } = parseArgs({
     formats: { type: "string", default: "bf16" },
     shapes: { type: "string", default: "4096x4096,22016x4096,4096x11008" },
     tokens: { type: "string", default: "128,512" },
-    tiles: { type: "string", default: "64:2x2:1:floats,64:2x2:1:halves,128:4x2:1:halves" },
+    tiles: { type: "string", default: "64:2x2:1:floats:0,64:2x2:1:halves:0,128:4x2:1:halves:264" },
     rounds: { type: "string", default: "5" },
     out: { type: "string" },
   },
 });
 
 const tileOf = (text) => {
-  const [tokens, teams, groupsAtOnce, input] = text.split(":");
+  const [tokens, teams, groupsAtOnce, input, workgroups] = text.split(":");
   const [teamsDown, teamsAcross] = teams.split("x").map(Number);
-  return { tokens: Number(tokens), teamsDown, teamsAcross, groupsAtOnce: Number(groupsAtOnce), halves: input === "halves" };
+  const numbers = { tokens: Number(tokens), groupsAtOnce: Number(groupsAtOnce), workgroups: Number(workgroups) };
+  return { ...numbers, teamsDown, teamsAcross, halves: input === "halves" };
 };
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 const counters = { weightBytesRead: 0, inputs: 0, inputsSkipped: 0, kvBytesRead: 0 };
@@ -49,7 +51,7 @@ function fill({ memory }, count) {
 
 for (const id of values.formats.split(",")) {
   const format = gpuFormat(id);
-  const plain = candidates(device, format).matmuls.filter(({ onMatrixUnits }) => !onMatrixUnits);
+  const plain = candidates(device, format).matmuls.filter(({ tile }) => tile === undefined);
   for (const shape of values.shapes.split(",")) {
     const [rows, cols] = shape.split("x").map(Number);
     const block = Float32Array.from({ length: 128 * cols }, () => random.normal() / Math.sqrt(cols));
@@ -77,12 +79,17 @@ for (const id of values.formats.split(",")) {
             squares[1] += expected[i] ** 2;
           }
           const times = [];
-          for (let round = -2; round < Number(values.rounds); round++) {
+          const warm = performance.now() + 200;
+          while (performance.now() < warm) {
+            for (let i = 0; i < 20; i++) product(kernels);
+            await context.recorder.settle();
+          }
+          for (let round = 0; round < Number(values.rounds); round++) {
             const ms = await context.recorder.time(async () => {
               for (let i = 0; i < 20; i++) product(kernels);
             });
             await context.recorder.settle();
-            if (round >= 0) times.push(ms / 20);
+            times.push(ms / 20);
           }
           const microseconds = median(times) * 1000;
           const teraflops = (2 * tokens * rows * cols) / microseconds / 1e6;

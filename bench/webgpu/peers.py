@@ -1,4 +1,4 @@
-"""Times cuBLAS and the published TEAL kernel on f16 matrix-vector products, to stand beside matvec.mjs.
+"""Times cuBLAS, tinygemm's products of 4-bit codes and the published TEAL kernel on matrix-vector products, beside matvec.mjs.
 
     python3 peers.py [path of kernels/sparse_gemv.py from github.com/FasterDecoding/TEAL] [result.json]
 
@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-SHAPES = [(14336, 4096), (4096, 14336)]  # rows (outputs) x columns (inputs)
+SHAPES = [(14336, 4096), (4096, 14336), (22016, 4096), (4096, 11008), (12288, 4096), (4096, 4096)]  # rows (outputs) x columns (inputs)
 SPARSITIES = [0.0, 0.4, 0.5, 0.65, 0.8]
 ROTATED_BYTES = 400e6
 PRODUCTS = 40
@@ -51,8 +51,8 @@ def main():
     teal = load(sys.argv[1]) if len(sys.argv) > 1 else None
     results = []
 
-    def report(name, rows, cols, sparsity, us):
-        moved = rows * cols * 2 * (1 - sparsity)
+    def report(name, rows, cols, sparsity, us, weight_bytes=2):
+        moved = rows * cols * weight_bytes * (1 - sparsity)
         results.append({"name": name, "rows": rows, "cols": cols, "sparsity": sparsity, "us": us})
         print(f"{name} {rows}x{cols} {sparsity:.0%}: {us:.2f} us, {moved / us / 1e3:.0f} GB/s of weights", flush=True)
 
@@ -64,6 +64,20 @@ def main():
         out = torch.empty(rows, device="cuda", dtype=torch.float16)
         report("cuBLAS f16", rows, cols, 0.0, microseconds(
             lambda: [torch.mv(weights[i % count], x, out=out) for i in range(PRODUCTS)]))
+        # Codes in groups of 32 as ours, in the best of its tiles; and in the larger groups that it is mostly used with.
+        codes = torch.randint(0, 256, (rows, cols // 2), device="cuda", dtype=torch.uint8)
+        small = x.to(torch.bfloat16)[None]
+        count4 = max(2, int(ROTATED_BYTES / (rows * cols / 2)) + 1)
+        for group in [32, 128]:
+            scales = torch.full((cols // group, rows, 2), 0.01, device="cuda", dtype=torch.bfloat16)
+            times = {}
+            for tiles in [2, 4, 8]:
+                packed = [torch.ops.aten._convert_weight_to_int4pack(codes, tiles) for _ in range(count4)]
+                times[tiles] = microseconds(
+                    lambda: [torch.ops.aten._weight_int4pack_mm(small, packed[i % count4], group, scales) for i in range(PRODUCTS)])
+                del packed
+            best = min(times, key=times.get)
+            report(f"tinygemm int4, groups of {group}, {best} inner tiles", rows, cols, 0.0, times[best], 0.5)
         if teal is None:
             continue
         # Its weights are column-major: shape [rows, cols], stride(1) = rows.

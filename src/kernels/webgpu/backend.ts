@@ -54,6 +54,7 @@ import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { NormFusion } from "./normFusion.js";
+import type { KernelTime } from "./passTimer.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat } from "./sparseCheck.js";
 import type { SparseKernels } from "./sparseKernels.js";
@@ -465,6 +466,11 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
 
   timeGpu(work: () => Promise<void>): Promise<number | undefined> {
     return this.#context.recorder.time(work);
+  }
+
+  /** See `Recorder.timeKernels`. */
+  timeKernels(work: () => Promise<void>): Promise<KernelTime[] | undefined> {
+    return this.#context.recorder.timeKernels(work);
   }
 
   memoryBytes(): number {

@@ -6,7 +6,7 @@ import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { NextNorm, Squares } from "./normFusion.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
 import { matmulParts } from "./wgsl/matmul.js";
-import { halve, halvedColumns } from "./wgsl/matmulTensor.js";
+import { addSlices, halve, halvedColumns, type TensorTile } from "./wgsl/matmulTensor.js";
 import { matvecParts, maxTickets } from "./wgsl/matvec.js";
 import { notCounted } from "./wgsl/matvecInputs.js";
 import { rowVector } from "./wgsl/matvecPlaces.js";
@@ -159,16 +159,18 @@ function multiplyRows(
   // Kernels for matrix units read x in fours and from a buffer of its own.
   const readable = out.memory !== x.memory && x.offset % 4 === 0 && x.stride % 4 === 0 && w.cols % 4 === 0;
   const dense = thresholds === undefined || sparseFromRow >= x.rows;
-  const matmuls = w.kernels.matmuls.filter((m) => (readable || !m.onMatrixUnits) && (dense || !m.halves));
-  const { tokens, blockRows, kernel, halves } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
+  const matmuls = w.kernels.matmuls.filter((m) => m.tile === undefined || (readable && (dense || !m.tile.halves)));
+  const { tokens, blockRows, kernel, tile } = matmuls.findLast((m) => m.tokens === wantedTokens(matmuls, x.rows))!;
   const blocks = ({ part, firstTile, tiles }: TileRun) => {
     const first = firstTile * w.gpuFormat.tileRows;
     const rows = Math.min(tiles * w.gpuFormat.tileRows, w.parts[part].rows - first);
     return Math.ceil(rows / blockRows);
   };
   // What is held runs now, or it would overwrite the table.
-  recorder.makeRoom(w.chunks.length + 1, 0);
-  const read = halves ? halved(context, x, tokens) : x;
+  recorder.makeRoom(w.chunks.length + 2, 0);
+  const read = tile?.halves ? halved(context, x, tokens) : x;
+  const { slices, stepsOfSlice } = slicesOfRows(w, x.rows, blockRows, tile);
+  const written = slices === 1 ? out : { memory: context.scratch("slices", slices * x.rows * w.rows * 4), offset: 0, stride: w.rows };
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
       const workgroups = fillTable(w, batch, blocks, ({ part }) => [
@@ -184,18 +186,53 @@ function multiplyRows(
           cols: w.cols,
           groups: w.groups,
           parts: batch.length,
-          outOffset: out.offset,
-          outStride: out.stride,
-          hasBias: bias === undefined ? 0 : 1,
-          accumulate: accumulate ? 1 : 0,
+          outOffset: written.offset,
+          outStride: written.stride,
+          hasBias: slices === 1 && bias !== undefined ? 1 : 0,
+          accumulate: slices === 1 && accumulate ? 1 : 0,
           sparseFromRow: Math.max(0, sparseFromRow),
+          stepsOfSlice,
+          sliceStride: x.rows * w.rows,
         },
-        { outs: out.memory, xs: read.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
-        [workgroups, Math.ceil(x.rows / tokens)],
+        { outs: written.memory, xs: read.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
+        [workgroups, Math.ceil(x.rows / tokens), slices],
         table.subarray(0, 8 * matmulParts),
       );
     }
   }
+  if (slices === 1) return;
+  recorder.run(
+    addSlices,
+    {
+      cols: w.rows,
+      slices,
+      sliceStride: x.rows * w.rows,
+      outOffset: out.offset,
+      outStride: out.stride,
+      hasBias: bias === undefined ? 0 : 1,
+      accumulate: accumulate ? 1 : 0,
+    },
+    { outs: out.memory, sums: written.memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
+    [Math.ceil(w.rows / 64), x.rows],
+  );
+}
+
+/** Fewer steps than this are not worth a workgroup of their own. */
+const minimumSteps = 16;
+
+/** Into how many slices of the columns a product of several rows is cut, of how many steps each. */
+function slicesOfRows(
+  w: GpuMatrix,
+  rows: number,
+  blockRows: number,
+  tile: TensorTile | undefined,
+): { slices: number; stepsOfSlice: number } {
+  if (tile === undefined) return { slices: 1, stepsOfSlice: 0 };
+  const steps = Math.ceil(w.groups / tile.groupsAtOnce);
+  const workgroups = Math.ceil(w.rows / blockRows) * Math.ceil(rows / tile.tokens);
+  const wanted = Math.min(Math.round(tile.workgroups / workgroups), Math.floor(steps / minimumSteps));
+  const stepsOfSlice = Math.ceil(steps / Math.max(1, wanted));
+  return { slices: Math.ceil(steps / stepsOfSlice), stepsOfSlice };
 }
 
 /** x as f16, in rows that are whole for any kernel, and so many that workgroups of `tokens` rows find theirs. */

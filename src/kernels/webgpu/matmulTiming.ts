@@ -20,7 +20,7 @@ export async function withoutSlower(
   common: Omit<FormatKernels, "matmuls">,
   matmuls: readonly MatmulKernel[],
 ): Promise<MatmulKernel[]> {
-  const plain = matmuls.filter(({ onMatrixUnits }) => !onMatrixUnits);
+  const plain = matmuls.filter(({ tile }) => tile === undefined);
   if (plain.length === matmuls.length) return [...matmuls];
   const zeros = async (_start: number, _count: number, into: Uint8Array) => void into.fill(0);
   const source = { name: "timing", rows: size, cols: size, dtype: "F32", read: zeros } as const;
@@ -43,7 +43,7 @@ export async function withoutSlower(
   }
 
   const kept: MatmulKernel[] = [...plain];
-  for (const candidate of matmuls.filter(({ onMatrixUnits }) => onMatrixUnits)) {
+  for (const candidate of matmuls.filter(({ tile }) => tile !== undefined)) {
     const [plainMs, candidateMs] = [
       await elapsedMs(plain, candidate.tokens),
       await elapsedMs([candidate], candidate.tokens),

@@ -37,9 +37,8 @@ export interface MatmulKernel {
   readonly kernel: ReturnType<typeof matmul> | ReturnType<typeof matmulTensor>;
   /** How far a result may be from the exact one, as a share of the sizes of its terms. */
   readonly tolerance: number;
-  readonly onMatrixUnits: boolean;
-  /** Whether it takes x from `halve`, and so without thresholds. */
-  readonly halves: boolean;
+  /** On the matrix units, how. */
+  readonly tile?: TensorTile;
 }
 
 const tolerance = 1e-4;
@@ -95,7 +94,7 @@ function plainMatmuls(format: GpuFormat): MatmulKernel[] {
     { tokens: 16, blockRows: 64, tokensPerThread: 4 },
     { tokens: 64, blockRows: Math.min(128, format.tileRows), tokensPerThread: 8 },
   ];
-  return shapes.map((shape) => ({ ...shape, tolerance, onMatrixUnits: false, halves: false, kernel: matmul(format, shape) }));
+  return shapes.map((shape) => ({ ...shape, tolerance, kernel: matmul(format, shape) }));
 }
 
 /** Products on the matrix units, where the device has them and the format stands for numbers that f16 holds. */
@@ -113,13 +112,12 @@ export const tensorMatmul = (format: GpuFormat, shape: TensorShape, tile: Tensor
   tokens: tile.tokens,
   blockRows: format.tileRows,
   tolerance: format.scaled ? roundedTolerance.scaledWeights : roundedTolerance.exactWeights,
-  onMatrixUnits: true,
-  halves: tile.halves,
+  tile,
   kernel: matmulTensor(format, shape, tile),
 });
 
 const tensorTiles: readonly TensorTile[] = [
-  { tokens: 64, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 1, halves: false },
+  { tokens: 64, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 1, halves: false, workgroups: 0 },
 ];
 
 type Shape = Omit<MatvecTuning, "subgroups32">;

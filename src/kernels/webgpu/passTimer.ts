@@ -7,10 +7,21 @@ const passesOfSet = 2048;
 /** GPUMapMode.READ */
 const mapRead = 1;
 
+/** What one kernel took. */
+export interface KernelTime {
+  readonly kernel: string;
+  dispatches: number;
+  ms: number;
+}
+
+type Span = readonly [begin: bigint, end: bigint];
+
 /** Timestamps at the beginning and the end of compute passes. */
 export class PassTimer {
   readonly #sets: GPUQuerySet[] = [];
   #passes = 0;
+  /** Of each pass the one kernel that it runs, where passes are so short. */
+  readonly kernels: string[] = [];
 
   constructor(readonly gpu: GPUDevice) {}
 
@@ -24,14 +35,31 @@ export class PassTimer {
 
   /** Milliseconds in which passes ran, those that overlap counted once. All of them were submitted. Use once. */
   async busyMs(): Promise<number> {
-    const passes: [bigint, bigint][] = [];
+    return busyNanoseconds(await this.#spans()) / 1e6;
+  }
+
+  /** What each kernel took, the dearest first. Use once. */
+  async kernelTimes(): Promise<KernelTime[]> {
+    const times = new Map<string, KernelTime>();
+    for (const [i, span] of (await this.#spans()).entries()) {
+      const kernel = this.kernels[i];
+      const time = times.get(kernel) ?? { kernel, dispatches: 0, ms: 0 };
+      times.set(kernel, time);
+      time.dispatches++;
+      time.ms += busyNanoseconds([span]) / 1e6;
+    }
+    return [...times.values()].sort((a, b) => b.ms - a.ms);
+  }
+
+  async #spans(): Promise<Span[]> {
+    const passes: Span[] = [];
     for (const [i, set] of this.#sets.entries()) {
       const count = Math.min(passesOfSet, this.#passes - i * passesOfSet);
       const times = await this.#times(set, 2 * count);
       for (let p = 0; p < count; p++) passes.push([times[2 * p], times[2 * p + 1]]);
       set.destroy();
     }
-    return busyNanoseconds(passes) / 1e6;
+    return passes;
   }
 
   async #times(set: GPUQuerySet, count: number): Promise<BigUint64Array> {
@@ -51,7 +79,7 @@ export class PassTimer {
 }
 
 /** Length of the union of spans of time. */
-export function busyNanoseconds(spans: readonly (readonly [begin: bigint, end: bigint])[]): number {
+export function busyNanoseconds(spans: readonly Span[]): number {
   let [busy, until] = [0n, 0n];
   for (const [begin, end] of spans.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))) {
     const from = begin > until ? begin : until;

@@ -2,7 +2,7 @@ import { DeviceError } from "../../core/index.js";
 import type { GpuWork } from "../backend.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import type { Kernel } from "./kernel.js";
-import { PassTimer } from "./passTimer.js";
+import { type KernelTime, PassTimer } from "./passTimer.js";
 import { Patience } from "./patience.js";
 
 const maxDispatches = 1024;
@@ -51,6 +51,7 @@ export class Recorder {
   #work = noWork();
   /** While passes are timed. */
   #timer: PassTimer | undefined;
+  #dispatchesApart = false;
   #handOverAt = handOver.first;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
@@ -92,6 +93,9 @@ export class Recorder {
     this.#pipeline = pipeline;
     pass.setBindGroup(0, bindGroup);
     pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    if (!this.#dispatchesApart) return;
+    this.#timer?.kernels.push(kernel.name);
+    this.#closePass();
   }
 
   /**
@@ -193,7 +197,24 @@ export class Recorder {
   }
 
   /** See `Backend.timeGpu`. @throws DeviceError */
-  async time(work: () => Promise<void>): Promise<number | undefined> {
+  time(work: () => Promise<void>): Promise<number | undefined> {
+    return this.#timed(work, (timer) => timer.busyMs());
+  }
+
+  /**
+   * What each kernel takes of `work`, every dispatch in a pass of its own, which adds some microseconds to each; undefined
+   * where the GPU keeps no timestamps. @throws DeviceError
+   */
+  async timeKernels(work: () => Promise<void>): Promise<KernelTime[] | undefined> {
+    this.#dispatchesApart = true;
+    try {
+      return await this.#timed(work, (timer) => timer.kernelTimes());
+    } finally {
+      this.#dispatchesApart = false;
+    }
+  }
+
+  async #timed<T>(work: () => Promise<void>, result: (timer: PassTimer) => Promise<T>): Promise<T | undefined> {
     if (!this.#device.features.has("timestamp-query")) {
       await work();
       return undefined;
@@ -207,9 +228,9 @@ export class Recorder {
     } finally {
       this.#timer = undefined;
     }
-    const busyMs = await timer.busyMs();
+    const times = await result(timer);
     this.#device.throwIfFailed();
-    return busyMs;
+    return times;
   }
 
   #openPass(): GPUComputePassEncoder {

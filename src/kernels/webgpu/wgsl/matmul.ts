@@ -20,6 +20,9 @@ export const matmulInterface = {
     hasBias: "u32",
     accumulate: "u32",
     sparseFromRow: "u32",
+    /** Where the columns are cut into slices. */
+    stepsOfSlice: "u32",
+    sliceStride: "u32",
   },
   tableLength: 2 * matmulParts,
   buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },

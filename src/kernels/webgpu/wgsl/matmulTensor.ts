@@ -22,6 +22,8 @@ export interface TensorTile {
   groupsAtOnce: number;
   /** Whether x comes from `halve`. */
   halves: boolean;
+  /** Where there are fewer workgroups, the columns are cut into slices, whose sums `addSlices` adds up. */
+  workgroups: number;
 }
 
 /** Distances between rows in workgroup memory, in f16: not multiples of the banks. */
@@ -58,6 +60,32 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     fours[i] = bitcast<vec2<u32>>(vec4<f16>(x * ${1 / range}));
   }
   outs[id.y * p.eights + id.x] = vec4<u32>(fours[0], fours[1]);
+}`,
+});
+
+/** out = the sum of slices [slices][rows, cols] (+ bias) (+ out). */
+export const addSlices = kernel({
+  name: "addSlices",
+  params: {
+    cols: "u32",
+    slices: "u32",
+    sliceStride: "u32",
+    outOffset: "u32",
+    outStride: "u32",
+    hasBias: "u32",
+    accumulate: "u32",
+  },
+  buffers: { outs: readWrite(), sums: read(), bias: read() },
+  code: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.cols) { return; }
+  var total = 0.0;
+  for (var s = 0u; s < p.slices; s += 1u) { total += sums[s * p.sliceStride + id.y * p.cols + id.x]; }
+  let at = p.outOffset + id.y * p.outStride + id.x;
+  if (p.hasBias != 0u) { total += bias[id.x]; }
+  if (p.accumulate != 0u) { total += outs[at]; }
+  outs[at] = total;
 }`,
 });
 
@@ -152,9 +180,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   ${times(xLoads, (i) => `var x${i} = ${halves ? "vec4<u32>()" : "array<vec4<f32>, 2>()"};`)}
   ${times(wLoads, (i) => `var u${i} = vec4<u32>();`)}
   ${times(scaleLoads * scaleGroups, (i) => `var scale${i} = vec4<u32>();`)}
-  ${loads("0u")}
-  let steps = (p.groups + ${groupsAtOnce - 1}u) / ${groupsAtOnce}u;
-  for (var step = 0u; step < steps; step += 1u) {
+  let firstStep = workgroup.z * p.stepsOfSlice;
+  let endStep = min(firstStep + p.stepsOfSlice, (p.groups + ${groupsAtOnce - 1}u) / ${groupsAtOnce}u);
+  ${loads("firstStep")}
+  for (var step = firstStep; step < endStep; step += 1u) {
     ${times(xLoads, (i) => (halves ? storeHalves(i) : storeFloats(i)))}
     ${times(
       wLoads,
@@ -167,7 +196,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     )}
     workgroupBarrier();
     // The next step is read while this one is multiplied.
-    let next = min(step + 1u, steps - 1u);
+    let next = min(step + 1u, endStep - 1u);
     ${loads("next")}
     ${times(columns / K, (k) =>
       [
@@ -197,7 +226,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   subgroupMatrixStore<row_major>(&results, team * ${M * N}u, acc${a}, ${N}u);
   workgroupBarrier();
   for (var e = t % 32u; e < ${M * N}u; e += 32u) {
-    put(place0, tile, firstToken + firstOwn + ${Math.floor(a / across) * M}u + e / ${N}u, firstRow + ${(a % across) * N}u + e % ${N}u, results[team * ${M * N}u + e]);
+    put(workgroup.z, place0, tile, firstToken + firstOwn + ${Math.floor(a / across) * M}u + e / ${N}u, firstRow + ${(a % across) * N}u + e % ${N}u, results[team * ${M * N}u + e]);
   }
   workgroupBarrier();`,
   )}
@@ -205,10 +234,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
 ${halves ? "" : floatFunctions}
 
-fn put(place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {
+fn put(slice: u32, place: vec4<u32>, tile: u32, token: u32, rowInTile: u32, sum: f32) {
   let row = tile * TILE_ROWS + rowInTile;
   if (token >= p.xRows || row >= place.z) { return; }
-  let at = p.outOffset + token * p.outStride + place.w + row;
+  let at = p.outOffset + slice * p.sliceStride + token * p.outStride + place.w + row;
   var total = sum * ${range}.0;
   if (p.hasBias != 0u) { total += bias[place.w + row]; }
   if (p.accumulate != 0u) { total += outs[at]; }

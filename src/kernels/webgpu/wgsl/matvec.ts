@@ -117,17 +117,19 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const sums = rowSums(format, tuning);
   const columnGroups = threads / lanes;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
-  const rounds = (line: (k: number) => string) => Array.from({ length: unroll }, (_, k) => line(k)).join("\n    ");
+  // A group with scales has no more columns for a thread than units lie side by side.
+  const atOnce = scaled ? Math.min(unroll, lanes) : unroll;
+  const rounds = (line: (k: number) => string) => Array.from({ length: atOnce }, (_, k) => line(k)).join("\n    ");
 
   /**
    * Adds columns `begin, begin + step … < end` of the list (or of the slice) to the accumulators `into0 …`. `start` is the
-   * unit of column 0; `whole` says that no round reaches past the end.
+   * unit of column 0.
    */
-  const sum = (into: string, start: string, begin: string, step: number, end: string, whole: boolean) => /* wgsl */ `
-  for (var e = ${begin}; e < ${end}; e += ${step * unroll}u) {
+  const sum = (into: string, start: string, begin: string, step: number, end: string) => /* wgsl */ `
+  for (var e = ${begin}; e < ${end}; e += ${step * atOnce}u) {
     ${rounds((k) =>
       // Past the end: the last column again, times 0, so that all loads of a round are independent.
-      whole || k === 0
+      k === 0
         ? `let e${k} = e + ${k * step}u; let x${k} = value(e${k}, xStart);`
         : `let e${k} = min(e + ${k * step}u, ${end} - 1u); let x${k} = select(0.0, value(e${k}, xStart), e + ${k * step}u < ${end});`,
     )}
@@ -135,31 +137,72 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
     ${rounds((k) => `{ let u = u${k}; ${rows.map((row, i) => `${into}${i} = fma(${row}, vec4<f32>(x${k}), ${into}${i});`).join(" ")} }`)}
   }`;
 
-  const body = scaled
-    ? /* wgsl */ `
-  for (var g = columnGroup; g < groupCount; g += ${columnGroups}u) {
-    let xStart = firstColumn + g * 32u;
-    let begin = ${sparse ? "g * 32u" : "0u"};
-    let end = ${sparse ? "begin + countOneBits(maskOf(g))" : "32u"};
-    if (begin == end) { continue; }
-    let scales = ${at.units} + tileInChunk * tileUnits(p.groups) + (firstGroup + g) * groupUnits(width) + lane * ${unitRows / 8}u;
+  const scaleUnits = Array.from({ length: unitRows / 8 }, (_, i) => i);
+  /** Of group `g` of the slice the scales, as `s0 …`. */
+  const loadScales = (g: string, prefix = "s") => /* wgsl */ `
+    let scalesOf${prefix} = ${at.units} + tileInChunk * tileUnits(p.groups) + (firstGroup + ${g}) * groupUnits(width) + lane * ${unitRows / 8}u;
+    ${scaleUnits.map((i) => `let ${prefix}${i} = units[scalesOf${prefix} + ${i}u];`).join("\n    ")}`;
+  const addScaled = scaleRows(format)
+    .map((scale, i) => `acc${i} = fma(${scale}, part${i}, acc${i});`)
+    .join("\n    ");
+  // 32 threads take a group: as many of its columns side by side as there are threads to a unit.
+  const columnStep = 32 / lanes;
+  const teams = threads / 32;
+
+  const sparseGroups = /* wgsl */ `
+  for (var g = t / 32u; g < groupCount; g += ${teams}u) {
+    let end = g * 32u + countOneBits(maskOf(g));
+    if (g * 32u == end) { continue; }
+    ${loadScales("g")}
     let start = base + columnUnit(width, firstGroup + g, 0u);
-    ${Array.from({ length: unitRows / 8 }, (_, i) => `let s${i} = units[scales + ${i}u];`).join("\n    ")}
+    let xStart = 0u;
     ${each((i) => `var part${i} = vec4<f32>();`)}
-    ${sum("part", "start", "begin", 1, "end", !sparse)}
-    ${scaleRows(format)
-      .map((scale, i) => `acc${i} = fma(${scale}, part${i}, acc${i});`)
-      .join("\n    ")}
-  }`
+    ${sum("part", "start", "g * 32u + t % 32u / LANES", columnStep, "end")}
+    ${addScaled}
+  }`;
+
+  const groupsAtOnce = Math.max(1, unroll / lanes);
+  const list = (count: number, line: (i: number) => string) =>
+    Array.from({ length: count }, (_, i) => line(i)).join("\n    ");
+  const denseGroups = /* wgsl */ `
+  for (var g = t / 32u; g < groupCount; g += ${teams * groupsAtOnce}u) {
+    ${list(groupsAtOnce, (j) => `let g${j} = min(g + ${j * teams}u, groupCount - 1u);`)}
+    ${list(groupsAtOnce, (j) => loadScales(`g${j}`, `scale${j}_`))}
+    for (var k = t % 32u / LANES; k < 32u; k += ${columnStep * atOnce}u) {
+      ${list(groupsAtOnce * atOnce, (n) => {
+        const [j, k] = [Math.floor(n / atOnce), n % atOnce];
+        return `let u${j}_${k} = units[base + columnUnit(width, firstGroup + g${j}, k + ${k * columnStep}u)];`;
+      })}
+      ${list(groupsAtOnce * atOnce, (n) => {
+        const [j, k] = [Math.floor(n / atOnce), n % atOnce];
+        const x = `value(k + ${k * columnStep}u, firstColumn + g${j} * 32u)`;
+        return `let x${j}_${k} = ${j === 0 ? x : `select(0.0, ${x}, g + ${j * teams}u < groupCount)`};`;
+      })}
+      ${list(
+        groupsAtOnce,
+        (j) => `{
+        ${each((i) => `var part${i} = vec4<f32>();`)}
+        ${list(atOnce, (k) => `{ let u = u${j}_${k}; ${rows.map((row, i) => `part${i} = fma(${row}, vec4<f32>(x${j}_${k}), part${i});`).join(" ")} }`)}
+        ${scaleUnits.map((i) => `let s${i} = scale${j}_${i};`).join(" ")}
+        ${addScaled}
+      }`,
+      )}
+    }
+  }`;
+
+  const body = scaled
+    ? sparse
+      ? sparseGroups
+      : denseGroups
     : /* wgsl */ `
   let xStart = firstColumn;
   let start = base + columnUnit(width, firstGroup, 0u);
   ${
     sparse
       ? `let end = listStart + kept;
-  ${sum("acc", "start", `listStart + within / LANES`, 32 / lanes, "end", false)}`
+  ${sum("acc", "start", `listStart + within / LANES`, 32 / lanes, "end")}`
       : `let end = groupCount * 32u;
-  ${sum("acc", "start", "columnGroup", columnGroups, "end", false)}`
+  ${sum("acc", "start", "columnGroup", columnGroups, "end")}`
   }`;
 
   const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
