@@ -3,7 +3,6 @@ import {
   type BlockSpec,
   findStep,
   type ModelSpec,
-  type RopeSpec,
   type RotateStep,
   ropeTables,
 } from "../arch/index.js";
@@ -202,7 +201,7 @@ export class Blocks implements Disposable {
   /** A rotary table, for at least `positions`. It grows with the positions that are met, not with what a cache could hold. */
   #ropeTable(step: RotateStep, positions: number, length: number, factor = ropeAttentionFactor(step.rope)): RopeTable {
     const { rope, every: headDim, first, width, pairs } = step;
-    const key = [keyOf(rope), ropeReach(rope, length), factor, headDim, first, width, pairs].join();
+    const key = `${keyOf(step)} ${ropeReach(rope, length)} ${factor}`;
     let table = this.#tables.get(key);
     if (table === undefined || table.positions < positions) {
       const enough = Math.max(positions, Math.min(firstPositions, this.spec.maxPositions));
@@ -227,14 +226,15 @@ function keyRotationOf(block: BlockSpec): RotateStep | undefined {
   return rotate && latent ? { ...rotate, every: latent.rank + latent.width, first: latent.rank } : rotate;
 }
 
-const keys = new WeakMap<RopeSpec, string>();
+const keys = new WeakMap<RotateStep, string>();
 
 /** Blocks describe equal embeddings each for itself. */
-function keyOf(rope: RopeSpec): string {
-  let key = keys.get(rope);
+function keyOf(step: RotateStep): string {
+  let key = keys.get(step);
   if (key === undefined) {
-    key = JSON.stringify(rope);
-    keys.set(rope, key);
+    const { rope, every, first, width, pairs } = step;
+    key = JSON.stringify([rope, every, first, width, pairs]);
+    keys.set(step, key);
   }
   return key;
 }

@@ -1,9 +1,11 @@
 import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
+import type { KvLayer } from "../kv.js";
 import { blockMaskOffsets, slotsOfBlock } from "../sight.js";
-import { codedPlaces, made } from "./cached.js";
+import { codedPlaces } from "./cached.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
+import { made } from "./made.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight, GpuVector } from "./storage.js";
 import {
   type AttentionShape,
@@ -12,6 +14,7 @@ import {
   attentionBytes,
   attentionMerge,
   mostRuns,
+  runKinds,
   valueSlices,
 } from "./wgsl/attention.js";
 import { elementThreads } from "./wgsl/elementwise.js";
@@ -39,7 +42,8 @@ export interface RotatedRows {
 /** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
 export class Attend {
   readonly #shapes = new Map<string, AttentionShape>();
-  readonly #kernels = new Map<AttentionShape, Map<string, ReturnType<typeof attention>>>();
+  readonly #shapesOfLayer = new WeakMap<KvLayer, Map<number, AttentionShape>>();
+  readonly #kernels = new Map<AttentionShape, Map<number | string, ReturnType<typeof attention>>>();
   readonly #mergeKernels = new Map<number, ReturnType<typeof attentionMerge>>();
   readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
 
@@ -219,26 +223,33 @@ export class Attend {
     this.enqueue(out, q, cache, layer, options);
   }
 
-  // Every layer of every token asks for both.
+  // Every layer of every token asks for both, so neither puts a name together for what was found before.
   #shape(cache: GpuKvCache, layer: number, queryRows: number): AttentionShape {
-    const { key, value, valueInKey = false } = cache.spec.layers[layer];
+    const spec = cache.spec.layers[layer];
     const useful = usefulQueries(queryRows);
-    return made(this.#shapes, `${key} ${value} ${valueInKey} ${useful}`, () =>
-      fittingShape(
-        { keyDim: key, valueDim: value, valueInKey },
-        useful,
-        this.context.device.limits.maxComputeWorkgroupStorageSize,
-      ),
-    );
+    return made(made(this.#shapesOfLayer, spec, newShapes), useful, () => {
+      const { key, value, valueInKey = false } = spec;
+      return made(this.#shapes, `${key} ${value} ${valueInKey} ${useful}`, () =>
+        fittingShape(
+          { keyDim: key, valueDim: value, valueInKey },
+          useful,
+          this.context.device.limits.maxComputeWorkgroupStorageSize,
+        ),
+      );
+    });
   }
 
   #kernel(shape: AttentionShape, variant: AttentionVariant): ReturnType<typeof attention> {
-    const ofShape = made(this.#kernels, shape, () => new Map());
-    const { runs, rotated, listed, sunk, codes } = variant;
-    const name = `${runs} ${rotated} ${listed} ${sunk} ${codes === undefined ? "" : codesName(codes)}`;
+    const ofShape = made(this.#kernels, shape, newKernels);
+    const { runs = "one", rotated, listed, sunk, codes } = variant;
+    const flags = runKinds.indexOf(runs) + (rotated ? 4 : 0) + (listed ? 8 : 0) + (sunk ? 16 : 0);
+    const name = codes === undefined ? flags : `${flags} ${codesName(codes)}`;
     return made(ofShape, name, () => attention(shape, variant));
   }
 }
+
+const newShapes = () => new Map<number, AttentionShape>();
+const newKernels = () => new Map<number | string, ReturnType<typeof attention>>();
 
 /** What a pass sees, as kernels take it. */
 interface Seen {

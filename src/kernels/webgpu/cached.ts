@@ -3,6 +3,7 @@ import { type KvMoves, keptValue } from "../kv.js";
 import { codedWords, ringSlots, rowWords } from "../kvCodes.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
+import { made } from "./made.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import { appendKv, clearMass, moveKv, moveWords } from "./wgsl/kv.js";
@@ -169,16 +170,6 @@ function appendCodes(
       [Math.ceil((heads * width) / elementThreads), rows.rows],
     );
   }
-}
-
-/** What was made under a name before, or is made now. */
-export function made<K, T>(all: Map<K, T>, name: K, make: () => T): T {
-  let value = all.get(name);
-  if (value === undefined) {
-    value = make();
-    all.set(name, value);
-  }
-  return value;
 }
 
 /** Enqueues that new slots have no mass, in a cache that has any. */

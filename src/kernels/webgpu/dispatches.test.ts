@@ -79,13 +79,18 @@ describe("dispatches", () => {
     expect([...gpu.groups[0].entries].map(({ binding }) => binding)).toEqual([0, 1]);
   });
 
-  test("those of a freed buffer are forgotten, and their places taken again", () => {
-    const { parameters } = next([x, y], 1);
+  test.each([
+    ["first", [x, y]],
+    ["last", [y, x]],
+  ])("those of a freed buffer in the %s slot are forgotten, and their places taken again", (_, buffers) => {
+    const { parameters } = next(buffers, 1);
     next([y, z], 1);
     dispatches.submitting();
     dispatches.forget(x);
     expect(next([memory(4), y], 2).parameters).toEqual(parameters);
     next([y, z], 1);
     expect(gpu.groups).toHaveLength(3);
+    next(buffers, 1);
+    expect(gpu.groups).toHaveLength(4);
   });
 });

@@ -1,5 +1,6 @@
 import type { GpuMemory } from "./gpuMemory.js";
 import { type BufferSlot, type Kernel, paramBytes, sharedAccess, wgsl } from "./kernel.js";
+import { made } from "./made.js";
 import { Parameters, type Place } from "./parameters.js";
 
 /** One kernel compiled for one pattern of shared buffers. */
@@ -25,6 +26,14 @@ interface Repeated {
   enqueued: number;
 }
 
+/** Kernels whose first buffers are the same: by the id of the next one; and the kernel that has no further one. */
+interface Branch {
+  readonly next: Map<number, Branch>;
+  repeated?: Repeated;
+}
+
+const newBranch = (): Branch => ({ next: new Map() });
+
 /**
  * What is made once and used many times: pipelines, layouts of bind groups, and for every kernel with its buffers the bind
  * groups that hold them beside a place for parameters. A dispatch found again costs no more than the calls that record it.
@@ -34,8 +43,8 @@ export class Dispatches {
   readonly #parameters: Parameters;
   readonly #compiled = new Map<string, Compiled>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
-  /** By kernel, then by the ids of its buffers. */
-  readonly #repeated = new Map<Kernel, Map<string, Repeated>>();
+  /** By kernel, then by the ids of its buffers, one after the other: no key has to be put together for a dispatch. */
+  readonly #repeated = new Map<Kernel, Branch>();
   #enqueued: Repeated[] = [];
 
   /** @param parameterUsage of the buffers that hold parameters */
@@ -69,13 +78,21 @@ export class Dispatches {
 
   /** Forgets the bind groups that hold a buffer. Nothing enqueued may use it. */
   forget({ id }: GpuMemory): void {
-    for (const byIds of this.#repeated.values()) {
-      for (const [key, { unique, dispatches }] of byIds) {
-        if (!unique.some((memory) => memory.id === id)) continue;
-        for (const { parameters } of dispatches) this.#parameters.giveBack(parameters);
-        byIds.delete(key);
-      }
+    for (const [kernel, branch] of this.#repeated) if (this.#prune(branch, id)) this.#repeated.delete(kernel);
+  }
+
+  /** @returns whether nothing is left */
+  #prune({ next, repeated }: Branch, id: number): boolean {
+    for (const [held, branch] of next) {
+      if (held === id) this.#giveBack(branch);
+      if (held === id || this.#prune(branch, id)) next.delete(held);
     }
+    return next.size === 0 && repeated === undefined;
+  }
+
+  #giveBack({ next, repeated }: Branch): void {
+    for (const { parameters } of repeated?.dispatches ?? []) this.#parameters.giveBack(parameters);
+    for (const branch of next.values()) this.#giveBack(branch);
   }
 
   clear(): void {
@@ -86,25 +103,20 @@ export class Dispatches {
   }
 
   #find(kernel: Kernel, buffers: readonly GpuMemory[]): Repeated {
-    let byIds = this.#repeated.get(kernel);
-    if (byIds === undefined) {
-      byIds = new Map();
-      this.#repeated.set(kernel, byIds);
-    }
-    let ids = "";
-    for (const { id } of buffers) ids += `${id},`;
-    let repeated = byIds.get(ids);
-    if (repeated === undefined) {
-      const sharedWith = buffers.map((memory) => buffers.indexOf(memory));
-      repeated = {
-        compiled: this.#compile(kernel, sharedWith),
-        unique: buffers.filter((_, i) => sharedWith[i] === i),
-        dispatches: [],
-        enqueued: 0,
-      };
-      byIds.set(ids, repeated);
-    }
-    return repeated;
+    let branch = made(this.#repeated, kernel, newBranch);
+    for (const { id } of buffers) branch = made(branch.next, id, newBranch);
+    branch.repeated ??= this.#repeat(kernel, buffers);
+    return branch.repeated;
+  }
+
+  #repeat(kernel: Kernel, buffers: readonly GpuMemory[]): Repeated {
+    const sharedWith = buffers.map((memory) => buffers.indexOf(memory));
+    return {
+      compiled: this.#compile(kernel, sharedWith),
+      unique: buffers.filter((_, i) => sharedWith[i] === i),
+      dispatches: [],
+      enqueued: 0,
+    };
   }
 
   #create({ compiled, unique }: Repeated): Dispatch {

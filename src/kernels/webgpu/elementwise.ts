@@ -1,7 +1,7 @@
 import type { ActivationFunction } from "../../core/index.js";
 import type { ElementFunction, GateOptions, SwapOptions } from "../backend.js";
-import { made } from "./cached.js";
 import type { Context } from "./context.js";
+import { made } from "./made.js";
 import type { GpuActivation } from "./storage.js";
 import * as kernels from "./wgsl/elementwise.js";
 

@@ -1,7 +1,8 @@
 import type { HeadScoreOptions, PoolOptions } from "../backend.js";
-import { codedPlaces, made } from "./cached.js";
+import { codedPlaces } from "./cached.js";
 import type { Context } from "./context.js";
 import { at } from "./elementwise.js";
+import { made } from "./made.js";
 import type { GpuActivation, GpuKvCache } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import * as kernels from "./wgsl/keys.js";

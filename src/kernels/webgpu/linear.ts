@@ -2,6 +2,7 @@ import { groupSize } from "../../pack/index.js";
 import type { BackendCounters, LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
+import { made } from "./made.js";
 import type { GpuMatrix, MatvecKernel, TileRun } from "./matrix.js";
 import type { NextNorm, Squares } from "./normFusion.js";
 import { type GpuActivation, type GpuVector, own } from "./storage.js";
@@ -76,6 +77,17 @@ export function slicing(
   return { groupsPerSlice, slices: Math.ceil(w.groups / groupsPerSlice) };
 }
 
+interface RowBatch {
+  readonly memory: GpuMemory;
+  readonly batch: readonly TileRun[];
+}
+
+/** What each dispatch of a product of one row takes of a matrix: every token asks for it. */
+const rowBatches = new WeakMap<GpuMatrix, readonly RowBatch[]>();
+
+const rowBatchesOf = (w: GpuMatrix): RowBatch[] =>
+  w.chunks.flatMap(({ memory, runs }) => batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })));
+
 /** @param sparse thresholds, and where to count what they drop; none for the dense kernel */
 function multiplyRow(
   context: Context,
@@ -92,9 +104,7 @@ function multiplyRow(
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
 
   const up = gate && own(gate.up);
-  const batches = w.chunks.flatMap(({ memory, runs }) =>
-    batchesOf(runs, matvecParts).map((batch) => ({ memory, batch })),
-  );
+  const batches = made(rowBatches, w, () => rowBatchesOf(w));
   recorder.makeRoom(batches.length, w.parts.length);
   let firstSquare = 0;
   for (const { memory, batch } of batches) {

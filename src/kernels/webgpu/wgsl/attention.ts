@@ -35,9 +35,11 @@ const threadsFor = (valueCols: number) => (valueCols > 128 ? 256 : 128);
 export const valueSlices = (valueDim: number): number => Math.ceil(valueDim / 256);
 const sliceOf = (valueDim: number) => Math.ceil(valueDim / valueSlices(valueDim));
 
+export const runKinds = ["one", "joined", "apart"] as const;
+
 export interface AttentionVariant {
   /** Whether there are several runs; they are joined by the workgroup that comes last, or stay apart for `attentionMerge`. */
-  runs?: "one" | "joined" | "apart";
+  runs?: (typeof runKinds)[number];
   /**
    * Whether q, one token, is still to be rotated, and k and v of its slot are in `ks` and `vs`, k not rotated either: the
    * workgroup whose run reaches that slot puts them into the cache before it reads them.
