@@ -116,8 +116,10 @@ export const tensorMatmul = (format: GpuFormat, shape: TensorShape, tile: Tensor
   kernel: matmulTensor(format, shape, tile),
 });
 
+/** The first for few rows and with thresholds. The fastest of those tried on an NVIDIA H200; see bench/webgpu/README.md. */
 const tensorTiles: readonly TensorTile[] = [
   { tokens: 64, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 1, halves: false, workgroups: 0 },
+  { tokens: 128, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 2, halves: true, workgroups: 128 },
 ];
 
 type Shape = Omit<MatvecTuning, "subgroups32">;
@@ -133,12 +135,12 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
     sparse: { threads: 512, unroll: 16, joinBySubgroups: true, sparseColumns: 4096 },
   },
   q8: {
-    dense: { threads: 512, unroll: 16, joinBySubgroups: true },
+    dense: { threads: 256, unroll: 16, joinBySubgroups: true },
     sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 2048 },
   },
   q4: {
-    dense: { threads: 256, unroll: 16, joinBySubgroups: true },
-    sparse: { threads: 256, unroll: 8, joinBySubgroups: true, sparseColumns: 2048 },
+    dense: { threads: 512, unroll: 8, joinBySubgroups: true },
+    sparse: { threads: 256, unroll: 2, joinBySubgroups: true, sparseColumns: 2048 },
   },
 };
 

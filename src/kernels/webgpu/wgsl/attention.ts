@@ -132,6 +132,38 @@ export const attention = (shape: AttentionShape, { runs = "one", rotated, listed
         cachedKeys[head + ${half}u + d] = high;
       }
     }`;
+  // Weights of many rows lie side by side, since a thread takes those of a key together.
+  const weightAt = (row: string, k: string) => (queries > 4 ? `${k} * ${queries}u + ${row}` : `${row} * ${keys}u + ${k}`);
+  /** Up to which slot a row sees, or of a block mask a bit for every key of the tile that it sees. */
+  const ownOf = (row: string) =>
+    listed
+      ? `wordOf(mask, min(firstQuery + ${row}, queryRows - 1u), kvHead) >> (tile % ${slotsOfBlock}u)`
+      : `p.start + select(p.tokens - 1u, min(firstQuery + ${row}, queryRows - 1u) / p.group, p.causal == 1u)`;
+  const rowsOfThread = Math.floor(scores / threads);
+  const rowOfThread = (i: number) => `(t / ${keys}u + ${(i * threads) / keys}u)`;
+  const ofRows = (line: (i: number) => string) => Array.from({ length: rowsOfThread }, (_, i) => line(i)).join("\n    ");
+  /** A thread makes the scores of one key, for several rows, with one read of the key. */
+  const wholeScores = /* wgsl */ `
+    let ownKey = t % ${keys}u;
+    ${ofRows((i) => `var product${i} = vec4<f32>();`)}
+    for (var d = 0u; d < ${quads}u; d += 1u) {
+      let keyQuad = keyTile[ownKey * ${quads + 1}u + d];
+      ${ofRows((i) => `product${i} = fma(query[${rowOfThread(i)} * ${quads}u + d], keyQuad, product${i});`)}
+    }
+    ${ofRows((i) => `products[${rowOfThread(i)} * ${keys}u + ownKey] = score(dot(product${i}, vec4<f32>(1.0)), ownKey, tile + ownKey, end, ${ownOf(rowOfThread(i))});`)}`;
+  const sharedScores = /* wgsl */ `
+    for (var i = t; i < ${scores * shares}u; i += ${threads}u) {
+      let j = i / ${shares}u / ${keys}u;
+      let k = i / ${shares}u % ${keys}u;
+      var product = vec4<f32>();
+      for (var d = i % ${shares}u; d < ${quads}u; d += ${shares}u) {
+        product = fma(query[j * ${quads}u + d], keyTile[k * ${quads + 1}u + d], product);
+      }
+      products[i] = dot(product, vec4<f32>(1.0));
+    }
+    let own = ${ownOf("row")};`;
+  const scoreAt = (k: string) =>
+    shares === 1 ? `products[row * ${keys}u + ${k}]` : `score(productOf(row, ${k}), ${k}, tile + ${k}, end, own)`;
   const valueRounds = Math.ceil(keys / keyGroups);
   const valueAt = (k: string) => {
     const slot = `min(tile + ${k}, ${lastCached})`;
@@ -144,7 +176,7 @@ export const attention = (shape: AttentionShape, { runs = "one", rotated, listed
   };
   /** Adds a value, of the key at `i` beyond the thread's first, to all rows; a tile may have fewer keys than rounds. */
   const addValue = (i: string, value: string) => {
-    const add = each((j) => `acc${j} = fma(weights[${j * keys}u + keyGroup + ${i}], ${value}, acc${j});`);
+    const add = each((j) => `acc${j} = fma(weights[${weightAt(`${j}u`, `(keyGroup + ${i})`)}], ${value}, acc${j});`);
     return keys % keyGroups === 0 ? add : `if (keyGroup + ${i} < ${keys}u) { ${add} }`;
   };
   const ownRun = /* wgsl */ `
@@ -271,11 +303,16 @@ var<workgroup> lengths: array<f32, ${queries}>;
 var<workgroup> rescale: array<f32, ${queries}>;
 
 @compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) workgroups: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
   let kvHead = workgroup.y;
   let run = workgroup.z / ${slices}u;
   let queryRows = p.tokens * p.group;
-  let firstQuery = workgroup.x * ${queries}u;
+  // The last rows see most: they begin first.
+  let firstQuery = (workgroups.x - 1u - workgroup.x) * ${queries}u;
   ${rotated ? loadRotatedQuery : loadQuery}
 
   let firstToken = firstQuery / p.group;
@@ -305,23 +342,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     ${rotated ? rotateNewest : ""}
     ${early ? Array.from({ length: valueRounds }, (_, i) => `let value${i} = ${valueAt(`keyGroup + ${i * keyGroups}u`)};`).join("\n    ") : ""}
     workgroupBarrier();
-    for (var i = t; i < ${scores * shares}u; i += ${threads}u) {
-      let j = i / ${shares}u / ${keys}u;
-      let k = i / ${shares}u % ${keys}u;
-      var product = vec4<f32>();
-      for (var d = i % ${shares}u; d < ${quads}u; d += ${shares}u) {
-        product = fma(query[j * ${quads}u + d], keyTile[k * ${quads + 1}u + d], product);
-      }
-      products[i] = dot(product, vec4<f32>(1.0));
-    }
+    ${shares === 1 ? wholeScores : sharedScores}
     workgroupBarrier();
     if (row < ${queries}u) {
-      let own = ${listed ? `wordOf(mask, min(firstQuery + row, queryRows - 1u), kvHead) >> (tile % ${slotsOfBlock}u)` : "p.start + select(p.tokens - 1u, min(firstQuery + row, queryRows - 1u) / p.group, p.causal == 1u)"};
       let before = highest;
-      for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, score(row, k, tile + k, end, own)); }
+      for (var k = 0u; k < ${keys}u; k += 1u) { highest = max(highest, ${scoreAt("k")}); }
       for (var k = t % ${team}u; k < ${keys}u; k += ${team}u) {
-        let s = score(row, k, tile + k, end, own);
-        weights[row * ${keys}u + k] = select(exp(s - highest), 0.0, s == NONE);
+        let s = ${scoreAt("k")};
+        weights[${weightAt("row", "k")}] = select(exp(s - highest), 0.0, s == NONE);
       }
       let shrink = select(exp(before - highest), 0.0, before == NONE);
       length *= shrink;
@@ -329,7 +357,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
     if (row < ${queries}u) {
-      for (var k = 0u; k < ${keys}u; k += 1u) { length += weights[row * ${keys}u + k]; }
+      for (var k = 0u; k < ${keys}u; k += 1u) { length += weights[${weightAt("row", "k")}]; }
     }
     if (keyGroup < ${keyGroups}u) {
       ${each((j) => `acc${j} *= rescale[${j}];`)}
@@ -373,13 +401,21 @@ ${
     ? "/** The score of a key for a query row, of which own has a bit for every key it sees; NONE where it is not visible. */"
     : "/** The score of a key for a query row that sees up to slot own; NONE where it is not visible. */"
 }
-fn score(row: u32, k: u32, slot: u32, end: u32, own: u32) -> f32 {
+fn score(product: f32, k: u32, slot: u32, end: u32, own: u32) -> f32 {
+  let visible = slot < end && ${listed ? "(own & (1u << k)) != 0u" : "slot <= own && slot + p.window > own"};
+  var scaled = product * p.scale;
+  if (p.softcap > 0.0) { scaled = p.softcap * tanh(clamp(scaled / p.softcap, -15.0, 15.0)); }
+  return select(NONE, scaled, visible);
+}
+${
+  shares === 1
+    ? ""
+    : /* wgsl */ `
+fn productOf(row: u32, k: u32) -> f32 {
   var product = 0.0;
   for (var s = 0u; s < ${shares}u; s += 1u) { product += products[(row * ${keys}u + k) * ${shares}u + s]; }
-  let visible = slot < end && ${listed ? "(own & (1u << k)) != 0u" : "slot <= own && slot + p.window > own"};
-  let plain = product * p.scale;
-  let capped = p.softcap * tanh(clamp(plain / max(p.softcap, 1.0e-20), -15.0, 15.0));
-  return select(NONE, select(plain, capped, p.softcap > 0.0), visible);
+  return product;
+}`
 }
 ${listed ? wordOf : ""}
 ${codes === undefined ? "" : codedReads("key", "cachedKeys", codes, keyDim) + (valueInKey ? "" : codedReads("value", "cachedValues", codes, valueDim))}
