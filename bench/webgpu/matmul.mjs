@@ -46,7 +46,11 @@ const results = [];
 /** Writes random numbers, once the queue has taken what was recorded. */
 function fill({ memory }, count) {
   context.recorder.submit();
-  device.gpu.queue.writeBuffer(memory.buffer, 0, Float32Array.from({ length: count }, () => random.normal()));
+  device.gpu.queue.writeBuffer(
+    memory.buffer,
+    0,
+    Float32Array.from({ length: count }, () => random.normal()),
+  );
 }
 
 for (const id of values.formats.split(",")) {
@@ -95,7 +99,9 @@ for (const id of values.formats.split(",")) {
           const teraflops = (2 * tokens * rows * cols) / microseconds / 1e6;
           const error = Math.sqrt(squares[0] / squares[1]);
           results.push({ format: id, rows, cols, tokens, tile: text, microseconds, teraflops, error });
-          console.log(`${name}: ${microseconds.toFixed(1)} µs, ${teraflops.toFixed(0)} TFLOP/s, error ${error.toExponential(1)}`);
+          console.log(
+            `${name}: ${microseconds.toFixed(1)} µs, ${teraflops.toFixed(0)} TFLOP/s, error ${error.toExponential(1)}`,
+          );
         } catch (error) {
           console.log(`${name}: ${error.message.slice(0, 300)}`);
         }

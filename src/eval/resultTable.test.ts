@@ -112,6 +112,19 @@ bandwidth: share of the 22.0 GB/s that this machine was measured to read.
 `);
 });
 
+test("of a token what the processor and the GPU took, and its dispatches, where they were measured", () => {
+  const onGpu = { ...speed(220, 13e9, 0), cpuMsPerToken: 4.9, gpuMsPerToken: 4.37, dispatchesPerToken: 165 };
+  const more = { passesPerToken: 3, submitsPerToken: 3.03 };
+  const row = resultRow({ ...model, speed: { ...onGpu, ...more } });
+  expect(row).toMatchObject({ cpuMsPerToken: 4.9, gpuMsPerToken: 4.37, dispatchesPerToken: 165, ...more });
+  const lines = formatResultRows([row]).split("\n");
+  expect(lines[0]).toMatch(/CPU ms {2}GPU ms {2}dispatches/);
+  expect(lines[3]).toMatch(/ 4\.90 +4\.37 +165 /);
+  expect(formatResultRows([resultRow({ ...model, speed: speed(220, 13e9, 0) })])).not.toMatch(
+    /CPU ms|GPU ms|dispatches/,
+  );
+});
+
 test("what was not measured is left out, of the columns and of the conventions", () => {
   const text = formatResultRows([resultRow({ ...model, quality: quality(37.5, 0) })]);
   expect(text.split("\n").slice(0, 4).join("\n")).toBe(

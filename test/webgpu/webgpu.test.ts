@@ -89,6 +89,25 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
     expect([...(await backend.read(out))]).toEqual(rows.flat());
   });
 
+  it("tells the calls of WebGPU since they were last asked for, and how long the GPU computed", async () => {
+    const x = upload(backend, 1, 64, normals(1, 64));
+    await backend.flush();
+    backend.takeGpuWork?.();
+    const twice = async () => {
+      backend.add(x, x);
+      backend.add(x, x);
+      await backend.flush();
+    };
+    await twice();
+    expect(backend.takeGpuWork?.()).toEqual({ dispatches: 2, passes: 1, submits: 1 });
+    expect(backend.takeGpuWork?.()).toEqual({ dispatches: 0, passes: 0, submits: 0 });
+    const gpuMs = await backend.timeGpu?.(twice);
+    if (device.features.has("timestamp-query")) expect(gpuMs).toBeGreaterThan(0);
+    else expect(gpuMs).toBeUndefined();
+    const kernels = await (backend as WebGpuBackend).timeKernels(twice);
+    expect(kernels?.map(({ dispatches }) => dispatches) ?? [2]).toEqual([2]);
+  });
+
   it.each(denseFormats)("%s: the kernels of a real GPU compute right on this device too", async (format) => {
     pretend("isSoftware", false);
     const context = new Context(device);

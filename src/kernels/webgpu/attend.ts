@@ -12,11 +12,10 @@ import {
   type AttentionVariant,
   attention,
   attentionBytes,
-  attentionMerge,
-  mostRuns,
   runKinds,
   valueSlices,
 } from "./wgsl/attention.js";
+import { attentionMerge, mostRuns } from "./wgsl/attentionRuns.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
 import { codesName } from "./wgsl/kvCodes.js";

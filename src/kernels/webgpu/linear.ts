@@ -180,7 +180,8 @@ function multiplyRows(
   recorder.makeRoom(w.chunks.length + 2, 0);
   const read = tile?.halves ? halved(context, x, tokens) : x;
   const { slices, stepsOfSlice } = slicesOfRows(w, x.rows, blockRows, tile);
-  const written = slices === 1 ? out : { memory: context.scratch("slices", slices * x.rows * w.rows * 4), offset: 0, stride: w.rows };
+  const written =
+    slices === 1 ? out : { memory: context.scratch("slices", slices * x.rows * w.rows * 4), offset: 0, stride: w.rows };
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
       const workgroups = fillTable(w, batch, blocks, ({ part }) => [
@@ -204,7 +205,12 @@ function multiplyRows(
           stepsOfSlice,
           sliceStride: x.rows * w.rows,
         },
-        { outs: written.memory, xs: read.memory, units: memory, bias: (bias as GpuVector | undefined)?.memory ?? nothing },
+        {
+          outs: written.memory,
+          xs: read.memory,
+          units: memory,
+          bias: (bias as GpuVector | undefined)?.memory ?? nothing,
+        },
         [workgroups, Math.ceil(x.rows / tokens), slices],
         table.subarray(0, 8 * matmulParts),
       );

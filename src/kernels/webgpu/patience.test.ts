@@ -16,7 +16,9 @@ describe("patience", () => {
     /** @returns how much longer than needed it took */
     const wait = async (ms: number) => {
       const done = now + ms;
-      await patience.wait(async () => void (now = Math.max(now, done)));
+      await patience.wait(async () => {
+        now = Math.max(now, done);
+      });
       return now - done;
     };
     return { wait, slept };

@@ -1,6 +1,7 @@
 import type { KvCodes } from "../../kvCodes.js";
 import { rowsOfGroup, slotsOfBlock } from "../../sight.js";
 import { kernel, read, readWrite } from "../kernel.js";
+import { mergeRow, mostRuns, takenRuns } from "./attentionRuns.js";
 import { wordOf } from "./blockMask.js";
 import { exchangeFunctions } from "./exchange.js";
 import { codedParams, codedReads, codesName } from "./kvCodes.js";
@@ -15,9 +16,6 @@ export interface AttentionShape {
   /** Keys in workgroup memory at a time. */
   keys: number;
 }
-
-/** Most runs of keys. */
-export const mostRuns = 256;
 
 /** Bytes of workgroup memory that a shape takes. */
 export const attentionBytes = ({ keyDim, valueDim, queries, keys }: AttentionShape): number =>
@@ -133,7 +131,8 @@ export const attention = (shape: AttentionShape, { runs = "one", rotated, listed
       }
     }`;
   // Weights of many rows lie side by side, since a thread takes those of a key together.
-  const weightAt = (row: string, k: string) => (queries > 4 ? `${k} * ${queries}u + ${row}` : `${row} * ${keys}u + ${k}`);
+  const weightAt = (row: string, k: string) =>
+    queries > 4 ? `${k} * ${queries}u + ${row}` : `${row} * ${keys}u + ${k}`;
   /** Up to which slot a row sees, or of a block mask a bit for every key of the tile that it sees. */
   const ownOf = (row: string) =>
     listed
@@ -141,7 +140,8 @@ export const attention = (shape: AttentionShape, { runs = "one", rotated, listed
       : `p.start + select(p.tokens - 1u, min(firstQuery + ${row}, queryRows - 1u) / p.group, p.causal == 1u)`;
   const rowsOfThread = Math.floor(scores / threads);
   const rowOfThread = (i: number) => `(t / ${keys}u + ${(i * threads) / keys}u)`;
-  const ofRows = (line: (i: number) => string) => Array.from({ length: rowsOfThread }, (_, i) => line(i)).join("\n    ");
+  const ofRows = (line: (i: number) => string) =>
+    Array.from({ length: rowsOfThread }, (_, i) => line(i)).join("\n    ");
   /** A thread makes the scores of one key, for several rows, with one read of the key. */
   const wholeScores = /* wgsl */ `
     let ownKey = t % ${keys}u;
@@ -429,81 +429,3 @@ fn write(j: u32, queryRows: u32, kvHead: u32, run: u32, d: u32, value: f32, m: f
 }`,
   });
 };
-
-/** Sums that are on their way at once. */
-const mergeUnroll = 8;
-
-/** How the workgroup that joins runs reads what they left: the state of a run at `at`, and sums, some at once. */
-interface LeftRuns {
-  readonly state: (at: string) => string;
-  /** `sum0 …` of runs `s, s + 1 …`, as many as there are, at `sumAt0 …`. */
-  readonly sums: readonly ((i: number) => string)[];
-}
-
-const takenRuns: LeftRuns = {
-  state: (at) => `arrived(atomicExchange(&exchange[p.statesAt + ${at}], 0u), p.statesAt + ${at})`,
-  // Runs beyond the last have nothing to wait for.
-  sums: [
-    (i) =>
-      `var taken${i} = 0x80000000u; if (s + ${i}u < p.runs) { taken${i} = atomicExchange(&exchange[p.sumsAt + sumAt${i}], 0u); }`,
-    (i) => `let sum${i} = arrived(taken${i}, p.sumsAt + sumAt${i});`,
-  ],
-};
-
-const readRuns: LeftRuns = {
-  state: (at) => `states[${at}]`,
-  sums: [(i) => `let sum${i} = sums[sumAt${i}];`],
-};
-
-/** `mergeRow` joins the runs of one of `rows` rows (a token and a query head), a workgroup by `VALUE_DIM` columns. */
-const mergeRow = (threads: number, left: LeftRuns) => /* wgsl */ `
-/** Of every run its maximum, later its weight; and its sum of exp(score − maximum). */
-var<workgroup> runWeights: array<f32, ${mostRuns}>;
-var<workgroup> runLengths: array<f32, ${mostRuns}>;
-fn mergeRow(row: u32, rows: u32, out: u32, t: u32) {
-  for (var s = t; s < p.runs; s += ${threads}u) {
-    let at = 2u * (s * rows + row);
-    runWeights[s] = ${left.state("at")};
-    runLengths[s] = ${left.state("at + 1u")};
-  }
-  workgroupBarrier();
-  var highest = runWeights[0];
-  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, runWeights[s]); }
-  workgroupBarrier();
-  for (var s = t; s < p.runs; s += ${threads}u) { runWeights[s] = exp(runWeights[s] - highest); }
-  workgroupBarrier();
-  var length = 0.0;
-  for (var s = 0u; s < p.runs; s += 1u) { length = fma(runWeights[s], runLengths[s], length); }
-  for (var d = t; d < VALUE_DIM; d += ${threads}u) {
-    var sum = 0.0;
-    for (var s = 0u; s < p.runs; s += ${mergeUnroll}u) {
-      ${mergeRounds((i) => `let sumAt${i} = (min(s + ${i}u, p.runs - 1u) * rows + row) * VALUE_DIM + d;`)}
-      ${left.sums.map(mergeRounds).join("\n      ")}
-      ${mergeRounds((i) => `sum = fma(select(0.0, runWeights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
-    }
-    outs[out + d] = select(sum / length, 0.0, length == 0.0);
-  }
-  workgroupBarrier();
-}`;
-
-const mergeThreads = 64;
-
-/** Joins runs that stay apart; one workgroup per token and head. */
-export const attentionMerge = (valueDim: number) =>
-  kernel({
-    name: `attentionMerge ${valueDim}`,
-    params: { heads: "u32", tokens: "u32", runs: "u32", outOffset: "u32", outStride: "u32" },
-    buffers: { outs: readWrite(), sums: read(), states: read() },
-    code: /* wgsl */ `
-const VALUE_DIM = ${valueDim}u;
-${mergeRow(mergeThreads, readRuns)}
-@compute @workgroup_size(${mergeThreads})
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-  let out = p.outOffset + workgroup.y * p.outStride + workgroup.x * VALUE_DIM;
-  mergeRow(workgroup.y * p.heads + workgroup.x, p.tokens * p.heads, out, t);
-}`,
-  });
-
-function mergeRounds(line: (i: number) => string): string {
-  return Array.from({ length: mergeUnroll }, (_, i) => line(i)).join("\n      ");
-}

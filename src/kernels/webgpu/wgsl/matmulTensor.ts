@@ -125,8 +125,7 @@ export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape, shape:
     halves
       ? `xs[(firstToken + ${xRow(i)}) * (p.xStride / 8u) + ${step} * ${eights}u + t % ${eights}u]`
       : `eight(firstToken + ${xRow(i)}, ${step} * ${2 * eights}u + t % ${eights}u * 2u)`;
-  const groupWithin = (i: number) =>
-    groupsByThread ? `t / ${32 * lanes}u` : `${Math.floor(i / loadsOfGroup)}u`;
+  const groupWithin = (i: number) => (groupsByThread ? `t / ${32 * lanes}u` : `${Math.floor(i / loadsOfGroup)}u`);
   const groupOf = (step: string, i: number) =>
     groupsAtOnce === 1 ? step : `min(${step} * ${groupsAtOnce}u + ${groupWithin(i)}, p.groups - 1u)`;
   const columnOf = (i: number) =>
