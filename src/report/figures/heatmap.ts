@@ -1,6 +1,7 @@
 import { html } from "./html.js";
 import type { Picture } from "./svg.js";
 
+/** Rows and columns by name, the number of each cell, and how it is written. */
 export interface HeatmapOptions {
   title: string;
   rows: readonly string[];
