@@ -104,7 +104,7 @@ async function killed(job, kills) {
     if (!end.killed && end.code !== 0) failures.push(`${job.name} at ${at} ${mode}: ended with ${short(end.error)}`);
     if (end.killed) tally.kills++;
     if (job.before !== undefined) await readBetween(job, output, { before, expected }, `${at} ${mode}`);
-    const again = await run(args, { env });
+    const again = job.once && !end.killed ? end : await run(args, { env });
     if (again.code !== 0)
       failures.push(`${job.name} at ${at} ${mode}, again: exit ${again.code}, ${short(again.error)}`);
     const wrong = difference(contentOf(directory), expected);

@@ -50,6 +50,7 @@ export function preparations({ config, reluConfig, text, model, relu, adapter, o
  * @property {string} [output] name of what is written; default "out"
  * @property {string[]} [before] makes an earlier result first, which the job replaces by force
  * @property {true} [hub] the output is the cache of a download
+ * @property {true} [once] a file that is finished is not made again without --force
  * @property {true} [keepsParts] what is finished lies in the output at once, and the same command goes on from it
  */
 
@@ -101,7 +102,12 @@ export function killedJobs({ config, text, model, relu, adapter, other }) {
       name: "lorahub",
       args: ["lorahub", model, "--adapter", adapter, other, "--text", text, "--evaluations", "3", ...window],
     },
-    { name: "teach", args: ["teach", model, "--text", text, "--limit", "4", "--max-tokens", "4"], output: "out.jsonl" },
+    {
+      name: "teach",
+      once: true,
+      args: ["teach", model, "--text", text, "--limit", "4", "--max-tokens", "4"],
+      output: "out.jsonl",
+    },
     { name: "experiment", keepsParts: true, args: ["experiment", "run", "sinc", "--scale", "smoke", "--seeds", "1"] },
     { name: "hub download", args: ["inspect", "org/name"], output: "cache", hub: true, keepsParts: true },
   ];

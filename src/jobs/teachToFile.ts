@@ -52,12 +52,13 @@ export async function teachToFile(
   if (!(Number.isSafeInteger(concurrency) && concurrency > 0)) throw new UsageError(`concurrency is ${concurrency}`);
   const lessons = new Lessons(prompts, settings);
   await using _lock = await lockPath(target);
-  await refuseExisting(target, output, force);
   const decided = { version: packageVersion(), teacher: teacher.identity, prompts, settings };
   const job = await sha256Hex(JSON.stringify(decided));
   const run = new JobDirectory(`${target}.run`, "teach", (name) => name === logName);
-  await run.open();
   const path = join(run.path, logName);
+  // What was killed after the records had their name, and before their answers were removed, made the file that is there.
+  await refuseExisting(target, output, force || (await isAnswered(path, job, lessons.count)));
+  await run.open();
   const outcomes = await storedOutcomes(path, job, lessons.count);
   if (outcomes.size > 0) onResume?.(outcomes.size);
   const missing = Array.from({ length: lessons.count }, (_, i) => i).filter((i) => !outcomes.has(i));
@@ -103,6 +104,16 @@ async function refuseExisting(target: string, output: string, force: boolean | u
   if (found?.isDirectory()) throw new UsageError(`${output} is a directory; name a file`);
   if (found !== undefined && force !== true) {
     throw new UsageError(`${output} is there already; name another file, or replace it (--force)`);
+  }
+}
+
+/** Whether the same job has stored all of its answers. */
+async function isAnswered(path: string, job: string, count: number): Promise<boolean> {
+  try {
+    const log = parseAnswerLog(await readFile(path), path, count);
+    return log?.job === job && log.outcomes.size === count;
+  } catch {
+    return false;
   }
 }
 

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -71,6 +71,22 @@ describe("a local teacher", () => {
     expect([asked, onResume.mock.calls]).toEqual([4, [[1]]]);
     expect(readFileSync(output, "utf8")).toBe(readFileSync(whole, "utf8"));
     await expect(teachToFile(counted, prompts, output, settings)).rejects.toThrow(/is there already/);
+  });
+
+  test("killed after its records had their name, ends what it began and asks nothing", async () => {
+    const output = newOutput();
+    const [run, kept] = [`${output}.run`, `${output}.kept`];
+    const onProgress = () => cpSync(run, kept, { recursive: true });
+    await teachToFile(backwards, prompts, output, { ...settings, onProgress });
+    const records = readFileSync(output, "utf8");
+    cpSync(kept, run, { recursive: true });
+    const answer = vi.fn();
+    const again = (options: TeachToFileOptions) => teachToFile({ ...backwards, answer }, prompts, output, options);
+    await expect(again({ ...settings, seed: 1 })).rejects.toThrow(/is there already/);
+    await again(settings);
+    expect(answer).not.toHaveBeenCalled();
+    expect(readFileSync(output, "utf8")).toBe(records);
+    expect(existsSync(run)).toBe(false);
   });
 
   test("and the server of the same model write the same records", async () => {
