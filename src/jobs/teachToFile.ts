@@ -56,6 +56,7 @@ export async function teachToFile(
   const job = await sha256Hex(JSON.stringify(decided));
   const run = new JobDirectory(`${target}.run`, "teach", (name) => name === logName);
   const path = join(run.path, logName);
+  await run.clearBeside();
   // What was killed after the records had their name, and before their answers were removed, made the file that is there.
   await refuseExisting(target, output, force || (await isAnswered(path, job, lessons.count)));
   await run.open();

@@ -27,7 +27,7 @@ export class JobDirectory {
     await makeDirectory(this.path);
     await this.check();
     await clearTemporaries(this.path, () => true);
-    await this.#clearBeside();
+    await this.clearBeside();
     if ((await readMarker(this.path)) === undefined) {
       await writeMarker(this.path, { state: "running", command: this.command });
     }
@@ -60,10 +60,11 @@ export class JobDirectory {
   async remove(): Promise<void> {
     await this.check();
     await removeOurs(this.path, this.ours);
-    await this.#clearBeside();
+    await this.clearBeside();
   }
 
-  #clearBeside(): Promise<void> {
+  /** Removes what lies beside the directory since a process was killed as it made or removed it. */
+  clearBeside(): Promise<void> {
     return clearTemporaries(dirname(this.path), (of) => of === basename(this.path));
   }
 }
