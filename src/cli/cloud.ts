@@ -48,6 +48,8 @@ export async function openRoute(
   model: Model,
   tokenizer: Tokenizer,
 ): Promise<Route | undefined> {
+  if (routeText !== undefined && route?.budget === undefined)
+    throw new UsageError("--route-text serves to find the threshold of a budget: give --route with budget=");
   if (route === undefined) return undefined;
   if (cloud === undefined) throw new UsageError("--route leaves tokens to a server: give its address with --cloud");
   if (route.budget === undefined) return route;
@@ -58,9 +60,10 @@ export async function openRoute(
     name: routeText,
     signal,
   });
-  const window = Math.min(256, tokens.length);
+  const window = Math.min(Math.max(256, route.span ?? 1), tokens.length);
   const found = await calibrateRoute(model, route, tokens, { window, signal, onProgress });
-  note(`${route.text}: below ${digits(Math.abs(found.least!), 4)} on ${tokens.length} tokens of ${routeText}`);
+  const side = found.least! < 0 ? "above" : "below";
+  note(`${route.text}: ${side} ${digits(Math.abs(found.least!), 4)} on ${tokens.length} tokens of ${routeText}`);
   return found;
 }
 

@@ -178,7 +178,8 @@ export class ModelStore {
       return result;
     } catch (error) {
       lock.close();
-      await this.remove(location);
+      // What cannot be removed now is removed by the next who makes it; the error tells why there is nothing.
+      await this.remove(location).catch(() => {});
       if ((error as Error).name === "QuotaExceededError") throw noRoom(location, error as Error);
       throw error;
     } finally {

@@ -76,6 +76,8 @@ export function directorySinks(directory: DirectoryHandle, names: Set<string>): 
         open = false;
       };
       access.truncate(0);
+      // Not there until it is committed again.
+      names.delete(name);
       let at = 0;
       return {
         async write(bytes) {

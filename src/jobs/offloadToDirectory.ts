@@ -23,7 +23,7 @@ import { writeBesideWeights } from "./besideWeights.js";
 export interface OffloadToDirectoryOptions extends JobOptions {
   /** Default: what rarefy.json names, else bf16. */
   weights?: WeightFormatId;
-  /** Default: by neurons where hidden values are exactly 0 (ReLU), else by inputs. */
+  /** Default: by experts for a mixture, by neurons where hidden values are exactly 0 (ReLU), else by inputs. */
   layout?: OffloadLayout;
   /** Whether the parts of a neuron lie together; default true. */
   bundled?: boolean;

@@ -57,8 +57,8 @@ export async function teachToFile(
   const run = new JobDirectory(`${target}.run`, "teach", (name) => name === logName);
   const path = join(run.path, logName);
   await run.clearBeside();
-  // What was killed after the records had their name, and before their answers were removed, made the file that is there.
-  await refuseExisting(target, output, force || (await isAnswered(path, job, lessons.count)));
+  const mayEnd = force || (await isAnswered(path, job, lessons.count));
+  await refuseExisting(target, output, mayEnd);
   await run.open();
   const outcomes = await storedOutcomes(path, job, lessons.count);
   if (outcomes.size > 0) onResume?.(outcomes.size);
@@ -84,7 +84,12 @@ export async function teachToFile(
   if (result.lines.length === 0) {
     throw new RarefyError(`no answer made a record: ${JSON.stringify(result.leftOut)}. ${run.path} holds them`);
   }
-  await writeFileAtomic(target, new TextEncoder().encode(result.lines.join("")));
+  const bytes = new TextEncoder().encode(result.lines.join(""));
+  // What was killed after the records had their name, and before their answers were removed, made the file that is there.
+  if (!(await isFile(target, bytes))) {
+    await refuseExisting(target, output, force);
+    await writeFileAtomic(target, bytes);
+  }
   await run.remove();
   const { lines, leftOut, unfinished } = result;
   const { form } = settings;
@@ -107,6 +112,12 @@ async function refuseExisting(target: string, output: string, force: boolean | u
     throw new UsageError(`${output} is there already; name another file, or replace it (--force)`);
   }
 }
+
+const isFile = (path: string, bytes: Uint8Array): Promise<boolean> =>
+  readFile(path).then(
+    (found) => found.equals(bytes),
+    () => false,
+  );
 
 /** Whether the same job has stored all of its answers. */
 async function isAnswered(path: string, job: string, count: number): Promise<boolean> {

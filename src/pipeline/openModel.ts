@@ -47,7 +47,7 @@ export interface OpenModelOptions extends JobOptions {
   /** Ranks that hold all experts but the first share; see `openExpertRanks` of rarefy/jobs. They must outlive the model. */
   expertRanks?: ExpertRanks;
   /**
-   * How a model that `rarefy offload` has made is held: its MLPs stay in the file and are read as they are needed. Left out, all of it
+   * How a model that `rarefy offload` has made is held: its MLPs, or its experts, stay in the file and are read as they are needed. Left out, all of it
    * is loaded.
    */
   offload?: OffloadOptions;
@@ -103,10 +103,11 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
   const checkpoint = await openCheckpoint(files);
   // A model that is larger than memory is read from while it runs.
   let keepsFiles = false;
+  let offload: Awaited<ReturnType<typeof offloadOf>> | undefined;
   try {
     const { artifact } = checkpoint;
     const { config } = await describeDecoder(checkpoint);
-    const offload = options.offload && (await offloadOf(checkpoint, config.spec, options.offload, options.weights));
+    offload = options.offload && (await offloadOf(checkpoint, config.spec, options.offload, options.weights));
     const weights = offload?.file.shape.weights ?? weightsOf(artifact, options.weights);
     if (artifact !== undefined) {
       const roles = config.spec.blocks.map((block) => new Set(linearsOf(block).map(({ role }) => role)));
@@ -122,6 +123,7 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
       const how = { weights, structure, thresholds, expertRanks, offload, signal, onProgress };
       const model = await loadDescribed(checkpoint, config, backend, how);
       keepsFiles = offload !== undefined;
+      const bundles = offload?.file.source;
       return {
         location: files.location,
         model,
@@ -134,16 +136,18 @@ export async function openModel(files: ModelFiles, options: OpenModelOptions = {
         [Symbol.dispose]() {
           model[Symbol.dispose]();
           backend[Symbol.dispose]();
-          if (offload !== undefined) void Promise.all([offload.file.source.close(), checkpoint.close()]);
+          if (bundles !== undefined) void Promise.allSettled([bundles.close(), checkpoint.close()]);
         },
       };
     } catch (error) {
       backend[Symbol.dispose]();
-      await offload?.file.source.close();
       throw error;
     }
   } finally {
-    if (!keepsFiles) await checkpoint.close();
+    if (!keepsFiles) {
+      await offload?.file.source.close();
+      await checkpoint.close();
+    }
   }
 }
 

@@ -75,6 +75,7 @@ export class Client<C extends CallTable> {
     argument: C[N][0],
     { onEvent, signal }: CallOptions = {},
   ): Promise<C[N][1]> {
+    if (signal?.aborted) return Promise.reject(new Stopped("ended before it began"));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, (answer) => {

@@ -4,8 +4,8 @@ const remembered = 8;
 /** A timer of Node.js comes up to a millisecond late, and a little more. */
 const latenessMs = 1.25;
 
-/** What is there when it is asked for was waited for too long. */
-const noWaitMs = 0.1;
+/** What is there as soon as it is asked for was waited for too long. */
+const noWaitMs = 0.5;
 
 /**
  * Sleeps through most of a wait that would cost a processor: in Node.js, Dawn asks the GPU again and again whether it is done.
@@ -29,7 +29,9 @@ export class Patience {
     const result = await arrives();
     const waitedMs = this.now() - begunMs;
     const missed = sleepMs >= 1 && waitedMs - sleptMs < noWaitMs;
-    this.#waitsMs.push(missed ? sleepMs - 1 : waitedMs);
+    // How long it took is not known then: it is measured anew.
+    if (missed) this.#waitsMs.length = 0;
+    else this.#waitsMs.push(waitedMs);
     if (this.#waitsMs.length > remembered) this.#waitsMs.shift();
     return result;
   }

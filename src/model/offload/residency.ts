@@ -1,4 +1,4 @@
-import { UsageError } from "../../core/index.js";
+import { StorageError, UsageError } from "../../core/index.js";
 import type { ByteSource } from "../../io/index.js";
 import type { WeightArea } from "../../kernels/index.js";
 
@@ -158,7 +158,12 @@ export class SlotPool {
     }
     const read = missing.length === 0 ? undefined : this.#read(this.streams[stream], missing);
     // What counts as there may still be read for an earlier call.
-    const ready = Promise.all([this.#reading, read]).then(() => {});
+    const ready = Promise.all([this.#reading, read]).then(() => {
+      for (let u = 0; u < units.length; u++) {
+        if (this.#slotOf[base + units[u]] !== absent) continue;
+        throw new StorageError(`${this.source.name}: what an earlier call was reading did not come`, { code: "EIO" });
+      }
+    });
     this.#reading = ready.catch(() => {
       // What was not read is not there.
       for (const { unit } of missing) this.#slotOf[base + unit] = absent;

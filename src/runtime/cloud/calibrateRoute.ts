@@ -1,5 +1,5 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../../core/index.js";
-import type { Model } from "../../model/index.js";
+import { explainNonFinite, type Model } from "../../model/index.js";
 import { Sequence } from "../sequence.js";
 import { type Route, withBudget } from "./route.js";
 
@@ -25,19 +25,21 @@ export async function calibrateRoute(
   { window = 256, windows = 16, signal, onProgress }: CalibrateRouteOptions = {},
 ): Promise<Route> {
   if (route.budget === undefined) return route;
+  const { span = 1 } = route;
+  if (span > window) throw new UsageError(`${route.text} decides on ${span} tokens, a window has ${window}`);
   const count = Math.min(windows, Math.floor(tokens.length / window));
   const stage = new Stage("find the threshold of routing", count, "windows", onProgress);
   const certainties: number[] = [];
   for (let w = 0; w < count; w++) {
     await breathe(signal);
     using sequence = new Sequence(model, window);
-    const logits = await sequence.runRows(tokens.subarray(w * window, (w + 1) * window));
-    const values = await model.backend.read(logits);
+    const read = tokens.subarray(w * window, (w + 1) * window);
+    const logits = await sequence.runRows(read);
     const { cols } = logits;
-    model.backend.release(logits);
+    const values = await model.backend.read(logits).finally(() => model.backend.release(logits));
     const row = (i: number) => values.subarray(i * cols, i * cols + model.config.vocabSize);
     const found = Array.from({ length: window }, (_, i) => route.certainty(row(i)));
-    const span = route.span ?? 1;
+    if (found.some(Number.isNaN)) throw await explainNonFinite(model, read);
     for (let first = 0; first + span <= window; first += span) certainties.push(mean(found.slice(first, first + span)));
     stage.advance(1);
   }

@@ -1,3 +1,4 @@
+import { UsageError } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
 import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
 import type { ChosenToken, TokenSource } from "../chosenToken.js";
@@ -16,6 +17,9 @@ export interface CascadeOptions {
   readonly stopIds: readonly number[];
   /** Writes all of the text, where the small model is not sure. */
   readonly openCloud: () => CloudSource;
+  /** Tokens of the text at most. */
+  readonly maxTokens?: number;
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -38,6 +42,11 @@ export class CascadeSource implements TokenSource {
   ) {
     checkTakesBack(sequence);
     const { route } = options;
+    if (route.span - 1 > sequence.exactTokens) {
+      throw new UsageError(
+        `${route.text} may take ${route.span - 1} tokens back; this KV policy can take back ${sequence.exactTokens}`,
+      );
+    }
     const none = { tokens: 0, routed: 0, asked: 0, caughtUp: 0, edgeMs: 0, cloudMs: 0, networkMs: 0 };
     this.routing = { route: route.text, least: route.least, ...none };
   }
@@ -48,16 +57,16 @@ export class CascadeSource implements TokenSource {
 
   async first(logits: Activation): Promise<ChosenToken> {
     const { sequence, sampler, routing } = this;
-    const { route, stopIds, openCloud } = this.options;
+    const { route, stopIds, openCloud, maxTokens = Infinity, signal } = this.options;
     const prompt = sequence.length;
     const written: number[] = [];
     const certainties: number[] = [];
-    for (let row = logits; ; row = await sequence.run(Uint32Array.from(written.slice(-1)))) {
+    for (let row = logits; ; row = await sequence.run(Uint32Array.from(written.slice(-1)), { signal })) {
       const values = await this.#read(row);
       certainties.push(route.certainty(values));
       written.push(sampler.pick(values, sequence.tokens));
       const ended = stopIds.includes(written[written.length - 1]) || sequence.length >= sequence.capacity;
-      if (ended || written.length === route.span) break;
+      if (ended || written.length === Math.min(route.span, maxTokens)) break;
     }
     if (mean(certainties) < route.least) {
       sequence.rewind(prompt);
@@ -73,7 +82,7 @@ export class CascadeSource implements TokenSource {
   async next(last: number): Promise<ChosenToken> {
     if (this.#cloud !== undefined) return this.#count(await this.#cloud.next());
     if (this.#ahead.length === 0) {
-      const values = await this.#read(await this.sequence.run(Uint32Array.of(last)));
+      const values = await this.#read(await this.sequence.run(Uint32Array.of(last), { signal: this.options.signal }));
       this.#ahead = [this.sampler.pick(values, this.sequence.tokens)];
     }
     return this.#give();

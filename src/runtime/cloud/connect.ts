@@ -73,7 +73,12 @@ export async function connectCloud(url: string, options: CloudOptions): Promise<
       }
       return span === undefined
         ? new RouteSource(link, cloud, sequence, sampler, { ...how, route: { ...route, least } })
-        : new CascadeSource(sequence, sampler, { route: { ...route, least, span }, stopIds, openCloud: verified });
+        : new CascadeSource(sequence, sampler, {
+            route: { ...route, least, span },
+            stopIds,
+            openCloud: verified,
+            signal,
+          });
     },
   };
   return cloud;

@@ -53,7 +53,8 @@ export class RouteSource implements TokenSource {
     const { backend, config } = sequence.model;
     let row: Float32Array;
     try {
-      row = (await backend.read(logits)).subarray(0, config.vocabSize);
+      // Vocabularies of a family are filled up to different sizes: neither side may be given what only the other has.
+      row = (await backend.read(logits)).subarray(0, Math.min(config.vocabSize, this.cloud.vocabSize));
     } finally {
       backend.release(logits);
     }
@@ -63,7 +64,8 @@ export class RouteSource implements TokenSource {
     if (routing.tokens++ > 0) routing.edgeMs += performance.now() - sinceMs;
     if (certainty(row) >= least) return { id: sampler.pick(row, sequence.tokens) };
     routing.routed++;
-    return { id: await this.#ask() };
+    const asked = await this.#ask();
+    return { id: asked < config.vocabSize ? asked : sampler.pick(row, sequence.tokens) };
   }
 
   async #ask(): Promise<number> {

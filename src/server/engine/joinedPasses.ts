@@ -52,7 +52,11 @@ export class JoinedPasses {
     const [{ sequence: first }] = this.#waiting;
     const taken: Waiting[] = [];
     let rows = 0;
+    // A pass over several tokens reads all of an MLP in a file, one over one token what it needs.
+    const { offload } = this.model;
+    const alone = offload !== undefined && offload.layout !== "experts";
     for (const one of this.#waiting) {
+      if (taken.length > 0 && alone && (rows === 1 || one.tokens.length === 1)) continue;
       if (one.sequence.options.thresholds !== first.options.thresholds) continue;
       if (taken.length > 0 && rows + one.tokens.length > this.mostRows) continue;
       rows += one.tokens.length;
@@ -72,12 +76,15 @@ export class JoinedPasses {
       } else {
         const turns = taken.map(({ sequence, tokens }) => ({ sequence, tokens, logits: "all" as const }));
         const { logits, firstRows } = await runTogether(turns);
-        for (const [i, { tokens, give }] of taken.entries()) {
-          const own = backend.allocate(tokens.length, logits!.cols);
-          backend.map(own, logits!.rowRange(firstRows[i], tokens.length), { f: "scale", by: 1 });
-          give(own);
+        try {
+          for (const [i, { tokens, give }] of taken.entries()) {
+            const own = backend.allocate(tokens.length, logits!.cols);
+            backend.map(own, logits!.rowRange(firstRows[i], tokens.length), { f: "scale", by: 1 });
+            give(own);
+          }
+        } finally {
+          backend.release(logits!);
         }
-        backend.release(logits!);
       }
     } catch (error) {
       for (const { fail } of taken) fail(error);

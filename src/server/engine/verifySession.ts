@@ -93,9 +93,15 @@ export class VerifySession implements Disposable {
   async verify(given: readonly number[], proposal: Pick<Proposal, "ids" | "laws">) {
     const { sequence } = this.held;
     const begin = sequence.length + given.length;
-    return this.#pass(given.length - 1, async () => {
+    // The pass that others share is told of by who joins it.
+    return this.#pass(0, async () => {
       const before = Uint32Array.from(given.slice(0, -1));
-      if (before.length > 0) sequence.model.backend.release(await this.#run(before));
+      if (before.length > 0) {
+        const startMs = performance.now();
+        sequence.model.backend.release(await this.#run(before));
+        const elapsedMs = performance.now() - startMs;
+        this.engine.observer.onPass({ tokens: before.length, sequences: 1, elapsedMs });
+      }
       const rows = Uint32Array.from([...given.slice(-1), ...proposal.ids]);
       const logits = await this.engine.verified.run(sequence, rows);
       const result = await this.#decide(logits, proposal, sequence.tokens.slice(0, begin));

@@ -15,6 +15,8 @@ const field = (id: string) => element<HTMLInputElement>(id);
 export class Chat {
   readonly #task = new Task(element("chat"), element("chat-task"));
   readonly #map = new HeatMap(element("map"));
+  /** Counts what begins a conversation anew: an answer to an older one is dropped. */
+  #round = 0;
   readonly #columns: VariantColumn[] = [];
   #locations: readonly string[] = [];
 
@@ -66,11 +68,16 @@ export class Chat {
   }
 
   async compare(variants: readonly Variant[]): Promise<void> {
+    this.#round++;
     this.#task.cancel();
     for (const column of this.#columns.splice(0)) column.article.remove();
     const added = variants.map((variant) => this.#column({ ...variant }));
     this.#changed();
-    for (const column of added) await this.#open(column);
+    for (const column of added) {
+      // Another comparison has begun meanwhile.
+      if (!this.#columns.includes(column)) return;
+      await this.#open(column);
+    }
   }
 
   /** A model is gone. */
@@ -104,7 +111,7 @@ export class Chat {
     this.#changed();
     const { location } = column.variant;
     const opened = await this.#task.run((options) => models.call("open", this.request(location), options));
-    if (opened !== undefined) column.show(opened);
+    if (opened !== undefined && this.#columns.includes(column)) column.show(opened);
     this.#changed();
   }
 
@@ -128,12 +135,15 @@ export class Chat {
   }
 
   #newChat(): void {
+    this.#round++;
+    this.#task.cancel();
     for (const column of this.#columns) column.clear();
     element("verdict").textContent = "";
     this.#changed();
   }
 
   async #generate(): Promise<void> {
+    const round = ++this.#round;
     const columns = [...this.#columns];
     const text = field("prompt").value;
     const asked = columns.map((column) => this.#messages(column, text));
@@ -156,7 +166,7 @@ export class Chat {
       }),
     );
     this.#writing(false);
-    if (answers === undefined) return;
+    if (answers === undefined || round !== this.#round) return;
     // Of the system prompt there is one, as it stands in its field.
     for (const [at, column] of columns.entries())
       column.answered(answers[at], asked[at]?.filter(({ role }) => role !== "system") ?? []);

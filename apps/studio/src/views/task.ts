@@ -46,7 +46,13 @@ export class Task {
     this.#error.hidden = true;
     this.#error.textContent = "";
     try {
-      return await work({ onEvent: (event) => this.#show(event), signal: own.signal });
+      return await work({
+        onEvent: (event) => {
+          // One that was ended may still tell.
+          if (this.#running === own) this.#show(event);
+        },
+        signal: own.signal,
+      });
     } catch (error) {
       if (!(error instanceof Stopped)) {
         this.#error.textContent = (error as Error).message;

@@ -163,8 +163,13 @@ async function withThresholds(
 
 async function writeArtifact({ sinks }: UnfinishedModel, artifact: Artifact): Promise<void> {
   const sink = await sinks.create(artifactFileName);
-  await sink.write(serializeArtifact(artifact));
-  await sink.commit();
+  try {
+    await sink.write(serializeArtifact(artifact));
+    await sink.commit();
+  } catch (error) {
+    await sink.abort();
+    throw error;
+  }
 }
 
 const isWeights = (name: string) => /\.(safetensors|gguf)$/.test(name);

@@ -236,6 +236,8 @@ export const attention = (shape: AttentionShape, { runs = "one", rotated, listed
   }`,
   }[runs];
   const join = /* wgsl */ `
+  // All threads have left their numbers before the ticket is taken.
+  storageBarrier();
   if (t == 0u) { isLast = select(0u, 1u, comesLast(workgroup.x * p.kvHeads + kvHead, p.runs * ${slices}u)); }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
   for (var j = firstQuery; j < min(firstQuery + ${queries}u, queryRows); j += 1u) {

@@ -268,6 +268,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     return;
   }
 
+  // All threads have left their numbers before the ticket is taken.
+  storageBarrier();
   if (t == 0u) { isLast = select(0u, 1u, comesLast(${at.ticket} + workgroup.x, p.slices)); }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
   for (var r = t; r < min(TILE_ROWS, tileEnd - tileStart); r += THREADS) {
