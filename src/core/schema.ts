@@ -8,7 +8,7 @@ const othersNamed = 5;
 
 /** Checks parsed JSON against a schema. @throws FormatError that names the wrong fields, the first as its own. */
 export function checkSchema<T>(schema: z.core.$ZodType<T>, raw: unknown, file: string, hint?: string): T {
-  const result = parse(schema, raw, file, hint);
+  const result = parseSchema(schema, raw);
   if (result.success) return result.data;
   const [first, ...others] = result.error.issues;
   const pathOf = ({ path }: z.core.$ZodIssue) => path.map(String).join(".");
@@ -27,19 +27,18 @@ export function checkSchema<T>(schema: z.core.$ZodType<T>, raw: unknown, file: s
 /** zod/mini has no language of its own, and one set for all of zod would be another package's too. */
 const { localeError } = en();
 
-/** Checks a value against a schema, with messages in English. @returns zod's result */
-export const parseSchema = <T>(schema: z.core.$ZodType<T>, raw: unknown) =>
-  safeParse(schema, raw, { error: localeError });
-
 /**
- * A check of a length asks whatever has one, after it was found to be no text: an object whose `length` is an object without a
- * text ends in a TypeError there.
+ * Checks a value against a schema, with messages in English. A check of a length asks whatever has one, after it was found to be no
+ * text: of an object whose `length` is an object without a text it makes a TypeError, which is one problem here.
+ * @returns zod's result
  */
-function parse<T>(schema: z.core.$ZodType<T>, raw: unknown, file: string, hint: string | undefined) {
+export function parseSchema<T>(schema: z.core.$ZodType<T>, raw: unknown): z.core.util.SafeParseResult<T> {
   try {
-    return parseSchema(schema, raw);
+    return safeParse(schema, raw, { error: localeError });
   } catch (error) {
     if (!(error instanceof TypeError) || !error.message.startsWith("Cannot convert object to primitive")) throw error;
-    throw new FormatError({ file, problem: "an object stands in place of a text or a number", hint });
+    const message = "an object stands in place of a text or a number";
+    const issues: z.core.$ZodIssue[] = [{ code: "custom", path: [], message, input: raw }];
+    return { success: false, error: { issues } as z.core.$ZodError<T> };
   }
 }

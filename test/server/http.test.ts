@@ -17,6 +17,7 @@ describe("requests that are refused say which field, and what was expected", () 
     ["/v1/completions", { ...completion, max_tokens: 1.5 }, 400, "invalid_value", "max_tokens"],
     ["/v1/completions", { ...completion, logit_bias: { x: 1 } }, 400, "invalid_value", "logit_bias.x"],
     ["/v1/completions", { ...completion, logit_bias: { 99999: 1 } }, 400, "invalid_value", "logit_bias.99999"],
+    ["/v1/completions", { ...completion, model: { length: [{ toString: 1 }] } }, 400, "invalid_value", null],
     ["/v1/completions", { ...completion, best_of: 3 }, 400, "invalid_value", "best_of"],
     ["/v1/completions", { ...completion, typical_p: 0.5 }, 400, "unsupported_parameter", "typical_p"],
     ["/v1/completions", { ...completion, prompt: [8192] }, 400, "invalid_value", "prompt"],
