@@ -32,15 +32,20 @@ async function rarefy(argv: string[], run: CommandDefinition["run"], signal = ne
 }
 
 const fine: CommandDefinition["run"] = async (context, options, args) => {
-  context.onProgress?.({ stage: "work", done: 1, total: 2, unit: "steps", elapsedMs: 1 });
+  context.onProgress?.({ stage: "work", done: 2, total: 2, unit: "steps", elapsedMs: 1 });
   context.print("some text\n");
   return { args, options };
 };
 
-test("text goes to stdout and progress to stderr", async () => {
-  const { code, out, error } = await rarefy(["probe", "tiny"], fine);
-  expect({ code, out }).toEqual({ code: 0, out: "some text\n" });
-  expect(JSON.parse(error)).toMatchObject({ stage: "work", done: 1 });
+test("text goes to stdout and progress to stderr, as text or, with --json, as JSON", async () => {
+  const text = await rarefy(["probe", "tiny"], fine);
+  expect(text).toMatchObject({
+    code: 0,
+    out: "some text\n",
+    error: expect.stringMatching(/^work {2}100 % {2}2\/2 steps.*\n$/),
+  });
+  const { error } = await rarefy(["probe", "tiny", "--json"], fine);
+  expect(JSON.parse(error)).toMatchObject({ stage: "work", done: 2 });
 });
 
 test("--json prints the one document and --quiet no progress", async () => {
