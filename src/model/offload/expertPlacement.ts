@@ -1,8 +1,9 @@
 import { findStep, type LinearStep, type MixtureStep, type ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
-import { packedRowsOf } from "../../kernels/index.js";
-import { type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { placedBytes } from "../../kernels/index.js";
+import type { WeightFormatId } from "../../pack/index.js";
 import { alignment } from "./placement.js";
+import { align } from "./pools.js";
 
 /** The matrix of a linear step of an expert within its bundle, packed as it is multiplied. */
 export interface ExpertPart {
@@ -22,8 +23,6 @@ export interface ExpertStream {
   readonly parts: readonly ExpertPart[];
 }
 
-const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
-
 /**
  * Where the experts of a model lie, each as one read.
  * @throws UsageError for a model without a mixture
@@ -40,7 +39,8 @@ export function placeExperts(
     const parts = mixture.experts[0].steps.flatMap((step): ExpertPart[] => {
       if (step.do !== "linear") return [];
       const maps = step.maps.map(({ map }) => map);
-      const size = weightFormats[weights].byteLength(packedRowsOf(maps), maps[0].cols);
+      const parts = maps.map(({ role, rows }) => ({ name: role, rows }));
+      const size = placedBytes({ format: weights, cols: maps[0].cols, parts });
       bytes += align(size);
       return [{ step, within: bytes - align(size), bytes: size }];
     });

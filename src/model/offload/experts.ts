@@ -98,7 +98,6 @@ export class ExpertOffload extends OffloadedWeights {
     const slots = await backend.readRouting(routing);
     this.checkOpen();
     held.token++;
-    const { pipelined = true } = this.options;
     const work = workOf(slots);
     const most = pool.holdsAll ? work.length : Math.floor(pool.free / 3);
     const clusters: Work[][] = [];
@@ -109,21 +108,13 @@ export class ExpertOffload extends OffloadedWeights {
         cluster.map(({ expert }) => expert),
         held.token,
       );
-    let next = begin(clusters[0]);
-    for (const [c, cluster] of clusters.entries()) {
-      const current = next;
-      if (pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
-      await this.wait(current.ready);
+    await this.visit(clusters, begin, async (cluster, offsets) => {
       const [{ firstSlot }, { endSlot }] = [cluster[0], cluster[cluster.length - 1]];
       const some =
         clusters.length === 1 ? routing : backend.routeTo(slotRange(slots, firstSlot, endSlot), routing.rows);
-      const matrices = this.#matrices(held.stream, cluster, current.offsets);
+      const matrices = this.#matrices(held.stream, cluster, offsets);
       await runExperts(step, matrices, { ...run, routing: some, firstSlot });
-      // What is multiplied is done with before its slots may be read into.
-      await backend.flush();
-      this.checkOpen();
-      if (!pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
-    }
+    });
     const whole = buffers.of(step.experts[0].out);
     return whole.rows === routing.slotCount ? whole : whole.rowRange(0, routing.slotCount);
   }

@@ -16,7 +16,7 @@ import { hotUnits } from "./hot.js";
 import { areaOpener, OffloadedWeights } from "./offloadedWeights.js";
 import type { OffloadOptions, OffloadPlan } from "./options.js";
 import type { OffloadLayout, OffloadStream, UnitPart } from "./placement.js";
-import { divideRoom } from "./pools.js";
+import { align, divideRoom } from "./pools.js";
 import { SlotPool, zeroOffloadCounters } from "./residency.js";
 
 /** A stream with where it is held. */
@@ -31,7 +31,6 @@ export interface HeldStream {
   token: number;
 }
 
-const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 /** Clusters are cut between groups of inputs, so none is smaller. */
 const leastSlots = 96;
 
@@ -219,18 +218,7 @@ export class Offload extends OffloadedWeights {
       use(units, new Uint32Array(), true);
       return;
     }
-    const begin = (cluster: Uint32Array) => pool.begin(index, cluster, held.token);
-    let next = begin(clusters[0]);
-    for (const [c, cluster] of clusters.entries()) {
-      const current = next;
-      if (pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
-      await this.wait(current.ready);
-      use(cluster, current.offsets, c + 1 === clusters.length);
-      // What is multiplied is done with before its slots may be read into.
-      await this.backend.flush();
-      this.checkOpen();
-      if (!pipelined && c + 1 < clusters.length) next = begin(clusters[c + 1]);
-    }
+    await this.visit(clusters, (cluster) => pool.begin(index, cluster, held.token), use);
   }
 }
 

@@ -37,6 +37,27 @@ export abstract class OffloadedWeights implements Disposable {
     this.#counters.waitMs += performance.now() - sinceMs;
   }
 
+  /** Shows clusters of units to `use` one after the other, each in memory, while the next is read. */
+  protected async visit<Cluster>(
+    clusters: readonly Cluster[],
+    begin: (cluster: Cluster) => { offsets: Uint32Array; ready: Promise<void> },
+    use: (cluster: Cluster, offsets: Uint32Array, last: boolean) => void | Promise<void>,
+  ): Promise<void> {
+    const { pipelined = true } = this.options;
+    let next = begin(clusters[0]);
+    for (const [c, cluster] of clusters.entries()) {
+      const current = next;
+      const last = c + 1 === clusters.length;
+      if (pipelined && !last) next = begin(clusters[c + 1]);
+      await this.wait(current.ready);
+      await use(cluster, current.offsets, last);
+      // What is multiplied is done with before its slots may be read into.
+      await this.backend.flush();
+      this.checkOpen();
+      if (!pipelined && !last) next = begin(clusters[c + 1]);
+    }
+  }
+
   /** For passes that have waited. @throws UsageError where the model was disposed of meanwhile */
   checkOpen(): void {
     if (this.#disposed) throw new UsageError("the model was disposed of while it ran");

@@ -1,3 +1,6 @@
+/** Bytes of a slot or a matrix, so that what follows begins where vectors are loaded whole. */
+export const align = (bytes: number): number => Math.ceil(bytes / 64) * 64;
+
 /** Slots for units of one size. */
 export interface PoolSize<Stream> {
   readonly slotBytes: number;

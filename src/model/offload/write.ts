@@ -1,10 +1,11 @@
 import type { ModelSpec } from "../../arch/index.js";
-import { breathe, type JobOptions, Stage } from "../../core/index.js";
+import type { JobOptions } from "../../core/index.js";
 import type { ByteSink } from "../../io/index.js";
 import { packedRowsOf } from "../../kernels/index.js";
 import { weightFormats } from "../../pack/index.js";
 import { fromFloat32 } from "../../tensor/index.js";
 import type { TensorSource } from "../tensorRows.js";
+import { bundleWriter } from "./bundleWriter.js";
 import { checkWhole, type Held, hold, packGroup } from "./packed.js";
 import { type OffloadShape, type OffloadStream, placeOffload } from "./placement.js";
 import { writeExperts } from "./writeExperts.js";
@@ -20,23 +21,12 @@ export async function writeOffloaded(
   shape: OffloadShape,
   sink: Pick<ByteSink, "write">,
   countsOf: (stream: OffloadStream) => Uint32Array | undefined,
-  { signal, onProgress }: JobOptions = {},
+  job: JobOptions = {},
 ): Promise<{ byteLength: number }> {
-  if (shape.layout === "experts") return writeExperts(source, spec, shape.weights, sink, { signal, onProgress });
+  if (shape.layout === "experts") return writeExperts(source, spec, shape.weights, sink, job);
   const { streams, byteLength } = placeOffload(spec, shape);
   const { weights } = shape;
-  const stage = new Stage("write bundles", byteLength, "bytes", onProgress);
-  let written = 0;
-  const write = async (bytes: Uint8Array): Promise<void> => {
-    await breathe(signal);
-    await sink.write(bytes);
-    written += bytes.byteLength;
-    stage.advance(bytes.byteLength);
-  };
-  const writeAt = async (at: number, bytes: Uint8Array): Promise<void> => {
-    if (at > written) await write(new Uint8Array(at - written));
-    await write(bytes);
-  };
+  const writeAt = bundleWriter(sink, "bundles", byteLength, job);
   for (const stream of streams) {
     const { mlp, of, units, parts, scales, counts } = stream;
     const maps = of === "first" ? mlp.first.maps.map(({ map }) => map) : mlp.down.maps.map(({ map }) => map);

@@ -1,8 +1,9 @@
 import type { LinearStep, ModelSpec } from "../../arch/index.js";
-import { breathe, type JobOptions, Stage } from "../../core/index.js";
+import type { JobOptions } from "../../core/index.js";
 import type { ByteSink } from "../../io/index.js";
 import type { WeightFormatId } from "../../pack/index.js";
 import type { TensorSource } from "../tensorRows.js";
+import { bundleWriter } from "./bundleWriter.js";
 import { placeExperts } from "./expertPlacement.js";
 import { checkWhole, hold, packGroup } from "./packed.js";
 
@@ -15,20 +16,12 @@ export async function writeExperts(
   spec: ModelSpec,
   weights: WeightFormatId,
   sink: Pick<ByteSink, "write">,
-  { signal, onProgress }: JobOptions = {},
+  job: JobOptions = {},
 ): Promise<{ byteLength: number }> {
   const { streams, byteLength } = placeExperts(spec, weights);
-  const stage = new Stage("write experts", byteLength, "bytes", onProgress);
-  let written = 0;
-  const write = async (bytes: Uint8Array): Promise<void> => {
-    await breathe(signal);
-    await sink.write(bytes);
-    written += bytes.byteLength;
-    stage.advance(bytes.byteLength);
-  };
+  const writeAt = bundleWriter(sink, "experts", byteLength, job);
   for (const { mixture, at, bytes, parts } of streams) {
-    if (at > written) await write(new Uint8Array(at - written));
-    for (const expert of mixture.experts) {
+    for (const [e, expert] of mixture.experts.entries()) {
       const bundle = new Uint8Array(bytes);
       const linear = expert.steps.filter((step): step is LinearStep => step.do === "linear");
       for (const [p, { within }] of parts.entries()) {
@@ -43,7 +36,7 @@ export async function writeExperts(
           to += packed.byteLength;
         }
       }
-      await write(bundle);
+      await writeAt(at + e * bytes, bundle);
     }
   }
   return { byteLength };

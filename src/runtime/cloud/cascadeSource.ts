@@ -7,7 +7,7 @@ import type { Sequence } from "../sequence.js";
 import { checkTakesBack } from "../speculate/draftLength.js";
 import { mean } from "./calibrateRoute.js";
 import type { Route } from "./route.js";
-import type { Routing } from "./routing.js";
+import { noRouting, type Routing } from "./routing.js";
 import type { CloudSource } from "./source.js";
 
 /** What decides of a text. */
@@ -47,8 +47,7 @@ export class CascadeSource implements TokenSource {
         `${route.text} may take ${route.span - 1} tokens back; this KV policy can take back ${sequence.exactTokens}`,
       );
     }
-    const none = { tokens: 0, routed: 0, asked: 0, caughtUp: 0, edgeMs: 0, cloudMs: 0, networkMs: 0 };
-    this.routing = { route: route.text, least: route.least, ...none };
+    this.routing = noRouting(route);
   }
 
   get speculation() {

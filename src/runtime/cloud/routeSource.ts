@@ -7,7 +7,7 @@ import type { Sequence } from "../sequence.js";
 import type { Cloud } from "./cloud.js";
 import type { Link } from "./link.js";
 import type { Route } from "./route.js";
-import type { Routing } from "./routing.js";
+import { noRouting, type Routing } from "./routing.js";
 import { CloudSession } from "./session.js";
 
 /**
@@ -32,8 +32,7 @@ export class RouteSource implements TokenSource {
     readonly options: { route: Route & { least: number }; signal?: AbortSignal; model?: string },
   ) {
     const { route, signal } = options;
-    const none = { tokens: 0, routed: 0, asked: 0, caughtUp: 0, edgeMs: 0, cloudMs: 0, networkMs: 0 };
-    this.routing = { route: route.text, least: route.least, ...none };
+    this.routing = noRouting(route);
     this.#signal = signal === undefined ? this.#ending.signal : AbortSignal.any([signal, this.#ending.signal]);
     // What is drawn here and what is drawn there must not come from the same numbers.
     this.#seed = Math.floor(new Random(sampler.seed).uniform() * 2 ** 52);

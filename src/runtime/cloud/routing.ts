@@ -16,6 +16,11 @@ export interface Routing {
   networkMs: number;
 }
 
+/** Before anything was asked. */
+export const noRouting = ({ text, least }: { text: string; least: number }): Routing => ({
+  ...{ route: text, least, tokens: 0, routed: 0, asked: 0, caughtUp: 0, edgeMs: 0, cloudMs: 0, networkMs: 0 },
+});
+
 /**
  * Milliseconds that a token is expected to take where a share of the tokens is asked of a server: the model here runs every token,
  * t = t_edge + ρ · (RTT + t_server).
