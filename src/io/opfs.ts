@@ -109,6 +109,8 @@ export class ModelStore {
     const directory = await this.#directory(location, true);
     const known = await readManifest(directory!);
     if (known?.complete) return summary(known);
+    // Fails where another page makes a model of this location.
+    if (known !== undefined && !isDownload(known)) (await openForWriting(directory!, lockName)).close();
     const sources = await openAll(source);
     try {
       const files = sources.map(({ name, file }): StoredFile => {
@@ -140,7 +142,7 @@ export class ModelStore {
    * left whose page was closed is cleared away first.
    * @param location a name of its own, which no model in the store has
    * @param fill writes the files of the model; its result is passed on
-   * @throws UsageError when there is a model of this location, DeviceError when another page is making one, and what `fill` throws
+   * @throws UsageError when there is a model of this location, or part of one that `add` began, DeviceError when another page is making one, and what `fill` throws
    */
   async make<T>(
     location: string,
@@ -150,6 +152,8 @@ export class ModelStore {
     const found = await this.#directory(location, false);
     const known = found && (await readManifest(found));
     if (known?.complete) throw new UsageError(`${location} is in the store already; choose another name`);
+    if (known !== undefined && isDownload(known))
+      throw new UsageError(`part of ${location} is in the store; load the rest or remove it, or choose another name`);
     // Fails where another page writes there.
     if (found !== undefined) (await openForWriting(found, lockName)).close();
     if (found !== undefined) await this.remove(location);
@@ -232,6 +236,9 @@ const noRoom = (location: string, cause: Error): DeviceError =>
 
 /** Held open while a model is made, so that no other page makes one of the same name. */
 const lockName = "lock";
+
+/** What `add` began says from its first chunk on which files there will be; what `make` began says so at its end. */
+const isDownload = ({ files }: Manifest): boolean => files.length > 0;
 
 /** Locations are anything; directory names are not. */
 const directoryName = async (location: string): Promise<string> => (await sha256Hex(location)).slice(0, 32);

@@ -7,70 +7,9 @@ import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/index.js";
 import { memoryFiles, memorySource } from "../../src/io/memory.js";
 import { ModelStore, type UnfinishedModel } from "../../src/io/opfs.js";
+import { FakeDirectory } from "../support/fakeDirectory.js";
 
 const MiB = 2 ** 20;
-
-/** As much of a private file system as the store uses, in memory. The real one is used by test/platform/studio.test.ts. */
-class FakeDirectory {
-  readonly kind = "directory";
-  readonly files = new Map<string, { bytes: Uint8Array<ArrayBuffer>; open: boolean }>();
-  readonly directories = new Map<string, FakeDirectory>();
-  /** Bytes that may be written from now on, in all directories. */
-  readonly room: { bytes: number };
-
-  constructor(room = { bytes: Number.POSITIVE_INFINITY }) {
-    this.room = room;
-  }
-
-  async getDirectoryHandle(name: string, { create = false } = {}) {
-    const found = this.directories.get(name) ?? (create ? new FakeDirectory(this.room) : undefined);
-    if (found === undefined) throw new DOMException("no such directory", "NotFoundError");
-    this.directories.set(name, found);
-    return found;
-  }
-
-  async getFileHandle(name: string, { create = false } = {}) {
-    const file = this.files.get(name) ?? (create ? { bytes: new Uint8Array(0), open: false } : undefined);
-    if (file === undefined) throw new DOMException("no such file", "NotFoundError");
-    this.files.set(name, file);
-    const { room } = this;
-    const resize = (size: number) => {
-      const resized = new Uint8Array(size);
-      resized.set(file.bytes.subarray(0, size));
-      file.bytes = resized;
-    };
-    return {
-      getFile: async () => new Blob([file.bytes]),
-      async createSyncAccessHandle() {
-        if (file.open) throw new DOMException("open already", "NoModificationAllowedError");
-        file.open = true;
-        return {
-          getSize: () => file.bytes.length,
-          truncate: resize,
-          write(bytes: Uint8Array, { at }: { at: number }) {
-            room.bytes -= bytes.length;
-            if (room.bytes < 0) throw new DOMException("full", "QuotaExceededError");
-            if (at + bytes.length > file.bytes.length) resize(at + bytes.length);
-            file.bytes.set(bytes, at);
-            return bytes.length;
-          },
-          flush() {},
-          close() {
-            file.open = false;
-          },
-        };
-      },
-    };
-  }
-
-  async removeEntry(name: string) {
-    if (!this.directories.delete(name) && !this.files.delete(name)) throw new DOMException("no such", "NotFoundError");
-  }
-
-  async *values() {
-    yield* this.directories.values();
-  }
-}
 
 /** A model whose weights take several chunks of 8 MiB. */
 const weights = Uint8Array.from({ length: 20 * MiB }, (_, i) => (i * 2654435761) >>> 24);
@@ -220,6 +159,25 @@ test("an abort stops between chunks", async () => {
   const stopping = source(model, (_, offset) => offset > 0 && controller.abort());
   await expect(store.add(stopping, { signal: controller.signal })).rejects.toThrow("aborted");
   expect(await store.list()).toMatchObject([{ complete: false, storedBytes: 16 * MiB + 4 }]);
+});
+
+test("a model that is partly stored is not lost to one that is to be made of the same name, nor the other way round", async () => {
+  const { root, store } = await interrupted();
+  const [left] = await store.list();
+  await expect(store.make(location, async () => {})).rejects.toThrow(
+    "part of https://models.example/a is in the store",
+  );
+  expect(await store.list()).toEqual([left]);
+  const again = source();
+  await store.add(again);
+  expect(again.bytesRead).toBeLessThan(15 * MiB);
+
+  const other = await open(root);
+  await other.make("b", async (made) => {
+    await write(made, "config.json", small("{}"));
+    await expect(other.add({ ...source(), location: "b" })).rejects.toThrow("another page");
+  });
+  expect((await other.files("b")).sizes.size).toBe(1);
 });
 
 test("what is no model is refused, and a missing shard is named", async () => {

@@ -52,40 +52,56 @@ export interface CallOptions {
 /** Thrown by a call that its own signal ended. */
 export class Stopped extends Error {}
 
-/** The page's end. */
+/** The page's end of a worker, which it ends with. */
 export class Client<C extends CallTable> {
   readonly #port: MessagePort;
-  readonly #waiting = new Map<number, (answer: Answer) => void>();
+  readonly #waiting = new Map<number, { settle: (answer: Answer) => void; reject: (reason: Error) => void }>();
   #nextId = 0;
+  /** Why there are no more answers. */
+  #ended: Error | undefined;
 
-  constructor(worker: Worker) {
+  constructor(readonly worker: Worker) {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
-    port1.onmessage = ({ data }: MessageEvent<Answer>) => this.#waiting.get(data.id)?.(data);
-    // A worker that could not be loaded, or ran out of memory, answers nothing more.
+    port1.onmessage = ({ data }: MessageEvent<Answer>) => this.#waiting.get(data.id)?.settle(data);
+    port1.onmessageerror = () =>
+      this.end(new Error("an answer of the page's worker could not be read; reload the page"));
+    // It could not be loaded, or threw outside of any call: nobody knows what state it is in.
     worker.addEventListener("error", ({ message }) => {
-      for (const [id, settle] of this.#waiting) settle({ id, error: message || "the worker failed", aborted: false });
+      const cause = message ? ` (${message})` : "";
+      this.end(new Error(`the page's worker failed${cause}; reload the page`));
     });
     worker.postMessage(undefined, [port2]);
   }
 
-  /** @throws Stopped when `signal` was aborted, Error with the worker's message otherwise. */
+  /** @throws Stopped when `signal` was aborted, Error with the worker's message otherwise, or why the worker has ended. */
   call<N extends keyof C & string>(
     name: N,
     argument: C[N][0],
     { onEvent, signal }: CallOptions = {},
   ): Promise<C[N][1]> {
     if (signal?.aborted) return Promise.reject(new Stopped("ended before it began"));
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, (answer) => {
+      const settle = (answer: Answer) => {
         if ("event" in answer) return onEvent?.(answer.event);
         this.#waiting.delete(id);
         if ("result" in answer) resolve(answer.result as C[N][1]);
         else reject(answer.aborted ? new Stopped(answer.error) : new Error(answer.error));
-      });
+      };
+      this.#waiting.set(id, { settle, reject });
       signal?.addEventListener("abort", () => this.#port.postMessage({ id, cancel: true } satisfies Request));
       this.#port.postMessage({ id, name, argument } satisfies Request);
     });
+  }
+
+  /** Ends the worker where it is. Calls that wait, and all later ones, fail with `reason`. */
+  end(reason: Error): void {
+    this.#ended ??= reason;
+    this.worker.terminate();
+    this.#port.close();
+    for (const { reject } of this.#waiting.values()) reject(this.#ended);
+    this.#waiting.clear();
   }
 }

@@ -16,13 +16,14 @@ export async function inWorkshop<N extends keyof WorkshopCalls>(
   options: Required<CallOptions>,
 ): Promise<WorkshopCalls[N][1]> {
   const worker = new Worker(new URL("./worker/workshop.ts", import.meta.url), { type: "module" });
-  const ended = new Promise<never>((_, reject) => {
-    const end = () => setTimeout(() => reject(new Stopped("ended in the middle of a step")), patienceMs);
-    options.signal.addEventListener("abort", end, { once: true });
-  });
+  const client = new Client<WorkshopCalls>(worker);
+  let impatience: ReturnType<typeof setTimeout> | undefined;
+  const lose = () => client.end(new Stopped("ended in the middle of a step"));
+  options.signal.addEventListener("abort", () => (impatience = setTimeout(lose, patienceMs)), { once: true });
   try {
-    return await Promise.race([new Client<WorkshopCalls>(worker).call(name, argument, options), ended]);
+    return await client.call(name, argument, options);
   } finally {
-    worker.terminate();
+    clearTimeout(impatience);
+    client.end(new Stopped("its job is done"));
   }
 }

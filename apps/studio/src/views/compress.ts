@@ -1,9 +1,10 @@
 import type { ResultRow } from "rarefy/eval";
 import type { DeviceId } from "rarefy/kernels";
 import type { Compressed, CompressRequest, TextSource } from "../protocol.js";
+import { shortName } from "../shortName.js";
 import { inWorkshop } from "../workers.js";
 import { type Choices, exampleRecipe, methods, patterns, takesShare } from "./methods.js";
-import { button, element, made, megabytes, percent, scrolling, shortName } from "./page.js";
+import { button, element, made, megabytes, percent, scrolling } from "./page.js";
 import { Task } from "./task.js";
 
 /** What the rest of the page does with a result. */

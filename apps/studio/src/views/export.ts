@@ -1,6 +1,7 @@
 import type { ExportRequest } from "../protocol.js";
+import { shortName } from "../shortName.js";
 import { inWorkshop } from "../workers.js";
-import { element, save, shortName } from "./page.js";
+import { element, save } from "./page.js";
 import { Task } from "./task.js";
 
 const field = (id: string) => element<HTMLInputElement & HTMLSelectElement>(id);

@@ -1,6 +1,7 @@
 import type { Inspection, Variant } from "../protocol.js";
+import { shortName } from "../shortName.js";
 import { models } from "../workers.js";
-import { element, made, percent, scrolling, shortName } from "./page.js";
+import { element, made, percent, scrolling } from "./page.js";
 import { Task } from "./task.js";
 
 const field = (id: string) => element<HTMLInputElement & HTMLSelectElement>(id);

@@ -2,9 +2,10 @@ import type { StoredModel } from "rarefy/io";
 import type { DeviceId } from "rarefy/kernels";
 import type { WeightFormatId } from "rarefy/pack";
 import type { ModelSource, OpenedModel, OpenRequest } from "../protocol.js";
+import { shortName } from "../shortName.js";
 import { models } from "../workers.js";
 import { droppedFolder, pickedFile, pickedFolder } from "./folder.js";
-import { button, element, made, megabytes, percent, shortName } from "./page.js";
+import { button, element, made, megabytes, percent } from "./page.js";
 import { Task } from "./task.js";
 
 /** What the rest of the page does with the models of the list. */
@@ -111,10 +112,15 @@ export class Library {
     await this.refresh();
   }
 
-  /** Removes what an ended worker has left of a model, as soon as the browser has closed its files. */
+  /**
+   * Removes what an ended worker has left of a model, as soon as the browser has closed its files. A download that was paused knows
+   * its size, and stays.
+   */
   async clearAway(location: string): Promise<void> {
     const isLeft = async () =>
-      (await models.call("list", undefined)).some((model) => model.location === location && !model.complete);
+      (await models.call("list", undefined)).some(
+        (model) => model.location === location && !model.complete && model.byteLength === 0,
+      );
     for (let tries = 0; tries < 20 && (await isLeft()); tries++) {
       const removed = await models.call("remove", location).then(
         () => true,

@@ -27,14 +27,6 @@ export const scrolling = <E extends HTMLElement>(part: E, ariaLabel: string): E 
   return Object.assign(part, { tabIndex: 0, role: "region", ariaLabel });
 };
 
-/** The name of a model in the store, without the address it came from. */
-export const shortName = (location: string): string =>
-  location
-    .replace(/\/resolve\/main\/$/, "")
-    .split("/")
-    .filter(Boolean)
-    .pop() ?? location;
-
 /** Time left in words: a coarse one, as an estimate is. */
 export function timeLeft(milliseconds: number): string {
   const seconds = Math.ceil(milliseconds / 1000);

@@ -1,5 +1,6 @@
+import { shortName } from "../shortName.js";
 import { inWorkshop } from "../workers.js";
-import { element, save, shortName } from "./page.js";
+import { element, save } from "./page.js";
 import { Task } from "./task.js";
 
 const field = (id: string) => element<HTMLInputElement & HTMLSelectElement>(id);

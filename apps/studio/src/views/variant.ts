@@ -1,6 +1,7 @@
 import type { ChatMessage } from "rarefy/text";
 import { type Answer, type Counts, type OpenedModel, type Skipping, shares, type Variant } from "../protocol.js";
-import { button, made, megabytes, percent, shortName } from "./page.js";
+import { shortName } from "../shortName.js";
+import { button, made, megabytes, percent } from "./page.js";
 
 /** What a column tells the chat. */
 export interface VariantListeners {

@@ -23,8 +23,10 @@ import {
 import { loadTokenizer, type TokenizedText, tokenizeText } from "rarefy/text";
 import type { Compressed, CompressRequest, TextSource } from "../protocol.js";
 import type { CallContext } from "../rpc.js";
+import { shortName } from "../shortName.js";
 import { readAll, writeWhole } from "./copy.js";
 import { job, readText } from "./job.js";
+import { weightBytes } from "./weightBytes.js";
 
 /** What `rarefy compress` and `rarefy calibrate` do, from the store into the store: the result appears there whole or not at all. */
 export async function compress(request: CompressRequest, context: CallContext): Promise<Compressed> {
@@ -92,7 +94,7 @@ async function withRecipe(
       bytesOnDisk: await bytesMade(place),
     } satisfies ResultRow;
     if (before !== undefined) {
-      before.bytesOnDisk = bytesStored(files);
+      before.bytesOnDisk = weightBytes(files.sizes);
       await writeArtifact(place, { ...artifact, results: [{ ...before }, { ...after }] });
     }
     return { before, after };
@@ -152,7 +154,7 @@ async function withThresholds(
       evaluation,
       { window, maxWindows: request.evaluation!.windows, ...job(context) },
     ));
-  for (const row of rows ?? []) row.bytesOnDisk = bytesStored(files);
+  for (const row of rows ?? []) row.bytesOnDisk = weightBytes(files.sizes);
   for (const file of files.sizes.keys())
     if (file !== artifactFileName) await writeWhole(place.sinks, file, (await files.open(file))!, context);
   const configSha256 = await sha256Hex(await readAll((await files.open("config.json"))!));
@@ -172,20 +174,7 @@ async function writeArtifact({ sinks }: UnfinishedModel, artifact: Artifact): Pr
   }
 }
 
-const isWeights = (name: string) => /\.(safetensors|gguf)$/.test(name);
-
-const bytesStored = ({ sizes }: StoredModelFiles): number =>
-  [...sizes].reduce((sum, [name, bytes]) => sum + (isWeights(name) ? bytes : 0), 0);
-
 async function bytesMade({ files, names }: UnfinishedModel): Promise<number> {
-  let sum = 0;
-  for (const name of names().filter(isWeights)) sum += (await files.open(name))!.byteLength;
-  return sum;
+  const sized = names().map(async (name) => [name, (await files.open(name))!.byteLength] as const);
+  return weightBytes(await Promise.all(sized));
 }
-
-const shortName = (location: string) =>
-  location
-    .replace(/\/resolve\/main\/$/, "")
-    .split("/")
-    .filter(Boolean)
-    .pop()!;

@@ -27,7 +27,7 @@ export async function exported(
     return undefined;
   }
   if ("zip" in form) return builtFile(`${name}.zip`, (sink) => zipped(files, name, sink, context));
-  return builtFile(`${name}.gguf`, (sink) => asGguf(files, sink, form.gguf, name, context));
+  return builtFile(`${name}-${form.gguf}.gguf`, (sink) => asGguf(files, sink, form.gguf, name, context));
 }
 
 async function zipped(files: StoredModelFiles, name: string, sink: ByteSink, context: CallContext): Promise<void> {
@@ -75,12 +75,13 @@ async function intoFolder(files: StoredModelFiles, folder: FileSystemDirectoryHa
   }
 }
 
-/** Makes one file of the private file system. The one before it is removed: it has been saved by then. */
+/** Makes one file of the private file system: one of its own, since the browser may still be saving another of the same name. */
 async function builtFile(name: string, fill: (sink: ByteSink) => Promise<void>): Promise<File> {
   const root = await navigator.storage.getDirectory();
-  await root.removeEntry(folderName, { recursive: true }).catch(() => {});
   const folder = await root.getDirectoryHandle(folderName, { create: true });
-  const handle = await folder.getFileHandle("export", { create: true });
+  await removeSaved(folder);
+  const own = crypto.randomUUID();
+  const handle = await folder.getFileHandle(own, { create: true });
   const access = await (handle as SyncFileHandle).createSyncAccessHandle();
   let at = 0;
   try {
@@ -97,7 +98,7 @@ async function builtFile(name: string, fill: (sink: ByteSink) => Promise<void>):
     access.flush();
   } catch (error) {
     access.close();
-    await folder.removeEntry("export");
+    await folder.removeEntry(own);
     throw error;
   }
   access.close();
@@ -106,7 +107,19 @@ async function builtFile(name: string, fill: (sink: ByteSink) => Promise<void>):
 
 const folderName = "rarefy-exports";
 
-/** The part of the File System API that TypeScript's DOM library leaves out. */
+/** How long the browser may take to save a file. */
+const savedAfterMs = 60 * 60 * 1000;
+
+/** Removes the files of earlier exports; one that is being written, here or by another page, stays. */
+async function removeSaved(folder: FileSystemDirectoryHandle): Promise<void> {
+  for await (const [name, handle] of (folder as unknown as Entries).entries()) {
+    const { lastModified } = await handle.getFile();
+    if (Date.now() - lastModified > savedAfterMs) await folder.removeEntry(name).catch(() => {});
+  }
+}
+
+/** The parts of the File System API that TypeScript's DOM library leaves out. */
+type Entries = { entries(): AsyncIterable<[string, FileSystemFileHandle]> };
 type SyncFileHandle = FileSystemFileHandle & {
   createSyncAccessHandle(): Promise<{
     write(bytes: Uint8Array, options: { at: number }): number;

@@ -5,38 +5,34 @@ import { serve } from "../rpc.js";
 import { chat } from "./chat.js";
 import { job } from "./job.js";
 import { Session } from "./session.js";
+import { Sessions } from "./sessions.js";
 import { filesOf } from "./source.js";
 
 // Everything that runs a model is done here, so that the page stays responsive.
 
 let openStore: ModelStore | undefined;
-const sessions = new Map<string, Session>();
+const sessions = new Sessions(async (request, context) =>
+  Session.open(await (await store()).files(request.location), request, context),
+);
 
 serve<ModelCalls>({
   machine,
   list: async () => (await store()).list(),
   store: async (source, context) => (await store()).add(await filesOf(source, context.signal), job(context)),
   async remove(location) {
-    close(location);
+    await sessions.close(location);
     await (await store()).remove(location);
     return undefined;
   },
-  async open(request, context) {
-    const found = sessions.get(request.location);
-    if (found?.is(request)) return found.description;
-    close(request.location);
-    const session = await Session.open(await (await store()).files(request.location), request, context);
-    sessions.set(request.location, session);
-    return session.description;
-  },
+  open: async (request, context) => (await sessions.open(request, context)).description,
   async keep(locations) {
-    for (const location of sessions.keys()) if (!locations.includes(location)) close(location);
+    sessions.keep(locations);
     return undefined;
   },
-  chat: (request, context) => chat(request, sessionOf, context),
+  chat: (request, context) => chat(request, (location) => sessions.get(location), context),
   async inspect(request, context) {
     const { inspect } = await import("./inspect.js");
-    return inspect(request, sessionOf(request.location), context);
+    return inspect(request, sessions.get(request.location), context);
   },
 });
 
@@ -44,17 +40,6 @@ serve<ModelCalls>({
 async function store(): Promise<ModelStore> {
   openStore ??= await ModelStore.open();
   return openStore;
-}
-
-function close(location: string): void {
-  sessions.get(location)?.[Symbol.dispose]();
-  sessions.delete(location);
-}
-
-function sessionOf(location: string): Session {
-  const session = sessions.get(location);
-  if (session === undefined) throw new Error(`${location} is not open`);
-  return session;
 }
 
 /** What the browser offers, found by trying. */

@@ -1,6 +1,7 @@
 import { compressionOf, ModelStore, openCheckpoint } from "rarefy/io";
 import { describeDecoder } from "rarefy/model";
 import { drawMask, masksToDraw, type Run, reportPage, runOfArtifact } from "rarefy/report";
+import { weightBytes } from "./weightBytes.js";
 
 /** The library's report of a model of the store, as `rarefy report` writes it. */
 export async function report(location: string): Promise<string> {
@@ -12,9 +13,7 @@ export async function report(location: string): Promise<string> {
     if (artifact === undefined)
       throw new Error(`nothing has been done to ${location} yet; prune, quantise or calibrate it first`);
     const { config } = await describeDecoder(checkpoint);
-    let weightBytes = 0;
-    for (const [name, bytes] of files.sizes) if (/\.(safetensors|gguf)$/.test(name)) weightBytes += bytes;
-    const run: Run = runOfArtifact(artifact, location, location, weightBytes, config.spec);
+    const run: Run = runOfArtifact(artifact, location, location, weightBytes(files.sizes), config.spec);
     const matrices = compressionOf(artifact)?.layers.flatMap((layer) => Object.values(layer.matrices)) ?? [];
     if (matrices.some(({ sparsity }) => sparsity > 0)) {
       const masks = [];
