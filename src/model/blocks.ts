@@ -86,8 +86,19 @@ export class Blocks implements Disposable {
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are "exact". */
   run(layer: number, x: Activation, cache: KvCache, start: number, options: ForwardOptions = {}): Promise<void> {
-    const { slot, sights, findSight, adapters, thresholds, sparseFrom = 0, tap, keysOnly, onAttended } = options;
-    const part = { rows: x.rows, cache, start, slot, sights, findSight, adapters };
+    const {
+      slot,
+      places,
+      sights,
+      findSight,
+      adapters,
+      thresholds,
+      sparseFrom = 0,
+      tap,
+      keysOnly,
+      onAttended,
+    } = options;
+    const part = { rows: x.rows, cache, start, slot, places, sights, findSight, adapters };
     return this.runTogether(layer, x, [part], {
       thresholds,
       sparseFromRow: Math.max(0, sparseFrom - start),
@@ -118,13 +129,15 @@ export class Blocks implements Disposable {
       buffers: this.buffers.forRows(x.rows, layer),
       scratch: (rows, cols) => this.buffers.scratch(rows, cols),
       buffersFor: (rows) => this.buffers.forRows(rows, layer),
-      parts: parts.map(({ rows, cache, start, slot = start, sights, findSight }) => {
+      parts: parts.map(({ rows, cache, start, slot: first = start, places, sights, findSight }) => {
+        const slot = typeof first === "number" ? first : first[layer];
         const part: PassPart = {
           firstRow,
           rows,
           cache,
           start,
-          slot: typeof slot === "number" ? slot : slot[layer],
+          slot: places?.length === 1 ? places[0].slot : places ? 0 : slot,
+          places: places ?? [{ rows, slot }],
           sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
           findSight: this.#seesAll[layer] ? findSight : undefined,
           table: (step) => this.#ropeTable(step, start + rows, this.#lengthOf(cache)),

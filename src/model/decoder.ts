@@ -83,7 +83,7 @@ export class Decoder implements Model {
       const n = tokens.length;
       const known = tokens instanceof Uint32Array;
       if (known) this.#checkTokens(tokens);
-      checkPlace(n, cache, start, options.slot);
+      checkPlace(n, cache, start, options);
       const residual = blocks.buffers.residual(n);
       if (known) this.#lookUp(residual, tokens);
       else tokens.embed(residual, this.#table());
@@ -106,12 +106,13 @@ export class Decoder implements Model {
     const blocks = this.#blocks;
     return blocks.inTurn(async () => {
       checkGenerates(this);
-      if (new Set(parts.map(({ cache }) => cache)).size < parts.length) {
+      const whole = parts.filter(({ places }) => places === undefined);
+      if (new Set(whole.map(({ cache }) => cache)).size < whole.length) {
         throw new UsageError("two parts of a pass have the same cache");
       }
-      for (const { tokens, cache, start, slot } of parts) {
-        this.#checkTokens(tokens);
-        checkPlace(tokens.length, cache, start, slot);
+      for (const part of parts) {
+        this.#checkTokens(part.tokens);
+        checkPlace(part.tokens.length, part.cache, part.start, part);
       }
       const rows = parts.map((part) => ({
         ...part,
@@ -269,7 +270,17 @@ export class Decoder implements Model {
 }
 
 /** @throws UsageError for rows that a cache has no place for */
-function checkPlace(rows: number, cache: KvCache, start: number, slot: ForwardOptions["slot"] = start): void {
+function checkPlace(
+  rows: number,
+  cache: KvCache,
+  start: number,
+  { slot = start, places }: Pick<ForwardOptions, "slot" | "places">,
+): void {
+  if (places !== undefined) {
+    const fits = places.every(({ rows, slot }) => rows >= 1 && slot >= 0 && slot + rows <= cache.spec.slots);
+    if (fits && places.reduce((sum, run) => sum + run.rows, 0) === rows) return;
+    throw new UsageError(`places for other rows than ${rows}, or outside of a cache of ${cache.spec.slots} slots`);
+  }
   const slots = typeof slot === "number" ? [slot] : slot;
   const valid = [start, ...slots].every((first) => Number.isSafeInteger(first) && first >= 0);
   const last = Math.max(...slots);

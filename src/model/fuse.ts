@@ -1,7 +1,7 @@
 import type { Step } from "../arch/index.js";
 import type { Backend } from "../kernels/index.js";
 import { isWholeHeads } from "../kernels/internal.js";
-import { applyActivation, attendTo, attentionOptions, multiply } from "./operations.js";
+import { append, applyActivation, attendTo, attentionOptions, multiply } from "./operations.js";
 import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
 import type { BlockWeights } from "./weights.js";
 
@@ -36,16 +36,16 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
     return eachPart(pass, (part) => {
       const rows = { q: rowsOf(q, part), k: rowsOf(k, part), v: rowsOf(v, part) };
-      const { start: position, slot, cache } = part;
+      const { start: position, places, cache } = part;
       const { backend, layer } = pass;
       const table = part.table(rotate);
-      if (part.findSight === undefined && !pass.keysOnly) {
+      if (part.findSight === undefined && !pass.keysOnly && places.length === 1) {
         const options = { ...attentionOptions(attend, part), position };
         backend.rotatedAttention!(rowsOf(out, part), rows, table, cache, layer, options);
         return;
       }
       for (const x of [rows.q, rows.k]) backend.rope(x, table, position);
-      backend.appendKv(cache, layer, rows.k, rows.v, slot);
+      append(pass, part, rows.k, rows.v);
       return attendTo(pass, part, attend, { q: rows.q, out: rowsOf(out, part) });
     });
   };

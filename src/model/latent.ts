@@ -1,7 +1,7 @@
 import type { LatentSteps } from "../arch/internal.js";
 import type { Activation } from "../kernels/index.js";
 import { latentQueries, latentSums } from "./buffers.js";
-import { attendTo } from "./operations.js";
+import { append, attendTo } from "./operations.js";
 import { bufferOf, eachPart, type Operation, rowsOf, watch } from "./pass.js";
 import type { LatentMaps } from "./weights.js";
 
@@ -20,7 +20,7 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
   };
   return (pass) =>
     watch(pass, expand.site, expand.of, () => {
-      const { backend, buffers, layer } = pass;
+      const { backend, buffers } = pass;
       const [q, queries, sums, out] = [attend.q, latentQueries, latentSums, attend.into].map((name) =>
         bufferOf(pass, name),
       );
@@ -32,7 +32,7 @@ export function latentAttention({ expand, attend, latent }: LatentSteps, { keys,
       });
       const kept = buffers.together([latent.latent, latent.key])!;
       const attended = eachPart(pass, (part) => {
-        backend.appendKv(part.cache, layer, rowsOf(kept, part), undefined, part.slot);
+        append(pass, part, rowsOf(kept, part), undefined);
         return attendTo(pass, part, attend, { q: rowsOf(queries, part), out: rowsOf(sums, part) });
       });
       const expandSums = () =>

@@ -79,6 +79,17 @@ export function attentionOptions(step: AttendStep, part: PassPart, sinks?: Vecto
   };
 }
 
+/** Enqueues that keys and values of the rows of a part go where it keeps them. */
+export function append({ backend, layer }: Pass, part: PassPart, k: Activation, v: Activation | undefined): void {
+  const { cache, places } = part;
+  let row = 0;
+  for (const { rows, slot } of places) {
+    const of = (x: Activation) => (rows === x.rows ? x : x.rowRange(row, rows));
+    backend.appendKv(cache, layer, of(k), v && of(v), slot);
+    row += rows;
+  }
+}
+
 /** Enqueues attention of rows whose keys and values are in the cache, once it is known what it sees. */
 export function attendTo(
   { backend, layer, keysOnly }: Pass,
@@ -101,10 +112,9 @@ export function attendTo(
 export const attend =
   (step: AttendStep, sinks: Vector | undefined): Operation =>
   (pass) => {
-    const { backend, layer } = pass;
     const [out, q, k, v] = [step.into, step.q, step.k, step.v].map((name) => bufferOf(pass, name));
     return eachPart(pass, (part) => {
-      backend.appendKv(part.cache, layer, rowsOf(k, part), rowsOf(v, part), part.slot);
+      append(pass, part, rowsOf(k, part), rowsOf(v, part));
       return attendTo(pass, part, step, { q: rowsOf(q, part), out: rowsOf(out, part), sinks });
     });
   };

@@ -3,7 +3,7 @@ import type { Activation, Backend, KvCache, RopeTable, Sight } from "../kernels/
 import type { AdaptedRows } from "./adapterPairs.js";
 import type { Buffers } from "./buffers.js";
 import type { BlockThresholds } from "./thresholds.js";
-import type { FindSight, Tap } from "./types.js";
+import type { FindSight, SlotRun, Tap } from "./types.js";
 
 /** One block's pass over some rows: what its operations run on. */
 export interface Pass {
@@ -35,6 +35,8 @@ export interface PassPart {
   /** Position of the first row, and its slot in the cache. */
   readonly start: number;
   readonly slot: number;
+  /** Where the rows go in the cache, in their order; one run where their slots follow one another. */
+  readonly places: readonly SlotRun[];
   /** What the rows see, by slots; undefined is causal. */
   sight(step: AttendStep): Sight | undefined;
   /** Where that depends on the queries. */

@@ -81,6 +81,13 @@ export interface LoadedAdapter extends Disposable {
   readonly byteLength: number;
 }
 
+/** Rows of a pass whose slots in the cache follow one another. */
+export interface SlotRun {
+  readonly rows: number;
+  /** Slot of the first of them. */
+  readonly slot: number;
+}
+
 /** What one pass computes, where it is sparse and who watches. */
 export interface ForwardOptions {
   /** Which logits to compute: of every row, of the last (default), or none. */
@@ -94,6 +101,8 @@ export interface ForwardOptions {
   adapters?: readonly LoadedAdapter[];
   /** Slot of the first token, or that in every layer; default its position, as where nothing is ever thrown away. */
   slot?: number | readonly number[];
+  /** Where the tokens go instead, in a cache whose slots are given out in pages: all of them, in order. Together with `sights`. */
+  places?: readonly SlotRun[];
   /** What each layer sees, by slots, instead of what the model was made for; undefined for one is causal. */
   sights?: readonly (Sight | undefined)[];
   /** Asked in layers that see everything before: what is seen once queries are known. */
@@ -112,6 +121,7 @@ export interface SequencePart {
   start: number;
   /** See `ForwardOptions`. */
   slot?: ForwardOptions["slot"];
+  places?: ForwardOptions["places"];
   sights?: ForwardOptions["sights"];
   findSight?: ForwardOptions["findSight"];
   logits?: ForwardOptions["logits"];

@@ -34,6 +34,7 @@ export { collect, generateText } from "./generateText.js";
 export { type SamplingDefaults, samplingDefaults } from "./generationConfig.js";
 export { type KvChoice, kvPolicies, parseKv } from "./kv/index.js";
 export { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
+export { KvPages, type KvPagesOptions } from "./kv/pages.js";
 export type { Held, KvEviction, KvPolicy } from "./kv/policy.js";
 export { logProbability } from "./logits.js";
 export { type Choosable, type ParameterRule, usage } from "./parameters.js";

@@ -5,5 +5,7 @@ export { vocabularyOf } from "./cloud/vocabulary.js";
 export { exitFeatures } from "./exits/features.js";
 export { probedLayers } from "./exits/index.js";
 export { ExitStates } from "./exits/states.js";
+export { inPages } from "./kv/memory.js";
+export { pagesFor } from "./kv/pages.js";
 export { decide } from "./speculate/decide.js";
 export { checkTakesBack, longestDraft } from "./speculate/draftLength.js";

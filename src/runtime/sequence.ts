@@ -43,6 +43,8 @@ export class Sequence implements Disposable {
     try {
       const { exits } = options;
       const leaves = exits !== undefined && exits.probed(model.config.layers).length > 0;
+      if (leaves && options.pages !== undefined)
+        throw new UsageError(`early exit (${exits.text}) does not go with pages`);
       this.#exit = leaves ? new EarlyExit(model, this.#memory, exits, this.#own) : undefined;
     } catch (error) {
       this.#memory[Symbol.dispose]();
@@ -65,9 +67,24 @@ export class Sequence implements Disposable {
     return this.#tokens.length;
   }
 
-  /** Bytes of its keys and values. */
+  /** Bytes of its keys and values; of pages those that it has, whoever else has them. */
   get byteLength(): number {
-    return this.#memory.cache.byteLength;
+    return this.#memory.byteLength;
+  }
+
+  /** Those of `SequenceOptions.pages` that it has, in the order of its tokens; none where it has a cache of its own. */
+  get pages(): readonly number[] {
+    return this.#memory.pages?.list ?? [];
+  }
+
+  /** Takes pages for all that it may run, where its keys and values lie in pages. @throws UsageError without room */
+  reserve(): void {
+    this.#memory.pages?.reserve(this.capacity);
+  }
+
+  /** Gives back pages that no token has. */
+  trim(): void {
+    this.#memory.pages?.trim(this.length);
   }
 
   /** Its attention pattern as it is written, with the heads that MInference has found so far; undefined for the model's own. */
@@ -176,9 +193,9 @@ export class Sequence implements Disposable {
     // Rows of which all logits are wanted are drafted ones.
     const phase = tokens.length > 1 && logits !== "all" ? "prompt" : "decode";
     const { start, options } = this.#memory.next(this.length, tokens.length, {}, phase);
-    const { slot, sights, findSight } = options;
+    const { slot, places, sights, findSight } = options;
     const { adapters } = this.options;
-    return { tokens, cache: this.#memory.cache, start, slot, sights, findSight, adapters, logits };
+    return { tokens, cache: this.#memory.cache, start, slot, places, sights, findSight, adapters, logits };
   }
 
   /** @param left tokens that are still to be run with them */
@@ -188,19 +205,24 @@ export class Sequence implements Disposable {
   }
 
   /**
-   * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one.
+   * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one. Where both lie
+   * in the same pages they share them, else it is a copy.
    * @throws UsageError where it has tokens already, or either of them does not keep everything as f32, or
-   * leaves layers out, or they have different adapters
+   * leaves layers out, or they have different adapters, or there is no page left for tokens that fill none
    */
   copyFrom(other: Sequence, length: number): void {
     const plain = [this, other].every(
       ({ keepsAll, options, exits }) => keepsAll && options.kv?.codes === undefined && exits === undefined,
     );
+    const { pages } = this.#memory;
+    const theirs = other.#memory.pages;
     const alike = other.model === this.model && sameAdapters(this.options, other.options);
-    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || !alike) {
+    const apart = pages?.pages !== theirs?.pages;
+    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || !alike || apart) {
       throw new UsageError(`${length} tokens of one sequence cannot be copied to the other`);
     }
-    this.model.backend.copyKv(other.#memory.cache, this.#memory.cache, length);
+    if (pages !== undefined) pages.begin(theirs!, length);
+    else this.model.backend.copyKv(other.#memory.cache, this.#memory.cache, length);
     for (const id of other.#tokens.slice(0, length)) this.#tokens.push(id);
   }
 

@@ -114,6 +114,11 @@ export class Metrics {
     "Bytes of keys and values held, also those kept for later.",
     "gauge",
   );
+  readonly #sharedKv = new Counter(
+    "rarefy_kv_shared_bytes",
+    "Bytes that keys and values would take beside those if texts with the same beginning did not share it.",
+    "gauge",
+  );
   readonly #memory = new Counter(
     "rarefy_model_bytes",
     "Bytes of a model: weights, working memory, keys and values.",
@@ -174,7 +179,8 @@ export class Metrics {
   }
 
   text(pool: ModelPool): string {
-    const gauges = [this.#waiting, this.#active, this.#kvBytes, this.#memory, this.#speed, this.#perToken];
+    const kv = [this.#kvBytes, this.#sharedKv];
+    const gauges = [this.#waiting, this.#active, ...kv, this.#memory, this.#speed, this.#perToken];
     for (const gauge of gauges) gauge.clear();
     const sinceMs = performance.now() - speedWindowMs;
     for (const { id, engine, opened } of pool.loaded) {
@@ -182,6 +188,7 @@ export class Metrics {
       this.#waiting.set(labels, engine?.waiting ?? 0);
       this.#active.set(labels, engine?.active ?? 0);
       this.#kvBytes.set(labels, engine?.memory.bytes ?? 0);
+      this.#sharedKv.set(labels, engine?.memory.sharedBytes ?? 0);
       this.#memory.set(labels, opened.model.backend.memoryBytes());
       const recent = (this.#recent.get(id) ?? []).filter(({ atMs }) => atMs >= sinceMs);
       const sum = (of: "generated" | "run" | "bytes") => recent.reduce((total, one) => total + one[of], 0);

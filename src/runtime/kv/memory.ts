@@ -8,6 +8,7 @@ import type { Attention } from "../sight/index.js";
 import { Sights } from "../sight/sights.js";
 import { HeldTokens } from "./heldTokens.js";
 import type { KvChoice } from "./index.js";
+import { type KvPages, PageTable } from "./pages.js";
 import type { KvEviction } from "./policy.js";
 
 /** What a sequence remembers, and how it attends to it. */
@@ -21,11 +22,21 @@ export interface MemoryOptions {
    * them goes, or becomes codes, and the cache has room for them. Default: 128, and at most a quarter of the budget.
    */
   passTokens?: number;
+  /**
+   * Where its keys and values lie together with those of other sequences. Not with a policy that throws away or makes codes, nor
+   * with an attention pattern that looks at keys. Default: a cache of its own.
+   */
+  pages?: KvPages;
 }
+
+/** Whether keys and values of such a sequence can lie in pages: as f32, all of them, where nothing looks for single ones. */
+export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">): boolean =>
+  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined;
 
 /** What a sequence remembers of its tokens: a cache, the policy that decides what stays there, and what passes see of it. */
 export class SequenceMemory implements Disposable {
-  readonly cache: KvCache;
+  readonly #own: KvCache | undefined;
+  readonly #pages: PageTable | undefined;
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
@@ -49,7 +60,7 @@ export class SequenceMemory implements Disposable {
   constructor(
     readonly model: Model,
     capacity: number,
-    { attention, kv, passTokens }: MemoryOptions = {},
+    { attention, kv, passTokens, pages }: MemoryOptions = {},
   ) {
     this.#eviction = kv?.eviction;
     const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
@@ -78,12 +89,36 @@ export class SequenceMemory implements Disposable {
       bits: kv.codes.bits,
       ...(residual !== undefined && { kivi: { residual, rows: this.mostRows } }),
     };
-    this.cache = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
+    if (pages === undefined) {
+      this.#own = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
+    } else {
+      if (!inPages({ attention, kv }))
+        throw new UsageError(`pages do not go with ${kv?.codes || kv?.eviction ? kv.text : attention?.text}`);
+      if (pages.model !== model) throw new UsageError("pages of another model");
+      this.#pages = new PageTable(pages);
+    }
     this.#sights = new Sights(model, attention?.seek === undefined ? attention : undefined);
     this.#attention = attention;
     const seeker = attention?.seek?.(model, capacity);
     this.#dynamic = seeker && new DynamicSights(model, seeker);
     this.#clear();
+  }
+
+  /** Where keys and values lie: of this sequence alone, or those of all that share its pages. */
+  get cache(): KvCache {
+    return this.#own ?? this.#pages!.pages.cache;
+  }
+
+  /** Bytes of keys and values that there is room for; pages that others have as well count here too. */
+  get byteLength(): number {
+    if (this.#own !== undefined) return this.#own.byteLength;
+    const { list, pages } = this.#pages!;
+    return list.length * pages.pageBytes;
+  }
+
+  /** Its pages, where it has no cache of its own. */
+  get pages(): PageTable | undefined {
+    return this.#pages;
   }
 
   /** Whether every token stays. */
@@ -103,6 +138,11 @@ export class SequenceMemory implements Disposable {
     forward: ForwardOptions = {},
     phase?: Phase,
   ): { start: number; options: ForwardOptions } {
+    if (this.#pages !== undefined) {
+      const places = this.#pages.write(run, rows);
+      const pages = { blocks: this.#pages.list, slots: this.cache.spec.slots };
+      return { start: run, options: { ...forward, places, sights: this.#sights.of({ position: run, rows, pages }) } };
+    }
     if (this.#eviction === undefined) {
       const sights = this.#sights.of({ position: run, rows });
       return { start: run, options: { ...forward, sights, findSight: this.#dynamic?.of(phase) } };
@@ -240,6 +280,7 @@ export class SequenceMemory implements Disposable {
   [Symbol.dispose](): void {
     this.#sights[Symbol.dispose]();
     this.#dynamic?.[Symbol.dispose]();
-    this.cache[Symbol.dispose]();
+    this.#own?.[Symbol.dispose]();
+    this.#pages?.[Symbol.dispose]();
   }
 }

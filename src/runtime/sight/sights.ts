@@ -1,4 +1,11 @@
-import { type Backend, keyBlocks, type Sight, type SightSpec, type SlotRange } from "../../kernels/index.js";
+import {
+  type Backend,
+  keyBlocks,
+  type Sight,
+  type SightSpec,
+  type SlotRange,
+  slotsOfBlock,
+} from "../../kernels/index.js";
 import type { Model } from "../../model/index.js";
 import type { Attention } from "./index.js";
 
@@ -12,6 +19,8 @@ export interface Pass {
    * head)` for one key head. Heads that hold alike may be given the same array.
    */
   readonly held?: (layer: number, head: number) => Int32Array;
+  /** Where positions lie, in a cache that is given out in pages of a key block each. Not with `held`. */
+  readonly pages?: { readonly blocks: readonly number[]; readonly slots: number };
 }
 
 /**
@@ -30,11 +39,12 @@ export class Sights implements Disposable {
   of(pass: Pass): readonly (Sight | undefined)[] | undefined {
     const { backend, config } = this.model;
     const windows = config.slidingWindows;
-    const own = this.attention === undefined;
+    const own = this.attention === undefined && pass.pages === undefined;
     // In slots of their own order the model's windows are not where it looks for them.
     if (own && (pass.held === undefined || windows.every((window) => window === undefined))) return undefined;
     // Without slots of its own, a pass at the same place sees the same.
-    const key = pass.held === undefined ? `${pass.position} ${pass.rows}` : "";
+    const inOrder = pass.held === undefined && pass.pages === undefined;
+    const key = inOrder ? `${pass.position} ${pass.rows}` : "";
     if (key !== "" && this.#loaded?.key === key) return this.#loaded.sights;
     this[Symbol.dispose]();
     const made = new Map<string, Sight | undefined>();
@@ -53,7 +63,7 @@ export class Sights implements Disposable {
     return spec.kind === "causal" && spec.window === undefined ? undefined : backend.loadSight(spec);
   }
 
-  #spec({ position, rows, held }: Pass, layer: number, window: number | undefined): SightSpec {
+  #spec({ position, rows, held, pages }: Pass, layer: number, window: number | undefined): SightSpec {
     const { queryHeads, kvHeads } = this.model.config.blocks[layer];
     const { periods = { heads: 1 }, see } = this.attention ?? {};
     const first = window === undefined ? () => 0 : (at: number) => at - window + 1;
@@ -64,6 +74,13 @@ export class Sights implements Disposable {
       return merged(ranges, Math.max(0, first(at)), at + 1);
     };
     const heads = Array.from({ length: queryHeads }, (_, head) => head);
+    if (pages !== undefined) {
+      const tableOfHead = heads.map((head) => head % periods.heads);
+      // Whole blocks: behind the last token of one others may lie.
+      const slots = Math.ceil((position + rows) / slotsOfBlock) * slotsOfBlock;
+      const inOrder = keyBlocks({ rows, slots, tableOfHead }, seen);
+      return { ...inOrder, slots: pages.slots, blocks: inOrder.blocks.map((block) => pages.blocks[block]) };
+    }
     if (held === undefined) {
       const inOrder = asCausal(position, rows, periods.heads, seen);
       if (inOrder !== undefined) return inOrder;

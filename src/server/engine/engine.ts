@@ -71,7 +71,7 @@ export class Engine implements Disposable {
     readonly options: EngineOptions,
     readonly observer: EngineObserver,
   ) {
-    this.memory = new SequenceMemory(model, options.kvBytes);
+    this.memory = new SequenceMemory(model, options.kvBytes, options.context);
     this.verified = new JoinedPasses(model, this.#limits().promptRows, (pass) => observer.onPass(pass));
   }
 
@@ -190,7 +190,7 @@ export class Engine implements Disposable {
     const { backend } = this.model;
     const startMs = performance.now();
     try {
-      const { logits, firstRows } = await runTogether(turns);
+      const { logits, firstRows } = await this.memory.duringPass(() => runTogether(turns));
       for (const { held, sparseFrom } of jobs) noteExact(held!, sparseFrom);
       try {
         const rows = jobs.map((job, j) => ({ job, turn: turns[j], firstRow: firstRows[j] }));

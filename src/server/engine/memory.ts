@@ -1,6 +1,8 @@
 import { UsageError } from "../../core/index.js";
+import { slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
-import { Sequence } from "../../runtime/index.js";
+import { KvPages, Sequence } from "../../runtime/index.js";
+import { inPages, pagesFor } from "../../runtime/internal.js";
 import type { Variant } from "./request.js";
 
 /** A sequence with what is known about its tokens. */
@@ -29,64 +31,110 @@ export function noteExact(held: HeldSequence, sparseFrom: number): void {
 const leastShared = 16;
 
 /**
- * Keys and values of all sequences of a model, under a limit. Those of a text that ended stay until the room is needed, so that
- * a text that begins like it (the next turn of a chat, the same instructions) need not run its beginning again.
+ * Keys and values of all sequences of a model, under a limit, in pages that texts with the same beginning share. Those of a text
+ * that ended stay until the room is needed, so that a text that begins like it (the next turn of a chat, the same instructions)
+ * need not run its beginning again. Sequences that throw away, make codes or look for keys have caches of their own.
  */
 export class SequenceMemory implements Disposable {
+  readonly pages: KvPages;
   readonly #all: HeldSequence[] = [];
   #clock = 0;
+  /** Passes under way, which hold the cache that the pages lie in, and pages that were missing meanwhile. */
+  #passes = 0;
+  #missing = 0;
 
-  /** @param maxBytes of keys and values, busy and kept */
+  /** @param maxBytes of keys and values, busy and kept @param context tokens of a text at most */
   constructor(
     readonly model: Model,
     readonly maxBytes: number,
-  ) {}
-
-  get bytes(): number {
-    return this.#all.reduce((sum, { sequence }) => sum + sequence.byteLength, 0);
+    context: number,
+  ) {
+    // A limit below a page refuses every text, and no model.
+    const leastBytes = pagesFor(1) * slotsOfBlock * kvBytesPerPosition(model.config);
+    this.pages = new KvPages(model, { maxBytes: Math.max(leastBytes, maxBytes), firstBytes: 0, context });
   }
 
-  /** Bytes that a text of so many tokens takes at most. */
-  bytesFor(capacity: number): number {
-    return kvBytesPerPosition(this.model.config) * capacity;
+  /** Held, busy and kept; what texts share is counted once. */
+  get bytes(): number {
+    return this.pages.used * this.pages.pageBytes + ownBytes(this.#all);
+  }
+
+  /** What would be held beside that if nothing was shared. */
+  get sharedBytes(): number {
+    return this.pages.spared * this.pages.pageBytes;
+  }
+
+  /** Runs a pass over sequences of this memory; meanwhile the pages stay in one place. */
+  async duringPass<T>(work: () => Promise<T>): Promise<T> {
+    this.#passes++;
+    try {
+      return await work();
+    } finally {
+      this.#passes--;
+      if (this.#passes === 0 && this.#missing > 0) {
+        this.pages.grow(this.#missing);
+        this.#missing = 0;
+      }
+    }
   }
 
   /**
    * A sequence for a prompt, with as much of it run already as another one has.
    * @param share whether tokens of others may be used
-   * @returns undefined while others take the room
+   * @returns undefined while others take the room, or while it cannot be made
+   * @throws UsageError for a text that never fits
    */
   acquire(prompt: Uint32Array, capacity: number, variant: Variant, share: boolean): HeldSequence | undefined {
     const alike = share ? this.#all.filter((held) => held.variant.key === variant.key) : [];
     const common = new Map(alike.map((held) => [held, commonTokens(prompt, held)]));
     const most = (list: readonly HeldSequence[]) =>
       list.toSorted((a, b) => common.get(b)! - common.get(a)! || b.usedAt - a.usedAt)[0] as HeldSequence | undefined;
-    const fitting = most(alike.filter((held) => !held.busy && held.sequence.capacity >= capacity));
-    if (fitting !== undefined) {
-      const shared = common.get(fitting)!;
+    if (!inPages(variant)) {
+      const fitting = most(alike.filter((held) => !held.busy && held.sequence.capacity >= capacity));
+      const shared = fitting === undefined ? 0 : common.get(fitting)!;
       // The same text goes on: nothing is lost.
-      if (shared >= leastShared && shared >= fitting.exact / 2) return this.#goOn(fitting, shared);
+      if (fitting !== undefined && shared >= leastShared && shared >= fitting.exact / 2) {
+        return this.#goOn(fitting, shared);
+      }
     }
     const donor = most(alike.filter(copies));
-    const worth = donor !== undefined && common.get(donor)! >= leastShared ? donor : undefined;
-    if (!this.#makeRoom(this.bytesFor(capacity), worth)) return undefined;
-    const { thresholds, attention, kv, adapters } = variant;
-    const sequence = new Sequence(this.model, capacity, { thresholds, attention, kv, adapters });
-    const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
-    this.#all.push(held);
-    if (worth !== undefined && this.#all.includes(worth)) {
-      const shared = Math.min(common.get(worth)!, capacity);
-      sequence.copyFrom(worth.sequence, shared);
-      held.exact = shared;
-      worth.usedAt = this.#clock++;
-    }
-    return held;
+    const shared = donor === undefined ? 0 : Math.min(common.get(donor)!, capacity);
+    const begun = shared < leastShared ? undefined : this.#make(capacity, variant, donor, shared);
+    // With the room that the other one takes, if nobody uses it, there may be enough.
+    return begun ?? this.#make(capacity, variant, undefined, 0);
   }
 
   /** Gives a sequence back; its tokens may serve others. */
   release(held: HeldSequence): void {
     held.busy = false;
+    held.sequence.trim();
     if (held.exact === 0) this.#drop(held);
+  }
+
+  /** With what is held of `donor` where there is room beside it. @returns undefined without room */
+  #make(capacity: number, variant: Variant, donor: HeldSequence | undefined, shared: number): HeldSequence | undefined {
+    const { pages } = this;
+    const paged = inPages(variant);
+    const all = pagesFor(capacity);
+    const missing = donor === undefined ? all : all - Math.floor(shared / slotsOfBlock);
+    const perToken = kvBytesPerPosition(this.model.config);
+    this.#checkFits(paged ? all * pages.pageBytes : perToken * capacity);
+    if (!this.#makeRoom(paged ? missing * pages.pageBytes : perToken * capacity, donor)) return undefined;
+    if (paged && !this.#makeFree(missing)) return undefined;
+    const { thresholds, attention, kv, adapters } = variant;
+    const options = { thresholds, attention, kv, adapters, ...(paged && { pages }) };
+    const sequence = new Sequence(this.model, capacity, options);
+    const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
+    this.#all.push(held);
+    if (donor !== undefined) {
+      sequence.copyFrom(donor.sequence, shared);
+      held.exact = shared;
+      donor.usedAt = this.#clock++;
+      // The same text goes on: what is behind its beginning will not be asked for.
+      if (paged && !donor.busy && shared >= donor.exact / 2) this.#drop(donor);
+    }
+    sequence.reserve();
+    return held;
   }
 
   #goOn(held: HeldSequence, shared: number): HeldSequence {
@@ -99,23 +147,35 @@ export class SequenceMemory implements Disposable {
     return held;
   }
 
-  /** Lets go of what was not used for longest. */
-  #makeRoom(bytes: number, spare: HeldSequence | undefined): boolean {
-    if (bytes > this.maxBytes) {
-      throw new UsageError(
-        `keys and values of this text take ${bytes} bytes; the server has room for ${this.maxBytes}`,
-      );
-    }
-    const busyBytes = this.#all.reduce((sum, { busy, sequence }) => sum + (busy ? sequence.byteLength : 0), 0);
-    if (busyBytes + bytes > this.maxBytes) return false;
-    const idle = this.#all.filter(({ busy }) => !busy).sort((a, b) => a.usedAt - b.usedAt);
-    const order =
-      spare === undefined ? idle : [...idle.filter((held) => held !== spare), ...idle.filter((held) => held === spare)];
-    for (const held of order) {
+  #checkFits(bytes: number): void {
+    const room = Math.min(this.maxBytes, this.pages.most * this.pages.pageBytes);
+    if (bytes <= room) return;
+    throw new UsageError(`keys and values of this text take ${bytes} bytes; the server has room for ${room}`);
+  }
+
+  /** Lets go of what was not used for longest, but for `donor`. @returns whether there is room then; if not, all stays */
+  #makeRoom(bytes: number, donor: HeldSequence | undefined): boolean {
+    const stay = this.#all.filter((held) => held.busy || held === donor);
+    if (this.#bytesOf(stay) + bytes > this.maxBytes) return false;
+    const idle = this.#all.filter((held) => !stay.includes(held)).sort((a, b) => a.usedAt - b.usedAt);
+    for (const held of idle) {
       if (this.bytes + bytes <= this.maxBytes) break;
       this.#drop(held);
     }
     return true;
+  }
+
+  /** Sees to it that so many pages can be taken: in a larger cache, once no pass holds the one that is there. */
+  #makeFree(pages: number): boolean {
+    if (this.pages.free >= pages) return true;
+    if (this.#passes === 0) return this.pages.grow(pages);
+    this.#missing = Math.max(this.#missing, pages);
+    return false;
+  }
+
+  #bytesOf(list: readonly HeldSequence[]): number {
+    const pages = new Set(list.flatMap(({ sequence }) => sequence.pages));
+    return pages.size * this.pages.pageBytes + ownBytes(list);
   }
 
   #drop(held: HeldSequence): void {
@@ -125,8 +185,13 @@ export class SequenceMemory implements Disposable {
 
   [Symbol.dispose](): void {
     for (const held of [...this.#all]) this.#drop(held);
+    this.pages[Symbol.dispose]();
   }
 }
+
+/** Bytes of caches that belong to one sequence. */
+const ownBytes = (list: readonly HeldSequence[]): number =>
+  list.reduce((sum, { sequence, variant }) => sum + (inPages(variant) ? 0 : sequence.byteLength), 0);
 
 /** Whether keys and values can be copied from one sequence to another. */
 export const copies = ({ variant: { kv } }: Pick<HeldSequence, "variant">): boolean =>

@@ -135,7 +135,7 @@ export class VerifySession implements Disposable {
     const startMs = performance.now();
     this.#busy = true;
     try {
-      const result = await work();
+      const result = await engine.memory.duringPass(work);
       noteExact(held, this.#sparseFrom);
       const elapsedMs = performance.now() - startMs;
       if (tokens > 0) engine.observer.onPass({ tokens, sequences: 1, elapsedMs });

@@ -105,8 +105,9 @@ function attendFour(a: Attention, head: i32, first: i32, count: i32, shared: i32
       const block = load<i32>(entry) * slotsOfBlock;
       const n = min(slotsOfBlock, a.used - block);
       if (coded) unpackHead(codedKeys, block, n, keyRoom);
-      scoreBlock(scratch, queries, coded ? keyRoom : keys + <usize>block * bytes, bytes, 0, n, i32x4.splat(slotsOfBlock), i32x4.splat(-1), a.softcap);
-      const newLargest = f32x4.max(largest, maskBlock(scratch, n, seen));
+      const highest = scoreBlock(scratch, queries, coded ? keyRoom : keys + <usize>block * bytes, bytes, 0, n, i32x4.splat(slotsOfBlock), i32x4.splat(-1), a.softcap);
+      // Most blocks are seen whole by all four.
+      const newLargest = f32x4.max(largest, i32x4.all_true(i32x4.eq(seen, i32x4.splat(-1))) ? highest : maskBlock(scratch, n, seen));
       const shrink = exp4(f32x4.sub(largest, newLargest));
       largest = newLargest;
       total = f32x4.mul(total, shrink);

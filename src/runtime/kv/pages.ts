@@ -1,0 +1,279 @@
+import { DeviceError, UsageError } from "../../core/index.js";
+import { type Activation, type KvCache, slotsOfBlock } from "../../kernels/index.js";
+import { kvBytesPerPosition, type Model, type SlotRun } from "../../model/index.js";
+
+/** How many pages `grow` begins with, where not more are wanted at once. */
+const firstPages = 16;
+
+/** What a pool of pages has room for. */
+export interface KvPagesOptions {
+  /** Bytes of keys and values at most, in whole pages. */
+  maxBytes: number;
+  /** Of those, bytes to begin with; `grow` takes more. Default: all. */
+  firstBytes?: number;
+  /** Tokens of one sequence at most; default as many as the model was made for. */
+  context?: number;
+}
+
+/**
+ * Keys and values of many sequences of a model in one cache, given out in pages of 32 tokens (PagedAttention, arXiv
+ * 2309.06180). Sequences whose texts begin alike have the same pages for it, and a page is copied before one of them writes
+ * where others read. Attention reads the pages of a sequence as a list of key blocks, so that where they lie decides no bit.
+ * @example
+ * using pages = new KvPages(model, { maxBytes: 256e6 });
+ * using first = new Sequence(model, 512, { pages });
+ * await first.run(prompt);
+ * using second = new Sequence(model, 512, { pages });
+ * second.copyFrom(first, prompt.length); // takes no memory but for the last tokens
+ */
+export class KvPages implements Disposable {
+  /** Bytes of the keys and values of a page, in all layers. */
+  readonly pageBytes: number;
+  readonly #context: number;
+  #cache: KvCache | undefined;
+  /** By page, sequences that have it; 0 for one that is free. */
+  #users: number[] = [];
+  #free = 0;
+  #most: number;
+  /** Zeros for a page of each width, which pages begin with. */
+  readonly #zeros = new Map<number, Activation>();
+
+  /** @throws UsageError for room for less than a page, DeviceError where the machine has less */
+  constructor(
+    readonly model: Model,
+    { maxBytes, firstBytes = maxBytes, context = model.config.maxPositions }: KvPagesOptions,
+  ) {
+    this.#context = Math.min(context, model.config.maxPositions);
+    this.pageBytes = slotsOfBlock * kvBytesPerPosition(model.config);
+    this.#most = Math.floor(maxBytes / this.pageBytes);
+    if (!(this.#most >= 1)) {
+      throw new UsageError(
+        `pages of keys and values in ${maxBytes} bytes; ${slotsOfBlock} tokens take ${this.pageBytes}`,
+      );
+    }
+    const first = Math.min(this.#most, Math.floor(firstBytes / this.pageBytes));
+    if (first > 0) this.#make(first);
+  }
+
+  /** The cache in which the pages lie; another one after `grow`. @throws UsageError before there is one */
+  get cache(): KvCache {
+    if (this.#cache === undefined)
+      throw new UsageError("pages that were disposed of, or that nothing has made yet: grow");
+    return this.#cache;
+  }
+
+  /** Pages at most: fewer than wanted once the machine had no room for more. */
+  get most(): number {
+    return this.#most;
+  }
+
+  /** Pages that sequences have, each counted once. */
+  get used(): number {
+    return this.#users.length - this.#free;
+  }
+
+  /** Pages that sequences would have beside those if each had its own. */
+  get spared(): number {
+    return this.#users.reduce((sum, users) => sum + Math.max(0, users - 1), 0);
+  }
+
+  /** Pages that can be taken without `grow`. */
+  get free(): number {
+    return this.#free;
+  }
+
+  /**
+   * Makes room for so many more pages, by a copy of all to a larger cache. Not while passes run or are under way: they hold the
+   * cache that was there.
+   * @returns whether there is room now
+   * @throws DeviceError where there is none for the first pages
+   */
+  grow(pages: number): boolean {
+    const [now, wanted] = [this.#users.length, this.used + pages];
+    if (wanted <= now) return true;
+    if (wanted > this.most) return false;
+    try {
+      this.#make(Math.min(this.most, Math.max(wanted, 2 * now, firstPages)));
+    } catch (error) {
+      if (!(error instanceof DeviceError) || now === 0) throw error;
+      this.#most = now;
+      return false;
+    }
+    return true;
+  }
+
+  /** A cache of so many pages, with what they hold. */
+  #make(count: number): void {
+    const [before, now] = [this.#cache, this.#users.length];
+    const cache = this.model.createCache(this.#context, { slots: count * slotsOfBlock });
+    try {
+      if (before !== undefined) this.model.backend.copyKv(before, cache, now * slotsOfBlock);
+    } catch (error) {
+      cache[Symbol.dispose]();
+      throw error;
+    }
+    before?.[Symbol.dispose]();
+    this.#cache = cache;
+    while (this.#users.length < count) this.#users.push(0);
+    this.#free += count - now;
+  }
+
+  /** A page for one sequence: the first one that is free. @throws UsageError where none is */
+  take(): number {
+    const page = this.#users.indexOf(0);
+    if (page < 0) {
+      throw new UsageError(
+        `all ${this.most * slotsOfBlock} places for keys and values are taken; end other sequences first`,
+      );
+    }
+    this.#users[page] = 1;
+    this.#free--;
+    return page;
+  }
+
+  /** Lets one more sequence have a page. */
+  share(page: number): void {
+    this.#users[page]++;
+  }
+
+  isShared(page: number): boolean {
+    return this.#users[page] > 1;
+  }
+
+  /** One sequence has it no more. */
+  release(page: number): void {
+    this.#users[page]--;
+    if (this.#users[page] === 0) this.#free++;
+  }
+
+  /**
+   * Enqueues that all slots of a page hold zeros: what is read beside the tokens that it has weighs nothing, but must be numbers,
+   * and none that another text left.
+   */
+  clear(page: number): void {
+    const { backend } = this.model;
+    for (const [layer, { heads, key, value, valueInKey }] of this.cache.spec.layers.entries()) {
+      const values = valueInKey ? undefined : this.#zerosOf(heads * value);
+      backend.appendKv(this.cache, layer, this.#zerosOf(heads * key), values, page * slotsOfBlock);
+    }
+  }
+
+  /** Enqueues a copy of the first slots of a page to another one. */
+  copy(from: number, to: number, slots: number): void {
+    if (slots === 0) return;
+    for (const [layer, { heads }] of this.cache.spec.layers.entries()) {
+      const each = (of: (head: number, slot: number) => number) =>
+        Uint32Array.from({ length: heads * slots }, (_, i) => of(Math.floor(i / slots), i % slots));
+      this.model.moveKv(this.cache, layer, {
+        heads: each((head) => head),
+        from: each((_, slot) => from * slotsOfBlock + slot),
+        to: each((_, slot) => to * slotsOfBlock + slot),
+      });
+    }
+  }
+
+  #zerosOf(cols: number): Activation {
+    let zeros = this.#zeros.get(cols);
+    if (zeros === undefined) {
+      const { backend } = this.model;
+      zeros = backend.allocate(slotsOfBlock, cols);
+      backend.write(zeros, new Float32Array(slotsOfBlock * cols));
+      this.#zeros.set(cols, zeros);
+    }
+    return zeros;
+  }
+
+  /** After its sequences. */
+  [Symbol.dispose](): void {
+    for (const zeros of this.#zeros.values()) this.model.backend.release(zeros);
+    this.#zeros.clear();
+    this.#cache?.[Symbol.dispose]();
+    this.#cache = undefined;
+  }
+}
+
+/** The pages of one sequence, in the order of its tokens. */
+export class PageTable implements Disposable {
+  readonly #list: number[] = [];
+
+  constructor(readonly pages: KvPages) {}
+
+  get list(): readonly number[] {
+    return this.#list;
+  }
+
+  /** Takes what is missing for so many tokens. @throws UsageError where there is no room */
+  reserve(tokens: number): void {
+    const missing = pagesFor(tokens) - this.#list.length;
+    if (missing > 0 && this.pages.free < missing) {
+      throw new UsageError(
+        `${tokens} tokens want ${missing} more pages of keys and values, and ${this.pages.free} are free; end other sequences first`,
+      );
+    }
+    for (let i = 0; i < missing; i++) this.#list.push(this.pages.take());
+  }
+
+  /** Gives back what is behind the first tokens. */
+  trim(tokens: number): void {
+    for (const page of this.#list.splice(pagesFor(tokens))) this.pages.release(page);
+  }
+
+  /** Has the pages of another one for its first tokens, instead of its own, and a copy of those that fill no page. */
+  begin(other: PageTable, tokens: number): void {
+    this.trim(0);
+    const whole = Math.floor(tokens / slotsOfBlock);
+    for (const page of other.#list.slice(0, whole)) {
+      this.pages.share(page);
+      this.#list.push(page);
+    }
+    const rest = tokens % slotsOfBlock;
+    if (rest === 0) return;
+    this.reserve(tokens);
+    this.pages.clear(this.#list[whole]);
+    this.pages.copy(other.#list[whole], this.#list[whole], rest);
+  }
+
+  /** Where a pass writes: pages of its own, of which the last holds numbers everywhere. @throws UsageError without room */
+  write(start: number, rows: number): SlotRun[] {
+    const end = start + rows;
+    this.reserve(end);
+    this.#own(start, end);
+    const last = Math.floor((end - 1) / slotsOfBlock);
+    if (end % slotsOfBlock !== 0 && start <= last * slotsOfBlock) this.pages.clear(this.#list[last]);
+    const runs: { rows: number; slot: number }[] = [];
+    for (let at = start; at < end; ) {
+      const within = at % slotsOfBlock;
+      const slot = this.#list[Math.floor(at / slotsOfBlock)] * slotsOfBlock + within;
+      const count = Math.min(end - at, slotsOfBlock - within);
+      const before = runs.at(-1);
+      if (before !== undefined && before.slot + before.rows === slot) before.rows += count;
+      else runs.push({ rows: count, slot });
+      at += count;
+    }
+    return runs;
+  }
+
+  /** Copies pages that others read before they are written, from one position to another: after tokens were taken back. */
+  #own(start: number, end: number): void {
+    const { pages } = this;
+    for (let p = Math.floor(start / slotsOfBlock); p * slotsOfBlock < end; p++) {
+      const page = this.#list[p];
+      if (!pages.isShared(page)) continue;
+      const own = pages.take();
+      const kept = Math.max(0, start - p * slotsOfBlock);
+      if (kept > 0) {
+        pages.clear(own);
+        pages.copy(page, own, kept);
+      }
+      this.#list[p] = own;
+      pages.release(page);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.trim(0);
+  }
+}
+
+/** Pages that so many tokens fill or begin. */
+export const pagesFor = (tokens: number): number => Math.ceil(tokens / slotsOfBlock);
