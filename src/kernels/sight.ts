@@ -39,7 +39,7 @@ export interface KeyBlocks {
   readonly tableOfHead: Uint32Array;
   /** u32 [⌈rows / 16⌉ + 1]: where the list of every 16 rows begins in `blocks` and `masks`. */
   readonly first: Uint32Array;
-  /** Key blocks, ascending within a list. */
+  /** Key blocks, once each within a list, and read in its order; `keyBlocks` gives them ascending. */
   readonly blocks: Uint32Array;
   /** Of every block its mask, or `fullBlock`. */
   readonly masks: Uint32Array;

@@ -158,7 +158,7 @@ test("a pattern sees in pages what it sees in a row; what does not go with pages
     { kv: parseKv("int8") },
     { kv: parseKv("sinks:budget=16,sinks=1") },
     { attention: parseAttention("minference:budget=128") },
-    { exits: parseExits("confidence:threshold=0.5") },
+    { exits: parseExits("top:least=0.9,from=1") },
   ];
   for (const options of refused) {
     expect(() => new Sequence(model, 32, { ...options, pages })).toThrow(UsageError);

@@ -64,11 +64,18 @@ describe("/v1/chat/completions", () => {
     // Choices of one request share their prompt, which one of them runs.
     const metrics = async () => (await own.app.request("/metrics")).text();
     const long = "the sea and the ships and the wind ".repeat(12);
-    await answerOf(
+    const four = await answerOf(
       await post(own, "/v1/chat/completions", chat({ messages: [{ role: "user", content: long }], n: 4 })),
     );
-    const cached = Number(/rarefy_prompt_tokens_cached_total\{model="tiny"\} (\d+)/.exec(await metrics())![1]);
-    expect(cached).toBeGreaterThan(3 * 80);
+    const text = await metrics();
+    const metric = (name: string) => Number(new RegExp(`^${name}\\{model="tiny"\\} (\\d+)`, "m").exec(text)![1]);
+    expect(metric("rarefy_prompt_tokens_cached_total")).toBeGreaterThan(3 * 80);
+    // They have the same pages for it: 32 tokens of 6 KB each.
+    const page = 32 * 6144;
+    const prompt = Math.floor(four.usage.prompt_tokens / 32);
+    expect(metric("rarefy_kv_shared_bytes")).toBeGreaterThanOrEqual(3 * prompt * page);
+    const all = four.usage.prompt_tokens + four.usage.completion_tokens + next.usage.total_tokens;
+    expect(metric("rarefy_kv_bytes")).toBeLessThanOrEqual((Math.ceil(all / 32) + 6) * page);
     await own[Symbol.asyncDispose]();
     await fresh[Symbol.asyncDispose]();
   });

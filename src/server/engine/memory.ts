@@ -39,9 +39,10 @@ export class SequenceMemory implements Disposable {
   readonly pages: KvPages;
   readonly #all: HeldSequence[] = [];
   #clock = 0;
-  /** Passes under way, which hold the cache that the pages lie in, and pages that were missing meanwhile. */
+  /** Passes under way, which hold the cache that the pages lie in. */
   #passes = 0;
-  #missing = 0;
+  /** Pages that were missing meanwhile; new passes wait until they are there. */
+  #growth: { pages: number; readonly done: Promise<void>; readonly end: () => void } | undefined;
 
   /** @param maxBytes of keys and values, busy and kept @param context tokens of a text at most */
   constructor(
@@ -64,17 +65,20 @@ export class SequenceMemory implements Disposable {
     return this.pages.spared * this.pages.pageBytes;
   }
 
+  /** Resolves once there are pages that were missing while passes ran, which a text was refused for; else undefined. */
+  get growing(): Promise<void> | undefined {
+    return this.#growth?.done;
+  }
+
   /** Runs a pass over sequences of this memory; meanwhile the pages stay in one place. */
   async duringPass<T>(work: () => Promise<T>): Promise<T> {
+    while (this.#growth !== undefined) await this.#growth.done;
     this.#passes++;
     try {
       return await work();
     } finally {
       this.#passes--;
-      if (this.#passes === 0 && this.#missing > 0) {
-        this.pages.grow(this.#missing);
-        this.#missing = 0;
-      }
+      if (this.#passes === 0) this.#grow();
     }
   }
 
@@ -169,8 +173,26 @@ export class SequenceMemory implements Disposable {
   #makeFree(pages: number): boolean {
     if (this.pages.free >= pages) return true;
     if (this.#passes === 0) return this.pages.grow(pages);
-    this.#missing = Math.max(this.#missing, pages);
+    if (this.#growth === undefined) {
+      let end = () => {};
+      const done = new Promise<void>((resolve) => {
+        end = resolve;
+      });
+      this.#growth = { pages, done, end };
+    }
+    this.#growth.pages = Math.max(this.#growth.pages, pages);
     return false;
+  }
+
+  #grow(): void {
+    const growth = this.#growth;
+    if (growth === undefined) return;
+    this.#growth = undefined;
+    try {
+      this.pages.grow(growth.pages);
+    } finally {
+      growth.end();
+    }
   }
 
   #bytesOf(list: readonly HeldSequence[]): number {

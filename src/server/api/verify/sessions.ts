@@ -32,7 +32,7 @@ export const verifySessions: Route = async (context, raw) => {
   const prompt = Uint32Array.from(body.prompt);
   const most = roomFor(served, prompt, body.max_tokens, "prompt");
   const { sampling, variant } = generationOf(served, body, 0);
-  const session = open(context, engine, {
+  const session = await open(context, engine, {
     id: newId("verify-"),
     modelId: served.id,
     prompt,
@@ -48,17 +48,26 @@ export const verifySessions: Route = async (context, raw) => {
   return { events: events(context, session, await session.first()) };
 };
 
-function open({ sessions }: RouteContext, engine: ReturnType<typeof engineOf>, request: SessionRequest): VerifySession {
+async function open(
+  { sessions }: RouteContext,
+  engine: ReturnType<typeof engineOf>,
+  request: SessionRequest,
+): Promise<VerifySession> {
   const busy = (message: string) =>
     new ApiError(429, message, { type: "rate_limit_error", code: "queue_full", retryAfterSeconds: 1 });
   const { maxSequences } = engine.options;
-  if (sessions.count(engine) >= maxSequences) throw busy(`${maxSequences} texts are verified already; try again`);
-  try {
-    const session = sessions.open(engine, request);
-    if (session !== undefined) return session;
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    throw new ApiError(400, `rarefy.kv: ${error.message}`, { param: "rarefy.kv", code: "invalid_value" });
+  for (;;) {
+    if (sessions.count(engine) >= maxSequences) throw busy(`${maxSequences} texts are verified already; try again`);
+    try {
+      const session = sessions.open(engine, request);
+      if (session !== undefined) return session;
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      throw new ApiError(400, `rarefy.kv: ${error.message}`, { param: "rarefy.kv", code: "invalid_value" });
+    }
+    const { growing } = engine.memory;
+    if (growing === undefined) break;
+    await growing;
   }
   throw busy("the keys and values of other texts take all room; try again");
 }
