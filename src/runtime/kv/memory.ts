@@ -8,7 +8,8 @@ import type { Attention } from "../sight/index.js";
 import { Sights } from "../sight/sights.js";
 import { HeldTokens } from "./heldTokens.js";
 import type { KvChoice } from "./index.js";
-import { type KvPages, PageTable } from "./pages.js";
+import type { KvPages } from "./pages.js";
+import { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
 
 /** What a sequence remembers, and how it attends to it. */

@@ -1,6 +1,6 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import { type Activation, type KvCache, slotsOfBlock } from "../../kernels/index.js";
-import { kvBytesPerPosition, type Model, type SlotRun } from "../../model/index.js";
+import { kvBytesPerPosition, type Model } from "../../model/index.js";
 
 /** How many pages `grow` begins with, where not more are wanted at once. */
 const firstPages = 16;
@@ -189,89 +189,6 @@ export class KvPages implements Disposable {
     this.#zeros.clear();
     this.#cache?.[Symbol.dispose]();
     this.#cache = undefined;
-  }
-}
-
-/** The pages of one sequence, in the order of its tokens. */
-export class PageTable implements Disposable {
-  readonly #list: number[] = [];
-
-  constructor(readonly pages: KvPages) {}
-
-  get list(): readonly number[] {
-    return this.#list;
-  }
-
-  /** Takes what is missing for so many tokens. @throws UsageError where there is no room */
-  reserve(tokens: number): void {
-    const missing = pagesFor(tokens) - this.#list.length;
-    if (missing > 0 && this.pages.free < missing) {
-      throw new UsageError(
-        `${tokens} tokens want ${missing} more pages of keys and values, and ${this.pages.free} are free; end other sequences first`,
-      );
-    }
-    for (let i = 0; i < missing; i++) this.#list.push(this.pages.take());
-  }
-
-  /** Gives back what is behind the first tokens. */
-  trim(tokens: number): void {
-    for (const page of this.#list.splice(pagesFor(tokens))) this.pages.release(page);
-  }
-
-  /** Has the pages of another one for its first tokens, instead of its own, and a copy of those that fill no page. */
-  begin(other: PageTable, tokens: number): void {
-    this.trim(0);
-    const whole = Math.floor(tokens / slotsOfBlock);
-    for (const page of other.#list.slice(0, whole)) {
-      this.pages.share(page);
-      this.#list.push(page);
-    }
-    const rest = tokens % slotsOfBlock;
-    if (rest === 0) return;
-    this.reserve(tokens);
-    this.pages.clear(this.#list[whole]);
-    this.pages.copy(other.#list[whole], this.#list[whole], rest);
-  }
-
-  /** Where a pass writes: pages of its own, of which the last holds numbers everywhere. @throws UsageError without room */
-  write(start: number, rows: number): SlotRun[] {
-    const end = start + rows;
-    this.reserve(end);
-    this.#own(start, end);
-    const last = Math.floor((end - 1) / slotsOfBlock);
-    if (end % slotsOfBlock !== 0 && start <= last * slotsOfBlock) this.pages.clear(this.#list[last]);
-    const runs: { rows: number; slot: number }[] = [];
-    for (let at = start; at < end; ) {
-      const within = at % slotsOfBlock;
-      const slot = this.#list[Math.floor(at / slotsOfBlock)] * slotsOfBlock + within;
-      const count = Math.min(end - at, slotsOfBlock - within);
-      const before = runs.at(-1);
-      if (before !== undefined && before.slot + before.rows === slot) before.rows += count;
-      else runs.push({ rows: count, slot });
-      at += count;
-    }
-    return runs;
-  }
-
-  /** Copies pages that others read before they are written, from one position to another: after tokens were taken back. */
-  #own(start: number, end: number): void {
-    const { pages } = this;
-    for (let p = Math.floor(start / slotsOfBlock); p * slotsOfBlock < end; p++) {
-      const page = this.#list[p];
-      if (!pages.isShared(page)) continue;
-      const own = pages.take();
-      const kept = Math.max(0, start - p * slotsOfBlock);
-      if (kept > 0) {
-        pages.clear(own);
-        pages.copy(page, own, kept);
-      }
-      this.#list[p] = own;
-      pages.release(page);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.trim(0);
   }
 }
 
