@@ -12,6 +12,7 @@ import { type Pattern, shapeProblems } from "./pattern.js";
 import { quantizeMethods, scaleMethods } from "./quantize/index.js";
 import type { Recipe, RecipeStage } from "./recipe.js";
 import type { RecipeState, RecipeTarget, Report, Say, TargetMatrix } from "./recipeTarget.js";
+import { gradientStatistics } from "./statistics.js";
 import type { UnitType } from "./structured.js";
 import { type TensorMethod, tensorMethods } from "./tensors/index.js";
 
@@ -233,6 +234,7 @@ function checkPrune(
 ): void {
   const { pattern } = stage;
   if (!admits(method, pattern, say)) return;
+  if ((stage.steps ?? 1) > 1) checkSteps(stage, method, options, matrices, say);
   if (pattern.type === "neurons" || pattern.type === "heads") {
     checkUnits(stage, pattern, matrices, state, report, say);
     return;
@@ -241,6 +243,21 @@ function checkPrune(
     report(matrix, patternProblems(method, pattern, state.shapes.get(matrix.key)!, options));
     state.pruned.add(matrix.key);
   }
+}
+
+/** Between two steps only gradients are computed anew. */
+function checkSteps(
+  { pattern }: RecipeStage & { type: "prune" },
+  method: PruneMethod,
+  options: AnyOptions,
+  matrices: readonly TargetMatrix[],
+  say: Say,
+): void {
+  const needs = method.needs(options);
+  if (pattern.type !== "neurons" && pattern.type !== "heads") say("steps are of neurons and heads");
+  else if (matrices.some(({ expert }) => expert !== undefined)) say("units of experts go in one step");
+  else if (needs.length === 0 || needs.some((id) => !gradientStatistics.some((known) => known === id)))
+    say("its importances do not follow gradients alone, so that steps would change nothing or be wrong; leave them out");
 }
 
 async function checkLowRank(

@@ -21,6 +21,8 @@ const pruneStage = z.strictObject({
   shrink: z._default(z.boolean(), true),
   /** Neurons: how many stay is rounded up to a multiple of this; kernels take 32 at a time. */
   multipleOf: z._default(z.int().check(z.gte(1), z.lte(1024)), 32),
+  /** Neurons and heads by gradients: the share grows linearly over so many steps, importances computed anew before each. */
+  steps: z.optional(z.int().check(z.gte(1), z.lte(1024))),
   ...selection,
 });
 

@@ -34,6 +34,12 @@ export interface BlockGradients {
   values: Readonly<Partial<Record<GradientStatistic, ReadonlyMap<string, Float32Array>>>>;
 }
 
+/** How gradients are computed. */
+export interface BackwardOptions extends JobOptions {
+  /** Changes the weights of a block in place before it is run: f32 [rows, cols] by the id of each linear map. */
+  change?(layer: number, weights: ReadonlyMap<string, Float32Array | Float64Array>): void;
+}
+
 /**
  * What can differentiate a model's loss. Compression asks for gradients here and does not know who computes them; `rarefy/train`
  * has one (`gradientSource`).
@@ -50,7 +56,7 @@ export interface GradientSource {
     spec: ModelSpec,
     windows: TextWindows,
     wanted: readonly GradientStatistic[],
-    options?: JobOptions,
+    options?: BackwardOptions,
   ): AsyncIterable<BlockGradients>;
   /**
    * Gradients by factors of what heads and neurons give, as `blockGradients`; one for every batch.

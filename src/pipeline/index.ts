@@ -15,7 +15,13 @@ export { memoryWorkspace, type Workspace } from "./compress/workspace.js";
 export { type ExitTrainingOptions, trainExits } from "./exits/trainExits.js";
 export { expectedBytesSaved } from "./expectedBytes.js";
 export * from "./experts/index.js";
-export type { BlockGradients, BlockUnitGradients, GradientSource, TextWindows } from "./gradients.js";
+export type {
+  BackwardOptions,
+  BlockGradients,
+  BlockUnitGradients,
+  GradientSource,
+  TextWindows,
+} from "./gradients.js";
 export type { SiteStatistics } from "./layerHistograms.js";
 export { type OpenedModel, type OpenModelOptions, openModel } from "./openModel.js";
 export { thresholdsAt } from "./thresholdsAt.js";

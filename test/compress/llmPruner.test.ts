@@ -139,3 +139,34 @@ test.each(["tensor", "global"] as const)("a block that is ignored keeps its unit
   expect(zeros[0]).toBe(0);
   expect(zeros[1]).toBeGreaterThan(0);
 });
+
+describe("units that go in steps", () => {
+  const gradients = gradientSource();
+  const types = ["heads", "neurons"] as const;
+  const stages = (sparsity: number, steps?: number, scope: "tensor" | "global" = "tensor") =>
+    types.map((type) => ({
+      type: "prune" as const,
+      method: "llm-pruner",
+      options: { importance: "second" },
+      pattern: { type, sparsity, scope },
+      multipleOf: 4,
+      shrink: false,
+      ...(steps && { steps }),
+    }));
+
+  test("are those of one job after the other, each of the model that the one before has left", async () => {
+    const checkpoint = await MemoryCheckpoint.golden("llama");
+    const { opened: inSteps } = await compress(checkpoint, { gradients, store: "dense", stages: stages(0.5, 2) });
+    const once = await compress(checkpoint, { gradients, store: "dense", stages: stages(0.5) });
+    const half = await compress(checkpoint, { gradients, store: "dense", stages: stages(0.25) });
+    const twice = await compress(half.opened, { gradients, store: "dense", stages: stages(0.5) });
+    const maps = readModelSpec(checkpoint.config, "config.json").blocks.flatMap((block) => linearsOf(block));
+    let differs = false;
+    for (const { weight } of maps) {
+      const of = (model: Checkpoint) => model.readFloat32(weight.tensor);
+      expect(await of(inSteps), weight.tensor).toEqual(await of(twice.opened));
+      if (String(await of(inSteps)) !== String(await of(once.opened))) differs = true;
+    }
+    expect(differs).toBe(true);
+  });
+});

@@ -97,7 +97,7 @@ export const command: CommandDefinition<PruneOptions> = {
     ).argParser(integer({ min: 1, max: 1024 })),
     new Option(
       "--steps <n>",
-      "channels: the share grows linearly over so many steps, importances computed anew before each (default: 1)",
+      "channels, neurons, heads: the share grows linearly over so many steps, importances computed anew before each (default: 1)",
     ).argParser(integer({ min: 1, max: 1024 })),
     methodOptionsOption(),
     ...targetOptions(),
@@ -116,11 +116,10 @@ export const command: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],
   async run(context, options, [model]) {
-    const { pattern, sparsity, scope, shrink, multipleOf, option, experts } = options;
+    const { pattern, sparsity, scope, shrink, multipleOf, steps, option, experts } = options;
     if (experts !== undefined) return pruneExpertsFromCommand(context, model, { ...options, experts });
     if (options.merge !== undefined) throw new UsageError("--merge is of experts; give --experts N");
     if (pattern === "channels") return pruneChannelsFromCommand(context, model, options);
-    if (options.steps !== undefined) throw new UsageError("--steps is of --pattern channels");
     const { method = "sparsegpt" } = options;
     if (maskMethods.includes(method)) {
       return compressFromCommand(context, "prune", model, maskRecipe(method, options), options.output, options);
@@ -141,6 +140,7 @@ export const command: CommandDefinition<PruneOptions> = {
       pattern: scope === undefined ? parsed : { ...parsed, scope },
       shrink,
       ...(multipleOf !== undefined && { multipleOf }),
+      ...(steps !== undefined && { steps }),
       ...(option && { options: option }),
       ...selection(options),
     });
@@ -151,7 +151,7 @@ export const command: CommandDefinition<PruneOptions> = {
 /** Masks for all heads and neurons under one budget. */
 function maskRecipe(method: string, options: PruneOptions): Recipe {
   const { macs, latency, shrink, multipleOf, option } = options;
-  const other = (["sparsity", "pattern", "scope"] as const).find((name) => options[name] !== undefined);
+  const other = (["sparsity", "pattern", "scope", "steps"] as const).find((name) => options[name] !== undefined);
   if (other !== undefined)
     throw new UsageError(`--${other} has no meaning for --method ${method}; give --macs or --latency`);
   if ((macs === undefined) === (latency === undefined)) throw new UsageError("give either --macs or --latency");

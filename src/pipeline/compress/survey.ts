@@ -16,9 +16,10 @@ import type { Look } from "./look.js";
 import type { CompressionPlan, CompressOptions, PlannedStage } from "./planned.js";
 import { coupledMatrices } from "./stages/cutUnits.js";
 import { scoresOfUnits } from "./stages/pruneUnits.js";
-import { inputOf, isGlobal, type StageBudget } from "./stages/stage.js";
+import { inputOf, isGlobal, isInSteps, type StageBudget } from "./stages/stage.js";
 import { chooseMasks } from "./unitMasks/chooseMasks.js";
 import { unitGradientsOf } from "./unitMasks/unitGradientFile.js";
+import { chooseInSteps } from "./unitSteps.js";
 import type { Workspace } from "./workspace.js";
 
 /** What has to be known of the whole dense model before the first block is compressed. */
@@ -40,6 +41,7 @@ const surveySchema: z.core.$ZodType<Survey> = z.strictObject({
       z.strictObject({
         zeros: z.optional(z.record(z.string(), z.int().check(z.gte(0)))),
         unitsKept: z.optional(z.int().check(z.gte(1))),
+        units: z.optional(z.array(z.int().check(z.gte(0)))),
         factors: z.optional(z.strictObject({ heads: z.array(z.number()), neurons: z.array(z.number()) })),
       }),
     ),
@@ -86,7 +88,7 @@ export async function surveyModel(
 ): Promise<Survey> {
   const look: Look = { workspace, checkpoint, plan, backend, options, gradients };
   const kept = await layersToKeep(look);
-  const budgets: Survey["budgets"] = {};
+  const budgets: Survey["budgets"] = await chooseInSteps(look);
   let unitMasks: UnitMasksRecord | undefined;
   for (const planned of plan.stages) {
     if (planned.stage.type === "maskUnits") {
@@ -97,7 +99,7 @@ export async function surveyModel(
       unitMasks = found.unitMasks;
       continue;
     }
-    if (!isGlobal(planned.stage) || planned.stage.type !== "prune") continue;
+    if (!isGlobal(planned.stage) || isInSteps(planned.stage) || planned.stage.type !== "prune") continue;
     const { type } = planned.stage.pattern;
     budgets[planned.index] =
       type === "neurons" || type === "heads"

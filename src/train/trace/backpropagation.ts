@@ -1,7 +1,7 @@
 import { type BlockSpec, linearsOf, type ModelSpec } from "../../arch/index.js";
-import { breathe, type JobOptions, NonFiniteError, Stage, UsageError } from "../../core/index.js";
+import { breathe, NonFiniteError, Stage, UsageError } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import type { TextWindows } from "../../pipeline/index.js";
+import type { BackwardOptions, TextWindows } from "../../pipeline/index.js";
 import { embedWindows } from "../../pipeline/internal.js";
 import { crossEntropy } from "../engine/layers.js";
 import { multiply, sum } from "../engine/ops.js";
@@ -35,7 +35,7 @@ export async function* backpropagate(
   spec: ModelSpec,
   windows: TextWindows,
   { together, visit }: Asked,
-  { signal, onProgress }: JobOptions = {},
+  { signal, onProgress, change }: BackwardOptions = {},
 ): AsyncGenerator<number> {
   const classifies = spec.head.kind === "classifier";
   refuseUntraced(spec, { classifier: true });
@@ -64,7 +64,7 @@ export async function* backpropagate(
       stage.advance(1, at);
     }
   };
-  using blocks = new BlockObjectives(checkpoint, spec, length);
+  using blocks = new BlockObjectives(checkpoint, spec, length, change);
 
   const streams = [await embedWindows(checkpoint, spec, tokens, length)];
   for (let layer = 0; layer < layers; layer++) {
@@ -211,6 +211,7 @@ class BlockObjectives implements Disposable {
     readonly spec: ModelSpec,
     /** Tokens of a window. */
     readonly length: number,
+    readonly change: BackwardOptions["change"],
   ) {}
 
   async load(layer: number): Promise<LoadedBlock> {
@@ -228,8 +229,10 @@ class BlockObjectives implements Disposable {
       else fixed[name] = { shape, values: array };
     }
     const objectiveOf = (rows: number) => this.#objective(compiled, rows);
+    const maps = new Map(Array.from(ids, ([name, id]) => [id, weights.get(name)!]));
+    this.change?.(layer, maps);
     return {
-      maps: new Map(Array.from(ids, ([name, id]) => [id, weights.get(name)!])),
+      maps,
       predict: ({ [inputName]: input, ...batch }) =>
         objectiveOf(input.shape[0]).predict(new Map(weights).set(inputName, input.values as FloatArray), {
           ...batch,

@@ -2,7 +2,7 @@ import { type ModelSpec, unitsOf } from "../../arch/index.js";
 import type { GradientStatistic } from "../../compress/index.js";
 import type { JobOptions } from "../../core/index.js";
 import type { Checkpoint } from "../../io/index.js";
-import type { BlockGradients, BlockUnitGradients, TextWindows } from "../../pipeline/index.js";
+import type { BackwardOptions, BlockGradients, BlockUnitGradients, TextWindows } from "../../pipeline/index.js";
 import type { FloatArray } from "../values.js";
 import { backpropagate } from "./backpropagation.js";
 
@@ -12,7 +12,7 @@ export async function* blockGradients(
   spec: ModelSpec,
   windows: TextWindows,
   wanted: readonly GradientStatistic[],
-  options?: JobOptions,
+  options?: BackwardOptions,
 ): AsyncGenerator<BlockGradients> {
   const count = windows.tokens.length / windows.window;
   let sums = new Map(wanted.map((statistic) => [statistic, new Map<string, Float64Array>()]));

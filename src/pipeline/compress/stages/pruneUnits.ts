@@ -43,14 +43,17 @@ async function pruneGroup(
   const { stage, options, budget } = context;
   const { group, matrices } = coupled;
   const { count } = group;
-  const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(context, matrix), options);
-  const multipleOf = type === "heads" ? 1 : Math.min(stage.multipleOf, count);
-  const sparsity = "sparsity" in stage.pattern ? stage.pattern.sparsity : 0;
-  const kept = chooseUnits(
-    scores,
-    budget?.unitsKept === undefined ? sparsity : 1 - budget.unitsKept / count,
-    multipleOf,
-  );
+  const choose = () => {
+    const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(context, matrix), options);
+    const multipleOf = type === "heads" ? 1 : Math.min(stage.multipleOf, count);
+    const sparsity = "sparsity" in stage.pattern ? stage.pattern.sparsity : 0;
+    return chooseUnits(
+      scores,
+      budget?.unitsKept === undefined ? sparsity : 1 - budget.unitsKept / count,
+      multipleOf,
+    );
+  };
+  const kept = budget?.units ?? choose();
 
   const repairs = method.needs(options).includes("gram");
   for (const [m, member] of group.members.entries()) {

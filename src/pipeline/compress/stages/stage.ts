@@ -2,7 +2,6 @@ import {
   type AnyOptions,
   InputStatistics,
   type Layer,
-  type Recipe,
   type RecipeStage,
   type ResolvedStage,
   reconstructionError,
@@ -34,8 +33,10 @@ export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["ty
 export interface StageBudget {
   /** Entries that go, by the id of the matrix. */
   zeros?: Readonly<Record<string, number>>;
-  /** Neurons or key and value heads that stay. */
+  /** How many neurons or key and value heads stay. */
   unitsKept?: number;
+  /** Which ones, ascending, where that is known already. */
+  units?: readonly number[];
   /** By kind of unit: what each is multiplied by, 0 = it goes; none where they are left alone. */
   factors?: Readonly<Record<UnitType, readonly number[]>>;
 }
@@ -79,7 +80,11 @@ export function measureChange(context: StageContext, matrix: BlockMatrix, after:
   matrix.squaredError = (matrix.squaredError ?? 0) + relative ** 2;
 }
 
+/** Whether units go in several steps, between which importances change. */
+export const isInSteps = (stage: RecipeStage): boolean => stage.type === "prune" && (stage.steps ?? 1) > 1;
+
 /** Whether the recipe's stage looks at the whole model before it begins. */
-export const isGlobal = (stage: Recipe["stages"][number]): boolean =>
+export const isGlobal = (stage: RecipeStage): boolean =>
   stage.type === "maskUnits" ||
+  isInSteps(stage) ||
   (stage.type === "prune" && "scope" in stage.pattern && stage.pattern.scope === "global");
