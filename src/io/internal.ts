@@ -4,7 +4,7 @@ export { compressedMatrix, unitMasksRecord } from "./artifactSchema.js";
 export { createFile } from "./byteSink.js";
 export { checkFinite, findNonFinite } from "./checkFinite.js";
 export { tensorDeclaration } from "./encoding/declaration.js";
-export { encodedBytes, encodeFactors } from "./encoding/index.js";
+export { encodedBytes, encodeFactors, partName } from "./encoding/index.js";
 export { plainTensor } from "./export/plainSafetensors.js";
 export { isPlainFileName } from "./fileName.js";
 export { hashOfSource } from "./fingerprint.js";

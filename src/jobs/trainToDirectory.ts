@@ -271,6 +271,7 @@ async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOpti
     weights: initialWeights(parameters, randomFor(options.seed, "weights")),
     mixture: mixtureOf(config, options),
     dtypeOf: () => "F32",
+    declarations: {},
   };
 }
 
@@ -318,7 +319,7 @@ async function changedConfig(
 
 async function buildModel(
   directory: string,
-  { files, parameters, weights, dtypeOf, blocks, mixture }: TrainableModel,
+  { files, parameters, weights, dtypeOf, declarations, blocks, mixture }: TrainableModel,
   { dtype, signal, onProgress }: JobOptions & { dtype?: "f32" | "bf16" },
   record: Readonly<Record<string, unknown>>,
   pages: Readonly<Record<string, string>>,
@@ -333,7 +334,7 @@ async function buildModel(
     await builder.takeOver(files, (name) => isCompanionFile(name) || (name === "config.json" && config === undefined));
     if (config !== undefined) await builder.add("config.json", config);
     const decided = mixture?.tensors ?? new Map<string, Float32Array>();
-    await writeWeights(
+    const packed = await writeWeights(
       builder.sinks,
       [
         ...parameters.filter(({ ref }) => !decided.has(ref.tensor)),
@@ -341,14 +342,20 @@ async function buildModel(
       ],
       new Map<string, FloatArray>([...weights, ...decided]),
       (name) => (decided.has(name) ? "F32" : dtype ? stored[dtype] : dtypeOf(name)),
-      job,
+      { ...job, isPacked: (name) => name in declarations },
     );
+    // Matrices in factors stay in them; their parts are what was trained.
+    const factored = Object.entries(declarations).flatMap(([name, declared]) =>
+      declared.encoding === "factors" ? [[name, dtype ? { ...declared, values: stored[dtype] } : declared] as const] : [],
+    );
+    const tensors = { ...packed, ...Object.fromEntries(factored) };
     for (const [name, text] of Object.entries(pages)) await builder.add(name, new TextEncoder().encode(text));
     await builder.add(
       artifactFileName,
       serializeArtifact({
         rarefy: artifactVersion,
         blocks,
+        ...(Object.keys(tensors).length > 0 && { tensors }),
         origin: { training: record },
         source: { location: files.location, configSha256 },
       }),

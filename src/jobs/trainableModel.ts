@@ -1,6 +1,6 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
-import { type Artifact, type LocalModelFiles, openCheckpoint, trainingOf } from "../io/index.js";
+import { type Artifact, type LocalModelFiles, openCheckpoint, type TensorDeclaration, trainingOf } from "../io/index.js";
 import { routingOf } from "../model/internal.js";
 import {
   type FloatArray,
@@ -21,6 +21,8 @@ export interface TrainableModel {
   weights: Map<string, FloatArray>;
   /** Stored type by name of a tensor. */
   dtypeOf: (tensor: string) => StoredFloat;
+  /** How tensors of the source lie in its files, where that is not entry by entry. */
+  declarations: Readonly<Record<string, TensorDeclaration>>;
   /** Sizes of the blocks where they differ from those of the config. */
   blocks?: Artifact["blocks"];
   /** How tokens find their experts, in a model that has them. */
@@ -40,6 +42,11 @@ export async function loadTrainable(
     const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
     const mixture = mixtureOf(config, routers, trained ?? routingOf(config.spec));
     const dtypes = new Map(Array.from(checkpoint.tensors, ([name, { dtype }]) => [name, dtype as StoredFloat]));
+    const declarations = checkpoint.artifact?.tensors ?? {};
+    for (const { ref, part } of parameters) {
+      const declared = part && declarations[part.of];
+      if (declared?.encoding === "factors") dtypes.set(ref.tensor, declared.values);
+    }
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
     }
@@ -49,6 +56,7 @@ export async function loadTrainable(
       parameters,
       weights: await readWeights(checkpoint, parameters, job),
       dtypeOf: (tensor) => dtypes.get(tensor)!,
+      declarations,
       blocks: checkpoint.artifact?.blocks,
       mixture,
     };

@@ -1,13 +1,20 @@
 import type { ModelConfig, TensorRef } from "../arch/index.js";
 import { breathe, type JobOptions, NonFiniteError, Stage } from "../core/index.js";
-import { type Checkpoint, type FileSinks, writeSafetensors } from "../io/index.js";
+import {
+  type Checkpoint,
+  encodeTensor,
+  type FileSinks,
+  type TensorDeclaration,
+  type TensorToWrite,
+  writeSafetensors,
+} from "../io/index.js";
 import { isWhole, readReference, writeReference } from "../io/internal.js";
 import { describeTrainable } from "../model/internal.js";
-import { elementCount, firstNonFinite, fromFloat32 } from "../tensor/index.js";
+import { elementCount, firstNonFinite, fromFloat32, toFloat32 } from "../tensor/index.js";
 import type { Windows } from "./data/tokens.js";
 import type { ModelParameter } from "./models/parameters.js";
 import type { BatchControl, Objective } from "./objective.js";
-import type { FloatArray, Values } from "./values.js";
+import type { FactorPart, FloatArray, Values } from "./values.js";
 
 /**
  * The config of a checkpoint that can be trained, its tensors checked: what the runtime runs, and mixtures of experts with
@@ -28,13 +35,19 @@ export async function readWeights(
   // What several parameters are parts of is read once.
   for (const parts of byTensor(parameters).values()) {
     const shared = new Map<string, Float32Array>();
-    for (const { name, ref } of parts) {
+    for (const { name, ref, part } of parts) {
       await breathe(signal);
-      weights.set(name, await readReference(checkpoint, ref, shared));
+      weights.set(name, await (part === undefined ? readReference(checkpoint, ref, shared) : readPart(checkpoint, part)));
       stage.advance(1, name);
     }
   }
   return weights;
+}
+
+/** A part of a matrix in factors, which a checkpoint shows as the whole matrix. */
+async function readPart({ tensors }: Checkpoint, { of, name }: FactorPart): Promise<Float32Array> {
+  const parts = await tensors.get(of)!.factors!.read();
+  return (parts[name] as Float32Array).slice();
 }
 
 function byTensor<P extends StoredParameter>(parameters: readonly P[]): Map<string, P[]> {
@@ -60,15 +73,17 @@ export interface StoredParameter {
 /**
  * Writes trained weights as a checkpoint, in the tensors that the model's description names.
  * @param dtypeOf stored type by name of a tensor
+ * @param isPacked whether the zeros of a tensor are left out, as long as that is smaller
+ * @returns how tensors lie in the files that are not stored entry by entry
  * @throws NonFiniteError before anything is written
  */
-export function writeWeights(
+export async function writeWeights(
   sinks: FileSinks,
   parameters: readonly StoredParameter[],
   weights: Values,
   dtypeOf: (tensor: string) => StoredFloat,
-  options: JobOptions = {},
-): Promise<void> {
+  { isPacked = () => false, ...options }: JobOptions & { isPacked?(tensor: string): boolean } = {},
+): Promise<Record<string, TensorDeclaration>> {
   for (const { name, ref } of parameters) {
     const dtype = dtypeOf(ref.tensor);
     const values = weights.get(name) as Float32Array;
@@ -79,12 +94,18 @@ export function writeWeights(
       );
     }
   }
-  const tensors = Array.from(byTensor(parameters), ([name, parts]) => {
+  const declarations: Record<string, TensorDeclaration> = {};
+  const tensors = Array.from(byTensor(parameters)).flatMap(([name, parts]): TensorToWrite[] => {
     const { shape } = parts[0].ref;
     const dtype = dtypeOf(name);
-    return { name, shape, dtype, bytes: () => [fromFloat32(dtype, wholeOf(parts, weights))] };
+    if (!isPacked(name)) return [{ name, shape, dtype, bytes: () => [fromFloat32(dtype, wholeOf(parts, weights))] }];
+    const values = toFloat32(dtype, fromFloat32(dtype, wholeOf(parts, weights)));
+    const encoded = encodeTensor(name, { shape, values }, "packed", dtype);
+    if (encoded.declaration !== undefined) declarations[name] = encoded.declaration;
+    return encoded.tensors.map(({ bytes, ...tensor }) => ({ ...tensor, bytes: () => [bytes] }));
   });
-  return writeSafetensors(sinks, tensors, options);
+  await writeSafetensors(sinks, tensors, options);
+  return declarations;
 }
 
 /** f32: a tensor of what its parts hold. */

@@ -1,3 +1,5 @@
+import type { Factors, MatrixShape } from "../tensor/index.js";
+
 /** Arrays that training works on: f32; f64 only where a test differentiates numerically. */
 export type FloatArray = Float32Array | Float64Array;
 
@@ -18,6 +20,22 @@ export interface ParameterInfo {
   role: "inner" | "outer" | "dense";
   /** Neurons and heads that have rows or columns of this matrix. */
   shared?: readonly SharedUnits[];
+  /** Present where it is a part of the factors that a matrix is made of. */
+  part?: FactorPart;
+}
+
+/** A part of a matrix that is trained as its factors. */
+export interface FactorPart {
+  /** Name that the matrix would have among the parameters. */
+  of: string;
+  /** How the matrix is made of its parts. */
+  form: Factors;
+  /** Of the matrix. */
+  shape: MatrixShape;
+  /** Which part this is. */
+  name: string;
+  /** The table of integers of kinds that have one; it is not trained. */
+  index?: Uint32Array;
 }
 
 /** Units that several matrices share: a neuron is a row of the matrix before it and a column of the one behind it. */

@@ -8,4 +8,4 @@ export { type EncodedTensors, encodeTensor, type TensorToEncode } from "./encode
 export type { FloatDType } from "./floatDType.js";
 export { rounded } from "./floatDType.js";
 export type { EncodedTensor, LogicalTensor, RawTensors, StoredFactors } from "./logicalTensor.js";
-export { encodedBytes, type PartId, partNamesOf, partsOf } from "./parts.js";
+export { encodedBytes, type PartId, partName, partNamesOf, partsOf } from "./parts.js";

@@ -64,7 +64,12 @@ export function adaptedObjective<Options>(
   const all = new Map(frozen);
   const pieces = modules.flatMap((module) =>
     module.pieces.map(({ parameter, rows }) => {
-      const weight = frozen.get(parameter)!;
+      const weight = frozen.get(parameter);
+      if (weight === undefined) {
+        throw new UsageError(
+          `${parameter} is stored as factors, which an adapter cannot lie beside; train the factors themselves`,
+        );
+      }
       const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
       const out = new Float32Array(weight.length);
       all.set(parameter, out);

@@ -20,7 +20,8 @@ export async function decoderObjective(
   options: TraceOptions = {},
 ): Promise<Objective> {
   const { router, ...others } = options;
-  const plain = Object.values(others).every((option) => option === undefined);
+  const plain =
+    Object.values(others).every((option) => option === undefined) && parameters.every(({ part }) => part === undefined);
   if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
     const objective = await gpuDecoder(spec, parameters, window, router);

@@ -50,6 +50,10 @@ export function columns(x: Traced, first: number, end: number): Traced {
   return x.ref.slice(...all, [first, end]);
 }
 
+/** Rows first … end − 1 of the first axis. */
+export const rows = (x: Traced, first: number, end: number): Traced =>
+  first === 0 && end === x.shape[0] ? x : x.ref.slice([first, end]);
+
 export const sum = (x: Traced, axis?: number | number[]): Traced => np.sum(x.ref, axis);
 export const mean = (x: Traced, axis?: number | number[]): Traced => np.mean(x.ref, axis);
 /** The mean over the last axis, which stays as 1. */

@@ -10,9 +10,11 @@ import {
   tensorsOfBlock,
 } from "../../arch/index.js";
 import type { Random } from "../../core/index.js";
-import { shapeOfReference } from "../../io/internal.js";
+import type { LogicalTensor } from "../../io/index.js";
+import { isWhole, partName, shapeOfReference } from "../../io/internal.js";
 import { storedMap, storedMatrices } from "../../model/internal.js";
-import { elementCount, type TensorInfo } from "../../tensor/index.js";
+import { elementCount, type Factors } from "../../tensor/index.js";
+import { factorPartShapes } from "../../tensor/internal.js";
 import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 
 /** A trainable tensor of a described model: a linear map as W [out, in], however the checkpoint stores it, or a vector. */
@@ -32,11 +34,13 @@ export function parameterName({ tensor, rows, stacked }: TensorRef): string {
   return `${tensor}${piece}[${first}:${first + run}${every}]`;
 }
 
-type Stored = ReadonlyMap<string, TensorInfo>;
+type Stored = ReadonlyMap<string, Pick<LogicalTensor, "name" | "shape" | "factors">>;
 
 /** Parameters in the order in which they are added, each once: a tied head is the embedding. */
 class Parameters {
   readonly #found = new Map<string, ModelParameter>();
+
+  constructor(readonly stored: Stored) {}
 
   get all(): ModelParameter[] {
     return [...this.#found.values()];
@@ -44,8 +48,22 @@ class Parameters {
 
   add(ref: TensorRef, start: ModelParameter["start"], more: Partial<ParameterInfo> = {}): void {
     const name = parameterName(ref);
+    const factors = isWhole(ref) ? this.stored.get(ref.tensor)?.factors : undefined;
+    if (factors !== undefined) return this.#parts(ref, factors.form, more.layer);
     if (this.#found.has(name)) return;
     this.#found.set(name, { name, shape: shapeOfReference(ref), layer: "", role: "dense", ...more, ref, start });
+  }
+
+  /** What is learnt of a matrix in factors: its parts, none of which is made sparse. */
+  #parts(of: TensorRef, form: Factors, layer = ""): void {
+    const [rows, cols] = of.shape;
+    const matrix = { of: parameterName(of), form, shape: { rows, cols } };
+    for (const [part, { shape, below }] of Object.entries(factorPartShapes(form, matrix.shape))) {
+      if (below !== undefined) continue;
+      const name = partName(of.tensor, part);
+      const ref = { tensor: name, shape };
+      this.#found.set(name, { name, shape, layer, role: "dense", ref, start: "normal", part: { ...matrix, name: part } });
+    }
   }
 
   norm({ weight, bias, plusOne }: NormSpec): void {
@@ -60,7 +78,7 @@ class Parameters {
     if (norm) this.norm(norm);
   }
 
-  block(block: BlockSpec, number: number, stored: Stored): void {
+  block(block: BlockSpec, number: number): void {
     const layer = String(number);
     const maps = new Map(linearsOf(block).map((map) => [map.weight, map]));
     const norms = new Map<TensorRef, NormSpec>();
@@ -71,7 +89,7 @@ class Parameters {
       if (norm !== undefined) this.norm(norm);
       else if (map === undefined) this.add(ref, shapeOfReference(ref).length === 2 ? "normal" : "zeros");
       else {
-        const form = storedMap(map, stored);
+        const form = storedMap(map, this.stored);
         const direct = { layer, role: "inner", shared: sharedUnits(layer, map) } as const;
         for (const { ref } of storedMatrices(form)) this.add(ref, "normal", ref === form.direct ? direct : {});
       }
@@ -93,26 +111,27 @@ class Parameters {
 /**
  * The trainable tensors of a model, in the order in which it uses them. The linear maps of its blocks may be made sparse, all of
  * them inner; routers, head and embeddings stay dense.
- * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix
+ * @param stored the tensors of the checkpoint, which tell where a pair of low rank takes the place of a matrix, or other factors do,
+ * whose parts are trained then
  */
 export function modelParameters(spec: ModelSpec, stored: Stored = new Map()): ModelParameter[] {
-  const parameters = new Parameters();
+  const parameters = new Parameters(stored);
   parameters.embedding(spec.embedding);
-  for (const [number, block] of spec.blocks.entries()) parameters.block(block, number, stored);
+  for (const [number, block] of spec.blocks.entries()) parameters.block(block, number);
   parameters.head(spec);
   return parameters.all;
 }
 
 /** Those of one block. */
 export function blockParameters(block: BlockSpec, number: number): ModelParameter[] {
-  const parameters = new Parameters();
-  parameters.block(block, number, new Map());
+  const parameters = new Parameters(new Map());
+  parameters.block(block, number);
   return parameters.all;
 }
 
 /** Those of the final norm and the head. */
 export function headParameters(spec: ModelSpec): ModelParameter[] {
-  const parameters = new Parameters();
+  const parameters = new Parameters(new Map());
   parameters.head(spec);
   return parameters.all;
 }

@@ -17,6 +17,7 @@ import {
 } from "../models/miniLlmOptions.js";
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
+import { factoredWeights } from "./factors.js";
 import type { TraceOptions } from "./options.js";
 import { TracedPass } from "./pass.js";
 import { refuseUntraced, traceSteps } from "./steps.js";
@@ -41,8 +42,10 @@ export function traceModel(
       `windows of ${window} tokens for a model of ${positions.table.shape[0] - positions.offset} learned positions`,
     );
   }
-  const passOf = (weights: TracedArrays, batch: TracedArrays) =>
-    new TracedPass(weights, batch, batch.tokens.shape[0] / window, window, options);
+  const passOf = (weights: TracedArrays, batch: TracedArrays) => {
+    const all = { ...weights, ...factoredWeights(parameters, weights) };
+    return new TracedPass(all, batch, batch.tokens.shape[0] / window, window, options);
+  };
   return {
     parameters,
     predict: (weights, batch) => logitsOf(spec, passOf(weights, batch)),
