@@ -34,8 +34,14 @@ const shareOf = (share) => 1 - Math.floor((1 - share) * width) / width;
 const stagesOf = {
   mlp20: [["neurons", shareOf(0.2)]],
   kv1of4: [["heads", 0.25]],
-  "mlp20+kv1of4": [["neurons", shareOf(0.2)], ["heads", 0.25]],
-  "mlp25+kv25": [["neurons", shareOf(0.25)], ["heads", 0.25]],
+  "mlp20+kv1of4": [
+    ["neurons", shareOf(0.2)],
+    ["heads", 0.25],
+  ],
+  "mlp25+kv25": [
+    ["neurons", shareOf(0.25)],
+    ["heads", 0.25],
+  ],
 };
 const tokenizer = await loadTokenizer(source);
 const tokensOf = async (file) => tokenizeText(tokenizer, await readText(file));
@@ -46,7 +52,10 @@ const perplexityOf = async (files) => {
   const opened = await openModel(files, { weights: "f32" });
   try {
     const variants = [{ name: "model", model: opened.model }];
-    const [{ perplexity }] = await evaluateQuality(variants, evaluation, { window: 512, maxWindows: Number(values.windows) });
+    const [{ perplexity }] = await evaluateQuality(variants, evaluation, {
+      window: 512,
+      maxWindows: Number(values.windows),
+    });
     return perplexity;
   } finally {
     opened[Symbol.dispose]();

@@ -257,7 +257,9 @@ function checkSteps(
   if (pattern.type !== "neurons" && pattern.type !== "heads") say("steps are of neurons and heads");
   else if (matrices.some(({ expert }) => expert !== undefined)) say("units of experts go in one step");
   else if (needs.length === 0 || needs.some((id) => !gradientStatistics.some((known) => known === id)))
-    say("its importances do not follow gradients alone, so that steps would change nothing or be wrong; leave them out");
+    say(
+      "its importances do not follow gradients alone, so that steps would change nothing or be wrong; leave them out",
+    );
 }
 
 async function checkLowRank(

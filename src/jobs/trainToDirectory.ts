@@ -346,7 +346,9 @@ async function buildModel(
     );
     // Matrices in factors stay in them; their parts are what was trained.
     const factored = Object.entries(declarations).flatMap(([name, declared]) =>
-      declared.encoding === "factors" ? [[name, dtype ? { ...declared, values: stored[dtype] } : declared] as const] : [],
+      declared.encoding === "factors"
+        ? [[name, dtype ? { ...declared, values: stored[dtype] } : declared] as const]
+        : [],
     );
     const tensors = { ...packed, ...Object.fromEntries(factored) };
     for (const [name, text] of Object.entries(pages)) await builder.add(name, new TextEncoder().encode(text));

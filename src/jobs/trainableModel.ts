@@ -1,6 +1,12 @@
 import type { ModelConfig } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
-import { type Artifact, type LocalModelFiles, openCheckpoint, type TensorDeclaration, trainingOf } from "../io/index.js";
+import {
+  type Artifact,
+  type LocalModelFiles,
+  openCheckpoint,
+  type TensorDeclaration,
+  trainingOf,
+} from "../io/index.js";
 import { routingOf } from "../model/internal.js";
 import {
   type FloatArray,

@@ -37,7 +37,10 @@ export async function readWeights(
     const shared = new Map<string, Float32Array>();
     for (const { name, ref, part } of parts) {
       await breathe(signal);
-      weights.set(name, await (part === undefined ? readReference(checkpoint, ref, shared) : readPart(checkpoint, part)));
+      weights.set(
+        name,
+        await (part === undefined ? readReference(checkpoint, ref, shared) : readPart(checkpoint, part)),
+      );
       stage.advance(1, name);
     }
   }

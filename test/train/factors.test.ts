@@ -26,7 +26,10 @@ import { compress, logits, randomTokens, relativeDifference } from "../compress/
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 
 const forms: Record<string, [Factors, { rows: number; cols: number }]> = {
-  product: [{ kind: "product", rank: 3 }, { rows: 7, cols: 6 }],
+  product: [
+    { kind: "product", rank: 3 },
+    { rows: 7, cols: 6 },
+  ],
   "train of three cores": [
     { kind: "tensor-train", rowModes: [2, 3, 2], colModes: [2, 2, 3], ranks: [3, 2] },
     { rows: 11, cols: 12 },
@@ -39,8 +42,14 @@ const forms: Record<string, [Factors, { rows: number; cols: number }]> = {
     { kind: "tucker", rowModes: [3, 4], colModes: [2, 3], rowRanks: [2, 3], colRanks: [2, 2] },
     { rows: 11, cols: 6 },
   ],
-  kronecker: [{ kind: "kronecker", rowModes: [2, 3, 2], colModes: [2, 2, 2], rank: 2 }, { rows: 10, cols: 8 }],
-  word2ket: [{ kind: "word2ket", colModes: [2, 3], rank: 2 }, { rows: 5, cols: 6 }],
+  kronecker: [
+    { kind: "kronecker", rowModes: [2, 3, 2], colModes: [2, 2, 2], rank: 2 },
+    { rows: 10, cols: 8 },
+  ],
+  word2ket: [
+    { kind: "word2ket", colModes: [2, 3], rank: 2 },
+    { rows: 5, cols: 6 },
+  ],
 };
 
 describe.each(Object.entries(forms))("%s", (_, [form, shape]) => {
@@ -49,7 +58,10 @@ describe.each(Object.entries(forms))("%s", (_, [form, shape]) => {
   const random = new Random(3);
   const shapes = Object.entries(factorPartShapes(form, shape));
   const parts = new Map(
-    shapes.map(([name, { shape }]) => [name, Float64Array.from({ length: elementCount(shape) }, () => random.normal())]),
+    shapes.map(([name, { shape }]) => [
+      name,
+      Float64Array.from({ length: elementCount(shape) }, () => random.normal()),
+    ]),
   );
   const parameters = shapes.map(([name, { shape }]) => ({ name, shape, layer: "", role: "dense" as const }));
   const outer = Float64Array.from({ length: shape.rows * shape.cols }, () => random.normal());
@@ -105,7 +117,11 @@ test.each(plans)("a model with %s is trained as it is run", async (_, stages) =>
   using objective = tracedObjective(traceModel(config.spec, parameters, 12));
   expect(relativeDifference(await objective.predict(weights, batch), await logits(opened, tokens))).toBeLessThan(1e-4);
   const { gradients } = await objective.lossAndGradients(weights, batch);
-  for (const { name } of parameters) expect(gradients.get(name)!.some((g) => g !== 0), name).toBe(true);
+  for (const { name } of parameters)
+    expect(
+      gradients.get(name)!.some((g) => g !== 0),
+      name,
+    ).toBe(true);
 });
 
 describe("finetune", () => {

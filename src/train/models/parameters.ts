@@ -62,7 +62,15 @@ class Parameters {
       if (below !== undefined) continue;
       const name = partName(of.tensor, part);
       const ref = { tensor: name, shape };
-      this.#found.set(name, { name, shape, layer, role: "dense", ref, start: "normal", part: { ...matrix, name: part } });
+      this.#found.set(name, {
+        name,
+        shape,
+        layer,
+        role: "dense",
+        ref,
+        start: "normal",
+        part: { ...matrix, name: part },
+      });
     }
   }
 

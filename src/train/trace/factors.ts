@@ -2,7 +2,18 @@ import { numpy as np } from "@jax-js/jax";
 import type { Factors, MatrixShape } from "../../tensor/index.js";
 import { morphemeNormEpsilon, trainShape } from "../../tensor/internal.js";
 import { layerNorm } from "../engine/layers.js";
-import { columns, concatenate, matmul, multiply, reshape, rows, sum, type Traced, take, transpose } from "../engine/ops.js";
+import {
+  columns,
+  concatenate,
+  matmul,
+  multiply,
+  reshape,
+  rows,
+  sum,
+  type Traced,
+  take,
+  transpose,
+} from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import type { FactorPart, ParameterInfo } from "../values.js";
 

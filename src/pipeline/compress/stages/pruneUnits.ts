@@ -47,11 +47,7 @@ async function pruneGroup(
     const scores = scoresOfUnits(method, coupled, (matrix) => inputOf(context, matrix), options);
     const multipleOf = type === "heads" ? 1 : Math.min(stage.multipleOf, count);
     const sparsity = "sparsity" in stage.pattern ? stage.pattern.sparsity : 0;
-    return chooseUnits(
-      scores,
-      budget?.unitsKept === undefined ? sparsity : 1 - budget.unitsKept / count,
-      multipleOf,
-    );
+    return chooseUnits(scores, budget?.unitsKept === undefined ? sparsity : 1 - budget.unitsKept / count, multipleOf);
   };
   const kept = budget?.units ?? choose();
 
