@@ -49,8 +49,8 @@ class Parameters {
   add(ref: TensorRef, start: ModelParameter["start"], more: Partial<ParameterInfo> = {}): void {
     const name = parameterName(ref);
     const factors = isWhole(ref) ? this.stored.get(ref.tensor)?.factors : undefined;
-    if (factors !== undefined) return this.#parts(ref, factors.form, more.layer);
-    if (this.#found.has(name)) return;
+    if (factors !== undefined) this.#parts(ref, factors.form, more.layer);
+    if (factors !== undefined || this.#found.has(name)) return;
     this.#found.set(name, { name, shape: shapeOfReference(ref), layer: "", role: "dense", ...more, ref, start });
   }
 
