@@ -8,6 +8,8 @@ export interface Family<C = unknown> {
   modelType: string;
   /** Checks config.json and fills in what its configuration class in transformers would, under the names of the file. */
   config: z.core.$ZodType<C>;
+  /** Fields that this family's models in transformers do not look at either, although their names sound like it. */
+  ignored?: readonly string[];
   /** @param shapes sizes of the blocks, where they differ from the config's; as many as there are layers */
   spec(config: C, shapes?: readonly BlockShape[]): Omit<ModelSpec, "modelType">;
   /** Left out where there are no GGUF files of this family. */

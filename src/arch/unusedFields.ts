@@ -1,5 +1,6 @@
 import { quote } from "../core/index.js";
 import { lookUp } from "./configFields.js";
+import { families } from "./families/index.js";
 import { readModelSpec } from "./readSpec.js";
 
 /** A field of config.json that nothing reads, in words. */
@@ -30,30 +31,6 @@ const harmless = new Set(
   ).split(" "),
 );
 
-/** Fields that the families' own library does not look at either, although their names sound like it. */
-const ignoredByFamily: Readonly<Record<string, readonly string[]>> = {
-  llama: ["sliding_window", "use_sliding_window", "max_window_layers"],
-  mistral: ["attention_bias", "mlp_bias", "use_sliding_window", "max_window_layers"],
-  mixtral: ["attention_bias", "mlp_bias"],
-  qwen2: ["attention_bias", "mlp_bias"],
-  qwen3: ["mlp_bias"],
-  smollm3: ["max_window_layers"],
-  // Of heads that are not run, and how scores are summed up.
-  gpt2: [
-    ..."n_ctx reorder_and_upcast_attn summary_type summary_use_proj summary_activation".split(" "),
-    ..."summary_proj_to_labels summary_first_dropout".split(" "),
-  ],
-  bert: "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type".split(
-    " ",
-  ),
-  // What stands in other fields too.
-  gpt_oss: ["initial_context_length", "experts_per_token"],
-  deepseek_v3: ["qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
-  gemma2: ["use_sliding_window", "max_window_layers"],
-  gemma3_text: ["use_sliding_window", "max_window_layers", "_sliding_window_pattern"],
-  phi3: ["use_sliding_window", "max_window_layers"],
-};
-
 /** What is said of fields whose models are run without what they tell of. */
 const leftOut: Readonly<Record<string, (value: unknown) => string>> = {
   num_nextn_predict_layers: (value) =>
@@ -74,7 +51,7 @@ export function unusedFields(raw: Readonly<Record<string, unknown>>, file: strin
     },
   });
   readModelSpec(watched, file);
-  const ignored = new Set(ignoredByFamily[String(raw.model_type)]);
+  const ignored = new Set(lookUp(families, String(raw.model_type))?.ignored);
   return Object.entries(raw)
     .filter(([field, value]) => value !== null && value !== false && !read.has(field) && !harmless.has(field))
     .filter(([field]) => !ignored.has(field))

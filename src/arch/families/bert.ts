@@ -86,6 +86,10 @@ const heads: Readonly<Record<string, { at: string; head(hiddenSize: number, labe
 export const bert = family({
   modelType: "bert",
   config,
+  ignored:
+    "directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type".split(
+      " ",
+    ),
   spec(c, shapes) {
     const { hidden_size: hiddenSize, vocab_size: vocabSize, num_attention_heads: queryHeads } = c;
     const { at: before, head } = heads[c.architecture];

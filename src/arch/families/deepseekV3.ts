@@ -66,6 +66,8 @@ const schema = z
 export const deepseekV3 = family({
   modelType: "deepseek_v3",
   config: schema,
+  // What stands in other fields too.
+  ignored: ["qk_head_dim", "ep_size", "aux_loss_alpha", "seq_aux"],
   spec(config, shapes) {
     const isDense = (layer: number) => layer < config.first_k_dense_replace;
     const intermediateSize = (layer: number) =>

@@ -76,6 +76,7 @@ export const gemma2 = family({
       use_bidirectional_attention: orElse(z.literal(false), false),
     },
   ),
+  ignored: ["use_sliding_window", "max_window_layers"],
   spec: (config, shapes) =>
     llamaLike(
       { ...config, hidden_act: config.hidden_activation },

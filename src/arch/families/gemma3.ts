@@ -55,6 +55,7 @@ export const gemma3 = family({
       };
     }),
   ),
+  ignored: ["use_sliding_window", "max_window_layers", "_sliding_window_pattern"],
   spec: (config, shapes) =>
     llamaLike(
       { ...config, hidden_act: config.hidden_activation },

@@ -46,6 +46,11 @@ const config = z.pipe(
 export const gpt2 = family({
   modelType: "gpt2",
   config,
+  ignored: [
+    // Of heads that are not run, and how scores are summed up.
+    ..."n_ctx reorder_and_upcast_attn summary_type summary_use_proj summary_activation".split(" "),
+    ..."summary_proj_to_labels summary_first_dropout".split(" "),
+  ],
   spec(c, shapes) {
     const { n_embd: hiddenSize, vocab_size: vocabSize, n_head: queryHeads } = c;
     const shape: BlockShape = { queryHeads, kvHeads: queryHeads, intermediateSize: c.n_inner ?? 4 * hiddenSize };

@@ -29,6 +29,8 @@ const schema = z.pipe(
 export const gptOss = family({
   modelType: "gpt_oss",
   config: schema,
+  // What stands in other fields too.
+  ignored: ["initial_context_length", "experts_per_token"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) => {
       const { at, layer, queryHeads } = block;

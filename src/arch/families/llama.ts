@@ -11,6 +11,7 @@ export const llama = family({
     { maxPositions: 2048, bos: 1, eos: [2] },
     { attention_bias: flag(false), mlp_bias: flag(false) },
   ),
+  ignored: ["sliding_window", "use_sliding_window", "max_window_layers"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(

@@ -12,6 +12,7 @@ export const mistral = family({
   modelType: "mistral",
   // Left out, the window is 4096; null means none.
   config: decoderConfig(mistralDefaults, { sliding_window: z._default(z.nullable(positions), 4096) }),
+  ignored: ["attention_bias", "mlp_bias", "use_sliding_window", "max_window_layers"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(preNorms(block), attention(block, { sight: sightOf(config.sliding_window) }), mlp(block)),

@@ -39,6 +39,7 @@ export const mixtral = family({
     }),
     z.transform(withExperts(8)),
   ),
+  ignored: ["attention_bias", "mlp_bias"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(

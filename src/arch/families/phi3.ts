@@ -11,6 +11,7 @@ export const phi3 = family({
     { maxPositions: 4096, epsilon: 1e-5, bos: 1, eos: [32000], partialRotation: true },
     { sliding_window: optional(positions), original_max_position_embeddings: orElse(positions, 4096) },
   ),
+  ignored: ["use_sliding_window", "max_window_layers"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) => {
       const { at, queryHeads, kvHeads, intermediateSize } = block;

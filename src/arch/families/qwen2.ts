@@ -31,6 +31,7 @@ export function qwenSight(
 export const qwen2 = family({
   modelType: "qwen2",
   config: decoderConfig(qwenDefaults, qwenFields),
+  ignored: ["attention_bias", "mlp_bias"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(preNorms(block), attention(block, { qkvBias: true, sight: qwenSight(config, block) }), mlp(block)),

@@ -9,6 +9,7 @@ import { qwenDefaults, qwenFields, qwenSight } from "./qwen2.js";
 export const qwen3 = family({
   modelType: "qwen3",
   config: decoderConfig({ ...qwenDefaults, headDim: 128 }, { ...qwenFields, attention_bias: flag(false) }),
+  ignored: ["mlp_bias"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) =>
       preNorm(

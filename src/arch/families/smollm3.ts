@@ -21,6 +21,7 @@ export const smollm3 = family({
       use_sliding_window: flag(false),
     },
   ),
+  ignored: ["max_window_layers"],
   spec: (config, shapes) =>
     llamaLike(config, shapes, (block) => {
       const { layer } = block;
