@@ -13,6 +13,7 @@
 import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { byteSymbols, specialToken } from "./byte-level.mjs";
 
 const number = (value) => ({ type: "string", default: String(value) });
 const { values } = parseArgs({
@@ -262,13 +263,6 @@ function writeValues(file, tensor, index) {
 
 // --- files -------------------------------------------------------------------------------------------------------------
 
-/** Printable stand-ins of the 256 bytes, as GPT-2's byte-level vocabulary spells them. */
-function byteSymbols() {
-  const printable = (byte) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(printable(byte) ? byte : next++));
-}
-
 /** Byte-level BPE where text becomes one token a byte: the rest of the vocabulary can be generated but never typed. */
 function tokenizer() {
   const special = ["<unk>", "<s>", "</s>"];
@@ -278,15 +272,7 @@ function tokenizer() {
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: special.map((content, id) => ({
-      id,
-      content,
-      single_word: false,
-      lstrip: false,
-      rstrip: false,
-      normalized: false,
-      special: true,
-    })),
+    added_tokens: special.map(specialToken),
     normalizer: null,
     pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
     post_processor: null,

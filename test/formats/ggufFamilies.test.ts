@@ -64,19 +64,20 @@ function repeatKeyHeads(golden: MemoryCheckpoint) {
   golden.config = { ...golden.config, num_key_value_heads: heads };
 }
 
-/** A golden checkpoint as a GGUF file. */
+/** A golden checkpoint as a GGUF file. @param tokens the first of the vocabulary */
 async function ggufOf(
   name: string,
   type: "f32" | "f16",
   changed: object = {},
   change: (checkpoint: MemoryCheckpoint) => void = () => {},
+  tokens: readonly string[] = [],
 ) {
   const checkpoint = await MemoryCheckpoint.golden(name);
   if (name === "olmoe") repeatKeyHeads(checkpoint);
   change(checkpoint);
   Object.assign(checkpoint.config, changed);
   const config = parseModelConfig(checkpoint.config, "config.json");
-  const vocab = Object.fromEntries(Array.from({ length: config.vocabSize }, (_, id) => [`t${id}`, id]));
+  const vocab = Object.fromEntries(Array.from({ length: config.vocabSize }, (_, id) => [tokens[id] ?? `t${id}`, id]));
   const model = { type: "BPE", vocab, merges: [] };
   const tokenizer = { normalizer: null, pre_tokenizer: preTokenizers[0].rules, model, added_tokens: [] };
   const source = Object.assign(checkpoint, {
@@ -86,6 +87,16 @@ async function ggufOf(
   await createFile(memorySinks(files), "m.gguf", (sink) => writeGguf(sink, source, config, { type, name }));
   return { checkpoint, config, bytes: files.get("m.gguf")! };
 }
+
+// llama.cpp goes by the name of a file, and opens none that is called phi3 or phi-3 without these.
+test.each([
+  ["their own", ["</s>", "<unk>", "<s>", "<|endoftext|>"], "phi3"],
+  ["other", ["</s>", "<unk>", "<s>"], "Phi 3"],
+] as const)("Phi-3 with %s tokens has a name under which llama.cpp opens it", async (_, tokens, called) => {
+  const { bytes } = await ggufOf("phi3", "f32", {}, undefined, tokens);
+  const { metadata } = await readGgufHeader(memorySource("m.gguf", bytes));
+  expect(metadata.get("general.name")).toBe(called);
+});
 
 // How llama.cpp's converter leaves tensors, which a way there and back does not show.
 test.each([

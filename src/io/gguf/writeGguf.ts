@@ -132,6 +132,16 @@ const shifted = (weights: Weights, by: number): Weights =>
 export const normShift = (family: GgufFamily, name: string): number =>
   family.plusOneNorms === true && isNorm(ggufName(family, name) ?? name) ? 1 : 0;
 
+/** Tokens that llama.cpp marks in a file whose name says that it is a Phi-3. */
+const phi3Tokens = ["</s>", "<unk>", "<s>", "<|endoftext|>"];
+
+/** The name, but for Phi-3's where its tokens are missing: llama.cpp opens no file that has the one without the others. */
+function openableName(name: string, tokenizer: ReadonlyMap<string, TypedValue>): string {
+  const tokens = tokenizer.get("tokenizer.ggml.tokens");
+  const isWhole = tokens !== undefined && "strings" in tokens && phi3Tokens.every((one) => tokens.strings.includes(one));
+  return isWhole ? name : name.replace(/phi-?3/gi, "Phi 3");
+}
+
 async function metadataOf(
   checkpoint: Checkpoint,
   config: ModelConfig,
@@ -143,13 +153,14 @@ async function metadataOf(
     throw new UsageError(`${checkpoint.location} has no tokenizer.json, which GGUF holds too`);
   const { types } = config.spec.embedding;
   const ids = { bos: config.bosTokenId, eos: config.eosTokenIds[0] };
+  const ofTokenizer = metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids);
   return new Map<string, TypedValue>([
     ...metadataOfConfig(config),
-    ["general.name", { string: name }],
+    ["general.name", { string: openableName(name, ofTokenizer) }],
     ["general.file_type", { u32: ggufEncodings[type].fileType }],
     ["general.quantization_version", { u32: 2 }],
     ...(job === undefined ? [] : [[jobKey, { string: job }] as const]),
-    ...metadataOfTokenizer(tokenizer, tokenizerConfig, config.vocabSize, ids),
+    ...ofTokenizer,
     ...(types === undefined ? [] : [["tokenizer.ggml.token_type_count", { u32: types.shape[0] }] as const]),
     ...metadataOfTemplates(await readChatTemplates(checkpoint.files)),
   ]);
