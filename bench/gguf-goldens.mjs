@@ -1,5 +1,6 @@
 // Does llama.cpp open what `rarefy export --format gguf` writes, of every family? The tiny checkpoints of test/golden/arch are exported and
-// run by node-llama-cpp; what it says of 24 tokens is held against what Hugging Face transformers says of them.
+// run by node-llama-cpp; what it says of 24 tokens is held against what Hugging Face transformers says of them, in types that round
+// against what rarefy reads from the same file, for nine tokens of ten.
 //
 //   node gguf-goldens.mjs [NAME…] [--type f32] [--keep DIR]
 //
@@ -15,11 +16,11 @@ import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 import { families } from "../dist/arch/index.js";
 import { openCheckpoint } from "../dist/io/index.js";
-import { directoryFiles, directorySinks } from "../dist/io/index.node.js";
+import { directoryFiles, directorySinks, resolveModel } from "../dist/io/index.node.js";
 import { writeSafetensors } from "../dist/io/safetensorsWriter.js";
 import { preTokenizers } from "../dist/io/tokenizer/preTokenizers.js";
 import { openModel } from "../dist/pipeline/index.js";
-import { embedText, Sequence } from "../dist/runtime/index.js";
+import { collect, embedText, generate, Sequence } from "../dist/runtime/index.js";
 import { byteSymbols, specialToken } from "./byte-level.mjs";
 import { logitsAfter, negativeLogLikelihood } from "./llama-nll.mjs";
 
@@ -147,13 +148,9 @@ const computed = {
   gpt_oss: ({ rope_parameters }) => ({ rope_parameters: { ...rope_parameters, truncate: true } }),
 };
 
-/** −log p of all tokens but the first, by rarefy, of the golden with some fields of its config changed. */
-async function nllWith(name, change, ids) {
-  const directory = mkdtempSync(join(work, `${name}-`));
-  cpSync(join(goldens, name), directory, { recursive: true });
-  const config = json(join(directory, "config.json"));
-  writeFileSync(join(directory, "config.json"), JSON.stringify({ ...config, ...change(config) }));
-  const { model, ...opened } = await openModel(directoryFiles(directory), { weights: "f32", threads: 1 });
+/** What rarefy says of a model in f32: −log p of all tokens but the first, and how it goes on greedily. */
+async function toldByRarefy(files, ids, count) {
+  const { model, ...opened } = await openModel(files, { weights: "f32", threads: 1 });
   const nll = [];
   for (let i = 0; i + 1 < ids.length; i++) {
     const run = new Sequence(model, i + 1);
@@ -163,8 +160,22 @@ async function nllWith(name, change, ids) {
     run[Symbol.dispose]();
     nll.push(Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0)) - row[ids[i + 1]]);
   }
+  const continued = generate(model, Uint32Array.from(ids), { maxTokens: count, temperature: 0, stopIds: [] });
+  const { tokenIds } = await collect(continued);
   opened[Symbol.dispose]?.();
-  return nll;
+  return { nll, greedy: Array.from(tokenIds) };
+}
+
+/** The golden's figures, or rarefy's: of the model that llama.cpp computes instead, of the numbers that a file has rounded. */
+async function wantedOf(name, golden, ids, file) {
+  const { nll, greedy_16: greedy } = golden;
+  if (options.type !== "f32") return toldByRarefy(await resolveModel(file), ids, greedy.length);
+  if (computed[name] === undefined) return { nll, greedy };
+  const directory = mkdtempSync(join(work, `${name}-`));
+  cpSync(join(goldens, name), directory, { recursive: true });
+  const config = json(join(directory, "config.json"));
+  writeFileSync(join(directory, "config.json"), JSON.stringify({ ...config, ...computed[name](config) }));
+  return toldByRarefy(directoryFiles(directory), ids, greedy.length);
 }
 
 /** Held against transformers by test/golden. */
@@ -200,7 +211,7 @@ async function measure(name, llama) {
     }
     // Where the file says that a text ends earlier, what follows is another model's.
     const ids = golden.input_ids.slice(0, peer.trainContextSize);
-    const expected = computed[name] === undefined ? golden.nll : await nllWith(name, computed[name], ids);
+    const wanted = await wantedOf(name, golden, ids, file);
     const context = await peer.createContext({
       flashAttention: false,
       contextSize: 128,
@@ -210,27 +221,30 @@ async function measure(name, llama) {
       experimentalKvCacheValueType: "F32",
     });
     const sequence = context.getSequence();
-    let worst = 0;
+    const differences = [];
     for (let i = 0; i + 1 < ids.length; i++) {
       const logits = await logitsAfter(sequence, ids.slice(0, i + 1));
       const [largest] = logits.values();
       let sum = 0;
       for (const logit of logits.values()) sum += Math.exp(logit - largest);
-      worst = Math.max(worst, Math.abs(largest + Math.log(sum) - logits.get(ids[i + 1]) - expected[i]));
+      differences.push(Math.abs(largest + Math.log(sum) - logits.get(ids[i + 1]) - wanted.nll[i]));
     }
+    // llama.cpp rounds activations beside codes: where that turns the choice of an expert, one token is far off.
+    differences.sort((a, b) => a - b);
+    const counted = differences.at(options.type === "f32" ? -1 : Math.floor(0.9 * differences.length));
     // Together they run through the caches of prompts, one by one through those of decoding.
     const nll = await negativeLogLikelihood(sequence, ids);
-    const wanted = expected.slice(0, ids.length - 1).reduce((total, value) => total + value, 0);
-    worst = Math.max(worst, Math.abs(nll - wanted) / (ids.length - 1));
+    const sum = wanted.nll.slice(0, ids.length - 1).reduce((total, value) => total + value, 0);
+    const worst = Math.max(counted, Math.abs(nll - sum) / (ids.length - 1));
     if (ids.length < golden.input_ids.length) return { name, architecture, worst };
     await sequence.clearHistory();
     const greedy = [];
     for await (const token of sequence.evaluate(ids, { temperature: 0, yieldEogToken: true })) {
       greedy.push(token);
-      if (greedy.length === golden.greedy_16.length) break;
+      if (greedy.length === wanted.greedy.length) break;
     }
-    const equal = greedy.findIndex((token, i) => token !== golden.greedy_16[i]);
-    return { name, architecture, worst, greedy: equal < 0 ? greedy.length : equal, of: golden.greedy_16.length };
+    const equal = greedy.findIndex((token, i) => token !== wanted.greedy[i]);
+    return { name, architecture, worst, greedy: equal < 0 ? greedy.length : equal, of: wanted.greedy.length };
   } finally {
     await peer.dispose();
   }

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { families, readModelSpec } from "../src/arch/index.js";
 import { decoderSchedule } from "../src/train/engine/gpu/gpuDecoder.js";
@@ -62,18 +62,4 @@ test("the table of families is what is described and tested; `vitest run test/fa
 
 test("every family runs from a golden checkpoint", () => {
   expect(rows.filter((row) => row.reference === "").map((row) => row["`model_type`"])).toEqual([]);
-});
-
-/** What others call by these names too: kinds of tokenizers, and what a new model is made like. */
-const shared = new Set(["llama", "bert", "gpt2", "qwen2", "mixtral"]);
-
-test("a family is one file and its line in the list: nothing else in src names it", () => {
-  const src = new URL("../src/", import.meta.url);
-  const own = Object.keys(families).filter((name) => !shared.has(name));
-  const spelt = new RegExp(`\\b(?:${own.join("|")})\\b`);
-  const naming = readdirSync(src, { recursive: true, encoding: "utf8" })
-    .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
-    .filter((file) => spelt.test(readFileSync(new URL(file, src), "utf8")));
-  expect(naming).toContain("arch/families/index.ts");
-  expect(naming.filter((file) => !file.startsWith("arch/families/"))).toEqual([]);
 });

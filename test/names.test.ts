@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { families } from "../src/arch/index.js";
 
 const root = fileURLToPath(new URL("../src", import.meta.url));
 
@@ -27,7 +28,6 @@ const filesWith = (pattern: RegExp): string[] =>
 const knowsNames: Readonly<Record<string, string>> = {
   "arch/parts.ts": "gives every map the name of its role",
   "arch/modelConfig.ts": "reads single numbers off the maps of these roles",
-  "arch/unusedFields.ts": "fields of GPT-2's config.json have such names (summary_use_proj)",
   "cli/commands/finetune.ts": "matrices to adapt are called by their roles",
   "cli/largeShape.ts": "makes up a Llama checkpoint of random weights",
   "compress/checkRecipe.ts": "names maps in its messages",
@@ -39,7 +39,17 @@ const knowsNames: Readonly<Record<string, string>> = {
   "train/adapters/ia3.ts": "matrices to adapt are called by their roles",
 };
 
+/** Families by whose names others go too: kinds of tokenizers, and what new models are made like. */
+const sharedNames = new Set(["llama", "bert", "gpt2", "qwen2", "mixtral"]);
+
 describe("what a model is made of is asked of its description", () => {
+  test("a family is one file and its entry in the list: nothing else names it", () => {
+    const own = Object.keys(families).filter((name) => !sharedNames.has(name));
+    const named = filesWith(new RegExp(`\\b(?:${own.join("|")})\\b`));
+    expect(named).toContain("arch/families/index.ts");
+    expect(named.filter((path) => !path.startsWith("arch/families/"))).toEqual([]);
+  });
+
   test("no names of tensors or maps outside of arch/families but where there is a reason", () => {
     const found = filesWith(/_proj|model\.layers|transformer\.h\b/).filter(
       (path) => !path.startsWith("arch/families/"),
