@@ -138,7 +138,8 @@ const phi3Tokens = ["</s>", "<unk>", "<s>", "<|endoftext|>"];
 /** The name, but for Phi-3's where its tokens are missing: llama.cpp opens no file that has the one without the others. */
 function openableName(name: string, tokenizer: ReadonlyMap<string, TypedValue>): string {
   const tokens = tokenizer.get("tokenizer.ggml.tokens");
-  const isWhole = tokens !== undefined && "strings" in tokens && phi3Tokens.every((one) => tokens.strings.includes(one));
+  const isWhole =
+    tokens !== undefined && "strings" in tokens && phi3Tokens.every((one) => tokens.strings.includes(one));
   return isWhole ? name : name.replace(/phi-?3/gi, "Phi 3");
 }
 
