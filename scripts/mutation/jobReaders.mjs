@@ -11,7 +11,7 @@ const recipe = { version: 1, stages: [{ type: "prune", method: "magnitude", patt
 const settings = { window: 8, maxWindows: 1, weights: "f32", store: "packed", dtype: "F32", device: "cpu" };
 
 /** @returns readers of the modules of `modulesOfReaders` */
-export function jobReaders({ io, text, sweepJob, sweepMeasure, version }) {
+export function jobReaders({ io, text, evaluationJob, experimentJob, jobParts, sweepJob, sweepMeasure, version }) {
   /** A worker's folder with the model and the text that the right payload names; it goes with the process. */
   async function workplace() {
     const root = mkdtempSync(join(tmpdir(), "rarefy-mutated-jobs-"));
@@ -34,23 +34,54 @@ export function jobReaders({ io, text, sweepJob, sweepMeasure, version }) {
     const payload = {
       version: version.packageVersion(),
       ...{ name: "half", recipe, model: { path: "./model", ...identity } },
-      evaluation: { path: "./text.txt", tokensSha256: await sweepJob.tokensSha256(evaluation) },
+      evaluation: { path: "./text.txt", tokensSha256: await jobParts.tokensSha256(evaluation) },
       ...settings,
     };
     const idOf = ({ name, recipe, ...how }) =>
       sweepMeasure.keyOf({ source, identity, options: { evaluation, ...how } }, { name, recipe });
-    return { root, payload, id: await idOf(payload), idOf };
+    const evaluated = {
+      ...{ version: payload.version, model: payload.model },
+      text: { ...payload.evaluation, convention: "windows", window: 8, maxWindows: 1 },
+      settings: { prefill: "dense", kv: "int8" },
+    };
+    const cell = {
+      ...{ version: payload.version, experiment: "qiren", scale: "smoke", seeds: 1 },
+      ...{ key: "tone-model0-seed0", texts: [] },
+    };
+    return { root, payload, id: await idOf(payload), idOf, evaluated, cell };
   }
+
+  const damaged = (value, random) => JSON.parse(JSON.stringify(mutateValue(value, random)) ?? "null");
+  /** Damaged, but still an object. */
+  const bent = (value, random) => ({ ...value, ...damaged(value, random) });
 
   let place;
   return {
+    evaluationPayload: async (random) => {
+      place ??= workplace();
+      const { root, evaluated } = await place;
+      const options = { root, scratch: join(root, "scratch"), threads: 1 };
+      const { evaluationJobId, runEvaluationJob } = evaluationJob;
+      const { path, tokensSha256, ...cut } = evaluated.text;
+      const text = { path, tokensSha256, ...bent(cut, random) };
+      const signed = { ...evaluated, text, settings: bent(evaluated.settings, random) };
+      const payload = random(2) === 0 ? damaged(evaluated, random) : signed;
+      return runEvaluationJob({ id: await evaluationJobId(signed), payload }, options);
+    },
+    cellPayload: async (random) => {
+      place ??= workplace();
+      const { root, cell } = await place;
+      const options = { root, scratch: join(root, "scratch"), threads: 1 };
+      // Its settings are the plan's, whatever a queue says.
+      const id = await experimentJob.cellJobId({ key: cell.key, seed: 0, settings: {} }, cell);
+      return experimentJob.runExperimentJob({ id, payload: damaged(cell, random) }, options);
+    },
     jobPayload: async (random) => {
       place ??= workplace();
       const { root, payload, id, idOf } = await place;
       const options = { root, scratch: join(root, "scratch"), threads: 1 };
-      const damaged = (value) => JSON.parse(JSON.stringify(mutateValue(value, random)) ?? "null");
-      if (random(2) === 0) return sweepJob.runSweepJob({ id, payload: damaged(payload) }, options);
-      const signed = { ...payload, ...damaged({ name: payload.name, recipe, ...settings }) };
+      if (random(2) === 0) return sweepJob.runSweepJob({ id, payload: damaged(payload, random) }, options);
+      const signed = { ...payload, ...damaged({ name: payload.name, recipe, ...settings }, random) };
       return sweepJob.runSweepJob({ id: await idOf(signed), payload: signed }, options);
     },
   };

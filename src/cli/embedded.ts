@@ -1,4 +1,6 @@
 import { bundledModel, bundledText } from "../io/index.node.js";
 
-export const embeddedModel = bundledModel("tiny-6m");
+/** The model that comes with the package, by its name and where it lies. */
+export const embeddedName = "tiny-6m";
+export const embeddedModel = bundledModel(embeddedName);
 export const embeddedTexts = { calibration: bundledText("tiny-6m:calib"), evaluation: bundledText("tiny-6m:eval") };

@@ -3,16 +3,8 @@ import { dirname, relative, resolve, sep } from "node:path";
 import { Option } from "commander";
 import { quote, UsageError } from "../core/index.js";
 import type { ModelFiles } from "../io/index.js";
-import {
-  type DataFolders,
-  type ModelScorerOptions,
-  prepareTasks,
-  readTasks,
-  type TaskMeasure,
-  type TaskOptions,
-} from "../tasks/index.js";
+import { type DataFolders, type ModelScorerOptions, openTaskMeasure, type TaskMeasure } from "../tasks/index.js";
 import { taskFolder } from "../tasks/index.node.js";
-import { loadChatTemplate } from "../text/index.js";
 import type { Context } from "./command.js";
 import { integer, number } from "./numbers.js";
 import { openTokenizer } from "./tokenizer.js";
@@ -92,13 +84,8 @@ export async function readTaskMeasure(
   const { folder, wanted } = await whereTasksAre(tasks, given);
   const own = taskFolder(folder);
   const folders: DataFolders = { tasks: own, ...(taskData !== undefined && { data: await dataFolder(taskData) }) };
-  const definitions = await readTasks(own, wanted);
-  const template = chatTemplate ? await loadChatTemplate(files) : undefined;
-  if (chatTemplate && template === undefined)
-    throw new UsageError(`${files.location} has no chat template; leave --chat-template out`);
-  const asked: TaskOptions = { shots, limit, seed, chatTemplate: template };
-  const prepared = await prepareTasks(definitions, folders, { ...asked, signal: context.signal });
-  return { tasks: prepared, tokenizer: await openTokenizer(context, files), scorer, resamples };
+  const how = { shots, limit, seed, chat: chatTemplate, scorer, resamples, signal: context.signal };
+  return await openTaskMeasure(files, folders, wanted, { ...how, tokenizer: await openTokenizer(context, files) });
 }
 
 async function dataFolder(path: string) {
@@ -108,7 +95,7 @@ async function dataFolder(path: string) {
 }
 
 /** The folder that holds all that is named, and what is named within it. */
-async function whereTasksAre(
+export async function whereTasksAre(
   tasks: readonly string[],
   given: string | undefined,
 ): Promise<{ folder: string; wanted: string[] }> {

@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from "node:util";
 import * as z from "zod/mini";
 import { type JobOptions, UsageError } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
-import { parseJson, sha256Hex } from "../io/index.js";
+import { type LocalModelFiles, parseJson, sha256Hex } from "../io/index.js";
 import { resolveModel, writeFileAtomic } from "../io/index.node.js";
 import type { Cell, CellInputs, CellStore, EngineDevice } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
@@ -33,8 +33,7 @@ export const cellInputs = ({ texts, model, device }: ExperimentPlaces, options: 
 });
 
 /** A name and a hash of the weights: no result of another model is taken for one of this. */
-export async function modelIdentity(model: string, options: JobOptions): Promise<string> {
-  const files = await resolveModel(model, options);
+export async function modelIdentity(files: LocalModelFiles): Promise<string> {
   const hashes: string[] = [];
   for (const name of (await files.names()).filter((name) => /\.(safetensors|gguf)$/.test(name)).sort()) {
     const path = files.pathOf(name);

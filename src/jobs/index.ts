@@ -9,13 +9,21 @@ export {
 } from "./calibrateToDirectory.js";
 export { type CompressAndMeasureOptions, compressAndMeasure, type MeasuredCompression } from "./compressAndMeasure.js";
 export { type CompressDirectoryOptions, type CompressedDirectory, compressToDirectory } from "./compressToDirectory.js";
+export {
+  type EvaluationTask,
+  type EvaluationText,
+  evaluateOverQueue,
+  type QueuedEvaluation,
+} from "./evaluationJob.js";
 export type { ExperimentPlaces } from "./experimentFiles.js";
+export type { ExperimentWorkers } from "./experimentJob.js";
 export {
   type OpenExpertRanksOptions,
   openExpertRanks,
   type RankTask,
 } from "./expertRanks.js";
 export { exportAndCompare } from "./exportAndCompare.js";
+export { jobModelOf, jobPath, tokensSha256, type WorkplaceOptions } from "./jobParts.js";
 export { type Job, type JobQueue, type JobReports, memoryQueue, type ProcessOptions } from "./jobQueue.js";
 export { type LoraHubDirectory, type LoraHubToDirectoryOptions, loraHubToDirectory } from "./loraHubToDirectory.js";
 export { type Machine, machine, peakResidentBytes, processorMs } from "./machine.js";
@@ -51,7 +59,6 @@ export { streamLink } from "./streamLink.js";
 export { runSweep, type SweepDocument } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";
 export type { SweepEntry } from "./sweepEntries.js";
-export { jobPath, tokensSha256 } from "./sweepJob.js";
 export type { SweepOptions } from "./sweepMeasure.js";
 export type { JobText, SweepWorkers } from "./sweepWorkers.js";
 export { type TaughtFile, type TeachToFileOptions, teachToFile } from "./teachToFile.js";

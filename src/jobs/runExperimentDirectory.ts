@@ -1,6 +1,6 @@
 import { join, resolve } from "node:path";
 import { type JobOptions, UsageError } from "../core/index.js";
-import { JobDirectory, type Lock, lockPath, makeDirectory, writeFilesAtomic } from "../io/index.node.js";
+import { JobDirectory, type Lock, lockPath, makeDirectory, resolveModel, writeFilesAtomic } from "../io/index.node.js";
 import { svgFile } from "../report/internal.js";
 import {
   type Cell,
@@ -16,6 +16,7 @@ import {
 } from "../train/index.js";
 import { htmlPage, markdownPage, planOf } from "../train/internal.js";
 import { cellFiles, cellInputs, type ExperimentPlaces, modelIdentity } from "./experimentFiles.js";
+import { cellsOverQueue, type ExperimentWorkers } from "./experimentJob.js";
 import { ExperimentThreads } from "./experimentThreads.js";
 
 /** How much is run, and on what. */
@@ -25,6 +26,8 @@ export interface ExperimentDirectoryOptions extends JobOptions, ExperimentPlaces
   seeds?: number;
   /** Cells at once, on the CPU; those of an experiment that measures time run alone. Default 1. */
   threads?: number;
+  /** Have the cells computed elsewhere, on CPUs. Default: here. */
+  workers?: ExperimentWorkers;
 }
 
 /** What an experiment came to; also in `report.json`. */
@@ -125,10 +128,11 @@ async function withCells<T>(
   work: (experiment: Experiment, options: ExperimentOptions) => Promise<T>,
 ): Promise<T> {
   const experiment = await findExperiment(id);
-  const { scale, seeds, threads: count = 1, texts, model, device, signal, onProgress } = options;
+  const { scale, seeds, threads: count = 1, texts, model, device, workers, signal, onProgress } = options;
   if (count > 1 && device !== "wasm") {
     throw new UsageError("--threads share the CPU; on a GPU give --only to processes of their own");
   }
+  if (workers !== undefined && device !== "wasm") throw new UsageError("the workers of a queue compute on CPUs");
   const job = { signal, onProgress };
   const cells = join(output, "cells");
   // Files of other names may lie in it; a report of the user's is not written over.
@@ -143,13 +147,18 @@ async function withCells<T>(
   const places = { texts, model, device };
   await using threads = new ExperimentThreads(count, { experiment: id, cells, ...places });
   try {
+    const identity = experiment.usesModel && (await modelIdentity(await resolveModel(model, job)));
+    const inputs = cellInputs(places, job);
+    const plan = { scale, seeds, model: identity };
+    const elsewhere =
+      workers === undefined
+        ? count > 1 && threads
+        : await cellsOverQueue(experiment, workers, { ...plan, readText: inputs.readText });
     return await work(experiment, {
-      scale,
-      seeds,
-      model: experiment.usesModel && (await modelIdentity(model, job)),
+      ...plan,
       store: cellFiles(cells),
-      ...(count > 1 && { elsewhere: threads }),
-      ...cellInputs(places, job),
+      ...(elsewhere && { elsewhere }),
+      ...inputs,
       ...job,
     });
   } finally {

@@ -7,10 +7,11 @@ import { presetRecipe } from "../compress/index.js";
 import { bundledModel, directoryFiles, readText } from "../io/index.node.js";
 import { loadTokenizer, tokenizeText } from "../text/index.js";
 import { openBullQueue } from "./bullQueue.node.js";
+import { jobPath, tokensSha256 } from "./jobParts.js";
 import { type Job, type JobQueue, memoryQueue } from "./jobQueue.js";
 import { runSweep } from "./sweep.js";
 import { sweepCandidates } from "./sweepCandidates.js";
-import { jobPath, runSweepJob, tokensSha256 } from "./sweepJob.js";
+import { runSweepJob } from "./sweepJob.js";
 import { runWorker } from "./worker.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-queue-"));

@@ -1,8 +1,10 @@
 import { realpath } from "node:fs/promises";
-import { isAbsolute, resolve, sep } from "node:path";
+import { isAbsolute, join, resolve, sep } from "node:path";
 import { quote, UsageError } from "../core/index.js";
 import type { LocalModelFiles } from "../io/index.js";
 import { bundledModel, directoryFiles, isBundledModel, isBundledText, resolveModel } from "../io/index.node.js";
+import type { TaskFiles } from "../tasks/index.js";
+import { taskFolder } from "../tasks/index.node.js";
 
 const outside = (name: string, root: string) =>
   new UsageError(`${quote(name)} leads out of this worker's --root ${root}; jobs open only what lies in it`);
@@ -44,3 +46,20 @@ export async function modelUnderRoot(root: string, name: string): Promise<LocalM
 /** The path of a text that a job names, or the name of one that comes with the package. @throws UsageError */
 export const textUnderRoot = async (root: string, name: string): Promise<string> =>
   isBundledText(name) ? name : pathUnderRoot(root, name);
+
+/**
+ * The files of a folder of tasks, or of their data, that a job names; none of them is a link that leads out.
+ * @throws UsageError
+ */
+export async function taskFilesUnderRoot(root: string, name: string): Promise<TaskFiles> {
+  const files = taskFolder(await pathUnderRoot(root, name));
+  return {
+    ...files,
+    async read(path, maxBytes) {
+      const base = await realpath(root);
+      const found = await realpath(join(files.location, path)).catch(() => undefined);
+      if (found !== undefined && !isWithin(base, found)) throw outside(`${name}/${path}`, root);
+      return files.read(path, maxBytes);
+    },
+  };
+}

@@ -1,14 +1,19 @@
 import { resolve } from "node:path";
 import { quote, UsageError } from "../core/index.js";
+import { evaluationJobKind, runEvaluationJob } from "./evaluationJob.js";
+import { experimentJobKind, runExperimentJob } from "./experimentJob.js";
+import type { WorkplaceOptions } from "./jobParts.js";
 import type { Job, JobQueue, ProcessOptions } from "./jobQueue.js";
-import { runSweepJob, type SweepJobOptions, sweepJobKind } from "./sweepJob.js";
+import { runSweepJob, sweepJobKind } from "./sweepJob.js";
 
 /** What a worker works with. */
-export interface WorkerOptions extends SweepJobOptions, ProcessOptions {}
+export interface WorkerOptions extends WorkplaceOptions, ProcessOptions {}
 
 /** What a worker can do; another kind of work is a line here. */
-const kinds: Readonly<Record<string, (job: Job, options: SweepJobOptions) => Promise<object>>> = {
+const kinds: Readonly<Record<string, (job: Job, options: WorkplaceOptions) => Promise<object>>> = {
   [sweepJobKind]: runSweepJob,
+  [experimentJobKind]: runExperimentJob,
+  [evaluationJobKind]: runEvaluationJob,
 };
 
 /**

@@ -11,7 +11,7 @@ export {
   type TaskResult,
   type TaskSample,
 } from "./evaluateTasks.js";
-export { measureTasks, type TaskMeasure } from "./measureTasks.js";
+export { measureTasks, openTaskMeasure, type TaskMeasure, type TaskMeasureOptions } from "./measureTasks.js";
 export { type BleuCounts, bleu, bleuCounts, bleuSignature } from "./metrics/bleu.js";
 export { type ChrfCounts, chrf, chrfCounts } from "./metrics/chrf.js";
 export { type Labels, macroF1, matthewsCorrelation } from "./metrics/classification.js";

@@ -1,21 +1,14 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import {
-  type Convention,
-  conventions,
-  evaluateQuality,
-  formatResultRows,
-  type ResultRow,
-  resultRow,
-} from "../../eval/index.js";
+import { conventions, evaluateQuality, formatResultRows, type ResultRow, resultRow } from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
-import type { PrefillPolicy } from "../../runtime/index.js";
 import { beginToken } from "../../text/internal.js";
-import type { CommandDefinition, CommonOptions } from "../command.js";
+import type { CommandDefinition } from "../command.js";
+import type { EvalOptions } from "../evalOptions.js";
+import { evaluationOverQueue } from "../evaluateOverQueue.js";
 import { expertLoads } from "../expertLoads.js";
 import { integer } from "../numbers.js";
 import {
-  type AdapterOption,
   adapterOption,
   attentionOptions,
   bosOption,
@@ -30,22 +23,10 @@ import {
   weightsOption,
   windowOption,
 } from "../options.js";
-import { type ComparisonOptions, openComparison, readTokens } from "../session.js";
-import { readTaskMeasure, type TaskCommandOptions, taskOptions } from "../taskOptions.js";
-import { measureTasksInDetail, type TaskOutputOptions, taskOutputOptions } from "../taskOutput.js";
-
-interface EvalOptions extends CommonOptions, ComparisonOptions, AdapterOption, TaskCommandOptions, TaskOutputOptions {
-  text?: string;
-  window: number;
-  promptTokens?: number;
-  maxWindows?: number;
-  bos?: boolean;
-  convention?: Convention;
-  stride?: number;
-  against?: string;
-  prefill: PrefillPolicy;
-  experts?: boolean;
-}
+import { queueOption } from "../queueOptions.js";
+import { openComparison, readTokens } from "../session.js";
+import { readTaskMeasure, taskOptions } from "../taskOptions.js";
+import { measureTasksInDetail, taskOutputOptions } from "../taskOutput.js";
 
 export const command: CommandDefinition<EvalOptions> = {
   description:
@@ -95,11 +76,13 @@ export const command: CommandDefinition<EvalOptions> = {
     ...residentOptions(),
     expertRanksOption(),
     ...machineOptions(),
+    queueOption("let the workers of this queue measure the text, and each argument of --tasks (rarefy worker)"),
   ],
   examples: [
     "rarefy eval tiny-6m --text tiny-6m:eval --weights f32",
     "rarefy eval tiny-6m --text tiny-6m:eval --bos --stride 256 --max-windows 50",
     "rarefy eval tiny-sparse --text tiny-6m:eval --against dense --json",
+    "rarefy eval tiny-6m --text tiny-6m:eval --queue redis://127.0.0.1:6379",
   ],
   async run(context, options, [argument]) {
     const others = options.against === undefined ? [] : [options.against];
@@ -112,6 +95,13 @@ export const command: CommandDefinition<EvalOptions> = {
     // A text or task that is not there is told before the weights are read.
     const files = await resolveModel(argument, context);
     const maxTokens = maxWindows === undefined ? undefined : (maxWindows + 1) * window;
+    if (options.queue !== undefined) {
+      const { promptTokens } = options;
+      const cut = { convention, window, stride, maxWindows, promptTokens, maxTokens };
+      const row = await evaluationOverQueue(context, argument, files, options, cut);
+      context.print(`${formatResultRows([row])}\n`);
+      return row;
+    }
     const text = options.text === undefined ? undefined : await readTokens(context, files, options.text, { maxTokens });
     const tasks = await readTaskMeasure(context, files, options, { prefill, bos });
     using comparison = await openComparison(context, [files, ...others], options);

@@ -1,12 +1,13 @@
 import { join } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { runExperimentCells, runExperimentDirectory } from "../../jobs/index.js";
+import { openBullQueue, runExperimentCells, runExperimentDirectory } from "../../jobs/index.js";
 import { type EngineDevice, experiments, type ResultTable, type Scale, scales } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel } from "../embedded.js";
 import { facts, table } from "../format.js";
 import { integer } from "../numbers.js";
+import { queueModel, queueOption, queueText } from "../queueOptions.js";
 
 interface ExperimentCommandOptions extends CommonOptions {
   scale: Scale;
@@ -16,6 +17,7 @@ interface ExperimentCommandOptions extends CommonOptions {
   device: EngineDevice;
   threads: number;
   only?: string[];
+  queue?: string;
   output?: string;
 }
 
@@ -46,11 +48,13 @@ export const command: CommandDefinition<ExperimentCommandOptions> = {
       "--only <key...>",
       "run these cells and report nothing; processes with different ones may share an OUT at the same time",
     ),
+    queueOption("let the workers of this queue run the cells (rarefy worker)"),
   ],
   examples: [
     "rarefy experiment list",
     "rarefy experiment run spirals --scale smoke -o out/spirals",
     "rarefy experiment run sinc --seeds 5 --threads 4 -o out/sinc",
+    "rarefy experiment run spirals --queue redis://127.0.0.1:6379 -o out/spirals",
     "rarefy experiment run text-classification --scale gpu --device webgpu --texts texts -o out/classes",
   ],
   async run(context, options, [action, name, ...rest]) {
@@ -59,15 +63,22 @@ export const command: CommandDefinition<ExperimentCommandOptions> = {
       throw new UsageError("give 'list', or 'run' and the name of one experiment");
     }
     if (options.output === undefined) throw new UsageError("give the directory to write, -o OUT");
-    const { output, only, scale } = options;
+    const { output, only, scale, texts, model } = options;
+    await using queue = options.queue === undefined ? undefined : await openBullQueue(options.queue, context);
+    const workers = queue && {
+      queue,
+      model: queueModel(model),
+      textPath: (name: string) => queueText(join(texts, name)),
+    };
+    const how = { ...options, workers, ...context };
     if (only !== undefined) {
       return {
         experiment: name,
         scale,
-        cells: await runExperimentCells(name, output, only, { ...options, ...context }),
+        cells: await runExperimentCells(name, output, only, how),
       };
     }
-    const document = await runExperimentDirectory(name, output, { ...options, ...context });
+    const document = await runExperimentDirectory(name, output, how);
     context.print(`${document.tables.map(inWords).join("\n\n")}\n\n${join(output, "report.html")}\n`);
     return document;
   },

@@ -22,7 +22,7 @@ import {
   withCalibration,
 } from "../compressionOptions.js";
 import { modelArgument, repeatsOption, timedTokens, type WeightsOption, weightsOption } from "../options.js";
-import { queueOption, queuePlaces } from "../queueOptions.js";
+import { queueModel, queueOption, queueText, refuseWithQueue } from "../queueOptions.js";
 import { parseLevels } from "../sweepLevels.js";
 import { readTaskMeasure } from "../taskOptions.js";
 import { openTokenizer } from "../tokenizer.js";
@@ -72,8 +72,16 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     // A text that is not there is told before a model is downloaded.
     const evaluation = await readText(options.text);
     const calibration = options.calib === undefined ? undefined : await readText(options.calib);
-    if (options.queue !== undefined) refuseWithQueue(options);
-    const places = options.queue === undefined ? undefined : queuePlaces(model, options);
+    const { text, calib, tasks, keep: kept, speed: timed } = options;
+    if (options.queue !== undefined) refuseWithQueue({ tasks, keep: kept, speed: timed });
+    const places =
+      options.queue === undefined
+        ? undefined
+        : {
+            model: queueModel(model),
+            text: queueText(text),
+            calib: calib === undefined ? undefined : queueText(calib),
+          };
     await using queue = options.queue === undefined ? undefined : await openBullQueue(options.queue, context);
     const source = await resolveModel(model, context);
     const tokenizer = await openTokenizer(context, source);
@@ -139,9 +147,3 @@ export const command: CommandDefinition<SweepCommandOptions> = {
     return document;
   },
 };
-
-/** What workers do not do. @throws UsageError */
-function refuseWithQueue({ tasks, keep, speed }: SweepCommandOptions): void {
-  const asked = Object.entries({ tasks, keep, speed }).find(([, value]) => value !== undefined);
-  if (asked !== undefined) throw new UsageError(`--${asked[0]} cannot be had with --queue; leave one of them out`);
-}

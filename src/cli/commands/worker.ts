@@ -21,9 +21,9 @@ interface WorkerCommandOptions extends CommonOptions {
 
 export const command: CommandDefinition<WorkerCommandOptions> = {
   description:
-    "Takes candidates of sweeps from a queue (rarefy sweep --queue), makes and measures them, and gives the rows back; the same " +
-    "rows as without a queue. Any number of workers share one. Ctrl-C puts what was begun back, and the job of a worker " +
-    "that died is given to another. Models and texts are opened below --root only, and must be those that the sweep read.",
+    "Does what lies in a queue: candidates of sweeps, cells of experiments, evaluations (--queue on sweep, experiment and eval). " +
+    "The results are those of a run without a queue. Any number of workers share one. Ctrl-C puts what was begun back, and the job of a worker " +
+    "that died is given to another. Models and texts are opened below --root only, and must be those that the one who asks has read.",
   options: [
     queueOption("where jobs come from"),
     new Option("--root <dir>", "where models and texts are looked for, as the sweep names them").default("."),
