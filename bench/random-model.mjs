@@ -3,12 +3,13 @@
 //
 //   node random-model.mjs --out .models/llama-1.1b [--layers 22 --hidden 2048 --ffn 5632 --heads 32 --kv-heads 4
 //                         --vocab 32000 --context 2048 --seed 1 --tied --relu-zeros 0.9 --gate-rank 28
-//                         --experts 0 --per-token 2]
+//                         --experts 0 --per-token 2 --silent-from 4]
 //
 // Weights are close to normal with standard deviation 1/√inputs, so that activations keep a size of about 1 through any depth.
 // --relu-zeros makes it a ReLU model that leaves about so many hidden values at 0: the first channel of the residual stream is the
 // same for all tokens, and closes the gates, some neurons' (hot ones) less than others'. With --gate-rank the gates are products of
-// two thin matrices, which lie beside the model as predictors that are right but for rounding.
+// two thin matrices, which lie beside the model as predictors that are right but for rounding. Layers from --silent-from on add
+// nothing: with --tied the model of so many layers and of the same seed agrees with the whole one, as a perfect draft would.
 
 import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
@@ -33,6 +34,7 @@ const { values } = parseArgs({
     tied: { type: "boolean", default: false },
     "relu-zeros": { type: "string" },
     "gate-rank": { type: "string" },
+    "silent-from": { type: "string" },
   },
 });
 const experts = Number(values.experts);
@@ -56,6 +58,8 @@ const [layers, hidden, ffn, heads, kvHeads, vocab, context, seed, shardMib, perT
 });
 const headDim = hidden / heads;
 if (!Number.isInteger(headDim / 2)) throw new Error(`hidden (${hidden}) must be an even multiple of heads (${heads})`);
+const silentFrom = values["silent-from"] === undefined ? layers : Number(values["silent-from"]);
+if (!Number.isInteger(silentFrom) || silentFrom < 0) throw new Error("--silent-from must be a number of layers");
 const zeros = values["relu-zeros"] === undefined ? undefined : Number(values["relu-zeros"]);
 const gateRank = values["gate-rank"] === undefined ? undefined : Number(values["gate-rank"]);
 if (zeros !== undefined && !(zeros > 0 && zeros < 1)) throw new Error("--relu-zeros must be between 0 and 1");
@@ -80,24 +84,25 @@ function* tensorList() {
       deviation: 1 / Math.sqrt(inputs),
       ...more,
     });
+    const added = layer < silentFrom ? quiet : silent;
     const norm = (name) => ({ name: `model.layers.${layer}.${name}.weight`, shape: [hidden] });
     yield norm("input_layernorm");
     yield matrix("self_attn.q_proj", hidden, hidden);
     yield matrix("self_attn.k_proj", kvHeads * headDim, hidden);
     yield matrix("self_attn.v_proj", kvHeads * headDim, hidden);
-    yield matrix("self_attn.o_proj", hidden, hidden, quiet);
+    yield matrix("self_attn.o_proj", hidden, hidden, added);
     yield norm("post_attention_layernorm");
     if (experts === 0) {
       yield matrix("mlp.gate_proj", ffn, hidden, zeros !== undefined && gateOf(layer));
       yield matrix("mlp.up_proj", ffn, hidden);
-      yield matrix("mlp.down_proj", hidden, ffn, quiet);
+      yield matrix("mlp.down_proj", hidden, ffn, added);
     } else {
       yield matrix("block_sparse_moe.gate", experts, hidden);
     }
     for (let e = 0; e < experts; e++) {
       yield matrix(`block_sparse_moe.experts.${e}.w1`, ffn, hidden);
       yield matrix(`block_sparse_moe.experts.${e}.w3`, ffn, hidden);
-      yield matrix(`block_sparse_moe.experts.${e}.w2`, hidden, ffn, quiet);
+      yield matrix(`block_sparse_moe.experts.${e}.w2`, hidden, ffn, added);
     }
   }
   yield { name: "model.norm.weight", shape: [hidden] };
@@ -120,6 +125,8 @@ const quiet = zeros !== undefined && {
   deviation: 0.1 / Math.sqrt(hidden),
   fix: (chunk, first, [, cols]) => chunk.fill(0, 0, Math.max(0, Math.min(chunk.length, cols - first))),
 };
+
+const silent = { fix: (chunk) => chunk.fill(0) };
 
 /** How a gate closes its neurons, of any rank or of a low one. */
 function gateOf(layer) {

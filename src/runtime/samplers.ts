@@ -159,10 +159,13 @@ export class Sampler {
 
   /** Draws an id with a probability proportional to its weight, which is not below 0; some weight is above. */
   draw(weights: Float64Array): number {
-    const target = this.uniform() * weights.reduce((a, b) => a + b, 0);
+    let total = 0;
+    for (const weight of weights) total += weight;
+    const target = this.uniform() * total;
     let mass = 0;
     let last = 0;
-    for (const [id, weight] of weights.entries()) {
+    for (let id = 0; id < weights.length; id++) {
+      const weight = weights[id];
       if (weight === 0) continue;
       mass += weight;
       last = id;

@@ -131,13 +131,49 @@ function unpackRow(h: CodedHead, slot: i32, target: usize): void {
     const s = f32x4.mul(f32x4.splat(half(scale & 0xffff)), factors);
     const z = f32x4.splat(half(scale >> 16));
     const end = min(width, (g + 1) * h.channels);
-    for (let c = g * h.channels; c < end; c += 4) {
+    let c = g * h.channels;
+    if (bits >= 4) {
+      const own = f32x4.splat(half(scale & 0xffff));
+      // A row of bytes begins where one of words does, and so does every 16th code in it.
+      for (; c + 16 <= end && (c & 15) == 0; c += 16) {
+        storeSixteen(sixteenCodes(codes + <usize>((c * bits) >> 3), bits), own, z, target + ((<usize>c) << 2));
+      }
+    }
+    for (; c < end; c += 4) {
       const bit = c * bits;
       const word = v128.load32_splat(codes + ((<usize>(bit >> 5)) << 2));
-      const four = f32x4.convert_i32x4_u(v128.and(i32x4.shr_u(word, bit & 31), masks));
-      v128.store(target + ((<usize>c) << 2), mulAdd(four, s, z));
+      v128.store(target + ((<usize>c) << 2), mulAdd(floatsOf(v128.and(i32x4.shr_u(word, bit & 31), masks), bits), s, z));
     }
   }
+}
+
+/** Sixteen codes of 8 or 4 bits as bytes. */
+// @ts-ignore: decorator
+@inline
+function sixteenCodes(at: usize, bits: i32): v128 {
+  if (bits == 8) return v128.load(at);
+  const pairs = v128.load64_zero(at);
+  const low = v128.and(pairs, i8x16.splat(15));
+  const high = v128.and(i16x8.shr_u(pairs, 4), i8x16.splat(15));
+  return i8x16.shuffle(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+// @ts-ignore: decorator
+@inline
+function storeSixteen(codes: v128, s: v128, z: v128, target: usize): void {
+  const low = i16x8.extend_low_i8x16_u(codes);
+  const high = i16x8.extend_high_i8x16_u(codes);
+  v128.store(target, mulAdd(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(low)), s, z));
+  v128.store(target, mulAdd(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(low)), s, z), 16);
+  v128.store(target, mulAdd(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_u(high)), s, z), 32);
+  v128.store(target, mulAdd(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_u(high)), s, z), 48);
+}
+
+/** Codes in lanes, where they are in their word: only those of 8 bits reach the sign, and converting without it costs much more. */
+// @ts-ignore: decorator
+@inline
+function floatsOf(codes: v128, bits: i32): v128 {
+  return bits < 8 ? f32x4.convert_i32x4_s(codes) : f32x4.convert_i32x4_u(codes);
 }
 
 /** Rows of one group of 32. */
@@ -157,7 +193,7 @@ function unpackByChannel(h: CodedHead, slot: i32, n: i32, target: usize): void {
     let to = target + ((<usize>c) << 2);
     for (let k = 0; k < n; k++) {
       const codes = v128.and(i32x4.shr_u(v128.load32_splat(code), bit & 31), masks);
-      v128.store(to, mulAdd(f32x4.convert_i32x4_u(codes), s, z));
+      v128.store(to, mulAdd(floatsOf(codes, bits), s, z));
       code += rowBytes;
       to += (<usize>width) << 2;
     }
