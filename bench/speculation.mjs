@@ -47,7 +47,8 @@ const text = values.text === undefined ? undefined : readFileSync(values.text, "
 const { vocabSize } = target.model.config;
 const read = text && (await tokenizeText(tokenizer, text)).tokens;
 const promptOf = (round) =>
-  read?.slice(round * 500, round * 500 + 64) ?? Uint32Array.from({ length: 64 }, (_, i) => (i * 131 + round * 17) % vocabSize);
+  read?.slice(round * 500, round * 500 + 64) ??
+  Uint32Array.from({ length: 64 }, (_, i) => (i * 131 + round * 17) % vocabSize);
 
 const runs = [];
 // The first round warms up. Rounds outside, drafts inside: what disturbs a machine for a while disturbs all of them.
@@ -79,7 +80,8 @@ const rows = Object.keys(drafts).map((name) => {
     draftedPerRound: name === "none" ? undefined : sum("drafted") / sum("rounds"),
   };
 });
-if (values.json) console.log(JSON.stringify({ model: positionals[0], backend: target.model.backend.info, rows }, undefined, 2));
+if (values.json)
+  console.log(JSON.stringify({ model: positionals[0], backend: target.model.backend.info, rows }, undefined, 2));
 else {
   console.log(`${positionals[0]}, ${target.model.backend.info.description}`);
   console.log("| draft | tokens/s | from - to | times plain | accepted | proposed a round |");

@@ -5,7 +5,7 @@
 // node scripts/check-edge-cloud.mjs TARGET DRAFT TEXT [--rtt 0,20,80] [--draft-tokens 4] [--tokens 128] [--texts 3]
 //
 // With --route entropy:threshold=3 the server is asked for some tokens only, and the formula is that of routing: t_edge + ρ · (RTT +
-// t_server) a token, with ρ of each row and times of the run of RTT 0.
+// t_server) + (t_prompt + RTT) / tokens a token, with ρ of each row and times of the run of RTT 0.
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
@@ -67,13 +67,17 @@ try {
     const asked = sum(base, (run) => run.asked);
     const edgeMs = sum(base, (run) => run.edgeMs) / sum(base, (run) => run.count);
     const serverMs = sum(base, (run) => run.cloudMs) / asked - base[0].rttMs;
-    console.log(`${values.route}: ${edgeMs.toFixed(2)} ms a token here, ${serverMs.toFixed(2)} ms there`);
+    const openMs = sum(base, (run) => run.openMs) / base.length - base[0].rttMs;
+    console.log(
+      `${values.route}: ${edgeMs.toFixed(2)} ms a token here, ${serverMs.toFixed(2)} ms there, ${openMs.toFixed(0)} ms for the prompt there`,
+    );
     console.log("| RTT ms | asked | tokens run there at a time | tokens/s | formula | deviation |");
     for (const rttMs of new Set(runs.map((run) => run.rttMs))) {
       const mine = runs.filter((run) => run.rttMs === rttMs);
       const askedShare = sum(mine, (run) => run.asked) / sum(mine, (run) => run.count);
+      const openShareMs = (mine.length * (openMs + rttMs)) / sum(mine, (run) => run.count);
       const measured = (1000 * sum(mine, (run) => run.count)) / sum(mine, (run) => run.ms);
-      const formula = 1000 / expectedTokenMs({ edgeMs, askedShare, roundTripMs: rttMs, serverMs });
+      const formula = 1000 / expectedTokenMs({ edgeMs, askedShare, roundTripMs: rttMs, serverMs, openShareMs });
       const caughtUp = sum(mine, (run) => run.caughtUp) / sum(mine, (run) => run.asked);
       console.log(
         `| ${rttMs} | ${(100 * askedShare).toFixed(1)} % | ${caughtUp.toFixed(2)} | ${measured.toFixed(1)} | ${formula.toFixed(1)} | ` +

@@ -132,7 +132,9 @@ if (samples > 0) {
       console.log([name, place, ...shown].join(" | "));
     }
   }
-  console.log(`${samples} tokens each; the farthest z of ${Object.keys(laws).length * places.length} is ${farthest.toFixed(2)}`);
+  console.log(
+    `${samples} tokens each; the farthest z of ${Object.keys(laws).length * places.length} is ${farthest.toFixed(2)}`,
+  );
   if (farthest > 4.5) process.exitCode = 1;
 }
 

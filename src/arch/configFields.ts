@@ -1,5 +1,5 @@
 import * as z from "zod/mini";
-import { type ActivationFunction, quote } from "../core/index.js";
+import { type ActivationFunction, type GateFunction, quote } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
 import { misfitOf, type RopeSpec, ropes } from "./ropes/index.js";
 
@@ -76,15 +76,21 @@ const activations: Readonly<Record<string, ActivationFunction>> = {
   gelu_pytorch_tanh: "geluTanh",
 };
 
-/** The name of an activation function. @param fallback where it is left out, as the file would spell it */
-export const activation = (fallback: keyof typeof activations) =>
+const functionOf = <F>(functions: Readonly<Record<string, F>>, fallback: keyof typeof activations) =>
   z.pipe(
     z.nullish(z.string()),
-    z.transform((name, context) => {
-      const found = lookUp(activations, name ?? fallback);
-      return found ?? fail(context, [], `activation function ${quote(name!)} is not supported`, listOf(activations));
+    z.transform((name, context): F => {
+      const found = lookUp(functions, name ?? fallback);
+      return found ?? fail(context, [], `activation function ${quote(name!)} is not supported`, listOf(functions));
     }),
   );
+
+/** The name of an activation function. @param fallback where it is left out, as the file would spell it */
+export const activation = (fallback: keyof typeof activations) => functionOf(activations, fallback);
+
+/** Likewise of a gated MLP. */
+export const gateFunction = (fallback: keyof typeof activations) =>
+  functionOf<GateFunction>({ ...activations, drelu: "drelu" }, fallback);
 
 /** Adds a problem to those of a config. @returns what stands for the value that there is not */
 export function fail(

@@ -1,5 +1,5 @@
 import * as z from "zod/mini";
-import type { ActivationFunction } from "../core/index.js";
+import type { GateFunction } from "../core/index.js";
 import * as field from "./configFields.js";
 import type { RopeSpec } from "./ropes/index.js";
 
@@ -14,7 +14,7 @@ export interface DecoderConfig {
   head_dim: number;
   max_position_embeddings: number;
   rms_norm_eps: number;
-  hidden_act: ActivationFunction;
+  hidden_act: GateFunction;
   tie_word_embeddings: boolean;
   layer_types?: readonly ("full_attention" | "sliding_attention")[];
   rope: RopeSpec;
@@ -51,7 +51,7 @@ const shared = ({ maxPositions, epsilon = 1e-6, tied = false, activation = "silu
   head_dim: field.optional(field.heads),
   max_position_embeddings: field.orElse(field.positions, maxPositions),
   rms_norm_eps: field.epsilon(epsilon),
-  hidden_act: field.activation(activation),
+  hidden_act: field.gateFunction(activation),
   tie_word_embeddings: field.flag(tied),
   layer_types: field.layerTypes,
   ...field.tokenFields,

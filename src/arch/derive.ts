@@ -86,7 +86,8 @@ export function activationOf(block: BlockSpec): { step: ActivateStep; readers: s
   let found: ActivateStep | undefined;
   const readers = new Set<string>();
   for (const step of stepsOf(block)) {
-    if (step.do === "activate") found ??= step;
+    // Where both halves of an MLP have a function, the last one makes the hidden values.
+    if (step.do === "activate") found = readers.size === 0 ? step : found;
     else if (step.do === "linear" && step.of === found?.into) for (const { map } of step.maps) readers.add(map.role);
   }
   return found && { step: found, readers: [...readers] };

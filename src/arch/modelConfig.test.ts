@@ -230,6 +230,7 @@ describe("model config", () => {
     ["gelu", "gelu"],
     ["gelu_pytorch_tanh", "geluTanh"],
     ["relu2", "relu2"],
+    ["drelu", "relu"],
   ])("maps hidden_act %s", (name, activation) => {
     expect(parse({ ...llama, hidden_act: name }).activation).toBe(activation);
   });

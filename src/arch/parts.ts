@@ -1,4 +1,4 @@
-import type { ActivationFunction } from "../core/index.js";
+import type { ActivationFunction, GateFunction } from "../core/index.js";
 import type { RopeSpec } from "./ropes/index.js";
 import type {
   ActivateStep,
@@ -353,8 +353,8 @@ export interface MlpSizes {
   intermediateSize: number;
 }
 
-interface MlpOptions {
-  f: ActivationFunction;
+interface MlpOptions<F = ActivationFunction> {
+  f: F;
   expert?: number;
   /** Of an MLP that stands beside another one in its block: begins its roles, sites and buffers. */
   name?: string;
@@ -404,9 +404,15 @@ const named = ({ name }: Pick<MlpOptions, "name">, what: string): string =>
   name === undefined ? what : `${name}_${what}`;
 
 /** down(f(gate(x)) ⊙ up(x)) (GLU variants, arXiv 2002.05202) */
-export function gated(sizes: MlpSizes, where: { gate: Stored; up: Stored; down: Stored }, options: MlpOptions): Part {
+export function gated(
+  sizes: MlpSizes,
+  where: { gate: Stored; up: Stored; down: Stored },
+  options: MlpOptions<GateFunction>,
+): Part {
   const { hiddenSize, intermediateSize } = sizes;
-  const { f, clamped } = options;
+  const { clamped } = options;
+  const both = options.f === "drelu";
+  const f = options.f === "drelu" ? "relu" : options.f;
   const inner = (role: string, place: Stored) =>
     linearMap(named(options, role), intermediateSize, hiddenSize, place, neurons(sizes, "rows", options));
   const [gate, up] = [named(options, "gate"), named(options, "up")];
@@ -420,6 +426,7 @@ export function gated(sizes: MlpSizes, where: { gate: Stored; up: Stored; down: 
         { map: inner("up_proj", where.up), into: up },
       ],
     },
+    ...(both ? [{ do: "activate", f, of: up, into: up } as const] : []),
     // The hidden values take the place of the gate.
     {
       do: "activate",

@@ -7,6 +7,7 @@ import {
   calibrateRoute,
   connectCloud,
   expectedTokenMs,
+  type MemoryOptions,
   parseRoute,
   type Route,
   type Routing,
@@ -47,6 +48,7 @@ export async function openRoute(
   { cloud, route, routeText }: CloudOptions,
   model: Model,
   tokenizer: Tokenizer,
+  memory: MemoryOptions,
 ): Promise<Route | undefined> {
   if (routeText !== undefined && route?.budget === undefined)
     throw new UsageError("--route-text serves to find the threshold of a budget: give --route with budget=");
@@ -61,14 +63,23 @@ export async function openRoute(
     signal,
   });
   const window = Math.min(Math.max(256, route.span ?? 1), tokens.length);
-  const found = await calibrateRoute(model, route, tokens, { window, signal, onProgress });
+  const found = await calibrateRoute(model, route, tokens, { window, ...memory, signal, onProgress });
   const side = found.least! < 0 ? "above" : "below";
   note(`${route.text}: ${side} ${digits(Math.abs(found.least!), 4)} on ${tokens.length} tokens of ${routeText}`);
   return found;
 }
 
 /** What was asked of the server, and what the formula makes of the times. */
-export function describeRouting({ tokens, routed, asked, caughtUp, edgeMs, cloudMs, networkMs }: Routing): string {
+export function describeRouting({
+  tokens,
+  routed,
+  asked,
+  caughtUp,
+  openMs,
+  edgeMs,
+  cloudMs,
+  networkMs,
+}: Routing): string {
   const share = percent(tokens === 0 ? 0 : routed / tokens, 1);
   const text = `${routed} of ${tokens} tokens (${share}) came from the server`;
   if (asked === 0 || edgeMs === 0) return text;
@@ -77,6 +88,7 @@ export function describeRouting({ tokens, routed, asked, caughtUp, edgeMs, cloud
     askedShare: asked / Math.max(1, tokens - 1),
     roundTripMs: networkMs / asked,
     serverMs: (cloudMs - networkMs) / asked,
+    openShareMs: openMs / Math.max(1, tokens - 1),
   };
   return (
     `${text}, which ran ${digits(caughtUp / asked, 2)} at a time; ${digits(1000 / expectedTokenMs(times), 3)} tokens/s expected with ` +

@@ -1,6 +1,9 @@
 /** Element-wise functions of gated MLPs, as `hidden_act` names them once mapped to one spelling. */
 export type ActivationFunction = "silu" | "relu" | "gelu" | "geluTanh" | "relu2";
 
+/** What a gated MLP makes of its two halves: f(gate) ⊙ up, or with "drelu" ReLU(gate) ⊙ ReLU(up) (TurboSparse, arXiv 2406.05955). */
+export type GateFunction = ActivationFunction | "drelu";
+
 const erf = (x: number): number => {
   // Abramowitz and Stegun 7.1.26, |error| < 1.5e-7.
   const t = 1 / (1 + 0.3275911 * Math.abs(x));

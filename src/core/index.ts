@@ -1,5 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-export { type ActivationFunction, activationFunctions } from "./activationFunction.js";
+export { type ActivationFunction, activationFunctions, type GateFunction } from "./activationFunction.js";
 export {
   BusyError,
   DeviceError,

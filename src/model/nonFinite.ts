@@ -1,4 +1,4 @@
-import { type BlockSpec, findStep, linearsOf, readersOf, stepsOf } from "../arch/index.js";
+import { activationOf, type BlockSpec, linearsOf, readersOf, stepsOf } from "../arch/index.js";
 import { NonFiniteError } from "../core/index.js";
 import type { Activation } from "../kernels/index.js";
 import { firstNonFinite } from "../tensor/index.js";
@@ -65,7 +65,7 @@ export async function explainNonFinite(model: Model, tokens: Uint32Array): Promi
 /** The place that these maps read; what none reads is the gate, before its function. */
 function describeSite(block: BlockSpec, readers: readonly string[]): string {
   if (readers.length > 0) return `the input of ${readers.join(", ")}`;
-  const gate = findStep(block, "activate")!.of;
+  const gate = activationOf(block)!.step.of;
   const maps = [...stepsOf(block)].flatMap((step) => (step.do === "linear" ? step.maps : []));
   return `the gate (${maps.find(({ into }) => into === gate)!.map.role})`;
 }

@@ -94,10 +94,14 @@ export function parseChoice<T extends Choosable>(
   return { name, entry, values };
 }
 
-/** How an entry is written: `longformer:window=N,global=16`; N must be given. */
+/** How an entry is written: `longformer:window=N,global=16`; N must be given, of what stands between bars one. */
 export function usage(name: string, { parameters }: Choosable): string {
-  const parts = Object.entries(parameters).map(
-    ([key, rule]) => `${key}=${Number.isNaN(rule.preset) ? "N" : (rule.preset ?? "N")}`,
-  );
+  const rules = Object.entries(parameters);
+  const either = rules.filter(([, { preset }]) => Number.isNaN(preset)).map(([key]) => `${key}=N`);
+  const others = rules.filter(([, { preset }]) => !Number.isNaN(preset));
+  const parts = [
+    ...(either.length === 0 ? [] : [either.join("|")]),
+    ...others.map(([key, { preset }]) => `${key}=${preset ?? "N"}`),
+  ];
   return `${name}${parts.length === 0 ? "" : `:${parts.join(",")}`}`;
 }

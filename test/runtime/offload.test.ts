@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../../src/arch/index.js";
+import { linearsOf, parseModelConfig } from "../../src/arch/index.js";
 import { startPredictor } from "../../src/compress/index.js";
 import { memorySource } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
@@ -136,6 +136,7 @@ async function compare(
 const cases: Case[] = [
   { activation: "relu", shape: { weights: "bf16", layout: "neurons", bundled: true }, threshold: 0 },
   { activation: "relu", shape: { weights: "f32", layout: "neurons", bundled: false }, threshold: 0.05 },
+  { activation: "drelu", shape: { weights: "bf16", layout: "neurons", bundled: true }, threshold: 0 },
   ...(["f32", "bf16", "q8", "q4"] as const).map(
     (weights): Case => ({
       activation: "silu",
@@ -162,13 +163,67 @@ test.each(cases.map((one) => [nameOf(one), one] as const))(
     ),
 );
 
-test.each([cases[0], cases[4]].map((one) => [nameOf(one), one] as const))("%s, on the reference backend", (_, one) =>
-  compare(
-    () => openBackend("reference"),
-    one,
-    (residentBytes) => [{ residentBytes }],
-  ),
+test.each([cases[0], cases[2], cases[5]].map((one) => [nameOf(one), one] as const))(
+  "%s, on the reference backend",
+  (_, one) =>
+    compare(
+      () => openBackend("reference"),
+      one,
+      (residentBytes) => [{ residentBytes }],
+    ),
 );
+
+test("dReLU: hidden values are ReLU(gate) · ReLU(up), rows of up are read where the gate is open, columns of down where both are", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const checkpoint = await wideLlama("drelu");
+  const file = await offloadedFile(checkpoint, { weights: "f32", layout: "neurons", bundled: true });
+  using model = await loadModel(checkpoint, backend, { weights: "f32", offload: { file, options: {} } });
+  const [hidden, inner] = [model.config.hiddenSize, 256];
+  using cache = model.createCache(8);
+  const run = async (token: number, at: number) => {
+    const seen = new Map<string, Float32Array>();
+    const logits = await model.forward(Uint32Array.of(token), cache, at, {
+      tap: {
+        sites: ["mlpInput", "mlpHidden"],
+        async onActivation(layer, site, activation) {
+          seen.set(`${layer} ${site}`, await backend.read(activation));
+        },
+      },
+    });
+    await backend.flush();
+    backend.release(logits!);
+    return seen;
+  };
+  await run(3, 0);
+  backend.takeCounters();
+  const seen = await run(9, 1);
+  const { weightBytesRead } = backend.takeCounters();
+  let [open, both] = [0, 0];
+  for (const layer of model.config.spec.blocks.keys()) {
+    const x = seen.get(`${layer} mlpInput`)!;
+    const found = seen.get(`${layer} mlpHidden`)!;
+    const product = (map: string, neuron: number) => {
+      const w = checkpoint.values(`model.layers.${layer}.mlp.${map}.weight`);
+      return x.reduce((sum, value, i) => sum + value * w[neuron * hidden + i], 0);
+    };
+    for (let neuron = 0; neuron < inner; neuron++) {
+      const [gate, up] = [product("gate_proj", neuron), product("up_proj", neuron)];
+      expect(found[neuron]).toBeCloseTo(Math.max(0, gate) * Math.max(0, up), 4);
+      if (gate > 0) open++;
+      if (gate > 0 && up > 0) both++;
+    }
+  }
+  expect(both).toBeGreaterThan(0);
+  expect(open).toBeGreaterThan(both);
+  const gates = model.config.spec.blocks.length * inner;
+  expect(open).toBeLessThan(gates);
+  // What else a token reads: attention and the head, all of them.
+  const elsewhere = model.config.spec.blocks
+    .flatMap((block) => [...linearsOf(block)])
+    .filter(({ role }) => !/gate|up|down/.test(role));
+  const dense = elsewhere.reduce((sum, { rows, cols }) => sum + rows * cols, model.config.vocabSize * hidden);
+  expect(weightBytesRead).toBe(4 * (dense + hidden * (gates + open + both)));
+});
 
 /** A ReLU model with predictors of its neurons, of full rank: their scores are those of the gates, but for rounding. */
 async function predicted(from: "own" | "before" = "own") {

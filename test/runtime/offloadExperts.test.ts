@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { parseModelConfig } from "../../src/arch/index.js";
+import type { JobOptions } from "../../src/core/index.js";
 import { memorySource } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import {
@@ -110,4 +111,16 @@ test("what cannot be: a model without experts, experts that are watched", async 
   const site = model.config.spec.blocks[0].steps.flatMap((step) => (step.do === "mixture" ? [step.site.id] : []));
   const tap = { sites: site, onActivation: async () => {} };
   await expect(model.forward(prompt, cache, 0, { tap, logits: "none" })).rejects.toThrow("cannot be watched");
+});
+
+test("loading says how far it is of what is read, without the experts that stay in the file", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  const checkpoint = await MemoryCheckpoint.golden("mixtral");
+  const file = await bundlesOf(checkpoint, shapeOf("bf16"));
+  let last: { done: number; total?: number } | undefined;
+  const onProgress: JobOptions["onProgress"] = ({ stage, done, total }) => {
+    if (stage === "load weights") last = { done, total };
+  };
+  using _ = await loadModel(checkpoint, backend, { weights: "bf16", offload: { file, options: {} }, onProgress });
+  expect(last!.done).toBe(last!.total);
 });

@@ -8,11 +8,15 @@ import {
   connectCloud,
   type GenerateOptions,
   generate,
+  parseKv,
   parseRoute,
   type Route,
+  routeRules,
   Sequence,
+  usage,
 } from "../../src/runtime/index.js";
 import { withBudget } from "../../src/runtime/internal.js";
+import { JoinedPasses } from "../../src/server/engine/joinedPasses.js";
 import { loadTokenizer } from "../../src/text/index.js";
 import { tinyDirectory, tinyServer } from "./tinyServer.js";
 
@@ -132,6 +136,47 @@ test("what several clients propose at the same time is verified in one pass, to 
   expect(sequences).toBeGreaterThan(passes);
 });
 
+test("in a joined pass one that fails ends no other, and who leaves before it is not run", async () => {
+  const { model } = whole;
+  const passes = new JoinedPasses(model, 64, () => {});
+  const sequences = [8, 2, 8].map((capacity) => new Sequence(model, capacity));
+  const tokens = Uint32Array.of(40, 41, 42);
+  const [first, second, third] = await Promise.allSettled(sequences.map((sequence) => passes.run(sequence, tokens)));
+  expect(second).toMatchObject({ status: "rejected", reason: { message: expect.stringContaining("a cache of 2") } });
+  for (const one of [first, third]) {
+    expect(one.status).toBe("fulfilled");
+    if (one.status === "fulfilled") model.backend.release(one.value);
+  }
+  expect(sequences.map(({ length }) => length)).toEqual([3, 0, 3]);
+  const leaving = new AbortController();
+  const [stays, left] = [sequences[0], sequences[2]].map((sequence, i) =>
+    passes.run(sequence, Uint32Array.of(7), i === 1 ? leaving.signal : undefined),
+  );
+  leaving.abort();
+  await expect(left).rejects.toThrow("abort");
+  model.backend.release(await stays);
+  await expect(passes.run(sequences[2], tokens, leaving.signal)).rejects.toThrow("abort");
+  expect(sequences.map(({ length }) => length)).toEqual([4, 0, 3]);
+  for (const sequence of sequences) sequence[Symbol.dispose]();
+});
+
+test("a threshold is found with the cache that the text is to be run with", async () => {
+  const tokens = Uint32Array.from({ length: 64 }, (_, i) => 5 + ((i * 37) % 900));
+  const kv = parseKv("sinks:budget=8,sinks=2");
+  const found = await calibrateRoute(edge.model, parseRoute("confidence:budget=0.5"), tokens, { window: 64, kv });
+  using sequence = new Sequence(edge.model, 64, { kv });
+  const certainties: number[] = [];
+  for (const token of tokens) {
+    const logits = await sequence.run(Uint32Array.of(token));
+    const values = await edge.model.backend.read(logits);
+    edge.model.backend.release(logits);
+    certainties.push(found.certainty(values.subarray(0, edge.model.config.vocabSize)));
+  }
+  expect(certainties.filter((certainty) => certainty < found.least!)).toHaveLength(32);
+  const whole = await calibrateRoute(edge.model, parseRoute("confidence:budget=0.5"), tokens, { window: 64 });
+  expect(found.least).not.toBe(whole.least);
+});
+
 test("a budget becomes the threshold that routes so much of a text", async () => {
   const certainties = Array.from({ length: 10 }, (_, i) => (7 * i) % 10);
   const routedOf = (text: string) => {
@@ -169,6 +214,8 @@ test("what cannot be is said", async () => {
   expect(() => parseRoute("confidence:budget=0.2,threshold=0.5")).toThrow("give either budget or threshold");
   expect(() => parseRoute("margin:budget=0.2")).toThrow("there are confidence, entropy, cascade");
   const budget = parseRoute("confidence:budget=0.2");
+  expect(usage("confidence", routeRules.confidence)).toBe("confidence:budget=N|threshold=N");
+  expect(usage("cascade", routeRules.cascade)).toBe("cascade:budget=N|threshold=N,tokens=16");
   await expect(run({ cloud, route: budget })).rejects.toThrow("calibrateRoute");
   await expect(run({ route: parseRoute("confidence:threshold=0.2") })).rejects.toThrow("cloud");
   await expect(calibrateRoute(edge.model, budget, new Uint32Array(4))).rejects.toThrow("a text of 4 tokens");

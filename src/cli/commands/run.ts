@@ -137,10 +137,10 @@ export const command: CommandDefinition<RunOptions> = {
     const cloud = await openCloud(context, options, tokenizer);
     using session = await openSession(context, files, options);
     const { model, prefill } = session;
-    const route = await openRoute(context, options, model, tokenizer);
+    const { attention = session.attention, kv = session.kv } = options;
+    const route = await openRoute(context, options, model, tokenizer, { attention, kv });
     using drafting = await openDraft(context, options, tokenizer);
     const { maxTokens, temperature, topK, topP, minP, repetitionPenalty, seed, stop } = options;
-    const { attention = session.attention, kv = session.kv } = options;
     const exits = exitsOf(session, options.exits);
     const given = Object.entries({ temperature, topK, topP, minP, repetitionPenalty }).filter(
       ([, value]) => value !== undefined,

@@ -1,11 +1,11 @@
 import { UsageError } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
-import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
 import type { ChosenToken, TokenSource } from "../chosenToken.js";
 import type { Sampler } from "../samplers.js";
 import type { Sequence } from "../sequence.js";
 import { checkTakesBack } from "../speculate/draftLength.js";
 import { mean } from "./calibrateRoute.js";
+import { readRow } from "./readRow.js";
 import type { Route } from "./route.js";
 import { noRouting, type Routing } from "./routing.js";
 import type { CloudSource } from "./source.js";
@@ -61,7 +61,7 @@ export class CascadeSource implements TokenSource {
     const written: number[] = [];
     const certainties: number[] = [];
     for (let row = logits; ; row = await sequence.run(Uint32Array.from(written.slice(-1)), { signal })) {
-      const values = await this.#read(row);
+      const values = await readRow(sequence, row);
       certainties.push(route.certainty(values));
       written.push(sampler.pick(values, sequence.tokens));
       const ended = stopIds.includes(written[written.length - 1]) || sequence.length >= sequence.capacity;
@@ -81,7 +81,8 @@ export class CascadeSource implements TokenSource {
   async next(last: number): Promise<ChosenToken> {
     if (this.#cloud !== undefined) return this.#count(await this.#cloud.next());
     if (this.#ahead.length === 0) {
-      const values = await this.#read(await this.sequence.run(Uint32Array.of(last), { signal: this.options.signal }));
+      const { sequence } = this;
+      const values = await readRow(sequence, await sequence.run(Uint32Array.of(last), { signal: this.options.signal }));
       this.#ahead = [this.sampler.pick(values, this.sequence.tokens)];
     }
     return this.#give();
@@ -97,17 +98,6 @@ export class CascadeSource implements TokenSource {
     this.routing.tokens++;
     this.routing.routed++;
     return token;
-  }
-
-  async #read(logits: Activation): Promise<Float32Array> {
-    const { model, tokens } = this.sequence;
-    try {
-      const row = (await model.backend.read(logits)).subarray(0, model.config.vocabSize);
-      if (firstNonFiniteOf(row) >= 0) throw await explainNonFinite(model, Uint32Array.from(tokens));
-      return row;
-    } finally {
-      model.backend.release(logits);
-    }
   }
 
   /** The sequence is left with tokens that were given. */

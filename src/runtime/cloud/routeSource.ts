@@ -1,11 +1,11 @@
 import { Random } from "../../core/index.js";
 import type { Activation } from "../../kernels/index.js";
-import { explainNonFinite, firstNonFiniteOf } from "../../model/index.js";
 import type { ChosenToken, TokenSource } from "../chosenToken.js";
 import type { Sampler } from "../samplers.js";
 import type { Sequence } from "../sequence.js";
 import type { Cloud } from "./cloud.js";
 import type { Link } from "./link.js";
+import { readRow } from "./readRow.js";
 import type { Route } from "./route.js";
 import { noRouting, type Routing } from "./routing.js";
 import { CloudSession } from "./session.js";
@@ -49,22 +49,16 @@ export class RouteSource implements TokenSource {
 
   async #choose(logits: Activation, sinceMs: number): Promise<ChosenToken> {
     const { sequence, sampler, routing } = this;
-    const { backend, config } = sequence.model;
-    let row: Float32Array;
-    try {
-      // Vocabularies of a family are filled up to different sizes: neither side may be given what only the other has.
-      row = (await backend.read(logits)).subarray(0, Math.min(config.vocabSize, this.cloud.vocabSize));
-    } finally {
-      backend.release(logits);
-    }
-    if (firstNonFiniteOf(row) >= 0) throw await explainNonFinite(sequence.model, Uint32Array.from(sequence.tokens));
+    const { vocabSize } = sequence.model.config;
+    // Vocabularies of a family are filled up to different sizes: neither side may be given what only the other has.
+    const row = await readRow(sequence, logits, Math.min(vocabSize, this.cloud.vocabSize));
     const { certainty, least } = this.options.route;
     // What the first token takes is the prompt.
     if (routing.tokens++ > 0) routing.edgeMs += performance.now() - sinceMs;
     if (certainty(row) >= least) return { id: sampler.pick(row, sequence.tokens) };
     routing.routed++;
     const asked = await this.#ask();
-    return { id: asked < config.vocabSize ? asked : sampler.pick(row, sequence.tokens) };
+    return { id: asked < vocabSize ? asked : sampler.pick(row, sequence.tokens) };
   }
 
   async #ask(): Promise<number> {
@@ -84,9 +78,10 @@ export class RouteSource implements TokenSource {
       });
       this.#session = opened.session;
       next = opened.next;
+      // The server runs the prompt, once.
+      routing.openMs = performance.now() - sinceMs;
     } else {
       ({ next, serverMs } = await this.#session.verify(text.slice(this.#known)));
-      // A prompt is run once, and what a session begins with says nothing of the way.
       const elapsedMs = performance.now() - sinceMs;
       routing.asked++;
       routing.caughtUp += text.length - this.#known;

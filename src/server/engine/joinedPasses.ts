@@ -9,6 +9,8 @@ interface Waiting {
   readonly tokens: Uint32Array;
   readonly give: (logits: Activation) => void;
   readonly fail: (error: unknown) => void;
+  /** No longer waits. */
+  readonly taken: () => void;
 }
 
 /**
@@ -26,10 +28,21 @@ export class JoinedPasses {
     readonly onPass: (pass: { tokens: number; sequences: number; elapsedMs: number }) => void,
   ) {}
 
-  /** @returns logits f32 [tokens, logitCols] of each token, owned by the caller */
-  run(sequence: Sequence, tokens: Uint32Array): Promise<Activation> {
+  /**
+   * @param signal ends the wait for a pass; one that is under way is not stopped, since others are in it
+   * @returns logits f32 [tokens, logitCols] of each token, owned by the caller
+   */
+  run(sequence: Sequence, tokens: Uint32Array, signal?: AbortSignal): Promise<Activation> {
     return new Promise((give, fail) => {
-      this.#waiting.push({ sequence, tokens, give, fail });
+      signal?.throwIfAborted();
+      const taken = () => signal?.removeEventListener("abort", leave);
+      const one: Waiting = { sequence, tokens, give, fail, taken };
+      const leave = () => {
+        this.#waiting = this.#waiting.filter((other) => other !== one);
+        fail(signal?.reason);
+      };
+      signal?.addEventListener("abort", leave, { once: true });
+      this.#waiting.push(one);
       if (!this.#running) void this.#loop();
     });
   }
@@ -40,7 +53,7 @@ export class JoinedPasses {
       while (this.#waiting.length > 0) {
         // What is sent at the same time is run together.
         await breathe(undefined);
-        await this.#pass(this.#take());
+        if (this.#waiting.length > 0) await this.#pass(this.#take());
       }
     } finally {
       this.#running = false;
@@ -63,33 +76,52 @@ export class JoinedPasses {
       taken.push(one);
     }
     this.#waiting = this.#waiting.filter((one) => !taken.includes(one));
+    for (const one of taken) one.taken();
     return taken;
   }
 
   async #pass(taken: readonly Waiting[]): Promise<void> {
     const startMs = performance.now();
-    const { backend } = this.model;
+    const lengths = taken.map(({ sequence }) => sequence.length);
+    let logits: readonly Activation[];
     try {
-      if (taken.length === 1) {
-        const [{ sequence, tokens, give }] = taken;
-        give(await sequence.runRows(tokens));
-      } else {
-        const turns = taken.map(({ sequence, tokens }) => ({ sequence, tokens, logits: "all" as const }));
-        const { logits, firstRows } = await runTogether(turns);
-        try {
-          for (const [i, { tokens, give }] of taken.entries()) {
-            const own = backend.allocate(tokens.length, logits!.cols);
-            backend.map(own, logits!.rowRange(firstRows[i], tokens.length), { f: "scale", by: 1 });
-            give(own);
-          }
-        } finally {
-          backend.release(logits!);
-        }
-      }
+      logits = await this.#logitsOf(taken);
     } catch (error) {
-      for (const { fail } of taken) fail(error);
+      if (taken.length === 1) {
+        taken[0].fail(error);
+        return;
+      }
+      // One of them may be the reason: each is tried by itself, so that nobody's text ends for another's.
+      for (const [i, one] of taken.entries()) {
+        if (one.sequence.length > lengths[i]) one.sequence.rewind(lengths[i]);
+        await this.#pass([one]);
+      }
+      return;
     }
+    for (const [i, { give }] of taken.entries()) give(logits[i]);
     const tokens = taken.reduce((sum, one) => sum + one.tokens.length, 0);
     this.onPass({ tokens, sequences: taken.length, elapsedMs: performance.now() - startMs });
+  }
+
+  async #logitsOf(taken: readonly Waiting[]): Promise<Activation[]> {
+    const [{ sequence, tokens }] = taken;
+    if (taken.length === 1) return [await sequence.runRows(tokens)];
+    const { backend } = this.model;
+    const turns = taken.map((one) => ({ sequence: one.sequence, tokens: one.tokens, logits: "all" as const }));
+    const { logits, firstRows } = await runTogether(turns);
+    const made: Activation[] = [];
+    try {
+      for (const [i, one] of taken.entries()) {
+        const own = backend.allocate(one.tokens.length, logits!.cols);
+        made.push(own);
+        backend.map(own, logits!.rowRange(firstRows[i], one.tokens.length), { f: "scale", by: 1 });
+      }
+      return made;
+    } catch (error) {
+      for (const own of made) backend.release(own);
+      throw error;
+    } finally {
+      backend.release(logits!);
+    }
   }
 }

@@ -103,7 +103,7 @@ export class VerifySession implements Disposable {
         this.engine.observer.onPass({ tokens: before.length, sequences: 1, elapsedMs });
       }
       const rows = Uint32Array.from([...given.slice(-1), ...proposal.ids]);
-      const logits = await this.engine.verified.run(sequence, rows);
+      const logits = await this.engine.verified.run(sequence, rows, this.signal);
       const result = await this.#decide(logits, proposal, sequence.tokens.slice(0, begin));
       sequence.rewind(begin + result.accepted);
       return result;
