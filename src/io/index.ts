@@ -46,6 +46,7 @@ export { isCompanionFile } from "./modelFileNames.js";
 export {
   ModelStore,
   type ModelStoreOptions,
+  type StoredFilesOptions,
   type StoredModelFiles,
   storedFiles,
   type UnfinishedModel,

@@ -28,12 +28,17 @@ import { indexFileName, shardsOf, singleFileName } from "./placeTensors.js";
 import { sha256Hex } from "./sha256.js";
 
 /** Files beside the weights, taken where they are there. */
-const smallFiles = [
+const filesBeside = [
   ...descriptionFileNames,
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
   "chat_template.jinja",
+  // What `rarefy offload` and `rarefy predict` leave beside a model.
+  "offload.json",
+  "offload.bin",
+  "predictors.json",
+  "predictors.safetensors",
 ];
 
 /** Where a store lies and how its room is found out; for tests and pages with several stores. */
@@ -42,6 +47,15 @@ export interface ModelStoreOptions {
   root?: FileSystemDirectoryHandle;
   /** Default: what the browser says. */
   estimate?: () => Promise<StorageEstimate>;
+}
+
+/** How the files of a stored model are read. */
+export interface StoredFilesOptions {
+  /**
+   * By synchronous access handles, straight to where the bytes belong: for models larger than memory (`offload` of `openModel`), of which
+   * bundles are read all the time. A file stays open until the model is disposed of, and cannot be written meanwhile. Default: as blobs.
+   */
+  inPlace?: boolean;
 }
 
 /** The files of a stored model. */
@@ -191,13 +205,16 @@ export class ModelStore {
     }
   }
 
-  /** The files of a complete model. @throws UsageError when there is none of this location. */
-  async files(location: string): Promise<StoredModelFiles> {
+  /**
+   * The files of a complete model.
+   * @throws UsageError when there is none of this location
+   */
+  async files(location: string, { inPlace = false }: StoredFilesOptions = {}): Promise<StoredModelFiles> {
     const directory = await this.#directory(location, false);
     const manifest = directory && (await readManifest(directory));
     if (!manifest?.complete) throw new UsageError(`${location} is not in the store, or not all of it`);
     const sizes = new Map(manifest.files.map(({ name, byteLength }) => [name, byteLength]));
-    return { ...directoryFiles(location, directory!, new Set(sizes.keys())), sizes };
+    return { ...directoryFiles(location, directory!, new Set(sizes.keys()), inPlace), sizes };
   }
 
   async remove(location: string): Promise<void> {
@@ -265,7 +282,7 @@ async function openAll(source: ModelFiles): Promise<OpenFile[]> {
     });
   };
   try {
-    for (const name of smallFiles) await (name === "config.json" ? require(name) : take(name));
+    for (const name of filesBeside) await (name === "config.json" ? require(name) : take(name));
     if (await take(singleFileName)) return opened;
     const index = await readJsonFile(source, indexFileName);
     if (index !== undefined) {

@@ -1,17 +1,21 @@
-import { DeviceError } from "../core/index.js";
+import { DeviceError, FormatError } from "../core/index.js";
 import { blobSource } from "./blob.js";
 import type { FileSinks } from "./byteSink.js";
-import type { ModelFiles } from "./byteSource.js";
+import type { ByteSource, ModelFiles } from "./byteSource.js";
+import { targetOf } from "./range.js";
 
 /** The parts of the File System API that TypeScript's DOM library leaves out. */
 export interface SyncAccessHandle {
   getSize(): number;
   truncate(size: number): void;
+  read(bytes: Uint8Array, options: { at: number }): number;
   write(bytes: Uint8Array, options: { at: number }): number;
   flush(): void;
   close(): void;
 }
-export type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncAccessHandle> };
+export type FileHandle = FileSystemFileHandle & {
+  createSyncAccessHandle(options?: { mode: "read-only" | "readwrite" }): Promise<SyncAccessHandle>;
+};
 export type DirectoryHandle = FileSystemDirectoryHandle & { values(): AsyncIterable<FileSystemHandle> };
 
 /** @throws DeviceError while someone else has it open */
@@ -23,6 +27,38 @@ export async function openForWriting(directory: DirectoryHandle, name: string): 
     if ((cause as Error).name !== "NoModificationAllowedError") throw cause;
     throw new DeviceError("another page of this site is storing the same model; wait for it or close it", { cause });
   }
+}
+
+/** Undefined outside dedicated workers, and where someone has the file open in a browser that lets only one. */
+async function openForReading(handle: FileHandle): Promise<SyncAccessHandle | undefined> {
+  try {
+    return await handle.createSyncAccessHandle?.({ mode: "read-only" });
+  } catch (error) {
+    if (["NoModificationAllowedError", "InvalidStateError"].includes((error as Error).name)) return undefined;
+    throw error;
+  }
+}
+
+/** A byte source that reads straight to where the bytes belong, shared memory included, without a copy or a turn of the event loop. */
+function accessSource(name: string, access: SyncAccessHandle): ByteSource {
+  const source: ByteSource = {
+    name,
+    byteLength: access.getSize(),
+    async read(offset, length, into) {
+      const target = targetOf(source, offset, length, into);
+      const read = access.read(target, { at: offset });
+      if (read === length) return target;
+      throw new FormatError({
+        file: name,
+        problem: `ended after ${offset + read} bytes`,
+        hint: "Store the model again",
+      });
+    },
+    async close() {
+      access.close();
+    },
+  };
+  return source;
 }
 
 /** Opens a file of the store for writing in place. */
@@ -53,13 +89,25 @@ export function writeJson(access: SyncAccessHandle, value: unknown): void {
   writeAll(access, bytes, 0);
 }
 
-/** The model's files in one of the store's directories. @param names those that there are */
-export function directoryFiles(location: string, directory: DirectoryHandle, names: ReadonlySet<string>): ModelFiles {
+/**
+ * The model's files in one of the store's directories.
+ * @param names those that there are
+ * @param inPlace reads by synchronous access handles, where the browser gives some
+ */
+export function directoryFiles(
+  location: string,
+  directory: DirectoryHandle,
+  names: ReadonlySet<string>,
+  inPlace = false,
+): ModelFiles {
   return {
     location,
     async open(name) {
       if (!names.has(name)) return undefined;
-      return blobSource(`${location}/${name}`, await (await directory.getFileHandle(name)).getFile());
+      const handle = (await directory.getFileHandle(name)) as FileHandle;
+      const access = inPlace ? await openForReading(handle) : undefined;
+      if (access !== undefined) return accessSource(`${location}/${name}`, access);
+      return blobSource(`${location}/${name}`, await handle.getFile());
     },
     async close() {},
   };

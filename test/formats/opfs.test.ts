@@ -1,12 +1,18 @@
 import { expect, test } from "vitest";
 // @ts-expect-error: plain JavaScript, shared with the scripts
 import { gguf, ggufFile } from "../../scripts/mutation/seeds.mjs";
+import { parseModelConfig } from "../../src/arch/index.js";
 import { DeviceError, FormatError, UsageError } from "../../src/core/index.js";
 import type { ByteSource, ModelFiles } from "../../src/io/byteSource.js";
 import { openCheckpoint } from "../../src/io/checkpoint.js";
 import { ggufFiles } from "../../src/io/gguf/index.js";
+import { directoryFiles } from "../../src/io/index.node.js";
 import { memoryFiles, memorySource } from "../../src/io/memory.js";
 import { ModelStore, type UnfinishedModel } from "../../src/io/opfs.js";
+import { serializeOffload, writeOffloaded } from "../../src/model/index.js";
+import { type OpenedModel, openModel } from "../../src/pipeline/index.js";
+import { Sequence } from "../../src/runtime/index.js";
+import { path } from "../golden/golden.js";
 import { FakeDirectory } from "../support/fakeDirectory.js";
 
 const MiB = 2 ** 20;
@@ -279,4 +285,73 @@ test("a browser that runs out of room while a model is made says so, and nothing
   const full = store.make("a", (made) => write(made, "model.safetensors", weights));
   await expect(full).rejects.toThrow("no more room for a; remove a stored model");
   expect(root.directories.size).toBe(0);
+});
+
+/** A model whose MLPs lie in bundles, as `rarefy offload` leaves it. */
+async function offloadedModel(): Promise<Map<string, Uint8Array>> {
+  const files = new Map<string, Uint8Array>();
+  const directory = directoryFiles(path("arch/llama"));
+  for (const name of ["config.json", "generation_config.json", "model.safetensors"]) {
+    const file = (await directory.open(name))!;
+    files.set(name, await file.read(0, file.byteLength));
+    await file.close();
+  }
+  const checkpoint = await openCheckpoint(memoryFiles("whole", files));
+  const { spec } = parseModelConfig(checkpoint.config, "config.json");
+  const shape = { weights: "q8", layout: "inputs", bundled: true } as const;
+  const parts: Uint8Array[] = [];
+  const sink = { write: async (bytes: Uint8Array) => void parts.push(bytes.slice()) };
+  const { byteLength } = await writeOffloaded(checkpoint, spec, shape, sink, () => undefined);
+  await checkpoint.close();
+  files.set("offload.bin", new Uint8Array(Buffer.concat(parts)));
+  files.set("offload.json", serializeOffload({ offload: 1, ...shape, byteLength, counted: false }));
+  return files;
+}
+
+test("a model larger than memory runs from the store, its bundles read in place", async () => {
+  const files = await offloadedModel();
+  const root = new FakeDirectory();
+  const store = await open(root);
+  await store.add(memoryFiles(location, files));
+  const logitsOf = async (opened: OpenedModel) => {
+    using sequence = new Sequence(opened.model, 8);
+    const rows: number[][] = [];
+    for (const token of [3, 17, 5]) {
+      const logits = await sequence.run(Uint32Array.of(token));
+      rows.push([...(await opened.model.backend.read(logits))]);
+      opened.model.backend.release(logits);
+    }
+    return rows;
+  };
+  let wanted: number[][];
+  {
+    using whole = await openModel(memoryFiles("whole", files), { weights: "q8", structure: "dense", threads: 1 });
+    wanted = await logitsOf(whole);
+  }
+  const bundles = stored(root).get("offload.bin")!;
+  {
+    const options = { weights: "q8", threads: 1, offload: {} } as const;
+    using opened = await openModel(await store.files(location, { inPlace: true }), options);
+    expect(bundles.open).toBe(true);
+    expect(await logitsOf(opened)).toEqual(wanted);
+    expect(opened.model.offload!.takeCounters().bytesRead).toBeGreaterThan(0);
+  }
+  await expect.poll(() => bundles.open).toBe(false);
+});
+
+test("files are read in place into any memory; where none may be opened so they are read as blobs", async () => {
+  const root = new FakeDirectory();
+  const store = await open(root);
+  await store.add(source());
+  const open2 = async () => (await (await store.files(location, { inPlace: true })).open("model.safetensors"))!;
+  const file = await open2();
+  const shared = new Uint8Array(new SharedArrayBuffer(16));
+  expect(await file.read(MiB, 16, shared)).toBe(shared);
+  expect([...shared]).toEqual([...weights.subarray(MiB, MiB + 16)]);
+  await expect(file.read(weights.length - 8, 16)).rejects.toThrow(FormatError);
+  const second = await open2();
+  expect(await second.read(5, 3)).toEqual(weights.slice(5, 8));
+  stored(root).get("model.safetensors")!.bytes = weights.slice(0, 10);
+  await expect(file.read(8, 4)).rejects.toThrow("ended after 10 bytes");
+  await file.close();
 });

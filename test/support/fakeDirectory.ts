@@ -54,6 +54,11 @@ export class FakeDirectory {
         return {
           getSize: () => file.bytes.length,
           truncate: resize,
+          read(bytes: Uint8Array, { at }: { at: number }) {
+            const part = file.bytes.subarray(at, at + bytes.length);
+            bytes.set(part);
+            return part.length;
+          },
           write(bytes: Uint8Array, { at }: { at: number }) {
             room.bytes -= bytes.length;
             if (room.bytes < 0) throw new DOMException("full", "QuotaExceededError");
