@@ -4,7 +4,7 @@ import { tiny6mGolden } from "../golden/golden.js";
 import { ensureBuilt } from "../support/rarefy.js";
 import { type Bundle, bundlePage, type Chromium, findChromium, launchChromium } from "./browser.mjs";
 import { openPage } from "./openPage.js";
-import type { GenerateRequest } from "./page/main.js";
+import type { GenerateRequest, OffloadRequest } from "./page/main.js";
 
 const { path, reason } = findChromium();
 if (reason !== undefined) console.warn(`The browser tests were not run: ${reason}`);
@@ -44,6 +44,23 @@ describe.skipIf(path === undefined)("Chromium generates the golden tokens and lo
       const request: GenerateRequest = { ...common, backend, weights, threads };
       const result = await page.evaluate((r) => globalThis.generate(r), request);
       expect(result).toEqual({ tokens: golden.greedy, threads: threads ?? 1, isolated });
+      expect(errors).toEqual([]);
+    } finally {
+      await close();
+    }
+  });
+
+  test("a model larger than the memory it may take runs in a worker, read from the private file system", async () => {
+    const { page, errors, close } = await openPage(chromium, bundle, { isolated: true });
+    try {
+      const residentBytes = 6e6;
+      const request: OffloadRequest = { ...common, count: 4, threads: 2, residentBytes };
+      const { tokens, plan, bytesRead } = await page.evaluate((r) => globalThis.offload(r), request);
+      expect(tokens).toEqual(golden.greedy.slice(0, 4));
+      expect(plan.fixedBytes + plan.promptBytes + plan.roomBytes).toBeLessThanOrEqual(residentBytes);
+      expect(plan.roomBytes).toBeLessThan(plan.offloadedBytes);
+      // Not all of it fits, so that it is read again.
+      expect(bytesRead).toBeGreaterThan(plan.offloadedBytes);
       expect(errors).toEqual([]);
     } finally {
       await close();

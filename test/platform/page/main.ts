@@ -1,6 +1,6 @@
 import { openCheckpoint, urlFiles } from "../../../src/io/index.js";
 import { openBackend } from "../../../src/kernels/index.js";
-import { loadModel, type Model } from "../../../src/model/index.js";
+import { loadModel, type Model, type OffloadPlan } from "../../../src/model/index.js";
 import type { WeightFormatId } from "../../../src/pack/index.js";
 
 export interface GenerateRequest {
@@ -20,7 +20,18 @@ export interface GenerateResult {
   isolated: boolean;
 }
 
+export interface OffloadRequest extends Pick<GenerateRequest, "threads" | "model" | "prompt" | "count"> {
+  residentBytes: number;
+}
+
+export interface OffloadResult {
+  tokens: number[];
+  plan: OffloadPlan;
+  bytesRead: number;
+}
+
 declare global {
+  var offload: (request: OffloadRequest) => Promise<OffloadResult>;
   var generate: (request: GenerateRequest) => Promise<GenerateResult>;
 }
 
@@ -30,6 +41,15 @@ globalThis.generate = async ({ backend: id, threads, weights, model: url, prompt
   const model = await loadModel(checkpoint, backend, { weights });
   const tokens = await greedy(model, Uint32Array.from(prompt), count);
   return { tokens, threads: backend.info.threads, isolated: crossOriginIsolated };
+};
+
+globalThis.offload = (request) => {
+  const worker = new Worker(new URL("./offloadWorker.ts", import.meta.url), { type: "module" });
+  return new Promise<OffloadResult>((resolve, reject) => {
+    worker.onmessage = ({ data }) => ("problem" in data ? reject(new Error(data.problem)) : resolve(data));
+    worker.onerror = ({ message }) => reject(new Error(message));
+    worker.postMessage(request);
+  }).finally(() => worker.terminate());
 };
 
 async function greedy(model: Model, prompt: Uint32Array, count: number): Promise<number[]> {
