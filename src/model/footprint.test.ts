@@ -27,13 +27,14 @@ test.each(models)("the parameters of %s add up to what its files hold", async (p
   const tensors = [...checkpoint.tensors.values()];
   const elements = (some: readonly TensorInfo[]) => some.reduce((sum, { shape }) => sum + elementCount(shape), 0);
   const stored = elements(tensors);
-  const { total, active, ...kinds } = countParameters(config.spec, checkpoint.tensors);
+  const { total, active, activeExperts, ...kinds } = countParameters(config.spec, checkpoint.tensors);
   expect(total).toBe(stored);
   expect(Object.values(kinds).reduce((sum, count) => sum + count)).toBe(stored);
   const { count, perToken } = config.experts ?? { count: 1, perToken: 1 };
   const ofExperts = tensors.filter(({ name }) => name.includes(".experts.") && !name.endsWith("_bias"));
   const lookedUp = config.tiedEmbeddings ? 0 : config.vocabSize * config.hiddenSize;
   expect(active).toBe(stored - lookedUp - elements(ofExperts) * (1 - perToken / count));
+  expect(kinds.experts - activeExperts).toBe(elements(ofExperts) * (1 - perToken / count));
   await checkpoint.close();
 });
 
@@ -111,8 +112,13 @@ test("DeepSeek-V3 by its config alone: 671.0 B parameters, 36.6 B of them for a 
   expect(sum(mlp(mixtures).filter(({ id }) => /^shared|^experts\.[0-7]\./.test(id)))).toBe(22.989);
   expect(sum(mlp(dense))).toBe(1.189);
   expect(sum(maps.filter(({ role }) => !/(gate|up|down)_proj$/.test(role)))).toBe(11.413);
-  const { head, embedding, router, total, active } = countParameters(config.spec, new Map());
+  const counted = countParameters(config.spec, new Map());
+  const { head, embedding, router, total, active } = counted;
   expect([head, embedding, router].map(inBillions)).toEqual([0.927, 0.927, 0.106]);
+  const { mlp: ofAll, experts, activeExperts, attention } = counted;
+  expect([experts, activeExperts, ofAll].map(inBillions)).toEqual([656.463, 22.989, 1.189]);
+  // Its two norms, of latents, are no matrices.
+  expect(inBillions(attention)).toBe(11.413);
   expect((total / 1e9).toFixed(1)).toBe("671.0");
   expect((active / 1e9).toFixed(1)).toBe("36.6");
   // A latent of 512 and a rotated key of 64 for each position and layer, not 128 keys of 192 and values of 128.

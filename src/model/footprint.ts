@@ -122,8 +122,10 @@ export interface ParameterCounts {
   /** Of tokens, and of positions and types where those are learned. */
   embedding: number;
   attention: number;
-  /** All MLPs, those of all experts. */
+  /** MLPs that every token takes. */
   mlp: number;
+  /** Of layers that choose: all their experts, and those beside them that every token takes. */
+  experts: number;
   /** What chooses among experts; 0 without any. */
   router: number;
   /** 0 when tied. */
@@ -133,6 +135,8 @@ export interface ParameterCounts {
   total: number;
   /** Of the total, those that work for one token: not embeddings that are only looked up, and of experts only the chosen. */
   active: number;
+  /** Of the experts, those that work for one token. */
+  activeExperts: number;
 }
 
 /** @param stored the tensors of the checkpoint, for pairs of low rank and factors */
@@ -146,8 +150,9 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     maps
       .flatMap((map) => storedMatrices(storedMap(map, stored)))
       .reduce((all, { ref, rows, cols }) => all + (isWhole(ref) ? numbers(ref.tensor, [rows, cols]) : rows * cols), 0);
-  const places = spec.blocks.flatMap((block) => placesOf(block));
-  const within = (part: Place["module"]) => places.filter(({ module }) => module === part).map(({ map }) => map);
+  const within = (part: Place["module"], blocks = spec.blocks) =>
+    blocks.flatMap((block) => placesOf(block).filter(({ module }) => module === part)).map(({ map }) => map);
+  const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
   const routers = spec.blocks.flatMap(({ steps }) =>
     steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
   );
@@ -158,15 +163,22 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
       elements(embedding.positions?.table.shape) +
       elements(embedding.types?.shape),
     attention: sum(within("self_attn")),
-    mlp: sum(within("mlp")),
+    mlp: sum(
+      within(
+        "mlp",
+        spec.blocks.filter((block) => !chooses(block)),
+      ),
+    ),
+    experts: sum(within("mlp", spec.blocks.filter(chooses))),
     router: sum(routers),
     head: sum(ownHead(spec)),
   };
   const total = storedTensors(spec, stored).reduce((all, { name, shape }) => all + numbers(name, shape), 0);
   const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);
-  let idle = isTied(spec) ? 0 : kinds.embedding;
+  let idle = 0;
   for (const block of spec.blocks) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);
-  return { ...kinds, vectors, total, active: Math.round(total - idle) };
+  const active = Math.round(total - idle - (isTied(spec) ? 0 : kinds.embedding));
+  return { ...kinds, vectors, total, active, activeExperts: Math.round(kinds.experts - idle) };
 }
 
 /** Keys and values of one position in f32, over all layers. */

@@ -351,18 +351,22 @@ function positionsInWords({ config, ropes }: InspectDocument): string {
 /** Where not all of the layers are meant. */
 const inLayers = (some: number, all: number): string => (some === all ? "" : ` in ${some} of ${all} layers`);
 
-function parametersInWords({ total, active, ...kinds }: ParameterCounts, chooses: boolean): string {
+function parametersInWords({ total, active, activeExperts, ...kinds }: ParameterCounts, chooses: boolean): string {
   const names = {
     embedding: "embedding",
     attention: "attention",
     mlp: "MLP",
+    experts: "experts",
     router: "routers",
     head: "head",
     vectors: "norms and biases",
   };
   const parts = (Object.keys(names) as (keyof typeof names)[])
     .filter((kind) => kinds[kind] > 0)
-    .map((kind) => `${names[kind]} ${count(kinds[kind])}`);
+    .map((kind) => {
+      const working = kind === "experts" ? ` (${count(activeExperts)} for a token)` : "";
+      return `${names[kind]} ${count(kinds[kind])}${working}`;
+    });
   const working = chooses ? `, ${count(active)} of them for a token` : "";
   return `${count(total)}${working}: ${parts.join(", ")}`;
 }

@@ -1,4 +1,4 @@
-import { addProductTransposed, view } from "./matmul.js";
+import { addProductTransposed, depthTile, view } from "./matmul.js";
 
 const panel = 48;
 
@@ -35,7 +35,11 @@ export function inverseTransposedLower(l: Float64Array, n: number): Float64Array
   const y = new Float64Array(n * n);
   for (let p0 = 0; p0 < n; p0 += panel) {
     const p1 = Math.min(n, p0 + panel);
-    addProductTransposed(-1, view(y, n), view(l, n, p0), view(y, n, 0, p0), p0, p1 - p0, p0);
+    // Row j is zero before column j. Blocks that begin with a tile of the depth leave the sums of all others as they were.
+    for (let j = 0; j < p0; j += depthTile) {
+      const rows = Math.min(depthTile, p0 - j);
+      addProductTransposed(-1, view(y, n, j, j), view(l, n, p0, j), view(y, n, j, p0), rows, p1 - p0, p0 - j);
+    }
     for (let j = 0; j < p1; j++) {
       for (let i = Math.max(j, p0); i < p1; i++) {
         let sum = i === j ? 1 : y[j * n + i];

@@ -10,7 +10,7 @@ export function view(data: Float64Array, stride: number, row = 0, col = 0): Matr
 }
 
 // Tiles of b this large stay in the second-level cache while all of a passes by.
-const depthTile = 256;
+export const depthTile = 256;
 const colTile = 96;
 
 /** c [m, n] += alpha · a [m, depth] · bᵀ, with b [n, depth]: every inner loop runs along two rows. */
