@@ -160,7 +160,7 @@ export class Sampler {
   /** Draws an id with a probability proportional to its weight, which is not below 0; some weight is above. */
   draw(weights: Float64Array): number {
     let total = 0;
-    for (const weight of weights) total += weight;
+    for (let id = 0; id < weights.length; id++) total += weights[id];
     const target = this.uniform() * total;
     let mass = 0;
     let last = 0;

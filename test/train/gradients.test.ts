@@ -173,6 +173,7 @@ function oddCase() {
 const models: Record<string, () => ReturnType<typeof modelCase>> = {
   Llama: () => decoderCase({ model_type: "llama", tie_word_embeddings: true, num_hidden_layers: 2 }),
   "Llama with biases and ReLU²": () => decoderCase({ model_type: "llama", attention_bias: true, hidden_act: "relu2" }),
+  "Llama with ReLU on both halves of its MLP": () => decoderCase({ model_type: "llama", hidden_act: "drelu" }),
   "Llama with GELU": () => decoderCase({ model_type: "llama", hidden_act: "gelu" }),
   "Mistral with a sliding window": () =>
     decoderCase({ model_type: "mistral", sliding_window: 3, hidden_act: "gelu_new" }),

@@ -20,7 +20,9 @@ export function accept(
     const p = target(i);
     const q = proposal(i);
     if (uniform() * (q === undefined ? 1 : q[id]) < p[id]) continue;
-    const rest = p.map((share, v) => Math.max(0, share - (q === undefined ? Number(v === id) : (q[v] ?? 0))));
+    const rest = p.slice();
+    if (q === undefined) rest[id] = 0;
+    else for (let v = 0; v < Math.min(p.length, q.length); v++) rest[v] = Math.max(0, p[v] - q[v]);
     // Nothing is left where p and q differ by rounding alone.
     return { accepted: i, next: draw(rest.some((share) => share > 0) ? rest : p) };
   }
