@@ -1,32 +1,24 @@
 /**
- * Loads `rarefy serve` as careless clients would, and measures how fast it is.
+ * Loads `rarefy serve` as careless clients would.
  *
  *   node bench/serve-load.mjs [--model tiny-6m] [--clients 64] [--requests 10000] [--seed 1] [--kv-memory 128M] [--json FILE]
- *   node bench/serve-load.mjs --speed [--model ./dir] [--tokens 64] [--threads 2]
  *
- * The first form sends requests of every kind: streamed and whole, with random aborts and malformed bodies. It fails when one
+ * Sends requests of every kind: streamed and whole, with random aborts and malformed bodies. It fails when one
  * is answered with anything but what it should be (429 is allowed), or when memory or descriptors still grow over the last three
- * quarters, and tells times, memory and descriptors. The second tells
- * tokens per second, and per second of a processor, at 1, 4 and 16 clients, dense and, where the model has thresholds, as sparse as they make it.
+ * quarters, and tells times, memory and descriptors.
  */
-import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
+import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { median } from "./rounds.mjs";
+import { holds, post, startRarefy } from "./serving.mjs";
 
 const { values: given } = parseArgs({
   options: {
     model: { type: "string", default: "tiny-6m" },
     clients: { type: "string", default: "64" },
     requests: { type: "string", default: "10000" },
-    tokens: { type: "string", default: "64" },
     threads: { type: "string", default: "2" },
-    rounds: { type: "string", default: "3" },
     seed: { type: "string", default: "1" },
     "kv-memory": { type: "string", default: "128M" },
-    speed: { type: "boolean", default: false },
     json: { type: "string" },
   },
 });
@@ -43,47 +35,12 @@ function randomOf(seed) {
   };
 }
 
-/** Starts the command on a free port. */
-async function start(extra = []) {
-  const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
-  const args = [main, "serve", `model=${given.model}`, "--port", "0", "--threads", given.threads, "--quiet", ...extra];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
-  const exited = new Promise((resolve) => child.once("exit", resolve));
-  process.once("exit", () => child.kill("SIGKILL"));
-  const stop = () => {
-    child.kill("SIGTERM");
-    return exited;
-  };
-  for await (const line of createInterface({ input: child.stdout })) {
-    const url = /http:\S+/.exec(line)?.[0];
-    if (url !== undefined) return { url, pid: child.pid, stop };
-  }
-  throw new Error(`the server did not start (${await exited})`);
-}
-
-/** Memory, descriptors and processor time of a process, where the system tells (Linux). */
-function holds(pid) {
-  try {
-    const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-    const times = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
-    // User and system, in hundredths of a second.
-    const cpuSeconds = (Number(times[11]) + Number(times[12])) / 100;
-    const descriptors = readdirSync(`/proc/${pid}/fd`).length;
-    return { residentMiB: Math.round(Number(rss) / 1024), descriptors, cpuSeconds };
-  } catch {
-    return {};
-  }
-}
-
 const percentiles = (list) => {
   const sorted = list.toSorted((a, b) => a - b);
   const at = (share) =>
     Math.round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN);
   return { p50: at(0.5), p95: at(0.95), p99: at(0.99) };
 };
-
-const post = (url, path, body, signal) =>
-  fetch(`${url}${path}`, { method: "POST", headers: { "content-type": "application/json" }, body, signal });
 
 /** What a careless client may send: its body, and the statuses that it may get. */
 function request(random) {
@@ -113,7 +70,12 @@ function request(random) {
 }
 
 async function load() {
-  const server = await start(["--max-queue", "32", "--kv-memory", given["kv-memory"]]);
+  const server = await startRarefy(given.model, given.threads, [
+    "--max-queue",
+    "32",
+    "--kv-memory",
+    given["kv-memory"],
+  ]);
   const before = holds(server.pid);
   const [clients, requests] = [number("clients"), number("requests")];
   const random = randomOf(number("seed"));
@@ -184,53 +146,7 @@ async function load() {
   };
 }
 
-/** Tokens per second of so many clients that each ask for one text. */
-async function tokensPerSecond({ url, pid }, clients, fields) {
-  const tokens = number("tokens");
-  const startMs = performance.now();
-  const before = holds(pid).cpuSeconds;
-  const counts = await Promise.all(
-    Array.from({ length: clients }, async (_, seed) => {
-      const body = { prompt: [40 + seed, 41, 42, 43], max_tokens: tokens, temperature: 0, ignore_eos: true, ...fields };
-      const response = await post(url, "/completions", JSON.stringify(body));
-      if (response.status !== 200) throw new Error(await response.text());
-      return (await response.json()).usage.completion_tokens;
-    }),
-  );
-  const total = counts.reduce((a, b) => a + b, 0);
-  const perSecond = (1000 * total) / (performance.now() - startMs);
-  return { perSecond, perCpuSecond: total / (holds(pid).cpuSeconds - before) };
-}
-
-async function speed() {
-  const alone = [0, 1, 4];
-  const servers = [];
-  for (const count of alone) servers.push({ count, ...(await start(["--sparse-alone", String(count)])) });
-  const rows = [];
-  try {
-    const kinds = [{ name: "dense", server: servers[1], fields: { rarefy: { sparsity: "dense" } } }];
-    for (const server of servers)
-      kinds.push({ name: `as calibrated, up to ${server.count} alone`, server, fields: {} });
-    for (const { server } of kinds) await tokensPerSecond(server, 2, {});
-    for (const clients of [1, 4, 16]) {
-      const found = kinds.map(() => []);
-      // In turns, so that what disturbs one disturbs all.
-      for (let round = 0; round < number("rounds"); round++) {
-        for (const [k, { server, fields }] of kinds.entries())
-          found[k].push(await tokensPerSecond(server, clients, fields));
-      }
-      for (const [k, { name }] of kinds.entries()) {
-        const of = (field) => Math.round(median(found[k].map((one) => one[field])));
-        rows.push({ clients, name, tokensPerSecond: of("perSecond"), tokensPerCpuSecond: of("perCpuSecond") });
-      }
-    }
-  } finally {
-    for (const server of servers) await server.stop();
-  }
-  return { model: given.model, threads: number("threads"), tokens: number("tokens"), rows };
-}
-
-const result = given.speed ? await speed() : await load();
+const result = await load();
 if (given.json !== undefined) writeFileSync(given.json, JSON.stringify(result, null, 2));
 console.log(JSON.stringify(result, null, 2));
 process.exitCode = result.failed > 0 ? 1 : 0;
