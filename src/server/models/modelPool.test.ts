@@ -4,7 +4,13 @@ import type { ModelEntry, ServedModel } from "./servedModel.js";
 
 /** A model that only counts how often it is let go of. */
 function fakeModel(id: string, bytes: number) {
-  const model = { id, opened: { model: { backend: { memoryBytes: () => bytes } } }, disposed: 0, engine: undefined };
+  const model = {
+    id,
+    opened: { model: { backend: { memoryBytes: () => model.bytes } } },
+    bytes,
+    disposed: 0,
+    engine: undefined,
+  };
   return Object.assign(model, {
     [Symbol.dispose]() {
       model.disposed++;
@@ -50,4 +56,18 @@ test("those not used for longest make room, those in use do not", async () => {
   pool[Symbol.dispose]();
   // The first attempt loaded it and gave it back, too.
   expect(models.b.disposed).toBe(2);
+});
+
+test("a model whose keys and values have grown makes room once nobody uses it", async () => {
+  const models = { a: fakeModel("a", 40), b: fakeModel("b", 40) };
+  const load = async ({ id }: ModelEntry) => models[id as keyof typeof models] as unknown as ServedModel;
+  const pool = new ModelPool(entries, 100, load);
+  const first = await pool.lease("a");
+  (await pool.lease("b"))[Symbol.dispose]();
+  models.a.bytes = 70;
+  // The one in use stays, the other one goes.
+  const second = await pool.lease("a");
+  expect([models.a.disposed, models.b.disposed]).toEqual([0, 1]);
+  for (const lease of [first, second]) lease[Symbol.dispose]();
+  pool[Symbol.dispose]();
 });

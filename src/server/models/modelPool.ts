@@ -46,14 +46,19 @@ export class ModelPool implements Disposable {
    */
   async lease(id: string, job: JobOptions = {}): Promise<Lease> {
     let found = this.#loaded.get(id);
-    if (found === undefined) {
+    // One that was loaded may have made room for another before it is taken here.
+    while (found === undefined) {
       const mine = this.#loading.then(() => this.#loadOnce(id, job));
       this.#loading = mine.catch(() => {});
-      found = await mine;
+      await mine;
+      this.#checkOpen();
+      found = this.#loaded.get(id);
     }
     this.#checkOpen();
     found.leases++;
     found.usedAt = this.#clock++;
+    // Keys and values have grown since models were loaded.
+    this.#dropUnused(0);
     let released = false;
     return {
       model: found.model,
@@ -95,16 +100,22 @@ export class ModelPool implements Disposable {
     if (bytes > this.maxBytes) {
       throw new DeviceError(`the model ${id} takes ${bytes} bytes, and the limit of all models is ${this.maxBytes}`);
     }
+    if (!this.#dropUnused(bytes)) throw new ModelsBusyError(`no room for the model ${id} while others are in use`);
+  }
+
+  /** Lets go of models that nobody uses until there is room for so many bytes more. @returns whether there is */
+  #dropUnused(bytes: number): boolean {
     // A text whose client went away runs until the end of its step.
     const free = [...this.#loaded]
       .filter(([, { leases, model }]) => leases === 0 && !model.engine?.busy)
       .sort(([, a], [, b]) => a.usedAt - b.usedAt);
     while (this.#bytes() + bytes > this.maxBytes) {
       const oldest = free.shift();
-      if (oldest === undefined) throw new ModelsBusyError(`no room for the model ${id} while others are in use`);
+      if (oldest === undefined) return false;
       this.#loaded.delete(oldest[0]);
       oldest[1].model[Symbol.dispose]();
     }
+    return true;
   }
 
   #bytes(): number {
