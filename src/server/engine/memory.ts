@@ -152,18 +152,23 @@ export class SequenceMemory implements Disposable {
   }
 
   #checkFits(bytes: number): void {
-    const room = Math.min(this.maxBytes, this.pages.most * this.pages.pageBytes);
+    const room = this.#limit;
     if (bytes <= room) return;
     throw new UsageError(`keys and values of this text take ${bytes} bytes; the server has room for ${room}`);
+  }
+
+  /** What there is room for: less than was allowed once the machine had no more. */
+  get #limit(): number {
+    return Math.min(this.maxBytes, this.pages.most * this.pages.pageBytes);
   }
 
   /** Lets go of what was not used for longest, but for `donor`. @returns whether there is room then; if not, all stays */
   #makeRoom(bytes: number, donor: HeldSequence | undefined): boolean {
     const stay = this.#all.filter((held) => held.busy || held === donor);
-    if (this.#bytesOf(stay) + bytes > this.maxBytes) return false;
+    if (this.#bytesOf(stay) + bytes > this.#limit) return false;
     const idle = this.#all.filter((held) => !stay.includes(held)).sort((a, b) => a.usedAt - b.usedAt);
     for (const held of idle) {
-      if (this.bytes + bytes <= this.maxBytes) break;
+      if (this.bytes + bytes <= this.#limit) break;
       this.#drop(held);
     }
     return true;
