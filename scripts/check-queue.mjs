@@ -81,7 +81,7 @@ try {
   const url = `redis://127.0.0.1:${port}`;
   const worker = (name) =>
     start(process.execPath, [
-      ...[rarefy, "worker", "--queue", url, "--threads", "1", "--idle-exit", "5", "--lock-seconds", "3", "--json"],
+      ...[rarefy, "worker", "--queue", url, "--threads", "1", "--idle-exit", "20", "--lock-seconds", "3", "--json"],
       ...["--scratch", join(folder, "scratch", name)],
     ]);
   const queueStartMs = performance.now();
@@ -90,6 +90,9 @@ try {
   shared.ended.then((code) => {
     failed = code;
   });
+  // The source is measured here before there are jobs; workers with nothing to do would leave.
+  const measured = () => existsSync(join(folder, "shared", "source.json"));
+  while (!measured() && failed === undefined) await sleep(50);
   const victim = worker("a");
   const other = worker("b");
   // In the middle of a candidate, after some were done.
