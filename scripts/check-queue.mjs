@@ -81,7 +81,7 @@ try {
   const url = `redis://127.0.0.1:${port}`;
   const worker = (name) =>
     start(process.execPath, [
-      ...[rarefy, "worker", "--queue", url, "--threads", "1", "--idle-exit", "20", "--lock-seconds", "3", "--json"],
+      ...[rarefy, "worker", "--queue", url, "--threads", "1", "--idle-exit", "20", "--lock-seconds", "10", "--json"],
       ...["--scratch", join(folder, "scratch", name)],
     ]);
   const queueStartMs = performance.now();
