@@ -80,13 +80,19 @@ const enough = {
   ...{ "--steps": 2, "--warmup": 0, "--batch": 1, "--seeds": 1, "--scale": "smoke" },
 };
 
-/** Of models and texts that the user has, of the network, or without an end. */
-const left = / [A-Z]\w+\/|webgpu|deepseek-v3\/|my-mixtral-config| \.\/(?:mixture|sent\w+-\w+)|rarefy serve/;
+/** Of models, texts and services that the user has, of the network, or without an end. */
+const left = / [A-Z]\w+\/|webgpu|deepseek-v3\/|my-mixtral-config| \.\/(?:mixture|sent\w+-\w+)|rarefy serve|redis:/;
+
+/** Options that a command has and some of its lines refuse. */
+const refuses = [
+  ["--scale", / list/],
+  ["--steps", /^rarefy prune (?!.*--pattern channels)/],
+];
 
 function shortened(line, options) {
   const cut = options
     .map(({ long }) => long)
-    .filter((name) => Object.hasOwn(enough, name) && !(name === "--scale" && line.includes(" list")));
+    .filter((name) => Object.hasOwn(enough, name) && !refuses.some(([what, when]) => what === name && when.test(line)));
   const rest = cut.reduce((text, name) => text.replace(new RegExp(` ${name} \\S+`), ""), line);
   const isTraining = cut.includes("--steps");
   return `${rest}${cut.map((name) => ` ${name} ${enough[name]}`).join("")}${isTraining ? " --window 16" : ""}`;

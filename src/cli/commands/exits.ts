@@ -58,7 +58,7 @@ export const command: CommandDefinition<ExitsOptions> = {
   ],
   examples: [
     "rarefy exits tiny-6m --text tiny-6m:calib -o tiny-exits",
-    "rarefy exits tiny-6m --text tiny-6m:calib --exits crf:from=4,every=1 --from 4 --every 1 -o tiny-exits",
+    "rarefy exits tiny-6m --text tiny-6m:calib --exits crf:from=4,every=1 --from 4 --every 1 -o tiny-exits-crf",
   ],
   async run(context, options, [argument]) {
     const { signal, onProgress } = context;
