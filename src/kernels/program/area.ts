@@ -90,7 +90,7 @@ export class ProgramArea implements WeightArea {
       bias: bias === undefined ? 0 : (bias as ProgramVector).constant.readIn(arena),
       accumulate,
       slices: slicesOf(cols),
-      rowRuns: rowRunsOf({ format, packedRows: paddedRows }, this.owner.threads),
+      rowRuns: rowRunsOf({ format, packedRows: paddedRows }, slicesOf(cols), this.owner.threads),
       firstGroup,
       endGroup,
       segments: placed.map((part, p) => ({

