@@ -81,7 +81,8 @@ const enough = {
 };
 
 /** Of models, texts and services that the user has, of the network, or without an end. */
-const left = / [A-Z]\w+\/|webgpu|deepseek-v3\/|my-mixtral-config| \.\/(?:mixture|sent\w+-\w+)|rarefy serve|redis:/;
+const left =
+  / [A-Z]\w+\/|webgpu|deepseek-v3\/|my-mixtral-config|relu-6m|lora-[abc]|prompts\.jsonl| \.\/(?:mixture|classifier|sent\w+-\w+)|rarefy serve|redis:/;
 
 /** Options that a command has and some of its lines refuse. */
 const refuses = [

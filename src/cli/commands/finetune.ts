@@ -53,7 +53,7 @@ export const command: CommandDefinition<FinetuneOptions> = {
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
     "rarefy finetune tiny-6m --text train.txt --lora rank=8,alpha=16 --rate 1e-3 -o tiny-lora",
-    "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered",
+    "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered-lora",
     "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
     "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],

@@ -1,7 +1,7 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
 import type { LocalModelFiles } from "../../io/index.js";
-import { bundledText, isBundledText, resolveModel } from "../../io/index.node.js";
+import { resolveModel } from "../../io/index.node.js";
 import { openModelTeacher, type TaughtFile, teachToFile } from "../../jobs/index.js";
 import {
   cutPrompts,
@@ -166,7 +166,7 @@ async function promptsOf(
   files: LocalModelFiles | undefined,
 ): Promise<readonly TeachingPrompt[]> {
   const path = (prompts ?? text)!;
-  const content = await readTrainingText(isBundledText(path) ? bundledText(path) : path, context.signal);
+  const content = await readTrainingText(path, context.signal);
   if (prompts !== undefined) return parsePrompts(content, prompts).slice(0, limit);
   const tokenizer = await openTokenizer(context, files!);
   const { signal, onProgress } = context;

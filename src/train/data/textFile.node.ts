@@ -2,12 +2,13 @@ import { open } from "node:fs/promises";
 import { Readable } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { RarefyError } from "../../core/index.js";
+import { bundledText, isBundledText } from "../../io/index.node.js";
 
 /** Texts above this would not fit a JavaScript string. */
 const maxCharacters = 2 ** 29 - 24;
 
 /**
- * A UTF-8 text file, `.xz` or plain, piece by piece.
+ * A UTF-8 text file, `.xz` or plain, piece by piece; or one that comes with the package by its name (`tiny-6m:eval`).
  * @throws RarefyError when it cannot be read, is not UTF-8 or not xz
  */
 export async function readTrainingText(path: string, signal?: AbortSignal): Promise<string> {
@@ -31,7 +32,7 @@ export async function readTrainingText(path: string, signal?: AbortSignal): Prom
 
 /** Opens the file before anything else, so that one that is missing fails here and not in a stream nobody reads yet. */
 async function openText(path: string): Promise<AsyncIterable<Uint8Array>> {
-  const file = await open(path);
+  const file = await open(isBundledText(path) ? bundledText(path) : path);
   if (!path.endsWith(".xz")) return file.createReadStream();
   const { XzReadableStream } = await loadXz();
   const compressed = Readable.toWeb(file.createReadStream()) as ReadableStream<Uint8Array>;

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { readText } from "../../io/index.node.js";
 import { readTrainingText } from "./textFile.node.js";
 
 const directory = mkdtempSync(join(tmpdir(), "rarefy-text-"));
@@ -23,6 +24,10 @@ function file(name: string, bytes: Uint8Array | string): string {
 test("plain and xz texts are the same", async () => {
   expect(await readTrainingText(file("a.txt", text))).toBe(text);
   expect(await readTrainingText(file("a.txt.xz", xz))).toBe(text);
+});
+
+test("a text of the package is read by its name, as other commands do", async () => {
+  expect(await readTrainingText("tiny-6m:eval")).toBe(await readText("tiny-6m:eval"));
 });
 
 test.each<[string, string, Uint8Array]>([
