@@ -5,13 +5,13 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { parseAttention, parseKv, Sequence } from "../dist/runtime/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { promptIds } from "./prompt.mjs";
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     lengths: { type: "string", default: "16384,32768" },
     context: { type: "string", default: "8192" },

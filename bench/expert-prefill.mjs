@@ -8,13 +8,13 @@
 // disturbs less, and with one thread nearly what an idle machine takes. All three give the same sums; that is checked.
 // Needs the built package (npm run build).
 
-import { parseArgs } from "node:util";
 import { openBackend } from "../dist/kernels/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { median } from "./rounds.mjs";
 import { cpuMs } from "./stopwatch.mjs";
 
 const defaults = { experts: 32, "per-token": 4, hidden: 1024, width: 512, tokens: 128, threads: 1, rounds: 7 };
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     ...Object.fromEntries(
       Object.entries(defaults).map(([name, value]) => [name, { type: "string", default: `${value}` }]),

@@ -5,9 +5,10 @@
 // processes only ever add to what a round takes, so the fast rounds are the ones that tell.
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { readOptions } from "../scripts/options.mjs";
 import { cpuMs } from "./stopwatch.mjs";
 
-const [other, rounds = "101"] = process.argv.slice(2);
+const [other, rounds = "101"] = readOptions({ allowPositionals: true }).positionals;
 if (other === undefined) throw new Error("node bench/finite-checks.mjs OTHER [ROUNDS]");
 const [rows, cols] = [1024, 1024];
 const stored = new Uint16Array(rows * cols).map((_, i) => 0x3c00 + ((i * 37) % 511));

@@ -12,7 +12,6 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writ
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 import { families } from "../dist/arch/index.js";
 import { openCheckpoint } from "../dist/io/index.js";
@@ -21,10 +20,11 @@ import { writeSafetensors } from "../dist/io/safetensorsWriter.js";
 import { preTokenizers } from "../dist/io/tokenizer/preTokenizers.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { collect, embedText, generate, Sequence } from "../dist/runtime/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { byteSymbols, specialToken } from "./byte-level.mjs";
 import { logitsAfter, negativeLogLikelihood } from "./llama-nll.mjs";
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: { type: { type: "string", default: "f32" }, keep: { type: "string" } },
 });

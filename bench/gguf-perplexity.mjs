@@ -10,12 +10,12 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { readOptions } from "../scripts/options.mjs";
 import { negativeLogLikelihood } from "./llama-nll.mjs";
 
 const root = new URL("../", import.meta.url);
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: {
     text: { type: "string", default: fileURLToPath(new URL("models/text/books-eval.txt", root)) },

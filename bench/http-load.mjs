@@ -10,9 +10,10 @@ import { fileURLToPath } from "node:url";
 import { urlFiles } from "../dist/io/index.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer } from "../dist/text/index.js";
+import { readOptions } from "../scripts/options.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const [directory = join(root, "models/tiny-6m"), rounds = "3"] = process.argv.slice(2);
+const [directory = join(root, "models/tiny-6m"), rounds = "3"] = readOptions({ allowPositionals: true }).positionals;
 const delaysMs = [0, 50, 100];
 
 let delayMs = 0;

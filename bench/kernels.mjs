@@ -5,13 +5,13 @@
 // Every case has so many copies of its matrix that they come from memory, and all take turns within a round. Medians with lowest and
 // highest; "× " is against the first of --kernels. Bit masks have half of their weights left.
 
-import { parseArgs } from "node:util";
 import { createBackend } from "../dist/kernels/wasm/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { describeMachine } from "./machine.mjs";
 import { median } from "./rounds.mjs";
 import { cpuMs } from "./stopwatch.mjs";
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     formats: { type: "string", default: "q8,q4,bf16,2:4-q8,2:4-bf16,bitmask-q8,bitmask-bf16" },
     kernels: { type: "string", default: "0,avx512" },

@@ -5,15 +5,15 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { parseRecipe } from "../dist/compress/index.js";
 import { evaluateQuality } from "../dist/eval/index.js";
 import { directoryFiles, readText } from "../dist/io/index.node.js";
 import { compressToDirectory } from "../dist/jobs/index.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "../scripts/options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     calib: { type: "string" },

@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../scripts/options.mjs";
 import { readBandwidth } from "./bandwidth.mjs";
 import { describeMachine } from "./machine.mjs";
 import { alternate, compare, printReport, summarise } from "./rounds.mjs";
@@ -34,7 +34,7 @@ export async function runMatch(open, defaults) {
   const options = Object.fromEntries(
     Object.entries(settings).map(([name, value]) => [name, { type: "string", default: value }]),
   );
-  const { values } = parseArgs({ options: { ...options, out: { type: "string" } } });
+  const { values } = readOptions({ options: { ...options, out: { type: "string" } } });
   const directory = resolve(values.model);
   const [threads, rounds, prompt, tokens] = [values.threads, values.rounds, values.prompt, values.tokens].map(Number);
   const sparsities = values.sparsity.split(",").filter(Boolean).map(Number);

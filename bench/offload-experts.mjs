@@ -6,13 +6,13 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { offloadToDirectory } from "../dist/jobs/index.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "../scripts/options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     shares: { type: "string", default: "1,0.75,0.5,0.25" },

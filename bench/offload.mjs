@@ -8,13 +8,13 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { offloadToDirectory } from "../dist/jobs/index.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "../scripts/options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     "resident-bytes": { type: "string" },

@@ -11,15 +11,15 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openBackend } from "../dist/kernels/index.js";
 import { describeChoices, loadModel } from "../dist/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../dist/pipeline/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { promptIds } from "./prompt.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     model: { type: "string", default: join(import.meta.dirname, ".models/llama-1.1b") },
     weights: { type: "string", default: "bf16" },

@@ -9,8 +9,8 @@
 // End-of-text tokens are generated through, so that random weights cannot end a round early. Two rounds are run first and
 // thrown away: they page the file in.
 
-import { parseArgs } from "node:util";
 import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { readOptions } from "../scripts/options.mjs";
 import { isMain } from "./machine.mjs";
 import { promptIds } from "./prompt.mjs";
 import { Stopwatch, undisturbed } from "./stopwatch.mjs";
@@ -55,7 +55,7 @@ export async function openLlamaCpp(path, { threads, contextSize = 512, gpu = fal
 }
 
 if (isMain(import.meta)) {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = readOptions({
     allowPositionals: true,
     options: {
       gpu: { type: "string" },

@@ -9,7 +9,7 @@
 // the prompt's logits.
 
 import { basename, dirname, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../scripts/options.mjs";
 import { findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
 import { isMain } from "./machine.mjs";
 
@@ -87,7 +87,7 @@ export async function openBrowser() {
 }
 
 if (isMain(import.meta)) {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = readOptions({
     allowPositionals: true,
     options: {
       threads: { type: "string", default: "2" },

@@ -13,11 +13,11 @@
 
 import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../scripts/options.mjs";
 import { byteSymbols, specialToken } from "./byte-level.mjs";
 
 const number = (value) => ({ type: "string", default: String(value) });
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     out: { type: "string", default: join(import.meta.dirname, ".models/llama-1.1b") },
     layers: number(22),

@@ -8,10 +8,10 @@
  * quarters, and tells times, memory and descriptors.
  */
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
+import { readOptions } from "../scripts/options.mjs";
 import { holds, post, startRarefy } from "./serving.mjs";
 
-const { values: given } = parseArgs({
+const { values: given } = readOptions({
   options: {
     model: { type: "string", default: "tiny-6m" },
     clients: { type: "string", default: "64" },

@@ -10,11 +10,11 @@
  */
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { readOptions } from "../scripts/options.mjs";
 import { median } from "./rounds.mjs";
 import { holds, post, startRarefy, startServer } from "./serving.mjs";
 
-const { values: given } = parseArgs({
+const { values: given } = readOptions({
   options: {
     model: { type: "string", default: "tiny-6m" },
     weights: { type: "string" },

@@ -4,10 +4,10 @@
 // Copies of the matrix are taken in turn so that no cache holds the one that comes next, and the sparsities take turns within
 // each round. The medians are set against the straight line through them, a · (1 − sparsity) + constant.
 
-import { parseArgs } from "node:util";
 import { openBackend } from "../dist/kernels/index.js";
+import { readOptions } from "../scripts/options.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     rows: { type: "string", default: "14336" },
     cols: { type: "string", default: "4096" },

@@ -9,13 +9,13 @@
 //   node bench/random-model.mjs --tied --layers 4 --out .models/draft
 //   node bench/speculation.mjs .models/target --drafts .models/draft,layers=4
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { loadTokenizer, openModel, tokenizeText } from "../dist/index.js";
 import { resolveModel } from "../dist/io/index.node.js";
 import { collect, generate, layersDraft, lookupDraft, modelDraft } from "../dist/runtime/index.js";
+import { readOptions } from "../scripts/options.mjs";
 import { median } from "./rounds.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     drafts: { type: "string", default: "lookup" },

@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { readOptions } from "./options.mjs";
 
 /** The compiler of the files in prebuilds/: another version writes other bytes. */
 export const zigVersion = "0.17.1";
@@ -127,6 +128,7 @@ function buildLocal() {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  if (process.argv.includes("--prebuilds")) buildPrebuilds();
+  const { values } = readOptions({ options: { prebuilds: { type: "boolean" } } });
+  if (values.prebuilds) buildPrebuilds();
   else buildLocal();
 }

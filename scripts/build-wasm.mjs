@@ -7,7 +7,9 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import asc from "assemblyscript/asc";
 import { assemblyScript, cHeader, evaluate } from "./generate-records.mjs";
+import { readOptions } from "./options.mjs";
 
+readOptions();
 const folder = fileURLToPath(new URL("../src/kernels/wasm/", import.meta.url));
 const target = `${folder}generated/kernels.ts`;
 const accessors = `${folder}assembly/generated/records.ts`;

@@ -5,14 +5,14 @@
 // policy that throws away more than 1 %. Policies run token by token: all of them take hours, --only takes some.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { parseArgs } from "node:util";
 import { evaluateQuality } from "../dist/eval/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { parseAttention, parseKv } from "../dist/runtime/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     golden: { type: "string", default: "test/golden/inference.json" },

@@ -11,7 +11,9 @@ import { fileURLToPath } from "node:url";
 import { build as viteBuild } from "vite";
 import { findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
 import { unpackPacked } from "../test/support/installPacked.mjs";
+import { readOptions } from "./options.mjs";
 
+const { positionals } = readOptions({ allowPositionals: true });
 const root = fileURLToPath(new URL("..", import.meta.url));
 const pages = join(root, "bench/bundlers");
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-bundlers-"));
@@ -118,7 +120,9 @@ async function generateIn(chromium, directory, { isolated, policy }, inlineScrip
 
 const { path, reason } = findChromium();
 if (path === undefined) throw new Error(reason);
-const wanted = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(bundlers);
+const unknown = positionals.filter((name) => bundlers[name] === undefined);
+if (unknown.length > 0) throw new Error(`${unknown.join(", ")}: there are ${Object.keys(bundlers).join(", ")}`);
+const wanted = positionals.length > 0 ? positionals : Object.keys(bundlers);
 const chromium = await launchChromium(path);
 const texts = new Set();
 let failed = 0;

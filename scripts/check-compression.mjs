@@ -6,7 +6,6 @@
 // magnitude is counted as the golden figures are: bf16 weights tie.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { parseArgs } from "node:util";
 import { lowRankMethods, parsePattern, parseRecipe, pruneMethods, scaleMethods } from "../dist/compress/index.js";
 import { evaluateQuality } from "../dist/eval/index.js";
 import { memoryFiles, openCheckpoint } from "../dist/io/index.js";
@@ -15,8 +14,9 @@ import { openBackend } from "../dist/kernels/index.js";
 import { loadModel } from "../dist/model/index.js";
 import { memoryWorkspace, planCompression, runCompression } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "./options.mjs";
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: {
     golden: { type: "string", default: "test/golden/reference.json" },

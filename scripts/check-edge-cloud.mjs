@@ -8,12 +8,12 @@
 // t_server) + (t_prompt + RTT) / tokens a token, with ρ of each row and times of the run of RTT 0.
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import { loadTokenizer, openModel, tokenizeText } from "rarefy";
 import { resolveModel } from "rarefy/io/node";
 import { collect, connectCloud, expectedTokenMs, generate, parseRoute } from "rarefy/runtime";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     rtt: { type: "string", default: "0,20,80" },

@@ -5,14 +5,14 @@
 // propagate. Prints a table; exit code 1 when a figure is more than its tolerance off.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { parseArgs } from "node:util";
 import { evaluateQuality } from "../dist/eval/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openModel, trainExits } from "../dist/pipeline/index.js";
 import { parseExits } from "../dist/runtime/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     golden: { type: "string", default: "test/golden/inference.json" },

@@ -4,7 +4,6 @@
 // dense figure is more than 0.1 % off, a uniform TEAL figure more than 1 %, or greedy worse than uniform.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { parseArgs } from "node:util";
 import { evaluateQuality } from "../dist/eval/index.js";
 import { openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
@@ -12,8 +11,9 @@ import { openBackend } from "../dist/kernels/index.js";
 import { loadModel } from "../dist/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "./options.mjs";
 
-const { values: options, positionals } = parseArgs({
+const { values: options, positionals } = readOptions({
   allowPositionals: true,
   options: {
     golden: { type: "string", default: "test/golden/reference.json" },

@@ -8,14 +8,14 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, write
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { Random } from "../dist/core/index.js";
 import { resolveModel } from "../dist/io/index.node.js";
 import { contentOf, difference } from "./kills/content.mjs";
 import { serveHub } from "./kills/hub.mjs";
 import { killedJobs, preparations, smallInputs } from "./kills/jobs.mjs";
+import { readOptions } from "./options.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     kills: { type: "string", default: "216" },
     only: { type: "string" },

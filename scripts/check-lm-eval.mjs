@@ -13,14 +13,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { evaluateTasks, prepareTasks, readTasks } from "rarefy/tasks";
 import { taskFolder } from "rarefy/tasks/node";
 import { writeDataSets } from "./lmeval/data.mjs";
 import { fakeChatTemplate, fakeScorer } from "./lmeval/fake.mjs";
+import { readOptions } from "./options.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     python: { type: "string", default: "python3" },
     model: { type: "string", default: join(root, "models/tiny-6m") },
@@ -62,7 +62,8 @@ function oracle(mode, ...args) {
   return JSON.parse(readFileSync(out, "utf8"));
 }
 
-const close = (a, b, tolerance) => Math.abs(a - b) <= tolerance * Math.max(1, Math.abs(b));
+/** How far two figures are apart: absolutely where they are small, as shares are; else, as perplexities are, relatively. */
+const distance = (a, b) => Math.abs(a - b) / Math.max(1, Math.abs(b));
 
 /** Compares every figure and standard error. @returns the largest difference */
 function compare(results, expected, tolerance) {
@@ -78,8 +79,8 @@ function compare(results, expected, tolerance) {
         figures++;
         if (mine === undefined) assert.equal(theirs, "N/A", `${task.name} ${name}`);
         else {
-          assert.ok(close(mine, theirs, tolerance), `${task.name} ${name}: ${mine}, lm-eval ${theirs}`);
-          largest = Math.max(largest, Math.abs(mine - theirs));
+          assert.ok(distance(mine, theirs) <= tolerance, `${task.name} ${name}: ${mine}, lm-eval ${theirs}`);
+          largest = Math.max(largest, distance(mine, theirs));
         }
       }
     }
@@ -170,8 +171,8 @@ async function checkHttp() {
         for (const [name, value] of Object.entries(figures)) {
           if (typeof value !== "number" || name === "sample_len") continue;
           const own = mine.results[task][name];
-          assert.ok(close(own, value, 1e-4), `${task} ${name}: ${own}, over HTTP ${value}`);
-          largest = Math.max(largest, Math.abs(own - value));
+          assert.ok(distance(own, value) <= 1e-4, `${task} ${name}: ${own}, over HTTP ${value}`);
+          largest = Math.max(largest, distance(own, value));
           count++;
         }
       }

@@ -8,7 +8,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { installPacked } from "../test/support/installPacked.mjs";
+import { readOptions } from "./options.mjs";
 
+const { values, positionals: named } = readOptions({
+  allowPositionals: true,
+  options: { examples: { type: "boolean", default: false } },
+});
 const root = fileURLToPath(new URL("..", import.meta.url));
 const binaries = join(root, "bench/runtimes/node_modules");
 if (!existsSync(binaries)) {
@@ -29,8 +34,7 @@ const runtimes = {
   ],
 };
 
-const withExamples = process.argv.includes("--examples");
-const named = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
+const withExamples = values.examples;
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-package-"));
 const app = join(scratch, "app");
 installPacked(app);

@@ -4,13 +4,13 @@
 // Exit code 1 when a share is further off than the golden file's own tolerance: 2e-4 relative untrained, 0.002 trained. Training
 // takes some minutes for each.
 import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles } from "../dist/io/index.node.js";
 import { openModel, trainPredictors } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     calib: { type: "string" },

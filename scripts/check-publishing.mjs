@@ -6,7 +6,9 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { readOptions } from "./options.mjs";
 
+readOptions();
 const root = fileURLToPath(new URL("..", import.meta.url));
 const tools = join(root, "bench/publishing");
 if (!existsSync(join(tools, "node_modules"))) {

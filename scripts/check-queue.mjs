@@ -15,9 +15,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { isDeepStrictEqual, parseArgs } from "node:util";
+import { isDeepStrictEqual } from "node:util";
+import { readOptions } from "./options.mjs";
 
-const { values } = parseArgs({ options: { redis: { type: "string", default: "redis-server" } } });
+const { values } = readOptions({ options: { redis: { type: "string", default: "redis-server" } } });
 const rarefy = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "rarefy-queue-"));
 const children = new Set();

@@ -10,10 +10,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { readOptions } from "./options.mjs";
 
+const { values } = readOptions({ options: { "no-python": { type: "boolean", default: false } } });
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "rarefy-serving-"));
-const python = !process.argv.includes("--no-python");
+const python = !values["no-python"];
 const key = "a key of its own";
 
 const packages = ["openai", "ai", "@ai-sdk/openai-compatible", "@langchain/openai", "@langchain/core", "zod"];

@@ -5,10 +5,10 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
+import { readOptions } from "./options.mjs";
 
-const { values: options } = parseArgs({ options: { built: { type: "boolean", default: false } } });
+const { values: options } = readOptions({ options: { built: { type: "boolean", default: false } } });
 const site = join(import.meta.dirname, "../site");
 const dist = join(site, "dist");
 const screenshots = join(site, "screenshots");

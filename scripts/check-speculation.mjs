@@ -3,13 +3,13 @@
 //
 // node scripts/check-speculation.mjs TARGET DRAFT TEXT [--windows 40] [--samples 100000] [--texts 2000] [--greedy 10000]
 import { readFile } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import { loadTokenizer, openModel, tokenizeText } from "rarefy";
 import { resolveModel } from "rarefy/io/node";
 import { collect, generate, modelDraft, Sampler, Sequence } from "rarefy/runtime";
 import { accept } from "../dist/runtime/speculate/accept.js";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     windows: { type: "string", default: "40" },

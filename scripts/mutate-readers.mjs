@@ -6,10 +6,10 @@
 import { fork } from "node:child_process";
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { generator, modulesOfReaders, readersOf } from "./mutation/readers.mjs";
+import { readOptions } from "./options.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     inputs: { type: "string", default: "100000" },
     first: { type: "string", default: "0" },

@@ -4,8 +4,11 @@
 //   node scripts/picture.mjs demo.json bench/bench.json        writes docs/images/gain-and-cost.svg
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { readOptions } from "./options.mjs";
 
-const [demo, bench] = process.argv.slice(2).map((path) => JSON.parse(readFileSync(path, "utf8")));
+const { positionals } = readOptions({ allowPositionals: true });
+if (positionals.length !== 2) throw new Error("give two files: demo.json and bench.json");
+const [demo, bench] = positionals.map((path) => JSON.parse(readFileSync(path, "utf8")));
 const { cpu, cores } = bench.machine;
 const speeds = bench.summary.map(({ id, decodeTokensPerSecond, bytesPerToken }) => ({
   label: id.replace("node-llama-cpp", "llama.cpp").replace(" native", "").replace("50 % sparse", "50 % skipped"),

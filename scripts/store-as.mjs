@@ -7,8 +7,9 @@ import { openCheckpoint } from "../dist/io/index.js";
 import { directoryFiles, directorySinks } from "../dist/io/index.node.js";
 import { writeSafetensors } from "../dist/io/safetensorsWriter.js";
 import { stores } from "../test/support/storeAs.mjs";
+import { readOptions } from "./options.mjs";
 
-const [model, output, format] = process.argv.slice(2);
+const [model, output, format] = readOptions({ allowPositionals: true }).positionals;
 if (stores[format] === undefined) {
   process.stderr.write(`usage: node scripts/store-as.mjs MODEL OUTPUT FORMAT\n${Object.keys(stores).join("\n")}\n`);
   process.exit(1);

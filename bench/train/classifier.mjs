@@ -4,13 +4,13 @@
 // Random tokens, a third of them filling. A step is loss, gradients, Adam and, for hard thresholding, the exact projection onto
 // the largest tenth: of all weights together, and of each block's.
 
-import { parseArgs } from "node:util";
 import { encoderObjective } from "../../dist/train/engine/open.js";
 import { constant, stopEngine, Training, trainMethods } from "../../dist/train/index.js";
 import { initialEncoder } from "../../dist/train/models/encoderParameters.js";
 import { randomFor } from "../../dist/train/seeds.js";
+import { readOptions } from "../../scripts/options.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     device: { type: "string", default: "wasm" },
     width: { type: "string", default: "256" },

@@ -9,7 +9,6 @@
 //
 // On WebGPU the kernels of our own are measured; with --engine the traced step. Random tokens: nothing depends on them.
 
-import { parseArgs } from "node:util";
 import { openCheckpoint } from "../../dist/io/index.js";
 import { directoryFiles } from "../../dist/io/index.node.js";
 import { openCompute } from "../../dist/kernels/internal.js";
@@ -18,8 +17,9 @@ import { startEngine } from "../../dist/train/engine/engine.js";
 import { Products } from "../../dist/train/engine/gpu/products.js";
 import { decoderObjective, modelParameters, readWeights, Training, trainMethods } from "../../dist/train/index.js";
 import { canHoldRun } from "../../dist/train/resident.js";
+import { readOptions } from "../../scripts/options.mjs";
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     model: { type: "string", default: "models/tiny-6m" },
     device: { type: "string", default: "wasm" },

@@ -10,16 +10,16 @@
 // kernel takes of a prompt and of 8 tokens, every dispatch in a pass of its own.
 
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { readersOf } from "../../dist/arch/index.js";
 import { Random } from "../../dist/core/index.js";
 import { createBackend } from "../../dist/kernels/webgpu/index.js";
 import { loadModel } from "../../dist/model/index.js";
 import { weightFormats } from "../../dist/pack/index.js";
+import { readOptions } from "../../scripts/options.mjs";
 import { promptIds } from "../prompt.mjs";
 import { counted, gpuMs } from "./meter.mjs";
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     weights: { type: "string", default: "bf16,q4" },
     sparsities: { type: "string", default: "0.4,0.5" },

@@ -8,7 +8,6 @@
 // a while; medians.
 
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { Random } from "../../dist/core/index.js";
 import { Context } from "../../dist/kernels/webgpu/context.js";
 import { Device } from "../../dist/kernels/webgpu/device.js";
@@ -16,8 +15,9 @@ import { gpuFormat } from "../../dist/kernels/webgpu/formats.js";
 import { linear } from "../../dist/kernels/webgpu/linear.js";
 import { candidates, loadMatrix, tensorMatmul } from "../../dist/kernels/webgpu/matrix.js";
 import { ActivationPool } from "../../dist/kernels/webgpu/storage.js";
+import { readOptions } from "../../scripts/options.mjs";
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     formats: { type: "string", default: "bf16" },
     shapes: { type: "string", default: "4096x4096,22016x4096,4096x11008" },

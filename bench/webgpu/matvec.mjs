@@ -11,13 +11,13 @@
 // zeros out; every row tile is one of a few that were packed once.
 
 import { writeFileSync } from "node:fs";
-import { parseArgs } from "node:util";
 import { Random } from "../../dist/core/index.js";
 import { createBackend } from "../../dist/kernels/webgpu/index.js";
 import { sparseFormats, weightFormats } from "../../dist/pack/index.js";
+import { readOptions } from "../../scripts/options.mjs";
 import { gpuMs } from "./meter.mjs";
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     formats: { type: "string", default: "bf16,q8,q4,bitmask-bf16,2:4-bf16" },
     shapes: { type: "string", default: "14336x4096,4096x14336" },
