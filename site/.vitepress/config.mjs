@@ -22,7 +22,7 @@ export default defineConfig({
   srcExclude: [
     "{src,test,apps,build,examples,prebuilds,scripts,coverage}/**",
     "models/text/**",
-    "bench/{.models,bundlers,runtimes,publishing}/**",
+    "bench/{.models,bundlers,lighthouse,runtimes,publishing}/**",
   ],
   // Settings of another server, which are no page: they are copied beside the pages.
   ignoreDeadLinks: [/examples\/server\/nginx\.conf$/],
