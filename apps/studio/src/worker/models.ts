@@ -42,16 +42,24 @@ async function store(): Promise<ModelStore> {
   return openStore;
 }
 
-/** What the browser offers, found by trying. */
-async function machine(): Promise<Machine> {
-  const gpu = await openBackend("webgpu").then(
-    (backend) => {
-      const detail = backend.info.description;
-      backend[Symbol.dispose]();
-      return { usable: true, detail };
-    },
-    (error: Error) => ({ usable: false, detail: error.message }),
+/** The GPU by its name. Only asked for: its kernels are checked when a model is opened on it, which takes a while. */
+async function graphics(): Promise<Machine["gpu"]> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter) {
+    const { vendor, architecture, description } = adapter.info;
+    return { usable: true, detail: `WebGPU on ${description || [vendor, architecture].filter(Boolean).join(" ")}` };
+  }
+  // Says why there is none.
+  const failure = openBackend("webgpu").then(
+    (backend) => backend[Symbol.dispose](),
+    (error: Error) => error.message,
   );
+  return { usable: false, detail: (await failure) ?? "this browser gives no GPU" };
+}
+
+/** What the browser offers. */
+async function machine(): Promise<Machine> {
+  const gpu = await graphics();
   const { usage, quota } = await navigator.storage.estimate();
   const isolated = globalThis.crossOriginIsolated;
   const threads = isolated ? navigator.hardwareConcurrency : 1;
