@@ -33,7 +33,7 @@ export default defineConfig({
   },
   themeConfig: {
     nav: [
-      { text: "Start", link: "/docs/getting-started" },
+      { text: "Getting started", link: "/docs/getting-started" },
       { text: "For you", items: readers.map(({ text, page }) => ({ text, link: link(page) })) },
       { text: "Command line", link: "/docs/cli" },
       { text: "API", link: "/api/" },
