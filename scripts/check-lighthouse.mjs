@@ -1,9 +1,8 @@
 // What Lighthouse says of the site's start page and of the studio, on a desktop and on a phone:
 //   npm run site && node scripts/check-lighthouse.mjs [--site DIR] [--pages start,studio] [--sizes desktop,phone] [--least 90]
 // Prints performance, accessibility, best practices and SEO out of 100, when the largest part of the page was there, how long scripts kept
-// it from answering, and what points are lost for. Exit code 1 where a figure but
-// that of performance, which a busy machine spoils, is under --least. Chromium is the one that tests use; a phone is simulated, with a slow
-// network and processor. Lighthouse is a package of bench/lighthouse/ (Node.js 22.19 or later), installed when it is missing.
+// it from answering, and what points are lost for. Exit code 1 where a figure but that of performance, which a busy machine spoils, is under
+// --least. Chromium is the one that tests use; a phone is simulated, with a slow network and processor. Lighthouse is a package of bench/lighthouse/ (Node.js 22.19 or later), installed when it is missing.
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -8,9 +8,8 @@ const beside = (name) => join(import.meta.dirname, name);
 await app.whenReady();
 // In an archive (asar) rarefy is to lie unpacked: its workers and native kernels are files that are loaded by path.
 const model = utilityProcess.fork(beside("model.mjs"), [process.env.RAREFY_MODEL ?? "tiny-6m"]);
-model.once("exit", (code) => {
-  if (code !== 0) app.exit(1);
-});
+const failed = (code) => app.exit(code === 0 ? 0 : 1);
+model.once("exit", failed);
 // Every page that asks gets a channel to the model.
 ipcMain.on("connect", ({ senderFrame }) => {
   const { port1, port2 } = new MessageChannelMain();
@@ -19,5 +18,8 @@ ipcMain.on("connect", ({ senderFrame }) => {
 });
 const window = new BrowserWindow({ width: 720, height: 480, webPreferences: { preload: beside("preload.cjs") } });
 window.on("closed", () => app.quit());
-app.on("quit", () => model.kill());
+app.on("quit", () => {
+  model.off("exit", failed);
+  model.kill();
+});
 await window.loadFile(beside("index.html"));

@@ -57,7 +57,6 @@ export function connect() {
 
 /** Ends the processes, as closing the window does. */
 export async function quit() {
-  for (const worker of workers) worker.removeAllListeners("exit");
   const ended = workers.map((worker) => once(worker, "exit"));
   app.emit("quit");
   await Promise.all(ended);
