@@ -98,6 +98,7 @@ export function killedJobs({ config, text, model, relu, adapter, other }) {
     { name: "offload", args: ["offload", relu, "--calib", text, ...window, "--calibration-windows", "4"] },
     { name: "predict", args: ["predict", relu, "--calib", text, "--rank", "4", ...calibration] },
     { name: "merge", args: ["merge", model, "--adapter", adapter] },
+    { name: "share", args: ["share", model, "--layers", "2"] },
     {
       name: "lorahub",
       args: ["lorahub", model, "--adapter", adapter, other, "--text", text, "--evaluations", "3", ...window],

@@ -38,6 +38,9 @@ export function linearsOf(block: { steps: readonly Step[] }): LinearSpec[] {
   return maps;
 }
 
+/** The blocks that have weights of their own, once: layers that share theirs are one block. */
+export const distinctBlocks = ({ blocks }: Pick<ModelSpec, "blocks">): BlockSpec[] => [...new Set(blocks)];
+
 /** Where the activations of a block can be seen, each place once, with the maps that read there (none for a gate). */
 export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }[] {
   const sites = new Map<string, { site: Site; readers: LinearSpec[] }>();

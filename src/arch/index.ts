@@ -2,6 +2,7 @@ export {
   activationOf,
   buffersOf,
   costsOf,
+  distinctBlocks,
   findStep,
   isEncoder,
   isTied,

@@ -3,7 +3,7 @@ import { FormatError, quote } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
 import { families } from "./families/index.js";
-import type { BlockShape, ModelSpec } from "./spec.js";
+import type { BlockShape, BlockSpec, ModelSpec } from "./spec.js";
 
 /**
  * The description of the model that a parsed `config.json` stands for. How weights are stored is not read here: each tensor
@@ -32,13 +32,37 @@ export function readModelSpec(
   }
   const config = checkSchema(family.config, raw, file);
   if (shapes !== undefined) checkShapes(shapes, family.spec(config).blocks.length);
-  const spec = { modelType, ...family.spec(config, shapes) };
+  const described = family.spec(config, shapes);
+  const spec = {
+    modelType,
+    ...described,
+    ...(shapes && { blocks: shareBlocks(described.blocks, shapes) }),
+  };
   const eos = generation === undefined ? undefined : checkGeneration(generation);
   return eos === undefined ? spec : { ...spec, eosTokenIds: eos.filter((id) => isToken(id, spec.vocabSize)) };
 }
 
 const checkGeneration = (generation: unknown) =>
   checkSchema(generationFields, generation, "generation_config.json").eos_token_id;
+
+/** Blocks that share their weights are one description. @throws FormatError for those that are of different kinds */
+function shareBlocks(blocks: readonly BlockSpec[], shapes: readonly BlockShape[]): BlockSpec[] {
+  return blocks.map((block, layer) => {
+    const { sharedWith } = shapes[layer];
+    if (sharedWith === undefined) return block;
+    const fail = (problem: string, expected: string) =>
+      new FormatError({ file: "rarefy.json", field: `blocks.${layer}.sharedWith`, problem, expected });
+    if (!(sharedWith < layer) || shapes[sharedWith].sharedWith !== undefined)
+      throw fail(`layer ${sharedWith}`, "a layer before it that has weights of its own");
+    if (kindOf(block) !== kindOf(blocks[sharedWith]))
+      throw fail(`layer ${sharedWith} is of another kind or size`, "a layer that differs in its weights alone");
+    return blocks[sharedWith];
+  });
+}
+
+/** All of a block but the names of its tensors. */
+const kindOf = (block: BlockSpec) =>
+  JSON.stringify(block, (key, value) => (key === "tensor" ? undefined : value));
 
 function checkShapes(shapes: readonly BlockShape[], layers: number): void {
   const fail = (field: string, problem: string, expected: string) =>

@@ -294,9 +294,11 @@ export interface RowPick {
   runs: number;
 }
 
-/** Sizes of a block that structured pruning changes, where rarefy.json gives its own for every block. */
+/** What rarefy.json says of a block: sizes that structured pruning changes, and whether it has weights of its own. */
 export interface BlockShape {
   queryHeads: number;
   kvHeads: number;
   intermediateSize: number;
+  /** The layer before it whose weights it has too. Default: its own. */
+  sharedWith?: number;
 }

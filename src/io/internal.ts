@@ -27,4 +27,5 @@ export {
   surround,
   tokenTypes,
 } from "./tokenizer/index.js";
+export { withOwnBlocks } from "./weights.js";
 export { parseYaml, TaggedText, type YamlOptions } from "./yaml.js";

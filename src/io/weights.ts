@@ -1,4 +1,11 @@
-import { linearsOf, parseModelConfig, type TensorRef } from "../arch/index.js";
+import {
+  type BlockShape,
+  linearsOf,
+  parseModelConfig,
+  readModelSpec,
+  type TensorRef,
+  tensorsOfBlock,
+} from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { dtypeBytes, elementCount, toFloat32 } from "../tensor/index.js";
 import { rowsOfShape } from "../tensor/internal.js";
@@ -27,7 +34,7 @@ const computed = /(?:^|\.)(?:position_ids|masked_bias|rotary_emb\.inv_freq|(?:at
 
 /**
  * The weights of a checkpoint as plain tensors under the names other tools know: encodings are decoded and low-rank pairs
- * multiplied out, with their sparse residual added. What is no weight is left out.
+ * multiplied out, with their sparse residual added; layers that share their weights have each their own. What is no weight is left out.
  * @throws FormatError for a tensor that is not of a float type, or a low-rank half without the other
  */
 export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
@@ -42,9 +49,31 @@ export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
     const target = `${stem}.weight`;
     weights.set(target, product(checkpoint, stem, target, weights.get(target)));
   }
-  if (checkpoint.artifact !== undefined) putTogether(checkpoint, weights);
+  if (checkpoint.artifact !== undefined) {
+    putTogether(checkpoint, weights);
+    giveEachItsOwn(checkpoint, weights);
+  }
   return [...weights.values()];
 }
+
+/** Copies, under the names of their own, of what layers share with one before them. */
+function giveEachItsOwn({ config, location, artifact }: Checkpoint, weights: Map<string, Weights>): void {
+  const { blocks: shapes } = artifact!;
+  if (shapes?.every(({ sharedWith }) => sharedWith === undefined) ?? true) return;
+  const described = (blocks: readonly BlockShape[]) => readModelSpec(config, `${location}/config.json`, undefined, blocks);
+  const [shared, apart] = [described(shapes!), described(withOwnBlocks(shapes!))];
+  for (const [layer, block] of apart.blocks.entries()) {
+    const sources = tensorsOfBlock(shared.blocks[layer]);
+    for (const [t, { tensor: name }] of tensorsOfBlock(block).entries()) {
+      const source = weights.get(sources[t].tensor);
+      if (source !== undefined && source.name !== name) weights.set(name, { ...source, name });
+    }
+  }
+}
+
+/** The same blocks, of which none shares its weights. */
+export const withOwnBlocks = (shapes: readonly BlockShape[]): BlockShape[] =>
+  shapes.map(({ sharedWith: _, ...shape }) => shape);
 
 /** Maps that lie alone because one of them was stored as factors, in the tensor that they share elsewhere. */
 function putTogether(checkpoint: Checkpoint, weights: Map<string, Weights>): void {

@@ -55,6 +55,11 @@ export {
   runExperimentCells,
   runExperimentDirectory,
 } from "./runExperimentDirectory.js";
+export {
+  type SharedLayersDirectory,
+  type ShareLayersOptions,
+  shareLayersToDirectory,
+} from "./shareLayersToDirectory.js";
 export { streamLink } from "./streamLink.js";
 export { runSweep, type SweepDocument } from "./sweep.js";
 export { type SweepCandidate, type SweepLevel, sweepCandidates } from "./sweepCandidates.js";

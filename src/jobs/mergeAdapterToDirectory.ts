@@ -1,4 +1,4 @@
-import { type LinearSpec, linearsOf } from "../arch/index.js";
+import { distinctBlocks, type LinearSpec, linearsOf } from "../arch/index.js";
 import type { JobOptions } from "../core/index.js";
 import {
   type Adapter,
@@ -17,7 +17,7 @@ import {
   writeSafetensors,
 } from "../io/index.js";
 import { buildModelDirectory } from "../io/index.node.js";
-import { jsonBytes, pickReference, plainTensor, writeReference } from "../io/internal.js";
+import { jsonBytes, pickReference, plainTensor, withOwnBlocks, writeReference } from "../io/internal.js";
 import { type Adaptation, adaptationsOf, describeDecoder } from "../model/index.js";
 import { fromFloat32 } from "../tensor/index.js";
 import { rowsOfShape } from "../tensor/internal.js";
@@ -61,7 +61,7 @@ export async function mergeAdapterToDirectory(
     const configSha256 = await configHash(files);
     const made = { command: "merge", model: files.location, adapter: adapterFiles.location, keepZeros };
     const owner = { command: "merge", job: await sha256Hex(JSON.stringify({ made, configSha256 })) };
-    const maps = config.spec.blocks.flatMap(linearsOf).filter((map) => adaptations.has(map));
+    const maps = distinctBlocks(config.spec).flatMap(linearsOf).filter((map) => adaptations.has(map));
     await buildModelDirectory(
       output,
       [files.directory],
@@ -93,7 +93,7 @@ export async function mergeAdapterToDirectory(
         const { artifact } = checkpoint;
         const merged = {
           rarefy: artifactVersion,
-          blocks: artifact?.blocks,
+          blocks: artifact?.blocks && withOwnBlocks(artifact.blocks),
           origin: { training: made },
           source,
         } as const;

@@ -1,5 +1,6 @@
 import {
   type BlockSpec,
+  distinctBlocks,
   isTied,
   kvBytesOf,
   type LinearSpec,
@@ -89,20 +90,29 @@ export function packedMatrixBytes(
     perToken += factors ? chainBytes(factors.form, head.map) : bytes(weights, padTo4(head.map.rows), head.map.cols);
   }
   let idle = 0;
+  // What a token is multiplied with more than once, where layers share their weights, is loaded once.
+  let again = 0;
+  const met = new Set<BlockSpec>();
   for (const block of spec.blocks) {
+    let own = 0;
     for (const [map, share] of activeShares(block)) {
       const all = ofMap(map);
       perToken += all * share;
       idle += all * (1 - share);
+      own += all;
     }
     for (const step of block.steps) {
       if (step.do !== "mixture") continue;
       const { rows, cols } = step.router.map;
-      perToken += bytes(routerFormat(checkpoint, step.router), padTo4(rows), cols);
+      const router = bytes(routerFormat(checkpoint, step.router), padTo4(rows), cols);
+      perToken += router;
+      own += router;
     }
+    if (met.has(block)) again += own;
+    met.add(block);
   }
   perToken = Math.round(perToken);
-  idle = Math.round(idle);
+  idle = Math.round(idle - again);
   const { positions, types } = spec.embedding;
   for (const table of [positions?.table, types]) {
     if (table === undefined) continue;
@@ -150,10 +160,11 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     maps
       .flatMap((map) => storedMatrices(storedMap(map, stored)))
       .reduce((all, { ref, rows, cols }) => all + (isWhole(ref) ? numbers(ref.tensor, [rows, cols]) : rows * cols), 0);
-  const within = (part: Place["module"], blocks = spec.blocks) =>
+  const own = distinctBlocks(spec);
+  const within = (part: Place["module"], blocks = own) =>
     blocks.flatMap((block) => placesOf(block).filter(({ module }) => module === part)).map(({ map }) => map);
   const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
-  const routers = spec.blocks.flatMap(({ steps }) =>
+  const routers = own.flatMap(({ steps }) =>
     steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
   );
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
@@ -166,17 +177,17 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     mlp: sum(
       within(
         "mlp",
-        spec.blocks.filter((block) => !chooses(block)),
+        own.filter((block) => !chooses(block)),
       ),
     ),
-    experts: sum(within("mlp", spec.blocks.filter(chooses))),
+    experts: sum(within("mlp", own.filter(chooses))),
     router: sum(routers),
     head: sum(ownHead(spec)),
   };
   const total = storedTensors(spec, stored).reduce((all, { name, shape }) => all + numbers(name, shape), 0);
   const vectors = total - Object.values(kinds).reduce((all, count) => all + count, 0);
   let idle = 0;
-  for (const block of spec.blocks) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);
+  for (const block of own) for (const [map, share] of activeShares(block)) idle += sum([map]) * (1 - share);
   const active = Math.round(total - idle - (isTied(spec) ? 0 : kinds.embedding));
   return { ...kinds, vectors, total, active, activeExperts: Math.round(kinds.experts - idle) };
 }

@@ -76,8 +76,7 @@ export async function loadWeights(
     const { positions, types, norm } = spec.embedding;
     const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
     const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
-    const blocks: BlockWeights[] = [];
-    for (const { steps } of spec.blocks) blocks.push(await loader.block(steps));
+    const blocks = await loader.blocks(spec);
     const loaded = {
       region,
       ...(positions && { positions: await table(positions.table) }),
@@ -193,7 +192,7 @@ const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 class WeightLoader {
   readonly #matrices: MatrixLoader;
   #perToken = 0;
-  /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
+  /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors; less what it is multiplied with again. */
   #besides = 0;
   constructor(
     readonly source: TensorSource,
@@ -266,6 +265,23 @@ class WeightLoader {
       weight: this.#vector(plusOne ? values.map((value) => 1 + value) : values),
       ...(bias && { bias: this.#vector(await this.#values(bias)) }),
     };
+  }
+
+  /** By layer; layers that share their weights have one and the same, with which a token is multiplied as often as there are such. */
+  async blocks({ blocks }: ModelSpec): Promise<BlockWeights[]> {
+    const loaded = new Map<BlockSpec, { weights: BlockWeights; perToken: number }>();
+    let again = 0;
+    for (const block of blocks) {
+      const found = loaded.get(block);
+      if (found !== undefined) again += found.perToken;
+      else {
+        const before = this.#perToken;
+        loaded.set(block, { weights: await this.block(block.steps), perToken: this.#perToken - before });
+      }
+    }
+    this.#perToken += again;
+    this.#besides -= again;
+    return blocks.map((block) => loaded.get(block)!.weights);
   }
 
   async block(steps: readonly Step[]): Promise<BlockWeights> {

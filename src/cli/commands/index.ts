@@ -33,6 +33,7 @@ export const commands: readonly CommandEntry[] = [
     summary: "run a recipe: prune, quantise, factor, pool heads, drop layers, in any order that makes sense",
     load: () => import("./compress.js"),
   },
+  { name: "share", summary: "let layers have the same weights, to be trained on", load: () => import("./share.js") },
   {
     name: "sweep",
     summary: "many candidates of compression, measured alike, in one table",

@@ -23,7 +23,7 @@ import { claimOutput } from "../output/claim.node.js";
 import { lockPath } from "../output/lock.node.js";
 import { type TensorToWrite, writeSafetensors } from "../safetensorsWriter.js";
 import { sha256Hex } from "../sha256.js";
-import { plainWeights, type Weights } from "../weights.js";
+import { plainWeights, type Weights, withOwnBlocks } from "../weights.js";
 import { plainTensor } from "./plainSafetensors.js";
 import { type Fidelity, type Verification, verifyExport } from "./verify.js";
 
@@ -81,9 +81,12 @@ export async function exportModel(
   const checkpoint = await openCheckpoint(files);
   try {
     const generation = await checkpoint.readJson("generation_config.json");
-    const blocks = checkpoint.artifact?.blocks;
-    const config = parseModelConfig(checkpoint.config, `${files.location}/config.json`, generation, blocks);
-    if (blocks !== undefined && format !== "gguf") {
+    const shapes = checkpoint.artifact?.blocks;
+    const blocks = shapes && withOwnBlocks(shapes);
+    const file = `${files.location}/config.json`;
+    const config = parseModelConfig(checkpoint.config, file, generation, blocks);
+    const uniform = parseModelConfig(checkpoint.config, file).blocks;
+    if (blocks?.some((shape, b) => JSON.stringify(shape) !== JSON.stringify(uniform[b])) && format !== "gguf") {
       throw new UsageError(
         `the blocks of ${files.location} differ in size, which no other tool reads; prune to a uniform width`,
       );
@@ -274,6 +277,7 @@ function withDType(config: unknown, dtype: FloatDType | undefined): unknown {
 
 /** How to run the model is as true of the export; how its matrices were stored is not. */
 function withoutTensors(artifact: Artifact | undefined): Artifact {
-  const { tensors: _tensors, ...rest } = artifact ?? { rarefy: artifactVersion };
+  // Blocks that are described there are of the sizes that the config gives, or were refused.
+  const { tensors: _tensors, blocks: _blocks, ...rest } = artifact ?? { rarefy: artifactVersion };
   return rest;
 }

@@ -2,6 +2,7 @@ import {
   type ActivateStep,
   activationOf,
   type BlockSpec,
+  distinctBlocks,
   findStep,
   type LinearSpec,
   type LinearStep,
@@ -94,6 +95,8 @@ export const alignment = 4096;
  * @throws UsageError for a model that cannot be offloaded so
  */
 export function placeOffload(spec: ModelSpec, shape: OffloadShape): { streams: OffloadStream[]; byteLength: number } {
+  if (distinctBlocks(spec).length < spec.blocks.length)
+    throw new UsageError("layers that share their weights are held once already: they cannot be offloaded");
   const mlps = spec.blocks.flatMap((block, layer) => offloadedMlp(block, layer) ?? []);
   if (mlps.length === 0)
     throw new UsageError(`a ${spec.modelType} model has no dense MLP of the usual shape to offload`);

@@ -1,4 +1,4 @@
-import { isTied } from "../../arch/index.js";
+import { distinctBlocks, isTied } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
 import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
 import { ProblemsError } from "../../core/index.js";
@@ -74,6 +74,8 @@ export async function checkCompression(
     const which = inFactors.length === 1 ? inFactors[0] : `${inFactors[0]} and ${inFactors.length - 1} more`;
     problems.push(`in factors already: ${which}; rarefy export --format safetensors multiplies them out`);
   }
+  if (distinctBlocks(description.config.spec).length < description.config.layers)
+    problems.push("layers share their weights: rarefy export --format safetensors gives each its own");
   if (embedding !== undefined && needsText) {
     problems.push("what is measured on a text would be measured with the embedding as it was: compress that by itself");
   }

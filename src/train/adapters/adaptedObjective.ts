@@ -1,4 +1,4 @@
-import { linearsOf, type ModelSpec } from "../../arch/index.js";
+import { distinctBlocks, linearsOf, type ModelSpec } from "../../arch/index.js";
 import { type Random, UsageError } from "../../core/index.js";
 import { rowsOfReference } from "../../io/internal.js";
 import { parameterName } from "../models/parameters.js";
@@ -14,7 +14,7 @@ import type { AdaptedModule, AdapterMethod } from "./contract.js";
 export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedModule[] {
   const modules = new Map<string, AdaptedModule & { isTarget: boolean }>();
   const met = new Set<string>();
-  for (const { weight, role } of spec.blocks.flatMap(linearsOf)) {
+  for (const { weight, role } of distinctBlocks(spec).flatMap(linearsOf)) {
     if (weight.stacked !== undefined) continue;
     const name = weight.tensor.replace(/\.weight$/, "");
     const meant = targets.filter((one) => role === one || name === one || name.endsWith(`.${one}`));

@@ -1,4 +1,4 @@
-import type { ModelSpec } from "../../arch/index.js";
+import { distinctBlocks, type ModelSpec } from "../../arch/index.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
 import type { TraceOptions } from "../trace/options.js";
@@ -20,8 +20,11 @@ export async function decoderObjective(
   options: TraceOptions = {},
 ): Promise<Objective> {
   const { router, ...others } = options;
+  // The kernels write each gradient once: parts of factors, and weights that several layers have, are the engine's.
   const plain =
-    Object.values(others).every((option) => option === undefined) && parameters.every(({ part }) => part === undefined);
+    Object.values(others).every((option) => option === undefined) &&
+    parameters.every(({ part }) => part === undefined) &&
+    distinctBlocks(spec).length === spec.blocks.length;
   if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
     const objective = await gpuDecoder(spec, parameters, window, router);
