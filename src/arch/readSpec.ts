@@ -61,8 +61,7 @@ function shareBlocks(blocks: readonly BlockSpec[], shapes: readonly BlockShape[]
 }
 
 /** All of a block but the names of its tensors. */
-const kindOf = (block: BlockSpec) =>
-  JSON.stringify(block, (key, value) => (key === "tensor" ? undefined : value));
+const kindOf = (block: BlockSpec) => JSON.stringify(block, (key, value) => (key === "tensor" ? undefined : value));
 
 function checkShapes(shapes: readonly BlockShape[], layers: number): void {
   const fail = (field: string, problem: string, expected: string) =>

@@ -60,7 +60,8 @@ export async function plainWeights(checkpoint: Checkpoint): Promise<Weights[]> {
 function giveEachItsOwn({ config, location, artifact }: Checkpoint, weights: Map<string, Weights>): void {
   const { blocks: shapes } = artifact!;
   if (shapes?.every(({ sharedWith }) => sharedWith === undefined) ?? true) return;
-  const described = (blocks: readonly BlockShape[]) => readModelSpec(config, `${location}/config.json`, undefined, blocks);
+  const described = (blocks: readonly BlockShape[]) =>
+    readModelSpec(config, `${location}/config.json`, undefined, blocks);
   const [shared, apart] = [described(shapes!), described(withOwnBlocks(shapes!))];
   for (const [layer, block] of apart.blocks.entries()) {
     const sources = tensorsOfBlock(shared.blocks[layer]);

@@ -17,6 +17,8 @@ import {
   adapterMethods,
   modulesOf,
   type Objective,
+  type StreamedBase,
+  streamedObjective,
   type Values,
 } from "../train/index.js";
 import { randomFor } from "../train/internal.js";
@@ -35,6 +37,8 @@ export interface AdapterSettings {
   keepZeros?: boolean;
   /** Write the model with what was learnt in its weights, and not the adapter alone. */
   merge?: boolean;
+  /** Leave the weights as they are stored, and decode one block at a time. */
+  stream?: boolean;
 }
 
 const defaultTargets: Readonly<Record<string, readonly string[]>> = {
@@ -52,10 +56,10 @@ export interface AdapterTraining {
 
 /** @throws UsageError for a kind or options that there are not, and for targets that the model does not have */
 export async function adapterTraining(
-  base: Objective,
+  base: Objective | StreamedBase,
   spec: ModelSpec,
   { weights, files }: TrainableModel,
-  { kind, options: raw, targets = defaultTargets[kind], keepZeros = false }: AdapterSettings,
+  { kind, options: raw, targets = defaultTargets[kind], keepZeros = false, stream = false }: AdapterSettings,
   seed: number,
 ): Promise<AdapterTraining> {
   if (!Object.hasOwn(adapterMethods, kind)) {
@@ -70,9 +74,13 @@ export async function adapterTraining(
   const modules = modulesOf(spec, targets);
   const options = parsed.data;
   const random = randomFor(seed, "weights");
+  const objective =
+    "checkpoint" in base
+      ? await streamedObjective(base, modules, method, options, random)
+      : adaptedObjective(base, weights, modules, method, options, random, keepZeros);
   return {
-    objective: adaptedObjective(base, weights, modules, method, options, random, keepZeros),
-    settings: { kind, ...(options as object), targets, ...(keepZeros && { keepZeros }) },
+    objective,
+    settings: { kind, ...(options as object), targets, ...(keepZeros && { keepZeros }), ...(stream && { stream }) },
     adapter: (values) => ({ ...method.adapter(modules, values, options), base: files.location }),
   };
 }

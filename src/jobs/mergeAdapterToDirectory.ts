@@ -61,7 +61,9 @@ export async function mergeAdapterToDirectory(
     const configSha256 = await configHash(files);
     const made = { command: "merge", model: files.location, adapter: adapterFiles.location, keepZeros };
     const owner = { command: "merge", job: await sha256Hex(JSON.stringify({ made, configSha256 })) };
-    const maps = distinctBlocks(config.spec).flatMap(linearsOf).filter((map) => adaptations.has(map));
+    const maps = distinctBlocks(config.spec)
+      .flatMap(linearsOf)
+      .filter((map) => adaptations.has(map));
     await buildModelDirectory(
       output,
       [files.directory],

@@ -87,7 +87,8 @@ function planOf(layers: NonNullable<ShareLayersOptions["layers"]>, count: number
   const all = Array.from({ length: count }, (_, layer) => layer);
   if (layers === "all") return all.map(() => 0);
   if (layers === "sandwich") {
-    if (count < 4) throw new UsageError(`between the first and the last of ${count} layers there are not two that could share`);
+    if (count < 4)
+      throw new UsageError(`between the first and the last of ${count} layers there are not two that could share`);
     return all.map((layer) => (layer === 0 || layer === count - 1 ? layer : 1));
   }
   if (typeof layers === "number") {
@@ -98,7 +99,9 @@ function planOf(layers: NonNullable<ShareLayersOptions["layers"]>, count: number
   if (layers.length !== count) throw new UsageError(`a list of ${layers.length} for a model of ${count} layers`);
   for (const [layer, other] of layers.entries()) {
     if (Number.isInteger(other) && other >= 0 && other <= layer && layers[other] === other) continue;
-    throw new UsageError(`layer ${layer} cannot have the weights of ${other}: give itself, or one before it that has its own`);
+    throw new UsageError(
+      `layer ${layer} cannot have the weights of ${other}: give itself, or one before it that has its own`,
+    );
   }
   if (layers.every((other, layer) => other === layer)) throw new UsageError("a list in which no layer shares");
   return [...layers];

@@ -5,8 +5,10 @@ import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
   artifactVersion,
+  type Checkpoint,
   isCompanionFile,
   type LocalModelFiles,
+  openCheckpoint,
   readArtifact,
   readJsonFile,
   serializeArtifact,
@@ -34,7 +36,7 @@ import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTr
 import { RunDirectory } from "./runDirectory.js";
 import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
-import { loadTrainable, type TrainableModel } from "./trainableModel.js";
+import { loadTrainable, streamedModel, type TrainableModel } from "./trainableModel.js";
 import { methodOf, miniLlmOptions, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
 import { hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
 import { packageVersion } from "./version.js";
@@ -121,22 +123,34 @@ async function trainAndWrite(
   const masked = [tokens, evaluationTokens].some((data) => data !== undefined && isMasked(data));
   if (masked && distil !== undefined)
     throw new UsageError("records are learnt as they are; let the teacher write them, and leave --distil out");
+  if (masked && adapter?.stream) throw new UsageError("records need all weights in memory; leave --stream out");
   const windows = windowsOf(tokens, options);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);
 
-  const model = await (from === "weights" ? loadTrainable(files, options, steering) : randomModel(files, options));
+  await using source = adapter?.stream ? await openSource(files) : undefined;
+  const model = await (source !== undefined
+    ? streamedModel(files, source.checkpoint)
+    : from === "weights"
+      ? loadTrainable(files, options, steering)
+      : randomModel(files, options));
   const { config, parameters, mixture } = model;
+  const { window, device } = options;
+  const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
   const control = mixture?.control;
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
-  using whole = await decoderObjective(config.spec, parameters, options.window, options.device, {
-    router: mixture?.router,
-    inputDensity,
-    ...(masked && { masked }),
-    ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
-  });
-  const adapting = adapter && (await adapterTraining(whole, config.spec, model, adapter, options.seed));
-  const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole, model.weights];
+  using whole =
+    base === undefined
+      ? await decoderObjective(config.spec, parameters, window, device, {
+          router: mixture?.router,
+          inputDensity,
+          ...(masked && { masked }),
+          ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
+        })
+      : undefined;
+  const adapting = adapter && (await adapterTraining(base ?? whole!, config.spec, model, adapter, options.seed));
+  using _streamed = base && adapting?.objective;
+  const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole!, model.weights];
   using teacher = distil === undefined ? undefined : await openTeacher(model, teacherFiles, options);
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
     evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...steering, control }));
@@ -242,11 +256,27 @@ async function trainAndWrite(
   return { output, ...record } as TrainedDirectory;
 }
 
-function checkAdapter({ adapter, method, from }: TrainToDirectoryOptions): void {
+function checkAdapter({ adapter, method, from, distil, inputDensity }: TrainToDirectoryOptions): void {
   if (adapter === undefined) return;
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
   if (method !== "dense")
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
+  if (!adapter.stream) return;
+  const other = (
+    [
+      [adapter.merge, "--merge"],
+      [adapter.keepZeros, "--keep-mask"],
+      [distil, "--distil"],
+      [inputDensity, "--input-density"],
+    ] as const
+  ).find(([given]) => given !== undefined && given !== false);
+  if (other !== undefined) throw new UsageError(`${other[1]} needs all weights in memory; leave --stream out`);
+}
+
+/** A checkpoint that stays open while its weights are decoded, again and again. */
+async function openSource(files: LocalModelFiles): Promise<{ checkpoint: Checkpoint } & AsyncDisposable> {
+  const checkpoint = await openCheckpoint(files);
+  return { checkpoint, [Symbol.asyncDispose]: () => checkpoint.close() };
 }
 
 function checkDistillation({ distil, distilLoss, temperature, teacher, from, miniLlm }: TrainToDirectoryOptions): void {

@@ -1,7 +1,8 @@
-import type { ModelConfig } from "../arch/index.js";
-import type { JobOptions } from "../core/index.js";
+import { findStep, type ModelConfig } from "../arch/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
 import {
   type Artifact,
+  type Checkpoint,
   type LocalModelFiles,
   openCheckpoint,
   type TensorDeclaration,
@@ -69,4 +70,16 @@ export async function loadTrainable(
   } finally {
     await checkpoint.close();
   }
+}
+
+/**
+ * A model whose weights stay in its files, and are decoded from there block by block.
+ * @param checkpoint stays open as long as the model is used
+ * @throws UsageError for what is trained whole only
+ */
+export async function streamedModel(files: LocalModelFiles, checkpoint: Checkpoint): Promise<TrainableModel> {
+  const config = await trainableConfig(checkpoint);
+  if (config.spec.blocks.some((block) => findStep(block, "mixture") !== undefined))
+    throw new UsageError("experts are trained whole: leave --stream out");
+  return { files, config, parameters: [], weights: new Map(), dtypeOf: () => "F32", declarations: {} };
 }

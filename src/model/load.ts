@@ -33,6 +33,7 @@ import { leftInFile } from "./offload/leftInFile.js";
 import type { OffloadLoader } from "./offload/loader.js";
 import type { Offload } from "./offload/offload.js";
 import type { OffloadedStep } from "./offload/operations.js";
+import { loadOnce } from "./sharedBlocks.js";
 import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
@@ -76,7 +77,11 @@ export async function loadWeights(
     const { positions, types, norm } = spec.embedding;
     const table = (ref: TensorRef) => loader.table(ref, positionFormat(checkpoint, ref));
     const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
-    const blocks = await loader.blocks(spec);
+    const { blocks, again } = await loadOnce(
+      spec.blocks,
+      ({ steps }) => loader.block(steps),
+      () => loader.bytes.perToken,
+    );
     const loaded = {
       region,
       ...(positions && { positions: await table(positions.table) }),
@@ -88,7 +93,7 @@ export async function loadWeights(
       finalNorm,
       head,
       choices: loader.choices,
-      bytes: loader.bytes,
+      bytes: { ...loader.bytes, perToken: loader.bytes.perToken + again },
       damage,
     };
     const offload = await loader.openOffload();
@@ -192,7 +197,7 @@ const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 class WeightLoader {
   readonly #matrices: MatrixLoader;
   #perToken = 0;
-  /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors; less what it is multiplied with again. */
+  /** Bytes of what a token is not multiplied with: idle experts, embeddings, vectors. */
   #besides = 0;
   constructor(
     readonly source: TensorSource,
@@ -265,23 +270,6 @@ class WeightLoader {
       weight: this.#vector(plusOne ? values.map((value) => 1 + value) : values),
       ...(bias && { bias: this.#vector(await this.#values(bias)) }),
     };
-  }
-
-  /** By layer; layers that share their weights have one and the same, with which a token is multiplied as often as there are such. */
-  async blocks({ blocks }: ModelSpec): Promise<BlockWeights[]> {
-    const loaded = new Map<BlockSpec, { weights: BlockWeights; perToken: number }>();
-    let again = 0;
-    for (const block of blocks) {
-      const found = loaded.get(block);
-      if (found !== undefined) again += found.perToken;
-      else {
-        const before = this.#perToken;
-        loaded.set(block, { weights: await this.block(block.steps), perToken: this.#perToken - before });
-      }
-    }
-    this.#perToken += again;
-    this.#besides -= again;
-    return blocks.map((block) => loaded.get(block)!.weights);
   }
 
   async block(steps: readonly Step[]): Promise<BlockWeights> {

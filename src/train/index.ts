@@ -3,6 +3,7 @@ export { type AdaptedObjective, adaptedObjective, modulesOf } from "./adapters/a
 export type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./adapters/contract.js";
 export { adapterMethods } from "./adapters/index.js";
 export { type LoraHubOptions, type LoraHubResult, loraHub } from "./adapters/loraHub.js";
+export { type StreamedBase, streamedObjective } from "./adapters/streamedObjective.js";
 export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
 export {
   parseRecords,

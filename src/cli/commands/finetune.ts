@@ -11,6 +11,7 @@ interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
   lora?: AdapterSettings | true;
   ia3?: AdapterSettings | true;
   merge?: boolean;
+  stream?: boolean;
 }
 
 /** "rank=8,alpha=16,targets=q_proj+v_proj" */
@@ -48,26 +49,32 @@ export const command: CommandDefinition<FinetuneOptions> = {
       adapterSettings("ia3"),
     ),
     new Option("--merge", "with --lora or --ia3: OUT is the model with what was learnt in its weights"),
+    new Option(
+      "--stream",
+      "with --lora or --ia3: leave the weights as they are stored, q4 for instance, and decode one block at a time (QLoRA); slower, in little memory",
+    ),
     ...trainingOptions({ rate: 1e-4, steps: 1000, warmup: 50 }),
   ],
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
     "rarefy finetune tiny-6m --text train.txt --lora rank=8,alpha=16 --rate 1e-3 -o tiny-lora",
+    "rarefy finetune tiny-q4 --text train.txt --lora rank=8 --stream -o tiny-q4-lora",
     "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered-lora",
     "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
     "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],
   async run(context, options, [model]) {
-    const { keepMask, lora, ia3, merge, ...settings } = options;
+    const { keepMask, lora, ia3, merge, stream, ...settings } = options;
     if (lora !== undefined && ia3 !== undefined) throw new UsageError("--lora or --ia3, one of them");
     const given = lora ?? ia3;
     if (given === undefined && merge) throw new UsageError("--merge belongs to --lora or --ia3");
+    if (given === undefined && stream) throw new UsageError("--stream belongs to --lora or --ia3");
     if (keepMask && settings.method !== "dense") {
       throw new UsageError("--keep-mask is a method of its own; leave --method out");
     }
     if (given !== undefined) {
       const kind = lora === undefined ? "ia3" : "lora";
-      const adapter = { ...(given === true ? { kind, options: {} } : given), merge, keepZeros: keepMask };
+      const adapter = { ...(given === true ? { kind, options: {} } : given), merge, stream, keepZeros: keepMask };
       return trainFromCommand(context, model, "weights", { ...settings, adapter });
     }
     const method = keepMask ? "fixed-mask" : settings.method;
