@@ -34,8 +34,6 @@ export interface FactorPart {
   shape: MatrixShape;
   /** Which part this is. */
   name: string;
-  /** The table of integers of kinds that have one; it is not trained. */
-  index?: Uint32Array;
 }
 
 /** Units that several matrices share: a neuron is a row of the matrix before it and a column of the one behind it. */

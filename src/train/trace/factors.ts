@@ -1,19 +1,7 @@
-import { numpy as np } from "@jax-js/jax";
+import { UsageError } from "../../core/index.js";
 import type { Factors, MatrixShape } from "../../tensor/index.js";
-import { morphemeNormEpsilon, trainShape } from "../../tensor/internal.js";
-import { layerNorm } from "../engine/layers.js";
-import {
-  columns,
-  concatenate,
-  matmul,
-  multiply,
-  reshape,
-  rows,
-  sum,
-  type Traced,
-  take,
-  transpose,
-} from "../engine/ops.js";
+import { trainShape } from "../../tensor/internal.js";
+import { concatenate, matmul, multiply, reshape, rows, sum, type Traced, transpose } from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import type { FactorPart, ParameterInfo } from "../values.js";
 
@@ -30,16 +18,16 @@ export function factoredWeights(parameters: readonly ParameterInfo[], weights: T
     found.set(part.of, matrix);
   }
   return Object.fromEntries(
-    Array.from(found, ([name, { part, parts }]) => [name, tracedMatrix(part.form, part.shape, parts, part.index)]),
+    Array.from(found, ([name, { part, parts }]) => [name, tracedMatrix(part.form, part.shape, parts)]),
   );
 }
 
 type Parts = Readonly<Record<string, Traced>>;
-type Maker<F extends Factors> = (form: F, shape: MatrixShape, parts: Parts, index?: Uint32Array) => Traced;
+type Maker<F extends Factors> = (form: F, shape: MatrixShape, parts: Parts) => Traced;
 
-/** W [rows, cols] of its parts. @param index of kinds that have a table of integers, which is not trained */
-export const tracedMatrix = (form: Factors, shape: MatrixShape, parts: Parts, index?: Uint32Array): Traced =>
-  (makers[form.kind] as Maker<Factors>)(form, shape, parts, index);
+/** W [rows, cols] of its parts. @throws UsageError for a kind that is not trained */
+export const tracedMatrix = (form: Factors, shape: MatrixShape, parts: Parts): Traced =>
+  (makers[form.kind] as Maker<Factors>)(form, shape, parts);
 
 const makers: { readonly [Kind in Factors["kind"]]: Maker<Factors & { kind: Kind }> } = {
   product: (_, __, { left, right }) => matmul(left, right),
@@ -105,44 +93,21 @@ const makers: { readonly [Kind in Factors["kind"]]: Maker<Factors & { kind: Kind
     return rows(reshape(whole, [height * m, width * n]), 0, shape.rows);
   },
 
-  word2ket: ({ colModes, rank }, shape, parts) =>
-    sumOfTerms(
-      colModes.map((_, k) => parts[`leaf.${k}`]),
-      colModes,
-      rank,
-      shape,
-    ),
+  // Every row its own product of vectors, term by term.
+  word2ket({ colModes, rank }, { rows: height }, parts) {
+    let made = parts["leaf.0"];
+    let [width] = colModes;
+    for (const [k, mode] of colModes.entries()) {
+      if (k === 0) continue;
+      const next = reshape(parts[`leaf.${k}`], [rank, height, 1, mode]);
+      const product = multiply(reshape(made, [rank, height, width, 1]), next);
+      width *= mode;
+      made = reshape(product, [rank, height, width]);
+    }
+    return sum(made, 0);
+  },
 
-  morphemes({ order, width, rank, norm, morphemes }, shape, parts, index) {
-    // The vectors of a morpheme in all terms lie together, to be looked up as one row.
-    const table = reshape(transpose(parts.table, [1, 0, 2]), [morphemes, rank * width]);
-    const vectors = Array.from({ length: order }, (_, k) => {
-      const ids = np.array(
-        Int32Array.from({ length: shape.rows }, (_, row) => index![row * order + k]),
-        { shape: [shape.rows] },
-      );
-      return transpose(reshape(take(table, ids), [shape.rows, rank, width]), [1, 0, 2]);
-    });
-    const all = sumOfTerms(vectors, new Array<number>(order).fill(width), rank, shape);
-    return norm ? layerNorm(all, parts["norm.weight"], parts["norm.bias"], morphemeNormEpsilon) : all;
+  morphemes() {
+    throw new UsageError("a table that is made of morphemes is not trained; rarefy export multiplies it out");
   },
 };
-
-/** Σ over terms of ⊗ of vectors [rank, rows, modes[k]], cut off at the columns. */
-function sumOfTerms(
-  vectors: readonly Traced[],
-  modes: readonly number[],
-  rank: number,
-  { rows: height, cols }: MatrixShape,
-): Traced {
-  let made = reshape(vectors[0], [rank, height, modes[0]]);
-  let width = modes[0];
-  for (const [k, mode] of modes.entries()) {
-    if (k === 0) continue;
-    const product = multiply(reshape(made, [rank, height, width, 1]), reshape(vectors[k], [rank, height, 1, mode]));
-    width *= mode;
-    made = reshape(product, [rank, height, width]);
-  }
-  const all = sum(made, 0);
-  return width === cols ? all : columns(all, 0, cols);
-}
