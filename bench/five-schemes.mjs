@@ -13,8 +13,8 @@ import { directoryFiles, readText } from "../dist/io/index.node.js";
 import { compressToDirectory, shareLayersToDirectory, trainToDirectory } from "../dist/jobs/index.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
-import { readTrainingText } from "../dist/train/index.node.js";
 import { tokenizeDocuments } from "../dist/train/index.js";
+import { readTrainingText } from "../dist/train/index.node.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

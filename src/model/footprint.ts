@@ -164,9 +164,7 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const within = (part: Place["module"], blocks = own) =>
     blocks.flatMap((block) => placesOf(block).filter(({ module }) => module === part)).map(({ map }) => map);
   const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
-  const routers = own.flatMap(({ steps }) =>
-    steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])),
-  );
+  const routers = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])));
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {
     embedding:
