@@ -6,7 +6,6 @@
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { parseRecipe } from "../dist/compress/index.js";
 import { evaluateQuality, measureSpeed } from "../dist/eval/index.js";
 import { directoryFiles, readText } from "../dist/io/index.node.js";
@@ -15,8 +14,9 @@ import { openModel } from "../dist/pipeline/index.js";
 import { loadTokenizer, tokenizeText } from "../dist/text/index.js";
 import { tokenizeDocuments } from "../dist/train/index.js";
 import { readTrainingText } from "../dist/train/index.node.js";
+import { readOptions } from "../scripts/options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     text: { type: "string" },
