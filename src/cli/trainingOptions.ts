@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
-import type { AdapterSettings, TrainingSettings } from "../jobs/index.js";
+import type { AdapterSettings, TrainingSettings, trainingDefaults } from "../jobs/index.js";
 import { distillationIds, miniLlmSchema, routings } from "../train/index.js";
 import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
@@ -18,8 +18,8 @@ export interface TrainingCommandOptions extends TrainingSettings {
   force?: boolean;
 }
 
-/** @param presets what differs between training anew and going on */
-export const trainingOptions = (presets: { rate: number; steps: number; warmup: number }) => [
+/** @param defaults for training anew, or for going on */
+export const trainingOptions = (defaults: (typeof trainingDefaults)[keyof typeof trainingDefaults]) => [
   new Option(
     "-o, --output <dir>",
     "model directory to write; OUT.run beside it holds the run while it lasts",
@@ -29,26 +29,30 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
     "UTF-8 text to train on, .txt or .xz; documents end in a line <|endoftext|>. A .jsonl file holds records of prompt and response, of which the response is learnt",
   ).makeOptionMandatory(),
   new Option("--eval-text <file>", "text to measure the perplexity on, before and after"),
-  new Option("--steps <n>", "optimiser steps").argParser(integer({ min: 1, max: 1e9 })).default(presets.steps),
-  new Option("--batch <n>", "sequences of a step").argParser(integer({ min: 1, max: 65_536 })).default(4),
-  new Option("--window <n>", "tokens of a sequence").argParser(integer({ min: 2, max: 65_536 })).default(128),
+  new Option("--steps <n>", "optimiser steps").argParser(integer({ min: 1, max: 1e9 })).default(defaults.steps),
+  new Option("--batch <n>", "sequences of a step").argParser(integer({ min: 1, max: 65_536 })).default(defaults.batch),
+  new Option("--window <n>", "tokens of a sequence")
+    .argParser(integer({ min: 2, max: 65_536 }))
+    .default(defaults.window),
   new Option("--rate <x>", "peak learning rate of AdamW")
     .argParser(number({ min: 0, aboveMin: true }))
-    .default(presets.rate),
+    .default(defaults.rate),
   new Option("--final-rate <x>", "rate at the end of the cosine (default: a tenth of the peak)").argParser(
     number({ min: 0 }),
   ),
-  new Option("--warmup <n>", "steps of linear warm-up").argParser(integer({ min: 0 })).default(presets.warmup),
-  new Option("--weight-decay <x>", "decoupled decay of linear weights").argParser(number({ min: 0 })).default(0.1),
-  new Option("--clip <x>", "longest gradient").argParser(number({ min: 0, aboveMin: true })).default(1),
+  new Option("--warmup <n>", "steps of linear warm-up").argParser(integer({ min: 0 })).default(defaults.warmup),
+  new Option("--weight-decay <x>", "decoupled decay of linear weights")
+    .argParser(number({ min: 0 }))
+    .default(defaults.weightDecay),
+  new Option("--clip <x>", "longest gradient").argParser(number({ min: 0, aboveMin: true })).default(defaults.clip),
   new Option("--seed <n>", "decides the first weights and the order of windows")
     .argParser(integer({ min: 0 }))
-    .default(0),
+    .default(defaults.seed),
   new Option("--save-every <n>", "steps between two stored states; Ctrl-C stores one too")
     .argParser(integer({ min: 1 }))
     .default(100),
   new Option("--max-tokens <n>", "tokens of the text to use, from its start").argParser(integer({ min: 2 })),
-  new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default("wasm"),
+  new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default(defaults.device),
   new Option("--dtype <type>", "stored type of the trained weights (default: that of the model)").choices([
     "f32",
     "bf16",
@@ -56,7 +60,7 @@ export const trainingOptions = (presets: { rate: number; steps: number; warmup: 
   new Option(
     "--method <id>",
     "how the weights are made sparse; rarefy presets --methods lists the ways and their options",
-  ).default("dense"),
+  ).default(defaults.method),
   new Option("--method-option <name=value...>", 'options of the method, the value as JSON: pattern="2:4"')
     .argParser(collect)
     .default({}),

@@ -72,7 +72,7 @@ export {
   type TrainExitsToDirectoryOptions,
   trainExitsToDirectory,
 } from "./trainExitsToDirectory.js";
-export type { TrainingSettings } from "./trainingSettings.js";
+export { type TrainingSettings, trainingDefaults } from "./trainingSettings.js";
 export type { TrainingTokens } from "./trainingTokens.js";
 export {
   type TrainedDirectory,

@@ -37,16 +37,23 @@ import { RunDirectory } from "./runDirectory.js";
 import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, streamedModel, type TrainableModel } from "./trainableModel.js";
-import { methodOf, miniLlmOptions, mixtureOf, optimizerOf, type TrainingSettings } from "./trainingSettings.js";
+import {
+  methodOf,
+  miniLlmOptions,
+  mixtureOf,
+  optimizerOf,
+  type TrainingSettings,
+  trainingDefaults,
+} from "./trainingSettings.js";
 import { hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
 import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
 
 /** How to train, on what, and what to keep of it. */
-export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
-  /** Where training begins: at the weights of the model, or at random ones of its shape. */
-  from: "weights" | "random";
+export interface TrainToDirectoryOptions extends Partial<TrainingSettings>, JobOptions {
+  /** Where training begins: at the weights of the model, or at random ones of its shape. Decides `trainingDefaults`. */
+  from: keyof typeof trainingDefaults;
   /** Tokens of the text, u32, or records; asked for once everything that is cheap to check is right. */
   tokens(): Promise<TrainingTokens>;
   /** Those to measure the perplexity on, before and after. */
@@ -59,8 +66,8 @@ export interface TrainToDirectoryOptions extends TrainingSettings, JobOptions {
   dtype?: "f32" | "bf16";
   /** Replace the finished result of something else. */
   force?: boolean;
-  /** Steps between two stored states; an abort stores one too. */
-  saveEvery: number;
+  /** Steps between two stored states; an abort stores one too. Default 100. */
+  saveEvery?: number;
   /** Told when a stopped run goes on, at which step. */
   onResume?(step: number): void;
 }
@@ -88,24 +95,34 @@ export interface TrainedDirectory {
  * Trains a language model and writes it as a model directory, whole or not at all. Until then the run lies in `output.run`: the
  * same call goes on with what a killed or stopped one left there, to the same weights, bit for bit.
  * @throws UsageError, BusyError, StorageError before anything is trained; UsageError when the loss is no longer finite
+ * @example
+ * await trainToDirectory(directoryFiles("tiny-pruned"), "tiny-recovered", {
+ *   from: "weights",
+ *   tokens: async () => (await tokenizeText(tokenizer, text)).tokens,
+ * });
  */
 export async function trainToDirectory(
   files: LocalModelFiles,
   output: string,
   options: TrainToDirectoryOptions,
 ): Promise<TrainedDirectory> {
+  const whole = withDefaults(options);
   try {
-    return await trainAndWrite(files, output, options);
+    return await trainAndWrite(files, output, whole);
   } finally {
-    await stopEngine(options.device);
+    await stopEngine(whole.device);
   }
 }
 
-async function trainAndWrite(
-  files: LocalModelFiles,
-  output: string,
-  options: TrainToDirectoryOptions,
-): Promise<TrainedDirectory> {
+type WholeOptions = TrainToDirectoryOptions & TrainingSettings & { saveEvery: number };
+
+/** A setting that is given as undefined is not given. */
+function withDefaults(options: TrainToDirectoryOptions): WholeOptions {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  return { saveEvery: 100, ...trainingDefaults[options.from], ...given } as WholeOptions;
+}
+
+async function trainAndWrite(files: LocalModelFiles, output: string, options: WholeOptions): Promise<TrainedDirectory> {
   const { signal, onProgress, inputDensity, from, teacher: teacherFiles, adapter } = options;
   const { distil, distilLoss = "kl", temperature = 1 } = options;
   const miniLlm = distilLoss === "minillm" ? miniLlmOptions(options) : undefined;
@@ -291,7 +308,7 @@ function checkDistillation({ distil, distilLoss, temperature, teacher, from, min
 }
 
 /** A model of the config's shape whose weights are drawn by the seed. */
-async function randomModel(files: LocalModelFiles, options: TrainToDirectoryOptions): Promise<TrainableModel> {
+async function randomModel(files: LocalModelFiles, options: WholeOptions): Promise<TrainableModel> {
   const config = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
   const parameters = modelParameters(config.spec);
   return {

@@ -55,6 +55,18 @@ export interface TrainingSettings {
   temperature?: number;
 }
 
+const common = {
+  ...{ batch: 4, window: 128, weightDecay: 0.1, clip: 1, seed: 0 },
+  device: "wasm",
+  ...{ method: "dense", methodOption: {}, routerOption: {} },
+} as const satisfies Partial<TrainingSettings>;
+
+/** What holds where nothing else is asked for: for going on from weights, and for beginning at random ones. */
+export const trainingDefaults = {
+  weights: { ...common, rate: 1e-4, steps: 1000, warmup: 50 },
+  random: { ...common, rate: 1e-3, steps: 2000, warmup: 100 },
+} satisfies Record<string, TrainingSettings>;
+
 /** What decides how tokens find experts; the tokens of a batch are counted in the balance. */
 export type RouterSettings = Pick<TrainingSettings, "router" | "routerOption" | "batch" | "window">;
 

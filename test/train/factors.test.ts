@@ -133,18 +133,7 @@ describe("finetune", () => {
 
   const settings = {
     from: "weights" as const,
-    device: "wasm" as const,
-    steps: 2,
-    batch: 1,
-    window: 8,
-    rate: 1e-2,
-    warmup: 0,
-    weightDecay: 0,
-    clip: 1,
-    seed: 1,
-    saveEvery: 100,
-    methodOption: {},
-    routerOption: {},
+    ...{ steps: 2, batch: 1, window: 8, rate: 1e-2, warmup: 0 },
     tokens: async () => randomTokens(2, 64),
   };
 

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import type { AdapterSettings } from "../../jobs/index.js";
+import { type AdapterSettings, trainingDefaults } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { modelArgument } from "../options.js";
 import { trainFromCommand } from "../training.js";
@@ -53,7 +53,7 @@ export const command: CommandDefinition<FinetuneOptions> = {
       "--stream",
       "with --lora or --ia3: leave the weights as they are stored, q4 for instance, and decode one block at a time (QLoRA); slower, in little memory",
     ),
-    ...trainingOptions({ rate: 1e-4, steps: 1000, warmup: 50 }),
+    ...trainingOptions(trainingDefaults.weights),
   ],
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",

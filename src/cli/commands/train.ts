@@ -1,3 +1,4 @@
+import { trainingDefaults } from "../../jobs/index.js";
 import type { CommandDefinition, CommonOptions } from "../command.js";
 import { trainFromCommand } from "../training.js";
 import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
@@ -10,7 +11,7 @@ export const command: CommandDefinition<TrainOptions> = {
     "tokens. The result is a model directory that every other command takes. A run that was stopped goes on where it stood " +
     "when the same command is given again, to the same weights, bit for bit.",
   arguments: [["CONFIG", "directory with config.json and tokenizer.json, or Hub id; weights in it are not read"]],
-  options: trainingOptions({ rate: 1e-3, steps: 2000, warmup: 100 }),
+  options: trainingOptions(trainingDefaults.random),
   examples: [
     "rarefy train tiny-6m --text train.txt.xz --steps 5000 -o my-6m",
     "rarefy train my-mixtral-config --text train.txt --router relu -o my-remoe",
