@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -41,12 +41,14 @@ describe("a sparse model directory", () => {
   test("inspect names every rotary base and the layers with windows", async () => {
     const layers = { layer_types: ["sliding_attention", "full_attention"] };
     const config = { ...JSON.parse(readFileSync("test/golden/arch/gemma3/config.json", "utf8")), ...layers };
-    const path = join(scratch, "gemma.json");
-    writeFileSync(path, JSON.stringify(config));
-    const { stdout } = await rarefy(["inspect", path]);
+    const folder = join(scratch, "gemma");
+    mkdirSync(folder);
+    writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+    // Of a folder without weights the config.json alone is inspected.
+    const { stdout } = await rarefy(["inspect", folder]);
     expect(stdout).toContain("sliding window of 8 in 1 of 2 layers");
     expect(stdout).toContain("rotary base 10000 in 1 of 2 layers and 1000000 in 1 of 2 layers");
-    rmSync(path);
+    rmSync(folder, { recursive: true });
   });
 
   test("the same calibration gives the same file", async () => {

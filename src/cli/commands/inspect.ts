@@ -73,6 +73,9 @@ export const command: CommandDefinition<InspectOptions> = {
   async run(context, options, [argument]) {
     if (/\.json$/i.test(argument)) return inspectConfig(context, argument, options);
     const files = await resolveModel(argument, context);
+    const config = files.pathOf("config.json");
+    if (config !== undefined && !(await files.names()).some(holdsWeights))
+      return inspectConfig(context, config, options);
     const checkpoint = await openCheckpoint(files);
     try {
       const described = await describeDecoder(checkpoint);
@@ -98,6 +101,9 @@ export const command: CommandDefinition<InspectOptions> = {
     }
   },
 };
+
+/** Files of weights, also of kinds that are not read, and lists of them. */
+const holdsWeights = (name: string): boolean => /\.(?:safetensors|gguf|bin|pth?|index\.json)$/.test(name);
 
 /** What follows from the description of a model, and of which tensors are pairs of low rank. */
 function factsOf({ config: { spec, ...config } }: DecoderDescription, { tensors }: Pick<Checkpoint, "tensors">) {
