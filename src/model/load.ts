@@ -29,7 +29,6 @@ import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
 import type { ExpertLoader } from "./offload/expertLoader.js";
 import type { ExpertOffload } from "./offload/experts.js";
-import { leftInFile } from "./offload/leftInFile.js";
 import type { OffloadLoader } from "./offload/loader.js";
 import type { Offload } from "./offload/offload.js";
 import type { OffloadedStep } from "./offload/operations.js";
@@ -51,7 +50,7 @@ export async function loadWeights(
 ): Promise<ModelWeights> {
   const { expertRanks } = options;
   const own = expertRanks ? { ...spec, blocks: blocksOfRank(spec.blocks, 0, expertRanks.count) } : spec;
-  const left = options.offload && leftInFile(spec, options.offload);
+  const left = options.offload && (await import("./offload/loaders.js")).leftInFile(spec, options.offload);
   const storedBytes = storedTensors(own, checkpoint.tensors).reduce(
     (sum, { name }) => sum + (left?.has(name) ? 0 : readBytesOf(checkpoint.tensors.get(name)!)),
     0,

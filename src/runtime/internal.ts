@@ -6,6 +6,6 @@ export { exitFeatures } from "./exits/features.js";
 export { probedLayers } from "./exits/index.js";
 export { ExitStates } from "./exits/states.js";
 export { inPages } from "./kv/memory.js";
-export { pagesFor } from "./kv/pages.js";
+export { pagesFor } from "./kv/pageTable.js";
 export { decide } from "./speculate/decide.js";
 export { checkTakesBack, longestDraft } from "./speculate/draftLength.js";

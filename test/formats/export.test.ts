@@ -194,7 +194,9 @@ describe("export", () => {
     await expect(run("tiny", "x", { format: "compressed-tensors" })).rejects.toThrow(/enough zeros/);
     await expect(run("tiny", "x", { format: "safetensors", type: "q8_0" })).rejects.toThrow(UsageError);
     await expect(run("tiny", "x.bin", { format: "gguf" })).rejects.toThrow(/ends in .gguf/);
-    const blocks = Array.from({ length: 6 }, () => ({ queryHeads: 8, kvHeads: 4, intermediateSize: 704 }));
+    const blocks = Array.from({ length: 6 }, (_, b) => ({
+      ...{ queryHeads: 8, kvHeads: 4, intermediateSize: b === 2 ? 352 : 704 },
+    }));
     await pruned("uneven", (value) => value);
     await writeFile(join(path("uneven"), "rarefy.json"), JSON.stringify({ rarefy: 1, blocks }));
     await expect(run("uneven", "x", { format: "safetensors" })).rejects.toThrow(/differ in size/);

@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { families, type ModelConfig, type ModelSpec, parseModelConfig, tensorsOfBlock } from "../../arch/index.js";
 import { FormatError, type JobOptions, UsageError } from "../../core/index.js";
 import { artifactFileName, serializeArtifact } from "../artifact.js";
@@ -86,7 +87,7 @@ export async function exportModel(
     const file = `${files.location}/config.json`;
     const config = parseModelConfig(checkpoint.config, file, generation, blocks);
     const uniform = parseModelConfig(checkpoint.config, file).blocks;
-    if (blocks?.some((shape, b) => JSON.stringify(shape) !== JSON.stringify(uniform[b])) && format !== "gguf") {
+    if (blocks?.some((shape, b) => !isDeepStrictEqual(shape, uniform[b])) && format !== "gguf") {
       throw new UsageError(
         `the blocks of ${files.location} differ in size, which no other tool reads; prune to a uniform width`,
       );

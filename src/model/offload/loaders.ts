@@ -1,2 +1,3 @@
 export { ExpertLoader } from "./expertLoader.js";
+export { leftInFile } from "./leftInFile.js";
 export { OffloadLoader } from "./loader.js";

@@ -9,7 +9,7 @@ import { Sights } from "../sight/sights.js";
 import { HeldTokens } from "./heldTokens.js";
 import type { KvChoice } from "./index.js";
 import type { KvPages } from "./pages.js";
-import { PageTable } from "./pageTable.js";
+import type { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
 
 /** What a sequence remembers, and how it attends to it. */
@@ -38,6 +38,7 @@ export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv
 export class SequenceMemory implements Disposable {
   readonly #own: KvCache | undefined;
   readonly #pages: PageTable | undefined;
+  readonly #pool: KvPages | undefined;
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
@@ -96,7 +97,8 @@ export class SequenceMemory implements Disposable {
       if (!inPages({ attention, kv }))
         throw new UsageError(`pages do not go with ${kv?.codes || kv?.eviction ? kv.text : attention?.text}`);
       if (pages.model !== model) throw new UsageError("pages of another model");
-      this.#pages = new PageTable(pages);
+      this.#pages = pages.openTable();
+      this.#pool = pages;
     }
     this.#sights = new Sights(model, attention?.seek === undefined ? attention : undefined);
     this.#attention = attention;
@@ -107,14 +109,13 @@ export class SequenceMemory implements Disposable {
 
   /** Where keys and values lie: of this sequence alone, or those of all that share its pages. */
   get cache(): KvCache {
-    return this.#own ?? this.#pages!.pages.cache;
+    return this.#own ?? this.#pool!.cache;
   }
 
   /** Bytes of keys and values that there is room for; pages that others have as well count here too. */
   get byteLength(): number {
     if (this.#own !== undefined) return this.#own.byteLength;
-    const { list, pages } = this.#pages!;
-    return list.length * pages.pageBytes;
+    return this.#pages!.list.length * this.#pool!.pageBytes;
   }
 
   /** Its pages, where it has no cache of its own. */

@@ -1,13 +1,26 @@
 import { UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import type { SlotRun } from "../../model/index.js";
-import { type KvPages, pagesFor } from "./pages.js";
+
+/** Pages that so many tokens fill or begin. */
+export const pagesFor = (tokens: number): number => Math.ceil(tokens / slotsOfBlock);
+
+/** What a table of pages asks of those who give them out: `KvPages`. */
+export interface PagePool {
+  readonly free: number;
+  take(): number;
+  share(page: number): void;
+  isShared(page: number): boolean;
+  release(page: number): void;
+  clear(page: number): void;
+  copy(from: number, to: number, slots: number): void;
+}
 
 /** The pages of one sequence, in the order of its tokens. */
 export class PageTable implements Disposable {
   readonly #list: number[] = [];
 
-  constructor(readonly pages: KvPages) {}
+  constructor(readonly pages: PagePool) {}
 
   get list(): readonly number[] {
     return this.#list;

@@ -1,6 +1,7 @@
 import { DeviceError, UsageError } from "../../core/index.js";
 import { type Activation, type KvCache, slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
+import { type PagePool, PageTable } from "./pageTable.js";
 
 /** How many pages `grow` begins with, where not more are wanted at once. */
 const firstPages = 16;
@@ -26,7 +27,7 @@ export interface KvPagesOptions {
  * using second = new Sequence(model, 512, { pages });
  * second.copyFrom(first, prompt.length); // takes no memory but for the last tokens
  */
-export class KvPages implements Disposable {
+export class KvPages implements PagePool, Disposable {
   /** Bytes of the keys and values of a page, in all layers. */
   readonly pageBytes: number;
   readonly #context: number;
@@ -131,6 +132,11 @@ export class KvPages implements Disposable {
     return page;
   }
 
+  /** Of one more sequence, which has none yet. */
+  openTable(): PageTable {
+    return new PageTable(this);
+  }
+
   /** Lets one more sequence have a page. */
   share(page: number): void {
     this.#users[page]++;
@@ -191,6 +197,3 @@ export class KvPages implements Disposable {
     this.#cache = undefined;
   }
 }
-
-/** Pages that so many tokens fill or begin. */
-export const pagesFor = (tokens: number): number => Math.ceil(tokens / slotsOfBlock);
