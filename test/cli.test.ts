@@ -51,6 +51,12 @@ describe("a sparse model directory", () => {
     rmSync(folder, { recursive: true });
   });
 
+  test("a model that leaves nothing out is not measured against itself", async () => {
+    const { code, stderr } = await rarefy(["eval", model, "--text", evaluationText, "--against", "dense"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("--against MODEL");
+  });
+
   test("the same calibration gives the same file", async () => {
     const again = join(scratch, "again");
     await json([...calibrate, "--sparsity", "0.5", "--weights", "q8", "-o", again]);

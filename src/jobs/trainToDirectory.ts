@@ -38,6 +38,7 @@ import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, streamedModel, type TrainableModel } from "./trainableModel.js";
 import {
+  checkNumbers,
   methodOf,
   miniLlmOptions,
   mixtureOf,
@@ -45,7 +46,7 @@ import {
   type TrainingSettings,
   trainingDefaults,
 } from "./trainingSettings.js";
-import { hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
+import { checkFitsModel, hashOf, isMasked, type TrainingTokens, windowsOf } from "./trainingTokens.js";
 import { packageVersion } from "./version.js";
 
 const evaluationWindows = 64;
@@ -107,6 +108,7 @@ export async function trainToDirectory(
   options: TrainToDirectoryOptions,
 ): Promise<TrainedDirectory> {
   const whole = withDefaults(options);
+  checkNumbers(whole);
   try {
     return await trainAndWrite(files, output, whole);
   } finally {
@@ -118,6 +120,8 @@ type WholeOptions = TrainToDirectoryOptions & TrainingSettings & { saveEvery: nu
 
 /** A setting that is given as undefined is not given. */
 function withDefaults(options: TrainToDirectoryOptions): WholeOptions {
+  if (!Object.hasOwn(trainingDefaults, options.from))
+    throw new UsageError(`training begins from ${Object.keys(trainingDefaults).join(" or ")}, not ${options.from}`);
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   return { saveEvery: 100, ...trainingDefaults[options.from], ...given } as WholeOptions;
 }
@@ -151,6 +155,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
       ? loadTrainable(files, options, steering)
       : randomModel(files, options));
   const { config, parameters, mixture } = model;
+  checkFitsModel(config, options.window, [tokens, evaluationTokens]);
   const { window, device } = options;
   const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
   const control = mixture?.control;

@@ -1,4 +1,4 @@
-import { findStep, type ModelConfig } from "../arch/index.js";
+import { findStep, type ModelConfig, tensorsOf } from "../arch/index.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
   type Artifact,
@@ -8,7 +8,7 @@ import {
   type TensorDeclaration,
   trainingOf,
 } from "../io/index.js";
-import { routingOf } from "../model/internal.js";
+import { factorNames, routingOf } from "../model/internal.js";
 import {
   type FloatArray,
   type ModelParameter,
@@ -81,5 +81,8 @@ export async function streamedModel(files: LocalModelFiles, checkpoint: Checkpoi
   const config = await trainableConfig(checkpoint);
   if (config.spec.blocks.some((block) => findStep(block, "mixture") !== undefined))
     throw new UsageError("experts are trained whole: leave --stream out");
+  const pair = tensorsOf(config.spec).find(({ name }) => checkpoint.tensors.has(factorNames(name).left));
+  if (pair !== undefined)
+    throw new UsageError(`${pair.name} is a pair of low rank, which is multiplied out in memory: leave --stream out`);
   return { files, config, parameters: [], weights: new Map(), dtypeOf: () => "F32", declarations: {} };
 }

@@ -1,3 +1,4 @@
+import * as z from "zod/mini";
 import { findStep, type ModelConfig } from "../arch/index.js";
 import { UsageError } from "../core/index.js";
 import { parseSchema } from "../core/internal.js";
@@ -66,6 +67,36 @@ export const trainingDefaults = {
   weights: { ...common, rate: 1e-4, steps: 1000, warmup: 50 },
   random: { ...common, rate: 1e-3, steps: 2000, warmup: 100 },
 } satisfies Record<string, TrainingSettings>;
+
+const least = (minimum: number) => z.int().check(z.minimum(minimum));
+const positive = z.number().check(z.positive());
+const nonNegative = z.number().check(z.nonnegative());
+
+/** Numbers of `TrainingSettings` that training can be done with. */
+const numbers = z.object({
+  steps: least(1),
+  batch: least(1),
+  window: least(2),
+  rate: positive,
+  finalRate: z.optional(nonNegative),
+  warmup: least(0),
+  weightDecay: nonNegative,
+  clip: positive,
+  seed: least(0),
+  saveEvery: least(1),
+  device: z.enum(["wasm", "webgpu"]),
+  inputDensity: z.optional(z.number().check(z.positive(), z.maximum(1))),
+  distil: z.optional(z.number().check(z.minimum(0), z.maximum(1))),
+  temperature: z.optional(positive),
+});
+
+/** @throws UsageError that names the setting */
+export function checkNumbers(settings: TrainingSettings & { saveEvery: number }): void {
+  const parsed = parseSchema(numbers, settings);
+  if (parsed.success) return;
+  const [{ path, message }] = parsed.error.issues;
+  throw new UsageError(`training settings: ${path.join(".")}: ${message}`);
+}
 
 /** What decides how tokens find experts; the tokens of a batch are counted in the balance. */
 export type RouterSettings = Pick<TrainingSettings, "router" | "routerOption" | "batch" | "window">;

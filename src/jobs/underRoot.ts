@@ -53,13 +53,26 @@ export const textUnderRoot = async (root: string, name: string): Promise<string>
  */
 export async function taskFilesUnderRoot(root: string, name: string): Promise<TaskFiles> {
   const files = taskFolder(await pathUnderRoot(root, name));
+  /** Before anything is looked at: whether something is there is told of no other place either. */
+  const check = async (path: string) => {
+    const base = await realpath(root);
+    const place = resolve(files.location, path);
+    if (!isWithin(files.location, place)) throw outside(`${name}/${path}`, root);
+    const found = await realpath(place).catch(() => place);
+    if (!isWithin(base, found)) throw outside(`${name}/${path}`, root);
+  };
   return {
     ...files,
     async read(path, maxBytes) {
-      const base = await realpath(root);
-      const found = await realpath(join(files.location, path)).catch(() => undefined);
-      if (found !== undefined && !isWithin(base, found)) throw outside(`${name}/${path}`, root);
+      await check(path);
       return files.read(path, maxBytes);
+    },
+    async list(under) {
+      await check(under);
+      const paths = await files.list(under);
+      const base = await realpath(root);
+      const real = await Promise.all(paths.map((path) => realpath(join(files.location, path)).catch(() => base)));
+      return paths.filter((_, i) => isWithin(base, real[i]));
     },
   };
 }

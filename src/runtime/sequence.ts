@@ -218,7 +218,8 @@ export class Sequence implements Disposable {
     const theirs = other.#memory.pages;
     const alike = other.model === this.model && sameAdapters(this.options, other.options);
     const apart = pages?.pages !== theirs?.pages;
-    if (this.length > 0 || length > Math.min(other.length, this.capacity) || !plain || !alike || apart) {
+    const fits = Number.isInteger(length) && length >= 0 && length <= Math.min(other.length, this.capacity);
+    if (this.length > 0 || !fits || !plain || !alike || apart) {
       throw new UsageError(`${length} tokens of one sequence cannot be copied to the other`);
     }
     if (pages !== undefined) pages.begin(theirs!, length);

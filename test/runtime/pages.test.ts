@@ -3,7 +3,9 @@ import { UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import type { Model } from "../../src/model/index.js";
 import {
+  generate,
   KvPages,
+  layersDraft,
   parseAttention,
   parseExits,
   parseKv,
@@ -165,4 +167,28 @@ test("a pattern sees in pages what it sees in a row; what does not go with pages
   }
   expect(() => new KvPages(model, { maxBytes: 10 })).toThrow(UsageError);
   expect(pages.used).toBe(3);
+});
+
+test("a draft by early layers writes a page twice, and takes nothing of what is there", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  using model = await load(path("arch/llama"), backend, "f32");
+  using pages = new KvPages(model, roomFor(model, 8));
+  const written = async (options: SequenceOptions, draft?: ReturnType<typeof layersDraft>) => {
+    using sequence = new Sequence(model, 96, options);
+    const ids: number[] = [];
+    const settings = { sequence, stopIds: [], maxTokens: 40, draft, ...(draft && { draftTokens: 4 }) };
+    for await (const { id } of generate(model, text(29, 1), settings)) ids.push(id);
+    return ids;
+  };
+  expect(await written({ pages }, layersDraft(1))).toEqual(await written({}));
+});
+
+test("a sequence in pages has the positions of its model and the room that it was given", async () => {
+  using backend = await openBackend("wasm", { threads: 1 });
+  using model = await load(path("arch/llama"), backend, "f32");
+  using pages = new KvPages(model, roomFor(model, 64));
+  expect(() => new Sequence(model, 1000, { pages })).toThrow(UsageError);
+  using sequence = new Sequence(model, 40, { pages });
+  await expect(sequence.runRows(text(60, 1))).rejects.toThrow(UsageError);
+  expect(() => sequence.copyFrom(sequence, -1)).toThrow(UsageError);
 });

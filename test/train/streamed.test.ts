@@ -106,3 +106,19 @@ test("what needs all weights in memory is refused", async () => {
   await expect(train({}, { merge: true })).rejects.toThrow(/--merge needs all weights/);
   await expect(train({ distil: 0.5 })).rejects.toThrow(/--distil needs all weights/);
 });
+
+test("settings and texts that nothing can be learnt with are refused by name", async () => {
+  const train = (more: object) =>
+    trainToDirectory(directoryFiles(join(directory, "q4")), join(directory, "none"), {
+      from: "weights",
+      window: 8,
+      tokens: async () => randomTokens(2, 64),
+      ...more,
+    });
+  await expect(train({ rate: -1 })).rejects.toThrow(/rate/);
+  await expect(train({ steps: 1.5 })).rejects.toThrow(/steps/);
+  await expect(train({ device: "gpu" })).rejects.toThrow(/device/);
+  await expect(train({ from: "scratch" })).rejects.toThrow(/weights or random/);
+  await expect(train({ window: 4096, tokens: async () => randomTokens(2, 20_000) })).rejects.toThrow(/was made for/);
+  await expect(train({ tokens: async () => new Uint32Array(64).fill(99_999) })).rejects.toThrow(/token 99999/);
+});

@@ -1,6 +1,13 @@
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { conventions, evaluateQuality, formatResultRows, type ResultRow, resultRow } from "../../eval/index.js";
+import {
+  conventions,
+  evaluateQuality,
+  formatResultRows,
+  type ResultRow,
+  resultRow,
+  type Variant,
+} from "../../eval/index.js";
 import { resolveModel } from "../../io/index.node.js";
 import { beginToken } from "../../text/internal.js";
 import type { CommandDefinition } from "../command.js";
@@ -24,7 +31,7 @@ import {
   windowOption,
 } from "../options.js";
 import { queueOption } from "../queueOptions.js";
-import { openComparison, readTokens } from "../session.js";
+import { denseKeyword, openComparison, readTokens } from "../session.js";
 import { readTaskMeasure, taskOptions } from "../taskOptions.js";
 import { measureTasksInDetail, taskOutputOptions } from "../taskOutput.js";
 
@@ -105,6 +112,7 @@ export const command: CommandDefinition<EvalOptions> = {
     const text = options.text === undefined ? undefined : await readTokens(context, files, options.text, { maxTokens });
     const tasks = await readTaskMeasure(context, files, options, { prefill, bos });
     using comparison = await openComparison(context, [files, ...others], options);
+    if (options.against === denseKeyword) checkDiffersFromDense(comparison.variants[0]);
     // The divergence is from the first variant.
     const variants = comparison.variants.toReversed();
     const begin = text && (bos || convention === "lmEval") ? beginToken(text.tokenizer) : undefined;
@@ -126,3 +134,12 @@ export const command: CommandDefinition<EvalOptions> = {
     return { ...row, ...(against && { against }), ...(loads && { experts: loads }) };
   },
 };
+
+/** `dense` is the same weights with nothing left out: of a model that leaves nothing out it is the model itself. @throws UsageError */
+function checkDiffersFromDense({ name, model, thresholds = model.thresholds, attention, kv, exits }: Variant): void {
+  const skips = thresholds !== undefined && thresholds !== "dense";
+  if (skips || attention !== undefined || kv !== undefined || exits !== undefined) return;
+  throw new UsageError(
+    `${name} has no thresholds, attention pattern, cache policy or exits, so dense would be the same again; to see what its weights cost give the model that they were made from: --against MODEL`,
+  );
+}

@@ -118,8 +118,8 @@ async function shrink(
 ): Promise<void> {
   const { pattern } = stage;
   const share = (("sparsity" in pattern ? pattern.sparsity : 0) * step) / steps;
-  // Only the result has a size that kernels care for.
-  const multipleOf = step < steps || type === "heads" ? 1 : stage.multipleOf;
+  // In every step, so that no step leaves fewer than the rounded width of the result.
+  const multipleOf = type === "heads" ? 1 : stage.multipleOf;
   const global = "scope" in pattern && pattern.scope === "global";
   const widths = global ? await sharedWidths(units, share, scores) : undefined;
   for (const [layer, own] of units) {

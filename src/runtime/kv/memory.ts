@@ -39,6 +39,7 @@ export class SequenceMemory implements Disposable {
   readonly #own: KvCache | undefined;
   readonly #pages: PageTable | undefined;
   readonly #pool: KvPages | undefined;
+  readonly #capacity: number = Number.POSITIVE_INFINITY;
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
@@ -97,6 +98,10 @@ export class SequenceMemory implements Disposable {
       if (!inPages({ attention, kv }))
         throw new UsageError(`pages do not go with ${kv?.codes || kv?.eviction ? kv.text : attention?.text}`);
       if (pages.model !== model) throw new UsageError("pages of another model");
+      const { maxPositions } = model.config;
+      if (!(Number.isInteger(capacity) && capacity >= 1 && capacity <= maxPositions))
+        throw new UsageError(`room for ${capacity} tokens; the model was made for 1 to ${maxPositions}`);
+      this.#capacity = capacity;
       this.#pages = pages.openTable();
       this.#pool = pages;
     }
@@ -141,6 +146,8 @@ export class SequenceMemory implements Disposable {
     phase?: Phase,
   ): { start: number; options: ForwardOptions } {
     if (this.#pages !== undefined) {
+      if (run + rows > this.#capacity)
+        throw new UsageError(`${run + rows} tokens in a sequence with room for ${this.#capacity}`);
       const places = this.#pages.write(run, rows);
       const pages = { blocks: this.#pages.list, slots: this.cache.spec.slots };
       return { start: run, options: { ...forward, places, sights: this.#sights.of({ position: run, rows, pages }) } };

@@ -19,6 +19,8 @@ export interface PagePool {
 /** The pages of one sequence, in the order of its tokens. */
 export class PageTable implements Disposable {
   readonly #list: number[] = [];
+  /** Pages at the beginning of the list that hold numbers of this text, or zeros. */
+  #begun = 0;
 
   constructor(readonly pages: PagePool) {}
 
@@ -40,6 +42,7 @@ export class PageTable implements Disposable {
   /** Gives back what is behind the first tokens. */
   trim(tokens: number): void {
     for (const page of this.#list.splice(pagesFor(tokens))) this.pages.release(page);
+    this.#begun = Math.min(this.#begun, this.#list.length);
   }
 
   /** Has the pages of another one for its first tokens, instead of its own, and a copy of those that fill no page. */
@@ -50,10 +53,12 @@ export class PageTable implements Disposable {
       this.pages.share(page);
       this.#list.push(page);
     }
+    this.#begun = whole;
     const rest = tokens % slotsOfBlock;
     if (rest === 0) return;
     this.reserve(tokens);
     this.pages.clear(this.#list[whole]);
+    this.#begun = whole + 1;
     this.pages.copy(other.#list[whole], this.#list[whole], rest);
   }
 
@@ -62,8 +67,10 @@ export class PageTable implements Disposable {
     const end = start + rows;
     this.reserve(end);
     this.#own(start, end);
+    // Once, as some layers of a pass may be run later than others; pages before the last are filled by the pass.
     const last = Math.floor((end - 1) / slotsOfBlock);
-    if (end % slotsOfBlock !== 0 && start <= last * slotsOfBlock) this.pages.clear(this.#list[last]);
+    if (last >= this.#begun && end % slotsOfBlock !== 0) this.pages.clear(this.#list[last]);
+    this.#begun = Math.max(this.#begun, last + 1);
     const runs: { rows: number; slot: number }[] = [];
     for (let at = start; at < end; ) {
       const within = at % slotsOfBlock;
@@ -84,11 +91,8 @@ export class PageTable implements Disposable {
       const page = this.#list[p];
       if (!pages.isShared(page)) continue;
       const own = pages.take();
-      const kept = Math.max(0, start - p * slotsOfBlock);
-      if (kept > 0) {
-        pages.clear(own);
-        pages.copy(page, own, kept);
-      }
+      pages.clear(own);
+      pages.copy(page, own, Math.max(0, start - p * slotsOfBlock));
       this.#list[p] = own;
       pages.release(page);
     }

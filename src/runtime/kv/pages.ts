@@ -93,14 +93,16 @@ export class KvPages implements PagePool, Disposable {
     const [now, wanted] = [this.#users.length, this.used + pages];
     if (wanted <= now) return true;
     if (wanted > this.most) return false;
-    try {
-      this.#make(Math.min(this.most, Math.max(wanted, 2 * now, firstPages)));
-    } catch (error) {
-      if (!(error instanceof DeviceError) || now === 0) throw error;
-      this.#most = now;
-      return false;
+    for (const count of new Set([Math.min(this.most, Math.max(wanted, 2 * now, firstPages)), wanted])) {
+      try {
+        this.#make(count);
+        return true;
+      } catch (error) {
+        if (!(error instanceof DeviceError) || (now === 0 && count === wanted)) throw error;
+      }
     }
-    return true;
+    this.#most = now;
+    return false;
   }
 
   /** A cache of so many pages, with what they hold. */
@@ -108,6 +110,8 @@ export class KvPages implements PagePool, Disposable {
     const [before, now] = [this.#cache, this.#users.length];
     const cache = this.model.createCache(this.#context, { slots: count * slotsOfBlock });
     try {
+      // Memory is taken when a layer is written first: here, and not in the pass of a text.
+      this.clear(now, cache);
       if (before !== undefined) this.model.backend.copyKv(before, cache, now * slotsOfBlock);
     } catch (error) {
       cache[Symbol.dispose]();
@@ -156,11 +160,11 @@ export class KvPages implements PagePool, Disposable {
    * Enqueues that all slots of a page hold zeros: what is read beside the tokens that it has weighs nothing, but must be numbers,
    * and none that another text left.
    */
-  clear(page: number): void {
+  clear(page: number, cache = this.cache): void {
     const { backend } = this.model;
-    for (const [layer, { heads, key, value, valueInKey }] of this.cache.spec.layers.entries()) {
+    for (const [layer, { heads, key, value, valueInKey }] of cache.spec.layers.entries()) {
       const values = valueInKey ? undefined : this.#zerosOf(heads * value);
-      backend.appendKv(this.cache, layer, this.#zerosOf(heads * key), values, page * slotsOfBlock);
+      backend.appendKv(cache, layer, this.#zerosOf(heads * key), values, page * slotsOfBlock);
     }
   }
 

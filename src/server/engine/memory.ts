@@ -1,4 +1,4 @@
-import { UsageError } from "../../core/index.js";
+import { DeviceError, UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
 import { KvPages, Sequence } from "../../runtime/index.js";
@@ -130,14 +130,19 @@ export class SequenceMemory implements Disposable {
     const sequence = new Sequence(this.model, capacity, options);
     const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
     this.#all.push(held);
-    if (donor !== undefined) {
-      sequence.copyFrom(donor.sequence, shared);
-      held.exact = shared;
-      donor.usedAt = this.#clock++;
-      // The same text goes on: what is behind its beginning will not be asked for.
-      if (paged && !donor.busy && shared >= donor.exact / 2) this.#drop(donor);
+    try {
+      if (donor !== undefined) {
+        sequence.copyFrom(donor.sequence, shared);
+        held.exact = shared;
+        donor.usedAt = this.#clock++;
+        // The same text goes on: nothing of it is lost.
+        if (paged && !donor.busy && shared >= donor.exact) this.#drop(donor);
+      }
+      sequence.reserve();
+    } catch (error) {
+      this.#drop(held);
+      throw error;
     }
-    sequence.reserve();
     return held;
   }
 
@@ -195,6 +200,9 @@ export class SequenceMemory implements Disposable {
     this.#growth = undefined;
     try {
       this.pages.grow(growth.pages);
+    } catch (error) {
+      // Whoever waits for it asks again and is told; the pass that ended has nothing to do with it.
+      if (!(error instanceof DeviceError)) throw error;
     } finally {
       growth.end();
     }
