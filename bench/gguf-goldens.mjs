@@ -20,8 +20,8 @@ import { writeSafetensors } from "../dist/io/safetensorsWriter.js";
 import { preTokenizers } from "../dist/io/tokenizer/preTokenizers.js";
 import { openModel } from "../dist/pipeline/index.js";
 import { collect, embedText, generate, Sequence } from "../dist/runtime/index.js";
+import { byteSymbols, specialToken } from "../scripts/byte-level.mjs";
 import { readOptions } from "../scripts/options.mjs";
-import { byteSymbols, specialToken } from "./byte-level.mjs";
 import { logitsAfter, negativeLogLikelihood } from "./llama-nll.mjs";
 
 const { values: options, positionals } = readOptions({

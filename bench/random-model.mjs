@@ -13,8 +13,8 @@
 
 import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { byteSymbols, specialToken } from "../scripts/byte-level.mjs";
 import { readOptions } from "../scripts/options.mjs";
-import { byteSymbols, specialToken } from "./byte-level.mjs";
 
 const number = (value) => ({ type: "string", default: String(value) });
 const { values } = readOptions({

@@ -1,27 +1,10 @@
 // Small models, right ones, in every container that is read: what the mutations start from.
 
+import { byteSymbols, specialToken } from "../byte-level.mjs";
+
 export const sizes = { hidden: 16, intermediate: 24, heads: 2, kvHeads: 1, headDim: 8 };
 const { hidden, intermediate, heads, kvHeads, headDim } = sizes;
-const alphabet = (() => {
-  const kept = [...Array(94).keys()]
-    .map((i) => i + 33)
-    .concat(
-      [...Array(12).keys()].map((i) => i + 161),
-      [...Array(82).keys()].map((i) => i + 174),
-    );
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(kept.includes(byte) ? byte : next++));
-})();
-
-const special = (id, content) => ({
-  id,
-  content,
-  single_word: false,
-  lstrip: false,
-  rstrip: false,
-  normalized: false,
-  special: true,
-});
+const alphabet = byteSymbols();
 const merges = ["Ġ t", "h e", "Ġt he", "o f"];
 const tokens = ["<s>", "</s>", ...alphabet, ...merges.map((merge) => merge.replace(" ", ""))];
 
@@ -29,7 +12,7 @@ export const tokenizer = {
   version: "1.0",
   truncation: null,
   padding: null,
-  added_tokens: [special(0, "<s>"), special(1, "</s>")],
+  added_tokens: [specialToken("<s>", 0), specialToken("</s>", 1)],
   normalizer: {
     type: "Sequence",
     normalizers: [{ type: "NFC" }, { type: "Replace", pattern: { String: "``" }, content: '"' }],

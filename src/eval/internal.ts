@@ -5,4 +5,4 @@ export { measuredSpeed, speedsDiffer } from "./measuredSpeed.js";
 export { runsAsInWords, speedRatio } from "./resultRow.js";
 export { differenceInWords, metricInWords } from "./taskTable.js";
 export { thresholdsOf } from "./variant.js";
-export { evaluationWindows } from "./windows.js";
+export { evaluationWindows, needsBegin } from "./windows.js";

@@ -11,6 +11,9 @@ export type Convention = "windows" | "rolling" | "lmEval";
 /** The conventions by which windows of a text are cut and counted, by name. */
 export const conventions: readonly Convention[] = ["windows", "rolling", "lmEval"];
 
+/** Whether a convention wants the begin-of-text token without being asked. */
+export const needsBegin = (convention: Convention): boolean => convention === "lmEval";
+
 export interface WindowOptions {
   convention: Convention;
   /** Tokens of a window. */

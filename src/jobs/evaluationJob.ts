@@ -1,7 +1,8 @@
 import * as z from "zod/mini";
-import { FormatError, quote, RarefyError, UsageError } from "../core/index.js";
+import { FormatError, quote, UsageError } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
-import { type Convention, conventions, evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
+import { conventions, evaluateQuality, type ResultRow, resultRow } from "../eval/index.js";
+import { needsBegin } from "../eval/internal.js";
 import { type ModelFiles, sha256Hex } from "../io/index.js";
 import { devices } from "../kernels/index.js";
 import { checkSound } from "../model/index.js";
@@ -25,6 +26,7 @@ import {
   type WorkplaceOptions,
 } from "./jobParts.js";
 import type { Job, JobQueue } from "./jobQueue.js";
+import { resultOfWorker } from "./resultOfWorker.js";
 import { taskFilesUnderRoot } from "./underRoot.js";
 import { packageVersion } from "./version.js";
 
@@ -126,20 +128,11 @@ const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value));
 async function rowFromWorker(queue: JobQueue, payload: Payload, signal?: AbortSignal): Promise<ResultRow> {
   const what = payload.task === undefined ? "the text" : `task ${payload.task.name}`;
   const id = await evaluationJobId(payload);
-  let raw: unknown;
-  try {
-    raw = await queue.submit({ id, kind: evaluationJobKind, payload }, signal);
-  } catch (cause) {
-    if (signal?.aborted || !(cause instanceof RarefyError)) throw cause;
-    throw new RarefyError(`${what}: ${cause.message}`, { cause });
-  }
-  try {
+  const check = (raw: unknown) => {
     checkSchema(resultRowSchema, raw, `the result of ${what}`, "It was taken out of the queue: ask again");
     return raw as ResultRow;
-  } catch (error) {
-    await queue.forget(id);
-    throw error;
-  }
+  };
+  return await resultOfWorker(queue, { id, kind: evaluationJobKind, payload }, what, check, signal);
 }
 
 /**
@@ -186,9 +179,6 @@ export async function runEvaluationJob(job: Job, options: WorkplaceOptions): Pro
     return { convention, window, stride, maxWindows, promptTokens, begin, prefill };
   }
 }
-
-/** Whether a convention wants a begin-of-text token without being asked. */
-const needsBegin = (convention: Convention): boolean => convention === "lmEval";
 
 async function taskMeasure(
   source: ModelFiles,

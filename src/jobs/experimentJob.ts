@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as z from "zod/mini";
-import { FormatError, quote, RarefyError, UsageError } from "../core/index.js";
+import { FormatError, quote, UsageError } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
 import { sha256Hex } from "../io/index.js";
 import {
@@ -25,6 +25,7 @@ import {
   type WorkplaceOptions,
 } from "./jobParts.js";
 import type { Job, JobQueue } from "./jobQueue.js";
+import { resultOfWorker } from "./resultOfWorker.js";
 import { modelUnderRoot, textUnderRoot } from "./underRoot.js";
 import { packageVersion } from "./version.js";
 
@@ -91,20 +92,8 @@ export async function cellsOverQueue(
     async run(cell, { signal }) {
       const payload: Payload = { ...named, key: cell.key };
       const id = await cellJobId(cell, payload);
-      let raw: unknown;
-      try {
-        raw = await queue.submit({ id, kind: experimentJobKind, payload }, signal);
-      } catch (cause) {
-        if (signal?.aborted || !(cause instanceof RarefyError)) throw cause;
-        throw new RarefyError(`${cell.key}: ${cause.message}`, { cause });
-      }
-      try {
-        return checkSchema(z.record(z.string(), z.unknown()), raw, `the result of ${cell.key}`);
-      } catch (error) {
-        // The same command has it computed again.
-        await queue.forget(id);
-        throw error;
-      }
+      const check = (raw: unknown) => checkSchema(z.record(z.string(), z.unknown()), raw, `the result of ${cell.key}`);
+      return await resultOfWorker(queue, { id, kind: experimentJobKind, payload }, cell.key, check, signal);
     },
   };
 }

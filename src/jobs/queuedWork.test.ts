@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
+import { notingQueue } from "../../test/support/notingQueue.js";
 import { evaluateQuality, resultRow } from "../eval/index.js";
 import { bundledModel, directoryFiles, readText } from "../io/index.node.js";
 import { openModel } from "../pipeline/index.js";
@@ -15,7 +16,7 @@ import { planOf } from "../train/internal.js";
 import { type EvaluationTask, type EvaluationText, evaluateOverQueue, runEvaluationJob } from "./evaluationJob.js";
 import { cellsOverQueue, runExperimentJob } from "./experimentJob.js";
 import { jobModelOf, tokensSha256 } from "./jobParts.js";
-import { type Job, type JobQueue, memoryQueue } from "./jobQueue.js";
+import type { Job } from "./jobQueue.js";
 import { runExperimentCells } from "./runExperimentDirectory.js";
 import { runWorker } from "./worker.js";
 
@@ -28,20 +29,6 @@ writeFileSync(join(root, "eval.txt"), readFileSync(repository("models/text/books
 cpSync(repository("test/golden/lm-eval"), join(root, "tasks"), { recursive: true });
 const options = { root, scratch: join(scratch, "made"), threads: 1 };
 
-/** A queue that notes what is submitted. */
-function noting(): JobQueue & { jobs: Job[] } {
-  const queue = memoryQueue();
-  const jobs: Job[] = [];
-  return {
-    ...queue,
-    jobs,
-    submit(job, signal) {
-      jobs.push(job);
-      return queue.submit(job, signal);
-    },
-  };
-}
-
 const source = directoryFiles(bundledModel("tiny-6m"));
 const tokenizer = await loadTokenizer(source);
 const tokens = await tokenizeText(tokenizer, await readText(join(root, "eval.txt")), { maxTokens: 64 });
@@ -50,7 +37,7 @@ const how = { limit: 2, shots: 1, seed: 3, resamples: 0 };
 const measure = await openTaskMeasure(source, { tasks: taskFolder(join(root, "tasks")) }, ["golden_choice.yaml"], {
   ...{ ...how, tokenizer, scorer: { prefill, bos: undefined } },
 });
-const queue = noting();
+const queue = notingQueue();
 const evaluation = {
   ...{ queue, name: "tiny-6m", model: await jobModelOf(source, "tiny-6m"), prefill, kv: "int8" },
   text: {
@@ -84,7 +71,7 @@ test("an evaluation that is not to be trusted opens nothing and says why", async
   symlinkSync(join(scratch, "secret.yaml"), join(root, "tasks", "link.yaml"));
   writeFileSync(join(root, "other.txt"), "the sea and the ships and the wind ".repeat(30));
   const signed = async (job: Job, change: object) => {
-    const asked = noting();
+    const asked = notingQueue();
     const { model, settings, text, task } = { ...(job.payload as Payload), ...change } as Payload;
     const waiting = new AbortController();
     const all = {
@@ -121,7 +108,7 @@ test("cells of an experiment over workers are those of a local run; what is no c
   const keys = [0, 1].map((seed) => `tone-model0-seed${seed}`);
   const settings = { scale: "smoke", seeds: 2, texts: ".", model: "tiny-6m", device: "wasm" } as const;
   const local = await runExperimentCells("qiren", join(scratch, "local"), keys, settings);
-  const cells = noting();
+  const cells = notingQueue();
   const workers = { queue: cells, model: "tiny-6m", textPath: (name: string) => `./${name}` };
   const worker = runWorker(cells, { ...options, idleMs: 50 });
   const shared = await runExperimentCells("qiren", join(scratch, "shared"), keys, { ...settings, workers });
@@ -146,7 +133,7 @@ test("cells of an experiment over workers are those of a local run; what is no c
   }
   // A text that is another one here.
   writeFileSync(join(root, "calib.txt"), "the wind");
-  const reads = noting();
+  const reads = notingQueue();
   const { experiment } = await experiments.remoe();
   const readText = async () => "ships and the sea";
   const elsewhere = await cellsOverQueue(experiment, { ...workers, queue: reads }, { scale: "smoke", readText });

@@ -3,12 +3,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
+import { notingQueue } from "../../test/support/notingQueue.js";
 import { presetRecipe } from "../compress/index.js";
 import { bundledModel, directoryFiles, readText } from "../io/index.node.js";
 import { loadTokenizer, tokenizeText } from "../text/index.js";
 import { openBullQueue } from "./bullQueue.node.js";
 import { jobPath, tokensSha256 } from "./jobParts.js";
-import { type Job, type JobQueue, memoryQueue } from "./jobQueue.js";
+import { type JobQueue, memoryQueue } from "./jobQueue.js";
 import { runSweep } from "./sweep.js";
 import { sweepCandidates } from "./sweepCandidates.js";
 import { runSweepJob } from "./sweepJob.js";
@@ -40,20 +41,7 @@ const options = { root, scratch: join(scratch, "made"), threads: 1 };
 const withoutTimes = (entries: readonly { row: object }[]) =>
   entries.map(({ row, ...entry }) => ({ ...entry, row: { ...row, elapsedMs: 0 } }));
 
-/** A queue that notes what is submitted. */
-function noting(queue: JobQueue): JobQueue & { jobs: Job[] } {
-  const jobs: Job[] = [];
-  return {
-    ...queue,
-    jobs,
-    submit(job, signal) {
-      jobs.push(job);
-      return queue.submit(job, signal);
-    },
-  };
-}
-
-const queue = noting(memoryQueue());
+const queue = notingQueue();
 
 test("workers give the entries of a local run, one that stops gives its job back, and nothing is done twice", async () => {
   const local = await runSweep(source, join(scratch, "local"), settings);

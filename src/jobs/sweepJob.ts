@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import * as z from "zod/mini";
 import { parseRecipe, type Recipe } from "../compress/index.js";
-import { FormatError, RarefyError } from "../core/index.js";
+import { FormatError } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
 import { devices } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
@@ -19,6 +19,7 @@ import {
   type WorkplaceOptions,
 } from "./jobParts.js";
 import type { Job } from "./jobQueue.js";
+import { resultOfWorker } from "./resultOfWorker.js";
 import type { SweepCandidate } from "./sweepCandidates.js";
 import { checkEntry, type SweepEntry } from "./sweepEntries.js";
 import { candidateEntry, keyOf, type Sweep } from "./sweepMeasure.js";
@@ -59,22 +60,13 @@ export async function entryFromWorker(
     version: packageVersion(),
     ...{ name, recipe, model: { path: model, ...identity }, evaluation, calibration, ...how },
   };
-  let raw: unknown;
-  try {
-    raw = await queue.submit({ id: key, kind: sweepJobKind, payload }, signal);
-  } catch (cause) {
-    if (signal.aborted || !(cause instanceof RarefyError)) throw cause;
-    throw new RarefyError(`candidate ${name}: ${cause.message}`, { cause });
-  }
-  const what = `the result of ${name}`;
-  try {
+  const check = (raw: unknown) => {
+    const what = `the result of ${name}`;
     const entry = checkEntry(raw, what, "It was taken out of the queue: the same command has it measured again");
     if (entry.key === key && entry.name === name) return entry;
     throw new FormatError({ file: what, field: "key", problem: "belongs to other work" });
-  } catch (error) {
-    await queue.forget(key);
-    throw error;
-  }
+  };
+  return await resultOfWorker(queue, { id: key, kind: sweepJobKind, payload }, `candidate ${name}`, check, signal);
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   resultRow,
   type Variant,
 } from "../../eval/index.js";
+import { needsBegin } from "../../eval/internal.js";
 import { resolveModel } from "../../io/index.node.js";
 import { beginToken } from "../../text/internal.js";
 import type { CommandDefinition } from "../command.js";
@@ -115,7 +116,7 @@ export const command: CommandDefinition<EvalOptions> = {
     if (options.against === denseKeyword) checkDiffersFromDense(comparison.variants[0]);
     // The divergence is from the first variant.
     const variants = comparison.variants.toReversed();
-    const begin = text && (bos || convention === "lmEval") ? beginToken(text.tokenizer) : undefined;
+    const begin = text && (bos || needsBegin(convention)) ? beginToken(text.tokenizer) : undefined;
     const cut = { convention, window, stride, begin, maxWindows, promptTokens: options.promptTokens };
     const qualities = text && (await evaluateQuality(variants, text, { ...cut, prefill, ...context }));
     const rows: ResultRow[] = [];
