@@ -90,12 +90,23 @@ export const trainingOptions = (defaults: (typeof trainingDefaults)[keyof typeof
     "--minillm-option <name=value...>",
     `options of minillm: ${Object.keys(miniLlmSchema.shape).join("=, ")}=; docs/distillation.md says what they are`,
   ).argParser(collect),
+  new Option(
+    "--match <name=value...>",
+    "have blocks become like the teacher's: hidden=1 (weight of their hidden states), relations=0 (of the relations in their attention), relationHeads=, relative=true, layers=0:1,1:3 (student:teacher; default: spread evenly); docs/distillation.md says what they are",
+  ).argParser(collectMatching),
   new Option("--temperature <x>", "divides the logits of teacher and student (default: 1)").argParser(
     number({ min: 0, aboveMin: true }),
   ),
   new Option("--teacher <model>", "directory or Hub id (default: the model itself, as it was before training)"),
   forceOption(),
 ];
+
+/** As `collect`, with blocks as 0:1,1:3. */
+function collectMatching(text: string, earlier?: Record<string, unknown>): Record<string, unknown> {
+  const pairs = /^layers=(\d+:\d+(?:,\d+:\d+)*)$/.exec(text);
+  if (pairs === null) return collect(text, earlier);
+  return { ...earlier, layers: pairs[1].split(",").map((pair) => pair.split(":").map(Number)) };
+}
 
 function collect(text: string, earlier: Record<string, unknown> = {}): Record<string, unknown> {
   const at = text.indexOf("=");

@@ -39,6 +39,7 @@ import { openTeacher, type Teacher } from "./teacher.js";
 import { loadTrainable, streamedModel, type TrainableModel } from "./trainableModel.js";
 import {
   checkNumbers,
+  matchingOptions,
   methodOf,
   miniLlmOptions,
   mixtureOf,
@@ -59,7 +60,7 @@ export interface TrainToDirectoryOptions extends Partial<TrainingSettings>, JobO
   tokens(): Promise<TrainingTokens>;
   /** Those to measure the perplexity on, before and after. */
   evaluationTokens?(): Promise<TrainingTokens>;
-  /** Learnt from with `distil`. Default: the model itself, as it was before training. */
+  /** Learnt from with `distil` or `match`. Default: the model itself, as it was before training. */
   teacher?: LocalModelFiles;
   /** Train an adapter and let the weights stay. Default: the weights are trained. */
   adapter?: AdapterSettings;
@@ -130,6 +131,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const { signal, onProgress, inputDensity, from, teacher: teacherFiles, adapter } = options;
   const { distil, distilLoss = "kl", temperature = 1 } = options;
   const miniLlm = distilLoss === "minillm" ? miniLlmOptions(options) : undefined;
+  const match = options.match && matchingOptions(options.match);
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
@@ -142,8 +144,10 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const tokens = await options.tokens();
   const evaluationTokens = await options.evaluationTokens?.();
   const masked = [tokens, evaluationTokens].some((data) => data !== undefined && isMasked(data));
-  if (masked && distil !== undefined)
-    throw new UsageError("records are learnt as they are; let the teacher write them, and leave --distil out");
+  if (masked && (distil !== undefined || match !== undefined))
+    throw new UsageError(
+      "records are learnt as they are; let the teacher write them, and leave --distil and --match out",
+    );
   if (masked && adapter?.stream) throw new UsageError("records need all weights in memory; leave --stream out");
   const windows = windowsOf(tokens, options);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);
@@ -161,6 +165,9 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const control = mixture?.control;
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
+  const wanted = { logits: distil !== undefined && miniLlm === undefined, match };
+  const isTaught = distil !== undefined || match !== undefined;
+  using teacher = isTaught ? await openTeacher(model, teacherFiles, wanted, options) : undefined;
   using whole =
     base === undefined
       ? await decoderObjective(config.spec, parameters, window, device, {
@@ -168,12 +175,14 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
           inputDensity,
           ...(masked && { masked }),
           ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
+          matching: teacher?.matching,
         })
       : undefined;
   const adapting = adapter && (await adapterTraining(base ?? whole!, config.spec, model, adapter, options.seed));
   using _streamed = base && adapting?.objective;
   const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole!, model.weights];
-  using teacher = distil === undefined ? undefined : await openTeacher(model, teacherFiles, options);
+  // They are no part of the model, and are left out where it is written.
+  for (const [name, values] of teacher?.projections ?? []) weights.set(name, values);
   const perplexity = async (values: ReadonlyMap<string, FloatArray>) =>
     evaluation && Math.exp(await meanLoss(objective, values, evaluation, evaluationWindows, { ...steering, control }));
 
@@ -196,13 +205,9 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
-    ...(distil !== undefined && {
-      distil,
-      distilLoss,
-      temperature,
-      ...(miniLlm && { miniLlm }),
-      teacher: (teacherFiles ?? files).location,
-    }),
+    ...(distil !== undefined && { distil, distilLoss, temperature, ...(miniLlm && { miniLlm }) }),
+    ...(match && { match }),
+    ...(teacher && { teacher: teacher.location }),
   };
   const job = await jobOf(made, files, options, evaluationTokens);
   const owner = { command, job };
@@ -236,12 +241,13 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const log = await run.openLog(training.step);
   await runTraining({
     training,
-    batch: (step) => {
+    batch: async (step) => {
       const batch = windows.batch(step);
       if (teacher === undefined) return batch;
+      const taught = await teacher.teach(batch);
       return miniLlm === undefined
-        ? teacher.teach(batch)
-        : writeTexts(batch, writersOf(training, teacher), miniLlm, randomFor(options.seed, "texts", step));
+        ? taught
+        : writeTexts(taught, writersOf(training, teacher), miniLlm, randomFor(options.seed, "texts", step));
     },
     steps: options.steps,
     rate: optimizer.rate,
@@ -278,7 +284,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   return { output, ...record } as TrainedDirectory;
 }
 
-function checkAdapter({ adapter, method, from, distil, inputDensity }: TrainToDirectoryOptions): void {
+function checkAdapter({ adapter, method, from, distil, match, inputDensity }: TrainToDirectoryOptions): void {
   if (adapter === undefined) return;
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
   if (method !== "dense")
@@ -289,6 +295,7 @@ function checkAdapter({ adapter, method, from, distil, inputDensity }: TrainToDi
       [adapter.merge, "--merge"],
       [adapter.keepZeros, "--keep-mask"],
       [distil, "--distil"],
+      [match, "--match"],
       [inputDensity, "--input-density"],
     ] as const
   ).find(([given]) => given !== undefined && given !== false);
@@ -301,14 +308,16 @@ async function openSource(files: LocalModelFiles): Promise<{ checkpoint: Checkpo
   return { checkpoint, [Symbol.asyncDispose]: () => checkpoint.close() };
 }
 
-function checkDistillation({ distil, distilLoss, temperature, teacher, from, miniLlm }: TrainToDirectoryOptions): void {
+function checkDistillation(options: TrainToDirectoryOptions): void {
+  const { distil, distilLoss, temperature, teacher, from, miniLlm, match } = options;
   if (miniLlm !== undefined && Object.keys(miniLlm).length > 0 && distilLoss !== "minillm")
     throw new UsageError("--minillm-option belongs to --distil-loss minillm");
-  if (distil === undefined && [teacher, temperature, distilLoss].some((given) => given !== undefined)) {
-    throw new UsageError("--teacher, --temperature and --distil-loss belong to --distil");
-  }
-  if (distil !== undefined && teacher === undefined && from === "random") {
-    throw new UsageError("--distil needs --teacher MODEL here: random weights have nothing to teach");
+  if (distil === undefined && [temperature, distilLoss].some((given) => given !== undefined))
+    throw new UsageError("--temperature and --distil-loss belong to --distil");
+  const learning = distil !== undefined ? "--distil" : match !== undefined ? "--match" : undefined;
+  if (learning === undefined && teacher !== undefined) throw new UsageError("--teacher belongs to --distil or --match");
+  if (learning !== undefined && teacher === undefined && from === "random") {
+    throw new UsageError(`${learning} needs --teacher MODEL here: random weights have nothing to teach`);
   }
 }
 

@@ -6,7 +6,9 @@ import {
   cosine,
   type DistillationId,
   type EngineDevice,
+  type MatchingOptions,
   type MiniLlmOptions,
+  matchingSchema,
   miniLlmSchema,
   type OptimizerOptions,
   type TrainedMixture,
@@ -52,6 +54,8 @@ export interface TrainingSettings {
   distilLoss?: DistillationId;
   /** Options of "minillm", as `miniLlmSchema` has them. */
   miniLlm?: Record<string, unknown>;
+  /** Have blocks of the student become like those of its teacher: options as `matchingSchema` has them. Default: they are not looked at. */
+  match?: Record<string, unknown>;
   /** Divides the logits of teacher and student. Default 1. */
   temperature?: number;
 }
@@ -128,6 +132,14 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
     );
   }
   return { method, settings: parsed.data };
+}
+
+/** @throws UsageError for options that matching does not have */
+export function matchingOptions(match: Record<string, unknown>): MatchingOptions {
+  const parsed = parseSchema(matchingSchema, match);
+  if (parsed.success) return parsed.data;
+  const [{ path, message }] = parsed.error.issues;
+  throw new UsageError(`--match: ${[...path.map(String), message].join(": ")}`);
 }
 
 /** @throws UsageError for options that MiniLLM does not have, and windows with no room for a beginning */

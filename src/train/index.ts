@@ -55,6 +55,17 @@ export {
   divergenceIds,
   teacherName,
 } from "./models/distillation.js";
+export {
+  type FeatureKind,
+  initialProjections,
+  type MatchedBlocks,
+  type Matching,
+  type MatchingOptions,
+  matchingOf,
+  matchingSchema,
+  type Shown,
+  shownFor,
+} from "./models/matchingOptions.js";
 export { type MiniLlmOptions, miniLlmSchema } from "./models/miniLlmOptions.js";
 export { initialWeights, type ModelParameter, modelParameters } from "./models/parameters.js";
 export type { RouterOptions, Routing } from "./models/routerOptions.js";

@@ -28,6 +28,8 @@ export interface Objective extends Disposable {
   loss(weights: Values, batch: Batch): Promise<number>;
   /** The model's outputs, row-major: logits or predictions. */
   predict(weights: Values, batch: Batch): Promise<FloatArray>;
+  /** What one that learns from the model is shown of it, for the batch: present where it was asked for (`TraceOptions.shown`). */
+  show?(weights: Values, batch: Batch): Promise<Batch>;
 }
 
 /** Something outside of the gradient that steers a model through its batches and learns from what was measured. */

@@ -380,6 +380,29 @@ describe("finetune with a teacher", () => {
     expect([code, stderr]).toEqual([2, expect.stringMatching(/leaves no beginning/)]);
   });
 
+  test("blocks become like those of a wider teacher, whose matrices are not written; an adapter learns so too", async () => {
+    const [matched, again, adapter] = [at("matched"), at("matched-itself"), at("matched-adapter")];
+    const by = ["--teacher", "models/tiny-6m", "--match", "hidden=0.5", "relations=0.25", "layers=0:5"];
+    const record = await rarefyJson([...settings, ...by, "-o", matched]);
+    expect(record.match).toEqual({ hidden: 0.5, relations: 0.25, relative: true, layers: [[0, 5]] });
+    expect(record.teacher).toMatch(/tiny-6m$/);
+    expect((await rarefyJson(["inspect", matched])).parameters.total).toBe(parameters);
+    const lossesOf = (directory: string) =>
+      readFileSync(join(directory, "training.jsonl"), "utf8")
+        .trim()
+        .split("\n")
+        .map((line): { loss: number; prediction?: number } => JSON.parse(line));
+    expect(lossesOf(matched).every(({ loss, prediction }) => loss > prediction!)).toBe(true);
+    // A model is like itself before the first step: the text is all that there is to learn.
+    await rarefyJson([...settings, "--match", "hidden=1", "relations=1", "-o", again]);
+    const [first, second] = lossesOf(again);
+    expect(Math.abs(first.loss - (first.prediction ?? first.loss))).toBeLessThan(1e-4);
+    expect(second.loss).toBeGreaterThan(second.prediction!);
+    await rarefyJson([...settings, ...by, "--lora", "rank=2", "-o", adapter]);
+    expect(readdirSync(adapter)).toContain("adapter_model.safetensors");
+    expect(readFileSync(join(adapter, "adapter_model.safetensors")).includes("matching")).toBe(false);
+  });
+
   test("another model may teach, if it has the same tokens", async () => {
     const taught = await rarefyJson([
       ...settings,
@@ -407,6 +430,17 @@ describe("finetune with a teacher", () => {
 
   test.each<[string, string[], RegExp]>([
     ["a temperature without a teacher", [...settings, "--temperature", "2"], /belong to --distil/],
+    ["a teacher of nothing", [...settings, "--teacher", "models/tiny-6m"], /belongs to --distil or --match/],
+    ["random weights to be like", ["train", config, ...small, "--match", "hidden=1"], /--match needs --teacher/],
+    ["matching that is none", [...settings, "--match", "hiden=1"], /--match: .*hiden/],
+    ["matching of nothing", [...settings, "--match", "hidden=0"], /nothing is matched/],
+    ["a block that is not there", [...settings, "--match", "layers=0:1"], /the teacher has no block 1/],
+    ["blocks that are no pairs", [...settings, "--match", "layers=0-1"], /--match: layers/],
+    [
+      "matching beside streamed weights",
+      [...settings, "--lora", "--stream", "--match", "hidden=1"],
+      /--match needs all/,
+    ],
     ["random weights as a teacher", ["train", config, ...small, "--distil", "0.5"], /--distil needs --teacher/],
   ])("%s is refused", async (_name, args, message) => {
     const { code, stderr } = await rarefy([...args, "-o", at("x"), "--quiet"]);

@@ -19,6 +19,7 @@ import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
+import type { Matching } from "../../src/train/models/matchingOptions.js";
 import { mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
@@ -77,7 +78,10 @@ const decoderFields = {
 };
 const mixtral = { ...decoderFields, model_type: "mixtral", num_local_experts: 3, num_experts_per_tok: 2 };
 
-function modelCase(spec: ModelSpec, { distillation, router }: TraceOptions = {}): Case & { spec: ModelSpec } {
+/** A block of a teacher of other widths than the student's. */
+const teacherWidths = { stream: 6, q: 8, k: 4, v: 4 } as const;
+
+function modelCase(spec: ModelSpec, { distillation, router, matching }: TraceOptions = {}): Case & { spec: ModelSpec } {
   const random = new Random(3);
   const batch = {
     tokens: { shape: [10], values: ints(random, 10, 13) },
@@ -85,11 +89,24 @@ function modelCase(spec: ModelSpec, { distillation, router }: TraceOptions = {})
     ...(distillation && {
       teacher: { shape: [10, 13], values: Float64Array.from({ length: 130 }, () => 2 * random.normal()) },
     }),
+    ...(matching &&
+      Object.fromEntries(
+        Object.entries(teacherWidths).map(([kind, width]) => [
+          `teacher.${kind}.2`,
+          { shape: [10, width], values: Float64Array.from({ length: 10 * width }, () => random.normal()) },
+        ]),
+      )),
     ...(router?.routing === "bias" && { "routerBias.0": { shape: [3], values: Float64Array.of(0.1, -0.2, 0) } }),
     ...(router?.routing === "relu" && { routerSparsityWeight: { shape: [], values: Float64Array.of(0.3) } }),
   };
-  return { spec, model: traceModel(spec, modelParameters(spec), 5, { router, distillation }), batch };
+  return { spec, model: traceModel(spec, modelParameters(spec), 5, { router, distillation, matching }), batch };
 }
+
+const matching: Matching = {
+  ...{ hidden: 0.7, relations: 3, relationHeads: 2, relative: true },
+  layers: [[0, 2]],
+  width: { student: 8, teacher: teacherWidths.stream },
+};
 
 const decoderCase = (fields: Record<string, unknown>, options?: TraceOptions) =>
   modelCase(readModelSpec({ ...decoderFields, ...fields }, "config.json"), options);
@@ -187,6 +204,12 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
     decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 2, loss: "reverse-kl" } }),
   "Llama with a teacher, logits": () =>
     decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 1, loss: "logits" } }),
+  "Llama, matched with a teacher of another width": () => decoderCase({ model_type: "llama" }, { matching }),
+  "Llama, matched as the states are, and predicting alike": () =>
+    decoderCase(
+      { model_type: "llama" },
+      { matching: { ...matching, relations: 0, relative: false }, distillation: { share: 0.5, temperature: 1 } },
+    ),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),
   "Phi-3, of a part of each head": () =>
     decoderCase({ model_type: "phi3", rope_scaling: null, partial_rotary_factor: 0.5, pad_token_id: 0 }),

@@ -12,7 +12,9 @@ import { smallConfig, trainingText } from "./smallModel.js";
  */
 
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-kills-"));
-const [text, config, model] = ["text.txt", "config", "model"].map((name) => join(scratch, name));
+const [text, config, model, wide, teacher] = ["text.txt", "config", "model", "wide", "teacher"].map((name) =>
+  join(scratch, name),
+);
 const steps = 30;
 
 beforeAll(async () => {
@@ -21,6 +23,8 @@ beforeAll(async () => {
   smallConfig(config);
   const { code, stderr } = await train(["train", config, ...common, "--steps", "1", "-o", model]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  smallConfig(wide, { hidden_size: 48, num_hidden_layers: 2 });
+  expect(await train(["train", wide, ...common, "--steps", "1", "-o", teacher])).toMatchObject({ code: 0 });
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
@@ -57,10 +61,19 @@ const reached = (step: number) =>
 describe.skipIf(process.platform === "win32")("finetune killed by signal 9", () => {
   test.each<[string, string[], string[]?]>([
     ["cast", ["interval=2", "decay=0.01"], ["--distil", "0.5"]],
+    // The matrices through which a wider teacher is matched are part of the run, and not of the model.
+    ["dense", [], ["--teacher", teacher, "--match", "hidden=0.5", "relations=0.5"]],
     ["rigl", ["interval=4", "density=0.4", "structure=block:4x4"]],
   ])("%s", async (method, methodOptions, more = []) => {
     const args = ["finetune", model, ...common, ...more, "--steps", String(steps), "--save-every", "4"];
-    const settings = [...args, "--rate", "0.01", "--method", method, "--method-option", ...methodOptions];
+    const settings = [
+      ...args,
+      "--rate",
+      "0.01",
+      "--method",
+      method,
+      ...(methodOptions.length > 0 ? ["--method-option", ...methodOptions] : []),
+    ];
     const whole = place(`${method}-whole`);
     expect(await train([...settings, "-o", whole.output])).toMatchObject({ code: 0 });
 

@@ -38,7 +38,7 @@ export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedM
 
 /** What is learnt beside a model, and the loss as a function of that alone. */
 export interface AdaptedObjective extends Objective {
-  /** First values of what is trained. */
+  /** First values of the adapter; what the objective of the model learns beside it is the caller's to add. */
   readonly first: Map<string, FloatArray>;
   /** All weights of the model, those of adapted matrices with what was learnt. The arrays are used again. */
   effective(values: Values): Values;
@@ -60,7 +60,9 @@ export function adaptedObjective<Options>(
   keepZeros = false,
 ): AdaptedObjective {
   const described = modules.flatMap((module) => method.parameters(module, options, random));
-  const parameters: ParameterInfo[] = described.map(({ first, ...info }) => info);
+  // What the objective learns beside the model goes through as it is.
+  const beside = base.parameters.filter(({ name }) => !frozen.has(name));
+  const parameters: ParameterInfo[] = [...described.map(({ first, ...info }) => info), ...beside];
   const all = new Map(frozen);
   const pieces = modules.flatMap((module) =>
     module.pieces.map(({ parameter, rows }) => {
@@ -78,6 +80,7 @@ export function adaptedObjective<Options>(
   );
   const effective = (values: Values): Values => {
     for (const piece of pieces) method.effective({ ...piece, values }, piece.out);
+    for (const { name } of beside) all.set(name, values.get(name)!);
     return all;
   };
   return {
@@ -90,6 +93,7 @@ export function adaptedObjective<Options>(
         parameters.map(({ name }) => [name, new Float32Array(values.get(name)!.length)]),
       );
       for (const piece of pieces) method.pullBack({ ...piece, values }, outer.get(piece.parameter)!, gradients);
+      for (const { name } of beside) gradients.set(name, outer.get(name)!);
       return { loss, gradients, measured };
     },
     loss: (values, batch) => base.loss(effective(values), batch),

@@ -1,5 +1,5 @@
 import { jit, numpy as np, valueAndGrad } from "@jax-js/jax";
-import type { Batch, LossAndGradients, Objective } from "../objective.js";
+import type { Batch, BatchArray, LossAndGradients, Objective } from "../objective.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 import type { Traced } from "./ops.js";
 
@@ -15,6 +15,8 @@ export interface TracedModel {
    * to steer training.
    */
   loss(weights: TracedArrays, batch: TracedArrays): { loss: Traced; measured?: TracedArrays };
+  /** Arrays of the model's inside, by the names that they have in the batch of one that learns from it. */
+  show?(weights: TracedArrays, batch: TracedArrays): TracedArrays;
 }
 
 /** Compiles a model for the engine's device. Call `startEngine` first. */
@@ -32,6 +34,12 @@ export function tracedObjective(model: TracedModel): Objective {
   const compiledPredict = jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
     model.predict(weights, batch),
   );
+  const { show } = model;
+  const compiledShow =
+    show &&
+    jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
+      Object.fromEntries(Object.entries(show(weights, batch)).map(([name, array]) => [name, array.ref])),
+    );
   const shapes = new Map(model.parameters.map(({ name, shape }) => [name, shape]));
   const upload = (weights: Values) =>
     Object.fromEntries(
@@ -64,7 +72,19 @@ export function tracedObjective(model: TracedModel): Objective {
     async predict(weights, batch) {
       return (await compiledPredict(upload(weights), uploadBatch(batch)).data()) as FloatArray;
     },
+    ...(compiledShow && {
+      async show(weights: Values, batch: Batch): Promise<Batch> {
+        const arrays = compiledShow(upload(weights), uploadBatch(batch)) as Record<string, Traced>;
+        const found: [string, BatchArray][] = [];
+        for (const [name, array] of Object.entries(arrays)) {
+          const { shape } = array;
+          found.push([name, { shape, values: (await array.data()) as FloatArray }]);
+        }
+        return Object.fromEntries(found);
+      },
+    }),
     [Symbol.dispose]() {
+      compiledShow?.dispose();
       compiledLoss.dispose();
       compiledLossOnly.dispose();
       compiledPredict.dispose();

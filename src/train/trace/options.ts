@@ -1,4 +1,5 @@
 import type { Distillation } from "../models/distillation.js";
+import type { Matching, Shown } from "../models/matchingOptions.js";
 import type { RouterOptions } from "../models/routerOptions.js";
 
 /** What a model does while it is trained beside what its description says. */
@@ -13,6 +14,10 @@ export interface PassOptions {
 export interface TraceOptions extends PassOptions {
   /** Batches that hold a teacher's logits are learnt from both. */
   distillation?: Distillation;
+  /** Batches that hold what a teacher's blocks have are learnt from, beside all else; through matrices that are trained too. */
+  matching?: Matching;
+  /** What the model shows of itself to one that learns from it. */
+  shown?: Shown;
   /** Labels below 0 are not learnt: the loss is the mean over the others. */
   masked?: true;
 }

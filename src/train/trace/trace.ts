@@ -6,6 +6,7 @@ import { add, columns, multiply, reshape, type Traced, take } from "../engine/op
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
 import { divergences } from "../models/divergence.js";
+import { featureName, projectionsOf, type Shown } from "../models/matchingOptions.js";
 import { miniLlmLoss } from "../models/miniLlm.js";
 import {
   drawnName,
@@ -18,8 +19,9 @@ import {
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
 import { factoredWeights } from "./factors.js";
+import { featureOf, matchedTerms } from "./matched.js";
 import type { TraceOptions } from "./options.js";
-import { TracedPass } from "./pass.js";
+import { type BlockPass, TracedPass } from "./pass.js";
 import { refuseUntraced, traceSteps } from "./steps.js";
 
 /**
@@ -46,12 +48,14 @@ export function traceModel(
     const all = { ...weights, ...factoredWeights(parameters, weights) };
     return new TracedPass(all, batch, batch.tokens.shape[0] / window, window, options);
   };
+  const { matching, shown } = options;
   return {
-    parameters,
+    parameters: matching === undefined ? parameters : [...parameters, ...projectionsOf(matching)],
     predict: (weights, batch) => logitsOf(spec, passOf(weights, batch)),
+    ...(shown && { show: (weights, batch) => showBlocks(spec, passOf(weights, batch), shown) }),
     loss(weights, batch) {
       const pass = passOf(weights, batch);
-      const logits = logitsOf(spec, pass);
+      const { blocks, logits } = runBlocks(spec, pass);
       const prediction = (options.masked ? maskedCrossEntropy : crossEntropy)(logits, batch.label);
       const wanted =
         options.distillation?.loss === "minillm"
@@ -64,7 +68,10 @@ export function traceModel(
             )
           : distilled(prediction, logits, batch[teacherName], options.distillation);
       return {
-        loss: pass.mixtures.flatMap(({ penalties }) => penalties).reduce(add, wanted),
+        loss: [
+          ...pass.mixtures.flatMap(({ penalties }) => penalties),
+          ...(matching === undefined ? [] : matchedTerms(matching, spec, blocks, pass)),
+        ].reduce(add, wanted),
         measured: {
           prediction,
           ...Object.fromEntries(pass.mixtures.map(({ load }, number) => [loadName(number), load])),
@@ -76,16 +83,39 @@ export function traceModel(
 
 /** f32 [sequences · window, vocabSize] */
 function logitsOf(spec: ModelSpec, pass: TracedPass): Traced {
-  const embedded = embed(spec.embedding, pass);
-  const last = spec.blocks.reduce((x, block, layer) => traceBlock(block, layer, x, pass), embedded);
-  return traceHead(spec, last, pass);
+  return runBlocks(spec, pass).logits;
+}
+
+/** The logits, and what the buffers of every block hold behind it. */
+function runBlocks(spec: ModelSpec, pass: TracedPass): { blocks: BlockPass["buffers"][]; logits: Traced } {
+  let x = embed(spec.embedding, pass);
+  const blocks = spec.blocks.map((block, layer) => {
+    const buffers = traceBuffers(block, layer, x, pass);
+    x = buffers.get("x")!;
+    return buffers;
+  });
+  return { blocks, logits: traceHead(spec, x, pass) };
+}
+
+/** What a model shows of itself to one that learns from it. */
+function showBlocks(spec: ModelSpec, pass: TracedPass, shown: Shown): TracedArrays {
+  const { blocks, logits } = runBlocks(spec, pass);
+  const features = shown.blocks.flatMap((number) =>
+    shown.kinds.map(
+      (kind) => [featureName(kind, number), featureOf(kind, spec.blocks[number], blocks[number])] as const,
+    ),
+  );
+  return { ...(shown.logits && { [teacherName]: logits }), ...Object.fromEntries(features) };
 }
 
 /** The residual stream behind a block. @param x before it, f32 [rows, hiddenSize] */
-export function traceBlock({ steps }: BlockSpec, layer: number, x: Traced, pass: TracedPass): Traced {
+export const traceBlock = (block: BlockSpec, layer: number, x: Traced, pass: TracedPass): Traced =>
+  traceBuffers(block, layer, x, pass).get("x")!;
+
+function traceBuffers({ steps }: BlockSpec, layer: number, x: Traced, pass: TracedPass): BlockPass["buffers"] {
   const buffers = new Map([["x", x]]);
   traceSteps(steps, { pass, layer, buffers });
-  return buffers.get("x")!;
+  return buffers;
 }
 
 /** Logits of the residual stream behind the last block: of every token, or of every text where the model classifies. */
