@@ -43,7 +43,8 @@ export async function decoderObjective(
  * @throws DeviceError
  */
 export async function encoderObjective(config: EncoderConfig, device: EngineDevice = "wasm"): Promise<Objective> {
-  if (device === "webgpu") {
+  // The kernels know no clusters.
+  if (device === "webgpu" && config.clusters === undefined) {
     const { gpuEncoder } = await import("./gpu/gpuEncoder.js");
     const objective = await gpuEncoder(config);
     if (objective !== undefined) return objective;

@@ -40,6 +40,17 @@ export const split = (x: Traced, parts: number, axis: number): Traced[] => np.sp
 /** Rows of `table` [n, width] by number: [...indices.shape, width]. */
 export const take = (table: Traced, indices: Traced): Traced => np.take(table.ref, indices.ref, 0);
 export const sort = (x: Traced, axis: number): Traced => np.sort(x.ref, axis);
+/** int32: what would sort the last axis, the first of equals first; no gradient. */
+export const argsort = (x: Traced): Traced => np.argsort(lax.stopGradient(settled(x)), -1);
+
+/**
+ * x as numbers that lie in memory. Sorts, scatters and the gradients of gathers are kernels of the engine's own, which it cannot
+ * compile over a view of something it has fused; the product with a 1 that it does not see through keeps the two apart.
+ */
+export const settled = (x: Traced): Traced => np.multiply(x.ref, np.array([1], { dtype: x.dtype }));
+
+/** Rows of `table` [n, width] by number, indices int32 [m]; the gradient may flow to whatever made the table. */
+export const takeRows = (table: Traced, indices: Traced): Traced => settled(np.take(settled(table), settled(indices), 0));
 
 /** Column `index` of the last axis, which stays as 1. */
 export const column = (x: Traced, index: number): Traced => np.take(x.ref, np.array([index], { dtype: np.int32 }), -1);

@@ -11,11 +11,15 @@ import { type EncoderConfig, encoderBlocks, encoderParameters, sinusoids } from 
  * into one linear output. Batches hold `tokens` int32 [documents · length] and `label` int32 [documents].
  */
 export function encoder(config: EncoderConfig): TracedModel {
-  const { length, hiddenSize } = config;
-  const predict = (w: TracedArrays, batch: TracedArrays): Traced => {
+  const { length, hiddenSize, clusters } = config;
+  const passOf = (w: TracedArrays, batch: TracedArrays) => {
     const documents = batch.tokens.shape[0] / length;
     const filling = where(equal(reshape(batch.tokens, [documents, 1, 1, 1, length]), 0), -1e9, 0);
-    const pass = new TracedPass(w, batch, documents, length, {}, filling);
+    const real = where(equal(reshape(batch.tokens, [documents, length]), 0), 0, 1);
+    return new TracedPass(w, batch, documents, length, { clusters }, filling, real);
+  };
+  const logitsOf = (pass: TracedPass): Traced => {
+    const { weights: w, batch, sequences: documents } = pass;
     // The sum keeps the gather apart from the reshape: the engine cannot compile the gradient of the two together.
     const positions = np.array(repeated(sinusoids(length, hiddenSize), documents), {
       shape: [documents * length, hiddenSize],
@@ -27,8 +31,11 @@ export function encoder(config: EncoderConfig): TracedModel {
   };
   return {
     parameters: encoderParameters(config),
-    predict,
-    loss: (weights, batch) => ({ loss: crossEntropy(predict(weights, batch), batch.label) }),
+    predict: (weights, batch) => logitsOf(passOf(weights, batch)),
+    loss(weights, batch) {
+      const pass = passOf(weights, batch);
+      return { loss: crossEntropy(logitsOf(pass), batch.label), measured: pass.measuredMembers };
+    },
   };
 }
 

@@ -2,6 +2,8 @@ import type { BlockSpec, EmbeddingSpec } from "../../arch/index.js";
 import { layerNorm, linearMap, type Part, plain, postNorm, stored } from "../../arch/internal.js";
 import type { Random } from "../../core/index.js";
 import type { FloatArray, ParameterInfo } from "../values.js";
+import { type ClusterOptions, clusterPlan } from "./clusterOptions.js";
+import { type ClusteredSizes, clusterParameters, initialClusters } from "./clusterParameters.js";
 import { blockParameters } from "./parameters.js";
 
 export interface EncoderConfig {
@@ -13,6 +15,15 @@ export interface EncoderConfig {
   heads: number;
   blocks: number;
   classes: number;
+  /** Attention in which words see those of their cluster alone. Default: all words. */
+  clusters?: ClusterOptions;
+}
+
+/** The plan of an encoder's clusters and the sizes that they are made for; undefined where all words see all. */
+export function encoderClusters({ clusters, length, heads, blocks, hiddenSize }: EncoderConfig) {
+  if (clusters === undefined) return undefined;
+  const sizes: ClusteredSizes = { blocks, hiddenSize, heads, width: hiddenSize / heads };
+  return { plan: clusterPlan(clusters, length, heads), sizes };
 }
 
 /** ε of the norms. */
@@ -62,6 +73,12 @@ export function encoderBlocks({ blocks, hiddenSize, feedForwardSize, heads }: En
   return Array.from({ length: blocks }, (_, b) => ofBlock(`blocks.${b}`));
 }
 
+/** What the clustering of an encoder learns, behind everything else. */
+const clusteringOf = (config: EncoderConfig): ParameterInfo[] => {
+  const clustered = encoderClusters(config);
+  return clustered === undefined ? [] : clusterParameters(clustered.plan, clustered.sizes);
+};
+
 export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
   const { vocabSize, length, hiddenSize, blocks, classes } = config;
   const outputs = [classes, length * hiddenSize];
@@ -70,6 +87,7 @@ export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
     ...encoderBlocks(config).flatMap((block, b) => blockParameters(block, b)),
     { name: "classifier.weight", shape: outputs, layer: String(blocks), role: "outer" },
     { name: "classifier.bias", shape: [classes], layer: "", role: "dense" },
+    ...clusteringOf(config),
   ];
 }
 
@@ -79,14 +97,19 @@ export function encoderParameters(config: EncoderConfig): ParameterInfo[] {
  * are learnt by heart sooner.
  */
 export function initialEncoder(config: EncoderConfig, random: Random, deviation = 1): Map<string, FloatArray> {
-  return new Map(
-    encoderParameters(config).map(({ name, shape, role }) => {
+  const clustering = clusteringOf(config);
+  // Drawn last, so that everything else begins as it does without them.
+  const others = encoderParameters({ ...config, clusters: undefined });
+  const weights = new Map<string, FloatArray>(
+    others.map(({ name, shape, role }) => {
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
       if (name === "embedding.weight") return [name, values.map(() => deviation * random.normal())];
       if (role !== "dense") return [name, values.map(() => (2 * random.uniform() - 1) / Math.sqrt(shape[1]))];
       return [name, values.fill(name.endsWith("norm.weight") ? 1 : 0)];
     }),
   );
+  for (const [name, values] of initialClusters(clustering, random)) weights.set(name, values);
+  return weights;
 }
 
 /** Positions as sines and cosines of falling frequency: f32 [length, width] (Vaswani et al. 2017). */

@@ -1,3 +1,4 @@
+import type { ClusterOptions } from "../models/clusterOptions.js";
 import type { Distillation } from "../models/distillation.js";
 import type { Matching, Shown } from "../models/matchingOptions.js";
 import type { RouterOptions } from "../models/routerOptions.js";
@@ -8,6 +9,8 @@ export interface PassOptions {
   router?: RouterOptions;
   /** Share of the largest inputs, by magnitude, that each linear map sees (Q-Sparse); all by default. */
   inputDensity?: number;
+  /** Attention in which tokens see those of their cluster alone; all by default. */
+  clusters?: ClusterOptions;
 }
 
 /** What a language model is trained on beside its text, and what it does beside its description. */

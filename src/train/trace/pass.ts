@@ -8,6 +8,7 @@ import { causalMask } from "../engine/attention.js";
 import { largestInputs, layerNorm, linear, rmsNorm } from "../engine/layers.js";
 import { add, reshape, type Traced } from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
+import { memberCountsName, memberSumsName } from "../models/clusterOptions.js";
 import { parameterName } from "../models/parameters.js";
 import type { PassOptions } from "./options.js";
 
@@ -22,10 +23,21 @@ export interface MixtureRecord {
   load: Traced;
 }
 
+/** What came to the centroids of a block that has some which move. */
+export interface MemberRecord {
+  block: number;
+  /** f32 [heads, clusters, width]: the sum of unit queries and keys that were nearest. */
+  sums: Traced;
+  /** f32 [heads, clusters]: how many. */
+  counts: Traced;
+}
+
 /** One pass of sequences of one length through a described model, while the engine traces it. */
 export class TracedPass {
   /** Of every mixture so far, in the order of the blocks. */
   readonly mixtures: MixtureRecord[] = [];
+  /** Of every block with centroids that move so far. */
+  readonly members: MemberRecord[] = [];
   readonly #masks = new Map<string, Traced>();
   readonly #cut = new Map<Traced, Traced>();
 
@@ -38,6 +50,8 @@ export class TracedPass {
     readonly options: PassOptions,
     /** Added to the scores of attention that sees all: far below 0 where a text is only filled up. */
     readonly filling?: Traced,
+    /** f32 [sequences, window]: 0 where a text is only filled up, else 1; for attention by clusters. */
+    readonly real?: Traced,
   ) {}
 
   get rows(): number {
@@ -89,6 +103,16 @@ export class TracedPass {
         ? rmsNorm(runs, factor, epsilon)
         : layerNorm(runs, factor, bias === undefined ? undefined : this.weight(bias), epsilon);
     return width === run ? normed : reshape(normed, [rows, width]);
+  }
+
+  /** What the blocks so far say of their clusters, by the names under which it is measured. */
+  get measuredMembers(): TracedArrays {
+    return Object.fromEntries(
+      this.members.flatMap(({ block, sums, counts }) => [
+        [memberSumsName(block), sums],
+        [memberCountsName(block), counts],
+      ]),
+    );
   }
 
   /** What is added to the scores of attention, if anything. */

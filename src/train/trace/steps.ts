@@ -3,6 +3,7 @@ import { UsageError } from "../../core/index.js";
 import { attention, rotate } from "../engine/attention.js";
 import { activations, atMost, clamp, sigmoid, softcap } from "../engine/layers.js";
 import { add, concatenate, multiply, reshape, type Traced } from "../engine/ops.js";
+import { clusteredAttention, unturnedName } from "./clusters.js";
 import { mixture } from "./mixture.js";
 import type { BlockPass } from "./pass.js";
 
@@ -26,6 +27,7 @@ export const stepTracers: { readonly [K in Step["do"]]?: Tracer<Extract<Step, { 
     const tables = ropeTables(rope, width, pass.window);
     for (const name of of) {
       const x = read(buffers, name);
+      if (pass.options.clusters !== undefined) buffers.set(unturnedName(name), x);
       const turned = rotate(headsOf(x, every, pass.sequences), tables, { first, width, pairs });
       buffers.set(name, reshape(turned, x.shape));
     }
@@ -39,8 +41,14 @@ export const stepTracers: { readonly [K in Step["do"]]?: Tracer<Extract<Step, { 
     buffers.set(into, reshape(concatenate(parts, 3), [pass.rows, -1]));
   },
 
-  attend({ q, k, v, into, kv, scale, sight, softcap: cap, sinks }, { pass, buffers }) {
+  attend(step, block) {
+    const { q, k, v, into, kv, scale, sight, softcap: cap, sinks } = step;
+    const { pass, buffers } = block;
     const heads = (name: string, width: number) => headsOf(read(buffers, name), width, pass.sequences);
+    if (pass.options.clusters !== undefined) {
+      buffers.set(into, clusteredAttention(step, block, heads));
+      return;
+    }
     const options = { scale, cap, mask: pass.mask(sight), sinks: sinks && pass.weight(sinks) };
     buffers.set(into, attention(heads(q, kv.k), heads(k, kv.k), heads(v, kv.v), options));
   },

@@ -74,6 +74,7 @@ export function traceModel(
         ].reduce(add, wanted),
         measured: {
           prediction,
+          ...pass.measuredMembers,
           ...Object.fromEntries(pass.mixtures.map(({ load }, number) => [loadName(number), load])),
         },
       };
