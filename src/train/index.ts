@@ -47,6 +47,13 @@ export {
 } from "./languageModel.js";
 export type { MethodContext, MethodRun, TrainMethod } from "./methods/contract.js";
 export { trainMethods } from "./methods/index.js";
+export { type ClusterKind, type ClusterOptions, type ClusterPlan, clusterPlan } from "./models/clusterOptions.js";
+export {
+  type ClusteredSizes,
+  centroidControl,
+  clusterParameters,
+  initialClusters,
+} from "./models/clusterParameters.js";
 export {
   type Distillation,
   type DistillationId,
@@ -70,7 +77,7 @@ export { type MiniLlmOptions, miniLlmSchema } from "./models/miniLlmOptions.js";
 export { initialWeights, type ModelParameter, modelParameters } from "./models/parameters.js";
 export type { RouterOptions, Routing } from "./models/routerOptions.js";
 export { routings, type TrainedMixture, trainedMixture } from "./models/routing.js";
-export type { Batch, BatchArray, LossAndGradients, Objective } from "./objective.js";
+export type { Batch, BatchArray, BatchControl, LossAndGradients, Objective } from "./objective.js";
 export { adamW, type OptimizerOptions } from "./optimizers/adamW.js";
 export { applyStep, chain, type Link } from "./optimizers/link.js";
 export { constant, cosine, type Schedule } from "./optimizers/schedule.js";

@@ -39,12 +39,12 @@ function maskedAttention(
   q: number[][],
   k: number[][],
   v: number[][],
-  { scale, plan }: LayerOptions,
+  { scale, notSelf }: { scale: number; notSelf: boolean },
   sees: (i: number, j: number) => boolean,
 ): number[][] {
   return q.map((query, i) => {
     let seen = k.flatMap((_, j) => (sees(i, j) ? [j] : []));
-    if (plan.sharedKeys && seen.some((j) => j !== i)) seen = seen.filter((j) => j !== i);
+    if (notSelf && seen.some((j) => j !== i)) seen = seen.filter((j) => j !== i);
     if (seen.length === 0) return v[0].map(() => 0);
     const scores = seen.map((j) => scale * dot(query, k[j]));
     const total = logSumExp(scores);
@@ -71,7 +71,12 @@ function mostAlike(rows: number[][], centroid: number[], real: readonly boolean[
 
 /** What ClusterFormer's equations say of a text: affinity of each token to each cluster, [position][cluster]. */
 export function affinities(
-  { x, centroids, projection, real }: Pick<LayerInputs, "centroids" | "projection"> & {
+  {
+    x,
+    centroids,
+    projection,
+    real,
+  }: Pick<LayerInputs, "centroids" | "projection"> & {
     x: number[][];
     real: readonly boolean[];
   },
@@ -85,7 +90,9 @@ export function affinities(
     if (causal) return relation(unit(c));
     const scores = relation(c);
     const total = logSumExp(scores);
-    const moved = unit(c.map((value, d) => value + x.reduce((sum, token, j) => sum + Math.exp(scores[j] - total) * token[d], 0)));
+    const moved = unit(
+      c.map((value, d) => value + x.reduce((sum, token, j) => sum + Math.exp(scores[j] - total) * token[d], 0)),
+    );
     const again = relation(moved);
     const all = logSumExp(again);
     return again.map((score) => score - all);
@@ -101,11 +108,12 @@ export const logShares = (affinity: number[][]): number[] => affinity.map((row) 
  * @param held log-shares of ClusterFormer at the point where the gradient is taken, [batch][position]
  */
 export function clusteredOracle(inputs: LayerInputs, options: LayerOptions, held?: number[][]): Heads {
-  const { plan, causal } = options;
+  const { plan, causal, scale } = options;
   const { size, clusters, localHeads, kind, sharedKeys, neighbours } = plan;
   return inputs.q.map((heads, b) => {
     const real = inputs.real[b];
-    const only = (sees: (i: number, j: number) => boolean) => (i: number, j: number) => real[i] && real[j] && sees(i, j);
+    const only = (sees: (i: number, j: number) => boolean) => (i: number, j: number) =>
+      real[i] && real[j] && sees(i, j);
     const isNear = (from: readonly number[]) => (i: number, j: number) => {
       const behind = from[i] - from[j];
       return Math.abs(behind) < size && (!causal || behind >= 0);
@@ -114,10 +122,13 @@ export function clusteredOracle(inputs: LayerInputs, options: LayerOptions, held
     const chosen = affinity.map(argmax);
     const factor = held && logShares(affinity).map((share, j) => Math.exp(share - held[b][j]));
     return heads.map((q, h) => {
-      const k = sharedKeys ? q : inputs.k[b][h];
+      const isLocal = h < localHeads;
+      const notSelf = sharedKeys && !isLocal;
+      const k = notSelf ? q : inputs.k[b][h];
       const v = inputs.v[b][h];
-      const attend = (sees: (i: number, j: number) => boolean) => maskedAttention(q, k, v, options, only(sees));
-      if (h < localHeads) return attend(isNear(q.map((_, i) => i)));
+      const attend = (sees: (i: number, j: number) => boolean) =>
+        maskedAttention(q, k, v, { scale, notSelf }, only(sees));
+      if (isLocal) return attend(isNear(q.map((_, i) => i)));
       if (kind === "clusterformer") {
         const rank = ranks(chosen, real);
         const block = (i: number) => Math.floor(rank[i] / size);
@@ -142,7 +153,7 @@ export function clusteredOracle(inputs: LayerInputs, options: LayerOptions, held
         const queries = new Set(mostAlike(q, moving[c], real, size));
         const keys = new Set(mostAlike(k, moving[c], real, size));
         const sees = only((i, j) => queries.has(i) && keys.has(j) && (!causal || j <= i));
-        const out = maskedAttention(q, k, v, options, sees);
+        const out = maskedAttention(q, k, v, { scale, notSelf }, sees);
         for (const i of queries) {
           if (!k.some((_, j) => sees(i, j))) continue;
           counts[i]++;

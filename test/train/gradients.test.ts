@@ -17,6 +17,7 @@ import {
 import { Random } from "../../src/core/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
+import type { ClusterOptions } from "../../src/train/models/clusterOptions.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
 import type { Matching } from "../../src/train/models/matchingOptions.js";
@@ -49,7 +50,13 @@ function mlpCase(activation: "sigmoid" | "relu", task: "regression" | "classific
   return { model: mlp({ widths: [3, 6, 5, task === "regression" ? 1 : 4], activation, task }), batch };
 }
 
-function encoderCase(): Case {
+/** Centroids for blocks of one clustered head. */
+const centroidsOf = (random: Random, clusters: number, width: number) => ({
+  shape: [1, clusters, width],
+  values: Float64Array.from({ length: clusters * width }, () => random.normal()),
+});
+
+function encoderCase(clusters?: ClusterOptions): Case {
   const config: EncoderConfig = {
     vocabSize: 11,
     length: 6,
@@ -58,10 +65,15 @@ function encoderCase(): Case {
     heads: 2,
     blocks: 1,
     classes: 3,
+    clusters,
   };
   const tokens = ints(new Random(2), 12, 11);
   tokens.fill(0, 4, 6);
-  const batch = { tokens: { shape: [12], values: tokens }, label: { shape: [2], values: Int32Array.of(2, 0) } };
+  const batch = {
+    tokens: { shape: [12], values: tokens },
+    label: { shape: [2], values: Int32Array.of(2, 0) },
+    ...(clusters && { "centroids.0": centroidsOf(new Random(5), 2, 4) }),
+  };
   return { model: encoder(config), batch };
 }
 
@@ -81,11 +93,16 @@ const mixtral = { ...decoderFields, model_type: "mixtral", num_local_experts: 3,
 /** A block of a teacher of other widths than the student's. */
 const teacherWidths = { stream: 6, q: 8, k: 4, v: 4 } as const;
 
-function modelCase(spec: ModelSpec, { distillation, router, matching }: TraceOptions = {}): Case & { spec: ModelSpec } {
+function modelCase(
+  spec: ModelSpec,
+  { distillation, router, matching, clusters }: TraceOptions = {},
+): Case & { spec: ModelSpec } {
   const random = new Random(3);
+  const window = clusters ? 6 : 5;
+  const rows = 2 * window;
   const batch = {
-    tokens: { shape: [10], values: ints(random, 10, 13) },
-    label: { shape: [10], values: ints(random, 10, 13) },
+    tokens: { shape: [rows], values: ints(random, rows, 13) },
+    label: { shape: [rows], values: ints(random, rows, 13) },
     ...(distillation && {
       teacher: { shape: [10, 13], values: Float64Array.from({ length: 130 }, () => 2 * random.normal()) },
     }),
@@ -97,9 +114,11 @@ function modelCase(spec: ModelSpec, { distillation, router, matching }: TraceOpt
         ]),
       )),
     ...(router?.routing === "bias" && { "routerBias.0": { shape: [3], values: Float64Array.of(0.1, -0.2, 0) } }),
+    ...(clusters && { "centroids.0": centroidsOf(new Random(5), clusters.clusters!, 4) }),
     ...(router?.routing === "relu" && { routerSparsityWeight: { shape: [], values: Float64Array.of(0.3) } }),
   };
-  return { spec, model: traceModel(spec, modelParameters(spec), 5, { router, distillation, matching }), batch };
+  const model = traceModel(spec, modelParameters(spec), window, { router, distillation, matching, clusters });
+  return { spec, model, batch };
 }
 
 const matching: Matching = {
@@ -210,6 +229,11 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
       { model_type: "llama" },
       { matching: { ...matching, relations: 0, relative: false }, distillation: { share: 0.5, temperature: 1 } },
     ),
+  "Llama with attention to the nearest centroid": () =>
+    decoderCase(
+      { model_type: "llama", num_attention_heads: 2, num_key_value_heads: 2 },
+      { clusters: { kind: "nearest", clusters: 2, localHeads: 1 } },
+    ),
   Qwen3: () => decoderCase({ model_type: "qwen3", hidden_act: "relu" }),
   "Phi-3, of a part of each head": () =>
     decoderCase({ model_type: "phi3", rope_scaling: null, partial_rotary_factor: 0.5, pad_token_id: 0 }),
@@ -227,7 +251,8 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
 const cases: Record<string, () => Case> = {
   "MLP, sigmoid, squared error": () => mlpCase("sigmoid", "regression"),
   "MLP, ReLU, cross entropy": () => mlpCase("relu", "classification"),
-  "Transformer encoder": encoderCase,
+  "Transformer encoder": () => encoderCase(),
+  "Transformer encoder with routing": () => encoderCase({ kind: "routing", clusters: 2, localHeads: 1 }),
   ...models,
 };
 

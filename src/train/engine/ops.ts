@@ -50,7 +50,8 @@ export const argsort = (x: Traced): Traced => np.argsort(lax.stopGradient(settle
 export const settled = (x: Traced): Traced => np.multiply(x.ref, np.array([1], { dtype: x.dtype }));
 
 /** Rows of `table` [n, width] by number, indices int32 [m]; the gradient may flow to whatever made the table. */
-export const takeRows = (table: Traced, indices: Traced): Traced => settled(np.take(settled(table), settled(indices), 0));
+export const takeRows = (table: Traced, indices: Traced): Traced =>
+  settled(np.take(settled(table), settled(indices), 0));
 
 /** Column `index` of the last axis, which stays as 1. */
 export const column = (x: Traced, index: number): Traced => np.take(x.ref, np.array([index], { dtype: np.int32 }), -1);

@@ -2,9 +2,11 @@ import { readModelSpec } from "../../arch/index.js";
 import { TokenWindows } from "../data/tokens.js";
 import type { EngineDevice } from "../engine/engine.js";
 import { decoderObjective } from "../engine/open.js";
+import { type ClusterOptions, clusterPlan } from "../models/clusterOptions.js";
+import { centroidControl, clusterParameters, initialClusters } from "../models/clusterParameters.js";
 import { initialWeights, modelParameters } from "../models/parameters.js";
 import type { RouterOptions } from "../models/routerOptions.js";
-import type { Objective } from "../objective.js";
+import type { BatchControl, Objective } from "../objective.js";
 import { randomFor } from "../seeds.js";
 import type { FloatArray, ParameterInfo } from "../values.js";
 
@@ -22,6 +24,8 @@ export interface CharacterModel {
   objective: Objective;
   parameters: readonly ParameterInfo[];
   initial(seed: number): Map<string, FloatArray>;
+  /** Moves the centroids of attention by clusters. */
+  control?: BatchControl;
   train: TokenWindows;
   /** The last tenth of the text. */
   test: TokenWindows;
@@ -33,13 +37,21 @@ export interface CharacterExperts extends RouterOptions {
   expertsPerToken: number;
 }
 
+/** What such a model has in place of the parts of a Llama. */
+export interface CharacterVariant {
+  /** For its MLPs. */
+  mixture?: CharacterExperts;
+  /** For its attention. */
+  clusters?: ClusterOptions;
+}
+
 /** A decoder without a checkpoint, over the characters that a text has: a Llama, or a Mixtral. */
 export async function characterModel(
   text: string,
   size: CharacterModelSize,
   seed: number,
   device: EngineDevice,
-  mixture?: CharacterExperts,
+  { mixture, clusters }: CharacterVariant = {},
 ): Promise<CharacterModel> {
   const characters = [...new Set(text)].sort();
   const ids = new Map(characters.map((character, id) => [character, id]));
@@ -62,12 +74,21 @@ export async function characterModel(
     },
     "character model",
   );
-  const parameters = modelParameters(spec);
+  const sizes = { blocks: layers, hiddenSize, heads, width: hiddenSize / heads };
+  const plan = clusters && clusterPlan(clusters, window, heads);
+  const own = modelParameters(spec);
+  const learnt = plan === undefined ? [] : clusterParameters(plan, sizes);
+  const parameters = [...own, ...learnt];
   const cut = Math.floor(0.9 * tokens.length);
   return {
-    objective: await decoderObjective(spec, parameters, window, device, mixture && { router }),
+    objective: await decoderObjective(spec, parameters, window, device, { router: mixture && router, clusters }),
     parameters,
-    initial: (seed) => initialWeights(parameters, randomFor(seed, "weights"), 0.05),
+    initial: (seed) =>
+      new Map([
+        ...initialWeights(own, randomFor(seed, "weights"), 0.05),
+        ...initialClusters(learnt, randomFor(seed, "clusters")),
+      ]),
+    control: plan && centroidControl(plan, sizes, randomFor(seed, "centroids")),
     train: new TokenWindows(tokens.subarray(0, cut), window, batchSize, seed),
     test: new TokenWindows(tokens.subarray(cut), window, batchSize, seed),
   };

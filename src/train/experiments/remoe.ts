@@ -128,7 +128,7 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
   const { steps, rate, experts, layers } = protocol;
   const moe = contestants[name].moe(protocol);
   const control = contestants[name].control?.(protocol);
-  const model = await characterModel(await readText(textName), protocol, cell.seed, device, moe);
+  const model = await characterModel(await readText(textName), protocol, cell.seed, device, { mixture: moe });
   using objective = model.objective;
   const training = new Training({
     objective,

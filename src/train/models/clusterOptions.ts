@@ -30,7 +30,7 @@ export interface ClusterOptions {
   localHeads?: number;
   /** The first block whose heads form clusters; in those before it all are local. Default 0. */
   firstBlock?: number;
-  /** Keys are the queries, and a token sees itself only where it sees nothing else; the map of the keys is not used. */
+  /** In heads that form clusters keys are the queries, and a token sees itself only where it sees nothing else. Default false. */
   sharedKeys?: boolean;
   /** "clusterformer" that is not causal: blocks see those beside them as well, since equal blocks cut clusters. Default false. */
   neighbours?: boolean;
@@ -49,7 +49,9 @@ export function clusterPlan(options: ClusterOptions, window: number, heads: numb
   const { kind } = options;
   const clusters = options.clusters ?? rootDivisor(window);
   if (!Number.isInteger(window / clusters) || clusters < 1) {
-    throw new UsageError(`${clusters} clusters do not divide a window of ${window} tokens; give a divisor of ${window}`);
+    throw new UsageError(
+      `${clusters} clusters do not divide a window of ${window} tokens; give a divisor of ${window}`,
+    );
   }
   const localHeads = options.localHeads ?? (kind === "clusterformer" ? 0 : Math.floor(heads / 2));
   if (!Number.isInteger(localHeads) || localHeads < 0 || localHeads > heads) {

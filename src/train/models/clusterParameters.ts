@@ -47,12 +47,18 @@ export function initialClusters(parameters: readonly ParameterInfo[], random: Ra
  * nearest to it, μ ← unit(λμ + (1 − λ)·mean). λ rises from a tenth to `decay`, as (1 + t)/(10 + t) after t steps, so that a run of some
  * hundred steps does not end with the random directions that it began with. One that nothing came to stays where it is.
  */
-export function centroidControl(plan: ClusterPlan, { blocks, heads, width }: ClusteredSizes, random: Random): BatchControl {
+export function centroidControl(
+  plan: ClusterPlan,
+  { blocks, heads, width }: ClusteredSizes,
+  random: Random,
+): BatchControl {
   const { clusters, decay, localHeads } = plan;
   const own = heads - localHeads;
   const moving = hasMovingCentroids(plan) && own > 0 ? clusteredBlocks(plan, blocks) : [];
   const centroids = new Map(
-    moving.map((block) => [block, Float32Array.from({ length: own * clusters * width }, () => random.normal())] as const),
+    moving.map(
+      (block) => [block, Float32Array.from({ length: own * clusters * width }, () => random.normal())] as const,
+    ),
   );
   for (const values of centroids.values()) {
     for (let at = 0; at < values.length; at += width) toUnitLength(values.subarray(at, at + width));

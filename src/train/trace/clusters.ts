@@ -27,7 +27,13 @@ import {
   transpose,
   where,
 } from "../engine/ops.js";
-import { type ClusterKind, type ClusterPlan, centroidsName, clusterPlan, clusterWeightNames } from "../models/clusterOptions.js";
+import {
+  type ClusterKind,
+  type ClusterPlan,
+  centroidsName,
+  clusterPlan,
+  clusterWeightNames,
+} from "../models/clusterOptions.js";
 import type { BlockPass } from "./pass.js";
 
 type AttendStep = Extract<Step, { do: "attend" }>;
@@ -66,20 +72,30 @@ export function clusteredAttention(
   const plan = clusterPlan(pass.options.clusters!, pass.window, heads);
   const { localHeads, sharedKeys, size, firstBlock } = plan;
   const local = layer < firstBlock ? heads : localHeads;
-  const headsOf = (name: string, width: number) => transpose(read(name, width), [0, 2, 1, 3]);
-  const keys = sharedKeys ? q : k;
-  const all = { q: headsOf(q, kv.k), k: headsOf(keys, kv.k), v: headsOf(v, kv.v) };
+  /** Heads first … end − 1, [sequences, heads, positions, width]. */
+  const some = (name: string, width: number, first: number, end: number) =>
+    transpose(headRange(read(name, width), first, end), [0, 2, 1, 3]);
   const causal = sight.kind === "causal";
-  const real = pass.real;
-  const common = { scale, causal, notSelf: sharedKeys, real };
+  const { real } = pass;
   const parts: Traced[] = [];
-  if (local > 0) parts.push(sortedAttention(mapHeads(all, 0, local), { ...common, size, reach: "near" }));
+  if (local > 0) {
+    const near = { q: some(q, kv.k, 0, local), k: some(k, kv.k, 0, local), v: some(v, kv.v, 0, local) };
+    parts.push(sortedAttention(near, { scale, causal, notSelf: false, real, size, reach: "near" }));
+  }
   if (local < heads) {
-    const own = mapHeads(all, local, heads);
-    const unturned = (name: string) =>
-      headRange(block.buffers.has(unturnedName(name)) ? headsOf(unturnedName(name), kv.k) : headsOf(name, kv.k), local, heads);
-    const before = { q: unturned(q), k: unturned(keys) };
-    parts.push(kinds[plan.kind]({ heads: own, unturned: before, plan, scale, causal, real, block }));
+    const keys = sharedKeys ? q : k;
+    const rest = (name: string, width: number) => some(name, width, local, heads);
+    const unturned = (name: string) => {
+      const before = unturnedName(name);
+      return rest(block.buffers.has(before) ? before : name, kv.k);
+    };
+    parts.push(
+      kinds[plan.kind]({
+        heads: { q: rest(q, kv.k), k: rest(keys, kv.k), v: rest(v, kv.v) },
+        unturned: { q: unturned(q), k: unturned(keys) },
+        ...{ plan, scale, causal, real, block },
+      }),
+    );
   }
   const mixed = parts.length === 1 ? parts[0] : concatenate(parts, 1);
   return reshape(transpose(mixed, [0, 2, 1, 3]), [pass.rows, heads * kv.v]);
@@ -157,7 +173,8 @@ function confidence(affinity: Traced, clusters: Traced): Traced {
 
 function centroidsOf({ pass, layer }: BlockPass): Traced {
   const found = pass.batch[centroidsName(layer)];
-  if (found === undefined) throw new UsageError(`the batch holds no ${centroidsName(layer)}; give it those of centroidControl`);
+  if (found === undefined)
+    throw new UsageError(`the batch holds no ${centroidsName(layer)}; give it those of centroidControl`);
   return found;
 }
 
@@ -181,7 +198,11 @@ function recorded(
     const masked = filling === undefined ? products : add(products, filling);
     const nearest = largestOf(transpose(masked, [0, 1, 3, 2]));
     const [batch, heads, positions] = nearest.shape;
-    const belongs = where(equal(reshape(nearest, [batch, heads, 1, positions]), reshape(range(clusters), [clusters, 1])), 1, 0);
+    const belongs = where(
+      equal(reshape(nearest, [batch, heads, 1, positions]), reshape(range(clusters), [clusters, 1])),
+      1,
+      0,
+    );
     const counted = real === undefined ? belongs : multiply(belongs, reshape(real, [batch, 1, 1, positions]));
     sums.push(sum(matmul(counted, direction), 0));
     counts.push(sum(counted, [0, 3]));
@@ -199,11 +220,6 @@ const largestOf = (x: Traced): Traced => np.argmax(stopGradient(x), -1).astype(x
 /** Brought to length 1 over the last axis. */
 const unit = (x: Traced): Traced => divide(x, sqrt(add(sumOfRows(square(x)), 1e-12)));
 
+/** Heads of x [sequences, positions, heads, width]. */
 const headRange = (x: Traced, first: number, end: number): Traced =>
-  first === 0 && end === x.shape[1] ? x : x.ref.slice([], [first, end]);
-
-const mapHeads = ({ q, k, v }: HeadArrays, first: number, end: number): HeadArrays => ({
-  q: headRange(q, first, end),
-  k: headRange(k, first, end),
-  v: headRange(v, first, end),
-});
+  first === 0 && end === x.shape[2] ? x : x.ref.slice([], [], [first, end]);
