@@ -50,7 +50,7 @@ const tables = {
   embedding: {
     keep: 0.05,
     ...Object.fromEntries(
-      ["matrix", "tt", "word2ketxs"].map((method) => [
+      ["matrix", "tt", "word2ketxs", "morphte"].map((method) => [
         method,
         (keepRatio) => ({ type: "embedding", method, keepRatio }),
       ]),

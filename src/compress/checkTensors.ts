@@ -1,10 +1,10 @@
 import { UsageError } from "../core/index.js";
 import { type Factors, factorParameters } from "../tensor/index.js";
 import { chainProblem, factorProblems } from "../tensor/internal.js";
-import type { AnyOptions, Shape } from "./contract.js";
+import type { AnyOptions } from "./contract.js";
 import type { RecipeStage } from "./recipe.js";
 import type { RecipeState, RecipeTarget, Report, Say, TargetMatrix } from "./recipeTarget.js";
-import type { TensorMethod } from "./tensors/index.js";
+import type { TableShape, TensorMethod } from "./tensors/index.js";
 
 type TensorStage = RecipeStage & { type: "tensors" | "embedding" };
 
@@ -13,7 +13,7 @@ function planned(
   { rank, keepRatio, tolerance }: TensorStage,
   method: TensorMethod,
   options: AnyOptions,
-  shape: Shape,
+  shape: TableShape,
 ): { factors?: Factors; problems: string[] } {
   const given = [rank, keepRatio, tolerance].filter((size) => size !== undefined).length;
   if (given !== 1) return { problems: ["give one of rank, keepRatio and tolerance"] };

@@ -45,4 +45,10 @@ export {
   StatisticsAccumulator,
   type StatisticValues,
 } from "./statistics.js";
-export { type FactorSize, type FittedFactors, type TensorMethod, tensorMethods } from "./tensors/index.js";
+export {
+  type FactorSize,
+  type FittedFactors,
+  type TableShape,
+  type TensorMethod,
+  tensorMethods,
+} from "./tensors/index.js";

@@ -1,4 +1,5 @@
 import type { Shape } from "./contract.js";
+import type { TableShape } from "./tensors/index.js";
 
 /** What must be known of a model to check a recipe against it. */
 export interface RecipeTarget {
@@ -6,7 +7,7 @@ export interface RecipeTarget {
   /** One per layer. */
   blocks: readonly { queryHeads: number; kvHeads: number }[];
   /** The table of tokens, and whether the head is tied to it; left out where it cannot be changed. */
-  embedding?: Shape & { tied: boolean };
+  embedding?: TableShape & { tied: boolean };
 }
 
 /** A linear map of a block as recipes see it. */

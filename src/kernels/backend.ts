@@ -78,6 +78,19 @@ export interface SwapOptions {
   readonly run: number;
 }
 
+/** Sizes of a table of morphemes, and what becomes of the scores; see `Morphemes` of rarefy/tensor. */
+export interface MorphemeScoreOptions {
+  /** f32 [columns of the result]: every score is multiplied by its own. */
+  scale?: Vector;
+  /** Morphemes of a row, how many there are, the width of their vectors, and how many terms are added up. */
+  order: number;
+  morphemes: number;
+  width: number;
+  rank: number;
+  /** Add to `out` instead of overwriting it. */
+  accumulate?: boolean;
+}
+
 /** What `headScores` multiplies. */
 export interface HeadScoreOptions {
   queryHeads: number;
@@ -247,6 +260,14 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
    * stride − 1 − t] · k[b · stride + t] over t < stride as far as there are such rows. Columns b ≥ ⌈m / stride⌉ hold anything.
    */
   headScores(out: Activation, q: Activation, k: Activation, options: HeadScoreOptions): void;
+  /**
+   * Scores of rows that are sums of tensor products of morphemes, of which the last one has been multiplied with: table f32
+   * [rank · morphemes · width], index f32 [out.cols · order] of whole numbers below `morphemes`, x [n, at least rank · morphemes ·
+   * run] with run = width^(order − 1). Column i of a row is Σ_k Σ_p x[k, index[i, order − 1], p] · Π_j table[k, index[i, j], p_j] over the
+   * digits p_j of p in base `width`, j < order − 1, the first the most significant. `out` must not overlap `x`. Counts its vectors as
+   * weight bytes.
+   */
+  morphemeScores(out: Activation, x: Activation, table: Vector, index: Vector, options: MorphemeScoreOptions): void;
   /** Moves entries of one layer to other slots. */
   moveKv(cache: KvCache, layer: number, moves: KvMoves): void;
   /**

@@ -24,6 +24,8 @@ const enqueued: Checks<keyof Backend> = {
   readKeys: (_, out, cache, layer, start) => shapes.checkReadKeys(out, cache, layer, start),
   poolRows: (_, out, x, options) => shapes.checkPoolRows(out, x, options),
   swapAxes: (_, out, x, options) => shapes.checkSwapAxes(out, x, options),
+  // Whose operands each backend checks: see morphemes.ts, which no page loads before it needs it.
+  morphemeScores: () => {},
   keepLargest: (_, out, x, choice) => shapes.checkKeepLargest(out, x, choice),
   headScores: (_, out, q, k, options) => shapes.checkHeadScores(out, q, k, options),
   createKvCache: (_, spec) => shapes.checkCacheSpec(spec),

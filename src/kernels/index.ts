@@ -12,6 +12,7 @@ export type {
   LinearOptions,
   Matrix,
   MatrixPart,
+  MorphemeScoreOptions,
   PoolOptions,
   ProductCosts,
   RopeLayout,

@@ -51,11 +51,15 @@ export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFo
 
 /** Bytes of the matrices that factors are multiplied as. */
 const chainBytes = (form: Factors, shape: MatrixShape): number => {
+  const bytes = (rows: number, cols: number) => weightFormats[chainFormat].byteLength(rows, cols);
+  if (form.kind === "morphemes") {
+    const { order, morphemes, width, rank, norm } = form;
+    const [terms, padded, { cols }] = [rank * morphemes, padTo4(shape.rows), shape];
+    const ofNorm = norm ? bytes(cols, cols) + bytes(4, cols) + bytes(padded, 4) + 4 * padded : 0;
+    return bytes(padTo4(terms), width) + 4 * (terms * width + padded * order) + ofNorm;
+  }
   const dense = form.kind === "tensor-train" && form.dense ? [{ rows: form.dense.rows, cols: shape.cols }] : [];
-  return [...(chainShapes(form, shape) ?? []), ...dense].reduce(
-    (sum, { rows, cols }) => sum + weightFormats[chainFormat].byteLength(rows, cols),
-    0,
-  );
+  return [...(chainShapes(form, shape) ?? []), ...dense].reduce((sum, { rows, cols }) => sum + bytes(rows, cols), 0);
 };
 
 /** Maps behind latents, which are packed head by head (`latentAttention`), with the number of heads. */

@@ -8,9 +8,10 @@ import {
   type TensorToWrite,
   writeSafetensors,
 } from "../io/index.js";
-import { isWhole, readReference, writeReference } from "../io/internal.js";
+import { isWhole, partName, readReference, writeReference } from "../io/internal.js";
 import { describeTrainable } from "../model/internal.js";
 import { elementCount, firstNonFinite, fromFloat32, toFloat32 } from "../tensor/index.js";
+import { factorPartShapes } from "../tensor/internal.js";
 import type { Windows } from "./data/tokens.js";
 import type { ModelParameter } from "./models/parameters.js";
 import type { BatchControl, Objective } from "./objective.js";
@@ -47,9 +48,10 @@ export async function readWeights(
   return weights;
 }
 
-/** A part of a matrix in factors, which a checkpoint shows as the whole matrix. */
-async function readPart({ tensors }: Checkpoint, { of, name }: FactorPart): Promise<Float32Array> {
+/** A part of a matrix in factors, which a checkpoint shows as the whole matrix. Those that are not learnt are noted beside it. */
+async function readPart({ tensors }: Checkpoint, { of, name, integers }: FactorPart): Promise<Float32Array> {
   const parts = await tensors.get(of)!.factors!.read();
+  for (const [part, numbers] of Object.entries(parts)) if (numbers instanceof Uint32Array) integers[part] = numbers;
   return (parts[name] as Float32Array).slice();
 }
 
@@ -71,6 +73,7 @@ export type StoredFloat = "F32" | "F16" | "BF16";
 export interface StoredParameter {
   name: string;
   ref: TensorRef;
+  part?: FactorPart;
 }
 
 /**
@@ -107,8 +110,21 @@ export async function writeWeights(
     if (encoded.declaration !== undefined) declarations[name] = encoded.declaration;
     return encoded.tensors.map(({ bytes, ...tensor }) => ({ ...tensor, bytes: () => [bytes] }));
   });
-  await writeSafetensors(sinks, tensors, options);
+  await writeSafetensors(sinks, [...tensors, ...integersOf(parameters)], options);
   return declarations;
+}
+
+/** Parts of factors that are not learnt, as they were read. */
+function integersOf(parameters: readonly StoredParameter[]): TensorToWrite[] {
+  const matrices = new Map(parameters.flatMap(({ part }) => (part ? [[part.of, part] as const] : [])));
+  return Array.from(matrices.values()).flatMap(({ of, form, shape, integers }) =>
+    Object.entries(integers).map(([name, numbers]) => ({
+      name: partName(of, name),
+      dtype: "U32" as const,
+      shape: factorPartShapes(form, shape)[name].shape,
+      bytes: () => [new Uint8Array(numbers.slice().buffer)],
+    })),
+  );
 }
 
 /** f32: a tensor of what its parts hold. */

@@ -34,6 +34,8 @@ export interface FactorPart {
   shape: MatrixShape;
   /** Which part this is. */
   name: string;
+  /** Parts of the same matrix that are no numbers to be learnt, by name; `readWeights` fills them in. */
+  integers: Record<string, Uint32Array>;
 }
 
 /** Units that several matrices share: a neuron is a row of the matrix before it and a column of the one behind it. */

@@ -39,6 +39,17 @@ export async function compress(checkpoint: Checkpoint, input: JobInput, files = 
   return { ...result, files, opened: await openCheckpoint(memoryFiles("result", files)) };
 }
 
+/** Files with a tokenizer of 256 tokens that are made of 32 stems and 8 endings. */
+export function morphemicTokens(): ReturnType<typeof memoryFiles> {
+  const endings = ["ing", "ed", "er", "s", "ly", "ness", "less", "ful"];
+  const tokens = Array.from({ length: 256 }, (_, id) => `s${(id >> 3).toString(36)}${endings[id % 8]}`);
+  const definition = {
+    ...{ normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null, added_tokens: [] },
+    model: { type: "BPE", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [] },
+  };
+  return memoryFiles("tokenizer", new Map([["tokenizer.json", Buffer.from(JSON.stringify(definition))]]));
+}
+
 /** Logits f32 [tokens, vocabulary] on the reference backend; of an encoder [labels]. */
 export async function logits(checkpoint: Checkpoint, tokens = randomTokens(4, 12)): Promise<Float32Array> {
   using backend = await openBackend("reference");

@@ -3,10 +3,11 @@ import { isTied } from "../../src/arch/index.js";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { type Checkpoint, compressionOf, plainWeights } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
+import { packedMatrixBytes } from "../../src/model/footprint.js";
 import { countParameters, describeDecoder, loadModel } from "../../src/model/index.js";
 import { generate } from "../../src/runtime/index.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
-import { compress, logits, randomTokens, relativeDifference } from "./support.js";
+import { compress, logits, morphemicTokens, randomTokens, relativeDifference } from "./support.js";
 
 /** The same model with its factors multiplied out, under the names that other tools know. */
 async function plain(opened: Checkpoint): Promise<MemoryCheckpoint> {
@@ -127,6 +128,56 @@ describe("embeddings", () => {
       return ids;
     };
     expect(await continued(opened)).toEqual(await continued(await plain(opened)));
+  });
+});
+
+describe("morphemes", () => {
+  async function source(tied: boolean): Promise<MemoryCheckpoint> {
+    const checkpoint = await MemoryCheckpoint.golden("llama");
+    if (tied) checkpoint.tensors.delete("lm_head.weight");
+    const config = { ...checkpoint.config, tie_word_embeddings: tied };
+    return Object.assign(new MemoryCheckpoint(config, checkpoint.tensors), { files: morphemicTokens() });
+  }
+
+  test.each([
+    [true, { norm: false }],
+    [true, { norm: true }],
+    [true, { order: 2 }],
+    [true, { order: 4 }],
+    [false, { norm: true }],
+  ])(
+    "tied head %s, %j: runs on all kernels as what they multiply out to, and never makes it",
+    async (tied, options) => {
+      using reference = await openBackend("reference");
+      using wasm = await openBackend("wasm", { threads: 2 });
+      const stages: RecipeInput["stages"] = [{ type: "embedding", method: "morphte", rank: 3, options }];
+      const { opened, artifact } = await compress(await source(tied), { stages, calibration: undefined });
+      const { config } = await describeDecoder(opened);
+      expect(isTied(config.spec)).toBe(tied);
+      expect(compressionOf(artifact)!.embedding).toMatchObject({
+        factors: "morphemes",
+        relativeError: expect.any(Number),
+      });
+      const ids = randomTokens(3, 9);
+      const expected = await logitsOn(reference, await plain(opened), ids);
+      expect(relativeDifference(await logitsOn(reference, opened, ids), expected)).toBeLessThan(2e-5);
+      expect(relativeDifference(await logitsOn(wasm, opened, ids), expected)).toBeLessThan(1e-4);
+      expect(relativeDifference(await logits(opened), await logits(await plain(opened)))).toBeLessThan(2e-5);
+      using model = await loadModel(opened, wasm, { weights: "f32" });
+      expect(model.tokensOnHost).toBe(true);
+      expect(model.weightBytes.perToken).toBe(packedMatrixBytes(opened, config.spec, "f32").perToken);
+      wasm.takeCounters();
+      using cache = model.createCache(4);
+      await wasm.read((await model.forward(ids.subarray(0, 1), cache, 0))!);
+      expect(wasm.takeCounters().weightBytesRead).toBe(model.weightBytes.perToken);
+    },
+  );
+
+  test("without a tokenizer they are refused", async () => {
+    const stages: RecipeInput["stages"] = [{ type: "embedding", method: "morphte", rank: 1 }];
+    await expect(compress(await MemoryCheckpoint.golden("llama"), { stages, calibration: undefined })).rejects.toThrow(
+      /tokenizer/,
+    );
   });
 });
 

@@ -10,7 +10,7 @@ import { fuzzSuite } from "./fuzzSuite.js";
 import { gramSuite } from "./gramSuite.js";
 import type { BackendUnderTest } from "./harness.js";
 import { inputChoiceSuite } from "./inputChoiceSuite.js";
-import { keysSuite } from "./keysSuite.js";
+import { keysSuite, morphemeSuite } from "./keysSuite.js";
 import { linearSuite } from "./linearSuite.js";
 import { nonFiniteSuite } from "./nonFiniteSuite.js";
 import { regionSuite } from "./regionSuite.js";
@@ -38,6 +38,7 @@ export function backendSuite(subject: BackendUnderTest): void {
     sightSuite(backend, subject);
     inputChoiceSuite(backend);
     keysSuite(backend, subject.tolerances);
+    morphemeSuite(backend, subject.tolerances);
     codedKvSuite(backend, subject);
     elementwiseSuite(backend, subject);
     gramSuite(backend);

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import type { Backend, KvCodes, PoolOptions } from "../../src/kernels/index.js";
+import type { Backend, KvCodes, MorphemeScoreOptions, PoolOptions } from "../../src/kernels/index.js";
 import { type Expected, expectWithin, normals, type Tolerances, upload } from "./harness.js";
 
 const pools: Readonly<Record<PoolOptions["pool"], (values: readonly number[]) => number>> = {
@@ -125,6 +125,74 @@ export function keysSuite(backend: () => Backend, tolerances: Tolerances): void 
     b.headScores(out, q, k, { queryHeads: 2, kvHeads: 1, scale: 1 });
     expect(b.takeCounters().kvBytesRead).toBe(3 * 12 * 4 * 4);
     for (const activation of [q, k, out]) b.release(activation);
+  });
+}
+
+/** See `Backend.morphemeScores`, against the sums that its docstring says. */
+export function morphemeSuite(backend: () => Backend, tolerances: Tolerances): void {
+  it("morphemeScores: sums over all digits, of one to four morphemes, scaled, added to what was there, into views", async () => {
+    const b = backend();
+    for (const [rows, cols, order, morphemes, width, rank] of [
+      [1, 8, 1, 5, 4, 3],
+      [3, 20, 2, 7, 8, 2],
+      [2, 132, 3, 11, 4, 3],
+      [5, 12, 3, 4, 8, 1],
+      [1, 4, 4, 3, 4, 2],
+    ]) {
+      const run = width ** (order - 1);
+      const room = Math.ceil((rank * morphemes * run) / 4) * 4;
+      const [xs, table, scale] = [normals(1, rows * room), normals(2, rank * morphemes * width), normals(3, cols)];
+      const index = Float32Array.from({ length: cols * order }, (_, i) => (i * 5 + Math.floor(i / 3)) % morphemes);
+      const [x, wide] = [upload(b, rows, room, xs), b.allocate(rows, cols + 8)];
+      const out = wide.columns(4, cols);
+      const [held, places, scales] = [table, index, scale].map((values) => b.loadVector(values));
+      const options = { order, morphemes, width, rank };
+      b.takeCounters();
+      b.morphemeScores(out, x, held, places, options);
+      expect(b.takeCounters().weightBytesRead).toBe(4 * (table.length + index.length));
+      b.morphemeScores(out, x, held, places, { ...options, scale: scales, accumulate: true });
+      expect(b.takeCounters().weightBytesRead).toBe(4 * (table.length + index.length + cols));
+      const [values, bounds] = [new Float64Array(rows * cols), new Float64Array(rows * cols)];
+      for (const [at] of values.entries()) {
+        const [r, i] = [Math.floor(at / cols), at % cols];
+        const of = index.subarray(i * order, (i + 1) * order);
+        let size = 0;
+        for (let k = 0; k < rank; k++) {
+          for (let p = 0; p < run; p++) {
+            const digits = Array.from(
+              { length: order - 1 },
+              (_, j) => Math.floor(p / width ** (order - 2 - j)) % width,
+            );
+            const product = digits.reduce(
+              (all, digit, j) => all * table[(k * morphemes + of[j]) * width + digit],
+              xs[r * room + (k * morphemes + of[order - 1]) * run + p],
+            );
+            values[at] += product;
+            size += Math.abs(product);
+          }
+        }
+        values[at] *= 1 + scale[i];
+        bounds[at] = tolerances.elementwise * (1 + size * (1 + Math.abs(scale[i])));
+      }
+      expectWithin(
+        await b.read(out),
+        { values, bounds },
+        `${rows} rows, ${cols} of ${order} × ${width}, ${rank} terms`,
+      );
+      b.release(x);
+      b.release(wide);
+    }
+    const [x, out, table] = [b.allocate(1, 8), b.allocate(1, 4), b.loadVector(new Float32Array(8))];
+    const wrong = (index: number, options: Partial<MorphemeScoreOptions>) => () =>
+      b.morphemeScores(out, x, table, b.loadVector(new Float32Array(index)), {
+        ...{ order: 1, morphemes: 2, width: 4, rank: 1 },
+        ...options,
+      });
+    expect(wrong(3, {})).toThrow(/3 morphemes for 4 rows of 1/);
+    expect(wrong(4, { rank: 2 })).toThrow(/a table of 8 numbers/);
+    expect(wrong(8, { order: 2, width: 2, morphemes: 4 })).toThrow(/only multiples of 4/);
+    expect(wrong(12, { order: 3 })).toThrow(/1 rows of 8 columns, of 32, into 1/);
+    for (const activation of [x, out]) b.release(activation);
   });
 }
 

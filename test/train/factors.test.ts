@@ -22,7 +22,7 @@ import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { adaptedObjective, adapterMethods, modelParameters, modulesOf, readWeights } from "../../src/train/index.js";
 import { tracedMatrix } from "../../src/train/trace/factors.js";
 import { traceModel } from "../../src/train/trace/trace.js";
-import { compress, logits, randomTokens, relativeDifference } from "../compress/support.js";
+import { compress, logits, morphemicTokens, randomTokens, relativeDifference } from "../compress/support.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 
 const forms: Record<string, [Factors, { rows: number; cols: number }]> = {
@@ -50,6 +50,14 @@ const forms: Record<string, [Factors, { rows: number; cols: number }]> = {
     { kind: "word2ket", colModes: [2, 3], rank: 2 },
     { rows: 5, cols: 6 },
   ],
+  "two morphemes": [
+    { kind: "morphemes", order: 2, morphemes: 4, width: 3, rank: 2, norm: false },
+    { rows: 5, cols: 8 },
+  ],
+  "three morphemes, a norm": [
+    { kind: "morphemes", order: 3, morphemes: 5, width: 2, rank: 3, norm: true },
+    { rows: 6, cols: 8 },
+  ],
 };
 
 describe.each(Object.entries(forms))("%s", (_, [form, shape]) => {
@@ -57,25 +65,31 @@ describe.each(Object.entries(forms))("%s", (_, [form, shape]) => {
   beforeAll(() => startEngine("cpu"));
   const random = new Random(3);
   const shapes = Object.entries(factorPartShapes(form, shape));
+  const integers = Object.fromEntries(
+    shapes.flatMap(([name, { shape, below }]) =>
+      below ? [[name, Uint32Array.from({ length: elementCount(shape) }, () => random.integer(below))]] : [],
+    ),
+  );
+  const learnt = shapes.filter(([name]) => !(name in integers));
   const parts = new Map(
-    shapes.map(([name, { shape }]) => [
+    learnt.map(([name, { shape }]) => [
       name,
       Float64Array.from({ length: elementCount(shape) }, () => random.normal()),
     ]),
   );
-  const parameters = shapes.map(([name, { shape }]) => ({ name, shape, layer: "", role: "dense" as const }));
+  const parameters = learnt.map(([name, { shape }]) => ({ name, shape, layer: "", role: "dense" as const }));
   const outer = Float64Array.from({ length: shape.rows * shape.cols }, () => random.normal());
   const batch = { outer: { shape: [shape.rows, shape.cols], values: outer } };
 
   test("is the matrix that its parts make, and gradients of the parts are those of central differences", async () => {
     using objective = tracedObjective({
       parameters,
-      predict: (weights) => tracedMatrix(form, shape, weights),
-      loss: (weights, { outer }) => ({ loss: sum(multiply(tracedMatrix(form, shape, weights), outer)) }),
+      predict: (weights) => tracedMatrix(form, shape, weights, integers),
+      loss: (weights, { outer }) => ({ loss: sum(multiply(tracedMatrix(form, shape, weights, integers), outer)) }),
     });
     const single = Object.fromEntries(Array.from(parts, ([name, values]) => [name, Float32Array.from(values)]));
     const made = await objective.predict(parts, batch);
-    expect(relativeDifference(made, factorMatrix(form, shape, single))).toBeLessThan(1e-6);
+    expect(relativeDifference(made, factorMatrix(form, shape, { ...single, ...integers }))).toBeLessThan(1e-6);
     const { gradients } = await objective.lossAndGradients(parts, batch);
     for (const [name, values] of parts) {
       const gradient = gradients.get(name)!;
@@ -95,16 +109,18 @@ const blocks = ["tt", "tucker", "htt"].map((method) => ({ type: "tensors", metho
 const embeddings = ["word2ketxs", "word2ket", "matrix"].map(
   (method) => ({ type: "embedding", method, keepRatio: 0.5 }) as const,
 );
+const morphemes = { type: "embedding", method: "morphte", rank: 4, options: { norm: true } } as const;
 const plans: [string, RecipeInput["stages"]][] = [
   ...blocks.map((stage, i): [string, RecipeInput["stages"]] => [
     `${stage.method}, embedding ${embeddings[i].method}`,
     [stage, embeddings[i]],
   ]),
+  ["embedding morphte", [morphemes]],
 ];
 
 test.each(plans)("a model with %s is trained as it is run", async (_, stages) => {
   await startEngine("wasm");
-  const checkpoint = await MemoryCheckpoint.golden("llama");
+  const checkpoint = Object.assign(await MemoryCheckpoint.golden("llama"), { files: morphemicTokens() });
   const { opened } = await compress(checkpoint, { stages, calibration: undefined });
   const { config } = await describeDecoder(opened);
   const parameters = modelParameters(config.spec, opened.tensors);
@@ -137,49 +153,52 @@ describe("finetune", () => {
     tokens: async () => randomTokens(2, 64),
   };
 
-  test("keeps factors, pairs and zeros in the form that they had, and the runtime runs them", async () => {
-    const checkpoint = await MemoryCheckpoint.golden("llama");
-    const { files, opened } = await compress(checkpoint, {
-      calibration: undefined,
-      stages: [
-        { type: "tensors", method: "tt", keepRatio: 0.6, targets: ["**.up_proj.weight"] },
-        {
-          type: "lowRank",
-          method: "svd",
-          rank: 8,
-          targets: ["**.q_proj.weight"],
-          residual: { method: "magnitude", pattern: { type: "unstructured", sparsity: 0.9 } },
-        },
-        { type: "embedding", method: "word2ketxs", keepRatio: 0.5 },
-      ],
-    });
-    const source = join(directory, "source");
-    await mkdir(source);
-    for (const [name, bytes] of files) await writeFile(join(source, name), bytes);
-    await trainToDirectory(directoryFiles(source), join(directory, "out"), { ...settings, method: "fixed-mask" });
-    const trained = await openCheckpoint(directoryFiles(join(directory, "out")));
-    try {
-      const forms = ({ artifact }: typeof trained) =>
-        Object.fromEntries(
-          Object.entries(artifact!.tensors!).map(([name, declared]) => [
-            name,
-            declared.encoding === "factors" ? declared : declared.encoding,
-          ]),
-        );
-      expect(forms(trained)).toEqual(forms(opened));
-      const zeros = async (model: typeof trained) =>
-        (await model.readFloat32("model.layers.0.self_attn.q_proj.weight")).map((w) => (w === 0 ? 0 : 1));
-      expect(await zeros(trained)).toEqual(await zeros(opened));
-      const parameters = modelParameters((await describeDecoder(trained)).config.spec, trained.tensors);
-      const [before, after] = [await readWeights(opened, parameters), await readWeights(trained, parameters)];
-      for (const [name, values] of after) expect(values, name).not.toEqual(before.get(name));
-      const difference = relativeDifference(await logits(trained), await logits(opened));
-      expect(difference).toBeGreaterThan(1e-3);
-      expect(difference).toBeLessThan(10);
-    } finally {
-      await trained.close();
-    }
-  });
+  test.each([[embeddings[0]], [morphemes]])(
+    "keeps factors, pairs and zeros in the form that they had, and the runtime runs them: $method",
+    async (embedding) => {
+      const checkpoint = Object.assign(await MemoryCheckpoint.golden("llama"), { files: morphemicTokens() });
+      const { files, opened } = await compress(checkpoint, {
+        calibration: undefined,
+        stages: [
+          { type: "tensors", method: "tt", keepRatio: 0.6, targets: ["**.up_proj.weight"] },
+          {
+            type: "lowRank",
+            method: "svd",
+            rank: 8,
+            targets: ["**.q_proj.weight"],
+            residual: { method: "magnitude", pattern: { type: "unstructured", sparsity: 0.9 } },
+          },
+          embedding,
+        ],
+      });
+      const [source, out] = ["source", "out"].map((name) => join(directory, `${name} ${embedding.method}`));
+      await mkdir(source);
+      for (const [name, bytes] of files) await writeFile(join(source, name), bytes);
+      await trainToDirectory(directoryFiles(source), out, { ...settings, method: "fixed-mask" });
+      const trained = await openCheckpoint(directoryFiles(out));
+      try {
+        const forms = ({ artifact }: typeof trained) =>
+          Object.fromEntries(
+            Object.entries(artifact!.tensors!).map(([name, declared]) => [
+              name,
+              declared.encoding === "factors" ? declared : declared.encoding,
+            ]),
+          );
+        expect(forms(trained)).toEqual(forms(opened));
+        const zeros = async (model: typeof trained) =>
+          (await model.readFloat32("model.layers.0.self_attn.q_proj.weight")).map((w) => (w === 0 ? 0 : 1));
+        expect(await zeros(trained)).toEqual(await zeros(opened));
+        const parameters = modelParameters((await describeDecoder(trained)).config.spec, trained.tensors);
+        const [before, after] = [await readWeights(opened, parameters), await readWeights(trained, parameters)];
+        for (const [name, values] of after) expect(values, name).not.toEqual(before.get(name));
+        const difference = relativeDifference(await logits(trained), await logits(opened));
+        expect(difference).toBeGreaterThan(1e-3);
+        expect(difference).toBeLessThan(10);
+      } finally {
+        await trained.close();
+      }
+    },
+  );
 
   test("an adapter beside a matrix in factors is refused", async () => {
     const checkpoint = await MemoryCheckpoint.golden("llama");

@@ -13,6 +13,11 @@ export interface FactorSize {
   tolerance?: number;
 }
 
+/** A matrix; where its rows are of tokens and the method reads what those are called, their texts by id. */
+export interface TableShape extends Shape {
+  readonly pieces?: readonly (string | undefined)[];
+}
+
 /**
  * Puts factors in the place of a matrix: of one of the blocks, of the embedding, or of either. To add one: a line in the table of
  * this folder, and its kind of factors in tensor/factors.
@@ -26,9 +31,17 @@ export interface TensorMethod<Options = AnyOptions> {
   readonly of: readonly ("blocks" | "embedding")[];
   /** Whether it takes a tolerance. */
   readonly tolerates: boolean;
+  /** Whether it must be given the texts of the tokens. */
+  readonly readsTokens?: true;
   readonly options: z.ZodMiniType<Options>;
   /** Modes and the largest ranks for a shape, before any number has been seen. @throws UsageError for what cannot be made of it */
-  plan(shape: Shape, options: Options, size: FactorSize): Factors;
-  /** @param weight f32 [rows, cols] @param planned from `plan` */
-  fit(weight: Float32Array, shape: Shape, planned: Factors, tolerance?: number): FittedFactors;
+  plan(shape: TableShape, options: Options, size: FactorSize): Factors;
+  /** @param weight f32 [rows, cols] @param planned from `plan`, with the same options */
+  fit(
+    weight: Float32Array,
+    shape: TableShape,
+    planned: Factors,
+    tolerance: number | undefined,
+    options: Options,
+  ): FittedFactors;
 }

@@ -13,6 +13,7 @@ import { trainShape } from "../../tensor/internal.js";
 import type { AnyOptions, Shape } from "../contract.js";
 import type { FactorSize, TensorMethod } from "./contract.js";
 import { kroneckerOf, type Modes, modesOf, productFactorsOf, tensorTrainOf, tuckerOf, word2ketOf } from "./fit.js";
+import { morphte } from "./morphte.js";
 import { capForBudget, modeRanks, modeRanksForBudget, rankStep, trainRanks } from "./ranks.js";
 
 const modes = z.array(z.int().check(z.gte(1), z.lte(65_536))).check(z.minLength(1), z.maxLength(8));
@@ -195,6 +196,6 @@ const word2ket: TensorMethod<z.output<typeof columnPairs>> = {
 };
 
 /** Every method that makes factors of a matrix, by its name in recipes. */
-export const tensorMethods = { tt, htt, tucker, matrix, word2ketxs, word2ket } as Readonly<
+export const tensorMethods = { tt, htt, tucker, matrix, word2ketxs, word2ket, morphte } as Readonly<
   Record<string, TensorMethod>
 >;

@@ -12,6 +12,7 @@ import {
 import { svd } from "../linalg/index.js";
 import { interleaved, kroneckerOf, productFactorsOf, tensorTrainOf, tuckerOf, word2ketOf } from "./fit.js";
 import { tensorMethods } from "./methods.js";
+import { segment } from "./segment.js";
 
 const normals = (seed: number, length: number): Float32Array => {
   const random = new Random(seed);
@@ -228,10 +229,13 @@ describe("every kind of factors", () => {
   });
 });
 
+/** 96 texts of eight stems with twelve endings. */
+const pieces = Array.from({ length: 96 }, (_, i) => `${"abcdefgh"[i % 8]}st${"ijklmnopqrsu"[Math.floor(i / 8)]}`);
+
 describe.each(Object.entries(tensorMethods))("method %s", (id, method) => {
   it("is filed under its id; what it plans fits, keeps to the budget, can be run, and is what it makes", () => {
     expect(method.id).toBe(id);
-    const of = { rows: 96, cols: 64 };
+    const of = { rows: 96, cols: 64, pieces };
     const values = normals(3, 96 * 64);
     const options = method.options.parse({});
     const planned = method.plan(of, options, { keepRatio: 0.4 });
@@ -239,7 +243,7 @@ describe.each(Object.entries(tensorMethods))("method %s", (id, method) => {
     expect(factorParameters(planned, of)).toBeLessThanOrEqual(0.4 * 96 * 64);
     expect(factorParameters(planned, of)).toBeGreaterThan(0.15 * 96 * 64);
     if (id !== "word2ket") expect(chainProblem(planned, of)).toBeUndefined();
-    const { factors, parts } = method.fit(values, of, planned);
+    const { factors, parts } = method.fit(values, of, planned, undefined, options);
     expect(factorParameters(factors, of)).toBe(factorParameters(planned, of));
     const error = squared(factorMatrix(factors, of, parts), values) / squared(values);
     expect(error).toBeGreaterThan(0.1);
@@ -247,15 +251,75 @@ describe.each(Object.entries(tensorMethods))("method %s", (id, method) => {
   });
 });
 
+describe("morphemes", () => {
+  const { options, plan, fit: fitted } = tensorMethods.morphte;
+
+  it("tokens are cut into pieces that others share, rows without a token and given cuts as said", () => {
+    const { morphemes, index } = segment([...pieces, undefined, "xyz", ""], 3, { xyz: ["x", "yz"] });
+    const cut = (row: number) => Array.from(index.subarray(row * 3, row * 3 + 3), (m) => morphemes[m]);
+    // Eight stems and twelve endings: twenty pieces make them all, and what is found is not far from that.
+    for (const [row, piece] of pieces.entries()) {
+      const own = cut(row).filter((morpheme) => !morpheme.startsWith("␀"));
+      expect(own.join("")).toBe(piece);
+    }
+    const used = new Set(pieces.flatMap((_, row) => cut(row)).filter((morpheme) => !morpheme.startsWith("␀")));
+    expect(used.size).toBeLessThan(30);
+    expect(cut(96)).toEqual(["␀0", "␀1", "␀2"]);
+    expect(cut(97)).toEqual(["x", "yz", "␀2"]);
+    expect(cut(98)).toEqual(cut(96));
+    expect(() => segment(["xyz"], 2, { xyz: ["x", "y"] })).toThrow(/segments of "xyz"/);
+    expect(() => segment(["xyz"], 2, { xyz: ["x", "y", "z"] })).toThrow(/at most 2/);
+  });
+
+  it("finds the table of a matrix that morphemes make, and with more sweeps never loses more", () => {
+    const of = { rows: 96, cols: 64, pieces };
+    const settings = { ...(options.parse({ sweeps: 60, order: 2 }) as object) };
+    const planned = plan(of, settings, { rank: 2 });
+    const { index } = segment(pieces, 2);
+    const known = { ...filled(planned, of), index };
+    const values = factorMatrix(planned, of, known);
+    const lost = (sweeps: number) => {
+      const { factors, parts } = fitted(values, of, planned, undefined, { ...settings, sweeps });
+      return squared(factorMatrix(factors, of, parts), values) / squared(values);
+    };
+    const errors = [1, 2, 4, 8, 60].map(lost);
+    for (const [i, error] of errors.entries()) if (i > 0) expect(error).toBeLessThan(errors[i - 1] + 1e-4);
+    expect(errors.at(-1)).toBeLessThan(0.01);
+  });
+
+  it("with a norm: mean and spread of every column, and sizes by formula", () => {
+    const of = { rows: 96, cols: 60, pieces };
+    const settings = options.parse({ norm: true, sweeps: 2 });
+    const planned = plan(of, settings, { rank: 3 }) as Factors & { kind: "morphemes" };
+    expect(factorParameters(planned, of)).toBe(3 * planned.morphemes * planned.width + 2 * 60);
+    expect(planned.width).toBe(4);
+    const values = normals(8, 96 * 60);
+    const { factors, parts } = fitted(values, of, planned, undefined, settings);
+    const made = factorMatrix(factors, of, parts);
+    for (const c of [0, 59]) {
+      const residual = Array.from({ length: 96 }, (_, r) => values[r * 60 + c] - made[r * 60 + c]);
+      expect(residual.reduce((a, b) => a + b) / 96).toBeCloseTo(0, 5);
+    }
+    expect(squared(made, values)).toBeLessThan(squared(values));
+  });
+
+  it("needs texts of tokens, and a budget that one term keeps to", () => {
+    const settings = options.parse({});
+    expect(() => plan(shape, settings, { rank: 1 })).toThrow(/needs its tokenizer/);
+    expect(() => plan({ rows: 96, cols: 64, pieces }, settings, { keepRatio: 0.01 })).toThrow(/with one term/);
+    expect(chainProblem({ kind: "morphemes", order: 3, morphemes: 5, width: 6, rank: 1, norm: false }, shape)).toMatch(
+      /multiples of 4/,
+    );
+  });
+});
+
 it("a hybrid train keeps the rows with the largest squares as they are", () => {
   const of = { rows: 48, cols: 32 };
   const values = normals(4, 48 * 32);
   for (let i = 20 * 32; i < 24 * 32; i++) values[i] *= 10;
-  const { factors, parts } = tensorMethods.htt.fit(
-    values,
-    of,
-    tensorMethods.htt.plan(of, tensorMethods.htt.options.parse({}), { keepRatio: 0.3 }),
-  );
+  const options = tensorMethods.htt.options.parse({});
+  const planned = tensorMethods.htt.plan(of, options, { keepRatio: 0.3 });
+  const { factors, parts } = tensorMethods.htt.fit(values, of, planned, undefined, options);
   expect(factors).toMatchObject({ dense: { rows: 4, first: 20 } });
   expect(factorMatrix(factors, of, parts).slice(20 * 32, 24 * 32)).toEqual(values.slice(20 * 32, 24 * 32));
 });

@@ -11,6 +11,7 @@ import type {
   HeadScoreOptions,
   LinearOptions,
   Matrix,
+  MorphemeScoreOptions,
   PoolOptions,
   ProductCosts,
   RopeLayout,
@@ -26,6 +27,7 @@ import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { InputChoice } from "../inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { morphemeBytes } from "../morphemes.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
@@ -43,6 +45,7 @@ import { heapStart } from "./layout.js";
 import { linear } from "./linear.js";
 import { copyMatrix, loadMatrix, packedFormats, spaceFor } from "./loadMatrix.js";
 import type { Machine } from "./machine.js";
+import { morphemeScores } from "./morphemes.js";
 import {
   Block,
   type Constant,
@@ -285,6 +288,12 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
   swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
     this.#in(own(x).block.home);
     swapAxes(own(out), own(x), options);
+  }
+
+  morphemeScores(out: Activation, x: Activation, table: Vector, index: Vector, options: MorphemeScoreOptions): void {
+    this.#in(own(x).block.home);
+    this.#denseBytes += morphemeBytes(out, x, table, index, options);
+    morphemeScores(own(out), own(x), table as ProgramVector, index as ProgramVector, options);
   }
 
   keepLargest(out: Activation, x: Activation, choice: InputChoice): void {

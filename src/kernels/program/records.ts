@@ -413,18 +413,7 @@ export const operations = {
     },
   },
   /** out = every `every` rows of x as one; columns come in fours. */
-  poolRows: {
-    fields: {
-      out: "address",
-      outStride: "i32",
-      x: "address",
-      xStride: "i32",
-      rows: "i32",
-      cols: "i32",
-      every: "i32",
-      pool: "i32",
-    },
-  },
+  poolRows: { fields: { ...rowsToRows, cols: "i32", every: "i32", pool: "i32" } },
   /** See `Backend.keepLargest`: `count` of every `run` columns, or the share `mass` where that is not negative. */
   keepLargest: { fields: { ...rowsToRows, cols: "i32", run: "i32", count: "i32", mass: "f32" } },
   /** See `Backend.headScores`. */
@@ -450,6 +439,13 @@ export const operations = {
   },
   /** Rows [lead, turned, run] become [turned, lead, run]. */
   swapAxes: { fields: { ...rowsToRows, lead: "i32", turned: "i32", run: "i32" } },
+  /** See `Backend.morphemeScores`: `scale` or 0, `run` numbers of x behind each morpheme of a term. */
+  morphemeScores: {
+    fields: {
+      ...({ ...rowsToRows, cols: "i32", table: "address", index: "address", scale: "address", order: "i32" } as const),
+      ...({ morphemes: "i32", width: "i32", rank: "i32", run: "i32", accumulate: "flag" } as const),
+    },
+  },
   /** As `matvec` of groups firstGroup … endGroup − 1, whose columns lie anywhere: each where its word of `columns` says. */
   columnsMatvec: {
     fields: {

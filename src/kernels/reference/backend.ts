@@ -11,6 +11,7 @@ import type {
   HeadScoreOptions,
   LinearOptions,
   Matrix,
+  MorphemeScoreOptions,
   PoolOptions,
   RopeLayout,
   RopeTable,
@@ -25,6 +26,7 @@ import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import { type InputChoice, keptInputs } from "../inputChoice.js";
 import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { morphemeBytes } from "../morphemes.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
 import type { Sight, SightSpec } from "../sight.js";
@@ -36,6 +38,7 @@ import { addExperts, gatherRows } from "./experts.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
 import { linear } from "./linear.js";
 import { loadMatrix } from "./loadMatrix.js";
+import { morphemeScores } from "./morphemes.js";
 import {
   own,
   ReferenceActivation,
@@ -194,6 +197,14 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
 
   swapAxes(out: Activation, x: Activation, options: SwapOptions): void {
     swapAxes(own(out), own(x), options);
+  }
+
+  morphemeScores(out: Activation, x: Activation, table: Vector, index: Vector, options: MorphemeScoreOptions): void {
+    this.#counters.weightBytesRead += morphemeBytes(out, x, table, index, options);
+    const [vectors, places, scales] = [table, index, options.scale].map(
+      (v) => (v as ReferenceVector | undefined)?.values,
+    );
+    morphemeScores(own(out), own(x), vectors!, places!, { ...options, scale: scales });
   }
 
   keepLargest(out: Activation, x: Activation, choice: InputChoice): void {

@@ -1,5 +1,5 @@
 import { isSparse, type PackedFormatId, type WeightFormatId } from "../../pack/index.js";
-import type { Activation, BackendCounters, RowSource } from "../backend.js";
+import type { Activation, Backend, BackendCounters, RowSource } from "../backend.js";
 import type {
   ExpertLinearOptions,
   ExpertMatrices,
@@ -16,12 +16,13 @@ import { checkExpertFormat } from "./expertCheck.js";
 import * as device from "./experts.js";
 import type { HeldWeights } from "./heldWeights.js";
 import type { FormatKernels, GpuMatrix } from "./matrix.js";
+import { morphemeScores } from "./morphemes.js";
 import { type ActivationPool, type GpuVector, own } from "./storage.js";
 
 /**
  * Mixtures of experts on a GPU. For one row the GPU chooses by itself and finds the matrices of the chosen by their
  * numbers, so that a token waits for nothing. For several rows, and for formats without kernels that do so, the host reads
- * the logits and enqueues a product for every expert with rows.
+ * the logits and enqueues a product for every expert with rows. Morphemes, which are found by their numbers as well, are here too.
  */
 export abstract class ExpertBackend extends HostExperts {
   readonly #context: Context;
@@ -46,6 +47,10 @@ export abstract class ExpertBackend extends HostExperts {
     this.#context = context;
     this.#pool = pool;
     this.#counters = counters;
+  }
+
+  morphemeScores(...operands: Parameters<Backend["morphemeScores"]>): void {
+    morphemeScores(this.#context, this.#counters, ...operands);
   }
 
   /** The kernels of a dense format, checked. */

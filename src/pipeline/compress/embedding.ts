@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import type { TensorRef } from "../../arch/index.js";
-import { type ResolvedStage, tensorMethods } from "../../compress/index.js";
+import { type RecipeStage, type ResolvedStage, tensorMethods } from "../../compress/index.js";
 import { checkSchema } from "../../core/internal.js";
 import { type Checkpoint, type FloatDType, readJsonFile } from "../../io/index.js";
 import { compressedMatrix, encodeFactors, tensorDeclaration } from "../../io/internal.js";
@@ -24,10 +24,11 @@ export async function embeddingFactors(
 ): Promise<{ tensors: Tensor[]; record: EmbeddingRecord }> {
   if (stage.type !== "embedding") throw new TypeError(`a stage of type ${stage.type}`);
   const [rows, cols] = table.shape;
-  const shape = { rows, cols };
-  const weight = await checkpoint.readFloat32(table.tensor);
   const method = tensorMethods[stage.method];
-  const { factors, parts } = method.fit(weight, shape, method.plan(shape, options, stage), stage.tolerance);
+  const shape = { rows, cols, pieces: await tokenPieces(checkpoint, [stage], rows) };
+  const weight = await checkpoint.readFloat32(table.tensor);
+  const planned = method.plan(shape, options, stage);
+  const { factors, parts } = method.fit(weight, shape, planned, stage.tolerance, options);
   const stored = Object.fromEntries(
     Object.entries(parts).map(([name, values]) => [
       name,
@@ -60,6 +61,22 @@ export async function embeddingFactors(
       },
     },
   };
+}
+
+/**
+ * Texts of the tokens of a table by id, where a stage reads them; else undefined.
+ * @throws FormatError for a tokenizer that is missing or cannot be read
+ */
+export async function tokenPieces(
+  { files }: Pick<Checkpoint, "files">,
+  stages: readonly RecipeStage[],
+  rows: number,
+): Promise<(string | undefined)[] | undefined> {
+  const reads = stages.some((stage) => stage.type === "embedding" && tensorMethods[stage.method]?.readsTokens);
+  if (!reads) return undefined;
+  const { loadTokenizer } = await import("../../text/index.js");
+  const tokenizer = await loadTokenizer(files);
+  return Array.from({ length: rows }, (_, id) => tokenizer.tokenOf(id));
 }
 
 /** @returns undefined where the embedding is as it was. @throws FormatError */

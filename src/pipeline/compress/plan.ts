@@ -10,6 +10,7 @@ import { type DecoderDescription, describeDecoder } from "../../model/index.js";
 import { storedMap } from "../../model/internal.js";
 import type { GradientSource } from "../gradients.js";
 import { drawLabelled, drawWindows } from "./drawWindows.js";
+import { tokenPieces } from "./embedding.js";
 import { estimateJob } from "./estimate.js";
 import {
   type CompressionPlan,
@@ -189,7 +190,7 @@ function refuse(problems: readonly string[]): void {
 }
 
 async function resolve(
-  { tensors }: Pick<Checkpoint, "tensors">,
+  { tensors, files }: Pick<Checkpoint, "tensors" | "files">,
   { config }: DecoderDescription,
   recipe: Recipe,
   problems: string[],
@@ -198,7 +199,10 @@ async function resolve(
   const { table } = spec.embedding;
   const [rows, cols] = table.shape;
   const embedding = isWhole(table) &&
-    tensors.get(table.tensor)?.factors === undefined && { rows, cols, tied: isTied(spec) };
+    tensors.get(table.tensor)?.factors === undefined && {
+      ...{ rows, cols, tied: isTied(spec) },
+      pieces: await tokenPieces({ files }, recipe.stages, rows),
+    };
   try {
     return await checkRecipe(recipe, {
       matrices: targetMatrices(config),

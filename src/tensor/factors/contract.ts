@@ -113,6 +113,11 @@ export interface FactorKind<F extends Factors = Factors> {
   problems(factors: F, shape: MatrixShape): string[];
   parts(factors: F, shape: MatrixShape): Readonly<Record<string, PartShape>>;
   rowWriter(factors: F, shape: MatrixShape, parts: FactorParts): RowWriter;
-  /** Left out: its rows can be made, and nothing can be multiplied with it short of that. */
+  /** Left out: its rows can be made, and nothing can be multiplied with it short of that, or as `scoreProblem` says. */
   chain?(factors: F, shape: MatrixShape, parts: FactorParts): ChainStep[];
+  /**
+   * Present where products share what rows have in common (`Backend.morphemeScores`) in the place of a chain: why they cannot be run,
+   * undefined where they can.
+   */
+  scoreProblem?(factors: F): string | undefined;
 }

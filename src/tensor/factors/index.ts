@@ -74,6 +74,8 @@ export function chainShapes(
 
 /** Why a chain cannot be run on a backend, whose products come in fours; undefined where it can. */
 export function chainProblem(factors: Factors, shape: MatrixShape): string | undefined {
+  const { scoreProblem } = kindOf(factors);
+  if (scoreProblem !== undefined) return scoreProblem(factors);
   const products = chainShapes(factors, shape);
   if (products === undefined) return `nothing can be multiplied with ${factors.kind} factors`;
   const odd = products.find(({ rows, cols }) => rows % 4 !== 0 || cols % 4 !== 0);

@@ -100,6 +100,7 @@ export const morphemes: FactorKind<Morphemes> = {
     index: { shape: [rows, order], below: morphemes },
     ...(norm && { "norm.weight": { shape: [cols] }, "norm.bias": { shape: [cols] } }),
   }),
+  scoreProblem: ({ width }) => (width % 4 === 0 ? undefined : `vectors of ${width}; only multiples of 4 can be run`),
   rowWriter({ order, morphemes, width, rank, norm }, { cols }, parts) {
     const { table, index } = parts;
     const sum = sumOfTerms(cols, rank, (row, term) =>

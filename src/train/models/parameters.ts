@@ -57,7 +57,7 @@ class Parameters {
   /** What is learnt of a matrix in factors: its parts, none of which is made sparse. */
   #parts(of: TensorRef, form: Factors, layer = ""): void {
     const [rows, cols] = of.shape;
-    const matrix = { of: parameterName(of), form, shape: { rows, cols } };
+    const matrix = { of: parameterName(of), form, shape: { rows, cols }, integers: {} };
     for (const [part, { shape, below }] of Object.entries(factorPartShapes(form, matrix.shape))) {
       if (below !== undefined) continue;
       const name = partName(of.tensor, part);

@@ -1,7 +1,20 @@
+import { numpy as np } from "@jax-js/jax";
 import { UsageError } from "../../core/index.js";
 import type { Factors, MatrixShape } from "../../tensor/index.js";
-import { trainShape } from "../../tensor/internal.js";
-import { concatenate, matmul, multiply, reshape, rows, sum, type Traced, transpose } from "../engine/ops.js";
+import { morphemeNormEpsilon, trainShape } from "../../tensor/internal.js";
+import { layerNorm } from "../engine/layers.js";
+import {
+  columns,
+  concatenate,
+  matmul,
+  multiply,
+  reshape,
+  rows,
+  sum,
+  type Traced,
+  take,
+  transpose,
+} from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import type { FactorPart, ParameterInfo } from "../values.js";
 
@@ -18,16 +31,17 @@ export function factoredWeights(parameters: readonly ParameterInfo[], weights: T
     found.set(part.of, matrix);
   }
   return Object.fromEntries(
-    Array.from(found, ([name, { part, parts }]) => [name, tracedMatrix(part.form, part.shape, parts)]),
+    Array.from(found, ([name, { part, parts }]) => [name, tracedMatrix(part.form, part.shape, parts, part.integers)]),
   );
 }
 
 type Parts = Readonly<Record<string, Traced>>;
-type Maker<F extends Factors> = (form: F, shape: MatrixShape, parts: Parts) => Traced;
+type Integers = FactorPart["integers"];
+type Maker<F extends Factors> = (form: F, shape: MatrixShape, parts: Parts, integers: Integers) => Traced;
 
-/** W [rows, cols] of its parts. @throws UsageError for a kind that is not trained */
-export const tracedMatrix = (form: Factors, shape: MatrixShape, parts: Parts): Traced =>
-  (makers[form.kind] as Maker<Factors>)(form, shape, parts);
+/** W [rows, cols] of its parts. @param integers those that are not learnt @throws UsageError where one of them is missing */
+export const tracedMatrix = (form: Factors, shape: MatrixShape, parts: Parts, integers: Integers = {}): Traced =>
+  (makers[form.kind] as Maker<Factors>)(form, shape, parts, integers);
 
 const makers: { readonly [Kind in Factors["kind"]]: Maker<Factors & { kind: Kind }> } = {
   product: (_, __, { left, right }) => matmul(left, right),
@@ -107,7 +121,25 @@ const makers: { readonly [Kind in Factors["kind"]]: Maker<Factors & { kind: Kind
     return sum(made, 0);
   },
 
-  morphemes() {
-    throw new UsageError("a table that is made of morphemes is not trained; rarefy export multiplies it out");
+  // A term's vectors lie side by side in a row of the table, so that one lookup finds them for all terms.
+  morphemes({ order, morphemes, width, rank, norm }, { rows: height, cols }, parts, { index }) {
+    if (index === undefined) throw new UsageError("which morphemes a row has is not known before weights are read");
+    const table = reshape(transpose(parts.table, [1, 0, 2]), [morphemes, rank * width]);
+    let made: Traced | undefined;
+    let size = 1;
+    for (let place = 0; place < order; place++) {
+      const numbers = Int32Array.from({ length: height }, (_, row) => index[row * order + place]);
+      // The engine cannot compile the gradient of a lookup that is only reshaped: half of it, which is exact, and doubled in the end.
+      const found = multiply(take(table, np.array(numbers, { shape: [height] })), 0.5);
+      if (made === undefined) made = reshape(found, [height, rank, width]);
+      else {
+        const product = multiply(reshape(made, [height, rank, size, 1]), reshape(found, [height, rank, 1, width]));
+        made = reshape(product, [height, rank, size * width]);
+      }
+      size *= width;
+    }
+    const summed = multiply(sum(made!, 1), 2 ** order);
+    const whole = size === cols ? summed : columns(summed, 0, cols);
+    return norm ? layerNorm(whole, parts["norm.weight"], parts["norm.bias"], morphemeNormEpsilon) : whole;
   },
 };

@@ -4,8 +4,8 @@ import { dotBytes } from "./columns";
 import { add, embed, gatedActivation, layerNorm, map, rmsNorm, rope, swapAxes } from "./elementwise";
 import { addExperts, gatherRows } from "./experts";
 import {
-  Add, AddExperts, AppendKv, Attention, CodeKv, ColumnsMatvec, opColumnsMatvec, opRowsMatvec, RowsMatvec, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, KeepLargest, LayerNorm, Map, Matmul, Matvec, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
-  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opKeepLargest, opLayerNorm, opMap, opMatmul, opMatvec, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
+  Add, AddExperts, AppendKv, Attention, CodeKv, ColumnsMatvec, opColumnsMatvec, opRowsMatvec, RowsMatvec, AttentionMass, Embed, GatedActivation, GatherRows, HeadScores, KeepLargest, LayerNorm, Map, Matmul, Matvec, MorphemeScores, MoveKv, opAdd, opAddExperts, opAppendKv, opAttention, opAttentionMass, opCodeKv,
+  opEmbed, opEnd, opGatedActivation, opGatherRows, opHeadScores, opKeepLargest, opLayerNorm, opMap, opMatmul, opMatvec, opMorphemeScores, opMoveKv, opPack, opPoolRows, opReadBytes, opReadKeys, opRmsNorm, opRope, opSwapAxes, opTopK, opUnpackRows, Pack,
   PoolRows, ReadBytes, ReadKeys, RmsNorm, Rope, SwapAxes, TopK, UnpackRows,
 } from "./generated/records";
 import { keepLargest } from "./inputChoice";
@@ -15,6 +15,7 @@ import { codeKv } from "./kvCodes";
 import { attentionMass } from "./mass";
 import { matmul } from "./matmul";
 import { matvec } from "./matvec";
+import { morphemeScores } from "./morphemes";
 import { pack } from "./pack";
 import { readBytes } from "./readBytes";
 import { unpackRows } from "./sparsePanel";
@@ -59,6 +60,7 @@ export function run(thread: i32): void {
     else if (op == opKeepLargest) keepLargest(changetype<KeepLargest>(a), thread);
     else if (op == opHeadScores) headScores(changetype<HeadScores>(a));
     else if (op == opSwapAxes) swapAxes(changetype<SwapAxes>(a), thread);
+    else if (op == opMorphemeScores) morphemeScores(changetype<MorphemeScores>(a), thread);
     else if (op == opColumnsMatvec) columnsMatvec(changetype<ColumnsMatvec>(a), thread);
     else if (op == opRowsMatvec) rowsMatvec(changetype<RowsMatvec>(a), thread);
     at = a + ((<usize>load<i32>(at, 4)) << 2);

@@ -13,7 +13,7 @@ export const tensors: StageHandler<"tensors"> = {
       await context.breathe();
       const { rows, cols } = matrix;
       const planned = method.plan({ rows, cols }, options, stage);
-      const fitted = method.fit(matrix.weight, { rows, cols }, planned, stage.tolerance);
+      const fitted = method.fit(matrix.weight, { rows, cols }, planned, stage.tolerance, options);
       const product = factorMatrix(fitted.factors, { rows, cols }, fitted.parts);
       measureChange(context, matrix, product);
       matrix.factors = fitted;
