@@ -34,13 +34,30 @@ export const adapters = [
       "mlp.down_proj.ia3_l": [1, intermediate],
     }),
   },
+  {
+    config: { peft_type: "MOLORA", r: 2, lora_alpha: 4, num_experts: 3, top_k: 2, target_modules: ["q_proj"] },
+    tensors: adapterTensors({
+      "self_attn.q_proj.molora_A": [3, 2, hidden],
+      "self_attn.q_proj.molora_B": [3, heads * headDim, 2],
+      "self_attn.q_proj.router": [3, hidden],
+    }),
+  },
+  {
+    config: { peft_type: "MOV", num_experts: 3, top_k: null, feedforward_modules: ["down_proj"] },
+    tensors: adapterTensors({
+      "self_attn.k_proj.mov_l": [3, kvHeads * headDim],
+      "self_attn.k_proj.router": [3, headDim],
+      "mlp.down_proj.mov_l": [3, intermediate],
+      "mlp.down_proj.router": [3, intermediate],
+    }),
+  },
 ];
 
 function adapterTensors(shapes) {
   const prefix = "base_model.model.model.layers.0.";
   return new Map(
     Object.entries(shapes).map(([name, shape]) => {
-      const values = new Float32Array(shape[0] * shape[1]).fill(0.25);
+      const values = new Float32Array(shape.reduce((all, n) => all * n, 1)).fill(0.25);
       return [`${prefix}${name}.weight`, { dtype: "F32", shape, bytes: Buffer.from(values.buffer) }];
     }),
   );

@@ -2,8 +2,11 @@ export {
   type Adapter,
   adapterConfigName,
   adapterWeightsName,
+  type ExpertRouter,
   type LoraPair,
+  type PairMixture,
   type Rescaling,
+  type RescalingMixture,
 } from "./adapter/adapter.js";
 export { combineAdapters, type LoraAdapter } from "./adapter/combine.js";
 export { addPair, rescale } from "./adapter/merge.js";

@@ -143,12 +143,14 @@ async function searchAndWrite(
   return { output, ...record };
 }
 
-/** @throws UsageError for factors, which cannot be added like pairs */
+/** @throws UsageError for factors and mixtures, which cannot be added like pairs */
 async function readLora(files: LocalModelFiles): Promise<LoraAdapter> {
   const adapter = await readAdapter(files);
   if (adapter.kind === "lora") return adapter;
-  throw new UsageError(`${files.location} holds factors of IA³; LoraHub adds up pairs of LoRA`);
+  throw new UsageError(`${files.location} holds ${otherThanPairs[adapter.kind]}; LoraHub adds up pairs of LoRA`);
 }
+
+const otherThanPairs = { ia3: "factors of IA³", molora: "a mixture of pairs", mov: "a mixture of factors" } as const;
 
 async function hashOfAdapter({ modules }: LoraAdapter): Promise<string> {
   const parts: unknown[] = [];

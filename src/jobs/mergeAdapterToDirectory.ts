@@ -1,5 +1,5 @@
 import { distinctBlocks, type LinearSpec, linearsOf } from "../arch/index.js";
-import type { JobOptions } from "../core/index.js";
+import { type JobOptions, UsageError } from "../core/index.js";
 import {
   type Adapter,
   addPair,
@@ -56,6 +56,7 @@ export async function mergeAdapterToDirectory(
   try {
     const { config } = await describeDecoder(checkpoint);
     const adapter = await readAdapter(adapterFiles);
+    refuseRouted(adapter, adapterFiles.location);
     const adaptations = adaptationsOf(config.spec, adapter);
     const weights = await plainWeights(checkpoint);
     const configSha256 = await configHash(files);
@@ -109,6 +110,15 @@ export async function mergeAdapterToDirectory(
   }
 }
 
+/** @throws UsageError for what no weights can be made of */
+function refuseRouted({ kind }: Adapter, location: string): void {
+  if (kind === "lora" || kind === "ia3") return;
+  throw new UsageError(
+    `${location} holds a mixture of adapters: a router weighs its experts anew for every token, so that no one matrix does the ` +
+      "same. Run it beside the weights (--adapter)",
+  );
+}
+
 function mergedMap(
   weight: Float32Array,
   { cols }: LinearSpec,
@@ -116,6 +126,7 @@ function mergedMap(
   keepZeros: boolean,
 ): Float32Array {
   if (adaptation.kind === "ia3") return rescale(weight, cols, adaptation.rescaling);
+  if (adaptation.kind !== "lora") throw new UsageError(`a mixture (${adaptation.kind}) cannot be merged`);
   const mask = keepZeros ? Uint8Array.from(weight, (w) => (w === 0 ? 0 : 1)) : undefined;
   return addPair(weight, adaptation.pair, 1, mask);
 }

@@ -32,7 +32,7 @@ import {
   writeWeights,
 } from "../train/index.js";
 import { randomFor, writeTexts } from "../train/internal.js";
-import { type AdapterSettings, adapterTraining, buildAdapter } from "./adapterTraining.js";
+import { type AdapterSettings, adapterTraining, buildAdapter, isRouted } from "./adapterTraining.js";
 import { RunDirectory } from "./runDirectory.js";
 import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
@@ -168,18 +168,21 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const wanted = { logits: distil !== undefined && miniLlm === undefined, match };
   const isTaught = distil !== undefined || match !== undefined;
   using teacher = isTaught ? await openTeacher(model, teacherFiles, wanted, options) : undefined;
+  const trace = {
+    router: mixture?.router,
+    inputDensity,
+    ...(masked && { masked: true as const }),
+    ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
+    matching: teacher?.matching,
+  };
+  const isTraced = adapter !== undefined && isRouted(adapter);
   using whole =
-    base === undefined
-      ? await decoderObjective(config.spec, parameters, window, device, {
-          router: mixture?.router,
-          inputDensity,
-          ...(masked && { masked }),
-          ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
-          matching: teacher?.matching,
-        })
+    base === undefined && !isTraced
+      ? await decoderObjective(config.spec, parameters, window, device, trace)
       : undefined;
-  const adapting = adapter && (await adapterTraining(base ?? whole!, config.spec, model, adapter, options.seed));
-  using _streamed = base && adapting?.objective;
+  const beside = base ?? whole ?? { window, device, trace };
+  const adapting = adapter && (await adapterTraining(beside, config.spec, model, adapter, options.seed));
+  using _own = whole === undefined ? adapting?.objective : undefined;
   const [objective, weights] = adapting ? [adapting.objective, adapting.objective.first] : [whole!, model.weights];
   // They are no part of the model, and are left out where it is written.
   for (const [name, values] of teacher?.projections ?? []) weights.set(name, values);
@@ -289,6 +292,7 @@ function checkAdapter({ adapter, method, from, distil, match, inputDensity }: Tr
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
   if (method !== "dense")
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
+  if (isRouted(adapter)) checkRouted(adapter);
   if (!adapter.stream) return;
   const other = (
     [
@@ -300,6 +304,17 @@ function checkAdapter({ adapter, method, from, distil, match, inputDensity }: Tr
     ] as const
   ).find(([given]) => given !== undefined && given !== false);
   if (other !== undefined) throw new UsageError(`${other[1]} needs all weights in memory; leave --stream out`);
+}
+
+/** @throws UsageError for what only an adapter can do that is the same for every token */
+function checkRouted({ kind, merge, keepZeros, stream }: AdapterSettings): void {
+  if (merge || keepZeros) {
+    const flag = merge ? "--merge" : "--keep-mask";
+    throw new UsageError(
+      `a router weighs the experts of --${kind} anew for every token, so that no weights do the same; leave ${flag} out`,
+    );
+  }
+  if (stream) throw new UsageError(`--${kind} is trained with the whole model in memory; leave --stream out`);
 }
 
 /** A checkpoint that stays open while its weights are decoded, again and again. */

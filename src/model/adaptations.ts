@@ -1,10 +1,16 @@
 import { type LinearSpec, linearsOf, type ModelSpec } from "../arch/index.js";
 import { ProblemsError } from "../core/index.js";
-import type { Adapter, LoraPair, Rescaling } from "../io/index.js";
+import type { Adapter, LoraPair, PairMixture, Rescaling, RescalingMixture } from "../io/index.js";
 import { rowsOfReference } from "../io/internal.js";
 
 /** What an adapter does to one linear map of a model. */
-export type Adaptation = { kind: "lora"; pair: LoraPair } | { kind: "ia3"; rescaling: Rescaling };
+export type Adaptation =
+  | { kind: "lora"; pair: LoraPair }
+  | { kind: "ia3"; rescaling: Rescaling }
+  | { kind: "molora"; pairs: PairMixture }
+  | { kind: "mov"; rescalings: RescalingMixture };
+
+type Adapted = LoraPair | Rescaling | PairMixture | RescalingMixture;
 
 /**
  * The linear maps that an adapter is for. PEFT names modules, which may hold several maps (q, k and v in one tensor): each gets
@@ -24,17 +30,9 @@ export function adaptationsOf(spec: ModelSpec, adapter: Adapter): Map<LinearSpec
     if (maps === undefined) problems.push(`${module}: the model's blocks have no such matrix`);
     for (const map of maps ?? []) {
       const { rows, whole } = rowsOfReference(map.weight);
-      const expected = `${whole.rows} × ${whole.cols}`;
-      if ("a" in adapted) {
-        if (adapted.rows !== whole.rows || adapted.cols !== whole.cols || map.weight.stacked !== undefined) {
-          problems.push(`${module}: a pair for ${adapted.rows} × ${adapted.cols}; the model has ${expected}`);
-        } else found.set(map, { kind: "lora", pair: ofRows(adapted, rows) });
-      } else {
-        const wanted = adapted.of === "outputs" ? whole.rows : whole.cols;
-        if (adapted.factors.length !== wanted || map.weight.stacked !== undefined) {
-          problems.push(`${module}: ${adapted.factors.length} factors of ${adapted.of}; the model has ${expected}`);
-        } else found.set(map, { kind: "ia3", rescaling: factorsOfRows(adapted, rows) });
-      }
+      const problem = map.weight.stacked === undefined ? problemOf(adapted, whole) : mismatch(adapted, whole);
+      if (problem === undefined) found.set(map, ofRows(adapted, rows));
+      else problems.push(`${module}: ${problem}`);
     }
   }
   if (problems.length > 0) throw new ProblemsError("the adapter does not fit the model", problems);
@@ -46,15 +44,56 @@ function nameWithin(module: string, modules: ReadonlyMap<string, unknown>): stri
   return [...modules.keys()].find((name) => module.endsWith(`.${name}`) || name.endsWith(`.${module}`)) ?? module;
 }
 
-function ofRows(pair: LoraPair, rows: readonly number[]): LoraPair {
-  if (rows.length === pair.rows) return pair;
-  const { rank } = pair;
-  const b = new Float32Array(rows.length * rank);
-  for (const [r, row] of rows.entries()) b.set(pair.b.subarray(row * rank, (row + 1) * rank), r * rank);
-  return { ...pair, b, rows: rows.length };
+/** Rows and columns of a module. */
+interface Shape {
+  rows: number;
+  cols: number;
 }
 
-const factorsOfRows = (rescaling: Rescaling, rows: readonly number[]): Rescaling =>
-  rescaling.of === "inputs"
-    ? rescaling
-    : { of: "outputs", factors: Float32Array.from(rows, (row) => rescaling.factors[row]) };
+const lengthOf = (adapted: Rescaling | RescalingMixture) =>
+  adapted.factors.length / ("experts" in adapted ? adapted.experts : 1);
+
+function problemOf(adapted: Adapted, module: Shape): string | undefined {
+  const fits =
+    "a" in adapted
+      ? adapted.rows === module.rows && adapted.cols === module.cols
+      : lengthOf(adapted) === (adapted.of === "outputs" ? module.rows : module.cols);
+  return fits ? undefined : mismatch(adapted, module);
+}
+
+function mismatch(adapted: Adapted, { rows, cols }: Shape): string {
+  const what =
+    "a" in adapted ? `a pair for ${adapted.rows} × ${adapted.cols}` : `${lengthOf(adapted)} factors of ${adapted.of}`;
+  return `${what}; the model has ${rows} × ${cols}`;
+}
+
+/** What is for a module, of some of its rows. */
+function ofRows(adapted: Adapted, rows: readonly number[]): Adaptation {
+  if ("a" in adapted) {
+    if (!("experts" in adapted)) return { kind: "lora", pair: { ...adapted, ...rowsOfPairs(adapted, 1, rows) } };
+    return { kind: "molora", pairs: { ...adapted, ...rowsOfPairs(adapted, adapted.experts, rows) } };
+  }
+  if (!("experts" in adapted)) return { kind: "ia3", rescaling: { ...adapted, ...rowsOfFactors(adapted, 1, rows) } };
+  return { kind: "mov", rescalings: { ...adapted, ...rowsOfFactors(adapted, adapted.experts, rows) } };
+}
+
+/** b [experts, all rows, rank] as [experts, rows, rank] */
+function rowsOfPairs({ b, rank, rows: all }: LoraPair | PairMixture, experts: number, rows: readonly number[]) {
+  if (rows.length === all) return { b, rows: all };
+  const some = new Float32Array(experts * rows.length * rank);
+  for (let e = 0; e < experts; e++) {
+    for (const [r, row] of rows.entries()) {
+      const at = (e * all + row) * rank;
+      some.set(b.subarray(at, at + rank), (e * rows.length + r) * rank);
+    }
+  }
+  return { b: some, rows: rows.length };
+}
+
+/** Factors [experts, all rows] as [experts, rows]; those of inputs are for all of them. */
+function rowsOfFactors(adapted: Rescaling | RescalingMixture, experts: number, rows: readonly number[]) {
+  if (adapted.of === "inputs") return {};
+  const all = lengthOf(adapted);
+  const picked = Array.from({ length: experts }, (_, e) => rows.map((row) => adapted.factors[e * all + row]));
+  return { factors: Float32Array.from(picked.flat()) };
+}

@@ -1,5 +1,8 @@
 import type { Step } from "../arch/index.js";
-import type { Activation, Backend, Matrix, Region } from "../kernels/index.js";
+import type { Activation, Backend, Matrix, Region, Vector } from "../kernels/index.js";
+import type { ExpertGates } from "./expertGates.js";
+import { type FactorMixture, rescaleBy, rescalingScratch } from "./factorMixture.js";
+import type { Pass } from "./pass.js";
 import type { LoadedAdapter, Model, SequencePart } from "./types.js";
 
 /** What an adapter adds to the maps of one linear step: left · right of each. */
@@ -13,15 +16,34 @@ export interface StackPairs {
   }[];
   /** [Σ ranks, cols] */
   readonly right: Matrix;
+  /** What weighs the pairs of a mixture, whose ranks lie side by side. */
+  readonly routing?: PairRouting;
 }
 
-/** The pairs of an adapter, by block and step. */
-export class AdapterPairs implements LoadedAdapter {
+/** The routers of all maps of a step, and how a gate comes to the columns of its expert. */
+export interface PairRouting {
+  readonly gates: ExpertGates;
+  /** [maps · gate width, cols] with its bias. */
+  readonly router: Matrix;
+  readonly bias: Vector;
+  /** 0 and 1: [ranks of a map, gate width] */
+  readonly spread: Matrix;
+}
+
+/** What an adapter does to one linear step. */
+export interface StepAdaptation {
+  readonly pairs?: StackPairs;
+  readonly inputs?: FactorMixture;
+  readonly outputs: readonly FactorMixture[];
+}
+
+/** An adapter in memory, by block and step. */
+export class PlacedAdapter implements LoadedAdapter {
   /** @param blocks of `model` */
   constructor(
     readonly model: Model,
     readonly region: Region,
-    readonly blocks: readonly ReadonlyMap<Step, StackPairs>[],
+    readonly blocks: readonly ReadonlyMap<Step, StepAdaptation>[],
     readonly byteLength: number,
   ) {}
 
@@ -30,38 +52,105 @@ export class AdapterPairs implements LoadedAdapter {
   }
 }
 
-/** out += what an adapter makes of x. @param between [rows of x, Σ ranks] @param x whole: it was learnt of whole inputs */
+/** Columns of the working memory of `addPairs`. */
+export const pairScratch = ({ right, routing }: StackPairs): number =>
+  right.rows + (routing === undefined ? 0 : 2 * routing.router.rows + routing.spread.rows);
+
+/** out += what an adapter makes of x. @param work [rows of x, `pairScratch`] @param x whole: it was learnt of whole inputs */
 export function addPairs(
   backend: Backend,
   out: Activation,
   x: Activation,
-  { right, pairs }: StackPairs,
-  between: Activation,
+  { right, pairs, routing }: StackPairs,
+  work: Activation,
 ): void {
+  const between = work.columns(0, right.rows);
   backend.linear(between, x, right);
+  if (routing !== undefined) weighPairs(backend, between, x, routing, work.columns(right.rows, work.cols - right.rows));
   for (const { rowStart, rows, left, rankStart } of pairs) {
     backend.linear(out.columns(rowStart, rows), between.columns(rankStart, left.cols), left, { accumulate: true });
   }
 }
 
+/** What lies between the halves of all pairs, times the gate of each: at least 0, so that it is its own ReLU. */
+function weighPairs(
+  backend: Backend,
+  between: Activation,
+  x: Activation,
+  { gates, router, bias, spread }: PairRouting,
+  work: Activation,
+): void {
+  const [logits, other] = [work.columns(0, router.rows), work.columns(router.rows, router.rows)];
+  backend.linear(logits, x, router, { bias });
+  const weights = gates.weigh(logits, other);
+  const wide = work.columns(2 * router.rows, spread.rows);
+  for (let map = 0; map * spread.rows < between.cols; map++) {
+    const own = between.columns(map * spread.rows, spread.rows);
+    backend.linear(wide, weights.columns(map * gates.width, gates.width), spread);
+    backend.gatedActivation(own, wide, own, "relu");
+  }
+}
+
+/** Multiplies what one step has made, and adds to it, rows of adapters after others. */
+export function adaptOutputs(pass: Pass, step: Step, x: Activation, out: Activation): void {
+  for (const { firstRow, rows, adapter } of pass.adapted) {
+    const own = adapter.blocks[pass.layer].get(step);
+    if (own === undefined) continue;
+    const of = (whole: Activation) => (whole.rows === rows ? whole : whole.rowRange(firstRow, rows));
+    for (const mixture of own.outputs) {
+      const work = pass.scratch(rows, rescalingScratch(mixture), purpose);
+      rescaleBy(pass.backend, of(out).columns(mixture.start, mixture.cols), mixture, work);
+    }
+    const { pairs } = own;
+    if (pairs !== undefined)
+      addPairs(pass.backend, of(out), of(x), pairs, pass.scratch(rows, pairScratch(pairs), purpose));
+  }
+}
+
+/** The inputs of a step as its matrices see them: those of rows whose adapter multiplies them are others. */
+export function adaptedInputs(pass: Pass, step: Step, x: Activation): Activation {
+  const { backend, layer } = pass;
+  let changed: Activation | undefined;
+  for (const { firstRow, rows, adapter } of pass.adapted) {
+    const inputs = adapter.blocks[layer].get(step)?.inputs;
+    if (inputs === undefined) continue;
+    if (changed === undefined) {
+      // Other steps may read what this one does.
+      changed = pass.scratch(x.rows, x.cols, "adapted inputs");
+      backend.map(changed, x, copy);
+    }
+    const own = changed.rows === rows ? changed : changed.rowRange(firstRow, rows);
+    rescaleBy(backend, own, inputs, pass.scratch(rows, rescalingScratch(inputs), purpose));
+  }
+  return changed ?? x;
+}
+
+const copy = { f: "scale", by: 1 } as const;
+/** Whose working memory it is. */
+const purpose = "adapters";
+
 /** Rows that follow one another and have an adapter. */
 export interface AdaptedRows {
   readonly firstRow: number;
   readonly rows: number;
-  readonly adapter: AdapterPairs;
+  readonly adapter: PlacedAdapter;
 }
 
-/** Rows by adapter, neighbours with the same one together; a row with several is there once for each. */
+/** Rows by adapter, neighbours with the same one together; a row with several is there once for each, in their order. */
 export function adaptedRows(
   parts: readonly (Pick<SequencePart, "adapters"> & { rows: number })[],
 ): readonly AdaptedRows[] {
-  const found: { firstRow: number; rows: number; adapter: AdapterPairs }[] = [];
+  const found: { firstRow: number; rows: number; adapter: PlacedAdapter }[] = [];
   let firstRow = 0;
   for (const { rows, adapters = [] } of parts) {
-    for (const adapter of adapters as readonly AdapterPairs[]) {
-      const before = found.findLast((one) => one.adapter === adapter);
-      if (before !== undefined && before.firstRow + before.rows === firstRow) before.rows += rows;
-      else found.push({ firstRow, rows, adapter });
+    let last = -1;
+    for (const adapter of adapters as readonly PlacedAdapter[]) {
+      const at = found.findLastIndex((one) => one.adapter === adapter);
+      const before = found[at];
+      if (at > last && before.firstRow + before.rows === firstRow) {
+        before.rows += rows;
+        last = at;
+      } else last = found.push({ firstRow, rows, adapter }) - 1;
     }
     firstRow += rows;
   }

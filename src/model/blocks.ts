@@ -127,7 +127,7 @@ export class Blocks implements Disposable {
       layer,
       x,
       buffers: this.buffers.forRows(x.rows, layer),
-      scratch: (rows, cols) => this.buffers.scratch(rows, cols),
+      scratch: (...asked) => this.buffers.scratch(...asked),
       buffersFor: (rows) => this.buffers.forRows(rows, layer),
       parts: parts.map(({ rows, cache, start, slot: first = start, places, sights, findSight }) => {
         const slot = typeof first === "number" ? first : first[layer];

@@ -104,8 +104,8 @@ export class BufferPool implements Disposable {
   readonly #kinds: { id: number; groups: Group[] }[];
   #allocated = new Map<string, Activation>();
   #views = new Map<string, Buffers>();
-  /** By columns. */
-  readonly #scratch = new Map<number, Activation>();
+  /** By purpose and columns. */
+  readonly #scratch = new Map<string, Activation>();
 
   /** @param ranks of each block, see `groupsOf` */
   constructor(
@@ -145,12 +145,13 @@ export class BufferPool implements Disposable {
   }
 
   /** For what only some settings need: held from the first time on, as large as it had to be. */
-  scratch(rows: number, cols: number): Activation {
-    let held = this.#scratch.get(cols);
+  scratch(rows: number, cols: number, purpose = ""): Activation {
+    const key = `${purpose} ${cols}`;
+    let held = this.#scratch.get(key);
     if (held === undefined || held.rows < rows) {
       if (held !== undefined) this.backend.release(held);
       held = this.backend.allocate(rows, cols);
-      this.#scratch.set(cols, held);
+      this.#scratch.set(key, held);
     }
     return held.rows === rows ? held : held.rowRange(0, rows);
   }

@@ -1,4 +1,5 @@
 /** For the folders to the right: how models are stored. Not part of the package's exports. */
+export { addedOutput, sharedInput } from "./adapters.js";
 export { mostPassRows } from "./buffers.js";
 export { routingOf } from "./checkRouting.js";
 export { directRef, factorNames, storedMap, storedMatrices } from "./forms.js";

@@ -1,6 +1,6 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
-import { addPairs } from "./adapterPairs.js";
+import { adaptedInputs, adaptOutputs } from "./adapterPairs.js";
 import { lowRank } from "./buffers.js";
 import { countedInputs } from "./countedInputs.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";
@@ -46,13 +46,9 @@ export function multiply(pass: Pass, step: LinearStep, stack: Stack, gate?: Line
     ...(step.add && { accumulate: true }),
     ...(gate && { gate }),
   };
-  linearStack(pass.backend, out, countedInputs(pass, step, x), stack, between, options);
-  for (const { firstRow, rows, adapter } of pass.adapted) {
-    const pairs = adapter.blocks[pass.layer].get(step);
-    if (pairs === undefined) continue;
-    const of = (whole: Activation) => (whole.rows === rows ? whole : whole.rowRange(firstRow, rows));
-    addPairs(pass.backend, of(out), of(x), pairs, pass.scratch(rows, pairs.right.rows));
-  }
+  const seen = countedInputs(pass, step, adaptedInputs(pass, step, x));
+  linearStack(pass.backend, out, seen, stack, between, options);
+  adaptOutputs(pass, step, x, out);
 }
 
 export const rotate =

@@ -18,8 +18,8 @@ export interface Pass {
   readonly parts: readonly PassPart[];
   readonly adapted: readonly AdaptedRows[];
   readonly thresholds: BlockThresholds | undefined;
-  /** Working memory for some rows of inputs; the next one of that width takes it over. */
-  scratch(rows: number, cols: number): Activation;
+  /** Working memory for some rows of inputs; the next one of that width and purpose takes it over. */
+  scratch(rows: number, cols: number, purpose?: string): Activation;
   /** First row that the thresholds apply to. */
   readonly sparseFromRow: number;
   readonly tap: Tap | undefined;

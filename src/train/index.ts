@@ -1,8 +1,15 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 export { type AdaptedObjective, adaptedObjective, modulesOf } from "./adapters/adaptedObjective.js";
-export type { AdaptedModule, AdaptedPiece, AdapterMethod } from "./adapters/contract.js";
-export { adapterMethods } from "./adapters/index.js";
+export type {
+  AdaptedModule,
+  AdaptedPiece,
+  AdapterMethod,
+  ModulePiece,
+  RoutedAdapterMethod,
+} from "./adapters/contract.js";
+export { adapterMethods, routedAdapterMethods } from "./adapters/index.js";
 export { type LoraHubOptions, type LoraHubResult, loraHub } from "./adapters/loraHub.js";
+export { type RoutedBase, routedObjective } from "./adapters/routedObjective.js";
 export { type StreamedBase, streamedObjective } from "./adapters/streamedObjective.js";
 export { type LabelledText, parseLabelledText } from "./data/labelledText.js";
 export {
@@ -98,6 +105,6 @@ export {
 } from "./teaching/lessons.js";
 export { type ModelTeacherOptions, modelTeacher } from "./teaching/modelTeacher.js";
 export { type CutOptions, cutPrompts, parsePrompts, type TeachingPrompt } from "./teaching/prompts.js";
-export type { PassOptions, TraceOptions } from "./trace/options.js";
+export type { AdaptedPass, PassOptions, TracedAdaptation, TraceOptions } from "./trace/options.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

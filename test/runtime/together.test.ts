@@ -6,7 +6,7 @@ import { parseAttention, parseKv, runTogether, Sequence, type SequenceOptions } 
 import { relativeDifference } from "../compress/support.js";
 import { load, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
-import { mergeAdapter, randomAdapter } from "../support/adapter.js";
+import { mergeAdapter, randomAdapter, randomMixture } from "../support/adapter.js";
 
 /** Families that differ in what a sequence has of its own: positions learned and rotated, windows, latents, sinks, experts. */
 const families = ["llama", "gpt2", "gemma2", "deepseek_v3", "gpt_oss", "mixtral", "gpt_neox"];
@@ -104,6 +104,28 @@ test.each(["llama", "gpt2"])("%s: each sequence of a pass has the adapter that i
     using to = new Sequence(model, 8);
     backend.release(await from.run(texts[0].subarray(0, 3)));
     expect(() => to.copyFrom(from, 2)).toThrow(UsageError);
+  }
+});
+
+test("mixtures of adapters in one pass with a pair and with none: as alone, whoever stands beside", async () => {
+  const checkpoint = await MemoryCheckpoint.golden("llama");
+  const all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"];
+  const wanted = [
+    await randomMixture(checkpoint.config, "molora", all, { experts: 3, rank: 3 }),
+    await randomMixture(checkpoint.config, "mov", ["k_proj", "v_proj", "down_proj"], { experts: 5, topK: 2 }),
+    randomAdapter(checkpoint.config, ["k_proj", "down_proj"], 3),
+  ];
+  for (const kind of ["reference", "wasm"] as const) {
+    using backend = await openBackend(kind, kind === "wasm" ? { threads: 1 } : {});
+    using model = await loadModel(checkpoint, backend, { weights: "f32" });
+    const [molora, mov, lora] = await Promise.all(wanted.map((adapter) => loadAdapter(model, adapter)));
+    const lists = [[molora, mov], undefined, [mov, lora], [lora, mov]];
+    const options = (t: number) => ({ adapters: lists[t] });
+    const expected = await alone(backend, model, options);
+    expectClose(await together(backend, model, options), expected, 1e-5);
+    const plain = await alone(backend, model, {});
+    for (const t of [0, 2, 3]) expect(relativeDifference(expected[t], plain[t])).toBeGreaterThan(1e-2);
+    for (const adapter of [molora, mov, lora]) adapter[Symbol.dispose]();
   }
 });
 

@@ -303,6 +303,25 @@ describe("finetune with an adapter", () => {
     expect(await told(model, "--adapter", adapter)).toEqual(await told(merged));
   });
 
+  test.each([
+    ["molora", "experts=3,rank=2,targets=q_proj+down_proj", { rank: 2, alpha: 16 }],
+    ["mov", "experts=3,topK=2", { topK: 2, inputsOf: ["down_proj"] }],
+  ])("%s: experts are weighed for every token beside the weights, and merged by nobody", async (kind, given, own) => {
+    const adapter = at(kind);
+    const made = await rarefyJson([...settings, `--${kind}`, given, "--eval-text", text, "-o", adapter]);
+    expect(made.adapter).toMatchObject({ kind, experts: 3, balance: 0, ...own });
+    expect(made.perplexityAfter).toBeLessThan(made.perplexityBefore);
+    expect(await perplexity(model, "--adapter", adapter)).toBeLessThan(await perplexity(model));
+    for (const [args, reason] of [
+      [["merge", model, "--adapter", adapter], /for every token/],
+      [["lorahub", model, "--adapter", adapter, "--text", text], /mixture of (pairs|factors)/],
+    ] as const) {
+      const { code, stderr } = await rarefy([...args, "-o", at("refused-mixture")]);
+      expect(stderr).toMatch(reason);
+      expect(code).toBe(2);
+    }
+  });
+
   test("several make one for a new task, and its loss is that of the model that runs with it", async () => {
     const adapters = ["1", "2"].map((seed) => at(`hub-${seed}`));
     for (const [i, adapter] of adapters.entries()) {
@@ -343,6 +362,10 @@ describe("finetune with an adapter", () => {
   test.each<[string, string[], RegExp]>([
     ["two kinds", ["--lora", "--ia3"], /one of them/],
     ["nothing to merge", ["--merge"], /belongs to --lora or --ia3/],
+    ["a mixture in the weights", ["--molora", "--merge"], /anew for every token.*leave --merge out/],
+    ["a mixture under a mask", ["--mov", "--keep-mask"], /anew for every token.*leave --keep-mask out/],
+    ["a mixture beside packed weights", ["--mov", "--stream"], /whole model in memory; leave --stream out/],
+    ["experts that are not there", ["--mov", "experts=2,topK=3"], /topK 3 of 2 experts/],
     ["a method for weights", ["--lora", "--method", "sr-ste"], /leave --method sr-ste out/],
     ["matrices that are not there", ["--lora", "targets=c_attn"], /no matrix of the blocks is called c_attn/],
     ["an option that is none", ["--lora", "range=8"], /--lora: .*range/],

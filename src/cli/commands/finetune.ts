@@ -10,6 +10,8 @@ interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
   keepMask?: boolean;
   lora?: AdapterSettings | true;
   ia3?: AdapterSettings | true;
+  molora?: AdapterSettings | true;
+  mov?: AdapterSettings | true;
   merge?: boolean;
   stream?: boolean;
 }
@@ -35,7 +37,7 @@ export const command: CommandDefinition<FinetuneOptions> = {
   description:
     "Trains the weights of a model on a text and writes a new model directory in the same layout. --keep-mask holds every zero " +
     "of the linear weights: what a pruned model needs. --method chooses how weights become sparse while they are trained " +
-    "(straight-through, SR-STE, CAST, gradual, RigL …). With --lora or --ia3 the weights stay and an adapter is trained beside them; " +
+    "(straight-through, SR-STE, CAST, gradual, RigL …). With --lora, --ia3, --molora or --mov the weights stay and an adapter is trained beside them; " +
     "with --keep-mask too, what is learnt keeps the zeros and is merged. A run that was stopped goes on where it stood when the same command " +
     "is given again, to the same weights, bit for bit.",
   arguments: [modelArgument],
@@ -48,6 +50,14 @@ export const command: CommandDefinition<FinetuneOptions> = {
     new Option("--ia3 [settings]", "train factors of activations: targets=k_proj+v_proj+down_proj").argParser(
       adapterSettings("ia3"),
     ),
+    new Option(
+      "--molora [settings]",
+      "train several pairs for every matrix, which a router weighs for each token (MoLoRA): experts=10,rank=4,alpha=16,topK=2,balance=0.01",
+    ).argParser(adapterSettings("molora")),
+    new Option(
+      "--mov [settings]",
+      "train several vectors of factors, which a router weighs for each token (MoV): experts=10,topK=2,balance=0.01",
+    ).argParser(adapterSettings("mov")),
     new Option("--merge", "with --lora or --ia3: OUT is the model with what was learnt in its weights"),
     new Option(
       "--stream",
@@ -58,24 +68,28 @@ export const command: CommandDefinition<FinetuneOptions> = {
   examples: [
     "rarefy finetune tiny-pruned --text train.txt --keep-mask --steps 500 -o tiny-recovered",
     "rarefy finetune tiny-6m --text train.txt --lora rank=8,alpha=16 --rate 1e-3 -o tiny-lora",
+    "rarefy finetune tiny-6m --text tasks.jsonl --molora experts=10,rank=4 --rate 1e-3 -o tiny-molora",
     "rarefy finetune tiny-q4 --text train.txt --lora rank=8 --stream -o tiny-q4-lora",
     "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered-lora",
     "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
     "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],
   async run(context, options, [model]) {
-    const { keepMask, lora, ia3, merge, stream, ...settings } = options;
-    if (lora !== undefined && ia3 !== undefined) throw new UsageError("--lora or --ia3, one of them");
-    const given = lora ?? ia3;
+    const { keepMask, lora, ia3, molora, mov, merge, stream, ...settings } = options;
+    const [given, other] = Object.entries({ lora, ia3, molora, mov }).filter(([, one]) => one !== undefined);
+    if (other !== undefined) throw new UsageError("--lora, --ia3, --molora or --mov, one of them");
     if (given === undefined && merge) throw new UsageError("--merge belongs to --lora or --ia3");
     if (given === undefined && stream) throw new UsageError("--stream belongs to --lora or --ia3");
     if (keepMask && settings.method !== "dense") {
       throw new UsageError("--keep-mask is a method of its own; leave --method out");
     }
     if (given !== undefined) {
-      const kind = lora === undefined ? "ia3" : "lora";
-      const adapter = { ...(given === true ? { kind, options: {} } : given), merge, stream, keepZeros: keepMask };
-      return trainFromCommand(context, model, "weights", { ...settings, adapter });
+      const [kind, asked] = given;
+      const own = asked === true ? { kind, options: {} } : asked!;
+      return trainFromCommand(context, model, "weights", {
+        ...settings,
+        adapter: { ...own, merge, stream, keepZeros: keepMask },
+      });
     }
     const method = keepMask ? "fixed-mask" : settings.method;
     return trainFromCommand(context, model, "weights", { ...settings, method });

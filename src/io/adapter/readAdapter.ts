@@ -1,7 +1,7 @@
 import * as z from "zod/mini";
 import { FormatError } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
-import { type TensorInfo, toFloat32 } from "../../tensor/index.js";
+import { toFloat32 } from "../../tensor/index.js";
 import type { ModelFiles } from "../byteSource.js";
 import { checkFinite } from "../checkFinite.js";
 import { readJsonFile } from "../json.js";
@@ -14,10 +14,16 @@ import {
   modulePrefix,
   type Rescaling,
 } from "./adapter.js";
+import { endsWithName, hint, mostExperts, namesOf, partOf, type ReadTensor, type Tensors } from "./adapterTensors.js";
+import { readPairMixtures, readRescalingMixtures } from "./readMixtures.js";
 
 /** What changes how an adapter is computed, and is not done here: false, null and empty are what it must be. */
 const unused = z.optional(z.union([z.literal(false), z.null(), z.array(z.never()), z.strictObject({})]));
 const count = z.int().check(z.gte(1), z.lte(65_536));
+const names = z.nullish(
+  z.union([z.array(z.string().check(z.maxLength(4096))).check(z.maxLength(4096)), z.string().check(z.maxLength(4096))]),
+);
+const router = { num_experts: z.int().check(z.gte(1), z.lte(mostExperts)), top_k: z.nullish(count) };
 const alpha = z.number().check(z.gt(0), z.lte(1e6));
 
 const shared = {
@@ -44,22 +50,30 @@ const schema = z.discriminatedUnion("peft_type", [
   }),
   z.looseObject({
     peft_type: z.literal("IA3"),
-    feedforward_modules: z.nullish(
-      z.union([
-        z.array(z.string().check(z.maxLength(4096))).check(z.maxLength(4096)),
-        z.string().check(z.maxLength(4096)),
-      ]),
-    ),
+    feedforward_modules: names,
     ...shared,
   }),
+  z.looseObject({ peft_type: z.literal("MOLORA"), r: count, lora_alpha: alpha, ...router, ...shared }),
+  z.looseObject({ peft_type: z.literal("MOV"), feedforward_modules: names, ...router, ...shared }),
 ]);
 type Config = z.output<typeof schema>;
 
-/** The adapter's config says it is one that is not read here. */
-const hint = "LoRA and IA³ adapters without biases, whole modules or variants like DoRA can be read";
+const readers: {
+  readonly [K in Config["peft_type"]]: (
+    config: Config & { peft_type: K },
+    tensors: Tensors,
+    read: ReadTensor,
+    file: string,
+  ) => Promise<Adapter>;
+} = {
+  LORA: async (...given) => ({ kind: "lora", modules: await readPairs(...given) }),
+  IA3: async (...given) => ({ kind: "ia3", modules: await readRescalings(...given) }),
+  MOLORA: async (...given) => ({ kind: "molora", modules: await readPairMixtures(...given) }),
+  MOV: async (...given) => ({ kind: "mov", modules: await readRescalingMixtures(...given) }),
+};
 
 /**
- * Reads an adapter directory of PEFT: LoRA or IA³.
+ * Reads an adapter directory: LoRA or IA³ of PEFT, or their mixtures that `writeAdapter` wrote.
  * @throws FormatError for files that are none, for variants that are not read, for tensors that do not make whole pairs
  */
 export async function readAdapter(files: ModelFiles): Promise<Adapter> {
@@ -88,10 +102,8 @@ export async function readAdapter(files: ModelFiles): Promise<Adapter> {
       return toFloat32(dtype, bytes);
     };
     const base = config.base_model_name_or_path ?? undefined;
-    const found =
-      config.peft_type === "LORA"
-        ? ({ kind: "lora", modules: await readPairs(config, tensors, read, file) } as const)
-        : ({ kind: "ia3", modules: await readRescalings(config, tensors, read, file) } as const);
+    const reader = readers[config.peft_type] as (...given: [Config, Tensors, ReadTensor, string]) => Promise<Adapter>;
+    const found = await reader(config, tensors, read, file);
     if (found.modules.size === 0) throw new FormatError({ file, problem: "no tensors of an adapter", hint });
     return { ...found, ...(base !== undefined && { base }) };
   } finally {
@@ -99,28 +111,10 @@ export async function readAdapter(files: ModelFiles): Promise<Adapter> {
   }
 }
 
-type Tensors = ReadonlyMap<string, TensorInfo>;
-type Read = (name: string) => Promise<Float32Array>;
-
-/** The module that a tensor of the adapter is for, and what it is of it. @throws FormatError */
-function partOf(name: string, parts: readonly string[], file: string): { module: string; part: string } {
-  const part = parts.find((part) => name.endsWith(part));
-  if (part === undefined || !name.startsWith(modulePrefix)) {
-    throw new FormatError({
-      file,
-      field: name,
-      problem: "a tensor of another kind",
-      expected: `${modulePrefix}MODULE${parts[0]}`,
-      hint,
-    });
-  }
-  return { module: name.slice(modulePrefix.length, -part.length), part };
-}
-
 async function readPairs(
   config: Config & { peft_type: "LORA" },
   tensors: Tensors,
-  read: Read,
+  read: ReadTensor,
   file: string,
 ): Promise<Map<string, LoraPair>> {
   const [aPart, bPart] = [".lora_A.weight", ".lora_B.weight"];
@@ -153,15 +147,13 @@ function alphaOf({ lora_alpha, alpha_pattern }: Config & { peft_type: "LORA" }, 
   return own?.[1] ?? lora_alpha;
 }
 
-const endsWithName = (module: string, name: string) => module === name || module.endsWith(`.${name}`);
-
 async function readRescalings(
   { feedforward_modules }: Config & { peft_type: "IA3" },
   tensors: Tensors,
-  read: Read,
+  read: ReadTensor,
   file: string,
 ): Promise<Map<string, Rescaling>> {
-  const inputs = typeof feedforward_modules === "string" ? [feedforward_modules] : (feedforward_modules ?? []);
+  const inputs = namesOf(feedforward_modules);
   const rescalings = new Map<string, Rescaling>();
   for (const name of tensors.keys()) {
     const { module } = partOf(name, [".ia3_l.weight", ".ia3_l"], file);

@@ -1,4 +1,11 @@
-import { distinctBlocks, linearsOf, type ModelSpec } from "../../arch/index.js";
+import {
+  type BlockSpec,
+  distinctBlocks,
+  type LinearSpec,
+  linearsOf,
+  type ModelSpec,
+  stepsOf,
+} from "../../arch/index.js";
 import { type Random, UsageError } from "../../core/index.js";
 import { rowsOfReference } from "../../io/internal.js";
 import { parameterName } from "../models/parameters.js";
@@ -14,7 +21,9 @@ import type { AdaptedModule, AdapterMethod } from "./contract.js";
 export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedModule[] {
   const modules = new Map<string, AdaptedModule & { isTarget: boolean }>();
   const met = new Set<string>();
-  for (const { weight, role } of distinctBlocks(spec).flatMap(linearsOf)) {
+  const widths = new Map(distinctBlocks(spec).flatMap(headWidths));
+  for (const map of distinctBlocks(spec).flatMap(linearsOf)) {
+    const { weight, role } = map;
     if (weight.stacked !== undefined) continue;
     const name = weight.tensor.replace(/\.weight$/, "");
     const meant = targets.filter((one) => role === one || name === one || name.endsWith(`.${one}`));
@@ -24,7 +33,7 @@ export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedM
     modules.set(name, {
       ...found,
       roles: [...found.roles, role],
-      pieces: [...found.pieces, { parameter: parameterName(weight), rows }],
+      pieces: [...found.pieces, { parameter: parameterName(weight), rows, headWidth: widths.get(map) }],
       isTarget: found.isTarget || meant.length > 0,
     });
   }
@@ -34,6 +43,23 @@ export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedM
     throw new UsageError(`no matrix of the blocks is called ${missing.join(", ")}; there are ${[...names].join(", ")}`);
   }
   return [...modules.values()].filter(({ isTarget }) => isTarget);
+}
+
+/** Maps whose outputs are queries, keys or values, with the columns of one head. */
+function headWidths(block: BlockSpec): [map: LinearSpec, width: number][] {
+  const steps = [...stepsOf(block)];
+  const widths = new Map(
+    steps.flatMap((step) => {
+      if (step.do !== "attend") return [];
+      const { q, k, v, kv } = step;
+      return [[q, kv.k] as const, [k, kv.k] as const, [v, kv.v] as const];
+    }),
+  );
+  const maps = steps.flatMap((step) => (step.do === "linear" ? step.maps : []));
+  return maps.flatMap(({ map, into }) => {
+    const width = widths.get(into);
+    return width === undefined ? [] : [[map, width]];
+  });
 }
 
 /** What is learnt beside a model, and the loss as a function of that alone. */

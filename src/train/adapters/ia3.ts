@@ -1,15 +1,15 @@
 import * as z from "zod/mini";
 import type { AdaptedModule, AdapterMethod } from "./contract.js";
 
-const options = z.strictObject({
-  inputsOf: z
-    ._default(z.array(z.string().check(z.maxLength(256))).check(z.maxLength(64)), ["down_proj"])
-    .check(z.describe("modules of which the inputs are multiplied, of others the outputs")),
-});
+/** Which modules are multiplied where. */
+export const inputsOf = z
+  ._default(z.array(z.string().check(z.maxLength(256))).check(z.maxLength(64)), ["down_proj"])
+  .check(z.describe("modules of which the inputs are multiplied, of others the outputs"));
+const options = z.strictObject({ inputsOf });
 type Options = z.output<typeof options>;
 
 const nameOf = (module: string) => `${module}.ia3_l`;
-const ofInputs = ({ name, roles }: AdaptedModule, { inputsOf }: Options) =>
+export const ofInputs = ({ name, roles }: AdaptedModule, { inputsOf }: Options) =>
   inputsOf.some((target) => roles.includes(target) || name.endsWith(`.${target}`));
 
 /** The factor of an entry of a piece: that of its column, or of its row in the module. */

@@ -38,6 +38,8 @@ export class TracedPass {
   readonly mixtures: MixtureRecord[] = [];
   /** Of every block with centroids that move so far. */
   readonly members: MemberRecord[] = [];
+  /** What adapters add to the loss. */
+  readonly penalties: Traced[] = [];
   readonly #masks = new Map<string, Traced>();
   readonly #cut = new Map<Traced, Traced>();
 
@@ -63,9 +65,10 @@ export class TracedPass {
     return this.weights[parameterName(ref)];
   }
 
-  /** x [rows, in] through a linear map: its matrix, a pair of low rank or both, and its bias. */
+  /** x [rows, in] through a linear map: its matrix, a pair of low rank or both, its bias, and what lies beside it. */
   project(x: Traced, map: LinearSpec): Traced {
-    const seen = this.cut(x);
+    const adapted = this.options.adapted?.get(parameterName(map.weight));
+    const seen = this.cut(adapted?.inputs?.(x, this) ?? x);
     const home = homeTensor(map);
     const { left, right } = factorNames(home);
     const name = home in this.weights ? home : parameterName(map.weight);
@@ -73,7 +76,8 @@ export class TracedPass {
     const direct = name in this.weights && linear(seen, this.weights[name]);
     const y = pair && direct ? add(pair, direct) : pair || direct || undefined;
     if (y === undefined) throw new UsageError(`${name} is not among the parameters`);
-    return map.bias === undefined ? y : add(y, this.weight(map.bias));
+    const whole = map.bias === undefined ? y : add(y, this.weight(map.bias));
+    return adapted?.outputs?.(whole, x, this) ?? whole;
   }
 
   /** As `project`, of all the input: of heads and routers. */

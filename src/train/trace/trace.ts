@@ -70,6 +70,7 @@ export function traceModel(
       return {
         loss: [
           ...pass.mixtures.flatMap(({ penalties }) => penalties),
+          ...pass.penalties,
           ...(matching === undefined ? [] : matchedTerms(matching, spec, blocks, pass)),
         ].reduce(add, wanted),
         measured: {
