@@ -1,8 +1,7 @@
 import type { Step } from "../arch/index.js";
 import type { Activation, Backend, Matrix, Region, Vector } from "../kernels/index.js";
 import type { ExpertGates } from "./expertGates.js";
-import { type FactorMixture, rescaleBy, rescalingScratch } from "./factorMixture.js";
-import type { Pass } from "./pass.js";
+import type { FactorMixture } from "./factorMixture.js";
 import type { LoadedAdapter, Model, SequencePart } from "./types.js";
 
 /** What an adapter adds to the maps of one linear step: left · right of each. */
@@ -90,44 +89,6 @@ function weighPairs(
     backend.gatedActivation(own, wide, own, "relu");
   }
 }
-
-/** Multiplies what one step has made, and adds to it, rows of adapters after others. */
-export function adaptOutputs(pass: Pass, step: Step, x: Activation, out: Activation): void {
-  for (const { firstRow, rows, adapter } of pass.adapted) {
-    const own = adapter.blocks[pass.layer].get(step);
-    if (own === undefined) continue;
-    const of = (whole: Activation) => (whole.rows === rows ? whole : whole.rowRange(firstRow, rows));
-    for (const mixture of own.outputs) {
-      const work = pass.scratch(rows, rescalingScratch(mixture), purpose);
-      rescaleBy(pass.backend, of(out).columns(mixture.start, mixture.cols), mixture, work);
-    }
-    const { pairs } = own;
-    if (pairs !== undefined)
-      addPairs(pass.backend, of(out), of(x), pairs, pass.scratch(rows, pairScratch(pairs), purpose));
-  }
-}
-
-/** The inputs of a step as its matrices see them: those of rows whose adapter multiplies them are others. */
-export function adaptedInputs(pass: Pass, step: Step, x: Activation): Activation {
-  const { backend, layer } = pass;
-  let changed: Activation | undefined;
-  for (const { firstRow, rows, adapter } of pass.adapted) {
-    const inputs = adapter.blocks[layer].get(step)?.inputs;
-    if (inputs === undefined) continue;
-    if (changed === undefined) {
-      // Other steps may read what this one does.
-      changed = pass.scratch(x.rows, x.cols, "adapted inputs");
-      backend.map(changed, x, copy);
-    }
-    const own = changed.rows === rows ? changed : changed.rowRange(firstRow, rows);
-    rescaleBy(backend, own, inputs, pass.scratch(rows, rescalingScratch(inputs), purpose));
-  }
-  return changed ?? x;
-}
-
-const copy = { f: "scale", by: 1 } as const;
-/** Whose working memory it is. */
-const purpose = "adapters";
 
 /** Rows that follow one another and have an adapter. */
 export interface AdaptedRows {

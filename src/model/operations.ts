@@ -1,6 +1,6 @@
 import type { ActivateStep, AttendStep, LinearStep, NormStep, RotateStep } from "../arch/index.js";
 import type { Activation, AttentionOptions, Backend, LinearOptions, Sight, Vector } from "../kernels/index.js";
-import { adaptedInputs, adaptOutputs } from "./adapterPairs.js";
+import { adaptedInputs, adaptOutputs } from "./adaptStep.js";
 import { lowRank } from "./buffers.js";
 import { countedInputs } from "./countedInputs.js";
 import { bufferOf, eachPart, type Operation, type Pass, type PassPart, rowsOf, watch } from "./pass.js";

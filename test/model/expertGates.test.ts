@@ -65,65 +65,68 @@ function rescaledOf(x: Float32Array, { factors, router, experts, width, topK }: 
   });
 }
 
+/** One row, a few, and more than one call of attention has; software compiles the kernels of each slowly. */
+const cases: [rows: number, experts: number, topK: number | undefined][] = [
+  [1, 4, undefined],
+  [3, 1, undefined],
+  [130, 10, undefined],
+  [70, 5, 2],
+];
+
 for (const { name, reason } of backendsNotHere) test.skip(`backend ${name}: ${reason}`, () => {});
 
 describe.each(
   backendsUnderTest.filter(({ name }) => ["reference", "wasm baseline, 2 threads", "webgpu"].includes(name)),
 )("$name", ({ name, create }) => {
-  // One row, a few, and more than one call of attention has. Software compiles the kernels of each slowly.
-  test.each(
-    [
-      [1, 4, undefined],
-      [3, 1, undefined],
-      [130, 10, undefined],
-      [70, 5, 2],
-    ].slice(name === "webgpu" ? 2 : 0),
-  )("%i rows, %i experts, %s count: pairs and factors are those of f64", async (...[rows, experts, topK]) => {
-    using backend = await create();
-    using gates = ExpertGates.load(backend, experts, topK);
-    using region = backend.openRegion({ weightBytes: 1 << 20 });
-    const random = new Random(rows);
-    const [cols, out, rank] = [16, 12, 3];
-    const made = (): PairMixture => ({
-      a: draw(random, experts * rank * cols),
-      b: draw(random, experts * out * rank),
-      router: draw(random, experts * cols),
-      ...{ experts, rank, rows: out, cols, scale: 1.5, topK },
-    });
-    const mixtures = [made(), made()];
-    const placed = mixtures.map((pairs, i) => ({ kind: "molora" as const, pairs, rowStart: i * out, name: `${i}` }));
-    const pairs = await loadPairs(region, gates, placed);
-    const x = draw(random, rows * cols);
-    const y = draw(random, rows * 2 * out);
-    const [xs, ys] = [within(backend, rows, cols, x), within(backend, rows, 2 * out, y)];
-    addPairs(backend, ys, xs, pairs, backend.allocate(rows, pairScratch(pairs)));
-    const sums = mixtures.map((mixture) => pairsOf(x, mixture));
-    const expected = y.map((value, i) => {
-      const [row, c] = [Math.floor(i / (2 * out)), i % (2 * out)];
-      return value + sums[Math.floor(c / out)][row * out + (c % out)];
-    });
-    expect(relativeDifference(await backend.read(ys), expected)).toBeLessThan(1e-5);
-    for (const [width, of] of [
-      [4, "outputs"],
-      [cols, "inputs"],
-    ] as const) {
-      for (const centre of [1, 0]) {
-        // Around 0 some factors are negative.
-        const factors = draw(random, experts * cols, centre === 1 ? 0.1 : 1).map((l) => centre + l);
-        const rescaling: RescalingMixture = {
-          factors,
-          router: draw(random, experts * width),
-          experts,
-          width,
-          of,
-          topK,
-        };
-        const mixture = await loadFactorMixture(region, gates, rescaling, 0, "mixture");
-        expect(mixture.negative === undefined).toBe(centre === 1);
-        const changed = within(backend, rows, cols, x);
-        rescaleBy(backend, changed, mixture, backend.allocate(rows, rescalingScratch(mixture)));
-        expect(relativeDifference(await backend.read(changed), rescaledOf(x, rescaling))).toBeLessThan(1e-5);
+  test.each(cases.slice(name === "webgpu" ? 2 : 0))(
+    "%i rows, %i experts, %s count: pairs and factors are those of f64",
+    async (rows, experts, topK) => {
+      using backend = await create();
+      using gates = ExpertGates.load(backend, experts, topK);
+      using region = backend.openRegion({ weightBytes: 1 << 20 });
+      const random = new Random(rows);
+      const [cols, out, rank] = [16, 12, 3];
+      const made = (): PairMixture => ({
+        a: draw(random, experts * rank * cols),
+        b: draw(random, experts * out * rank),
+        router: draw(random, experts * cols),
+        ...{ experts, rank, rows: out, cols, scale: 1.5, topK },
+      });
+      const mixtures = [made(), made()];
+      const placed = mixtures.map((pairs, i) => ({ kind: "molora" as const, pairs, rowStart: i * out, name: `${i}` }));
+      const pairs = await loadPairs(region, gates, placed);
+      const x = draw(random, rows * cols);
+      const y = draw(random, rows * 2 * out);
+      const [xs, ys] = [within(backend, rows, cols, x), within(backend, rows, 2 * out, y)];
+      addPairs(backend, ys, xs, pairs, backend.allocate(rows, pairScratch(pairs)));
+      const sums = mixtures.map((mixture) => pairsOf(x, mixture));
+      const expected = y.map((value, i) => {
+        const [row, c] = [Math.floor(i / (2 * out)), i % (2 * out)];
+        return value + sums[Math.floor(c / out)][row * out + (c % out)];
+      });
+      expect(relativeDifference(await backend.read(ys), expected)).toBeLessThan(1e-5);
+      for (const [width, of] of [
+        [4, "outputs"],
+        [cols, "inputs"],
+      ] as const) {
+        for (const centre of [1, 0]) {
+          // Around 0 some factors are negative.
+          const factors = draw(random, experts * cols, centre === 1 ? 0.1 : 1).map((l) => centre + l);
+          const rescaling: RescalingMixture = {
+            factors,
+            router: draw(random, experts * width),
+            experts,
+            width,
+            of,
+            topK,
+          };
+          const mixture = await loadFactorMixture(region, gates, rescaling, 0, "mixture");
+          expect(mixture.negative === undefined).toBe(centre === 1);
+          const changed = within(backend, rows, cols, x);
+          rescaleBy(backend, changed, mixture, backend.allocate(rows, rescalingScratch(mixture)));
+          expect(relativeDifference(await backend.read(changed), rescaledOf(x, rescaling))).toBeLessThan(1e-5);
+        }
       }
-    }
-  });
+    },
+  );
 });
