@@ -293,6 +293,8 @@ function checkAdapter({ adapter, method, from, distil, match, inputDensity }: Tr
   if (method !== "dense")
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
   if (isRouted(adapter)) checkRouted(adapter);
+  if (isRouted(adapter) && match !== undefined)
+    throw new UsageError(`--match has matrices of its own to train, --${adapter.kind} others; leave one out`);
   if (!adapter.stream) return;
   const other = (
     [
