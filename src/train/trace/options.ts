@@ -1,6 +1,6 @@
-import type { ClusterOptions } from "../models/clusterOptions.js";
 import type { Traced } from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
+import type { ClusterOptions } from "../models/clusterOptions.js";
 import type { Distillation } from "../models/distillation.js";
 import type { Matching, Shown } from "../models/matchingOptions.js";
 import type { RouterOptions } from "../models/routerOptions.js";
