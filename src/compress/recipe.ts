@@ -98,8 +98,8 @@ const poolHeadsStage = z.strictObject({
   kvHeads: z.int().check(z.gte(1), z.lte(65_536)),
 });
 
-/** How masks of heads and neurons are chosen: "fisher". */
-export const maskMethods: readonly string[] = ["fisher"];
+/** How masks of heads and neurons are chosen: "fisher", "magnitude" or "zeros". */
+export const maskMethods: readonly string[] = ["fisher", "magnitude", "zeros"];
 
 /**
  * Factors for all heads and neurons of the model, most of them 0, so that what stays is within one budget for all of them: the
@@ -108,13 +108,16 @@ export const maskMethods: readonly string[] = ["fisher"];
 const maskUnitsStage = z
   .strictObject({
     type: z.literal("maskUnits"),
-    /** fisher: by the empirical Fisher information (Kwon et al. 2022, arXiv:2204.09656). */
+    /**
+     * fisher: by the empirical Fisher information (Kwon et al. 2022, arXiv:2204.09656). magnitude: by the sum of a unit's squared
+     * weights, with nothing rearranged or tuned. zeros: what gives nothing goes, of a model that was trained so; no budget.
+     */
     method: z._default(z.enum(maskMethods), maskMethods[0]),
     /** The share of the multiply-adds of all heads and neurons that stays … */
     macs: z.optional(z.number().check(z.gt(0), z.lte(1))),
     /** … or the share of the time that they take on this machine, measured before. */
     latency: z.optional(z.number().check(z.gt(0), z.lte(1))),
-    /** Tokens of the texts that the budget is for. Default: the mean of the calibration texts. */
+    /** Tokens of the texts that the budget is for. Default: the mean of the calibration texts; without those 1. */
     tokens: z.optional(z.number().check(z.gte(1), z.lte(1_048_576))),
     /** Texts whose mean loss makes one gradient. */
     batch: z._default(z.int().check(z.gte(1), z.lte(4096)), 32),
@@ -129,7 +132,18 @@ const maskUnitsStage = z
     ...selection,
   })
   .check(
-    z.refine((stage) => (stage.macs === undefined) !== (stage.latency === undefined), "give either macs or latency"),
+    z.refine(
+      ({ method, macs, latency }) => method === "zeros" || (macs === undefined) !== (latency === undefined),
+      "give either macs or latency",
+    ),
+    z.refine(
+      ({ method, macs, latency }) => method !== "zeros" || (macs === undefined && latency === undefined),
+      "what is zero goes, whatever it costs: zeros takes neither macs nor latency",
+    ),
+    z.refine(
+      ({ method, latency }) => method !== "magnitude" || latency === undefined,
+      "magnitude runs no texts that could be timed: give macs",
+    ),
   );
 
 /** Whole blocks, the first thing a recipe does: what is left is another, shallower model. */

@@ -43,6 +43,7 @@ function atLevel(stage: RecipeStage, level: SweepLevel): RecipeStage {
   if (stage.type === "prune") return { ...stage, pattern: patternAt(stage.pattern, level) };
   if (stage.type !== "lowRank" && stage.type !== "maskUnits") return stage;
   if (typeof level !== "number") throw new UsageError("low rank and masks have no keep:group; give shares");
+  if (stage.type === "maskUnits" && stage.method === "zeros") return stage;
   if (stage.type === "maskUnits")
     return stage.macs === undefined ? { ...stage, latency: 1 - level } : { ...stage, macs: 1 - level };
   return { ...stage, rank: undefined, keepRatio: 1 - level };

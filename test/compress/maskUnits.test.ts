@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { linearsOf, readModelSpec, unitsOf } from "../../src/arch/index.js";
+import { findStep, linearsOf, readModelSpec, unitsOf } from "../../src/arch/index.js";
 import type { RecipeInput } from "../../src/compress/index.js";
 import { fisherDiagonal } from "../../src/compress/internal.js";
 import { ProblemsError, Random } from "../../src/core/index.js";
-import { type Checkpoint, compressionOf } from "../../src/io/index.js";
+import { type Checkpoint, compressionOf, memoryFiles, openCheckpoint } from "../../src/io/index.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { loadModel } from "../../src/model/index.js";
 import type { GradientSource, LabelledTokens, TextWindows } from "../../src/pipeline/index.js";
@@ -214,6 +214,76 @@ describe("masks of heads and neurons", () => {
     expect(asked).toBe(2);
     expect([...files.keys()].sort()).toEqual([...expected.keys()].sort());
     for (const [name, bytes] of files) expect(Buffer.compare(bytes, expected.get(name)!), name).toBe(0);
+  });
+
+  test("magnitude keeps the units of the largest squares within the budget, and needs no text", async () => {
+    const { opened, artifact } = await mask(
+      "llama",
+      { method: "magnitude", tokens: 8, shrink: false, batch: undefined },
+      { calibration: undefined, gradients: undefined },
+    );
+    const source = await MemoryCheckpoint.golden("llama");
+    const { blocks } = readModelSpec(source.config, "config.json");
+    // By brute force: for every number of heads the largest, and the neurons that fit beside them.
+    const norms = { heads: [] as number[], neurons: [] as number[] };
+    let kept = { heads: [] as number[], neurons: [] as number[] };
+    const cost = { heads: 0, neurons: 0 };
+    for (const block of blocks) {
+      for (const { kind, count, maps } of unitsOf(block)) {
+        const sums = new Array<number>(count).fill(0);
+        const seen = new Array<number>(count).fill(0);
+        cost[kind] = maps.reduce((sum, { map }) => sum + (map.rows * map.cols) / count, 0);
+        for (const { map, axis } of maps) {
+          const [before, after] = [
+            await source.readFloat32(map.weight.tensor),
+            await opened.readFloat32(map.weight.tensor),
+          ];
+          for (const [i, w] of before.entries()) {
+            const line = axis === "rows" ? Math.floor(i / map.cols) : i % map.cols;
+            const unit = Math.floor(line / ((axis === "rows" ? map.rows : map.cols) / count));
+            sums[unit] += w * w;
+            seen[unit] += Math.abs(after[i]);
+          }
+        }
+        norms[kind].push(...sums);
+        kept[kind].push(...seen);
+      }
+      const { heads, kv } = findStep(block, "attend")!;
+      cost.heads += 8 * (heads / kv.heads) * (kv.k + kv.v);
+    }
+    kept = { heads: kept.heads.map((s) => (s > 0 ? 1 : 0)), neurons: kept.neurons.map((s) => (s > 0 ? 1 : 0)) };
+    const costOf = (of: typeof kept) => countOf(of.heads) * cost.heads + countOf(of.neurons) * cost.neurons;
+    const whole = norms.heads.length * cost.heads + norms.neurons.length * cost.neurons;
+    expect(costOf(kept)).toBeLessThanOrEqual(0.5 * whole);
+    expect(compressionOf(artifact)!.unitMasks!.macsShare).toBeCloseTo(costOf(kept) / whole, 12);
+    for (const kind of ["heads", "neurons"] as const) {
+      const least = Math.min(...norms[kind].filter((_, u) => kept[kind][u] === 1));
+      const most = Math.max(...norms[kind].filter((_, u) => kept[kind][u] === 0));
+      expect(least).toBeGreaterThanOrEqual(most);
+    }
+  });
+
+  test.each(["llama", "gpt2", "bert"])("%s: zeros takes away what gives nothing, and nothing else", async (name) => {
+    const { files, opened: zeros } = await mask(name, { method: "fisher", shrink: false });
+    const source = await openCheckpoint(memoryFiles("zeros", files));
+    const { opened: smaller, artifact } = await compress(source, {
+      stages: [{ type: "maskUnits", method: "zeros" } as never],
+      store: "dense",
+      dtype: "F32",
+      calibration: undefined,
+    });
+    expect(relativeDifference(await logits(smaller), await logits(zeros))).toBeLessThan(1e-5);
+    const { heads, neurons } = compressionOf(artifact)!.unitMasks!;
+    const before = compressionOf(zeros.artifact!)!.unitMasks!;
+    expect([heads, neurons]).toEqual([before.heads, before.neurons]);
+    const widths = readModelSpec(smaller.config, "config.json", undefined, artifact.blocks).blocks;
+    for (const [b, block] of widths.entries()) {
+      const found = unitsOf(block).map(({ kind, count }) => [kind, count]);
+      expect(found).toEqual([
+        ["heads", Math.max(1, heads[b])],
+        ["neurons", Math.max(1, Math.ceil(neurons[b] / 4)) * 4],
+      ]);
+    }
   });
 
   const problemsOf = async (name: string, input: object) => {

@@ -54,13 +54,12 @@ export const command: CommandDefinition<PruneOptions> = {
   options: [
     outputOption(),
     new Option("--method <id>", "how weights, or experts, are chosen (default: sparsegpt, of experts reap)").choices([
-      ...Object.keys(pruneMethods),
-      ...maskMethods,
+      ...new Set([...Object.keys(pruneMethods), ...maskMethods]),
       ...Object.keys(expertMethods),
     ]),
     new Option(
       "--macs <share>",
-      "with --method fisher: multiply-adds of all heads and neurons that stay; which, is searched, and what stays is tuned",
+      "with --method fisher or magnitude: multiply-adds of all heads and neurons that stay; which, is searched, and with fisher what stays is tuned",
     ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
     new Option(
       "--latency <share>",
@@ -112,6 +111,7 @@ export const command: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --method llm-pruner --pattern neurons --sparsity 0.2 --calib tiny-6m:calib --window 64 --calibration-windows 10 -o tiny-llm-pruner",
     "rarefy prune tiny-6m --pattern channels --sparsity 0.2 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-narrow",
     "rarefy prune ./classifier --method fisher --macs 0.5 --calib train.tsv --calibration-windows 2048 --window 64 -o smaller",
+    "rarefy prune ./trained-with-l0 --method zeros -o smaller",
     "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
   ],
@@ -121,11 +121,13 @@ export const command: CommandDefinition<PruneOptions> = {
     if (options.merge !== undefined) throw new UsageError("--merge is of experts; give --experts N");
     if (pattern === "channels") return pruneChannelsFromCommand(context, model, options);
     const { method = "sparsegpt" } = options;
-    if (maskMethods.includes(method)) {
+    // Magnitude judges weights, too, where no budget is given.
+    const isBudget = options.macs !== undefined || options.latency !== undefined;
+    if (maskMethods.includes(method) && (isBudget || !Object.hasOwn(pruneMethods, method))) {
       return compressFromCommand(context, "prune", model, maskRecipe(method, options), options.output, options);
     }
     for (const name of ["macs", "latency"] as const)
-      if (options[name] !== undefined) throw new UsageError(`--${name} belongs to --method ${maskMethods[0]}`);
+      if (options[name] !== undefined) throw new UsageError(`--${name} belongs to --method fisher or magnitude`);
     if (!Object.hasOwn(pruneMethods, method))
       throw new UsageError(`--method ${method} chooses experts; give --experts N`);
     if (pattern === undefined && sparsity === undefined)
@@ -154,12 +156,16 @@ function maskRecipe(method: string, options: PruneOptions): Recipe {
   const other = (["sparsity", "pattern", "scope", "steps"] as const).find((name) => options[name] !== undefined);
   if (other !== undefined)
     throw new UsageError(`--${other} has no meaning for --method ${method}; give --macs or --latency`);
-  if ((macs === undefined) === (latency === undefined)) throw new UsageError("give either --macs or --latency");
+  if (method === "zeros" && (macs !== undefined || latency !== undefined))
+    throw new UsageError("what is zero goes, whatever it costs; leave --macs and --latency out");
+  if (method !== "zeros" && (macs === undefined) === (latency === undefined))
+    throw new UsageError("give either --macs or --latency");
   return recipeOf({
     ...option,
     type: "maskUnits",
     method,
-    ...(macs === undefined ? { latency } : { macs }),
+    ...(macs !== undefined && { macs }),
+    ...(latency !== undefined && { latency }),
     shrink,
     ...(multipleOf !== undefined && { multipleOf }),
     ...selection(options),

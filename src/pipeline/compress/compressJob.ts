@@ -21,7 +21,7 @@ import { CalibrationRun } from "./calibrationRun.js";
 import { readEmbeddingRecord } from "./embedding.js";
 import { GradientFiles } from "./gradientFiles.js";
 import { openPlanned } from "./plan.js";
-import { type CompressionPlan, type CompressOptions, differentiates, masksUnits } from "./planned.js";
+import { type CompressionPlan, type CompressOptions, differentiates, masksByGradients } from "./planned.js";
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";
@@ -178,7 +178,7 @@ class CompressionJob {
     for (let layer = 0; layer < this.plan.layers; layer++) await workspace.remove(recordName(layer));
     if (this.#differentiates) await new GradientFiles(workspace, this.plan).removeAll();
     if (this.plan.embedding !== undefined) await workspace.remove(embeddingFileName);
-    if (masksUnits(this.plan.stages)) await removeUnitGradients(workspace);
+    if (masksByGradients(this.plan.stages)) await removeUnitGradients(workspace);
     for (const name of [surveyFileName, jobFileName]) await workspace.remove(name);
     return { artifact, resumedBlocks, elapsedMs: this.#elapsedMs };
   }

@@ -13,7 +13,7 @@ import {
   type CompressOptions,
   differentiates,
   type Estimate,
-  masksUnits,
+  masksByGradients,
   type PlannedStage,
 } from "./planned.js";
 
@@ -52,7 +52,7 @@ export async function estimateJob(
   elapsedMs += (blockWeights * workPerWeight) / hostSpeed;
   elapsedMs *= layers;
   let streamBytes = 0;
-  const readsGradients = differentiates(stages) || masksUnits(stages);
+  const readsGradients = differentiates(stages) || masksByGradients(stages);
   if (windows !== undefined && backend !== undefined) {
     const count = windows.tokens.length / windows.window;
     const { collectMs, advanceMs } = await timeOneWindow(checkpoint, plan, windows, backend, options);

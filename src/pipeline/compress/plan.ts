@@ -16,7 +16,7 @@ import {
   type CompressionPlan,
   type CompressOptions,
   differentiates,
-  masksUnits,
+  masksByGradients,
   type PlannedStage,
 } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
@@ -47,7 +47,7 @@ export async function checkCompression(
   const stages = await planStages(resolved, recipe, calibration !== undefined);
   const needsText =
     drop?.method === "influence" ||
-    masksUnits(stages) ||
+    masksByGradients(stages) ||
     stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0);
   if (needsText && calibration === undefined && labelled === undefined)
     problems.push("the recipe needs a calibration text (--calib), and none is given");
@@ -91,7 +91,7 @@ function gradientProblems(
   drop: CheckedJob["drop"],
   source: GradientSource | undefined,
 ): string[] {
-  if (!differentiates(stages) && !masksUnits(stages)) return [];
+  if (!differentiates(stages) && !masksByGradients(stages)) return [];
   if (source === undefined) return ["the recipe needs gradients of the loss, and nothing that computes them is given"];
   const problems: string[] = [];
   if (drop !== undefined) problems.push("gradients are those of the whole model: drop layers in a recipe of its own");
@@ -116,13 +116,13 @@ function labelProblems(
   const { head } = config.spec;
   const classifies = head.kind === "classifier";
   if (labelled === undefined) {
-    return masksUnits(stages) && classifies
+    return masksByGradients(stages) && classifies
       ? ["the masks of a model that classifies need labelled texts: a file with the header label<tab>text (--calib)"]
       : [];
   }
   if (!classifies) return ["labelled texts are for models that classify; give a plain text"];
   const problems: string[] = [];
-  if (!masksUnits(stages) || stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0))
+  if (!masksByGradients(stages) || stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0))
     problems.push("only masks of units (prune --method fisher) read labelled texts; give a plain text");
   const { windows } = recipe.calibration;
   if (labelled.texts.length < windows) {
@@ -136,10 +136,13 @@ function labelProblems(
 /** Factors are found for what attention and MLP add to the stream, one after the other. */
 function maskProblems({ config }: DecoderDescription, stages: readonly PlannedStage[]): string[] {
   const { blocks, head } = config.spec;
-  if (!masksUnits(stages)) return [];
+  if (!masksByGradients(stages)) return [];
   if (head.kind === "none") return ["a model without a head has no loss that masks could be chosen by"];
   return stages.flatMap(({ index, stage }) =>
-    stage.type === "maskUnits" && (stage.tune || stage.latency !== undefined) && blocks.some((b) => !partsOf(b))
+    stage.type === "maskUnits" &&
+    stage.method === "fisher" &&
+    (stage.tune || stage.latency !== undefined) &&
+    blocks.some((b) => !partsOf(b))
       ? [
           `stage ${index + 1}: attention and MLP of this model do not add to the stream one after the other, as tuning and a budget of time need it: tune: false and macs`,
         ]
@@ -170,7 +173,7 @@ export async function planCompression(checkpoint: Checkpoint, options: CompressO
     layers: description.config.layers - (drop?.count ?? 0),
     windows,
     backend,
-    ...(await identify(checkpoint, options, backend, differentiates(stages) || masksUnits(stages))),
+    ...(await identify(checkpoint, options, backend, differentiates(stages) || masksByGradients(stages))),
   };
   const estimate = await estimateJob(checkpoint, plan, opened, options);
   const problems: string[] = [];

@@ -83,8 +83,8 @@ export const differentiates = (stages: readonly Pick<PlannedStage, "gradients">[
   stages.some(({ gradients }) => gradients.length > 0);
 
 /** Whether one of them masks units by the gradients of all of the model. */
-export const masksUnits = (stages: readonly Pick<PlannedStage, "stage">[]): boolean =>
-  stages.some(({ stage }) => stage.type === "maskUnits");
+export const masksByGradients = (stages: readonly Pick<PlannedStage, "stage">[]): boolean =>
+  stages.some(({ stage }) => stage.type === "maskUnits" && stage.method === "fisher");
 
 /** What a job is expected to take; figures are within a factor of two or so. */
 export interface Estimate {

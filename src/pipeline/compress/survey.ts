@@ -18,7 +18,6 @@ import { coupledMatrices } from "./stages/cutUnits.js";
 import { scoresOfUnits } from "./stages/pruneUnits.js";
 import { inputOf, isGlobal, isInSteps, type StageBudget } from "./stages/stage.js";
 import { chooseMasks } from "./unitMasks/chooseMasks.js";
-import { unitGradientsOf } from "./unitMasks/unitGradientFile.js";
 import { chooseInSteps } from "./unitSteps.js";
 import type { Workspace } from "./workspace.js";
 
@@ -92,9 +91,7 @@ export async function surveyModel(
   let unitMasks: UnitMasksRecord | undefined;
   for (const planned of plan.stages) {
     if (planned.stage.type === "maskUnits") {
-      const { stage } = planned;
-      const gradients = await unitGradientsOf(workspace, checkpoint, plan, stage.batch, options);
-      const found = await chooseMasks(look, planned, stage, kept, gradients);
+      const found = await chooseMasks(look, planned, planned.stage, kept);
       budgets[planned.index] = found.budgets;
       unitMasks = found.unitMasks;
       continue;

@@ -1,50 +1,111 @@
 import { type BlockSpec, findStep, unitsOf } from "../../../arch/index.js";
 import type { RecipeStage } from "../../../compress/index.js";
 import {
+  type ByUnit,
   fisherDiagonal,
   rearrangeMask,
   searchMasks,
   searchMasksByLatency,
+  type TimedUnits,
   type UnitCosts,
   type UnitGradients,
+  type UnitImportances,
   type UnitMasks,
   type UnitType,
 } from "../../../compress/internal.js";
 import { UsageError } from "../../../core/index.js";
-import type { BlockUnitGradients } from "../../gradients.js";
 import { matrixKey } from "../block.js";
 import type { Look, StageSurvey } from "../look.js";
 import type { PlannedStage } from "../planned.js";
 import { timeUnits } from "./timeUnits.js";
-import { tuneMasks } from "./tuneMasks.js";
+import { tuneMasks, type UnitFactors } from "./tuneMasks.js";
+import { unitGradientsOf } from "./unitGradientFile.js";
+import { unitSums } from "./unitSums.js";
 
 type MaskUnits = RecipeStage & { type: "maskUnits" };
 
 /** Nothing of a kind: what stands for the units of a block that are left alone. */
 const untouched: UnitGradients = { values: new Float64Array(), batches: 0, units: 0 };
 
-/**
- * Masks of all heads and neurons of the dense model: searched under the budget, rearranged within blocks, tuned.
- * @param gradients of `unitGradientsOf`
- */
+/** Masks of all heads and neurons of the dense model, by the method of the stage. */
 export async function chooseMasks(
   look: Look,
   { matrices }: PlannedStage,
   stage: MaskUnits,
   kept: readonly number[],
-  gradients: ReadonlyMap<number, BlockUnitGradients>,
 ): Promise<StageSurvey> {
-  const { spec } = look.plan.description.config;
-  const known = (kind: UnitType) =>
-    kept.map((layer) =>
-      masksKind(spec.blocks[layer], layer, kind, matrices) ? gradients.get(layer)![kind] : untouched,
-    );
-  const of = { heads: known("heads"), neurons: known("neurons") };
-  const importances = { heads: of.heads.map(fisherDiagonal), neurons: of.neurons.map(fisherDiagonal) };
+  const { blocks } = look.plan.description.config.spec;
+  const masked = (kind: UnitType) => kept.map((layer) => masksKind(blocks[layer], layer, kind, matrices));
+  const asked = { heads: masked("heads"), neurons: masked("neurons") };
   const costs = costsOf(
-    kept.map((layer) => spec.blocks[layer]),
+    kept.map((layer) => blocks[layer]),
     stage.tokens ?? meanLength(look),
   );
+  const { of, masks, factors, ...more } = await methods[stage.method]({ look, stage, kept, asked, costs });
+  const budgets = kept.map((layer, b) => [
+    String(layer),
+    { factors: { heads: Array.from(factors.heads[b]), neurons: Array.from(factors.neurons[b]) } },
+  ]);
+  return {
+    budgets: Object.fromEntries(budgets),
+    unitMasks: {
+      macsShare: macsOf(masks, costs, countOf) / macsOf(of, costs, (units) => units.length),
+      heads: masks.heads.map(countOf),
+      neurons: masks.neurons.map(countOf),
+      tuned: [],
+      ...more,
+    },
+  };
+}
+
+/** What a method sees. */
+interface Question {
+  look: Look;
+  stage: MaskUnits;
+  kept: readonly number[];
+  /** Whether units of a kind are masked, of every block that is kept. */
+  asked: ByUnit<boolean[]>;
+  costs: UnitCosts;
+}
+
+/** What a method answers. */
+interface Answer {
+  /** Something for every unit that was judged. */
+  of: UnitImportances;
+  masks: UnitMasks;
+  factors: UnitFactors;
+  latency?: ByUnit<TimedUnits[]>;
+  tuned?: string[];
+}
+
+const methods: Readonly<Record<string, (question: Question) => Promise<Answer>>> = {
+  fisher: byFisher,
+  async magnitude({ look, stage, kept, asked, costs }) {
+    const of = onlyAsked(await unitSums(look, kept, false), asked);
+    const masks = searchMasks(of, costs, stage.macs! * macsOf(of, costs, (units) => units.length));
+    return { of, masks, factors: masks };
+  },
+  async zeros({ look, kept, asked }) {
+    const of = onlyAsked(await unitSums(look, kept, true), asked);
+    const stays = (sums: readonly Float64Array[]) =>
+      sums.map((own) => Uint8Array.from(own, (sum) => (sum > 0 ? 1 : 0)));
+    const masks = { heads: stays(of.heads), neurons: stays(of.neurons) };
+    return { of, masks, factors: masks };
+  },
+};
+
+const onlyAsked = (of: ByUnit<Float64Array[]>, asked: ByUnit<boolean[]>): UnitImportances => {
+  const only = (kind: UnitType) => of[kind].map((own, b) => (asked[kind][b] ? own : new Float64Array()));
+  return { heads: only("heads"), neurons: only("neurons") };
+};
+
+/** Masks searched under the budget, rearranged within blocks, tuned. */
+async function byFisher({ look, stage, kept, asked, costs }: Question): Promise<Answer> {
+  const { workspace, checkpoint, plan, options } = look;
+  const gradients = await unitGradientsOf(workspace, checkpoint, plan, stage.batch, options);
+  const known = (kind: UnitType) => kept.map((layer, b) => (asked[kind][b] ? gradients.get(layer)![kind] : untouched));
+  const of = { heads: known("heads"), neurons: known("neurons") };
+  const importances = { heads: of.heads.map(fisherDiagonal), neurons: of.neurons.map(fisherDiagonal) };
   const timed = stage.latency === undefined ? undefined : await timeUnits(look, stage.tokens ?? meanLength(look));
   const search = (share: number): UnitMasks => {
     if (timed !== undefined) return searchMasksByLatency(importances, timed.models, share);
@@ -54,31 +115,17 @@ export async function chooseMasks(
   const searched = search(share);
   const rearrange = (kind: UnitType) =>
     searched[kind].map((mask, b) => (stage.rearrange ? rearrangeMask(of[kind][b], countOf(mask)) : mask));
-  const chosen: UnitMasks = { heads: rearrange("heads"), neurons: rearrange("neurons") };
-  const { factors, tuned } = stage.tune
-    ? await tuneMasks(look, kept, chosen, search(Math.sqrt(share)))
-    : { factors: { heads: chosen.heads.map((m) => [...m]), neurons: chosen.neurons.map((m) => [...m]) }, tuned: [] };
-  const budgets = kept.map((layer, b) => [
-    String(layer),
-    { factors: { heads: factors.heads[b], neurons: factors.neurons[b] } },
-  ]);
-  return {
-    budgets: Object.fromEntries(budgets),
-    unitMasks: {
-      macsShare: macsOf(chosen, costs, countOf) / macsOf(importances, costs, (units) => units.length),
-      ...(timed && { latency: timed.tables }),
-      heads: chosen.heads.map(countOf),
-      neurons: chosen.neurons.map(countOf),
-      tuned,
-    },
-  };
+  const masks: UnitMasks = { heads: rearrange("heads"), neurons: rearrange("neurons") };
+  const found = stage.tune ? await tuneMasks(look, kept, masks, search(Math.sqrt(share))) : { factors: masks };
+  return { of: importances, masks, ...(timed && { latency: timed.tables }), ...found };
 }
 
 const countOf = (mask: ArrayLike<number>): number => Array.from(mask).reduce((count, keep) => count + keep, 0);
 
-/** Tokens of a calibration text. */
+/** Tokens of a calibration text; 1 where there is none. */
 function meanLength({ plan: { windows } }: Look): number {
-  const { lengths, window } = windows!;
+  if (windows === undefined) return 1;
+  const { lengths, window } = windows;
   return lengths === undefined ? window : lengths.reduce((sum, length) => sum + length, 0) / lengths.length;
 }
 
