@@ -3,26 +3,13 @@ import { FormatError, UsageError } from "../core/index.js";
 import { type ModelFiles, openCheckpoint, sha256Hex } from "../io/index.js";
 import { describeDecoder } from "../model/index.js";
 import type { LabelledTokens } from "../pipeline/index.js";
-import type { Tokenizer } from "../text/index.js";
-import { beginToken } from "../text/internal.js";
+import { tokensOfText } from "../text/internal.js";
 import { parseLabelledText } from "../train/index.js";
 import type { Context } from "./command.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** Whether a file's content has a label in front of every text. */
 export const isLabelled = (content: string): boolean => /^label\ttext\r?\n/.test(content);
-
-/** The tokens of a text, at most `most`; what ends a text stays at its end ("[SEP]"). @param bos begin with the begin-of-text token */
-export function tokensOfText(tokenizer: Tokenizer, text: string, most: number, bos = false): Uint32Array {
-  const own = tokenizer.encode(text);
-  const tokens = bos ? Uint32Array.of(beginToken(tokenizer), ...own) : own;
-  if (tokens.length === 0) throw new UsageError("a text has no tokens");
-  if (tokens.length <= most) return tokens;
-  const cut = tokens.slice(0, most);
-  const end = tokens[tokens.length - 1];
-  if (tokenizer.specialIds.has(end)) cut[most - 1] = end;
-  return cut;
-}
 
 /**
  * A file of labelled texts as tokens with the numbers that the model's classes have.

@@ -98,8 +98,8 @@ const poolHeadsStage = z.strictObject({
   kvHeads: z.int().check(z.gte(1), z.lte(65_536)),
 });
 
-/** How masks of heads and neurons are chosen: "fisher", "magnitude" or "zeros". */
-export const maskMethods: readonly string[] = ["fisher", "magnitude", "zeros"];
+/** How masks of heads and neurons are chosen: "fisher", "magnitude", "first" or "zeros". */
+export const maskMethods: readonly string[] = ["fisher", "magnitude", "first", "zeros"];
 
 /**
  * Factors for all heads and neurons of the model, most of them 0, so that what stays is within one budget for all of them: the
@@ -110,7 +110,8 @@ const maskUnitsStage = z
     type: z.literal("maskUnits"),
     /**
      * fisher: by the empirical Fisher information (Kwon et al. 2022, arXiv:2204.09656). magnitude: by the sum of a unit's squared
-     * weights, with nothing rearranged or tuned. zeros: what gives nothing goes, of a model that was trained so; no budget.
+     * weights, with nothing rearranged or tuned. first: the first units of every layer, the same share of each, of a model whose
+     * units were put in order (finetune --method dynabert). zeros: what gives nothing goes, of a model that was trained so; no budget.
      */
     method: z._default(z.enum(maskMethods), maskMethods[0]),
     /** The share of the multiply-adds of all heads and neurons that stays … */
@@ -141,8 +142,8 @@ const maskUnitsStage = z
       "what is zero goes, whatever it costs: zeros takes neither macs nor latency",
     ),
     z.refine(
-      ({ method, latency }) => method !== "magnitude" || latency === undefined,
-      "magnitude runs no texts that could be timed: give macs",
+      ({ method, latency }) => method === "fisher" || latency === undefined,
+      "only fisher runs texts that can be timed: give macs",
     ),
   );
 

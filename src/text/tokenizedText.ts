@@ -137,3 +137,19 @@ export function beginToken(tokenizer: Tokenizer): number {
     "the tokenizer has no begin-of-text token (bos_token of tokenizer_config.json); leave --bos out",
   );
 }
+
+/**
+ * The tokens of a text that is read as a whole, at most `most`; what ends a text stays at its end ("[SEP]").
+ * @param bos begin with the begin-of-text token
+ * @throws UsageError for a text without tokens
+ */
+export function tokensOfText(tokenizer: Tokenizer, text: string, most: number, bos = false): Uint32Array {
+  const own = tokenizer.encode(text);
+  const tokens = bos ? Uint32Array.of(beginToken(tokenizer), ...own) : own;
+  if (tokens.length === 0) throw new UsageError("a text has no tokens");
+  if (tokens.length <= most) return tokens;
+  const cut = tokens.slice(0, most);
+  const end = tokens[tokens.length - 1];
+  if (tokenizer.specialIds.has(end)) cut[most - 1] = end;
+  return cut;
+}

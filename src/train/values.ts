@@ -18,7 +18,7 @@ export interface ParameterInfo {
    * dense), or "dense" for everything else: embeddings, norms, biases.
    */
   role: "inner" | "outer" | "dense";
-  /** Neurons and heads that have rows or columns of this matrix. */
+  /** Neurons and heads that have rows or columns of this matrix, or entries of this bias. */
   shared?: readonly SharedUnits[];
   /** Present where it is a part of the factors that a matrix is made of. */
   part?: FactorPart;

@@ -263,6 +263,31 @@ describe("masks of heads and neurons", () => {
     }
   });
 
+  test("first keeps the first units of every layer, as many as the budget has room for", async () => {
+    const input = { calibration: undefined, gradients: undefined };
+    const options = { method: "first", macs: 0.6, batch: undefined };
+    const { opened, artifact } = await mask("llama", { ...options, shrink: false }, input);
+    const { macsShare, heads, neurons } = compressionOf(artifact)!.unitMasks!;
+    expect(macsShare).toBeLessThanOrEqual(0.6);
+    // Heads are few: one more of every layer would not fit.
+    expect(macsShare).toBeGreaterThan(0.4);
+    const { blocks } = readModelSpec(opened.config, "config.json");
+    for (const [b, block] of blocks.entries()) {
+      for (const { kind, count, maps } of unitsOf(block)) {
+        const stays = (kind === "heads" ? heads : neurons)[b];
+        expect(stays).toBe((kind === "heads" ? heads : neurons)[0]);
+        for (const { map, axis } of maps) {
+          const weight = await opened.readFloat32(map.weight.tensor);
+          for (const [i, w] of weight.entries()) {
+            const line = axis === "rows" ? Math.floor(i / map.cols) : i % map.cols;
+            expect(w !== 0).toBe(Math.floor((line * count) / (axis === "rows" ? map.rows : map.cols)) < stays);
+          }
+        }
+      }
+    }
+    await expect(mask("llama", { ...options, macs: 0.001 }, input)).rejects.toThrow("one head and one neuron");
+  });
+
   test.each(["llama", "gpt2", "bert"])("%s: zeros takes away what gives nothing, and nothing else", async (name) => {
     const { files, opened: zeros } = await mask(name, { method: "fisher", shrink: false });
     const source = await openCheckpoint(memoryFiles("zeros", files));

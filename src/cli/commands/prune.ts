@@ -59,7 +59,7 @@ export const command: CommandDefinition<PruneOptions> = {
     ]),
     new Option(
       "--macs <share>",
-      "with --method fisher or magnitude: multiply-adds of all heads and neurons that stay; which, is searched, and with fisher what stays is tuned",
+      "with --method fisher, magnitude or first: multiply-adds of all heads and neurons that stay; which, is searched, and with fisher what stays is tuned",
     ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
     new Option(
       "--latency <share>",
@@ -111,6 +111,7 @@ export const command: CommandDefinition<PruneOptions> = {
     "rarefy prune tiny-6m --method llm-pruner --pattern neurons --sparsity 0.2 --calib tiny-6m:calib --window 64 --calibration-windows 10 -o tiny-llm-pruner",
     "rarefy prune tiny-6m --pattern channels --sparsity 0.2 --calib tiny-6m:calib --text tiny-6m:eval -o tiny-narrow",
     "rarefy prune ./classifier --method fisher --macs 0.5 --calib train.tsv --calibration-windows 2048 --window 64 -o smaller",
+    "rarefy prune ./trained-with-dynabert --method first --macs 0.5 -o half",
     "rarefy prune ./trained-with-l0 --method zeros -o smaller",
     "rarefy prune ./mixture --experts 2 --method reap --calib calib.txt --text eval.txt -o fewer-experts",
     "rarefy prune tiny-6m --method wanda --pattern neurons --sparsity 0.25 --calib tiny-6m:calib -o tiny-slim",
@@ -127,7 +128,7 @@ export const command: CommandDefinition<PruneOptions> = {
       return compressFromCommand(context, "prune", model, maskRecipe(method, options), options.output, options);
     }
     for (const name of ["macs", "latency"] as const)
-      if (options[name] !== undefined) throw new UsageError(`--${name} belongs to --method fisher or magnitude`);
+      if (options[name] !== undefined) throw new UsageError(`--${name} belongs to --method fisher, magnitude or first`);
     if (!Object.hasOwn(pruneMethods, method))
       throw new UsageError(`--method ${method} chooses experts; give --experts N`);
     if (pattern === undefined && sparsity === undefined)

@@ -18,4 +18,7 @@ export const trainMethods: Readonly<Record<string, () => Promise<{ method: Train
   set: () => import("./set.js"),
   rigl: () => import("./rigl.js"),
   "grow-prune": () => import("./growPrune.js"),
+  l0: () => import("./l0.js"),
+  dynabert: () => import("./dynabert.js"),
+  cofi: () => import("./cofi.js"),
 };

@@ -89,14 +89,18 @@ class Parameters {
   block(block: BlockSpec, number: number): void {
     const layer = String(number);
     const maps = new Map(linearsOf(block).map((map) => [map.weight, map]));
+    const biases = new Map(linearsOf(block).map((map) => [map.bias, map]));
     const norms = new Map<TensorRef, NormSpec>();
     for (const step of stepsOf(block)) if (step.do === "norm") norms.set(step.norm.weight, step.norm);
     for (const ref of tensorsOfBlock(block)) {
       const norm = norms.get(ref);
       const map = maps.get(ref);
       if (norm !== undefined) this.norm(norm);
-      else if (map === undefined) this.add(ref, shapeOfReference(ref).length === 2 ? "normal" : "zeros");
-      else {
+      else if (map === undefined) {
+        const shared = sharedUnits(layer, biases.get(ref) ?? {}).filter(({ axis }) => axis === "rows");
+        const isMatrix = shapeOfReference(ref).length === 2;
+        this.add(ref, isMatrix ? "normal" : "zeros", shared.length > 0 ? { shared } : {});
+      } else {
         const form = storedMap(map, this.stored);
         const direct = { layer, role: "inner", shared: sharedUnits(layer, map) } as const;
         for (const { ref } of storedMatrices(form)) this.add(ref, "normal", ref === form.direct ? direct : {});
@@ -144,7 +148,7 @@ export function headParameters(spec: ModelSpec): ModelParameter[] {
   return parameters.all;
 }
 
-const sharedUnits = (layer: string, { units = [] }: LinearSpec): SharedUnits[] =>
+const sharedUnits = (layer: string, { units = [] }: Pick<LinearSpec, "units">): SharedUnits[] =>
   units.map(({ kind, group, axis, count }) => ({
     type: kind,
     group: `${layer}.${group}`,

@@ -75,6 +75,18 @@ export function unitNorms(units: Units, values: Values): Float32Array {
   return norms;
 }
 
+/** f64 [count]: Σ a·b over the entries of each unit. */
+export function unitProducts(units: Units, a: Values, b: Values): Float64Array {
+  const sums = new Float64Array(units.count);
+  for (const member of units.members) {
+    const [of, by] = [a.get(member.name)!, b.get(member.name)!];
+    forEntries(member, (i, unit) => {
+      sums[unit] += of[i] * by[i];
+    });
+  }
+  return sums;
+}
+
 /** How many entries each unit has. */
 export function unitSizes(units: Units): Int32Array {
   const sizes = new Int32Array(units.count);

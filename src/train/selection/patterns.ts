@@ -39,7 +39,7 @@ export const isCoupled = ({ type }: Pattern): boolean => type === "neurons" || t
 export function unitsOf(parameters: readonly ParameterInfo[], pattern: Pattern): Units[] {
   const sets =
     pattern.type === "neurons" || pattern.type === "heads"
-      ? coupledUnits(parameters, pattern.type)
+      ? coupledSets(parameters, pattern.type)
       : matrixUnits(parameters.filter(isSparsifiable), pattern);
   return "scope" in pattern && pattern.scope === "global" ? [joinUnits(sets)] : sets;
 }
@@ -80,9 +80,19 @@ function blockOf(pattern: Pattern, rows: number, cols: number): [rows: number, c
   return [1, 1];
 }
 
-function coupledUnits(parameters: readonly ParameterInfo[], type: "neurons" | "heads"): Units[] {
+function coupledSets(parameters: readonly ParameterInfo[], type: "neurons" | "heads"): Units[] {
+  const sets = coupledUnits(parameters, type).map(({ units }) => units);
+  if (sets.length === 0) throw new UsageError(`this model has no ${type} that could be dropped as a whole`);
+  return sets;
+}
+
+/** The units of a kind that lie in several matrices, one set for each group that `SharedUnits` names; biases are not among them. */
+export function coupledUnits(
+  parameters: readonly ParameterInfo[],
+  type: "neurons" | "heads",
+): { name: string; units: Units }[] {
   const sets = new Map<string, { count: number; members: Member[] }>();
-  for (const info of parameters) {
+  for (const info of parameters.filter(({ shape }) => shape.length === 2)) {
     for (const { type: own, group, axis, count } of info.shared ?? []) {
       if (own !== type) continue;
       const [rows, cols] = info.shape;
@@ -96,8 +106,7 @@ function coupledUnits(parameters: readonly ParameterInfo[], type: "neurons" | "h
       set.members.push({ name: info.name, rows, cols, offset: 0, ...spans });
     }
   }
-  if (sets.size === 0) throw new UsageError(`this model has no ${type} that could be dropped as a whole`);
-  return Array.from(sets.values(), ({ count, members }) => ({ count, pool: count, members }));
+  return Array.from(sets, ([name, { count, members }]) => ({ name, units: { count, pool: count, members } }));
 }
 
 /** How many units of a pool the pattern keeps. The millionth forgives decimal shares that binary cannot hold. */

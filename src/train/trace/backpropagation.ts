@@ -6,8 +6,8 @@ import { embedWindows } from "../../pipeline/internal.js";
 import type { Batch, BatchArray } from "../objective.js";
 import type { FloatArray } from "../values.js";
 import { BlockObjectives, inputName, outerName } from "./blockObjectives.js";
+import { fillingName, fillingOf } from "./filling.js";
 import { HeadObjectives } from "./headObjectives.js";
-import { fillingName } from "./pass.js";
 import { refuseUntraced } from "./steps.js";
 
 /** Texts, with what is to be predicted where that is not the next token of the window. */
@@ -187,13 +187,6 @@ interface Pass {
   batch: Batch;
   /** Of the stream of the pass. */
   shape: number[];
-}
-
-/** f32 [sequences, 1, 1, 1, length]: far below 0 where a text has ended. */
-function fillingOf(lengths: Uint32Array, length: number): BatchArray {
-  const values = new Float32Array(lengths.length * length);
-  for (const [s, end] of lengths.entries()) values.fill(-1e9, s * length + end, (s + 1) * length);
-  return { shape: [lengths.length, 1, 1, 1, length], values };
 }
 
 /** No token: what the last position of a window would predict. */

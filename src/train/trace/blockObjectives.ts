@@ -7,7 +7,8 @@ import { readWeights } from "../languageModel.js";
 import { blockParameters, type ModelParameter, parameterName } from "../models/parameters.js";
 import type { Batch, BatchArray, Objective } from "../objective.js";
 import type { FloatArray } from "../values.js";
-import { fillingName, TracedPass } from "./pass.js";
+import { fillingName } from "./filling.js";
+import { TracedPass } from "./pass.js";
 import { traceBlock } from "./trace.js";
 
 /** Names in traced batches: what enters a block, and dL/d(what leaves it). */

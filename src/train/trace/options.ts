@@ -43,4 +43,9 @@ export interface TraceOptions extends PassOptions {
   shown?: Shown;
   /** Labels below 0 are not learnt: the loss is the mean over the others. */
   masked?: true;
+  /**
+   * The model classifies whole texts: batches hold one `label` for each sequence, and what `fillingOf` makes where texts are
+   * filled up to a window.
+   */
+  classifies?: true;
 }

@@ -12,9 +12,6 @@ import { memberCountsName, memberSumsName } from "../models/clusterOptions.js";
 import { parameterName } from "../models/parameters.js";
 import type { PassOptions } from "./options.js";
 
-/** Name, in a batch, of what is added to the scores of attention that sees all: f32 [sequences, 1, 1, 1, window]. */
-export const fillingName = "filling";
-
 /** What the mixtures of a pass leave behind beside their outputs. */
 export interface MixtureRecord {
   /** Scalars, to be added to the loss. */

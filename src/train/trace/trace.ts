@@ -19,6 +19,7 @@ import {
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
 import { factoredWeights } from "./factors.js";
+import { fillingName } from "./filling.js";
 import { featureOf, matchedTerms } from "./matched.js";
 import type { TraceOptions } from "./options.js";
 import { type BlockPass, TracedPass } from "./pass.js";
@@ -37,7 +38,7 @@ export function traceModel(
   window: number,
   options: TraceOptions = {},
 ): TracedModel {
-  refuseUntraced(spec);
+  refuseUntraced(spec, options.classifies && { classifier: true });
   const { positions } = spec.embedding;
   if (positions !== undefined && window + positions.offset > positions.table.shape[0]) {
     throw new UsageError(
@@ -46,7 +47,7 @@ export function traceModel(
   }
   const passOf = (weights: TracedArrays, batch: TracedArrays) => {
     const all = { ...weights, ...factoredWeights(parameters, weights) };
-    return new TracedPass(all, batch, batch.tokens.shape[0] / window, window, options);
+    return new TracedPass(all, batch, batch.tokens.shape[0] / window, window, options, batch[fillingName]);
   };
   const { matching, shown } = options;
   return {

@@ -85,6 +85,26 @@ const methods: Readonly<Record<string, (question: Question) => Promise<Answer>>>
     const masks = searchMasks(of, costs, stage.macs! * macsOf(of, costs, (units) => units.length));
     return { of, masks, factors: masks };
   },
+  async first({ look, stage, kept, asked, costs }) {
+    const { blocks } = look.plan.description.config.spec;
+    const none = (kind: UnitType) =>
+      kept.map((layer, b) => {
+        const count = asked[kind][b] ? unitsOf(blocks[layer]).find((units) => units.kind === kind)!.count : 0;
+        return new Float64Array(count);
+      });
+    const of = { heads: none("heads"), neurons: none("neurons") };
+    const budget = stage.macs! * macsOf(of, costs, (units) => units.length) * (1 + 1e-12);
+    for (let width = 1000; width >= 0; width--) {
+      const first = (kind: UnitType) =>
+        of[kind].map(({ length }) => {
+          const stays = Math.min(length, Math.max(1, Math.round((width / 1000) * length)));
+          return Uint8Array.from({ length }, (_, unit) => (unit < stays ? 1 : 0));
+        });
+      const masks = { heads: first("heads"), neurons: first("neurons") };
+      if (macsOf(masks, costs, countOf) <= budget) return { of, masks, factors: masks };
+    }
+    throw new UsageError("the budget has no room for one head and one neuron of every layer");
+  },
   async zeros({ look, kept, asked }) {
     const of = onlyAsked(await unitSums(look, kept, true), asked);
     const stays = (sums: readonly Float64Array[]) =>
