@@ -25,6 +25,7 @@ import { mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import type { Batch } from "../../src/train/objective.js";
+import { fillingName, fillingOf } from "../../src/train/trace/filling.js";
 import type { TraceOptions } from "../../src/train/trace/options.js";
 import { stepTracers } from "../../src/train/trace/steps.js";
 import { traceModel } from "../../src/train/trace/trace.js";
@@ -138,6 +139,26 @@ const mixtureCase = (router: RouterOptions, perToken = 2, described: Partial<Rou
   return modelCase({ ...spec, blocks: [{ steps }] }, { router });
 };
 
+/** An encoder that classifies whole texts, one of them filled up. */
+function classifierCase() {
+  const spec = readModelSpec(
+    {
+      ...{ model_type: "bert", architectures: ["BertForSequenceClassification"], vocab_size: 13, hidden_size: 8 },
+      ...{ intermediate_size: 12, num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 8 },
+    },
+    "config.json",
+  );
+  const filling = fillingOf(Uint32Array.of(5, 3), 5);
+  const batch = {
+    tokens: { shape: [10], values: ints(new Random(4), 10, 13) },
+    label: { shape: [2], values: Int32Array.of(1, 0) },
+    teacher: { shape: [2, 2], values: Float64Array.of(0.3, -1, 2, 0.5) },
+    [fillingName]: { ...filling, values: Float64Array.from(filling.values) },
+  };
+  const distillation = { share: 0.5, temperature: 1 };
+  return { spec, model: traceModel(spec, modelParameters(spec), 5, { classifies: true, distillation }), batch };
+}
+
 /** What no family of the table has yet, in one block: keys of two parts, neighbours that turn, sinks, a clamped gate, caps. */
 function oddCase() {
   const vector = (name: string, ...shape: number[]) => ({ tensor: name, shape });
@@ -249,6 +270,7 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
 };
 
 const cases: Record<string, () => Case> = {
+  "a classifier": classifierCase,
   "MLP, sigmoid, squared error": () => mlpCase("sigmoid", "regression"),
   "MLP, ReLU, cross entropy": () => mlpCase("relu", "classification"),
   "Transformer encoder": () => encoderCase(),

@@ -22,3 +22,20 @@ export function smallConfig(directory: string, changes: Record<string, unknown> 
 /** The first characters of the packaged calibration text. */
 export const trainingText = (characters: number): string =>
   readFileSync("models/text/calib.txt", "utf8").slice(0, characters);
+
+/** A directory with the config of an encoder of two narrow layers that tells two classes apart, and the same tokenizer. */
+export function smallClassifier(directory: string, labels: readonly string[]): void {
+  smallConfig(directory);
+  const config = {
+    architectures: ["BertForSequenceClassification"],
+    model_type: "bert",
+    vocab_size: 8192,
+    hidden_size: 16,
+    intermediate_size: 32,
+    num_hidden_layers: 2,
+    num_attention_heads: 2,
+    max_position_embeddings: 32,
+    id2label: Object.fromEntries(labels.map((label, i) => [String(i), label])),
+  };
+  writeFileSync(join(directory, "config.json"), JSON.stringify(config));
+}

@@ -9,6 +9,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   remoe: () => import("./remoe.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
+  structured: () => import("./structured.js"),
   qiren: () => import("./qiren.js"),
   "text-classification": () => import("./textClassification.js"),
 };
