@@ -10,7 +10,7 @@ import type { Batch } from "../../objective.js";
 import { fillingName, fillingOf } from "../../trace/filling.js";
 import type { ExperimentTexts } from "../contract.js";
 import type { SubjectProtocol } from "./protocol.js";
-import type { SubjectTexts } from "./subject.js";
+import type { SubjectTexts } from "./texts.js";
 
 /** Where the texts of a classifier are. */
 export const classifierFiles = { training: "subj.train.tsv", test: "subj.test.tsv" };

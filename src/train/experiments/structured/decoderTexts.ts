@@ -6,7 +6,7 @@ import { loadTokenizer, tokenizeText } from "../../../text/index.js";
 import { TokenWindows, tokenizeDocuments } from "../../data/tokens.js";
 import type { ExperimentTexts } from "../contract.js";
 import type { SubjectProtocol } from "./protocol.js";
-import type { SubjectTexts } from "./subject.js";
+import type { SubjectTexts } from "./texts.js";
 
 /** Where the texts of a decoder are. */
 export const decoderFiles = { training: "train-books.txt.xz", calibration: "calib.txt", evaluation: "books-eval.txt" };

@@ -2,28 +2,13 @@ import type { ModelConfig } from "../../../arch/index.js";
 import type { JobOptions } from "../../../core/index.js";
 import { type Checkpoint, openCheckpoint } from "../../../io/index.js";
 import { openBackend } from "../../../kernels/index.js";
-import { describeDecoder, loadModel, type Model } from "../../../model/index.js";
-import type { CompressOptions } from "../../../pipeline/index.js";
+import { describeDecoder, loadModel } from "../../../model/index.js";
 import { type ModelParameter, modelParameters } from "../../models/parameters.js";
-import type { Batch } from "../../objective.js";
-import type { TraceOptions } from "../../trace/options.js";
 import type { CellOptions } from "../contract.js";
 import { classifierTexts } from "./classifierTexts.js";
 import { decoderTexts } from "./decoderTexts.js";
 import type { StructuredProtocol, SubjectProtocol } from "./protocol.js";
-
-/** What a model of one kind is calibrated, trained and measured with. */
-export interface SubjectTexts {
-  /** What is measured, in words, and how many places of it are told. */
-  measure: { name: string; places: number };
-  /** Mean tokens of a calibration text. */
-  tokens: number;
-  calibration: Pick<CompressOptions, "calibration" | "labelled">;
-  trace: TraceOptions;
-  /** Depends on the step alone. */
-  batches(seed: number): Promise<(step: number) => Batch>;
-  quality(model: Model, job: JobOptions): Promise<number>;
-}
+import type { SubjectTexts } from "./texts.js";
 
 /** The model that an experiment makes smaller, with its texts. */
 export interface Subject extends SubjectTexts, AsyncDisposable {
