@@ -57,7 +57,7 @@ export const protocols: Readonly<Record<Scale, StructuredProtocol>> = {
       ...{ calibration: { windows: 256, window: 128 }, together: 4, test: { windows: 40, window: 512 } },
       ...{ batchSize: 8, window: 128, rate: 3e-4 },
     },
-    steps: 300,
+    steps: 200,
     warmup: 20,
     ...common,
     maxTokens: 1_000_000,
