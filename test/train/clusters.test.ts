@@ -5,7 +5,7 @@ vi.hoisted(() => {
   (globalThis as { Float16Array?: unknown }).Float16Array ??= class extends Float32Array {};
 });
 
-import { grad, jit, makeJaxpr, numpy as np } from "@jax-js/jax";
+import { grad, jit, makeJaxpr, numpy as np, tree } from "@jax-js/jax";
 import type { Step } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import { attention, causalMask } from "../../src/train/engine/attention.js";
@@ -333,6 +333,29 @@ describe("centroids that move", () => {
     closeTo((await found["memberCounts.0"].data()) as Float64Array, counts.flat());
     noted.dispose();
   });
+});
+
+test("clusters ask what a token is, not where: they are formed before queries and keys are turned", async () => {
+  const setting = { options: { kind: "nearest", clusters: 3, localHeads: 1 } as const, causal: true };
+  const arrays = upload(inputsOf(setting));
+  const turn = { do: "rotate", rope: { type: "default", theta: 10 }, of: ["q", "k"], every: width, first: 0 } as const;
+  const membersOf = async (isTurned: boolean) => {
+    const noted = jit((arrays: Arrays) => {
+      const pass = new TracedPass({}, { "centroids.0": arrays.moving }, batch, 12, { clusters: setting.options });
+      const flat = (x: Traced) => np.reshape(np.transpose(x.ref, [0, 2, 1, 3]), [batch * 12, heads * width]);
+      const block = { pass, layer: 0, buffers: new Map(["q", "k", "v"].map((name) => [name, flat(arrays[name])])) };
+      if (isTurned) stepTracers.rotate!({ ...turn, width, pairs: "halves" }, block);
+      stepTracers.attend!(attendStep(true), block);
+      return { sums: pass.measuredMembers["memberSums.0"], y: block.buffers.get("y")! };
+    });
+    const { sums, y } = noted(tree.ref(arrays));
+    const found = { sums: (await sums.data()) as Float64Array, y: (await y.data()) as Float64Array };
+    noted.dispose();
+    return found;
+  };
+  const [plain, turned] = [await membersOf(false), await membersOf(true)];
+  closeTo(turned.sums, plain.sums);
+  expect(turned.y.some((value, i) => Math.abs(value - plain.y[i]) > 1e-3)).toBe(true);
 });
 
 test("what does not fit is refused", () => {

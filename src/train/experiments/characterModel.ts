@@ -25,7 +25,7 @@ export interface CharacterModel {
   parameters: readonly ParameterInfo[];
   initial(seed: number): Map<string, FloatArray>;
   /** Moves the centroids of attention by clusters. */
-  control?: BatchControl;
+  control?(seed: number): BatchControl;
   train: TokenWindows;
   /** The last tenth of the text. */
   test: TokenWindows;
@@ -88,7 +88,7 @@ export async function characterModel(
         ...initialWeights(own, randomFor(seed, "weights"), 0.05),
         ...initialClusters(learnt, randomFor(seed, "clusters")),
       ]),
-    control: plan && centroidControl(plan, sizes, randomFor(seed, "centroids")),
+    control: plan && ((seed) => centroidControl(plan, sizes, randomFor(seed, "centroids"))),
     train: new TokenWindows(tokens.subarray(0, cut), window, batchSize, seed),
     test: new TokenWindows(tokens.subarray(cut), window, batchSize, seed),
   };

@@ -11,5 +11,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   recovery: () => import("./recovery.js"),
   structured: () => import("./structured.js"),
   qiren: () => import("./qiren.js"),
+  "clustered-attention": () => import("./clusteredAttention.js"),
+  "clustered-attention-time": () => import("./clusteredAttentionTime.js"),
   "text-classification": () => import("./textClassification.js"),
 };

@@ -1,16 +1,17 @@
-import { breathe, type JobOptions, Stage, spread } from "../../core/index.js";
+import { spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
-import { classificationData, type LabelledText, parseLabelledText, Vocabulary } from "../data/labelledText.js";
-import { batchOfStep, rowsOf, takeRows } from "../data/rows.js";
+import { classificationData, Vocabulary } from "../data/labelledText.js";
+import { batchOfStep, rowsOf } from "../data/rows.js";
 import { method as iht } from "../methods/iht.js";
 import { type EncoderConfig, initialEncoder } from "../models/encoderParameters.js";
-import type { Batch, Objective } from "../objective.js";
+import type { Objective } from "../objective.js";
 import { cosine } from "../optimizers/schedule.js";
 import { runTraining } from "../runTraining.js";
 import { randomFor } from "../seeds.js";
 import { restoreState, type State } from "../state.js";
 import { Training } from "../training.js";
 import { type FloatArray, isSparsifiable } from "../values.js";
+import { accuracy, flat, labelsOf, readLabelled } from "./classification.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 
 /** Texts with their classes; the order of the classes is that of the files' labels, sorted. */
@@ -150,18 +151,15 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
   };
   const { scope } = algorithms[algorithm];
   const { network, length, embedding, batchSize, maxTexts, rate, warmup, ...protocol } = protocols[scale];
-  const read = async (part: string): Promise<LabelledText[]> => {
-    const file = `${dataset}.${part}.tsv`;
-    return parseLabelledText(await readText(file), file);
-  };
-  const trainTexts = (await read("train")).slice(0, maxTexts);
-  const labels = [...new Set(trainTexts.map(({ label }) => label))].sort();
+  const trainTexts = (await readLabelled(dataset, "train", readText)).slice(0, maxTexts);
+  const testTexts = await readLabelled(dataset, "test", readText);
+  const labels = labelsOf(trainTexts);
   const vocabulary = new Vocabulary(
     trainTexts.map(({ text }) => text),
     vocabularySize,
   );
   const train = classificationData(trainTexts, labels, vocabulary, length, `${dataset}.train.tsv`);
-  const test = classificationData(await read("test"), labels, vocabulary, length, `${dataset}.test.tsv`);
+  const test = classificationData(testTexts, labels, vocabulary, length, `${dataset}.test.tsv`);
 
   const config = { ...network, length, vocabSize: vocabulary.size, classes: labels.length };
   using objective: Objective = await encoderObjective(config, device);
@@ -220,36 +218,6 @@ async function trainClassifier(cell: Cell, options: CellOptions): Promise<Classi
     blockZeros: layers.slice(0, -1).map(zerosOf),
     classes: labels.length,
   };
-}
-
-/** The encoder takes the tokens of all documents in one row. */
-function flat({ tokens, label }: Batch): Batch {
-  return { tokens: { shape: [tokens.values.length], values: tokens.values }, label };
-}
-
-async function accuracy(
-  training: Training,
-  data: Batch,
-  batchSize: number,
-  classes: number,
-  { signal, onProgress }: JobOptions,
-): Promise<number> {
-  const rows = rowsOf(data);
-  const stage = new Stage("evaluate", rows, "texts", onProgress);
-  let right = 0;
-  for (let from = 0; from < rows; from += batchSize) {
-    await breathe(signal);
-    // The last batch is filled up with its first row: another shape would be compiled anew.
-    const indices = Array.from({ length: batchSize }, (_, i) => (from + i < rows ? from + i : from));
-    const logits = await training.predict(flat(takeRows(data, indices)));
-    const count = Math.min(batchSize, rows - from);
-    for (let i = 0; i < count; i++) {
-      const row = logits.subarray(i * classes, (i + 1) * classes);
-      if (row.indexOf(Math.max(...row)) === data.label.values[from + i]) right++;
-    }
-    stage.advance(count);
-  }
-  return (100 * right) / rows;
 }
 
 function zeroShare(arrays: readonly FloatArray[]): number {
