@@ -144,10 +144,10 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const tokens = await options.tokens();
   const evaluationTokens = await options.evaluationTokens?.();
   const masked = [tokens, evaluationTokens].some((data) => data !== undefined && isMasked(data));
-  if (masked && (distil !== undefined || match !== undefined))
-    throw new UsageError(
-      "records are learnt as they are; let the teacher write them, and leave --distil and --match out",
-    );
+  // Prompts of records have any length, and what fills a window behind them is nothing to be like.
+  const unfit = miniLlm ? "--distil-loss minillm" : match ? "--match" : undefined;
+  if (masked && unfit !== undefined)
+    throw new UsageError(`records are learnt as they are; let the teacher write them, and leave ${unfit} out`);
   if (masked && adapter?.stream) throw new UsageError("records need all weights in memory; leave --stream out");
   const windows = windowsOf(tokens, options);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);

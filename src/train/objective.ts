@@ -28,7 +28,10 @@ export interface Objective extends Disposable {
   loss(weights: Values, batch: Batch): Promise<number>;
   /** The model's outputs, row-major: logits or predictions. */
   predict(weights: Values, batch: Batch): Promise<FloatArray>;
-  /** What one that learns from the model is shown of it, for the batch: present where it was asked for (`TraceOptions.shown`). */
+  /**
+   * What one that learns from the model is shown of it, for the batch: present where it was asked for (`TraceOptions.shown`). A teacher
+   * does not change: weights that were given in the last call are taken to hold what they held then.
+   */
   show?(weights: Values, batch: Batch): Promise<Batch>;
 }
 

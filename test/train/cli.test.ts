@@ -426,6 +426,27 @@ describe("finetune with a teacher", () => {
     expect(readFileSync(join(adapter, "adapter_model.safetensors")).includes("matching")).toBe(false);
   });
 
+  test("what a teacher says of records counts where they are learnt", async () => {
+    const records = at("records.jsonl");
+    writeFileSync(records, `${JSON.stringify({ prompt: "one two", response: " three four" })}\n`);
+    const alone = [...settings, "--text", records, "--window", "16", "--distil", "1", "--distil-loss"];
+    const record = await rarefyJson([...alone, "reverse-kl", "-o", at("taught-records")]);
+    expect(record).toMatchObject({ distil: 1, distilLoss: "reverse-kl" });
+    const [first] = readFileSync(join(at("taught-records"), "training.jsonl"), "utf8").split("\n");
+    expect(Math.abs(JSON.parse(first).loss)).toBeLessThan(1e-4);
+    expect(JSON.parse(first).prediction).toBeGreaterThan(1);
+    const { code, stderr } = await rarefy([
+      ...alone,
+      "minillm",
+      "--minillm-option",
+      "length=4",
+      "-o",
+      at("x"),
+      "--quiet",
+    ]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/leave --distil-loss minillm out/)]);
+  });
+
   test("another model may teach, if it has the same tokens", async () => {
     const taught = await rarefyJson([
       ...settings,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { readModelSpec } from "../../src/arch/index.js";
-import { Random } from "../../src/core/index.js";
+import { type ProgressEvent, Random } from "../../src/core/index.js";
 import { readJsonFile } from "../../src/io/index.js";
 import { directoryFiles, directorySinks, readText } from "../../src/io/index.node.js";
 import { svgFile } from "../../src/report/internal.js";
@@ -11,6 +11,8 @@ import { batchOfStep } from "../../src/train/data/rows.js";
 import { sincData } from "../../src/train/data/sinc.js";
 import { spiralsData } from "../../src/train/data/spirals.js";
 import { TokenWindows } from "../../src/train/data/tokens.js";
+import { languageModels } from "../../src/train/experiments/distillationContestants.js";
+import { teachLanguageModel } from "../../src/train/experiments/distillationLanguage.js";
 import {
   type Cell,
   type CellOutcome,
@@ -18,6 +20,7 @@ import {
   initialWeights,
   modelParameters,
   runExperiment,
+  type State,
   scales,
   trainMethods,
   writeWeights,
@@ -109,6 +112,47 @@ describe.each(Object.keys(experiments))("%s", (id) => {
       expect(experiment.plan(scale, 2, "model")).toEqual(plan);
       for (const { key } of plan) expect(key).toMatch(/^[a-z0-9-]+$/);
     }
+  });
+});
+
+describe("a language model that learns beside a teacher", () => {
+  const protocol = {
+    student: { layers: 1, hiddenSize: 16, intermediateSize: 32, heads: 2, kvHeads: 1 },
+    ...{ steps: 6, rate: 1e-2, batchSize: 1, window: 16, testWindows: 4 },
+  };
+  /** @param stopAt steps after which the run is stopped */
+  const teach = (name: string, stored: { state?: State }, stopAt?: number) => {
+    const controller = new AbortController();
+    const cell = { key: "one", seed: 1, settings: { name } };
+    const state = {
+      load: async () => stored.state,
+      save: async (_: number, state: State) => {
+        stored.state = structuredClone(state);
+      },
+    };
+    const onProgress = ({ stage, done }: ProgressEvent) => stage === "train" && done === stopAt && controller.abort();
+    return teachLanguageModel(cell, protocol, {
+      ...{ device: "wasm", readText: text, openModel, state, onProgress, signal: controller.signal },
+    });
+  };
+
+  test("each way has its own perplexity; the teacher is judged as it is", async () => {
+    const perplexities: number[] = [];
+    for (const name of ["teacher", ...Object.keys(languageModels)]) {
+      const { perplexity, tokens } = await teach(name, {});
+      expect(tokens).toBe(name === "teacher" ? 0 : 6 * 16);
+      expect(perplexity).toBeGreaterThan(1000);
+      perplexities.push(perplexity);
+    }
+    expect(new Set(perplexities).size).toBe(perplexities.length);
+  });
+
+  test("stopped and asked for again, it is the run that was not stopped", async () => {
+    const whole = await teach("kd-hidden", {});
+    const stored: { state?: State } = {};
+    await expect(teach("kd-hidden", stored, 3)).rejects.toThrow(/abort/i);
+    expect(stored.state).toMatchObject({ step: 3 });
+    expect((await teach("kd-hidden", stored)).perplexity).toBe(whole.perplexity);
   });
 });
 

@@ -96,14 +96,14 @@ const teacherWidths = { stream: 6, q: 8, k: 4, v: 4 } as const;
 
 function modelCase(
   spec: ModelSpec,
-  { distillation, router, matching, clusters }: TraceOptions = {},
+  { distillation, router, matching, masked, clusters }: TraceOptions = {},
 ): Case & { spec: ModelSpec } {
   const random = new Random(3);
   const window = clusters ? 6 : 5;
   const rows = 2 * window;
   const batch = {
     tokens: { shape: [rows], values: ints(random, rows, 13) },
-    label: { shape: [rows], values: ints(random, rows, 13) },
+    label: { shape: [rows], values: ints(random, rows, 13).map((id, i) => (masked && i % 3 === 0 ? -1 : id)) },
     ...(distillation && {
       teacher: { shape: [10, 13], values: Float64Array.from({ length: 130 }, () => 2 * random.normal()) },
     }),
@@ -118,7 +118,7 @@ function modelCase(
     ...(clusters && { "centroids.0": centroidsOf(new Random(5), clusters.clusters!, 4) }),
     ...(router?.routing === "relu" && { routerSparsityWeight: { shape: [], values: Float64Array.of(0.3) } }),
   };
-  const model = traceModel(spec, modelParameters(spec), window, { router, distillation, matching, clusters });
+  const model = traceModel(spec, modelParameters(spec), window, { router, distillation, matching, masked, clusters });
   return { spec, model, batch };
 }
 
@@ -244,6 +244,8 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
     decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 2, loss: "reverse-kl" } }),
   "Llama with a teacher, logits": () =>
     decoderCase({ model_type: "llama" }, { distillation: { share: 1, temperature: 1, loss: "logits" } }),
+  "Llama with a teacher, records": () =>
+    decoderCase({ model_type: "llama" }, { distillation: { share: 0.7, temperature: 1.5 }, masked: true }),
   "Llama, matched with a teacher of another width": () => decoderCase({ model_type: "llama" }, { matching }),
   "Llama, matched as the states are, and predicting alike": () =>
     decoderCase(

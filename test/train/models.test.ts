@@ -10,7 +10,7 @@ import { add, multiply, sum, type Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { readWeights } from "../../src/train/languageModel.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
-import { divergences } from "../../src/train/models/divergence.js";
+import { divergences, meanOverKnown } from "../../src/train/models/divergence.js";
 import { initialMlp, mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
@@ -228,7 +228,7 @@ describe("a teacher", () => {
     async (id, temperature, ofRow) => {
       const of = (a: Float32Array, b: Float32Array) =>
         evaluate({ a: [a, [rows, classes]], b: [b, [rows, classes]] }, (x) => ({
-          y: divergences[id](x.a, x.b, temperature),
+          y: meanOverKnown(divergences[id](x.a, x.b, temperature)),
         }));
       let expected = 0;
       for (let r = 0; r < rows; r++) {
@@ -241,6 +241,19 @@ describe("a teacher", () => {
       expect(Math.abs((await of(student, student)).y[0])).toBeLessThan(1e-6);
     },
   );
+
+  test("rows whose label is below 0 are not learnt from a teacher", async () => {
+    const labels = { label: Int32Array.of(-1, 3, -1, 0), none: new Int32Array(4).fill(-1) };
+    using objective = tracedObjective({
+      parameters: [],
+      predict: (_, { a, label }) => meanOverKnown(a, label),
+      loss: (_, { a }) => ({ loss: a }),
+    });
+    const a = { shape: [4], values: Float32Array.of(100, 1, 100, 5) };
+    const of = async (values: Int32Array) =>
+      (await objective.predict(new Map(), { a, label: { shape: [4], values } }))[0];
+    expect([await of(labels.label), await of(labels.none)]).toEqual([3, 0]);
+  });
 
   test("a share of 0 is the text alone; a teacher that is the student itself teaches nothing", async () => {
     await withGolden("llama", async (checkpoint, batch) => {

@@ -40,6 +40,12 @@ export function tracedObjective(model: TracedModel): Objective {
     jit((weights: Record<string, Traced>, batch: Record<string, Traced>) =>
       Object.fromEntries(Object.entries(show(weights, batch)).map(([name, array]) => [name, array.ref])),
     );
+  /** Weights of what is shown: they stay the same, and are uploaded once. */
+  let held: { of: Values; arrays: Record<string, Traced> } | undefined;
+  const release = () => {
+    for (const array of Object.values(held?.arrays ?? {})) array.dispose();
+    held = undefined;
+  };
   const shapes = new Map(model.parameters.map(({ name, shape }) => [name, shape]));
   const upload = (weights: Values) =>
     Object.fromEntries(
@@ -74,7 +80,12 @@ export function tracedObjective(model: TracedModel): Objective {
     },
     ...(compiledShow && {
       async show(weights: Values, batch: Batch): Promise<Batch> {
-        const arrays = compiledShow(upload(weights), uploadBatch(batch)) as Record<string, Traced>;
+        if (held?.of !== weights) {
+          release();
+          held = { of: weights, arrays: upload(weights) };
+        }
+        const refs = Object.fromEntries(Object.entries(held.arrays).map(([name, array]) => [name, array.ref]));
+        const arrays = compiledShow(refs, uploadBatch(batch)) as Record<string, Traced>;
         const found: [string, BatchArray][] = [];
         for (const [name, array] of Object.entries(arrays)) {
           const { shape } = array;
@@ -84,6 +95,7 @@ export function tracedObjective(model: TracedModel): Objective {
       },
     }),
     [Symbol.dispose]() {
+      release();
       compiledShow?.dispose();
       compiledLoss.dispose();
       compiledLossOnly.dispose();

@@ -10,6 +10,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
   structured: () => import("./structured.js"),
+  distillation: () => import("./distillation.js"),
   qiren: () => import("./qiren.js"),
   "clustered-attention": () => import("./clusteredAttention.js"),
   "clustered-attention-time": () => import("./clusteredAttentionTime.js"),

@@ -1,23 +1,38 @@
-import { exp, logSoftmax, mean, multiply, square, subtract, sum, type Traced } from "../engine/ops.js";
+import {
+  divide,
+  exp,
+  greaterEqual,
+  logSoftmax,
+  maximum,
+  mean,
+  multiply,
+  square,
+  subtract,
+  sum,
+  type Traced,
+  where,
+} from "../engine/ops.js";
 import type { DivergenceId } from "./distillation.js";
 
-/** KL(softmax(a / T) ‖ softmax(b / T)) · T², the mean over rows. */
+/** KL(softmax(a / T) ‖ softmax(b / T)) · T² of every row. */
 function kullbackLeibler(a: Traced, b: Traced, temperature: number): Traced {
-  const [rows] = a.shape;
   const at = (logits: Traced) => multiply(logits, 1 / temperature);
   const logA = logSoftmax(at(a));
   const surprise = subtract(logA, logSoftmax(at(b)));
-  return multiply(sum(multiply(exp(logA), surprise)), (temperature * temperature) / rows);
+  return multiply(sum(multiply(exp(logA), surprise), 1), temperature * temperature);
 }
 
-/** ½·(mean d² − mean (mean of a row of d)²): half the variance within rows. */
-function halfVariance(d: Traced): Traced {
-  const [, columns] = d.shape;
-  const ofRows = multiply(sum(d, 1), 1 / columns);
-  return multiply(subtract(mean(square(d)), mean(square(ofRows))), 0.5);
+/** ½·(mean d² − (mean d)²) of every row. */
+const halfVariance = (d: Traced): Traced => multiply(subtract(mean(square(d), 1), square(mean(d, 1))), 0.5);
+
+/** The mean over rows. @param labels int32 [rows]: where they are below 0, a row does not count; all count without them */
+export function meanOverKnown(values: Traced, labels?: Traced): Traced {
+  if (labels === undefined) return mean(values);
+  const known = where(greaterEqual(labels, 0), 1, 0);
+  return divide(sum(multiply(values, known)), maximum(sum(known), 1));
 }
 
-/** Each of logits f32 [rows, vocabSize]; a scalar, the mean over rows. With p of the teacher and q of the student, both at T: */
+/** Each of logits f32 [rows, vocabSize], by row: f32 [rows]. With p of the teacher and q of the student, both at T: */
 export const divergences: Readonly<
   Record<DivergenceId, (student: Traced, teacher: Traced, temperature: number) => Traced>
 > = {

@@ -5,7 +5,7 @@ import { crossEntropy, maskedCrossEntropy, softcap } from "../engine/layers.js";
 import { add, columns, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
-import { divergences } from "../models/divergence.js";
+import { divergences, meanOverKnown } from "../models/divergence.js";
 import { featureName, projectionsOf, type Shown } from "../models/matchingOptions.js";
 import { miniLlmLoss } from "../models/miniLlm.js";
 import {
@@ -67,7 +67,7 @@ export function traceModel(
               options.distillation,
               window,
             )
-          : distilled(prediction, logits, batch[teacherName], options.distillation);
+          : distilled(prediction, logits, batch, options);
       return {
         loss: [
           ...pass.mixtures.flatMap(({ penalties }) => penalties),
@@ -169,12 +169,19 @@ function embed({ table, scale, positions, types, norm }: EmbeddingSpec, pass: Tr
   return norm === undefined ? x : pass.norm(x, norm);
 }
 
-/** (1 − η)·loss of the text + η·divergence from the teacher, where there is one. */
-function distilled(prediction: Traced, logits: Traced, teacher?: Traced, distillation?: Distillation): Traced {
+/** (1 − η)·loss of the text + η·divergence from the teacher where there is one, over the tokens that are learnt. */
+function distilled(
+  prediction: Traced,
+  logits: Traced,
+  batch: TracedArrays,
+  { distillation, masked }: TraceOptions,
+): Traced {
+  const teacher = batch[teacherName];
   if (teacher === undefined || distillation === undefined) return prediction;
   const { share, temperature, loss = "kl" } = distillation;
   if (loss === "minillm") return prediction;
-  return add(multiply(prediction, 1 - share), multiply(divergences[loss](logits, teacher, temperature), share));
+  const apart = meanOverKnown(divergences[loss](logits, teacher, temperature), masked && batch.label);
+  return add(multiply(prediction, 1 - share), multiply(apart, share));
 }
 
 /** (1 − η)·loss of the text + η·MiniLLM's of what the student has written, where it has. */
