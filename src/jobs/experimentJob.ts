@@ -3,18 +3,11 @@ import * as z from "zod/mini";
 import { FormatError, quote, UsageError } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
 import { sha256Hex } from "../io/index.js";
-import {
-  type Cell,
-  type CellResult,
-  type CellThreads,
-  type Experiment,
-  experiments,
-  type Scale,
-  scales,
-} from "../train/index.js";
+import { type Cell, type CellResult, type CellThreads, type Experiment, type Scale, scales } from "../train/index.js";
 import { readTrainingText } from "../train/index.node.js";
 import { planOf } from "../train/internal.js";
 import { cellFiles, modelIdentity } from "./experimentFiles.js";
+import { experiments } from "./experiments/index.js";
 import {
   checkVersion,
   countSchema,

@@ -1,7 +1,8 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { FormatError, type ProgressEvent, RarefyError } from "../core/index.js";
-import { type Cell, type CellResult, experiments } from "../train/index.js";
+import type { Cell, CellResult } from "../train/index.js";
 import { cellFiles, cellInputs, type ExperimentPlaces } from "./experimentFiles.js";
+import { experiments } from "./experiments/index.js";
 
 /** What a thread needs to know to run cells of an experiment. */
 export interface ThreadTask extends ExperimentPlaces {

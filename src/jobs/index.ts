@@ -17,6 +17,7 @@ export {
 } from "./evaluationJob.js";
 export type { ExperimentPlaces } from "./experimentFiles.js";
 export type { ExperimentWorkers } from "./experimentJob.js";
+export { experiments } from "./experiments/index.js";
 export {
   type OpenExpertRanksOptions,
   openExpertRanks,

@@ -6,7 +6,6 @@ import {
   type Cell,
   type Experiment,
   type ExperimentOptions,
-  experiments,
   type FinishedCell,
   type ResultTable,
   runCells,
@@ -17,6 +16,7 @@ import {
 import { htmlPage, markdownPage, planOf } from "../train/internal.js";
 import { cellFiles, cellInputs, type ExperimentPlaces, modelIdentity } from "./experimentFiles.js";
 import { cellsOverQueue, type ExperimentWorkers } from "./experimentJob.js";
+import { experiments } from "./experiments/index.js";
 import { ExperimentThreads } from "./experimentThreads.js";
 
 /** How much is run, and on what. */

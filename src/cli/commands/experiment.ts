@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { Option } from "commander";
 import { UsageError } from "../../core/index.js";
-import { openBullQueue, runExperimentCells, runExperimentDirectory } from "../../jobs/index.js";
-import { type EngineDevice, experiments, type ResultTable, type Scale, scales } from "../../train/index.js";
+import { experiments, openBullQueue, runExperimentCells, runExperimentDirectory } from "../../jobs/index.js";
+import { type EngineDevice, type ResultTable, type Scale, scales } from "../../train/index.js";
 import type { CommandDefinition, CommonOptions, Context } from "../command.js";
 import { embeddedModel } from "../embedded.js";
 import { facts, table } from "../format.js";

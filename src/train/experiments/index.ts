@@ -7,6 +7,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   selection: () => import("./selection.js"),
   "flip-rates": () => import("./flipRates.js"),
   remoe: () => import("./remoe.js"),
+  terraformer: () => import("./terraformer.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
   structured: () => import("./structured.js"),

@@ -1,0 +1,192 @@
+import { breathe, spread } from "../../core/index.js";
+import { lineChart } from "../../report/internal.js";
+import { TokenWindows } from "../data/tokens.js";
+import { startEngine } from "../engine/engine.js";
+import { tracedObjective } from "../engine/tracedObjective.js";
+import { meanLoss } from "../languageModel.js";
+import { method as dense } from "../methods/dense.js";
+import {
+  controllerArrays,
+  initialTerraformer,
+  type TerraformerOptions,
+  terraformerModel,
+} from "../models/terraformer.js";
+import { cosine } from "../optimizers/schedule.js";
+import { randomFor } from "../seeds.js";
+import { Training } from "../training.js";
+import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
+
+type Size = Omit<TerraformerOptions, "vocabulary" | "mlp" | "attention">;
+interface Protocol extends Size {
+  block: number;
+  rank: number;
+  batchSize: number;
+  steps: number;
+  rate: number;
+  testWindows: number;
+}
+
+const protocols: Readonly<Record<Scale, Protocol>> = {
+  smoke: {
+    ...{ layers: 1, hiddenSize: 16, heads: 2, intermediateSize: 32, window: 8, block: 4, rank: 4 },
+    ...{ batchSize: 2, steps: 4, rate: 3e-3, testWindows: 4 },
+  },
+  laptop: {
+    ...{ layers: 2, hiddenSize: 64, heads: 4, intermediateSize: 256, window: 64, block: 8, rank: 16 },
+    ...{ batchSize: 8, steps: 1000, rate: 3e-3, testWindows: 256 },
+  },
+  gpu: {
+    ...{ layers: 6, hiddenSize: 256, heads: 8, intermediateSize: 1024, window: 256, block: 32, rank: 64 },
+    ...{ batchSize: 32, steps: 10_000, rate: 1e-3, testWindows: 1024 },
+  },
+};
+
+const contestants: Readonly<Record<string, { sparse: boolean; attention: TerraformerOptions["attention"] }>> = {
+  dense: { sparse: false, attention: "dense" },
+  "one unit of a block": { sparse: true, attention: "dense" },
+  "and multiplicative attention": { sparse: true, attention: "multiplicative" },
+  "and convolutional attention": { sparse: true, attention: "convolutional" },
+};
+
+interface TerraformerResult extends CellResult {
+  /** Nats a character on the held-out tenth, controllers hard. */
+  testLoss: number;
+  parameters: number;
+  /** Numbers of the MLP of a block that a token reads at most. */
+  mlpNumbers: number;
+  /** Means over runs of steps. */
+  losses: number[];
+}
+
+const textName = "calib.txt";
+const smoothing = 10;
+
+const optionsOf = (
+  { sparse, attention }: (typeof contestants)[string],
+  { block, rank, batchSize: _, steps: __, rate: ___, testWindows: ____, ...size }: Protocol,
+  vocabulary: number,
+): TerraformerOptions => ({ ...size, vocabulary, attention, mlp: sparse ? { block, rank } : "dense" });
+
+export const experiment: Experiment = {
+  id: "terraformer",
+  title: "Sparse is enough: Terraformer's layers",
+  description:
+    "Small character models with MLPs of which a controller chooses one unit of every block, and with queries, keys, values and output that are multiplicative or convolutional, beside the dense model: held-out loss, numbers, and how many of them a token reads.",
+  seeds: { smoke: 1, laptop: 3, gpu: 3 },
+  texts: [textName],
+  plan: (scale, seeds) =>
+    Array.from({ length: seeds }, (_, seed) =>
+      Object.keys(contestants).map((name, i) => ({ key: `layers${i}-seed${seed}`, seed, settings: { scale, name } })),
+    ).flat(),
+  run: train,
+  report: async (cells, scale) => report(cells, protocols[scale]),
+};
+
+async function train(cell: Cell, { signal, readText, device }: CellOptions): Promise<TerraformerResult> {
+  const { scale, name } = cell.settings as { scale: Scale; name: string };
+  const protocol = protocols[scale];
+  const { steps, rate, window, batchSize, testWindows } = protocol;
+  const text = await readText(textName);
+  const characters = [...new Set(text)].sort();
+  const ids = new Map(characters.map((character, id) => [character, id]));
+  const tokens = Uint32Array.from(text, (character) => ids.get(character)!);
+  const cut = Math.floor(0.9 * tokens.length);
+  const windowsOf = (part: Uint32Array) => new TokenWindows(part, window, batchSize, cell.seed);
+  const options = optionsOf(contestants[name], protocol, characters.length);
+  const model = terraformerModel(options);
+  await startEngine(device);
+  using objective = tracedObjective(model);
+  const rows = batchSize * window;
+  const arrays = (step?: number) =>
+    options.mlp === "dense"
+      ? {}
+      : controllerArrays(options, rows, step === undefined ? undefined : randomFor(cell.seed, "controllers", step));
+  const training = new Training({
+    objective,
+    weights: initialTerraformer(model.parameters, randomFor(cell.seed, "weights")),
+    optimizer: {
+      rate: cosine({ peak: rate, final: rate / 10, warmup: Math.min(50, steps / 4), steps }),
+      beta2: 0.95,
+      clip: 1,
+    },
+    steps,
+    seed: cell.seed,
+    method: (context) => dense.start(context, {}),
+  });
+  const windows = windowsOf(tokens.subarray(0, cut));
+  const losses: number[] = [];
+  for (let step = 0; step < steps; step++) {
+    await breathe(signal);
+    losses.push((await training.advance({ ...windows.batch(step), ...arrays(step) })).loss);
+  }
+  const control = { state: {}, arrays: () => arrays(), observe: () => {} };
+  const test = windowsOf(tokens.subarray(cut));
+  return {
+    testLoss: await meanLoss(objective, training.weights, test, testWindows, { signal, control }),
+    parameters: model.parameters.reduce((sum, { shape }) => sum + shape.reduce((all, size) => all * size, 1), 0),
+    mlpNumbers: numbersRead(options),
+    losses: Array.from({ length: Math.ceil(steps / smoothing) }, (_, k) => {
+      const run = losses.slice(k * smoothing, (k + 1) * smoothing);
+      return run.reduce((sum, loss) => sum + loss, 0) / run.length;
+    }),
+  };
+}
+
+/** Of the MLP of a block: all, or the controller and what it chooses at most. */
+function numbersRead({ hiddenSize, intermediateSize, mlp }: TerraformerOptions): number {
+  if (mlp === "dense") return 2 * hiddenSize * intermediateSize;
+  return mlp.rank * (hiddenSize + intermediateSize) + (2 * hiddenSize * intermediateSize) / mlp.block;
+}
+
+function report(cells: readonly FinishedCell[], protocol: Protocol) {
+  const of = (name: string) =>
+    cells.filter(({ settings }) => settings.name === name).map(({ result }) => result as TerraformerResult);
+  const names = Object.keys(contestants).filter((name) => of(name).length > 0);
+  const { layers, hiddenSize, intermediateSize, heads, window, batchSize, steps, rate, block, rank } = protocol;
+  return {
+    protocol: [
+      [
+        "model",
+        `${layers} layers, ${hiddenSize} wide, ${heads} heads, ${intermediateSize} units with ReLU, no positions`,
+      ],
+      ["controller", `one of ${block} units, rank ${rank}; Gumbel noise at temperature 0.1, hard in 30 % of the steps`],
+      ["training", `${steps} steps of ${batchSize} × ${window} characters, AdamW at ${rate}, cosine, clip 1`],
+      ["evaluation", "the last tenth of the text, controllers hard and without noise"],
+    ] as const,
+    tables: [
+      {
+        title: "Held-out loss",
+        columns: ["layers", "nats a character", "numbers", "of an MLP read for a token"],
+        rows: names.map((name) => {
+          const [{ parameters, mlpNumbers }] = of(name);
+          const share = mlpNumbers / (2 * hiddenSize * intermediateSize);
+          return [
+            name,
+            spread(
+              of(name).map(({ testLoss }) => testLoss),
+              4,
+            ),
+            parameters.toLocaleString("en"),
+            `${(100 * share).toFixed(1)} %`,
+          ];
+        }),
+      },
+    ],
+    figures: [
+      {
+        name: "loss",
+        title: "Loss in training",
+        picture: lineChart(
+          names.map((name) => ({
+            name,
+            points: of(name)[0].losses.map((loss, k) => [k * smoothing, loss] as const),
+          })),
+          { title: "Training loss", names: "below", xLabel: "step", yLabel: "nats a character" },
+        ),
+      },
+    ],
+    notes: [
+      "Attention has no positions of its own: the causal mask, and with convolutions the last three characters, tell them.",
+    ],
+  };
+}
