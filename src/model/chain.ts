@@ -3,6 +3,7 @@ import type { StoredFactors } from "../io/index.js";
 import type { Activation, Backend, LinearOptions, Matrix, Region } from "../kernels/index.js";
 import type { MatrixShape } from "../tensor/index.js";
 import { chainProblem, factorChain } from "../tensor/internal.js";
+import { chainFormat } from "./chainFormat.js";
 import { denseSource } from "./denseSource.js";
 import type { ChainRun } from "./morphemeChain.js";
 
@@ -17,9 +18,6 @@ export interface Chain {
   readonly bias?: Matrix;
   readonly byteLength: number;
 }
-
-/** Factors are small, and what one of them is off by all entries are off by. */
-export const chainFormat = "f32";
 
 /**
  * @param shape what the factors make

@@ -23,7 +23,7 @@ import {
   type MatrixShape,
 } from "../tensor/index.js";
 import { chainShapes } from "../tensor/internal.js";
-import { chainFormat } from "./chain.js";
+import { chainFormat } from "./chainFormat.js";
 import { ownHead, storedMap, storedMatrices, storedTensors } from "./forms.js";
 
 /** Rows of the head, and columns of the logits, which come in fours. */

@@ -1,7 +1,7 @@
 import type { Activation, Backend, LinearOptions, Matrix, Region, Vector } from "../kernels/index.js";
 import type { FactorParts, MatrixShape, Morphemes } from "../tensor/index.js";
 import { factorRows, morphemeNormEpsilon } from "../tensor/internal.js";
-import { chainFormat } from "./chain.js";
+import { chainFormat } from "./chainFormat.js";
 import { denseSource } from "./denseSource.js";
 import { padTo4 } from "./footprint.js";
 
