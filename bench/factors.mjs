@@ -1,5 +1,6 @@
 // Factors at equal numbers: what one shot costs, what a short training of the factors themselves gives back, and how fast they decode.
 //   npm run build && node bench/factors.mjs MODEL --text train.txt --eval-text eval.txt [--of blocks|embedding] [--steps 60] [--keep 0.5]
+//     [--methods tt,morphte] [--device webgpu] [--batch 8] [--window 256]
 // Blocks: the MLPs of all blocks. Perplexity over --windows windows of 512 tokens in f32; decoding in turn, one thread.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -26,6 +27,9 @@ const { values, positionals } = readOptions({
     steps: { type: "string", default: "60" },
     rate: { type: "string", default: "1e-3" },
     windows: { type: "string", default: "10" },
+    device: { type: "string", default: "wasm" },
+    batch: { type: "string" },
+    window: { type: "string" },
     methods: { type: "string" },
   },
 });
@@ -93,6 +97,9 @@ try {
       method: name.startsWith("sparse") ? "fixed-mask" : "dense",
       steps: Number(values.steps),
       rate: Number(values.rate),
+      device: values.device,
+      ...(values.batch !== undefined && { batch: Number(values.batch) }),
+      ...(values.window !== undefined && { window: Number(values.window) }),
       warmup: 5,
       weightDecay: 0,
       seed: 1,
