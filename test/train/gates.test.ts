@@ -1,22 +1,36 @@
-import { describe, expect, test } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { readModelSpec, unitsOf } from "../../src/arch/index.js";
+import { parseRecipe } from "../../src/compress/index.js";
 import { Random } from "../../src/core/index.js";
+import { compressionOf, openCheckpoint, readJsonFile } from "../../src/io/index.js";
+import { directoryFiles, directorySinks } from "../../src/io/index.node.js";
+import { compressToDirectory, trainToDirectory } from "../../src/jobs/index.js";
+import { describeDecoder } from "../../src/model/index.js";
 import { gatedGroups, keepWithin } from "../../src/train/gates/gatedUnits.js";
 import { logitFor, meanGate, openProbability, sampleGate } from "../../src/train/gates/hardConcrete.js";
+import { initialWeights, modelParameters, writeWeights } from "../../src/train/index.js";
+import { randomFor } from "../../src/train/internal.js";
 import { trainMethods } from "../../src/train/methods/index.js";
 import { constant } from "../../src/train/optimizers/schedule.js";
 import type { State } from "../../src/train/state.js";
 import { Training } from "../../src/train/training.js";
 import type { FloatArray } from "../../src/train/values.js";
+import { logits, relativeDifference } from "../compress/support.js";
+import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { smallConfig } from "./smallModel.js";
 import { threeLayerBatch, threeLayers, threeLayerWeights } from "./threeLayers.js";
 
-const logits = [-4, -1.5, 0, 0.7, 3];
+const places = [-4, -1.5, 0, 0.7, 3];
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 
 describe("hard concrete gates", () => {
   const random = new Random(3);
   const uniforms = Array.from({ length: 40_000 }, () => random.uniform());
 
-  test.each(logits)("a logit of %d: the probability of being open is the closed form, and what draws give", (a) => {
+  test.each(places)("a logit of %d: the probability of being open is the closed form, and what draws give", (a) => {
     const { probability } = openProbability(a);
     expect(probability).toBeCloseTo(sigmoid(a - (2 / 3) * Math.log(0.1 / 1.1)), 12);
     expect(logitFor(probability)).toBeCloseTo(a, 9);
@@ -28,7 +42,7 @@ describe("hard concrete gates", () => {
 
   test("derivatives are the central differences, given the noise", () => {
     const h = 1e-5;
-    for (const a of logits) {
+    for (const a of places) {
       const slope = (openProbability(a + h).probability - openProbability(a - h).probability) / (2 * h);
       expect(openProbability(a).slope).toBeCloseTo(slope, 8);
       for (const u of [0.02, 0.3, 0.5, 0.8, 0.99]) {
@@ -157,6 +171,69 @@ describe.each(["l0", "cofi"] as const)("%s", (id) => {
     };
     expect(await weightsAfter(2)).toEqual(await weightsAfter(2));
     expect(await weightsAfter(3)).not.toEqual(await weightsAfter(2));
+  });
+});
+
+describe("what was trained is cut", () => {
+  const scratch = mkdtempSync(join(tmpdir(), "rarefy-gates-"));
+  const at = (name: string) => join(scratch, name);
+  afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+  const tokens = Uint32Array.from({ length: 200 }, (_, i) => (i * 37) % 300);
+
+  async function train(method: string, methodOption: object) {
+    smallConfig(at(method), { num_hidden_layers: 2, num_key_value_heads: 2 });
+    const files = directoryFiles(at(method));
+    const parameters = modelParameters(readModelSpec(await readJsonFile(files, "config.json"), "config.json"));
+    const weights = initialWeights(parameters, randomFor(0, "weights"), 0.2);
+    await writeWeights(directorySinks(at(method)), parameters, weights, () => "F32");
+    await trainToDirectory(files, at(`${method}-trained`), {
+      ...{ from: "weights", method, methodOption: { ...methodOption }, tokens: async () => tokens },
+      ...{ steps: 4, batch: 2, window: 8, warmup: 0 },
+    });
+    return directoryFiles(at(`${method}-trained`));
+  }
+  const cut = async (method: string, stage: object) => {
+    const recipe = parseRecipe({ version: 1, stages: [{ type: "maskUnits", ...stage }] }, "test");
+    const output = at(`${method}-cut`);
+    await compressToDirectory(directoryFiles(at(`${method}-trained`)), output, {
+      recipe,
+      store: "dense",
+      dtype: "F32",
+    });
+    const checkpoint = await openCheckpoint(directoryFiles(output));
+    return { checkpoint, masks: compressionOf(checkpoint.artifact!)!.unitMasks! };
+  };
+
+  test.each(["l0", "cofi"])("%s: units that are gone give the logits of units that are zero", async (method) => {
+    const files = await train(method, { sparsity: 0.5, until: 0, rate: 1 });
+    const { checkpoint, masks } = await cut(method, { method: "zeros" });
+    const zeros = await openCheckpoint(files);
+    expect(masks.macsShare).toBeLessThanOrEqual(0.5);
+    expect(masks.macsShare).toBeGreaterThan(0.3);
+    const [smaller, whole] = [await logits(checkpoint), await logits(zeros)];
+    expect(relativeDifference(smaller, whole)).toBeLessThan(1e-5);
+    const { spec } = await describeDecoder(checkpoint).then(({ config }) => config);
+    expect(spec.blocks.flatMap((block) => unitsOf(block).map(({ count }) => count))).not.toEqual([2, 64, 2, 64]);
+    await checkpoint.close();
+    await zeros.close();
+  });
+
+  test("dynabert: the first units are the width, and all of them what was trained", async () => {
+    const files = await train("dynabert", { widths: [1, 0.5] });
+    const whole = await openCheckpoint(files);
+    const { checkpoint, masks } = await cut("dynabert", { method: "first", macs: 0.5 });
+    expect(masks).toMatchObject({ heads: [1, 1], neurons: [32, 32], macsShare: 0.5 });
+    const zeroed = new MemoryCheckpoint(whole.config as Record<string, unknown>, new Map());
+    for (const { name, shape } of whole.tensors.values()) {
+      const values = await whole.readFloat32(name);
+      const cols = shape.at(-1)!;
+      if (/down_proj|o_proj/.test(name))
+        for (let i = 0; i < values.length; i++) if (i % cols >= cols / 2) values[i] = 0;
+      zeroed.set(name, shape, values);
+    }
+    expect(relativeDifference(await logits(checkpoint), await logits(zeroed))).toBeLessThan(1e-5);
+    await checkpoint.close();
+    await whole.close();
   });
 });
 
