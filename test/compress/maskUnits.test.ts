@@ -311,6 +311,26 @@ describe("masks of heads and neurons", () => {
     }
   });
 
+  test("what gives nothing goes though it is computed, and what gives something stays", async () => {
+    const checkpoint = await MemoryCheckpoint.golden("llama");
+    const { blocks } = readModelSpec(checkpoint.config, "config.json");
+    const { count, maps } = unitsOf(blocks[0]).find(({ kind }) => kind === "neurons")!;
+    for (const { map, axis } of maps) {
+      const weight = await checkpoint.readFloat32(map.weight.tensor);
+      // Neurons 1 and 3 are computed and read by nobody; neuron 2 is read, and always 0.
+      const units = axis === "cols" ? [1, 3] : [2];
+      const changed = weight.map((w, i) =>
+        units.includes(axis === "cols" ? i % map.cols : Math.floor(i / map.cols)) ? 0 : w,
+      );
+      checkpoint.set(map.weight.tensor, map.weight.shape, changed);
+    }
+    const stages = [{ type: "maskUnits", method: "zeros" } as never];
+    const { artifact } = await compress(checkpoint, { stages, calibration: undefined, store: "dense", dtype: "F32" });
+    const { neurons } = compressionOf(artifact)!.unitMasks!;
+    expect(neurons[0]).toBe(count - 2);
+    expect(new Set(neurons.slice(1))).toEqual(new Set([count]));
+  });
+
   const problemsOf = async (name: string, input: object) => {
     const checkpoint = await MemoryCheckpoint.golden(name);
     const options = jobOptions({ stages: masks(), gradients: gradientSource(), ...input });
