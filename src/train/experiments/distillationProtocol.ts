@@ -39,7 +39,7 @@ export const studentProtocols: Readonly<Record<Exclude<Scale, "gpu">, StudentPro
     tests: 8,
   },
   laptop: {
-    teacher: { layers: 2, hiddenSize: 48, intermediateSize: 96, heads: 4, steps: 400, rate: 5e-3 },
+    teacher: { layers: 2, hiddenSize: 48, intermediateSize: 96, heads: 4, steps: 800, rate: 5e-3 },
     student: { layers: 1, hiddenSize: 12, intermediateSize: 24, heads: 2, steps: 1500, rate: 1e-2 },
     batchSize: 16,
     reports: 512,
