@@ -16,4 +16,5 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   "clustered-attention": () => import("./clusteredAttention.js"),
   "clustered-attention-time": () => import("./clusteredAttentionTime.js"),
   "text-classification": () => import("./textClassification.js"),
+  adapters: () => import("./adapters.js"),
 };
