@@ -37,6 +37,7 @@ const knowsNames: Readonly<Record<string, string>> = {
   "jobs/adapterTraining.ts": "matrices to adapt are called by their roles",
   "pipeline/compress/block.ts": "a matrix of any family is found under its role in Llama's words too",
   "train/adapters/ia3.ts": "matrices to adapt are called by their roles",
+  "train/experiments/adapterProtocol.ts": "matrices to adapt are called by their roles",
 };
 
 /** Families by whose names others go too: kinds of tokenizers, and what new models are made like. */

@@ -64,7 +64,7 @@ test("a text counts when all of its answer is the likeliest", () => {
     instructionWindow,
   );
   const logits = new Float32Array(2 * instructionWindow * vocabSize);
-  const { values } = batch.label;
+  const values = Array.from(batch.label.values);
   for (const [i, wanted] of values.entries()) if (wanted >= 0) logits[i * vocabSize + wanted] = 1;
   expect(exactShare(logits, batch, instructionWindow)).toBe(1);
   const last = values.findLastIndex((wanted) => wanted >= 0);

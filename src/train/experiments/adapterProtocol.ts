@@ -48,7 +48,7 @@ export const protocols: Readonly<Record<Scale, AdapterProtocol>> = {
     intermediateSize: 128,
     heads: 4,
     episodes: 16,
-    baseSteps: 3000,
+    baseSteps: 5000,
     baseRate: 3e-3,
     instructions: 64,
     steps: 600,
@@ -86,14 +86,20 @@ export interface AdapterContestant {
 const all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 const factors = ["k_proj", "v_proj", "down_proj"];
 
-/** Pairs lie beside every matrix, also where LoRA's paper has them beside queries and values alone, so that only the mixture differs. */
+/**
+ * Pairs lie beside every matrix, also where LoRA's paper has them beside queries and values alone, so that only the mixture differs. A
+ * pair of the papers' rank 4 would be a large part of so narrow a model; alpha / rank is theirs.
+ */
 export const contestants: Readonly<Record<string, AdapterContestant>> = {
   "all weights": { rate: 1e-3 },
-  "LoRA, rank 4": { adapter: { kind: "lora", options: { rank: 4, alpha: 16 }, targets: all }, rate: 3e-3 },
-  "LoRA, rank 40": { adapter: { kind: "lora", options: { rank: 40, alpha: 160 }, targets: all }, rate: 1e-3 },
+  "LoRA, rank 1": { adapter: { kind: "lora", options: { rank: 1, alpha: 4 }, targets: all }, rate: 1e-2 },
+  "LoRA, rank 10": { adapter: { kind: "lora", options: { rank: 10, alpha: 40 }, targets: all }, rate: 3e-3 },
   "IA³": { adapter: { kind: "ia3", options: {}, targets: factors }, rate: 3e-2 },
   "MoV-10": { adapter: { kind: "mov", options: { experts: 10 }, targets: factors }, rate: 3e-2 },
-  "MoLoRA-10": { adapter: { kind: "molora", options: { experts: 10, rank: 4, alpha: 16 }, targets: all }, rate: 3e-3 },
+  "MoLoRA-10, rank 1": {
+    adapter: { kind: "molora", options: { experts: 10, rank: 1, alpha: 4 }, targets: all },
+    rate: 1e-2,
+  },
 };
 
 /** The adapters that LoraHub combines. */

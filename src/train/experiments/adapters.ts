@@ -79,8 +79,8 @@ async function runCell(
   const found = (stored === undefined ? {} : JSON.parse(stored.found as string)) as Partial<AdapterResult> & {
     learnt?: Record<string, ContestantResult>;
   };
-  let saved = 0;
-  const save = (more: State) => state.save(++saved, { found: JSON.stringify(found), ...more });
+  let saves = (stored?.saves as number | undefined) ?? 0;
+  const save = (more: State) => state.save(++saves, { saves, found: JSON.stringify(found), ...more });
   if (stored?.base === undefined) await trainBase(base, stored?.training as State | undefined, save, job);
   else for (const { name } of parameters) base.weights.set(name, (stored.base as State)[name] as FloatArray);
   const withBase = () => save({ base: Object.fromEntries(base.weights) });
@@ -145,7 +145,7 @@ async function train(
     rate: schedule,
     onStep: ({ loss }) => losses.push(loss),
     save: resumed && (() => resumed.save(training.state)),
-    saveEvery: 500,
+    saveEvery: Math.min(500, Math.ceil(steps / 2)),
     ...job,
   });
   return losses;
