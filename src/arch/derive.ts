@@ -4,6 +4,7 @@ import type {
   AttendStep,
   BlockSpec,
   Buffer,
+  ContextPruning,
   LinearSpec,
   LinearStep,
   ModelSpec,
@@ -31,7 +32,7 @@ export function* stepsOf({ steps }: { steps: readonly Step[] }): Generator<Step>
   }
 }
 
-/** The linear maps of a block in the order of its steps, each once; routers are not among them. */
+/** The linear maps of a block in the order of its steps, each once; routers, and what prunes contexts, are not among them. */
 export function linearsOf(block: { steps: readonly Step[] }): LinearSpec[] {
   const maps: LinearSpec[] = [];
   for (const step of stepsOf(block)) if (step.do === "linear") maps.push(...step.maps.map(({ map }) => map));
@@ -127,6 +128,8 @@ export function buffersOf(block: BlockSpec, hiddenSize: number): Map<Buffer, num
 const ofNorm = ({ weight, bias }: NormSpec): TensorRef[] => [weight, ...(bias ? [bias] : [])];
 const ofMap = ({ weight, bias }: LinearSpec): TensorRef[] => [weight, ...(bias ? [bias] : [])];
 
+const ofPruning = ({ query, key, bias }: ContextPruning): TensorRef[] => [...ofMap(query), ...ofMap(key), bias];
+
 function ofStep(step: Step): TensorRef[] {
   switch (step.do) {
     case "norm":
@@ -134,7 +137,7 @@ function ofStep(step: Step): TensorRef[] {
     case "linear":
       return step.maps.flatMap(({ map }) => ofMap(map));
     case "attend":
-      return step.sinks ? [step.sinks] : [];
+      return [...(step.sinks ? [step.sinks] : []), ...(step.pruning ? ofPruning(step.pruning) : [])];
     case "mixture":
       return [...ofMap(step.router.map), ...(step.router.choiceBias ? [step.router.choiceBias] : [])];
     default:

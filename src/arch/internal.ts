@@ -1,4 +1,5 @@
 /** For the folders to the right: the parts that families are built of, for a model of one's own. Not part of the package's exports. */
+export { withContextPruning } from "./contextPruning.js";
 export {
   activeShares,
   expandedMaps,

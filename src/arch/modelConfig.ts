@@ -63,5 +63,6 @@ function shapeOf(block: BlockSpec): BlockShape {
     queryHeads: attend.heads,
     kvHeads: attend.kv.heads,
     intermediateSize: linearsOf(block).find(({ role }) => role === "up_proj")!.rows,
+    ...(attend.pruning && { contextRank: attend.pruning.query.rows }),
   };
 }

@@ -2,6 +2,7 @@ import * as z from "zod/mini";
 import { FormatError, quote } from "../core/index.js";
 import { checkSchema } from "../core/internal.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
+import { prunesContext } from "./contextPruning.js";
 import { families } from "./families/index.js";
 import type { BlockShape, BlockSpec, ModelSpec } from "./spec.js";
 
@@ -36,7 +37,7 @@ export function readModelSpec(
   const spec = {
     modelType,
     ...described,
-    ...(shapes && { blocks: shareBlocks(described.blocks, shapes) }),
+    ...(shapes && { blocks: shareBlocks(trainedBlocks(described.blocks, shapes), shapes) }),
   };
   const eos = generation === undefined ? undefined : checkGeneration(generation);
   return eos === undefined ? spec : { ...spec, eosTokenIds: eos.filter((id) => isToken(id, spec.vocabSize)) };
@@ -44,6 +45,13 @@ export function readModelSpec(
 
 const checkGeneration = (generation: unknown) =>
   checkSchema(generationFields, generation, "generation_config.json").eos_token_id;
+
+/** Blocks with what training has given them. */
+const trainedBlocks = (blocks: readonly BlockSpec[], shapes: readonly BlockShape[]): BlockSpec[] =>
+  blocks.map((block, layer) => {
+    const { contextRank } = shapes[layer];
+    return contextRank === undefined ? block : prunesContext(block, contextRank, layer);
+  });
 
 /** Blocks that share their weights are one description. @throws FormatError for those that are of different kinds */
 function shareBlocks(blocks: readonly BlockSpec[], shapes: readonly BlockShape[]): BlockSpec[] {

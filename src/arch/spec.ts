@@ -184,6 +184,22 @@ export interface AttendStep {
    * `latent` and `key`, which lie side by side, need be kept of a position.
    */
   latent?: { latent: Buffer; rank: number; key: Buffer; width: number };
+  /** Positions that later ones no longer see, as the model was trained to tell. */
+  pruning?: ContextPruning;
+}
+
+/**
+ * Dynamic context pruning (arXiv 2305.15805): with q = query · of, k = key · of and r their columns, a position n drops every
+ * earlier one j with q_n · k_j / √r + bias ≤ 0. It and all behind it no longer see j, with none of the heads of the layer.
+ */
+export interface ContextPruning {
+  /** What queries are made of. */
+  of: Buffer;
+  /** [r, hiddenSize] each */
+  query: LinearSpec;
+  key: LinearSpec;
+  /** [1] */
+  bias: TensorRef;
 }
 
 /** Which positions a position sees: itself and all before, the last `window` of those, or all of the sequence. */
@@ -294,11 +310,13 @@ export interface RowPick {
   runs: number;
 }
 
-/** What rarefy.json says of a block: sizes that structured pruning changes, and whether it has weights of its own. */
+/** What rarefy.json says of a block: sizes that structured pruning changes, whether it has weights of its own, and what training gave it. */
 export interface BlockShape {
   queryHeads: number;
   kvHeads: number;
   intermediateSize: number;
   /** The layer before it whose weights it has too. Default: its own. */
   sharedWith?: number;
+  /** Columns of the interactions that tell which positions are no longer needed. Default: all are kept. */
+  contextRank?: number;
 }

@@ -99,6 +99,7 @@ const blockShape: z.core.$ZodType<BlockShape> = z.strictObject({
   kvHeads: z.int().check(z.gte(1), z.lte(4096)),
   intermediateSize: z.int().check(z.gte(1), z.lte(2 ** 20)),
   sharedWith: z.optional(z.int().check(z.gte(0), z.lte(4095))),
+  contextRank: z.optional(z.int().check(z.gte(4), z.lte(4096))),
 });
 
 /** What one-shot compression made of the matrices of a block. */

@@ -48,7 +48,10 @@ export async function openTeacher(
 ): Promise<Teacher> {
   const model =
     teacher === undefined
-      ? { ...student, weights: new Map(Array.from(student.weights, ([name, values]) => [name, values.slice()])) }
+      ? {
+          ...student,
+          weights: new Map(Array.from(student.before ?? student.weights, ([name, values]) => [name, values.slice()])),
+        }
       : await loadTrainable(teacher, { routerOption: {}, batch, window }, { signal, onProgress });
   const { vocabSize } = student.config;
   if (model.config.vocabSize !== vocabSize) {

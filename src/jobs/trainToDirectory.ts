@@ -20,9 +20,12 @@ import { jsonBytes } from "../io/internal.js";
 import { lineChart, svgFile } from "../report/internal.js";
 import {
   type Batch,
+  contextControl,
+  contextPruningSettings,
   decoderObjective,
   type FloatArray,
   initialWeights,
+  joinControls,
   type LogRecord,
   meanLoss,
   modelParameters,
@@ -132,11 +135,14 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const { distil, distilLoss = "kl", temperature = 1 } = options;
   const miniLlm = distilLoss === "minillm" ? miniLlmOptions(options) : undefined;
   const match = options.match && matchingOptions(options.match);
+  const contextPruning = options.contextPruning && contextPruningSettings(options.contextPruning);
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
   checkDistillation(options);
   checkAdapter(options);
+  if (contextPruning !== undefined && from === "random")
+    throw new UsageError("context pruning is trained beside weights that are there: use finetune");
   await using claimed = await claimOutput(output, { inputs: [files.directory], force: options.force });
   const run = new RunDirectory(`${claimed.target}.run`, options.steps);
   await run.check();
@@ -156,13 +162,13 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const model = await (source !== undefined
     ? streamedModel(files, source.checkpoint)
     : from === "weights"
-      ? loadTrainable(files, options, steering)
+      ? loadTrainable(files, { ...options, contextPruning }, steering)
       : randomModel(files, options));
   const { config, parameters, mixture } = model;
   checkFitsModel(config, options.window, [tokens, evaluationTokens]);
   const { window, device } = options;
   const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
-  const control = mixture?.control;
+  const control = joinControls(mixture?.control, contextPruning && contextControl(contextPruning, options.steps));
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
   const wanted = { logits: distil !== undefined && miniLlm === undefined, match };
@@ -207,6 +213,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     methodOptions: settings,
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
+    ...(contextPruning && { contextPruning: { ...contextPruning, rank: config.blocks[0].contextRank } }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
     ...(distil !== undefined && { distil, distilLoss, temperature, ...(miniLlm && { miniLlm }) }),
     ...(match && { match }),
@@ -220,7 +227,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     return resultIn(output);
   }
   const stored = await run.open(job);
-  const before = stored?.perplexityBefore ?? (await perplexity(weights));
+  const before = stored?.perplexityBefore ?? (await perplexity(model.before ?? weights));
   const training = new Training({
     objective,
     weights,
@@ -287,8 +294,11 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   return { output, ...record } as TrainedDirectory;
 }
 
-function checkAdapter({ adapter, method, from, distil, match, inputDensity }: TrainToDirectoryOptions): void {
+function checkAdapter(options: TrainToDirectoryOptions): void {
+  const { adapter, method, from, distil, match, inputDensity, contextPruning } = options;
   if (adapter === undefined) return;
+  if (contextPruning !== undefined)
+    throw new UsageError("an adapter leaves the model as it is; leave --context-pruning out, or --lora and --ia3");
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
   if (method !== "dense")
     throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);

@@ -10,13 +10,17 @@ import {
 } from "../io/index.js";
 import { factorNames, routingOf } from "../model/internal.js";
 import {
+  type ContextPruningSettings,
   type FloatArray,
+  initialInteractions,
   type ModelParameter,
   modelParameters,
+  prunableConfig,
   readWeights,
   type StoredFloat,
   type TrainedMixture,
   trainableConfig,
+  wholeContext,
 } from "../train/index.js";
 import { mixtureOf, type RouterSettings } from "./trainingSettings.js";
 
@@ -26,6 +30,8 @@ export interface TrainableModel {
   config: ModelConfig;
   parameters: readonly ModelParameter[];
   weights: Map<string, FloatArray>;
+  /** Those that give what the model gave before: where training begins with something new. Default: `weights`. */
+  before?: ReadonlyMap<string, FloatArray>;
   /** Stored type by name of a tensor. */
   dtypeOf: (tensor: string) => StoredFloat;
   /** How tensors of the source lie in its files, where that is not entry by entry. */
@@ -36,18 +42,24 @@ export interface TrainableModel {
   mixture?: TrainedMixture;
 }
 
+/** What decides which tensors are trained. */
+export type ModelSettings = RouterSettings & { contextPruning?: ContextPruningSettings; seed?: number };
+
 /** Reads the weights of a checkpoint as f32, and what its routers have learnt. @throws FormatError, ProblemsError */
 export async function loadTrainable(
   files: LocalModelFiles,
-  routers: RouterSettings,
+  settings: ModelSettings,
   job: JobOptions,
 ): Promise<TrainableModel> {
   const checkpoint = await openCheckpoint(files);
   try {
-    const config = await trainableConfig(checkpoint);
+    const own = await trainableConfig(checkpoint);
+    const { contextPruning } = settings;
+    const config = contextPruning === undefined ? own : prunableConfig(own, contextPruning);
     const parameters = modelParameters(config.spec, checkpoint.tensors);
+    const known = new Set(modelParameters(own.spec, checkpoint.tensors).map(({ name }) => name));
     const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
-    const mixture = mixtureOf(config, routers, trained ?? routingOf(config.spec));
+    const mixture = mixtureOf(config, settings, trained ?? routingOf(config.spec));
     const dtypes = new Map(Array.from(checkpoint.tensors, ([name, { dtype }]) => [name, dtype as StoredFloat]));
     const declarations = checkpoint.artifact?.tensors ?? {};
     for (const { ref, part } of parameters) {
@@ -57,14 +69,24 @@ export async function loadTrainable(
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
     }
+    const isNew = ({ name }: { name: string }) => !known.has(name);
+    const weights = await readWeights(
+      checkpoint,
+      parameters.filter((parameter) => !isNew(parameter)),
+      job,
+    );
+    const begun = contextPruning && initialInteractions(parameters.filter(isNew), contextPruning, settings.seed ?? 0);
+    const merged = (more: ReadonlyMap<string, FloatArray> | undefined) =>
+      new Map(parameters.map(({ name }) => [name, (more?.get(name) ?? weights.get(name))!]));
     return {
       files,
       config,
       parameters,
-      weights: await readWeights(checkpoint, parameters, job),
-      dtypeOf: (tensor) => dtypes.get(tensor)!,
+      weights: merged(begun),
+      ...(begun && { before: merged(wholeContext(parameters.filter(isNew), begun)) }),
+      dtypeOf: (tensor) => dtypes.get(tensor) ?? "F32",
       declarations,
-      blocks: checkpoint.artifact?.blocks,
+      blocks: config === own ? checkpoint.artifact?.blocks : [...config.blocks],
       mixture,
     };
   } finally {

@@ -48,6 +48,8 @@ export interface TrainingSettings {
   routerOption: Record<string, unknown>;
   /** Q-Sparse: share of the largest inputs of a token that every linear map sees. Default: all. */
   inputDensity?: number;
+  /** Dynamic context pruning: layers learn which earlier positions are no longer needed; options as `contextPruningSchema` has them. */
+  contextPruning?: Record<string, unknown>;
   /** Weight of learning from a teacher's predictions; 1 − share is that of the text. Default: no teacher. */
   distil?: number;
   /** How far student and teacher are apart. Default "kl". */

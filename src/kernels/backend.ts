@@ -245,9 +245,10 @@ export interface Backend extends WeightLoading, ExpertOperations, Disposable {
   /**
    * Copies keys and values of the slots 0 … slots − 1 of every layer into another cache, whose layers are the same and which may
    * have another number of slots.
+   * @param slots of all layers, or of each
    * @throws UsageError for other layers, too few slots, codes or mass
    */
-  copyKv(from: KvCache, to: KvCache, slots: number): void;
+  copyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void;
   /** out [n, heads * key] = keys of one layer in slots start … start + n − 1, as attention reads them. */
   readKeys(out: Activation, cache: KvCache, layer: number, start: number): void;
   /** out [⌈x.rows / every⌉, x.cols]: every `every` rows of `x` as one; the last group may have fewer. */

@@ -1,6 +1,6 @@
 import { UsageError } from "../core/index.js";
 import type { Activation, AttentionOptions } from "./backend.js";
-import { type KvCache, type KvCacheSpec, type KvLayer, keptValue } from "./kv.js";
+import { type KvCache, type KvCacheSpec, type KvLayer, keptValue, slotsOf } from "./kv.js";
 import { codedWords, kiviCoded, kiviGroup, rowWords } from "./kvCodes.js";
 import { kvBytesRead, rowsOfGroup } from "./sight.js";
 
@@ -15,7 +15,7 @@ export class CodedSlots {
   /** Slots [0, here) of a layer are codes. */
   of(layer: number): number {
     const { codes } = this.spec;
-    return codes !== undefined && codes.kivi === undefined ? this.spec.slots : this.#coded[layer];
+    return codes !== undefined && codes.kivi === undefined ? slotsOf(this.spec, layer) : this.#coded[layer];
   }
 
   /**

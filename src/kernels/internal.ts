@@ -11,7 +11,7 @@ export {
 } from "./compute.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export { keptInputs } from "./inputChoice.js";
-export { keptValue } from "./kv.js";
+export { countOf, keptValue, slotsOf } from "./kv.js";
 export { kiviCoded } from "./kvCodes.js";
 export { setSlots } from "./sight.js";
 export { openDevice } from "./table.js";

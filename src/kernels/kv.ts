@@ -11,6 +11,8 @@ export interface KvLayer {
   readonly value: number;
   /** A value is the first `value` columns of its key, which are kept once: latent attention (arXiv 2405.04434). */
   readonly valueInKey?: true;
+  /** Tokens that this layer has room for; left out: `KvCacheSpec.slots`. */
+  readonly slots?: number;
 }
 
 /** Columns that are kept of a value beside its key. */
@@ -25,12 +27,19 @@ export type AttentionMass = "sum" | "max";
 /** What a cache of keys and values has room for, by layer. */
 export interface KvCacheSpec {
   readonly layers: readonly KvLayer[];
-  /** Most tokens that each layer holds at once. */
+  /** Most tokens that each layer holds at once, where it does not say so itself. */
   readonly slots: number;
   readonly mass?: AttentionMass;
   /** How keys and values are kept in fewer bits; left out: as f32. */
   readonly codes?: KvCodes;
 }
+
+/** Most tokens that a layer of a cache holds at once. */
+export const slotsOf = ({ layers, slots }: KvCacheSpec, layer: number): number => layers[layer].slots ?? slots;
+
+/** Of numbers that are given for all layers, or for each, that of one. */
+export const countOf = (counts: number | readonly number[], layer: number): number =>
+  typeof counts === "number" ? counts : counts[layer];
 
 /**
  * Keys and values of one sequence, owned by a backend. A slot holds what one token left in a layer. Where nothing is ever
@@ -54,8 +63,9 @@ export interface KvMoves {
 }
 
 /** Bytes of keys, values and mass. */
-export function kvCacheBytes({ layers, slots, mass, codes }: KvCacheSpec): number {
-  const words = layers.reduce((sum, kept) => {
+export function kvCacheBytes({ mass, codes, ...spec }: KvCacheSpec): number {
+  const words = spec.layers.reduce((sum, kept, layer) => {
+    const slots = slotsOf(spec, layer);
     const entry =
       codes === undefined
         ? slots * (kept.key + keptValue(kept))

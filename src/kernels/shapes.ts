@@ -13,7 +13,7 @@ import type {
 } from "./backend.js";
 import type { ExpertLinearOptions, ExpertMatrices, RouteOptions, Routing } from "./experts.js";
 import type { InputChoice } from "./inputChoice.js";
-import type { KvCache, KvCacheSpec, KvLayer, KvMoves } from "./kv.js";
+import { countOf, type KvCache, type KvCacheSpec, type KvLayer, type KvMoves, slotsOf } from "./kv.js";
 import { fullBlock, rowsOfGroup, type SightSpec, slotsOfBlock } from "./sight.js";
 
 /**
@@ -142,9 +142,14 @@ export function checkRope(x: Activation, table: RopeTable, start: number): void 
 /** The address space of a WebAssembly memory; GPUs bind no more either. */
 const maxCachePieceBytes = 2 ** 32;
 
-export function checkCacheSpec({ layers, slots, mass, codes }: KvCacheSpec): void {
+export function checkCacheSpec(spec: KvCacheSpec): void {
+  const { layers, mass, codes } = spec;
   const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
-  check("createKvCache", isCount(slots) && layers.length > 0, () => `${layers.length} layers of ${slots} slots`);
+  check(
+    "createKvCache",
+    isCount(spec.slots) && layers.length > 0,
+    () => `${layers.length} layers of ${spec.slots} slots`,
+  );
   if (codes !== undefined) {
     const { bits, kivi } = codes;
     check("createKvCache", [2, 4, 8].includes(bits), () => `codes of ${bits} bits; there are 2, 4 and 8`);
@@ -152,7 +157,9 @@ export function checkCacheSpec({ layers, slots, mass, codes }: KvCacheSpec): voi
     check("createKvCache", counts, () => `KIVI with ${kivi?.residual} exact tokens and passes of ${kivi?.rows}`);
     check("createKvCache", kivi === undefined || mass === undefined, () => "groups of tokens do not go with mass");
   }
-  for (const { heads, key, value, valueInKey } of layers) {
+  for (const [layer, { heads, key, value, valueInKey }] of layers.entries()) {
+    const slots = slotsOf(spec, layer);
+    check("createKvCache", isCount(slots), () => `layer ${layer} of ${slots} slots`);
     check("createKvCache", !valueInKey || value <= key, () => `values of ${value} columns within keys of ${key}`);
     check(
       "createKvCache",
@@ -176,8 +183,8 @@ function checkedLayer(op: string, { spec }: KvCache, layer: number): KvLayer {
   return spec.layers[layer];
 }
 
-function checkSlots(op: string, cache: KvCache, start: number, rows: number): void {
-  const { slots } = cache.spec;
+function checkSlots(op: string, cache: KvCache, layer: number, start: number, rows: number): void {
+  const slots = slotsOf(cache.spec, layer);
   const valid = Number.isSafeInteger(start) && start >= 0 && start + rows <= slots;
   check(op, valid, () => `slots ${start} … ${start + rows - 1} in a cache of ${slots}`);
 }
@@ -196,7 +203,7 @@ export function checkAppendKv(
     check("appendKv", k.rows === v.rows, () => `${shape(k)} against ${shape(v)}`);
     check("appendKv", v.cols === heads * value, () => `${v.cols} columns for ${heads} × ${value}`);
   }
-  checkSlots("appendKv", cache, start, k.rows);
+  checkSlots("appendKv", cache, layer, start, k.rows);
 }
 
 export function checkAttention(
@@ -217,11 +224,12 @@ export function checkAttention(
     (sinks?.length ?? queryHeads) === queryHeads,
     () => `${sinks?.length} sinks for ${queryHeads} heads`,
   );
-  checkSlots("attention", cache, start, q.rows);
+  checkSlots("attention", cache, layer, start, q.rows);
   if (sight?.spec.kind !== "blocks") return;
   const { rows, slots, tableOfHead } = sight.spec;
   check("attention", rows === q.rows, () => `a block mask of ${rows} rows for ${q.rows}`);
-  check("attention", slots <= cache.spec.slots, () => `a block mask of ${slots} slots for ${cache.spec.slots}`);
+  const room = slotsOf(cache.spec, layer);
+  check("attention", slots <= room, () => `a block mask of ${slots} slots for ${room}`);
   check(
     "attention",
     tableOfHead.length === queryHeads,
@@ -232,7 +240,7 @@ export function checkAttention(
 export function checkReadKeys(out: Activation, cache: KvCache, layer: number, start: number): void {
   const { heads, key } = checkedLayer("readKeys", cache, layer);
   check("readKeys", out.cols === heads * key, () => `${heads} × ${key} into ${out.cols} columns`);
-  checkSlots("readKeys", cache, start, out.rows);
+  checkSlots("readKeys", cache, layer, start, out.rows);
 }
 
 export function checkPoolRows(out: Activation, x: Activation, { every }: PoolOptions): void {
@@ -303,8 +311,8 @@ export function checkMoveKv(cache: KvCache, layer: number, { heads, from, to, tu
   check("moveKv", codes?.kivi === undefined, () => "entries of groups do not move alone");
   check("moveKv", codes === undefined || turn === undefined, () => "keys that are codes do not turn");
   for (const head of heads) check("moveKv", head < kept.heads, () => `head ${head} of ${kept.heads}`);
-  for (const slot of [...from, ...to])
-    check("moveKv", slot < cache.spec.slots, () => `slot ${slot} of ${cache.spec.slots}`);
+  const slots = slotsOf(cache.spec, layer);
+  for (const slot of [...from, ...to]) check("moveKv", slot < slots, () => `slot ${slot} of ${slots}`);
   if (turn === undefined) return;
   const { headDim, positions } = turn.table;
   check("moveKv", headDim === kept.key, () => `a table for keys of ${headDim} for ${kept.key}`);
@@ -312,14 +320,20 @@ export function checkMoveKv(cache: KvCache, layer: number, { heads, from, to, tu
     check("moveKv", Math.abs(by) < positions, () => `a turn by ${by} of ${positions} positions`);
 }
 
-export function checkCopyKv(from: KvCache, to: KvCache, slots: number): void {
+export function checkCopyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void {
   const layersOf = ({ spec }: KvCache) =>
     spec.layers.map(({ heads, key, value, valueInKey = false }) => [heads, key, value, valueInKey].join()).join(" ");
   check("copyKv", from !== to && layersOf(from) === layersOf(to), () => "caches of other layers, or one and the same");
   for (const { spec } of [from, to]) {
     check("copyKv", spec.codes === undefined && spec.mass === undefined, () => "caches with codes or mass");
-    const valid = Number.isSafeInteger(slots) && slots >= 1 && slots <= spec.slots;
-    check("copyKv", valid, () => `${slots} slots of a cache of ${spec.slots}`);
+    const listed = typeof slots === "number" || slots.length === spec.layers.length;
+    check("copyKv", listed, () => `slots of other layers than ${spec.layers.length}`);
+    for (const layer of spec.layers.keys()) {
+      const [count, room] = [countOf(slots, layer), slotsOf(spec, layer)];
+      // A layer by itself may hold nothing.
+      const valid = Number.isSafeInteger(count) && count >= (typeof slots === "number" ? 1 : 0) && count <= room;
+      check("copyKv", valid, () => `${count} slots of a cache of ${room}`);
+    }
   }
 }
 

@@ -7,11 +7,13 @@ import {
   ropeTables,
 } from "../arch/index.js";
 import { keptBy, ropeAttentionFactor, ropeReach } from "../arch/internal.js";
+import { UsageError } from "../core/index.js";
 import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
 import { adaptedRows } from "./adapterPairs.js";
 import { BufferPool } from "./buffers.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
-import { bufferOf, type Pass, type PassPart } from "./pass.js";
+import type { CacheContext, LayerContext } from "./layerContext.js";
+import { bufferOf, type LoadedPruning, type Pass, type PassPart } from "./pass.js";
 import { type BlockThresholds, blockThresholds, exactZeros } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type {
@@ -38,6 +40,9 @@ export class Blocks implements Disposable {
   readonly #tables = new Map<string, RopeTable>();
   /** What blocks were made to see, where it is not all before, loaded once. */
   readonly #sights = new Map<string, Sight>();
+  readonly #pruning: LoadedPruning | undefined;
+  /** Of caches of a model that prunes its context. */
+  readonly #contexts = new WeakMap<KvCache, CacheContext>();
   /** Which layers see everything before, by themselves. */
   readonly #seesAll: readonly boolean[];
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
@@ -57,6 +62,7 @@ export class Blocks implements Disposable {
     head?: { block: BlockSpec; weights: BlockWeights },
   ) {
     this.#seesAll = spec.blocks.map((block) => findStep(block, "attend")?.sight.kind === "causal");
+    this.#pruning = weights.flatMap(({ prunings }) => [...prunings.values()])[0];
     this.#exact = exactZeros(spec);
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
@@ -76,12 +82,41 @@ export class Blocks implements Disposable {
     capacity: number,
     { slots = capacity, mass, codes }: Omit<CacheOptions, "allowBeyondTraining"> = {},
   ): KvCache {
-    const layers = this.spec.blocks.map(({ steps }) => {
-      return keptBy(steps.find((step) => step.do === "attend") as AttendStep);
+    const listed = typeof slots === "number" ? undefined : slots;
+    const layers = this.spec.blocks.map((block, layer) => {
+      const kept = keptBy(findStep(block, "attend")!);
+      return listed === undefined ? kept : { ...kept, slots: listed[layer] };
     });
-    const cache = this.backend.createKvCache({ layers, slots, mass, codes });
+    const most = typeof slots === "number" ? slots : Math.max(...slots);
+    const cache = this.backend.createKvCache({ layers, slots: most, mass, codes });
     this.#lengths.set(cache, capacity);
     return cache;
+  }
+
+  /** See `Model.resizeCache`. */
+  resizeCache(cache: KvCache, slots: readonly number[], held: readonly number[]): KvCache {
+    const resized = this.createCache(this.#lengthOf(cache), { slots });
+    try {
+      this.backend.copyKv(cache, resized, held);
+    } catch (error) {
+      resized[Symbol.dispose]();
+      throw error;
+    }
+    const context = this.#contexts.get(cache);
+    if (context !== undefined) this.#contexts.set(resized, context);
+    cache[Symbol.dispose]();
+    return resized;
+  }
+
+  /** See `Model.contextOf`. */
+  contextOf(cache: KvCache): CacheContext | undefined {
+    if (this.#pruning === undefined) return undefined;
+    let context = this.#contexts.get(cache);
+    if (context === undefined) {
+      context = this.#pruning.open(this.spec.blocks.map((block) => findStep(block, "attend")));
+      this.#contexts.set(cache, context);
+    }
+    return context;
   }
 
   /** Runs one block in place on the residual stream; see `inTurn`. Thresholds left out are "exact". */
@@ -140,6 +175,7 @@ export class Blocks implements Disposable {
           places: places ?? [{ rows, slot }],
           sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
           findSight: this.#seesAll[layer] ? findSight : undefined,
+          context: (layer) => this.#layerContext(cache, layer, places),
           table: (step) => this.#ropeTable(step, start + rows, this.#lengthOf(cache)),
         };
         firstRow += rows;
@@ -172,6 +208,9 @@ export class Blocks implements Disposable {
   /** See `Model.moveKv`. */
   moveKv(cache: KvCache, layer: number, { turn, ...moves }: EntryMoves): void {
     const rotation = keyRotationOf(this.spec.blocks[layer]);
+    // All heads of a layer drop the same: what is told of the first is told of all.
+    const ofFirst = (slots: Uint32Array) => slots.filter((_, m) => moves.heads[m] === 0);
+    this.#contexts.get(cache)?.layer(layer)?.move(ofFirst(moves.from), ofFirst(moves.to));
     // Keys that nothing rotates count as of any position.
     if (turn === undefined || rotation === undefined) {
       this.backend.moveKv(cache, layer, moves);
@@ -181,6 +220,13 @@ export class Blocks implements Disposable {
     // What was rotated before has its factor already.
     const table = this.#ropeTable(rotation, most + 1, this.#lengthOf(cache), 1);
     this.backend.moveKv(cache, layer, { ...moves, turn: { table, by: turn } });
+  }
+
+  /** @throws UsageError for slots that are given out in pages, which tokens of several sequences have */
+  #layerContext(cache: KvCache, layer: number, places: SequencePart["places"]): LayerContext {
+    if (places !== undefined)
+      throw new UsageError("a model that prunes its context keeps each text in a cache of its own");
+    return this.contextOf(cache)!.layer(layer)!;
   }
 
   #lengthOf(cache: KvCache): number {

@@ -15,6 +15,8 @@ interface Group {
 /** Names of what the interpreter itself needs beside the buffers of the steps. */
 export const routerLogits = "router logits";
 export const lowRank = "low rank";
+/** Queries and keys of context pruning, side by side. */
+export const interactions = ["interaction queries", "interaction keys"] as const;
 /** Of latent attention: queries as they are held against what is kept, and what they take of it. */
 export const latentQueries = "latent queries";
 export const latentSums = "latent sums";
@@ -52,8 +54,14 @@ export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): G
       } else if (step.do === "linear") {
         const written = (step as LinearStep).maps.map(({ map, into }) => ({ buffer: into, width: map.rows }));
         if (written.some(({ buffer }) => !widths.has(buffer))) add(of, written);
-      } else if (step.do === "attend") one(of, step.into, step.heads * step.kv.v);
-      else if (step.do === "mixture") {
+      } else if (step.do === "attend") {
+        one(of, step.into, step.heads * step.kv.v);
+        if (step.pruning !== undefined)
+          add(
+            of,
+            interactions.map((buffer) => ({ buffer, width: step.pruning!.query.rows })),
+          );
+      } else if (step.do === "mixture") {
         one("rows", routerLogits, padTo4(step.router.map.rows));
         walk(step.experts[0].steps, "slots");
       } else if ("into" in step && typeof step.of === "string") one(of, step.into, widths.get(step.of) ?? hiddenSize);

@@ -5,7 +5,6 @@ import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
 import { latentAttention } from "./latent.js";
 import { mixture } from "./mixture.js";
-import { offloadedLinear } from "./offload/operations.js";
 import { activate, attend, linear, norm, rotate } from "./operations.js";
 import { bufferOf, type Operation } from "./pass.js";
 import type { BlockWeights } from "./weights.js";
@@ -59,14 +58,14 @@ function compile(step: Step, weights: BlockWeights): Operation {
   switch (step.do) {
     case "norm":
       return norm(step, weights.norms.get(step)!);
-    case "linear": {
-      const offloaded = weights.offloaded.get(step);
-      return offloaded === undefined ? linear(step, weights.stacks.get(step)!) : offloadedLinear(step, offloaded);
-    }
+    case "linear":
+      return weights.offloaded.get(step) ?? linear(step, weights.stacks.get(step)!);
     case "rotate":
       return rotate(step);
-    case "attend":
-      return attend(step, weights.sinks.get(step));
+    case "attend": {
+      const sinks = weights.sinks.get(step);
+      return weights.prunings.get(step)?.attention(sinks) ?? attend(step, sinks);
+    }
     case "activate":
       return activate(step);
     case "mixture":

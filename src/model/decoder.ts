@@ -1,6 +1,7 @@
 import type { ModelConfig } from "../arch/index.js";
 import { type FormatError, UsageError } from "../core/index.js";
 import type { Activation, Backend, Chosen, KvCache, Matrix } from "../kernels/index.js";
+import { countOf, slotsOf } from "../kernels/internal.js";
 import type { WeightFormatId } from "../pack/index.js";
 import { Blocks } from "./blocks.js";
 import { FactoredTable } from "./factoredTable.js";
@@ -15,6 +16,7 @@ import type {
   CacheOptions,
   EntryMoves,
   ForwardOptions,
+  HeldContext,
   LoadedAdapter,
   Model,
   SequencePart,
@@ -235,6 +237,14 @@ export class Decoder implements Model {
     this.#blocks.moveKv(cache, layer, moves);
   }
 
+  resizeCache(cache: KvCache, slots: readonly number[], held: readonly number[]): KvCache {
+    return this.#blocks.resizeCache(cache, slots, held);
+  }
+
+  contextOf(cache: KvCache): HeldContext | undefined {
+    return this.#blocks.contextOf(cache);
+  }
+
   head(x: Activation): Activation {
     const { backend, loaded } = this;
     const { finalNorm } = this.config.spec;
@@ -281,10 +291,11 @@ function checkPlace(
     if (fits && places.reduce((sum, run) => sum + run.rows, 0) === rows) return;
     throw new UsageError(`places for other rows than ${rows}, or outside of a cache of ${cache.spec.slots} slots`);
   }
-  const slots = typeof slot === "number" ? [slot] : slot;
+  const { spec } = cache;
+  const slots = spec.layers.map((_, layer) => countOf(slot, layer));
   const valid = [start, ...slots].every((first) => Number.isSafeInteger(first) && first >= 0);
+  if (valid && slots.every((first, layer) => first + rows <= slotsOf(spec, layer))) return;
   const last = Math.max(...slots);
-  if (valid && last + rows <= cache.spec.slots) return;
   const where = last === start ? "" : `slots ${last} … ${last + rows - 1} of `;
   throw new UsageError(`positions ${start} … ${start + rows - 1} in ${where}a cache of ${cache.spec.slots}`);
 }

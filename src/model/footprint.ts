@@ -7,7 +7,7 @@ import {
   linearsOf,
   type ModelConfig,
   type ModelSpec,
-  type RouterSpec,
+  type Step,
   type TensorRef,
 } from "../arch/index.js";
 import { activeShares, latentAt, type Place, placesOf } from "../arch/internal.js";
@@ -45,9 +45,15 @@ export function embeddingFormat({ tensors }: Stored, spec: ModelSpec, weights: W
 export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): WeightFormatId =>
   tensors.get(tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
-/** The format of a router: it is small, and rounding it more than it is stored would change who is chosen. */
-export const routerFormat = ({ tensors }: Stored, { map }: RouterSpec): WeightFormatId =>
+/** The format of what decides, as a router: it is small, and rounding it more than it is stored would change what is chosen. */
+export const routerFormat = ({ tensors }: Stored, { map }: { map: LinearSpec }): WeightFormatId =>
   tensors.get(map.weight.tensor)?.dtype === "BF16" ? "bf16" : "f32";
+
+/** Maps of a step that decide and are not among `linearsOf`. */
+const decidingMaps = (step: Step): LinearSpec[] => {
+  if (step.do === "mixture") return [step.router.map];
+  return step.do === "attend" && step.pruning ? [step.pruning.query, step.pruning.key] : [];
+};
 
 /** Bytes of the matrices that factors are multiplied as. */
 const chainBytes = (form: Factors, shape: MatrixShape): number => {
@@ -106,11 +112,11 @@ export function packedMatrixBytes(
       own += all;
     }
     for (const step of block.steps) {
-      if (step.do !== "mixture") continue;
-      const { rows, cols } = step.router.map;
-      const router = bytes(routerFormat(checkpoint, step.router), padTo4(rows), cols);
-      perToken += router;
-      own += router;
+      for (const map of decidingMaps(step)) {
+        const deciding = bytes(routerFormat(checkpoint, { map }), padTo4(map.rows), map.cols);
+        perToken += deciding;
+        own += deciding;
+      }
     }
     if (met.has(block)) again += own;
     met.add(block);
@@ -169,13 +175,14 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     blocks.flatMap((block) => placesOf(block).filter(({ module }) => module === part)).map(({ map }) => map);
   const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
   const routers = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])));
+  const pruning = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "attend" ? decidingMaps(step) : [])));
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {
     embedding:
       numbers(embedding.table.tensor, embedding.table.shape) +
       elements(embedding.positions?.table.shape) +
       elements(embedding.types?.shape),
-    attention: sum(within("self_attn")),
+    attention: sum([...within("self_attn"), ...pruning]),
     mlp: sum(
       within(
         "mlp",

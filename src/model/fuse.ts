@@ -31,7 +31,7 @@ function rotatedAttention([rotate, attend]: readonly Step[], _: BlockWeights, ba
   if (backend.rotatedAttention === undefined || rotate?.do !== "rotate" || attend?.do !== "attend") return undefined;
   if (rotate.of.join() !== `${attend.q},${attend.k}` || !isWholeHeads({ ...rotate, headDim: rotate.every }))
     return undefined;
-  if (attend.sinks !== undefined) return undefined;
+  if (attend.sinks !== undefined || attend.pruning !== undefined) return undefined;
   const operation: Operation = (pass) => {
     const [out, q, k, v] = [attend.into, attend.q, attend.k, attend.v].map((name) => bufferOf(pass, name));
     return eachPart(pass, (part) => {

@@ -14,11 +14,11 @@ import {
 } from "../arch/index.js";
 import { type LatentSteps, latentAt, mostExpertsOf } from "../arch/internal.js";
 import { type FormatError, Stage, UsageError } from "../core/index.js";
-import type { Checkpoint, LogicalTensor, StoredFactors } from "../io/index.js";
+import type { Checkpoint, StoredFactors } from "../io/index.js";
 import { findNonFinite } from "../io/internal.js";
 import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
-import { byteLengthOf, dtypeBytes } from "../tensor/index.js";
+import { dtypeBytes } from "../tensor/index.js";
 import { Blocks } from "./blocks.js";
 import { loadChain } from "./chain.js";
 import { blocksOfRank } from "./expertRanks/share.js";
@@ -31,11 +31,11 @@ import type { ExpertLoader } from "./offload/expertLoader.js";
 import type { ExpertOffload } from "./offload/experts.js";
 import type { OffloadLoader } from "./offload/loader.js";
 import type { Offload } from "./offload/offload.js";
-import type { OffloadedStep } from "./offload/operations.js";
+import type { LoadedPruning, Operation } from "./pass.js";
 import { loadOnce } from "./sharedBlocks.js";
 import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
-import { type ReadEvents, readVector, type TensorSource } from "./tensorRows.js";
+import { type ReadEvents, readBytesOf, readVector, type TensorSource, unheard } from "./tensorRows.js";
 import type { BlockWeights, LatentMaps, LoadedMixture, LoadedNorm, ModelWeights } from "./weights.js";
 
 /** Logits of the columns that pad the vocabulary to a multiple of 4: never the largest, of no weight in a softmax. */
@@ -163,10 +163,6 @@ export async function loadExperts(
   }
 }
 
-/** Bytes that are read of a tensor: of factors, those that are stored. */
-const readBytesOf = (tensor: LogicalTensor): number =>
-  tensor.factors === undefined ? byteLengthOf(tensor) : (tensor.storedBytes ?? 0);
-
 /** What loads the weights that stay in the file: of MLPs, or of experts. */
 interface OffloadLoaders {
   readonly mlps?: OffloadLoader;
@@ -188,9 +184,6 @@ async function offloadLoaders(
   if (offload.file.shape.layout === "experts") return { experts: new ExpertLoader(backend, offload, spec) };
   return { mlps: new OffloadLoader(source, backend, region, { ...options, offload }, spec) };
 }
-
-/** For tensors that were looked at when they were made. */
-const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 
 /** Loads weights by what they are for, and counts them. */
 class WeightLoader {
@@ -277,7 +270,8 @@ class WeightLoader {
     const mixtures = new Map<Step, LoadedMixture>();
     const latents = new Map<Step, LatentMaps>();
     const sinks = new Map<Step, Vector>();
-    const offloaded = new Map<Step, OffloadedStep>();
+    const prunings = new Map<Step, LoadedPruning>();
+    const offloaded = new Map<Step, Operation>();
     const mlps = this.offloads?.mlps;
     let lowRank = 0;
     for (const [s, step] of steps.entries()) {
@@ -285,8 +279,13 @@ class WeightLoader {
       if (absorbed !== undefined) latents.set(step, await this.#latent(absorbed));
       else if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
-      else if (step.do === "attend" && step.sinks) {
-        sinks.set(step, this.#vector(await this.#values(step.sinks)));
+      else if (step.do === "attend") {
+        if (step.sinks) sinks.set(step, this.#vector(await this.#values(step.sinks)));
+        if (step.pruning) {
+          const { loadPruning } = await import("./contextPruning.js");
+          const matrix = (map: LinearSpec) => this.#deciding(map);
+          prunings.set(step, await loadPruning(step, matrix, (ref) => this.#values(ref)));
+        }
       } else if (step.do === "linear" && mlps?.has(step)) {
         offloaded.set(step, await this.#offloaded(step, mlps));
       } else if (step.do === "linear") {
@@ -295,7 +294,7 @@ class WeightLoader {
         stacks.set(step, stack);
       }
     }
-    return { norms, stacks, mixtures, latents, sinks, offloaded, lowRank };
+    return { norms, stacks, mixtures, latents, sinks, prunings, offloaded, lowRank };
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
@@ -319,11 +318,12 @@ class WeightLoader {
     return this.#vector(values);
   }
 
-  async #offloaded(step: LinearStep, loader: OffloadLoader): Promise<OffloadedStep> {
+  async #offloaded(step: LinearStep, loader: OffloadLoader): Promise<Operation> {
     const bias = await this.#bias(step.maps.map(({ map }) => map));
     const { offloaded, byteLength } = await loader.step(step, (parts) => this.#matrix(parts), bias);
     this.#perToken += byteLength;
-    return offloaded;
+    const { offloadedLinear } = await import("./offload/loaders.js");
+    return offloadedLinear(step, offloaded);
   }
 
   /** Once everything else is loaded; undefined where nothing is offloaded. */
@@ -456,10 +456,17 @@ class WeightLoader {
     return biases;
   }
 
-  async #router(router: RouterSpec): Promise<WholeStack> {
-    const { weight, bias, rows } = router.map;
-    const matrix = await this.#matrices.loadAs({ ref: weight, rows }, routerFormat(this.source, router), padTo4);
+  /** Maps that decide are not rounded more than they are stored. */
+  async #deciding(map: LinearSpec, pad?: (rows: number) => number): Promise<Matrix> {
+    const { weight: ref, rows } = map;
+    const matrix = await this.#matrices.loadAs({ ref, rows }, routerFormat(this.source, { map }), pad);
     this.#perToken += matrix.byteLength;
+    return matrix;
+  }
+
+  async #router(router: RouterSpec): Promise<WholeStack> {
+    const { bias } = router.map;
+    const matrix = await this.#deciding(router.map, padTo4);
     if (bias === undefined) return { matrix };
     const values = new Float32Array(matrix.rows);
     values.set(await this.#values(bias));

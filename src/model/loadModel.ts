@@ -1,7 +1,6 @@
 import { type ModelConfig, parseModelConfig } from "../arch/index.js";
 import type { Checkpoint } from "../io/index.js";
 import type { Backend } from "../kernels/index.js";
-import { checkRouting } from "./checkRouting.js";
 import { checkTensors } from "./checkTensors.js";
 import { Decoder } from "./decoder.js";
 import { loadWeights } from "./load.js";
@@ -22,7 +21,7 @@ export interface DecoderDescription {
 export async function describeDecoder(checkpoint: Checkpoint): Promise<DecoderDescription> {
   const description = await describeTrainable(checkpoint);
   const { config } = description;
-  if (config.experts !== undefined) checkRouting(checkpoint, config.spec);
+  if (config.experts !== undefined) (await import("./checkRouting.js")).checkRouting(checkpoint, config.spec);
   return description;
 }
 

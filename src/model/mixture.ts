@@ -1,7 +1,6 @@
 import type { MixtureStep } from "../arch/index.js";
 import type { Routing } from "../kernels/index.js";
 import { type Buffers, routerLogits } from "./buffers.js";
-import { runAtRanks } from "./expertRanks/runAtRanks.js";
 import { bufferOf, type Operation, type Pass } from "./pass.js";
 import { type ExpertRun, runExperts } from "./runExperts.js";
 import type { BlockThresholds } from "./thresholds.js";
@@ -49,9 +48,11 @@ async function route(
       },
     }),
   };
-  const runAll = () => {
+  const runAll = async () => {
     if (offload !== undefined) return offload().run(step, run);
-    return ranks === undefined ? runExperts(step, experts, run) : runAtRanks(step, layer, experts, ranks, run);
+    if (ranks === undefined) return runExperts(step, experts, run);
+    const { runAtRanks } = await import("./expertRanks/runAtRanks.js");
+    return runAtRanks(step, layer, experts, ranks, run);
   };
   const out = await runAll();
   backend.addExperts(bufferOf(pass, step.into).rowRange(first, count), out, routing);

@@ -1,7 +1,8 @@
 import type { AttendStep, RotateStep, Site } from "../arch/index.js";
-import type { Activation, Backend, KvCache, RopeTable, Sight } from "../kernels/index.js";
+import type { Activation, Backend, KvCache, RopeTable, Sight, Vector } from "../kernels/index.js";
 import type { AdaptedRows } from "./adapterPairs.js";
 import type { Buffers } from "./buffers.js";
+import type { CacheContext, LayerContext } from "./layerContext.js";
 import type { BlockThresholds } from "./thresholds.js";
 import type { FindSight, SlotRun, Tap } from "./types.js";
 
@@ -42,6 +43,15 @@ export interface PassPart {
   /** Where that depends on the queries. */
   readonly findSight: FindSight | undefined;
   table(step: RotateStep): RopeTable;
+  /** Which of the tokens it holds are still needed, in a layer that prunes its context. */
+  context(layer: number): LayerContext;
+}
+
+/** What a block that prunes its context runs, and what it remembers by. */
+export interface LoadedPruning {
+  attention(sinks: Vector | undefined): Operation;
+  /** What is remembered of a cache. @param steps that attend, of every layer */
+  open(steps: readonly (AttendStep | undefined)[]): CacheContext;
 }
 
 /** One step, or several fused, ready to be enqueued. Only a tap, a router that the host reads and a dynamic sight are waited for. */

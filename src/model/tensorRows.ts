@@ -2,7 +2,7 @@ import type { RowPick, TensorRef } from "../arch/index.js";
 import type { Checkpoint, LogicalTensor } from "../io/index.js";
 import type { RowSource } from "../kernels/index.js";
 import { groupSize } from "../pack/index.js";
-import { dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
+import { byteLengthOf, dtypeBytes, type TensorInfo, toFloat32 } from "../tensor/index.js";
 import { hasGroupScales } from "./keptCodes.js";
 
 /** Where tensors are read from: a checkpoint, or what stands for one in memory. */
@@ -18,6 +18,9 @@ export interface ReadEvents {
    */
   onSuspect(tensor: TensorInfo, bytes: Uint8Array, first: number): void;
 }
+
+/** For tensors that were looked at when they were made. */
+export const unheard: ReadEvents = { onRead() {}, onSuspect() {} };
 
 /** The runs of consecutive stored rows that rows [start, start + count) of a pick lie in. */
 function* runsOf(
@@ -202,3 +205,7 @@ export async function readVector(
   }
   return picked;
 }
+
+/** Bytes that are read of a tensor: of factors, those that are stored. */
+export const readBytesOf = (tensor: LogicalTensor): number =>
+  tensor.factors === undefined ? byteLengthOf(tensor) : (tensor.storedBytes ?? 0);

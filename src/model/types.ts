@@ -136,12 +136,26 @@ export interface TogetherOptions {
   sparseFromRow?: number;
 }
 
+/** What a model that prunes its context remembers beside the keys and values of a cache. */
+export interface HeldContext {
+  /** On the host. */
+  readonly byteLength: number;
+  /** Slots of a layer whose tokens no later one sees. */
+  dropped(layer: number): readonly number[];
+  /**
+   * Slots that each layer should have room for: more where a next pass does not fit, less where hardly half of them are used.
+   * @param slots now @param held tokens @param rows of the next pass @param most slots of a layer
+   * @returns undefined where they stay
+   */
+  fit(slots: readonly number[], held: readonly number[], rows: number, most: number): readonly number[] | undefined;
+}
+
 /** How a cache is made for a model. */
 export interface CacheOptions {
   /** Lets a cache have more positions than the model was made for. */
   allowBeyondTraining?: boolean;
-  /** Tokens held at once; default as many as there are positions. */
-  slots?: number;
+  /** Tokens held at once, by all layers or by each; default as many as there are positions. */
+  slots?: number | readonly number[];
   /** Whether slots collect what attention gave them. */
   mass?: AttentionMass;
   /** How keys and values are held in fewer bits. */
@@ -188,6 +202,14 @@ export interface Model extends Disposable {
   createCache(capacity: number, options?: CacheOptions): KvCache;
   /** Moves entries of a cache of this model, which then are where the last pass left its own. */
   moveKv(cache: KvCache, layer: number, moves: EntryMoves): void;
+  /**
+   * A cache with room for other numbers of tokens in place of one of this model, which is disposed of.
+   * @param slots of each layer @param held tokens of each layer, in its first slots
+   * @throws UsageError for too few slots, codes or mass; DeviceError where it does not fit. The other one then stays.
+   */
+  resizeCache(cache: KvCache, slots: readonly number[], held: readonly number[]): KvCache;
+  /** Undefined for a model that keeps all of its context. */
+  contextOf(cache: KvCache): HeldContext | undefined;
   /**
    * Runs tokens, known or just chosen from logits, at positions start … start + tokens.length − 1 of the sequence in `cache`;
    * what it is to see of earlier ones must have been run. Enqueues; only a tap waits. Passes of different sequences may be started together: they take turns.

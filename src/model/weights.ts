@@ -5,7 +5,7 @@ import type { ExpertRanks } from "./expertRanks/ranks.js";
 import type { FactoredTable } from "./factoredTable.js";
 import type { ExpertOffload } from "./offload/experts.js";
 import type { OffloadedWeights } from "./offload/offloadedWeights.js";
-import type { OffloadedStep } from "./offload/operations.js";
+import type { LoadedPruning, Operation } from "./pass.js";
 import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -44,8 +44,10 @@ export interface BlockWeights {
   latents: ReadonlyMap<Step, LatentMaps>;
   /** f32 [heads], by the step that attends. */
   sinks: ReadonlyMap<Step, Vector>;
+  /** By the step that attends, where it prunes its context. */
+  prunings: ReadonlyMap<Step, LoadedPruning>;
   /** By linear steps whose weights are read as they are needed. */
-  offloaded: ReadonlyMap<Step, OffloadedStep>;
+  offloaded: ReadonlyMap<Step, Operation>;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
 }

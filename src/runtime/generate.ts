@@ -163,7 +163,7 @@ export async function* generate(
 
   const sequence = options.sequence ?? newSequence(model, prompt.length, maxTokens, options);
   using _held = sequence.hold();
-  const source = tokenSource(sequence, sampler, { ...options, stopIds });
+  const source = await tokenSource(sequence, sampler, { ...options, stopIds });
   try {
     const rest = sequence.reuse(prompt);
     const clock = new GenerationClock(rest.length, source.worksAhead);

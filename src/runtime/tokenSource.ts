@@ -6,7 +6,7 @@ import type { Cloud, Route } from "./cloud/index.js";
 import { logProbability } from "./logits.js";
 import type { Sampler } from "./samplers.js";
 import type { Sequence } from "./sequence.js";
-import { type Draft, SpeculativeSource } from "./speculate/index.js";
+import type { Draft } from "./speculate/index.js";
 
 export interface SourceOptions {
   logprobs?: boolean;
@@ -24,11 +24,11 @@ export interface SourceOptions {
  * before this one is read.
  * @throws UsageError for a draft, or a cloud, with early exit, and for a cloud with a draft or log probabilities
  */
-export function tokenSource(
+export async function tokenSource(
   sequence: Sequence,
   sampler: Sampler,
   { logprobs = false, ahead = true, draft, draftTokens, cloud, route, stopIds, signal }: SourceOptions,
-): TokenSource {
+): Promise<TokenSource> {
   const { exits } = sequence;
   if (cloud !== undefined && (draft !== undefined || logprobs)) {
     throw new UsageError(
@@ -43,7 +43,11 @@ export function tokenSource(
   if (route !== undefined && cloud === undefined) {
     throw new UsageError(`${route.text} routes to a server: give the cloud, as connectCloud gives it`);
   }
-  if (draft !== undefined) return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
+  if (draft !== undefined) {
+    // Loaded where it is asked for: a page without drafts does not pay for it.
+    const { SpeculativeSource } = await import("./speculate/source.js");
+    return new SpeculativeSource(sequence, sampler, draft, { logprobs, draftTokens });
+  }
   if (cloud !== undefined) return cloud.open(sequence, sampler, { draftTokens, route, stopIds, signal });
   return ahead && sampler.greedy && !logprobs && sequence.worksAhead
     ? new Ahead(sequence)

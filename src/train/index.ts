@@ -62,6 +62,15 @@ export {
   initialClusters,
 } from "./models/clusterParameters.js";
 export {
+  type ContextPruningSettings,
+  contextControl,
+  contextPruningSchema,
+  contextPruningSettings,
+  initialInteractions,
+  prunableConfig,
+  wholeContext,
+} from "./models/contextPruning.js";
+export {
   type Distillation,
   type DistillationId,
   type DivergenceId,
@@ -69,6 +78,7 @@ export {
   divergenceIds,
   teacherName,
 } from "./models/distillation.js";
+export { joinControls } from "./models/joinControls.js";
 export {
   type FeatureKind,
   initialProjections,

@@ -152,7 +152,8 @@ export async function meanLoss(
   let sum = 0;
   for (const batch of batches) {
     await breathe(signal);
-    sum += await objective.loss(weights, { ...batch, ...control?.arrays() });
+    const arrays = control?.evaluationArrays?.() ?? control?.arrays();
+    sum += await objective.loss(weights, { ...batch, ...arrays });
     stage.advance(1);
   }
   return sum / batches.length;

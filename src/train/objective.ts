@@ -41,6 +41,8 @@ export interface BatchControl {
   readonly state: State;
   /** Arrays to add to the next batch. */
   arrays(): Batch;
+  /** Those of a model that is only measured, where they are others. */
+  evaluationArrays?(): Batch;
   /** After the step. */
   observe(measured: ReadonlyMap<string, FloatArray>): void;
   /** For the run log. */

@@ -169,6 +169,51 @@ export function attentionSuite(backend: () => Backend, { tolerances, fewLayouts 
     }
   });
 
+  it("layers with room of their own: each as in a cache by itself, also when they are copied", async () => {
+    const b = backend();
+    const data = sequence({ queryHeads: 4, kvHeads: 2, headDim: 8 }, 12, 51);
+    const part = (values: Float32Array, width: number, start: number, rows: number) =>
+      upload(b, rows, width, values.subarray(start * width, (start + rows) * width));
+    const spec = (...slots: number[]) => {
+      const { layers, ...rest } = kvSpec(slots.length, 2, 8, Math.max(...slots));
+      return { ...rest, layers: layers.map((layer, l) => ({ ...layer, slots: slots[l] })) };
+    };
+    const rows = [5, 9, 3];
+    using from = b.createKvCache(spec(6, 10, 4));
+    using to = b.createKvCache(spec(8, 11, 3));
+    expect(from.byteLength).toBe((6 + 10 + 4) * 2 * 16 * 4);
+    for (const [layer, count] of rows.entries())
+      b.appendKv(from, layer, part(data.keys, 16, layer, count), part(data.values, 16, layer, count), 0);
+    b.copyKv(from, to, [4, 9, 0]);
+    for (const [layer, count] of [4, 9].entries()) {
+      using alone = b.createKvCache(kvSpec(1, 2, 8, 12));
+      b.appendKv(alone, 0, part(data.keys, 16, layer, count), part(data.values, 16, layer, count), 0);
+      const results: Float32Array[] = [];
+      for (const [cache, at] of [
+        [from, layer],
+        [to, layer],
+        [alone, 0],
+      ] as const) {
+        // The last slot goes to the middle, and a new token behind what is left.
+        b.moveKv(cache, at, {
+          heads: Uint32Array.of(0, 1),
+          from: Uint32Array.of(count - 1, count - 1),
+          to: Uint32Array.of(1, 1),
+        });
+        b.appendKv(cache, at, part(data.keys, 16, 11, 1), part(data.values, 16, 11, 1), count - 1);
+        const out = b.allocate(1, 32);
+        b.attention(out, part(data.q, 32, 11, 1), cache, at, { queryHeads: 4, scale: 0.3, start: count - 1 });
+        results.push(await b.read(out));
+      }
+      expect(results[1]).toEqual(results[2]);
+      // What is behind what was copied stays where it was.
+      expect(results[0]).toEqual(results[2]);
+    }
+    const keys = part(data.keys, 16, 0, 4);
+    expect(() => b.appendKv(to, 2, keys, keys, 0)).toThrow("slots 0 … 3 in a cache of 3");
+    expect(() => b.copyKv(from, to, [4, 9, 4])).toThrow("4 slots of a cache of 3");
+  });
+
   it(`attention: caches and layers do not mix, and rows written again replace the old ones, ${bound}`, async () => {
     const b = backend();
     const heads = { queryHeads: 2, kvHeads: 1, headDim: 8 };

@@ -130,7 +130,9 @@ test("every policy that throws away is defined here", () => {
   const keepAll = ["full", "int8", "int4", "kivi"];
   // Those that look at a prompt once are in promptKv.test.ts.
   const atPrompt = ["snapkv", "pyramidkv"];
-  expect(new Set([...keepAll, ...atPrompt, ...names])).toEqual(new Set(Object.keys(kvPolicies)));
+  // What the model itself decides is in contextPruning.test.ts.
+  const trained = ["pruned"];
+  expect(new Set([...keepAll, ...atPrompt, ...trained, ...names])).toEqual(new Set(Object.keys(kvPolicies)));
   for (const name of keepAll) expect(parseKv(name).eviction).toBeUndefined();
 });
 

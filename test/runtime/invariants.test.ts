@@ -33,6 +33,7 @@ import { withBudget } from "../../src/runtime/internal.js";
 import { normals } from "../contract/harness.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { prunesContext } from "../support/prunesContext.js";
 import { arbitraryText, distance } from "./naiveLlama.js";
 
 /**
@@ -157,7 +158,8 @@ const tables = [
   },
   {
     what: "a KV policy",
-    names: Object.keys(kvPolicies),
+    // What `pruned` keeps is in the model: see below.
+    names: Object.keys(kvPolicies).filter((name) => name !== "pruned"),
     cases: policies,
     options: (written: string): SequenceOptions => ({ kv: parseKv(written) }),
     alike: false,
@@ -195,6 +197,39 @@ describe.each(tables)("$what", ({ names, cases, options, alike }) => {
       }
     },
   );
+});
+
+describe("a model that prunes its context", () => {
+  /** By how much of a bias its layers find tokens needed. */
+  async function pruned(bias: number, rows: number) {
+    using held = await loadModel(await prunesContext("llama", { bias }), backend, { weights: "f32" });
+    using sequence = new Sequence(held, length + 4, { kv: parseKv("pruned"), passTokens: rows });
+    let last = new Float32Array();
+    for (let done = 0; done < length; done += rows) {
+      const logits = await sequence.run(text.subarray(done, done + rows));
+      last = (await backend.read(logits)) as Float32Array<ArrayBuffer>;
+      backend.release(logits);
+    }
+    backend.takeCounters();
+    for (let n = 0; n < 4; n++) backend.release(await sequence.run(text.subarray(n, n + 1)));
+    return { last, bytes: backend.takeCounters().kvBytesRead };
+  }
+
+  test("that needs every token is the dense model", async () => {
+    for (const rows of [1, 5, length])
+      expect(distance((await pruned(1e6, rows)).last, dense[length - 1]), `passes of ${rows}`).toBeLessThan(1e-4);
+  });
+
+  test("that needs more tokens reads no less, the same every time, one by one what it reads together", async () => {
+    const [small, again, large] = [await pruned(0.2, length), await pruned(0.2, length), await pruned(1, length)];
+    expect(again).toEqual(small);
+    expect(large.bytes).toBeGreaterThan(small.bytes);
+    for (const rows of [1, 5]) {
+      const other = await pruned(0.2, rows);
+      expect(distance(other.last, small.last)).toBeLessThan(1e-4);
+      expect(other.bytes).toBe(small.bytes);
+    }
+  });
 });
 
 /** Of every kind of activation sparsity: parameters with which all counts, and two that do not, the second of which keeps more. */

@@ -19,6 +19,8 @@ export interface Step {
 export class NaiveLlama {
   /** What rotated keys, or values, of a head come back as from where they are held; rows in the order of what is seen. */
   held: (part: "key" | "value", rows: readonly Float64Array[]) => readonly Float64Array[] = (_, rows) => rows;
+  /** Told what enters the attention of every layer. */
+  onInput: (layer: number, input: Float64Array) => void = () => {};
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
@@ -30,7 +32,7 @@ export class NaiveLlama {
   readonly #keys: Float64Array[][];
   readonly #values: Float64Array[][];
 
-  private constructor(readonly checkpoint: MemoryCheckpoint) {
+  constructor(readonly checkpoint: MemoryCheckpoint) {
     const config = checkpoint.config as Record<string, number> & { rope_parameters: { rope_theta: number } };
     this.layers = config.num_hidden_layers;
     this.heads = config.num_attention_heads;
@@ -62,6 +64,7 @@ export class NaiveLlama {
     for (let layer = 0; layer < this.layers; layer++) {
       const of = (name: string) => `model.layers.${layer}.${name}.weight`;
       const input = this.#norm(x, of("input_layernorm"));
+      this.onInput(layer, input);
       const q = this.#product(input, of("self_attn.q_proj"));
       this.#keys[layer].push(this.#product(input, of("self_attn.k_proj")));
       this.#values[layer].push(this.#product(input, of("self_attn.v_proj")));

@@ -17,7 +17,9 @@ import {
 import { Random } from "../../src/core/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
+import { alphaSigmoidTable } from "../../src/train/models/alphaSigmoid.js";
 import type { ClusterOptions } from "../../src/train/models/clusterOptions.js";
+import { contextWeightName, sigmoidName, sigmoidPerUnitName } from "../../src/train/models/contextNames.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
 import type { Matching } from "../../src/train/models/matchingOptions.js";
@@ -159,6 +161,27 @@ function classifierCase() {
   return { spec, model: traceModel(spec, modelParameters(spec), 5, { classifies: true, distillation }), batch };
 }
 
+/** Interactions of which some are within the reach of σ_α, and some beyond. */
+function contextCase(fields: Record<string, unknown>, alpha: number, sinks = false) {
+  const config = { ...decoderFields, ...fields };
+  const { num_attention_heads: queryHeads, num_key_value_heads: kvHeads, intermediate_size: intermediateSize } = config;
+  const spec = readModelSpec(config, "config.json", undefined, [
+    { queryHeads, kvHeads, intermediateSize, contextRank: 4 },
+  ]);
+  const steps = spec.blocks[0].steps.map((step) =>
+    step.do === "attend" && sinks ? { ...step, sinks: { tensor: "sinks", shape: [queryHeads] } } : step,
+  );
+  const made = modelCase({ ...spec, blocks: [{ steps }] });
+  const { values, perUnit } = alphaSigmoidTable(alpha, 33);
+  const batch = {
+    ...made.batch,
+    [sigmoidName]: { shape: [33], values: Float64Array.from(values) },
+    [sigmoidPerUnitName]: { shape: [], values: Float64Array.of(perUnit) },
+    [contextWeightName]: { shape: [], values: Float64Array.of(0.7) },
+  };
+  return { ...made, batch };
+}
+
 /** What no family of the table has yet, in one block: keys of two parts, neighbours that turn, sinks, a clamped gate, caps. */
 function oddCase() {
   const vector = (name: string, ...shape: number[]) => ({ tensor: name, shape });
@@ -268,6 +291,10 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
         "config.json",
       ),
     ),
+  "Llama that prunes its context, α 1.2": () => contextCase({ model_type: "llama" }, 1.2),
+  "Mistral with a sliding window that prunes its context, α 2": () =>
+    contextCase({ model_type: "mistral", sliding_window: 3 }, 2),
+  "Llama with sinks that prunes its context, α 1": () => contextCase({ model_type: "llama" }, 1, true),
   "what no family has yet": oddCase,
 };
 

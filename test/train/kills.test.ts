@@ -63,6 +63,7 @@ describe.skipIf(process.platform === "win32")("finetune killed by signal 9", () 
     ["cast", ["interval=2", "decay=0.01"], ["--distil", "0.5"]],
     // The matrices through which a wider teacher is matched are part of the run, and not of the model.
     ["dense", [], ["--teacher", teacher, "--match", "hidden=0.5", "relations=0.5"]],
+    ["sr-ste", ["pattern=2:4"], ["--context-pruning", "rank=4,weight=0.5"]],
     ["rigl", ["interval=4", "density=0.4", "structure=block:4x4"]],
   ])("%s", async (method, methodOptions, more = []) => {
     const args = ["finetune", model, ...common, ...more, "--steps", String(steps), "--save-every", "4"];

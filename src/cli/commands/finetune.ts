@@ -6,7 +6,7 @@ import { modelArgument } from "../options.js";
 import { trainFromCommand } from "../training.js";
 import { type TrainingCommandOptions, trainingOptions } from "../trainingOptions.js";
 
-interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
+interface FinetuneOptions extends CommonOptions, Omit<TrainingCommandOptions, "contextPruning"> {
   keepMask?: boolean;
   lora?: AdapterSettings | true;
   ia3?: AdapterSettings | true;
@@ -14,6 +14,7 @@ interface FinetuneOptions extends CommonOptions, TrainingCommandOptions {
   mov?: AdapterSettings | true;
   merge?: boolean;
   stream?: boolean;
+  contextPruning?: Record<string, unknown> | true;
 }
 
 /** "rank=8,alpha=16,targets=q_proj+v_proj" */
@@ -32,6 +33,16 @@ const adapterSettings =
     }
     return { kind, options, targets };
   };
+
+/** "rank=64,weight=0.3" */
+function numbersByName(text: string): Record<string, number> {
+  const parts = text.split(",").map((part) => part.split("="));
+  for (const [name, value, ...more] of parts) {
+    if (name === "" || value === undefined || value === "" || more.length > 0 || !Number.isFinite(Number(value)))
+      throw new InvalidArgumentError("Give name=number,… like rank=64,weight=0.3.");
+  }
+  return Object.fromEntries(parts.map(([name, value]) => [name, Number(value)]));
+}
 
 export const command: CommandDefinition<FinetuneOptions> = {
   description:
@@ -63,6 +74,10 @@ export const command: CommandDefinition<FinetuneOptions> = {
       "--stream",
       "with --lora or --ia3: leave the weights as they are stored, q4 for instance, and decode one block at a time (QLoRA); slower, in little memory",
     ),
+    new Option(
+      "--context-pruning [settings]",
+      "layers learn which earlier tokens are no longer needed, and the runtime lets go of those: rank=64,weight=0.3,bias=2,from=1,to=8,until=0.8",
+    ).argParser(numbersByName),
     ...trainingOptions(trainingDefaults.weights),
   ],
   examples: [
@@ -72,10 +87,12 @@ export const command: CommandDefinition<FinetuneOptions> = {
     "rarefy finetune tiny-q4 --text train.txt --lora rank=8 --stream -o tiny-q4-lora",
     "rarefy finetune tiny-pruned --text train.txt --lora rank=16 --keep-mask -o tiny-recovered-lora",
     "rarefy finetune tiny-6m --text train.txt.xz --method sr-ste --method-option pattern=2:4 decay=2e-4 -o tiny-2of4",
+    "rarefy finetune tiny-6m --text train.txt --context-pruning rank=16,weight=0.3 --steps 1000 -o tiny-context",
     "rarefy finetune tiny-6m --text train.txt --method cast --distil 0.33 --eval-text tiny-6m:eval -o tiny-cast",
   ],
   async run(context, options, [model]) {
-    const { keepMask, lora, ia3, molora, mov, merge, stream, ...settings } = options;
+    const { keepMask, lora, ia3, molora, mov, merge, stream, contextPruning: pruning, ...others } = options;
+    const settings = { ...others, ...(pruning && { contextPruning: pruning === true ? {} : pruning }) };
     const [given, other] = Object.entries({ lora, ia3, molora, mov }).filter(([, one]) => one !== undefined);
     if (other !== undefined) throw new UsageError("--lora, --ia3, --molora or --mov, one of them");
     if (given === undefined && merge) throw new UsageError("--merge belongs to --lora or --ia3");

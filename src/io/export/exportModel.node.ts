@@ -86,6 +86,9 @@ export async function exportModel(
     const blocks = shapes && withOwnBlocks(shapes);
     const file = `${files.location}/config.json`;
     const config = parseModelConfig(checkpoint.config, file, generation, blocks);
+    if (blocks?.some(({ contextRank }) => contextRank !== undefined)) {
+      throw new UsageError(`${files.location} prunes its context as it was trained to, which no other tool does`);
+    }
     const uniform = parseModelConfig(checkpoint.config, file).blocks;
     if (blocks?.some((shape, b) => !isDeepStrictEqual(shape, uniform[b])) && format !== "gguf") {
       throw new UsageError(

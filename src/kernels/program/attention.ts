@@ -1,7 +1,7 @@
 import type { AttentionOptions } from "../backend.js";
 import type { CodedSlots } from "../codedSlots.js";
 import { pairPlaces } from "../handles.js";
-import { type KvCacheSpec, type KvLayer, type KvMoves, keptValue } from "../kv.js";
+import { type KvCacheSpec, type KvLayer, type KvMoves, keptValue, slotsOf } from "../kv.js";
 import { groupShifts, kiviGroup, ringSlots, rowWords } from "../kvCodes.js";
 import { slotsOfBlock } from "../sight.js";
 import type { Operands } from "./encode.js";
@@ -24,8 +24,8 @@ export function appendKv(
   start: number,
 ): void {
   const { place, spec, layer, coded } = cached;
-  const { codes, slots } = spec;
-  if (codes === undefined) appendRows(cached, place, k, v, start, slots);
+  const { codes } = spec;
+  if (codes === undefined) appendRows(cached, place, k, v, start, slotsOf(spec, layer));
   else if (codes.kivi === undefined) {
     const { arena } = place;
     const rows = { ring: 0, start, rows: k.rows };
@@ -93,7 +93,7 @@ function code({ place, spec, layer }: CachedLayer, part: "key" | "value", source
     width,
     codes: part === "key" ? place.keys : place.values,
     scales: part === "key" ? place.keyScales : place.valueScales,
-    slots: spec.slots,
+    slots: slotsOf(spec, layer),
     bits: spec.codes!.bits,
     byChannel,
     channels: spec.codes!.kivi === undefined ? width : byChannel ? 1 : kiviGroup,
@@ -154,7 +154,7 @@ export function attention(
     valueStride: valueInKey ? keyDim : valueDim,
     keys,
     values: valueInKey ? keys : values,
-    slots: spec.slots,
+    slots: slotsOf(spec, layer),
     codeBits: coded.codeBits,
     kivi: coded.kivi,
     coded: coded.coded,
@@ -222,7 +222,7 @@ export function moveKv({ place, spec, layer }: CachedLayer, { heads, from, to, t
       keyScales,
       valueScales,
       mass,
-      slots: spec.slots,
+      slots: slotsOf(spec, layer),
       ...(table === undefined ? { first: 0, half: 0, step: 0, apart: 0 } : pairPlaces(table)),
       cos: table?.cos.readIn(arena) ?? 0,
       sin: table?.sin.readIn(arena) ?? 0,

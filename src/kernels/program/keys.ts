@@ -1,4 +1,5 @@
 import type { HeadScoreOptions, PoolOptions } from "../backend.js";
+import { slotsOf } from "../kv.js";
 import { type CachedLayer, codedParts } from "./attention.js";
 import * as layout from "./layout.js";
 import type { ProgramActivation } from "./storage.js";
@@ -17,7 +18,7 @@ export function readKeys(out: ProgramActivation, cached: CachedLayer, start: num
     kvHeads: heads,
     keyDim: key,
     keys,
-    slots: spec.slots,
+    slots: slotsOf(spec, layer),
     ...codedParts(cached),
     scratch: arena.scratch(threads * scratchBytes),
     scratchBytes,

@@ -26,7 +26,7 @@ import { zeroCounters } from "../counters.js";
 import type { Routing } from "../experts.js";
 import { HostExperts } from "../hostExperts.js";
 import type { InputChoice } from "../inputChoice.js";
-import type { KvCache, KvCacheSpec, KvMoves } from "../kv.js";
+import { countOf, type KvCache, type KvCacheSpec, type KvMoves, slotsOf } from "../kv.js";
 import { morphemeBytes } from "../morphemes.js";
 import { LoadedRegion, type Region, type WeightOwner } from "../region.js";
 import type { HostRouting } from "../routing.js";
@@ -262,15 +262,16 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
     attention(own(out), own(q), cached, options, sight, this.#threads);
   }
 
-  copyKv(from: KvCache, to: KvCache, slots: number): void {
+  copyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void {
     const [source, target] = [from, to].map((cache) => this.#ownCache(cache));
     // What is recorded may write what is copied.
     this.#current.run();
     for (const [layer, kept] of source.spec.layers.entries()) {
       const place = source.placed(layer);
       // A layer that was never written has nothing to copy.
-      if (place !== undefined)
-        copyKv(kept, place, source.spec.slots, target.layer(layer, place.arena), target.spec.slots, slots);
+      if (place === undefined) continue;
+      const [fromSlots, toSlots] = [slotsOf(source.spec, layer), slotsOf(target.spec, layer)];
+      copyKv(kept, place, fromSlots, target.layer(layer, place.arena), toSlots, countOf(slots, layer));
     }
   }
 
@@ -364,7 +365,7 @@ export class ProgramBackend extends HostExperts implements Backend, WeightOwner 
     const ownCache = this.#ownCache(cache);
     return cache.spec.layers.map(({ heads }, layer) => {
       const place = ownCache.placed(layer);
-      const count = cache.spec.slots * heads;
+      const count = slotsOf(cache.spec, layer) * heads;
       if (place === undefined) return new Float32Array(count);
       place.arena.run();
       return place.arena.floats(place.mass, count).slice();

@@ -2,7 +2,7 @@ import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeLayout, RopeTable, Vector } from "../backend.js";
 import { CodedSlots } from "../codedSlots.js";
-import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
+import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes, slotsOf } from "../kv.js";
 import { codedWords } from "../kvCodes.js";
 import { blockMaskOffsets, blockMaskWords, type Sight, type SightSpec } from "../sight.js";
 import { View } from "../views.js";
@@ -253,7 +253,8 @@ export class ProgramKvCache implements KvCache {
   layer(index: number, home: Arena): KvPlace {
     const placed = this.placed(index);
     if (placed !== undefined) return placed;
-    const { slots, mass, codes } = this.spec;
+    const { mass, codes } = this.spec;
+    const slots = slotsOf(this.spec, index);
     const kept = this.spec.layers[index];
     const [key, value] = [kept.key, keptValue(kept)];
     const room = (words: number) => (words === 0 ? 0 : home.allocate(4 * words * kept.heads));

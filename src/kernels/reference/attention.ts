@@ -1,5 +1,5 @@
 import type { AttentionOptions } from "../backend.js";
-import type { KvMoves } from "../kv.js";
+import { countOf, type KvMoves } from "../kv.js";
 import { rowsOfGroup, type SightSpec, slotsOfBlock, wordOf } from "../sight.js";
 import { turnHead } from "./elementwise.js";
 import type { ReferenceActivation, ReferenceKvCache, ReferenceRopeTable, ReferenceVector } from "./storage.js";
@@ -97,10 +97,10 @@ function visibleSlots(spec: SightSpec, row: number, head: number, start: number,
   return slots;
 }
 
-export function copyKv(from: ReferenceKvCache, to: ReferenceKvCache, slots: number): void {
+export function copyKv(from: ReferenceKvCache, to: ReferenceKvCache, slots: number | readonly number[]): void {
   for (const [layer, { heads }] of from.spec.layers.entries()) {
     for (const part of ["keys", "values"] as const) {
-      for (let slot = 0; slot < slots; slot++) {
+      for (let slot = 0; slot < countOf(slots, layer); slot++) {
         for (let head = 0; head < heads; head++) to[part][layer].put(slot, head, from[part][layer].get(slot, head));
       }
     }

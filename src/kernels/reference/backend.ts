@@ -181,7 +181,7 @@ export class ReferenceBackend extends HostExperts implements Backend, WeightOwne
     attention(own(out), own(q), ownCache, layer, options);
   }
 
-  copyKv(from: KvCache, to: KvCache, slots: number): void {
+  copyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void {
     copyKv(this.#ownCache(from), this.#ownCache(to), slots);
   }
 

@@ -2,7 +2,7 @@ import { UsageError } from "../../core/index.js";
 import type { PackedFormatId } from "../../pack/index.js";
 import type { Activation, Matrix, MatrixPart, RopeTable, Vector } from "../backend.js";
 import { CodedSlots } from "../codedSlots.js";
-import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes } from "../kv.js";
+import { type KvCache, type KvCacheSpec, keptValue, kvCacheBytes, slotsOf } from "../kv.js";
 import { View } from "../views.js";
 import { CodedRows, type KvRows, PlainRows } from "./kvRows.js";
 
@@ -61,9 +61,10 @@ export class ReferenceKvCache implements KvCache {
     readonly spec: KvCacheSpec,
     readonly onDispose: (cache: ReferenceKvCache) => void,
   ) {
-    const { layers, slots, codes } = spec;
+    const { layers, codes } = spec;
     const rows = (part: "key" | "value") =>
-      layers.map((layer) => {
+      layers.map((layer, i) => {
+        const slots = slotsOf(spec, i);
         const width = part === "key" ? layer.key : keptValue(layer);
         return codes === undefined
           ? new PlainRows(slots, layer.heads, width)
@@ -71,14 +72,14 @@ export class ReferenceKvCache implements KvCache {
       });
     this.keys = rows("key");
     this.values = rows("value");
-    this.mass = layers.map(({ heads }) => new Float32Array(spec.mass === undefined ? 0 : slots * heads));
+    this.mass = layers.map(({ heads }, i) => new Float32Array(spec.mass === undefined ? 0 : slotsOf(spec, i) * heads));
     this.coded = new CodedSlots(spec);
     this.byteLength = kvCacheBytes(spec);
   }
 
   /** f32 [slots], sharing storage; empty without mass. */
   massOf(layer: number, head: number): Float32Array {
-    const { slots } = this.spec;
+    const slots = slotsOf(this.spec, layer);
     return this.mass[layer].subarray(head * slots, (head + 1) * slots);
   }
 

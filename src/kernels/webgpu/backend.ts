@@ -351,7 +351,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     this.#attend.enqueue(own(out), own(q), ownCache, layer, options);
   }
 
-  copyKv(from: KvCache, to: KvCache, slots: number): void {
+  copyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void {
     copyEntries(this.#context, this.#ownCache(from), this.#ownCache(to), slots);
   }
 

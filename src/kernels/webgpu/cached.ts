@@ -1,5 +1,5 @@
 import { pairPlaces } from "../handles.js";
-import { type KvMoves, keptValue } from "../kv.js";
+import { countOf, type KvMoves, keptValue, slotsOf } from "../kv.js";
 import { codedWords, ringSlots, rowWords } from "../kvCodes.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
@@ -15,7 +15,8 @@ const codeMoves = [false, true].map(moveCodes);
 
 /** Where scales and rings begin, and what is read where, in a layer of codes; all 0 in one of f32. */
 export function codedPlaces({ spec, coded }: GpuKvCache, layer: number) {
-  const { codes, slots, layers } = spec;
+  const { codes, layers } = spec;
+  const slots = slotsOf(spec, layer);
   const places = { capacity: slots, coded: 0, ring: 0, keyScalesAt: 0, keyRingAt: 0, valueScalesAt: 0, valueRingAt: 0 };
   if (codes === undefined) return places;
   const kept = layers[layer];
@@ -34,11 +35,18 @@ export function codedPlaces({ spec, coded }: GpuKvCache, layer: number) {
 }
 
 /** Enqueues a copy of the first slots of every layer, which lie at the beginning of each buffer. */
-export function copyEntries({ recorder }: Context, from: GpuKvCache, to: GpuKvCache, slots: number): void {
+export function copyEntries(
+  { recorder }: Context,
+  from: GpuKvCache,
+  to: GpuKvCache,
+  slots: number | readonly number[],
+): void {
   for (const [layer, kept] of from.spec.layers.entries()) {
-    recorder.copy(from.keys[layer], 0, to.keys[layer], 0, 4 * slots * kept.heads * kept.key);
+    const count = countOf(slots, layer);
+    if (count === 0) continue;
+    recorder.copy(from.keys[layer], 0, to.keys[layer], 0, 4 * count * kept.heads * kept.key);
     const width = keptValue(kept);
-    if (width > 0) recorder.copy(from.values[layer], 0, to.values[layer], 0, 4 * slots * kept.heads * width);
+    if (width > 0) recorder.copy(from.values[layer], 0, to.values[layer], 0, 4 * count * kept.heads * width);
   }
 }
 
@@ -55,7 +63,8 @@ export function moveEntries(
   for (const [m, head] of heads.entries()) words.set([head, from[m], to[m], turn?.by[m] ?? 0], m * moveWords);
   const moves = upload(words);
   if (cache.spec.codes !== undefined) {
-    const { codes, slots, mass } = cache.spec;
+    const { codes, mass } = cache.spec;
+    const slots = slotsOf(cache.spec, layer);
     const [keyWords, valueWords] = [rowWords(codes.bits, spec.key), rowWords(codes.bits, keptValue(spec))];
     const { keyScalesAt, valueScalesAt } = codedPlaces(cache, layer);
     recorder.run(
@@ -74,7 +83,7 @@ export function moveEntries(
       heads: spec.heads,
       keyDim: spec.key,
       valueDim: keptValue(spec),
-      slots: cache.spec.slots,
+      slots: slotsOf(cache.spec, layer),
       ...(table === undefined ? { first: 0, half: 0, step: 0, apart: 0 } : pairPlaces(table)),
     },
     {
@@ -181,8 +190,8 @@ export function clearMassOf(
   count: number,
 ): void {
   if (spec.mass === undefined) return;
-  const { slots, layers } = spec;
-  recorder.run(clearMass, { start, count, slots }, { mass: mass[layer] }, [
+  const { layers } = spec;
+  recorder.run(clearMass, { start, count, slots: slotsOf(spec, layer) }, { mass: mass[layer] }, [
     Math.ceil(count / elementThreads),
     layers[layer].heads,
   ]);
@@ -192,7 +201,7 @@ export function clearMassOf(
 export function readMass({ recorder }: Context, { spec, mass }: GpuKvCache): Promise<Float32Array[]> {
   return Promise.all(
     mass.map(async (memory, layer) => {
-      const byteLength = 4 * spec.slots * spec.layers[layer].heads;
+      const byteLength = 4 * slotsOf(spec, layer) * spec.layers[layer].heads;
       return new Float32Array(await recorder.read(memory, 0, byteLength));
     }),
   );

@@ -72,10 +72,12 @@ export class GpuKvCache implements KvCache {
     device: Device,
     readonly onDispose: (cache: GpuKvCache) => void,
   ) {
-    const { layers, slots, codes } = spec;
+    const { layers, codes } = spec;
     const most = device.limits.maxStorageBufferBindingSize;
+    const slotsIn = ({ slots = spec.slots }: KvLayer) => slots;
     const wordsOf = (layer: KvLayer, part: "key" | "value") =>
-      layer.heads * (codes === undefined ? slots * layer[part] : codedWords(codes, part, layer[part], slots).all);
+      layer.heads *
+      (codes === undefined ? slotsIn(layer) * layer[part] : codedWords(codes, part, layer[part], slotsIn(layer)).all);
     for (const layer of layers) {
       const layerBytes = 4 * Math.max(wordsOf(layer, "key"), wordsOf(layer, "value"));
       if (layerBytes <= most) continue;
@@ -91,7 +93,9 @@ export class GpuKvCache implements KvCache {
       layer.valueInKey ? this.keys[i] : device.allocate(4 * wordsOf(layer, "value"), copied, `values ${i}`),
     );
     this.mass =
-      spec.mass === undefined ? [] : perLayer("mass", usage.storage | usage.copySrc, ({ heads }) => slots * heads);
+      spec.mass === undefined
+        ? []
+        : perLayer("mass", usage.storage | usage.copySrc, (layer) => slotsIn(layer) * layer.heads);
     this.coded = new CodedSlots(spec);
     this.byteLength = kvCacheBytes(spec);
   }

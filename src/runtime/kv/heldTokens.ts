@@ -9,6 +9,8 @@ interface HeldToken {
   slot: number;
 }
 
+const none: ReadonlySet<number> = new Set();
+
 /** Which tokens one key head holds. */
 export class HeldTokens {
   /** Oldest first. */
@@ -46,13 +48,20 @@ export class HeldTokens {
   /**
    * Lets the policy throw away what is too much.
    * @param mass by slot @param run tokens that the sequence has run @param budget tokens that may stay
+   * @param dropped slots of tokens that the model no longer sees
    * @returns moves that close the gaps
    */
-  evict(mass: Float32Array | undefined, run: number, budget = this.eviction.budget): { from: number; to: number }[] {
+  evict(
+    mass: Float32Array | undefined,
+    run: number,
+    budget = this.eviction.budget,
+    dropped: ReadonlySet<number> = none,
+  ): { from: number; to: number }[] {
     if (this.length <= budget) return [];
     const held = {
       positions: Int32Array.from(this.#tokens, ({ position }) => position),
       mass: Float32Array.from(this.#tokens, ({ slot }) => mass?.[slot] ?? 0),
+      dropped: this.#tokens.map(({ slot }) => dropped.has(slot)),
       budget,
       run,
     };

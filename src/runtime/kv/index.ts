@@ -5,6 +5,7 @@ import { int4 } from "./int4.js";
 import { int8 } from "./int8.js";
 import { kivi } from "./kivi.js";
 import { inBits, type KvBits, type KvEviction, type KvPolicy } from "./policy.js";
+import { pruned } from "./pruned.js";
 import { pyramidkv } from "./pyramidkv.js";
 import { random } from "./random.js";
 import { recent } from "./recent.js";
@@ -23,6 +24,7 @@ export const kvPolicies: Readonly<Record<string, KvPolicy>> = {
   random: inBits(random),
   snapkv: inBits(snapkv),
   pyramidkv: inBits(pyramidkv),
+  pruned,
 };
 
 /** A KV policy with its parameters. Any number of sequences share one. */

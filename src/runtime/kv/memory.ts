@@ -11,6 +11,7 @@ import type { KvChoice } from "./index.js";
 import type { KvPages } from "./pages.js";
 import type { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
+import { keptOf, prunesContext } from "./prunedModels.js";
 
 /** What a sequence remembers, and how it attends to it. */
 export interface MemoryOptions {
@@ -31,15 +32,18 @@ export interface MemoryOptions {
 }
 
 /** Whether keys and values of such a sequence can lie in pages: as f32, all of them, where nothing looks for single ones. */
-export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined;
+export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">, model: Model): boolean =>
+  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined && !prunesContext(model);
 
 /** What a sequence remembers of its tokens: a cache, the policy that decides what stays there, and what passes see of it. */
 export class SequenceMemory implements Disposable {
-  readonly #own: KvCache | undefined;
+  #own: KvCache | undefined;
   readonly #pages: PageTable | undefined;
   readonly #pool: KvPages | undefined;
   readonly #capacity: number = Number.POSITIVE_INFINITY;
+  /** Slots of each layer, where they follow what it holds. */
+  #room: readonly number[] | undefined;
+  readonly #mostSlots: number;
   /** Most tokens of one pass. */
   readonly mostRows: number;
   readonly #sights: Sights;
@@ -63,8 +67,10 @@ export class SequenceMemory implements Disposable {
   constructor(
     readonly model: Model,
     capacity: number,
-    { attention, kv, passTokens, pages }: MemoryOptions = {},
+    options: MemoryOptions = {},
   ) {
+    const { attention, passTokens, pages } = options;
+    const kv = keptOf(model, options);
     this.#eviction = kv?.eviction;
     const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
     if (attention?.seek !== undefined && this.#eviction !== undefined) {
@@ -88,14 +94,22 @@ export class SequenceMemory implements Disposable {
     this.#residual = residual;
     this.mostRows = this.#eviction === undefined && residual === undefined ? capacity : Math.min(rows, capacity);
     const slots = Math.min(capacity, budget + this.mostRows);
+    this.#mostSlots = slots;
     const codes = kv?.codes && {
       bits: kv.codes.bits,
       ...(residual !== undefined && { kivi: { residual, rows: this.mostRows } }),
     };
     if (pages === undefined) {
-      this.#own = model.createCache(capacity, { slots, mass, codes, allowBeyondTraining: renumbers });
+      const { layers } = model.config;
+      if (this.#eviction?.trained) this.#room = new Array<number>(layers).fill(Math.min(rows, slots));
+      this.#own = model.createCache(capacity, {
+        slots: this.#room ?? slots,
+        mass,
+        codes,
+        allowBeyondTraining: renumbers,
+      });
     } else {
-      if (!inPages({ attention, kv }))
+      if (!inPages({ attention, kv }, model))
         throw new UsageError(`pages do not go with ${kv?.codes || kv?.eviction ? kv.text : attention?.text}`);
       if (pages.model !== model) throw new UsageError("pages of another model");
       const { maxPositions } = model.config;
@@ -117,9 +131,9 @@ export class SequenceMemory implements Disposable {
     return this.#own ?? this.#pool!.cache;
   }
 
-  /** Bytes of keys and values that there is room for; pages that others have as well count here too. */
+  /** Bytes of keys and values that there is room for, and of what tells which are still needed; pages that others have as well count here too. */
   get byteLength(): number {
-    if (this.#own !== undefined) return this.#own.byteLength;
+    if (this.#own !== undefined) return this.#own.byteLength + (this.model.contextOf(this.#own)?.byteLength ?? 0);
     return this.#pages!.list.length * this.#pool!.pageBytes;
   }
 
@@ -156,6 +170,7 @@ export class SequenceMemory implements Disposable {
       const sights = this.#sights.of({ position: run, rows });
       return { start: run, options: { ...forward, sights, findSight: this.#dynamic?.of(phase) } };
     }
+    if (this.#eviction.trained) return this.#nextTrained(run, rows, forward);
     const [[first]] = this.#held;
     const position = first.nextTurn;
     const turns = this.#held.map((heads) => heads.map((held) => held.turns()));
@@ -166,6 +181,17 @@ export class SequenceMemory implements Disposable {
     const pass = this.#forgot ? { position, rows, held } : { position, rows };
     const sparseFrom = (forward.sparseFrom ?? 0) + position - run;
     return { start: position, options: { ...forward, sparseFrom, slot, sights: this.#sights.of(pass) } };
+  }
+
+  /** What it sees is the model's own affair; here is room for it. */
+  #nextTrained(run: number, rows: number, forward: ForwardOptions): { start: number; options: ForwardOptions } {
+    const slot = this.#held.map(([{ length }]) => length);
+    const room = this.model.contextOf(this.cache)!.fit(this.#room!, slot, rows, this.#mostSlots);
+    if (room !== undefined) {
+      this.#own = this.model.resizeCache(this.#own!, room, slot);
+      this.#room = room;
+    }
+    return { start: run, options: { ...forward, slot } };
   }
 
   /** The attention pattern as it is written, with what it has found on the text so far. */
@@ -190,6 +216,10 @@ export class SequenceMemory implements Disposable {
     for (const held of this.#held.flat()) held.append(run, rows);
     if (this.#eviction.prompt !== undefined) {
       await this.#ranPrompt(this.#eviction.prompt, run + rows, left);
+      return;
+    }
+    if (this.#eviction.trained) {
+      this.#letGo(run + rows);
       return;
     }
     if (this.#held[0][0].length <= budget) return;
@@ -242,6 +272,22 @@ export class SequenceMemory implements Disposable {
     }
   }
 
+  /** What the model has dropped goes, of all heads of a layer. */
+  #letGo(run: number): void {
+    const context = this.model.contextOf(this.cache)!;
+    for (const [layer, [held]] of this.#held.entries()) {
+      const dropped = new Set(context.dropped(layer));
+      if (dropped.size === 0) continue;
+      this.#forgot = true;
+      const moves = held.evict(undefined, run, held.length - dropped.size, dropped);
+      const heads = Array.from({ length: this.cache.spec.layers[layer].heads }, (_, head) => head);
+      this.#move(
+        layer,
+        heads.flatMap((head) => moves.map((move) => ({ ...move, head }))),
+      );
+    }
+  }
+
   #move(layer: number, moves: readonly { head: number; from: number; to: number }[]): void {
     if (moves.length === 0) return;
     this.model.moveKv(this.cache, layer, {
@@ -282,7 +328,9 @@ export class SequenceMemory implements Disposable {
     this.#coded = 0;
     if (this.#eviction === undefined) return;
     const eviction = this.#eviction;
-    const layers = eviction.mass === undefined ? [{ heads: 1 }] : this.cache.spec.layers;
+    const alike = [{ heads: 1 }];
+    const byLayer = eviction.trained ? this.cache.spec.layers.flatMap(() => alike) : alike;
+    const layers = eviction.mass === undefined ? byLayer : this.cache.spec.layers;
     this.#held = layers.map(({ heads }) => Array.from({ length: heads }, () => new HeldTokens(eviction)));
   }
 

@@ -8,6 +8,8 @@ export interface Held {
   readonly positions: Int32Array;
   /** What attention gave each since it came; only for policies with `mass`. */
   readonly mass: Float32Array;
+  /** Whether the model itself has dropped each; only for policies that are `trained`. */
+  readonly dropped: readonly boolean[];
   /** Most that may stay. */
   readonly budget: number;
   /** Tokens that the sequence has run: the newest is at `run − 1`. */
@@ -30,6 +32,8 @@ export interface KvEviction {
    * own, and `mass` is what they alone gave. `budget` is then what a layer keeps of what it holds.
    */
   readonly prompt?: { readonly window: number; budget(layer: number, layers: number, held: number): number };
+  /** Throws away, in each layer, what the model was trained to drop, and nothing else. */
+  readonly trained?: boolean;
   /** Indices into `held` of exactly as many tokens as are too many. Called only when there are too many. */
   evict(held: Held): Iterable<number>;
 }

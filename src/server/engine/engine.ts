@@ -178,7 +178,7 @@ export class Engine implements Disposable {
 
   /** Whether most of its prompt is just being run for another: it then takes that over instead of running it as well. */
   #awaitsBeginning({ request: { prompt, variant, promptLogprobs } }: Job): boolean {
-    if (promptLogprobs || !copies({ variant })) return false;
+    if (promptLogprobs || !copies({ variant }, this.model)) return false;
     return this.#active.some(({ held, request, inPrompt }) => {
       if (!inPrompt || held!.variant.key !== variant.key) return false;
       const most = Math.min(prompt.length - 1, request.prompt.length);

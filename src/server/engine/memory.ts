@@ -2,7 +2,7 @@ import { DeviceError, UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
 import { KvPages, Sequence } from "../../runtime/index.js";
-import { inPages, pagesFor } from "../../runtime/internal.js";
+import { inPages, pagesFor, prunesContext } from "../../runtime/internal.js";
 import type { Variant } from "./request.js";
 
 /** A sequence with what is known about its tokens. */
@@ -93,7 +93,7 @@ export class SequenceMemory implements Disposable {
     const common = new Map(alike.map((held) => [held, commonTokens(prompt, held)]));
     const most = (list: readonly HeldSequence[]) =>
       list.toSorted((a, b) => common.get(b)! - common.get(a)! || b.usedAt - a.usedAt)[0] as HeldSequence | undefined;
-    if (!inPages(variant)) {
+    if (!inPages(variant, this.model)) {
       const fitting = most(alike.filter((held) => !held.busy && held.sequence.capacity >= capacity));
       const shared = fitting === undefined ? 0 : common.get(fitting)!;
       // The same text goes on: nothing is lost.
@@ -101,7 +101,7 @@ export class SequenceMemory implements Disposable {
         return this.#goOn(fitting, shared);
       }
     }
-    const donor = most(alike.filter(copies));
+    const donor = most(alike.filter((held) => copies(held, this.model)));
     const shared = donor === undefined ? 0 : Math.min(common.get(donor)!, capacity);
     const begun = shared < leastShared ? undefined : this.#make(capacity, variant, donor, shared);
     // With the room that the other one takes, if nobody uses it, there may be enough.
@@ -118,7 +118,7 @@ export class SequenceMemory implements Disposable {
   /** With what is held of `donor` where there is room beside it. @returns undefined without room */
   #make(capacity: number, variant: Variant, donor: HeldSequence | undefined, shared: number): HeldSequence | undefined {
     const { pages } = this;
-    const paged = inPages(variant);
+    const paged = inPages(variant, this.model);
     const all = pagesFor(capacity);
     const missing = donor === undefined ? all : all - Math.floor(shared / slotsOfBlock);
     const perToken = kvBytesPerPosition(this.model.config);
@@ -226,11 +226,11 @@ export class SequenceMemory implements Disposable {
 
 /** Bytes of caches that belong to one sequence. */
 const ownBytes = (list: readonly HeldSequence[]): number =>
-  list.reduce((sum, { sequence, variant }) => sum + (inPages(variant) ? 0 : sequence.byteLength), 0);
+  list.reduce((sum, { sequence, variant }) => sum + (inPages(variant, sequence.model) ? 0 : sequence.byteLength), 0);
 
 /** Whether keys and values can be copied from one sequence to another. */
-export const copies = ({ variant: { kv } }: Pick<HeldSequence, "variant">): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined;
+export const copies = ({ variant: { kv } }: Pick<HeldSequence, "variant">, model: Model): boolean =>
+  kv?.eviction === undefined && kv?.codes === undefined && !prunesContext(model);
 
 /** Tokens at the beginning that are the same, at least one less than the prompt has: something has to run. */
 export function commonTokens(

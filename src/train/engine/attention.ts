@@ -4,14 +4,22 @@ import {
   add,
   columns,
   concatenate,
+  divide,
+  exp,
+  greater,
   matmul,
+  maxOfRows,
   multiply,
   negate,
   reshape,
   softmax,
   split,
+  stopGradient,
+  subtract,
+  sumOfRows,
   type Traced,
   transpose,
+  where,
 } from "./ops.js";
 
 /** cos and sin of every position and pair of columns: f32 [positions, width / 2] each. */
@@ -58,6 +66,8 @@ export interface AttentionOptions {
   cap?: number;
   /** Added to the scores; broadcast to [batch, kvHeads, group, positions, positions]. Left out, all is seen. */
   mask?: Traced;
+  /** [batch, positions, positions]: what is left of each key, which its share of the softmax is multiplied with. Left out, all. */
+  left?: Traced;
   /** [queryHeads]: a score of every head that takes its share of the softmax and has no value. */
   sinks?: Traced;
 }
@@ -69,7 +79,8 @@ export interface AttentionOptions {
  * @param v [batch, positions, kvHeads, valueWidth]
  * @returns [batch · positions, queryHeads · valueWidth]
  */
-export function attention(q: Traced, k: Traced, v: Traced, { scale, cap, mask, sinks }: AttentionOptions): Traced {
+export function attention(q: Traced, k: Traced, v: Traced, options: AttentionOptions): Traced {
+  const { scale, cap, mask, left, sinks } = options;
   const [batch, positions, queryHeads, keyWidth] = q.shape;
   const [, , kvHeads, valueWidth] = v.shape;
   const group = queryHeads / kvHeads;
@@ -78,16 +89,29 @@ export function attention(q: Traced, k: Traced, v: Traced, { scale, cap, mask, s
   const scaled = multiply(reshape(products, [batch, kvHeads, group, positions, positions]), scale);
   const capped = cap === undefined ? scaled : softcap(scaled, cap);
   const scores = mask === undefined ? capped : add(capped, mask);
-  const weights = reshape(shares(scores, sinks), [batch, kvHeads, group * positions, positions]);
+  const weights = reshape(shares(scores, left, sinks), [batch, kvHeads, group * positions, positions]);
   const mixed = reshape(matmul(weights, transpose(v, [0, 2, 1, 3])), [batch, queryHeads, positions, valueWidth]);
   return reshape(transpose(mixed, [0, 2, 1, 3]), [batch * positions, queryHeads * valueWidth]);
 }
 
 /** The softmax of scores [batch, kvHeads, group, positions, positions], of which sinks take their part. */
-function shares(scores: Traced, sinks?: Traced): Traced {
-  if (sinks === undefined) return softmax(scores);
-  const [, kvHeads, group, , positions] = scores.shape;
+function shares(scores: Traced, left?: Traced, sinks?: Traced): Traced {
+  const [batch, kvHeads, group, rows, positions] = scores.shape;
+  const weights = left && reshape(left, [batch, 1, 1, rows, positions]);
+  if (sinks === undefined) return weighted(scores, weights);
   // A column of its own for every row; the zeros give it all axes.
   const column = add(multiply(columns(scores, 0, 1), 0), reshape(sinks, [1, kvHeads, group, 1, 1]));
-  return columns(softmax(concatenate([scores, column], 4)), 0, positions);
+  const whole = weights && concatenate([weights, add(multiply(columns(weights, 0, 1), 0), 1)], 4);
+  return columns(weighted(concatenate([scores, column], 4), whole), 0, positions);
+}
+
+/** Less than any score. */
+const never = -1e30;
+
+/** weights ⊙ exp(scores), brought to sum 1: the softmax of scores + log(weights), also where a weight is 0. */
+function weighted(scores: Traced, weights: Traced | undefined): Traced {
+  if (weights === undefined) return softmax(scores);
+  const seen = where(greater(weights, 0), scores, never);
+  const shares = multiply(exp(subtract(seen, stopGradient(maxOfRows(seen)))), weights);
+  return divide(shares, sumOfRows(shares));
 }

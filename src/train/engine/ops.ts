@@ -22,6 +22,9 @@ export const log1p = (x: Traced): Traced => np.log1p(x.ref);
 export const sqrt = (x: Traced): Traced => np.sqrt(x.ref);
 export const tanh = (x: Traced): Traced => np.tanh(x.ref);
 export const erf = (x: Traced): Traced => lax.erf(x.ref);
+export const floor = (x: Traced): Traced => np.floor(x.ref);
+/** As int32. */
+export const integers = (x: Traced): Traced => x.ref.astype(np.int32);
 export const maximum = (a: Operand, b: Operand): Traced => np.maximum(use(a), use(b));
 export const greater = (a: Operand, b: Operand): Traced => np.greater(use(a), use(b));
 export const greaterEqual = (a: Operand, b: Operand): Traced => np.greaterEqual(use(a), use(b));
@@ -68,6 +71,8 @@ export const rows = (x: Traced, first: number, end: number): Traced =>
 
 export const sum = (x: Traced, axis?: number | number[]): Traced => np.sum(x.ref, axis);
 export const mean = (x: Traced, axis?: number | number[]): Traced => np.mean(x.ref, axis);
+/** The largest of the last axis, which stays as 1. */
+export const maxOfRows = (x: Traced): Traced => np.max(x.ref, -1, { keepdims: true });
 /** The mean over the last axis, which stays as 1. */
 export const meanOfRows = (x: Traced): Traced => np.mean(x.ref, -1, { keepdims: true });
 export const sumOfRows = (x: Traced): Traced => np.sum(x.ref, -1, { keepdims: true });

@@ -61,13 +61,16 @@ const kinds: Readonly<Record<ClusterKind, (clustered: Clustered) => Traced>> = {
  * @throws UsageError for attention that has groups, sinks, caps or windows
  */
 export function clusteredAttention(
-  { q, k, v, kv, heads, scale, sight, softcap, sinks }: AttendStep,
+  { q, k, v, kv, heads, scale, sight, softcap, sinks, pruning }: AttendStep,
   block: BlockPass,
   read: (name: string, width: number) => Traced,
 ): Traced {
   const { pass, layer } = block;
-  if (kv.heads !== heads || softcap !== undefined || sinks !== undefined || sight.kind === "window") {
-    throw new UsageError("attention by clusters is not defined for heads that share keys, for sinks, caps and windows");
+  const others = [softcap, sinks, pruning].some((more) => more !== undefined);
+  if (kv.heads !== heads || others || sight.kind === "window") {
+    throw new UsageError(
+      "attention by clusters is not defined for heads that share keys, for sinks, caps, windows and pruned contexts",
+    );
   }
   const plan = clusterPlan(pass.options.clusters!, pass.window, heads);
   const { localHeads, sharedKeys, size, firstBlock } = plan;

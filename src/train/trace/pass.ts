@@ -1,14 +1,16 @@
 import { numpy as np } from "@jax-js/jax";
-import type { Buffer, LinearSpec, NormSpec, SightSpec, TensorRef } from "../../arch/index.js";
+import type { Buffer, ContextPruning, LinearSpec, NormSpec, SightSpec, TensorRef } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { homeTensor } from "../../io/internal.js";
 import { factorNames } from "../../model/internal.js";
 import { elementCount } from "../../tensor/index.js";
 import { causalMask } from "../engine/attention.js";
+import { contextLeft, shareLeft } from "../engine/interactions.js";
 import { largestInputs, layerNorm, linear, rmsNorm } from "../engine/layers.js";
 import { add, reshape, type Traced } from "../engine/ops.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import { memberCountsName, memberSumsName } from "../models/clusterOptions.js";
+import { sigmoidName, sigmoidPerUnitName } from "../models/contextNames.js";
 import { parameterName } from "../models/parameters.js";
 import type { PassOptions } from "./options.js";
 
@@ -37,6 +39,8 @@ export class TracedPass {
   readonly members: MemberRecord[] = [];
   /** What adapters add to the loss. */
   readonly penalties: Traced[] = [];
+  /** Of every layer that prunes its context so far, the mean share of earlier positions that it leaves. */
+  readonly contexts: Traced[] = [];
   readonly #masks = new Map<string, Traced>();
   readonly #cut = new Map<Traced, Traced>();
 
@@ -90,6 +94,15 @@ export class TracedPass {
     const found = this.#cut.get(x) ?? largestInputs(x, inputDensity);
     this.#cut.set(x, found);
     return found;
+  }
+
+  /** What context pruning leaves of earlier positions. @param x what queries are made of */
+  left(x: Traced, { query, key, bias }: ContextPruning): Traced {
+    const split = (map: LinearSpec) => reshape(this.whole(x, map), [this.sequences, this.window, map.rows]);
+    const [values, perUnit] = [this.batch[sigmoidName], this.batch[sigmoidPerUnitName]];
+    const left = contextLeft(split(query), split(key), this.weight(bias), values && { values, perUnit });
+    this.contexts.push(shareLeft(left));
+    return left;
   }
 
   /** Every run of as many columns as the norm has weights is normalised by itself. */

@@ -42,14 +42,15 @@ export const stepTracers: { readonly [K in Step["do"]]?: Tracer<Extract<Step, { 
   },
 
   attend(step, block) {
-    const { q, k, v, into, kv, scale, sight, softcap: cap, sinks } = step;
+    const { q, k, v, into, kv, scale, sight, softcap: cap, sinks, pruning } = step;
     const { pass, buffers } = block;
     const heads = (name: string, width: number) => headsOf(read(buffers, name), width, pass.sequences);
     if (pass.options.clusters !== undefined) {
       buffers.set(into, clusteredAttention(step, block, heads));
       return;
     }
-    const options = { scale, cap, mask: pass.mask(sight), sinks: sinks && pass.weight(sinks) };
+    const left = pruning && pass.left(read(buffers, pruning.of), pruning);
+    const options = { scale, cap, mask: pass.mask(sight), left, sinks: sinks && pass.weight(sinks) };
     buffers.set(into, attention(heads(q, kv.k), heads(k, kv.k), heads(v, kv.v), options));
   },
 

@@ -4,6 +4,7 @@ import { UsageError } from "../../core/index.js";
 import { crossEntropy, maskedCrossEntropy, softcap } from "../engine/layers.js";
 import { add, columns, multiply, reshape, type Traced, take } from "../engine/ops.js";
 import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
+import { contextLeftName, contextWeightName } from "../models/contextNames.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
 import { divergences, meanOverKnown } from "../models/divergence.js";
 import { featureName, projectionsOf, type Shown } from "../models/matchingOptions.js";
@@ -68,14 +69,19 @@ export function traceModel(
               window,
             )
           : distilled(prediction, logits, batch, options);
+      const left =
+        pass.contexts.length === 0 ? undefined : multiply(pass.contexts.reduce(add), 1 / pass.contexts.length);
+      const weight = batch[contextWeightName];
       return {
         loss: [
           ...pass.mixtures.flatMap(({ penalties }) => penalties),
           ...pass.penalties,
           ...(matching === undefined ? [] : matchedTerms(matching, spec, blocks, pass)),
+          ...(left && weight ? [multiply(left, weight)] : []),
         ].reduce(add, wanted),
         measured: {
           prediction,
+          ...(left && { [contextLeftName]: left }),
           ...pass.measuredMembers,
           ...Object.fromEntries(pass.mixtures.map(({ load }, number) => [loadName(number), load])),
         },

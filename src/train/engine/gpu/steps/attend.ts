@@ -7,8 +7,9 @@ import { isWhole, type View } from "../rooms.js";
 
 /** @param addedTo the buffer to which a step behind this one only adds what this one gives: the last product does that */
 export function attend(step: AttendStep, recording: Recording, addedTo?: Buffer): void {
-  const { q, k, v, into, heads, kv, scale, sight, softcap, sinks } = step;
+  const { q, k, v, into, heads, kv, scale, sight, softcap, sinks, pruning } = step;
   if (softcap !== undefined) throw new NoKernel("attention with a cap");
+  if (pruning !== undefined) throw new NoKernel("attention that prunes its context");
   if (sinks !== undefined) throw new NoKernel("attention with sinks");
   if (kv.k % 4 !== 0 || kv.v % 4 !== 0) throw new NoKernel("heads whose widths are no multiple of four");
   const { window } = recording;
