@@ -141,7 +141,7 @@ const page = `
 /**
  * JavaScript of a page, gzipped: what is loaded at once, and all of it with both backends. The former has grown by layers that share their
  * weights and caches in pages, the latter by what is loaded where a model asks for it: experts read from a file, and one more
- * format of quantised checkpoints, heads made of morphemes.
+ * format of quantised checkpoints, heads made of morphemes, pruned contexts.
  */
 const ceilings = { firstBytes: 120_000, allBytes: 299_000 };
 
