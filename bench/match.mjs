@@ -29,6 +29,7 @@ export async function runMatch(open, defaults) {
     sparsity: "0.5",
     backend: "wasm",
     native: "best,0",
+    structures: "dense",
     ...defaults,
   };
   const options = Object.fromEntries(
@@ -72,7 +73,7 @@ const kernels = {
 };
 
 /** Who takes part and who is compared with whom. */
-function enter(site, directory, { backend, native: natives, weights: list, threads, sparsities }) {
+function enter(site, directory, { backend, native: natives, structures, weights: list, threads, sparsities }) {
   const engines = [];
   const comparisons = [];
   for (const weights of list.split(",")) {
@@ -87,16 +88,18 @@ function enter(site, directory, { backend, native: natives, weights: list, threa
         };
       },
     });
-    for (const { name, native } of backend === "wasm"
-      ? natives.split(",").map((id) => kernels[id])
-      : [{ name: backend }]) {
-      const oursId = (sparsity) => `rarefy ${weights} ${name} ${sparsity ? `${100 * sparsity} % sparse` : "dense"}`;
+    const sets = backend === "wasm" ? natives.split(",").map((id) => kernels[id]) : [{ name: backend }];
+    const pairs = structures.split(",").flatMap((structure) => sets.map((set) => ({ ...set, structure })));
+    for (const { name, native, structure } of pairs) {
+      const oursId = (sparsity) =>
+        `rarefy ${weights} ${name} ${structure}${sparsity ? `, ${100 * sparsity} % of inputs skipped` : ""}`;
       engines.push({
         async open() {
           const { variants, description, dispose } = await site.openOurs({
             backend,
             native,
             weights,
+            structure,
             threads,
             sparsities,
           });

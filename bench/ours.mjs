@@ -9,18 +9,23 @@ import { createBackend } from "../dist/kernels/wasm/index.js";
 import { loadModel } from "../dist/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../dist/pipeline/index.js";
 import { promptIds } from "./prompt.mjs";
+import { pruned } from "./pruned.mjs";
 import { Stopwatch, undisturbed } from "./stopwatch.mjs";
 
 /**
  * Loads a model once and measures it dense and at the given activation sparsities (TEAL, uniform).
  * @param files the model's files, as rarefy/io opens them
  * @param native of the backend "wasm": false leaves native kernels out, a name asks for a set of them
+ * @param structure "2:4" keeps the two largest of every four weights of the blocks' matrices; "dense" all
  * @returns { description, threads, variants: [{ sparsity, measure }], dispose }
  */
-export async function openOurs(files, { backend: id = "wasm", native, weights, threads, sparsities = [] }) {
+export async function openOurs(
+  files,
+  { backend: id = "wasm", native, weights, structure = "dense", threads, sparsities = [] },
+) {
   const backend = id === "wasm" ? await createBackend({ threads, native }) : await openBackend(id, { threads });
   const checkpoint = await openCheckpoint(files);
-  const model = await loadModel(checkpoint, backend, { weights });
+  const model = await loadModel(pruned(checkpoint, { structure }), backend, { weights, structure });
   await checkpoint.close();
 
   const variants = [{ sparsity: 0, thresholds: undefined }];

@@ -18,6 +18,7 @@ import { describeChoices, loadModel } from "../dist/model/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../dist/pipeline/index.js";
 import { readOptions } from "../scripts/options.mjs";
 import { promptIds } from "./prompt.mjs";
+import { pruned } from "./pruned.mjs";
 
 const { values: options } = readOptions({
   options: {
@@ -46,108 +47,6 @@ function parseVariant(name) {
   return { name, structure, share: Number(percent) / 100, teal };
 }
 
-// --- pruning while reading ---------------------------------------------------------------------------------------------
-
-/** Zeroes the smallest magnitudes of a row of bf16 numbers, by counting. */
-function pruneRow(row, share) {
-  // Magnitudes that share exponent and three bits count as equal; the first of them go.
-  const counts = new Uint32Array(0x800);
-  for (const word of row) counts[(word & 0x7fff) >> 4]++;
-  let left = Math.round(row.length * share);
-  let cut = 0;
-  for (; counts[cut] <= left; cut++) left -= counts[cut];
-  for (let i = 0; i < row.length; i++) {
-    const magnitude = (row[i] & 0x7fff) >> 4;
-    if (magnitude < cut || (magnitude === cut && left-- > 0)) row[i] = 0;
-  }
-}
-
-function pruneFours(row) {
-  for (let i = 0; i < row.length; i += 4) {
-    for (let drop = 0; drop < 2; drop++) {
-      let least = -1;
-      for (let k = i; k < i + 4; k++) {
-        const magnitude = row[k] & 0x7fff;
-        if (magnitude !== 0 && (least < 0 || magnitude < (row[least] & 0x7fff))) least = k;
-      }
-      if (least >= 0) row[least] = 0;
-    }
-  }
-}
-
-const isBlockMatrix = (name) => name.endsWith("_proj.weight");
-
-/** The checkpoint with pruned matrices; rows are read whole. */
-function pruned(checkpoint, { structure, share }) {
-  if (structure === "dense") return checkpoint;
-  if (structure === "smaller") return smaller(checkpoint, share);
-  const prune = structure === "2:4" ? pruneFours : (row) => pruneRow(row, share);
-  return {
-    ...bound(checkpoint),
-    async read(name, byteOffset, byteLength, into) {
-      const bytes = await checkpoint.read(name, byteOffset, byteLength, into);
-      if (isBlockMatrix(name) || (options.head && name === "lm_head.weight")) {
-        const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-        const cols = checkpoint.tensors.get(name).shape[1];
-        for (let r = 0; r < words.length; r += cols) prune(words.subarray(r, r + cols));
-      }
-      return bytes;
-    },
-  };
-}
-
-/** The first neurons and heads of every block. */
-function smaller(checkpoint, share) {
-  const { config } = checkpoint;
-  const keep = (n) => Math.round(n * (1 - share));
-  const [heads, kvHeads, ffn] = ["num_attention_heads", "num_key_value_heads", "intermediate_size"].map((key) =>
-    keep(config[key]),
-  );
-  const headDim = config.head_dim;
-  const rowsOf = {
-    q_proj: heads * headDim,
-    k_proj: kvHeads * headDim,
-    v_proj: kvHeads * headDim,
-    gate_proj: ffn,
-    up_proj: ffn,
-  };
-  const colsOf = { o_proj: heads * headDim, down_proj: ffn };
-  const tensors = new Map(checkpoint.tensors);
-  for (const [name, info] of tensors) {
-    const projection = name.split(".").at(-2);
-    const [rows, cols] = info.shape;
-    if (isBlockMatrix(name))
-      tensors.set(name, { ...info, shape: [rowsOf[projection] ?? rows, colsOf[projection] ?? cols] });
-  }
-  return {
-    ...bound(checkpoint),
-    config: { ...config, num_attention_heads: heads, num_key_value_heads: kvHeads, intermediate_size: ffn },
-    tensors,
-    async read(name, byteOffset = 0, byteLength, into) {
-      const [, cols] = tensors.get(name).shape;
-      const [, stored] = checkpoint.tensors.get(name).shape;
-      if (cols === stored || stored === undefined) return checkpoint.read(name, byteOffset, byteLength, into);
-      const rows = byteLength / (2 * cols);
-      const bytes = await checkpoint.read(name, (byteOffset / cols) * stored, rows * stored * 2);
-      for (let r = 0; r < rows; r++) into.set(bytes.subarray(r * stored * 2, r * stored * 2 + cols * 2), r * cols * 2);
-      return into;
-    },
-  };
-}
-
-const bound = (checkpoint) => ({
-  location: checkpoint.location,
-  files: checkpoint.files,
-  config: checkpoint.config,
-  artifact: checkpoint.artifact,
-  tensors: checkpoint.tensors,
-  readFloat32: (name) => checkpoint.readFloat32(name),
-  readJson: (name) => checkpoint.readJson(name),
-  close: () => checkpoint.close(),
-});
-
-// --- models ------------------------------------------------------------------------------------------------------------
-
 const checkpoint = await openCheckpoint(directoryFiles(options.model));
 if (options.layers !== undefined) checkpoint.config.num_hidden_layers = Number(options.layers);
 const loaded = new Map();
@@ -159,7 +58,7 @@ async function load({ structure, share }) {
     const started = performance.now();
     const backend = await openBackend("wasm", { threads });
     const layout = structure === "smaller" ? "dense" : structure;
-    const model = await loadModel(pruned(checkpoint, { structure, share }), backend, {
+    const model = await loadModel(pruned(checkpoint, { structure, share, head: options.head }), backend, {
       weights: options.weights,
       structure: layout,
     });
