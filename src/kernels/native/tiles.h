@@ -125,13 +125,15 @@ static void multiply_panel(const rarefy_matmul *a, int bits, uint8_t *panel, int
   }
 #endif
   int t = 0;
+  /* 8 tokens are two times 4, not 6 and 2: of 2 there are too few sums to hide how long a product takes. */
 #define MULTIPLY(n)                                                                                                          \
-  for (; t + (n) <= padded; t += (n)) {                                                                                      \
+  for (; t + (n) <= padded && ((n) <= 4 || padded - t != 8); t += (n)) {                                                                                      \
     if (bits == 8) multiply_codes(8, n, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t); \
     else if (bits == 4) multiply_codes(4, n, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t); \
     else multiply_floats(n, panel, groups, values + group_inputs * t, padded, sums + tile_rows * t);                         \
   }
   MULTIPLY(tile_tokens)
+  MULTIPLY(4)
   MULTIPLY(2)
 #undef MULTIPLY
 }
@@ -149,21 +151,47 @@ static void write_tile(const place *at, const rarefy_matmul *a, const float *sum
   }
 }
 
+static void write_tiles(const place *at, const rarefy_matmul *a, const rarefy_matrix_part *part, int start, int count, const float *sums) {
+  for (int n = 0; n < count; n++) {
+    const int row = start + n * tile_rows;
+    const float *own = sums + (size_t)n * padded_tokens(a) * tile_rows;
+    write_tile(at, a, own, part->first_output + (uint32_t)row, smaller(tile_rows, (int)part->rows - row));
+  }
+}
+
+INLINE const uint8_t *prepared_of(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part) {
+  return (const uint8_t *)at_offset(at, a->inputs) + part->input * prepared_bytes(a, format);
+}
+
+/* Of a part, from `row` on. `ahead`: see `tile`. */
+INLINE tile tile_at(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, int row, int ahead) {
+  const int padded_rows = ((int)part->rows + 31) & ~31;
+  const sparse_matrix of = {
+      at_offset(at, format->is_sparse ? part->weights : a->weights), format->is_sparse ? (size_t)padded_rows : a->padded_rows, a->cols, groups_of(a),
+      at_offset(at, rarefy_spread_table)};
+  return (tile){of, (format->is_sparse ? 0 : part->packed_row) + (size_t)row, smaller(tile_rows, padded_rows - row), ahead};
+}
+
+INLINE int tiles_of(const rarefy_matrix_part *part) { return ((int)part->rows + tile_rows - 1) / tile_rows; }
+
+static int all_tiles(const rarefy_matmul *a) {
+  const rarefy_matrix_part *parts = rarefy_matmul_parts(a);
+  int all = 0;
+  for (int p = 0; p < a->parts_length; p++) all += tiles_of(parts + p);
+  return all;
+}
+
+#include "few.h"
+
 /* Several tiles beside each other, so that what is read of each input's column lies together. */
-static void multiply_tiles(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, int start, int count) {
+static void multiply_many(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, int start, int count) {
   uint8_t *panels = (uint8_t *)at_offset(at, a->scratch) + (size_t)at->thread * a->scratch_bytes;
   float *sums = (float *)(panels + rarefy_panel_bytes);
   const size_t tile_sums = (size_t)padded_tokens(a) * tile_rows, panel = panel_bytes(format);
-  const int padded_rows = ((int)part->rows + 31) & ~31, groups = groups_of(a), at_once = panel_groups(format) / count;
-  const uint8_t *prepared = (const uint8_t *)at_offset(at, a->inputs) + part->input * prepared_bytes(a, format);
-  const sparse_matrix of = {
-      at_offset(at, format->is_sparse ? part->weights : a->weights), format->is_sparse ? (size_t)padded_rows : a->padded_rows, a->cols, groups,
-      at_offset(at, rarefy_spread_table)};
+  const int groups = groups_of(a), at_once = panel_groups(format) / count;
+  const uint8_t *prepared = prepared_of(at, a, format, part);
   tile rows[rarefy_tiles_at_once];
-  for (int n = 0; n < count; n++) {
-    const int row = start + n * tile_rows;
-    rows[n] = (tile){of, (format->is_sparse ? 0 : part->packed_row) + (size_t)row, smaller(tile_rows, padded_rows - row), at_once};
-  }
+  for (int n = 0; n < count; n++) rows[n] = tile_at(at, a, format, part, start + n * tile_rows, at_once);
   memset(sums, 0, count * tile_sums * sizeof(float));
   for (int first = 0; first < groups; first += at_once) {
     const int some = smaller(at_once, groups - first);
@@ -172,34 +200,28 @@ static void multiply_tiles(const place *at, const rarefy_matmul *a, const panel_
     for (int n = 0; n < count; n++)
       multiply_panel(a, format->bits, panels + (size_t)(n * at_once) * panel, first, some, prepared, sums + n * tile_sums);
   }
-  for (int n = 0; n < count; n++) {
-    const int row = start + n * tile_rows;
-    write_tile(at, a, sums + n * tile_sums, part->first_output + (uint32_t)row, smaller(tile_rows, (int)part->rows - row));
-  }
+  write_tiles(at, a, part, start, count, sums);
 }
 
-INLINE int tiles_of(const rarefy_matrix_part *part) { return ((int)part->rows + tile_rows - 1) / tile_rows; }
-
 /* As many tiles at once as leave each thread some work, and fit the panels. */
-static int tiles_at_once(const place *at, const rarefy_matmul *a, const panel_format *format) {
-  const rarefy_matrix_part *parts = rarefy_matmul_parts(a);
-  int all = 0;
-  for (int p = 0; p < a->parts_length; p++) all += tiles_of(parts + p);
-  return larger(1, smaller(all / (4 * at->threads), smaller(rarefy_tiles_at_once, panel_groups(format) / 4)));
+static int many_tiles_at_once(const place *at, const rarefy_matmul *a, const panel_format *format) {
+  return larger(1, smaller(all_tiles(a) / (4 * at->threads), smaller(rarefy_tiles_at_once, panel_groups(format) / 4)));
 }
 
 static int tiles(const place *at, const void *record) {
   const rarefy_matmul *a = record;
   const panel_format *format = panel_format_of(a->format);
   if (format == NULL) return 0;
+  const int are_few = a->tokens <= most_few_tokens;
   const rarefy_matrix_part *parts = rarefy_matmul_parts(a);
-  const int at_once = tiles_at_once(at, a, format);
+  const int at_once = are_few ? few_tiles_at_once(at, a, format) : many_tiles_at_once(at, a, format);
   int item = take_work(at), first = 0;
   for (int p = 0; p < a->parts_length; p++) {
     const int count = tiles_of(parts + p), items = (count + at_once - 1) / at_once;
     for (; item < first + items; item = take_work(at)) {
-      const int start = at_once * (item - first);
-      multiply_tiles(at, a, format, parts + p, tile_rows * start, smaller(at_once, count - start));
+      const int start = at_once * (item - first), some = smaller(at_once, count - start);
+      if (are_few) multiply_few(at, a, format, parts + p, tile_rows * start, some);
+      else multiply_many(at, a, format, parts + p, tile_rows * start, some);
     }
     first += items;
   }

@@ -1,4 +1,4 @@
-import { dotByte, nativePrepare, nativeTiles, panelBytes, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
+import { dotByte, nativePrepare, nativeTiles, structureDense, structureInt8Mixed, unpackedBytes } from "../../program/layout";
 import { isOutlier, keeps, largestInt8, quantizeGroup, quantizeInt8 } from "./activeInputs";
 import { isQuantised, structureOf, unpackedFormat, zeroCode } from "./formats";
 import { MatrixPart, Matmul } from "./generated/records";
@@ -12,7 +12,8 @@ import { barrier, ranNative, takeWork, threadCount } from "./sync";
 /**
  * out = X·Wᵀ for `tokens` rows of X, in two phases: all threads bring X into the form that the weights want (masked by the
  * thresholds, quantised in groups of 32 for q8 and q4), then take tiles of 64 rows of W. For each group of 32 inputs a tile
- * is unpacked once into a panel in the first-level cache and multiplied with all tokens; the sums stay in the second.
+ * is unpacked once into a panel in the first-level cache and multiplied with all tokens; the sums stay in the second. With few tokens the
+ * memory decides: a thread takes many tiles that lie beside each other, and reads long runs of rows of one group after the other.
  */
 export function matmul(a: Matmul, thread: i32): void {
   const record = changetype<usize>(a);
@@ -49,16 +50,40 @@ function multiplyTiles(a: Matmul, thread: i32): void {
   const byteDot = a.dot == dotByte;
   const size = bytesOfInput(a);
   const parts = a.partsLength;
+  const atOnce = tilesAtOnce(a);
   let item = takeWork();
   let first = 0;
   for (let p = 0; p < parts; p++) {
     const part = a.parts(p);
-    const tiles = (<i32>part.rows + 63) >> 6;
-    for (; item < first + tiles; item = takeWork()) {
-      multiplyTile(a, part, <usize>(item - first) << 6, a.inputs + part.input * size, groups, a.format, byteDot, thread);
+    const tiles = tilesOf(part);
+    const items = (tiles + atOnce - 1) / atOnce;
+    for (; item < first + items; item = takeWork()) {
+      const start = atOnce * (item - first);
+      const prepared = a.inputs + part.input * size;
+      multiplyRun(a, part, <usize>start << 6, min(atOnce, tiles - start), prepared, groups, a.format, byteDot, thread);
     }
-    first += tiles;
+    first += items;
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function tilesOf(part: MatrixPart): i32 {
+  return (<i32>part.rows + 63) >> 6;
+}
+
+/** From so many tokens on the sums of several tiles would no longer stay in the first-level cache. */
+const mostFewTokens = 16;
+/** Of one group of a tile: 64 rows of 32 f32, or of codes and their scales. */
+const panelOfGroup: usize = 64 * 32 * 4 + 256;
+
+/** Tiles that a thread takes together: few enough for the scratch, and for every thread to have some work. */
+function tilesAtOnce(a: Matmul): i32 {
+  if (a.tokens > mostFewTokens) return 1;
+  let all = 0;
+  for (let p = 0; p < a.partsLength; p++) all += tilesOf(a.parts(p));
+  const left = a.scratchBytes - panelOfGroup - (structureOf(a.format) == structureDense ? 0 : unpackedBytes);
+  return max(1, min(<i32>(left / ((<usize>((a.tokens + 3) & ~3)) << 8)), all / (4 * threadCount())));
 }
 
 /** The calling thread's scratch. */
@@ -111,9 +136,9 @@ function prepareGroup(a: Matmul, part: MatrixPart, prepared: usize, group: i32, 
   }
 }
 
-/** 64 rows of W (fewer at the end of a part) times all tokens. */
-function multiplyTile(
-  a: Matmul, part: MatrixPart, tileStart: usize, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
+/** `tiles` tiles of W from row `start` on (fewer rows at the end of a part) times all tokens. */
+function multiplyRun(
+  a: Matmul, part: MatrixPart, start: usize, tiles: i32, prepared: usize, groups: i32, packed: i32, byteDot: bool, thread: i32,
 ): void {
   const format = unpackedFormat(packed);
   const isSparse = structureOf(packed) != structureDense;
@@ -121,33 +146,40 @@ function multiplyTile(
   const padded = (tokens + 3) & ~3;
   const rows = a.paddedRows;
   const panel = panelOf(a, thread);
-  const unpacked = panel + panelBytes;
+  const unpacked = panel + panelOfGroup;
   const sums = isSparse ? unpacked + unpackedBytes : unpacked;
   const partRows = part.rows;
-  const count = min(<usize>64, partRows - tileStart);
-  const blocks = <i32>((count + 7) >> 3);
+  const tileSums = (<usize>padded) << 8;
 
   const scale = scaleBytes(format, rows);
   const groupBytes = scale + (columnBytes(format, rows) << 5);
   const run = runBytes(format, byteDot);
   const metas = prepared + <usize>(groups * padded) * run;
-  memory.fill(sums, 0, (<usize>padded) << 8);
+  memory.fill(sums, 0, <usize>tiles * tileSums);
   for (let g = 0; g < groups; g++) {
-    if (isSparse) {
-      unpackGroup(packed, part.weights, (partRows + 31) & ~31, a.cols, g, tileStart, unpacked);
-      unpackPanel(format, byteDot, unpacked, groupRows, 0, blocks, panel);
-    } else {
-      const source = a.weights + <usize>g * groupBytes;
-      unpackPanel(format, byteDot, source, rows, part.packedRow + tileStart, blocks, panel);
-    }
     const codes = prepared + <usize>(g * padded) * run;
     const meta = metas + ((<usize>(g * padded)) << 3);
-    if (!isQuantised(format)) multiplyFloats(panel, codes, sums, padded, blocks);
-    else if (byteDot) multiplyBytes(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
-    else multiplyWide(panel, codes, meta, sums, padded, blocks, zeroCode(packed));
-    if (structureOf(packed) == structureInt8Mixed) addOutliers(a, part, g, unpacked, sums, <usize>blocks << 3);
+    for (let n = 0; n < tiles; n++) {
+      const row = start + (<usize>n << 6);
+      const blocks = <i32>((min(<usize>64, partRows - row) + 7) >> 3);
+      const own = sums + <usize>n * tileSums;
+      if (isSparse) {
+        unpackGroup(packed, part.weights, (partRows + 31) & ~31, a.cols, g, row, unpacked);
+        unpackPanel(format, byteDot, unpacked, groupRows, 0, blocks, panel);
+      } else {
+        const source = a.weights + <usize>g * groupBytes;
+        unpackPanel(format, byteDot, source, rows, part.packedRow + row, blocks, panel);
+      }
+      if (!isQuantised(format)) multiplyFloats(panel, codes, own, padded, blocks);
+      else if (byteDot) multiplyBytes(panel, codes, meta, own, padded, blocks, zeroCode(packed));
+      else multiplyWide(panel, codes, meta, own, padded, blocks, zeroCode(packed));
+      if (structureOf(packed) == structureInt8Mixed) addOutliers(a, part, g, unpacked, own, <usize>blocks << 3);
+    }
   }
-  writeTile(a, sums, tokens, part.firstOutput + tileStart, count);
+  for (let n = 0; n < tiles; n++) {
+    const row = start + (<usize>n << 6);
+    writeTile(a, sums + <usize>n * tileSums, tokens, part.firstOutput + row, min(<usize>64, partRows - row));
+  }
 }
 
 /** sums[t] += x · W over the inputs of one group that LLM.int8() leaves to floating point. @param unpacked the group's 64 rows */
