@@ -10,6 +10,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   terraformer: () => import("./terraformer.js"),
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
+  "context-pruning": () => import("./contextPruning.js"),
   structured: () => import("./structured.js"),
   distillation: () => import("./distillation.js"),
   qiren: () => import("./qiren.js"),
