@@ -115,6 +115,6 @@ export {
 } from "./teaching/lessons.js";
 export { type ModelTeacherOptions, modelTeacher } from "./teaching/modelTeacher.js";
 export { type CutOptions, cutPrompts, parsePrompts, type TeachingPrompt } from "./teaching/prompts.js";
-export type { AdaptedPass, PassOptions, TracedAdaptation, TraceOptions } from "./trace/options.js";
+export type { PassOptions, TraceOptions } from "./trace/options.js";
 export { type StepResult, Training, type TrainingOptions } from "./training.js";
 export type { FloatArray, ParameterInfo, Values } from "./values.js";

@@ -1,7 +1,6 @@
 import type * as z from "zod/mini";
 import type { Random } from "../../core/index.js";
 import type { Adapter } from "../../io/index.js";
-import type { TracedAdaptation } from "../trace/options.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 
 /** One matrix of a model as PEFT knows it: a module, W [rows, cols], in the pieces that the model multiplies with. */
@@ -50,8 +49,12 @@ export interface AdapterMethod<Options = unknown> extends AnyAdapterMethod<Optio
 
 /** What is learnt of a module and depends on the token, so that no weights do the same. One file, one line in index.ts. */
 export interface RoutedAdapterMethod<Options = unknown> extends AnyAdapterMethod<Options> {
-  /** What is done to a piece while the model is traced. @param piece its number in the module */
-  trace(module: AdaptedModule, piece: number, options: Options): TracedAdaptation;
+  /**
+   * What is done to a piece while the model is traced: a `TracedAdaptation` (trace/adaptation.ts), which is not named here so that
+   * declarations of the package do without those of the engine.
+   * @param piece its number in the module
+   */
+  trace(module: AdaptedModule, piece: number, options: Options): object;
 }
 
 /** A piece of a module with its W, and the values that are trained by their names. */

@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { type Random, UsageError } from "../../core/index.js";
 import { linear } from "../engine/layers.js";
 import { multiply, type Traced } from "../engine/ops.js";
-import type { AdaptedPass } from "../trace/options.js";
+import type { AdaptedPass } from "../trace/adaptation.js";
 import { balanceLoss, route } from "../trace/route.js";
 
 /** Settings of the routers of a mixture of adapters. */

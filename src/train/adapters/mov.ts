@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { RescalingMixture } from "../../io/index.js";
 import { add, matmul, multiply, reshape, subtract, type Traced, transpose } from "../engine/ops.js";
-import type { AdaptedPass } from "../trace/options.js";
+import type { AdaptedPass } from "../trace/adaptation.js";
 import type { AdaptedModule, RoutedAdapterMethod } from "./contract.js";
 import { checkRouter, drawn, gatesOf, type RouterSettings, routerOptions } from "./expertRouter.js";
 import { inputsOf, ofInputs } from "./ia3.js";

@@ -5,7 +5,8 @@ import { type EngineDevice, startEngine } from "../engine/engine.js";
 import type { TracedArrays } from "../engine/tracedObjective.js";
 import { parameterName } from "../models/parameters.js";
 import type { Batch, BatchArray } from "../objective.js";
-import type { TracedAdaptation, TraceOptions } from "../trace/options.js";
+import type { TracedAdaptation } from "../trace/adaptation.js";
+import type { TraceOptions } from "../trace/options.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 import type { AdaptedObjective } from "./adaptedObjective.js";
 import type { AdaptedModule, RoutedAdapterMethod } from "./contract.js";
@@ -56,7 +57,9 @@ export async function routedObjective<Options>(
 ): Promise<AdaptedObjective> {
   const adapted = new Map(
     modules.flatMap((module) =>
-      module.pieces.map(({ parameter }, piece) => [parameter, method.trace(module, piece, options)] as const),
+      module.pieces.map(({ parameter }, piece) => {
+        return [parameter, method.trace(module, piece, options) as TracedAdaptation] as const;
+      }),
     ),
   );
   checkPlaces(spec, adapted);

@@ -1,25 +1,7 @@
-import type { Traced } from "../engine/ops.js";
-import type { TracedArrays } from "../engine/tracedObjective.js";
 import type { ClusterOptions } from "../models/clusterOptions.js";
 import type { Distillation } from "../models/distillation.js";
 import type { Matching, Shown } from "../models/matchingOptions.js";
 import type { RouterOptions } from "../models/routerOptions.js";
-
-/** What an adapter does to a linear map beside its weights: to x [rows, cols] before it, to y [rows, out] behind it and its bias. */
-export interface TracedAdaptation {
-  inputs?(x: Traced, pass: AdaptedPass): Traced;
-  /** @param x what the map was given, before `inputs` */
-  outputs?(y: Traced, x: Traced, pass: AdaptedPass): Traced;
-  /** Outputs are multiplied, so that they must be there by themselves. */
-  rescales?: true;
-}
-
-/** What an adapter knows of a pass. */
-export interface AdaptedPass {
-  readonly weights: TracedArrays;
-  /** Scalars that are added to the loss while it is trained. */
-  readonly penalties: Traced[];
-}
 
 /** What a model does while it is trained beside what its description says. */
 export interface PassOptions {
@@ -29,8 +11,6 @@ export interface PassOptions {
   inputDensity?: number;
   /** Attention in which tokens see those of their cluster alone; all by default. */
   clusters?: ClusterOptions;
-  /** By the name of the map's weights. */
-  adapted?: ReadonlyMap<string, TracedAdaptation>;
 }
 
 /** What a language model is trained on beside its text, and what it does beside its description. */

@@ -12,6 +12,7 @@ import type { TracedArrays } from "../engine/tracedObjective.js";
 import { memberCountsName, memberSumsName } from "../models/clusterOptions.js";
 import { sigmoidName, sigmoidPerUnitName } from "../models/contextNames.js";
 import { parameterName } from "../models/parameters.js";
+import type { AdaptedOptions } from "./adaptation.js";
 import type { PassOptions } from "./options.js";
 
 /** What the mixtures of a pass leave behind beside their outputs. */
@@ -50,7 +51,7 @@ export class TracedPass {
     readonly sequences: number,
     /** Tokens of a sequence. */
     readonly window: number,
-    readonly options: PassOptions,
+    readonly options: PassOptions & AdaptedOptions,
     /** Added to the scores of attention that sees all: far below 0 where a text is only filled up. */
     readonly filling?: Traced,
     /** f32 [sequences, window]: 0 where a text is only filled up, else 1; for attention by clusters. */

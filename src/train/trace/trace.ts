@@ -19,6 +19,7 @@ import {
 } from "../models/miniLlmOptions.js";
 import { loadName } from "../models/routerNames.js";
 import type { ParameterInfo } from "../values.js";
+import type { AdaptedOptions } from "./adaptation.js";
 import { factoredWeights } from "./factors.js";
 import { fillingName } from "./filling.js";
 import { featureOf, matchedTerms } from "./matched.js";
@@ -37,7 +38,7 @@ export function traceModel(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
-  options: TraceOptions = {},
+  options: TraceOptions & AdaptedOptions = {},
 ): TracedModel {
   refuseUntraced(spec, options.classifies && { classifier: true });
   const { positions } = spec.embedding;
