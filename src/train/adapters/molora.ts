@@ -3,6 +3,7 @@ import { UsageError } from "../../core/index.js";
 import type { PairMixture } from "../../io/index.js";
 import { linear } from "../engine/layers.js";
 import { add, multiply, reshape } from "../engine/ops.js";
+import type { TracedAdaptation } from "../trace/adaptation.js";
 import type { AdaptedModule, RoutedAdapterMethod } from "./contract.js";
 import { checkRouter, drawn, gatesOf, routerOptions } from "./expertRouter.js";
 
@@ -43,7 +44,7 @@ export const method: RoutedAdapterMethod<z.output<typeof options>> = {
     ];
   },
 
-  trace({ name }, piece, options) {
+  trace({ name }, piece, options): TracedAdaptation {
     const { experts, rank, alpha } = options;
     const own = names(name);
     return {

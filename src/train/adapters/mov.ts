@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { UsageError } from "../../core/index.js";
 import type { RescalingMixture } from "../../io/index.js";
 import { add, matmul, multiply, reshape, subtract, type Traced, transpose } from "../engine/ops.js";
-import type { AdaptedPass } from "../trace/adaptation.js";
+import type { AdaptedPass, TracedAdaptation } from "../trace/adaptation.js";
 import type { AdaptedModule, RoutedAdapterMethod } from "./contract.js";
 import { checkRouter, drawn, gatesOf, type RouterSettings, routerOptions } from "./expertRouter.js";
 import { inputsOf, ofInputs } from "./ia3.js";
@@ -75,7 +75,7 @@ export const method: RoutedAdapterMethod<Options> = {
     ];
   },
 
-  trace(module, piece, options) {
+  trace(module, piece, options): TracedAdaptation {
     const own = names(module.name);
     const width = widthOf(module, options);
     const inputs = ofInputs(module, options);
