@@ -1,4 +1,4 @@
-import { distinctBlocks, type LinearSpec, linearsOf } from "../arch/index.js";
+import { distinctBlocks, type LinearSpec, linearsOf, type TensorRef } from "../arch/index.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
   type Adapter,
@@ -10,6 +10,7 @@ import {
   type ModelFiles,
   openCheckpoint,
   plainWeights,
+  type Rescaling,
   readAdapter,
   rescale,
   serializeArtifact,
@@ -75,7 +76,9 @@ export async function mergeAdapterToDirectory(
         if (!isPlain) await builder.add("config.json", jsonBytes(plain));
         const tensors = weights.map((one) => {
           const own = maps.filter(({ weight }) => weight.tensor === one.name);
-          if (own.length === 0) return plainTensor(one);
+          const biases = maps.flatMap((map) => biasChange(map, adaptations.get(map)!) ?? []);
+          const ownBiases = biases.filter(({ bias }) => bias.tensor === one.name);
+          if (own.length === 0 && ownBiases.length === 0) return plainTensor(one);
           const { name, shape, dtype, readRows } = one;
           return {
             name,
@@ -87,6 +90,8 @@ export async function mergeAdapterToDirectory(
                 const merged = mergedMap(pickReference(values, map.weight), map, adaptations.get(map)!, keepZeros);
                 writeReference(values, map.weight, merged);
               }
+              for (const { bias, rescaling } of ownBiases)
+                writeReference(values, bias, rescale(pickReference(values, bias), 1, rescaling));
               yield fromFloat32(dtype, values);
             },
           };
@@ -117,6 +122,15 @@ function refuseRouted({ kind }: Adapter, location: string): void {
     `${location} holds a mixture of adapters: a router weighs its experts anew for every token, so that no one matrix does the ` +
       "same. Run it beside the weights (--adapter)",
   );
+}
+
+/** Factors of outputs multiply the whole output, as PEFT does it: what is added to it too. */
+function biasChange(
+  { bias }: LinearSpec,
+  adaptation: Adaptation,
+): { bias: TensorRef; rescaling: Rescaling } | undefined {
+  if (bias === undefined || adaptation.kind !== "ia3" || adaptation.rescaling.of !== "outputs") return undefined;
+  return { bias, rescaling: adaptation.rescaling };
 }
 
 function mergedMap(

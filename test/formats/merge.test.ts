@@ -7,6 +7,7 @@ import { directoryFiles } from "../../src/io/index.node.js";
 import { mergeAdapterToDirectory } from "../../src/jobs/index.js";
 import { compress, logits, relativeDifference } from "../compress/support.js";
 import { normals } from "../contract/harness.js";
+import { path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { stores } from "../support/storeAs.mjs";
 import { quantizedModel } from "./quantizedModel.js";
@@ -58,3 +59,33 @@ test("into a product of low rank: the pair is added to the product, and the matr
   expect((await logits(made)).every(Number.isFinite)).toBe(true);
   await made.close();
 });
+
+test.each([
+  ["qwen2", "model.layers.1.self_attn.k_proj", "outputs"],
+  ["gpt2", "transformer.h.0.attn.c_attn", "outputs"],
+  ["gpt2", "transformer.h.0.mlp.c_proj", "inputs"],
+] as const)(
+  "factors of IA³ in %s multiply what %s gives, its bias too, as PEFT does; those of inputs leave the bias",
+  async (family, module, of) => {
+    const before = await openCheckpoint(directoryFiles(path(`arch/${family}`)));
+    const weight = await before.readFloat32(`${module}.weight`);
+    const bias = await before.readFloat32(`${module}.bias`);
+    const outputs = bias.length;
+    const inputs = weight.length / outputs;
+    const factors = normals(3, of === "outputs" ? outputs : inputs);
+    const adapterFiles = new Map<string, Uint8Array>();
+    await writeAdapter(memorySinks(adapterFiles), { kind: "ia3", modules: new Map([[module, { factors, of }]]) });
+    const output = join(root, `${family}-${of}`);
+    await mergeAdapterToDirectory(directoryFiles(path(`arch/${family}`)), memoryFiles("adapter", adapterFiles), output);
+    const made = await openCheckpoint(directoryFiles(output));
+    // GPT-2 stores [in, out].
+    const outputOf = (i: number) => (family === "gpt2" ? i % outputs : Math.floor(i / inputs));
+    const inputOf = (i: number) => (family === "gpt2" ? Math.floor(i / outputs) : i % inputs);
+    const wanted = weight.map((w, i) => w * factors[of === "outputs" ? outputOf(i) : inputOf(i)]);
+    expect(relativeDifference(await made.readFloat32(`${module}.weight`), wanted)).toBeLessThan(1e-6);
+    const wantedBias = of === "outputs" ? bias.map((b, i) => b * factors[i]) : bias;
+    expect(bias.some((b) => b !== 0)).toBe(true);
+    expect(relativeDifference(await made.readFloat32(`${module}.bias`), wantedBias)).toBeLessThan(1e-6);
+    await Promise.all([before.close(), made.close()]);
+  },
+);

@@ -161,6 +161,38 @@ describe.each(["lora", "ia3"])("%s", (kind) => {
   });
 });
 
+test("IA³ multiplies what a map gives, its bias too: values, and the gradient as a central difference", async () => {
+  const { method } = await adapterMethods.ia3();
+  const random = new Random(7);
+  const draw = (length: number) => Float64Array.from({ length }, () => random.normal());
+  const biased = modules.map((module) => ({
+    ...module,
+    pieces: module.pieces.map((piece) => ({ ...piece, bias: `${piece.parameter}.bias` })),
+  }));
+  const lengths = { q: 12, v: 12, down: 32, "q.bias": 3, "v.bias": 3, "down.bias": 4 };
+  const weights = new Map(Object.entries(lengths).map(([name, length]) => [name, draw(length)]));
+  const targets = new Map(Array.from(weights, ([name, { length }]) => [name, draw(length)]));
+  const options = method.options.parse({});
+  const objective = adaptedObjective(quadratic(targets), weights, biased, method, options, random);
+  const values = new Map(Array.from(objective.first, ([name, { length }]) => [name, draw(length)]));
+  const factors = values.get("block.qkv.ia3_l")!;
+  const effective = objective.effective(values);
+  const expected = Array.from(weights.get("v.bias")!, (b, i) => b * factors[[2, 3, 5][i]]);
+  for (const [i, b] of expected.entries()) expect(effective.get("v.bias")![i]).toBeCloseTo(b, 5);
+  // Of inputs the bias knows nothing.
+  expect([...effective.get("down.bias")!]).toEqual([...weights.get("down.bias")!]);
+  const { gradients } = await objective.lossAndGradients(values, {});
+  for (const at of [0, 3, 5]) {
+    const lossAt = async (shift: number) => {
+      const moved = cloneValues(values);
+      moved.get("block.qkv.ia3_l")![at] += shift;
+      return objective.loss(moved, {});
+    };
+    const difference = ((await lossAt(1e-2)) - (await lossAt(-1e-2))) / 2e-2;
+    expect(gradients.get("block.qkv.ia3_l")![at]).toBeCloseTo(difference, 3);
+  }
+});
+
 test.each([
   // A pair of rank r for a matrix m × n is r·(m + n) numbers.
   ["lora", { rank: 3 }, 3 * (6 + 4) + 3 * (4 + 8)],

@@ -23,7 +23,7 @@ export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedM
   const met = new Set<string>();
   const widths = new Map(distinctBlocks(spec).flatMap(headWidths));
   for (const map of distinctBlocks(spec).flatMap(linearsOf)) {
-    const { weight, role } = map;
+    const { weight, bias, role } = map;
     if (weight.stacked !== undefined) continue;
     const name = weight.tensor.replace(/\.weight$/, "");
     const meant = targets.filter((one) => role === one || name === one || name.endsWith(`.${one}`));
@@ -33,7 +33,10 @@ export function modulesOf(spec: ModelSpec, targets: readonly string[]): AdaptedM
     modules.set(name, {
       ...found,
       roles: [...found.roles, role],
-      pieces: [...found.pieces, { parameter: parameterName(weight), rows, headWidth: widths.get(map) }],
+      pieces: [
+        ...found.pieces,
+        { parameter: parameterName(weight), rows, headWidth: widths.get(map), bias: bias && parameterName(bias) },
+      ],
       isTarget: found.isTarget || meant.length > 0,
     });
   }
@@ -104,6 +107,16 @@ export function adaptedObjective<Options>(
       return { module, parameter, rows, weight, mask, options, out };
     }),
   );
+  for (const module of modules) {
+    if (!method.multipliesBias?.(module, options)) continue;
+    for (const { bias: parameter, rows } of module.pieces) {
+      if (parameter === undefined) continue;
+      const weight = frozen.get(parameter)!;
+      const out = new Float32Array(weight.length);
+      all.set(parameter, out);
+      pieces.push({ module: { ...module, cols: 1 }, parameter, rows, weight, mask: undefined, options, out });
+    }
+  }
   const effective = (values: Values): Values => {
     for (const piece of pieces) method.effective({ ...piece, values }, piece.out);
     for (const { name } of beside) all.set(name, values.get(name)!);

@@ -21,6 +21,8 @@ export interface ModulePiece {
   parameter: string;
   /** Which rows of the module they are. */
   rows: readonly number[];
+  /** Name of what is added to its outputs. */
+  bias?: string;
   /** Rows of one head, where its outputs are queries, keys or values. */
   headWidth?: number;
 }
@@ -41,6 +43,8 @@ interface AnyAdapterMethod<Options> {
 
 /** What is learnt of a module while its weights stay, so that other weights do the same. One file, one line in index.ts. */
 export interface AdapterMethod<Options = unknown> extends AnyAdapterMethod<Options> {
+  /** Whether the whole output is multiplied, as PEFT does it: the bias is then a column of W for `effective` and `pullBack`. */
+  multipliesBias?(module: AdaptedModule, options: Options): boolean;
   /** Fills `out` [rows of the piece, cols] with what is multiplied with in place of a piece's W. */
   effective(own: AdaptedPiece<Options>, out: FloatArray): void;
   /** Adds to `gradients` of what is trained what dL/d(effective) [rows of the piece, cols] makes of it. */

@@ -26,6 +26,7 @@ export const method: AdapterMethod<Options> = {
     const first = new Float32Array(length).fill(1);
     return [{ name: nameOf(module.name), shape: [length], layer: "", role: "dense", first }];
   },
+  multipliesBias: (module, options) => !ofInputs(module, options),
   effective({ module, rows, weight, values, options }, out) {
     const { cols, name } = module;
     const factors = values.get(nameOf(name))!;

@@ -17,6 +17,16 @@ export interface StreamedBase {
   device: EngineDevice;
 }
 
+/** @throws UsageError where what is learnt would multiply a bias, which stays as it is stored */
+function refuseBias<Options>(module: AdaptedModule, method: AdapterMethod<Options>, options: Options): void {
+  const biased = module.pieces.find(({ bias }) => bias !== undefined);
+  if (biased === undefined || !method.multipliesBias?.(module, options)) return;
+  throw new UsageError(
+    `${method.title} multiplies what ${module.name} gives, its bias ${biased.bias} too, and --stream changes matrices alone: train without --stream, ` +
+      "or name the module among inputsOf",
+  );
+}
+
 /**
  * As `adaptedObjective` over weights that stay as they are stored, as codes of 4 bits for instance (QLoRA: Dettmers et al. 2023,
  * arXiv:2305.14314): a block is decoded when a text runs through it, forward and back, so that memory holds one block and what enters
@@ -33,6 +43,7 @@ export async function streamedObjective<Options>(
   const { BlockwiseModel } = await import("../trace/backpropagation.js");
   const described = modules.flatMap((module) => method.parameters(module, options, random));
   const parameters: ParameterInfo[] = described.map(({ first, ...info }) => info);
+  for (const module of modules) refuseBias(module, method, options);
   const pieces = modules.flatMap((module) => module.pieces.map((piece) => ({ module, ...piece, options })));
   const piecesOf = spec.blocks.map((block) =>
     linearsOf(block).flatMap(({ id, weight }) =>
