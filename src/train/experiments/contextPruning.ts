@@ -70,8 +70,8 @@ export const experiment: Experiment = {
   plan: (scale, seeds, model) => {
     const { weights, ...protocol } = protocols[scale];
     return Array.from({ length: seeds }, (_, seed) =>
-      [whole, ...weights].map((weight) => ({
-        key: `weight-${weight}-seed${seed}`,
+      [whole, ...weights].map((weight, i) => ({
+        key: `weight${i}-seed${seed}`,
         seed,
         settings: { weight, model, scale, ...protocol },
       })),
