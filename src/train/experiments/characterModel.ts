@@ -45,6 +45,20 @@ export interface CharacterVariant {
   clusters?: ClusterOptions;
 }
 
+/** A text as numbers of its characters: how many kinds there are, and its first nine tenths to learn and the rest to test, in windows. */
+export function characterWindows(
+  text: string,
+  { window, batchSize }: { window: number; batchSize: number },
+  seed: number,
+) {
+  const characters = [...new Set(text)].sort();
+  const ids = new Map(characters.map((character, id) => [character, id]));
+  const tokens = Uint32Array.from(text, (character) => ids.get(character)!);
+  const cut = Math.floor(0.9 * tokens.length);
+  const windowsOf = (part: Uint32Array) => new TokenWindows(part, window, batchSize, seed);
+  return { kinds: characters.length, train: windowsOf(tokens.subarray(0, cut)), test: windowsOf(tokens.subarray(cut)) };
+}
+
 /** A decoder without a checkpoint, over the characters that a text has: a Llama, or a Mixtral. */
 export async function characterModel(
   text: string,
@@ -53,15 +67,13 @@ export async function characterModel(
   device: EngineDevice,
   { mixture, clusters }: CharacterVariant = {},
 ): Promise<CharacterModel> {
-  const characters = [...new Set(text)].sort();
-  const ids = new Map(characters.map((character, id) => [character, id]));
-  const tokens = Uint32Array.from(text, (character) => ids.get(character)!);
-  const { layers, hiddenSize, intermediateSize, heads, window, batchSize } = size;
+  const { kinds, train, test } = characterWindows(text, size, seed);
+  const { layers, hiddenSize, intermediateSize, heads, window } = size;
   const { experts, expertsPerToken, ...router } = mixture ?? {};
   const spec = readModelSpec(
     {
       model_type: mixture === undefined ? "llama" : "mixtral",
-      vocab_size: characters.length,
+      vocab_size: kinds,
       hidden_size: hiddenSize,
       intermediate_size: intermediateSize,
       num_hidden_layers: layers,
@@ -79,7 +91,6 @@ export async function characterModel(
   const own = modelParameters(spec);
   const learnt = plan === undefined ? [] : clusterParameters(plan, sizes);
   const parameters = [...own, ...learnt];
-  const cut = Math.floor(0.9 * tokens.length);
   return {
     objective: await decoderObjective(spec, parameters, window, device, { router: mixture && router, clusters }),
     parameters,
@@ -89,7 +100,7 @@ export async function characterModel(
         ...initialClusters(learnt, randomFor(seed, "clusters")),
       ]),
     control: plan && ((seed) => centroidControl(plan, sizes, randomFor(seed, "centroids"))),
-    train: new TokenWindows(tokens.subarray(0, cut), window, batchSize, seed),
-    test: new TokenWindows(tokens.subarray(cut), window, batchSize, seed),
+    train,
+    test,
   };
 }

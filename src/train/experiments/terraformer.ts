@@ -1,6 +1,5 @@
 import { breathe, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
-import { TokenWindows } from "../data/tokens.js";
 import { startEngine } from "../engine/engine.js";
 import { tracedObjective } from "../engine/tracedObjective.js";
 import { meanLoss } from "../languageModel.js";
@@ -14,6 +13,7 @@ import {
 import { cosine } from "../optimizers/schedule.js";
 import { randomFor } from "../seeds.js";
 import { Training } from "../training.js";
+import { characterWindows } from "./characterModel.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 
 type Size = Omit<TerraformerOptions, "vocabulary" | "mlp" | "attention">;
@@ -86,13 +86,8 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
   const { scale, name } = cell.settings as { scale: Scale; name: string };
   const protocol = protocols[scale];
   const { steps, rate, window, batchSize, testWindows } = protocol;
-  const text = await readText(textName);
-  const characters = [...new Set(text)].sort();
-  const ids = new Map(characters.map((character, id) => [character, id]));
-  const tokens = Uint32Array.from(text, (character) => ids.get(character)!);
-  const cut = Math.floor(0.9 * tokens.length);
-  const windowsOf = (part: Uint32Array) => new TokenWindows(part, window, batchSize, cell.seed);
-  const options = optionsOf(contestants[name], protocol, characters.length);
+  const { kinds, train: windows, test } = characterWindows(await readText(textName), protocol, cell.seed);
+  const options = optionsOf(contestants[name], protocol, kinds);
   const model = terraformerModel(options);
   await startEngine(device);
   using objective = tracedObjective(model);
@@ -113,14 +108,12 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
     seed: cell.seed,
     method: (context) => dense.start(context, {}),
   });
-  const windows = windowsOf(tokens.subarray(0, cut));
   const losses: number[] = [];
   for (let step = 0; step < steps; step++) {
     await breathe(signal);
     losses.push((await training.advance({ ...windows.batch(step), ...arrays(step) })).loss);
   }
   const control = { state: {}, arrays: () => arrays(), observe: () => {} };
-  const test = windowsOf(tokens.subarray(cut));
   return {
     testLoss: await meanLoss(objective, training.weights, test, testWindows, { signal, control }),
     parameters: model.parameters.reduce((sum, { shape }) => sum + shape.reduce((all, size) => all * size, 1), 0),
