@@ -371,7 +371,9 @@ test("what does not fit is refused", () => {
     const buffers = new Map(["q", "k", "v"].map((name) => [name, np.zeros([4, heads * width])]));
     return () => stepTracers.attend!({ ...attendStep(false), ...more }, { pass, layer: 0, buffers });
   };
-  expect(attend({ softcap: 3 })).toThrow("not defined for heads that share keys, for sinks, caps, windows and pruned contexts");
+  expect(attend({ softcap: 3 })).toThrow(
+    "not defined for heads that share keys, for sinks, caps, windows and pruned contexts",
+  );
   expect(attend({ sight: { kind: "window", window: 2 } })).toThrow("not defined");
   expect(attend({})).toThrow("the batch holds no centroids.0");
 });
