@@ -31,6 +31,7 @@ const policyUsages = [
   "random:budget=N,seed=1,bits=32",
   "snapkv:budget=2048,window=32,kernel=5,bits=32",
   "pyramidkv:budget=2048,window=32,kernel=5,beta=20,bits=32",
+  "pruned",
 ];
 const ruleUsages = [
   "never:from=0,every=0,fill=exact",
