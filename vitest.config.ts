@@ -31,6 +31,7 @@ export default defineConfig({
     // Only what hangs reaches it: no test fails because the machine is busy.
     testTimeout: 1_800_000,
     hookTimeout: 1_800_000,
+    teardownTimeout: 1_800_000,
     pool: "forks",
     maxWorkers: 2,
     sequence: { sequencer: LongestFirst },

@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, expect, test } from "vitest";
@@ -66,11 +67,40 @@ test.each([...new Set([...examples, ...documented])])("parses: %s", async (line)
   await parse(argv);
 });
 
-test("the example of the README is examples/sparse.mjs, and it runs", async () => {
-  const example = read("examples/sparse.mjs");
-  expect(read("README.md")).toContain(`\`\`\`js\n${example}\`\`\``);
+test.each([
+  ["README.md", "examples/sparse.mjs"],
+  ["docs/programs.md", "examples/prune.mjs"],
+  ["docs/programs.md", "examples/finetune.mjs"],
+])("%s shows %s", (page, example) => {
+  expect(read(page)).toContain(`\`\`\`js\n${read(example)}\`\`\``);
+});
+
+test("the example of the README runs", async () => {
   const { stdout } = await promisify(execFile)(process.execPath, ["examples/sparse.mjs"], { cwd: root });
   expect(stdout).toMatch(/[a-z]{3}[\s\S]*\n(3[5-9]|4[0-5]) % of the inputs were skipped\n$/);
+});
+
+test("the examples that prune and train what is left run", async () => {
+  const cwd = mkdtempSync(join(tmpdir(), "rarefy-examples-"));
+  const example = async (name: string, ...argv: string[]) =>
+    (await promisify(execFile)(process.execPath, [join(root, "examples", name), ...argv], { cwd })).stdout;
+  try {
+    expect(await example("prune.mjs")).toMatch(/^\nperplexity 48\.3\d before, 69\.\d\d after\n$/);
+    expect(await example("finetune.mjs", "pruned", join(root, "docs/limits.md"), "2")).toMatch(/loss \d.*, 50 % zeros/);
+    expect(readdirSync(cwd)).toEqual(["pruned", "recovered"]);
+  } finally {
+    rmSync(cwd, { recursive: true });
+  }
+});
+
+test("docs/programs.md names functions that are there", async () => {
+  const rows = [...read("docs/programs.md").matchAll(/^\|[^|]+\|([^|]+)\|\s*`(rarefy[\w/]*)`\s*\|$/gm)];
+  expect(rows.length).toBeGreaterThan(10);
+  for (const [, names, module] of rows) {
+    const exported: Record<string, unknown> = await import(module);
+    for (const [, name] of names.matchAll(/`(\w+)`/g))
+      expect(exported[name], `${name} of ${module}`).toBeTypeOf("function");
+  }
 });
 
 test.each(pages)("%s links to files that are there", (page) => {

@@ -41,7 +41,7 @@ const sweepJob = z.strictObject({
   window: z.optional(z.int().check(z.minimum(2))),
   maxWindows: countSchema,
   weights: z.optional(oneOfSchema(Object.keys(weightFormats) as WeightFormatId[])),
-  store: z.enum(["packed", "dense"]),
+  store: z.optional(z.enum(["packed", "dense"])),
   dtype: z.optional(z.enum(["F32", "BF16", "F16"])),
   device: z.optional(oneOfSchema(Object.keys(devices) as (keyof typeof devices)[])),
 });

@@ -235,6 +235,11 @@ describe("a plan", () => {
     ]);
   });
 
+  test("a way to store that there is not is refused before anything runs", async () => {
+    const options = jobOptions({ stages, store: "sparse" as "dense" });
+    await expect(planCompression(checkpoint, options)).rejects.toThrow(/store is packed or dense, not "sparse"/);
+  });
+
   test("says what the job will take", async () => {
     const { estimate, layers } = await planCompression(checkpoint, jobOptions({ stages }));
     expect(layers).toBe(2);

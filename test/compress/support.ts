@@ -24,7 +24,6 @@ export function jobOptions({ stages, ...options }: JobInput): CompressOptions {
   return {
     recipe: parseRecipe({ version: 1, calibration: { windows, window }, stages }, "test"),
     calibration,
-    store: "packed",
     backend: "reference",
     version: "test",
     ...options,

@@ -25,7 +25,7 @@ import { type CompressionPlan, type CompressOptions, differentiates, masksByGrad
 import { ResultBlocks, resultConfig } from "./resultConfig.js";
 import { copyCompanions, runsIn, writeIndex, writeOutside } from "./resultFiles.js";
 import { inputKeyOf } from "./stages/stage.js";
-import { type BlockRecord, storeBlock } from "./storeBlock.js";
+import { type BlockRecord, storeBlock, stores } from "./storeBlock.js";
 import { parseSurvey, type Survey, storedSurvey, surveyModel, wholeModel } from "./survey.js";
 import { removeUnitGradients } from "./unitMasks/unitGradientFile.js";
 import {
@@ -133,7 +133,7 @@ class CompressionJob {
     readonly files: JobFiles,
     readonly options: CompressOptions,
   ) {
-    const { recipe, store, version, calibration, labelled } = options;
+    const { recipe, store = stores[0], version, calibration, labelled } = options;
     const { window, windows } = recipe.calibration;
     let sourceWeights = 0;
     for (const block of plan.description.config.spec.blocks) {
@@ -188,8 +188,7 @@ class CompressionJob {
     const { workspace } = this.files;
     const found = await readJob(workspace.files);
     if (found !== undefined) return this.#checkJob(found);
-    const { recipe, store, dtype } = this.options;
-    await writeJson(workspace, jobFileName, { ...this.#record, recipe, store, dtype });
+    await writeJson(workspace, jobFileName, { ...this.#record, dtype: this.options.dtype });
   }
 
   #checkJob(found: unknown): void {

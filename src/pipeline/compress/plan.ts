@@ -1,7 +1,7 @@
 import { distinctBlocks, isTied } from "../../arch/index.js";
 import { placesOf } from "../../arch/internal.js";
 import { checkRecipe, gradientStatistics, type Recipe, type ResolvedStage } from "../../compress/index.js";
-import { ProblemsError } from "../../core/index.js";
+import { ProblemsError, quote } from "../../core/index.js";
 import { type Checkpoint, fingerprint, sha256Hex } from "../../io/index.js";
 import { isWhole } from "../../io/internal.js";
 import { type Backend, type BackendInfo, openBackend } from "../../kernels/index.js";
@@ -21,6 +21,7 @@ import {
 } from "./planned.js";
 import { stageHandlers } from "./stages/index.js";
 import type { StageHandler } from "./stages/stage.js";
+import { stores } from "./storeBlock.js";
 import { targetMatrices } from "./targets.js";
 import { partsOf } from "./unitMasks/parts.js";
 
@@ -36,11 +37,12 @@ interface CheckedJob extends Pick<CompressionPlan, "description" | "drop" | "sta
  */
 export async function checkCompression(
   checkpoint: Checkpoint,
-  options: Pick<CompressOptions, "recipe" | "calibration" | "labelled" | "gradients">,
+  options: Pick<CompressOptions, "recipe" | "calibration" | "labelled" | "gradients" | "store">,
 ): Promise<CheckedJob> {
-  const { recipe, calibration, labelled } = options;
+  const { recipe, calibration, labelled, store = stores[0] } = options;
   const description = await describeDecoder(checkpoint);
   const problems: string[] = [];
+  if (!stores.includes(store)) problems.push(`store is ${stores.join(" or ")}, not ${quote(store)}`);
   const resolved = await resolve(checkpoint, description, recipe, problems);
   const embedding = resolved.find(({ stage }) => stage.type === "embedding");
   const drop = recipe.stages.find((stage) => stage.type === "dropLayers");
@@ -264,7 +266,7 @@ async function identify(
   backend: BackendInfo | undefined,
   differentiates: boolean,
 ) {
-  const { recipe, store, dtype, version } = options;
+  const { recipe, store = stores[0], dtype, version } = options;
   const { configSha256, weightsSha256 } = options.fingerprint ?? (await fingerprint(checkpoint, options));
   const job = await sha256Hex(
     JSON.stringify({

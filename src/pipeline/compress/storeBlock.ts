@@ -15,10 +15,13 @@ import { factorNames } from "../../model/internal.js";
 import { elementCount, factorParameters, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
 import { type BlockMatrix, type BlockSizes, type DecoderBlock, vectorsOf } from "./block.js";
 
+/** How matrices of a result can be stored; the first is the default. */
+export const stores = ["packed", "dense"] as const;
+
 /** How the matrices of the result are stored. */
 export interface StorageOptions {
-  /** packed: the smallest exact encoding of each matrix; dense: plain values, which other tools read. */
-  store: "packed" | "dense";
+  /** packed: the smallest exact encoding of each matrix; dense: plain values, which other tools read. Default "packed". */
+  store?: (typeof stores)[number];
   /** Type of plain values. Default: each tensor's own. */
   dtype?: FloatDType;
 }
@@ -42,7 +45,7 @@ export interface BlockRecord {
 export function storeBlock(
   block: DecoderBlock,
   target: BlockSpec,
-  { store, dtype }: StorageOptions,
+  { store = stores[0], dtype }: StorageOptions,
 ): { tensors: Tensor[]; record: BlockRecord } {
   const tensors: Tensor[] = [];
   const record: BlockRecord = { source: block.layer, sizes: block.sizes, tensors: {}, matrices: {} };
