@@ -27,7 +27,7 @@ export default defineConfig({
   test: {
     include: ["src/**/*.test.ts", "test/**/*.test.ts"],
     globalSetup: ["test/support/packedFolder.ts"],
-    setupFiles: ["test/seed.ts"],
+    setupFiles: ["test/seed.ts", "test/support/sameBytes.ts"],
     // Only what hangs reaches it: no test fails because the machine is busy.
     testTimeout: 1_800_000,
     hookTimeout: 1_800_000,
