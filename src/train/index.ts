@@ -21,7 +21,8 @@ export {
 } from "./data/records.js";
 export { documentSeparator, TokenWindows, tokenizeDocuments, type Windows } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
-export { decoderObjective } from "./engine/open.js";
+export type { TeacherModel } from "./engine/gpu/gpuDecoder.js";
+export { type DecoderObjectiveOptions, decoderObjective } from "./engine/open.js";
 export {
   type Cell,
   type CellInputs,

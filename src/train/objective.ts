@@ -22,6 +22,8 @@ export interface LossAndGradients {
 /** A loss over batches and its gradient. What is sparse, how weights move and when is not its concern. */
 export interface Objective extends Disposable {
   readonly parameters: readonly ParameterInfo[];
+  /** The teacher runs within: batches need hold nothing that it has, and all are learnt from it. */
+  readonly hasTeacher?: boolean;
   /** Batches of other shapes than before compile anew. */
   lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients>;
   /** The loss of the predictions alone, without balancing terms, for evaluation. */

@@ -25,44 +25,10 @@ import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import { cloneValues } from "../../src/train/values.js";
 import { distance, unavailable } from "./gpuSupport.js";
 
-/**
- * One device for all objectives of this file: on a software GPU compiling the same kernels for each takes most of the time. Kernels
- * find poison in the memory of their workgroups, which Dawn is told not to clear.
- */
 vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
-  const real = await importOriginal<typeof import("../../src/kernels/internal.js")>();
-  let shared: Promise<Compute> | undefined;
-  const openCompute = async () => {
-    shared ??= real.openCompute().then((compute) => {
-      const { recorder } = compute;
-      const run = recorder.run.bind(recorder);
-      recorder.run = (kernel, ...rest) => run(poisoned(kernel), ...rest);
-      return compute;
-    });
-    return { ...(await shared), [Symbol.dispose]: () => {} };
-  };
-  return { ...real, openCompute };
+  const { withSharedCompute } = await import("./sharedCompute.js");
+  return withSharedCompute(await importOriginal<typeof import("../../src/kernels/internal.js")>());
 });
-
-const poison: Readonly<Record<string, string>> = { f32: "3.0e38", u32: "77777u", "vec4<f32>": "vec4<f32>(3.0e38)" };
-const withPoison = new WeakMap<object, object>();
-
-/** The kernel, which first fills what it has of a workgroup's memory. */
-function poisoned<K extends { code: string }>(kernel: K): K {
-  const found = withPoison.get(kernel);
-  if (found !== undefined) return found as K;
-  const arrays = [...kernel.code.matchAll(/var<workgroup> (\w+): array<(atomic<u32>|[\w<>]+), (\d+)>;/g)];
-  const [, threads] = /@workgroup_size\((\d+)\)/.exec(kernel.code)!;
-  const fill = arrays.map(([, name, type, length]) => {
-    const at = `${name}[place]`;
-    const put = type === "atomic<u32>" ? `atomicStore(&${at}, 77777u);` : `${at} = ${poison[type]};`;
-    return `for (var place = t; place < ${length}u; place += ${threads}u) { ${put} }`;
-  });
-  const code = kernel.code.replace(/fn main\([^{]*\{/, (begin) => `${begin} ${fill.join(" ")} workgroupBarrier();`);
-  const result = arrays.length === 0 ? kernel : { ...kernel, code };
-  withPoison.set(kernel, result);
-  return result;
-}
 
 const open: Objective[] = [];
 afterAll(() => {
@@ -153,7 +119,7 @@ describe.skipIf(unavailable !== undefined)(
         import("../../src/train/trace/trace.js"),
       ]);
       const oracle = tracedObjective(traceModel(spec, parameters, window, { router }));
-      const objective = (await gpuDecoder(spec, parameters, window, router))!;
+      const objective = (await gpuDecoder(spec, parameters, window, { router }))!;
       open.push(oracle, objective);
       return { oracle, objective };
     }
@@ -234,7 +200,8 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
   beforeAll(async () => {
     for (const name of ["llama", "mixtral"]) {
       const model = await modelOf(`test/golden/arch/${name}`);
-      const objective = (await gpuDecoder(model.spec, model.parameters, window, { balance: 0.1, zLoss: 0.01 }))!;
+      const router = { balance: 0.1, zLoss: 0.01 };
+      const objective = (await gpuDecoder(model.spec, model.parameters, window, { router }))!;
       models.set(name, { ...model, objective });
       open.push(objective);
     }
@@ -317,7 +284,7 @@ test("a model of which something has no kernel is left to the engine", async () 
   for (const name of ["gemma2", "gpt_oss", "deepseek_v3"]) expect(await hasKernels(name)).toEqual([name, false]);
   const mixtral = await modelOf("test/golden/arch/mixtral");
   for (const routing of ["own", "softmax", "bias", "relu"] as const) {
-    const schedule = decoderSchedule(mixtral.spec, mixtral.parameters, 16, { routing });
+    const schedule = decoderSchedule(mixtral.spec, mixtral.parameters, 16, { router: { routing } });
     expect([routing, schedule !== undefined]).toEqual([routing, routing === "own" || routing === "softmax"]);
   }
   const { spec, parameters } = await modelOf("test/golden/arch/llama");

@@ -1,25 +1,39 @@
 import { distinctBlocks, type ModelSpec } from "../../arch/index.js";
+import { UsageError } from "../../core/index.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
 import type { TraceOptions } from "../trace/options.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
+import type { TeacherModel } from "./gpu/gpuDecoder.js";
+
+/** What a language model is trained on and by whom. */
+export interface DecoderObjectiveOptions extends TraceOptions {
+  /**
+   * Runs beside the model where both have kernels (`Objective.hasTeacher`): what it has of a batch then never leaves the device.
+   * Elsewhere batches must hold that.
+   */
+  teacher?: TeacherModel;
+}
 
 /**
  * The next-token loss of a described model on a device: on WebGPU by kernels of our own where every step of the model has
  * them (`gpuSteps`), everything else compiled by the engine, which is loaded when first needed.
  * @param parameters of `modelParameters`
  * @param window tokens of every sequence
- * @throws DeviceError, UsageError that names what of the description cannot be trained
+ * @throws DeviceError, UsageError that names what of the description cannot be trained, or for a teacher of another vocabulary
  */
 export async function decoderObjective(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
   device: EngineDevice = "wasm",
-  options: TraceOptions = {},
+  { teacher, ...options }: DecoderObjectiveOptions = {},
 ): Promise<Objective> {
-  const { router, ...others } = options;
+  // Kernels leave out what is not learnt in any case.
+  const { router, distillation, matching, masked: _masked, ...others } = options;
+  if (teacher !== undefined && teacher.spec.vocabSize !== spec.vocabSize)
+    throw new UsageError(`the teacher has ${teacher.spec.vocabSize} tokens, the student ${spec.vocabSize}`);
   // The kernels write each gradient once: parts of factors, and weights that several layers have, are the engine's.
   const plain =
     Object.values(others).every((option) => option === undefined) &&
@@ -27,7 +41,7 @@ export async function decoderObjective(
     distinctBlocks(spec).length === spec.blocks.length;
   if (device === "webgpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
-    const objective = await gpuDecoder(spec, parameters, window, router);
+    const objective = await gpuDecoder(spec, parameters, window, { router, distillation, matching, teacher });
     if (objective !== undefined) return objective;
   }
   await startEngine(device);

@@ -1,43 +1,86 @@
 import type { ModelSpec } from "../../../arch/index.js";
+import { type Distillation, teacherName } from "../../models/distillation.js";
+import { featureName, type Matching } from "../../models/matchingOptions.js";
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
-import type { ParameterInfo } from "../../values.js";
+import type { ParameterInfo, Values } from "../../values.js";
 import { recordEmbedding, recordHead } from "./ends.js";
 import { openGpuObjective } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
+import { NoKernel } from "./noKernel.js";
 import { Recording } from "./recording.js";
-import { type Schedule, scheduleOf } from "./schedule.js";
+import type { View } from "./rooms.js";
+import { type Schedule, scheduleOf, type TaughtLoss } from "./schedule.js";
 import { recordSteps } from "./steps/index.js";
+
+/** How a described model is trained by kernels. */
+export interface DecoderOptions {
+  /** How the experts of mixtures are trained. */
+  router?: RouterOptions;
+  /** What is learnt from a teacher's predictions, and from what its blocks have. */
+  distillation?: Distillation;
+  matching?: Matching;
+  /** Runs forward only, and shows its logits and the residual stream behind these blocks. */
+  shows?: readonly number[];
+}
+
+/** A model that teaches: it does not change. */
+export interface TeacherModel {
+  spec: ModelSpec;
+  parameters: readonly ParameterInfo[];
+  weights: Values;
+  /** How its experts are chosen. */
+  router?: RouterOptions;
+}
 
 /**
  * The next-token loss of a described model on a GPU, every kind of step by kernels of our own, forward and back (`gpuSteps`).
  * @returns undefined for a model of which something has no kernel
  * @param window tokens of every sequence
- * @param router how the experts of mixtures are trained
+ * @param teacher runs on the same device, as far as it has kernels (`hasTeacher`)
  * @throws DeviceError when there is no GPU
  */
 export async function gpuDecoder(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
-  router?: RouterOptions,
+  { teacher, ...options }: Omit<DecoderOptions, "shows"> & { teacher?: TeacherModel } = {},
 ): Promise<Objective | undefined> {
-  const schedule = decoderSchedule(spec, parameters, window, router);
-  return schedule && openGpuObjective(parameters, schedule);
+  const schedule = decoderSchedule(spec, parameters, window, options);
+  if (schedule === undefined) return undefined;
+  const shown = teacher && teacherSchedule(teacher, window, options.matching);
+  return openGpuObjective(parameters, schedule, shown && { schedule: shown, weights: teacher.weights });
 }
+
+const teacherSchedule = ({ spec, parameters, router }: TeacherModel, window: number, matching: Matching | undefined) =>
+  decoderSchedule(spec, parameters, window, { router, shows: matching?.layers.map(([, block]) => block) ?? [] });
 
 /** The dispatches of a described model; undefined where something of it has no kernel. */
 export function decoderSchedule(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
-  router?: RouterOptions,
+  { router, distillation, matching, shows }: DecoderOptions = {},
 ): Schedule | undefined {
-  const recording = new Recording(new Layout(parameters), window, { router });
+  const recording = new Recording(new Layout(parameters), window, { router, forwardOnly: shows !== undefined });
   return scheduleOf(recording, () => {
+    const taught = distillation && taughtLoss(distillation);
+    if (taught !== undefined) recording.given.set(teacherName, spec.vocabSize);
+    if (matching !== undefined) throw new NoKernel("blocks that become like a teacher's");
     recording.write("x", recordEmbedding(spec.embedding, recording));
-    for (const { steps } of spec.blocks) recordSteps(steps, recording);
+    const shown = new Map<string, View>();
+    for (const [number, { steps }] of spec.blocks.entries()) {
+      recordSteps(steps, recording);
+      const isShown = shows?.includes(number);
+      if (isShown) shown.set(featureName("stream", number), recording.read("x"));
+      recording.endBlock(isShown);
+    }
     const logits = recordHead(spec, recording.read("x"), recording);
-    return { logits, classes: spec.vocabSize };
+    return { logits, classes: spec.vocabSize, taught, shown: shown.set(teacherName, logits) };
   });
+}
+
+function taughtLoss({ share, temperature, loss = "kl" }: Distillation): TaughtLoss {
+  if (loss === "minillm") throw new NoKernel("texts that the student writes");
+  return { share, temperature, loss };
 }

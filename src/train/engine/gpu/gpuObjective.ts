@@ -2,6 +2,7 @@ import { type Compute, type GpuMemory, openCompute } from "../../../kernels/inte
 import type { Batch, LossAndGradients, Objective } from "../../objective.js";
 import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resident.js";
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
+import { DeviceTeacher, type ShownModel, TaughtRows } from "./deviceTeacher.js";
 import { placesOf } from "./embedding.js";
 import type { ModelMemory } from "./operations.js";
 import { filled } from "./pass.js";
@@ -11,11 +12,16 @@ import { ScheduledStep } from "./scheduledStep.js";
 
 /**
  * The loss of a planned model on a GPU.
+ * @param teacher learnt from on the same GPU
  * @throws DeviceError when there is no GPU
  */
-export async function openGpuObjective(parameters: readonly ParameterInfo[], schedule: Schedule): Promise<Objective> {
+export async function openGpuObjective(
+  parameters: readonly ParameterInfo[],
+  schedule: Schedule,
+  teacher?: ShownModel,
+): Promise<Objective> {
   const compute = await openCompute();
-  return new GpuObjective(compute, parameters, schedule);
+  return new GpuObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
 }
 
 /** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
@@ -23,29 +29,37 @@ class GpuObjective implements ResidentObjective {
   readonly #memory: ModelMemory;
   readonly #readBack: GpuMemory;
   readonly #tables: readonly GpuMemory[];
+  readonly #taught: TaughtRows;
   #step: ScheduledStep | undefined;
 
   constructor(
     readonly compute: Compute,
     readonly parameters: readonly ParameterInfo[],
     readonly schedule: Schedule,
+    teacher: DeviceTeacher | undefined,
   ) {
-    const { plan, measuredLength } = schedule;
+    const { plan, measuredLength, taught, given } = schedule;
+    const behind = measuredLength + (taught === undefined ? 1 : 2) * maxRows;
     const { length } = plan;
+    this.#taught = new TaughtRows(compute, given, teacher);
     this.#tables = schedule.tables.map(({ values, label }) => filled(compute, values, label));
     this.#memory = {
       compute,
       weights: compute.allocate(length, "weights"),
-      gradients: compute.allocate(length + measuredLength + maxRows, "gradients"),
+      gradients: compute.allocate(length + behind, "gradients"),
     };
-    this.#readBack = compute.allocateReadBack(length + measuredLength + maxRows, "gradients on the host");
+    this.#readBack = compute.allocateReadBack(length + behind, "gradients on the host");
+  }
+
+  get hasTeacher(): boolean {
+    return this.#taught.teacher !== undefined;
   }
 
   async lossAndGradients(weights: Values, batch: Batch): Promise<LossAndGradients> {
     this.#upload(weights);
     this.#record(batch);
     const { length, offsets } = this.schedule.plan;
-    const values = await this.#read(0, length + this.#behind(batch));
+    const values = await this.#read(0, length + this.#behind);
     const gradients = new Map<string, FloatArray>();
     for (const { name, shape } of this.parameters) {
       const offset = offsets.get(name)!;
@@ -60,7 +74,7 @@ class GpuObjective implements ResidentObjective {
     step.forward();
     step.loss();
     const { plan, measuredLength } = this.schedule;
-    return mean(await this.#read(plan.length + measuredLength, batch.label.values.length));
+    return sum(await this.#read(plan.length + measuredLength, step.outputs.rows)) / step.known;
   }
 
   async predict(weights: Values, batch: Batch): Promise<FloatArray> {
@@ -77,9 +91,9 @@ class GpuObjective implements ResidentObjective {
         plan,
         record: (batch) => this.#record(batch),
         predict: (batch) => this.#predict(batch),
-        readLoss: async (batch, counters, words) => {
+        readLoss: async (counters, words) => {
           compute.recorder.copy(counters, 0, this.#readBack, 0, 4 * words);
-          const values = await this.#read(plan.length, this.#behind(batch), words);
+          const values = await this.#read(plan.length, this.#behind, words);
           const { loss } = this.#lossOf(values.subarray(words));
           return { loss, counts: new Uint32Array(values.buffer, 0, words) };
         },
@@ -92,16 +106,21 @@ class GpuObjective implements ResidentObjective {
     this.compute[Symbol.dispose]();
   }
 
-  /** How many f32 of a batch lie behind the gradients. */
-  #behind({ label }: Batch): number {
-    return this.schedule.measuredLength + label.values.length;
+  /** How many f32 of the batch lie behind the gradients. */
+  get #behind(): number {
+    const { outputs, isTaught } = this.#step!;
+    return this.schedule.measuredLength + (isTaught ? 2 : 1) * outputs.rows;
   }
 
   /** @param values those behind the gradients */
   #lossOf(values: Float32Array): Pick<LossAndGradients, "loss" | "measured"> {
-    const { measured, measuredLength } = this.schedule;
-    let loss = mean(values.subarray(measuredLength));
+    const { measured, measuredLength, taught } = this.schedule;
+    const { outputs, known, isTaught } = this.#step!;
+    const meanOf = (part: number) =>
+      sum(values.subarray(measuredLength + part * outputs.rows).subarray(0, outputs.rows)) / known;
+    let loss = meanOf(0);
     const found = new Map<string, FloatArray>([["prediction", Float32Array.of(loss)]]);
+    if (taught !== undefined && isTaught) loss = (1 - taught.share) * loss + taught.share * meanOf(1);
     for (const { name, offset, length, isPenalty } of measured) {
       if (isPenalty) loss += values[offset];
       else found.set(name, values.slice(offset, offset + length));
@@ -112,6 +131,7 @@ class GpuObjective implements ResidentObjective {
   /** Loss and gradients at the weights that are on the device. */
   #record(batch: Batch): void {
     const step = this.#prepare(batch);
+    step.taughtBy = this.#taught.of(batch);
     const places = placesOf(batch.tokens.values);
     this.#write(step.tokens.order, places.order);
     this.#write(step.tokens.starts, places.starts);
@@ -143,6 +163,11 @@ class GpuObjective implements ResidentObjective {
     }
     this.#write(this.#step.tokens.tokens, tokens.values as Int32Array<ArrayBuffer>);
     this.#write(this.#step.labels, label.values as Int32Array<ArrayBuffer>);
+    this.#step.known = Math.max(
+      1,
+      (label.values as Int32Array).reduce((known, label) => known + (label < 0 ? 0 : 1), 0),
+    );
+    this.#step.taughtBy = new Map();
     return this.#step;
   }
 
@@ -173,8 +198,8 @@ const mapRead = 1;
 /** Rows of a batch, at most: a dispatch has that many workgroups. */
 const maxRows = 65_535;
 
-function mean(values: Float32Array): number {
+function sum(values: Float32Array): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i];
-  return sum / values.length;
+  return sum;
 }

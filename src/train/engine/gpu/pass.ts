@@ -31,6 +31,8 @@ export interface Pass {
   readonly measured: number;
   readonly memory: (room: Room) => GpuMemory;
   readonly rows: (view: View) => Rows;
+  /** What a teacher has of the batch, by its name there; undefined where there is none. */
+  readonly given: (name: string) => Rows | undefined;
   /** The same for rows of experts, whose runs lie in a room of their own. */
   readonly ofExperts: (slots: Slots, runs: Room) => Pass;
 }

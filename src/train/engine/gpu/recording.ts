@@ -4,7 +4,7 @@ import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Layout, Place } from "./layout.js";
 import { NoKernel } from "./noKernel.js";
 import type { Operation } from "./pass.js";
-import { Room, type Slots, type View, whole } from "./rooms.js";
+import { Room, type RowKind, type Slots, smallestOf, type View } from "./rooms.js";
 
 /** Numbers that a model needs on the device beside its parameters. */
 export interface Table {
@@ -26,6 +26,8 @@ export interface RecordingOptions {
   /** Token 0 fills up texts that are shorter, so that no position sees it. */
   filledUp?: boolean;
   router?: RouterOptions;
+  /** Nothing is walked back: rooms of a block are used again by the next. */
+  forwardOnly?: boolean;
 }
 
 /** A model while it is planned: what of it lies where, and the operations of its steps in their order. */
@@ -34,11 +36,16 @@ export class Recording {
   readonly rooms: Room[] = [];
   readonly tables: Table[] = [];
   readonly measured: Measured[] = [];
+  /** Widths of what a teacher may give, by its name in a batch. */
+  readonly given = new Map<string, number>();
   /** Whose gradient is made before that of all else. */
   head: Place | undefined;
   readonly #shared = new Map<string, Room>();
   readonly #slots = new Map<string, Slots>();
   readonly #values = new Map<Buffer, View>();
+  /** Rooms of blocks that nobody reads any more, and those of the block that is recorded. */
+  readonly #free = new Set<Room>();
+  #own: Room[] = [];
 
   constructor(
     readonly layout: Layout,
@@ -68,11 +75,26 @@ export class Recording {
   }
 
   /** Room of its own for a value that the way back wants to see again. */
-  readonly keep = (label: string, width: number, rows?: Room["rows"]): View => {
-    const room = new Room(label, width, rows);
-    this.rooms.push(room);
-    return whole(room);
+  readonly keep = (label: string, width: number, rows: RowKind = "tokens"): View => {
+    const room = smallestOf(this.#free, width, rows) ?? new Room(label, width, rows);
+    if (!this.#free.delete(room)) this.rooms.push(room);
+    room.width = Math.max(room.width, width);
+    this.#own.push(room);
+    return { room, stride: width, first: 0, width };
   };
+
+  /**
+   * Ends a block, of which what the residual stream holds is left, and is left for good where something else than the next block reads it.
+   * @param isShown whether it is
+   */
+  endBlock(isShown = false): void {
+    if (!this.options.forwardOnly) return;
+    const x = this.read("x");
+    for (const room of this.#own) if (room !== x.room) this.#free.add(room);
+    this.#own = isShown ? [] : [x.room];
+    this.#values.clear();
+    this.write("x", x);
+  }
 
   /** Room that all operations take turns in which ask for it by this name, each within itself. */
   share(label: string, width: number): Room {

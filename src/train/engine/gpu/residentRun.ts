@@ -26,8 +26,8 @@ export interface StepOnDevice extends ModelMemory {
   record(batch: Batch): void;
   /** Logits at `weights`. */
   predict(batch: Batch): Promise<FloatArray>;
-  /** Submits, and reads the mean loss of the batch and the first words of `counters`. */
-  readLoss(batch: Batch, counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
+  /** Submits, and reads the mean loss of the batch that was recorded and the first words of `counters`. */
+  readLoss(counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
 }
 
 /** A matrix with trainable scales: where it and they lie, among the parameters and among the scales. */
@@ -101,7 +101,7 @@ export class GpuResidentRun implements ResidentRun {
     this.#update(step);
     const projects = method.projection !== undefined && (step + 1) % method.projection.interval === 0;
     if (projects) this.#project();
-    const { loss, counts } = await this.step.readLoss(batch, this.#counters, 2);
+    const { loss, counts } = await this.step.readLoss(this.#counters, 2);
     if (chooses) method.observe?.(counts[0] / this.#maskEntries, counts[1] / this.#maskEntries);
     if (projects) method.projection!.observe(counts[0] / this.#maskEntries);
     return loss;

@@ -60,6 +60,12 @@ export function joined(views: readonly View[]): View | undefined {
   return { ...views[0], width: end - views[0].first };
 }
 
+/** Of rooms with such rows the smallest that is wide enough, or the widest. */
+export function smallestOf(rooms: Iterable<Room>, width: number, rows: RowKind): Room | undefined {
+  const fitting = [...rooms].filter((one) => one.rows === rows).sort((a, b) => a.width - b.width);
+  return fitting.find((one) => one.width >= width) ?? fitting.at(-1);
+}
+
 interface Gradient {
   whole: View;
   /** First columns of the parts that were written. */
@@ -135,8 +141,7 @@ export class Gradients {
 
   /** The smallest room that is free and wide enough; else the widest grows, else there is one more. */
   take(width: number, rows: RowKind = "tokens"): Room {
-    const free = [...this.#free].filter((one) => one.rows === rows).sort((a, b) => a.width - b.width);
-    let room = free.find((one) => one.width >= width) ?? free.at(-1);
+    let room = smallestOf(this.#free, width, rows);
     if (room === undefined) {
       room = new Room(`gradient ${this.rooms.length}`, width, rows);
       this.rooms.push(room);

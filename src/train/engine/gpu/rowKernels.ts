@@ -133,33 +133,47 @@ export const softmaxBackward = kernel({
   code: softmaxBackwardCode(wholeRow),
 });
 
-const vocabularyThreads = 256;
+export const vocabularyThreads = 256;
+/** Reductions over a row of a vocabulary. */
+export const vocabularyTotals = `${shares(vocabularyThreads)}${total(vocabularyThreads)}${largest(vocabularyThreads)}`;
+/** Every class i of a row, the threads side by side. */
+export const eachClass = (body: string) => /* wgsl */ `
+  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) { ${body} }`;
 
-/** losses[row] = −log softmax(logits)[label]; logits become the gradient of their mean, (softmax − 1[label]) / rows. Rows lie `stride` apart. */
-export const crossEntropy = kernel({
-  name: "train cross entropy",
-  params: { classes: "u32", stride: "u32", rows: "u32", lossOffset: "u32" },
-  buffers: { logits: readWrite(), losses: readWrite(), labels: read("u32") },
-  code: /* wgsl */ `
-${shares(vocabularyThreads)}
-${total(vocabularyThreads)}
-${largest(vocabularyThreads)}
+/**
+ * Begins a kernel over rows of logits, `stride` apart, in the place of their gradient: top and sum of the exponentials of a row, and its
+ * loss −log softmax(logits)[label]. A row whose label is below 0 counts for nothing.
+ */
+export const beginLoss = (unlearnt: string) => /* wgsl */ `
 ${begin(vocabularyThreads)} {
   let rowNumber = ${rowOfGrid};
   if (rowNumber >= p.rows) { return; }
   let row = rowNumber * p.stride;
   let label = labels[rowNumber];
+  if (label > 0x7fffffffu) {
+    ${eachClass("logits[row + i] = 0.0;")}
+    if (t == 0u) { losses[p.lossOffset + rowNumber] = 0.0; ${unlearnt} }
+    return;
+  }
   let wanted = logits[row + label];
   var top = -3.0e38;
-  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) { top = max(top, logits[row + i]); }
+  ${eachClass("top = max(top, logits[row + i]);")}
   top = largest(t, top);
   var sum = 0.0;
-  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) { sum += exp(logits[row + i] - top); }
+  ${eachClass("sum += exp(logits[row + i] - top);")}
   sum = total(t, sum);
-  let scale = 1.0 / (sum * f32(p.rows));
-  for (var i = t; i < p.classes; i += ${vocabularyThreads}u) {
-    logits[row + i] = exp(logits[row + i] - top) * scale - select(0.0, 1.0 / f32(p.rows), i == label);
-  }
-  if (t == 0u) { losses[p.lossOffset + rowNumber] = log(sum) + top - wanted; }
+  let loss = log(sum) + top - wanted;`;
+
+/** losses[row] = −log softmax(logits)[label]; logits become the gradient of the mean over the `known` rows that count, (softmax − 1[label]) / known. */
+export const crossEntropy = kernel({
+  name: "train cross entropy",
+  params: { classes: "u32", stride: "u32", rows: "u32", known: "u32", lossOffset: "u32" },
+  buffers: { logits: readWrite(), losses: readWrite(), labels: read("u32") },
+  code: /* wgsl */ `
+${vocabularyTotals}
+${beginLoss("")}
+  let scale = 1.0 / (sum * f32(p.known));
+  ${eachClass("logits[row + i] = exp(logits[row + i] - top) * scale - select(0.0, 1.0 / f32(p.known), i == label);")}
+  if (t == 0u) { losses[p.lossOffset + rowNumber] = loss; }
 }`,
 });

@@ -1,4 +1,6 @@
 import type { GpuMemory } from "../../../kernels/internal.js";
+import { teacherName } from "../../models/distillation.js";
+import { divergenceKernels } from "./divergenceKernels.js";
 import { allocateTokens, type TokenMemory, type TokenPlaces } from "./embedding.js";
 import { type ModelMemory, Operations, type Rows } from "./operations.js";
 import type { Pass } from "./pass.js";
@@ -27,6 +29,10 @@ export class ScheduledStep implements Pass, Disposable {
   readonly #products: Products;
   readonly #experts = new Map<Room, Pass>();
   places!: TokenPlaces;
+  /** What a teacher has of the batch. */
+  taughtBy: ReadonlyMap<string, Rows> = new Map();
+  /** Rows whose label is learnt; at least 1, which divides. */
+  known = 1;
 
   constructor(
     readonly model: ModelMemory,
@@ -59,7 +65,7 @@ export class ScheduledStep implements Pass, Disposable {
   }
 
   get measured(): number {
-    return this.schedule.plan.length;
+    return this.schedule.measuredOffset;
   }
 
   /** Where the losses of rows begin, behind what is measured. */
@@ -70,6 +76,8 @@ export class ScheduledStep implements Pass, Disposable {
   readonly memory = (room: Room): GpuMemory => this.#rooms.get(room)!;
 
   readonly rows = ({ room, stride, first }: View): Rows => ({ memory: this.memory(room), stride, offset: first });
+
+  readonly given = (name: string): Rows | undefined => this.taughtBy.get(name);
 
   readonly ofExperts = (slots: Slots, room: Room): Pass => {
     const found = this.#experts.get(room);
@@ -87,13 +95,30 @@ export class ScheduledStep implements Pass, Disposable {
     for (const operation of this.schedule.forward) operation.forward(this);
   }
 
-  /** The loss of every row behind the gradients; logits become their gradient. */
+  /** Whether the predictions of a teacher are learnt from in this batch. */
+  get isTaught(): boolean {
+    return this.schedule.taught !== undefined && this.taughtBy.has(teacherName);
+  }
+
+  /**
+   * The loss of every row behind the gradients, and behind those how far its teacher is, where there is one; logits become the
+   * gradient of both.
+   */
   loss(): void {
     const { logits, columns: classes, stride, rows } = this.outputs;
+    const { taught } = this.schedule;
+    const teacher = this.given(teacherName);
+    const params = { classes, stride, rows, known: this.known, lossOffset: this.losses };
+    const buffers = { logits, losses: this.model.gradients, labels: this.labels };
+    if (taught === undefined || teacher === undefined) {
+      this.operations.dispatch(crossEntropy, params, buffers, gridOfRows(rows));
+      return;
+    }
+    const { loss, share, temperature } = taught;
     this.operations.dispatch(
-      crossEntropy,
-      { classes, stride, rows, lossOffset: this.losses },
-      { logits, losses: this.model.gradients, labels: this.labels },
+      divergenceKernels[loss],
+      { ...params, share, temperature, teacherStride: teacher.stride },
+      { ...buffers, teacher: teacher.memory },
       gridOfRows(rows),
     );
   }

@@ -1,0 +1,146 @@
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { type ModelSpec, readModelSpec } from "../../src/arch/index.js";
+import { Random } from "../../src/core/index.js";
+import { startEngine } from "../../src/train/engine/engine.js";
+import { gpuDecoder, type TeacherModel } from "../../src/train/engine/gpu/gpuDecoder.js";
+import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
+import {
+  type Batch,
+  constant,
+  initialWeights,
+  type LossAndGradients,
+  modelParameters,
+  type Objective,
+  Training,
+  teacherName,
+  trainMethods,
+} from "../../src/train/index.js";
+import { randomFor } from "../../src/train/internal.js";
+import type { Distillation } from "../../src/train/models/distillation.js";
+import { traceModel } from "../../src/train/trace/trace.js";
+import { cloneValues } from "../../src/train/values.js";
+import { distance, unavailable } from "./gpuSupport.js";
+
+vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
+  const { withSharedCompute } = await import("./sharedCompute.js");
+  return withSharedCompute(await importOriginal<typeof import("../../src/kernels/internal.js")>());
+});
+
+/** No multiple of four, so that rows of logits are filled up. */
+const vocabSize = 29;
+const window = 8;
+const rows = 3 * window;
+
+const llama = (hidden: number, layers: number): ModelSpec =>
+  readModelSpec(
+    {
+      ...{ model_type: "llama", vocab_size: vocabSize, hidden_size: hidden, intermediate_size: 2 * hidden },
+      ...{ num_hidden_layers: layers, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 8 },
+      ...{ max_position_embeddings: 32, rms_norm_eps: 1e-5, tie_word_embeddings: true },
+    },
+    "config.json",
+  );
+
+function modelOf(spec: ModelSpec, purpose: string): TeacherModel & { weights: ReturnType<typeof initialWeights> } {
+  const parameters = modelParameters(spec);
+  return { spec, parameters, weights: initialWeights(parameters, randomFor(1, purpose), 0.3) };
+}
+
+const student = modelOf(llama(16, 1), "student");
+const teacher = modelOf(llama(24, 3), "teacher");
+
+const random = new Random(7);
+const ids = () => ({ shape: [rows], values: Int32Array.from({ length: rows }, () => random.integer(vocabSize)) });
+const text: Batch = { tokens: ids(), label: ids() };
+/** Of which some is given and not learnt. */
+const record: Batch = { ...text, label: { shape: [rows], values: text.label.values.map((id, i) => (i % 3 ? id : -1)) } };
+
+const open: Objective[] = [];
+const opened = <O extends Objective>(objective: O): O => {
+  open.push(objective);
+  return objective;
+};
+afterAll(() => {
+  for (const objective of open) objective[Symbol.dispose]();
+});
+
+function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
+  expect(found.loss).toBeCloseTo(expected.loss, 5);
+  expect([...found.measured.keys()]).toEqual([...expected.measured.keys()]);
+  expect(found.measured.get("prediction")![0]).toBeCloseTo(expected.measured.get("prediction")![0], 5);
+  expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
+  for (const [name, gradient] of expected.gradients)
+    expect([name, distance(found.gradients.get(name)!, gradient) < 1e-4]).toEqual([name, true]);
+}
+
+describe.skipIf(unavailable !== undefined)(
+  `students by kernels of our own on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
+  () => {
+    let judged: Batch;
+    beforeAll(async () => {
+      await startEngine("wasm");
+      const { spec, parameters, weights } = teacher;
+      const oracle = opened(tracedObjective(traceModel(spec, parameters, window)));
+      const values = await oracle.predict(weights, text);
+      judged = { [teacherName]: { shape: [rows, vocabSize], values } };
+    });
+
+    const oracleOf = (options: Parameters<typeof traceModel>[3]) =>
+      opened(tracedObjective(traceModel(student.spec, student.parameters, window, options)));
+
+    const cases: [Required<Pick<Distillation, "share" | "temperature" | "loss">>, boolean][] = [
+      [{ share: 0.6, temperature: 2, loss: "kl" }, false],
+      [{ share: 1, temperature: 1, loss: "kl" }, true],
+      [{ share: 0.7, temperature: 1.5, loss: "reverse-kl" }, true],
+      [{ share: 0.3, temperature: 1, loss: "logits" }, true],
+    ];
+    test.each(cases)("%j, some of the text left out: %s", async (distillation, isMasked) => {
+      const batch = isMasked ? record : text;
+      const oracle = oracleOf({ distillation, ...(isMasked && { masked: true }) });
+      const expected = await oracle.lossAndGradients(student.weights, { ...batch, ...judged });
+      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation }))!);
+      expect(objective.hasTeacher).toBe(false);
+      expectEqual(await objective.lossAndGradients(student.weights, { ...batch, ...judged }), expected);
+      // Without a teacher in the batch the text is all there is.
+      const alone = await objective.lossAndGradients(student.weights, batch);
+      expectEqual(alone, await oracle.lossAndGradients(student.weights, batch));
+      expect(await objective.loss(student.weights, { ...batch, ...judged })).toBeCloseTo(alone.loss, 5);
+      // The teacher beside the student, whose logits stay where they are.
+      const taught = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
+      expect(taught.hasTeacher).toBe(true);
+      expectEqual(await taught.lossAndGradients(student.weights, batch), expected);
+    });
+
+    test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {
+      const distillation = { share: 0.5, temperature: 2 };
+      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
+      const none = { ...text, label: { shape: [rows], values: new Int32Array(rows).fill(-1) } };
+      const { loss, gradients } = await objective.lossAndGradients(student.weights, none);
+      expect(loss).toBe(0);
+      for (const gradient of gradients.values()) expect(Math.max(...gradient.map(Math.abs))).toBe(0);
+    });
+
+    test("a run on the device beside its teacher takes the steps of one on the host", async () => {
+      const distillation = { share: 0.5, temperature: 2 };
+      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
+      const { method } = await trainMethods["sr-ste"]();
+      const runOf = (onDevice: boolean) =>
+        new Training({
+          ...{ objective, onDevice, steps: 4, seed: 1, weights: cloneValues(student.weights) },
+          optimizer: { rate: constant(1e-2), clip: 1 },
+          method: (context) => method.start(context, method.options.parse({ interval: 2 })),
+        });
+      const [host, device] = [runOf(false), runOf(true)];
+      const losses: number[] = [];
+      for (let step = 0; step < 4; step++) {
+        const { loss } = await host.advance(record);
+        expect((await device.advance(record)).loss).toBeCloseTo(loss, 4);
+        losses.push(loss);
+      }
+      expect(losses[3]).toBeLessThan(losses[0]);
+      await device.synchronise();
+      for (const [name, values] of host.weights)
+        expect([name, distance(device.weights.get(name)!, values) < 0.01]).toEqual([name, true]);
+    });
+  },
+);
