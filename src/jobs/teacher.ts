@@ -9,7 +9,9 @@ import {
   type Matching,
   type MatchingOptions,
   matchingOf,
+  type Objective,
   shownFor,
+  type TeacherModel,
   teacherName,
 } from "../train/index.js";
 import { loadTrainable, type TrainableModel } from "./trainableModel.js";
@@ -19,6 +21,9 @@ import type { TrainingSettings } from "./trainingSettings.js";
 export interface Teacher extends Disposable {
   /** For the record: directory or Hub id. */
   readonly location: string;
+  readonly model: TeacherModel;
+  /** Makes an objective of it, as the first question does. Not needed where the student's has the teacher within itself. */
+  open(): Promise<unknown>;
   /** What of its blocks is learnt from. */
   readonly matching?: Matching;
   /** First values of the matrices through which a student of another width is seen. */
@@ -59,10 +64,14 @@ export async function openTeacher(
   }
   const { config, parameters, weights, mixture, files } = model;
   const matching = match && matchingOf(match, student.config.spec, config.spec);
-  const objective = await decoderObjective(config.spec, parameters, window, device, {
-    router: mixture?.router,
-    ...(matching && { shown: { logits, ...shownFor(matching) } }),
-  });
+  const { spec } = config;
+  const router = mixture?.router;
+  let objective: Objective | undefined;
+  const open = async () => {
+    const shown = matching && { logits, ...shownFor(matching) };
+    objective ??= await decoderObjective(spec, parameters, window, device, { router, shown });
+    return objective;
+  };
   // Routers of a student that teaches itself move on; the teacher's do not.
   const routers = Object.fromEntries(
     Object.entries(mixture?.control?.arrays() ?? {}).map(([name, { shape, values }]) => [
@@ -70,13 +79,16 @@ export async function openTeacher(
       { shape, values: values.slice() },
     ]),
   );
-  const predict = (batch: Batch) => objective.predict(weights, { ...batch, ...routers });
+  const predict = async (batch: Batch) => (await open()).predict(weights, { ...batch, ...routers });
   return {
     location: files.location,
+    model: { spec, parameters, weights, router },
+    open,
     matching,
     projections: matching === undefined ? new Map() : initialProjections(matching, seed),
     predict,
     async teach(batch) {
+      const objective = await open();
       if (objective.show !== undefined)
         return { ...batch, ...(await objective.show(weights, { ...batch, ...routers })) };
       if (!logits) return batch;
@@ -84,6 +96,6 @@ export async function openTeacher(
       const judged: BatchArray = { shape: [values.length / vocabSize, vocabSize], values };
       return { ...batch, [teacherName]: judged };
     },
-    [Symbol.dispose]: () => objective[Symbol.dispose](),
+    [Symbol.dispose]: () => objective?.[Symbol.dispose](),
   };
 }

@@ -184,8 +184,9 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const isTraced = adapter !== undefined && isRouted(adapter);
   using whole =
     base === undefined && !isTraced
-      ? await decoderObjective(config.spec, parameters, window, device, trace)
+      ? await decoderObjective(config.spec, parameters, window, device, { ...trace, teacher: teacher?.model })
       : undefined;
+  if (!whole?.hasTeacher) await teacher?.open();
   const beside = base ?? whole ?? { window, device, trace };
   const adapting = adapter && (await adapterTraining(beside, config.spec, model, adapter, options.seed));
   using _own = whole === undefined ? adapting?.objective : undefined;
@@ -253,7 +254,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     training,
     batch: async (step) => {
       const batch = windows.batch(step);
-      if (teacher === undefined) return batch;
+      if (teacher === undefined || whole?.hasTeacher) return batch;
       const taught = await teacher.teach(batch);
       return miniLlm === undefined
         ? taught

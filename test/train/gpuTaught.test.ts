@@ -2,15 +2,23 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type ModelSpec, readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
-import { gpuDecoder, type TeacherModel } from "../../src/train/engine/gpu/gpuDecoder.js";
+import { type DecoderOptions, decoderSchedule, gpuDecoder } from "../../src/train/engine/gpu/gpuDecoder.js";
+import { Layout } from "../../src/train/engine/gpu/layout.js";
+import { Recording } from "../../src/train/engine/gpu/recording.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import {
   type Batch,
   constant,
+  initialProjections,
   initialWeights,
   type LossAndGradients,
+  type MatchingOptions,
+  matchingOf,
+  matchingSchema,
   modelParameters,
   type Objective,
+  shownFor,
+  type TeacherModel,
   Training,
   teacherName,
   trainMethods,
@@ -25,6 +33,8 @@ vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
   const { withSharedCompute } = await import("./sharedCompute.js");
   return withSharedCompute(await importOriginal<typeof import("../../src/kernels/internal.js")>());
 });
+
+type MatchingInput = Partial<MatchingOptions>;
 
 /** No multiple of four, so that rows of logits are filled up. */
 const vocabSize = 29;
@@ -53,7 +63,10 @@ const random = new Random(7);
 const ids = () => ({ shape: [rows], values: Int32Array.from({ length: rows }, () => random.integer(vocabSize)) });
 const text: Batch = { tokens: ids(), label: ids() };
 /** Of which some is given and not learnt. */
-const record: Batch = { ...text, label: { shape: [rows], values: text.label.values.map((id, i) => (i % 3 ? id : -1)) } };
+const record: Batch = {
+  ...text,
+  label: { shape: [rows], values: text.label.values.map((id, i) => (i % 3 ? id : -1)) },
+};
 
 const open: Objective[] = [];
 const opened = <O extends Objective>(objective: O): O => {
@@ -72,6 +85,35 @@ function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
   for (const [name, gradient] of expected.gradients)
     expect([name, distance(found.gradients.get(name)!, gradient) < 1e-4]).toEqual([name, true]);
 }
+
+test("a teacher takes the room of one block", () => {
+  const roomsOf = (layers: number) => {
+    const { spec, parameters } = modelOf(llama(24, layers), "teacher");
+    return decoderSchedule(spec, parameters, window, { shows: [] })!.rooms.length;
+  };
+  expect(roomsOf(5)).toBe(roomsOf(2));
+  const recording = new Recording(new Layout([]), window, { forwardOnly: true });
+  const [stream, other] = [recording.keep("x", 8), recording.keep("other", 8)];
+  recording.write("x", stream);
+  recording.endBlock();
+  expect(recording.keep("next", 8).room).toBe(other.room);
+  expect([stream.room, other.room]).not.toContain(recording.keep("more", 8).room);
+  // What it shows of its inside is kept.
+  const { spec, parameters } = teacher;
+  const shows = decoderSchedule(spec, parameters, window, { shows: [0, 1] })!;
+  const rooms = Array.from(shows.shown.values(), ({ room }) => room);
+  expect(new Set(rooms).size).toBe(3);
+});
+
+test("what no kernel makes is left to the engine", () => {
+  const { spec, parameters } = student;
+  const has = (options: DecoderOptions) => decoderSchedule(spec, parameters, window, options) !== undefined;
+  expect(has({ distillation: { share: 1, temperature: 1 } })).toBe(true);
+  expect(has({ distillation: { share: 1, temperature: 1, loss: "minillm" } })).toBe(false);
+  const matching = (input: MatchingInput) => matchingOf(matchingSchema.parse(input), spec, teacher.spec);
+  expect(has({ matching: matching({}) })).toBe(true);
+  expect(has({ matching: matching({ relations: 1 }) })).toBe(false);
+});
 
 describe.skipIf(unavailable !== undefined)(
   `students by kernels of our own on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
@@ -111,9 +153,75 @@ describe.skipIf(unavailable !== undefined)(
       expectEqual(await taught.lossAndGradients(student.weights, batch), expected);
     });
 
+    const narrow = modelOf(llama(16, 2), "student");
+    const wide = modelOf(llama(24, 2), "student");
+    const matchings: [string, typeof student, MatchingInput, Distillation | undefined][] = [
+      [
+        "two blocks through a matrix each",
+        narrow,
+        {
+          layers: [
+            [0, 0],
+            [1, 2],
+          ],
+        },
+        { share: 0.4, temperature: 2 },
+      ],
+      [
+        "one block with two, as they are",
+        narrow,
+        {
+          relative: false,
+          layers: [
+            [0, 0],
+            [0, 1],
+          ],
+        },
+        undefined,
+      ],
+      [
+        "blocks of one width",
+        wide,
+        {
+          hidden: 0.7,
+          layers: [
+            [0, 1],
+            [1, 2],
+          ],
+        },
+        undefined,
+      ],
+    ];
+    test.each(matchings)("states: %s", async (_, { spec, parameters, weights }, options, distillation) => {
+      const matching = matchingOf(matchingSchema.parse(options), spec, teacher.spec);
+      const shown = { logits: true, ...shownFor(matching) };
+      using shows = tracedObjective(traceModel(teacher.spec, teacher.parameters, window, { shown }));
+      const batch = { ...text, ...(await shows.show!(teacher.weights, text)) };
+      const all = new Map([...weights, ...initialProjections(matching, 3)]);
+      using oracle = tracedObjective(traceModel(spec, parameters, window, { matching, distillation }));
+      const expected = await oracle.lossAndGradients(all, batch);
+      const learnt = { matching, distillation };
+      const objective = opened((await gpuDecoder(spec, parameters, window, { ...learnt, teacher }))!);
+      expect(objective.parameters).toEqual(oracle.parameters);
+      expectEqual(await objective.lossAndGradients(all, text), expected);
+      expect(expected.loss).toBeGreaterThan(expected.measured.get("prediction")![0]);
+      const brought = opened((await gpuDecoder(spec, parameters, window, learnt))!);
+      expectEqual(await brought.lossAndGradients(all, batch), expected);
+      expectEqual(await brought.lossAndGradients(all, text), await oracle.lossAndGradients(all, text));
+    });
+
+    test("a teacher that has no kernels leaves the student its own", async () => {
+      const { head } = teacher.spec;
+      const capped = { ...teacher, spec: { ...teacher.spec, head: { ...head, softcap: 30 } as typeof head } };
+      const options = { distillation: { share: 1, temperature: 1 }, teacher: capped };
+      expect(opened((await gpuDecoder(student.spec, student.parameters, window, options))!).hasTeacher).toBe(false);
+    });
+
     test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {
       const distillation = { share: 0.5, temperature: 2 };
-      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
+      const objective = opened(
+        (await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!,
+      );
       const none = { ...text, label: { shape: [rows], values: new Int32Array(rows).fill(-1) } };
       const { loss, gradients } = await objective.lossAndGradients(student.weights, none);
       expect(loss).toBe(0);
@@ -122,7 +230,9 @@ describe.skipIf(unavailable !== undefined)(
 
     test("a run on the device beside its teacher takes the steps of one on the host", async () => {
       const distillation = { share: 0.5, temperature: 2 };
-      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
+      const objective = opened(
+        (await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!,
+      );
       const { method } = await trainMethods["sr-ste"]();
       const runOf = (onDevice: boolean) =>
         new Training({

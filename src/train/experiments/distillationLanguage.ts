@@ -75,11 +75,15 @@ async function teachBy(
     logits: distillation !== undefined,
   };
   const isTaught = distillation !== undefined || matching !== undefined;
-  using teacher = isTaught ? await decoderObjective(config.spec, known, window, device, { shown }) : undefined;
   using objective = await decoderObjective(spec, parameters, window, device, {
     matching,
+    teacher: isTaught ? { spec: config.spec, parameters: known, weights: knowledge } : undefined,
     distillation: distillation && { share: distillation.share, temperature: 1, loss: distillation.loss },
   });
+  using teacher =
+    isTaught && !objective.hasTeacher
+      ? await decoderObjective(config.spec, known, window, device, { shown })
+      : undefined;
   const weights = initialWeights(parameters, randomFor(seed, "weights"));
   for (const [name, values] of matching === undefined ? [] : initialProjections(matching, seed))
     weights.set(name, values);

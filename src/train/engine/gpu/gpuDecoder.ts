@@ -1,12 +1,13 @@
 import type { ModelSpec } from "../../../arch/index.js";
 import { type Distillation, teacherName } from "../../models/distillation.js";
-import { featureName, type Matching } from "../../models/matchingOptions.js";
+import { featureName, type Matching, projectionsOf } from "../../models/matchingOptions.js";
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo, Values } from "../../values.js";
 import { recordEmbedding, recordHead } from "./ends.js";
 import { openGpuObjective } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
+import { recordMatching } from "./matching.js";
 import { NoKernel } from "./noKernel.js";
 import { Recording } from "./recording.js";
 import type { View } from "./rooms.js";
@@ -49,8 +50,16 @@ export async function gpuDecoder(
   const schedule = decoderSchedule(spec, parameters, window, options);
   if (schedule === undefined) return undefined;
   const shown = teacher && teacherSchedule(teacher, window, options.matching);
-  return openGpuObjective(parameters, schedule, shown && { schedule: shown, weights: teacher.weights });
+  return openGpuObjective(
+    trained(parameters, options.matching),
+    schedule,
+    shown && { schedule: shown, weights: teacher.weights },
+  );
 }
+
+/** With the matrices through which a teacher's blocks are seen. */
+const trained = (parameters: readonly ParameterInfo[], matching: Matching | undefined) =>
+  matching === undefined ? parameters : [...parameters, ...projectionsOf(matching)];
 
 const teacherSchedule = ({ spec, parameters, router }: TeacherModel, window: number, matching: Matching | undefined) =>
   decoderSchedule(spec, parameters, window, { router, shows: matching?.layers.map(([, block]) => block) ?? [] });
@@ -62,17 +71,20 @@ export function decoderSchedule(
   window: number,
   { router, distillation, matching, shows }: DecoderOptions = {},
 ): Schedule | undefined {
-  const recording = new Recording(new Layout(parameters), window, { router, forwardOnly: shows !== undefined });
+  const recording = new Recording(new Layout(trained(parameters, matching)), window, {
+    router,
+    forwardOnly: shows !== undefined,
+  });
   return scheduleOf(recording, () => {
     const taught = distillation && taughtLoss(distillation);
     if (taught !== undefined) recording.given.set(teacherName, spec.vocabSize);
-    if (matching !== undefined) throw new NoKernel("blocks that become like a teacher's");
     recording.write("x", recordEmbedding(spec.embedding, recording));
     const shown = new Map<string, View>();
     for (const [number, { steps }] of spec.blocks.entries()) {
       recordSteps(steps, recording);
       const isShown = shows?.includes(number);
       if (isShown) shown.set(featureName("stream", number), recording.read("x"));
+      for (const pair of matching?.layers ?? []) if (pair[0] === number) recordMatching(matching!, pair, recording);
       recording.endBlock(isShown);
     }
     const logits = recordHead(spec, recording.read("x"), recording);
