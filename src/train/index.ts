@@ -21,7 +21,6 @@ export {
 } from "./data/records.js";
 export { documentSeparator, TokenWindows, tokenizeDocuments, type Windows } from "./data/tokens.js";
 export { type EngineDevice, startEngine, stopEngine } from "./engine/engine.js";
-export type { TeacherModel } from "./engine/gpu/gpuDecoder.js";
 export { type DecoderObjectiveOptions, decoderObjective } from "./engine/open.js";
 export {
   type Cell,
@@ -77,6 +76,7 @@ export {
   type DivergenceId,
   distillationIds,
   divergenceIds,
+  type TeacherModel,
   teacherName,
 } from "./models/distillation.js";
 export { joinControls } from "./models/joinControls.js";

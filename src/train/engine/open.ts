@@ -1,11 +1,11 @@
 import { distinctBlocks, type ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
+import type { TeacherModel } from "../models/distillation.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
 import type { TraceOptions } from "../trace/options.js";
 import type { ParameterInfo } from "../values.js";
 import { type EngineDevice, startEngine } from "./engine.js";
-import type { TeacherModel } from "./gpu/gpuDecoder.js";
 
 /** What a language model is trained on and by whom. */
 export interface DecoderObjectiveOptions extends TraceOptions {

@@ -1,4 +1,7 @@
+import type { ModelSpec } from "../../arch/index.js";
+import type { ParameterInfo, Values } from "../values.js";
 import type { MiniLlmOptions } from "./miniLlmOptions.js";
+import type { RouterOptions } from "./routerOptions.js";
 
 /** How far what a student predicts is from what its teacher does: see `divergences`. */
 export const divergenceIds = ["kl", "reverse-kl", "logits"] as const;
@@ -20,6 +23,15 @@ export interface Distillation {
   loss?: DistillationId;
   /** Of "minillm". */
   miniLlm?: MiniLlmOptions;
+}
+
+/** A model that teaches: it does not change. */
+export interface TeacherModel {
+  spec: ModelSpec;
+  parameters: readonly ParameterInfo[];
+  weights: Values;
+  /** How its experts are chosen. */
+  router?: RouterOptions;
 }
 
 /** Name of the teacher's logits in a batch: f32 [tokens, vocabSize]. Without them the text alone is learnt. */

@@ -1,9 +1,9 @@
 import type { ModelSpec } from "../../../arch/index.js";
-import { type Distillation, teacherName } from "../../models/distillation.js";
+import { type Distillation, type TeacherModel, teacherName } from "../../models/distillation.js";
 import { featureName, type Matching, projectionsOf } from "../../models/matchingOptions.js";
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
-import type { ParameterInfo, Values } from "../../values.js";
+import type { ParameterInfo } from "../../values.js";
 import { recordEmbedding, recordHead } from "./ends.js";
 import { openGpuObjective } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
@@ -23,15 +23,6 @@ export interface DecoderOptions {
   matching?: Matching;
   /** Runs forward only, and shows its logits and the residual stream behind these blocks. */
   shows?: readonly number[];
-}
-
-/** A model that teaches: it does not change. */
-export interface TeacherModel {
-  spec: ModelSpec;
-  parameters: readonly ParameterInfo[];
-  weights: Values;
-  /** How its experts are chosen. */
-  router?: RouterOptions;
 }
 
 /**
