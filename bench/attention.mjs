@@ -1,7 +1,9 @@
 // What attention patterns and cache policies save at long contexts: one layer of random weights, one thread, CPU time, which a busy
 // machine disturbs least. The shares are counted by the backend (bytes of keys and values that had to be read), not computed.
-//   npm run build && node bench/attention.mjs [--lengths 16384,32768] [--context 8192] [--repeats 1] [--only prefill,decode]
-// Prefill: a prompt of so many tokens. Decode: 32 tokens behind a prompt of --context tokens, with full caches and less.
+//   npm run build && node bench/attention.mjs [--lengths 4096,8192,16384,32768] [--context 8192] [--repeats 1] [--only prefill,decode]
+//                                             [--heads 2 --kv-heads 1] [--patterns "causal window:size=1024"]
+// Prefill: a prompt of so many tokens through a layer of so many heads of 64 columns (32 and 4 are those of the 1.1B shape). Decode: 32
+// tokens behind a prompt of --context tokens, with full caches and less. RAREFY_NATIVE=0 leaves native kernels out.
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -13,19 +15,21 @@ import { promptIds } from "./prompt.mjs";
 
 const { values } = readOptions({
   options: {
-    lengths: { type: "string", default: "16384,32768" },
+    lengths: { type: "string", default: "4096,8192,16384,32768" },
     context: { type: "string", default: "8192" },
     repeats: { type: "string", default: "1" },
     only: { type: "string", default: "prefill,decode" },
+    heads: { type: "string", default: "2" },
+    "kv-heads": { type: "string", default: "1" },
+    /** The first one is what the others are compared with. */
+    patterns: {
+      type: "string",
+      default:
+        "causal window:size=1024 window:size=1024,sinks=64 longformer:window=1024,global=64 bigbird:block=64,global=2,window=8,random=8",
+    },
   },
 });
-const patterns = [
-  "causal",
-  "window:size=1024",
-  "window:size=1024,sinks=64",
-  "longformer:window=1024,global=64",
-  "bigbird:block=64,global=2,window=8,random=8",
-];
+const patterns = values.patterns.split(" ");
 const context = Number(values.context);
 const policies = [
   "full",
@@ -38,7 +42,8 @@ const decoded = 32;
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 
 /** One layer whose attention outweighs the rest. */
-async function openLayer(name, heads, kvHeads) {
+async function openLayer(heads, kvHeads) {
+  const name = `layer-${heads}-${kvHeads}-heads`;
   const directory = join(import.meta.dirname, ".models", name);
   if (!existsSync(join(directory, "config.json"))) {
     const shape = `--layers 1 --hidden ${64 * heads} --ffn 256 --heads ${heads} --kv-heads ${kvHeads} --vocab 512 --context 65536 --tied`;
@@ -65,7 +70,8 @@ async function run(sequence, tokens) {
 }
 
 if (values.only.includes("prefill")) {
-  const opened = await openLayer("layer-2-heads", 2, 1);
+  const opened = await openLayer(Number(values.heads), Number(values["kv-heads"]));
+  console.log(opened.model.backend.info.description);
   console.log("tokens | pattern | keys and values read | CPU s | CPU time | ");
   for (const length of values.lengths.split(",").map(Number)) {
     const tokens = Uint32Array.from(promptIds(length, 512));
@@ -90,7 +96,7 @@ if (values.only.includes("prefill")) {
 }
 
 if (values.only.includes("decode")) {
-  const opened = await openLayer("layer-16-heads", 16, 16);
+  const opened = await openLayer(16, 16);
   const tokens = Uint32Array.from(promptIds(context + decoded, 512));
   const rows = policies.map((policy) => ({ policy, ms: [], kvBytes: 0, cacheBytes: 0 }));
   for (let round = 0; round < Number(values.repeats); round++) {

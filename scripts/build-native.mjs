@@ -30,9 +30,9 @@ const avx512 = [
 ];
 /** Sources and flags of the instruction set of each set of kernels. */
 const sets = {
-  avx2: { isa: avx2, sources: ["set"] },
+  avx2: { isa: avx2, sources: ["set", "attention"] },
   avxvnni: { isa: [...avx2, "-mavxvnni"], sources: ["set"] },
-  avx512: { isa: avx512, sources: ["set", "narrow"] },
+  avx512: { isa: avx512, sources: ["set", "narrow", "attention"] },
   amx: { isa: [...avx512, "-mamx-tile", "-mamx-int8"], sources: ["set", "narrow"] },
 };
 

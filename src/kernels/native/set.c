@@ -23,6 +23,14 @@ add_sparse_group add_mask_q8, add_mask_q4;
 #endif
 #include "tiles.h"
 
+/* In attention.c. */
+#ifdef __AVX512F__
+#define ATTENTION NAME(attention, avx512)
+#else
+#define ATTENTION NAME(attention, avx2)
+#endif
+kernel ATTENTION;
+
 #define TEXT(set) #set
 #define QUOTED(set) TEXT(set)
 
@@ -32,5 +40,6 @@ const kernel_set NAMED(kernels) = {
         [rarefy_native_matvec] = matvec,
         [rarefy_native_prepare] = prepare,
         [rarefy_native_tiles] = tiles,
+        [rarefy_native_attention] = ATTENTION,
     },
 };

@@ -16,8 +16,16 @@ CONSTANT("tilesAtOnce", rarefy_tiles_at_once)
 CONSTANT("nativeMatvec", rarefy_native_matvec)
 CONSTANT("nativePrepare", rarefy_native_prepare)
 CONSTANT("nativeTiles", rarefy_native_tiles)
+CONSTANT("nativeAttention", rarefy_native_attention)
+CONSTANT("attentionBlockKeys", rarefy_attention_block_keys)
+CONSTANT("attentionScoreBytes", rarefy_attention_score_bytes)
+CONSTANT("attentionFours", rarefy_attention_fours)
+CONSTANT("rowsOfGroup", rarefy_rows_of_group)
+CONSTANT("slotsOfBlock", rarefy_slots_of_block)
+CONSTANT("kiviGroup", rarefy_kivi_group)
 #endif
 #ifdef RECORD
 RECORD("matvec", rarefy_record_of_matvec)
 RECORD("matmul", rarefy_record_of_matmul)
+RECORD("attention", rarefy_record_of_attention)
 #endif

@@ -132,8 +132,11 @@ export function attention(
   const { heads: kvHeads, key: keyDim, value: valueDim, valueInKey } = spec.layers[layer];
   const unpacked = (rows: number, width: number) =>
     spec.codes === undefined ? 0 : layout.codedHeadsBytes + 4 * rows * width;
+  const fours = Math.min(layout.attentionFours, Math.ceil((q.rows * queryHeads) / kvHeads / 4));
   const scratchBytes =
-    layout.attentionScoreBytes + 4 * 4 * (keyDim + valueDim) + unpacked(layout.attentionBlockKeys, keyDim + valueDim);
+    layout.attentionScoreBytes +
+    fours * 4 * 4 * (keyDim + valueDim) +
+    unpacked(layout.attentionBlockKeys, keyDim + valueDim);
   const massBytes = unpacked(slotsOfBlock, keyDim);
   const stateBytes = spec.mass === undefined ? 0 : 8 * q.rows * queryHeads;
   const states = arena.scratch(stateBytes + threads * Math.max(scratchBytes, massBytes));

@@ -1,4 +1,5 @@
 import { padded } from "../../pack/index.js";
+import { kiviGroup, rowWords } from "../kvCodes.js";
 import type { Operands } from "./encode.js";
 import * as layout from "./layout.js";
 import { matmulScratchBytes } from "./matmulScratch.js";
@@ -55,6 +56,23 @@ function checkRows(op: OperationName, format: number, first: number, count: numb
     throw new RangeError(`${op}: rows ${first} to ${first + count} of ${paddedRows}`);
 }
 
+/** Of keys or values of a layer, all heads, with what their codes need beside them. */
+function keptExtents(
+  { kvHeads, slots, codeBits, kivi, ring }: Operands<"attention">,
+  what: string,
+  width: number,
+  [start, scales, ringAt]: readonly [number, number, number],
+  groups: number,
+): Extent[] {
+  if (codeBits === 0) return [{ what, start, byteLength: kvHeads * slots * width * 4 }];
+  const rings = { what: `the ring of ${what}`, start: ringAt, byteLength: kvHeads * ring * width * 4 };
+  return [
+    { what, start, byteLength: kvHeads * slots * rowWords(codeBits, width) * 4 },
+    { what: `scales of ${what}`, start: scales, byteLength: kvHeads * groups * 4 },
+    ...(kivi ? [rings] : []),
+  ];
+}
+
 /** WebAssembly stops at the end of its memory; native kernels do not, so what they are given is looked at before. */
 const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] } = {
   matvec: ({ x, cols, weights, paddedRows, format, sums, slices, segments }) => {
@@ -91,6 +109,38 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       { what: "scratch", start: a.scratch, byteLength: matmulScratchBytes(paddedTokens, byteLength === undefined) },
       { what: "out", start: a.out, byteLength: ((tokens - 1) * a.outStride + outputs) * 4 },
       ...(a.bias === 0 ? [] : [{ what: "bias", start: a.bias, byteLength: outputs * 4 }]),
+    ];
+  },
+  // What a block mask lists was looked at when it was loaded (shapes.ts).
+  attention: (a) => {
+    const { rows, start, used, slots, queryHeads, kvHeads, keyDim, valueDim, valueStride, kivi } = a;
+    if (queryHeads % kvHeads !== 0 || rows < 1 || start < 0 || Math.max(start + rows, used) > slots)
+      throw new RangeError(
+        `attention: ${queryHeads} heads over ${kvHeads}, rows ${start} to ${start + rows}, ${used} of ${slots} slots`,
+      );
+    const rowBytes = (stride: number, width: number) => ((rows - 1) * stride + queryHeads * width) * 4;
+    const opened = a.codeBits === 0 ? 0 : layout.attentionBlockKeys * (keyDim + valueDim) * 4;
+    const scratchBytes = layout.attentionScoreBytes + 16 * (keyDim + valueDim) + opened;
+    if (a.scratchBytes < scratchBytes) throw new RangeError(`attention: ${a.scratchBytes} bytes of ${scratchBytes}`);
+    const groups = Math.ceil(slots / kiviGroup);
+    const inKeys = a.values === a.keys;
+    if (inKeys && valueStride !== keyDim) throw new RangeError(`attention: a value every ${valueStride} of ${keyDim}`);
+    return [
+      { what: "q", start: a.q, byteLength: rowBytes(a.qStride, keyDim) },
+      { what: "out", start: a.out, byteLength: rowBytes(a.outStride, valueDim) },
+      ...keptExtents(a, "keys", keyDim, [a.keys, a.keyScales, a.keyRing], kivi ? groups * keyDim : slots),
+      ...(inKeys
+        ? []
+        : keptExtents(
+            a,
+            "values",
+            valueDim,
+            [a.values, a.valueScales, a.valueRing],
+            slots * (kivi ? Math.ceil(valueDim / kiviGroup) : 1),
+          )),
+      ...(a.sinks === 0 ? [] : [{ what: "sinks", start: a.sinks, byteLength: queryHeads * 4 }]),
+      ...(a.states === 0 ? [] : [{ what: "states", start: a.states, byteLength: rows * queryHeads * 8 }]),
+      { what: "scratch", start: a.scratch, byteLength: a.scratchBytes },
     ];
   },
 };

@@ -61,8 +61,9 @@ export const attentionBlockKeys = 64;
 /** Scratch of one thread for the `CodedHead` of keys and of values. */
 export const codedHeadsBytes = 128;
 
-/** Scratch of one thread in attention: scores, then queries and sums f32 [4][width] each. */
+/** Scratch of one thread in attention: scores, then queries and sums f32 [4][width] each, for as many fours as native kernels take at once. */
 export const attentionScoreBytes = 1024;
+export const attentionFours = 8;
 
 export const formatF32 = 0;
 export const formatBf16 = 1;
@@ -91,8 +92,9 @@ export const dotByte = 1;
 export const nativeMatvec = 0;
 export const nativePrepare = 1;
 export const nativeTiles = 2;
+export const nativeAttention = 3;
 /** How many there are; only the C code asks (native/kernels.h). */
-export const nativeKernels = 3;
+export const nativeKernels = 4;
 
 export const functionSilu = 0;
 export const functionRelu = 1;

@@ -243,7 +243,7 @@ export const operations = {
       sinks: "address",
       /** f32 [rows][queryHeads]: maximum and sum of the softmax; or 0. */
       states: "address",
-      /** Per thread: scores, then queries and sums f32 [4][width] each; of codes also f32 [64][width] keys and values. */
+      /** Per thread: scores, then queries and sums f32 [4][width] each, for up to 8 fours; of codes also f32 [64][width] keys and values. */
       scratch: "address",
       scratchBytes: "i32",
     },

@@ -18,6 +18,7 @@ const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
   { kernel: layout.nativeMatvec, record: "matvec" },
   { kernel: layout.nativePrepare, record: "matmul" },
   { kernel: layout.nativeTiles, record: "matmul" },
+  { kernel: layout.nativeAttention, record: "attention" },
 ];
 
 /** What native/addon.c gives for a set that the machine runs. */

@@ -118,6 +118,49 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   return memory.bytes.slice(out, out + tokens * rows * 4);
 };
 
+interface Kept {
+  codeBits: 0 | 2 | 8;
+  kivi: boolean;
+}
+
+/** Attention of five rows over 61 of 70 slots: what lies in the other slots is poison too. */
+const attention = (memory: PoisonedMemory, poison: number, { codeBits, kivi }: Kept): Uint8Array => {
+  const [rows, queryHeads, kvHeads, keyDim, valueDim, slots, used] = [5, 6, 2, 48, 64, 70, 61];
+  const [coded, ring] = kivi ? [32, 40] : [codeBits > 0 ? slots : 0, 0];
+  const kept = (seed: number, width: number) => {
+    const floats = codeBits === 0;
+    const rowBytes = floats ? width * 4 : Math.ceil((width * codeBits) / 32) * 4;
+    const bytes = new Uint8Array(kvHeads * slots * rowBytes).fill(poison);
+    const numbers = normals(seed, kvHeads * slots * width);
+    const source = new Uint8Array(numbers.buffer);
+    for (let head = 0; head < kvHeads; head++) {
+      const at = head * slots * rowBytes;
+      bytes.set(source.subarray(at, at + used * rowBytes), at);
+    }
+    return memory.place(bytes);
+  };
+  // s is 2⁻⁴, z is −½.
+  const scales = (groups: number) => memory.place(new Uint32Array(kvHeads * groups).fill(0xb8002c00));
+  const groups = Math.ceil(slots / 32);
+  const operands = {
+    ...{ q: memory.place(normals(5, rows * queryHeads * keyDim)), qStride: queryHeads * keyDim, rows, queryHeads },
+    ...{ outStride: queryHeads * valueDim, kvHeads, keyDim, valueDim, valueStride: valueDim, slots, used },
+    ...{ keys: kept(6, keyDim), values: kept(7, valueDim), codeBits, kivi, coded, ring },
+    keyScales: codeBits === 0 ? 0 : scales(kivi ? groups * keyDim : slots),
+    valueScales: codeBits === 0 ? 0 : scales(slots * (kivi ? valueDim / 32 : 1)),
+    keyRing: kivi ? memory.place(normals(8, kvHeads * ring * keyDim)) : 0,
+    valueRing: kivi ? memory.place(normals(9, kvHeads * ring * valueDim)) : 0,
+    ...{ start: used - rows, causal: true, window: 0, tableOfHead: 0, lists: 0, blocks: 0, bits: 0, tables: 0 },
+    ...{ scale: 0.2, softcap: 0, sinks: memory.place(normals(10, queryHeads)) },
+    states: memory.space(rows * queryHeads * 8),
+    scratchBytes: layout.attentionScoreBytes + 2 * 16 * (keyDim + valueDim) + 64 * (keyDim + valueDim) * 4,
+  };
+  const [scratch, outBytes] = [memory.space(operands.scratchBytes), rows * queryHeads * valueDim * 4];
+  const out = memory.space(outBytes);
+  memory.run("attention", { ...operands, scratch, out }, [layout.nativeAttention]);
+  return memory.bytes.slice(out, out + outBytes);
+};
+
 describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing beside their own", (set) => {
   it.each(
     [...formats, ...sparseFormats].flatMap((format): { name: string; run: Run; format: Format }[] => [
@@ -129,5 +172,15 @@ describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing
       const [zeros, ones] = [0, 0xff].map((poison) => run(new PoisonedMemory(set, poison), format, rows, cols));
       expect(Buffer.compare(zeros, ones), `${rows} × ${cols}`).toBe(0);
     }
+  });
+
+  it.each([
+    { codeBits: 0, kivi: false },
+    { codeBits: 8, kivi: false },
+    { codeBits: 2, kivi: true },
+  ] as const)("attention over $codeBits bits, KIVI $kivi", (kept) => {
+    const [zeros, ones] = [0, 0xff].map((poison) => attention(new PoisonedMemory(set, poison), poison, kept));
+    expect(Buffer.compare(zeros, ones)).toBe(0);
+    expect(new Float32Array(zeros.buffer).every(Number.isFinite)).toBe(true);
   });
 });

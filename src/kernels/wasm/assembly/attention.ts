@@ -1,8 +1,8 @@
-import { attentionBlockKeys, attentionScoreBytes, codedHeadsBytes, kiviGroup, rowsOfGroup, slotsOfBlock } from "../../program/layout";
+import { attentionBlockKeys, attentionScoreBytes, codedHeadsBytes, kiviGroup, nativeAttention, rowsOfGroup, slotsOfBlock } from "../../program/layout";
 import { Attention } from "./generated/records";
 import { CodedHead, unpackHead } from "./kvCodes";
 import { exp4, mulAdd, softcap4 } from "./math";
-import { takeWork } from "./sync";
+import { ranNative, takeWork } from "./sync";
 
 /** Keys whose scores are held at once. */
 const blockKeys = attentionBlockKeys;
@@ -17,6 +17,7 @@ export const fullBlock: u32 = 0xffffffff;
  * rows, so that one list of key blocks holds for them.
  */
 export function attention(a: Attention, thread: i32): void {
+  if (ranNative(nativeAttention, changetype<usize>(a))) return;
   const rows = a.rows;
   const kvHeads = a.kvHeads;
   const shared = a.queryHeads / kvHeads;
