@@ -33,7 +33,8 @@ export function reconstructionError(
   const gram = gram64(statistics);
   const difference = Float64Array.from(dense, (w, i) => compressed[i] - w);
   const tokens = Math.max(1, statistics.tokens);
-  const squaredError = quadraticTrace(difference, gram, rows, cols) / tokens;
+  // A change that no token sees is 0 but for rounding, which may leave it below.
+  const squaredError = Math.max(0, quadraticTrace(difference, gram, rows, cols) / tokens);
   const squaredOutput = quadraticTrace(Float64Array.from(dense), gram, rows, cols) / tokens;
   return { squaredError, squaredOutput, relative: squaredOutput > 0 ? Math.sqrt(squaredError / squaredOutput) : 0 };
 }

@@ -10,7 +10,7 @@ const othersNamed = 5;
 export function checkSchema<T>(schema: z.core.$ZodType<T>, raw: unknown, file: string, hint?: string): T {
   const result = parseSchema(schema, raw);
   if (result.success) return result.data;
-  const [first, ...others] = result.error.issues;
+  const [first, ...others] = result.error.issues.flatMap((issue) => withinUnions(issue));
   const pathOf = ({ path }: z.core.$ZodIssue) => path.map(String).join(".");
   const also = others
     .slice(0, othersNamed)
@@ -22,6 +22,19 @@ export function checkSchema<T>(schema: z.core.$ZodType<T>, raw: unknown, file: s
     problem: also.length === 0 ? first.message : `${first.message} (also ${also.join("; ")})`,
     hint,
   });
+}
+
+/**
+ * Of a value that is none of several forms what is wrong with the form that it comes nearest to: the one whose check went furthest
+ * into it. Without that a union says no more than "Invalid input".
+ */
+function withinUnions(issue: z.core.$ZodIssue): z.core.$ZodIssue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const depthOf = (issues: readonly z.core.$ZodIssue[]) => Math.max(...issues.map(({ path }) => path.length));
+  const forms = issue.errors.map((issues) => issues.flatMap((one) => withinUnions(one)));
+  const [nearest] = forms.sort((a, b) => depthOf(b) - depthOf(a) || a.length - b.length);
+  if (nearest === undefined || depthOf(nearest) === 0) return [issue];
+  return nearest.map((one) => ({ ...one, path: [...issue.path, ...one.path] }));
 }
 
 /** zod/mini has no language of its own, and one set for all of zod would be another package's too. */

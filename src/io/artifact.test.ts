@@ -91,6 +91,15 @@ describe("rarefy.json", () => {
     expect(() => serializeArtifact(change({ sparsity: Number.NaN }) as Artifact)).toThrow(/sparsity/);
   });
 
+  it("names the field that is wrong within its origin", () => {
+    const matrices = { q_proj: { rows: 4, cols: 4, sparsity: 0.5, nonZeros: 8, relativeError: Number.NaN } };
+    const compression = { recipe: {}, version: "0", job: "ef".repeat(32), store: "packed", sourceWeights: 16 };
+    const origin = { compression: { ...compression, layers: [{ source: 0, matrices }] } };
+    const wrongly = { ...artifact, origin } as unknown as Artifact;
+    const field = /^rarefy\.json: origin\.compression\.layers\.0\.matrices\.q_proj\.relativeError: /;
+    expect(() => serializeArtifact(wrongly)).toThrow(field);
+  });
+
   it("must fit the layers and the maps of the model", () => {
     const roles = (names: readonly string[], layers = 2) => Array.from({ length: layers }, () => new Set(names));
     const all = Object.keys(maps);

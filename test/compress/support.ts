@@ -18,7 +18,7 @@ export function randomTokens(seed: number, count = window * windows): Uint32Arra
 
 export const calibration = { tokens: randomTokens(9), sha256: "ab".repeat(32) };
 
-export type JobInput = { stages: RecipeInput["stages"] } & Partial<Omit<CompressOptions, "recipe">>;
+export type JobInput = { stages: RecipeInput["stages"] } & Partial<CompressOptions>;
 
 export function jobOptions({ stages, ...options }: JobInput): CompressOptions {
   return {

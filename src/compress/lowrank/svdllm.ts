@@ -30,6 +30,12 @@ export const method: LowRankMethod<z.output<typeof options>> = {
   },
 };
 
+/**
+ * The least that a squared pivot may be beside the mean of the diagonal: what is smaller is what rounding left of 0, and dividing by it
+ * would make weights of any size where no input ever was.
+ */
+const leastPivot = 1e-12;
+
 /** The lower Cholesky factor of the gram, and its transpose; a singular gram is damped until it factors. */
 function whitening(statistics: InputStatistics): { lower: Float64Array; upper: Float64Array } {
   const n = statistics.cols;
@@ -40,10 +46,16 @@ function whitening(statistics: InputStatistics): { lower: Float64Array; upper: F
     const lower = Float64Array.from(gram);
     // Inputs that were all zero would leave nothing to divide by.
     for (let i = 0; i < n; i++) lower[i * n + i] += (damping * trace) / n;
-    if (!choleskyInPlace(lower, n)) continue;
+    if (!choleskyInPlace(lower, n) || smallestPivot(lower, n) ** 2 < (leastPivot * trace) / n) continue;
     const upper = new Float64Array(n * n);
     for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) upper[j * n + i] = lower[i * n + j];
     return { lower, upper };
   }
   throw new RarefyError("the gram of the inputs is not finite or not positive");
+}
+
+function smallestPivot(lower: Float64Array, n: number): number {
+  let smallest = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < n; i++) smallest = Math.min(smallest, lower[i * n + i]);
+  return smallest;
 }

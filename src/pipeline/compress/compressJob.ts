@@ -35,6 +35,7 @@ import {
   openShard,
   readRecord,
   recordName,
+  recordOf,
   shardName,
   surveyFileName,
   type Workspace,
@@ -321,9 +322,10 @@ class CompressionJob {
     const { workspace } = this.files;
     const { tensors, record } = storeBlock(block, results.at(layer, block.sizes), this.options);
     const shard = this.#shard(layer);
+    const artifact = recordOf(record, this.#record);
     await writeShard(workspace, shard, tensors);
     await this.options.checkSource?.();
-    await writeRecord(workspace, layer, shard, record, this.#record);
+    await writeRecord(workspace, layer, shard, artifact);
     return record;
   }
 

@@ -1,9 +1,11 @@
 import * as z from "zod/mini";
 import type { TensorRef } from "../../arch/index.js";
 import { type RecipeStage, type ResolvedStage, tensorMethods } from "../../compress/index.js";
+import { NonFiniteError } from "../../core/index.js";
 import { checkSchema } from "../../core/internal.js";
 import { type Checkpoint, type FloatDType, readJsonFile } from "../../io/index.js";
 import { compressedMatrix, encodeFactors, tensorDeclaration } from "../../io/internal.js";
+import { firstNonFiniteOf } from "../../model/index.js";
 import { factorParameters, fromFloat32, type Tensor, toFloat32 } from "../../tensor/index.js";
 import { factorRows } from "../../tensor/internal.js";
 import { floatDType } from "./block.js";
@@ -35,6 +37,11 @@ export async function embeddingFactors(
       values instanceof Uint32Array ? values : toFloat32(dtype, fromFloat32(dtype, values)),
     ]),
   );
+  for (const [name, values] of Object.entries(stored)) {
+    const bad = values instanceof Uint32Array ? -1 : firstNonFiniteOf(values);
+    if (bad < 0) continue;
+    throw new NonFiniteError(`${table.tensor}: ${method.id} made entry ${bad} of ${name} ${values[bad]} as ${dtype}`);
+  }
   const write = factorRows(factors, shape, stored);
   const row = new Float64Array(cols);
   let [lost, all] = [0, 0];

@@ -76,26 +76,28 @@ export async function writeShard({ sinks }: Workspace, name: string, tensors: re
   );
 }
 
-/** Notes a finished block beside its tensors: the hash of their file, and the part of the result's rarefy.json that is about it. */
-export async function writeRecord(
-  workspace: Workspace,
-  layer: number,
-  shard: string,
-  record: BlockRecord,
-  job: JobRecord,
-): Promise<void> {
-  const { source, sizes, tensors, matrices } = record;
+/**
+ * The part of the result's rarefy.json that is about a block, as JSON.
+ * @throws FormatError for what could not be read back, before anything is written
+ */
+export function recordOf({ source, sizes, tensors, matrices }: BlockRecord, job: JobRecord): unknown {
   const artifact: Artifact = {
     rarefy: artifactVersion,
     tensors,
     blocks: [sizes],
     origin: { compression: { ...job, layers: [{ source, matrices }] } },
   };
-  const checked = JSON.parse(new TextDecoder().decode(serializeArtifact(artifact)));
-  await writeJson(workspace, recordName(layer), {
-    shardSha256: await hashOfFile(workspace, shard),
-    artifact: checked,
-  });
+  return JSON.parse(new TextDecoder().decode(serializeArtifact(artifact)));
+}
+
+/** Notes a finished block beside its tensors: the hash of their file, and what is recorded of it. @param artifact from `recordOf` */
+export async function writeRecord(
+  workspace: Workspace,
+  layer: number,
+  shard: string,
+  artifact: unknown,
+): Promise<void> {
+  await writeJson(workspace, recordName(layer), { shardSha256: await hashOfFile(workspace, shard), artifact });
 }
 
 /** SHA-256 of a file; undefined where there is none. */

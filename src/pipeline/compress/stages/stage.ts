@@ -8,8 +8,9 @@ import {
   type StatisticId,
 } from "../../../compress/index.js";
 import type { UnitType } from "../../../compress/internal.js";
+import { NonFiniteError } from "../../../core/index.js";
 import type { BlockGradients } from "../../gradients.js";
-import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey } from "../block.js";
+import { type BlockMatrix, type DecoderBlock, type InputKey, inputKey, matrixNames } from "../block.js";
 
 /** What a stage sees while it works on one block. */
 export interface StageContext<Type extends RecipeStage["type"] = RecipeStage["type"]> {
@@ -77,6 +78,12 @@ export function measureChange(context: StageContext, matrix: BlockMatrix, after:
   const statistics = inputOf(context, matrix);
   if (!statistics.has("gram") || statistics.tokens === 0) return;
   const { relative } = reconstructionError(matrix.weight, after, matrix, statistics, measuredRows);
+  if (!Number.isFinite(relative)) {
+    const [name] = matrixNames(context.block.layer, matrix.place);
+    throw new NonFiniteError(
+      `${name}: ${context.stage.type} changed its outputs on the calibration text by ${relative} times their size; calibrate on more text, or with another method`,
+    );
+  }
   matrix.squaredError = (matrix.squaredError ?? 0) + relative ** 2;
 }
 
