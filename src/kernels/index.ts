@@ -57,6 +57,7 @@ export {
 } from "./table.js";
 export {
   type PlacedExperts,
+  type PlacedRows,
   packedRowsOf,
   placedBytes,
   placesBytes,

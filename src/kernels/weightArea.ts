@@ -15,14 +15,23 @@ export interface ScatteredColumns {
   readonly sums: number;
 }
 
-/** Rows [cols] of a matrix in f32 or bf16, each wherever there was room. */
+/** Rows [cols] of a matrix as `packRows` makes them, each wherever there was room. */
 export interface ScatteredRows {
-  readonly format: "f32" | "bf16";
+  readonly format: WeightFormatId;
   readonly cols: number;
   /** Byte offset in the area of every row that is multiplied, a multiple of 4. */
   readonly offsets: Uint32Array;
   /** The column of `out` that each row makes. */
   readonly outputs: Uint32Array;
+}
+
+/** All rows [cols] of a matrix as `packRows` makes them, each wherever there was room. */
+export interface PlacedRows {
+  readonly format: WeightFormatId;
+  readonly cols: number;
+  readonly rows: number;
+  /** Byte offset in the area, a multiple of 4, of the places of all rows, 4 bytes each. */
+  readonly places: number;
 }
 
 /** The same packed matrix [rows of all parts, cols] of every expert, of which only some lie in an area. */
@@ -66,6 +75,13 @@ export interface WeightArea extends Disposable {
   linearColumns(out: Activation, x: Activation, columns: ScatteredColumns, options: ScatteredColumnsOptions): void;
   /** out[outputs[i]] = x · row i, enqueued; other columns of `out` stay. Counts the bytes of the rows. @param threshold of inputs, −1 for none */
   linearRows(out: Activation, x: Activation, rows: ScatteredRows, threshold: number): void;
+  /** Says where row `index` begins, at a multiple of 4. */
+  placeRow(rows: PlacedRows, index: number, offset: number): void;
+  /**
+   * out[i] = x · row i where gate[i] > 0 or a NaN, 0 elsewhere; enqueued. Only those rows are read, and their bytes are counted. The gate
+   * is looked at when its turn comes, so that nobody waits for it. gate, out [1, rows] @param threshold of inputs, −1 for none
+   */
+  linearOpenRows(out: Activation, x: Activation, gate: Activation, rows: PlacedRows, threshold: number): void;
   /** Experts for `expertLinear`, good while they lie where they lie; rows may go only to those that are in the area. */
   experts(placed: PlacedExperts): ExpertMatrices;
 }

@@ -7,8 +7,7 @@ import {
   scalesBytes,
   sumsBytes,
 } from "../../src/kernels/index.js";
-import { packAs, padded, weightFormats } from "../../src/pack/index.js";
-import { fromFloat32 } from "../../src/tensor/index.js";
+import { packAs, packRows, padded, rowBytes, weightFormats } from "../../src/pack/index.js";
 import { denseFormats, normals, rowSource, upload } from "./harness.js";
 
 const bits = (values: Float32Array) => [...new Uint32Array(values.buffer, values.byteOffset, values.length)];
@@ -100,42 +99,62 @@ export function areaSuite(backend: () => Backend): void {
     }
   });
 
-  it.each(["f32", "bf16"] as const)("weights in an area: scattered rows in %s, and only those", async (format) => {
-    const b = backend();
-    if (b.openArea === undefined) return;
-    for (const [seed, cols, rows] of [
-      [11, 68, 40],
-      [12, 256, 152],
-    ] as const) {
-      const values = normals(seed, rows * cols, 0.1);
-      using region = b.openRegion({ weightBytes: 1 << 20 });
-      const matrix = await region.loadMatrix([rowSource("rows", values, rows, cols)], format);
-      const stored = fromFloat32(format === "f32" ? "F32" : "BF16", values);
-      const rowBytes = stored.byteLength / rows;
-      using area = await b.openArea(rows * (rowBytes + 12));
-      const order = permutation(seed, rows);
-      const chosen = order.filter((row) => row % 3 !== 0);
-      for (const [i, row] of chosen.entries()) {
-        area.bytes(i * (rowBytes + 12), rowBytes).set(stored.subarray(row * rowBytes, (row + 1) * rowBytes));
+  it.each(denseFormats)(
+    "weights in an area: scattered rows in %s, those that are named and those of open gates",
+    async (format) => {
+      const b = backend();
+      if (b.openArea === undefined) return;
+      for (const [seed, cols, rows] of [
+        [11, 68, 40],
+        [12, 256, 152],
+        [13, 420, 76],
+      ] as const) {
+        const values = normals(seed, rows * cols, 0.1);
+        using region = b.openRegion({ weightBytes: 1 << 20 });
+        const matrix = await region.loadMatrix([rowSource("rows", values, rows, cols)], format);
+        const stored = packRows(format, values, rows, cols);
+        const bytes = rowBytes(format, cols);
+        expect(stored.byteLength).toBe(rows * bytes);
+        const places = rows * (bytes + 12);
+        using area = await b.openArea(places + 4 * rows);
+        const order = permutation(seed, rows);
+        for (const [i, row] of order.entries()) {
+          area.bytes(i * (bytes + 12), bytes).set(stored.subarray(row * bytes, (row + 1) * bytes));
+        }
+        const placed = { format, cols, rows, places };
+        for (const [i, row] of order.entries()) area.placeRow(placed, row, i * (bytes + 12));
+        expect(() => area.placeRow(placed, rows, 0)).toThrow();
+        const x = upload(b, 1, cols, normals(seed + 5, cols));
+        // Some tiles of rows have many open gates, some few, and one of them none.
+        const gates = normals(seed + 6, rows).map((gate, row) =>
+          row >= 64 && row < 128 ? -1 : row % 5 === 0 ? 0 : gate,
+        );
+        gates[1] = Number.NaN;
+        const gate = upload(b, 1, rows, gates);
+        for (const threshold of [-1, 0.4]) {
+          const whole = b.allocate(1, matrix.rows);
+          b.linear(whole, x, matrix, threshold < 0 ? {} : { thresholds: [threshold] });
+          const all = await b.read(whole);
+          const before = normals(seed + 8, rows);
+          const out = upload(b, 1, rows, before);
+          const named = [...order.keys()].filter((i) => order[i] % 3 !== 0);
+          const offsets = Uint32Array.from(named, (i) => i * (bytes + 12));
+          const outputs = Uint32Array.from(named, (i) => order[i]);
+          b.takeCounters();
+          area.linearRows(out, x, { format, cols, offsets, outputs }, threshold);
+          expect(b.takeCounters().weightBytesRead).toBe(named.length * bytes);
+          expect(bits(await b.read(out))).toEqual(bits(before.map((value, row) => (row % 3 === 0 ? value : all[row]))));
+          area.linearOpenRows(out, x, gate, placed, threshold);
+          const open = all.map((value, row) => (gates[row] <= 0 ? 0 : value));
+          expect(bits(await b.read(out))).toEqual(bits(open));
+          const count = gates.filter((value) => !(value <= 0)).length;
+          expect(b.takeCounters()).toMatchObject({ weightBytesRead: count * bytes, inputs: 0 });
+          for (const y of [whole, out]) b.release(y);
+        }
+        for (const one of [x, gate]) b.release(one);
       }
-      const x = upload(b, 1, cols, normals(seed + 5, cols));
-      for (const threshold of [-1, 0.4]) {
-        const whole = b.allocate(1, matrix.rows);
-        b.linear(whole, x, matrix, threshold < 0 ? {} : { thresholds: [threshold] });
-        const before = normals(seed + 8, rows);
-        const out = upload(b, 1, rows, before);
-        const offsets = Uint32Array.from(chosen, (_, i) => i * (rowBytes + 12));
-        b.takeCounters();
-        area.linearRows(out, x, { format, cols, offsets, outputs: Uint32Array.from(chosen) }, threshold);
-        expect(b.takeCounters().weightBytesRead).toBe(chosen.length * rowBytes);
-        const all = await b.read(whole);
-        const wanted = before.map((value, row) => (row % 3 === 0 ? value : all[row]));
-        expect(bits(await b.read(out))).toEqual(bits(wanted));
-        for (const y of [whole, out]) b.release(y);
-      }
-      b.release(x);
-    }
-  });
+    },
+  );
 
   it("weights in an area: what reaches beyond it is refused, its bytes are counted and given back", async () => {
     const b = backend();

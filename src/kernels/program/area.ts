@@ -1,10 +1,11 @@
 import { UsageError } from "../../core/index.js";
-import { padded } from "../../pack/index.js";
+import { groupSize, padded, roundsInputs, rowBytes, type WeightFormatId } from "../../pack/index.js";
 import type { ExpertMatrices } from "../experts.js";
 import type { Activation } from "../handles.js";
 import { expertListOf } from "../hostExperts.js";
 import {
   type PlacedExperts,
+  type PlacedRows,
   packedRowsOf,
   partStarts,
   placedBytes,
@@ -19,6 +20,10 @@ import { formatCode } from "./formatCode.js";
 import * as layout from "./layout.js";
 import { rowRunsOf } from "./linear.js";
 import { own, type ProgramMatrix, type ProgramVector } from "./storage.js";
+
+/** Of one thread. */
+const rowsScratchBytes = (format: WeightFormatId, cols: number): number =>
+  layout.rowsScratchBytes + (roundsInputs(format) ? (padded(cols) / groupSize) * layout.roundedGroupBytes : 0);
 
 /** What an area needs of its backend. */
 export interface AreaOwner {
@@ -115,29 +120,54 @@ export class ProgramArea implements WeightArea {
     if (count === 0) return;
     const { arena } = this;
     this.owner.record(arena);
-    const threadBytes = this.owner.threads * layout.rowsScratchBytes;
+    const threadBytes = this.owner.threads * rowsScratchBytes(format, cols);
     const scratch = arena.scratch(threadBytes + 8 * count);
     // What is recorded may read the lists that are about to be overwritten.
     arena.run();
-    const rowBytes = cols * (format === "f32" ? 4 : 2);
-    this.owner.read(count * rowBytes);
+    const bytes = rowBytes(format, cols);
+    this.owner.read(count * bytes);
     const lists = arena.words(scratch + threadBytes, 2 * count);
-    for (let i = 0; i < count; i++) lists[i] = this.#at(offsets[i], rowBytes);
+    for (let i = 0; i < count; i++) lists[i] = this.#at(offsets[i], bytes);
     lists.set(outputs, count);
     arena.record("rowsMatvec", {
-      x: own(x).readIn(arena),
-      cols,
-      rows: scratch + threadBytes,
-      outputs: scratch + threadBytes + 4 * count,
-      count,
-      format: formatCode(format),
-      threshold: Math.fround(threshold),
+      ...this.#rowsOperands(x, rows, threshold),
+      ...{ rows: scratch + threadBytes, outputs: scratch + threadBytes + 4 * count, count, gate: 0, scratch },
       // What is not written must stay.
       out: own(out).readIn(arena),
-      slices: slicesOf(cols),
-      scratch,
-      scratchBytes: layout.rowsScratchBytes,
     });
+  }
+
+  placeRow({ places, rows, format, cols }: PlacedRows, index: number, offset: number): void {
+    if (!(index >= 0 && index < rows)) throw new UsageError(`row ${index} of ${rows}`);
+    this.arena.words(this.#at(places + 4 * index, 4), 1)[0] = this.#at(offset, rowBytes(format, cols));
+  }
+
+  linearOpenRows(out: Activation, x: Activation, gate: Activation, placed: PlacedRows, threshold: number): void {
+    const { format, cols, rows, places } = placed;
+    const fits = x.rows === 1 && x.cols === cols && [out, gate].every((one) => one.rows === 1 && one.cols === rows);
+    if (!fits)
+      throw new UsageError(`linearOpenRows: [${x.rows}, ${x.cols}] to [${out.rows}, ${out.cols}] by ${rows} × ${cols}`);
+    const { arena } = this;
+    this.owner.record(arena);
+    arena.record("rowsMatvec", {
+      ...this.#rowsOperands(x, placed, threshold),
+      ...{ rows: this.#at(places, 4 * rows), outputs: 0, count: rows, gate: own(gate).readIn(arena) },
+      scratch: arena.scratch(this.owner.threads * rowsScratchBytes(format, cols)),
+      out: own(out).writeIn(arena),
+    });
+  }
+
+  #rowsOperands(x: Activation, { format, cols }: Pick<ScatteredRows, "format" | "cols">, threshold: number) {
+    return {
+      x: own(x).readIn(this.arena),
+      cols,
+      format: formatCode(format),
+      dot: this.owner.dot,
+      threshold: Math.fround(threshold),
+      slices: slicesOf(cols),
+      rowBytes: rowBytes(format, cols),
+      scratchBytes: rowsScratchBytes(format, cols),
+    };
   }
 
   experts({ experts, offsets, biases, ...shape }: PlacedExperts): ExpertMatrices {

@@ -34,9 +34,11 @@ export const groupRecordBytes = 288;
 export const activeInputsScratchBytes = 224;
 export const matvecScratchBytes = 8704;
 
-/** Rows that lie one by one and are multiplied together, and the scratch of one thread: as of matvec, a group of them, their sums. */
+/** Rows that lie one by one and are multiplied together, and the scratch of one thread: as of matvec, a group of them, their sums, a list of
+ * them; behind it, of codes, for every group of inputs these rounded to 8 bits, their scale and their sum. */
 export const rowsAtOnce = 64;
-export const rowsScratchBytes = 9728;
+export const rowsScratchBytes = 9984;
+export const roundedGroupBytes = 72;
 
 /** As `matvecScratchBytes`, for the formats that leave zeros out; sums of at most `sparseTileRows` rows. */
 export const sparseTileRows = 512;

@@ -456,12 +456,15 @@ export const operations = {
     },
     lists: { segments: "segment", parts: "vectorPart" },
   },
-  /** out[outputs[i]] = x · row i for rows that lie anywhere, summed as `matvec` sums them. */
+  /** out[outputs[i]] = x · row i for rows that lie anywhere (pack/rows.ts), summed as `matvec` sums them. */
   rowsMatvec: {
     fields: {
-      /** Of rows u32 [count]: addresses of rows [cols], f32 or bf16; of outputs the columns of `out` that they make. */
+      /** Of rows u32 [count]: addresses of rows [cols]; of outputs the columns of `out` that they make, or 0: row i makes column i. */
       ...({ x: "address", cols: "i32", rows: "address", outputs: "address", count: "i32", format: "i32" } as const),
-      ...({ threshold: "f32", out: "address", slices: "i32", scratch: "address", scratchBytes: "i32" } as const),
+      ...({ dot: "i32", threshold: "f32", out: "address", slices: "i32" } as const),
+      /** f32 [count], or 0: of rows with gate ≤ 0 nothing is read, and the output is 0; those that are read are counted. */
+      ...({ gate: "address", rowBytes: "i32" } as const),
+      ...({ scratch: "address", scratchBytes: "i32" } as const),
     },
   },
 } as const satisfies Readonly<Record<string, OperationTable>>;

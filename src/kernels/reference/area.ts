@@ -1,12 +1,12 @@
 import { UsageError } from "../../core/index.js";
-import { groupSize, padded, weightFormats } from "../../pack/index.js";
-import { f32FromBf16 } from "../../tensor/index.js";
+import { groupSize, padded, rowBytes, unpackRow, weightFormats } from "../../pack/index.js";
 import type { BackendCounters } from "../backend.js";
 import type { ExpertMatrices } from "../experts.js";
 import type { Activation } from "../handles.js";
 import { expertListOf } from "../hostExperts.js";
 import {
   type PlacedExperts,
+  type PlacedRows,
   packedRowsOf,
   partStarts,
   placedBytes,
@@ -96,23 +96,37 @@ export class ReferenceArea implements WeightArea {
   }
 
   linearRows(out: Activation, x: Activation, rows: ScatteredRows, threshold: number): void {
-    const values = own(x).row(0);
-    const target = own(out).row(0);
-    const seen = values.map((value) => (Math.abs(value) <= Math.fround(threshold) ? 0 : value));
-    const { format, cols, offsets, outputs } = rows;
-    const at = (offset: number): Float32Array => {
-      const bytes = this.bytes(offset, cols * (format === "f32" ? 4 : 2)).slice();
-      return format === "f32"
-        ? new Float32Array(bytes.buffer)
-        : Float32Array.from(new Uint16Array(bytes.buffer), f32FromBf16);
-    };
-    for (const [i, offset] of offsets.entries()) {
-      const row = at(offset);
-      let sum = 0;
-      for (let c = 0; c < cols; c++) sum += row[c] * seen[c];
-      target[outputs[i]] = sum;
+    const { offsets, outputs } = rows;
+    for (const [i, offset] of offsets.entries()) this.#multiplyRow(out, outputs[i], x, rows, offset, threshold);
+  }
+
+  placeRow({ places }: PlacedRows, index: number, offset: number): void {
+    this.#words(places, index + 1)[index] = offset;
+  }
+
+  linearOpenRows(out: Activation, x: Activation, gate: Activation, rows: PlacedRows, threshold: number): void {
+    const places = this.#words(rows.places, rows.rows);
+    own(out).row(0).fill(0);
+    for (const [i, value] of own(gate).row(0).entries()) {
+      if (!(value <= 0)) this.#multiplyRow(out, i, x, rows, places[i], threshold);
     }
-    this.counters().weightBytesRead += offsets.length * cols * (format === "f32" ? 4 : 2);
+  }
+
+  #multiplyRow(
+    out: Activation,
+    output: number,
+    x: Activation,
+    { format, cols }: Pick<ScatteredRows, "format" | "cols">,
+    offset: number,
+    threshold: number,
+  ): void {
+    const bytes = rowBytes(format, cols);
+    const row = unpackRow(format, this.bytes(offset, bytes).slice(), cols);
+    let sum = 0;
+    for (const [c, value] of own(x).row(0).entries())
+      sum += Math.abs(value) <= Math.fround(threshold) ? 0 : row[c] * value;
+    own(out).row(0)[output] = sum;
+    this.counters().weightBytesRead += bytes;
   }
 
   experts({ experts, offsets, biases, ...shape }: PlacedExperts): ExpertMatrices {

@@ -77,6 +77,12 @@ export class OffloadLoader {
     const bytes = { fixedBytes: Math.ceil(fixedBytes), promptBytes: this.#promptBytes };
     const loaded = predictors && this.#predictors;
     this.#offload = await Offload.open(this.backend, file, this.#streams, this.#gates, bytes, options, loaded);
+    try {
+      await this.#offload.holdAll(this.options.signal);
+    } catch (error) {
+      this.#offload[Symbol.dispose]();
+      throw error;
+    }
     return this.#offload;
   }
 

@@ -4,6 +4,7 @@ import {
   type Activation,
   type Backend,
   type Matrix,
+  type PlacedRows,
   placesBytes,
   type ScatteredColumns,
   scalesBytes,
@@ -26,6 +27,8 @@ export interface HeldStream {
   readonly index: number;
   /** What its columns are multiplied as. */
   readonly columns: ScatteredColumns;
+  /** What the rows of `up` are multiplied as, where all of them stay; only of neurons. */
+  readonly rows: PlacedRows | undefined;
   /** Byte offsets within a slot. */
   readonly within: ReadonlyMap<UnitPart["name"], number>;
   token: number;
@@ -38,6 +41,7 @@ const leastSlots = 96;
 export class Offload extends OffloadedWeights {
   /** Scores of the layer that comes next, as they were looked ahead for. */
   readonly ahead = new Map<number, Float32Array>();
+  #holdsAll = false;
 
   private constructor(
     backend: Backend,
@@ -74,27 +78,32 @@ export class Offload extends OffloadedWeights {
     const partsOf = ({ of, parts }: OffloadStream) =>
       parts.filter(({ name }) => of !== "neurons" || name !== "gate" || gates.size === 0);
     const bytesOf = (stream: OffloadStream) => align(partsOf(stream).reduce((sum, { bytes }) => sum + bytes, 0));
-    // Tables of columns are shared by all layers of a shape: a product is done before the next one's are set.
     let end = 64;
     const take = (bytes: number): number => {
       const at = end;
       end += align(bytes);
       return at;
     };
-    const tables = new Map<string, { places: number; sums: number }>();
+    // Sums are shared by all layers of a shape: a product is done before the next one begins.
+    const tables = new Map<string, number>();
     const columnsOf = ({ mlp, of, scales }: OffloadStream): ScatteredColumns => {
       const maps: readonly LinearSpec[] = (of === "first" ? mlp.first : mlp.down).maps.map(({ map }) => map);
       const parts = maps.map(({ role, rows }) => ({ name: role, rows }));
       const shape = { format: file.shape.weights, cols: maps[0].cols, parts };
       const key = JSON.stringify(shape);
-      let table = tables.get(key);
-      if (table === undefined) {
-        table = { places: take(placesBytes(shape)), sums: take(sumsBytes(shape)) };
-        tables.set(key, table);
-      }
-      return { ...shape, ...table, scales: take(Math.max(scalesBytes(shape), scales.bytes)) };
+      const sums = tables.get(key) ?? take(sumsBytes(shape));
+      tables.set(key, sums);
+      return {
+        ...{ ...shape, sums, places: take(placesBytes(shape)) },
+        scales: take(Math.max(scalesBytes(shape), scales.bytes)),
+      };
     };
+    const rowsOf = ({ mlp: { up }, of, units }: OffloadStream): PlacedRows | undefined =>
+      of !== "neurons" || up === undefined || gates.size === 0
+        ? undefined
+        : { format: file.shape.weights, rows: units, cols: up.cols, places: take(4 * units) };
     const columns = new Map(allStreams.map((stream) => [stream, columnsOf(stream)]));
+    const rows = new Map(allStreams.map((stream) => [stream, rowsOf(stream)]));
     const stays = fixedBytes + end;
     const sizeOf = (stream: OffloadStream) => ({ unitBytes: bytesOf(stream), units: stream.units });
     const room = residentBytes - stays - promptBytes;
@@ -120,7 +129,7 @@ export class Offload extends OffloadedWeights {
             return [name, at - bytes];
           }),
         );
-        return { stream, pool, index, columns: columns.get(stream)!, within, token: 0 };
+        return { stream, pool, index, columns: columns.get(stream)!, rows: rows.get(stream), within, token: 0 };
       });
     });
     try {
@@ -142,6 +151,39 @@ export class Offload extends OffloadedWeights {
     }
   }
 
+  /**
+   * Reads every unit, where there is room for all and none is to go: from then on kernels find by themselves what they need, and nothing
+   * waits for the host to look at gates or inputs.
+   */
+  async holdAll(signal?: AbortSignal): Promise<void> {
+    const { window, predict } = this.options;
+    if (window !== undefined || predict !== undefined || this.predictors !== undefined) return;
+    if (!this.held.every(({ pool }) => pool.holdsAll)) return;
+    for (const { stream, pool, index, columns, rows, within } of this.held) {
+      signal?.throwIfAborted();
+      const units = Uint32Array.from({ length: stream.units }, (_, unit) => unit);
+      const { offsets, ready } = pool.begin(index, units, 0, false);
+      await ready;
+      this.checkOpen();
+      const column = within.get("columns") ?? within.get("down")!;
+      for (const unit of units) this.area.place(columns, unit, offsets[unit] + column);
+      if (rows !== undefined)
+        for (const unit of units) this.area.placeRow(rows, unit, offsets[unit] + within.get("up")!);
+    }
+    this.#holdsAll = true;
+    this.takeCounters();
+  }
+
+  /** Whether every unit is in memory and stays there. */
+  get holdsEverything(): boolean {
+    return this.#holdsAll;
+  }
+
+  /** out[unit] = x · the row of `up` of each unit whose gate is open; 0 elsewhere. Where everything is held. */
+  multiplyOpenRows({ rows }: HeldStream, { out, x, gate, threshold }: OpenRowsProduct): void {
+    this.area.linearOpenRows(out, x, gate, rows!, threshold);
+  }
+
   /** The stream that a step reads. */
   of(step: Step): HeldStream | undefined {
     return this.held.find(({ stream: { mlp, of } }) => {
@@ -160,6 +202,10 @@ export class Offload extends OffloadedWeights {
   /** out = x · columns of the inputs beyond their thresholds, which are read where they are missing. x [1, cols] */
   async multiplyColumns(held: HeldStream, { out, x, thresholds, options }: ColumnsProduct): Promise<void> {
     const { columns, within } = held;
+    if (this.#holdsAll) {
+      this.area.linearColumns(out, x, columns, { ...options, thresholds });
+      return;
+    }
     const values = await this.backend.read(x);
     this.checkOpen();
     const least = Math.min(...thresholds.map(Math.fround));
@@ -188,7 +234,7 @@ export class Offload extends OffloadedWeights {
     { out, x, threshold, ticks }: RowsProduct,
   ): Promise<void> {
     const at = held.within.get(name)!;
-    const format = held.columns.format as "f32" | "bf16";
+    const { format } = held.columns;
     this.backend.write(out, new Float32Array(out.cols));
     const [there, missing] = [true, false].map((resident) =>
       units.filter((unit) => held.pool.isResident(held.index, unit) === resident),
@@ -227,6 +273,13 @@ interface ColumnsProduct {
   x: Activation;
   thresholds: readonly number[];
   options: Pick<Parameters<WeightArea["linearColumns"]>[3], "bias" | "accumulate">;
+}
+
+interface OpenRowsProduct {
+  out: Activation;
+  x: Activation;
+  gate: Activation;
+  threshold: number;
 }
 
 interface RowsProduct {

@@ -77,11 +77,15 @@ async function multiplyNeurons(
     await offload.multiplyRows(held, "gate", predicted, product);
   }
   if (mlp.up === undefined) return;
+  const out = bufferOf(pass, mlp.activate.times!);
+  if (offload.holdsEverything) {
+    offload.multiplyOpenRows(held, { out, x, gate, threshold: thresholdOf(mlp.up) ?? all });
+    return;
+  }
   const values = await backend.read(gate);
   offload.checkOpen();
   // A NaN is open: it must show.
   const open = Uint32Array.from(values.keys()).filter((neuron) => !(values[neuron] <= 0));
-  const out = bufferOf(pass, mlp.activate.times!);
   const ticks = predicted === undefined;
   await offload.multiplyRows(held, "up", open, { out, x, threshold: thresholdOf(mlp.up) ?? all, ticks });
 }

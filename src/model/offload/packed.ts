@@ -1,7 +1,7 @@
 import type { LinearSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { packedRowsOf } from "../../kernels/index.js";
-import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { packRows, padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
 import { dtypeBytes, toFloat32 } from "../../tensor/index.js";
 import { storedMap } from "../forms.js";
 import { type TensorSource, tensorRows } from "../tensorRows.js";
@@ -57,4 +57,13 @@ export function packGroup(parts: readonly Held[], group: number, weights: Weight
     at += padded(part.rows);
   }
   return weightFormats[weights].pack(slab, rows, 32, grid);
+}
+
+/** Units [first, first + count) of a map as rows that are read one by one. */
+export function packUnits(held: Held, first: number, count: number, weights: WeightFormatId): Uint8Array {
+  const { cols, read, scales } = held;
+  const groups = Math.ceil(cols / 32);
+  const slab = new Float32Array(count * cols);
+  for (let u = 0; u < count; u++) read(first + u, 0, cols, slab.subarray(u * cols, (u + 1) * cols));
+  return packRows(weights, slab, count, cols, scales?.subarray(first * groups, (first + count) * groups));
 }

@@ -10,7 +10,7 @@ import {
 } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
 import { packedRowsOf } from "../../kernels/index.js";
-import { padded, type WeightFormatId, weightFormats } from "../../pack/index.js";
+import { padded, rowBytes, type WeightFormatId, weightFormats } from "../../pack/index.js";
 
 /**
  * What is one read of an offloaded model. "neurons": the row of `up`, the column of `down` and the row of `gate` of one neuron, for
@@ -100,7 +100,7 @@ export function placeOffload(spec: ModelSpec, shape: OffloadShape): { streams: O
   const mlps = spec.blocks.flatMap((block, layer) => offloadedMlp(block, layer) ?? []);
   if (mlps.length === 0)
     throw new UsageError(`a ${spec.modelType} model has no dense MLP of the usual shape to offload`);
-  if (shape.layout === "neurons") checkNeurons(mlps, shape);
+  if (shape.layout === "neurons") checkNeurons(mlps);
   let end = 0;
   const take = (bytes: number): number => {
     const at = Math.ceil(end / alignment) * alignment;
@@ -130,11 +130,11 @@ export function placeOffload(spec: ModelSpec, shape: OffloadShape): { streams: O
       ];
     }
     const units = down.cols;
-    const rowBytes = mlp.gate.cols * (shape.weights === "f32" ? 4 : 2);
+    const bytes = rowBytes(shape.weights, mlp.gate.cols);
     const sizes = [
-      ...(mlp.up ? [{ name: "up" as const, bytes: rowBytes }] : []),
+      ...(mlp.up ? [{ name: "up" as const, bytes }] : []),
       { name: "down" as const, bytes: columnsOf([down]) },
-      { name: "gate" as const, bytes: rowBytes },
+      { name: "gate" as const, bytes },
     ];
     const bundle = sizes.reduce((sum, { bytes }) => sum + bytes, 0);
     const start = shape.bundled ? take(units * bundle) : 0;
@@ -149,12 +149,7 @@ export function placeOffload(spec: ModelSpec, shape: OffloadShape): { streams: O
   return { streams, byteLength: end };
 }
 
-function checkNeurons(mlps: readonly OffloadedMlp[], { weights }: OffloadShape): void {
-  if (weights !== "f32" && weights !== "bf16") {
-    throw new UsageError(
-      `neurons are offloaded in f32 or bf16, not in ${weights}; take the layout "inputs", or other weights`,
-    );
-  }
+function checkNeurons(mlps: readonly OffloadedMlp[]): void {
   for (const { layer, activate, gate, up } of mlps) {
     if (!isZeroing(activate)) {
       throw new UsageError(

@@ -3,11 +3,10 @@ import type { JobOptions } from "../../core/index.js";
 import type { ByteSink } from "../../io/index.js";
 import { packedRowsOf } from "../../kernels/index.js";
 import { weightFormats } from "../../pack/index.js";
-import { fromFloat32 } from "../../tensor/index.js";
 import type { TensorSource } from "../tensorRows.js";
 import { bundleWriter } from "./bundleWriter.js";
-import { checkWhole, type Held, hold, packGroup } from "./packed.js";
-import { type OffloadShape, type OffloadStream, placeOffload } from "./placement.js";
+import { checkWhole, type Held, hold, packGroup, packUnits } from "./packed.js";
+import { type OffloadShape, type OffloadStream, placeOffload, type UnitPart } from "./placement.js";
 import { writeExperts } from "./writeExperts.js";
 
 /**
@@ -39,13 +38,7 @@ export async function writeOffloaded(
     const column = weightFormats[weights].columnBytes(packedRows);
     const groupScales = weightFormats[weights].groupScaleBytes(packedRows);
     const allScales = new Uint8Array(scales.bytes);
-    const rowOf = ({ read, cols }: Held, unit: number) =>
-      fromFloat32(weights === "f32" ? "F32" : "BF16", read(unit, 0, cols));
-    const bytesOf = (part: (typeof parts)[number], unit: number, group: Uint8Array | undefined): Uint8Array => {
-      if (part.name === "gate") return rowOf(gate!, unit);
-      if (part.name === "up") return rowOf(up!, unit);
-      return group!.subarray(groupScales + (unit % 32) * column).subarray(0, column);
-    };
+    const heldRows: Partial<Record<UnitPart["name"], Held>> = { gate, up };
     // Parts that lie together are written together.
     const runs = parts.some(({ stride, bytes }) => stride !== bytes) ? [parts] : parts.map((part) => [part]);
     for (const run of runs) {
@@ -55,11 +48,19 @@ export async function writeOffloaded(
         const group = packs ? packGroup(held, first / 32, weights) : undefined;
         if (group !== undefined) allScales.set(group.subarray(0, groupScales), (first / 32) * groupScales);
         const count = Math.min(32, units - first);
+        const rows = new Map(
+          run.flatMap(({ name }) => {
+            const from = heldRows[name];
+            return from === undefined ? [] : [[name, packUnits(from, first, count, weights)] as const];
+          }),
+        );
         const bundle = new Uint8Array(count * stride);
         for (let u = 0; u < count; u++) {
           let at = u * stride;
           for (const part of run) {
-            bundle.set(bytesOf(part, first + u, group), at);
+            const own = rows.get(part.name);
+            if (own !== undefined) bundle.set(own.subarray(u * part.bytes, (u + 1) * part.bytes), at);
+            else bundle.set(group!.subarray(groupScales + u * column).subarray(0, column), at);
             at += part.bytes;
           }
         }

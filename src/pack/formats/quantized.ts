@@ -86,8 +86,9 @@ function quantized(id: "q8" | "q4", bits: 8 | 4): WeightFormat {
 export const q8 = quantized("q8", 8);
 export const q4 = quantized("q4", 4);
 
-const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
-const nibbleShift = (row: number) => (row & 16) >> 2;
+/** Where the code of a row of q4 lies in its column. */
+export const nibbleByte = (row: number) => ((row >> 5) << 4) | (row & 15);
+export const nibbleShift = (row: number) => (row & 16) >> 2;
 
 /** Whether codes of the scale of a grid can hold what lies between the two. */
 function holds(scale: number, smallest: number, largest: number, zero: number): boolean {
