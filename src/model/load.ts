@@ -50,7 +50,9 @@ export async function loadWeights(
 ): Promise<ModelWeights> {
   const { expertRanks } = options;
   const own = expertRanks ? { ...spec, blocks: blocksOfRank(spec.blocks, 0, expertRanks.count) } : spec;
-  const left = options.offload && (await import("./offload/loaders.js")).leftInFile(spec, options.offload);
+  const left =
+    options.offload &&
+    (await import("./offload/loaders.js")).leftInFile(checkpoint, spec, { ...options, offload: options.offload });
   const storedBytes = storedTensors(own, checkpoint.tensors).reduce(
     (sum, { name }) => sum + (left?.has(name) ? 0 : readBytesOf(checkpoint.tensors.get(name)!)),
     0,

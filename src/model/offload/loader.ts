@@ -5,6 +5,7 @@ import { denseSource } from "../denseSource.js";
 import type { LoadModelOptions } from "../loadOptions.js";
 import { MatrixLoader } from "../matrixLoader.js";
 import type { TensorSource } from "../tensorRows.js";
+import { holdsAllNeurons } from "./holdsAll.js";
 import { type LoadedPredictor, Offload } from "./offload.js";
 import type { OffloadedStep } from "./operations.js";
 import { type OffloadStream, placeOffload } from "./placement.js";
@@ -14,6 +15,8 @@ export class OffloadLoader {
   readonly #streams: readonly OffloadStream[];
   readonly #steps: ReadonlyMap<Step, OffloadStream>;
   readonly #gates = new Map<number, Matrix>();
+  /** Whether `down` of all layers is loaded, because everything is. */
+  readonly #holdsDown: boolean;
   readonly #predictors: LoadedPredictor[] = [];
   /** What the largest step takes when it is loaded for a prompt. */
   #promptBytes = 0;
@@ -26,6 +29,7 @@ export class OffloadLoader {
     readonly options: LoadModelOptions & Required<Pick<LoadModelOptions, "offload">>,
     spec: ModelSpec,
   ) {
+    this.#holdsDown = holdsAllNeurons(source, spec, options);
     this.#streams = placeOffload(spec, options.offload.file.shape).streams;
     this.#steps = new Map(
       this.#streams.flatMap((stream): [Step, OffloadStream][] =>
@@ -56,8 +60,10 @@ export class OffloadLoader {
     const isFirst = step === mlp.first;
     const keepsGate = of === "neurons" && isFirst && offload.predictors === undefined;
     const byteLength = offload.predictors !== undefined && isFirst ? await this.#loadPredictor(layer) : 0;
-    if (keepsGate) this.#gates.set(layer, await load([{ ref: gate.weight, rows: gate.rows }]));
-    const read = step.maps.map(({ map }) => map).filter((map) => !keepsGate || map !== gate);
+    const map = keepsGate ? gate : !isFirst && this.#holdsDown ? mlp.down.maps[0].map : undefined;
+    const kept = map && { map, matrix: await load([{ ref: map.weight, rows: map.rows }]) };
+    if (keepsGate) this.#gates.set(layer, kept!.matrix);
+    const read = step.maps.map(({ map }) => map).filter((map) => map !== kept?.map);
     if (read.length > 0) {
       const whole = read.reduce((sum, { rows, cols }) => sum + weightFormats[weights].byteLength(rows, cols), 0);
       this.#promptBytes = Math.max(this.#promptBytes, this.backend.loadingBytes?.(read, weights) ?? whole);
@@ -65,7 +71,7 @@ export class OffloadLoader {
     const offloaded: OffloadedStep = {
       offload: () => this.#offload!,
       bias,
-      gate: keepsGate ? this.#gates.get(layer) : undefined,
+      kept,
       loadStack: (maps) => this.#loadStack(maps.map(({ weight, rows }) => ({ ref: weight, rows }))),
     };
     return { offloaded, byteLength };
@@ -75,8 +81,9 @@ export class OffloadLoader {
   async open(fixedBytes: number): Promise<Offload> {
     const { file, options, predictors } = this.options.offload;
     const bytes = { fixedBytes: Math.ceil(fixedBytes), promptBytes: this.#promptBytes };
+    const stay = { gates: this.#gates, down: this.#holdsDown };
     const loaded = predictors && this.#predictors;
-    this.#offload = await Offload.open(this.backend, file, this.#streams, this.#gates, bytes, options, loaded);
+    this.#offload = await Offload.open(this.backend, file, this.#streams, stay, bytes, options, loaded);
     try {
       await this.#offload.holdAll(this.options.signal);
     } catch (error) {

@@ -60,6 +60,7 @@ export class Offload extends OffloadedWeights {
 
   /**
    * @param allStreams of the file, by the steps that are run
+   * @param stay matrices of gates by layer, and whether those of `down` are loaded as well
    * @param fixedBytes weights that were loaded, @param promptBytes what loading and running the largest step of a prompt takes
    * @throws UsageError where `residentBytes` are too few, or for a backend that cannot
    */
@@ -67,16 +68,19 @@ export class Offload extends OffloadedWeights {
     backend: Backend,
     file: OffloadedFile,
     allStreams: readonly OffloadStream[],
-    gates: ReadonlyMap<number, Matrix>,
+    stay: { readonly gates: ReadonlyMap<number, Matrix>; readonly down: boolean },
     { fixedBytes, promptBytes }: { fixedBytes: number; promptBytes: number },
     options: OffloadOptions,
     predictors?: readonly LoadedPredictor[],
   ): Promise<Offload> {
     const openArea = areaOpener(backend);
     const { residentBytes = Number.POSITIVE_INFINITY } = options;
+    const { gates } = stay;
     // Parts that stay in memory for themselves are not read.
     const partsOf = ({ of, parts }: OffloadStream) =>
-      parts.filter(({ name }) => of !== "neurons" || name !== "gate" || gates.size === 0);
+      of !== "neurons"
+        ? parts
+        : parts.filter(({ name }) => (name !== "gate" || gates.size === 0) && (name !== "down" || !stay.down));
     const bytesOf = (stream: OffloadStream) => align(partsOf(stream).reduce((sum, { bytes }) => sum + bytes, 0));
     let end = 64;
     const take = (bytes: number): number => {
@@ -95,7 +99,7 @@ export class Offload extends OffloadedWeights {
       tables.set(key, sums);
       return {
         ...{ ...shape, sums, places: take(placesBytes(shape)) },
-        scales: take(Math.max(scalesBytes(shape), scales.bytes)),
+        scales: stay.down ? 0 : take(Math.max(scalesBytes(shape), scales.bytes)),
       };
     };
     const rowsOf = ({ mlp: { up }, of, units }: OffloadStream): PlacedRows | undefined =>
@@ -137,7 +141,7 @@ export class Offload extends OffloadedWeights {
         stream,
         columns: { scales },
       } of held) {
-        if (stream.scales.bytes === 0) continue;
+        if (stream.scales.bytes === 0 || stay.down) continue;
         area.bytes(scales, stream.scales.bytes).set(await file.source.read(stream.scales.at, stream.scales.bytes));
       }
       const pinnedUnits = file.counted ? await pinHot(file, held, options.pinned ?? 0.5) : 0;
@@ -165,8 +169,8 @@ export class Offload extends OffloadedWeights {
       const { offsets, ready } = pool.begin(index, units, 0, false);
       await ready;
       this.checkOpen();
-      const column = within.get("columns") ?? within.get("down")!;
-      for (const unit of units) this.area.place(columns, unit, offsets[unit] + column);
+      const column = within.get("columns") ?? within.get("down");
+      if (column !== undefined) for (const unit of units) this.area.place(columns, unit, offsets[unit] + column);
       if (rows !== undefined)
         for (const unit of units) this.area.placeRow(rows, unit, offsets[unit] + within.get("up")!);
     }

@@ -9,8 +9,8 @@ export interface OffloadedStep {
   readonly offload: () => Offload;
   /** f32 [rows of all maps] */
   readonly bias: Vector | undefined;
-  /** The matrix of the gate, which stays in memory where neurons are offloaded. */
-  readonly gate: Matrix | undefined;
+  /** The map of the step that stays in memory, if one does: of neurons the gate, and `down` where all of them do. */
+  readonly kept: { readonly map: LinearSpec; readonly matrix: Matrix } | undefined;
   /** Loads maps for a pass over many rows; disposing of the region gives them back. */
   readonly loadStack: (
     maps: readonly LinearSpec[],
@@ -38,7 +38,7 @@ const outputOf = (pass: Pass, { maps }: LinearStep): Activation =>
 async function multiplyRow(
   pass: Pass,
   step: LinearStep,
-  { bias }: OffloadedStep,
+  { bias, kept }: OffloadedStep,
   offload: Offload,
   held: HeldStream,
 ): Promise<void> {
@@ -50,6 +50,10 @@ async function multiplyRow(
   const dense = of === "neurons" ? 0 : all;
   const thresholds = given ?? step.maps.map(() => dense);
   const options = { bias, accumulate: step.add ?? false };
+  if (kept !== undefined) {
+    pass.backend.linear(outputOf(pass, step), x, kept.matrix, { ...options, thresholds });
+    return;
+  }
   await offload.multiplyColumns(held, { out: outputOf(pass, step), x, thresholds, options });
 }
 
@@ -145,7 +149,7 @@ async function closeUnpredicted(pass: Pass, offload: Offload, held: HeldStream):
 async function multiplyRows(
   pass: Pass,
   step: LinearStep,
-  { bias, gate, loadStack }: OffloadedStep,
+  { bias, kept, loadStack }: OffloadedStep,
   offload: Offload,
 ): Promise<void> {
   const { backend } = pass;
@@ -158,8 +162,9 @@ async function multiplyRows(
       sparseFromRow,
       ...(step.add && { accumulate: true }),
     });
-  const inMemory = gate === undefined ? [] : step.maps.filter(({ map }) => map === offload.of(step)!.stream.mlp.gate);
-  for (const one of inMemory) multiply(bufferOf(pass, one.into), { matrix: gate! }, [one]);
+  const withBias = (stack: WholeStack) => (bias === undefined ? stack : { ...stack, bias });
+  const inMemory = step.maps.filter(({ map }) => map === kept?.map);
+  for (const one of inMemory) multiply(bufferOf(pass, one.into), withBias({ matrix: kept!.matrix }), [one]);
   const others = step.maps.filter((one) => !inMemory.includes(one));
   if (others.length === 0) return;
   const sinceMs = performance.now();
@@ -168,7 +173,7 @@ async function multiplyRows(
     offload.checkOpen();
     offload.countRead(readBytes, performance.now() - sinceMs);
     const out = others.length === 1 ? bufferOf(pass, others[0].into) : outputOf(pass, step);
-    multiply(out, bias === undefined ? stack : { ...stack, bias }, others);
+    multiply(out, withBias(stack), others);
     await backend.flush();
     offload.checkOpen();
   } finally {

@@ -177,21 +177,10 @@ function roundInputs(a: RowsMatvec, scratch: usize, rounded: usize): void {
   }
 }
 
-function multiplyCodedRows(a: RowsMatvec, list: usize, rounded: usize, rows: i32): void {
-  const byteDot = a.dot == dotByte;
-  if (a.format == formatQ8) {
-    if (byteDot) multiplyFours(a, list, rounded, rows, true, true);
-    else multiplyFours(a, list, rounded, rows, true, false);
-  } else {
-    if (byteDot) multiplyFours(a, list, rounded, rows, false, true);
-    else multiplyFours(a, list, rounded, rows, false, false);
-  }
-}
-
 /** Four rows side by side; integer sums are exact, and are scaled and added in the order of columns.ts. */
-// @ts-ignore: decorator
-@inline
-function multiplyFours(a: RowsMatvec, list: usize, rounded: usize, rows: i32, q8: bool, byteDot: bool): void {
+function multiplyCodedRows(a: RowsMatvec, list: usize, rounded: usize, rows: i32): void {
+  const q8 = a.format == formatQ8;
+  const byteDot = a.dot == dotByte;
   const groups = (a.cols + 31) >> 5;
   const slices = a.slices;
   const codes: usize = <usize>((groups + 1) >> 1) << 2;
@@ -233,14 +222,12 @@ function multiplyFours(a: RowsMatvec, list: usize, rounded: usize, rows: i32, q8
   }
 }
 
-/** Sums over 32 unsigned codes times rounded inputs, spread over four lanes. */
-// @ts-ignore: decorator
-@inline
+/** Sums over 32 unsigned codes times rounded inputs, spread over four lanes. No copies of it: they would weigh more than calls cost. */
 function dotCodes(x: usize, codes: usize, q8: bool, byteDot: bool): v128 {
   const first = v128.load(codes);
   const low = q8 ? first : v128.and(first, i8x16.splat(15));
   const high = q8 ? v128.load(codes, 16) : i8x16.shr_u(first, 4);
-  if (byteDot) return dotBytes(v128.load(x, 16), high, dotBytes(v128.load(x), low, i32x4.splat(0)));
+  if (ASC_FEATURE_RELAXED_SIMD && byteDot) return dotBytes(v128.load(x, 16), high, dotBytes(v128.load(x), low, i32x4.splat(0)));
   return i32x4.add(
     i32x4.add(
       i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(low), v128.load(x)),
