@@ -66,7 +66,7 @@ export function compile(compiler, target, linking = []) {
         }),
       ),
     );
-    for (const name of ["processor", "addon"]) {
+    for (const name of ["processor", "pages", "addon"]) {
       const object = join(scratch, `${name}.o`);
       call(...flags, "-isystem", headers, "-c", `${name}.c`, "-o", object);
       objects.push(object);

@@ -4,6 +4,7 @@ import type { ReferenceActivation } from "../../src/kernels/reference/storage.js
 import { topK } from "../../src/kernels/reference/topK.js";
 import type { Model } from "../../src/model/index.js";
 import { collect, type GenerateOptions, generate, Sequence } from "../../src/runtime/index.js";
+import type { Tokenizer } from "../../src/text/index.js";
 import { architectureGolden, load, path } from "../golden/golden.js";
 
 // A backend that chooses tokens by itself is given the next one before the host has seen the last.
@@ -64,6 +65,29 @@ describe("generating one token ahead", () => {
     choosing.chosen = 0;
     await collect(generate(ahead, prompt, { maxTokens: steps, stopIds: [stop] }));
     expect(choosing).toMatchObject({ chosen: upTo + 1, open: 0 });
+  });
+
+  test("makes the text of a token once the next one is under way", async () => {
+    choosing.chosen = 0;
+    /** How many tokens were chosen or under way whenever something was decoded. */
+    const underWay: number[] = [];
+    const tokenizer = {
+      specialIds: new Set<number>(),
+      decode: (ids: readonly number[]) => {
+        // The end of the prompt is decoded before.
+        if (choosing.chosen > 0) underWay.push(choosing.chosen);
+        return ids.map((id) => `${id} `).join("");
+      },
+    } as unknown as Tokenizer;
+    let given = 0;
+    for await (const { text, id } of generate(ahead, prompt, { maxTokens: 5, stopIds: [], tokenizer })) {
+      given++;
+      expect(text).toBe(`${id} `);
+      // The last has none after it.
+      expect(new Set(underWay), `token ${given}`).toEqual(new Set([Math.min(given + 1, 5)]));
+      underWay.length = 0;
+    }
+    expect(given).toBe(5);
   });
 
   const endings: [string, GenerateOptions, number][] = [

@@ -1,8 +1,9 @@
 /* The Node-API addon:
  *
- *   open(limit, roundsTwice) → undefined, or { set, constants, records, attach } of the set of kernels named `limit` ("avx2" …; undefined: the
+ *   open(limit, roundsTwice) → undefined, or { set, constants, records, attach, useLargePages } of the set of kernels named `limit` ("avx2" …; undefined: the
  *     best that this machine runs); roundsTwice: a · b + c is rounded twice, as engines without relaxed SIMD do
  *   attach(memory, thread, threads) → (kernel, record) → 1, or 0 where the kernel does not know the record's variant
+ *   useLargePages(bytes): for the memory under a Uint8Array, all of which will be written
  *
  * `memory` is a Uint8Array over the memory of the WebAssembly backend, which never moves; the instance of the module that imports the
  * function keeps it alive. `constants` and `records` say what the addon was compiled with, for its host to compare. */
@@ -67,6 +68,18 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   return function;
 }
 
+static napi_value use_pages(napi_env env, napi_callback_info info) {
+  size_t count = 1, length;
+  napi_value bytes;
+  napi_typedarray_type type;
+  void *start;
+  napi_get_cb_info(env, info, &count, &bytes, NULL, NULL);
+  if (count != 1 || napi_get_typedarray_info(env, bytes, &type, &length, &start, NULL, NULL) != napi_ok || type != napi_uint8_array)
+    return throw_error(env, "expected useLargePages(Uint8Array)");
+  use_large_pages(start, length);
+  return NULL;
+}
+
 static void set_text(napi_env env, napi_value object, const char *name, const char *text) {
   napi_value value;
   napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &value);
@@ -103,6 +116,8 @@ static napi_value open_kernels(napi_env env, napi_callback_info info) {
   napi_set_named_property(env, result, "records", records);
   napi_create_function(env, "attach", NAPI_AUTO_LENGTH, attach, (void *)set, &function);
   napi_set_named_property(env, result, "attach", function);
+  napi_create_function(env, "useLargePages", NAPI_AUTO_LENGTH, use_pages, NULL, &function);
+  napi_set_named_property(env, result, "useLargePages", function);
   return result;
 }
 

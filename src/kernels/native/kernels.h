@@ -27,4 +27,7 @@ extern const kernel_set kernels_twice_amx, kernels_twice_avx512, kernels_twice_a
 /* The set named `limit`, or the best one where that is NULL; NULL where the processor or the system cannot run it. */
 const kernel_set *choose_kernels(const char *limit, int rounds_twice);
 
+/* Asks the system to hold bytes that will all be written in large pages, where it has any. */
+void use_large_pages(uint8_t *start, size_t byte_length);
+
 #endif

@@ -78,7 +78,7 @@ async function loadDense(
   const parts = placeParts(sources);
   const packedRows = packedRowsOf(sources);
   const byteLength = weightFormats[format].byteLength(packedRows, cols);
-  const offset = arena.allocate(byteLength);
+  const offset = arena.allocateFilled(byteLength);
   try {
     using staging = new Staging(arena, sources);
     for (const [p, source] of sources.entries()) {
@@ -127,7 +127,7 @@ async function loadSparse(
         if (!finite) await sources[p].onNonFinite?.(start, count);
       });
       const { byteLength } = target;
-      const offset = arena.allocate(byteLength);
+      const offset = arena.allocateFilled(byteLength);
       parts.push({ ...place, offset, byteLength });
       arena.bytes(offset, byteLength).fill(0);
       await forEach((packed, start, count) => target.write(packed, start, count, arena.bytes(offset, byteLength)));
@@ -145,7 +145,7 @@ async function loadSparse(
 export function copyMatrix(matrix: ProgramMatrix): ProgramMatrix {
   const { arena } = matrix;
   const copy = (offset: number, byteLength: number): number => {
-    const to = arena.allocate(byteLength);
+    const to = arena.allocateFilled(byteLength);
     arena.bytes(to, byteLength).set(arena.bytes(offset, byteLength));
     return to;
   };

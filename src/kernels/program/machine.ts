@@ -23,6 +23,8 @@ export interface MachineMemory {
   readonly buffer: ArrayBufferLike;
   /** Adds at least so many bytes of zeros. @throws what the engine throws when there are none */
   grow(byteLength: number): void;
+  /** Says that so many bytes will be written whole, and read often, as weights are: a machine may hold them in large pages. */
+  fills?(offset: number, byteLength: number): void;
   /** Runs the program in it on all threads, the calling one included, and returns when it is done. @throws DeviceError when one fails */
   run(): void;
 }

@@ -6,6 +6,8 @@ import type { NativeKernels } from "./native.js";
 import { Pool } from "./pool.js";
 
 const pageBytes = 65536;
+/** At most so much lies between two matrices that were allocated one after the other. */
+const marginBytes = 256;
 
 /**
  * How long a thread looks at a flag before it goes to sleep. Waking a sleeper takes 50 µs and more, which is the time of
@@ -89,12 +91,20 @@ export class WasmMachine implements Machine {
     const instance = instantiate(this.#kernels.module, memory, call);
     const spins = pool.threads === 1 ? 0 : Math.ceil(spinMs / lookMs(instance));
     instance.configure(pool.threads, this.#settings.mayBlock ? 1 : 0, spins, native?.mask ?? 0);
+    let filled = { from: 0, to: 0 };
     await pool.addMemory(this.#kernels.module, memory, instance, spins, native);
     return {
       get buffer() {
         return memory.buffer;
       },
       grow: (byteLength) => void memory.grow(Math.ceil(byteLength / pageBytes)),
+      fills(offset, byteLength) {
+        if (native === undefined) return;
+        // Matrices beside each other share the large pages between them.
+        const continues = offset >= filled.to && offset - filled.to <= marginBytes;
+        filled = { from: continues ? filled.from : offset, to: offset + byteLength };
+        native.useLargePages(new Uint8Array(memory.buffer, filled.from, filled.to - filled.from));
+      },
       run() {
         pool.wake(index);
         try {

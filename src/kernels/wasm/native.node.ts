@@ -28,6 +28,8 @@ interface Addon {
   constants: Readonly<Record<string, number>>;
   records: Readonly<Record<string, string>>;
   attach: NativeKernels["attach"];
+  /** Not in files of before there was one. */
+  useLargePages?: NativeKernels["useLargePages"];
 }
 
 // Not `new URL("../../../", import.meta.url)`: Turbopack (Next.js) takes that for a file to bundle, and the build fails.
@@ -65,7 +67,7 @@ function openFile(file: string, set: NativeSet | undefined, roundsTwice: boolean
     return { none: `they could not be loaded: ${(error as Error).message}` };
   }
   if (addon === undefined) return { none: `this processor lacks ${set === undefined ? "AVX2" : names[set]}` };
-  const { constants, records } = addon;
+  const { constants, records, useLargePages = () => {} } = addon;
   const known = layout as Readonly<Record<string, number>>;
   if (Object.keys(constants).some((name) => constants[name] !== known[name])) {
     return { none: "they were compiled for another version of the package" };
@@ -73,5 +75,5 @@ function openFile(file: string, set: NativeSet | undefined, roundsTwice: boolean
   const fits = ({ record }: { record: OperationName }) =>
     Object.hasOwn(operations, record) && records[record] === describeRecord(record);
   const mask = kernelRecords.filter(fits).reduce((bits, { kernel }) => bits | (1 << kernel), 0);
-  return { file, set: addon.set, roundsTwice, name: names[addon.set], mask, attach: addon.attach };
+  return { file, set: addon.set, roundsTwice, name: names[addon.set], mask, attach: addon.attach, useLargePages };
 }

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from "node:fs";
 import { setFlagsFromString } from "node:v8";
 import { afterAll, describe, expect, it, test } from "vitest";
 import { normals, rowSource, thinned } from "../../../test/contract/harness.js";
@@ -111,6 +112,28 @@ describe("a product of one row", () => {
       expect(await products(backend, ["q8", 1600, 200], list)).toEqual(expected);
     }
   });
+});
+
+const hasLargePages = existsSync("/sys/kernel/mm/transparent_hugepage") && existsSync("/proc/self/smaps");
+/** Stretches of memory that were asked for in large pages. */
+const advised = () => readFileSync("/proc/self/smaps", "utf8").match(/^VmFlags:.* hg\b/gm)?.length ?? 0;
+
+describe.skipIf(sets.length === 0 || !hasLargePages)("weights of more than a large page", () => {
+  it.each(["q8", "2:4-q8"] as const)(
+    "are asked for in large pages, and only with native kernels (%s)",
+    async (format) => {
+      const [rows, cols] = [4096, 2048];
+      const source = rowSource("weights", new Float32Array(rows * cols), rows, cols);
+      for (const native of [false, sets[0]]) {
+        using backend = await createBackend({ threads: 1, native });
+        const before = advised();
+        await backend.loadMatrix([source], format);
+        const more = advised() - before;
+        if (native === false) expect(more).toBe(0);
+        else expect(more).toBeGreaterThan(0);
+      }
+    },
+  );
 });
 
 describe("without native kernels", () => {

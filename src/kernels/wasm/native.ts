@@ -16,4 +16,6 @@ export interface NativeKernels {
   mask: number;
   /** @param memory over the memory of an instance of the WebAssembly kernels, which must live as long as what is returned */
   attach(memory: Uint8Array, thread: number, threads: number): NativeCall;
+  /** Asks the system to hold bytes that will all be written in large pages, where it has any. */
+  useLargePages(bytes: Uint8Array): void;
 }
