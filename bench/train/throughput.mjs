@@ -1,11 +1,14 @@
 // Where a training step goes, on the built package:
 //   node bench/train/throughput.mjs [--model models/tiny-6m] [--device wasm|webgpu] [--engine] [--batch 4] [--window 128]
-//     [--steps 5] [--methods dense,fixed-mask,sr-ste,cast] [--skip matmul,step,methods] [--json]
+//     [--steps 5] [--methods dense,fixed-mask,sr-ste,cast] [--teacher MODEL] [--distil-loss kl] [--skip matmul,step,methods,taught]
+//     [--json]
 //
 // matmul   rate of the device's own matrix product at the shapes that a step is made of (--engine: of the autograd engine's)
 // step     loss alone, then loss and gradients, with everything that travels; the floating-point operations of the products
 //          a step cannot do without, over its time, as a share of the rate above
 // methods  a whole step of each method: masks and optimiser on the host, and on the device where it can hold them
+// taught   a step beside the predictions of a teacher (the model itself, by default), the text alone, and the teacher's pass, each in
+//          turn; and whole steps with the arrays on the device, where it can hold them
 //
 // On WebGPU the kernels of our own are measured; with --engine the traced step. Random tokens: nothing depends on them.
 
@@ -28,6 +31,8 @@ const { values: options } = readOptions({
     window: { type: "string", default: "128" },
     steps: { type: "string", default: "5" },
     methods: { type: "string", default: "dense,fixed-mask,sr-ste,cast" },
+    teacher: { type: "string" },
+    "distil-loss": { type: "string", default: "kl" },
     skip: { type: "string", default: "" },
     json: { type: "boolean", default: false },
   },
@@ -40,10 +45,16 @@ const tokens = batch * window;
 const results = { device, traced, batch, window };
 const say = (text) => !options.json && console.log(text);
 
-const checkpoint = await openCheckpoint(directoryFiles(options.model));
-const { config } = await describeDecoder(checkpoint);
-const parameters = modelParameters(config.spec, checkpoint.tensors);
-const weights = await readWeights(checkpoint, parameters);
+async function modelOf(directory) {
+  const checkpoint = await openCheckpoint(directoryFiles(directory));
+  const { config } = await describeDecoder(checkpoint);
+  const parameters = modelParameters(config.spec, checkpoint.tensors);
+  const weights = await readWeights(checkpoint, parameters);
+  await checkpoint.close();
+  return { config, parameters, weights };
+}
+const model = await modelOf(options.model);
+const { config, parameters, weights } = model;
 
 /** Multiply-adds of one token in the linear maps; a step makes three products of each. */
 const matrices = parameters.filter(
@@ -62,6 +73,7 @@ const linear = matrices.reduce((sum, { shape, ref }) => sum + shape[0] * shape[1
 const attention = config.layers * config.queryHeads * config.headDim * window;
 const flops = { forward: 2 * tokens * (linear + attention), step: 2 * tokens * (3 * linear + 3.5 * attention) };
 
+const copyOf = (weights) => new Map(Array.from(weights, ([name, values]) => [name, values.slice()]));
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 async function timed(work, repeats = steps) {
   await work(); // compiles
@@ -72,6 +84,20 @@ async function timed(work, repeats = steps) {
     ms.push(performance.now() - startMs);
   }
   return median(ms);
+}
+
+/** Medians of several works, each once in every round. */
+async function timedInTurn(works) {
+  const ms = Object.fromEntries(Object.keys(works).map((name) => [name, []]));
+  for (const work of Object.values(works)) await work(); // compiles
+  for (let i = 0; i < steps; i++) {
+    for (const [name, work] of Object.entries(works)) {
+      const startMs = performance.now();
+      await work();
+      ms[name].push(performance.now() - startMs);
+    }
+  }
+  return Object.fromEntries(Object.entries(ms).map(([name, ms]) => [name, median(ms)]));
 }
 
 const { hiddenSize, intermediateSize, vocabSize, headDim, queryHeads, kvHeads } = config;
@@ -172,14 +198,15 @@ const token = () => {
 };
 const ids = () => ({ shape: [tokens], values: Int32Array.from({ length: tokens }, token) });
 const data = { tokens: ids(), label: ids() };
-async function openObjective() {
-  if (!traced || device === "wasm") return decoderObjective(config.spec, parameters, window, device);
+async function openObjective({ config, parameters }, { teacher, ...options } = {}) {
+  if (!traced || device === "wasm")
+    return decoderObjective(config.spec, parameters, window, device, { ...options, teacher });
   await startEngine(device);
   const { tracedObjective } = await import("../../dist/train/engine/tracedObjective.js");
   const { traceModel } = await import("../../dist/train/trace/trace.js");
-  return tracedObjective(traceModel(config.spec, parameters, window));
+  return tracedObjective(traceModel(config.spec, parameters, window, options));
 }
-const objective = await openObjective();
+const objective = await openObjective(model);
 const best = Math.max(0, ...results.products.map(({ gflops }) => gflops));
 
 if (!skipped.includes("step")) {
@@ -196,18 +223,22 @@ if (!skipped.includes("step")) {
   }
 }
 
-/** A step of a method, with the arrays on the host or on the device. */
-async function timeMethod(id, onDevice) {
+/** A run of a method, with the arrays on the host or on the device. */
+async function trainingOf(id, objective, onDevice) {
   const { method } = await trainMethods[id]();
-  const training = new Training({
+  return new Training({
     objective,
-    weights: new Map(Array.from(weights, ([name, values]) => [name, values.slice()])),
+    weights: copyOf(weights),
     optimizer: { rate: () => 1e-6, beta2: 0.95, weightDecay: 0.1, clip: 1 },
     steps: 1000,
     seed: 0,
     method: (context) => method.start(context, method.options.parse({})),
     onDevice,
   });
+}
+
+async function timeMethod(id, onDevice) {
+  const training = await trainingOf(id, objective, onDevice);
   const ms = await timed(() => training.advance(data), onDevice ? 4 * steps : steps);
   const rate = flops.step / ms / 1e6;
   const tokensPerSecond = (1000 * tokens) / ms;
@@ -226,6 +257,43 @@ if (!skipped.includes("methods")) {
     if (canHoldRun(objective)) await timeMethod(id, true);
   }
 }
+
+/** What a teacher costs: in turn with the same without one. */
+async function timeTaught() {
+  const teacher =
+    options.teacher === undefined ? { ...model, weights: copyOf(weights) } : await modelOf(options.teacher);
+  const distillation = { share: 0.5, temperature: 1, loss: options["distil-loss"] };
+  const beside = { spec: teacher.config.spec, parameters: teacher.parameters, weights: teacher.weights };
+  const student = await openObjective(model, { distillation, teacher: beside });
+  const judge = await openObjective(teacher);
+  const shown = async () => {
+    if (student.hasTeacher) return data;
+    const values = await judge.predict(teacher.weights, data);
+    return { ...data, teacher: { shape: [tokens, vocabSize], values } };
+  };
+  const works = {
+    "the teacher alone": () => judge.loss(teacher.weights, data),
+    "the text alone": () => objective.lossAndGradients(weights, data),
+    "with a teacher": async () => student.lossAndGradients(weights, await shown()),
+  };
+  if (canHoldRun(objective) && canHoldRun(student)) {
+    const [alone, taught] = await Promise.all([objective, student].map((one) => trainingOf("dense", one, true)));
+    works["the text alone, arrays on the device"] = () => alone.advance(data);
+    works["with a teacher, arrays on the device"] = async () => taught.advance(await shown());
+  }
+  results.taught = { onDevice: student.hasTeacher === true, loss: distillation.loss, ms: await timedInTurn(works) };
+  for (const [name, ms] of Object.entries(results.taught.ms)) {
+    const [what, ...where] = name.split(", ");
+    const than = results.taught.ms[["the text alone", ...where].join(", ")];
+    const times = what === "with a teacher" ? `, ${(ms / than).toFixed(2)} times the text alone` : "";
+    say(
+      `step: ${name}`.padEnd(45) +
+        ` ${ms.toFixed(1).padStart(9)} ms, ${((1000 * tokens) / ms).toFixed(0)} tokens/s${times}`,
+    );
+  }
+  for (const one of [student, judge]) one[Symbol.dispose]();
+}
+if (!skipped.includes("taught")) await timeTaught();
 objective[Symbol.dispose]();
 if (options.json) console.log(JSON.stringify(results, null, 2));
 process.exit(0);
