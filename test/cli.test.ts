@@ -3,7 +3,14 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { command, ensureInstalled, type Finished, node, rarefy, rarefyJson } from "./support/rarefy.js";
+import {
+  command,
+  ensureInstalled,
+  type Finished,
+  node,
+  rarefyProcess as rarefy,
+  rarefyJson,
+} from "./support/rarefy.js";
 
 const model = "models/tiny-6m";
 const calibrationText = "models/text/calib.txt";
@@ -18,8 +25,8 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 // Tests run beside each other; threads that wait for each other on busy cores would take long.
 const oneThread = ["--threads", "1"];
 
-/** The JSON document of a command that must succeed. */
-const json = (args: readonly string[]) => rarefyJson([...args, ...(args[0] === "inspect" ? [] : oneThread)]);
+/** The JSON document of a command that must succeed. Every command of this file is a process, as it is for users. */
+const json = (args: readonly string[]) => rarefyJson([...args, ...(args[0] === "inspect" ? [] : oneThread)], rarefy);
 
 describe("a sparse model directory", () => {
   let document: Record<string, unknown>;

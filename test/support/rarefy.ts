@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import { installPacked } from "./installPacked.mjs";
+import { rarefyInProcess } from "./rarefyInProcess.js";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -46,8 +47,23 @@ export interface RunOptions {
   interrupt?: { signal: NodeJS.Signals; when: RegExp };
 }
 
+const spawned = new Set<string>();
+
+/**
+ * Runs the built command line: every command of a test file in a child process the first time and whenever it is interrupted,
+ * and after that in this process, since starting Node.js and loading the modules takes longer than most commands that are tested.
+ */
+export function rarefy(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
+  const name = args[0] ?? "";
+  if (spawned.has(name) && options.interrupt === undefined && node === process.execPath) {
+    return rarefyInProcess(command, args, options.input);
+  }
+  spawned.add(name);
+  return rarefyProcess(args, options);
+}
+
 /** Runs the built command line in a child process. */
-export function rarefy(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
+export function rarefyProcess(args: readonly string[], { input, interrupt }: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(node, [command, ...args, ...(interrupt === undefined ? [] : ["--json"])], { cwd: root });
     let stdout = "";
@@ -69,8 +85,8 @@ export function rarefy(args: readonly string[], { input, interrupt }: RunOptions
 }
 
 /** The JSON document of a command that must succeed. */
-export async function rarefyJson(args: readonly string[]) {
-  const { code, stdout, stderr } = await rarefy([...args, "--json", "--quiet"]);
+export async function rarefyJson(args: readonly string[], run = rarefy) {
+  const { code, stdout, stderr } = await run([...args, "--json", "--quiet"]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   return JSON.parse(stdout);
 }
