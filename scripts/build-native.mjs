@@ -3,19 +3,30 @@
 //                                              then uses; does nothing where there is none or nothing has changed
 //   node scripts/build-native.mjs --prebuilds  with the zig of the version below (ZIG, or zig), every file of prebuilds/, which is what
 //                                              the package ships; zig is on PyPI as "ziglang"
+//   node scripts/build-native.mjs --platform darwin-arm64 --out FILE    the same for one platform, also for those of which nothing is shipped
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readOptions } from "./options.mjs";
 
 /** The compiler of the files in prebuilds/: another version writes other bytes. */
 export const zigVersion = "0.17.1";
 
-/** One file a platform. A shared library for musl that needs nothing loads beside glibc as well. */
-export const prebuilds = { "linux-x64": "x86_64-linux-musl" };
+// A shared library for musl that needs nothing loads beside glibc as well: what it takes from the C library, Node.js has.
+const linux = { linking: ["-shared", "-s"], foreign: ["-nostdlib", "-Wl,--build-id=none"] };
+const mac = { linking: ["-dynamiclib", "-undefined", "dynamic_lookup", "-Wl,-x"], foreign: [] };
+/** What kernels can be compiled for: the target's name for zig, the instructions, flags of the last call, and more of them in zig's. */
+export const platforms = {
+  "linux-x64": { target: "x86_64-linux-musl", architecture: "x64", ...linux },
+  "linux-arm64": { target: "aarch64-linux-musl", architecture: "arm64", ...linux },
+  "darwin-arm64": { target: "aarch64-macos", architecture: "arm64", ...mac },
+};
+
+/** Platforms of which prebuilds/ has a file: those on which the tests have run. */
+export const prebuilds = ["linux-x64", "linux-arm64"];
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = join(root, "src/kernels/native");
@@ -28,12 +39,19 @@ const avx512 = [
   ..."f dq bw vl vbmi vbmi2 vnni".split(" ").map((part) => `-mavx512${part}`),
   "-mprefer-vector-width=512",
 ];
-/** Sources and flags of the instruction set of each set of kernels. */
+/** Sources and flags of the instruction set of each set of kernels; flags in zig's spelling where it has one of its own. */
 const sets = {
-  avx2: { isa: avx2, sources: ["set", "attention"] },
-  avxvnni: { isa: [...avx2, "-mavxvnni"], sources: ["set"] },
-  avx512: { isa: avx512, sources: ["set", "narrow", "attention"] },
-  amx: { isa: [...avx512, "-mamx-tile", "-mamx-int8"], sources: ["set", "narrow"] },
+  x64: {
+    avx2: { isa: avx2, sources: ["set", "attention"] },
+    avxvnni: { isa: [...avx2, "-mavxvnni"], sources: ["set"] },
+    avx512: { isa: avx512, sources: ["set", "narrow", "attention"] },
+    amx: { isa: [...avx512, "-mamx-tile", "-mamx-int8"], sources: ["set", "narrow"] },
+  },
+  arm64: {
+    neon: { isa: ["-march=armv8-a"], zig: ["-mcpu=generic"], sources: ["set"] },
+    dotprod: { isa: ["-march=armv8.2-a+dotprod"], zig: ["-mcpu=generic+dotprod"], sources: ["set"] },
+    i8mm: { isa: ["-march=armv8.2-a+dotprod+i8mm"], zig: ["-mcpu=generic+dotprod+i8mm"], sources: ["set"] },
+  },
 };
 
 // Products are added with one rounding where the source says so (and with two all over in the second form of every set), so that every compiler gives the same bits.
@@ -50,18 +68,28 @@ const flags = [
   "-Wno-unused-function",
 ];
 
-/** @param compiler words of a C compiler @param target file @param linking further flags of the last call */
-export function compile(compiler, target, linking = []) {
+/** @param compiler words of a C compiler @param spelling of the flags, "isa" or "zig" @param out file @param more flags of the last call */
+function compile(compiler, spelling, platform, out, more = []) {
+  const { architecture, linking } = platforms[platform];
   const scratch = mkdtempSync(join(tmpdir(), "rarefy-native-"));
   const [command, ...words] = compiler;
-  const call = (...more) =>
-    execFileSync(command, [...words, ...more], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+  const call = (...given) =>
+    execFileSync(command, [...words, ...given], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
   try {
-    const objects = Object.entries(sets).flatMap(([set, { isa, sources }]) =>
+    const objects = Object.entries(sets[architecture]).flatMap(([set, { isa, sources, ...other }]) =>
       [[], ["-DRAREFY_ROUNDS_TWICE"]].flatMap((rounding) =>
         sources.map((name) => {
           const object = join(scratch, `${name}-${set}${rounding}.o`);
-          call(...flags, ...isa, `-DRAREFY_SET=${set}`, ...rounding, "-c", `${name}.c`, "-o", object);
+          call(
+            ...flags,
+            ...(other[spelling] ?? isa),
+            `-DRAREFY_SET=${set}`,
+            ...rounding,
+            "-c",
+            `${name}.c`,
+            "-o",
+            object,
+          );
           return object;
         }),
       ),
@@ -71,10 +99,10 @@ export function compile(compiler, target, linking = []) {
       call(...flags, "-isystem", headers, "-c", `${name}.c`, "-o", object);
       objects.push(object);
     }
-    mkdirSync(dirname(target), { recursive: true });
+    mkdirSync(dirname(out), { recursive: true });
     // Whoever has the old file mapped keeps it.
-    rmSync(target, { force: true });
-    call("-shared", "-s", ...linking, "-o", target, ...objects);
+    rmSync(out, { force: true });
+    call(...linking, ...more, "-o", out, ...objects);
   } finally {
     rmSync(scratch, { recursive: true });
   }
@@ -91,25 +119,26 @@ export function findZig() {
   }
 }
 
-/** Compiles the file of `platform` to `target`. */
-export function compilePrebuild(zig, platform, target) {
-  // What it takes from the C library, Node.js has.
-  compile([...zig, "-target", prebuilds[platform], "-g0"], target, ["-nostdlib", "-Wl,--build-id=none"]);
+/** Compiles the file of `platform` to `out`. */
+export function compilePrebuild(zig, platform, out) {
+  const { target, foreign } = platforms[platform];
+  compile([...zig, "-target", target, "-g0"], "zig", platform, out, foreign);
 }
 
-function buildPrebuilds() {
+/** @param files paths by platform */
+function buildWithZig(files) {
   const zig = findZig();
   if (zig === undefined) {
     console.error(`no zig ${zigVersion}: pip install ziglang==${zigVersion}, and ZIG=<path of its zig>`);
     process.exit(1);
   }
-  for (const platform of Object.keys(prebuilds))
-    compilePrebuild(zig, platform, join(root, `prebuilds/${platform}.node`));
+  for (const [platform, out] of Object.entries(files)) compilePrebuild(zig, platform, out);
 }
 
 /** Where the clone's compiler cannot do it, the file in prebuilds/ or WebAssembly does. */
 function buildLocal() {
-  if (process.platform !== "linux" || process.arch !== "x64") return;
+  const platform = `${process.platform}-${process.arch}`;
+  if (!Object.hasOwn(platforms, platform)) return;
   const hash = createHash("sha256");
   const names = readdirSync(folder).filter((name) => /\.[ch]$/.test(name));
   const sources = [...names.map((name) => join(folder, name)), join(root, "src/kernels/program/generated/records.h")];
@@ -118,17 +147,27 @@ function buildLocal() {
   const stampFile = `${local}.sources`;
   if (existsSync(local) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp) return;
   try {
-    compile((process.env.CC ?? "cc").split(" "), local);
+    compile((process.env.CC ?? "cc").split(" "), "isa", platform, local);
     writeFileSync(stampFile, stamp);
   } catch (error) {
     rmSync(local, { force: true });
     const said = error.code === "ENOENT" ? "there is no C compiler" : `${error.stderr ?? error.message}`.trim();
-    console.error(`native kernels: not compiled here (${said}); the file in prebuilds/ is used`);
+    const instead = prebuilds.includes(platform) ? "the file in prebuilds/ is used" : "WebAssembly does their work";
+    console.error(`native kernels: not compiled here (${said}); ${instead}`);
   }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { values } = readOptions({ options: { prebuilds: { type: "boolean" } } });
-  if (values.prebuilds) buildPrebuilds();
-  else buildLocal();
+  const { values } = readOptions({
+    options: { prebuilds: { type: "boolean" }, platform: { type: "string" }, out: { type: "string" } },
+  });
+  const { platform, out } = values;
+  if (values.prebuilds) {
+    buildWithZig(Object.fromEntries(prebuilds.map((name) => [name, join(root, `prebuilds/${name}.node`)])));
+  } else if (platform === undefined && out === undefined) buildLocal();
+  else if (out !== undefined && Object.hasOwn(platforms, platform ?? "")) buildWithZig({ [platform]: resolve(out) });
+  else {
+    console.error(`build-native.mjs: expected --platform (${Object.keys(platforms).join(", ")}) and --out FILE`);
+    process.exit(2);
+  }
 }

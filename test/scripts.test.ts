@@ -29,7 +29,7 @@ test("--help prints what a script is for and its options, and what it does not k
   const help = start("scripts/build-native.mjs", "--help");
   expect(help.status).toBe(0);
   expect(help.stdout).toMatch(/^Compiles the native kernels of src\/kernels\/native\.\n/);
-  expect(help.stdout).toMatch(/\nOptions:\n {2}--prebuilds\n$/);
+  expect(help.stdout).toMatch(/\nOptions:\n {2}--prebuilds\n {2}--platform VALUE\n {2}--out VALUE\n$/);
   for (const [given, problem] of [
     ["--prebuild", "Unknown option '--prebuild'"],
     ["there", "Unexpected argument 'there'"],

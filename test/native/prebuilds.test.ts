@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 // @ts-expect-error plain JavaScript
-import { compilePrebuild, findZig, prebuilds, zigVersion } from "../../scripts/build-native.mjs";
+import { compilePrebuild, findZig, platforms, prebuilds, zigVersion } from "../../scripts/build-native.mjs";
 import { describeRecord, type OperationName } from "../../src/kernels/program/records.js";
 
 const zig = findZig();
@@ -14,21 +14,35 @@ const rebuild = `build it again: pip install ziglang==${zigVersion}, ZIG=<its zi
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const compiler = process.env.CC ?? "cc";
-const compiles =
-  process.platform === "linux" && process.arch === "x64" && spawnSync(compiler, ["--version"]).status === 0;
+const here = `${process.platform}-${process.arch}`;
+const compiles = Object.hasOwn(platforms, here) && spawnSync(compiler, ["--version"]).status === 0;
 
 test.skipIf(!compiles)("a clone with a C compiler has native kernels of its own", () => {
   expect(existsSync(join(root, "build/native.node")), "npm run build:native says why not").toBe(true);
 });
 
-describe.each(Object.keys(prebuilds))("the shipped native kernels of %s", (platform) => {
+test.skipIf(zig === undefined)("the kernels compile for platforms of which nothing is shipped", () => {
+  const others = Object.keys(platforms).filter((platform) => !prebuilds.includes(platform));
+  expect(others).toContain("darwin-arm64");
+  const folder = mkdtempSync(join(tmpdir(), "rarefy-platforms-"));
+  try {
+    for (const platform of others) {
+      compilePrebuild(zig, platform, join(folder, platform));
+      expect(statSync(join(folder, platform)).size).toBeGreaterThan(100_000);
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+describe.each<string>(prebuilds)("the shipped native kernels of %s", (platform) => {
   const file = join(root, `prebuilds/${platform}.node`);
 
   test("are small", () => {
     expect(statSync(file).size).toBeLessThan(600_000);
   });
 
-  test.skipIf(`${process.platform}-${process.arch}` !== platform)("read records as they are written today", () => {
+  test.skipIf(here !== platform)("read records as they are written today", () => {
     const addon = createRequire(import.meta.url)(file).open();
     for (const [record, words] of Object.entries(addon?.records ?? {}))
       expect(words, rebuild).toBe(describeRecord(record as OperationName));

@@ -23,6 +23,9 @@ typedef struct {
 extern const kernel_set kernels_amx, kernels_avx512, kernels_avxvnni, kernels_avx2;
 /* The same with two roundings where those have one. */
 extern const kernel_set kernels_twice_amx, kernels_twice_avx512, kernels_twice_avxvnni, kernels_twice_avx2;
+/* For 64-bit ARM. */
+extern const kernel_set kernels_i8mm, kernels_dotprod, kernels_neon;
+extern const kernel_set kernels_twice_i8mm, kernels_twice_dotprod, kernels_twice_neon;
 
 /* The set named `limit`, or the best one where that is NULL; NULL where the processor or the system cannot run it. */
 const kernel_set *choose_kernels(const char *limit, int rounds_twice);

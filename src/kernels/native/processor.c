@@ -2,68 +2,22 @@
 #define _GNU_SOURCE
 #include "kernels.h"
 
-#include <cpuid.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-/* Bits of the extended control register: what the system saves. */
-enum { saves_avx = 0x06, saves_avx512 = 0xe6, saves_tiles = 0x60000 };
-
-static int all(unsigned word, unsigned bits) { return (word & bits) == bits; }
-
-static int saves(unsigned registers) {
-  unsigned low, high;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return all(low, registers);
-}
-
+/* A set, and the same with two roundings. */
 typedef struct {
-  unsigned a, b, c, d;
-} answer;
+  int (*has)(void);
+  const kernel_set *once, *twice;
+} kernel_choice;
 
-/* Zeros where the processor does not know the question. */
-static answer ask(unsigned leaf, unsigned part) {
-  answer of = {0, 0, 0, 0};
-  if (!__get_cpuid_count(leaf, part, &of.a, &of.b, &of.c, &of.d)) of = (answer){0, 0, 0, 0};
-  return of;
-}
-
-/* AVX2 with FMA. */
-static int has_avx2(void) {
-  const unsigned fma = 1u << 12, popcnt = 1u << 23, xsave = 1u << 27, avx = 1u << 28, avx2 = 1u << 5, bmi2 = 1u << 8;
-  return all(ask(1, 0).c, fma | popcnt | xsave | avx) && saves(saves_avx) && all(ask(7, 0).b, avx2 | bmi2);
-}
-
-static int has_avxvnni(void) { return has_avx2() && all(ask(7, 1).a, 1u << 4); }
-
-/* AVX-512 with VNNI, VBMI2 and what kernels take for granted beside them. */
-static int has_avx512(void) {
-  const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
-  const unsigned vbmi = 1u << 1, vbmi2 = 1u << 6, vnni = 1u << 11;
-  const answer of = ask(7, 0);
-  return has_avx2() && all(of.b, avx512) && all(of.c, vbmi | vbmi2 | vnni) && saves(saves_avx512);
-}
-
-/* The same with tiles of bytes. Their registers are so large that Linux lets a process use them only once it has asked. */
-static int has_amx(void) {
-  const unsigned tiles = 1u << 24, of_bytes = 1u << 25;
-  const long ask_for_state = 0x1023, tile_data = 18;
-  return has_avx512() && all(ask(7, 0).d, tiles | of_bytes) && saves(saves_tiles) && syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
-}
+#ifdef __aarch64__
+#include "arm.h"
+#else
+#include "x86.h"
+#endif
 
 const kernel_set *choose_kernels(const char *limit, int rounds_twice) {
-  /* The best one first. */
-  static const struct {
-    int (*has)(void);
-    const kernel_set *once, *twice;
-  } sets[] = {
-      {has_amx, &kernels_amx, &kernels_twice_amx},
-      {has_avx512, &kernels_avx512, &kernels_twice_avx512},
-      {has_avxvnni, &kernels_avxvnni, &kernels_twice_avxvnni},
-      {has_avx2, &kernels_avx2, &kernels_twice_avx2},
-  };
-  for (size_t n = 0; n < sizeof sets / sizeof *sets; n++)
-    if ((limit == NULL || strcmp(sets[n].once->name, limit) == 0) && sets[n].has()) return rounds_twice ? sets[n].twice : sets[n].once;
+  for (size_t n = 0; n < sizeof choices / sizeof *choices; n++)
+    if ((limit == NULL || strcmp(choices[n].once->name, limit) == 0) && choices[n].has()) return rounds_twice ? choices[n].twice : choices[n].once;
   return NULL;
 }

@@ -2,7 +2,9 @@
  * more with RAREFY_ROUNDS_TWICE. */
 #include "common.h"
 #include "inputs.h"
-#ifdef __AVX512F__
+#if defined __aarch64__
+#include "vector128.h"
+#elif defined __AVX512F__
 #include "vector512.h"
 #else
 #include "vector256.h"
@@ -21,15 +23,22 @@ add_sparse_group add_mask_q8, add_mask_q4;
 #ifdef __AMX_INT8__
 #include "amx.h"
 #endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#include "mmla.h"
+#endif
 #include "tiles.h"
 
-/* In attention.c. */
-#ifdef __AVX512F__
+/* In attention.c; on ARM WebAssembly does it. */
+#if defined __AVX512F__
 #define ATTENTION NAME(attention, avx512)
-#else
+#elif defined __AVX2__
 #define ATTENTION NAME(attention, avx2)
 #endif
+#ifdef ATTENTION
 kernel ATTENTION;
+#else
+#define ATTENTION NULL
+#endif
 
 #define TEXT(set) #set
 #define QUOTED(set) TEXT(set)

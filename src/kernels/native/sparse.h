@@ -69,15 +69,13 @@ INLINE void fetch_next_runs(const sparse_group *g, const mask_layout *mask, int 
 }
 
 /* 32 rows of a run as bytes less the code of 0; moves on. */
-INLINE __m256i open_block(int bits, const uint8_t **at, const uint8_t *table) {
+INLINE bytes32 open_block(int bits, const uint8_t **at, const uint8_t *table) {
   const uint32_t mask = word_at(*at);
-  __m256i bytes;
+  bytes32 bytes;
   if (bits == 8) bytes = spread_bytes(mask, *at + 4, table);
   else {
     /* Two nibbles a byte, spread to a byte each; 0 stands for the code of 0 meanwhile. */
-    const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(*at + 4)));
-    __m256i codes = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(15));
-    codes = _mm256_xor_si256(codes, _mm256_set1_epi8(8));
+    const bytes32 codes = open_nibbles(*at + 4);
     bytes = spread_bytes(mask, &codes, table);
   }
   *at += block_bytes_of(bits, mask);
@@ -86,8 +84,8 @@ INLINE __m256i open_block(int bits, const uint8_t **at, const uint8_t *table) {
 
 /* A vector of such bytes of a run, of which `blocks` times 32 rows are there. */
 INLINE ints open_rows(int bits, const uint8_t **at, int blocks, const uint8_t *table) {
-  const __m256i first = open_block(bits, at, table);
-  return joined(first, blocks > 1 ? open_block(bits, at, table) : _mm256_setzero_si256());
+  const bytes32 first = open_block(bits, at, table);
+  return blocks > 1 ? joined(first, open_block(bits, at, table)) : widened(first);
 }
 
 /* Rows from `row` on of all kept inputs, four runs at a time: a vector of rows, or 32 of them. */

@@ -124,6 +124,12 @@ static void multiply_panel(const rarefy_matmul *a, int bits, uint8_t *panel, int
     return;
   }
 #endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+  if (bits < 16) {
+    multiply_matrices(bits, panel, groups, codes, meta, padded, sums);
+    return;
+  }
+#endif
   int t = 0;
   /* 8 tokens are two times 4, not 6 and 2: of 2 there are too few sums to hide how long a product takes. */
 #define MULTIPLY(n)                                                                                                          \

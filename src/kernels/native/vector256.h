@@ -1,6 +1,6 @@
 /* Vectors of 32 bytes: AVX2 and FMA, with AVX-VNNI where the compiler is told that it is there. The same names as in
  * vector512.h, which says what they do. */
-#include <immintrin.h>
+#include "rows256.h"
 
 enum { lanes = 2 };
 typedef __m256i ints;
@@ -94,29 +94,12 @@ INLINE ints bytes_where(ints a, ints b, ints v) { return _mm256_and_si256(_mm256
 INLINE floats floats_where(ints a, ints b, floats v) { return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)), v); }
 INLINE floats or_floats(floats a, floats b) { return _mm256_or_ps(a, b); }
 
-#ifdef __AVX512VBMI2__
-INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
-  (void)table;
-  return _mm256_maskz_expand_epi8(mask, _mm256_loadu_si256(codes));
-}
-#else
-/* Without instructions that expand, the lookup table of the WebAssembly kernels (layout.ts) says how 8 rows are shuffled. */
-INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
-  const uint8_t *at = codes;
-  __m128i eights[4];
-  UNROLL for (int n = 0; n < 4; n++) {
-    const uint8_t *entry = table + 32 * ((mask >> 8 * n) & 255);
-    eights[n] = _mm_shuffle_epi8(_mm_loadl_epi64((const void *)at), _mm_loadl_epi64((const void *)(entry + 16)));
-    at += entry[24];
-  }
-  return _mm256_setr_m128i(_mm_unpacklo_epi64(eights[0], eights[1]), _mm_unpacklo_epi64(eights[2], eights[3]));
-}
-#endif
 /* A vector has room for the first only. */
 INLINE ints joined(__m256i first, __m256i second) {
   (void)second;
   return first;
 }
+INLINE ints widened(__m256i first) { return first; }
 
 /* Here the order is that of `interleaved8`. */
 enum { mask_vectors = 2 };

@@ -1,5 +1,5 @@
 /* Vectors of 64 bytes: AVX-512 with VNNI. The same names as in vector256.h. */
-#include <immintrin.h>
+#include "rows256.h"
 
 /* Runs of 16 bytes that shuffles stay within. */
 enum { lanes = 4 };
@@ -93,12 +93,9 @@ INLINE ints bytes_where(ints a, ints b, ints v) { return _mm512_maskz_mov_epi8(_
 INLINE floats floats_where(ints a, ints b, floats v) { return _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(a, b), v); }
 INLINE floats or_floats(floats a, floats b) { return _mm512_or_ps(a, b); }
 
-/* 32 rows of a bit mask as bytes, absent ones 0. `codes`: those of the rows that are there, and up to 31 bytes more. */
-INLINE __m256i spread_bytes(uint32_t mask, const void *codes, const uint8_t *table) {
-  (void)table;
-  return _mm256_maskz_expand_epi8(mask, _mm256_loadu_si256(codes));
-}
+/* Rows 0 … 31 and 32 … 63 in one vector; the former alone. */
 INLINE ints joined(__m256i first, __m256i second) { return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1); }
+INLINE ints widened(__m256i first) { return _mm512_zextsi256_si512(first); }
 
 /* Vectors of 32-bit words that the 16-bit codes of 32 rows of a bit mask become, in whose low and high halves rows lie in an
  * order of their own: here the even and the odd ones. */

@@ -7,11 +7,17 @@ import { describeRecord, type OperationName, operations } from "../program/recor
 import type { NativeKernels, NativeSet } from "./native.js";
 
 const names: Readonly<Record<NativeSet, string>> = {
-  avx2: "AVX2",
-  avxvnni: "AVX-VNNI",
-  avx512: "AVX-512",
   amx: "AVX-512 with AMX",
+  avx512: "AVX-512",
+  avxvnni: "AVX-VNNI",
+  avx2: "AVX2",
+  i8mm: "NEON with i8mm",
+  dotprod: "NEON with dotprod",
+  neon: "NEON",
 };
+
+/** All sets, of each processor the best one first. */
+export const nativeSets = Object.keys(names) as readonly NativeSet[];
 
 /** Kernels, and the records that they read. */
 const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
@@ -52,7 +58,7 @@ export function openNative(
   if (asked === "0" && wanted === undefined) return { none: "RAREFY_NATIVE=0" };
   const set = asked === "0" ? undefined : asked;
   if (set !== undefined && !Object.hasOwn(names, set)) {
-    return { none: `RAREFY_NATIVE=${set}; expected 0, ${Object.keys(names).join(", ")}` };
+    return { none: `RAREFY_NATIVE=${set}; expected 0, ${nativeSets.join(", ")}` };
   }
   const opened = files.filter(existsSync).map((file) => openFile(file, set as NativeSet | undefined, roundsTwice));
   const none = { none: `none for ${process.platform}-${process.arch}` };

@@ -6,12 +6,12 @@ import type { PackedFormatId } from "../../pack/index.js";
 import type { Backend } from "../index.js";
 import { createBackend, type NativeSet } from "./index.js";
 import type { KernelBuild } from "./kernels.js";
-import { openNative } from "./native.node.js";
+import { nativeSets, openNative } from "./native.node.js";
 
 // Node.js 20 has relaxed SIMD behind a flag: both builds are tried on every version.
 setFlagsFromString("--experimental-wasm-relaxed-simd");
 
-const sets = (["amx", "avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
+const sets = nativeSets.filter((set) => "attach" in openNative(set, false));
 const formats: readonly PackedFormatId[] = [
   ...(["q8", "q4", "bf16"] as const),
   ...(["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const),

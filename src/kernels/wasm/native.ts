@@ -1,5 +1,8 @@
-/** Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2, and that with AMX. */
-export type NativeSet = "avx2" | "avxvnni" | "avx512" | "amx";
+/**
+ * Sets of native kernels: AVX2 with FMA, the same with AVX-VNNI, AVX-512 with VNNI, VBMI and VBMI2, and that with AMX; on ARM NEON, the
+ * same with its dot products, and with both those and its products of matrices.
+ */
+export type NativeSet = "avx2" | "avxvnni" | "avx512" | "amx" | "neon" | "dotprod" | "i8mm";
 
 /** Does a thread's work on the record at `record` with a kernel of layout.ts, or answers 0: the kernel does not know that record. */
 export type NativeCall = (kernel: number, record: number) => number;

@@ -8,12 +8,14 @@ import { matmulScratchBytes } from "../program/matmulScratch.js";
 import type { OperationName } from "../program/records.js";
 import { writeTables } from "../program/tables.js";
 import type { NativeSet } from "./native.js";
-import { openNative } from "./native.node.js";
+import { nativeSets, openNative } from "./native.node.js";
 
 // WebAssembly stops at the end of its memory, native code does not: so each kernel runs in a memory that is full of poison but for what
 // its record names. What it reads beside that changes its results with the poison; what it writes beside that is seen.
 
-const sets = (["amx", "avx512", "avxvnni", "avx2"] as const).filter((set) => "attach" in openNative(set, false));
+const sets = nativeSets.filter((set) => "attach" in openNative(set, false));
+/** What has no kernels for attention. */
+const withoutAttention: readonly NativeSet[] = ["i8mm", "dotprod", "neon"];
 const formats = ["q8", "q4", "bf16"] as const;
 const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
 type Format = (typeof formats)[number] | (typeof sparseFormats)[number];
@@ -174,7 +176,7 @@ describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing
     }
   });
 
-  it.each([
+  it.skipIf(withoutAttention.includes(set)).each([
     { codeBits: 0, kivi: false },
     { codeBits: 8, kivi: false },
     { codeBits: 2, kivi: true },
@@ -182,5 +184,11 @@ describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing
     const [zeros, ones] = [0, 0xff].map((poison) => attention(new PoisonedMemory(set, poison), poison, kept));
     expect(Buffer.compare(zeros, ones)).toBe(0);
     expect(new Float32Array(zeros.buffer).every(Number.isFinite)).toBe(true);
+  });
+
+  it.skipIf(!withoutAttention.includes(set))("leave attention to WebAssembly", () => {
+    const native = openNative(set, false);
+    if ("none" in native) throw new Error(native.none);
+    expect(native.attach(new Uint8Array(layout.heapStart), 0, 1)(layout.nativeAttention, layout.programStart)).toBe(0);
   });
 });
