@@ -47,7 +47,8 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
   const size_t column = rows * (size_t)bits / 8;
   const uint8_t *codes = group + 2 * rows + (size_t)row * (size_t)bits / 8;
   ints sums[16];
-  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = splat_int(-(bits == 8 ? q8_offset : 8) * now->sum);
+  const int from_sum = -(bits == 8 ? q8_offset : 8) * now->sum;
+  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = begin_sums(bits, from_sum);
   const fetch_plan plan = plan_fetches(group, 2 * rows + group_inputs * column, bits, rows, now, next, row + 2 * blocks * block_rows, from, to);
   const int fetches = plan.inputs == NULL ? 0 : plan.inputs->fours;
   for (int f = 0; f < now->fours; f++) {
@@ -64,14 +65,15 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
       UNROLL for (int i = 0; i < 4; i++) v[i] = whole == lanes ? load_bytes(at[i] + 16 * lanes * b) : load_lanes(at[i], whole);
       side_by_side(v[0], v[1], v[2], v[3], o);
       UNROLL for (int m = 0; m < 4; m++) {
-        if (bits == 8) sums[4 * b + m] = dot_q8(sums[4 * b + m], o[m], inputs);
+        if (bits == 8) sums[4 * b + m] = add_dots(8, sums[4 * b + m], o[m], inputs);
         else {
-          sums[8 * b + m] = dot_q4(sums[8 * b + m], low_nibbles(o[m]), inputs);
-          sums[8 * b + 4 + m] = dot_q4(sums[8 * b + 4 + m], high_nibbles(o[m]), inputs);
+          sums[8 * b + m] = add_dots(4, sums[8 * b + m], low_nibbles(o[m]), inputs);
+          sums[8 * b + 4 + m] = add_dots(4, sums[8 * b + 4 + m], high_nibbles(o[m]), inputs);
         }
       }
     }
   }
+  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = end_sums(bits, from_sum, sums[n]);
   const floats x_scale = splat_float(now->scale);
   UNROLL for (int b = 0; b < blocks; b++) {
     ints *own = sums + b * sums_of_block;

@@ -3,6 +3,7 @@
 #include "common.h"
 #include "inputs.h"
 #include "vector256.h"
+#include "groups.h"
 #include "columns.h"
 #include "names.h"
 #include "sparse.h"

@@ -9,6 +9,7 @@
 #else
 #include "vector256.h"
 #endif
+#include "groups.h"
 #include "columns.h"
 #include "names.h"
 #include "sparse.h"

@@ -62,7 +62,7 @@ INLINE void multiply_codes(int bits, int n, const uint8_t *panel, int groups, co
       const input_meta *of = meta + (size_t)g * padded;
       ints part[12];
       UNROLL for (int t = 0; t < n; t++) {
-        part[2 * t] = splat_int(-(bits == 8 ? q8_offset : 8) * of[t].sum);
+        part[2 * t] = begin_sums(bits, -(bits == 8 ? q8_offset : 8) * of[t].sum);
         part[2 * t + 1] = part[2 * t];
       }
       UNROLL for (int f = 0; f < group_inputs / 4; f++) {
@@ -71,13 +71,16 @@ INLINE void multiply_codes(int bits, int n, const uint8_t *panel, int groups, co
           int four;
           memcpy(&four, x + group_inputs * t + 4 * f, 4);
           const ints inputs = splat_int(four);
-          part[2 * t] = bits == 8 ? dot_q8(part[2 * t], w0, inputs) : dot_q4(part[2 * t], w0, inputs);
-          part[2 * t + 1] = bits == 8 ? dot_q8(part[2 * t + 1], w1, inputs) : dot_q4(part[2 * t + 1], w1, inputs);
+          part[2 * t] = add_dots(bits, part[2 * t], w0, inputs);
+          part[2 * t + 1] = add_dots(bits, part[2 * t + 1], w1, inputs);
         }
       }
       const float *scales = (const float *)(panel + g * (code_panel + scale_panel) + code_panel) + 4 * lanes * v;
       const floats scale0 = load_floats(scales), scale1 = load_floats(scales + 4 * lanes);
       UNROLL for (int t = 0; t < n; t++) {
+        const int from = -(bits == 8 ? q8_offset : 8) * of[t].sum;
+        part[2 * t] = end_sums(bits, from, part[2 * t]);
+        part[2 * t + 1] = end_sums(bits, from, part[2 * t + 1]);
         const floats x_scale = splat_float(of[t].scale);
         total[2 * t] = multiply_add(multiply(to_floats(part[2 * t]), x_scale), scale0, total[2 * t]);
         total[2 * t + 1] = multiply_add(multiply(to_floats(part[2 * t + 1]), x_scale), scale1, total[2 * t + 1]);

@@ -103,6 +103,34 @@ describe.skipIf(sets.length === 0).each(["relaxed", "baseline"] as const)(
   },
 );
 
+// The sums of a group are then as large as they can be: AVX2 adds those of q4 in 16 bits.
+describe.skipIf(sets.length === 0)("weights and inputs of the largest codes", () => {
+  it.each(["q8", "q4"] as const)("%s have the bits of WebAssembly, of one row and of many", async (format) => {
+    const [rows, cols] = [64, 64];
+    // In every group one weight is the least, which makes the scale, and all others are the largest that there are.
+    const weights = Float32Array.from({ length: rows * cols }, (_, i) => (i % 32 === 5 ? -8 : 7));
+    const attempt = async (native: NativeSet | "none", sign: number) => {
+      const backend = await backendWith(native, "relaxed");
+      const w = await backend.loadMatrix([rowSource("weights", weights, rows, cols)], format);
+      const results: Float32Array[] = [];
+      for (const tokens of [1, 5]) {
+        const [x, y] = [backend.allocate(tokens, cols), backend.allocate(tokens, rows)];
+        backend.write(x, new Float32Array(tokens * cols).fill(sign));
+        backend.linear(y, x, w);
+        results.push(await backend.read(y));
+        for (const activation of [x, y]) backend.release(activation);
+      }
+      return results;
+    };
+    for (const sign of [1, -1]) {
+      const expected = await attempt("none", sign);
+      // The scale is the nearest bf16 number.
+      expect(Math.abs(expected[0][0] / (sign * 2 * (31 * 7 - 8)) - 1)).toBeLessThan(0.03);
+      for (const set of sets) expect(await attempt(set, sign), set).toEqual(expected);
+    }
+  });
+});
+
 describe("a product of one row", () => {
   it.each(["none", ...sets.slice(0, 1)] as const)("has the same bits whatever the threads (%s)", async (native) => {
     const list = [{ tokens: 1, thresholds: [0.3, 0.4] }];
