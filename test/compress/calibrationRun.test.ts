@@ -10,7 +10,7 @@ import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 import { calibration, relativeDifference, window, windows } from "./support.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const gpu = await openBackend("webgpu").then(
   (backend) => void backend[Symbol.dispose](),
   (error: Error) => error.message,

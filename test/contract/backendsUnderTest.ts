@@ -1,6 +1,7 @@
 import { checked } from "../../src/kernels/checked.js";
 import { openBackend } from "../../src/kernels/index.js";
 import { createBackend, type WasmBackendOptions } from "../../src/kernels/wasm/index.js";
+import { onOwnDevice } from "../support/sharedDevice.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 import { allFormats, type BackendUnderTest, f32Tolerances, gpuFormats, int8ActivationTolerances } from "./harness.js";
 
@@ -66,10 +67,11 @@ for (const options of wasmVariants) {
     randomShapes: options.threads === 1 ? undefined : 100,
   });
 }
-useSoftwareGpu();
+await useSoftwareGpu();
 await offer({
   name: "webgpu",
   create: () => openBackend("webgpu"),
+  createAlone: () => onOwnDevice(() => openBackend("webgpu")),
   tolerances: f32Tolerances,
   formats: gpuFormats,
   fuses: true,

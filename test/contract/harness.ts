@@ -57,6 +57,8 @@ export interface BackendUnderTest {
   /** For test titles: "wasm, baseline SIMD, 2 threads". */
   name: string;
   create(): Promise<Backend>;
+  /** One that shares nothing with others, where those of `create` may share a device. */
+  createAlone?(): Promise<Backend>;
   tolerances: Tolerances;
   /** The formats that it has kernels for. */
   formats: readonly PackedFormatId[];

@@ -5,7 +5,7 @@ import { wholeHeads } from "../../src/kernels/internal.js";
 import { type BackendUnderTest, loadStack, normals, rowSource, thinned, upload } from "./harness.js";
 
 /** Weights that are given back before their backend is. */
-export function regionSuite(backend: () => Backend, { create, formats }: BackendUnderTest): void {
+export function regionSuite(backend: () => Backend, { create, createAlone, formats }: BackendUnderTest): void {
   const plan = { weightBytes: 2 ** 16 };
   const source = (seed: number, rows = 64, cols = 64) => rowSource("w", normals(seed, rows * cols, 0.5), rows, cols);
 
@@ -117,7 +117,7 @@ export function regionSuite(backend: () => Backend, { create, formats }: Backend
   });
 
   it("region: one that outlives its backend is given back without a word", async () => {
-    const own = await create();
+    const own = await (createAlone ?? create)();
     const region = own.openRegion(plan);
     await region.loadMatrix([source(1)], "f32");
     region.loadVector(new Float32Array(4));

@@ -32,7 +32,7 @@ import { prunesContext } from "../support/prunesContext.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 import { arbitraryText, distance, NaiveLlama } from "./naiveLlama.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const noGpu = await Device.open().then(
   (device) => void device[Symbol.dispose](),
   (error: Error) => error.message,

@@ -1,6 +1,6 @@
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 
 /** Why there is no GPU here, if so. */
 export const unavailable = await import("../../src/kernels/internal.js")

@@ -4,7 +4,7 @@ import { startEngine, stopEngine } from "../../src/train/engine/engine.js";
 
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const unavailable = await startEngine("webgpu").then(
   () => undefined,
   (error: Error) => error.message,

@@ -7,7 +7,7 @@ import { compress, jobOptions, logits, relativeDifference } from "../compress/su
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const unavailable = await openDevice("webgpu").then(
   (backend) => void backend[Symbol.dispose](),
   (error: Error) => error.message,

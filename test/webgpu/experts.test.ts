@@ -3,7 +3,7 @@ import { openBackend } from "../../src/kernels/index.js";
 import { denseFormats, normals, rowSource, upload } from "../contract/harness.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const unavailable = await openBackend("webgpu").then(
   (backend) => void backend[Symbol.dispose](),
   (error: Error) => error.message,

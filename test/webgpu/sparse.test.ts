@@ -8,7 +8,7 @@ import { packSparse, type SparseFormatId, sparseFormats } from "../../src/pack/i
 import { normals, upload } from "../contract/harness.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const unavailable = await Device.open().then(
   (device) => void device[Symbol.dispose](),
   (error: Error) => error.message,

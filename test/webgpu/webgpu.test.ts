@@ -11,9 +11,10 @@ import { ActivationPool } from "../../src/kernels/webgpu/storage.js";
 import { denseFormats, expectWithin, f32Tolerances, loadStack, normals, upload } from "../contract/harness.js";
 import * as oracle from "../contract/oracle.js";
 import { ensureBuilt } from "../support/rarefy.js";
+import { onOwnDevice } from "../support/sharedDevice.js";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
-useSoftwareGpu();
+await useSoftwareGpu();
 const unavailable = await Device.open().then(
   (device) => void device[Symbol.dispose](),
   (error: Error) => error.message,
@@ -157,6 +158,8 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
   });
 
   it("a lost device ends in DeviceError, and another backend can be opened", async () => {
+    const device = await onOwnDevice(() => Device.open());
+    using backend = new WebGpuBackend(device);
     const x = upload(backend, 1, 4, Float32Array.of(1, 2, 3, 4));
     await backend.flush();
     device.gpu.destroy();
