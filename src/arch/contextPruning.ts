@@ -15,12 +15,12 @@ export function prunesContext(block: BlockSpec, rank: number, layer: number): Bl
   const source = block.steps.find(
     (step): step is LinearStep => step.do === "linear" && step.maps.some(({ into }) => into === attend?.q),
   );
-  if (rank % 4 !== 0 || !attend || !source || attend.sight.kind === "all" || attend.latent)
+  if (rank % 4 !== 0 || !attend || !source || attend.sight.kind === "all" || attend.latent || block.gates)
     throw new FormatError({
       file: "rarefy.json",
       field: `blocks.${layer}.contextRank`,
       problem: `${rank} columns in a block of this kind`,
-      expected: "a multiple of 4, and causal attention that keeps a key for each position",
+      expected: "a multiple of 4, and causal attention that keeps a key for each position, without gates",
     });
   const { map } = source.maps.find(({ into }) => into === attend.q)!;
   const { cols } = map;

@@ -145,8 +145,11 @@ function ofStep(step: Step): TensorRef[] {
   }
 }
 
-/** The references of a block to tensors, in the order of its steps. */
-export const tensorsOfBlock = (block: BlockSpec): TensorRef[] => [...stepsOf(block)].flatMap(ofStep);
+/** The references of a block to tensors, in the order of its steps; those of its gates behind them. */
+export const tensorsOfBlock = (block: BlockSpec): TensorRef[] => [
+  ...[...stepsOf(block)].flatMap(ofStep),
+  ...(block.gates ?? []).flatMap(({ map }) => ofMap(map)),
+];
 
 /** Every tensor that a checkpoint of this model holds, once. */
 export function tensorsOf({ embedding, blocks, finalNorm, head }: ModelSpec): NamedShape[] {

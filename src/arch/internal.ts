@@ -12,6 +12,7 @@ export {
   mostExpertsOf,
 } from "./derive.js";
 export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } from "./inputs.js";
+export { endOfAttention, gatedParts, gatedWeights, gateEpsilon, withLayerGates } from "./layerGates.js";
 export { modelConfigOf } from "./modelConfig.js";
 export { layerNorm, linearMap, type Part, plain, postNorm, stored } from "./parts.js";
 export { ropeAttentionFactor, ropeFrequencies, ropeReach } from "./ropes/index.js";

@@ -59,10 +59,12 @@ export function modelConfigOf(spec: ModelSpec): ModelConfig {
 
 function shapeOf(block: BlockSpec): BlockShape {
   const attend = findStep(block, "attend")!;
+  const [gate, second] = block.gates ?? [];
   return {
     queryHeads: attend.heads,
     kvHeads: attend.kv.heads,
     intermediateSize: linearsOf(block).find(({ role }) => role === "up_proj")!.rows,
     ...(attend.pruning && { contextRank: attend.pruning.query.rows }),
+    ...(gate && { gates: { units: second ? "sublayers" : gate.part, kind: gate.kind } }),
   };
 }

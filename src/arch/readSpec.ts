@@ -4,6 +4,7 @@ import { checkSchema } from "../core/internal.js";
 import { generationFields, isToken, listOf, lookUp } from "./configFields.js";
 import { prunesContext } from "./contextPruning.js";
 import { families } from "./families/index.js";
+import { gatesBlock } from "./layerGates.js";
 import type { BlockShape, BlockSpec, ModelSpec } from "./spec.js";
 
 /**
@@ -37,7 +38,7 @@ export function readModelSpec(
   const spec = {
     modelType,
     ...described,
-    ...(shapes && { blocks: shareBlocks(trainedBlocks(described.blocks, shapes), shapes) }),
+    ...(shapes && { blocks: shareBlocks(trainedBlocks(described, shapes), shapes) }),
   };
   const eos = generation === undefined ? undefined : checkGeneration(generation);
   return eos === undefined ? spec : { ...spec, eosTokenIds: eos.filter((id) => isToken(id, spec.vocabSize)) };
@@ -47,10 +48,14 @@ const checkGeneration = (generation: unknown) =>
   checkSchema(generationFields, generation, "generation_config.json").eos_token_id;
 
 /** Blocks with what training has given them. */
-const trainedBlocks = (blocks: readonly BlockSpec[], shapes: readonly BlockShape[]): BlockSpec[] =>
+const trainedBlocks = (
+  { blocks, hiddenSize }: Pick<ModelSpec, "blocks" | "hiddenSize">,
+  shapes: readonly BlockShape[],
+): BlockSpec[] =>
   blocks.map((block, layer) => {
-    const { contextRank } = shapes[layer];
-    return contextRank === undefined ? block : prunesContext(block, contextRank, layer);
+    const { contextRank, gates } = shapes[layer];
+    const pruned = contextRank === undefined ? block : prunesContext(block, contextRank, layer);
+    return gates === undefined ? pruned : gatesBlock(pruned, gates, hiddenSize, layer);
   });
 
 /** Blocks that share their weights are one description. @throws FormatError for those that are of different kinds */

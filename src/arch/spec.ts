@@ -73,6 +73,29 @@ export type HeadSpec =
 export interface BlockSpec {
   /** In order. The first reads `x`, the last leaves it changed. */
   steps: readonly Step[];
+  /** Parts that not every token takes, one behind the other. */
+  gates?: readonly GateSpec[];
+}
+
+/**
+ * A router in front of a part of a block (adaptive gating, y = x + g(x) · f(x)): with z = map · x / √(mean(x²) + `gateEpsilon`) +
+ * bias, "soft" weighs what the part adds to the residual stream x with the logistic function of z; "hard" lets a token through where
+ * z > 0, and else past it: it stays as it is and, where the part attends, has no key and value there, so that no token sees it.
+ */
+export interface GateSpec {
+  part: "block" | "attention" | "mlp";
+  kind: "soft" | "hard";
+  /** [1, hiddenSize], with a bias. */
+  map: LinearSpec;
+  /** The steps that it is about: from … to − 1. */
+  from: number;
+  to: number;
+}
+
+/** In front of what the gates of a block stand, and what they do. */
+export interface BlockGates {
+  units: "block" | "attention" | "mlp" | "sublayers";
+  kind: GateSpec["kind"];
 }
 
 /** The name of a matrix [rows of the pass, width] inside a block; "x" is the residual stream. */
@@ -319,4 +342,6 @@ export interface BlockShape {
   sharedWith?: number;
   /** Columns of the interactions that tell which positions are no longer needed. Default: all are kept. */
   contextRank?: number;
+  /** Routers that let tokens through it or past it. Default: none, all take it. */
+  gates?: BlockGates;
 }

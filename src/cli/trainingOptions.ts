@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { AdapterSettings, TrainingSettings, trainingDefaults } from "../jobs/index.js";
-import { distillationIds, miniLlmSchema, routings } from "../train/index.js";
+import { distillationIds, gateUsages, miniLlmSchema, routings } from "../train/index.js";
 import { forceOption } from "./compressionOptions.js";
 import { integer, number } from "./numbers.js";
 
@@ -78,6 +78,10 @@ export const trainingOptions = (defaults: (typeof trainingDefaults)[keyof typeof
     "--input-density <x>",
     "Q-Sparse: share of the largest inputs of a token that every linear map sees (default: all)",
   ).argParser(number({ min: 0, aboveMin: true, max: 1 })),
+  new Option(
+    "--layer-gates <kind>",
+    `adaptive gating: routers learn which tokens need which layers, and the runtime leaves the others out: ${gateUsages().join("; ")}; docs/depth.md says what they are`,
+  ),
   new Option(
     "--distil <share>",
     "weight of learning from a teacher's predictions; 1 − share is that of the text",

@@ -1,7 +1,7 @@
 import { breathe, type JobOptions, Stage, UsageError } from "../core/index.js";
 import { type Activation, kvBytesRead } from "../kernels/index.js";
 import { keptValue } from "../kernels/internal.js";
-import { type ForwardOptions, type Model, type RunsAs, runsAs } from "../model/index.js";
+import { type ForwardOptions, type GateCounts, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { checkGenerates } from "../model/internal.js";
 import { type PrefillPolicy, SequenceMemory, sparseFromPosition } from "../runtime/index.js";
 import { ExitStates } from "../runtime/internal.js";
@@ -70,6 +70,8 @@ export interface Quality {
   attendedShare: number;
   /** Layers behind which tokens left, on average; only with early exit. All tokens of a window may leave. */
   meanExitLayer?: number;
+  /** Share of the weights behind gates that tokens met; only of a model with gates in front of layers. */
+  layerShare?: number;
   /** Against the first variant; undefined for itself. */
   divergence?: Divergence;
 }
@@ -125,6 +127,7 @@ export async function evaluateQuality(
   const divergences = variants.map(() => new DivergenceSum());
   const kvBytes = new Float64Array(variants.length);
   const kvBytesOfAll = new Float64Array(variants.length);
+  const gated = variants.map((): GateCounts => ({ offered: 0, met: 0 }));
 
   for (let w = 0; w < windows.count; w++) {
     const part = behindPrompt(windows.at(w), promptTokens);
@@ -137,6 +140,7 @@ export async function evaluateQuality(
         const { backend } = variant.model;
         const memory = memories.of(variant);
         backend.takeCounters();
+        variant.model.takeGateCounts?.();
         const onPass = (start: number) => {
           if (watching !== undefined) watching.firstRow = sparseFrom - start;
         };
@@ -145,6 +149,7 @@ export async function evaluateQuality(
         streams.push(
           await residualStream(variant.model, part.inputs, { memory, forward, promptTokens, exits }, onPass, signal),
         );
+        gated[v] = gateCountsWith(gated[v], variant.model.takeGateCounts?.());
         kvBytes[v] += backend.takeCounters().kvBytesRead;
         kvBytesOfAll[v] += bytesOfAll(memory, part.inputs.length);
         stage.advance(window, variant.name);
@@ -181,10 +186,16 @@ export async function evaluateQuality(
       runsAs: runsAs(model.choices),
       attendedShare: kvBytes[v] / kvBytesOfAll[v],
       ...(variant.exits && { meanExitLayer: exitStates.of(variant)!.meanExitLayer }),
+      ...(model.takeGateCounts && { layerShare: gated[v].met / gated[v].offered }),
       divergence,
     };
   });
 }
+
+const gateCountsWith = (sum: GateCounts, more: GateCounts = { offered: 0, met: 0 }): GateCounts => ({
+  offered: sum.offered + more.offered,
+  met: sum.met + more.met,
+});
 
 interface StreamOptions {
   memory: SequenceMemory;

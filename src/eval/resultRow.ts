@@ -30,6 +30,8 @@ export interface ResultRow {
   /** Layers that were run by decoded token, and how often the head was asked whether it may leave. */
   layersPerToken?: number;
   probesPerToken?: number;
+  /** Share of the weights behind gates that tokens met: of decoded ones where speed was measured. */
+  layerShare?: number;
   /** Share of the keys and values that attention read, of those it reads without a pattern or a KV policy. */
   attendedShare?: number;
 

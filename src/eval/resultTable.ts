@@ -29,6 +29,7 @@ const identity: readonly Column[] = [
   { title: ["", "runs as"], align: "left", cell: runsAsInWords },
   { title: ["zero", "inputs"], cell: (row) => percent(row.activationSparsity, 1) },
   { title: ["exit", "layer"], cell: (row) => fixed(row.meanExitLayer, 2) },
+  { title: ["layers", "taken"], cell: (row) => percent(row.layerShare, 1) },
   { title: ["keys", "read"], cell: (row) => percent(row.attendedShare, 1) },
 ];
 
@@ -110,6 +111,9 @@ function conventions(rows: readonly ResultRow[]): string[] {
   const sparse = rows.some((row) => row.activationSparsity > 0);
   if (sparse) sentences.push("zero inputs: share of the blocks' inputs dropped, as counted and not as asked for.");
 
+  if (rows.some((row) => row.layerShare !== undefined)) {
+    sentences.push("layers taken: weights behind gates that tokens were let through to, of those behind all gates.");
+  }
   if (rows.some((row) => row.attendedShare !== undefined)) {
     sentences.push("keys read: keys and values that attention read, of those it reads of all that the model sees.");
   }

@@ -1,6 +1,6 @@
 import { breathe, type JobOptions, median, Stage, UsageError } from "../core/index.js";
 import type { BackendCounters, Chosen, GpuWork, TopK } from "../kernels/index.js";
-import { checkSound, explainNonFinite, type Model, type RunsAs, runsAs } from "../model/index.js";
+import { checkSound, explainNonFinite, type GateCounts, type Model, type RunsAs, runsAs } from "../model/index.js";
 import { type ExitCounts, Sequence } from "../runtime/index.js";
 import { type MeasuredSpeed, measuredSpeed } from "./measuredSpeed.js";
 import { checkComparable, thresholdsOf, type Variant } from "./variant.js";
@@ -40,6 +40,8 @@ export interface Speed {
   meanExitLayer?: number;
   layersPerToken?: number;
   probesPerToken?: number;
+  /** Share of the weights behind gates that decoded tokens met; only of a model with gates in front of layers. */
+  layerShare?: number;
   /** Processor time of a decoded token, all threads; a thread that waits by asking again and again counts. */
   cpuMsPerToken?: number;
   /** Of a GPU, by decoded token: how long it computes, by its own clock where it keeps one; and calls of its interface. */
@@ -59,6 +61,7 @@ interface Run extends BackendCounters {
   cpuMs: number | undefined;
   gpuWork: GpuWork | undefined;
   exits: ExitCounts | undefined;
+  gates: GateCounts | undefined;
   cacheBytes: number;
   memoryBytes: number;
 }
@@ -169,6 +172,7 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
   const prefillMs = await fill(sequence, tokens, timing);
   backend.takeCounters();
   backend.takeGpuWork?.();
+  variant.model.takeGateCounts?.();
   const before = sequence.exitCounts && { ...sequence.exitCounts };
   const cpuStartMs = processorMs?.();
   const decodeStartMs = performance.now();
@@ -181,6 +185,7 @@ async function timedRun(variant: Variant, tokens: Uint32Array, timing: Timing): 
     cpuMs: cpuStartMs === undefined || cpuEndMs === undefined ? undefined : cpuEndMs - cpuStartMs,
     gpuWork: backend.takeGpuWork?.(),
     exits: before && differenceOf(sequence.exitCounts!, before),
+    gates: variant.model.takeGateCounts?.(),
     ...backend.takeCounters(),
     cacheBytes: sequence.byteLength,
     memoryBytes: residentBytes?.() ?? backend.memoryBytes(),
@@ -267,7 +272,7 @@ function summary(
   gpuMs: number | undefined,
 ): Speed {
   const { prefillTokens, contextTokens, decodeTokens, repeats } = timing;
-  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead, exits, gpuWork } = timed[0];
+  const { inputs, inputsSkipped, weightBytesRead, kvBytesRead, exits, gates, gpuWork } = timed[0];
   const cpuMs = timed.flatMap((run) => run.cpuMs ?? []);
   return {
     name,
@@ -281,6 +286,7 @@ function summary(
     bytesPerToken: (weightBytesRead + kvBytesRead) / decodeTokens,
     inputsSkipped: inputs === 0 ? 0 : inputsSkipped / inputs,
     ...(exits && byToken(exits)),
+    ...(gates && { layerShare: gates.met / gates.offered }),
     ...(cpuMs.length > 0 && { cpuMsPerToken: median(cpuMs) / decodeTokens }),
     ...(gpuMs !== undefined && { gpuMsPerToken: gpuMs / decodeTokens }),
     ...(gpuWork && callsByToken(gpuWork, decodeTokens)),

@@ -100,6 +100,12 @@ const blockShape: z.core.$ZodType<BlockShape> = z.strictObject({
   intermediateSize: z.int().check(z.gte(1), z.lte(2 ** 20)),
   sharedWith: z.optional(z.int().check(z.gte(0), z.lte(4095))),
   contextRank: z.optional(z.int().check(z.gte(4), z.lte(4096))),
+  gates: z.optional(
+    z.strictObject({
+      units: z.enum(["block", "attention", "mlp", "sublayers"]),
+      kind: z.enum(["soft", "hard"]),
+    }),
+  ),
 });
 
 /** What one-shot compression made of the matrices of a block. */

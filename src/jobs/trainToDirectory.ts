@@ -1,6 +1,5 @@
 import { rm } from "node:fs/promises";
 import { basename } from "node:path";
-import { parseModelConfig } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
@@ -10,7 +9,6 @@ import {
   type LocalModelFiles,
   openCheckpoint,
   readArtifact,
-  readJsonFile,
   serializeArtifact,
   sha256Hex,
   trainingOf,
@@ -24,11 +22,11 @@ import {
   contextPruningSettings,
   decoderObjective,
   type FloatArray,
-  initialWeights,
+  gateControl,
   joinControls,
   type LogRecord,
   meanLoss,
-  modelParameters,
+  parseLayerGates,
   runTraining,
   stopEngine,
   Training,
@@ -39,13 +37,12 @@ import { type AdapterSettings, adapterTraining, buildAdapter, isRouted } from ".
 import { RunDirectory } from "./runDirectory.js";
 import { configHash, fingerprintOf, plainConfig } from "./source.js";
 import { openTeacher, type Teacher } from "./teacher.js";
-import { loadTrainable, streamedModel, type TrainableModel } from "./trainableModel.js";
+import { loadTrainable, randomModel, streamedModel, type TrainableModel } from "./trainableModel.js";
 import {
   checkNumbers,
   matchingOptions,
   methodOf,
   miniLlmOptions,
-  mixtureOf,
   optimizerOf,
   type TrainingSettings,
   trainingDefaults,
@@ -136,6 +133,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const miniLlm = distilLoss === "minillm" ? miniLlmOptions(options) : undefined;
   const match = options.match && matchingOptions(options.match);
   const contextPruning = options.contextPruning && contextPruningSettings(options.contextPruning);
+  const gates = options.layerGates === undefined ? undefined : parseLayerGates(options.layerGates);
   const steering = { signal, onProgress };
   const command = from === "weights" ? "finetune" : "train";
   // Asked first: training may take hours.
@@ -143,6 +141,8 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   checkAdapter(options);
   if (contextPruning !== undefined && from === "random")
     throw new UsageError("context pruning is trained beside weights that are there: use finetune");
+  if (contextPruning !== undefined && gates !== undefined)
+    throw new UsageError("layers have gates or prune their context; leave --layer-gates or --context-pruning out");
   await using claimed = await claimOutput(output, { inputs: [files.directory], force: options.force });
   const run = new RunDirectory(`${claimed.target}.run`, options.steps);
   await run.check();
@@ -162,13 +162,17 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const model = await (source !== undefined
     ? streamedModel(files, source.checkpoint)
     : from === "weights"
-      ? loadTrainable(files, { ...options, contextPruning }, steering)
-      : randomModel(files, options));
+      ? loadTrainable(files, { ...options, contextPruning, gates }, steering)
+      : randomModel(files, options, gates));
   const { config, parameters, mixture } = model;
   checkFitsModel(config, options.window, [tokens, evaluationTokens]);
   const { window, device } = options;
   const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
-  const control = joinControls(mixture?.control, contextPruning && contextControl(contextPruning, options.steps));
+  const control = joinControls(
+    mixture?.control,
+    contextPruning && contextControl(contextPruning, options.steps),
+    gates && gateControl(gates, options.steps),
+  );
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));
   const wanted = { logits: distil !== undefined && miniLlm === undefined, match };
@@ -215,6 +219,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     ...(mixture && { router: mixture.router.routing, routerOptions: mixture.settings }),
     ...(inputDensity !== undefined && { inputDensity }),
     ...(contextPruning && { contextPruning: { ...contextPruning, rank: config.blocks[0].contextRank } }),
+    ...(gates && { layerGates: { kind: gates.name, ...gates.values } }),
     ...(adapting && { adapter: adapting.settings, ...(adapter?.merge && { merge: true }) }),
     ...(distil !== undefined && { distil, distilLoss, temperature, ...(miniLlm && { miniLlm }) }),
     ...(match && { match }),
@@ -296,8 +301,10 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
 }
 
 function checkAdapter(options: TrainToDirectoryOptions): void {
-  const { adapter, method, from, distil, match, inputDensity, contextPruning } = options;
+  const { adapter, method, from, distil, match, inputDensity, contextPruning, layerGates } = options;
   if (adapter === undefined) return;
+  if (layerGates !== undefined)
+    throw new UsageError("an adapter leaves the model as it is; leave --layer-gates out, or the adapter");
   if (contextPruning !== undefined)
     throw new UsageError("an adapter leaves the model as it is; leave --context-pruning out, or --lora and --ia3");
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
@@ -347,21 +354,6 @@ function checkDistillation(options: TrainToDirectoryOptions): void {
   if (learning !== undefined && teacher === undefined && from === "random") {
     throw new UsageError(`${learning} needs --teacher MODEL here: random weights have nothing to teach`);
   }
-}
-
-/** A model of the config's shape whose weights are drawn by the seed. */
-async function randomModel(files: LocalModelFiles, options: WholeOptions): Promise<TrainableModel> {
-  const config = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
-  const parameters = modelParameters(config.spec);
-  return {
-    files,
-    config,
-    parameters,
-    weights: initialWeights(parameters, randomFor(options.seed, "weights")),
-    mixture: mixtureOf(config, options),
-    dtypeOf: () => "F32",
-    declarations: {},
-  };
 }
 
 /** SHA-256 over all that decides the result. */

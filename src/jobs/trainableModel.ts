@@ -1,10 +1,11 @@
-import { findStep, type ModelConfig, tensorsOf } from "../arch/index.js";
+import { findStep, type ModelConfig, parseModelConfig, tensorsOf } from "../arch/index.js";
 import { type JobOptions, UsageError } from "../core/index.js";
 import {
   type Artifact,
   type Checkpoint,
   type LocalModelFiles,
   openCheckpoint,
+  readJsonFile,
   type TensorDeclaration,
   trainingOf,
 } from "../io/index.js";
@@ -12,16 +13,21 @@ import { factorNames, routingOf } from "../model/internal.js";
 import {
   type ContextPruningSettings,
   type FloatArray,
+  gatedConfig,
+  initialGates,
   initialInteractions,
+  initialWeights,
+  type LayerGates,
   type ModelParameter,
   modelParameters,
+  nothingDropped,
   prunableConfig,
   readWeights,
   type StoredFloat,
   type TrainedMixture,
   trainableConfig,
-  wholeContext,
 } from "../train/index.js";
+import { randomFor } from "../train/internal.js";
 import { mixtureOf, type RouterSettings } from "./trainingSettings.js";
 
 /** A language model in memory, ready to be trained or to teach. */
@@ -43,7 +49,11 @@ export interface TrainableModel {
 }
 
 /** What decides which tensors are trained. */
-export type ModelSettings = RouterSettings & { contextPruning?: ContextPruningSettings; seed?: number };
+export type ModelSettings = RouterSettings & {
+  contextPruning?: ContextPruningSettings;
+  gates?: LayerGates;
+  seed?: number;
+};
 
 /** Reads the weights of a checkpoint as f32, and what its routers have learnt. @throws FormatError, ProblemsError */
 export async function loadTrainable(
@@ -54,8 +64,9 @@ export async function loadTrainable(
   const checkpoint = await openCheckpoint(files);
   try {
     const own = await trainableConfig(checkpoint);
-    const { contextPruning } = settings;
-    const config = contextPruning === undefined ? own : prunableConfig(own, contextPruning);
+    const { contextPruning, gates, seed = 0 } = settings;
+    const prunable = contextPruning === undefined ? own : prunableConfig(own, contextPruning);
+    const config = gates === undefined ? prunable : gatedConfig(prunable, gates);
     const parameters = modelParameters(config.spec, checkpoint.tensors);
     const known = new Set(modelParameters(own.spec, checkpoint.tensors).map(({ name }) => name));
     const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
@@ -75,7 +86,10 @@ export async function loadTrainable(
       parameters.filter((parameter) => !isNew(parameter)),
       job,
     );
-    const begun = contextPruning && initialInteractions(parameters.filter(isNew), contextPruning, settings.seed ?? 0);
+    const added = parameters.filter(isNew);
+    const begun = contextPruning
+      ? initialInteractions(added, contextPruning, seed)
+      : gates && initialGates(added, gates, seed);
     const merged = (more: ReadonlyMap<string, FloatArray> | undefined) =>
       new Map(parameters.map(({ name }) => [name, (more?.get(name) ?? weights.get(name))!]));
     return {
@@ -83,7 +97,7 @@ export async function loadTrainable(
       config,
       parameters,
       weights: merged(begun),
-      ...(begun && { before: merged(wholeContext(parameters.filter(isNew), begun)) }),
+      ...(begun && { before: merged(nothingDropped(added, begun)) }),
       dtypeOf: (tensor) => dtypes.get(tensor) ?? "F32",
       declarations,
       blocks: config === own ? checkpoint.artifact?.blocks : [...config.blocks],
@@ -92,6 +106,33 @@ export async function loadTrainable(
   } finally {
     await checkpoint.close();
   }
+}
+
+/** A model of the config's shape whose weights are drawn by the seed. */
+export async function randomModel(
+  files: LocalModelFiles,
+  options: RouterSettings & { seed: number },
+  gates: LayerGates | undefined,
+): Promise<TrainableModel> {
+  const own = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
+  const config = gates === undefined ? own : gatedConfig(own, gates);
+  const parameters = modelParameters(config.spec);
+  const known = new Set(modelParameters(own.spec).map(({ name }) => name));
+  const [first, added] = [true, false].map((is) => parameters.filter(({ name }) => known.has(name) === is));
+  const begun = new Map([
+    ...initialWeights(first, randomFor(options.seed, "weights")),
+    ...(gates ? initialGates(added, gates, options.seed) : []),
+  ]);
+  return {
+    files,
+    config,
+    parameters,
+    weights: new Map(parameters.map(({ name }) => [name, begun.get(name)!])),
+    ...(gates && { blocks: [...config.blocks] }),
+    mixture: mixtureOf(config, options),
+    dtypeOf: () => "F32",
+    declarations: {},
+  };
 }
 
 /**

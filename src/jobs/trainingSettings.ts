@@ -50,6 +50,8 @@ export interface TrainingSettings {
   inputDensity?: number;
   /** Dynamic context pruning: layers learn which earlier positions are no longer needed; options as `contextPruningSchema` has them. */
   contextPruning?: Record<string, unknown>;
+  /** Adaptive gating: routers learn which tokens need which layers; as `parseLayerGates` reads it. */
+  layerGates?: string;
   /** Weight of learning from a teacher's predictions; 1 − share is that of the text. Default: no teacher. */
   distil?: number;
   /** How far student and teacher are apart. Default "kl". */

@@ -13,7 +13,14 @@ import { adaptedRows } from "./adapterPairs.js";
 import { BufferPool } from "./buffers.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
 import type { CacheContext, LayerContext } from "./layerContext.js";
-import { bufferOf, type LoadedPruning, type Pass, type PassPart } from "./pass.js";
+import {
+  bufferOf,
+  type LoadedGates,
+  type LoadedPruning,
+  type Pass,
+  type PassPart,
+  type RunOperations,
+} from "./pass.js";
 import { type BlockThresholds, blockThresholds, exactZeros } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type {
@@ -41,6 +48,7 @@ export class Blocks implements Disposable {
   /** What blocks were made to see, where it is not all before, loaded once. */
   readonly #sights = new Map<string, Sight>();
   readonly #pruning: LoadedPruning | undefined;
+  readonly #gates: readonly (LoadedGates | undefined)[];
   /** Of caches of a model that prunes its context. */
   readonly #contexts = new WeakMap<KvCache, CacheContext>();
   /** Which layers see everything before, by themselves. */
@@ -63,6 +71,7 @@ export class Blocks implements Disposable {
   ) {
     this.#seesAll = spec.blocks.map((block) => findStep(block, "attend")?.sight.kind === "causal");
     this.#pruning = weights.flatMap(({ prunings }) => [...prunings.values()])[0];
+    this.#gates = weights.map(({ gates }) => gates);
     this.#exact = exactZeros(spec);
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
@@ -187,13 +196,18 @@ export class Blocks implements Disposable {
       tap,
       keysOnly,
     };
-    const { operations, keyOperations, attentionOperations } = this.#compiled[layer];
+    const { operations, keyOperations, attentionOperations, gated } = this.#compiled[layer];
     const count = keysOnly ? keyOperations : operations.length;
-    for (const [i, operation] of operations.slice(0, count).entries()) {
-      const waiting = operation(pass);
-      if (waiting !== undefined) await waiting;
-      if (onAttended !== undefined && i + 1 === attentionOperations) await onAttended();
-    }
+    const runOperations: RunOperations = async (pass, from, to) => {
+      for (let i = from; i < to; i++) {
+        const waiting = operations[i](pass);
+        if (waiting !== undefined) await waiting;
+        if (onAttended !== undefined && i + 1 === attentionOperations) await onAttended();
+      }
+    };
+    const gates = this.#gates[layer];
+    if (gates === undefined) return runOperations(pass, 0, count);
+    return gates.run(pass, runOperations, count, gated, parts);
   }
 
   /** Runs the steps of the head, whose operations neither see other rows nor wait. @returns the buffer `from` */

@@ -1,5 +1,5 @@
 import type { BlockSpec, Step } from "../arch/index.js";
-import { latentAt, latentSteps } from "../arch/internal.js";
+import { endOfAttention, latentAt, latentSteps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { Backend, ElementFunction } from "../kernels/index.js";
 import { fuse } from "./fuse.js";
@@ -17,15 +17,20 @@ export interface CompiledBlock {
   readonly keyOperations: number;
   /** How many of them are attention: up to what its projection adds to the residual stream. */
   readonly attentionOperations: number;
+  /** Those that each gate of the block is about: from … to − 1. */
+  readonly gated: readonly { readonly from: number; readonly to: number }[];
 }
 
-export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backend: Backend): CompiledBlock {
+export function compileBlock({ steps, gates = [] }: BlockSpec, weights: BlockWeights, backend: Backend): CompiledBlock {
   const operations: Operation[] = [];
-  const attentionSteps = stepsOfAttention(steps);
+  const attentionSteps = endOfAttention(steps);
   const attended = steps.findIndex((step) => step.do === "attend");
   let attentionOperations = 0;
   let keyOperations = 0;
+  /** Operations before a step. */
+  const before: number[] = [];
   for (let s = 0; s < steps.length; ) {
+    before[s] = operations.length;
     const absorbed = latentAt(steps, s);
     if (absorbed !== undefined) {
       operations.push(latentAttention(absorbed, weights.latents.get(absorbed.expand)!));
@@ -38,18 +43,9 @@ export function compileBlock({ steps }: BlockSpec, weights: BlockWeights, backen
     if (s <= attentionSteps) attentionOperations = operations.length;
     if (s > attended && keyOperations === 0) keyOperations = operations.length;
   }
-  return { operations, keyOperations, attentionOperations };
-}
-
-/** Steps up to the projection behind attention, and the addition of what that gives where it does not add by itself. */
-function stepsOfAttention(steps: readonly Step[]): number {
-  const attended = steps.findIndex((step) => step.do === "attend");
-  const projected = steps.findIndex((step, s) => s > attended && step.do === "linear");
-  const projection = steps[projected];
-  if (attended < 0 || projection?.do !== "linear") return 0;
-  if (projection.add) return projected + 1;
-  const added = steps.findIndex((step, s) => s > projected && step.do === "add");
-  return (added < 0 ? projected : added) + 1;
+  before[steps.length] = operations.length;
+  const gated = gates.map(({ from, to }) => ({ from: before[from], to: before[to] }));
+  return { operations, keyOperations, attentionOperations, gated };
 }
 
 function compile(step: Step, weights: BlockWeights): Operation {

@@ -16,6 +16,7 @@ import type {
   CacheOptions,
   EntryMoves,
   ForwardOptions,
+  GateCounts,
   HeldContext,
   LoadedAdapter,
   Model,
@@ -28,6 +29,7 @@ import type { ModelWeights } from "./weights.js";
 export class Decoder implements Model {
   readonly weightBytes: { perToken: number; loaded: number };
   readonly logitCols: number;
+  readonly takeGateCounts?: () => GateCounts;
   readonly #blocks: Blocks;
 
   constructor(
@@ -44,6 +46,8 @@ export class Decoder implements Model {
     this.logitCols = head.kind === "none" ? 0 : padTo4(head.map.rows);
     const steps = head.kind === "classifier" && loaded.headSteps && { block: head, weights: loaded.headSteps };
     this.#blocks = new Blocks(backend, spec, loaded.region, loaded.blocks, steps || undefined);
+    const gates = loaded.blocks.flatMap((block) => block.gates ?? []);
+    if (gates.length > 0) this.takeGateCounts = () => gates[0].takeCounts(gates);
   }
 
   get tokensOnHost(): boolean {

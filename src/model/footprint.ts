@@ -111,12 +111,10 @@ export function packedMatrixBytes(
       idle += all * (1 - share);
       own += all;
     }
-    for (const step of block.steps) {
-      for (const map of decidingMaps(step)) {
-        const deciding = bytes(routerFormat(checkpoint, { map }), padTo4(map.rows), map.cols);
-        perToken += deciding;
-        own += deciding;
-      }
+    for (const map of block.steps.flatMap(decidingMaps)) {
+      const deciding = bytes(routerFormat(checkpoint, { map }), padTo4(map.rows), map.cols);
+      perToken += deciding;
+      own += deciding;
     }
     if (met.has(block)) again += own;
     met.add(block);
@@ -146,7 +144,7 @@ export interface ParameterCounts {
   mlp: number;
   /** Of layers that choose: all their experts, and those beside them that every token takes. */
   experts: number;
-  /** What chooses among experts; 0 without any. */
+  /** What chooses among experts, and which tokens take which layers; 0 without any. */
   router: number;
   /** 0 when tied. */
   head: number;
@@ -175,6 +173,7 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
     blocks.flatMap((block) => placesOf(block).filter(({ module }) => module === part)).map(({ map }) => map);
   const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
   const routers = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])));
+  routers.push(...own.flatMap(({ gates = [] }) => gates.map(({ map }) => map)));
   const pruning = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "attend" ? decidingMaps(step) : [])));
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {

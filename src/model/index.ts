@@ -55,6 +55,7 @@ export type {
   Model,
   PassThresholds,
   SequencePart,
+  GateCounts,
   SlotRun,
   Tap,
   TappedSlots,

@@ -80,14 +80,14 @@ export async function loadWeights(
     const finalNorm = spec.finalNorm && (await loader.norm(spec.finalNorm));
     const { blocks, again } = await loadOnce(
       spec.blocks,
-      ({ steps }) => loader.block(steps),
+      (block) => loader.block(block),
       () => loader.bytes.perToken,
     );
     const loaded = {
       region,
       ...(positions && { positions: await table(positions.table) }),
       ...(types && { types: await table(types) }),
-      ...(spec.head.kind === "classifier" && { headSteps: await loader.block(spec.head.steps) }),
+      ...(spec.head.kind === "classifier" && { headSteps: await loader.block(spec.head) }),
       ...(norm && { embeddingNorm: await loader.norm(norm) }),
       embedding,
       blocks,
@@ -125,7 +125,7 @@ export async function loadBlocks(
   try {
     const loader = new WeightLoader(source, backend, region, options, unheard);
     const weights: BlockWeights[] = [];
-    for (const { steps } of spec.blocks) weights.push(await loader.block(steps));
+    for (const block of spec.blocks) weights.push(await loader.block(block));
     return new Blocks(backend, spec, region, weights);
   } catch (error) {
     region[Symbol.dispose]();
@@ -220,7 +220,7 @@ class WeightLoader {
     const { factors } = storedMap(map, this.source.tensors);
     if (factors !== undefined) {
       const values = new Float32Array(padded).fill(paddingLogit, rows);
-      if (bias !== undefined) values.set(await this.#values(bias));
+      if (bias !== undefined) values.set(await this.values(bias));
       const given = padded === rows && bias === undefined ? undefined : values;
       const chain = await this.#chain(map, weight, factors, given);
       return { parts: [{ rowStart: 0, rows: padded, chain }], right: undefined, rightOf: [] };
@@ -228,8 +228,8 @@ class WeightLoader {
     const matrix = await this.#matrix([{ ref: weight, rows }], padTo4);
     if (padded === rows && bias === undefined) return { matrix };
     const values = new Float32Array(padded).fill(paddingLogit, rows);
-    if (bias !== undefined) values.set(await this.#values(bias));
-    return { matrix, bias: this.#vector(values) };
+    if (bias !== undefined) values.set(await this.values(bias));
+    return { matrix, bias: this.vector(values) };
   }
 
   /** Rows that are looked up and not multiplied with. */
@@ -259,14 +259,15 @@ class WeightLoader {
   }
 
   async norm({ weight, bias, plusOne }: NormSpec): Promise<LoadedNorm> {
-    const values = await this.#values(weight);
+    const values = await this.values(weight);
     return {
-      weight: this.#vector(plusOne ? values.map((value) => 1 + value) : values),
-      ...(bias && { bias: this.#vector(await this.#values(bias)) }),
+      weight: this.vector(plusOne ? values.map((value) => 1 + value) : values),
+      ...(bias && { bias: this.vector(await this.values(bias)) }),
     };
   }
 
-  async block(steps: readonly Step[]): Promise<BlockWeights> {
+  async block(block: BlockSpec): Promise<BlockWeights> {
+    const { steps } = block;
     const norms = new Map<Step, LoadedNorm>();
     const stacks = new Map<Step, Stack>();
     const mixtures = new Map<Step, LoadedMixture>();
@@ -282,11 +283,11 @@ class WeightLoader {
       else if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
       else if (step.do === "attend") {
-        if (step.sinks) sinks.set(step, this.#vector(await this.#values(step.sinks)));
+        if (step.sinks) sinks.set(step, this.vector(await this.values(step.sinks)));
         if (step.pruning) {
           const { loadPruning } = await import("./contextPruning.js");
           const matrix = (map: LinearSpec) => this.#deciding(map);
-          prunings.set(step, await loadPruning(step, matrix, (ref) => this.#values(ref)));
+          prunings.set(step, await loadPruning(step, matrix, (ref) => this.values(ref)));
         }
       } else if (step.do === "linear" && mlps?.has(step)) {
         offloaded.set(step, await this.#offloaded(step, mlps));
@@ -296,7 +297,8 @@ class WeightLoader {
         stacks.set(step, stack);
       }
     }
-    return { norms, stacks, mixtures, latents, sinks, prunings, offloaded, lowRank };
+    const gates = block.gates && (await (await import("./gates.js")).loadGates(block, this));
+    return { norms, stacks, mixtures, latents, sinks, prunings, offloaded, ...(gates && { gates }), lowRank };
   }
 
   async #stack({ maps }: LinearStep): Promise<Stack> {
@@ -314,10 +316,10 @@ class WeightLoader {
     const values = new Float32Array(maps.reduce((sum, { rows }) => sum + rows, 0));
     let rowStart = 0;
     for (const { bias, rows } of maps) {
-      if (bias !== undefined) values.set(await this.#values(bias), rowStart);
+      if (bias !== undefined) values.set(await this.values(bias), rowStart);
       rowStart += rows;
     }
-    return this.#vector(values);
+    return this.vector(values);
   }
 
   async #offloaded(step: LinearStep, loader: OffloadLoader): Promise<Operation> {
@@ -343,7 +345,7 @@ class WeightLoader {
     for (const { map, direct, lowRank, factors } of forms) {
       const { rows, bias } = map;
       if (factors !== undefined) {
-        const chain = await this.#chain(map, direct!, factors, bias && (await this.#values(bias)));
+        const chain = await this.#chain(map, direct!, factors, bias && (await this.values(bias)));
         parts.push({ rowStart, rows, chain });
         rowStart += rows;
         continue;
@@ -351,7 +353,7 @@ class WeightLoader {
       parts.push({
         rowStart,
         rows,
-        ...(bias && { bias: this.#vector(await this.#values(bias)) }),
+        ...(bias && { bias: this.vector(await this.values(bias)) }),
         ...(lowRank && {
           lowRank: {
             left: await this.#matrix([{ ref: lowRank.left, rows }]),
@@ -449,7 +451,7 @@ class WeightLoader {
       const values = new Float32Array(ofExpert.reduce((sum, { rows }) => sum + rows, 0));
       let start = 0;
       for (const { bias, rows } of ofExpert) {
-        if (bias !== undefined) values.set(await this.#values(bias), start);
+        if (bias !== undefined) values.set(await this.values(bias), start);
         start += rows;
       }
       this.#besides += values.byteLength;
@@ -471,8 +473,8 @@ class WeightLoader {
     const matrix = await this.#deciding(router.map, padTo4);
     if (bias === undefined) return { matrix };
     const values = new Float32Array(matrix.rows);
-    values.set(await this.#values(bias));
-    return { matrix, bias: this.#vector(values) };
+    values.set(await this.values(bias));
+    return { matrix, bias: this.vector(values) };
   }
 
   async #matrix(refs: readonly { ref: TensorRef; rows: number }[], pad?: (rows: number) => number): Promise<Matrix> {
@@ -481,18 +483,18 @@ class WeightLoader {
     return loaded;
   }
 
-  async #values(ref: TensorRef): Promise<Float32Array> {
+  async values(ref: TensorRef): Promise<Float32Array> {
     this.options.signal?.throwIfAborted();
     return readVector(this.source, ref, this.events);
   }
 
   async #counted(ref: TensorRef): Promise<Float32Array> {
-    const values = await this.#values(ref);
+    const values = await this.values(ref);
     this.#besides += values.byteLength;
     return values;
   }
 
-  #vector(values: Float32Array): Vector {
+  vector(values: Float32Array): Vector {
     this.#besides += values.byteLength;
     return this.region.loadVector(values);
   }

@@ -4,7 +4,7 @@ import type { AdaptedRows } from "./adapterPairs.js";
 import type { Buffers } from "./buffers.js";
 import type { CacheContext, LayerContext } from "./layerContext.js";
 import type { BlockThresholds } from "./thresholds.js";
-import type { FindSight, SlotRun, Tap } from "./types.js";
+import type { FindSight, GateCounts, SequencePart, SlotRun, Tap } from "./types.js";
 
 /** One block's pass over some rows: what its operations run on. */
 export interface Pass {
@@ -52,6 +52,28 @@ export interface LoadedPruning {
   attention(sinks: Vector | undefined): Operation;
   /** What is remembered of a cache. @param steps that attend, of every layer */
   open(steps: readonly (AttendStep | undefined)[]): CacheContext;
+}
+
+/** Runs operations from … to − 1 of a block. */
+export type RunOperations = (pass: Pass, from: number, to: number) => Promise<void>;
+
+/** What lets tokens through parts of a block, or past them. */
+export interface LoadedGates {
+  /**
+   * Runs the operations of a block before `end`.
+   * @param ranges of operations that each gate is about @param parts what the pass was asked for
+   * @throws UsageError where tokens go past attention, and something else tells by slots or pages what is seen
+   */
+  run(
+    pass: Pass,
+    run: RunOperations,
+    end: number,
+    ranges: readonly { readonly from: number; readonly to: number }[],
+    parts: readonly Pick<SequencePart, "sights" | "places" | "findSight" | "slot">[],
+  ): Promise<void>;
+  /** See `Model.takeGateCounts`. @param of all blocks of a model, of which this is one */
+  takeCounts(of: readonly LoadedGates[]): GateCounts;
+  readonly counts: GateCounts;
 }
 
 /** One step, or several fused, ready to be enqueued. Only a tap, a router that the host reads and a dynamic sight are waited for. */

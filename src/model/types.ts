@@ -136,6 +136,14 @@ export interface TogetherOptions {
   sparseFromRow?: number;
 }
 
+/** What gates let through, in tokens times weights behind them. */
+export interface GateCounts {
+  /** What tokens would have met without gates. */
+  offered: number;
+  /** What they met. */
+  met: number;
+}
+
 /** What a model that prunes its context remembers beside the keys and values of a cache. */
 export interface HeldContext {
   /** On the host. */
@@ -208,6 +216,8 @@ export interface Model extends Disposable {
    * @throws UsageError for too few slots, codes or mass; DeviceError where it does not fit. The other one then stays.
    */
   resizeCache(cache: KvCache, slots: readonly number[], held: readonly number[]): KvCache;
+  /** What gates in front of layers let through since they were last asked; left out by a model without any. */
+  takeGateCounts?(): GateCounts;
   /** Undefined for a model that keeps all of its context. */
   contextOf(cache: KvCache): HeldContext | undefined;
   /**

@@ -5,7 +5,7 @@ import type { ExpertRanks } from "./expertRanks/ranks.js";
 import type { FactoredTable } from "./factoredTable.js";
 import type { ExpertOffload } from "./offload/experts.js";
 import type { OffloadedWeights } from "./offload/offloadedWeights.js";
-import type { LoadedPruning, Operation } from "./pass.js";
+import type { LoadedGates, LoadedPruning, Operation } from "./pass.js";
 import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 
@@ -48,6 +48,8 @@ export interface BlockWeights {
   prunings: ReadonlyMap<Step, LoadedPruning>;
   /** By linear steps whose weights are read as they are needed. */
   offloaded: ReadonlyMap<Step, Operation>;
+  /** What lets tokens past parts of it. */
+  gates?: LoadedGates;
   /** The largest sum of ranks in a stack; 0 without pairs of low rank. */
   lowRank: number;
 }

@@ -5,7 +5,7 @@ import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
-import { prunesContext } from "./kv/prunedModels.js";
+import { keepsItsOwnSlots } from "./kv/prunedModels.js";
 
 /** How the tokens of a prompt are run. */
 export interface RunOptions extends JobOptions {
@@ -214,7 +214,7 @@ export class Sequence implements Disposable {
   copyFrom(other: Sequence, length: number): void {
     const plain = [this, other].every(
       ({ keepsAll, options, exits }) =>
-        keepsAll && options.kv?.codes === undefined && exits === undefined && !prunesContext(this.model),
+        keepsAll && options.kv?.codes === undefined && exits === undefined && !keepsItsOwnSlots(this.model),
     );
     const { pages } = this.#memory;
     const theirs = other.#memory.pages;

@@ -67,8 +67,8 @@ export {
   contextPruningSchema,
   contextPruningSettings,
   initialInteractions,
+  nothingDropped,
   prunableConfig,
-  wholeContext,
 } from "./models/contextPruning.js";
 export {
   type Distillation,
@@ -80,6 +80,15 @@ export {
   teacherName,
 } from "./models/distillation.js";
 export { joinControls } from "./models/joinControls.js";
+export {
+  gateControl,
+  gatedConfig,
+  gateTrainings,
+  gateUsages,
+  initialGates,
+  type LayerGates,
+  parseLayerGates,
+} from "./models/layerGates.js";
 export {
   type FeatureKind,
   initialProjections,

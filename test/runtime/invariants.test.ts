@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parseModelConfig } from "../../src/arch/index.js";
+import { type BlockGates, parseModelConfig } from "../../src/arch/index.js";
+import { gatedParts } from "../../src/arch/internal.js";
 import { type ExitClassifiers, memorySource } from "../../src/io/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
 import {
@@ -33,6 +34,7 @@ import { withBudget } from "../../src/runtime/internal.js";
 import { normals } from "../contract/harness.js";
 import { architectureGolden, load, logitsOf, path } from "../golden/golden.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
+import { gatesLayers } from "../support/gatesLayers.js";
 import { prunesContext } from "../support/prunesContext.js";
 import { arbitraryText, distance } from "./naiveLlama.js";
 
@@ -228,6 +230,45 @@ describe("a model that prunes its context", () => {
       const other = await pruned(0.2, rows);
       expect(distance(other.last, small.last)).toBeLessThan(1e-4);
       expect(other.bytes).toBe(small.bytes);
+    }
+  });
+});
+
+describe.each(Object.keys(gatedParts) as BlockGates["units"][])("a model with gates in front of %s", (units) => {
+  /** By how much of a bias its gates let tokens through. */
+  async function gated(bias: number, rows: number) {
+    using held = await loadModel(await gatesLayers("llama", { units, bias }), backend, { weights: "f32" });
+    using sequence = new Sequence(held, length + 4);
+    let last = new Float32Array();
+    for (let done = 0; done < length; done += rows) {
+      const logits = await sequence.run(text.subarray(done, done + rows));
+      last = (await backend.read(logits)) as Float32Array<ArrayBuffer>;
+      backend.release(logits);
+    }
+    const counts = held.takeGateCounts!();
+    backend.takeCounters();
+    for (let n = 0; n < 4; n++) backend.release(await sequence.run(text.subarray(n, n + 1)));
+    const { weightBytesRead, kvBytesRead } = backend.takeCounters();
+    return { last, share: counts.met / counts.offered, bytes: weightBytesRead + kvBytesRead };
+  }
+
+  test("all of which are open is the dense model", async () => {
+    for (const rows of [1, 5, length]) {
+      const { last, share } = await gated(1e6, rows);
+      expect(distance(last, dense[length - 1]), `passes of ${rows}`).toBeLessThan(1e-4);
+      expect(share).toBe(1);
+    }
+  });
+
+  test("that lets more tokens through reads no less, the same every time, one by one what it reads together", async () => {
+    const [small, again, large] = [await gated(0, length), await gated(0, length), await gated(1.5, length)];
+    expect(again).toEqual(small);
+    expect(large.share).toBeGreaterThan(small.share);
+    expect(large.bytes).toBeGreaterThan(small.bytes);
+    for (const rows of [1, 5]) {
+      const other = await gated(0, rows);
+      expect(distance(other.last, small.last)).toBeLessThan(1e-4);
+      expect(other).toMatchObject({ share: small.share, bytes: small.bytes });
     }
   });
 });

@@ -4,6 +4,8 @@ import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 export interface Seen {
   readonly position: number;
   readonly turn: number;
+  /** Factor of its share of the softmax; default 1. */
+  readonly weight?: number;
 }
 
 /** What a step leaves: logits, and by layer and query head what attention gave to each position. */
@@ -21,13 +23,15 @@ export class NaiveLlama {
   held: (part: "key" | "value", rows: readonly Float64Array[]) => readonly Float64Array[] = (_, rows) => rows;
   /** Told what enters the attention of every layer. */
   onInput: (layer: number, input: Float64Array) => void = () => {};
+  /** Factor of what a part of a layer adds to the residual stream that enters it. */
+  gate: (layer: number, part: "block" | "attention" | "mlp", x: Float64Array) => number = () => 1;
   readonly layers: number;
   readonly heads: number;
   readonly kvHeads: number;
   readonly #headDim: number;
   readonly #theta: number;
   readonly #epsilon: number;
-  readonly #weights = new Map<string, Float32Array>();
+  readonly weights = new Map<string, Float32Array | Float64Array>();
   /** [layer][position] */
   readonly #keys: Float64Array[][];
   readonly #values: Float64Array[][];
@@ -40,7 +44,7 @@ export class NaiveLlama {
     this.#headDim = config.head_dim;
     this.#theta = config.rope_parameters.rope_theta;
     this.#epsilon = config.rms_norm_eps;
-    for (const name of checkpoint.tensors.keys()) this.#weights.set(name, checkpoint.values(name));
+    for (const name of checkpoint.tensors.keys()) this.weights.set(name, checkpoint.values(name));
     this.#keys = Array.from({ length: this.layers }, () => []);
     this.#values = Array.from({ length: this.layers }, () => []);
   }
@@ -57,11 +61,14 @@ export class NaiveLlama {
 
   /** @param turn what the query counts as @param see what it sees, itself included */
   step(id: number, turn: number, see: (layer: number, head: number) => Iterable<Seen>): Step {
-    const embedding = this.#weights.get("model.embed_tokens.weight")!;
+    const embedding = this.weights.get("model.embed_tokens.weight")!;
     const size = embedding.length / (this.checkpoint.config.vocab_size as number);
-    let x = Float64Array.from(embedding.subarray(id * size, (id + 1) * size));
+    let x = Float64Array.from(embedding.slice(id * size, (id + 1) * size));
     const shares: Map<number, number>[][] = [];
     for (let layer = 0; layer < this.layers; layer++) {
+      const before = x;
+      const ofBlock = this.gate(layer, "block", x);
+      const ofAttention = this.gate(layer, "attention", x);
       const of = (name: string) => `model.layers.${layer}.${name}.weight`;
       const input = this.#norm(x, of("input_layernorm"));
       this.onInput(layer, input);
@@ -72,11 +79,13 @@ export class NaiveLlama {
       shares.push(
         Array.from({ length: this.heads }, (_, head) => this.#attend(mixed, q, layer, head, turn, see(layer, head))),
       );
-      x = sum(x, this.#product(mixed, of("self_attn.o_proj")));
+      x = sum(x, this.#product(mixed, of("self_attn.o_proj")), ofAttention);
+      const ofMlp = this.gate(layer, "mlp", x);
       const inner = this.#norm(x, of("post_attention_layernorm"));
       const up = this.#product(inner, of("mlp.up_proj"));
       const gated = this.#product(inner, of("mlp.gate_proj")).map((g, i) => (g / (1 + Math.exp(-g))) * up[i]);
-      x = sum(x, this.#product(gated, of("mlp.down_proj")));
+      x = sum(x, this.#product(gated, of("mlp.down_proj")), ofMlp);
+      x = x.map((value, i) => before[i] + ofBlock * (value - before[i]));
     }
     return { logits: this.#product(this.#norm(x, "model.norm.weight"), "lm_head.weight"), shares };
   }
@@ -95,7 +104,10 @@ export class NaiveLlama {
       "value",
       tokens.map(({ position }) => own(this.#values, position)),
     );
-    const scores = keys.map((key) => Math.exp(query.reduce((dot, a, i) => dot + a * key[i], 0) / Math.sqrt(size)));
+    const scores = keys.map(
+      (key, n) =>
+        (tokens[n].weight ?? 1) * Math.exp(query.reduce((dot, a, i) => dot + a * key[i], 0) / Math.sqrt(size)),
+    );
     const total = scores.reduce((a, b) => a + b, 0);
     const shares = new Map(tokens.map(({ position }, n) => [position, scores[n] / total]));
     for (const [n, value] of values.entries()) {
@@ -114,13 +126,13 @@ export class NaiveLlama {
   }
 
   #norm(x: Float64Array, name: string): Float64Array {
-    const weight = this.#weights.get(name)!;
+    const weight = this.weights.get(name)!;
     const mean = x.reduce((total, value) => total + value * value, 0) / x.length;
     return x.map((value, i) => (value * weight[i]) / Math.sqrt(mean + this.#epsilon));
   }
 
   #product(x: Float64Array, name: string): Float64Array {
-    const weight = this.#weights.get(name)!;
+    const weight = this.weights.get(name)!;
     const result = new Float64Array(weight.length / x.length);
     for (let row = 0; row < result.length; row++) {
       for (let i = 0; i < x.length; i++) result[row] += weight[row * x.length + i] * x[i];
@@ -129,7 +141,7 @@ export class NaiveLlama {
   }
 }
 
-const sum = (a: Float64Array, b: Float64Array) => a.map((value, i) => value + b[i]);
+const sum = (a: Float64Array, b: Float64Array, by: number) => a.map((value, i) => value + by * b[i]);
 
 /** A text of `length` arbitrary tokens for the golden checkpoints. */
 export const arbitraryText = (length: number) =>

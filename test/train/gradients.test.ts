@@ -6,14 +6,17 @@ vi.hoisted(() => {
 });
 
 import {
+  type BlockGates,
   type LinearSpec,
   type ModelSpec,
   type NormSpec,
+  parseModelConfig,
   type RouterSpec,
   readModelSpec,
   type Step,
   stepsOf,
 } from "../../src/arch/index.js";
+import { withLayerGates } from "../../src/arch/internal.js";
 import { Random } from "../../src/core/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { type TracedModel, tracedObjective } from "../../src/train/engine/tracedObjective.js";
@@ -22,6 +25,7 @@ import type { ClusterOptions } from "../../src/train/models/clusterOptions.js";
 import { contextWeightName, sigmoidName, sigmoidPerUnitName } from "../../src/train/models/contextNames.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
+import { gateTargetName, gateWeightName } from "../../src/train/models/gateNames.js";
 import type { Matching } from "../../src/train/models/matchingOptions.js";
 import { mlp } from "../../src/train/models/mlp.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
@@ -182,6 +186,14 @@ function contextCase(fields: Record<string, unknown>, alpha: number, sinks = fal
   return { ...made, batch };
 }
 
+/** What a layer adds weighed by a router; a router that lets tokens past is in layerGates.test.ts. */
+const weighedCase = (units: BlockGates["units"]) => {
+  const config = parseModelConfig({ ...decoderFields, model_type: "llama", num_hidden_layers: 2 }, "config.json");
+  const made = modelCase(withLayerGates(config, { units, kind: "soft" }).spec);
+  const scalar = (value: number) => ({ shape: [], values: Float64Array.of(value) });
+  return { ...made, batch: { ...made.batch, [gateTargetName]: scalar(0.3), [gateWeightName]: scalar(2) } };
+};
+
 /** What no family of the table has yet, in one block: keys of two parts, neighbours that turn, sinks, a clamped gate, caps. */
 function oddCase() {
   const vector = (name: string, ...shape: number[]) => ({ tensor: name, shape });
@@ -295,6 +307,8 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
   "Mistral with a sliding window that prunes its context, α 2": () =>
     contextCase({ model_type: "mistral", sliding_window: 3 }, 2),
   "Llama with sinks that prunes its context, α 1": () => contextCase({ model_type: "llama" }, 1, true),
+  "Llama whose blocks are weighed": () => weighedCase("block"),
+  "Llama whose attention and MLPs are weighed": () => weighedCase("sublayers"),
   "what no family has yet": oddCase,
 };
 

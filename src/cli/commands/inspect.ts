@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { Option } from "commander";
 import {
+  type BlockGates,
   findStep,
   type HeadSpec,
   type ModelConfig,
@@ -315,6 +316,7 @@ function inWords({ config, head }: InspectDocument): string {
   const extras = [
     config.attentionBias && "attention biases",
     config.experts !== undefined && `${config.experts.count} experts, ${config.experts.perToken} for a token`,
+    config.blocks[0].gates !== undefined && gatesInWords(config.blocks[0].gates),
     config.mlpBias && "MLP biases",
     config.qkNorm && "normalised q and k",
     windows.length > 0 && `sliding window of ${windows[0]}${inLayers(windows.length, config.layers)}`,
@@ -322,6 +324,12 @@ function inWords({ config, head }: InspectDocument): string {
   ].filter((extra) => extra !== false);
   return `${config.modelType}: ${config.layers} layers, hidden ${config.hiddenSize}, MLP ${config.intermediateSize} (${config.activation}), ${heads}, ${extras.join(", ")}`;
 }
+
+/** Bytes are those of a token that takes all of them. */
+const gatesInWords = ({ units, kind }: BlockGates): string => {
+  const where = { block: "blocks", attention: "attention", mlp: "MLPs", sublayers: "attention and MLPs" }[units];
+  return kind === "hard" ? `gates that let tokens past ${where}` : `gates that weigh ${where}`;
+};
 
 const headOf = ({ head }: ModelSpec): InspectDocument["head"] => ({
   kind: head.kind,

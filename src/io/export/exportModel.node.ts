@@ -89,6 +89,9 @@ export async function exportModel(
     if (blocks?.some(({ contextRank }) => contextRank !== undefined)) {
       throw new UsageError(`${files.location} prunes its context as it was trained to, which no other tool does`);
     }
+    if (blocks?.some(({ gates }) => gates !== undefined)) {
+      throw new UsageError(`${files.location} has gates in front of its layers, which no other tool knows`);
+    }
     const uniform = parseModelConfig(checkpoint.config, file).blocks;
     if (blocks?.some((shape, b) => !isDeepStrictEqual(shape, uniform[b])) && format !== "gguf") {
       throw new UsageError(

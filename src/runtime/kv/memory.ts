@@ -11,7 +11,7 @@ import type { KvChoice } from "./index.js";
 import type { KvPages } from "./pages.js";
 import type { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
-import { keptOf, prunesContext } from "./prunedModels.js";
+import { keepsItsOwnSlots, keptOf } from "./prunedModels.js";
 
 /** What a sequence remembers, and how it attends to it. */
 export interface MemoryOptions {
@@ -33,7 +33,7 @@ export interface MemoryOptions {
 
 /** Whether keys and values of such a sequence can lie in pages: as f32, all of them, where nothing looks for single ones. */
 export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">, model: Model): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined && !prunesContext(model);
+  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined && !keepsItsOwnSlots(model);
 
 /** What a sequence remembers of its tokens: a cache, the policy that decides what stays there, and what passes see of it. */
 export class SequenceMemory implements Disposable {

@@ -6,6 +6,14 @@ import { type KvChoice, parseKv } from "./index.js";
 export const prunesContext = ({ config }: Pick<Model, "config">): boolean =>
   config.blocks.some(({ contextRank }) => contextRank !== undefined);
 
+/** Whether some layer lets tokens past its attention, so that they have no keys and values there. */
+const gatesAttention = ({ config }: Pick<Model, "config">): boolean =>
+  config.blocks.some(({ gates }) => gates?.kind === "hard" && gates.units !== "mlp");
+
+/** Whether what a model was trained to do decides which tokens have a slot in a layer, so that slots are no positions. */
+export const keepsItsOwnSlots = (model: Pick<Model, "config">): boolean =>
+  prunesContext(model) || gatesAttention(model);
+
 /**
  * What a sequence keeps: as asked for, else, where the model was trained to, what that finds needed.
  * @throws UsageError for what does not go with a model that prunes its context, and for `pruned` with another one
@@ -14,17 +22,19 @@ export function keptOf(
   model: Model,
   { attention, kv, pages }: { attention?: { text: string }; kv?: KvChoice; pages?: object },
 ): KvChoice | undefined {
-  if (!prunesContext(model)) {
+  const prunes = prunesContext(model);
+  if (!keepsItsOwnSlots(model)) {
     if (kv?.eviction?.trained !== true) return kv;
     throw new UsageError(
       `${kv.text}: this model was not trained to prune its context; rarefy finetune --context-pruning does`,
     );
   }
   const refuse = (what: string) => {
-    throw new UsageError(`${what} does not go with a model that prunes its context by itself`);
+    const does = prunes ? "prunes its context by itself" : "lets tokens past attention";
+    throw new UsageError(`${what} does not go with a model that ${does}`);
   };
   if (attention !== undefined && attention.text !== "causal") refuse(`the attention pattern ${attention.text}`);
   if (pages !== undefined) refuse("a cache in pages");
-  if (kv?.eviction !== undefined && !kv.eviction.trained) refuse(`the KV policy ${kv.text}`);
-  return kv ?? parseKv("pruned");
+  if (kv?.eviction !== undefined && !(prunes && kv.eviction.trained)) refuse(`the KV policy ${kv.text}`);
+  return kv ?? (prunes ? parseKv("pruned") : undefined);
 }

@@ -11,6 +11,7 @@ export const experiments: Readonly<Record<string, () => Promise<{ experiment: Ex
   "lottery-ticket": () => import("./lotteryTicket.js"),
   recovery: () => import("./recovery.js"),
   "context-pruning": () => import("./contextPruning.js"),
+  "layer-gates": () => import("./layerGates.js"),
   structured: () => import("./structured.js"),
   distillation: () => import("./distillation.js"),
   qiren: () => import("./qiren.js"),

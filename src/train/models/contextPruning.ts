@@ -65,8 +65,8 @@ export function initialInteractions(
   return new Map(begun);
 }
 
-/** The same with a bias above all interactions: nothing is dropped. */
-export function wholeContext(
+/** The same with a bias above all that decides: no token is dropped, and none is let past a layer. */
+export function nothingDropped(
   parameters: readonly ModelParameter[],
   begun: ReadonlyMap<string, FloatArray>,
 ): Map<string, FloatArray> {

@@ -32,6 +32,16 @@ export interface MemberRecord {
   counts: Traced;
 }
 
+/** What a gate of a pass leaves behind. */
+export interface GateRecord {
+  /** Weights of the maps that it is about. */
+  readonly weights: number;
+  /** Mean share of tokens that it let through. */
+  readonly share: Traced;
+  /** How far it is from telling which tokens of a text are among the most wanted; where that is what is learnt. */
+  readonly missed?: Traced;
+}
+
 /** One pass of sequences of one length through a described model, while the engine traces it. */
 export class TracedPass {
   /** Of every mixture so far, in the order of the blocks. */
@@ -42,6 +52,8 @@ export class TracedPass {
   readonly penalties: Traced[] = [];
   /** Of every layer that prunes its context so far, the mean share of earlier positions that it leaves. */
   readonly contexts: Traced[] = [];
+  /** Of every gate so far. */
+  readonly gates: GateRecord[] = [];
   readonly #masks = new Map<string, Traced>();
   readonly #cut = new Map<Traced, Traced>();
 
@@ -149,4 +161,6 @@ export interface BlockPass {
   layer: number;
   /** f32 [rows, columns] each; "x" is the residual stream. */
   buffers: Map<Buffer, Traced>;
+  /** f32 [sequences, window, window]: which keys are there, where a gate let only some tokens through. Left out, all. */
+  there?: Traced;
 }

@@ -49,7 +49,7 @@ export const stepTracers: { readonly [K in Step["do"]]?: Tracer<Extract<Step, { 
       buffers.set(into, clusteredAttention(step, block, heads));
       return;
     }
-    const left = pruning && pass.left(read(buffers, pruning.of), pruning);
+    const left = pruning ? pass.left(read(buffers, pruning.of), pruning) : block.there;
     const options = { scale, cap, mask: pass.mask(sight), left, sinks: sinks && pass.weight(sinks) };
     buffers.set(into, attention(heads(q, kv.k), heads(k, kv.k), heads(v, kv.v), options));
   },

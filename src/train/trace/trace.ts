@@ -7,6 +7,7 @@ import type { TracedArrays, TracedModel } from "../engine/tracedObjective.js";
 import { contextLeftName, contextWeightName } from "../models/contextNames.js";
 import { type Distillation, teacherName } from "../models/distillation.js";
 import { divergences, meanOverKnown } from "../models/divergence.js";
+import { gateShareName } from "../models/gateNames.js";
 import { featureName, projectionsOf, type Shown } from "../models/matchingOptions.js";
 import { miniLlmLoss } from "../models/miniLlm.js";
 import {
@@ -22,6 +23,7 @@ import type { ParameterInfo } from "../values.js";
 import type { AdaptedOptions } from "./adaptation.js";
 import { factoredWeights } from "./factors.js";
 import { fillingName } from "./filling.js";
+import { gatePenalties, gateShare, traceGated } from "./gates.js";
 import { featureOf, matchedTerms } from "./matched.js";
 import type { TraceOptions } from "./options.js";
 import { type BlockPass, TracedPass } from "./pass.js";
@@ -73,16 +75,19 @@ export function traceModel(
       const left =
         pass.contexts.length === 0 ? undefined : multiply(pass.contexts.reduce(add), 1 / pass.contexts.length);
       const weight = batch[contextWeightName];
+      const share = gateShare(pass.gates);
       return {
         loss: [
           ...pass.mixtures.flatMap(({ penalties }) => penalties),
           ...pass.penalties,
           ...(matching === undefined ? [] : matchedTerms(matching, spec, blocks, pass)),
           ...(left && weight ? [multiply(left, weight)] : []),
+          ...gatePenalties(pass.gates, batch),
         ].reduce(add, wanted),
         measured: {
           prediction,
           ...(left && { [contextLeftName]: left }),
+          ...(share && { [gateShareName]: share }),
           ...pass.measuredMembers,
           ...Object.fromEntries(pass.mixtures.map(({ load }, number) => [loadName(number), load])),
         },
@@ -122,9 +127,9 @@ function showBlocks(spec: ModelSpec, pass: TracedPass, shown: Shown): TracedArra
 export const traceBlock = (block: BlockSpec, layer: number, x: Traced, pass: TracedPass): Traced =>
   traceBuffers(block, layer, x, pass).get("x")!;
 
-function traceBuffers({ steps }: BlockSpec, layer: number, x: Traced, pass: TracedPass): BlockPass["buffers"] {
+function traceBuffers(block: BlockSpec, layer: number, x: Traced, pass: TracedPass): BlockPass["buffers"] {
   const buffers = new Map([["x", x]]);
-  traceSteps(steps, { pass, layer, buffers });
+  traceGated(block, { pass, layer, buffers });
   return buffers;
 }
 

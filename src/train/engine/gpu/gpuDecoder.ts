@@ -71,7 +71,8 @@ export function decoderSchedule(
     if (taught !== undefined) recording.given.set(teacherName, spec.vocabSize);
     recording.write("x", recordEmbedding(spec.embedding, recording));
     const shown = new Map<string, View>();
-    for (const [number, { steps }] of spec.blocks.entries()) {
+    for (const [number, { steps, gates }] of spec.blocks.entries()) {
+      if (gates !== undefined) throw new NoKernel("gates in front of layers");
       recordSteps(steps, recording);
       const isShown = shows?.includes(number);
       if (isShown) shown.set(featureName("stream", number), recording.read("x"));
