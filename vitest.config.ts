@@ -13,6 +13,7 @@ const onGpu = [
   "test/compress/calibrationRun.test.ts",
   "test/model/expertGates.test.ts",
   "test/runtime/contextPruning.test.ts",
+  "test/runtime/layerGates.test.ts",
 ];
 
 /**

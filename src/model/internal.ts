@@ -2,12 +2,12 @@
 export { addedOutput, sharedInput } from "./adapters.js";
 export { mostPassRows } from "./buffers.js";
 export { routingOf } from "./checkRouting.js";
+export { nonFiniteError } from "./findNonFinite.js";
 export { directRef, factorNames, storedMap, storedMatrices } from "./forms.js";
 export { checkGenerates } from "./generates.js";
 export { isCoded, keepsCodes } from "./keptCodes.js";
 export { loadBlocks } from "./load.js";
 export { describeTrainable, loadDescribed } from "./loadModel.js";
-export { nonFiniteError } from "./nonFinite.js";
 export { describeBundles, type UnitKind } from "./offload/bundles.js";
 export { type HotUnits, hotUnits } from "./offload/hot.js";
 export { type OffloadStream, offloadedMlp, placeOffload } from "./offload/placement.js";

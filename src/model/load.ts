@@ -267,7 +267,6 @@ class WeightLoader {
   }
 
   async block(block: BlockSpec): Promise<BlockWeights> {
-    const { steps } = block;
     const norms = new Map<Step, LoadedNorm>();
     const stacks = new Map<Step, Stack>();
     const mixtures = new Map<Step, LoadedMixture>();
@@ -277,8 +276,8 @@ class WeightLoader {
     const offloaded = new Map<Step, Operation>();
     const mlps = this.offloads?.mlps;
     let lowRank = 0;
-    for (const [s, step] of steps.entries()) {
-      const absorbed = latentAt(steps, s);
+    for (const [s, step] of block.steps.entries()) {
+      const absorbed = latentAt(block.steps, s);
       if (absorbed !== undefined) latents.set(step, await this.#latent(absorbed));
       else if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));

@@ -64,11 +64,7 @@ describe.skipIf(process.platform === "win32")("finetune killed by signal 9", () 
     // The matrices through which a wider teacher is matched are part of the run, and not of the model.
     ["dense", [], ["--teacher", teacher, "--match", "hidden=0.5", "relations=0.5"]],
     ["sr-ste", ["pattern=2:4"], ["--context-pruning", "rank=4,weight=0.5"]],
-    [
-      "rigl",
-      ["interval=4", "density=0.4", "structure=block:4x4"],
-      ["--layer-gates", "hard:share=0.5,units=sublayers"],
-    ],
+    ["rigl", ["interval=4", "density=0.4", "structure=block:4x4"], ["--layer-gates", "hard:share=0.5,units=sublayers"]],
   ])("%s", async (method, methodOptions, more = []) => {
     const args = ["finetune", model, ...common, ...more, "--steps", String(steps), "--save-every", "4"];
     const settings = [

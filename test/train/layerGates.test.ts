@@ -14,12 +14,7 @@ import { binaryCrossEntropy, largestOfText, straightThrough } from "../../src/tr
 import type { Traced } from "../../src/train/engine/ops.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import { trainableConfig } from "../../src/train/languageModel.js";
-import {
-  gateCapacityName,
-  gateShareName,
-  gateTargetName,
-  gateWeightName,
-} from "../../src/train/models/gateNames.js";
+import { gateCapacityName, gateShareName, gateTargetName, gateWeightName } from "../../src/train/models/gateNames.js";
 import { gateControl, gateTrainings, initialGates, parseLayerGates } from "../../src/train/models/layerGates.js";
 import { modelParameters } from "../../src/train/models/parameters.js";
 import { traceModel } from "../../src/train/trace/trace.js";

@@ -116,7 +116,11 @@ describe("finetune --layer-gates", () => {
       () => ["finetune", dense, ...small, "--layer-gates", "hard", "--context-pruning", "-o", at("x")],
       /--context-pruning/,
     ],
-    ["an adapter", () => ["finetune", dense, ...small, "--layer-gates", "hard", "--lora", "-o", at("x")], /--layer-gates/],
+    [
+      "an adapter",
+      () => ["finetune", dense, ...small, "--layer-gates", "hard", "--lora", "-o", at("x")],
+      /--layer-gates/,
+    ],
     ["a policy", () => ["run", gated, "--prompt", "a", "--kv", "h2o:budget=8"], /h2o:budget=8 does not go with/],
     ["another tool's files", () => ["export", gated, "--format", "safetensors", "-o", at("x")], /gates in front of/],
   ])("%s is refused by name", async (_name, args, message) => {
