@@ -11,6 +11,7 @@ import {
   upload,
   windowSight,
 } from "./harness.js";
+import { once } from "./once.js";
 import * as oracle from "./oracle.js";
 
 const fours = (max: number) => fc.integer({ min: 1, max: max / 4 }).map((n) => 4 * n);
@@ -56,7 +57,7 @@ export function fuzzSuite(
           sparseFromRow: c.sparseFromRow,
         });
         const tolerance = linearTolerance(tolerances, c.format);
-        const expected = oracle.once(["random shapes", c, tolerance], () =>
+        const expected = once(["random shapes", c, tolerance], () =>
           oracle.linear(
             { ...c, x, w: w.values, bias, thresholds, previous: c.accumulate ? previous : undefined },
             tolerance,

@@ -19,6 +19,7 @@ import {
   weightFormats,
 } from "../../src/pack/index.js";
 import { type DType, fromFloat32 } from "../../src/tensor/index.js";
+import { once } from "./once.js";
 
 /** How far a backend may be from the f64 oracle. The bounds that use these figures are printed in the test titles. */
 export interface Tolerances {
@@ -85,10 +86,11 @@ export const gpuFormats = allFormats.filter(
 
 /** f32 [count], standard normal times `scale`, the same for the same seed. */
 export function normals(seed: number, count: number, scale = 1): Float32Array {
-  const random = new Random(seed);
-  const out = new Float32Array(count);
-  for (let i = 0; i < count; i++) out[i] = random.normal() * scale;
-  return out;
+  const drawn = once(["normals", seed, count, scale], () => {
+    const random = new Random(seed);
+    return Float32Array.from({ length: count }, () => random.normal() * scale);
+  });
+  return drawn.slice();
 }
 
 /** A matrix in memory, as a file would serve it. */
@@ -151,13 +153,17 @@ export async function loadStack(
   cols: number,
   seed = 1,
 ): Promise<LoadedMatrix> {
-  const stored = partRows.map((rows, p) => thinned(format, normals(seed * 31 + p, rows * cols, 0.5), cols, seed + p));
+  const stored = partRows.map((rows, p) =>
+    once(["stored", format, rows, cols, seed, p], () =>
+      thinned(format, normals(seed * 31 + p, rows * cols, 0.5), cols, seed + p),
+    ),
+  );
   const sources = stored.map((values, p) => rowSource(`part${p}`, values, partRows[p], cols));
   const handle = await backend.loadMatrix(sources, format);
   const values = new Float32Array(handle.rows * cols);
   const bytes: Uint8Array[] = [];
   for (const [p, part] of handle.parts.entries()) {
-    const made = packed(format, stored[p], part.rows, cols);
+    const made = once(["packed", format, part.rows, cols, seed, p], () => packed(format, stored[p], part.rows, cols));
     values.set(made.values, part.rowStart * cols);
     bytes.push(made.bytes);
   }

@@ -13,6 +13,7 @@ import {
   rowSource,
   upload,
 } from "./harness.js";
+import { once } from "./once.js";
 import * as oracle from "./oracle.js";
 
 /** Outputs × inputs; neither need be a multiple of 32. */
@@ -62,7 +63,7 @@ export function linearSuite(backend: () => Backend, { formats, tolerances }: Bac
           const xs = upload(b, n, cols, x);
           const out = b.allocate(n, outputs);
           b.linear(out, xs, w.handle);
-          const expected = oracle.once(["every shape", format, outputs, cols, n, tolerance], () =>
+          const expected = once(["every shape", format, outputs, cols, n, tolerance], () =>
             oracle.linear({ x, w: w.values, cols, partRows: [outputs] }, tolerance),
           );
           expectWithin(await b.read(out), expected, `${outputs} × ${cols}, ${n} rows`);
@@ -87,7 +88,7 @@ export function linearSuite(backend: () => Backend, { formats, tolerances }: Bac
         for (const sparseFromRow of [undefined, 0, 1, Math.floor(n / 2), n + 3]) {
           const out = upload(b, n, w.handle.rows, previous);
           b.linear(out, xs, w.handle, { bias: biasVector, accumulate: true, thresholds, sparseFromRow });
-          const expected = oracle.once(["thresholds per part", format, n, sparseFromRow ?? "none", tolerance], () =>
+          const expected = once(["thresholds per part", format, n, sparseFromRow ?? "none", tolerance], () =>
             oracle.linear({ x, w: w.values, cols, partRows, bias, previous, thresholds, sparseFromRow }, tolerance),
           );
           expectWithin(await b.read(out), expected, `${n} rows, sparse from row ${sparseFromRow}`);

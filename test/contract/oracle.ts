@@ -9,16 +9,6 @@ import type { Expected, Tolerances } from "./harness.js";
 
 const tiny = 1e-6;
 
-const found = new Map<string, Expected>();
-
-/** What is expected of a case that the key says all of: a process that tests several backends computes it once. */
-export function once(key: unknown, compute: () => Expected): Expected {
-  const name = JSON.stringify(key);
-  const known = found.get(name) ?? compute();
-  found.set(name, known);
-  return known;
-}
-
 export interface LinearCase {
   /** f32 [rows of x, cols] */
   x: Float32Array;
