@@ -115,8 +115,15 @@ function isExecutable(path) {
   }
 }
 
-/** WebGPU played by the CPU, for machines without a GPU. */
-const softwareGpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+/**
+ * WebGPU played by the CPU, for machines without a GPU. It clears the memory of workgroups in a loop of the shader: where Dawn
+ * leaves that to Vulkan, SwiftShader compiles a store for each word, which takes most of the time of most kernels.
+ */
+const softwareGpu = [
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+  "--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
+];
 
 /** Only what hangs reaches it: browsers share the machine with everything else that tests run. */
 const patienceMs = 1_800_000;
