@@ -11,15 +11,20 @@ import { readOptions } from "./options.mjs";
 
 readOptions();
 const folder = fileURLToPath(new URL("../src/kernels/wasm/", import.meta.url));
-const target = `${folder}generated/kernels.ts`;
+/** What begins each module, and where it goes: a page loads the kernels that train only to train. */
+const modules = {
+  [`${folder}generated/kernels.ts`]: "index.ts",
+  [`${folder}generated/trainingKernels.ts`]: "training/index.ts",
+};
 const accessors = `${folder}assembly/generated/records.ts`;
 const header = fileURLToPath(new URL("../src/kernels/program/generated/records.h", import.meta.url));
 const script = (name) => fileURLToPath(new URL(name, import.meta.url));
 const recordsSource = fileURLToPath(new URL("../src/kernels/program/records.ts", import.meta.url));
 const sources = [
   "../program/layout.ts",
-  ...readdirSync(`${folder}assembly`)
-    .filter((f) => f.endsWith(".ts"))
+  "../cpu/codes.ts",
+  ...readdirSync(`${folder}assembly`, { recursive: true })
+    .filter((f) => f.endsWith(".ts") && !f.startsWith("generated"))
     .map((f) => `assembly/${f}`),
 ];
 
@@ -46,9 +51,9 @@ const flags = [
   "112",
 ];
 
-async function compile(extra) {
+async function compile(entry, extra) {
   const out = `${folder}generated/kernels.wasm`;
-  const { error, stderr } = await asc.main([`${folder}assembly/index.ts`, "-o", out, ...flags, ...extra]);
+  const { error, stderr } = await asc.main([`${folder}assembly/${entry}`, "-o", out, ...flags, ...extra]);
   if (error) throw new Error(`AssemblyScript: ${error.message}\n${stderr.toString()}`);
   if (stderr.toString().trim() !== "") process.stderr.write(stderr.toString());
   const bytes = readFileSync(out);
@@ -58,7 +63,8 @@ async function compile(extra) {
 
 const upToDate = () => {
   try {
-    return existsSync(header) && existsSync(accessors) && readFileSync(target, "utf8").startsWith(stamp);
+    const isMade = (target) => readFileSync(target, "utf8").startsWith(stamp);
+    return existsSync(header) && existsSync(accessors) && Object.keys(modules).every(isMade);
   } catch {
     return false;
   }
@@ -78,10 +84,12 @@ async function writeRecords() {
 if (!upToDate()) {
   await writeRecords();
   mkdirSync(`${folder}generated`, { recursive: true });
-  const baseline = await compile([]);
-  const relaxed = await compile(["--enable", "relaxed-simd"]);
-  writeFileSync(
-    target,
-    `${stamp}\n/** Base64 of the WebAssembly modules. */\nexport const baseline: string =\n  "${baseline}";\nexport const relaxed: string =\n  "${relaxed}";\n`,
-  );
+  for (const [target, entry] of Object.entries(modules)) {
+    const baseline = await compile(entry, []);
+    const relaxed = await compile(entry, ["--enable", "relaxed-simd"]);
+    writeFileSync(
+      target,
+      `${stamp}\n/** Base64 of the WebAssembly modules. */\nexport const baseline: string =\n  "${baseline}";\nexport const relaxed: string =\n  "${relaxed}";\n`,
+    );
+  }
 }

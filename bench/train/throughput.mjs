@@ -1,7 +1,7 @@
 // Where a training step goes, on the built package:
-//   node bench/train/throughput.mjs [--model models/tiny-6m] [--device wasm|webgpu] [--engine] [--batch 4] [--window 128]
-//     [--steps 5] [--methods dense,fixed-mask,sr-ste,cast] [--teacher MODEL] [--distil-loss kl] [--skip matmul,step,methods,taught]
-//     [--json]
+//   node bench/train/throughput.mjs [--model models/tiny-6m] [--device wasm|webgpu] [--threads N] [--engine | --compare] [--batch 4]
+//     [--window 128] [--steps 5] [--methods dense,fixed-mask,sr-ste,cast] [--teacher MODEL] [--distil-loss kl]
+//     [--skip matmul,step,methods,taught] [--json]
 //
 // matmul   rate of the device's own matrix product at the shapes that a step is made of (--engine: of the autograd engine's)
 // step     loss alone, then loss and gradients, with everything that travels; the floating-point operations of the products
@@ -10,7 +10,9 @@
 // taught   a step beside the predictions of a teacher (the model itself, by default), the text alone, and the teacher's pass, each in
 //          turn; and whole steps with the arrays on the device, where it can hold them
 //
-// On WebGPU the kernels of our own are measured; with --engine the traced step. Random tokens: nothing depends on them.
+// The kernels of our own are measured; with --engine the traced step; with --compare the step of both, in turn. RAREFY_NATIVE=0 leaves
+// native kernels out. Random tokens: nothing depends on them. On "wasm" also the processor's time is given: it is that of all threads, and
+// says what a step costs on a machine that has other work.
 
 import { openCheckpoint } from "../../dist/io/index.js";
 import { directoryFiles } from "../../dist/io/index.node.js";
@@ -27,6 +29,8 @@ const { values: options } = readOptions({
     model: { type: "string", default: "models/tiny-6m" },
     device: { type: "string", default: "wasm" },
     engine: { type: "boolean", default: false },
+    compare: { type: "boolean", default: false },
+    threads: { type: "string" },
     batch: { type: "string", default: "4" },
     window: { type: "string", default: "128" },
     steps: { type: "string", default: "5" },
@@ -39,7 +43,8 @@ const { values: options } = readOptions({
 });
 const [batch, window, steps] = ["batch", "window", "steps"].map((name) => Number(options[name]));
 const { device } = options;
-const traced = options.engine || device === "wasm";
+const traced = options.engine;
+const threads = options.threads && Number(options.threads);
 const skipped = options.skip.split(",");
 const tokens = batch * window;
 const results = { device, traced, batch, window };
@@ -75,30 +80,25 @@ const flops = { forward: 2 * tokens * (linear + attention), step: 2 * tokens * (
 
 const copyOf = (weights) => new Map(Array.from(weights, ([name, values]) => [name, values.slice()]));
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
-async function timed(work, repeats = steps) {
-  await work(); // compiles
-  const ms = [];
+/** Medians of works that take turns: milliseconds, and those of the processor in all threads. */
+async function timedInTurn(works, repeats = steps) {
+  for (const work of works) await work(); // compiles
+  const times = works.map(() => ({ ms: [], cpuMs: [] }));
   for (let i = 0; i < repeats; i++) {
-    const startMs = performance.now();
-    await work();
-    ms.push(performance.now() - startMs);
-  }
-  return median(ms);
-}
-
-/** Medians of several works, each once in every round. */
-async function timedInTurn(works) {
-  const ms = Object.fromEntries(Object.keys(works).map((name) => [name, []]));
-  for (const work of Object.values(works)) await work(); // compiles
-  for (let i = 0; i < steps; i++) {
-    for (const [name, work] of Object.entries(works)) {
+    for (const [w, work] of works.entries()) {
       const startMs = performance.now();
+      const before = process.cpuUsage();
       await work();
-      ms[name].push(performance.now() - startMs);
+      const { user, system } = process.cpuUsage(before);
+      times[w].ms.push(performance.now() - startMs);
+      times[w].cpuMs.push((user + system) / 1000);
     }
   }
-  return Object.fromEntries(Object.entries(ms).map(([name, ms]) => [name, median(ms)]));
+  return times.map(({ ms, cpuMs }) => ({ ms: median(ms), cpuMs: median(cpuMs) }));
 }
+const timed = async (work, repeats) => (await timedInTurn([work], repeats))[0];
+/** The time that a rate is of: on a CPU that of the processor, which others do not lengthen. */
+const rated = ({ ms, cpuMs }) => (device === "wasm" ? cpuMs : ms);
 
 const { hiddenSize, intermediateSize, vocabSize, headDim, queryHeads, kvHeads } = config;
 const qkv = (queryHeads + 2 * kvHeads) * headDim;
@@ -112,9 +112,11 @@ const shapes = [
 
 /** Milliseconds of one product by the hand-written kernel. */
 async function ownProducts() {
-  const compute = await openCompute();
+  const compute = await openCompute(device, { threads });
+  say(compute.description);
+  results.description = compute.description;
   const parts = compute.allocate(2 ** 23, "parts");
-  const products = new Products(compute.recorder, parts);
+  const products = new Products(compute.recorder, parts, compute.enoughTiles);
   for (const [name, rows, columns, depth] of shapes) {
     const [a, b, c] = [rows * depth, columns * depth, rows * columns].map((n) => compute.allocate(n, "factor"));
     const kinds = {
@@ -153,11 +155,11 @@ async function ownProducts() {
     };
     for (const [kind, record] of Object.entries(kinds)) {
       const repeats = 10;
-      const ms = await timed(async () => {
+      const time = await timed(async () => {
         for (let i = 0; i < repeats; i++) record();
         await compute.recorder.settle();
       });
-      report(`${name} ${kind}`, rows, columns, depth, ms / repeats);
+      report(`${name} ${kind}`, rows, columns, depth, rated(time) / repeats);
     }
     for (const memory of [a, b, c]) compute.device.free(memory);
   }
@@ -172,12 +174,12 @@ async function engineProducts() {
     const a = np.ones([rows, depth]);
     const b = np.ones([columns, depth]);
     const product = jit((x, w) => np.matmul(x, np.transpose(w)));
-    const ms = await timed(async () => {
+    const time = await timed(async () => {
       const c = product(a.ref, b.ref);
       await c.ref.slice([0, 1], [0, 1]).data();
       c.dispose();
     });
-    report(name, rows, columns, depth, ms);
+    report(name, rows, columns, depth, rated(time));
   }
 }
 
@@ -198,28 +200,40 @@ const token = () => {
 };
 const ids = () => ({ shape: [tokens], values: Int32Array.from({ length: tokens }, token) });
 const data = { tokens: ids(), label: ids() };
-async function openObjective({ config, parameters }, { teacher, ...options } = {}) {
-  if (!traced || device === "wasm")
-    return decoderObjective(config.spec, parameters, window, device, { ...options, teacher });
+async function openObjective({ config, parameters }, { teacher, ...options } = {}, byEngine = traced) {
+  if (!byEngine) return decoderObjective(config.spec, parameters, window, device, { ...options, teacher, threads });
   await startEngine(device);
   const { tracedObjective } = await import("../../dist/train/engine/tracedObjective.js");
   const { traceModel } = await import("../../dist/train/trace/trace.js");
   return tracedObjective(traceModel(config.spec, parameters, window, options));
 }
 const objective = await openObjective(model);
+const compared = options.compare ? await openObjective(model, {}, true) : undefined;
 const best = Math.max(0, ...results.products.map(({ gflops }) => gflops));
 
 if (!skipped.includes("step")) {
+  const objectives = [[traced ? "traced" : "own", objective], ...(compared ? [["traced", compared]] : [])];
   for (const [part, name, work] of [
-    ["forward", "loss", () => objective.loss(weights, data)],
-    ["step", "loss and gradients", () => objective.lossAndGradients(weights, data)],
+    ["forward", "loss", (one) => one.loss(weights, data)],
+    ["step", "loss and gradients", (one) => one.lossAndGradients(weights, data)],
   ]) {
-    const ms = await timed(work);
-    const rate = flops[part] / ms / 1e6;
-    results[part] = { ms, gflops: rate, share: rate / best };
-    say(
-      `${name.padEnd(45)} ${ms.toFixed(1).padStart(9)} ms ${rate.toFixed(1).padStart(9)} GFLOP/s${best > 0 ? `, ${((100 * rate) / best).toFixed(0)} % of the best product` : ""}`,
+    const times = await timedInTurn(
+      objectives.map(
+        ([, one]) =>
+          () =>
+            work(one),
+      ),
     );
+    for (const [i, time] of times.entries()) {
+      const [kind] = objectives[i];
+      const rate = flops[part] / rated(time) / 1e6;
+      results[kind] = { ...results[kind], [part]: { ...time, gflops: rate, share: rate / best } };
+      say(
+        `${name}, ${kind}`.padEnd(45) +
+          ` ${time.ms.toFixed(1).padStart(9)} ms ${time.cpuMs.toFixed(1).padStart(9)} ms of processor ${rate.toFixed(1).padStart(9)} GFLOP/s` +
+          (best > 0 && kind !== "traced" ? `, ${((100 * rate) / best).toFixed(0)} % of the best product` : ""),
+      );
+    }
   }
 }
 
@@ -239,14 +253,14 @@ async function trainingOf(id, objective, onDevice) {
 
 async function timeMethod(id, onDevice) {
   const training = await trainingOf(id, objective, onDevice);
-  const ms = await timed(() => training.advance(data), onDevice ? 4 * steps : steps);
-  const rate = flops.step / ms / 1e6;
-  const tokensPerSecond = (1000 * tokens) / ms;
-  results.methods.push({ id, onDevice, ms, tokensPerSecond, gflops: rate, share: rate / best });
+  const time = await timed(() => training.advance(data), onDevice && device === "webgpu" ? 4 * steps : steps);
+  const rate = flops.step / rated(time) / 1e6;
+  const tokensPerSecond = (1000 * tokens) / time.ms;
+  results.methods.push({ id, onDevice, ...time, tokensPerSecond, gflops: rate, share: rate / best });
   const where = onDevice ? "on the device" : "on the host";
   say(
     `step of ${id}, arrays ${where}`.padEnd(45) +
-      ` ${ms.toFixed(1).padStart(9)} ms ${rate.toFixed(1).padStart(9)} GFLOP/s, ${tokensPerSecond.toFixed(0)} tokens/s`,
+      ` ${time.ms.toFixed(1).padStart(9)} ms ${time.cpuMs.toFixed(1).padStart(9)} ms of processor ${rate.toFixed(1).padStart(9)} GFLOP/s, ${tokensPerSecond.toFixed(0)} tokens/s`,
   );
 }
 
@@ -281,7 +295,9 @@ async function timeTaught() {
     works["the text alone, arrays on the device"] = () => alone.advance(data);
     works["with a teacher, arrays on the device"] = async () => taught.advance(await shown());
   }
-  results.taught = { onDevice: student.hasTeacher === true, loss: distillation.loss, ms: await timedInTurn(works) };
+  const times = (await timedInTurn(Object.values(works))).map(rated);
+  const ms = Object.fromEntries(Object.keys(works).map((name, w) => [name, times[w]]));
+  results.taught = { onDevice: student.hasTeacher === true, loss: distillation.loss, ms };
   for (const [name, ms] of Object.entries(results.taught.ms)) {
     const [what, ...where] = name.split(", ");
     const than = results.taught.ms[["the text alone", ...where].join(", ")];
@@ -295,5 +311,6 @@ async function timeTaught() {
 }
 if (!skipped.includes("taught")) await timeTaught();
 objective[Symbol.dispose]();
+compared?.[Symbol.dispose]();
 if (options.json) console.log(JSON.stringify(results, null, 2));
 process.exit(0);

@@ -119,23 +119,22 @@ async function gradientsOf(
       new Map(parameters.map(({ name }) => [name, new Float32Array(weights.get(name)!.length)])),
     ]),
   );
-  using objective = await decoderObjective(spec, parameters, window);
+  using objective = await decoderObjective(spec, parameters, window, "wasm", { masked: true });
   for (let w = 0; w < count; w++) {
     await breathe(signal);
     const own = Int32Array.from(tokens.subarray(w * window, (w + 1) * window));
-    // The last token of a window is followed by none; the loss is a mean over the others.
+    // The last token of a window is followed by none.
     const label = Int32Array.from(own, (_, t) => (t === window - 1 ? -1 : own[t + 1]));
     const { loss, gradients } = await objective.lossAndGradients(weights, {
       tokens: { shape: [window], values: own },
       label: { shape: [window], values: label },
     });
     if (!Number.isFinite(loss)) throw new NonFiniteError(`the loss of window ${w} of the calibration text is ${loss}`);
-    const scale = window / (window - 1);
     for (const [id, byName] of means) {
       for (const [name, mean] of byName) {
         const gradient = gradients.get(name)!;
         for (let i = 0; i < mean.length; i++) {
-          const g = gradient[i] * scale;
+          const g = gradient[i];
           mean[i] += (id === "gradients" ? g : g * g) / count;
         }
       }

@@ -1,11 +1,12 @@
-/** For the folders to the right: a GPU for kernels of their own. Not part of the package's exports. */
+/** For the folders to the right: a GPU or a CPU for kernels of their own. Not part of the package's exports. */
 export {
   type Compute,
-  type GpuMemory,
+  type ComputeRecorder,
+  type CpuOptions,
+  type DeviceMemory,
   type Kernel,
   kernel,
-  openCompute,
-  type Recorder,
+  type ReadBack,
   read,
   readWrite,
 } from "./compute.js";
@@ -13,6 +14,7 @@ export { isWholeHeads, wholeHeads } from "./handles.js";
 export { keptInputs } from "./inputChoice.js";
 export { countOf, keptValue, slotsOf } from "./kv.js";
 export { kiviCoded } from "./kvCodes.js";
+export { openCompute } from "./openCompute.js";
 export { setSlots } from "./sight.js";
 export { openDevice } from "./table.js";
 export { activationFunction } from "./webgpu/wgsl/elementwise.js";

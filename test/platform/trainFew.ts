@@ -41,7 +41,7 @@ export async function trainFew(device: EngineDevice): Promise<{ losses: number[]
     steps,
     seed: 1,
     method: (context) => method.start(context, method.options.parse({ pattern: "2:4" })),
-    onDevice: device === "webgpu",
+    onDevice: device !== "cpu",
   });
   const random = new Random(2);
   const losses: number[] = [];

@@ -3,7 +3,7 @@ import type { ModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
 import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
-import type { Compute, GpuMemory } from "../../src/kernels/internal.js";
+import type { Compute, DeviceMemory } from "../../src/kernels/internal.js";
 import { describeDecoder } from "../../src/model/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import type { TokenPlaces } from "../../src/train/engine/gpu/embedding.js";
@@ -23,7 +23,7 @@ import {
 } from "../../src/train/index.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import { cloneValues } from "../../src/train/values.js";
-import { distance, unavailable } from "./gpuSupport.js";
+import { devices, distance } from "./gpuSupport.js";
 
 vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
   const { withSharedCompute } = await import("./sharedCompute.js");
@@ -60,12 +60,14 @@ function counted(spec: ModelSpec, parameters: readonly ParameterInfo[], window: 
       return {};
     },
     device: { free() {} },
+    enoughTiles: 512,
+    rowUnit: 4,
     recorder: {
       makeRoom() {},
       run: () => used.dispatches++,
     },
   } as unknown as Compute;
-  const memory = {} as GpuMemory;
+  const memory = {} as DeviceMemory;
   const step = new ScheduledStep({ compute, weights: memory, gradients: memory }, schedule, [], sequences);
   const dispatches = (record: () => void) => {
     used.dispatches = 0;
@@ -104,95 +106,90 @@ test("rooms of gradients are used again: one more block needs no more of them", 
   expect(rooms(spec.blocks)).toBe(rooms(spec.blocks.slice(0, 1)));
 });
 
-describe.skipIf(unavailable !== undefined)(
-  `steps by kernels of our own on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
-  () => {
-    beforeAll(() => startEngine("wasm"));
+describe.each(devices)("steps by kernels of our own on %s", (_, device) => {
+  beforeAll(() => startEngine("wasm"));
 
-    async function both(
-      { spec, parameters }: Pick<Awaited<ReturnType<typeof modelOf>>, "spec" | "parameters">,
-      window: number,
-      router?: RouterOptions,
-    ) {
-      const [{ tracedObjective }, { traceModel }] = await Promise.all([
-        import("../../src/train/engine/tracedObjective.js"),
-        import("../../src/train/trace/trace.js"),
-      ]);
-      const oracle = tracedObjective(traceModel(spec, parameters, window, { router }));
-      const objective = (await gpuDecoder(spec, parameters, window, { router }))!;
-      open.push(oracle, objective);
-      return { oracle, objective };
+  async function both(
+    { spec, parameters }: Pick<Awaited<ReturnType<typeof modelOf>>, "spec" | "parameters">,
+    window: number,
+    router?: RouterOptions,
+  ) {
+    const [{ tracedObjective }, { traceModel }] = await Promise.all([
+      import("../../src/train/engine/tracedObjective.js"),
+      import("../../src/train/trace/trace.js"),
+    ]);
+    const oracle = tracedObjective(traceModel(spec, parameters, window, { router }));
+    const objective = (await gpuDecoder(spec, parameters, window, device, { router }))!;
+    open.push(oracle, objective);
+    return { oracle, objective };
+  }
+
+  function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
+    expect(found.loss).toBeCloseTo(expected.loss, 5);
+    expect([...found.measured.keys()].sort()).toEqual([...expected.measured.keys()].sort());
+    for (const [name, values] of expected.measured)
+      expect([name, distance(found.measured.get(name)!, values) < 1e-5]).toEqual([name, true]);
+    expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
+    const norm = Math.hypot(...Array.from(expected.gradients.values(), (gradient) => Math.hypot(...gradient)));
+    for (const [parameter, gradient] of expected.gradients) {
+      const own = found.gradients.get(parameter)!;
+      // Where the bias of keys moves all scores of a row alike, its gradient is 0 but for rounding.
+      const isZero = Math.hypot(...gradient) < 1e-6 * norm;
+      const isEqual = isZero ? Math.hypot(...own) < 1e-6 * norm : distance(own, gradient) < 1e-4;
+      expect([parameter, isEqual]).toEqual([parameter, true]);
     }
+  }
 
-    function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
-      expect(found.loss).toBeCloseTo(expected.loss, 5);
-      expect([...found.measured.keys()].sort()).toEqual([...expected.measured.keys()].sort());
-      for (const [name, values] of expected.measured)
-        expect([name, distance(found.measured.get(name)!, values) < 1e-5]).toEqual([name, true]);
-      expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
-      const norm = Math.hypot(...Array.from(expected.gradients.values(), (gradient) => Math.hypot(...gradient)));
-      for (const [parameter, gradient] of expected.gradients) {
-        const own = found.gradients.get(parameter)!;
-        // Where the bias of keys moves all scores of a row alike, its gradient is 0 but for rounding.
-        const isZero = Math.hypot(...gradient) < 1e-6 * norm;
-        const isEqual = isZero ? Math.hypot(...own) < 1e-6 * norm : distance(own, gradient) < 1e-4;
-        expect([parameter, isEqual]).toEqual([parameter, true]);
-      }
-    }
+  test("llama: loss, gradients and logits are the engine's", async () => {
+    const model = await modelOf("test/golden/arch/llama");
+    const { oracle, objective } = await both(model, 12);
+    const { spec, weights } = model;
+    const batch = randomBatch(spec.vocabSize, 36);
+    const found = await objective.lossAndGradients(weights, batch);
+    expectEqual(found, await oracle.lossAndGradients(weights, batch));
+    expect(await objective.loss(weights, batch)).toBeCloseTo(found.loss, 5);
+    expect(distance(await objective.predict(weights, batch), await oracle.predict(weights, batch))).toBeLessThan(1e-5);
+    // Another number of sequences, then the first again: buffers are made anew, nothing is left over.
+    const other = randomBatch(spec.vocabSize, 48);
+    expect((await objective.lossAndGradients(weights, other)).loss).toBeCloseTo(await oracle.loss(weights, other), 5);
+    expect((await objective.lossAndGradients(weights, batch)).gradients).toEqual(found.gradients);
+  });
 
-    test("llama: loss, gradients and logits are the engine's", async () => {
-      const model = await modelOf("test/golden/arch/llama");
-      const { oracle, objective } = await both(model, 12);
-      const { spec, weights } = model;
-      const batch = randomBatch(spec.vocabSize, 36);
-      const found = await objective.lossAndGradients(weights, batch);
-      expectEqual(found, await oracle.lossAndGradients(weights, batch));
-      expect(await objective.loss(weights, batch)).toBeCloseTo(found.loss, 5);
-      expect(distance(await objective.predict(weights, batch), await oracle.predict(weights, batch))).toBeLessThan(
-        1e-5,
-      );
-      // Another number of sequences, then the first again: buffers are made anew, nothing is left over.
-      const other = randomBatch(spec.vocabSize, 48);
-      expect((await objective.lossAndGradients(weights, other)).loss).toBeCloseTo(await oracle.loss(weights, other), 5);
-      expect((await objective.lossAndGradients(weights, batch)).gradients).toEqual(found.gradients);
-    });
+  // Each with what is new in it; one block, since the engine compiles slowly.
+  test.each([
+    ["mistral", 72, "a window"],
+    ["qwen2", 12, "biases"],
+    ["qwen3", 12, "norms of heads"],
+    ["gemma3", 12, "1 + weight, a scaled embedding, norms before sums, geluTanh"],
+    ["opt", 12, "layer norms, learned positions from an offset on, relu in place"],
+    ["gpt_neox", 12, "two parts side by side, a part of each head turned, gelu"],
+  ])("%s, windows of %d: %s", async (name, window) => {
+    const { spec: whole, weights } = await modelOf(`test/golden/arch/${name}`);
+    const spec = { ...whole, blocks: whole.blocks.slice(0, 1) };
+    const { oracle, objective } = await both({ spec, parameters: modelParameters(spec) }, window);
+    const batch = randomBatch(spec.vocabSize, 2 * window);
+    expectEqual(await objective.lossAndGradients(weights, batch), await oracle.lossAndGradients(weights, batch));
+  });
 
-    // Each with what is new in it; one block, since the engine compiles slowly.
-    test.each([
-      ["mistral", 72, "a window"],
-      ["qwen2", 12, "biases"],
-      ["qwen3", 12, "norms of heads"],
-      ["gemma3", 12, "1 + weight, a scaled embedding, norms before sums, geluTanh"],
-      ["opt", 12, "layer norms, learned positions from an offset on, relu in place"],
-      ["gpt_neox", 12, "two parts side by side, a part of each head turned, gelu"],
-    ])("%s, windows of %d: %s", async (name, window) => {
-      const { spec: whole, weights } = await modelOf(`test/golden/arch/${name}`);
-      const spec = { ...whole, blocks: whole.blocks.slice(0, 1) };
-      const { oracle, objective } = await both({ spec, parameters: modelParameters(spec) }, window);
-      const batch = randomBatch(spec.vocabSize, 2 * window);
-      expectEqual(await objective.lossAndGradients(weights, batch), await oracle.lossAndGradients(weights, batch));
-    });
+  test.each<[string, number, RouterOptions, string]>([
+    ["mixtral", 96, { balance: 0.3, zLoss: 0.02 }, "experts with more rows than a tile"],
+    ["olmoe", 12, { balance: 0.3 }, "gates that do not add up to 1"],
+    ["qwen3_moe", 4, { routing: "softmax", normalised: false, zLoss: 0.02 }, "experts that nobody chose"],
+  ])("%s, windows of %d, routed by %j: %s", async (name, window, router, what) => {
+    const { spec: whole, weights } = await modelOf(`test/golden/arch/${name}`);
+    const spec = { ...whole, blocks: whole.blocks.slice(0, 1) };
+    const { oracle, objective } = await both({ spec, parameters: modelParameters(spec) }, window, router);
+    const batch = randomBatch(spec.vocabSize, 2 * window);
+    const found = await objective.lossAndGradients(weights, batch);
+    expectEqual(found, await oracle.lossAndGradients(weights, batch));
+    expect(found.loss).toBeGreaterThan(found.measured.get("prediction")![0]);
+    const load = found.measured.get("load.0")!;
+    if (what.includes("tile")) expect(Math.max(...load)).toBeGreaterThan(64);
+    if (what.includes("nobody")) expect(Math.min(...load)).toBe(0);
+  });
+});
 
-    test.each<[string, number, RouterOptions, string]>([
-      ["mixtral", 96, { balance: 0.3, zLoss: 0.02 }, "experts with more rows than a tile"],
-      ["olmoe", 12, { balance: 0.3 }, "gates that do not add up to 1"],
-      ["qwen3_moe", 4, { routing: "softmax", normalised: false, zLoss: 0.02 }, "experts that nobody chose"],
-    ])("%s, windows of %d, routed by %j: %s", async (name, window, router, what) => {
-      const { spec: whole, weights } = await modelOf(`test/golden/arch/${name}`);
-      const spec = { ...whole, blocks: whole.blocks.slice(0, 1) };
-      const { oracle, objective } = await both({ spec, parameters: modelParameters(spec) }, window, router);
-      const batch = randomBatch(spec.vocabSize, 2 * window);
-      const found = await objective.lossAndGradients(weights, batch);
-      expectEqual(found, await oracle.lossAndGradients(weights, batch));
-      expect(found.loss).toBeGreaterThan(found.measured.get("prediction")![0]);
-      const load = found.measured.get("load.0")!;
-      if (what.includes("tile")) expect(Math.max(...load)).toBeGreaterThan(64);
-      if (what.includes("nobody")) expect(Math.min(...load)).toBe(0);
-    });
-  },
-);
-
-describe.skipIf(unavailable !== undefined)("a run that stays on the device", () => {
+describe.each(devices)("a run that stays on the device: %s", (_, device) => {
   const steps = 5;
   const window = 8;
 
@@ -201,7 +198,7 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
     for (const name of ["llama", "mixtral"]) {
       const model = await modelOf(`test/golden/arch/${name}`);
       const router = { balance: 0.1, zLoss: 0.01 };
-      const objective = (await gpuDecoder(model.spec, model.parameters, window, { router }))!;
+      const objective = (await gpuDecoder(model.spec, model.parameters, window, device, { router }))!;
       models.set(name, { ...model, objective });
       open.push(objective);
     }
@@ -247,7 +244,8 @@ describe.skipIf(unavailable !== undefined)("a run that stays on the device", () 
       for (let step = 0; step < steps; step++) {
         const batch = randomBatch(spec.vocabSize, window, random.integer(1000));
         const expected = await host.advance(batch);
-        expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 3);
+        // Two magnitudes that are equal but for rounding may be masked the other way round, which moves the loss by 0.001.
+        expect((await whole.advance(batch)).loss).toBeCloseTo(expected.loss, 2);
         if (step === 2) {
           await halves.synchronise();
           const files = new Map<string, Uint8Array>();

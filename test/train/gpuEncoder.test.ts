@@ -12,7 +12,7 @@ import { method as iht } from "../../src/train/methods/iht.js";
 import { type EncoderConfig, initialEncoder } from "../../src/train/models/encoderParameters.js";
 import type { Objective } from "../../src/train/objective.js";
 import { randomFor } from "../../src/train/seeds.js";
-import { distance, unavailable } from "./gpuSupport.js";
+import { devices, distance } from "./gpuSupport.js";
 
 const open: Objective[] = [];
 afterAll(() => {
@@ -53,55 +53,52 @@ function weightsOf(config: EncoderConfig) {
   return weights;
 }
 
-describe.skipIf(unavailable !== undefined)(
-  `the encoder on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
-  () => {
-    beforeAll(() => startEngine("wasm"));
+describe.each(devices)("the encoder on %s", (_, device) => {
+  beforeAll(() => startEngine("wasm"));
 
-    test.each<[string, Partial<EncoderConfig>, number]>([
-      ["three classes, texts not a multiple of four", {}, 5],
-      ["two classes, one block, a long text", { classes: 2, blocks: 1, length: 72 }, 8],
-      ["more places of a token than one piece", { vocabSize: 3, length: 20 }, 12],
-    ])("%s: loss, gradients and logits are the engine's", async (_, changes, count) => {
-      const config = { ...base, ...changes };
-      const [{ tracedObjective }, { encoder }] = await Promise.all([
-        import("../../src/train/engine/tracedObjective.js"),
-        import("../../src/train/models/encoder.js"),
-      ]);
-      const oracle = tracedObjective(encoder(config));
-      const objective = (await gpuEncoder(config))!;
-      open.push(oracle, objective);
-      const weights = weightsOf(config);
-      const batch = texts(config, count);
-      const expected = await oracle.lossAndGradients(weights, batch);
-      const found = await objective.lossAndGradients(weights, batch);
-      expect(found.loss).toBeCloseTo(expected.loss, 5);
-      expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
-      const norm = Math.hypot(...Array.from(expected.gradients.values(), (gradient) => Math.hypot(...gradient)));
-      for (const [name, gradient] of expected.gradients) {
-        const own = found.gradients.get(name)!;
-        // The bias of keys moves all scores of a row alike: its gradient is 0 but for rounding.
-        if (name.endsWith("k.bias")) expect([name, Math.hypot(...own) / norm < 1e-6]).toEqual([name, true]);
-        else expect([name, distance(own, gradient) < 1e-4]).toEqual([name, true]);
-      }
-      expect(await objective.loss(weights, batch)).toBeCloseTo(expected.loss, 5);
-      const logits = await objective.predict(weights, batch);
-      expect(logits).toHaveLength(count * config.classes);
-      expect(distance(logits, await oracle.predict(weights, batch))).toBeLessThan(1e-5);
-      // Another number of texts, then the first again: nothing is left over.
-      const other = texts(config, count + 1, 7);
-      expect((await objective.lossAndGradients(weights, other)).loss).toBeCloseTo(await oracle.loss(weights, other), 5);
-      expect((await objective.lossAndGradients(weights, batch)).gradients).toEqual(found.gradients);
-    });
+  test.each<[string, Partial<EncoderConfig>, number]>([
+    ["three classes, texts not a multiple of four", {}, 5],
+    ["two classes, one block, a long text", { classes: 2, blocks: 1, length: 72 }, 8],
+    ["more places of a token than one piece", { vocabSize: 3, length: 20 }, 12],
+  ])("%s: loss, gradients and logits are the engine's", async (_, changes, count) => {
+    const config = { ...base, ...changes };
+    const [{ tracedObjective }, { encoder }] = await Promise.all([
+      import("../../src/train/engine/tracedObjective.js"),
+      import("../../src/train/models/encoder.js"),
+    ]);
+    const oracle = tracedObjective(encoder(config));
+    const objective = (await gpuEncoder(config, device))!;
+    open.push(oracle, objective);
+    const weights = weightsOf(config);
+    const batch = texts(config, count);
+    const expected = await oracle.lossAndGradients(weights, batch);
+    const found = await objective.lossAndGradients(weights, batch);
+    expect(found.loss).toBeCloseTo(expected.loss, 5);
+    expect([...found.gradients.keys()].sort()).toEqual([...expected.gradients.keys()].sort());
+    const norm = Math.hypot(...Array.from(expected.gradients.values(), (gradient) => Math.hypot(...gradient)));
+    for (const [name, gradient] of expected.gradients) {
+      const own = found.gradients.get(name)!;
+      // The bias of keys moves all scores of a row alike: its gradient is 0 but for rounding.
+      if (name.endsWith("k.bias")) expect([name, Math.hypot(...own) / norm < 1e-6]).toEqual([name, true]);
+      else expect([name, distance(own, gradient) < 1e-4]).toEqual([name, true]);
+    }
+    expect(await objective.loss(weights, batch)).toBeCloseTo(expected.loss, 5);
+    const logits = await objective.predict(weights, batch);
+    expect(logits).toHaveLength(count * config.classes);
+    expect(distance(logits, await oracle.predict(weights, batch))).toBeLessThan(1e-5);
+    // Another number of texts, then the first again: nothing is left over.
+    const other = texts(config, count + 1, 7);
+    expect((await objective.lossAndGradients(weights, other)).loss).toBeCloseTo(await oracle.loss(weights, other), 5);
+    expect((await objective.lossAndGradients(weights, batch)).gradients).toEqual(found.gradients);
+  });
 
-    test("sizes that it does not do are left to the engine", async () => {
-      expect(await gpuEncoder({ ...base, length: 10 })).toBeUndefined();
-      expect(await gpuEncoder({ ...base, hiddenSize: 24, heads: 12 })).toBeUndefined();
-    });
-  },
-);
+  test("sizes that it does not do are left to the engine", async () => {
+    expect(await gpuEncoder({ ...base, length: 10 })).toBeUndefined();
+    expect(await gpuEncoder({ ...base, hiddenSize: 24, heads: 12 })).toBeUndefined();
+  });
+});
 
-describe.skipIf(unavailable !== undefined)("the projection on the device", () => {
+describe.each(devices)("the projection on the device: %s", (_, device) => {
   test.each<[string, (random: Random, i: number) => number]>([
     ["numbers of either sign", (random) => random.normal()],
     ["many equals", (random) => (random.integer(5) - 2) / 4],
@@ -122,7 +119,7 @@ describe.skipIf(unavailable !== undefined)("the projection on the device", () =>
       const parts = stretches.map(({ offset, length }) => expected.subarray(offset, offset + length));
       for (const [p, mask] of topS(parts, keep).entries()) for (const [i, k] of mask.entries()) if (!k) parts[p][i] = 0;
     }
-    using compute = await openCompute();
+    using compute = await openCompute(device);
     const memory = filled(compute, values, "values");
     const counters = compute.allocate(1, "counters");
     using projection = new DeviceProjection(compute, budgets);
@@ -144,11 +141,11 @@ describe.skipIf(unavailable !== undefined)("the projection on the device", () =>
   const stretch = (offset: number, length: number) => ({ offset, length });
 });
 
-describe.skipIf(unavailable !== undefined)("hard thresholding that stays on the device", () => {
+describe.each(devices)("hard thresholding that stays on the device: %s", (_, device) => {
   const steps = 6;
   let objective: Objective;
   beforeAll(async () => {
-    objective = (await gpuEncoder(base))!;
+    objective = (await gpuEncoder(base, device))!;
     open.push(objective);
   });
 

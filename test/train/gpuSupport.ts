@@ -1,3 +1,4 @@
+import { test } from "vitest";
 import { useSoftwareGpu } from "../support/softwareGpu.js";
 
 await useSoftwareGpu();
@@ -9,6 +10,14 @@ export const unavailable = await import("../../src/kernels/internal.js")
     (compute) => compute[Symbol.dispose](),
     (error: Error) => error.message,
   );
+
+type Where = readonly [name: string, device: "webgpu" | "wasm"];
+/** Where schedules run, and on what: what is not here is reported as skipped. */
+export const devices: readonly Where[] = [
+  ["the CPU", "wasm"],
+  ...(unavailable === undefined ? [["WebGPU", "webgpu"] satisfies Where] : []),
+];
+if (unavailable !== undefined) test.skip(`WebGPU: ${unavailable}`, () => {});
 
 /** ‖a − b‖ / ‖b‖ */
 export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {

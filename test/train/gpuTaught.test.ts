@@ -27,7 +27,7 @@ import { randomFor } from "../../src/train/internal.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
 import { traceModel } from "../../src/train/trace/trace.js";
 import { cloneValues } from "../../src/train/values.js";
-import { distance, unavailable } from "./gpuSupport.js";
+import { devices, distance } from "./gpuSupport.js";
 
 vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
   const { withSharedCompute } = await import("./sharedCompute.js");
@@ -115,142 +115,143 @@ test("what no kernel makes is left to the engine", () => {
   expect(has({ matching: matching({ relations: 1 }) })).toBe(false);
 });
 
-describe.skipIf(unavailable !== undefined)(
-  `students by kernels of our own on WebGPU${unavailable === undefined ? "" : `: ${unavailable}`}`,
-  () => {
-    let judged: Batch;
-    beforeAll(async () => {
-      await startEngine("wasm");
-      const { spec, parameters, weights } = teacher;
-      const oracle = opened(tracedObjective(traceModel(spec, parameters, window)));
-      const values = await oracle.predict(weights, text);
-      judged = { [teacherName]: { shape: [rows, vocabSize], values } };
-    });
+describe.each(devices)("students by kernels of our own on %s", (_, device) => {
+  let judged: Batch;
+  beforeAll(async () => {
+    await startEngine("wasm");
+    const { spec, parameters, weights } = teacher;
+    const oracle = opened(tracedObjective(traceModel(spec, parameters, window)));
+    const values = await oracle.predict(weights, text);
+    judged = { [teacherName]: { shape: [rows, vocabSize], values } };
+  });
 
-    const oracleOf = (options: Parameters<typeof traceModel>[3]) =>
-      opened(tracedObjective(traceModel(student.spec, student.parameters, window, options)));
+  const oracleOf = (options: Parameters<typeof traceModel>[3]) =>
+    opened(tracedObjective(traceModel(student.spec, student.parameters, window, options)));
 
-    const cases: [Required<Pick<Distillation, "share" | "temperature" | "loss">>, boolean][] = [
-      [{ share: 0.6, temperature: 2, loss: "kl" }, false],
-      [{ share: 1, temperature: 1, loss: "kl" }, true],
-      [{ share: 0.7, temperature: 1.5, loss: "reverse-kl" }, true],
-      [{ share: 0.3, temperature: 1, loss: "logits" }, true],
-    ];
-    test.each(cases)("%j, some of the text left out: %s", async (distillation, isMasked) => {
-      const batch = isMasked ? record : text;
-      const oracle = oracleOf({ distillation, ...(isMasked && { masked: true }) });
-      const expected = await oracle.lossAndGradients(student.weights, { ...batch, ...judged });
-      const objective = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation }))!);
-      expect(objective.hasTeacher).toBe(false);
-      expectEqual(await objective.lossAndGradients(student.weights, { ...batch, ...judged }), expected);
-      // Without a teacher in the batch the text is all there is.
-      const alone = await objective.lossAndGradients(student.weights, batch);
-      expectEqual(alone, await oracle.lossAndGradients(student.weights, batch));
-      expect(await objective.loss(student.weights, { ...batch, ...judged })).toBeCloseTo(alone.loss, 5);
-      // The teacher beside the student, whose logits stay where they are.
-      const taught = opened((await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!);
-      expect(taught.hasTeacher).toBe(true);
-      expectEqual(await taught.lossAndGradients(student.weights, batch), expected);
-    });
+  const cases: [Required<Pick<Distillation, "share" | "temperature" | "loss">>, boolean][] = [
+    [{ share: 0.6, temperature: 2, loss: "kl" }, false],
+    [{ share: 1, temperature: 1, loss: "kl" }, true],
+    [{ share: 0.7, temperature: 1.5, loss: "reverse-kl" }, true],
+    [{ share: 0.3, temperature: 1, loss: "logits" }, true],
+  ];
+  test.each(cases)("%j, some of the text left out: %s", async (distillation, isMasked) => {
+    const batch = isMasked ? record : text;
+    const oracle = oracleOf({ distillation, ...(isMasked && { masked: true }) });
+    const expected = await oracle.lossAndGradients(student.weights, { ...batch, ...judged });
+    const objective = opened((await gpuDecoder(student.spec, student.parameters, window, device, { distillation }))!);
+    expect(objective.hasTeacher).toBe(false);
+    expectEqual(await objective.lossAndGradients(student.weights, { ...batch, ...judged }), expected);
+    // Without a teacher in the batch the text is all there is.
+    const alone = await objective.lossAndGradients(student.weights, batch);
+    expectEqual(alone, await oracle.lossAndGradients(student.weights, batch));
+    expect(await objective.loss(student.weights, { ...batch, ...judged })).toBeCloseTo(alone.loss, 5);
+    // The teacher beside the student, whose logits stay where they are.
+    const taught = opened(
+      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+    );
+    expect(taught.hasTeacher).toBe(true);
+    expectEqual(await taught.lossAndGradients(student.weights, batch), expected);
+  });
 
-    const narrow = modelOf(llama(16, 2), "student");
-    const wide = modelOf(llama(24, 2), "student");
-    const matchings: [string, typeof student, MatchingInput, Distillation | undefined][] = [
-      [
-        "two blocks through a matrix each",
-        narrow,
-        {
-          layers: [
-            [0, 0],
-            [1, 2],
-          ],
-        },
-        { share: 0.4, temperature: 2 },
-      ],
-      [
-        "one block with two, as they are",
-        narrow,
-        {
-          relative: false,
-          layers: [
-            [0, 0],
-            [0, 1],
-          ],
-        },
-        undefined,
-      ],
-      [
-        "blocks of one width",
-        wide,
-        {
-          hidden: 0.7,
-          layers: [
-            [0, 1],
-            [1, 2],
-          ],
-        },
-        undefined,
-      ],
-    ];
-    test.each(matchings)("states: %s", async (_, { spec, parameters, weights }, options, distillation) => {
-      const matching = matchingOf(matchingSchema.parse(options), spec, teacher.spec);
-      const shown = { logits: true, ...shownFor(matching) };
-      using shows = tracedObjective(traceModel(teacher.spec, teacher.parameters, window, { shown }));
-      const batch = { ...text, ...(await shows.show!(teacher.weights, text)) };
-      const all = new Map([...weights, ...initialProjections(matching, 3)]);
-      using oracle = tracedObjective(traceModel(spec, parameters, window, { matching, distillation }));
-      const expected = await oracle.lossAndGradients(all, batch);
-      const learnt = { matching, distillation };
-      const objective = opened((await gpuDecoder(spec, parameters, window, { ...learnt, teacher }))!);
-      expect(objective.parameters).toEqual(oracle.parameters);
-      expectEqual(await objective.lossAndGradients(all, text), expected);
-      expect(expected.loss).toBeGreaterThan(expected.measured.get("prediction")![0]);
-      const brought = opened((await gpuDecoder(spec, parameters, window, learnt))!);
-      expectEqual(await brought.lossAndGradients(all, batch), expected);
-      expectEqual(await brought.lossAndGradients(all, text), await oracle.lossAndGradients(all, text));
-    });
+  const narrow = modelOf(llama(16, 2), "student");
+  const wide = modelOf(llama(24, 2), "student");
+  const matchings: [string, typeof student, MatchingInput, Distillation | undefined][] = [
+    [
+      "two blocks through a matrix each",
+      narrow,
+      {
+        layers: [
+          [0, 0],
+          [1, 2],
+        ],
+      },
+      { share: 0.4, temperature: 2 },
+    ],
+    [
+      "one block with two, as they are",
+      narrow,
+      {
+        relative: false,
+        layers: [
+          [0, 0],
+          [0, 1],
+        ],
+      },
+      undefined,
+    ],
+    [
+      "blocks of one width",
+      wide,
+      {
+        hidden: 0.7,
+        layers: [
+          [0, 1],
+          [1, 2],
+        ],
+      },
+      undefined,
+    ],
+  ];
+  test.each(matchings)("states: %s", async (_, { spec, parameters, weights }, options, distillation) => {
+    const matching = matchingOf(matchingSchema.parse(options), spec, teacher.spec);
+    const shown = { logits: true, ...shownFor(matching) };
+    using shows = tracedObjective(traceModel(teacher.spec, teacher.parameters, window, { shown }));
+    const batch = { ...text, ...(await shows.show!(teacher.weights, text)) };
+    const all = new Map([...weights, ...initialProjections(matching, 3)]);
+    using oracle = tracedObjective(traceModel(spec, parameters, window, { matching, distillation }));
+    const expected = await oracle.lossAndGradients(all, batch);
+    const learnt = { matching, distillation };
+    const objective = opened((await gpuDecoder(spec, parameters, window, device, { ...learnt, teacher }))!);
+    expect(objective.parameters).toEqual(oracle.parameters);
+    expectEqual(await objective.lossAndGradients(all, text), expected);
+    expect(expected.loss).toBeGreaterThan(expected.measured.get("prediction")![0]);
+    const brought = opened((await gpuDecoder(spec, parameters, window, device, learnt))!);
+    expectEqual(await brought.lossAndGradients(all, batch), expected);
+    expectEqual(await brought.lossAndGradients(all, text), await oracle.lossAndGradients(all, text));
+  });
 
-    test("a teacher that has no kernels leaves the student its own", async () => {
-      const { head } = teacher.spec;
-      const capped = { ...teacher, spec: { ...teacher.spec, head: { ...head, softcap: 30 } as typeof head } };
-      const options = { distillation: { share: 1, temperature: 1 }, teacher: capped };
-      expect(opened((await gpuDecoder(student.spec, student.parameters, window, options))!).hasTeacher).toBe(false);
-    });
+  test("a teacher that has no kernels leaves the student its own", async () => {
+    const { head } = teacher.spec;
+    const capped = { ...teacher, spec: { ...teacher.spec, head: { ...head, softcap: 30 } as typeof head } };
+    const options = { distillation: { share: 1, temperature: 1 }, teacher: capped };
+    expect(opened((await gpuDecoder(student.spec, student.parameters, window, device, options))!).hasTeacher).toBe(
+      false,
+    );
+  });
 
-    test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {
-      const distillation = { share: 0.5, temperature: 2 };
-      const objective = opened(
-        (await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!,
-      );
-      const none = { ...text, label: { shape: [rows], values: new Int32Array(rows).fill(-1) } };
-      const { loss, gradients } = await objective.lossAndGradients(student.weights, none);
-      expect(loss).toBe(0);
-      for (const gradient of gradients.values()) expect(Math.max(...gradient.map(Math.abs))).toBe(0);
-    });
+  test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {
+    const distillation = { share: 0.5, temperature: 2 };
+    const objective = opened(
+      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+    );
+    const none = { ...text, label: { shape: [rows], values: new Int32Array(rows).fill(-1) } };
+    const { loss, gradients } = await objective.lossAndGradients(student.weights, none);
+    expect(loss).toBe(0);
+    for (const gradient of gradients.values()) expect(Math.max(...gradient.map(Math.abs))).toBe(0);
+  });
 
-    test("a run on the device beside its teacher takes the steps of one on the host", async () => {
-      const distillation = { share: 0.5, temperature: 2 };
-      const objective = opened(
-        (await gpuDecoder(student.spec, student.parameters, window, { distillation, teacher }))!,
-      );
-      const { method } = await trainMethods["sr-ste"]();
-      const runOf = (onDevice: boolean) =>
-        new Training({
-          ...{ objective, onDevice, steps: 4, seed: 1, weights: cloneValues(student.weights) },
-          optimizer: { rate: constant(1e-2), clip: 1 },
-          method: (context) => method.start(context, method.options.parse({ interval: 2 })),
-        });
-      const [host, device] = [runOf(false), runOf(true)];
-      const losses: number[] = [];
-      for (let step = 0; step < 4; step++) {
-        const { loss } = await host.advance(record);
-        expect((await device.advance(record)).loss).toBeCloseTo(loss, 4);
-        losses.push(loss);
-      }
-      expect(losses[3]).toBeLessThan(losses[0]);
-      await device.synchronise();
-      for (const [name, values] of host.weights)
-        expect([name, distance(device.weights.get(name)!, values) < 0.01]).toEqual([name, true]);
-    });
-  },
-);
+  test("a run on the device beside its teacher takes the steps of one on the host", async () => {
+    const distillation = { share: 0.5, temperature: 2 };
+    const objective = opened(
+      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+    );
+    const { method } = await trainMethods["sr-ste"]();
+    const runOf = (onDevice: boolean) =>
+      new Training({
+        ...{ objective, onDevice, steps: 4, seed: 1, weights: cloneValues(student.weights) },
+        optimizer: { rate: constant(1e-2), clip: 1 },
+        method: (context) => method.start(context, method.options.parse({ interval: 2 })),
+      });
+    const [host, resident] = [runOf(false), runOf(true)];
+    const losses: number[] = [];
+    for (let step = 0; step < 4; step++) {
+      const { loss } = await host.advance(record);
+      expect((await resident.advance(record)).loss).toBeCloseTo(loss, 4);
+      losses.push(loss);
+    }
+    expect(losses[3]).toBeLessThan(losses[0]);
+    await resident.synchronise();
+    for (const [name, values] of host.weights)
+      expect([name, distance(resident.weights.get(name)!, values) < 0.01]).toEqual([name, true]);
+  });
+});

@@ -1,19 +1,30 @@
 import type { Compute } from "../../src/kernels/internal.js";
 
+type Device = "webgpu" | "wasm";
+
 /**
- * In the place of `kernels/internal.js`: one device for all objectives of a file, since on a software GPU compiling the same kernels for
- * each takes most of the time. Kernels find poison in the memory of their workgroups, which Dawn is told not to clear.
+ * In the place of `kernels/internal.js`: one of each device for all objectives of a file, since on a software GPU compiling the same
+ * kernels for each takes most of the time. Kernels find poison in the memory of their workgroups, which Dawn is told not to clear.
  */
-export function withSharedCompute<M extends { openCompute(): Promise<Compute> }>(real: M): M {
-  let shared: Promise<Compute> | undefined;
-  const openCompute = async () => {
-    shared ??= real.openCompute().then((compute) => {
-      const { recorder } = compute;
-      const run = recorder.run.bind(recorder);
-      recorder.run = (kernel, ...rest) => run(poisoned(kernel), ...rest);
-      return compute;
+export function withSharedCompute<M extends { openCompute(device?: Device): Promise<Compute> }>(real: M): M {
+  const shared = new Map<Device, Promise<Compute>>();
+  const open = async (device: Device) => {
+    const compute = await real.openCompute(device);
+    const { recorder } = compute;
+    const run = recorder.run.bind(recorder);
+    if (device === "webgpu") recorder.run = (kernel, ...rest) => run(poisoned(kernel), ...rest);
+    return compute;
+  };
+  const openCompute = async (device: Device = "webgpu"): Promise<Compute> => {
+    if (!shared.has(device)) shared.set(device, open(device));
+    const compute = await shared.get(device)!;
+    return new Proxy(compute, {
+      get: (target, name) => {
+        if (name === Symbol.dispose) return () => {};
+        const value = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
     });
-    return { ...(await shared), [Symbol.dispose]: () => {} };
   };
   return { ...real, openCompute };
 }

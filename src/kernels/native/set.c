@@ -28,6 +28,7 @@ add_sparse_group add_mask_q8, add_mask_q4;
 #include "mmla.h"
 #endif
 #include "tiles.h"
+#include "product.h"
 
 /* In attention.c; on ARM WebAssembly does it. */
 #if defined __AVX512F__
@@ -51,5 +52,6 @@ const kernel_set NAMED(kernels) = {
         [rarefy_native_prepare] = prepare,
         [rarefy_native_tiles] = tiles,
         [rarefy_native_attention] = ATTENTION,
+        [rarefy_native_product] = product,
     },
 };

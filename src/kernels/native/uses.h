@@ -23,9 +23,16 @@ CONSTANT("attentionFours", rarefy_attention_fours)
 CONSTANT("rowsOfGroup", rarefy_rows_of_group)
 CONSTANT("slotsOfBlock", rarefy_slots_of_block)
 CONSTANT("kiviGroup", rarefy_kivi_group)
+CONSTANT("nativeProduct", rarefy_native_product)
+CONSTANT("productDepth", rarefy_product_depth)
+CONSTANT("productRows", rarefy_product_rows)
+CONSTANT("productColumns", rarefy_product_columns)
+CONSTANT("productScratchBytes", rarefy_product_scratch_bytes)
 #endif
 #ifdef RECORD
 RECORD("matvec", rarefy_record_of_matvec)
 RECORD("matmul", rarefy_record_of_matmul)
 RECORD("attention", rarefy_record_of_attention)
+/* Of product.h, which has no record of records.ts. */
+RECORD("product", "1")
 #endif

@@ -101,6 +101,15 @@ export class Arena {
     this.#at = encode(op, operands, this.#words, this.#floats, this.#at);
   }
 
+  /** Appends a step of a module with other codes: what it reads has been checked. */
+  append(code: number, operands: Int32Array): void {
+    if ((this.#at + operands.length + 3) * 4 > programStart + programBytes) this.run();
+    this.#words[this.#at] = code;
+    this.#words[this.#at + 1] = operands.length;
+    this.#words.set(operands, this.#at + 2);
+    this.#at += 2 + operands.length;
+  }
+
   /** Runs what is recorded, so that memory can be released; nothing is left to run where the threads have failed. */
   settle(): void {
     if (!this.#machine.failed) this.run();

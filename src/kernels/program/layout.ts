@@ -95,8 +95,19 @@ export const nativeMatvec = 0;
 export const nativePrepare = 1;
 export const nativeTiles = 2;
 export const nativeAttention = 3;
+/** Of the kernels that train. */
+export const nativeProduct = 4;
 /** How many there are; only the C code asks (native/kernels.h). */
-export const nativeKernels = 4;
+export const nativeKernels = 5;
+
+/**
+ * A product in training copies its factors into panels: so much of the depth of the sums at a time, of the left factor so many rows, of
+ * the right one so many columns; and the scratch of one thread for both, with room for the last panel.
+ */
+export const productDepth = 256;
+export const productRows = 96;
+export const productColumns = 512;
+export const productScratchBytes = 655360;
 
 export const functionSilu = 0;
 export const functionRelu = 1;

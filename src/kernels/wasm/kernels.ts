@@ -13,7 +13,8 @@ export interface KernelExports {
   spin(count: number): void;
   park(): number;
   wake(arena: number): void;
-  byteDotIsExact(): number;
+  /** Of the module for inference. */
+  byteDotIsExact?(): number;
 }
 
 export type KernelBuild = "baseline" | "relaxed";
@@ -26,7 +27,10 @@ export interface Kernels {
   dotCode: number;
 }
 
-const builds: Readonly<Record<KernelBuild, string>> = { relaxed, baseline };
+/** A module in two builds, base64. */
+export type Builds = Readonly<Record<KernelBuild, string>>;
+
+const inference: Builds = { relaxed, baseline };
 
 /**
  * The fastest build that this engine takes, and the way of summing 8-bit products that is exact on this machine.
@@ -34,7 +38,18 @@ const builds: Readonly<Record<KernelBuild, string>> = { relaxed, baseline };
  * @throws DeviceError when the engine lacks what the build needs
  */
 export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduct } = {}): Promise<Kernels> {
-  const candidates: KernelBuild[] = wanted.build === undefined ? ["relaxed", "baseline"] : [wanted.build];
+  const { module, build } = await compileKernels(inference, wanted.build);
+  const exact = instantiate(module, newMemory(8, 8)).byteDotIsExact!() === 1;
+  if (wanted.dot === "byte" && !exact) {
+    throw new DeviceError(`the ${build} build has no exact dot product of bytes on this machine; leave "dot" out`);
+  }
+  const dot = exact && wanted.dot !== "wide" ? "byte" : "wide";
+  return { module, build, dot, dotCode: dot === "byte" ? dotByte : dotWide };
+}
+
+/** The fastest build that this engine takes, or the one that is wanted. @throws DeviceError where it takes none */
+export async function compileKernels(builds: Builds, wanted?: KernelBuild): Promise<Pick<Kernels, "module" | "build">> {
+  const candidates: KernelBuild[] = wanted === undefined ? ["relaxed", "baseline"] : [wanted];
   for (const build of candidates) {
     const bytes = fromBase64(builds[build]);
     if (!WebAssembly.validate(bytes)) continue;
@@ -45,17 +60,12 @@ export async function loadKernels(wanted: { build?: KernelBuild; dot?: DotProduc
         { cause },
       );
     });
-    const exact = instantiate(module, newMemory(8, 8)).byteDotIsExact() === 1;
-    if (wanted.dot === "byte" && !exact) {
-      throw new DeviceError(`the ${build} build has no exact dot product of bytes on this machine; leave "dot" out`);
-    }
-    const dot = exact && wanted.dot !== "wide" ? "byte" : "wide";
-    return { module, build, dot, dotCode: dot === "byte" ? dotByte : dotWide };
+    return { module, build };
   }
   throw new DeviceError(
-    wanted.build === undefined
+    wanted === undefined
       ? "this JavaScript engine lacks WebAssembly SIMD or threads; use Node 20 or a browser of 2023 or later, or the reference backend"
-      : `this JavaScript engine does not take the ${wanted.build} build of the kernels`,
+      : `this JavaScript engine does not take the ${wanted} build of the kernels`,
   );
 }
 

@@ -27,6 +27,9 @@ const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
   { kernel: layout.nativeAttention, record: "attention" },
 ];
 
+/** Which form of the record of native/product.h the kernels that train write; a test holds the fields of both against each other. */
+const productRecord = "1";
+
 /** What native/addon.c gives for a set that the machine runs. */
 interface Addon {
   set: NativeSet;
@@ -80,6 +83,7 @@ function openFile(file: string, set: NativeSet | undefined, roundsTwice: boolean
   }
   const fits = ({ record }: { record: OperationName }) =>
     Object.hasOwn(operations, record) && records[record] === describeRecord(record);
-  const mask = kernelRecords.filter(fits).reduce((bits, { kernel }) => bits | (1 << kernel), 0);
+  let mask = kernelRecords.filter(fits).reduce((bits, { kernel }) => bits | (1 << kernel), 0);
+  if (records.product === productRecord) mask |= 1 << layout.nativeProduct;
   return { file, set: addon.set, roundsTwice, name: names[addon.set], mask, attach: addon.attach, useLargePages };
 }

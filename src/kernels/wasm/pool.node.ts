@@ -1,9 +1,12 @@
 import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
+import { isMainThread, Worker } from "node:worker_threads";
 import type { HostEvents } from "./host.js";
 
 /** Threads that this machine runs at once. */
 export const hardwareThreads = availableParallelism;
+
+/** The same, or 1 in a thread that works beside others. */
+export const freeThreads = () => (isMainThread ? availableParallelism() : 1);
 
 /** Starts a worker thread of Node that does not keep the process alive. */
 export function startNodeHost(program: string, { onMessage, onError }: HostEvents) {

@@ -189,3 +189,8 @@ export async function hardwareThreads(): Promise<number> {
   if (isNode()) return (await import("./pool.node.js")).hardwareThreads();
   return globalThis.navigator?.hardwareConcurrency ?? 1;
 }
+
+/** The same, or 1 in a thread of Node.js that works beside others. */
+export async function freeThreads(): Promise<number> {
+  return isNode() ? (await import("./pool.node.js")).freeThreads() : hardwareThreads();
+}

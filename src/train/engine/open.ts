@@ -1,5 +1,6 @@
 import { distinctBlocks, type ModelSpec } from "../../arch/index.js";
 import { UsageError } from "../../core/index.js";
+import type { CpuOptions } from "../../kernels/internal.js";
 import type { TeacherModel } from "../models/distillation.js";
 import type { EncoderConfig } from "../models/encoderParameters.js";
 import type { Objective } from "../objective.js";
@@ -14,11 +15,13 @@ export interface DecoderObjectiveOptions extends TraceOptions {
    * Elsewhere batches must hold that.
    */
   teacher?: TeacherModel;
+  /** Threads of the device "wasm", for models that have kernels; default: the processor's, 1 in a worker thread of Node.js. */
+  threads?: number;
 }
 
 /**
- * The next-token loss of a described model on a device: on WebGPU by kernels of our own where every step of the model has
- * them (`gpuSteps`), everything else compiled by the engine, which is loaded when first needed.
+ * The next-token loss of a described model on a device: on "wasm" and "webgpu" by kernels of our own where every step of the model
+ * has them (`gpuSteps`), everything else, and all on "cpu", by the engine, which is loaded when first needed.
  * @param parameters of `modelParameters`
  * @param window tokens of every sequence
  * @throws DeviceError, UsageError that names what of the description cannot be trained, or for a teacher of another vocabulary
@@ -28,7 +31,7 @@ export async function decoderObjective(
   parameters: readonly ParameterInfo[],
   window: number,
   device: EngineDevice = "wasm",
-  { teacher, ...options }: DecoderObjectiveOptions = {},
+  { teacher, threads, ...options }: DecoderObjectiveOptions = {},
 ): Promise<Objective> {
   // Kernels leave out what is not learnt in any case.
   const { router, distillation, matching, masked: _masked, ...others } = options;
@@ -39,9 +42,10 @@ export async function decoderObjective(
     Object.values(others).every((option) => option === undefined) &&
     parameters.every(({ part }) => part === undefined) &&
     distinctBlocks(spec).length === spec.blocks.length;
-  if (device === "webgpu" && plain) {
+  if (device !== "cpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
-    const objective = await gpuDecoder(spec, parameters, window, { router, distillation, matching, teacher });
+    const kernels = { router, distillation, matching, teacher, threads };
+    const objective = await gpuDecoder(spec, parameters, window, device, kernels);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);
@@ -53,14 +57,18 @@ export async function decoderObjective(
 }
 
 /**
- * The loss of an encoder that classifies on a device; by kernels of our own on WebGPU.
+ * The loss of an encoder that classifies on a device; by kernels of our own on "wasm" and "webgpu".
  * @throws DeviceError
  */
-export async function encoderObjective(config: EncoderConfig, device: EngineDevice = "wasm"): Promise<Objective> {
+export async function encoderObjective(
+  config: EncoderConfig,
+  device: EngineDevice = "wasm",
+  options: CpuOptions = {},
+): Promise<Objective> {
   // The kernels know no clusters.
-  if (device === "webgpu" && config.clusters === undefined) {
+  if (device !== "cpu" && config.clusters === undefined) {
     const { gpuEncoder } = await import("./gpu/gpuEncoder.js");
-    const objective = await gpuEncoder(config);
+    const objective = await gpuEncoder(config, device, options);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);

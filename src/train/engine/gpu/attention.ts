@@ -1,4 +1,4 @@
-import type { GpuMemory } from "../../../kernels/internal.js";
+import type { DeviceMemory } from "../../../kernels/internal.js";
 import type { Operations, Rows } from "./operations.js";
 import type { Factor } from "./products.js";
 import { causalSoftmax, causalSoftmaxBackward, paddedSoftmax, softmaxBackward, wholeSoftmax } from "./rowKernels.js";
@@ -14,7 +14,7 @@ export interface Heads {
 }
 
 /** What a position sees: those before it and itself, `window` in all, or the whole text but its filling, token 0. */
-export type Sight = { window: number } | { filling: GpuMemory | undefined };
+export type Sight = { window: number } | { filling: DeviceMemory | undefined };
 
 /** Queries, keys and values of all heads, those of one head side by side. */
 export type QueriesKeysValues = readonly [Rows, Rows, Rows];
@@ -28,12 +28,12 @@ export class Attention {
     readonly operations: Operations,
     readonly shape: { sequences: number; window: number },
     readonly heads: Heads,
-    readonly scores: GpuMemory,
-    readonly scoresGradient: GpuMemory,
+    readonly scores: DeviceMemory,
+    readonly scoresGradient: DeviceMemory,
   ) {}
 
   /** mixed = softmax(scale·q·kᵀ)·v (+ base, which lies as mixed does), the heads side by side. */
-  forward(sight: Sight, [q, k, v]: QueriesKeysValues, mixed: Rows, base?: GpuMemory): void {
+  forward(sight: Sight, [q, k, v]: QueriesKeysValues, mixed: Rows, base?: DeviceMemory): void {
     this.#weights(sight, q, k);
     this.operations.products.record({
       ...this.#all,
@@ -84,7 +84,7 @@ export class Attention {
   /** Σ over the query heads of a key head of (matrix of positions)ᵀ · (rows of queries). */
   #overQueries(
     sight: Sight,
-    matrix: GpuMemory,
+    matrix: DeviceMemory,
     rows: HeadRows,
     target: HeadRows,
     columns: number,
@@ -161,7 +161,7 @@ export class Attention {
   }
 
   /** A matrix of positions for every head of queries. */
-  #matrices(memory: GpuMemory): HeadRows {
+  #matrices(memory: DeviceMemory): HeadRows {
     const { window } = this.shape;
     const size = window * window;
     return { memory, stride: window, batch: this.heads.heads * size, head: size };

@@ -1,4 +1,4 @@
-import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
 import type { Batch, BatchArray } from "../../objective.js";
 import type { Values } from "../../values.js";
 import type { ModelMemory, Rows } from "./operations.js";
@@ -15,7 +15,7 @@ export interface ShownModel {
 /** A model that is learnt from, on the device of the one that learns: what it has of a batch never leaves that. */
 export class DeviceTeacher {
   readonly #memory: ModelMemory;
-  readonly #tables: readonly GpuMemory[];
+  readonly #tables: readonly DeviceMemory[];
   #step: ScheduledStep | undefined;
 
   constructor(
@@ -50,7 +50,7 @@ export class DeviceTeacher {
 
 /** What is learnt from for a batch, as rows on the device: of a teacher there, or as the batch brings it. */
 export class TaughtRows {
-  readonly #brought = new Map<string, { memory: GpuMemory; length: number }>();
+  readonly #brought = new Map<string, { memory: DeviceMemory; length: number }>();
 
   constructor(
     readonly compute: Compute,
@@ -71,7 +71,7 @@ export class TaughtRows {
     return rows;
   }
 
-  #bring(name: string, { values }: BatchArray): GpuMemory {
+  #bring(name: string, { values }: BatchArray): DeviceMemory {
     let found = this.#brought.get(name);
     if (found?.length !== values.length) {
       if (found !== undefined) this.compute.device.free(found.memory);
@@ -83,7 +83,6 @@ export class TaughtRows {
   }
 }
 
-function write({ device }: Compute, memory: GpuMemory, values: BatchArray["values"], offset = 0): void {
-  device.throwIfGone();
-  device.gpu.queue.writeBuffer(memory.buffer, 4 * offset, values as Float32Array<ArrayBuffer>);
+function write(compute: Compute, memory: DeviceMemory, values: BatchArray["values"], offset = 0): void {
+  compute.write(memory, values as Float32Array, offset);
 }

@@ -1,14 +1,14 @@
-import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
 import { addRows, lookUp } from "./elementKernels.js";
 import type { Place } from "./layout.js";
 import type { Operations } from "./operations.js";
 
 /** Tokens of a batch on the device, and where each token stands. */
 export interface TokenMemory {
-  tokens: GpuMemory;
+  tokens: DeviceMemory;
   /** See `placesOf`. */
-  order: GpuMemory;
-  starts: GpuMemory;
+  order: DeviceMemory;
+  starts: DeviceMemory;
 }
 
 export const allocateTokens = (compute: Compute, tokens: number): TokenMemory => ({
@@ -61,7 +61,7 @@ export class Embedding {
   ) {}
 
   /** x [tokens, cols] = scale · rows of the table. */
-  forward(x: GpuMemory): void {
+  forward(x: DeviceMemory): void {
     const { operations, table, memory, scale } = this;
     const width = table.cols / 4;
     const { weights } = operations.model;
@@ -70,7 +70,7 @@ export class Embedding {
   }
 
   /** Adds dL/dx to the gradient of the table. Sums have one order, so a run is the same each time. @param scratch like x */
-  backward(x: GpuMemory, { pieces, distinct }: TokenPlaces, scratch: GpuMemory): void {
+  backward(x: DeviceMemory, { pieces, distinct }: TokenPlaces, scratch: DeviceMemory): void {
     const { operations, table, memory, scale } = this;
     const width = table.cols / 4;
     const { order, starts } = memory;

@@ -1,11 +1,12 @@
 import type { ModelSpec } from "../../../arch/index.js";
+import type { CpuOptions } from "../../../kernels/internal.js";
 import { type Distillation, type TeacherModel, teacherName } from "../../models/distillation.js";
 import { featureName, type Matching, projectionsOf } from "../../models/matchingOptions.js";
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
 import { recordEmbedding, recordHead } from "./ends.js";
-import { openGpuObjective } from "./gpuObjective.js";
+import { openGpuObjective, type ScheduleDevice } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
 import { recordMatching } from "./matching.js";
 import { NoKernel } from "./noKernel.js";
@@ -26,26 +27,26 @@ export interface DecoderOptions {
 }
 
 /**
- * The next-token loss of a described model on a GPU, every kind of step by kernels of our own, forward and back (`gpuSteps`).
+ * The next-token loss of a described model on a device, every kind of step by kernels of our own, forward and back (`gpuSteps`).
  * @returns undefined for a model of which something has no kernel
  * @param window tokens of every sequence
- * @param teacher runs on the same device, as far as it has kernels (`hasTeacher`)
- * @throws DeviceError when there is no GPU
+ * @param options.teacher runs on the same device, as far as it has kernels (`hasTeacher`)
+ * @throws DeviceError when the device is not there
  */
 export async function gpuDecoder(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
-  { teacher, ...options }: Omit<DecoderOptions, "shows"> & { teacher?: TeacherModel } = {},
+  device: ScheduleDevice,
+  { teacher, threads, ...options }: Omit<DecoderOptions, "shows"> & CpuOptions & { teacher?: TeacherModel } = {},
 ): Promise<Objective | undefined> {
   const schedule = decoderSchedule(spec, parameters, window, options);
   if (schedule === undefined) return undefined;
   const shown = teacher && teacherSchedule(teacher, window, options.matching);
-  return openGpuObjective(
-    trained(parameters, options.matching),
-    schedule,
-    shown && { schedule: shown, weights: teacher.weights },
-  );
+  return openGpuObjective(trained(parameters, options.matching), schedule, device, {
+    threads,
+    teacher: shown && { schedule: shown, weights: teacher.weights },
+  });
 }
 
 /** With the matrices through which a teacher's blocks are seen. */

@@ -1,3 +1,4 @@
+import type { CpuOptions } from "../../../kernels/internal.js";
 import {
   type EncoderConfig,
   encoderBlocks,
@@ -7,20 +8,24 @@ import {
 } from "../../models/encoderParameters.js";
 import type { Objective } from "../../objective.js";
 import { recordClassifier, recordEmbedding } from "./ends.js";
-import { openGpuObjective } from "./gpuObjective.js";
+import { openGpuObjective, type ScheduleDevice } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
 import { Recording } from "./recording.js";
 import { type Schedule, scheduleOf } from "./schedule.js";
 import { recordSteps } from "./steps/index.js";
 
 /**
- * The loss of an encoder that classifies on a GPU, by the kernels that train described models.
+ * The loss of an encoder that classifies on a device, by the kernels that train described models.
  * @returns undefined for an encoder whose sizes have no kernel
- * @throws DeviceError when there is no GPU
+ * @throws DeviceError when the device is not there
  */
-export async function gpuEncoder(config: EncoderConfig): Promise<Objective | undefined> {
+export async function gpuEncoder(
+  config: EncoderConfig,
+  device: ScheduleDevice = "webgpu",
+  options: CpuOptions = {},
+): Promise<Objective | undefined> {
   const schedule = encoderSchedule(config);
-  return schedule && openGpuObjective(encoderParameters(config), schedule);
+  return schedule && openGpuObjective(encoderParameters(config), schedule, device, options);
 }
 
 function encoderSchedule(config: EncoderConfig): Schedule | undefined {

@@ -1,4 +1,10 @@
-import { type Compute, type GpuMemory, openCompute } from "../../../kernels/internal.js";
+import {
+  type Compute,
+  type CpuOptions,
+  type DeviceMemory,
+  openCompute,
+  type ReadBack,
+} from "../../../kernels/internal.js";
 import type { Batch, LossAndGradients, Objective } from "../../objective.js";
 import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resident.js";
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
@@ -10,25 +16,29 @@ import { GpuResidentRun } from "./residentRun.js";
 import type { Schedule } from "./schedule.js";
 import { ScheduledStep } from "./scheduledStep.js";
 
+/** Devices that have the kernels of a schedule. */
+export type ScheduleDevice = "webgpu" | "wasm";
+
 /**
- * The loss of a planned model on a GPU.
- * @param teacher learnt from on the same GPU
- * @throws DeviceError when there is no GPU
+ * The loss of a planned model on a device.
+ * @param options.teacher learnt from on the same device
+ * @throws DeviceError when the device is not there
  */
 export async function openGpuObjective(
   parameters: readonly ParameterInfo[],
   schedule: Schedule,
-  teacher?: ShownModel,
+  device: ScheduleDevice,
+  { teacher, ...options }: CpuOptions & { teacher?: ShownModel } = {},
 ): Promise<Objective> {
-  const compute = await openCompute();
+  const compute = await openCompute(device, options);
   return new GpuObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
 }
 
 /** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
 class GpuObjective implements ResidentObjective {
   readonly #memory: ModelMemory;
-  readonly #readBack: GpuMemory;
-  readonly #tables: readonly GpuMemory[];
+  readonly #readBack: ReadBack;
+  readonly #tables: readonly DeviceMemory[];
   readonly #taught: TaughtRows;
   #step: ScheduledStep | undefined;
 
@@ -48,7 +58,7 @@ class GpuObjective implements ResidentObjective {
       weights: compute.allocate(length, "weights"),
       gradients: compute.allocate(length + behind, "gradients"),
     };
-    this.#readBack = compute.allocateReadBack(length + behind, "gradients on the host");
+    this.#readBack = compute.readBack(length + behind, "gradients on the host");
   }
 
   get hasTeacher(): boolean {
@@ -83,7 +93,6 @@ class GpuObjective implements ResidentObjective {
   }
 
   startResident(options: ResidentOptions): ResidentRun {
-    const { compute } = this;
     const { plan } = this.schedule;
     return new GpuResidentRun(
       {
@@ -92,7 +101,7 @@ class GpuObjective implements ResidentObjective {
         record: (batch) => this.#record(batch),
         predict: (batch) => this.#predict(batch),
         readLoss: async (counters, words) => {
-          compute.recorder.copy(counters, 0, this.#readBack, 0, 4 * words);
+          this.#readBack.copy(counters, 0, 0, words);
           const values = await this.#read(plan.length, this.#behind, words);
           const { loss } = this.#lossOf(values.subarray(words));
           return { loss, counts: new Uint32Array(values.buffer, 0, words) };
@@ -171,30 +180,17 @@ class GpuObjective implements ResidentObjective {
     return this.#step;
   }
 
-  #write(memory: GpuMemory, values: Float32Array | Int32Array | Uint32Array, offset = 0): void {
-    this.compute.device.throwIfGone();
-    this.compute.device.gpu.queue.writeBuffer(memory.buffer, 4 * offset, values as Float32Array<ArrayBuffer>);
+  #write(memory: DeviceMemory, values: Float32Array | Int32Array | Uint32Array, offset = 0): void {
+    this.compute.write(memory, values, offset);
   }
 
-  /**
-   * f32 of the gradients and the losses behind them, after `before` words that were copied already. A buffer of their size is
-   * kept: making one anew takes milliseconds.
-   */
-  async #read(offset: number, length: number, before = 0): Promise<Float32Array> {
-    const { device, recorder } = this.compute;
-    const byteLength = 4 * (before + length);
-    recorder.copy(this.#memory.gradients, 4 * offset, this.#readBack, 4 * before, 4 * length);
-    recorder.submit();
-    await this.#readBack.buffer.mapAsync(mapRead, 0, byteLength);
-    const copy = new Float32Array(this.#readBack.buffer.getMappedRange(0, byteLength).slice(0));
-    this.#readBack.buffer.unmap();
-    device.throwIfFailed();
-    return copy;
+  /** f32 of the gradients and the losses behind them, after `before` words that were copied already. */
+  #read(offset: number, length: number, before = 0): Promise<Float32Array> {
+    this.#readBack.copy(this.#memory.gradients, offset, before, length);
+    return this.#readBack.read(before + length);
   }
 }
 
-/** GPUMapMode.READ */
-const mapRead = 1;
 /** Rows of a batch, at most: a dispatch has that many workgroups. */
 const maxRows = 65_535;
 

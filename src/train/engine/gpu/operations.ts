@@ -1,4 +1,4 @@
-import type { Compute, GpuMemory, Kernel } from "../../../kernels/internal.js";
+import type { Compute, DeviceMemory, Kernel } from "../../../kernels/internal.js";
 import { addRepeated, gridOf } from "./elementKernels.js";
 import type { Place } from "./layout.js";
 import { type Products, partsLength, type Runs } from "./products.js";
@@ -10,13 +10,13 @@ const fewRows = 32;
 /** What a model is on the device: all parameters by their plan, gradients alike with the loss of every row behind them. */
 export interface ModelMemory {
   compute: Compute;
-  weights: GpuMemory;
-  gradients: GpuMemory;
+  weights: DeviceMemory;
+  gradients: DeviceMemory;
 }
 
 /** Rows on the device, `stride` f32 apart, the first at `offset`. */
 export interface Rows {
-  memory: GpuMemory;
+  memory: DeviceMemory;
   stride: number;
   offset?: number;
 }
@@ -44,28 +44,28 @@ export class Operations {
   ) {}
 
   /** y = x·Wᵀ (+ base, which lies as y does). */
-  linear(x: Rows, weight: Place, y: Rows, base?: GpuMemory): void {
+  linear(x: Rows, weight: Place, y: Rows, base?: DeviceMemory): void {
     this.products.record({ ...this.#linear(x, weight), c: y, base });
   }
 
   /** y = x·Wᵀ for few rows of W, which are long. */
-  longLinear(x: Rows, weight: Place, y: GpuMemory): void {
+  longLinear(x: Rows, weight: Place, y: DeviceMemory): void {
     this.products.recordInParts(this.#linear(x, weight), y);
   }
 
   /** y += b for every row. */
-  addBias(y: GpuMemory, bias: Place): void {
+  addBias(y: DeviceMemory, bias: Place): void {
     this.addRepeated(y, this.model.weights, bias.offset, bias.rows);
   }
 
   /** y += table[offset, offset + length), over and over; a row of y is as long or a part of it. */
-  addRepeated(y: GpuMemory, table: GpuMemory, offset: number, length: number): void {
+  addRepeated(y: DeviceMemory, table: DeviceMemory, offset: number, length: number): void {
     const params = { count: (this.rows * length) / 4, offset: offset / 4, period: length / 4 };
     this.elements(addRepeated, params, { x: y, table });
   }
 
   /** dX = dY·W (+ base, which lies as dX does). */
-  throughWeight(outer: Rows, weight: Place, target: Rows, base?: GpuMemory): void {
+  throughWeight(outer: Rows, weight: Place, target: Rows, base?: DeviceMemory): void {
     this.products.record({
       layout: "nn",
       rows: this.rows,
@@ -79,11 +79,12 @@ export class Operations {
     });
   }
 
-  /** dW = dYᵀ·X. Rows that are missing to a multiple of four must be 0 in dY. */
+  /** dW = dYᵀ·X. Rows that are missing to a multiple of the device's `rowUnit` must be 0 in dY. */
   weightGradient(outer: Rows, weight: Place, x: Rows): void {
     const { runs } = this;
     const { rows, cols, offset, expert } = weight;
-    const depth = Math.ceil(this.rows / 4) * 4;
+    const { rowUnit } = this.model.compute;
+    const depth = Math.ceil(this.rows / rowUnit) * rowUnit;
     const product = { layout: "tn", rows, columns: cols, depth, a: outer, b: x } as const;
     const { gradients } = this.model;
     if (runs === undefined) this.products.recordInParts(product, gradients, offset);
@@ -94,7 +95,7 @@ export class Operations {
   }
 
   /** db = Σ over the rows of dY, which lie side by side. */
-  biasGradient(outer: GpuMemory, bias: Place): void {
+  biasGradient(outer: DeviceMemory, bias: Place): void {
     this.sumRows(columnSums, { outer }, { width: bias.rows, offset: bias.offset }, {});
   }
 
@@ -105,7 +106,7 @@ export class Operations {
   /** Gradients from a kernel that adds up rows in parts. */
   sumRows<P extends string, B extends string>(
     kernel: Kernel<P | RowSumParams, B | "parts">,
-    buffers: Record<Exclude<NoInfer<B>, "parts">, GpuMemory>,
+    buffers: Record<Exclude<NoInfer<B>, "parts">, DeviceMemory>,
     { rows = this.rows, width, offset, vectors = 1 }: RowSum,
     params: Record<Exclude<NoInfer<P>, RowSumParams>, number>,
   ): void {
@@ -114,7 +115,7 @@ export class Operations {
     this.dispatch(
       kernel,
       { ...params, width, rows, rowsPerPart } as Record<P | RowSumParams, number>,
-      { ...buffers, parts: this.products.parts } as Record<B | "parts", GpuMemory>,
+      { ...buffers, parts: this.products.parts } as Record<B | "parts", DeviceMemory>,
       [Math.ceil(width / 64), parts],
     );
     this.products.addUp(parts, vectors * width, this.model.gradients, offset);
@@ -124,7 +125,7 @@ export class Operations {
   elements<P extends string, B extends string>(
     kernel: Kernel<P | "count", B>,
     params: Record<NoInfer<P> | "count", number>,
-    buffers: Record<NoInfer<B>, GpuMemory>,
+    buffers: Record<NoInfer<B>, DeviceMemory>,
   ): void {
     this.dispatch(kernel, params, buffers, gridOf(params.count));
   }
@@ -132,7 +133,7 @@ export class Operations {
   dispatch<P extends string, B extends string>(
     kernel: Kernel<P, B>,
     params: Record<NoInfer<P>, number>,
-    buffers: Record<NoInfer<B>, GpuMemory>,
+    buffers: Record<NoInfer<B>, DeviceMemory>,
     grid: readonly [number, number?],
   ): void {
     const { recorder } = this.model.compute;

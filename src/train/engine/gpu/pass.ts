@@ -1,4 +1,4 @@
-import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
 import type { TokenMemory, TokenPlaces } from "./embedding.js";
 import type { ModelMemory, Operations, Rows } from "./operations.js";
 import type { Gradients, Room, Slots, View } from "./rooms.js";
@@ -26,10 +26,10 @@ export interface Pass {
   /** Of the tokens of the batch; on the way back only. */
   readonly places: TokenPlaces;
   /** Of the schedule, by their numbers. */
-  readonly tables: readonly GpuMemory[];
+  readonly tables: readonly DeviceMemory[];
   /** Where what is measured begins among the gradients. */
   readonly measured: number;
-  readonly memory: (room: Room) => GpuMemory;
+  readonly memory: (room: Room) => DeviceMemory;
   readonly rows: (view: View) => Rows;
   /** What a teacher has of the batch, by its name there; undefined where there is none. */
   readonly given: (name: string) => Rows | undefined;
@@ -38,8 +38,8 @@ export interface Pass {
 }
 
 /** A buffer that holds these values. */
-export function filled(compute: Compute, values: Float32Array | Uint32Array, label: string): GpuMemory {
+export function filled(compute: Compute, values: Float32Array | Uint32Array, label: string): DeviceMemory {
   const memory = compute.allocate(values.length, label);
-  compute.device.gpu.queue.writeBuffer(memory.buffer, 0, values as Float32Array<ArrayBuffer>);
+  compute.write(memory, values);
   return memory;
 }

@@ -1,4 +1,4 @@
-import type { GpuMemory, Recorder } from "../../../kernels/internal.js";
+import type { ComputeRecorder, DeviceMemory } from "../../../kernels/internal.js";
 import { gridOf, sumParts } from "./elementKernels.js";
 import { causalParts, type GemmLayout, gemm, gemmByRuns, tileRows } from "./gemm.js";
 
@@ -7,7 +7,7 @@ export const partsLength = 2 ** 23;
 
 /** A factor or a result: rows of `stride` f32 from `offset` on, and the distances between batches and heads. */
 export interface Factor {
-  memory: GpuMemory;
+  memory: DeviceMemory;
   stride: number;
   offset?: number;
   batch?: number;
@@ -16,7 +16,7 @@ export interface Factor {
 
 /** Rows in runs, one for each of `count` matrices; see `gemmByRuns`. */
 export interface Runs {
-  memory: GpuMemory;
+  memory: DeviceMemory;
   count: number;
 }
 
@@ -32,7 +32,7 @@ export interface Product {
   /** Default 1. */
   alpha?: number;
   /** Added to the product; lies like C. */
-  base?: GpuMemory;
+  base?: DeviceMemory;
   batches?: number;
   heads?: number;
   /** Heads that share one of B. */
@@ -45,18 +45,17 @@ export interface Product {
 /** A product for a narrow C has tiles as narrow. */
 const tileColumnsFor = (columns: number) => (columns <= 32 ? 32 : 64);
 
-/** Workgroups that keep a GPU busy. */
-const enoughTiles = 512;
-
 /** Records matrix products. */
 export class Products {
   readonly #kernel = once(gemm);
   readonly #kernelByRuns = once(gemmByRuns);
 
   constructor(
-    readonly recorder: Recorder,
+    readonly recorder: ComputeRecorder,
     /** Room for products over parts of a sum. */
-    readonly parts: GpuMemory,
+    readonly parts: DeviceMemory,
+    /** Tiles that keep the device busy. */
+    readonly enoughTiles: number,
   ) {}
 
   record(product: Product): void {
@@ -111,15 +110,15 @@ export class Products {
   }
 
   /**
-   * A product into `sums` at `offset`, rows side by side: a small result of long sums, which are cut into parts so that the GPU
+   * A product into `sums` at `offset`, rows side by side: a small result of long sums, which are cut into parts so that the device
    * has enough to do, and added up after.
    */
-  recordInParts(product: Omit<Product, "c">, sums: GpuMemory, offset = 0): void {
+  recordInParts(product: Omit<Product, "c">, sums: DeviceMemory, offset = 0): void {
     const { layout, rows, columns, depth, a, b } = product;
     const length = rows * columns;
     const tiles = Math.ceil(rows / tileRows) * Math.ceil(columns / tileColumnsFor(columns));
     let parts = 1;
-    while (depth % (8 * parts) === 0 && 2 * parts * length <= partsLength && 2 * parts * tiles <= enoughTiles)
+    while (depth % (8 * parts) === 0 && 2 * parts * length <= partsLength && 2 * parts * tiles <= this.enoughTiles)
       parts *= 2;
     const share = depth / parts;
     const c = parts === 1 ? { memory: sums, offset } : { memory: this.parts, batch: length };
@@ -135,7 +134,7 @@ export class Products {
   }
 
   /** sums[offset + i] = Σ over parts. */
-  addUp(parts: number, count: number, sums: GpuMemory, offset: number): void {
+  addUp(parts: number, count: number, sums: DeviceMemory, offset: number): void {
     this.recorder.makeRoom(1, 0);
     this.recorder.run(sumParts, { count, parts, offset }, { sums, parts: this.parts }, gridOf(count));
   }

@@ -1,4 +1,4 @@
-import type { Compute, GpuMemory } from "../../../kernels/internal.js";
+import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
 import { filled } from "./pass.js";
 import { bins, countDigits, cutBelow, digits, pickDigit, stretchWords } from "./projectionKernels.js";
 
@@ -15,9 +15,9 @@ const maxGroups = 512;
 /** The projection onto sparse vectors on the device: of each budget the `keep` largest magnitudes stay, the others become 0. */
 export class DeviceProjection implements Disposable {
   readonly #budgets: number;
-  readonly #stretches: GpuMemory;
-  readonly #searches: GpuMemory;
-  readonly #counts: GpuMemory;
+  readonly #stretches: DeviceMemory;
+  readonly #searches: DeviceMemory;
+  readonly #counts: DeviceMemory;
   readonly #grid: [number, number];
 
   constructor(
@@ -43,7 +43,7 @@ export class DeviceProjection implements Disposable {
   }
 
   /** @param counters how many entries are other than 0 after is added to the first word */
-  record(values: GpuMemory, counters: GpuMemory): void {
+  record(values: DeviceMemory, counters: DeviceMemory): void {
     const { recorder } = this.compute;
     const [counts, stretches, searches] = [this.#counts, this.#stretches, this.#searches];
     recorder.makeRoom(2 * digits.length + 1, 0);

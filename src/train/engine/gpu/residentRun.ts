@@ -1,4 +1,4 @@
-import type { GpuMemory } from "../../../kernels/internal.js";
+import type { DeviceMemory } from "../../../kernels/internal.js";
 import type { Batch } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
 import { markNonZeros } from "../../selection/masks.js";
@@ -27,7 +27,7 @@ export interface StepOnDevice extends ModelMemory {
   /** Logits at `weights`. */
   predict(batch: Batch): Promise<FloatArray>;
   /** Submits, and reads the mean loss of the batch that was recorded and the first words of `counters`. */
-  readLoss(counters: GpuMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
+  readLoss(counters: DeviceMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
 }
 
 /** A matrix with trainable scales: where it and they lie, among the parameters and among the scales. */
@@ -43,15 +43,15 @@ export class GpuResidentRun implements ResidentRun {
   readonly #offsets: ReadonlyMap<string, number>;
   readonly #length: number;
   readonly #scaled: readonly ScaledMatrix[];
-  readonly #master: GpuMemory;
-  readonly #mean: GpuMemory;
-  readonly #square: GpuMemory;
-  readonly #flags: GpuMemory;
-  readonly #first: GpuMemory;
-  readonly #scaleGradients: GpuMemory;
-  readonly #sums: GpuMemory;
-  readonly #shorten: GpuMemory;
-  readonly #counters: GpuMemory;
+  readonly #master: DeviceMemory;
+  readonly #mean: DeviceMemory;
+  readonly #square: DeviceMemory;
+  readonly #flags: DeviceMemory;
+  readonly #first: DeviceMemory;
+  readonly #scaleGradients: DeviceMemory;
+  readonly #sums: DeviceMemory;
+  readonly #shorten: DeviceMemory;
+  readonly #counters: DeviceMemory;
   readonly #projection: DeviceProjection | undefined;
   #chosen: boolean;
 
@@ -268,15 +268,15 @@ export class GpuResidentRun implements ResidentRun {
   }
 
   /** Flags of every four. */
-  async #words(memory: GpuMemory): Promise<Uint32Array> {
+  async #words(memory: DeviceMemory): Promise<Uint32Array> {
     return new Uint32Array(await this.step.compute.recorder.read(memory, 0, this.#length));
   }
 
-  #upload(memory: GpuMemory, arrays: ReadonlyMap<string, FloatArray>): void {
+  #upload(memory: DeviceMemory, arrays: ReadonlyMap<string, FloatArray>): void {
     for (const [name, offset] of this.#offsets) this.#write(memory, arrays.get(name) as Float32Array, offset);
   }
 
-  async #download(memory: GpuMemory, arrays: ReadonlyMap<string, FloatArray>): Promise<void> {
+  async #download(memory: DeviceMemory, arrays: ReadonlyMap<string, FloatArray>): Promise<void> {
     const values = new Float32Array(await this.step.compute.recorder.read(memory, 0, 4 * this.#length));
     for (const [name, offset] of this.#offsets) {
       const target = arrays.get(name)!;
@@ -284,7 +284,7 @@ export class GpuResidentRun implements ResidentRun {
     }
   }
 
-  #write(memory: GpuMemory, values: Float32Array | Uint32Array, offset = 0): void {
-    this.step.compute.device.gpu.queue.writeBuffer(memory.buffer, 4 * offset, values as Float32Array<ArrayBuffer>);
+  #write(memory: DeviceMemory, values: Float32Array | Uint32Array, offset = 0): void {
+    this.step.compute.write(memory, values, offset);
   }
 }

@@ -1,4 +1,4 @@
-import type { GpuMemory } from "../../../kernels/internal.js";
+import type { DeviceMemory } from "../../../kernels/internal.js";
 import { teacherName } from "../../models/distillation.js";
 import { divergenceKernels } from "./divergenceKernels.js";
 import { allocateTokens, type TokenMemory, type TokenPlaces } from "./embedding.js";
@@ -11,7 +11,7 @@ import type { Schedule } from "./schedule.js";
 
 /** What the loss is of: rows of logits, `stride` f32 apart. */
 export interface Outputs {
-  logits: GpuMemory;
+  logits: DeviceMemory;
   rows: number;
   columns: number;
   stride: number;
@@ -22,10 +22,10 @@ export class ScheduledStep implements Pass, Disposable {
   readonly operations: Operations;
   readonly wholes: Operations;
   readonly tokens: TokenMemory;
-  readonly labels: GpuMemory;
+  readonly labels: DeviceMemory;
   readonly outputs: Outputs;
-  readonly #rooms = new Map<Room, GpuMemory>();
-  readonly #own: GpuMemory[] = [];
+  readonly #rooms = new Map<Room, DeviceMemory>();
+  readonly #own: DeviceMemory[] = [];
   readonly #products: Products;
   readonly #experts = new Map<Room, Pass>();
   places!: TokenPlaces;
@@ -37,7 +37,7 @@ export class ScheduledStep implements Pass, Disposable {
   constructor(
     readonly model: ModelMemory,
     readonly schedule: Schedule,
-    readonly tables: readonly GpuMemory[],
+    readonly tables: readonly DeviceMemory[],
     readonly sequences: number,
   ) {
     const { rooms, window, logits, classes } = schedule;
@@ -55,7 +55,8 @@ export class ScheduledStep implements Pass, Disposable {
     const rows = logits.room.rows === "tokens" ? tokens : sequences;
     this.labels = allocate(rows, "labels");
     this.outputs = { logits: this.memory(logits.room), rows, columns: classes, stride: logits.stride };
-    this.#products = new Products(model.compute.recorder, allocate(partsLength, "parts"));
+    const { recorder, enoughTiles } = model.compute;
+    this.#products = new Products(recorder, allocate(partsLength, "parts"), enoughTiles);
     this.operations = new Operations(model, this.#products, tokens);
     this.wholes = new Operations(model, this.#products, sequences);
   }
@@ -73,7 +74,7 @@ export class ScheduledStep implements Pass, Disposable {
     return this.measured + this.schedule.measuredLength;
   }
 
-  readonly memory = (room: Room): GpuMemory => this.#rooms.get(room)!;
+  readonly memory = (room: Room): DeviceMemory => this.#rooms.get(room)!;
 
   readonly rows = ({ room, stride, first }: View): Rows => ({ memory: this.memory(room), stride, offset: first });
 
