@@ -13,7 +13,7 @@ export const readers = [
 
 /** The pages in the order of the sidebar and of llms.txt, by what they are about. */
 export const groups = [
-  { text: "Begin", pages: docs("getting-started", "features", "cli", "studio", "limits") },
+  { text: "Begin", pages: docs("getting-started", "features", "cli", "programs", "studio", "limits") },
   { text: "Who you are", pages: readers.map(({ page }) => page) },
   { text: "Leave inputs and layers out", pages: docs("activations", "depth", "experts", "offload") },
   { text: "Attention, caches, drafts", pages: docs("attention", "cache", "speculation", "edge-cloud") },

@@ -25,6 +25,7 @@ import {
 } from "../../src/train/index.js";
 import { randomFor } from "../../src/train/internal.js";
 import type { Distillation } from "../../src/train/models/distillation.js";
+import { featureKinds } from "../../src/train/models/matchingOptions.js";
 import { traceModel } from "../../src/train/trace/trace.js";
 import { cloneValues } from "../../src/train/values.js";
 import { devices, distance } from "./gpuSupport.js";
@@ -89,7 +90,7 @@ function expectEqual(found: LossAndGradients, expected: LossAndGradients) {
 test("a teacher takes the room of one block", () => {
   const roomsOf = (layers: number) => {
     const { spec, parameters } = modelOf(llama(24, layers), "teacher");
-    return decoderSchedule(spec, parameters, window, { shows: [] })!.rooms.length;
+    return decoderSchedule(spec, parameters, window, { forwardOnly: true })!.rooms.length;
   };
   expect(roomsOf(5)).toBe(roomsOf(2));
   const recording = new Recording(new Layout([]), window, { forwardOnly: true });
@@ -100,7 +101,8 @@ test("a teacher takes the room of one block", () => {
   expect([stream.room, other.room]).not.toContain(recording.keep("more", 8).room);
   // What it shows of its inside is kept.
   const { spec, parameters } = teacher;
-  const shows = decoderSchedule(spec, parameters, window, { shows: [0, 1] })!;
+  const shown = { logits: true, blocks: [0, 1], kinds: ["stream" as const] };
+  const shows = decoderSchedule(spec, parameters, window, { shown, forwardOnly: true })!;
   const rooms = Array.from(shows.shown.values(), ({ room }) => room);
   expect(new Set(rooms).size).toBe(3);
 });
@@ -217,6 +219,29 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     expect(opened((await gpuDecoder(student.spec, student.parameters, window, device, options))!).hasTeacher).toBe(
       false,
     );
+  });
+
+  test("a model shows what of it is learnt from, and learns itself", async () => {
+    const { spec, parameters, weights } = teacher;
+    const shown = { logits: true, blocks: [0, 2], kinds: featureKinds };
+    using oracle = tracedObjective(traceModel(spec, parameters, window, { shown }));
+    const expected = await oracle.show!(weights, text);
+    const objective = opened((await gpuDecoder(spec, parameters, window, device, { shown }))!);
+    const expectShown = async () => {
+      const found = await objective.show!(weights, text);
+      expect(Object.keys(found).sort()).toEqual(Object.keys(expected).sort());
+      for (const [name, { shape, values }] of Object.entries(expected)) {
+        expect([name, found[name].shape]).toEqual([name, shape]);
+        expect([name, distance(found[name].values, values) < 1e-5]).toEqual([name, true]);
+      }
+    };
+    await expectShown();
+    await expectShown();
+    const others = new Map(Array.from(weights, ([name, values]) => [name, values.map((value) => 0.5 * value)]));
+    expectEqual(await objective.lossAndGradients(others, text), await oracle.lossAndGradients(others, text));
+    await expectShown();
+    const plain = opened((await gpuDecoder(spec, parameters, window, device))!);
+    expect(plain.show).toBeUndefined();
   });
 
   test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {

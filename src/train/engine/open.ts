@@ -34,7 +34,7 @@ export async function decoderObjective(
   { teacher, threads, ...options }: DecoderObjectiveOptions = {},
 ): Promise<Objective> {
   // Kernels leave out what is not learnt in any case.
-  const { router, distillation, matching, masked: _masked, ...others } = options;
+  const { router, distillation, matching, masked: _masked, shown, ...others } = options;
   if (teacher !== undefined && teacher.spec.vocabSize !== spec.vocabSize)
     throw new UsageError(`the teacher has ${teacher.spec.vocabSize} tokens, the student ${spec.vocabSize}`);
   // The kernels write each gradient once: parts of factors, and weights that several layers have, are the engine's.
@@ -44,7 +44,7 @@ export async function decoderObjective(
     distinctBlocks(spec).length === spec.blocks.length;
   if (device !== "cpu" && plain) {
     const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
-    const kernels = { router, distillation, matching, teacher, threads };
+    const kernels = { router, distillation, matching, shown, teacher, threads };
     const objective = await gpuDecoder(spec, parameters, window, device, kernels);
     if (objective !== undefined) return objective;
   }

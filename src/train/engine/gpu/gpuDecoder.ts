@@ -1,7 +1,14 @@
-import type { ModelSpec } from "../../../arch/index.js";
+import { type BlockSpec, findStep, type ModelSpec } from "../../../arch/index.js";
 import type { CpuOptions } from "../../../kernels/internal.js";
 import { type Distillation, type TeacherModel, teacherName } from "../../models/distillation.js";
-import { featureName, type Matching, projectionsOf } from "../../models/matchingOptions.js";
+import {
+  type FeatureKind,
+  featureName,
+  type Matching,
+  projectionsOf,
+  type Shown,
+  shownFor,
+} from "../../models/matchingOptions.js";
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
@@ -22,8 +29,10 @@ export interface DecoderOptions {
   /** What is learnt from a teacher's predictions, and from what its blocks have. */
   distillation?: Distillation;
   matching?: Matching;
-  /** Runs forward only, and shows its logits and the residual stream behind these blocks. */
-  shows?: readonly number[];
+  /** What the model shows of itself to one that learns from it. */
+  shown?: Shown;
+  /** Nothing is learnt. */
+  forwardOnly?: boolean;
 }
 
 /**
@@ -38,7 +47,7 @@ export async function gpuDecoder(
   parameters: readonly ParameterInfo[],
   window: number,
   device: ScheduleDevice,
-  { teacher, threads, ...options }: Omit<DecoderOptions, "shows"> & CpuOptions & { teacher?: TeacherModel } = {},
+  { teacher, threads, ...options }: Omit<DecoderOptions, "forwardOnly"> & CpuOptions & { teacher?: TeacherModel } = {},
 ): Promise<Objective | undefined> {
   const schedule = decoderSchedule(spec, parameters, window, options);
   if (schedule === undefined) return undefined;
@@ -54,35 +63,48 @@ const trained = (parameters: readonly ParameterInfo[], matching: Matching | unde
   matching === undefined ? parameters : [...parameters, ...projectionsOf(matching)];
 
 const teacherSchedule = ({ spec, parameters, router }: TeacherModel, window: number, matching: Matching | undefined) =>
-  decoderSchedule(spec, parameters, window, { router, shows: matching?.layers.map(([, block]) => block) ?? [] });
+  decoderSchedule(spec, parameters, window, {
+    router,
+    shown: { logits: true, ...(matching === undefined ? { blocks: [], kinds: [] } : shownFor(matching)) },
+    forwardOnly: true,
+  });
 
 /** The dispatches of a described model; undefined where something of it has no kernel. */
 export function decoderSchedule(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
-  { router, distillation, matching, shows }: DecoderOptions = {},
+  { router, distillation, matching, shown, forwardOnly }: DecoderOptions = {},
 ): Schedule | undefined {
   const recording = new Recording(new Layout(trained(parameters, matching)), window, {
     router,
-    forwardOnly: shows !== undefined,
+    forwardOnly,
   });
   return scheduleOf(recording, () => {
     const taught = distillation && taughtLoss(distillation);
     if (taught !== undefined) recording.given.set(teacherName, spec.vocabSize);
     recording.write("x", recordEmbedding(spec.embedding, recording));
-    const shown = new Map<string, View>();
-    for (const [number, { steps, gates }] of spec.blocks.entries()) {
-      if (gates !== undefined) throw new NoKernel("gates in front of layers");
-      recordSteps(steps, recording);
-      const isShown = shows?.includes(number);
-      if (isShown) shown.set(featureName("stream", number), recording.read("x"));
+    const views = new Map<string, View>();
+    for (const [number, block] of spec.blocks.entries()) {
+      if (block.gates !== undefined) throw new NoKernel("gates in front of layers");
+      recordSteps(block.steps, recording);
+      const kinds = shown?.blocks.includes(number) ? shown.kinds : [];
+      const features = kinds.map((kind) => [featureName(kind, number), featureView(kind, block, recording)] as const);
+      for (const [name, view] of features) views.set(name, view);
       for (const pair of matching?.layers ?? []) if (pair[0] === number) recordMatching(matching!, pair, recording);
-      recording.endBlock(isShown);
+      recording.endBlock(features.map(([, view]) => view));
     }
     const logits = recordHead(spec, recording.read("x"), recording);
-    return { logits, classes: spec.vocabSize, taught, shown: shown.set(teacherName, logits) };
+    if (shown?.logits) views.set(teacherName, { ...logits, width: spec.vocabSize });
+    return { logits, classes: spec.vocabSize, taught, shown: views };
   });
+}
+
+/** What a block has left in its buffers. */
+function featureView(kind: FeatureKind, block: BlockSpec, recording: Recording): View {
+  const buffer = kind === "stream" ? "x" : findStep(block, "attend")?.[kind];
+  if (buffer === undefined) throw new NoKernel("what attention reads in a block without any");
+  return recording.read(buffer);
 }
 
 function taughtLoss({ share, temperature, loss = "kl" }: Distillation): TaughtLoss {

@@ -5,7 +5,7 @@ import {
   openCompute,
   type ReadBack,
 } from "../../../kernels/internal.js";
-import type { Batch, LossAndGradients, Objective } from "../../objective.js";
+import type { Batch, BatchArray, LossAndGradients, Objective } from "../../objective.js";
 import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resident.js";
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
 import { DeviceTeacher, type ShownModel, TaughtRows } from "./deviceTeacher.js";
@@ -13,6 +13,7 @@ import { placesOf } from "./embedding.js";
 import type { ModelMemory } from "./operations.js";
 import { filled } from "./pass.js";
 import { GpuResidentRun } from "./residentRun.js";
+import type { View } from "./rooms.js";
 import type { Schedule } from "./schedule.js";
 import { ScheduledStep } from "./scheduledStep.js";
 
@@ -40,7 +41,11 @@ class GpuObjective implements ResidentObjective {
   readonly #readBack: ReadBack;
   readonly #tables: readonly DeviceMemory[];
   readonly #taught: TaughtRows;
+  /** Present where something is asked for. */
+  readonly show?: Objective["show"];
   #step: ScheduledStep | undefined;
+  /** Weights that lie on the device, if those of what was shown last: they stay the same, and are uploaded once. */
+  #held: Values | undefined;
 
   constructor(
     readonly compute: Compute,
@@ -52,6 +57,7 @@ class GpuObjective implements ResidentObjective {
     const behind = measuredLength + (taught === undefined ? 1 : 2) * maxRows;
     const { length } = plan;
     this.#taught = new TaughtRows(compute, given, teacher);
+    if (schedule.shown.size > 0) this.show = (weights, batch) => this.#show(weights, batch);
     this.#tables = schedule.tables.map(({ values, label }) => filled(compute, values, label));
     this.#memory = {
       compute,
@@ -153,9 +159,29 @@ class GpuObjective implements ResidentObjective {
   async #predict(batch: Batch): Promise<Float32Array> {
     const step = this.#prepare(batch);
     step.forward();
-    const { logits, rows, columns, stride } = step.outputs;
-    const values = new Float32Array(await this.compute.recorder.read(logits, 0, 4 * rows * stride));
-    return stride === columns ? values : values.filter((_, i) => i % stride < columns);
+    const { logits, classes } = this.schedule;
+    return this.#readView(step, { ...logits, width: classes });
+  }
+
+  async #show(weights: Values, batch: Batch): Promise<Batch> {
+    if (this.#held !== weights) this.#upload(weights);
+    const step = this.#prepare(batch);
+    this.#held = weights;
+    step.forward();
+    const found: [string, BatchArray][] = [];
+    for (const [name, view] of this.schedule.shown) {
+      const values = await this.#readView(step, view);
+      found.push([name, { shape: [values.length / view.width, view.width], values }]);
+    }
+    return Object.fromEntries(found);
+  }
+
+  /** The rows of a view, side by side. */
+  async #readView(step: ScheduledStep, { room, stride, first, width }: View): Promise<Float32Array> {
+    const { rows } = step.outputs;
+    const values = new Float32Array(await this.compute.recorder.read(step.memory(room), 0, 4 * rows * stride));
+    if (stride === width) return values;
+    return values.filter((_, i) => i % stride >= first && i % stride < first + width);
   }
 
   #upload(weights: Values): void {
@@ -165,6 +191,7 @@ class GpuObjective implements ResidentObjective {
   }
 
   #prepare({ tokens, label }: Batch): ScheduledStep {
+    this.#held = undefined;
     const sequences = tokens.values.length / this.schedule.window;
     if (this.#step?.sequences !== sequences) {
       this.#step?.[Symbol.dispose]();

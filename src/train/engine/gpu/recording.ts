@@ -83,15 +83,13 @@ export class Recording {
     return { room, stride: width, first: 0, width };
   };
 
-  /**
-   * Ends a block, of which what the residual stream holds is left, and is left for good where something else than the next block reads it.
-   * @param isShown whether it is
-   */
-  endBlock(isShown = false): void {
+  /** Ends a block, of which what the residual stream holds is left. @param shown left for good: others than the next block read it */
+  endBlock(shown: readonly View[] = []): void {
     if (!this.options.forwardOnly) return;
     const x = this.read("x");
-    for (const room of this.#own) if (room !== x.room) this.#free.add(room);
-    this.#own = isShown ? [] : [x.room];
+    const kept = new Set(shown.map(({ room }) => room));
+    for (const room of this.#own) if (room !== x.room && !kept.has(room)) this.#free.add(room);
+    this.#own = kept.has(x.room) ? [] : [x.room];
     this.#values.clear();
     this.write("x", x);
   }
