@@ -60,6 +60,18 @@ describe("requests that are refused say which field, and what was expected", () 
     if (typeof param === "string") expect(error.message).toContain(param);
   });
 
+  test.each([
+    ["GET", "/v1/completions", "POST"],
+    ["PUT", "/v1/chat/completions", "POST"],
+    ["DELETE", "/v1/models", "GET, HEAD"],
+    ["POST", "/health", "GET, HEAD"],
+  ])("%s %s: 405, and by what it is asked", async (method, path, allow) => {
+    const headers = { "content-type": "application/json" };
+    const response = await server.app.request(path, { method, headers });
+    expect([response.status, response.headers.get("allow")]).toEqual([405, allow]);
+    expect(await response.json()).toMatchObject({ error: { code: "method_not_allowed", param: null } });
+  });
+
   test("another kind of body than JSON, and one that is too large", async () => {
     const text = await post(server, "/v1/completions", completion, { "content-type": "text/plain" });
     expect(text.status).toBe(415);

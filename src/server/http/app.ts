@@ -67,12 +67,13 @@ export function createApp(state: AppState, options: AppOptions): Hono {
   };
   const errorResponse = (error: unknown): Response => {
     const told = report(error);
-    const { retryAfterSeconds } = told.details;
+    const { retryAfterSeconds, allow } = told.details;
     return Response.json(told.body, {
       status: told.status,
       headers: {
         ...(retryAfterSeconds !== undefined && { "retry-after": String(retryAfterSeconds) }),
         ...(told.status === 401 && { "www-authenticate": "Bearer" }),
+        ...(allow !== undefined && { allow }),
       },
     });
   };
@@ -108,6 +109,15 @@ export function createApp(state: AppState, options: AppOptions): Hono {
   for (const [path, route] of Object.entries(routes)) {
     app.post(path, bodyLimit({ maxSize, onError: onTooLarge }), (c) => answer(c, route));
   }
+  // RFC 9110, 15.5.6: what is known by another method says by which.
+  const others = (path: string, allow: string) =>
+    app.all(path, (c) => {
+      throw new ApiError(405, `${c.req.path.slice(0, 100)} is not asked by ${c.req.method} but by ${allow}`, {
+        ...{ code: "method_not_allowed", allow },
+      });
+    });
+  for (const path of ["/health", "/metrics", "/v1/models"]) others(path, "GET, HEAD");
+  for (const path of Object.keys(routes)) others(path, "POST");
   async function answer(c: Context, route: Route): Promise<Response> {
     if (state.draining) throw new ApiError(503, "the server closes", { code: "draining", retryAfterSeconds: 5 });
     const body = parseJson(await c.req.text());

@@ -17,7 +17,13 @@ export class ApiError extends Error {
   constructor(
     readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 501 | 503,
     message: string,
-    readonly details: { type?: ApiErrorType; param?: string; code?: string; retryAfterSeconds?: number } = {},
+    readonly details: {
+      type?: ApiErrorType;
+      param?: string;
+      code?: string;
+      retryAfterSeconds?: number;
+      allow?: string;
+    } = {},
   ) {
     super(message);
   }
