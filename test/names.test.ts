@@ -41,7 +41,7 @@ const knowsNames: Readonly<Record<string, string>> = {
 };
 
 /** Families by whose names others go too: kinds of tokenizers, and what new models are made like. */
-const sharedNames = new Set(["llama", "bert", "gpt2", "qwen2", "mixtral"]);
+const sharedNames = new Set(["llama", "bert", "gpt2", "qwen2", "mixtral", "terraformer"]);
 
 describe("what a model is made of is asked of its description", () => {
   test("a family is one file and its entry in the list: nothing else names it", () => {

@@ -4,10 +4,12 @@ import type {
   AttendStep,
   BlockSpec,
   Buffer,
+  ChooseStep,
   ContextPruning,
   LinearSpec,
   LinearStep,
   ModelSpec,
+  MultiplicativeStep,
   NormSpec,
   RouterSpec,
   Site,
@@ -59,7 +61,7 @@ export function sitesOf(block: BlockSpec): { site: Site; readers: LinearSpec[] }
  * that read there are in `sitesOf`.
  */
 export function readersOf(block: BlockSpec): Map<string, string[]> {
-  const expanded = expandedMaps(block);
+  const expanded = undroppedMaps(block);
   return new Map(
     sitesOf(block).map(({ site, readers }) => {
       const taking = readers.filter((map) => !expanded.has(map));
@@ -68,9 +70,17 @@ export function readersOf(block: BlockSpec): Map<string, string[]> {
   );
 }
 
-/** Maps that make keys and values of latents: they read what is kept of all positions, so that no input of theirs is dropped. */
-export const expandedMaps = ({ steps }: BlockSpec): Set<LinearSpec> =>
-  new Set(steps.flatMap((_, s) => latentAt(steps, s)?.expand.maps.map(({ map }) => map) ?? []));
+/**
+ * Maps of which no input is dropped: those that make keys and values of latents read what is kept of all positions, and of those
+ * whose units are chosen single rows are read, as a whole.
+ */
+export const undroppedMaps = ({ steps }: BlockSpec): Set<LinearSpec> =>
+  new Set(
+    steps.flatMap((_, s) => {
+      const step = latentAt(steps, s)?.expand ?? choiceAt(steps, s)?.linear;
+      return step?.maps.map(({ map }) => map) ?? [];
+    }),
+  );
 
 /** The function that an activation step applies, in f64: that of its name, or a clamped gate. */
 export function functionOf({ f, clamped }: ActivateStep): (x: number) => number {
@@ -111,6 +121,9 @@ export function unitsOf(
   return [...groups.values()];
 }
 
+/** Columns that a multiplicative map makes. */
+export const widthOf = ({ scales, mixes }: MultiplicativeStep["maps"][number]): number => scales.shape[0] * mixes.rows;
+
 /** Columns of every buffer of a block but `x`. */
 export function buffersOf(block: BlockSpec, hiddenSize: number): Map<Buffer, number> {
   const widths = new Map<Buffer, number>([["x", hiddenSize]]);
@@ -118,6 +131,8 @@ export function buffersOf(block: BlockSpec, hiddenSize: number): Map<Buffer, num
   for (const step of stepsOf(block)) {
     if (step.do === "linear") for (const { map, into } of step.maps) set(into, map.rows);
     else if (step.do === "attend") set(step.into, step.heads * step.kv.v);
+    else if (step.do === "multiplicative") for (const map of step.maps) set(map.into, widthOf(map));
+    else if (step.do === "convolve") for (const { into } of step.maps) set(into, step.width);
     else if (step.do === "join") set(step.into, step.heads * step.of.reduce((sum, { width }) => sum + width, 0));
     else if ("into" in step && typeof step.of === "string") set(step.into, widths.get(step.of) ?? hiddenSize);
   }
@@ -140,6 +155,12 @@ function ofStep(step: Step): TensorRef[] {
       return [...(step.sinks ? [step.sinks] : []), ...(step.pruning ? ofPruning(step.pruning) : [])];
     case "mixture":
       return [...ofMap(step.router.map), ...(step.router.choiceBias ? [step.router.choiceBias] : [])];
+    case "multiplicative":
+      return step.maps.flatMap(({ scales, mixes }) => [scales, ...ofMap(mixes)]);
+    case "convolve":
+      return step.maps.flatMap(({ kernel }) => ofMap(kernel));
+    case "choose":
+      return [...ofMap(step.controller.down), ...ofMap(step.controller.up)];
     default:
       return [];
   }
@@ -174,6 +195,10 @@ export const isTied = ({ embedding, head }: ModelSpec): boolean =>
 export const isEncoder = ({ blocks }: Pick<ModelSpec, "blocks">): boolean =>
   blocks.some(({ steps }) => steps.some((step) => step.do === "attend" && step.sight.kind === "all"));
 
+/** Whether what a token makes also depends on what those before it were made of, beside their keys and values. */
+export const remembersTokens = ({ blocks }: Pick<ModelSpec, "blocks">): boolean =>
+  blocks.some(({ steps }) => steps.some((step) => step.do === "convolve"));
+
 /** Most experts that a router can send a token to. */
 export const mostExpertsOf = ({ score, perToken, map }: RouterSpec): number => (score === "relu" ? map.rows : perToken);
 
@@ -186,9 +211,18 @@ export function findStep<K extends Step["do"]>(
   return undefined;
 }
 
-/** Share of a map's products that one token makes: less than 1 for the maps of experts. */
-export function activeShares(block: BlockSpec): Map<LinearSpec, number> {
+/** Share of a map's products that one token makes: less than 1 for the maps of experts, and of units that are chosen. */
+export function activeShares(block: Pick<BlockSpec, "steps">): Map<LinearSpec, number> {
   const shares = new Map(linearsOf(block).map((map) => [map, 1]));
+  for (const chosen of block.steps) {
+    if (chosen.do !== "choose") continue;
+    const around = block.steps.flatMap((step) =>
+      step.do === "linear" ? step.maps.map((one) => ({ step, ...one })) : [],
+    );
+    for (const { step, map, into } of around) {
+      if (into === chosen.of || step.of === chosen.into) shares.set(map, 1 / chosen.block);
+    }
+  }
   for (const step of block.steps) {
     if (step.do !== "mixture") continue;
     const share = step.router.perToken / step.experts.length;
@@ -197,10 +231,31 @@ export function activeShares(block: BlockSpec): Map<LinearSpec, number> {
   return shares;
 }
 
+/**
+ * Maps of a step that are no linear steps: routers, controllers, what prunes contexts, thin products and kernels. They stay as they
+ * are when a model is compressed, and are packed as they are stored.
+ */
+export function smallMapsOf(step: Step): LinearSpec[] {
+  switch (step.do) {
+    case "mixture":
+      return [step.router.map];
+    case "attend":
+      return step.pruning ? [step.pruning.query, step.pruning.key] : [];
+    case "multiplicative":
+      return step.maps.map(({ mixes }) => mixes);
+    case "convolve":
+      return step.maps.map(({ kernel }) => kernel);
+    case "choose":
+      return [step.controller.down, step.controller.up];
+    default:
+      return [];
+  }
+}
+
 /** Multiplications of one token with the maps of a block, by role: what a share of zeros in front of each saves. */
 export function costsOf(block: BlockSpec): Record<string, number> {
   const costs: Record<string, number> = {};
-  const expanded = expandedMaps(block);
+  const expanded = undroppedMaps(block);
   for (const [map, share] of activeShares(block)) {
     if (expanded.has(map)) continue;
     const { role, rows, cols } = map;
@@ -243,6 +298,23 @@ export function latentAt(steps: readonly Step[], at: number): LatentSteps | unde
   const [expand, join, attend] = steps.slice(at, at + 3);
   if (expand?.do !== "linear" || join?.do !== "join" || attend?.do !== "attend" || !attend.latent) return undefined;
   return { expand, attend, latent: attend.latent };
+}
+
+/** The product and the activation function whose units a choice is from. */
+export interface ChosenUnits {
+  linear: LinearStep;
+  activate: ActivateStep;
+  choose: ChooseStep;
+}
+
+/** The three steps from `at` on, if they make units of which few are chosen at once. */
+export function choiceAt(steps: readonly Step[], at: number): ChosenUnits | undefined {
+  const [linear, activate, choose] = steps.slice(at, at + 3);
+  if (linear?.do !== "linear" || activate?.do !== "activate" || choose?.do !== "choose") return undefined;
+  const { of: units, into } = choose;
+  const plain = linear.maps.length === 1 && !linear.add && activate.times === undefined;
+  const same = [linear.maps[0].into, activate.of, activate.into, into].every((buffer) => buffer === units);
+  return plain && same ? { linear, activate, choose } : undefined;
 }
 
 /** How many steps `latentAt` looks at. */

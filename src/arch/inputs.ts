@@ -107,6 +107,23 @@ function walk({ steps }: BlockSpec): { places: Place[]; inputs: BlockInput[] } {
           attended = step.into;
           break;
         }
+        case "multiplicative":
+          readElsewhere(step.of);
+          if (step.of === attended) attends = false;
+          for (const { into } of step.maps) {
+            if (step.add) readElsewhere(into);
+            write(into);
+          }
+          break;
+        case "convolve":
+          readElsewhere(step.of);
+          for (const { into } of step.maps) write(into);
+          break;
+        case "choose":
+          readElsewhere(step.from);
+          readElsewhere(step.of);
+          write(step.into);
+          break;
         case "activate": {
           readElsewhere(step.of);
           const map = step.times === undefined ? undefined : mapBehind(readElsewhere(step.times));

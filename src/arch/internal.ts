@@ -2,7 +2,8 @@
 export { withContextPruning } from "./contextPruning.js";
 export {
   activeShares,
-  expandedMaps,
+  type ChosenUnits,
+  choiceAt,
   functionOf,
   type KeptKv,
   keptBy,
@@ -10,6 +11,10 @@ export {
   latentAt,
   latentSteps,
   mostExpertsOf,
+  remembersTokens,
+  smallMapsOf,
+  undroppedMaps,
+  widthOf,
 } from "./derive.js";
 export { type BlockInput, type ChannelMaker, inputsOf, type Place, placesOf } from "./inputs.js";
 export { endOfAttention, gatedParts, gatedWeights, gateEpsilon, withLayerGates } from "./layerGates.js";

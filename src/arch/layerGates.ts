@@ -32,7 +32,9 @@ export function gatesBlock(
   // What the MLP begins with tells whether it is made of what attention has left, or of what entered the block.
   const behind = steps[middle];
   const isApart = behind !== undefined && "of" in behind && behind.of === "x";
-  if (!attend || attend.sight.kind === "all" || attend.pruning || (units !== "block" && !isApart)) {
+  // What convolutions over positions see must have been run of every token.
+  const remembers = units !== "mlp" && findStep(block, "convolve") !== undefined;
+  if (!attend || attend.sight.kind === "all" || attend.pruning || remembers || (units !== "block" && !isApart)) {
     throw new FormatError({
       file: "rarefy.json",
       field: `blocks.${layer}.gates`,
@@ -70,9 +72,9 @@ export function gatedWeights(block: BlockSpec, { from, to }: Pick<GateSpec, "fro
 /** Steps up to the projection behind attention, and the addition of what that gives where it does not add by itself. */
 export function endOfAttention(steps: readonly Step[]): number {
   const attended = steps.findIndex((step) => step.do === "attend");
-  const projected = steps.findIndex((step, s) => s > attended && step.do === "linear");
+  const projected = steps.findIndex((step, s) => s > attended && (step.do === "linear" || step.do === "multiplicative"));
   const projection = steps[projected];
-  if (attended < 0 || projection?.do !== "linear") return 0;
+  if (attended < 0 || (projection?.do !== "linear" && projection?.do !== "multiplicative")) return 0;
   if (projection.add) return projected + 1;
   const added = steps.findIndex((step, s) => s > projected && step.do === "add");
   return (added < 0 ? projected : added) + 1;

@@ -113,6 +113,9 @@ export type Step =
   | AttendStep
   | ActivateStep
   | MixtureStep
+  | MultiplicativeStep
+  | ConvolveStep
+  | ChooseStep
   | AddStep
   /** x = cap · tanh(x / cap), or x clamped to ±cap. */
   | { do: "cap"; of: Buffer; kind: "soft" | "hard"; cap: number };
@@ -258,6 +261,63 @@ export interface MixtureStep {
 export interface ExpertSpec {
   steps: readonly Step[];
   out: Buffer;
+}
+
+/**
+ * Dense layers that are products of two thin ones (Terraformer, arXiv 2111.12763): column s · mixes.rows + m of `into` is
+ * Σ_i of[i] · scales[s, i] · mixes[m, i].
+ */
+export interface MultiplicativeStep {
+  do: "multiplicative";
+  of: Buffer;
+  /** All of one shape. */
+  maps: readonly {
+    /** [modules, columns of `of`] */
+    scales: TensorRef;
+    /** [columns of `into` / modules, columns of `of`] */
+    mixes: LinearSpec;
+    into: Buffer;
+  }[];
+  /** Adds to `into` in place of writing it. */
+  add?: true;
+}
+
+/**
+ * Convolutions over positions, of which a position sees itself and those before it, and over modules, equal runs of columns of
+ * `of`, around each (Terraformer, arXiv 2111.12763). What lies before the first position and beside the outer modules is 0.
+ */
+export interface ConvolveStep {
+  do: "convolve";
+  of: Buffer;
+  /** Columns of `of`, and how many runs they are. */
+  width: number;
+  modules: number;
+  maps: readonly {
+    /**
+     * [channels, length · span · channels] with channels = width / modules: columns (b · span + a) · channels … are for module
+     * m + a − ⌊span / 2⌋ of the position b before.
+     */
+    kernel: LinearSpec;
+    /** Positions and modules that it sees. */
+    length: number;
+    span: number;
+    into: Buffer;
+  }[];
+}
+
+/**
+ * Of every `block` units of `of` the one stays for which a controller has the largest number, the first of equals, and the others
+ * become 0 (Terraformer, arXiv 2111.12763): the numbers are up · down · from + bias.
+ */
+export interface ChooseStep {
+  do: "choose";
+  of: Buffer;
+  into: Buffer;
+  /** What the controller reads. */
+  from: Buffer;
+  block: number;
+  /** [rank, columns of `from`], and [units, rank] with a bias. Neither is rounded more than it is stored. */
+  controller: { down: LinearSpec; up: LinearSpec };
 }
 
 /** How experts are chosen and weighed, in the order of the fields. */

@@ -20,6 +20,7 @@ import {
   type Batch,
   contextControl,
   contextPruningSettings,
+  controllerControl,
   decoderObjective,
   type FloatArray,
   gateControl,
@@ -172,6 +173,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
     mixture?.control,
     contextPruning && contextControl(contextPruning, options.steps),
     gates && gateControl(gates, options.steps),
+    controllerControl(config.spec, options.batch * options.window, options.seed),
   );
   const linear = new Set(parameters.filter(({ role }) => role !== "dense").map(({ name }) => name));
   const optimizer = optimizerOf(options, (name) => linear.has(name));

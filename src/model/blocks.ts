@@ -21,6 +21,7 @@ import {
   type PassPart,
   type RunOperations,
 } from "./pass.js";
+import type { TokenHistory } from "./thin/history.js";
 import { type BlockThresholds, blockThresholds, exactZeros } from "./thresholds.js";
 import { Turns } from "./turns.js";
 import type {
@@ -28,6 +29,7 @@ import type {
   CacheOptions,
   EntryMoves,
   ForwardOptions,
+  HeldContext,
   SequencePart,
   TogetherOptions,
 } from "./types.js";
@@ -51,6 +53,9 @@ export class Blocks implements Disposable {
   readonly #gates: readonly (LoadedGates | undefined)[];
   /** Of caches of a model that prunes its context. */
   readonly #contexts = new WeakMap<KvCache, CacheContext>();
+  /** What convolutions over positions have seen, of caches of a model that has any. */
+  readonly #histories = new WeakMap<KvCache, TokenHistory>();
+  readonly #openHistory: (() => TokenHistory) | undefined;
   /** Which layers see everything before, by themselves. */
   readonly #seesAll: readonly boolean[];
   /** Thresholds by the steps of the blocks, arranged once for each setting. */
@@ -72,6 +77,7 @@ export class Blocks implements Disposable {
     this.#seesAll = spec.blocks.map((block) => findStep(block, "attend")?.sight.kind === "causal");
     this.#pruning = weights.flatMap(({ prunings }) => [...prunings.values()])[0];
     this.#gates = weights.map(({ gates }) => gates);
+    this.#openHistory = weights.flatMap(({ small }) => [...small.values()]).find(({ open }) => open)?.open;
     this.#exact = exactZeros(spec);
     // The steps of a head run like those of one more block.
     const blocks = [...spec.blocks, ...(head ? [head.block] : [])];
@@ -113,11 +119,18 @@ export class Blocks implements Disposable {
     }
     const context = this.#contexts.get(cache);
     if (context !== undefined) this.#contexts.set(resized, context);
+    const history = this.#histories.get(cache);
+    if (history !== undefined) this.#histories.set(resized, history);
     cache[Symbol.dispose]();
     return resized;
   }
 
   /** See `Model.contextOf`. */
+  heldOf(cache: KvCache): HeldContext | undefined {
+    return this.contextOf(cache) ?? (this.#openHistory && this.#history(cache, undefined));
+  }
+
+  /** Which tokens of a cache are still needed, in a model that prunes its context. */
   contextOf(cache: KvCache): CacheContext | undefined {
     if (this.#pruning === undefined) return undefined;
     let context = this.#contexts.get(cache);
@@ -185,6 +198,7 @@ export class Blocks implements Disposable {
           sight: (step) => (sights === undefined ? this.#sightOf(step) : sights[layer]),
           findSight: this.#seesAll[layer] ? findSight : undefined,
           context: (layer) => this.#layerContext(cache, layer, places),
+          history: () => this.#history(cache, places),
           table: (step) => this.#ropeTable(step, start + rows, this.#lengthOf(cache)),
         };
         firstRow += rows;
@@ -225,6 +239,10 @@ export class Blocks implements Disposable {
     // All heads of a layer drop the same: what is told of the first is told of all.
     const ofFirst = (slots: Uint32Array) => slots.filter((_, m) => moves.heads[m] === 0);
     this.#contexts.get(cache)?.layer(layer)?.move(ofFirst(moves.from), ofFirst(moves.to));
+    if (this.#openHistory && turn !== undefined)
+      throw new UsageError(
+        "tokens of a model of convolutions over positions keep their positions: leave positions=slots out",
+      );
     // Keys that nothing rotates count as of any position.
     if (turn === undefined || rotation === undefined) {
       this.backend.moveKv(cache, layer, moves);
@@ -241,6 +259,18 @@ export class Blocks implements Disposable {
     if (places !== undefined)
       throw new UsageError("a model that prunes its context keeps each text in a cache of its own");
     return this.contextOf(cache)!.layer(layer)!;
+  }
+
+  /** @throws UsageError as `#layerContext` */
+  #history(cache: KvCache, places: SequencePart["places"]): TokenHistory {
+    if (places !== undefined)
+      throw new UsageError("a model of convolutions over positions keeps each text in a cache of its own");
+    let history = this.#histories.get(cache);
+    if (history === undefined) {
+      history = this.#openHistory!();
+      this.#histories.set(cache, history);
+    }
+    return history;
   }
 
   #lengthOf(cache: KvCache): number {

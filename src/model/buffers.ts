@@ -1,5 +1,5 @@
 import { type BlockSpec, type Buffer, type LinearStep, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
-import { latentAt, latentSteps, mostExpertsOf } from "../arch/internal.js";
+import { latentAt, latentSteps, mostExpertsOf, widthOf } from "../arch/internal.js";
 import type { Activation, Backend } from "../kernels/index.js";
 import { padTo4 } from "./footprint.js";
 
@@ -61,6 +61,10 @@ export function groupsOf(block: BlockSpec, hiddenSize: number, ranks: number): G
             of,
             interactions.map((buffer) => ({ buffer, width: step.pruning!.query.rows })),
           );
+      } else if (step.do === "multiplicative") {
+        for (const map of step.maps) one(of, map.into, widthOf(map));
+      } else if (step.do === "convolve") {
+        for (const { into } of step.maps) one(of, into, step.width);
       } else if (step.do === "mixture") {
         one("rows", routerLogits, padTo4(step.router.map.rows));
         walk(step.experts[0].steps, "slots");

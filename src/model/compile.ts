@@ -66,6 +66,10 @@ function compile(step: Step, weights: BlockWeights): Operation {
       return activate(step);
     case "mixture":
       return mixture(step, weights.mixtures.get(step)!);
+    case "multiplicative":
+    case "convolve":
+    case "choose":
+      return weights.small.get(step)!.operation;
     case "add":
       return (pass) => pass.backend.add(bufferOf(pass, step.into), bufferOf(pass, step.of));
     case "cap":

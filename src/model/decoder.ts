@@ -246,7 +246,7 @@ export class Decoder implements Model {
   }
 
   contextOf(cache: KvCache): HeldContext | undefined {
-    return this.#blocks.contextOf(cache);
+    return this.#blocks.heldOf(cache);
   }
 
   head(x: Activation): Activation {

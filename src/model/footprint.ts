@@ -10,7 +10,7 @@ import {
   type Step,
   type TensorRef,
 } from "../arch/index.js";
-import { activeShares, latentAt, type Place, placesOf } from "../arch/internal.js";
+import { activeShares, choiceAt, latentAt, type Place, placesOf, smallMapsOf } from "../arch/internal.js";
 import type { Checkpoint } from "../io/index.js";
 import { isWhole } from "../io/internal.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
@@ -49,11 +49,8 @@ export const positionFormat = ({ tensors }: Stored, { tensor }: TensorRef): Weig
 export const routerFormat = ({ tensors }: Stored, { map }: { map: LinearSpec }): WeightFormatId =>
   tensors.get(map.weight.tensor)?.dtype === "BF16" ? "bf16" : "f32";
 
-/** Maps of a step that decide and are not among `linearsOf`. */
-const decidingMaps = (step: Step): LinearSpec[] => {
-  if (step.do === "mixture") return [step.router.map];
-  return step.do === "attend" && step.pruning ? [step.pruning.query, step.pruning.key] : [];
-};
+/** The format of a map of which single rows are read, in every format: whole numbers lie in columns. */
+export const rowsFormat = (weights: WeightFormatId): "f32" | "bf16" => (weights === "f32" ? "f32" : "bf16");
 
 /** Bytes of the matrices that factors are multiplied as. */
 const chainBytes = (form: Factors, shape: MatrixShape): number => {
@@ -83,12 +80,12 @@ export function packedMatrixBytes(
 ): { perToken: number; loaded: number } {
   const bytes = (id: WeightFormatId, rows: number, cols: number) => weightFormats[id].byteLength(rows, cols);
   const heads = new Map(spec.blocks.flatMap(headsOfExpanded));
-  const ofMap = (map: LinearSpec) => {
+  const ofMap = (map: LinearSpec, format = weights) => {
     const count = heads.get(map) ?? 1;
     const { factors } = storedMap(map, checkpoint.tensors);
     if (factors !== undefined && count === 1) return chainBytes(factors.form, map);
     return storedMatrices(storedMap(map, checkpoint.tensors)).reduce(
-      (sum, { rows, cols }) => sum + count * bytes(weights, rows / count, cols),
+      (sum, { rows, cols }) => sum + count * bytes(format, rows / count, cols),
       0,
     );
   };
@@ -105,13 +102,16 @@ export function packedMatrixBytes(
   const met = new Set<BlockSpec>();
   for (const block of spec.blocks) {
     let own = 0;
+    const read = new Set(
+      block.steps.flatMap((_, s) => choiceAt(block.steps, s)?.linear.maps.map(({ map }) => map) ?? []),
+    );
     for (const [map, share] of activeShares(block)) {
-      const all = ofMap(map);
+      const all = read.has(map) ? ofMap(map, rowsFormat(weights)) : ofMap(map);
       perToken += all * share;
       idle += all * (1 - share);
       own += all;
     }
-    for (const map of block.steps.flatMap(decidingMaps)) {
+    for (const map of block.steps.flatMap(smallMapsOf)) {
       const deciding = bytes(routerFormat(checkpoint, { map }), padTo4(map.rows), map.cols);
       perToken += deciding;
       own += deciding;
@@ -174,20 +174,29 @@ export function countParameters(spec: ModelSpec, stored: Checkpoint["tensors"]):
   const chooses = (block: BlockSpec) => block.steps.some((step) => step.do === "mixture");
   const routers = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "mixture" ? [step.router.map] : [])));
   routers.push(...own.flatMap(({ gates = [] }) => gates.map(({ map }) => map)));
-  const pruning = own.flatMap(({ steps }) => steps.flatMap((step) => (step.do === "attend" ? decidingMaps(step) : [])));
+  const small = (...kinds: Step["do"][]) =>
+    own.flatMap(({ steps }) => steps.flatMap((step) => (kinds.includes(step.do) ? smallMapsOf(step) : [])));
+  const scales = own.flatMap(({ steps }) =>
+    steps.flatMap((step) =>
+      step.do === "multiplicative" ? step.maps.map((map) => elementCount(map.scales.shape)) : [],
+    ),
+  );
   const elements = (shape: readonly number[] | undefined) => (shape === undefined ? 0 : elementCount(shape));
   const kinds = {
     embedding:
       numbers(embedding.table.tensor, embedding.table.shape) +
       elements(embedding.positions?.table.shape) +
       elements(embedding.types?.shape),
-    attention: sum([...within("self_attn"), ...pruning]),
-    mlp: sum(
-      within(
+    attention:
+      sum([...within("self_attn"), ...small("attend", "multiplicative", "convolve")]) +
+      scales.reduce((all, count) => all + count, 0),
+    mlp: sum([
+      ...within(
         "mlp",
         own.filter((block) => !chooses(block)),
       ),
-    ),
+      ...small("choose"),
+    ]),
     experts: sum(within("mlp", own.filter(chooses))),
     router: sum(routers),
     head: sum(ownHead(spec)),

@@ -15,11 +15,11 @@ interface Fused {
 type Peephole = (steps: readonly Step[], weights: BlockWeights, backend: Backend) => Fused | undefined;
 
 /** Operations that some backends have for several steps; the first that fits is taken. */
-const peepholes: readonly Peephole[] = [rotatedAttention, gatedLinear];
+const peepholes: readonly Peephole[] = [rotatedAttention, gatedLinear, chosenUnits];
 
 /** What stands for the steps from `at` on; undefined where each is enqueued by itself. */
 export function fuse(steps: readonly Step[], at: number, weights: BlockWeights, backend: Backend): Fused | undefined {
-  const rest = steps.slice(at, at + 2);
+  const rest = steps.slice(at, at + 3);
   for (const peephole of peepholes) {
     const found = peephole(rest, weights, backend);
     if (found !== undefined) return found;
@@ -79,4 +79,10 @@ function gatedLinear([gate, down]: readonly Step[], weights: BlockWeights, backe
     });
   };
   return { operation, steps: 2 };
+}
+
+/** Units of which few are chosen. */
+function chosenUnits([, , choose]: readonly Step[], { small }: BlockWeights): Fused | undefined {
+  const operation = choose && small.get(choose)?.whole;
+  return operation && { operation, steps: 3 };
 }

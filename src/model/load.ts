@@ -12,30 +12,34 @@ import {
   type Step,
   type TensorRef,
 } from "../arch/index.js";
-import { type LatentSteps, latentAt, mostExpertsOf } from "../arch/internal.js";
+import { activeShares, type ChosenUnits, choiceAt, type LatentSteps, latentAt } from "../arch/internal.js";
 import { type FormatError, Stage, UsageError } from "../core/index.js";
 import type { Checkpoint, StoredFactors } from "../io/index.js";
 import { findNonFinite } from "../io/internal.js";
-import type { Backend, ExpertMatrices, Matrix, Region, RouteOptions, Vector } from "../kernels/index.js";
+import type { Backend, ExpertMatrices, Matrix, Region, Vector } from "../kernels/index.js";
 import { type WeightFormatId, weightFormats } from "../pack/index.js";
 import { dtypeBytes } from "../tensor/index.js";
 import { Blocks } from "./blocks.js";
 import { loadChain } from "./chain.js";
 import { blocksOfRank } from "./expertRanks/share.js";
 import { FactoredTable } from "./factoredTable.js";
-import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat } from "./footprint.js";
+import { embeddingFormat, packedMatrixBytes, padTo4, positionFormat, routerFormat, rowsFormat } from "./footprint.js";
 import { type StoredMap, storedMap, storedMatrices, storedTensors } from "./forms.js";
 import type { LoadModelOptions } from "./loadOptions.js";
 import { MatrixLoader } from "./matrixLoader.js";
-import type { ExpertLoader } from "./offload/expertLoader.js";
 import type { ExpertOffload } from "./offload/experts.js";
 import type { OffloadLoader } from "./offload/loader.js";
+import { type OffloadLoaders, offloadLoaders } from "./offload/loadersFor.js";
 import type { Offload } from "./offload/offload.js";
+import { type OwningRegion, owningRegion } from "./owningRegion.js";
 import type { LoadedPruning, Operation } from "./pass.js";
+import { routeOptions } from "./routeOptions.js";
 import { loadOnce } from "./sharedBlocks.js";
 import { pairWidth, type SplitStack, type Stack, type StackPart, type WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
 import { type ReadEvents, readBytesOf, readVector, type TensorSource, unheard } from "./tensorRows.js";
+import type { loadSmall } from "./thin/index.js";
+import type { LoadedSmall } from "./thin/loaded.js";
 import type { BlockWeights, LatentMaps, LoadedMixture, LoadedNorm, ModelWeights } from "./weights.js";
 
 /** Logits of the columns that pad the vocabulary to a multiple of 4: never the largest, of no weight in a softmax. */
@@ -65,10 +69,12 @@ export async function loadWeights(
       damage ??= findNonFinite(checkpoint.location, tensor, bytes, first);
     },
   };
-  const region = backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded });
+  const region = owningRegion(
+    backend.openRegion({ weightBytes: packedMatrixBytes(checkpoint, own, options.weights).loaded }),
+  );
   try {
     const offloads = await offloadLoaders(checkpoint, backend, region, options, spec);
-    const loader = new WeightLoader(checkpoint, backend, region, options, events, offloads);
+    const loader = new WeightLoader(checkpoint, backend, region, options, events, offloads, region);
     const head = spec.head.kind === "none" ? undefined : await loader.head(spec.head.map);
     const embedding =
       head !== undefined && isTied(spec) && "matrix" in head
@@ -165,28 +171,6 @@ export async function loadExperts(
   }
 }
 
-/** What loads the weights that stay in the file: of MLPs, or of experts. */
-interface OffloadLoaders {
-  readonly mlps?: OffloadLoader;
-  readonly experts?: ExpertLoader;
-}
-
-/** Loaded where it is asked for: a page without it does not pay for it. */
-async function offloadLoaders(
-  source: TensorSource,
-  backend: Backend,
-  region: Region,
-  { offload, ...options }: LoadModelOptions,
-  spec: ModelSpec,
-): Promise<OffloadLoaders | undefined> {
-  if (offload === undefined) return undefined;
-  const { ExpertLoader, OffloadLoader } = await import("./offload/loaders.js");
-  if (offload.file.shape.layout === "experts" && options.expertRanks !== undefined)
-    throw new UsageError("experts at several ranks are all in memory: take either those or a bound of resident bytes");
-  if (offload.file.shape.layout === "experts") return { experts: new ExpertLoader(backend, offload, spec) };
-  return { mlps: new OffloadLoader(source, backend, region, { ...options, offload }, spec) };
-}
-
 /** Loads weights by what they are for, and counts them. */
 class WeightLoader {
   readonly #matrices: MatrixLoader;
@@ -201,6 +185,8 @@ class WeightLoader {
     readonly events: ReadEvents,
     /** Takes the steps whose weights stay in the file. */
     readonly offloads?: OffloadLoaders,
+    /** Takes memory of which single rows are read; left out where nothing is decoded. */
+    readonly beside?: OwningRegion,
   ) {
     this.#matrices = new MatrixLoader(source, backend, region, options, events);
   }
@@ -218,18 +204,15 @@ class WeightLoader {
     const { rows, weight, bias } = map;
     const padded = padTo4(rows);
     const { factors } = storedMap(map, this.source.tensors);
+    const values =
+      padded === rows && bias === undefined ? undefined : new Float32Array(padded).fill(paddingLogit, rows);
+    if (bias !== undefined) values!.set(await this.values(bias));
     if (factors !== undefined) {
-      const values = new Float32Array(padded).fill(paddingLogit, rows);
-      if (bias !== undefined) values.set(await this.values(bias));
-      const given = padded === rows && bias === undefined ? undefined : values;
-      const chain = await this.#chain(map, weight, factors, given);
+      const chain = await this.#chain(map, weight, factors, values);
       return { parts: [{ rowStart: 0, rows: padded, chain }], right: undefined, rightOf: [] };
     }
     const matrix = await this.#matrix([{ ref: weight, rows }], padTo4);
-    if (padded === rows && bias === undefined) return { matrix };
-    const values = new Float32Array(padded).fill(paddingLogit, rows);
-    if (bias !== undefined) values.set(await this.values(bias));
-    return { matrix, bias: this.vector(values) };
+    return values === undefined ? { matrix } : { matrix, bias: this.vector(values) };
   }
 
   /** Rows that are looked up and not multiplied with. */
@@ -273,11 +256,13 @@ class WeightLoader {
     const latents = new Map<Step, LatentMaps>();
     const sinks = new Map<Step, Vector>();
     const prunings = new Map<Step, LoadedPruning>();
+    const small = new Map<Step, LoadedSmall>();
     const offloaded = new Map<Step, Operation>();
+    const [{ steps }, shares] = [block, activeShares(block)];
     const mlps = this.offloads?.mlps;
     let lowRank = 0;
-    for (const [s, step] of block.steps.entries()) {
-      const absorbed = latentAt(block.steps, s);
+    for (const [s, step] of steps.entries()) {
+      const absorbed = latentAt(steps, s);
       if (absorbed !== undefined) latents.set(step, await this.#latent(absorbed));
       else if (step.do === "norm") norms.set(step, await this.norm(step.norm));
       else if (step.do === "mixture") mixtures.set(step, await this.#mixture(step));
@@ -288,23 +273,47 @@ class WeightLoader {
           const matrix = (map: LinearSpec) => this.#deciding(map);
           prunings.set(step, await loadPruning(step, matrix, (ref) => this.values(ref)));
         }
+      } else if (step.do === "multiplicative" || step.do === "convolve" || step.do === "choose") {
+        const units = choiceAt(steps, s - 2);
+        small.set(step, await this.#small(step, units, units && stacks.get(units.linear)));
       } else if (step.do === "linear" && mlps?.has(step)) {
         offloaded.set(step, await this.#offloaded(step, mlps));
       } else if (step.do === "linear") {
-        const stack = await this.#stack(step);
+        const before = this.#perToken;
+        const stack = await this.#stack(step, choiceAt(steps, s) !== undefined);
+        // Of what is only chosen from, a token reads the chosen.
+        const idle = (1 - (shares.get(step.maps[0].map) ?? 1)) * (this.#perToken - before);
+        this.#perToken -= idle;
+        this.#besides += idle;
         lowRank = Math.max(lowRank, pairWidth(stack));
         stacks.set(step, stack);
       }
     }
     const gates = block.gates && (await (await import("./gates.js")).loadGates(block, this));
-    return { norms, stacks, mixtures, latents, sinks, prunings, offloaded, ...(gates && { gates }), lowRank };
+    return { norms, stacks, mixtures, latents, sinks, prunings, small, offloaded, ...(gates && { gates }), lowRank };
   }
 
-  async #stack({ maps }: LinearStep): Promise<Stack> {
+  async #small(step: Parameters<typeof loadSmall>[0], units?: ChosenUnits, stack?: Stack): Promise<LoadedSmall> {
+    const { loadSmall, loadRows } = await import("./thin/index.js");
+    const { beside } = this;
+    const rows = units && stack && beside && (await loadRows(units, this.source, this.backend, this.options));
+    if (rows) beside!.own(rows.area);
+    this.#besides += rows?.area.byteLength ?? 0;
+    return loadSmall(step, {
+      region: { loadVector: (numbers) => this.vector(numbers) },
+      matrix: (map) => this.#deciding(map),
+      values: (ref) => this.values(ref),
+      ...(rows && { gathers: { rows, stack, ...units } }),
+    });
+  }
+
+  /** @param readsRows where single rows of the matrix are read of a copy, which is to hold the same numbers */
+  async #stack({ maps }: LinearStep, readsRows: boolean): Promise<Stack> {
     const forms = maps.map(({ map }) => storedMap(map, this.source.tensors));
     if (forms.some(({ lowRank, factors }) => lowRank !== undefined || factors !== undefined))
       return this.#splitStack(forms);
-    const matrix = await this.#matrix(forms.map(({ map, direct }) => ({ ref: direct!, rows: map.rows })));
+    const refs = forms.map(({ map, direct }) => ({ ref: direct!, rows: map.rows }));
+    const matrix = await this.#matrix(refs, undefined, readsRows ? rowsFormat(this.options.weights) : undefined);
     const bias = await this.#bias(maps.map(({ map }) => map));
     return bias === undefined ? { matrix } : { matrix, bias };
   }
@@ -391,7 +400,9 @@ class WeightLoader {
   async #mixture(step: MixtureStep): Promise<LoadedMixture> {
     const { expertRanks: ranks } = this.options;
     const { router } = step;
-    const routed = { router: await this.#router(router), options: await this.#routeOptions(router) };
+    const { choiceBias } = router;
+    const options = routeOptions(router, choiceBias && (await this.#counted(choiceBias)));
+    const routed = { router: await this.#router(router), options };
     const loader = this.offloads?.experts;
     if (loader !== undefined) {
       for (const [s, inner] of step.experts[0].steps.entries()) {
@@ -424,21 +435,6 @@ class WeightLoader {
       matrices.set(step, loaded);
     }
     return matrices;
-  }
-
-  async #routeOptions(router: RouterSpec): Promise<RouteOptions> {
-    const { map, score, choiceFirst, choiceBias, groups, uniform, normalise, factor } = router;
-    return {
-      experts: map.rows,
-      perRow: mostExpertsOf(router),
-      score,
-      // Softmax over the chosen is softmax over all, divided by the sum of the chosen.
-      normalise: normalise || (choiceFirst === true && score === "softmax"),
-      ...(choiceBias && { choiceBias: await this.#counted(choiceBias) }),
-      ...(groups && { groups }),
-      ...(uniform && { uniform }),
-      ...(factor !== undefined && { factor }),
-    };
   }
 
   /** Biases of step `s` of every expert; undefined without any. */
@@ -476,8 +472,12 @@ class WeightLoader {
     return { matrix, bias: this.vector(values) };
   }
 
-  async #matrix(refs: readonly { ref: TensorRef; rows: number }[], pad?: (rows: number) => number): Promise<Matrix> {
-    const loaded = await this.#matrices.load(refs, pad);
+  async #matrix(
+    refs: readonly { ref: TensorRef; rows: number }[],
+    pad?: (rows: number) => number,
+    format?: WeightFormatId,
+  ): Promise<Matrix> {
+    const loaded = await (format ? this.#matrices.loadAs(refs[0], format, pad) : this.#matrices.load(refs, pad));
     this.#perToken += loaded.byteLength;
     return loaded;
   }

@@ -3,6 +3,7 @@ import type { Activation, Backend, KvCache, RopeTable, Sight, Vector } from "../
 import type { AdaptedRows } from "./adapterPairs.js";
 import type { Buffers } from "./buffers.js";
 import type { CacheContext, LayerContext } from "./layerContext.js";
+import type { TokenHistory } from "./thin/history.js";
 import type { BlockThresholds } from "./thresholds.js";
 import type { FindSight, GateCounts, SequencePart, SlotRun, Tap } from "./types.js";
 
@@ -45,6 +46,8 @@ export interface PassPart {
   table(step: RotateStep): RopeTable;
   /** Which of the tokens it holds are still needed, in a layer that prunes its context. */
   context(layer: number): LayerContext;
+  /** What convolutions over positions have seen of its cache. */
+  history(): TokenHistory;
 }
 
 /** What a block that prunes its context runs, and what it remembers by. */

@@ -1,5 +1,5 @@
 import { activationOf, type BlockSpec, type ModelSpec, type Step, stepsOf } from "../arch/index.js";
-import { expandedMaps } from "../arch/internal.js";
+import { undroppedMaps } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { InputChoice } from "../kernels/index.js";
 import type { ActivationThresholds, InputShare } from "./types.js";
@@ -75,12 +75,14 @@ function arrange(
   const valid = (value: number) => value >= 0 && Number.isFinite(value);
   const steps = [...stepsOf(block)];
   const roles = new Set(steps.flatMap((step) => (step.do === "linear" ? step.maps.map(({ map }) => map.role) : [])));
-  const expanded = new Set(Array.from(expandedMaps(block), ({ role }) => role));
+  const expanded = new Set(Array.from(undroppedMaps(block), ({ role }) => role));
   for (const [role, value] of Object.entries(given)) {
     if (!roles.has(role))
       throw new UsageError(`layer ${layer} has no linear map ${role}, only ${[...roles].join(", ")}`);
     if (value !== 0 && expanded.has(role))
-      throw new UsageError(`layer ${layer}: ${role} reads what is kept of all positions and takes no threshold`);
+      throw new UsageError(
+        `layer ${layer}: ${role} reads what is kept of all positions, or single rows, and takes no threshold`,
+      );
     if (!valid(value)) throw new UsageError(`layer ${layer}: the threshold of ${role} is ${value}`);
   }
   if (gate !== undefined && !valid(gate)) throw new UsageError(`layer ${layer}: the gate threshold is ${gate}`);
@@ -96,10 +98,12 @@ function arrange(
     for (const step of steps)
       if (step.do === "activate" && step.times && step.site?.id === gated) gates.set(step, gate);
   }
-  // Behind a ReLU or a gate threshold many hidden values are exactly 0: skipping those costs nothing.
+  // Behind a ReLU, a gate threshold or a choice many hidden values are exactly 0: skipping those costs nothing.
   const zeros = new Set(
     steps.flatMap((step) =>
-      step.do === "activate" && (step.f === "relu" || step.f === "relu2" || gates.has(step)) ? [step.into] : [],
+      step.do === "choose" || (step.do === "activate" && (step.f === "relu" || step.f === "relu2" || gates.has(step)))
+        ? [step.into]
+        : [],
     ),
   );
   const chooses = !keepsAll(inputs);

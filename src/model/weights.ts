@@ -8,6 +8,7 @@ import type { OffloadedWeights } from "./offload/offloadedWeights.js";
 import type { LoadedGates, LoadedPruning, Operation } from "./pass.js";
 import type { SplitStack, Stack, WholeStack } from "./stack.js";
 import type { MatrixChoice } from "./structure.js";
+import type { LoadedSmall } from "./thin/loaded.js";
 
 /** The vectors of a norm on the backend. */
 export interface LoadedNorm {
@@ -46,6 +47,8 @@ export interface BlockWeights {
   sinks: ReadonlyMap<Step, Vector>;
   /** By the step that attends, where it prunes its context. */
   prunings: ReadonlyMap<Step, LoadedPruning>;
+  /** By steps whose weights are no linear steps'. */
+  small: ReadonlyMap<Step, LoadedSmall>;
   /** By linear steps whose weights are read as they are needed. */
   offloaded: ReadonlyMap<Step, Operation>;
   /** What lets tokens past parts of it. */

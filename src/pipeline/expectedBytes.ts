@@ -16,8 +16,17 @@ export function expectedBytesSaved(
   let saved = 0;
   for (const [l, block] of blocks.entries()) {
     const zeros = expectedZeros(block, layers[l]);
-    for (const [{ role, rows, cols }, share] of activeShares(block)) {
-      saved += share * cols * zeros[role] * weightFormats[weights].columnBytes(rows);
+    const chosen = new Set(block.steps.flatMap((step) => (step.do === "choose" ? [step.into] : [])));
+    const behind = new Set(
+      block.steps.flatMap((step) =>
+        step.do === "linear" && chosen.has(step.of) ? step.maps.map(({ map }) => map) : [],
+      ),
+    );
+    for (const [map, share] of activeShares(block)) {
+      const { role, rows, cols } = map;
+      // Most of what is 0 behind a choice was not chosen, and does not work for a token anyway.
+      const idle = behind.has(map) ? Math.max(0, share + zeros[role] - 1) : share * zeros[role];
+      saved += idle * cols * weightFormats[weights].columnBytes(rows);
     }
   }
   return saved;

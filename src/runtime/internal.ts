@@ -7,7 +7,7 @@ export { probedLayers } from "./exits/index.js";
 export { ExitStates } from "./exits/states.js";
 export { inPages } from "./kv/memory.js";
 export { pagesFor } from "./kv/pageTable.js";
-export { keepsItsOwnSlots } from "./kv/prunedModels.js";
+export { keepsItsOwnCache } from "./kv/prunedModels.js";
 export { oneOf, type ParameterRules, type ParameterValues, parseChoice, share } from "./parameters.js";
 export { decide } from "./speculate/decide.js";
 export { checkTakesBack, longestDraft } from "./speculate/draftLength.js";

@@ -5,7 +5,7 @@ import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
 import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
-import { keepsItsOwnSlots } from "./kv/prunedModels.js";
+import { keepsItsOwnCache } from "./kv/prunedModels.js";
 
 /** How the tokens of a prompt are run. */
 export interface RunOptions extends JobOptions {
@@ -208,13 +208,13 @@ export class Sequence implements Disposable {
   /**
    * Takes over what `other` keeps of its first tokens, without running them: a text that begins like another one. Where both lie
    * in the same pages they share them, else it is a copy.
-   * @throws UsageError where it has tokens already, or either of them does not keep everything as f32, or the model prunes its context, or
+   * @throws UsageError where it has tokens already, or either of them does not keep everything as f32, or the model keeps each text in a cache of its own, or
    * leaves layers out, or they have different adapters, or there is no page left for tokens that fill none
    */
   copyFrom(other: Sequence, length: number): void {
     const plain = [this, other].every(
       ({ keepsAll, options, exits }) =>
-        keepsAll && options.kv?.codes === undefined && exits === undefined && !keepsItsOwnSlots(this.model),
+        keepsAll && options.kv?.codes === undefined && exits === undefined && !keepsItsOwnCache(this.model),
     );
     const { pages } = this.#memory;
     const theirs = other.#memory.pages;

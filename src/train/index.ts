@@ -70,6 +70,7 @@ export {
   nothingDropped,
   prunableConfig,
 } from "./models/contextPruning.js";
+export { controllerControl } from "./models/controllers.js";
 export {
   type Distillation,
   type DistillationId,

@@ -22,7 +22,8 @@ export const path = (relative: string) => fileURLToPath(new URL(relative, import
 const json = (relative: string) => JSON.parse(readFileSync(path(relative), "utf8"));
 
 export const architectureNames = ["llama", "llama3-rope", "mistral", "mixtral", "qwen2", "qwen3", "smollm3", "phi3", "gemma2",
-  "gemma3", "gpt2", "opt", "gpt_neox", "olmoe", "qwen3_moe", "gpt_oss", "deepseek_v3"] as const;
+  "gemma3", "gpt2", "opt", "gpt_neox", "olmoe", "qwen3_moe", "gpt_oss", "deepseek_v3", "terraformer",
+  "terraformer-convolutional"] as const;
 
 /** Those of models that read a text as a whole. */
 export const encoderNames = ["bert"] as const;

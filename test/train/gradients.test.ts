@@ -23,6 +23,7 @@ import { type TracedModel, tracedObjective } from "../../src/train/engine/traced
 import { alphaSigmoidTable } from "../../src/train/models/alphaSigmoid.js";
 import type { ClusterOptions } from "../../src/train/models/clusterOptions.js";
 import { contextWeightName, sigmoidName, sigmoidPerUnitName } from "../../src/train/models/contextNames.js";
+import { hardName, noiseName } from "../../src/train/models/controllers.js";
 import { encoder } from "../../src/train/models/encoder.js";
 import type { EncoderConfig } from "../../src/train/models/encoderParameters.js";
 import { gateTargetName, gateWeightName } from "../../src/train/models/gateNames.js";
@@ -262,6 +263,22 @@ function oddCase() {
   });
 }
 
+/** Units work by their shares: a hard choice has no central difference. */
+function controlledCase(attention: string) {
+  const made = decoderCase({
+    ...{ model_type: "terraformer", num_attention_heads: 2, num_hidden_layers: 2 },
+    ...{ attention_layers: attention, controller_block: 3, controller_rank: 4 },
+  });
+  const random = new Random(7);
+  const noise = Float64Array.from({ length: 2 * 10 * 12 }, () => 0.1 * random.normal());
+  const batch = {
+    ...made.batch,
+    [noiseName]: { shape: [2, 10, 12], values: noise },
+    [hardName]: { shape: [1], values: Float64Array.of(0) },
+  };
+  return { ...made, batch };
+}
+
 const models: Record<string, () => ReturnType<typeof modelCase>> = {
   Llama: () => decoderCase({ model_type: "llama", tie_word_embeddings: true, num_hidden_layers: 2 }),
   "Llama with biases and ReLU²": () => decoderCase({ model_type: "llama", attention_bias: true, hidden_act: "relu2" }),
@@ -309,6 +326,8 @@ const models: Record<string, () => ReturnType<typeof modelCase>> = {
   "Llama with sinks that prunes its context, α 1": () => contextCase({ model_type: "llama" }, 1, true),
   "Llama whose blocks are weighed": () => weighedCase("block"),
   "Llama whose attention and MLPs are weighed": () => weighedCase("sublayers"),
+  "Terraformer, multiplicative, controllers by shares": () => controlledCase("multiplicative"),
+  "Terraformer, convolutional, controllers by shares": () => controlledCase("convolutional"),
   "what no family has yet": oddCase,
 };
 

@@ -5,24 +5,13 @@ vi.hoisted(() => {
   (globalThis as { Float16Array?: unknown }).Float16Array ??= class extends Float32Array {};
 });
 
+import { readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
-import { openBackend } from "../../src/kernels/index.js";
-import { ControlledMlp } from "../../src/model/controlledMlp.js";
-import { fromFloat32, toFloat32 } from "../../src/tensor/index.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { multiply, sum, type Traced } from "../../src/train/engine/ops.js";
 import { type TracedArrays, tracedObjective } from "../../src/train/engine/tracedObjective.js";
-import {
-  controllerArrays,
-  controllerMask,
-  convolve,
-  hardName,
-  initialTerraformer,
-  multiplicativeDense,
-  noiseName,
-  type TerraformerOptions,
-  terraformerModel,
-} from "../../src/train/models/terraformer.js";
+import { controllerArrays, controllerControl, hardName, noiseName } from "../../src/train/models/controllers.js";
+import { controllerMask, convolve, multiplicativeDense } from "../../src/train/trace/thin.js";
 import type { FloatArray } from "../../src/train/values.js";
 
 const random = new Random(5);
@@ -111,7 +100,7 @@ describe("layers", () => {
     const gradientAt = async (hard: number) => {
       const { objective, batch } = traced(
         { logits: [n, units], noise: [n, units], hard: [1] },
-        ({ logits, noise, hard }) => controllerMask(logits, block, noise, hard),
+        ({ logits, noise, hard }) => controllerMask(logits, block, { noise, hard }),
         weighing,
       );
       using _objective = objective;
@@ -135,112 +124,43 @@ describe("layers", () => {
       expect(Array.from(soft.mask.subarray(at, at + block)).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
     }
   });
-
-  const small: TerraformerOptions = {
-    ...{ vocabulary: 7, layers: 1, hiddenSize: 8, heads: 2, intermediateSize: 8, window: 4 },
-    mlp: { block: 2, rank: 3 },
-    attention: "convolutional",
-  };
-  const rows = 8;
-  const text = {
-    tokens: { shape: [rows], values: Int32Array.from({ length: rows }, (_, i) => (3 * i) % 7) },
-    label: { shape: [rows], values: Int32Array.from({ length: rows }, (_, i) => (5 * i + 1) % 7) },
-  };
-  const wide = (options: TerraformerOptions) =>
-    new Map(
-      Array.from(initialTerraformer(terraformerModel(options).parameters, new Random(3)), ([name, values]) => [
-        name,
-        Float64Array.from(values),
-      ]),
-    );
-
-  test.each([
-    [small],
-    [{ ...small, attention: "multiplicative" as const }],
-    [{ ...small, attention: "dense" as const, mlp: "dense" as const }],
-  ])("gradients of every parameter are those of central differences: $attention", async (options) => {
-    using objective = tracedObjective(terraformerModel(options));
-    const weights = wide(options);
-    const noise = Float64Array.from({ length: rows * 8 }, () => 0.1 * random.normal());
-    const batch = {
-      ...text,
-      [noiseName]: { shape: [1, rows, 8], values: noise },
-      [hardName]: { shape: [1], values: Float64Array.of(0) },
-    };
-    const { gradients } = await objective.lossAndGradients(weights, batch);
-    for (const [name, values] of weights) {
-      const at = Math.floor(values.length / 3);
-      const moved = async (by: number) => {
-        const changed = new Map(weights).set(name, values.slice());
-        changed.get(name)![at] += by;
-        return objective.loss(changed, batch);
-      };
-      const numeric = ((await moved(1e-5)) - (await moved(-1e-5))) / 2e-5;
-      expect(gradients.get(name)![at], name).toBeCloseTo(numeric, 6);
-    }
-  });
-
-  test("with blocks of one unit it is the dense MLP, whatever the controller says", async () => {
-    const dense = { ...small, mlp: "dense" as const };
-    const single = { ...small, mlp: { block: 1, rank: 3 } };
-    using one = tracedObjective(terraformerModel(dense));
-    using other = tracedObjective(terraformerModel(single));
-    const weights = wide(single);
-    const batch = { ...text, ...controllerArrays(single, rows, new Random(1)) };
-    const [expected, made] = [await one.predict(weights, batch), await other.predict(weights, batch)];
-    for (const [i, value] of expected.entries()) expect(made[i]).toBeCloseTo(value, 6);
-  });
 });
 
-describe("on kernels", () => {
-  test.each(["reference", "wasm"] as const)(
-    "%s: decoding is the masked dense MLP, and reads what was chosen",
-    async (id) => {
-      using backend = await openBackend(id, { threads: 1 });
-      const [hiddenSize, units, block, rank] = [32, 64, 8, 4];
-      const own = new Random(9);
-      const numbers = (length: number) =>
-        toFloat32(
-          "BF16",
-          fromFloat32(
-            "BF16",
-            Float32Array.from({ length }, () => own.normal()),
-          ),
-        );
-      const weights = {
-        ...{ hiddenSize, units, block, rank },
-        ...{ up: numbers(units * hiddenSize), down: numbers(units * hiddenSize), downBias: numbers(hiddenSize) },
-        ...{ controllerDown: numbers(rank * hiddenSize), controllerUp: numbers(units * rank) },
-        controllerBias: numbers(units),
-      };
-      using mlp = await ControlledMlp.load(backend, weights);
-      const product = (w: Float32Array, x: ArrayLike<number>, rows: number) => {
-        const cols = w.length / rows;
-        return Float64Array.from({ length: rows }, (_, r) => {
-          let total = 0;
-          for (let c = 0; c < cols; c++) total += w[r * cols + c] * x[c];
-          return total;
-        });
-      };
-      for (let trial = 0; trial < 3; trial++) {
-        const input = Float32Array.from({ length: hiddenSize }, () => own.normal());
-        const logits = product(weights.controllerUp, product(weights.controllerDown, input, rank), units);
-        for (const [u, bias] of weights.controllerBias.entries()) logits[u] += bias;
-        const hidden = product(weights.up, input, units).map((value, u) => {
-          const of = logits.subarray(u - (u % block), u - (u % block) + block);
-          return of[u % block] === Math.max(...of) ? Math.max(0, value) : 0;
-        });
-        const expected = product(weights.down, hidden, hiddenSize).map((value, i) => value + weights.downBias[i]);
-        const [x, out] = [backend.allocate(1, hiddenSize), backend.allocate(1, hiddenSize)];
-        backend.write(x, input);
-        backend.takeCounters();
-        await mlp.run(out, x);
-        const made = await backend.read(out);
-        for (const [i, value] of expected.entries()) expect(Math.abs(made[i] - value)).toBeLessThan(1e-3);
-        const working = hidden.filter((value) => value > 0).length;
-        expect(backend.takeCounters()).toMatchObject({ inputs: units, inputsSkipped: units - working });
-        for (const activation of [x, out]) backend.release(activation);
-      }
-    },
-  );
+describe("what controllers are given in training", () => {
+  const specOf = (block?: number) =>
+    readModelSpec(
+      {
+        ...{ model_type: "terraformer", vocab_size: 7, hidden_size: 8, intermediate_size: 12, num_hidden_layers: 2 },
+        ...{ num_attention_heads: 2, ...(block && { controller_block: block, controller_rank: 4 }) },
+      },
+      "config.json",
+    );
+
+  test("Gumbel noise of a tenth, hard in three steps of ten, others in every step and the same for a seed", () => {
+    const sizes = { layers: 2, units: 500 };
+    const steps = Array.from({ length: 200 }, (_, step) => controllerArrays(sizes, 1, 3, step));
+    const all = steps.flatMap(({ [noiseName]: { values } }) => [...values]);
+    const mean = all.reduce((a, b) => a + b) / all.length;
+    // A Gumbel variable has the mean γ and the variance π² / 6.
+    expect(mean).toBeCloseTo(0.1 * 0.5772, 2);
+    expect(all.reduce((a, b) => a + (b - mean) ** 2, 0) / all.length).toBeCloseTo(0.01 * (Math.PI ** 2 / 6), 3);
+    const hard = steps.filter(({ [hardName]: { values } }) => values[0] === 1).length;
+    expect(hard).toBeGreaterThan(40);
+    expect(hard).toBeLessThan(80);
+    expect(steps[0][noiseName].values).not.toEqual(steps[1][noiseName].values);
+    expect(controllerArrays(sizes, 1, 3, 1)).toEqual(steps[1]);
+  });
+
+  test("a model without controllers is given nothing, one that is measured no noise, and a stored run goes on", () => {
+    expect(controllerControl(specOf(), 4, 0)).toBeUndefined();
+    const control = controllerControl(specOf(3), 4, 0)!;
+    expect(control.evaluationArrays!()).toEqual({});
+    const first = control.arrays();
+    expect(first[noiseName].shape).toEqual([2, 4, 12]);
+    control.observe(new Map());
+    expect(control.arrays()).not.toEqual(first);
+    const resumed = controllerControl(specOf(3), 4, 0)!;
+    Object.assign(resumed.state, control.state);
+    expect(resumed.arrays()).toEqual(control.arrays());
+  });
 });

@@ -16,6 +16,7 @@ import { qwen2 } from "./qwen2.js";
 import { qwen3 } from "./qwen3.js";
 import { qwen3Moe } from "./qwen3Moe.js";
 import { smollm3 } from "./smollm3.js";
+import { terraformer } from "./terraformer.js";
 
 /** Every family that can be run. */
 const all: readonly Family[] = [
@@ -36,6 +37,7 @@ const all: readonly Family[] = [
   qwen3Moe,
   gptOss,
   deepseekV3,
+  terraformer,
 ];
 
 /** `model_type` of config.json → its family. */

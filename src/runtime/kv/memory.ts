@@ -11,7 +11,7 @@ import type { KvChoice } from "./index.js";
 import type { KvPages } from "./pages.js";
 import type { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
-import { keepsItsOwnSlots, keptOf } from "./prunedModels.js";
+import { keepsItsOwnCache, keptOf } from "./prunedModels.js";
 
 /** What a sequence remembers, and how it attends to it. */
 export interface MemoryOptions {
@@ -33,7 +33,7 @@ export interface MemoryOptions {
 
 /** Whether keys and values of such a sequence can lie in pages: as f32, all of them, where nothing looks for single ones. */
 export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">, model: Model): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined && !keepsItsOwnSlots(model);
+  kv?.eviction === undefined && kv?.codes === undefined && attention?.seek === undefined && !keepsItsOwnCache(model);
 
 /** What a sequence remembers of its tokens: a cache, the policy that decides what stays there, and what passes see of it. */
 export class SequenceMemory implements Disposable {
@@ -110,7 +110,9 @@ export class SequenceMemory implements Disposable {
       });
     } else {
       if (!inPages({ attention, kv }, model))
-        throw new UsageError(`pages do not go with ${kv?.codes || kv?.eviction ? kv.text : attention?.text}`);
+        throw new UsageError(
+          `pages do not go with ${kv?.codes || kv?.eviction ? kv.text : (attention?.text ?? "a model that remembers more than keys and values")}`,
+        );
       if (pages.model !== model) throw new UsageError("pages of another model");
       const { maxPositions } = model.config;
       if (!(Number.isInteger(capacity) && capacity >= 1 && capacity <= maxPositions))

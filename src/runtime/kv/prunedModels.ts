@@ -1,3 +1,4 @@
+import { remembersTokens } from "../../arch/internal.js";
 import { UsageError } from "../../core/index.js";
 import type { Model } from "../../model/index.js";
 import { type KvChoice, parseKv } from "./index.js";
@@ -13,6 +14,10 @@ const gatesAttention = ({ config }: Pick<Model, "config">): boolean =>
 /** Whether what a model was trained to do decides which tokens have a slot in a layer, so that slots are no positions. */
 export const keepsItsOwnSlots = (model: Pick<Model, "config">): boolean =>
   prunesContext(model) || gatesAttention(model);
+
+/** Whether nothing of what a text has run is shared with another one, or copied to it: it is more than keys and values of positions. */
+export const keepsItsOwnCache = (model: Pick<Model, "config">): boolean =>
+  keepsItsOwnSlots(model) || remembersTokens(model.config.spec);
 
 /**
  * What a sequence keeps: as asked for, else, where the model was trained to, what that finds needed.

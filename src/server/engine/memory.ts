@@ -2,7 +2,7 @@ import { DeviceError, UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
 import { KvPages, Sequence } from "../../runtime/index.js";
-import { inPages, keepsItsOwnSlots, pagesFor } from "../../runtime/internal.js";
+import { inPages, keepsItsOwnCache, pagesFor } from "../../runtime/internal.js";
 import type { Variant } from "./request.js";
 
 /** A sequence with what is known about its tokens. */
@@ -230,7 +230,7 @@ const ownBytes = (list: readonly HeldSequence[]): number =>
 
 /** Whether keys and values can be copied from one sequence to another. */
 export const copies = ({ variant: { kv } }: Pick<HeldSequence, "variant">, model: Model): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined && !keepsItsOwnSlots(model);
+  kv?.eviction === undefined && kv?.codes === undefined && !keepsItsOwnCache(model);
 
 /** Tokens at the beginning that are the same, at least one less than the prompt has: something has to run. */
 export function commonTokens(

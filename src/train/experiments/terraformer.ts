@@ -1,23 +1,24 @@
+import { readModelSpec } from "../../arch/index.js";
 import { breathe, spread } from "../../core/index.js";
 import { lineChart } from "../../report/internal.js";
-import { startEngine } from "../engine/engine.js";
-import { tracedObjective } from "../engine/tracedObjective.js";
+import { decoderObjective } from "../engine/open.js";
 import { meanLoss } from "../languageModel.js";
 import { method as dense } from "../methods/dense.js";
-import {
-  controllerArrays,
-  initialTerraformer,
-  type TerraformerOptions,
-  terraformerModel,
-} from "../models/terraformer.js";
+import { controllerControl } from "../models/controllers.js";
+import { initialWeights, modelParameters } from "../models/parameters.js";
 import { cosine } from "../optimizers/schedule.js";
 import { randomFor } from "../seeds.js";
 import { Training } from "../training.js";
 import { characterWindows } from "./characterModel.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
 
-type Size = Omit<TerraformerOptions, "vocabulary" | "mlp" | "attention">;
-interface Protocol extends Size {
+interface Protocol {
+  layers: number;
+  hiddenSize: number;
+  heads: number;
+  intermediateSize: number;
+  window: number;
+  /** Units of which one works, and the rank of what chooses it. */
   block: number;
   rank: number;
   batchSize: number;
@@ -41,7 +42,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
   },
 };
 
-const contestants: Readonly<Record<string, { sparse: boolean; attention: TerraformerOptions["attention"] }>> = {
+const contestants: Readonly<Record<string, { sparse: boolean; attention: string }>> = {
   dense: { sparse: false, attention: "dense" },
   "one unit of a block": { sparse: true, attention: "dense" },
   "and multiplicative attention": { sparse: true, attention: "multiplicative" },
@@ -61,11 +62,21 @@ interface TerraformerResult extends CellResult {
 const textName = "calib.txt";
 const smoothing = 10;
 
-const optionsOf = (
-  { sparse, attention }: (typeof contestants)[string],
-  { block, rank, batchSize: _, steps: __, rate: ___, testWindows: ____, ...size }: Protocol,
-  vocabulary: number,
-): TerraformerOptions => ({ ...size, vocabulary, attention, mlp: sparse ? { block, rank } : "dense" });
+const specOf = ({ sparse, attention }: (typeof contestants)[string], protocol: Protocol, vocabulary: number) =>
+  readModelSpec(
+    {
+      model_type: "terraformer",
+      vocab_size: vocabulary,
+      hidden_size: protocol.hiddenSize,
+      intermediate_size: protocol.intermediateSize,
+      num_hidden_layers: protocol.layers,
+      num_attention_heads: protocol.heads,
+      max_position_embeddings: protocol.window,
+      attention_layers: attention,
+      ...(sparse && { controller_block: protocol.block, controller_rank: protocol.rank }),
+    },
+    "character model",
+  );
 
 export const experiment: Experiment = {
   id: "terraformer",
@@ -87,18 +98,19 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
   const protocol = protocols[scale];
   const { steps, rate, window, batchSize, testWindows } = protocol;
   const { kinds, train: windows, test } = characterWindows(await readText(textName), protocol, cell.seed);
-  const options = optionsOf(contestants[name], protocol, kinds);
-  const model = terraformerModel(options);
-  await startEngine(device);
-  using objective = tracedObjective(model);
-  const rows = batchSize * window;
-  const arrays = (step?: number) =>
-    options.mlp === "dense"
-      ? {}
-      : controllerArrays(options, rows, step === undefined ? undefined : randomFor(cell.seed, "controllers", step));
+  const spec = specOf(contestants[name], protocol, kinds);
+  const parameters = modelParameters(spec);
+  using objective = await decoderObjective(spec, parameters, window, device);
+  const random = randomFor(cell.seed, "weights");
+  const control = controllerControl(spec, batchSize * window, cell.seed);
   const training = new Training({
     objective,
-    weights: initialTerraformer(model.parameters, randomFor(cell.seed, "weights")),
+    // Matrices by their inputs.
+    weights: new Map(
+      parameters.flatMap((parameter) => [
+        ...initialWeights([parameter], random, 1 / Math.sqrt(parameter.shape.at(-1)!)),
+      ]),
+    ),
     optimizer: {
       rate: cosine({ peak: rate, final: rate / 10, warmup: Math.min(50, steps / 4), steps }),
       beta2: 0.95,
@@ -107,17 +119,17 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
     steps,
     seed: cell.seed,
     method: (context) => dense.start(context, {}),
+    control,
   });
   const losses: number[] = [];
   for (let step = 0; step < steps; step++) {
     await breathe(signal);
-    losses.push((await training.advance({ ...windows.batch(step), ...arrays(step) })).loss);
+    losses.push((await training.advance(windows.batch(step))).loss);
   }
-  const control = { state: {}, arrays: () => arrays(), observe: () => {} };
   return {
     testLoss: await meanLoss(objective, training.weights, test, testWindows, { signal, control }),
-    parameters: model.parameters.reduce((sum, { shape }) => sum + shape.reduce((all, size) => all * size, 1), 0),
-    mlpNumbers: numbersRead(options),
+    parameters: parameters.reduce((sum, { shape }) => sum + shape.reduce((all, size) => all * size, 1), 0),
+    mlpNumbers: numbersRead(protocol, contestants[name].sparse),
     losses: Array.from({ length: Math.ceil(steps / smoothing) }, (_, k) => {
       const run = losses.slice(k * smoothing, (k + 1) * smoothing);
       return run.reduce((sum, loss) => sum + loss, 0) / run.length;
@@ -126,9 +138,9 @@ async function train(cell: Cell, { signal, readText, device }: CellOptions): Pro
 }
 
 /** Of the MLP of a block: all, or the controller and what it chooses at most. */
-function numbersRead({ hiddenSize, intermediateSize, mlp }: TerraformerOptions): number {
-  if (mlp === "dense") return 2 * hiddenSize * intermediateSize;
-  return mlp.rank * (hiddenSize + intermediateSize) + (2 * hiddenSize * intermediateSize) / mlp.block;
+function numbersRead({ hiddenSize, intermediateSize, block, rank }: Protocol, sparse: boolean): number {
+  const all = 2 * hiddenSize * intermediateSize;
+  return sparse ? rank * (hiddenSize + intermediateSize) + all / block : all;
 }
 
 function report(cells: readonly FinishedCell[], protocol: Protocol) {

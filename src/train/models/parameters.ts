@@ -21,8 +21,11 @@ import type { FloatArray, ParameterInfo, SharedUnits } from "../values.js";
 export interface ModelParameter extends ParameterInfo {
   /** Where its numbers lie in the checkpoint. */
   ref: TensorRef;
-  /** What a model without weights begins with: small random numbers for matrices, whatever changes nothing for vectors. */
-  start: "normal" | "ones" | "zeros";
+  /**
+   * What a model without weights begins with: small random numbers for matrices, such of variance 1 for factors that are to keep the
+   * size of what they multiply, whatever changes nothing for vectors.
+   */
+  start: "normal" | "unit" | "ones" | "zeros";
 }
 
 /** The name of what a reference stands for: that of its tensor, with the rows that are meant where these are not all. */
@@ -91,7 +94,11 @@ class Parameters {
     const maps = new Map(linearsOf(block).map((map) => [map.weight, map]));
     const biases = new Map(linearsOf(block).map((map) => [map.bias, map]));
     const norms = new Map<TensorRef, NormSpec>();
-    for (const step of stepsOf(block)) if (step.do === "norm") norms.set(step.norm.weight, step.norm);
+    const scales = new Set<TensorRef>();
+    for (const step of stepsOf(block)) {
+      if (step.do === "norm") norms.set(step.norm.weight, step.norm);
+      else if (step.do === "multiplicative") for (const map of step.maps) scales.add(map.scales);
+    }
     for (const ref of tensorsOfBlock(block)) {
       const norm = norms.get(ref);
       const map = maps.get(ref);
@@ -99,7 +106,8 @@ class Parameters {
       else if (map === undefined) {
         const shared = sharedUnits(layer, biases.get(ref) ?? {}).filter(({ axis }) => axis === "rows");
         const isMatrix = shapeOfReference(ref).length === 2;
-        this.add(ref, isMatrix ? "normal" : "zeros", shared.length > 0 ? { shared } : {});
+        const start = scales.has(ref) ? "unit" : isMatrix ? "normal" : "zeros";
+        this.add(ref, start, shared.length > 0 ? { shared } : {});
       } else {
         const form = storedMap(map, this.stored);
         const direct = { layer, role: "inner", shared: sharedUnits(layer, map) } as const;
@@ -165,7 +173,10 @@ export function initialWeights(
   return new Map(
     parameters.map(({ name, shape, start }) => {
       const length = elementCount(shape);
-      if (start === "normal") return [name, Float32Array.from({ length }, () => deviation * random.normal())];
+      if (start === "normal" || start === "unit") {
+        const size = start === "unit" ? 1 : deviation;
+        return [name, Float32Array.from({ length }, () => size * random.normal())];
+      }
       return [name, new Float32Array(length).fill(start === "ones" ? 1 : 0)];
     }),
   );

@@ -3,9 +3,11 @@ import { UsageError } from "../../core/index.js";
 import { attention, rotate } from "../engine/attention.js";
 import { activations, atMost, clamp, sigmoid, softcap } from "../engine/layers.js";
 import { add, concatenate, multiply, reshape, type Traced } from "../engine/ops.js";
+import { hardName, noiseName } from "../models/controllers.js";
 import { clusteredAttention, unturnedName } from "./clusters.js";
 import { mixture } from "./mixture.js";
 import type { BlockPass } from "./pass.js";
+import { controllerMask, convolve, multiplicativeDense } from "./thin.js";
 
 type Tracer<S extends Step> = (step: S, block: BlockPass) => void;
 
@@ -70,6 +72,25 @@ export const stepTracers: { readonly [K in Step["do"]]?: Tracer<Extract<Step, { 
 
   mixture(step, block) {
     write(block.buffers, step.into, mixture(step, block, traceSteps), step.add);
+  },
+
+  multiplicative({ of, maps, add: adds }, { pass, buffers }) {
+    const x = read(buffers, of);
+    for (const { scales, mixes, into } of maps)
+      write(buffers, into, multiplicativeDense(x, pass.weight(scales), pass.weight(mixes.weight)), adds);
+  },
+
+  convolve({ of, modules, maps }, { pass, buffers }) {
+    const x = read(buffers, of);
+    for (const { kernel, length, span: width, into } of maps)
+      buffers.set(into, convolve(x, pass.weight(kernel.weight), { window: pass.window, modules, length, width }));
+  },
+
+  choose({ of, into, from, block, controller }, { pass, layer, buffers }) {
+    const scores = pass.whole(pass.whole(read(buffers, from), controller.down), controller.up);
+    const noise = pass.batch[noiseName];
+    const given = noise && { noise: noise.ref.slice(layer), hard: pass.batch[hardName] };
+    buffers.set(into, multiply(read(buffers, of), controllerMask(scores, block, given)));
   },
 
   add({ of, into }, { buffers }) {
