@@ -72,7 +72,9 @@ export function gatedWeights(block: BlockSpec, { from, to }: Pick<GateSpec, "fro
 /** Steps up to the projection behind attention, and the addition of what that gives where it does not add by itself. */
 export function endOfAttention(steps: readonly Step[]): number {
   const attended = steps.findIndex((step) => step.do === "attend");
-  const projected = steps.findIndex((step, s) => s > attended && (step.do === "linear" || step.do === "multiplicative"));
+  const projected = steps.findIndex(
+    (step, s) => s > attended && (step.do === "linear" || step.do === "multiplicative"),
+  );
   const projection = steps[projected];
   if (attended < 0 || (projection?.do !== "linear" && projection?.do !== "multiplicative")) return 0;
   if (projection.add) return projected + 1;
