@@ -1,4 +1,4 @@
-import type { Batch, Objective } from "./objective.js";
+import type { Batch, LossAndGradients, Objective } from "./objective.js";
 import type { OptimizerOptions } from "./optimizers/adamW.js";
 import type { Masks } from "./optimizers/links.js";
 import type { FloatArray, ParameterInfo } from "./values.js";
@@ -80,8 +80,8 @@ export interface ResidentOptions {
 
 /** A training run whose weights, moments and masks live on the device. */
 export interface ResidentRun extends Disposable {
-  /** One step. @returns the loss before it */
-  advance(batch: Batch, step: number): Promise<number>;
+  /** One step. @returns what the batch said before it */
+  advance(batch: Batch, step: number): Promise<Omit<LossAndGradients, "gradients">>;
   /** The model's outputs, row-major. */
   predict(batch: Batch): Promise<FloatArray>;
   /** Brings the host's arrays up to date. */

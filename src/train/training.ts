@@ -75,9 +75,9 @@ export class Training {
     const step = this.#step;
     if (this.#device !== undefined) {
       this.#resident ??= this.#start(this.#device);
-      const loss = await this.#resident.advance(batch, step);
+      const { loss, measured } = await this.#resident.advance(batch, step);
       this.#step++;
-      return { step, loss, measured: new Map() };
+      return { step, loss, measured };
     }
     run.refresh?.(weights, step);
     const { loss, gradients, measured } = await objective.lossAndGradients(this.effective, {

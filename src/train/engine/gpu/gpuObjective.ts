@@ -109,8 +109,7 @@ class GpuObjective implements ResidentObjective {
         readLoss: async (counters, words) => {
           this.#readBack.copy(counters, 0, 0, words);
           const values = await this.#read(plan.length, this.#behind, words);
-          const { loss } = this.#lossOf(values.subarray(words));
-          return { loss, counts: new Uint32Array(values.buffer, 0, words) };
+          return { ...this.#lossOf(values.subarray(words)), counts: new Uint32Array(values.buffer, 0, words) };
         },
       },
       options,

@@ -1,5 +1,5 @@
 import type { DeviceMemory } from "../../../kernels/internal.js";
-import type { Batch } from "../../objective.js";
+import type { Batch, LossAndGradients } from "../../objective.js";
 import type { ResidentOptions, ResidentRun } from "../../resident.js";
 import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
@@ -26,8 +26,11 @@ export interface StepOnDevice extends ModelMemory {
   record(batch: Batch): void;
   /** Logits at `weights`. */
   predict(batch: Batch): Promise<FloatArray>;
-  /** Submits, and reads the mean loss of the batch that was recorded and the first words of `counters`. */
-  readLoss(counters: DeviceMemory, words: number): Promise<{ loss: number; counts: Uint32Array }>;
+  /** Submits, and reads the loss of the batch that was recorded, what was measured beside it, and the first words of `counters`. */
+  readLoss(
+    counters: DeviceMemory,
+    words: number,
+  ): Promise<Omit<LossAndGradients, "gradients"> & { counts: Uint32Array }>;
 }
 
 /** A matrix with trainable scales: where it and they lie, among the parameters and among the scales. */
@@ -92,7 +95,7 @@ export class GpuResidentRun implements ResidentRun {
     this.#projection = this.#startProjection();
   }
 
-  async advance(batch: Batch, step: number): Promise<number> {
+  async advance(batch: Batch, step: number): Promise<Omit<LossAndGradients, "gradients">> {
     const { method } = this.options;
     const chooses = method.interval > 0 && (!this.#chosen || step % method.interval === 0);
     if (chooses) this.#choose();
@@ -101,10 +104,10 @@ export class GpuResidentRun implements ResidentRun {
     this.#update(step);
     const projects = method.projection !== undefined && (step + 1) % method.projection.interval === 0;
     if (projects) this.#project();
-    const { loss, counts } = await this.step.readLoss(this.#counters, 2);
+    const { counts, ...said } = await this.step.readLoss(this.#counters, 2);
     if (chooses) method.observe?.(counts[0] / this.#maskEntries, counts[1] / this.#maskEntries);
     if (projects) method.projection!.observe(counts[0] / this.#maskEntries);
-    return loss;
+    return said;
   }
 
   predict(batch: Batch): Promise<FloatArray> {
