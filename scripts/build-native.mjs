@@ -42,9 +42,9 @@ const avx512 = [
 /** Sources and flags of the instruction set of each set of kernels; flags in zig's spelling where it has one of its own. */
 const sets = {
   x64: {
-    avx2: { isa: avx2, sources: ["set", "attention"] },
+    avx2: { isa: avx2, sources: ["set", "attention", "rows"] },
     avxvnni: { isa: [...avx2, "-mavxvnni"], sources: ["set"] },
-    avx512: { isa: avx512, sources: ["set", "narrow", "attention"] },
+    avx512: { isa: avx512, sources: ["set", "narrow", "attention", "rows"] },
     amx: { isa: [...avx512, "-mamx-tile", "-mamx-int8"], sources: ["set", "narrow"] },
   },
   arm64: {

@@ -30,16 +30,19 @@ add_sparse_group add_mask_q8, add_mask_q4;
 #include "tiles.h"
 #include "product.h"
 
-/* In attention.c; on ARM WebAssembly does it. */
+/* In attention.c and rows.c; on ARM WebAssembly does it. */
 #if defined __AVX512F__
 #define ATTENTION NAME(attention, avx512)
+#define ROWS NAME(rows, avx512)
 #elif defined __AVX2__
 #define ATTENTION NAME(attention, avx2)
+#define ROWS NAME(rows, avx2)
 #endif
 #ifdef ATTENTION
-kernel ATTENTION;
+kernel ATTENTION, ROWS;
 #else
 #define ATTENTION NULL
+#define ROWS NULL
 #endif
 
 #define TEXT(set) #set
@@ -53,5 +56,6 @@ const kernel_set NAMED(kernels) = {
         [rarefy_native_tiles] = tiles,
         [rarefy_native_attention] = ATTENTION,
         [rarefy_native_product] = product,
+        [rarefy_native_rows] = ROWS,
     },
 };

@@ -89,6 +89,15 @@ const extentsOf: { readonly [O in OperationName]?: (a: Operands<O>) => Extent[] 
       ),
     ];
   },
+  rowsMatvec: ({ x, cols, rows, outputs, count, gate, out, scratch, scratchBytes }) => [
+    { what: "x", start: x, byteLength: cols * 4 },
+    { what: "rows", start: rows, byteLength: count * 4 },
+    ...(outputs === 0
+      ? [{ what: "out", start: out, byteLength: count * 4 }]
+      : [{ what: "outputs", start: outputs, byteLength: count * 4 }]),
+    ...(gate === 0 ? [] : [{ what: "gate", start: gate, byteLength: count * 4 }]),
+    { what: "scratch", start: scratch, byteLength: scratchBytes },
+  ],
   matmul: ({ tokens, cols, paddedRows, format, dot, parts, ...a }) => {
     const byteLength = denseBytes(format, cols, paddedRows);
     const ownParts = partExtents(

@@ -97,8 +97,9 @@ export const nativeTiles = 2;
 export const nativeAttention = 3;
 /** Of the kernels that train. */
 export const nativeProduct = 4;
+export const nativeRows = 5;
 /** How many there are; only the C code asks (native/kernels.h). */
-export const nativeKernels = 5;
+export const nativeKernels = 6;
 
 /**
  * A product in training copies its factors into panels: so much of the depth of the sums at a time, of the left factor so many rows, of

@@ -25,6 +25,7 @@ const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
   { kernel: layout.nativePrepare, record: "matmul" },
   { kernel: layout.nativeTiles, record: "matmul" },
   { kernel: layout.nativeAttention, record: "attention" },
+  { kernel: layout.nativeRows, record: "rowsMatvec" },
 ];
 
 /** Which form of the record of native/product.h the kernels that train write; a test holds the fields of both against each other. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { setFlagsFromString } from "node:v8";
 import { afterAll, describe, expect, it, test } from "vitest";
 import { normals, rowSource, thinned } from "../../../test/contract/harness.js";
-import type { PackedFormatId } from "../../pack/index.js";
+import { type PackedFormatId, packRows, rowBytes } from "../../pack/index.js";
 import type { Backend } from "../index.js";
 import { createBackend, type NativeSet } from "./index.js";
 import type { KernelBuild } from "./kernels.js";
@@ -130,6 +130,65 @@ describe.skipIf(sets.length === 0)("weights and inputs of the largest codes", ()
     }
   });
 });
+
+/** What rows that lie one by one give, those that are named and those of open gates, and what they counted. */
+async function rowProducts(backend: Backend, format: "q8" | "q4", rows: number, cols: number) {
+  const bytes = rowBytes(format, cols);
+  const places = rows * bytes;
+  using area = await backend.openArea!(places + 4 * rows);
+  area.bytes(0, places).set(packRows(format, normals(1, rows * cols), rows, cols));
+  const placed = { format, cols, rows, places };
+  for (let i = 0; i < rows; i++) area.placeRow(placed, i, i * bytes);
+  const results = [];
+  for (const [threshold, spoilt] of [
+    [-1, undefined],
+    [0.7, undefined],
+    [100, undefined],
+    [0.5, Number.NaN],
+    [0.5, Number.POSITIVE_INFINITY],
+  ] as const) {
+    const [x, gate, y] = [backend.allocate(1, cols), backend.allocate(1, rows), backend.allocate(1, rows)];
+    const values = normals(3, cols);
+    if (spoilt !== undefined) values[cols - 1] = spoilt;
+    backend.write(x, values);
+    backend.write(
+      gate,
+      normals(4, rows).map((v, i) => (i === 5 ? Number.NaN : i >= 64 ? v - 1.5 : v)),
+    );
+    area.linearOpenRows(y, x, gate, placed, threshold);
+    const open = await backend.read(y);
+    const outputs = Uint32Array.from({ length: rows - 3 }, (_, i) => (i * 5) % rows);
+    const offsets = outputs.map((i) => i * bytes);
+    area.linearRows(y, x, { format, cols, offsets, outputs }, threshold);
+    results.push({ open, named: await backend.read(y), counters: backend.takeCounters() });
+    for (const activation of [x, gate, y]) backend.release(activation);
+  }
+  return results;
+}
+
+describe.skipIf(sets.length === 0).each(["relaxed", "baseline"] as const)(
+  "native rows beside the %s build",
+  (build) => {
+    test.each(["q8", "q4"] as const)(
+      "%s: have the bits of those of WebAssembly, and count the same",
+      async (format) => {
+        for (const [rows, cols] of [
+          [32, 32],
+          [148, 68],
+          [64, 1000],
+        ]) {
+          const expected = await rowProducts(await backendWith("none", build), format, rows, cols);
+          for (const set of sets) {
+            expect(
+              await rowProducts(await backendWith(set, build), format, rows, cols),
+              `${set} ${rows} ${cols}`,
+            ).toEqual(expected);
+          }
+        }
+      },
+    );
+  },
+);
 
 describe("a product of one row", () => {
   it.each(["none", ...sets.slice(0, 1)] as const)("has the same bits whatever the threads (%s)", async (native) => {

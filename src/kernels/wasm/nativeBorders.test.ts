@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { normals, thinned } from "../../../test/contract/harness.js";
-import { packAs } from "../../pack/index.js";
+import { packAs, packRows, rowBytes } from "../../pack/index.js";
 import { encode, type Operands } from "../program/encode.js";
 import { formatCode } from "../program/formatCode.js";
 import * as layout from "../program/layout.js";
@@ -14,7 +14,7 @@ import { nativeSets, openNative } from "./native.node.js";
 // its record names. What it reads beside that changes its results with the poison; what it writes beside that is seen.
 
 const sets = nativeSets.filter((set) => "attach" in openNative(set, false));
-/** What has no kernels for attention. */
+/** What has no kernels for attention and for rows. */
 const withoutAttention: readonly NativeSet[] = ["i8mm", "dotprod", "neon"];
 const formats = ["q8", "q4", "bf16"] as const;
 const sparseFormats = ["bitmask-q8", "bitmask-q4", "bitmask-bf16", "2:4-q8", "2:4-q4", "2:4-bf16"] as const;
@@ -120,6 +120,24 @@ const matmul: Run = (memory, format, paddedRows, cols) => {
   return memory.bytes.slice(out, out + tokens * rows * 4);
 };
 
+/** Rows that lie apart, some behind closed gates. */
+const rowsMatvec = (memory: PoisonedMemory, format: "q8" | "q4", count: number, cols: number): Uint8Array => {
+  const bytes = rowBytes(format, cols);
+  const packed = packRows(format, normals(6, count * cols), count, cols);
+  const places = Uint32Array.from({ length: count }, (_, row) =>
+    memory.place(packed.subarray(row * bytes, (row + 1) * bytes)),
+  );
+  const scratchBytes = layout.rowsScratchBytes + Math.ceil(cols / 32) * layout.roundedGroupBytes;
+  const operands = {
+    ...{ x: memory.place(normals(5, cols)), cols, rows: memory.place(places), outputs: 0, count, rowBytes: bytes },
+    ...{ format: formatCode(format), dot: layout.dotByte, threshold: 0.3, slices: Math.min(2, Math.ceil(cols / 32)) },
+    ...{ gate: memory.place(normals(7, count)), scratch: memory.space(scratchBytes), scratchBytes },
+  };
+  const out = memory.space(count * 4);
+  memory.run("rowsMatvec", { ...operands, out }, [layout.nativeRows]);
+  return memory.bytes.slice(out, out + count * 4);
+};
+
 interface Kept {
   codeBits: 0 | 2 | 8;
   kivi: boolean;
@@ -186,9 +204,20 @@ describe.skipIf(sets.length === 0).each(sets)("%s kernels read and write nothing
     expect(new Float32Array(zeros.buffer).every(Number.isFinite)).toBe(true);
   });
 
-  it.skipIf(!withoutAttention.includes(set))("leave attention to WebAssembly", () => {
-    const native = openNative(set, false);
-    if ("none" in native) throw new Error(native.none);
-    expect(native.attach(new Uint8Array(layout.heapStart), 0, 1)(layout.nativeAttention, layout.programStart)).toBe(0);
+  it.skipIf(withoutAttention.includes(set)).each(["q8", "q4"] as const)("rows in %s", (format) => {
+    for (const [rows, cols] of shapes) {
+      const [zeros, ones] = [0, 0xff].map((poison) => rowsMatvec(new PoisonedMemory(set, poison), format, rows, cols));
+      expect(Buffer.compare(zeros, ones), `${rows} × ${cols}`).toBe(0);
+      expect(new Float32Array(zeros.buffer).every(Number.isFinite)).toBe(true);
+    }
   });
+
+  it.skipIf(!withoutAttention.includes(set)).each([layout.nativeAttention, layout.nativeRows])(
+    "leave attention and rows to WebAssembly (%d)",
+    (kernel) => {
+      const native = openNative(set, false);
+      if ("none" in native) throw new Error(native.none);
+      expect(native.attach(new Uint8Array(layout.heapStart), 0, 1)(kernel, layout.programStart)).toBe(0);
+    },
+  );
 });

@@ -1,5 +1,5 @@
 import {
-  activeInputsScratchBytes, dotByte, formatBf16, formatF32, formatQ8, groupRecordBytes, roundedGroupBytes, rowsAtOnce, rowsScratchBytes,
+  activeInputsScratchBytes, dotByte, formatBf16, formatF32, formatQ8, groupRecordBytes, nativeRows, roundedGroupBytes, rowsAtOnce, rowsScratchBytes,
 } from "../../program/layout";
 import { listFloat, listQuantized, quantizeGroup } from "./activeInputs";
 import { dotBytes } from "./columns";
@@ -8,7 +8,7 @@ import { isQuantised } from "./formats";
 import { ColumnsMatvec, RowsMatvec } from "./generated/records";
 import { mulAdd } from "./math";
 import { addGroup, addSlices, columnBytes, runStart, scaleBytes } from "./matvec";
-import { barrier, takeWork } from "./sync";
+import { barrier, ranNative, takeWork } from "./sync";
 
 // Products of one row with weights of which some lie in memory, one by one wherever there was room. They add in the order of
 // matvec.ts, so that the results have the same bits.
@@ -83,6 +83,7 @@ const listAt: usize = sumsAt + rowsAtOnce * 16;
 
 /** out[outputs[i]] = x · row i, of those with an open gate where there are gates. */
 export function rowsMatvec(a: RowsMatvec, thread: i32): void {
+  if (ranNative(nativeRows, changetype<usize>(a))) return;
   const count = a.count;
   const tiles = (count + rowsAtOnce - 1) / rowsAtOnce;
   const coded = isQuantised(a.format);
