@@ -8,6 +8,7 @@ import { describe, expect, test } from "vitest";
 // @ts-expect-error plain JavaScript
 import { compilePrebuild, findZig, platforms, prebuilds, zigVersion } from "../../scripts/build-native.mjs";
 import { describeRecord, type OperationName } from "../../src/kernels/program/records.js";
+import { productRecord } from "../../src/kernels/wasm/native.node.js";
 
 const zig = findZig();
 const rebuild = `build it again: pip install ziglang==${zigVersion}, ZIG=<its zig> node scripts/build-native.mjs --prebuilds`;
@@ -35,6 +36,19 @@ test.skipIf(zig === undefined)("the kernels compile for platforms of which nothi
   }
 });
 
+test("a product of training is the same record in C and in WebAssembly", () => {
+  const read = (path: string) => readFileSync(join(root, "src/kernels", path), "utf8");
+  const fields = (of: string) =>
+    [...read(`wasm/assembly/training/${of}.ts`).matchAll(/^ {2}(\w+): (?:u32|f32|usize);/gm)].map(([, name]) => name);
+  const struct = read("native/product.h").match(/typedef struct \{([^}]*)\} product_record;/)![1];
+  const inC = [...struct.matchAll(/(?:uint32_t|float) ([\w, ]+);/g)].flatMap(([, names]) => names.split(", "));
+  expect(inC.length).toBeGreaterThan(30);
+  expect(inC.map((name) => name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase()))).toEqual([
+    ...fields("step"),
+    ...fields("product"),
+  ]);
+});
+
 describe.each<string>(prebuilds)("the shipped native kernels of %s", (platform) => {
   const file = join(root, `prebuilds/${platform}.node`);
 
@@ -44,7 +58,9 @@ describe.each<string>(prebuilds)("the shipped native kernels of %s", (platform) 
 
   test.skipIf(here !== platform)("read records as they are written today", () => {
     const addon = createRequire(import.meta.url)(file).open();
-    for (const [record, words] of Object.entries(addon?.records ?? {}))
+    const { product, ...records } = addon?.records ?? { product: productRecord };
+    expect(product, rebuild).toBe(productRecord);
+    for (const [record, words] of Object.entries(records))
       expect(words, rebuild).toBe(describeRecord(record as OperationName));
   });
 

@@ -29,7 +29,7 @@ const kernelRecords: readonly { kernel: number; record: OperationName }[] = [
 ];
 
 /** Which form of the record of native/product.h the kernels that train write; a test holds the fields of both against each other. */
-const productRecord = "1";
+export const productRecord = "1";
 
 /** What native/addon.c gives for a set that the machine runs. */
 interface Addon {
