@@ -10,6 +10,7 @@ export interface TrainingCommandOptions extends TrainingSettings {
   evalText?: string;
   output: string;
   saveEvery: number;
+  threads?: number;
   maxTokens?: number;
   dtype?: "f32" | "bf16";
   teacher?: string;
@@ -53,6 +54,10 @@ export const trainingOptions = (defaults: (typeof trainingDefaults)[keyof typeof
     .default(100),
   new Option("--max-tokens <n>", "tokens of the text to use, from its start").argParser(integer({ min: 2 })),
   new Option("--device <id>", "where gradients are computed").choices(["wasm", "webgpu"]).default(defaults.device),
+  new Option(
+    "--threads <n>",
+    "CPU threads for steps that have kernels of their own; the result does not depend on it (default: the machine's)",
+  ).argParser(integer({ min: 1, max: 64 })),
   new Option("--dtype <type>", "stored type of the trained weights (default: that of the model)").choices([
     "f32",
     "bf16",

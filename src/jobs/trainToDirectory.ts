@@ -69,6 +69,8 @@ export interface TrainToDirectoryOptions extends Partial<TrainingSettings>, JobO
   dtype?: "f32" | "bf16";
   /** Replace the finished result of something else. */
   force?: boolean;
+  /** Threads of the CPU, where it computes gradients by kernels of our own; the weights do not depend on it. Default: the machine's. */
+  threads?: number;
   /** Steps between two stored states; an abort stores one too. Default 100. */
   saveEvery?: number;
   /** Told when a stopped run goes on, at which step. */
@@ -167,7 +169,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
       : randomModel(files, options, gates));
   const { config, parameters, mixture } = model;
   checkFitsModel(config, options.window, [tokens, evaluationTokens]);
-  const { window, device } = options;
+  const { window, device, threads } = options;
   const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
   const control = joinControls(
     mixture?.control,
@@ -190,7 +192,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const isTraced = adapter !== undefined && isRouted(adapter);
   using whole =
     base === undefined && !isTraced
-      ? await decoderObjective(config.spec, parameters, window, device, { ...trace, teacher: teacher?.model })
+      ? await decoderObjective(config.spec, parameters, window, device, { ...trace, teacher: teacher?.model, threads })
       : undefined;
   if (!whole?.hasTeacher) await teacher?.open();
   const beside = base ?? whole ?? { window, device, trace };

@@ -92,6 +92,7 @@ const numbers = z.object({
   clip: positive,
   seed: least(0),
   saveEvery: least(1),
+  threads: z.optional(z.int().check(z.minimum(1), z.maximum(64))),
   device: z.enum(["wasm", "webgpu"]),
   inputDensity: z.optional(z.number().check(z.positive(), z.maximum(1))),
   distil: z.optional(z.number().check(z.minimum(0), z.maximum(1))),
