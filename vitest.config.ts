@@ -34,7 +34,7 @@ const first = [
   "test/compress/cli",
   "test/train/kills",
   "test/train/contextPruningCli",
-  "test/train/gpu",
+  "test/train/device",
   "test/train/cli",
   "test/train/",
   "test/jobs/",
@@ -63,6 +63,7 @@ export default defineConfig({
   test: {
     globalSetup: ["test/support/packedFolder.ts"],
     maxWorkers: 2,
+    teardownTimeout: 1_800_000,
     sequence: { sequencer: LongestFirst },
     projects: [
       { test: { ...common, name: "gpu", include: onGpu, isolate: false } },

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { families, readModelSpec } from "../src/arch/index.js";
-import { decoderSchedule } from "../src/train/engine/gpu/gpuDecoder.js";
+import { decoderSchedule } from "../src/train/engine/device/deviceDecoder.js";
 import { modelParameters } from "../src/train/models/parameters.js";
 import { refuseUntraced } from "../src/train/trace/steps.js";
 import { covered } from "./golden/covered.js";

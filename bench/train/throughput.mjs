@@ -19,7 +19,7 @@ import { directoryFiles } from "../../dist/io/index.node.js";
 import { openCompute } from "../../dist/kernels/internal.js";
 import { describeDecoder } from "../../dist/model/index.js";
 import { startEngine } from "../../dist/train/engine/engine.js";
-import { Products } from "../../dist/train/engine/gpu/products.js";
+import { Products } from "../../dist/train/engine/device/products.js";
 import { decoderObjective, modelParameters, readWeights, Training, trainMethods } from "../../dist/train/index.js";
 import { canHoldRun } from "../../dist/train/resident.js";
 import { readOptions } from "../../scripts/options.mjs";

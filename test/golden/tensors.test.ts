@@ -28,15 +28,17 @@ describe.each(names)("%s", (name) => {
 
   test("ids are unique in a block, sites are as wide as what reads there, units divide their maps", async () => {
     const { spec } = await described(name);
+    // Terraformer's thin products and chosen units are none that methods prune.
+    const least = spec.modelType === "terraformer" ? { maps: 2, units: 0 } : { maps: 6, units: 2 };
     for (const block of spec.blocks) {
       const ids = linearsOf(block).map(({ id }) => id);
-      expect(ids.length).toBeGreaterThan(5);
+      expect(ids.length).toBeGreaterThanOrEqual(least.maps);
       expect(new Set(ids).size).toBe(ids.length);
       for (const { site, readers } of sitesOf(block)) {
         for (const map of readers) expect(map.cols, `${site.id} of ${map.id}`).toBe(site.width);
       }
       const units = unitsOf(block);
-      expect(units.length).toBeGreaterThan(1);
+      expect(units.length).toBeGreaterThanOrEqual(least.units);
       for (const { group, count, maps } of units) {
         for (const { map, axis } of maps) expect(map[axis] % count, `${group}: ${map.id}`).toBe(0);
       }

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
 import { directoryFiles } from "../../src/io/index.node.js";
 import { trainToDirectory } from "../../src/jobs/index.js";
-import { unavailable } from "../train/gpuSupport.js";
+import { unavailable } from "../train/deviceSupport.js";
 
 let directory: string;
 beforeAll(async () => {

@@ -3,16 +3,16 @@ import { expect, test } from "vitest";
 import * as codes from "../../src/kernels/cpu/codes.js";
 import { forms } from "../../src/kernels/cpu/forms.js";
 import type { Kernel } from "../../src/kernels/internal.js";
-import { activationKernels } from "../../src/train/engine/gpu/activationKernels.js";
-import { divergenceKernels } from "../../src/train/engine/gpu/divergenceKernels.js";
-import * as elements from "../../src/train/engine/gpu/elementKernels.js";
-import { gemm, gemmByRuns } from "../../src/train/engine/gpu/gemm.js";
-import * as matching from "../../src/train/engine/gpu/matchingKernels.js";
-import * as mixtures from "../../src/train/engine/gpu/mixtureKernels.js";
-import { normKernels } from "../../src/train/engine/gpu/normKernels.js";
-import * as projections from "../../src/train/engine/gpu/projectionKernels.js";
-import * as rows from "../../src/train/engine/gpu/rowKernels.js";
-import * as updates from "../../src/train/engine/gpu/updateKernels.js";
+import { activationKernels } from "../../src/train/engine/device/activationKernels.js";
+import { divergenceKernels } from "../../src/train/engine/device/divergenceKernels.js";
+import * as elements from "../../src/train/engine/device/elementKernels.js";
+import { gemm, gemmByRuns } from "../../src/train/engine/device/gemm.js";
+import * as matching from "../../src/train/engine/device/matchingKernels.js";
+import * as mixtures from "../../src/train/engine/device/mixtureKernels.js";
+import { normKernels } from "../../src/train/engine/device/normKernels.js";
+import * as projections from "../../src/train/engine/device/projectionKernels.js";
+import * as rows from "../../src/train/engine/device/rowKernels.js";
+import * as updates from "../../src/train/engine/device/updateKernels.js";
 
 const isKernel = (value: unknown): value is Kernel => typeof value === "object" && value !== null && "code" in value;
 

@@ -2,8 +2,8 @@ import { afterAll, describe, expect, test } from "vitest";
 import { Random } from "../../src/core/index.js";
 import { type CpuCompute, type CpuSettings, openCpu } from "../../src/kernels/cpu/cpuCompute.js";
 import type { DeviceMemory } from "../../src/kernels/internal.js";
-import type { GemmLayout } from "../../src/train/engine/gpu/gemm.js";
-import { type Product, Products } from "../../src/train/engine/gpu/products.js";
+import type { GemmLayout } from "../../src/train/engine/device/gemm.js";
+import { type Product, Products } from "../../src/train/engine/device/products.js";
 
 /** A product of matrices that lie between other numbers, and what float64 makes of it. */
 interface Case {

@@ -21,7 +21,7 @@ export interface DecoderObjectiveOptions extends TraceOptions {
 
 /**
  * The next-token loss of a described model on a device: on "wasm" and "webgpu" by kernels of our own where every step of the model
- * has them (`gpuSteps`), everything else, and all on "cpu", by the engine, which is loaded when first needed.
+ * has them (`deviceSteps`), everything else, and all on "cpu", by the engine, which is loaded when first needed.
  * @param parameters of `modelParameters`
  * @param window tokens of every sequence
  * @throws DeviceError, UsageError that names what of the description cannot be trained, or for a teacher of another vocabulary
@@ -43,9 +43,9 @@ export async function decoderObjective(
     parameters.every(({ part }) => part === undefined) &&
     distinctBlocks(spec).length === spec.blocks.length;
   if (device !== "cpu" && plain) {
-    const { gpuDecoder } = await import("./gpu/gpuDecoder.js");
+    const { deviceDecoder } = await import("./device/deviceDecoder.js");
     const kernels = { router, distillation, matching, shown, teacher, threads };
-    const objective = await gpuDecoder(spec, parameters, window, device, kernels);
+    const objective = await deviceDecoder(spec, parameters, window, device, kernels);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);
@@ -67,8 +67,8 @@ export async function encoderObjective(
 ): Promise<Objective> {
   // The kernels know no clusters.
   if (device !== "cpu" && config.clusters === undefined) {
-    const { gpuEncoder } = await import("./gpu/gpuEncoder.js");
-    const objective = await gpuEncoder(config, device, options);
+    const { deviceEncoder } = await import("./device/deviceEncoder.js");
+    const objective = await deviceEncoder(config, device, options);
     if (objective !== undefined) return objective;
   }
   await startEngine(device);

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type ModelSpec, readModelSpec } from "../../src/arch/index.js";
 import { Random } from "../../src/core/index.js";
+import { type DecoderOptions, decoderSchedule, deviceDecoder } from "../../src/train/engine/device/deviceDecoder.js";
+import { Layout } from "../../src/train/engine/device/layout.js";
+import { Recording } from "../../src/train/engine/device/recording.js";
 import { startEngine } from "../../src/train/engine/engine.js";
-import { type DecoderOptions, decoderSchedule, gpuDecoder } from "../../src/train/engine/gpu/gpuDecoder.js";
-import { Layout } from "../../src/train/engine/gpu/layout.js";
-import { Recording } from "../../src/train/engine/gpu/recording.js";
 import { tracedObjective } from "../../src/train/engine/tracedObjective.js";
 import {
   type Batch,
@@ -28,7 +28,7 @@ import type { Distillation } from "../../src/train/models/distillation.js";
 import { featureKinds } from "../../src/train/models/matchingOptions.js";
 import { traceModel } from "../../src/train/trace/trace.js";
 import { cloneValues } from "../../src/train/values.js";
-import { devices, distance } from "./gpuSupport.js";
+import { devices, distance } from "./deviceSupport.js";
 
 vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
   const { withSharedCompute } = await import("./sharedCompute.js");
@@ -140,7 +140,9 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     const batch = isMasked ? record : text;
     const oracle = oracleOf({ distillation, ...(isMasked && { masked: true }) });
     const expected = await oracle.lossAndGradients(student.weights, { ...batch, ...judged });
-    const objective = opened((await gpuDecoder(student.spec, student.parameters, window, device, { distillation }))!);
+    const objective = opened(
+      (await deviceDecoder(student.spec, student.parameters, window, device, { distillation }))!,
+    );
     expect(objective.hasTeacher).toBe(false);
     expectEqual(await objective.lossAndGradients(student.weights, { ...batch, ...judged }), expected);
     // Without a teacher in the batch the text is all there is.
@@ -149,7 +151,7 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     expect(await objective.loss(student.weights, { ...batch, ...judged })).toBeCloseTo(alone.loss, 5);
     // The teacher beside the student, whose logits stay where they are.
     const taught = opened(
-      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+      (await deviceDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
     );
     expect(taught.hasTeacher).toBe(true);
     expectEqual(await taught.lossAndGradients(student.weights, batch), expected);
@@ -203,11 +205,11 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     using oracle = tracedObjective(traceModel(spec, parameters, window, { matching, distillation }));
     const expected = await oracle.lossAndGradients(all, batch);
     const learnt = { matching, distillation };
-    const objective = opened((await gpuDecoder(spec, parameters, window, device, { ...learnt, teacher }))!);
+    const objective = opened((await deviceDecoder(spec, parameters, window, device, { ...learnt, teacher }))!);
     expect(objective.parameters).toEqual(oracle.parameters);
     expectEqual(await objective.lossAndGradients(all, text), expected);
     expect(expected.loss).toBeGreaterThan(expected.measured.get("prediction")![0]);
-    const brought = opened((await gpuDecoder(spec, parameters, window, device, learnt))!);
+    const brought = opened((await deviceDecoder(spec, parameters, window, device, learnt))!);
     expectEqual(await brought.lossAndGradients(all, batch), expected);
     expectEqual(await brought.lossAndGradients(all, text), await oracle.lossAndGradients(all, text));
   });
@@ -216,7 +218,7 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     const { head } = teacher.spec;
     const capped = { ...teacher, spec: { ...teacher.spec, head: { ...head, softcap: 30 } as typeof head } };
     const options = { distillation: { share: 1, temperature: 1 }, teacher: capped };
-    expect(opened((await gpuDecoder(student.spec, student.parameters, window, device, options))!).hasTeacher).toBe(
+    expect(opened((await deviceDecoder(student.spec, student.parameters, window, device, options))!).hasTeacher).toBe(
       false,
     );
   });
@@ -226,7 +228,7 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     const shown = { logits: true, blocks: [0, 2], kinds: featureKinds };
     using oracle = tracedObjective(traceModel(spec, parameters, window, { shown }));
     const expected = await oracle.show!(weights, text);
-    const objective = opened((await gpuDecoder(spec, parameters, window, device, { shown }))!);
+    const objective = opened((await deviceDecoder(spec, parameters, window, device, { shown }))!);
     const expectShown = async () => {
       const found = await objective.show!(weights, text);
       expect(Object.keys(found).sort()).toEqual(Object.keys(expected).sort());
@@ -240,14 +242,14 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
     const others = new Map(Array.from(weights, ([name, values]) => [name, values.map((value) => 0.5 * value)]));
     expectEqual(await objective.lossAndGradients(others, text), await oracle.lossAndGradients(others, text));
     await expectShown();
-    const plain = opened((await gpuDecoder(spec, parameters, window, device))!);
+    const plain = opened((await deviceDecoder(spec, parameters, window, device))!);
     expect(plain.show).toBeUndefined();
   });
 
   test("a batch of which nothing is learnt has loss 0 and no gradient", async () => {
     const distillation = { share: 0.5, temperature: 2 };
     const objective = opened(
-      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+      (await deviceDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
     );
     const none = { ...text, label: { shape: [rows], values: new Int32Array(rows).fill(-1) } };
     const { loss, gradients } = await objective.lossAndGradients(student.weights, none);
@@ -258,7 +260,7 @@ describe.each(devices)("students by kernels of our own on %s", (_, device) => {
   test("a run on the device beside its teacher takes the steps of one on the host", async () => {
     const distillation = { share: 0.5, temperature: 2 };
     const objective = opened(
-      (await gpuDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
+      (await deviceDecoder(student.spec, student.parameters, window, device, { distillation, teacher }))!,
     );
     const { method } = await trainMethods["sr-ste"]();
     const runOf = (onDevice: boolean) =>

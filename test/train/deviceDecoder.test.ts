@@ -5,10 +5,10 @@ import { memoryFiles, memorySinks, openCheckpoint } from "../../src/io/index.js"
 import { directoryFiles } from "../../src/io/index.node.js";
 import type { Compute, DeviceMemory } from "../../src/kernels/internal.js";
 import { describeDecoder } from "../../src/model/index.js";
+import { decoderSchedule, deviceDecoder } from "../../src/train/engine/device/deviceDecoder.js";
+import type { TokenPlaces } from "../../src/train/engine/device/embedding.js";
+import { ScheduledStep } from "../../src/train/engine/device/scheduledStep.js";
 import { startEngine } from "../../src/train/engine/engine.js";
-import type { TokenPlaces } from "../../src/train/engine/gpu/embedding.js";
-import { decoderSchedule, gpuDecoder } from "../../src/train/engine/gpu/gpuDecoder.js";
-import { ScheduledStep } from "../../src/train/engine/gpu/scheduledStep.js";
 import {
   cosine,
   type LossAndGradients,
@@ -23,7 +23,7 @@ import {
 } from "../../src/train/index.js";
 import type { RouterOptions } from "../../src/train/models/routerOptions.js";
 import { cloneValues } from "../../src/train/values.js";
-import { devices, distance } from "./gpuSupport.js";
+import { devices, distance } from "./deviceSupport.js";
 
 vi.mock("../../src/kernels/internal.js", async (importOriginal) => {
   const { withSharedCompute } = await import("./sharedCompute.js");
@@ -119,7 +119,7 @@ describe.each(devices)("steps by kernels of our own on %s", (_, device) => {
       import("../../src/train/trace/trace.js"),
     ]);
     const oracle = tracedObjective(traceModel(spec, parameters, window, { router }));
-    const objective = (await gpuDecoder(spec, parameters, window, device, { router }))!;
+    const objective = (await deviceDecoder(spec, parameters, window, device, { router }))!;
     open.push(oracle, objective);
     return { oracle, objective };
   }
@@ -198,7 +198,7 @@ describe.each(devices)("a run that stays on the device: %s", (_, device) => {
     for (const name of ["llama", "mixtral"]) {
       const model = await modelOf(`test/golden/arch/${name}`);
       const router = { balance: 0.1, zLoss: 0.01 };
-      const objective = (await gpuDecoder(model.spec, model.parameters, window, device, { router }))!;
+      const objective = (await deviceDecoder(model.spec, model.parameters, window, device, { router }))!;
       models.set(name, { ...model, objective });
       open.push(objective);
     }

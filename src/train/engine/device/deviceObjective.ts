@@ -12,7 +12,7 @@ import { DeviceTeacher, type ShownModel, TaughtRows } from "./deviceTeacher.js";
 import { placesOf } from "./embedding.js";
 import type { ModelMemory } from "./operations.js";
 import { filled } from "./pass.js";
-import { GpuResidentRun } from "./residentRun.js";
+import { DeviceResidentRun } from "./residentRun.js";
 import type { View } from "./rooms.js";
 import type { Schedule } from "./schedule.js";
 import { ScheduledStep } from "./scheduledStep.js";
@@ -25,18 +25,18 @@ export type ScheduleDevice = "webgpu" | "wasm";
  * @param options.teacher learnt from on the same device
  * @throws DeviceError when the device is not there
  */
-export async function openGpuObjective(
+export async function openDeviceObjective(
   parameters: readonly ParameterInfo[],
   schedule: Schedule,
   device: ScheduleDevice,
   { teacher, ...options }: CpuOptions & { teacher?: ShownModel } = {},
 ): Promise<Objective> {
   const compute = await openCompute(device, options);
-  return new GpuObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
+  return new DeviceObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
 }
 
 /** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
-class GpuObjective implements ResidentObjective {
+class DeviceObjective implements ResidentObjective {
   readonly #memory: ModelMemory;
   readonly #readBack: ReadBack;
   readonly #tables: readonly DeviceMemory[];
@@ -100,7 +100,7 @@ class GpuObjective implements ResidentObjective {
 
   startResident(options: ResidentOptions): ResidentRun {
     const { plan } = this.schedule;
-    return new GpuResidentRun(
+    return new DeviceResidentRun(
       {
         ...this.#memory,
         plan,

@@ -3,16 +3,16 @@ import { Random } from "../../src/core/index.js";
 import { memoryFiles, memorySinks } from "../../src/io/index.js";
 import { openCompute } from "../../src/kernels/internal.js";
 import { topS } from "../../src/tensor/internal.js";
+import { deviceEncoder } from "../../src/train/engine/device/deviceEncoder.js";
+import { filled } from "../../src/train/engine/device/pass.js";
+import { DeviceProjection } from "../../src/train/engine/device/projection.js";
 import { startEngine } from "../../src/train/engine/engine.js";
-import { gpuEncoder } from "../../src/train/engine/gpu/gpuEncoder.js";
-import { filled } from "../../src/train/engine/gpu/pass.js";
-import { DeviceProjection } from "../../src/train/engine/gpu/projection.js";
 import { constant, readState, Training, writeState } from "../../src/train/index.js";
 import { method as iht } from "../../src/train/methods/iht.js";
 import { type EncoderConfig, initialEncoder } from "../../src/train/models/encoderParameters.js";
 import type { Objective } from "../../src/train/objective.js";
 import { randomFor } from "../../src/train/seeds.js";
-import { devices, distance } from "./gpuSupport.js";
+import { devices, distance } from "./deviceSupport.js";
 
 const open: Objective[] = [];
 afterAll(() => {
@@ -67,7 +67,7 @@ describe.each(devices)("the encoder on %s", (_, device) => {
       import("../../src/train/models/encoder.js"),
     ]);
     const oracle = tracedObjective(encoder(config));
-    const objective = (await gpuEncoder(config, device))!;
+    const objective = (await deviceEncoder(config, device))!;
     open.push(oracle, objective);
     const weights = weightsOf(config);
     const batch = texts(config, count);
@@ -93,8 +93,8 @@ describe.each(devices)("the encoder on %s", (_, device) => {
   });
 
   test("sizes that it does not do are left to the engine", async () => {
-    expect(await gpuEncoder({ ...base, length: 10 })).toBeUndefined();
-    expect(await gpuEncoder({ ...base, hiddenSize: 24, heads: 12 })).toBeUndefined();
+    expect(await deviceEncoder({ ...base, length: 10 })).toBeUndefined();
+    expect(await deviceEncoder({ ...base, hiddenSize: 24, heads: 12 })).toBeUndefined();
   });
 });
 
@@ -145,7 +145,7 @@ describe.each(devices)("hard thresholding that stays on the device: %s", (_, dev
   const steps = 6;
   let objective: Objective;
   beforeAll(async () => {
-    objective = (await gpuEncoder(base, device))!;
+    objective = (await deviceEncoder(base, device))!;
     open.push(objective);
   });
 

@@ -7,8 +7,8 @@ import {
   sinusoids,
 } from "../../models/encoderParameters.js";
 import type { Objective } from "../../objective.js";
+import { openDeviceObjective, type ScheduleDevice } from "./deviceObjective.js";
 import { recordClassifier, recordEmbedding } from "./ends.js";
-import { openGpuObjective, type ScheduleDevice } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
 import { Recording } from "./recording.js";
 import { type Schedule, scheduleOf } from "./schedule.js";
@@ -19,13 +19,13 @@ import { recordSteps } from "./steps/index.js";
  * @returns undefined for an encoder whose sizes have no kernel
  * @throws DeviceError when the device is not there
  */
-export async function gpuEncoder(
+export async function deviceEncoder(
   config: EncoderConfig,
   device: ScheduleDevice = "webgpu",
   options: CpuOptions = {},
 ): Promise<Objective | undefined> {
   const schedule = encoderSchedule(config);
-  return schedule && openGpuObjective(encoderParameters(config), schedule, device, options);
+  return schedule && openDeviceObjective(encoderParameters(config), schedule, device, options);
 }
 
 function encoderSchedule(config: EncoderConfig): Schedule | undefined {

@@ -42,7 +42,7 @@ interface ScaledMatrix {
 }
 
 /** Weights, moments and masks of a run on the device: one array each, the parameters as planned and the scales behind them. */
-export class GpuResidentRun implements ResidentRun {
+export class DeviceResidentRun implements ResidentRun {
   readonly #offsets: ReadonlyMap<string, number>;
   readonly #length: number;
   readonly #scaled: readonly ScaledMatrix[];

@@ -12,8 +12,8 @@ import {
 import type { RouterOptions } from "../../models/routerOptions.js";
 import type { Objective } from "../../objective.js";
 import type { ParameterInfo } from "../../values.js";
+import { openDeviceObjective, type ScheduleDevice } from "./deviceObjective.js";
 import { recordEmbedding, recordHead } from "./ends.js";
-import { openGpuObjective, type ScheduleDevice } from "./gpuObjective.js";
 import { Layout } from "./layout.js";
 import { recordMatching } from "./matching.js";
 import { NoKernel } from "./noKernel.js";
@@ -36,13 +36,13 @@ export interface DecoderOptions {
 }
 
 /**
- * The next-token loss of a described model on a device, every kind of step by kernels of our own, forward and back (`gpuSteps`).
+ * The next-token loss of a described model on a device, every kind of step by kernels of our own, forward and back (`deviceSteps`).
  * @returns undefined for a model of which something has no kernel
  * @param window tokens of every sequence
  * @param options.teacher runs on the same device, as far as it has kernels (`hasTeacher`)
  * @throws DeviceError when the device is not there
  */
-export async function gpuDecoder(
+export async function deviceDecoder(
   spec: ModelSpec,
   parameters: readonly ParameterInfo[],
   window: number,
@@ -52,7 +52,7 @@ export async function gpuDecoder(
   const schedule = decoderSchedule(spec, parameters, window, options);
   if (schedule === undefined) return undefined;
   const shown = teacher && teacherSchedule(teacher, window, options.matching);
-  return openGpuObjective(trained(parameters, options.matching), schedule, device, {
+  return openDeviceObjective(trained(parameters, options.matching), schedule, device, {
     threads,
     teacher: shown && { schedule: shown, weights: teacher.weights },
   });

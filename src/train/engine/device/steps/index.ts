@@ -16,7 +16,7 @@ export type Recorder<S extends Step> = (step: S, recording: Recording) => void;
  * The kinds of steps that are trained by kernels of our own, forward and back. A model with any other, or with one of a kind that
  * has no kernel, is trained by the engine.
  */
-export const gpuSteps: { readonly [K in Step["do"]]?: Recorder<Extract<Step, { do: K }>> } = {
+export const deviceSteps: { readonly [K in Step["do"]]?: Recorder<Extract<Step, { do: K }>> } = {
   norm,
   linear,
   rotate,
@@ -35,7 +35,7 @@ export function recordSteps(steps: readonly Step[], recording: Recording): void 
       s++;
       continue;
     }
-    const record = gpuSteps[step.do] as Recorder<Step> | undefined;
+    const record = deviceSteps[step.do] as Recorder<Step> | undefined;
     if (record === undefined) throw new NoKernel(`steps of the kind ${step.do}`);
     record(step, recording);
   }

@@ -1,2 +1,0 @@
-/** Something of a model has no kernel for training on a GPU: the engine takes the model over. Never leaves this folder. */
-export class NoKernel extends Error {}
