@@ -51,6 +51,7 @@ describe("what linear maps read", () => {
         .sort(),
     ).toEqual(ids.sort());
     const modules = new Set(placesOf(block).map(({ module }) => module));
-    expect([...modules].sort()).toEqual(["mlp", "self_attn"]);
+    // Thin products and convolutions are no maps that methods work on.
+    expect([...modules].sort()).toEqual(name === "terraformer-convolutional" ? ["mlp"] : ["mlp", "self_attn"]);
   });
 });

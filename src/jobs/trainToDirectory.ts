@@ -184,7 +184,8 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   using teacher = isTaught ? await openTeacher(model, teacherFiles, wanted, options) : undefined;
   const trace = {
     router: mixture?.router,
-    inputDensity,
+    // All inputs are the dense model, which has kernels.
+    inputDensity: inputDensity === 1 ? undefined : inputDensity,
     ...(masked && { masked: true as const }),
     ...(distil !== undefined && { distillation: { share: distil, temperature, loss: distilLoss, miniLlm } }),
     matching: teacher?.matching,

@@ -330,8 +330,12 @@ test("a model larger than memory runs from the store, its bundles read in place"
   }
   const bundles = stored(root).get("offload.bin")!;
   {
-    const options = { weights: "q8", threads: 1, offload: {} } as const;
-    using opened = await openModel(await store.files(location, { inPlace: true }), options);
+    const within = async (residentBytes: number) => {
+      const source = await store.files(location, { inPlace: true });
+      return openModel(source, { weights: "q8", threads: 1, offload: { residentBytes } });
+    };
+    const refused: string = await within(1).then(String, (error: Error) => error.message);
+    using opened = await within(Number(/give at least (\d+)/.exec(refused)?.[1]));
     expect(bundles.open).toBe(true);
     expect(await logitsOf(opened)).toEqual(wanted);
     expect(opened.model.offload!.takeCounters().bytesRead).toBeGreaterThan(0);

@@ -397,7 +397,7 @@ describe("a layout of a model larger than memory", () => {
       const [least, again, all] = [await run({ residentBytes }), await run({ residentBytes }), await run({})];
       for (const { rows } of [least, again, all]) expect(rows).toEqual(wanted);
       expect(again.bytesRead).toBe(least.bytesRead);
-      expect(all.bytesRead).toBeGreaterThan(0);
+      expect(least.bytesRead).toBeGreaterThan(0);
       expect(all.bytesRead).toBeLessThanOrEqual(least.bytesRead);
     },
   );
