@@ -63,12 +63,12 @@ const standIns: Record<string, string> = { "train-books.txt.xz": "books-eval.txt
 const text = async (name: string) =>
   texts[name] ?? (await readText(`models/text/${standIns[name] ?? name}`)).slice(0, 6000);
 
-/** Untrained, one narrow layer. */
+/** Untrained, two narrow layers, of which one can be left out. */
 const scratch = mkdtempSync(join(tmpdir(), "rarefy-experiments-"));
 const modelDirectory = join(scratch, "model");
 const openModel = async () => directoryFiles(modelDirectory);
 beforeAll(async () => {
-  smallConfig(modelDirectory);
+  smallConfig(modelDirectory, { num_hidden_layers: 2 });
   const files = directoryFiles(modelDirectory);
   const spec = readModelSpec(await readJsonFile(files, "config.json"), "config.json");
   const parameters = modelParameters(spec);

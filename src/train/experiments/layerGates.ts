@@ -215,9 +215,7 @@ async function measured(
   try {
     using backend = await openBackend(undefined, { threads: 1 });
     using model = await loadModel(checkpoint, backend, { weights: "f32" });
-    const rules = (model.config.layers > 1 ? exits : []).map((least) =>
-      parseExits(`top:least=${least},from=1,every=1,fill=propagate`),
-    );
+    const rules = exits.map((least) => parseExits(`top:least=${least},from=1,every=1,fill=propagate`));
     const variants = [{ name: "all", model }, ...rules.map((exits) => ({ name: exits.text, model, exits }))];
     const [all, ...left] = await evaluateQuality(variants, text, { window, maxWindows, ...job });
     return {
