@@ -133,67 +133,61 @@ function softmaxBackwardRow(gradient: usize, weights: usize, positions: i32, fir
 
 // Rows of all matrices of scores lie one behind the other: the grid is [positions, matrices].
 
-export function causalSoftmax(p: CausalSoftmax): void {
-  const positions = p.positions;
-  const rows = positions * p.gridY;
+/** First column that a row sees. @param window columns up to its own; 0: all of the row */
+// @ts-ignore: decorator
+@inline
+function firstSeen(row: u32, positions: u32, window: u32): u32 {
+  const end = endSeen(row, positions, window);
+  return window == 0 ? 0 : end - min<u32>(end, window);
+}
+
+// @ts-ignore: decorator
+@inline
+function endSeen(row: u32, positions: u32, window: u32): u32 {
+  return window == 0 ? positions : (row % positions) + 1;
+}
+
+/** @param tokens of texts that so many `heads` share, 0 where filling is seen as well */
+function softmaxRows(scores: usize, positions: u32, rows: u32, window: u32, tokens: usize, heads: u32): void {
   const each = rowsAtOnce(positions);
   for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
     const last = min<u32>(begin + each, rows);
     for (let row = begin; row < last; row++) {
-      const end = (row % positions) + 1;
-      softmaxRow(p.scores + ((<usize>row * positions) << 2), positions, end - min<u32>(end, p.window), end, 0);
+      const text: usize = tokens == 0 ? 0 : tokens + (<usize>((row / positions / heads) * positions) << 2);
+      const first = firstSeen(row, positions, window);
+      softmaxRow(scores + ((<usize>row * positions) << 2), positions, first, endSeen(row, positions, window), text);
     }
   }
+}
+
+function softmaxBackwardRows(gradient: usize, weights: usize, positions: u32, rows: u32, window: u32): void {
+  const each = rowsAtOnce(positions);
+  for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
+    const last = min<u32>(begin + each, rows);
+    for (let row = begin; row < last; row++) {
+      const at = (<usize>row * positions) << 2;
+      const first = firstSeen(row, positions, window);
+      softmaxBackwardRow(gradient + at, weights + at, positions, first, endSeen(row, positions, window));
+    }
+  }
+}
+
+export function causalSoftmax(p: CausalSoftmax): void {
+  softmaxRows(p.scores, p.positions, p.positions * p.gridY, p.window, 0, 1);
 }
 
 export function wholeSoftmax(p: WholeSoftmax): void {
-  const positions = p.positions;
-  const rows = positions * p.gridY;
-  const each = rowsAtOnce(positions);
-  for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
-    const last = min<u32>(begin + each, rows);
-    for (let row = begin; row < last; row++) {
-      softmaxRow(p.scores + ((<usize>row * positions) << 2), positions, 0, positions, 0);
-    }
-  }
+  softmaxRows(p.scores, p.positions, p.positions * p.gridY, 0, 0, 1);
 }
 
 export function paddedSoftmax(p: PaddedSoftmax): void {
-  const positions = p.positions;
-  const rows = positions * p.gridY;
-  const each = rowsAtOnce(positions);
-  for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
-    const last = min<u32>(begin + each, rows);
-    for (let row = begin; row < last; row++) {
-      const tokens = p.tokens + (<usize>((row / positions / p.heads) * positions) << 2);
-      softmaxRow(p.scores + ((<usize>row * positions) << 2), positions, 0, positions, tokens);
-    }
-  }
+  softmaxRows(p.scores, p.positions, p.positions * p.gridY, 0, p.tokens, p.heads);
 }
 
 export function causalSoftmaxBackward(p: CausalSoftmaxBackward): void {
-  const positions = p.positions;
-  const rows = positions * p.gridY;
-  const each = rowsAtOnce(positions);
-  for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
-    const last = min<u32>(begin + each, rows);
-    for (let row = begin; row < last; row++) {
-      const at = (<usize>row * positions) << 2;
-      const end = (row % positions) + 1;
-      softmaxBackwardRow(p.gradient + at, p.weights + at, positions, end - min<u32>(end, p.window), end);
-    }
-  }
+  softmaxBackwardRows(p.gradient, p.weights, p.positions, p.positions * p.gridY, p.window);
 }
 
 export function softmaxBackward(p: SoftmaxBackward): void {
-  const positions = p.positions;
-  const rows = positions * p.gridY;
-  const each = rowsAtOnce(positions);
-  for (let begin = takeSome(each, rows); begin < rows; begin = takeSome(each, rows)) {
-    const last = min<u32>(begin + each, rows);
-    for (let row = begin; row < last; row++) {
-      const at = (<usize>row * positions) << 2;
-      softmaxBackwardRow(p.gradient + at, p.weights + at, positions, 0, positions);
-    }
-  }
+  softmaxBackwardRows(p.gradient, p.weights, p.positions, p.positions * p.gridY, 0);
 }
