@@ -19,7 +19,6 @@ import {
   initialWeights,
   type LayerGates,
   type ModelParameter,
-  modelParameters,
   nothingDropped,
   prunableConfig,
   readWeights,
@@ -27,7 +26,7 @@ import {
   type TrainedMixture,
   trainableConfig,
 } from "../train/index.js";
-import { randomFor } from "../train/internal.js";
+import { extendedParameters, randomFor } from "../train/internal.js";
 import { mixtureOf, type RouterSettings } from "./trainingSettings.js";
 
 /** A language model in memory, ready to be trained or to teach. */
@@ -67,8 +66,7 @@ export async function loadTrainable(
     const { contextPruning, gates, seed = 0 } = settings;
     const prunable = contextPruning === undefined ? own : prunableConfig(own, contextPruning);
     const config = gates === undefined ? prunable : gatedConfig(prunable, gates);
-    const parameters = modelParameters(config.spec, checkpoint.tensors);
-    const known = new Set(modelParameters(own.spec, checkpoint.tensors).map(({ name }) => name));
+    const { parameters, had, added } = extendedParameters(own.spec, config.spec, checkpoint.tensors);
     const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
     const mixture = mixtureOf(config, settings, trained ?? routingOf(config.spec));
     const dtypes = new Map(Array.from(checkpoint.tensors, ([name, { dtype }]) => [name, dtype as StoredFloat]));
@@ -80,13 +78,7 @@ export async function loadTrainable(
     for (const [name, values] of mixture?.tensors ?? []) {
       if (checkpoint.tensors.has(name)) values.set(await checkpoint.readFloat32(name));
     }
-    const isNew = ({ name }: { name: string }) => !known.has(name);
-    const weights = await readWeights(
-      checkpoint,
-      parameters.filter((parameter) => !isNew(parameter)),
-      job,
-    );
-    const added = parameters.filter(isNew);
+    const weights = await readWeights(checkpoint, had, job);
     const begun = contextPruning
       ? initialInteractions(added, contextPruning, seed)
       : gates && initialGates(added, gates, seed);
@@ -116,11 +108,9 @@ export async function randomModel(
 ): Promise<TrainableModel> {
   const own = parseModelConfig(await readJsonFile(files, "config.json"), `${files.location}/config.json`);
   const config = gates === undefined ? own : gatedConfig(own, gates);
-  const parameters = modelParameters(config.spec);
-  const known = new Set(modelParameters(own.spec).map(({ name }) => name));
-  const [first, added] = [true, false].map((is) => parameters.filter(({ name }) => known.has(name) === is));
+  const { parameters, had, added } = extendedParameters(own.spec, config.spec);
   const begun = new Map([
-    ...initialWeights(first, randomFor(options.seed, "weights")),
+    ...initialWeights(had, randomFor(options.seed, "weights")),
     ...(gates ? initialGates(added, gates, options.seed) : []),
   ]);
   return {

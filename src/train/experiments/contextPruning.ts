@@ -6,7 +6,6 @@ import { loadTokenizer, tokenizeText } from "../../text/index.js";
 import { TokenWindows, tokenizeDocuments } from "../data/tokens.js";
 import { decoderObjective } from "../engine/open.js";
 import { meanLoss, readWeights } from "../languageModel.js";
-import { method as dense } from "../methods/dense.js";
 import { contextLeftName } from "../models/contextNames.js";
 import {
   contextControl,
@@ -14,13 +13,9 @@ import {
   initialInteractions,
   prunableConfig,
 } from "../models/contextPruning.js";
-import { modelParameters } from "../models/parameters.js";
-import { cosine } from "../optimizers/schedule.js";
-import { runTraining } from "../runTraining.js";
-import type { State } from "../state.js";
-import { Training } from "../training.js";
-import { isSparsifiable } from "../values.js";
+import { extendedParameters } from "../models/parameters.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
+import { trainOn } from "./trainOn.js";
 
 interface Protocol {
   steps: number;
@@ -85,24 +80,16 @@ async function train({ seed, settings }: Cell, options: CellOptions): Promise<Co
   const { readText, device, signal, onProgress, state } = options;
   const job = { signal, onProgress };
   const protocol = protocols[settings.scale as Scale];
-  const { steps, batchSize, window, rate, rank, testWindows, maxTokens } = protocol;
+  const { steps, batchSize, window, rank, testWindows, maxTokens } = protocol;
   const pruning =
     settings.weight === whole ? undefined : contextPruningSettings({ rank, weight: settings.weight as number });
   const checkpoint = await openCheckpoint(await options.openModel());
   try {
     const described = (await describeDecoder(checkpoint)).config;
     const config = pruning === undefined ? described : prunableConfig(described, pruning);
-    const stored = modelParameters(described.spec, checkpoint.tensors);
-    const parameters = modelParameters(config.spec, checkpoint.tensors);
-    const known = new Set(stored.map(({ name }) => name));
-    const begun =
-      pruning &&
-      initialInteractions(
-        parameters.filter(({ name }) => !known.has(name)),
-        pruning,
-        seed,
-      );
-    const weights = new Map([...(await readWeights(checkpoint, stored, job)), ...(begun ?? [])]);
+    const { parameters, had, added } = extendedParameters(described.spec, config.spec, checkpoint.tensors);
+    const begun = pruning && initialInteractions(added, pruning, seed);
+    const weights = new Map([...(await readWeights(checkpoint, had, job)), ...(begun ?? [])]);
     const tokenizer = await loadTokenizer(checkpoint.files);
     const windowsOf = (tokens: Uint32Array) => new TokenWindows(tokens, window, batchSize, seed);
     const text = await readText(textNames.training);
@@ -110,33 +97,7 @@ async function train({ seed, settings }: Cell, options: CellOptions): Promise<Co
     const evaluation = windowsOf((await tokenizeText(tokenizer, await readText(textNames.evaluation))).tokens);
     using objective = await decoderObjective(config.spec, parameters, window, device);
     const control = pruning && contextControl(pruning, steps);
-    const linear = new Set(parameters.filter(isSparsifiable).map(({ name }) => name));
-    const training = new Training({
-      objective,
-      weights,
-      optimizer: {
-        rate: cosine({ peak: rate, final: rate / 10, warmup: Math.min(20, steps / 4), steps }),
-        beta2: 0.95,
-        weightDecay: 0.1,
-        decays: (name) => linear.has(name),
-        clip: 1,
-      },
-      steps,
-      seed,
-      method: (context) => dense.start(context, {}),
-      control,
-    });
-    const earlier = await state.load();
-    if (earlier !== undefined) training.restore(earlier.training as State);
-    await runTraining({
-      training,
-      batch: (step) => windows.batch(step),
-      steps,
-      rate: training.options.optimizer.rate,
-      save: () => state.save(training.step, { training: training.state }),
-      saveEvery,
-      ...job,
-    });
+    await trainOn({ objective, weights, windows, protocol, control, seed, state, saveEvery, ...job });
     const perplexity = Math.exp(await meanLoss(objective, weights, evaluation, testWindows, { ...job, control }));
     if (pruning === undefined) return { perplexity, dropped: 0 };
     const left: number[] = [];

@@ -19,15 +19,10 @@ import { loadTokenizer, type TokenizedText, tokenizeText } from "../../text/inde
 import { TokenWindows, tokenizeDocuments } from "../data/tokens.js";
 import { decoderObjective } from "../engine/open.js";
 import { readWeights, writeWeights } from "../languageModel.js";
-import { method as dense } from "../methods/dense.js";
 import { gateControl, gatedConfig, initialGates, parseLayerGates } from "../models/layerGates.js";
-import { modelParameters } from "../models/parameters.js";
-import { cosine } from "../optimizers/schedule.js";
-import { runTraining } from "../runTraining.js";
-import type { State } from "../state.js";
-import { Training } from "../training.js";
-import { isSparsifiable } from "../values.js";
+import { extendedParameters } from "../models/parameters.js";
 import type { Cell, CellOptions, CellResult, Experiment, FinishedCell, Scale } from "./contract.js";
+import { trainOn } from "./trainOn.js";
 
 /** What is trained on: "dense", "drop:N", or gates as `parseLayerGates` reads them. */
 type Way = string;
@@ -105,7 +100,7 @@ async function train({ seed, settings }: Cell, options: CellOptions): Promise<Ga
   const { readText, device, signal, onProgress, state } = options;
   const job = { signal, onProgress };
   const protocol = protocols[settings.scale as Scale];
-  const { steps, batchSize, window, rate, maxTokens } = protocol;
+  const { steps, batchSize, window, maxTokens } = protocol;
   const way = settings.way as Way;
   const source = await openCheckpoint(await options.openModel());
   try {
@@ -119,53 +114,20 @@ async function train({ seed, settings }: Cell, options: CellOptions): Promise<Ga
       seed,
     );
     const count = way.startsWith("drop:") ? Number(way.slice(5)) : 0;
-    await using subject = await shallower(
-      source,
-      count,
-      await tokenizeText(tokenizer, text.slice(0, 20 * maxTokens)),
-      protocol,
-      job,
-    );
+    const calibration = () => tokenizeText(tokenizer, text.slice(0, 20 * maxTokens));
+    await using subject = await shallower(source, count, calibration, protocol, job);
     const { checkpoint } = subject;
     const own = (await describeDecoder(checkpoint)).config;
     const gates = way === "dense" || count > 0 ? undefined : parseLayerGates(way);
     const config = gates === undefined ? own : gatedConfig(own, gates);
-    const stored = modelParameters(own.spec, checkpoint.tensors);
-    const parameters = modelParameters(config.spec, checkpoint.tensors);
-    const known = new Set(stored.map(({ name }) => name));
-    const added = parameters.filter(({ name }) => !known.has(name));
+    const { parameters, had, added } = extendedParameters(own.spec, config.spec, checkpoint.tensors);
     const weights = new Map([
-      ...(await readWeights(checkpoint, stored, job)),
+      ...(await readWeights(checkpoint, had, job)),
       ...(gates ? initialGates(added, gates, seed) : []),
     ]);
     using objective = await decoderObjective(config.spec, parameters, window, device);
-    const linear = new Set(parameters.filter(isSparsifiable).map(({ name }) => name));
-    const training = new Training({
-      objective,
-      weights,
-      optimizer: {
-        rate: cosine({ peak: rate, final: rate / 10, warmup: Math.min(20, steps / 4), steps }),
-        beta2: 0.95,
-        weightDecay: 0.1,
-        decays: (name) => linear.has(name),
-        clip: 1,
-      },
-      steps,
-      seed,
-      method: (context) => dense.start(context, {}),
-      control: gates && gateControl(gates, steps),
-    });
-    const earlier = await state.load();
-    if (earlier !== undefined) training.restore(earlier.training as State);
-    await runTraining({
-      training,
-      batch: (step) => windows.batch(step),
-      steps,
-      rate: training.options.optimizer.rate,
-      save: () => state.save(training.step, { training: training.state }),
-      saveEvery,
-      ...job,
-    });
+    const control = gates && gateControl(gates, steps);
+    await trainOn({ objective, weights, windows, protocol, control, seed, state, saveEvery, ...job });
 
     const files = new Map<string, Uint8Array>([["config.json", jsonBytes(checkpoint.config)]]);
     await writeWeights(memorySinks(files), parameters, weights, () => "F32", job);
@@ -188,14 +150,15 @@ async function train({ seed, settings }: Cell, options: CellOptions): Promise<Ga
 async function shallower(
   checkpoint: Checkpoint,
   count: number,
-  calibration: TokenizedText,
+  calibration: () => Promise<TokenizedText>,
   { window, calibrationWindows: windows }: Protocol,
   { signal }: JobOptions,
 ): Promise<{ checkpoint: Checkpoint } & AsyncDisposable> {
   if (count === 0) return { checkpoint, [Symbol.asyncDispose]: async () => {} };
   const stages = [{ type: "dropLayers", method: "influence", count }];
   const recipe = parseRecipe({ version: 1, calibration: { windows, window }, stages }, "dropped blocks");
-  const options = { recipe, calibration, store: "dense", dtype: "F32", version: "experiment", signal } as const;
+  const storage = { store: "dense", dtype: "F32", version: "experiment" } as const;
+  const options = { recipe, calibration: await calibration(), ...storage, signal };
   const plan = await planCompression(checkpoint, options);
   const files = new Map<string, Uint8Array>();
   await runCompression(checkpoint, plan, { workspace: memoryWorkspace(files), companions: [] }, options);

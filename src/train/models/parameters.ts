@@ -142,6 +142,18 @@ export function modelParameters(spec: ModelSpec, stored: Stored = new Map()): Mo
   return parameters.all;
 }
 
+/**
+ * The parameters of a model that has learnt and gets something beside: all, those that it had, and those that are new.
+ * @param own its description as it was
+ * @param spec with what comes beside
+ */
+export function extendedParameters(own: ModelSpec, spec: ModelSpec, stored?: Stored) {
+  const parameters = modelParameters(spec, stored);
+  const known = new Set(modelParameters(own, stored).map(({ name }) => name));
+  const [had, added] = [true, false].map((is) => parameters.filter(({ name }) => known.has(name) === is));
+  return { parameters, had, added };
+}
+
 /** Those of one block. */
 export function blockParameters(block: BlockSpec, number: number): ModelParameter[] {
   const parameters = new Parameters(new Map());
