@@ -7,8 +7,6 @@ vi.hoisted(() => {
 
 import { UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { WebGpuBackend } from "../../src/kernels/webgpu/backend.js";
-import { Device } from "../../src/kernels/webgpu/device.js";
 import { loadModel, type Model } from "../../src/model/index.js";
 import {
   generate,
@@ -29,24 +27,12 @@ import { traceModel } from "../../src/train/trace/trace.js";
 import { logitsOf } from "../golden/golden.js";
 import type { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { prunesContext } from "../support/prunesContext.js";
-import { useSoftwareGpu } from "../support/softwareGpu.js";
+import { threeBackends } from "../support/threeBackends.js";
 import { arbitraryText, distance, NaiveLlama } from "./naiveLlama.js";
-
-await useSoftwareGpu();
-const noGpu = await Device.open().then(
-  (device) => void device[Symbol.dispose](),
-  (error: Error) => error.message,
-);
 
 const length = 40;
 const text = arbitraryText(length);
 const close = 2e-4;
-
-const backends: Record<string, () => Promise<Backend>> = {
-  reference: () => openBackend("reference"),
-  wasm: () => openBackend("wasm", { threads: 2 }),
-  ...(noGpu === undefined && { webgpu: async () => new WebGpuBackend(await Device.open()) }),
-};
 
 const loaded = (checkpoint: MemoryCheckpoint, backend: Backend) => loadModel(checkpoint, backend, { weights: "f32" });
 
@@ -105,7 +91,7 @@ async function inRuns(model: Model, rows: readonly number[], options: SequenceOp
 
 const oneByOne = new Array<number>(length).fill(1);
 
-describe.each(Object.entries(backends))("context pruning on %s", (_, open) => {
+describe.each(Object.entries(threeBackends))("context pruning on %s", (_, open) => {
   let backend: Backend;
   let checkpoint: MemoryCheckpoint;
   let model: Model;

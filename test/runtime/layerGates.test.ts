@@ -9,8 +9,6 @@ import { type BlockGates, parseModelConfig } from "../../src/arch/index.js";
 import { gatedWeights } from "../../src/arch/internal.js";
 import { FormatError, UsageError } from "../../src/core/index.js";
 import { type Backend, openBackend } from "../../src/kernels/index.js";
-import { WebGpuBackend } from "../../src/kernels/webgpu/backend.js";
-import { Device } from "../../src/kernels/webgpu/device.js";
 import { loadModel, type Model } from "../../src/model/index.js";
 import {
   generate,
@@ -30,24 +28,12 @@ import { modelParameters } from "../../src/train/models/parameters.js";
 import { traceModel } from "../../src/train/trace/trace.js";
 import { MemoryCheckpoint } from "../model/memoryCheckpoint.js";
 import { gatesLayers } from "../support/gatesLayers.js";
-import { useSoftwareGpu } from "../support/softwareGpu.js";
+import { noGpu, threeBackends } from "../support/threeBackends.js";
 import { arbitraryText, distance, NaiveLlama } from "./naiveLlama.js";
-
-await useSoftwareGpu();
-const noGpu = await Device.open().then(
-  (device) => void device[Symbol.dispose](),
-  (error: Error) => error.message,
-);
 
 const length = 40;
 const text = arbitraryText(length);
 const close = 2e-4;
-
-const backends: Record<string, () => Promise<Backend>> = {
-  reference: () => openBackend("reference"),
-  wasm: () => openBackend("wasm", { threads: 2 }),
-  ...(noGpu === undefined && { webgpu: async () => new WebGpuBackend(await Device.open()) }),
-};
 
 const loaded = (checkpoint: MemoryCheckpoint, backend: Backend) => loadModel(checkpoint, backend, { weights: "f32" });
 
@@ -107,7 +93,7 @@ const kinds: BlockGates[] = [
   { units: "sublayers", kind: "soft" },
 ];
 
-describe.each(Object.entries(backends))("gates on %s", (name, open) => {
+describe.each(Object.entries(threeBackends))("gates on %s", (name, open) => {
   // Software in place of a GPU takes its time.
   const some =
     name === "webgpu" ? kinds.filter((one) => (one.kind === "hard" ? "sublayers" : "block") === one.units) : kinds;
