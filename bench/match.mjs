@@ -14,7 +14,7 @@ const twins = {
 };
 
 /**
- * @param open called with the model directory, gives { peerName, openPeer(file, { threads }), openOurs({ backend, weights, threads,
+ * @param open called with the model directory, gives { peerName, openPeer(file, { threads, set }), openOurs({ backend, weights, threads,
  *   sparsities }), close() }
  * @param defaults strings by option name
  */
@@ -30,6 +30,7 @@ export async function runMatch(open, defaults) {
     backend: "wasm",
     native: "best,0",
     structures: "dense",
+    "peer-set": "",
     ...defaults,
   };
   const options = Object.fromEntries(
@@ -73,15 +74,16 @@ const kernels = {
 };
 
 /** Who takes part and who is compared with whom. */
-function enter(site, directory, { backend, native: natives, structures, weights: list, threads, sparsities }) {
+function enter(site, directory, values) {
+  const { backend, native: natives, structures, weights: list, threads, sparsities, "peer-set": set } = values;
   const engines = [];
   const comparisons = [];
   for (const weights of list.split(",")) {
     const { file, type, bytesPerToken } = twinOf(directory, weights);
-    const peerId = `${site.peerName} ${type}`;
+    const peerId = [site.peerName, type, set].filter(Boolean).join(" ");
     engines.push({
       async open() {
-        const { measure, dispose } = await site.openPeer(file, { threads });
+        const { measure, dispose } = await site.openPeer(file, { threads, set });
         return {
           contestants: [{ id: peerId, measure: async (job) => ({ ...(await measure(job)), bytesPerToken }) }],
           dispose,

@@ -1,7 +1,8 @@
 // Measures a GGUF file with node-llama-cpp, on the CPU or with its Vulkan build on a GPU.
 //
-//   node peer-llamacpp.mjs FILE.gguf [--gpu vulkan] [--threads 2] [--prompt 128] [--tokens 64] [--rounds 3]
+//   node peer-llamacpp.mjs FILE.gguf [--gpu vulkan] [--peer-set haswell] [--threads 2] [--prompt 128] [--tokens 64] [--rounds 3]
 //
+// --peer-set: on the CPU, which of its kernels it has, instead of the best that the processor can run (peer-sets.mjs).
 // Only the public API. One sequence, its history cleared before every round:
 //   prefill  the time from calling `evaluate` with `prompt` known token ids until its first token, that is: all of them in one
 //            batch (batchSize ≥ prompt), the logits of the last, one greedy choice;
@@ -9,14 +10,17 @@
 // End-of-text tokens are generated through, so that random weights cannot end a round early. Two rounds are run first and
 // thrown away: they page the file in.
 
-import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 import { readOptions } from "../scripts/options.mjs";
 import { isMain } from "./machine.mjs";
+import { peerModule } from "./peer-sets.mjs";
 import { promptIds } from "./prompt.mjs";
 import { Stopwatch, undisturbed } from "./stopwatch.mjs";
 
-/** @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
-export async function openLlamaCpp(path, { threads, contextSize = 512, gpu = false }) {
+/** @param set of kernels on the CPU, the best where it is left out
+ *  @returns a peer: { name, measure({ prompt, tokens }): { prefillTokensPerSecond, decodeTokensPerSecond }, dispose() } */
+export async function openLlamaCpp(path, { threads, contextSize = 512, gpu = false, set }) {
+  const { getLlama, LlamaLogLevel } = await import(set ? peerModule(set) : "node-llama-cpp");
+  // An error that no binary was found says that the processor cannot run the set.
   // Without `build: "never"` a missing binary would be compiled; with maxThreads 0 `threads` is what is used.
   const llama = await getLlama({ gpu, build: "never", maxThreads: 0, logLevel: LlamaLogLevel.error });
   const model = await llama.loadModel({ modelPath: path, ...(gpu && { gpuLayers: "max" }) });
@@ -42,6 +46,8 @@ export async function openLlamaCpp(path, { threads, contextSize = 512, gpu = fal
   }
   return {
     name: "node-llama-cpp",
+    // "CPU : SSE3 = 1 | … | AVX2 = 1 | …"
+    description: llama.systemInfo,
     gpu: gpu ? await llama.getGpuDeviceNames() : undefined,
     threads: context.currentThreads || context.idealThreads,
     greedy: async (ids, count) => (await greedy(ids, count)).output,
@@ -59,6 +65,7 @@ if (isMain(import.meta)) {
     allowPositionals: true,
     options: {
       gpu: { type: "string" },
+      "peer-set": { type: "string" },
       threads: { type: "string", default: "2" },
       prompt: { type: "string", default: "128" },
       tokens: { type: "string", default: "64" },
@@ -66,7 +73,12 @@ if (isMain(import.meta)) {
     },
   });
   const [threads, prompt, tokens, rounds] = [values.threads, values.prompt, values.tokens, values.rounds].map(Number);
-  const peer = await openLlamaCpp(positionals[0], { threads, gpu: values.gpu, contextSize: prompt + tokens + 64 });
+  const peer = await openLlamaCpp(positionals[0], {
+    threads,
+    gpu: values.gpu,
+    set: values["peer-set"],
+    contextSize: prompt + tokens + 64,
+  });
   const results = [];
   for (let round = -2; round < rounds; round++) {
     const result = await peer.measure({ prompt, tokens });
