@@ -12,7 +12,7 @@ export {
 } from "./compute.js";
 export { isWholeHeads, wholeHeads } from "./handles.js";
 export { keptInputs } from "./inputChoice.js";
-export { countOf, keptValue, slotsOf } from "./kv.js";
+export { countOf, keptValue, kvCacheBytes, slotsOf } from "./kv.js";
 export { kiviCoded } from "./kvCodes.js";
 export { openCompute } from "./openCompute.js";
 export { setSlots } from "./sight.js";

@@ -6,11 +6,12 @@ import {
   type RotateStep,
   ropeTables,
 } from "../arch/index.js";
-import { keptBy, ropeAttentionFactor, ropeReach } from "../arch/internal.js";
+import { ropeAttentionFactor, ropeReach } from "../arch/internal.js";
 import { UsageError } from "../core/index.js";
 import type { Activation, Backend, KvCache, Region, RopeTable, Sight } from "../kernels/index.js";
 import { adaptedRows } from "./adapterPairs.js";
 import { BufferPool } from "./buffers.js";
+import { cacheSpec } from "./cacheSpec.js";
 import { type CompiledBlock, compileBlock } from "./compile.js";
 import type { CacheContext, LayerContext } from "./layerContext.js";
 import {
@@ -93,17 +94,8 @@ export class Blocks implements Disposable {
   }
 
   /** Keys and values of all blocks. @param capacity positions */
-  createCache(
-    capacity: number,
-    { slots = capacity, mass, codes }: Omit<CacheOptions, "allowBeyondTraining"> = {},
-  ): KvCache {
-    const listed = typeof slots === "number" ? undefined : slots;
-    const layers = this.spec.blocks.map((block, layer) => {
-      const kept = keptBy(findStep(block, "attend")!);
-      return listed === undefined ? kept : { ...kept, slots: listed[layer] };
-    });
-    const most = typeof slots === "number" ? slots : Math.max(...slots);
-    const cache = this.backend.createKvCache({ layers, slots: most, mass, codes });
+  createCache(capacity: number, options: Omit<CacheOptions, "allowBeyondTraining"> = {}): KvCache {
+    const cache = this.backend.createKvCache(cacheSpec(this.spec, capacity, options));
     this.#lengths.set(cache, capacity);
     return cache;
   }

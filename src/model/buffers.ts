@@ -85,16 +85,20 @@ export function slotsPerRow(block: BlockSpec): number {
 /** Bytes of working memory that a pass over part of a prompt may take. */
 const maxPassBytes = 2 ** 28;
 
-/** Rows of a pass, at most `wanted`, whose working memory stays small even where a config claims very wide layers. */
-export function mostPassRows({ hiddenSize, blocks }: Pick<ModelSpec, "hiddenSize" | "blocks">, wanted: number): number {
+/** Bytes of working memory of one row, in the widest block. */
+export function rowBytes({ hiddenSize, blocks }: Pick<ModelSpec, "hiddenSize" | "blocks">): number {
   const floats = blocks.map((block) =>
     groupsOf(block, hiddenSize, 0).reduce(
       (sum, { of, width }) => sum + width * (of === "slots" ? slotsPerRow(block) : 1),
       2 * hiddenSize,
     ),
   );
-  return Math.max(1, Math.min(wanted, Math.floor(maxPassBytes / (4 * Math.max(...floats)))));
+  return Float32Array.BYTES_PER_ELEMENT * Math.max(...floats);
 }
+
+/** Rows of a pass, at most `wanted`, whose working memory stays small even where a config claims very wide layers. */
+export const mostPassRows = (spec: Pick<ModelSpec, "hiddenSize" | "blocks">, wanted: number): number =>
+  Math.max(1, Math.min(wanted, Math.floor(maxPassBytes / rowBytes(spec))));
 
 /** Working memory of one block's pass over some rows, by the names of its buffers. */
 export interface Buffers {

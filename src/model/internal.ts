@@ -1,6 +1,7 @@
 /** For the folders to the right: how models are stored. Not part of the package's exports. */
 export { addedOutput, sharedInput } from "./adapters.js";
-export { mostPassRows } from "./buffers.js";
+export { mostPassRows, rowBytes } from "./buffers.js";
+export { cacheBytes } from "./cacheSpec.js";
 export { routingOf } from "./checkRouting.js";
 export { nonFiniteError } from "./findNonFinite.js";
 export { directRef, factorNames, storedMap, storedMatrices } from "./forms.js";

@@ -5,6 +5,7 @@ export { vocabularyOf } from "./cloud/vocabulary.js";
 export { exitFeatures } from "./exits/features.js";
 export { probedLayers } from "./exits/index.js";
 export { ExitStates } from "./exits/states.js";
+export { mostCacheBytes } from "./kv/cacheShape.js";
 export { inPages } from "./kv/memory.js";
 export { pagesFor } from "./kv/pageTable.js";
 export { keepsItsOwnCache } from "./kv/prunedModels.js";

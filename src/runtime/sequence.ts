@@ -4,7 +4,8 @@ import type { ForwardOptions, Model, PassThresholds, SequencePart } from "../mod
 import { checkGenerates, mostPassRows } from "../model/internal.js";
 import { EarlyExit, type ExitCounts } from "./exits/earlyExit.js";
 import type { Exits } from "./exits/index.js";
-import { type MemoryOptions, SequenceMemory } from "./kv/memory.js";
+import { SequenceMemory } from "./kv/memory.js";
+import type { MemoryOptions } from "./kv/memoryOptions.js";
 import { keepsItsOwnCache } from "./kv/prunedModels.js";
 
 /** How the tokens of a prompt are run. */

@@ -89,11 +89,16 @@ export function createServer(options: ServerOptions): Server {
     throw new UsageError(`createServer: two models have the same name: ${ids.join(", ")}`);
   const engine = pick(options, engineDefaults);
   const metrics = new Metrics();
-  const pool = new ModelPool(options.models, options.memoryLimit ?? Number.POSITIVE_INFINITY, async (entry, job) => {
-    const model = await loadServedModel(entry, engine, metrics.observerOf(entry.id), job);
-    for (const warning of model.warnings) options.onWarning?.(warning);
-    return model;
-  });
+  const pool = new ModelPool(
+    options.models,
+    options.memoryLimit ?? Number.POSITIVE_INFINITY,
+    async (entry, job, room) => {
+      const shared = options.memoryLimit === undefined ? undefined : room;
+      const model = await loadServedModel(entry, engine, metrics.observerOf(entry.id), job, shared);
+      for (const warning of model.warnings) options.onWarning?.(warning);
+      return model;
+    },
+  );
   const sessions = new VerifySessions();
   const state: AppState = { pool, metrics, sessions, draining: false };
   const app = createApp(state, pick(options, appDefaults));

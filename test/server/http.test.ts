@@ -145,7 +145,7 @@ describe("more than there is room for", () => {
         threads: 1,
       }),
     ];
-    const server = createServer({ models: ["a", "b", "c"].map(entry), memoryLimit: 36e6, kvBytes: 2e6 });
+    const server = createServer({ models: ["a", "b", "c"].map(entry), memoryLimit: 44e6, kvBytes: 2e6 });
     const loaded = async () => ((await (await server.app.request("/health")).json()) as { loaded: string[] }).loaded;
     const ask = async (model: string) => answerOf(await post(server, "/v1/completions", { ...completion, model }));
     const first = await ask("a");
@@ -155,6 +155,72 @@ describe("more than there is room for", () => {
     await ask("c");
     expect(await loaded()).toEqual(["a", "c"]);
     expect((await ask("b")).choices).toEqual(first.choices);
+    await server[Symbol.asyncDispose]();
+  });
+});
+
+describe("within a request", () => {
+  const tiny = (id: string) => ({
+    id,
+    files: () => import("../../src/io/index.node.js").then((io) => io.resolveModel("tiny-6m")),
+    threads: 1,
+  });
+  const taken = async (server: ReturnType<typeof tinyServer>) => {
+    const text = await (await server.app.request("/metrics")).text();
+    return [...text.matchAll(/^rarefy_model_bytes\{.*\} (\d+)$/gm)].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
+  };
+
+  test("keys and values count to the limit of all models when they are taken: one that nobody uses is let go", async () => {
+    const memoryLimit = 44e6;
+    const server = createServer({ models: ["a", "b"].map(tiny), memoryLimit });
+    for (const model of ["a", "b"]) await answerOf(await post(server, "/v1/completions", { ...completion, model }));
+    const loaded = async () => ((await (await server.app.request("/health")).json()) as { loaded: string[] }).loaded;
+    expect(await loaded()).toEqual(["a", "b"]);
+    // 6 KB of a token.
+    const long = { ...completion, model: "a", max_tokens: 1000 };
+    const answer = post(server, "/v1/completions", { ...long, stream: true });
+    const reader = (await answer).body!.getReader();
+    await reader.read();
+    expect(await loaded()).toEqual(["a"]);
+    expect(await taken(server)).toBeLessThanOrEqual(memoryLimit);
+    // While it runs, its room is no other model's, and no other model's is its.
+    expect((await post(server, "/v1/completions", { ...completion, model: "b" })).status).toBe(503);
+    await reader.cancel();
+    await server[Symbol.asyncDispose]();
+  });
+
+  test("a model makes room before its weights are read, not beside those that are to go", async () => {
+    const loaded = async () => ((await (await server.app.request("/health")).json()) as { loaded: string[] }).loaded;
+    const seen: string[][] = [];
+    const noting = {
+      ...tiny("b"),
+      files: async () => {
+        const files = await tiny("b").files();
+        const open: typeof files.open = async (name) => {
+          if (name.endsWith(".safetensors")) seen.push(await loaded());
+          return files.open(name);
+        };
+        return Object.assign(Object.create(files), { open });
+      },
+    };
+    const server = createServer({ models: [tiny("a"), noting], memoryLimit: 30e6 });
+    await server.load("a");
+    await server.load("b");
+    // Once to see how large it is, once to load it.
+    expect(seen).toEqual([["a"], []]);
+    await server[Symbol.asyncDispose]();
+  });
+
+  test("a text that other models in use leave no room for is told to try again", async () => {
+    const server = createServer({ models: ["a", "b"].map(tiny), memoryLimit: 44e6 });
+    for (const model of ["a", "b"]) await server.load(model);
+    const first = await post(server, "/v1/completions", { ...endless, model: "b", max_tokens: 100, stream: true });
+    const reader = first.body!.getReader();
+    await reader.read();
+    const answer = await post(server, "/v1/completions", { ...completion, model: "a", max_tokens: 1000 });
+    expect([answer.status, await answer.json()]).toMatchObject([503, { error: { code: "models_busy" } }]);
+    expect(answer.headers.get("retry-after")).toBe("5");
+    await reader.cancel();
     await server[Symbol.asyncDispose]();
   });
 });

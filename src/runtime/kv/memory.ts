@@ -6,30 +6,13 @@ import type { Phase } from "../sight/dynamic.js";
 import { DynamicSights } from "../sight/dynamicSights.js";
 import type { Attention } from "../sight/index.js";
 import { Sights } from "../sight/sights.js";
+import { cacheShape } from "./cacheShape.js";
 import { HeldTokens } from "./heldTokens.js";
-import type { KvChoice } from "./index.js";
+import type { MemoryOptions } from "./memoryOptions.js";
 import type { KvPages } from "./pages.js";
 import type { PageTable } from "./pageTable.js";
 import type { KvEviction } from "./policy.js";
-import { keepsItsOwnCache, keptOf } from "./prunedModels.js";
-
-/** What a sequence remembers, and how it attends to it. */
-export interface MemoryOptions {
-  /** What tokens see of those before them; default all that the model was made to see. See `parseAttention`. */
-  attention?: Attention;
-  /** What is held of a text; default everything. See `parseKv`. */
-  kv?: KvChoice;
-  /**
-   * Most tokens of one pass where a policy throws away, or makes codes of groups: all of them see one another before any of
-   * them goes, or becomes codes, and the cache has room for them. Default: 128, and at most a quarter of the budget.
-   */
-  passTokens?: number;
-  /**
-   * Where its keys and values lie together with those of other sequences. Not with a policy that throws away or makes codes, nor
-   * with an attention pattern that looks at keys. Default: a cache of its own.
-   */
-  pages?: KvPages;
-}
+import { keepsItsOwnCache } from "./prunedModels.js";
 
 /** Whether keys and values of such a sequence can lie in pages: as f32, all of them, where nothing looks for single ones. */
 export const inPages = ({ attention, kv }: Pick<MemoryOptions, "attention" | "kv">, model: Model): boolean =>
@@ -69,44 +52,21 @@ export class SequenceMemory implements Disposable {
     capacity: number,
     options: MemoryOptions = {},
   ) {
-    const { attention, passTokens, pages } = options;
-    const kv = keptOf(model, options);
+    const { attention, pages } = options;
+    const shape = cacheShape(model, capacity, options);
+    const { kv, slots, rows } = shape;
     this.#eviction = kv?.eviction;
-    const { budget = capacity, mass, renumbers } = this.#eviction ?? {};
-    if (attention?.seek !== undefined && this.#eviction !== undefined) {
-      throw new UsageError(
-        `${attention.text} decides by keys that stay where they are, and ${kv?.text} throws some away; take a policy that keeps ` +
-          "all, as int8, or a pattern that is known beforehand, as window",
-      );
-    }
-    const { maxPositions } = model.config;
-    // Renumbered texts may be endless: what is held and the next pass must fit into the positions that the model knows.
-    const most = renumbers && capacity > maxPositions ? maxPositions - budget : Number.POSITIVE_INFINITY;
-    const rows = passTokens ?? Math.max(1, Math.min(128, Math.floor(budget / 4), most));
-    if (!Number.isSafeInteger(rows) || rows < 1) throw new UsageError(`passes of ${rows} tokens`);
-    if (rows > most) {
-      throw new UsageError(
-        `${kv?.text}: a budget of ${budget} and passes of ${rows} tokens, and the model was made for ${maxPositions} ` +
-          "positions; take a smaller budget",
-      );
-    }
-    const residual = kv?.codes?.residual;
-    this.#residual = residual;
-    this.mostRows = this.#eviction === undefined && residual === undefined ? capacity : Math.min(rows, capacity);
-    const slots = Math.min(capacity, budget + this.mostRows);
+    this.#residual = kv?.codes?.residual;
+    this.mostRows = this.#eviction === undefined && this.#residual === undefined ? capacity : rows;
     this.#mostSlots = slots;
-    const codes = kv?.codes && {
-      bits: kv.codes.bits,
-      ...(residual !== undefined && { kivi: { residual, rows: this.mostRows } }),
-    };
     if (pages === undefined) {
       const { layers } = model.config;
       if (this.#eviction?.trained) this.#room = new Array<number>(layers).fill(Math.min(rows, slots));
       this.#own = model.createCache(capacity, {
         slots: this.#room ?? slots,
-        mass,
-        codes,
-        allowBeyondTraining: renumbers,
+        mass: shape.mass,
+        codes: shape.codes,
+        allowBeyondTraining: this.#eviction?.renumbers,
       });
     } else {
       if (!inPages({ attention, kv }, model))
@@ -135,7 +95,10 @@ export class SequenceMemory implements Disposable {
 
   /** Bytes of keys and values that there is room for, and of what tells which are still needed; pages that others have as well count here too. */
   get byteLength(): number {
-    if (this.#own !== undefined) return this.#own.byteLength + (this.model.contextOf(this.#own)?.byteLength ?? 0);
+    if (this.#own !== undefined) {
+      const context = this.model.contextOf(this.#own)?.byteLength ?? 0;
+      return this.#own.byteLength + context + (this.#dynamic?.byteLength ?? 0);
+    }
     return this.#pages!.list.length * this.#pool!.pageBytes;
   }
 

@@ -8,7 +8,7 @@ const firstPages = 16;
 
 /** What a pool of pages has room for. */
 export interface KvPagesOptions {
-  /** Bytes of keys and values at most, in whole pages. */
+  /** Bytes of keys and values at most, in whole pages; while they are copied to a larger cache, of both. */
   maxBytes: number;
   /** Of those, bytes to begin with; `grow` takes more. Default: all. */
   firstBytes?: number;
@@ -83,17 +83,46 @@ export class KvPages implements PagePool, Disposable {
     return this.#free;
   }
 
+  /** Pages that there is memory for now, whether anyone has them or not. */
+  get count(): number {
+    return this.#users.length;
+  }
+
+  /** Bytes of all pages that there is memory for. */
+  get byteLength(): number {
+    return this.count * this.pageBytes;
+  }
+
+  /**
+   * Pages of the cache that `grow` would make for so many more.
+   * @param room pages at most, of both caches while one is copied to the other
+   * @returns undefined where there is no room: once no sequence has a page, nothing is copied, and there may be
+   */
+  grown(pages: number, room = this.most): number | undefined {
+    const most = Math.min(room, this.most);
+    const copied = this.used === 0 ? 0 : this.count;
+    const wanted = this.used + pages;
+    if (wanted + copied > most) return undefined;
+    const next = Math.max(wanted, 2 * this.count, firstPages);
+    // From a third of the room on there would be none for a step after this one.
+    return 3 * next > most ? most - copied : next;
+  }
+
   /**
    * Makes room for so many more pages, by a copy of all to a larger cache. Not while passes run or are under way: they hold the
    * cache that was there.
+   * @param room see `grown`
    * @returns whether there is room now
    * @throws DeviceError where there is none for the first pages
    */
-  grow(pages: number): boolean {
-    const [now, wanted] = [this.#users.length, this.used + pages];
-    if (wanted <= now) return true;
-    if (wanted > this.most) return false;
-    for (const count of new Set([Math.min(this.most, Math.max(wanted, 2 * now, firstPages)), wanted])) {
+  grow(pages: number, room = this.most): boolean {
+    const wanted = this.used + pages;
+    if (wanted <= this.count) return true;
+    const grown = this.grown(pages, room);
+    if (grown === undefined) return false;
+    this.shed();
+    const now = this.count;
+    for (const count of new Set([grown, wanted])) {
       try {
         this.#make(count);
         return true;
@@ -103,6 +132,16 @@ export class KvPages implements PagePool, Disposable {
     }
     this.#most = now;
     return false;
+  }
+
+  /** Gives the memory back where no sequence has a page. @returns whether nothing is held now */
+  shed(): boolean {
+    if (this.used > 0) return false;
+    this.#cache?.[Symbol.dispose]();
+    this.#cache = undefined;
+    this.#users = [];
+    this.#free = 0;
+    return true;
   }
 
   /** A cache of so many pages, with what they hold. */

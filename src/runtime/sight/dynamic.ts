@@ -19,6 +19,8 @@ export interface Seeker extends Disposable {
   find(look: Look): Promise<ChosenSlots | undefined>;
   /** The pattern as it would be written with what was found so far; left out where nothing is looked for once. */
   readonly text?: string;
+  /** Bytes of what it keeps of keys at most; left out: nothing. */
+  readonly mostBytes?: number;
 }
 
 /** An attention pattern that decides what is seen once queries and keys are known. */

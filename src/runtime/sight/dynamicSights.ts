@@ -25,6 +25,12 @@ export class DynamicSights implements Disposable {
     return backend.loadSight(chosenBlocks({ rows: q.rows, slots: slot + q.rows, heads: queryHeads }, chosen));
   }
 
+  /** Of what it keeps of keys, at most, and of what it looks them up with, now. */
+  get byteLength(): number {
+    const scratch = [...this.#scratch.values()].reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+    return scratch * Float32Array.BYTES_PER_ELEMENT + (this.seeker.mostBytes ?? 0);
+  }
+
   #take(name: string, rows: number, cols: number): Activation {
     let held = this.#scratch.get(name);
     // Scores widen as a text grows: what has become too narrow is not kept.

@@ -1,3 +1,5 @@
+import { findStep } from "../../arch/index.js";
+import { keptBy } from "../../arch/internal.js";
 import { type Activation, type ChosenSlots, slotsOfBlock } from "../../kernels/index.js";
 import { setSlots } from "../../kernels/internal.js";
 import type { Model } from "../../model/index.js";
@@ -49,6 +51,13 @@ class Pages implements Seeker {
     readonly model: Model,
     readonly capacity: number,
   ) {}
+
+  get mostBytes(): number {
+    const pages = Math.ceil(this.capacity / this.values.page);
+    const layers = this.model.config.spec.blocks.slice(this.values.dense);
+    const kept = layers.map((block) => keptBy(findStep(block, "attend")!));
+    return kept.reduce((sum, { heads, key }) => sum + 2 * pages * heads * key * Float32Array.BYTES_PER_ELEMENT, 0);
+  }
 
   async find(look: Look): Promise<ChosenSlots | undefined> {
     const { budget, page, dense, prompts } = this.values;

@@ -1,12 +1,13 @@
 import { breathe, UsageError } from "../../core/index.js";
 import type { Model } from "../../model/index.js";
-import { mostPassRows } from "../../model/internal.js";
+import { mostPassRows, rowBytes } from "../../model/internal.js";
 import { runTogether } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { chooseTokens } from "./choose.js";
+import { commonLength, commonTokens, copies, noteExact } from "./heldSequence.js";
 import { Job } from "./job.js";
 import { JoinedPasses } from "./joinedPasses.js";
-import { commonLength, commonTokens, copies, noteExact, SequenceMemory } from "./memory.js";
+import { SequenceMemory, type SharedRoom } from "./memory.js";
 import { type PlannedPass, planStep } from "./plan.js";
 import type { GenerationEvent, GenerationRequest } from "./request.js";
 
@@ -70,8 +71,9 @@ export class Engine implements Disposable {
     readonly tokenizer: Tokenizer,
     readonly options: EngineOptions,
     readonly observer: EngineObserver,
+    shared?: SharedRoom,
   ) {
-    this.memory = new SequenceMemory(model, options.kvBytes, options.context);
+    this.memory = new SequenceMemory(model, options.kvBytes, options.context, shared);
     this.verified = new JoinedPasses(model, this.#limits().promptRows, (pass) => observer.onPass(pass));
   }
 
@@ -126,6 +128,13 @@ export class Engine implements Disposable {
       // Only what is verified for others (`VerifySession`) takes room then, and no step of ours ends it.
       if (this.#active.length === 0 && this.#waiting.length > 0) await pause(roomRetryMs);
     }
+  }
+
+  /** Bytes of working memory that its passes may come to: of all rows, and of their logits. */
+  get passBytes(): number {
+    const { spec } = this.model.config;
+    const rows = this.#limits().promptRows + this.options.maxSequences;
+    return rows * (rowBytes(spec) + this.model.logitCols * Float32Array.BYTES_PER_ELEMENT);
   }
 
   #limits() {

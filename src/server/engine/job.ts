@@ -1,7 +1,7 @@
 import { Sampler, sparseFromPosition, TextStream, type TogetherTurn } from "../../runtime/index.js";
 import type { Tokenizer } from "../../text/index.js";
 import { Channel } from "./channel.js";
-import type { HeldSequence } from "./memory.js";
+import type { HeldSequence } from "./heldSequence.js";
 import type { FinishReason, GenerationEvent, GenerationRequest, TokenLogprob } from "./request.js";
 
 /** A request under way: what has run of it, and what has come out. */

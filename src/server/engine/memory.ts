@@ -2,38 +2,30 @@ import { DeviceError, UsageError } from "../../core/index.js";
 import { slotsOfBlock } from "../../kernels/index.js";
 import { kvBytesPerPosition, type Model } from "../../model/index.js";
 import { KvPages, Sequence } from "../../runtime/index.js";
-import { inPages, keepsItsOwnCache, pagesFor } from "../../runtime/internal.js";
+import { inPages, mostCacheBytes, pagesFor } from "../../runtime/internal.js";
+import { commonTokens, copies, type HeldSequence } from "./heldSequence.js";
 import type { Variant } from "./request.js";
-
-/** A sequence with what is known about its tokens. */
-export interface HeldSequence {
-  readonly sequence: Sequence;
-  readonly variant: Variant;
-  /** First tokens that a prompt with the same beginning would have run just so. */
-  exact: number;
-  busy: boolean;
-  usedAt: number;
-}
-
-/**
- * Notes which tokens a prompt with the same beginning would have run just so, after a pass. Dense tokens are the same whatever
- * comes behind them; sparse ones depend on where the prompt ended.
- * @param sparseFrom first position that thresholds apply to
- */
-export function noteExact(held: HeldSequence, sparseFrom: number): void {
-  const { sequence, variant } = held;
-  const effective = variant.thresholds ?? sequence.model.thresholds;
-  const dense = effective === undefined || effective === "dense";
-  held.exact = dense ? sequence.length : Math.min(sequence.length, sparseFrom);
-}
 
 /** Fewer tokens than this are run again sooner than copied. */
 const leastShared = 16;
+
+/** Memory that models share, as one of them sees it. */
+export interface SharedRoom {
+  /** Bytes of keys and values that it could have if no other model was there. */
+  readonly most: number;
+  /** Sees to it that it may take so many bytes more, by what others hold and do not need. @returns whether it may */
+  take(bytes: number): boolean;
+  /** What a text is told that others leave no room for. */
+  busy(): Error;
+}
 
 /**
  * Keys and values of all sequences of a model, under a limit, in pages that texts with the same beginning share. Those of a text
  * that ended stay until the room is needed, so that a text that begins like it (the next turn of a chat, the same instructions)
  * need not run its beginning again. Sequences that throw away, make codes or look for keys have caches of their own.
+ *
+ * The limit holds for `taken`: the memory of all pages, also of those that are free again, while they are copied to more of both,
+ * and what caches of their own may come to.
  */
 export class SequenceMemory implements Disposable {
   readonly pages: KvPages;
@@ -44,11 +36,16 @@ export class SequenceMemory implements Disposable {
   /** Pages that were missing meanwhile; new passes wait until they are there. */
   #growth: { pages: number; readonly done: Promise<void>; readonly end: () => void } | undefined;
 
-  /** @param maxBytes of keys and values, busy and kept @param context tokens of a text at most */
+  /**
+   * @param maxBytes of keys and values, busy and kept
+   * @param context tokens of a text at most
+   * @param shared asked before memory is taken; left out: nobody else has any
+   */
   constructor(
     readonly model: Model,
     readonly maxBytes: number,
     context: number,
+    readonly shared?: SharedRoom,
   ) {
     // A limit below a page refuses every text, and no model.
     const leastBytes = pagesFor(1) * slotsOfBlock * kvBytesPerPosition(model.config);
@@ -57,7 +54,13 @@ export class SequenceMemory implements Disposable {
 
   /** Held, busy and kept; what texts share is counted once. */
   get bytes(): number {
-    return this.pages.used * this.pages.pageBytes + ownBytes(this.#all);
+    const own = this.#all.reduce((sum, { sequence, ownBytes }) => sum + (ownBytes === 0 ? 0 : sequence.byteLength), 0);
+    return this.pages.used * this.pages.pageBytes + own;
+  }
+
+  /** Taken or promised: what lies in pages or may come to, and caches of their own as large as they may become. */
+  get taken(): number {
+    return this.pages.byteLength + ownBytesOf(this.#all);
   }
 
   /** What would be held beside that if nothing was shared. */
@@ -86,7 +89,7 @@ export class SequenceMemory implements Disposable {
    * A sequence for a prompt, with as much of it run already as another one has.
    * @param share whether tokens of others may be used
    * @returns undefined while others take the room, or while it cannot be made
-   * @throws UsageError for a text that never fits
+   * @throws UsageError for a text that never fits, `SharedRoom.busy` where other models leave no room
    */
   acquire(prompt: Uint32Array, capacity: number, variant: Variant, share: boolean): HeldSequence | undefined {
     const alike = share ? this.#all.filter((held) => held.variant.key === variant.key) : [];
@@ -115,20 +118,27 @@ export class SequenceMemory implements Disposable {
     if (held.exact === 0) this.#drop(held);
   }
 
+  /** Gives back what no text needs now. @returns whether anything was held */
+  shed(): boolean {
+    const before = this.taken;
+    for (const held of this.#all.filter(({ busy }) => !busy)) this.#drop(held);
+    this.pages.shed();
+    return this.taken < before;
+  }
+
   /** With what is held of `donor` where there is room beside it. @returns undefined without room */
   #make(capacity: number, variant: Variant, donor: HeldSequence | undefined, shared: number): HeldSequence | undefined {
     const { pages } = this;
     const paged = inPages(variant, this.model);
     const all = pagesFor(capacity);
+    const ownBytes = paged ? 0 : mostCacheBytes(this.model, capacity, variant);
+    this.#checkFits(paged ? all * pages.pageBytes : ownBytes);
     const missing = donor === undefined ? all : all - Math.floor(shared / slotsOfBlock);
-    const perToken = kvBytesPerPosition(this.model.config);
-    this.#checkFits(paged ? all * pages.pageBytes : perToken * capacity);
-    if (!this.#makeRoom(paged ? missing * pages.pageBytes : perToken * capacity, donor)) return undefined;
-    if (paged && !this.#makeFree(missing)) return undefined;
+    if (!this.#makeRoom(paged ? { pages: missing } : { ownBytes }, donor)) return undefined;
     const { thresholds, attention, kv, adapters } = variant;
     const options = { thresholds, attention, kv, adapters, ...(paged && { pages }) };
     const sequence = new Sequence(this.model, capacity, options);
-    const held: HeldSequence = { sequence, variant, exact: 0, busy: true, usedAt: this.#clock++ };
+    const held: HeldSequence = { sequence, variant, ownBytes, exact: 0, busy: true, usedAt: this.#clock++ };
     this.#all.push(held);
     try {
       if (donor !== undefined) {
@@ -162,36 +172,92 @@ export class SequenceMemory implements Disposable {
     throw new UsageError(`keys and values of this text take ${bytes} bytes; the server has room for ${room}`);
   }
 
-  /** What there is room for: less than was allowed once the machine had no more. */
+  /** What there is room for: less than was allowed once the machine had no more, or beside the weights. */
   get #limit(): number {
-    return Math.min(this.maxBytes, this.pages.most * this.pages.pageBytes);
+    return Math.min(
+      this.maxBytes,
+      this.pages.most * this.pages.pageBytes,
+      this.shared?.most ?? Number.POSITIVE_INFINITY,
+    );
   }
 
-  /** Lets go of what was not used for longest, but for `donor`. @returns whether there is room then; if not, all stays */
-  #makeRoom(bytes: number, donor: HeldSequence | undefined): boolean {
-    const stay = this.#all.filter((held) => held.busy || held === donor);
-    if (this.#bytesOf(stay) + bytes > this.#limit) return false;
-    const idle = this.#all.filter((held) => !stay.includes(held)).sort((a, b) => a.usedAt - b.usedAt);
-    for (const held of idle) {
-      if (this.bytes + bytes <= this.#limit) break;
-      this.#drop(held);
+  /**
+   * Makes room, where it must of what was not used for longest, but for `donor`.
+   * @returns whether there is room now; where there cannot be, all stays
+   */
+  #makeRoom(wanted: Wanted, donor: HeldSequence | undefined): boolean {
+    let there = this.#find(wanted);
+    if (there === "no") {
+      const stay = this.#all.filter((held) => held.busy || held === donor);
+      if (!this.#possible(wanted, stay)) return false;
+      const inPages = stay.some(({ ownBytes }) => ownBytes === 0);
+      // Pages that are free again are no room for others before all are.
+      const helps = (held: HeldSequence) => "pages" in wanted || !inPages || held.ownBytes > 0;
+      const idle = this.#all.filter((held) => !stay.includes(held) && helps(held)).sort((a, b) => a.usedAt - b.usedAt);
+      for (const held of idle) {
+        this.#drop(held);
+        there = this.#find(wanted);
+        if (there !== "no") break;
+      }
     }
-    return true;
+    if (there === "no" && donor === undefined && this.shared !== undefined && !this.#all.some(({ busy }) => busy)) {
+      throw this.shared.busy();
+    }
+    return there === "now";
   }
 
-  /** Sees to it that so many pages can be taken: in a larger cache, once no pass holds the one that is there. */
-  #makeFree(pages: number): boolean {
-    if (this.pages.free >= pages) return true;
-    if (this.#passes === 0) return this.pages.grow(pages);
+  /** Whether there is room where only `stay` are held, as far as it is this memory's to say. */
+  #possible(wanted: Wanted, stay: readonly HeldSequence[]): boolean {
+    const { pages } = this;
+    const used = new Set(stay.flatMap(({ sequence }) => sequence.pages)).size;
+    const kept = used === 0 ? 0 : pages.count;
+    const room = this.#limit - ownBytesOf(stay);
+    if ("ownBytes" in wanted) return kept * pages.pageBytes + wanted.ownBytes <= room;
+    return pages.count - used >= wanted.pages || (kept + used + wanted.pages) * pages.pageBytes <= room;
+  }
+
+  /** Takes pages that are missing, in a larger cache, "later" where passes hold the one that is there. */
+  #find(wanted: Wanted): "now" | "later" | "no" {
+    const { pages } = this;
+    if ("ownBytes" in wanted) {
+      const fits = () => this.taken + wanted.ownBytes <= this.#limit && this.#mayTake(wanted.ownBytes);
+      return fits() || (pages.shed() && fits()) ? "now" : "no";
+    }
+    if (pages.free >= wanted.pages) return "now";
+    if (this.#passes === 0 || pages.used === 0) return this.#growBy(wanted.pages) ? "now" : "no";
+    if (pages.grown(wanted.pages, this.#roomOfPages) === undefined) return "no";
     if (this.#growth === undefined) {
       let end = () => {};
       const done = new Promise<void>((resolve) => {
         end = resolve;
       });
-      this.#growth = { pages, done, end };
+      this.#growth = { pages: wanted.pages, done, end };
     }
-    this.#growth.pages = Math.max(this.#growth.pages, pages);
+    this.#growth.pages = Math.max(this.#growth.pages, wanted.pages);
+    return "later";
+  }
+
+  /** Beside caches of their own. */
+  get #roomOfPages(): number {
+    return Math.floor((this.#limit - ownBytesOf(this.#all)) / this.pages.pageBytes);
+  }
+
+  /** In steps; where other models leave no room for that, just as many as are missing. */
+  #growBy(missing: number): boolean {
+    const { pages } = this;
+    const copied = pages.used === 0 ? 0 : pages.count;
+    const room = this.#roomOfPages;
+    for (const most of [room, Math.min(room, copied + pages.used + missing)]) {
+      const grown = pages.grown(missing, most);
+      if (grown === undefined) return false;
+      const more = grown + copied - pages.count;
+      if (this.#mayTake(more * pages.pageBytes)) return pages.grow(missing, most);
+    }
     return false;
+  }
+
+  #mayTake(bytes: number): boolean {
+    return this.shared?.take(bytes) ?? true;
   }
 
   #grow(): void {
@@ -199,18 +265,13 @@ export class SequenceMemory implements Disposable {
     if (growth === undefined) return;
     this.#growth = undefined;
     try {
-      this.pages.grow(growth.pages);
+      this.#growBy(growth.pages);
     } catch (error) {
       // Whoever waits for it asks again and is told; the pass that ended has nothing to do with it.
       if (!(error instanceof DeviceError)) throw error;
     } finally {
       growth.end();
     }
-  }
-
-  #bytesOf(list: readonly HeldSequence[]): number {
-    const pages = new Set(list.flatMap(({ sequence }) => sequence.pages));
-    return pages.size * this.pages.pageBytes + ownBytes(list);
   }
 
   #drop(held: HeldSequence): void {
@@ -224,25 +285,9 @@ export class SequenceMemory implements Disposable {
   }
 }
 
-/** Bytes of caches that belong to one sequence. */
-const ownBytes = (list: readonly HeldSequence[]): number =>
-  list.reduce((sum, { sequence, variant }) => sum + (inPages(variant, sequence.model) ? 0 : sequence.byteLength), 0);
+/** What a text is to have: pages that are missing, or a cache of its own. */
+type Wanted = { readonly pages: number } | { readonly ownBytes: number };
 
-/** Whether keys and values can be copied from one sequence to another. */
-export const copies = ({ variant: { kv } }: Pick<HeldSequence, "variant">, model: Model): boolean =>
-  kv?.eviction === undefined && kv?.codes === undefined && !keepsItsOwnCache(model);
-
-/** Tokens at the beginning that are the same, at least one less than the prompt has: something has to run. */
-export function commonTokens(
-  prompt: Uint32Array,
-  { sequence, exact }: Pick<HeldSequence, "sequence" | "exact">,
-): number {
-  return commonLength(prompt, sequence.tokens, Math.min(exact, sequence.length, prompt.length - 1));
-}
-
-/** Tokens at the beginning of both that are the same, of the first `most`. */
-export function commonLength(a: ArrayLike<number>, b: ArrayLike<number>, most: number): number {
-  let common = 0;
-  while (common < most && a[common] === b[common]) common++;
-  return common;
-}
+/** What caches of their own may come to. */
+const ownBytesOf = (list: readonly HeldSequence[]): number =>
+  list.reduce((sum, { sequence, ownBytes }) => sum + (ownBytes === 0 ? 0 : Math.max(ownBytes, sequence.byteLength)), 0);

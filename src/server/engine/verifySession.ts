@@ -3,7 +3,7 @@ import type { Activation } from "../../kernels/index.js";
 import { type Proposal, type Sampler, sparseFromPosition } from "../../runtime/index.js";
 import { checkTakesBack, decide } from "../../runtime/internal.js";
 import type { Engine } from "./engine.js";
-import { type HeldSequence, noteExact } from "./memory.js";
+import { type HeldSequence, noteExact } from "./heldSequence.js";
 import type { Variant } from "./request.js";
 
 /** What a session begins with. */

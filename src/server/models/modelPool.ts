@@ -1,5 +1,5 @@
 import { DeviceError, type JobOptions } from "../../core/index.js";
-import type { ModelEntry, ServedModel } from "./servedModel.js";
+import type { ModelEntry, ModelRoom, ServedModel } from "./servedModel.js";
 
 /** A model while a request uses it: it is not unloaded before this is disposed of. */
 export interface Lease extends Disposable {
@@ -11,14 +11,19 @@ export class ModelsBusyError extends Error {}
 
 interface Loaded {
   readonly model: ServedModel;
+  /** What it took when it was loaded, and the working memory of its passes. */
+  readonly ownBytes: number;
   leases: number;
   usedAt: number;
 }
 
-/** Models by name, loaded when they are asked for; those that were not used for longest make room. */
+/**
+ * Models by name, loaded when they are asked for; those that were not used for longest make room. The limit holds for the weights,
+ * the working memory that passes may come to, and the keys and values of texts: who wants more of those asks for it before.
+ */
 export class ModelPool implements Disposable {
   readonly #loaded = new Map<string, Loaded>();
-  /** What a model took when it was loaded last, weights and all. */
+  /** `Loaded.ownBytes` of a model when it was loaded last. */
   readonly #sizes = new Map<string, number>();
   /** One at a time, so that what is free is known. */
   #loading: Promise<unknown> = Promise.resolve();
@@ -29,7 +34,7 @@ export class ModelPool implements Disposable {
   constructor(
     readonly entries: readonly ModelEntry[],
     readonly maxBytes: number,
-    readonly load: (entry: ModelEntry, job: JobOptions) => Promise<ServedModel>,
+    readonly load: (entry: ModelEntry, job: JobOptions, room: ModelRoom) => Promise<ServedModel>,
   ) {}
 
   get loaded(): readonly ServedModel[] {
@@ -57,8 +62,8 @@ export class ModelPool implements Disposable {
     this.#checkOpen();
     found.leases++;
     found.usedAt = this.#clock++;
-    // Keys and values have grown since models were loaded.
-    this.#dropUnused(0);
+    // Passes may have taken more than they were thought to.
+    this.#free(0, id);
     let released = false;
     return {
       model: found.model,
@@ -76,18 +81,18 @@ export class ModelPool implements Disposable {
     if (known !== undefined) return known;
     const entry = this.entries.find((one) => one.id === id)!;
     this.#makeRoom(this.#sizes.get(id) ?? 0, id);
-    const model = await this.load(entry, job);
+    const model = await this.load(entry, job, this.#roomOf(id));
     if (this.#closed) model[Symbol.dispose]();
     this.#checkOpen();
-    const size = model.opened.model.backend.memoryBytes();
-    this.#sizes.set(id, size);
+    const ownBytes = model.opened.model.backend.memoryBytes() + (model.engine?.passBytes ?? 0);
+    this.#sizes.set(id, ownBytes);
     try {
-      this.#makeRoom(size, id);
+      this.#makeRoom(ownBytes, id);
     } catch (error) {
       model[Symbol.dispose]();
       throw error;
     }
-    const loaded = { model, leases: 0, usedAt: this.#clock++ };
+    const loaded = { model, ownBytes, leases: 0, usedAt: this.#clock++ };
     this.#loaded.set(id, loaded);
     return loaded;
   }
@@ -100,26 +105,47 @@ export class ModelPool implements Disposable {
     if (bytes > this.maxBytes) {
       throw new DeviceError(`the model ${id} takes ${bytes} bytes, and the limit of all models is ${this.maxBytes}`);
     }
-    if (!this.#dropUnused(bytes)) throw new ModelsBusyError(`no room for the model ${id} while others are in use`);
+    if (!this.#free(bytes, id)) throw new ModelsBusyError(`no room for the model ${id} while others are in use`);
   }
 
-  /** Lets go of models that nobody uses until there is room for so many bytes more. @returns whether there is */
-  #dropUnused(bytes: number): boolean {
-    // A text whose client went away runs until the end of its step.
-    const free = [...this.#loaded]
-      .filter(([, { leases, model }]) => leases === 0 && !model.engine?.busy)
-      .sort(([, a], [, b]) => a.usedAt - b.usedAt);
-    while (this.#bytes() + bytes > this.maxBytes) {
-      const oldest = free.shift();
-      if (oldest === undefined) return false;
-      this.#loaded.delete(oldest[0]);
-      oldest[1].model[Symbol.dispose]();
+  #roomOf(id: string): ModelRoom {
+    const most = () => this.maxBytes - (this.#loaded.get(id)?.ownBytes ?? 0);
+    return {
+      weights: (bytes) => this.#makeRoom(bytes, id),
+      texts: {
+        get most() {
+          return most();
+        },
+        take: (bytes) => this.#free(bytes, id),
+        busy: () =>
+          new ModelsBusyError(`no room for the keys and values of this text of ${id} while others are in use`),
+      },
+    };
+  }
+
+  /** Lets go of what the others hold and nobody needs, until the model may have so many bytes more. @returns whether it may */
+  #free(bytes: number, id: string): boolean {
+    const fits = () => this.#bytes() + bytes <= this.maxBytes;
+    const others = [...this.#loaded].filter(([other]) => other !== id).sort(([, a], [, b]) => a.usedAt - b.usedAt);
+    // What texts have left is sooner made anew than a model is loaded.
+    for (const [, { model }] of others) {
+      if (fits()) return true;
+      model.engine?.memory.shed();
     }
-    return true;
+    for (const [other, { model, leases }] of others) {
+      if (fits()) return true;
+      // A text whose client went away runs until the end of its step.
+      if (leases > 0 || model.engine?.busy) continue;
+      this.#loaded.delete(other);
+      model[Symbol.dispose]();
+    }
+    return fits();
   }
 
   #bytes(): number {
-    return this.loaded.reduce((sum, { opened }) => sum + opened.model.backend.memoryBytes(), 0);
+    return [...this.#loaded.values()].reduce((sum, { model: { opened, engine }, ownBytes }) => {
+      return sum + Math.max(opened.model.backend.memoryBytes(), ownBytes + (engine?.memory.taken ?? 0));
+    }, 0);
   }
 
   /** Everything is given back; wait for the engines to be idle first. */

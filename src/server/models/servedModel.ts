@@ -1,11 +1,13 @@
 import { isEncoder } from "../../arch/index.js";
 import { type JobOptions, UsageError } from "../../core/index.js";
-import { type ModelFiles, readAdapter, type Warning } from "../../io/index.js";
-import { checkSound, type LoadedAdapter, loadAdapter } from "../../model/index.js";
+import { type ModelFiles, openCheckpoint, readAdapter, type Warning } from "../../io/index.js";
+import { checkSound, describeDecoder, type LoadedAdapter, loadAdapter, packedMatrixBytes } from "../../model/index.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../pipeline/index.js";
+import { weightsOf } from "../../pipeline/internal.js";
 import { type Attention, type KvChoice, type SamplingDefaults, samplingDefaults } from "../../runtime/index.js";
 import { type ChatTemplate, loadChatTemplate, loadTokenizer, type Tokenizer } from "../../text/index.js";
 import { Engine, type EngineObserver, type EngineOptions } from "../engine/engine.js";
+import type { SharedRoom } from "../engine/memory.js";
 import { Grammars } from "./grammars.js";
 import { TokenTexts } from "./tokenText.js";
 import { Variants } from "./variants.js";
@@ -53,17 +55,30 @@ export interface ServedModel extends Disposable {
   readonly warnings: readonly Warning[];
 }
 
+/** What models that share a memory ask of it. */
+export interface ModelRoom {
+  /** Sees to it that a model fits whose weights take so many bytes, before they are loaded. @throws where it does not */
+  weights(bytes: number): void;
+  /** For the keys and values of its texts. */
+  readonly texts: SharedRoom;
+}
+
 /** @throws what `openModel` and `loadTokenizer` throw */
 export async function loadServedModel(
   { id, files: open, attention, kv, adapters: entries = [], ...how }: ModelEntry,
   options: EngineOptions,
   observer: EngineObserver,
   job: JobOptions = {},
+  room?: ModelRoom,
 ): Promise<ServedModel> {
   const files = await open(job);
   const tokenizer = await loadTokenizer(files);
   const template = await loadChatTemplate(files);
   const { sampling, warnings } = await samplingDefaults(files);
+  // Of what stays in a file, or is spread over processes, only loading tells what is held here.
+  if (room !== undefined && how.offload === undefined && how.expertRanks === undefined) {
+    room.weights(await packedBytes(files, how.weights));
+  }
   const opened = await openModel(files, { ...how, ...job });
   const adapters = new Map<string, LoadedAdapter>();
   try {
@@ -77,7 +92,7 @@ export async function loadServedModel(
     }
     const context = Math.min(options.context, model.config.maxPositions);
     const generates = !isEncoder(model.config.spec) && model.config.spec.head.kind === "vocabulary";
-    const engine = generates ? new Engine(model, tokenizer, { ...options, context }, observer) : undefined;
+    const engine = generates ? new Engine(model, tokenizer, { ...options, context }, observer, room?.texts) : undefined;
     const grammars = new Grammars(tokenizer, model.config.vocabSize, model.config.eosTokenIds);
     return {
       id,
@@ -103,5 +118,16 @@ export async function loadServedModel(
     for (const adapter of adapters.values()) adapter[Symbol.dispose]();
     opened[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** Bytes of all matrices of a model as they will be packed. */
+async function packedBytes(files: ModelFiles, weights: OpenModelOptions["weights"]): Promise<number> {
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const { config } = await describeDecoder(checkpoint);
+    return packedMatrixBytes(checkpoint, config.spec, weightsOf(checkpoint.artifact, weights)).loaded;
+  } finally {
+    await checkpoint.close();
   }
 }
