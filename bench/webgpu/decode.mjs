@@ -212,9 +212,13 @@ async function measure(weights) {
     }
   }
   const gpuTimes = [];
+  let prefillGpuMs;
   for (const { thresholds } of variants) {
     const cache = model.createCache(prompt + tokens);
-    const next = await step(ids, cache, 0, thresholds);
+    let next;
+    prefillGpuMs = await gpuMs(async () => {
+      next = await step(ids, cache, 0, thresholds);
+    });
     gpuTimes.push(await gpuMs(() => decode(next, cache, thresholds)));
     cache[Symbol.dispose]();
   }
@@ -241,6 +245,9 @@ async function measure(weights) {
   const results = {
     weights,
     prefillMs,
+    prefillTokensPerSecond: (1000 * prompt) / prefillMs,
+    // null where the GPU keeps no timestamps.
+    prefillGpuMs: prefillGpuMs ?? null,
     kernelTimes,
     prefillTflops: (2 * parameters * prompt) / prefillMs / 1e9,
     decode: variants.map(({ sparsity }, i) => {

@@ -1,12 +1,14 @@
 import { DeviceError } from "../../core/index.js";
 import type { AttentionOptions } from "../backend.js";
 import type { KvLayer } from "../kv.js";
-import { blockMaskOffsets, slotsOfBlock } from "../sight.js";
 import { codedPlaces } from "./cached.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import { made } from "./made.js";
+import { type Seen, seenBy } from "./seen.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight, GpuVector } from "./storage.js";
+import { TensorAttention } from "./tensorAttention.js";
+import { TokenAttention } from "./tokenAttention.js";
 import {
   type AttentionShape,
   type AttentionVariant,
@@ -16,7 +18,7 @@ import {
   valueSlices,
 } from "./wgsl/attention.js";
 import { attentionMerge, mostRuns } from "./wgsl/attentionRuns.js";
-import { elementThreads } from "./wgsl/elementwise.js";
+import { elementGroups } from "./wgsl/elementwise.js";
 import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
 import { codesName } from "./wgsl/kvCodes.js";
 
@@ -26,9 +28,6 @@ const wantedInSoftware = 8;
 
 /** Fewer keys than this are not worth a run of their own. */
 const minimumRun = 32;
-
-/** "All positions", small enough that adding a position does not wrap. */
-const noWindow = 0x7fffffff;
 
 /** Rows of a block's q, k and v as the projections gave them, and what rotates q and k. */
 export interface RotatedRows {
@@ -45,8 +44,14 @@ export class Attend {
   readonly #kernels = new Map<AttentionShape, Map<number | string, ReturnType<typeof attention>>>();
   readonly #mergeKernels = new Map<number, ReturnType<typeof attentionMerge>>();
   readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
+  /** Ways for what they suit better, where they are used. */
+  readonly tensor: TensorAttention;
+  readonly token: TokenAttention;
 
-  constructor(readonly context: Context) {}
+  constructor(readonly context: Context) {
+    this.tensor = new TensorAttention(context);
+    this.token = new TokenAttention(context);
+  }
 
   enqueue(
     out: GpuActivation,
@@ -64,6 +69,10 @@ export class Attend {
     const shape = this.#shape(cache, layer, q.rows * group);
     const { k, v, table } = rotation ?? { k: q, v: q };
     const seen = seenBy(options.sight as GpuSight | undefined, q, start);
+    if (seen.listed || cache.spec.codes !== undefined || cache.spec.mass !== undefined) {
+      // Only the general kernels know these.
+    } else if (this.token.enqueue(out, q, cache, layer, options, seen, rotation)) return;
+    else if (this.tensor.enqueue(out, q, cache, layer, options, seen)) return;
 
     const blocks = Math.ceil((q.rows * group) / shape.queries);
     const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
@@ -217,7 +226,7 @@ export class Attend {
         keys: cache.keys[layer],
         values: cache.values[layer],
       },
-      [Math.ceil((queryPairs + keyPairs + valuePairs) / elementThreads), q.rows],
+      [elementGroups(queryPairs + keyPairs + valuePairs), q.rows],
     );
     this.enqueue(out, q, cache, layer, options);
   }
@@ -249,42 +258,6 @@ export class Attend {
 
 const newShapes = () => new Map<number, AttentionShape>();
 const newKernels = () => new Map<number | string, ReturnType<typeof attention>>();
-
-/** What a pass sees, as kernels take it. */
-interface Seen {
-  /** Whether the block mask in `words` says what is seen. */
-  readonly listed: boolean;
-  /** Most steps that rows of one workgroup walk, and the slots of a step. */
-  readonly span: number;
-  readonly step: number;
-  readonly params: {
-    window: number;
-    causal: number;
-    slots: number;
-    listsAt: number;
-    tables: number;
-    blocksAt: number;
-    bitsAt: number;
-  };
-  readonly words?: GpuMemory;
-}
-
-function seenBy(sight: GpuSight | undefined, { rows }: GpuActivation, start: number): Seen {
-  const { spec = { kind: "causal" } as const, words } = sight ?? {};
-  const inOrder = { slots: start + rows, listsAt: 0, tables: 0, blocksAt: 0, bitsAt: 0 };
-  if (spec.kind === "bidirectional") {
-    return { listed: false, span: start + rows, step: 1, params: { window: noWindow, causal: 0, ...inOrder } };
-  }
-  if (spec.kind === "causal") {
-    const window = Math.min(spec.window ?? noWindow, noWindow);
-    const span = Math.min(start + rows, window + rows);
-    return { listed: false, span, step: 1, params: { window, causal: 1, ...inOrder } };
-  }
-  const lengths = spec.first.subarray(1).map((at, i) => at - spec.first[i]);
-  const { slots, tables } = spec;
-  const params = { window: noWindow, causal: 1, slots, tables, ...blockMaskOffsets(spec) };
-  return { listed: true, span: Math.max(...lengths), step: slotsOfBlock, params, words };
-}
 
 /** Few shapes, so that few kernels are compiled. */
 const queryCounts = [1, 4, 16];

@@ -48,12 +48,14 @@ import { at } from "./elementwise.js";
 import { ExpertBackend } from "./expertBackend.js";
 import { HeldWeights } from "./heldWeights.js";
 import { keepLargest } from "./inputChoice.js";
+import { KeptKv } from "./keptKv.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
 import { largest } from "./largest.js";
 import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { NormFusion } from "./normFusion.js";
+import { normKernels } from "./normKernels.js";
 import type { KernelTime } from "./passTimer.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat } from "./sparseCheck.js";
@@ -70,9 +72,9 @@ import {
   own,
   readRows,
 } from "./storage.js";
-import { elementThreads, rope } from "./wgsl/elementwise.js";
+import { elementGroups, rope } from "./wgsl/elementwise.js";
 import { addGram, gramTile } from "./wgsl/gram.js";
-import { layerNorm, rmsNorm } from "./wgsl/rmsNorm.js";
+import { layerNorm } from "./wgsl/rmsNorm.js";
 import { sparseAccess } from "./wgsl/sparseAccess.js";
 
 /** The contract on a GPU: operations are recorded, and run when something is read or enough of them have gathered. */
@@ -82,11 +84,12 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
-  readonly #attend: Attend;
+  readonly attend: Attend;
   readonly #normFusion: NormFusion;
-  readonly #norms: readonly { least: number; kernel: ReturnType<typeof rmsNorm> }[];
+  readonly #norms: ReturnType<typeof normKernels>;
   readonly #zeros = new Map<number, GpuVector>();
   readonly #caches = new Set<GpuKvCache>();
+  readonly #keptKv: KeptKv;
   readonly #formats = new Map<WeightFormatId, Promise<FormatKernels>>();
   readonly #sparseFormats = new Map<SparseFormatId, Promise<SparseKernels>>();
   readonly #costs = new Map<WeightFormatId, Promise<ProductCosts>>();
@@ -101,12 +104,10 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     this.#context = context;
     this.#pool = pool;
     this.#counters = counters;
-    this.#attend = new Attend(this.#context);
+    this.attend = new Attend(this.#context);
+    this.#keptKv = new KeptKv(device, context.recorder);
     this.#normFusion = new NormFusion(this.#context);
-    const mostThreads = device.isSoftware ? 256 : device.limits.maxComputeInvocationsPerWorkgroup;
-    this.#norms = norms
-      .filter(({ threads }) => threads <= mostThreads)
-      .map(({ least, threads }) => ({ least, kernel: rmsNorm(threads) }));
+    this.#norms = normKernels(device);
   }
 
   /** Kernels that failed their self-check are part of the description. */
@@ -122,6 +123,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   }
 
   async loadMatrix(parts: readonly RowSource[], format: PackedFormatId, job: JobOptions = {}): Promise<Matrix> {
+    this.#keptKv.free();
     const matrix = await (isSparse(format)
       ? this.#loadSparse(parts, format, job)
       : this.#loadDense(parts, format, job));
@@ -221,10 +223,12 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   }
 
   createKvCache(spec: KvCacheSpec): KvCache {
-    const cache = new GpuKvCache({ ...spec }, this.#device, (disposed) => {
+    const cache = new GpuKvCache({ ...spec }, this.#keptKv, (disposed) => {
       if (!this.#caches.delete(disposed)) return;
-      for (const memory of disposed.memories) this.#context.recorder.freeLater(memory);
+      this.#keptKv.keep(disposed.entries);
+      for (const memory of disposed.mass) this.#context.recorder.freeLater(memory);
     });
+    this.#keptKv.free();
     this.#caches.add(cache);
     return cache;
   }
@@ -325,7 +329,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     }
     clearMassOf(this.#context, ownCache, layer, start, k.rows);
     this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
-    this.#attend.enqueueRotated(own(out), rows, ownCache, layer, options);
+    this.attend.enqueueRotated(own(out), rows, ownCache, layer, options);
   }
 
   rope(x: Activation, table: RopeTable, start: number): void {
@@ -337,7 +341,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
       rope,
       { pairs, headDim, ...places, offset, stride, start },
       { xs: memory, cosines: cos, sines: sin },
-      [Math.ceil(pairs / elementThreads), x.rows],
+      [elementGroups(pairs), x.rows],
     );
   }
 
@@ -348,7 +352,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   attention(out: Activation, q: Activation, cache: KvCache, layer: number, options: AttentionOptions): void {
     const ownCache = this.#ownCache(cache);
     this.#counters.kvBytesRead += attentionBytes(ownCache, layer, q.rows, options);
-    this.#attend.enqueue(own(out), own(q), ownCache, layer, options);
+    this.attend.enqueue(own(out), own(q), ownCache, layer, options);
   }
 
   copyKv(from: KvCache, to: KvCache, slots: number | readonly number[]): void {
@@ -490,10 +494,3 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
     throw new UsageError("a cache that was disposed or belongs to another backend");
   }
 }
-
-/** A row is one workgroup's: the more threads, the fewer loads that wait for one another. */
-const norms = [
-  { least: 2048, threads: 1024 },
-  { least: 257, threads: 256 },
-  { least: 0, threads: 64 },
-] as const;

@@ -5,7 +5,7 @@ import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import { made } from "./made.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable } from "./storage.js";
-import { elementThreads } from "./wgsl/elementwise.js";
+import { elementGroups } from "./wgsl/elementwise.js";
 import { appendKv, clearMass, moveKv, moveWords } from "./wgsl/kv.js";
 import { codeKv, codesName, moveCodes, ringAppend } from "./wgsl/kvCodes.js";
 
@@ -71,7 +71,7 @@ export function moveEntries(
       codeMoves[Number(mass !== undefined)],
       { capacity: slots, keyWords, valueWords, keyScalesAt, valueScalesAt },
       { moves, keys: cache.keys[layer], values: cache.values[layer], mass: cache.mass[layer] ?? moves },
-      [Math.ceil(Math.max(keyWords, valueWords) / elementThreads), heads.length],
+      [elementGroups(Math.max(keyWords, valueWords)), heads.length],
     );
     recorder.freeLater(moves);
     return;
@@ -94,7 +94,7 @@ export function moveEntries(
       sines: table?.sin ?? moves,
       mass: cache.mass[layer] ?? moves,
     },
-    [Math.ceil(Math.max(spec.key, spec.value) / elementThreads), heads.length],
+    [elementGroups(Math.max(spec.key, spec.value)), heads.length],
   );
   recorder.freeLater(moves);
 }
@@ -125,7 +125,7 @@ export function appendRows(
       vStride: v?.stride ?? 0,
     },
     { ks: k.memory, vs: (v ?? k).memory, keys: cache.keys[layer], values: cache.values[layer] },
-    [Math.ceil(Math.max(k.cols, v?.cols ?? 0) / elementThreads), k.rows],
+    [elementGroups(Math.max(k.cols, v?.cols ?? 0)), k.rows],
   );
 }
 
@@ -163,7 +163,7 @@ function appendCodes(
         made(codeKernels, `${part} ${codesName(codes!)} ${width}`, () => codeKv(codes!, part, width)),
         { capacity, coded, ring, scalesAt, heads, ...from },
         { source, held },
-        [Math.ceil((heads * rowWords(bits, width)) / elementThreads), count],
+        [elementGroups(heads * rowWords(bits, width)), count],
       );
     const given = { offset: rows.offset, rowStride: rows.stride, headStride: width, start };
     if (grouped === undefined) {
@@ -176,7 +176,7 @@ function appendCodes(
       made(ringKernels, width, () => ringAppend(width)),
       { ring, ringAt, heads, ...given },
       { source: rows.memory, held },
-      [Math.ceil((heads * width) / elementThreads), rows.rows],
+      [elementGroups(heads * width), rows.rows],
     );
   }
 }
@@ -192,7 +192,7 @@ export function clearMassOf(
   if (spec.mass === undefined) return;
   const { layers } = spec;
   recorder.run(clearMass, { start, count, slots: slotsOf(spec, layer) }, { mass: mass[layer] }, [
-    Math.ceil(count / elementThreads),
+    elementGroups(count),
     layers[layer].heads,
   ]);
 }

@@ -109,10 +109,15 @@ export class Device implements Disposable {
     }
   }
 
+  /** Threads of every subgroup; undefined where there are none, or of several sizes. */
+  get subgroupSize(): number | undefined {
+    const { subgroupMinSize, subgroupMaxSize } = this.adapterInfo;
+    return this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : undefined;
+  }
+
   /** Whether every subgroup has 32 threads. */
   get subgroups32(): boolean {
-    const { subgroupMinSize, subgroupMaxSize } = this.adapterInfo;
-    return this.features.has("subgroups") && subgroupMinSize === 32 && subgroupMaxSize === 32;
+    return this.subgroupSize === 32;
   }
 
   /** What the matrix units multiply of f16 and sum in f32; undefined where there are none, or not in subgroups of 32. */

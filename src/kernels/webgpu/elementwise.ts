@@ -9,7 +9,7 @@ import * as kernels from "./wgsl/elementwise.js";
 const gates = new Map<ActivationFunction | "clamped", ReturnType<typeof kernels.gatedActivation>>();
 const maps = new Map<string, ReturnType<typeof kernels.map>>();
 
-const gridOf = ({ rows, cols }: GpuActivation) => [Math.ceil(cols / kernels.elementThreads), rows] as const;
+const gridOf = ({ rows, cols }: GpuActivation) => [kernels.elementGroups(cols), rows] as const;
 
 /** Enqueues `Backend.gatedActivation`. */
 export function gatedActivation(

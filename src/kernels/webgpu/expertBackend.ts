@@ -35,7 +35,7 @@ export abstract class ExpertBackend extends HostExperts {
   /** Whether some experts can only be found by the host. */
   #hostChooses = false;
   /** What was wrong with kernels that are not used. */
-  protected readonly problems: string[] = [];
+  readonly problems: string[] = [];
 
   constructor(
     context: Context,

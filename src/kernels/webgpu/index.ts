@@ -1,6 +1,7 @@
 import { DeviceError } from "../../core/index.js";
 import type { Backend } from "../backend.js";
 import type { BackendOptions } from "../backendOptions.js";
+import { chooseAttention } from "./attentionCheck.js";
 import { WebGpuBackend } from "./backend.js";
 import { Device } from "./device.js";
 import { checkOperations } from "./operationCheck.js";
@@ -15,6 +16,7 @@ export async function createBackend({ hardwareGpu = false }: BackendOptions = {}
   const backend = new WebGpuBackend(device);
   try {
     await checkOperations(backend);
+    await chooseAttention(backend, device);
   } catch (error) {
     device[Symbol.dispose]();
     throw error;

@@ -4,7 +4,7 @@ import type { Context } from "./context.js";
 import { at } from "./elementwise.js";
 import { made } from "./made.js";
 import type { GpuActivation, GpuKvCache } from "./storage.js";
-import { elementThreads } from "./wgsl/elementwise.js";
+import { elementGroups } from "./wgsl/elementwise.js";
 import * as kernels from "./wgsl/keys.js";
 import { codesName } from "./wgsl/kvCodes.js";
 
@@ -15,8 +15,6 @@ const pools = {
   least: kernels.poolRows("least"),
   largest: kernels.poolRows("largest"),
 } as const;
-
-const threadsFor = (elements: number) => Math.ceil(elements / elementThreads);
 
 /** Enqueues `Backend.readKeys`. */
 export function readKeys(
@@ -40,7 +38,7 @@ export function readKeys(
       ...at("out", out),
     },
     { outs: out.memory, keys: cache.keys[layer] },
-    [threadsFor(out.cols), out.rows],
+    [elementGroups(out.cols), out.rows],
   );
 }
 
@@ -61,7 +59,7 @@ export function poolRows(
       ...at("x", x),
     },
     { outs: out.memory, xs: x.memory },
-    [threadsFor(x.cols), out.rows],
+    [elementGroups(x.cols), out.rows],
   );
 }
 
@@ -92,6 +90,6 @@ export function headScores(
       ...at("k", k),
     },
     { outs: out.memory, qs: q.memory, ks: k.memory },
-    [threadsFor(queryHeads * groups), out.rows],
+    [elementGroups(queryHeads * groups), out.rows],
   );
 }

@@ -182,6 +182,9 @@ function multiplyRows(
   const { slices, stepsOfSlice } = slicesOfRows(w, x.rows, blockRows, tile);
   const written =
     slices === 1 ? out : { memory: context.scratch("slices", slices * x.rows * w.rows * 4), offset: 0, stride: w.rows };
+  const hasBias = slices === 1 && bias !== undefined;
+  const places = [written.offset, written.stride, ...w.parts.map(({ rowStart }) => rowStart)];
+  const aligned = !hasBias && places.every((place) => place % 4 === 0);
   for (const { memory, runs } of w.chunks) {
     for (const batch of batchesOf(runs, matmulParts)) {
       const workgroups = fillTable(w, batch, blocks, ({ part }) => [
@@ -199,11 +202,12 @@ function multiplyRows(
           parts: batch.length,
           outOffset: written.offset,
           outStride: written.stride,
-          hasBias: slices === 1 && bias !== undefined ? 1 : 0,
+          hasBias: hasBias ? 1 : 0,
           accumulate: slices === 1 && accumulate ? 1 : 0,
           sparseFromRow: Math.max(0, sparseFromRow),
           stepsOfSlice,
           sliceStride: x.rows * w.rows,
+          aligned: aligned ? 1 : 0,
         },
         {
           outs: written.memory,

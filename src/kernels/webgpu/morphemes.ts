@@ -3,7 +3,7 @@ import { morphemeBytes, morphemeRun } from "../morphemes.js";
 import type { Context } from "./context.js";
 import { at } from "./elementwise.js";
 import { type GpuVector, own } from "./storage.js";
-import { elementThreads } from "./wgsl/elementwise.js";
+import { elementGroups } from "./wgsl/elementwise.js";
 import * as kernels from "./wgsl/morphemes.js";
 
 /** Enqueues `Backend.morphemeScores`. */
@@ -33,6 +33,6 @@ export function morphemeScores(
     },
     // Without scales something has to lie in their place.
     { outs: target.memory, xs: source.memory, table: vectors, places, scales },
-    [Math.ceil(out.cols / elementThreads), out.rows],
+    [elementGroups(out.cols), out.rows],
   );
 }

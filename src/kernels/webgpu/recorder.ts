@@ -126,6 +126,12 @@ export class Recorder {
     this.#closePass().copyBufferToBuffer(source.buffer, sourceOffset, target.buffer, targetOffset, byteLength);
   }
 
+  /** Fills a buffer with zeros. */
+  clear(memory: GpuMemory): void {
+    this.beforeUse([memory]);
+    this.#closePass().clearBuffer(memory.buffer);
+  }
+
   /** Frees a buffer once everything enqueued so far is submitted. */
   freeLater(memory: GpuMemory): void {
     this.#afterSubmit.push(memory);

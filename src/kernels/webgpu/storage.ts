@@ -7,6 +7,7 @@ import type { Sight } from "../sight.js";
 import { View } from "../views.js";
 import type { Context } from "./context.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
+import type { KeptKv } from "./keptKv.js";
 import type { Recorder } from "./recorder.js";
 
 /** One allocated block of f32; activations and their views point into it. */
@@ -69,10 +70,11 @@ export class GpuKvCache implements KvCache {
 
   constructor(
     readonly spec: KvCacheSpec,
-    device: Device,
+    kept: KeptKv,
     readonly onDispose: (cache: GpuKvCache) => void,
   ) {
     const { layers, codes } = spec;
+    const { device } = kept;
     const most = device.limits.maxStorageBufferBindingSize;
     const slotsIn = ({ slots = spec.slots }: KvLayer) => slots;
     const wordsOf = (layer: KvLayer, part: "key" | "value") =>
@@ -85,23 +87,23 @@ export class GpuKvCache implements KvCache {
         `the keys of one layer take ${layerBytes} bytes; this GPU binds at most ${most}; use a smaller capacity`,
       );
     }
-    const perLayer = (label: string, usages: number, words: (layer: KvLayer) => number) =>
-      layers.map((layer, i) => device.allocate(4 * words(layer), usages, `${label} ${i}`));
-    const copied = usage.storage | usage.copySrc | usage.copyDst;
-    this.keys = perLayer("keys", copied, (layer) => wordsOf(layer, "key"));
+    this.keys = layers.map((layer, i) => kept.take(4 * wordsOf(layer, "key"), `keys ${i}`));
     this.values = layers.map((layer, i) =>
-      layer.valueInKey ? this.keys[i] : device.allocate(4 * wordsOf(layer, "value"), copied, `values ${i}`),
+      layer.valueInKey ? this.keys[i] : kept.take(4 * wordsOf(layer, "value"), `values ${i}`),
     );
     this.mass =
       spec.mass === undefined
         ? []
-        : perLayer("mass", usage.storage | usage.copySrc, (layer) => slotsIn(layer) * layer.heads);
+        : layers.map((layer, i) =>
+            device.allocate(4 * slotsIn(layer) * layer.heads, usage.storage | usage.copySrc, `mass ${i}`),
+          );
     this.coded = new CodedSlots(spec);
     this.byteLength = kvCacheBytes(spec);
   }
 
-  get memories(): readonly GpuMemory[] {
-    return [...new Set([...this.keys, ...this.values, ...this.mass])];
+  /** Of keys and values, each once. */
+  get entries(): readonly GpuMemory[] {
+    return [...new Set([...this.keys, ...this.values])];
   }
 
   [Symbol.dispose](): void {
@@ -112,8 +114,11 @@ export class GpuKvCache implements KvCache {
   }
 }
 
-/** Buffers of released activations are kept for the next `allocate` up to this many bytes. */
-const keptBytes = 64 * 2 ** 20;
+/**
+ * Buffers of released activations are kept for the next `allocate` up to this many bytes: to allocate those of a prompt anew for
+ * every layer takes longer than many a product.
+ */
+const keptBytes = 256 * 2 ** 20;
 
 const activationUsage = usage.storage | usage.copySrc | usage.copyDst;
 

@@ -1,16 +1,25 @@
 import type { ActivationFunction } from "../../../core/index.js";
 import { kernel, read, readWrite } from "../kernel.js";
 
-/** Threads of a workgroup in the kernels of this file; one thread per element (or pair), one grid row per matrix row. */
+/** Threads of a workgroup in kernels of elements. */
 export const elementThreads = 64;
 
-/** A kernel's entry point, which is given its element `i` of `row`. */
+/** Elements that a thread takes one after the other: a workgroup for so few takes as long to begin as to run. */
+const elementsOfThread = 4;
+
+/** How many workgroups take so many elements of a row. */
+export const elementGroups = (elements: number) => Math.ceil(elements / (elementThreads * elementsOfThread));
+
+/** A kernel's entry point, which is given each element `i`, or pair, of `row`; one grid row per matrix row. */
 export const entry = (body: string) => /* wgsl */ `
-@compute @workgroup_size(${elementThreads})
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let i = id.x;
-  let row = id.y;
+fn element(i: u32, row: u32) {
   ${body}
+}
+
+@compute @workgroup_size(${elementThreads})
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+  let first = workgroup.x * ${elementThreads * elementsOfThread}u + t;
+  for (var k = 0u; k < ${elementsOfThread}u; k += 1u) { element(first + k * ${elementThreads}u, workgroup.y); }
 }`;
 
 /** out += x */

@@ -23,6 +23,8 @@ export const matmulInterface = {
     /** Where the columns are cut into slices. */
     stepsOfSlice: "u32",
     sliceStride: "u32",
+    /** Whether the outputs begin at, and are apart by, multiples of 16 bytes, and none has a bias. */
+    aligned: "u32",
   },
   tableLength: 2 * matmulParts,
   buffers: { outs: readWrite(), xs: read(), units: read("vec4<u32>"), bias: read() },

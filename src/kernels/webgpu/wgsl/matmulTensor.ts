@@ -33,6 +33,13 @@ const wPitch = (tileRows: number) => tileRows + 8;
 /** x is multiplied with 1/16 before it becomes f16, so that up to a million it does not overflow, and sums with 16. */
 const range = 16;
 
+/**
+ * Puts four numbers as f16 into an array of them, one by one: drivers join such stores, and load matrices from arrays of f16 in
+ * less time than from arrays of vectors.
+ */
+export const putHalves = (array: string, at: string, four: string): string =>
+  `{ let four = ${four}; ${[0, 1, 2, 3].map((k) => `${array}[${at} + ${k}u] = four[${k}];`).join(" ")} }`;
+
 /** Bytes of workgroup memory that a kernel takes. */
 export const matmulTensorBytes = ({ tileRows }: GpuFormat, { M, N }: TensorShape, tile: TensorTile): number =>
   2 * (tile.tokens * xPitch(tile) + 32 * tile.groupsAtOnce * wPitch(tileRows)) +
@@ -140,14 +147,14 @@ export const matmulTensor = (format: GpuFormat, { M, N, K }: TensorShape, shape:
       let token = firstToken + ${xRow(i)};
       let column = step * ${columns}u + t % ${eights}u * 8u;
       let dropUpTo = select(-1.0, threshold, masked & (token >= p.sparseFromRow));
-      ${[0, 1].map((half) => store("xTile", `at + ${4 * half}u`, `vec4<f16>(kept(x${i}[${half}], dropUpTo, (token < p.xRows) & (column + ${4 * half}u < p.cols)))`)).join("\n      ")}
+      ${[0, 1].map((half) => putHalves("xTile", `at + ${4 * half}u`, `vec4<f16>(kept(x${i}[${half}], dropUpTo, (token < p.xRows) & (column + ${4 * half}u < p.cols)))`)).join("\n      ")}
     }`;
   const storeHalves = (i: number) => `{
       let at = ${xRow(i)} * ${pitch}u + t % ${eights}u * 8u;
-      ${["xy", "zw"].map((pair, half) => store("xTile", `at + ${4 * half}u`, `bitcast<vec4<f16>>(x${i}.${pair})`)).join("\n      ")}
+      ${["xy", "zw"].map((pair, half) => putHalves("xTile", `at + ${4 * half}u`, `bitcast<vec4<f16>>(x${i}.${pair})`)).join("\n      ")}
     }`;
-  const store = (array: string, at: string, from: string) =>
-    `{ let four = ${from}; ${[0, 1, 2, 3].map((k) => `${array}[${at} + ${k}u] = four[${k}];`).join(" ")} }`;
+  const firstOutput = (a: number) =>
+    `firstOutput + ${Math.floor(a / across) * M}u * p.outStride + ${(a % across) * N}u`;
   return kernel({
     name: `matmul ${format.format.id} on ${M}×${N}×${K}, ${tokens} by ${teamsDown}×${teamsAcross}, ${columns}${halves ? " halves" : ""}`,
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
@@ -162,7 +169,14 @@ var<workgroup> wTile: array<f16, ${columns * stride}>;
 var<workgroup> results: array<f32, ${teams * M * N}>;
 
 @compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(
+  @builtin(workgroup_id) id: vec3<u32>,
+  @builtin(num_workgroups) count: vec3<u32>,
+  @builtin(local_invocation_index) t: u32,
+) {
+  // Those that share rows of W run at the same time, so that these come from memory once.
+  let turn = id.x + id.y * count.x;
+  let workgroup = vec3<u32>(turn / count.y, turn % count.y, id.z);
   ${findPart}
   let tileInChunk = workgroup.x - place0.x;
   let tile = place1.x + tileInChunk;
@@ -175,7 +189,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstRow = team / ${teamsDown}u * ${teamRows}u;
 
   let lane = min(t % ${lanes}u, width - 1u);
+  // Whole tiles of outputs are stored, and added to what is there, by matrices.
+  let isWhole = p.aligned != 0u && firstToken + ${tokens}u <= p.xRows && (tile + 1u) * TILE_ROWS <= place0.z;
+  let firstOutput = p.outOffset + workgroup.z * p.sliceStride + (firstToken + firstOwn) * p.outStride + place0.w + tile * TILE_ROWS + firstRow;
   ${times(down * across, (a) => `var acc${a} = subgroup_matrix_result<f32, ${N}, ${M}>();`)}
+  if (isWhole && p.accumulate != 0u) {
+    ${times(down * across, (a) => `acc${a} = subgroupMatrixScalarMultiply(subgroupMatrixLoad<subgroup_matrix_result<f32, ${N}, ${M}>, row_major>(&outs, ${firstOutput(a)}, p.outStride), ${1 / range});`)}
+  }
   ${times(xLoads, (i) => `var x${i} = ${halves ? "vec4<u32>()" : "array<vec4<f32>, 2>()"};`)}
   ${times(wLoads, (i) => `var u${i} = vec4<u32>();`)}
   ${times(scaleLoads * scaleGroups, (i) => `var scale${i} = vec4<u32>();`)}
@@ -190,7 +210,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       let u = u${i};
       ${times(scaleLoads, (k) => `let s${k} = scale${Math.floor(i / loadsOfGroup) * scaleLoads + k};`)}
       let at = (${groupWithin(i)} * 32u + ${columnOf(i)}) * ${stride}u + t % ${lanes}u * ${unitRows}u;
-      ${times(rows.length, (r) => store("wTile", `at + ${4 * r}u`, `vec4<f16>(${value(r)})`))}
+      ${times(rows.length, (r) => putHalves("wTile", `at + ${4 * r}u`, `vec4<f16>(${value(r)})`))}
     }`,
     )}
     workgroupBarrier();
@@ -219,6 +239,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
   }
 
+  if (isWhole) {
+    ${times(down * across, (a) => `subgroupMatrixStore<row_major>(&outs, ${firstOutput(a)}, subgroupMatrixScalarMultiply(acc${a}, ${range}.0), p.outStride);`)}
+    return;
+  }
   ${times(
     down * across,
     (a) => `

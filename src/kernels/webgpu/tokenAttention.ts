@@ -1,0 +1,124 @@
+import type { AttentionOptions } from "../backend.js";
+import type { KvLayer } from "../kv.js";
+import type { Context } from "./context.js";
+import { made } from "./made.js";
+import type { Seen } from "./seen.js";
+import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuVector } from "./storage.js";
+import { mostRuns } from "./wgsl/attentionRuns.js";
+import { attentionToken, attentionTokenBytes, type TokenShape, tokenRegisters } from "./wgsl/attentionToken.js";
+
+/** As many workgroups as keep a large GPU busy, and as few keys as are worth one. */
+const wantedWorkgroups = 256;
+const wantedInSoftware = 8;
+const minimumRun = 32;
+
+/** More fours of numbers than a thread has registers for, together with what it does with them. */
+const mostRegisters = 36;
+
+/** Of a token k and v that are still to be rotated and cached, which lie where q does. */
+export interface TokenRotation {
+  readonly k: GpuActivation;
+  readonly v: GpuActivation;
+  readonly table: GpuRopeTable;
+}
+
+/** Attention of one token by the subgroups of a device on which all are of one size. */
+export class TokenAttention {
+  readonly #shapes = new WeakMap<KvLayer, Map<number, TokenShape | "none">>();
+  readonly #kernels = new Map<TokenShape, Map<number, ReturnType<typeof attentionToken>>>();
+  /** Whether it is used; see `chooseAttention`. */
+  isOn = false;
+
+  constructor(readonly context: Context) {}
+
+  /** @returns false for what it is not made for; nothing is enqueued then */
+  enqueue(
+    out: GpuActivation,
+    q: GpuActivation,
+    { spec, keys, values }: GpuKvCache,
+    layer: number,
+    { queryHeads, start, scale, softcap = 0, sinks, position = start }: AttentionOptions & { position?: number },
+    { span, params: { window } }: Seen,
+    rotation?: TokenRotation,
+  ): boolean {
+    if (!this.isOn || q.rows !== 1) return false;
+    const { context } = this;
+    const kvLayer = spec.layers[layer];
+    const { heads: kvHeads, value: valueDim } = kvLayer;
+    const shape = this.#shape(kvLayer, queryHeads / kvHeads);
+    if (shape === "none") return false;
+    const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
+    const wantedRuns = Math.min(Math.ceil(wanted / kvHeads), mostRuns);
+    const keysPerRun = Math.max(minimumRun, Math.ceil(span / wantedRuns));
+    const runs = Math.ceil(span / keysPerRun);
+    const sumsAt = kvHeads;
+    const statesAt = sumsAt + runs * queryHeads * valueDim;
+    const { k, v, table } = rotation ?? { k: q, v: q };
+    context.recorder.run(
+      this.#kernel(shape, runs > 1, rotation !== undefined, sinks !== undefined),
+      {
+        qOffset: q.offset,
+        outOffset: out.offset,
+        kOffset: k.offset,
+        vOffset: v.offset,
+        runs,
+        sumsAt,
+        statesAt,
+        start,
+        position,
+        window,
+        kvHeads,
+        keysPerRun,
+        scale,
+        softcap,
+      },
+      {
+        outs: out.memory,
+        qs: q.memory,
+        cachedKeys: keys[layer],
+        cachedValues: values[layer],
+        exchange:
+          runs > 1 ? context.scratch("attention exchange", (statesAt + 2 * runs * queryHeads) * 4) : context.nothing,
+        ks: k.memory,
+        vs: v.memory,
+        cosines: table?.cos ?? q.memory,
+        sines: table?.sin ?? q.memory,
+        sinks: (sinks as GpuVector | undefined)?.memory ?? q.memory,
+      },
+      [kvHeads, runs],
+    );
+    return true;
+  }
+
+  // Every layer of every token asks for both, so neither puts a name together for what was found before.
+  #shape(layer: KvLayer, group: number): TokenShape | "none" {
+    return made(
+      made(this.#shapes, layer, () => new Map<number, TokenShape | "none">()),
+      group,
+      () => this.#fitting(layer, group) ?? "none",
+    );
+  }
+
+  #fitting({ key: keyDim, value: valueDim, valueInKey }: KvLayer, group: number): TokenShape | undefined {
+    const { isSoftware, subgroupSize: lanes, limits } = this.context.device;
+    if (lanes === undefined || valueInKey || keyDim % 8 !== 0 || valueDim % 4 !== 0) return undefined;
+    // Unrolled code takes a software device seconds to compile.
+    const [threads, unrolls] = isSoftware ? ([32, [2]] as const) : ([128, [8, 4, 2]] as const);
+    return unrolls
+      .map((unroll) => ({ keyDim, valueDim, group, lanes, threads, unroll }))
+      .find(
+        (shape) =>
+          tokenRegisters(shape) <= mostRegisters &&
+          attentionTokenBytes(shape) + 8 * mostRuns + 4 <= limits.maxComputeWorkgroupStorageSize,
+      );
+  }
+
+  #kernel(shape: TokenShape, joined: boolean, rotated: boolean, sunk: boolean): ReturnType<typeof attentionToken> {
+    const flags = (joined ? 1 : 0) + (rotated ? 2 : 0) + (sunk ? 4 : 0);
+    return made(
+      made(this.#kernels, shape, () => new Map<number, ReturnType<typeof attentionToken>>()),
+      flags,
+      () => attentionToken(shape, { joined, rotated, sunk }),
+    );
+  }
+}

@@ -1,0 +1,42 @@
+import { expect, it } from "vitest";
+import { create } from "webgpu";
+import { gpuFormat } from "../../src/kernels/webgpu/formats.js";
+import { type Kernel, wgsl } from "../../src/kernels/webgpu/kernel.js";
+import { attentionTensor } from "../../src/kernels/webgpu/wgsl/attentionTensor.js";
+import { matmulTensor } from "../../src/kernels/webgpu/wgsl/matmulTensor.js";
+
+// No software GPU has matrix units: on a GPU that has them a check decides whether what runs there is used. A device of Dawn
+// that does nothing still reads WGSL, with every extension.
+const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
+const adapter = await gpu.requestAdapter();
+const features = ["subgroups", "shader-f16", "chromium-experimental-subgroup-matrix"] as GPUFeatureName[];
+const device = await adapter?.requestDevice({ requiredFeatures: features });
+
+const units = { M: 16, N: 16, K: 16 };
+const eights = { M: 8, N: 8, K: 8 };
+const tiles = [
+  { tokens: 64, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 1, halves: false, workgroups: 0 },
+  { tokens: 128, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 2, halves: true, workgroups: 128 },
+];
+const kernels: Kernel[] = [
+  ...(["bf16", "q8", "q4"] as const).flatMap((format) =>
+    tiles.map((tile) => matmulTensor(gpuFormat(format), format === "bf16" ? eights : units, tile)),
+  ),
+  attentionTensor(units, { keyDim: 128, valueDim: 128, keys: 64 }, false),
+  attentionTensor(units, { keyDim: 192, valueDim: 128, keys: 32 }, true),
+  attentionTensor(eights, { keyDim: 64, valueDim: 64, keys: 64 }, false),
+];
+
+it.each(kernels.map((kernel) => [kernel.name, kernel] as const))("%s is valid WGSL", async (_, kernel) => {
+  const code = wgsl(
+    kernel,
+    Object.keys(kernel.buffers).map((_, i) => i),
+  );
+  const validated = async (text: string) => {
+    device!.pushErrorScope("validation");
+    device!.createShaderModule({ code: text });
+    return (await device!.popErrorScope())?.message;
+  };
+  expect(await validated(code)).toBeUndefined();
+  expect(await validated(code.replace("row_major", "sideways"))).toContain("sideways");
+});
