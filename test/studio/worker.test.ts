@@ -31,6 +31,7 @@ import { goldenModel } from "./models.js";
 ensureBuilt();
 const { compress } = await import("../../apps/studio/src/worker/compress.js");
 const { exported } = await import("../../apps/studio/src/worker/export.js");
+const { removeSaved, savingMs } = await import("../../apps/studio/src/worker/exportFolder.js");
 const { inspect } = await import("../../apps/studio/src/worker/inspect.js");
 const { report } = await import("../../apps/studio/src/worker/report.js");
 const { Session } = await import("../../apps/studio/src/worker/session.js");
@@ -188,7 +189,7 @@ describe("export from the studio", () => {
     }
   });
 
-  test("one does not touch another that the browser may still be saving; those of long ago are removed", async () => {
+  test("one does not touch another that the browser may still be saving; those that must be saved are removed", async () => {
     const built = () => disk.directories.get("rarefy-exports")!.files;
     const [first, second] = await Promise.all([take({ zip: true }), take({ gguf: "f16" })]);
     const before = await bytesOf(first);
@@ -196,9 +197,19 @@ describe("export from the studio", () => {
     expect(Buffer.compare(await bytesOf(first), before)).toBe(0);
     expect((await bytesOf(second)).length).toBeGreaterThan(0);
     const names = [...built().keys()];
-    for (const file of built().values()) file.lastModified = Date.now() - 2 * 60 * 60 * 1000;
+    expect(names.length).toBeGreaterThanOrEqual(3);
+    const age = (spareMs: number) => {
+      for (const file of built().values()) file.lastModified = Date.now() - savingMs(file.bytes.length) + spareMs;
+    };
+    age(10_000);
+    await removeSaved();
+    expect([...built().keys()]).toEqual(names);
+    age(-1);
+    await removeSaved();
+    expect(built().size).toBe(0);
     await take({ zip: true });
-    expect([...built().keys()].filter((name) => names.includes(name))).toEqual([]);
+    age(-1);
+    await take({ zip: true });
     expect(built().size).toBe(1);
   });
 });

@@ -61,3 +61,5 @@ await library.task.run(async () => {
   showMachine(await models.call("machine", undefined));
   await library.refresh();
 });
+// What an earlier visit exported.
+await models.call("removeSaved", undefined).catch(() => {});

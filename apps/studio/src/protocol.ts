@@ -12,6 +12,8 @@ export type ModelCalls = {
   list: [undefined, StoredModel[]];
   store: [ModelSource, StoredModel];
   remove: [string, undefined];
+  /** Removes the files of exports that the browser must have saved by now. */
+  removeSaved: [undefined, undefined];
   open: [OpenRequest, OpenedModel];
   /** Closes all models but these. */
   keep: [readonly string[], undefined];

@@ -1,6 +1,7 @@
 import type { ExportRequest } from "../protocol.js";
 import { shortName } from "../shortName.js";
-import { inWorkshop } from "../workers.js";
+import { savingMs } from "../worker/exportFolder.js";
+import { inWorkshop, models } from "../workers.js";
 import { element, save } from "./page.js";
 import { Task } from "./task.js";
 
@@ -57,7 +58,11 @@ export class Export {
       const form = forms[field("export-form-of").value].form ?? (await chosenFolder(name));
       if (form === undefined) return false;
       const file = await inWorkshop("export", { location, name, form }, options);
-      if (file !== undefined) save(file, file.name);
+      if (file !== undefined) {
+        save(file, file.name);
+        // It takes room of the models until then.
+        setTimeout(() => void models.call("removeSaved", undefined).catch(() => {}), savingMs(file.size) + 1000);
+      }
       return true;
     });
     if (done) this.#dialog.close();

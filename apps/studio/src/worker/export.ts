@@ -11,6 +11,7 @@ import {
 import type { ExportRequest } from "../protocol.js";
 import type { CallContext } from "../rpc.js";
 import { pieces } from "./copy.js";
+import { exportFolder, removeSaved } from "./exportFolder.js";
 import { job } from "./job.js";
 
 /**
@@ -77,9 +78,8 @@ async function intoFolder(files: StoredModelFiles, folder: FileSystemDirectoryHa
 
 /** Makes one file of the private file system: one of its own, since the browser may still be saving another of the same name. */
 async function builtFile(name: string, fill: (sink: ByteSink) => Promise<void>): Promise<File> {
-  const root = await navigator.storage.getDirectory();
-  const folder = await root.getDirectoryHandle(folderName, { create: true });
-  await removeSaved(folder);
+  await removeSaved();
+  const folder = await exportFolder();
   const own = crypto.randomUUID();
   const handle = await folder.getFileHandle(own, { create: true });
   const access = await (handle as SyncFileHandle).createSyncAccessHandle();
@@ -105,21 +105,7 @@ async function builtFile(name: string, fill: (sink: ByteSink) => Promise<void>):
   return new File([await handle.getFile()], name);
 }
 
-const folderName = "rarefy-exports";
-
-/** How long the browser may take to save a file. */
-const savedAfterMs = 60 * 60 * 1000;
-
-/** Removes the files of earlier exports; one that is being written, here or by another page, stays. */
-async function removeSaved(folder: FileSystemDirectoryHandle): Promise<void> {
-  for await (const [name, handle] of (folder as unknown as Entries).entries()) {
-    const { lastModified } = await handle.getFile();
-    if (Date.now() - lastModified > savedAfterMs) await folder.removeEntry(name).catch(() => {});
-  }
-}
-
-/** The parts of the File System API that TypeScript's DOM library leaves out. */
-type Entries = { entries(): AsyncIterable<[string, FileSystemFileHandle]> };
+/** The part of the File System API that TypeScript's DOM library leaves out. */
 type SyncFileHandle = FileSystemFileHandle & {
   createSyncAccessHandle(): Promise<{
     write(bytes: Uint8Array, options: { at: number }): number;

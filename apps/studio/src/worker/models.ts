@@ -3,6 +3,7 @@ import { openBackend } from "rarefy/kernels";
 import type { Machine, ModelCalls } from "../protocol.js";
 import { serve } from "../rpc.js";
 import { chat } from "./chat.js";
+import { removeSaved } from "./exportFolder.js";
 import { job } from "./job.js";
 import { Session } from "./session.js";
 import { Sessions } from "./sessions.js";
@@ -22,6 +23,10 @@ serve<ModelCalls>({
   async remove(location) {
     await sessions.close(location);
     await (await store()).remove(location);
+    return undefined;
+  },
+  async removeSaved() {
+    await removeSaved();
     return undefined;
   },
   open: async (request, context) => (await sessions.open(request, context)).description,
