@@ -4,7 +4,7 @@ import { memoryFiles, memorySinks } from "../../src/io/index.js";
 import { openCompute } from "../../src/kernels/internal.js";
 import { topS } from "../../src/tensor/internal.js";
 import { deviceEncoder } from "../../src/train/engine/device/deviceEncoder.js";
-import { filled } from "../../src/train/engine/device/pass.js";
+import { Memories } from "../../src/train/engine/device/memories.js";
 import { DeviceProjection } from "../../src/train/engine/device/projection.js";
 import { startEngine } from "../../src/train/engine/engine.js";
 import { constant, readState, Training, writeState } from "../../src/train/index.js";
@@ -120,9 +120,10 @@ describe.each(devices)("the projection on the device: %s", (_, device) => {
       for (const [p, mask] of topS(parts, keep).entries()) for (const [i, k] of mask.entries()) if (!k) parts[p][i] = 0;
     }
     using compute = await openCompute(device);
-    const memory = filled(compute, values, "values");
+    using memories = new Memories(compute);
+    const memory = memories.filled(values, "values");
     const counters = compute.allocate(1, "counters");
-    using projection = new DeviceProjection(compute, budgets);
+    const projection = new DeviceProjection(memories, budgets);
     projection.record(memory, counters);
     const read = async () => new Float32Array(await compute.recorder.read(memory, 0, values.byteLength));
     expect(await read()).toEqual(expected);

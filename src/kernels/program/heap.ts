@@ -9,7 +9,7 @@ export class Heap {
     this.#top = start;
   }
 
-  /** End of everything ever allocated. */
+  /** End of everything that is allocated. */
   get top(): number {
     return this.#top;
   }
@@ -53,6 +53,8 @@ export class Heap {
       previous.end = this.#free[at].end;
       this.#free.splice(at, 1);
     }
+    // What is behind everything else need not be there: a memory that could not grow so far still serves what it has.
+    if (this.#free.at(-1)?.end === this.#top) this.#top = this.#free.pop()!.start;
   }
 }
 

@@ -1,4 +1,5 @@
 import { jit, numpy as np, valueAndGrad } from "@jax-js/jax";
+import { DeviceError } from "../../core/index.js";
 import type { Batch, BatchArray, LossAndGradients, Objective } from "../objective.js";
 import type { FloatArray, ParameterInfo, Values } from "../values.js";
 import type { Traced } from "./ops.js";
@@ -64,22 +65,22 @@ export function tracedObjective(model: TracedModel): Objective {
 
   return {
     parameters: model.parameters,
-    async lossAndGradients(weights, batch): Promise<LossAndGradients> {
+    lossAndGradients: withinMemory(async (weights, batch): Promise<LossAndGradients> => {
       const [[loss, measured], gradients] = compiledLoss(upload(weights), uploadBatch(batch));
       return {
         loss: (await loss.data())[0],
         gradients: await download(gradients as Record<string, Traced>),
         measured: await download(measured),
       };
-    },
-    async loss(weights, batch) {
-      return (await compiledLossOnly(upload(weights), uploadBatch(batch)).data())[0];
-    },
-    async predict(weights, batch) {
-      return (await compiledPredict(upload(weights), uploadBatch(batch)).data()) as FloatArray;
-    },
+    }),
+    loss: withinMemory(
+      async (weights, batch) => (await compiledLossOnly(upload(weights), uploadBatch(batch)).data())[0],
+    ),
+    predict: withinMemory(
+      async (weights, batch) => (await compiledPredict(upload(weights), uploadBatch(batch)).data()) as FloatArray,
+    ),
     ...(compiledShow && {
-      async show(weights: Values, batch: Batch): Promise<Batch> {
+      show: withinMemory(async (weights, batch): Promise<Batch> => {
         if (held?.of !== weights) {
           release();
           held = { of: weights, arrays: upload(weights) };
@@ -92,7 +93,7 @@ export function tracedObjective(model: TracedModel): Objective {
           found.push([name, { shape, values: (await array.data()) as FloatArray }]);
         }
         return Object.fromEntries(found);
-      },
+      }),
     }),
     [Symbol.dispose]() {
       release();
@@ -103,6 +104,24 @@ export function tracedObjective(model: TracedModel): Objective {
     },
   };
 }
+
+/**
+ * Says of what the engine has no memory for what can be done. It gives memory back by sizes and joins nothing, so that after a batch
+ * that was too large others that would have fitted may not.
+ */
+const withinMemory =
+  <T>(work: (weights: Values, batch: Batch) => Promise<T>) =>
+  async (weights: Values, batch: Batch): Promise<T> => {
+    try {
+      return await work(weights, batch);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new DeviceError(
+        "what this batch takes does not fit the 4 GiB of the training engine; take fewer or shorter texts in a batch, in a new process",
+        { cause },
+      );
+    }
+  };
 
 async function download(arrays: Record<string, Traced>): Promise<Map<string, FloatArray>> {
   const values = new Map<string, FloatArray>();

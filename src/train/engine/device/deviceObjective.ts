@@ -10,8 +10,8 @@ import type { ResidentObjective, ResidentOptions, ResidentRun } from "../../resi
 import type { FloatArray, ParameterInfo, Values } from "../../values.js";
 import { DeviceTeacher, type ShownModel, TaughtRows } from "./deviceTeacher.js";
 import { placesOf } from "./embedding.js";
+import { Memories } from "./memories.js";
 import type { ModelMemory } from "./operations.js";
-import { filled } from "./pass.js";
 import { DeviceResidentRun } from "./residentRun.js";
 import type { View } from "./rooms.js";
 import type { Schedule } from "./schedule.js";
@@ -32,7 +32,12 @@ export async function openDeviceObjective(
   { teacher, ...options }: CpuOptions & { teacher?: ShownModel } = {},
 ): Promise<Objective> {
   const compute = await openCompute(device, options);
-  return new DeviceObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
+  try {
+    return new DeviceObjective(compute, parameters, schedule, teacher && new DeviceTeacher(compute, teacher));
+  } catch (error) {
+    compute[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** The objective of a planned model: many times as fast as the traced one, which is its oracle. */
@@ -58,11 +63,12 @@ class DeviceObjective implements ResidentObjective {
     const { length } = plan;
     this.#taught = new TaughtRows(compute, given, teacher);
     if (schedule.shown.size > 0) this.show = (weights, batch) => this.#show(weights, batch);
-    this.#tables = schedule.tables.map(({ values, label }) => filled(compute, values, label));
+    const own = new Memories(compute);
+    this.#tables = schedule.tables.map(({ values, label }) => own.filled(values, label));
     this.#memory = {
       compute,
-      weights: compute.allocate(length, "weights"),
-      gradients: compute.allocate(length + behind, "gradients"),
+      weights: own.allocate(length, "weights"),
+      gradients: own.allocate(length + behind, "gradients"),
     };
     this.#readBack = compute.readBack(length + behind, "gradients on the host");
   }
@@ -194,6 +200,7 @@ class DeviceObjective implements ResidentObjective {
     const sequences = tokens.values.length / this.schedule.window;
     if (this.#step?.sequences !== sequences) {
       this.#step?.[Symbol.dispose]();
+      this.#step = undefined;
       this.#step = new ScheduledStep(this.#memory, this.schedule, this.#tables, sequences);
     }
     this.#write(this.#step.tokens.tokens, tokens.values as Int32Array<ArrayBuffer>);

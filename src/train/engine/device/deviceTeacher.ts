@@ -1,8 +1,8 @@
 import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
 import type { Batch, BatchArray } from "../../objective.js";
 import type { Values } from "../../values.js";
+import { Memories } from "./memories.js";
 import type { ModelMemory, Rows } from "./operations.js";
-import { filled } from "./pass.js";
 import type { Schedule } from "./schedule.js";
 import { ScheduledStep } from "./scheduledStep.js";
 
@@ -23,11 +23,12 @@ export class DeviceTeacher {
     readonly model: ShownModel,
   ) {
     const { plan, tables, measuredLength } = model.schedule;
-    this.#tables = tables.map(({ values, label }) => filled(compute, values, label));
+    const own = new Memories(compute);
+    this.#tables = tables.map(({ values, label }) => own.filled(values, label));
     this.#memory = {
       compute,
-      weights: compute.allocate(plan.length, "weights of the teacher"),
-      gradients: compute.allocate(measuredLength, "what the teacher measures"),
+      weights: own.allocate(plan.length, "weights of the teacher"),
+      gradients: own.allocate(measuredLength, "what the teacher measures"),
     };
     for (const [name, offset] of plan.offsets) write(compute, this.#memory.weights, model.weights.get(name)!, offset);
   }
@@ -39,6 +40,7 @@ export class DeviceTeacher {
     const sequences = tokens.values.length / schedule.window;
     if (this.#step?.sequences !== sequences) {
       this.#step?.[Symbol.dispose]();
+      this.#step = undefined;
       this.#step = new ScheduledStep(this.#memory, schedule, this.#tables, sequences);
     }
     const step = this.#step;
@@ -75,6 +77,7 @@ export class TaughtRows {
     let found = this.#brought.get(name);
     if (found?.length !== values.length) {
       if (found !== undefined) this.compute.device.free(found.memory);
+      this.#brought.delete(name);
       found = { memory: this.compute.allocate(values.length, name), length: values.length };
       this.#brought.set(name, found);
     }

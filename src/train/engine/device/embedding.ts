@@ -1,6 +1,7 @@
-import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
+import type { DeviceMemory } from "../../../kernels/internal.js";
 import { addRows, lookUp } from "./elementKernels.js";
 import type { Place } from "./layout.js";
+import type { Memories } from "./memories.js";
 import type { Operations } from "./operations.js";
 
 /** Tokens of a batch on the device, and where each token stands. */
@@ -11,10 +12,10 @@ export interface TokenMemory {
   starts: DeviceMemory;
 }
 
-export const allocateTokens = (compute: Compute, tokens: number): TokenMemory => ({
-  tokens: compute.allocate(tokens, "tokens"),
-  order: compute.allocate(2 * tokens, "order"),
-  starts: compute.allocate(4 * tokens + 4, "starts"),
+export const allocateTokens = (memories: Memories, tokens: number): TokenMemory => ({
+  tokens: memories.allocate(tokens, "tokens"),
+  order: memories.allocate(2 * tokens, "order"),
+  starts: memories.allocate(4 * tokens + 4, "starts"),
 });
 
 /** The places of every token that occurs, in pieces of at most `pieceLength`: no thread adds up a long list. */

@@ -1,4 +1,4 @@
-import type { Compute, DeviceMemory } from "../../../kernels/internal.js";
+import type { DeviceMemory } from "../../../kernels/internal.js";
 import type { TokenMemory, TokenPlaces } from "./embedding.js";
 import type { ModelMemory, Operations, Rows } from "./operations.js";
 import type { Gradients, Room, Slots, View } from "./rooms.js";
@@ -35,11 +35,4 @@ export interface Pass {
   readonly given: (name: string) => Rows | undefined;
   /** The same for rows of experts, whose runs lie in a room of their own. */
   readonly ofExperts: (slots: Slots, runs: Room) => Pass;
-}
-
-/** A buffer that holds these values. */
-export function filled(compute: Compute, values: Float32Array | Uint32Array, label: string): DeviceMemory {
-  const memory = compute.allocate(values.length, label);
-  compute.write(memory, values);
-  return memory;
 }

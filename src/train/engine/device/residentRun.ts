@@ -5,6 +5,7 @@ import { markNonZeros } from "../../selection/masks.js";
 import { type FloatArray, isSparsifiable } from "../../values.js";
 import type { Plan } from "./layout.js";
 import { flagsOf, packMasks, unpackMasks } from "./maskFlags.js";
+import { Memories } from "./memories.js";
 import type { ModelMemory } from "./operations.js";
 import { DeviceProjection } from "./projection.js";
 import {
@@ -56,6 +57,7 @@ export class DeviceResidentRun implements ResidentRun {
   readonly #shorten: DeviceMemory;
   readonly #counters: DeviceMemory;
   readonly #projection: DeviceProjection | undefined;
+  readonly #own: Memories;
   #chosen: boolean;
 
   constructor(
@@ -63,6 +65,8 @@ export class DeviceResidentRun implements ResidentRun {
     readonly options: ResidentOptions,
   ) {
     const { plan, compute } = step;
+    const own = new Memories(compute);
+    this.#own = own;
     const { method, optimizer, parameters, arrays } = options;
     this.#chosen = options.chosen;
     const offsets = new Map(plan.offsets);
@@ -77,22 +81,22 @@ export class DeviceResidentRun implements ResidentRun {
     this.#offsets = offsets;
     this.#length = length;
     this.#scaled = scaled;
-    this.#master = compute.allocate(length, "master weights");
-    this.#mean = compute.allocate(length, "mean gradients");
-    this.#square = compute.allocate(length, "mean squares");
-    this.#flags = compute.allocate(length / 4, "masks");
-    this.#first = compute.allocate(length / 4, "first masks");
-    this.#scaleGradients = compute.allocate(length - plan.length, "gradients of scales");
-    this.#sums = compute.allocate(2 * maxUpdateGroups, "sums of squares");
-    this.#shorten = compute.allocate(1, "clip factor");
-    this.#counters = compute.allocate(2, "mask changes");
+    this.#master = own.allocate(length, "master weights");
+    this.#mean = own.allocate(length, "mean gradients");
+    this.#square = own.allocate(length, "mean squares");
+    this.#flags = own.allocate(length / 4, "masks");
+    this.#first = own.allocate(length / 4, "first masks");
+    this.#scaleGradients = own.allocate(length - plan.length, "gradients of scales");
+    this.#sums = own.allocate(2 * maxUpdateGroups, "sums of squares");
+    this.#shorten = own.allocate(1, "clip factor");
+    this.#counters = own.allocate(2, "mask changes");
     this.#upload(this.#master, arrays.weights);
     this.#upload(this.#mean, arrays.mean);
     this.#upload(this.#square, arrays.square);
     const layout = { offsets, length };
     this.#write(this.#flags, flagsOf(layout, parameters, method.masks, optimizer.decays));
     if (method.first !== undefined) this.#write(this.#first, packMasks(layout, method.first));
-    this.#projection = this.#startProjection();
+    this.#projection = this.#startProjection(own);
   }
 
   async advance(batch: Batch, step: number): Promise<Omit<LossAndGradients, "gradients">> {
@@ -126,34 +130,20 @@ export class DeviceResidentRun implements ResidentRun {
   }
 
   [Symbol.dispose](): void {
-    const { device } = this.step.compute;
-    this.#projection?.[Symbol.dispose]();
-    for (const memory of [
-      this.#master,
-      this.#mean,
-      this.#square,
-      this.#flags,
-      this.#first,
-      this.#scaleGradients,
-      this.#sums,
-      this.#shorten,
-      this.#counters,
-    ]) {
-      device.free(memory);
-    }
+    this.#own[Symbol.dispose]();
   }
 
   get #maskEntries(): number {
     return Array.from(this.options.method.masks.values()).reduce((sum, mask) => sum + mask.length, 0);
   }
 
-  #startProjection(): DeviceProjection | undefined {
+  #startProjection(own: Memories): DeviceProjection | undefined {
     const { method, parameters } = this.options;
     if (method.projection === undefined) return undefined;
     const lengths = new Map(parameters.map(({ name, shape }) => [name, shape.reduce((a, b) => a * b, 1)]));
     const stretch = (name: string) => ({ offset: this.#offsets.get(name)!, length: lengths.get(name)! });
     const budgets = method.projection.budgets.map(({ names, keep }) => ({ stretches: names.map(stretch), keep }));
-    return new DeviceProjection(this.step.compute, budgets);
+    return new DeviceProjection(own, budgets);
   }
 
   #project(): void {

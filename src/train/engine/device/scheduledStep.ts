@@ -2,6 +2,7 @@ import type { DeviceMemory } from "../../../kernels/internal.js";
 import { teacherName } from "../../models/distillation.js";
 import { divergenceKernels } from "./divergenceKernels.js";
 import { allocateTokens, type TokenMemory, type TokenPlaces } from "./embedding.js";
+import { Memories } from "./memories.js";
 import { type ModelMemory, Operations, type Rows } from "./operations.js";
 import type { Pass } from "./pass.js";
 import { Products, partsLength } from "./products.js";
@@ -25,7 +26,7 @@ export class ScheduledStep implements Pass, Disposable {
   readonly labels: DeviceMemory;
   readonly outputs: Outputs;
   readonly #rooms = new Map<Room, DeviceMemory>();
-  readonly #own: DeviceMemory[] = [];
+  readonly #own: Memories;
   readonly #products: Products;
   readonly #experts = new Map<Room, Pass>();
   places!: TokenPlaces;
@@ -42,13 +43,9 @@ export class ScheduledStep implements Pass, Disposable {
   ) {
     const { rooms, window, logits, classes } = schedule;
     const tokens = sequences * window;
-    this.tokens = allocateTokens(model.compute, tokens);
-    this.#own.push(...Object.values(this.tokens));
-    const allocate = (words: number, label: string) => {
-      const memory = model.compute.allocate(words, label);
-      this.#own.push(memory);
-      return memory;
-    };
+    this.#own = new Memories(model.compute);
+    this.tokens = allocateTokens(this.#own, tokens);
+    const allocate = (words: number, label: string) => this.#own.allocate(words, label);
     for (const room of rooms) {
       this.#rooms.set(room, allocate(rowsOf(room.rows, sequences, window) * room.width, room.label));
     }
@@ -131,6 +128,6 @@ export class ScheduledStep implements Pass, Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const memory of this.#own) this.model.compute.device.free(memory);
+    this.#own[Symbol.dispose]();
   }
 }
