@@ -5,9 +5,9 @@ import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { chosenAmong, type ExpertKernels, multiplyChosen, splitExperts, upload } from "./experts.js";
 import { gpuFormat } from "./formats.js";
-import { expertCandidates, type FormatKernels, loadMatrix } from "./matrix.js";
+import { expertCandidates, type FormatKernels, loadMatrix, toleranceOf } from "./matrix.js";
 import { type ActivationPool, readRows } from "./storage.js";
-import { attempt, source, tolerance, wrongProduct } from "./testProduct.js";
+import { attempt, source, wrongProduct } from "./testProduct.js";
 
 /**
  * The products of chosen experts in one format, if they compute right on this device; and what was wrong.
@@ -60,7 +60,7 @@ export async function checkExpertFormat(
         parts: parts[expert].map(({ values }, p) => ({ ...matrices[0].parts[p], values })),
         thresholds: given,
       };
-      const problem = wrongProduct(product, tolerance);
+      const problem = wrongProduct(product, toleranceOf(given === undefined ? kernels.dense : kernels.sparse));
       if (problem !== undefined) {
         problems.push(`${name} ${problem}`);
         return false;

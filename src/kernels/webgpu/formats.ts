@@ -18,6 +18,8 @@ export interface GpuFormat {
   readonly scaled: boolean;
   /** WGSL expressions, each a vec4<f32> of four consecutive rows of the unit `u: vec4<u32>`; without scale and step. */
   readonly rows: readonly string[];
+  /** As `rows`, each a vec4<f16> of the four in the order 0, 2, 1, 3, without scale and without need of steps. */
+  readonly halves?: readonly string[];
   /** What each of `rows` is to be multiplied with besides the scale, in WGSL; powers of two. Empty: nothing. */
   readonly steps: readonly string[];
 }
@@ -39,6 +41,15 @@ const codes = (word: string, shift: number, bits: number) => {
   return `(bitcast<vec4<f32>>((${masked}) | vec4<u32>(0x4b000000u)) - vec4<f32>(${[...zeros, ...zeros].join(", ")}))`;
 };
 
+/** 2¹⁰ as f16: its ulp is 1. */
+const two10 = 2 ** 10;
+
+/** As `codes`, of 4 bits, two in a word at a time. */
+const halfCodes = (word: string, shift: number) => {
+  const words = `vec2<u32>(${[shift, shift + 8].map((by) => (by === 0 ? word : `${word} >> ${by}u`)).join(", ")})`;
+  return `(bitcast<vec4<f16>>((${words} & vec2<u32>(0x000f000fu)) | vec2<u32>(0x64006400u)) - vec4<f16>(${two10 + 8}.0h))`;
+};
+
 /** The steps that belong to `codes`, for a unit of four words. */
 const codeSteps = (shift: number) => {
   const step = [0, 8].map((byte) => `${2 ** -(shift + byte)}`).join(", ");
@@ -58,6 +69,7 @@ const table: Readonly<Record<WeightFormatId, Omit<GpuFormat, "format" | "unitRow
     tileRows: 128,
     scaled: true,
     rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 4))),
+    halves: [0, 4].flatMap((shift) => words.map((word) => halfCodes(word, shift))),
     steps: [0, 4].flatMap(codeSteps),
   },
 };
@@ -68,7 +80,7 @@ export function gpuFormat(id: WeightFormatId, tileRows = table[id].tileRows): Gp
 }
 
 /** WGSL vec4<f32> factors of a unit's rows: scale times step. Scales lie as bf16 does, 8 rows in `s0`, 8 in `s1` … */
-export function scaleRows({ unitRows, steps }: GpuFormat): string[] {
+export function scaleRows({ unitRows, steps }: Pick<GpuFormat, "unitRows" | "steps">): string[] {
   return Array.from({ length: unitRows / 8 }, (_, i) => [
     `(bitcast<vec4<f32>>(s${i} << vec4<u32>(16u)) * ${steps[2 * i]})`,
     `(bitcast<vec4<f32>>(s${i} & vec4<u32>(0xffff0000u)) * ${steps[2 * i + 1]})`,

@@ -41,9 +41,14 @@ export interface MatmulKernel {
   readonly tile?: TensorTile;
 }
 
+/** How far a result may be from the exact one, as a share of the sizes of its terms. */
 const tolerance = 1e-4;
-/** Of products of numbers rounded to f16, each within 2⁻¹² of itself: x, and a code times its scale. */
+/** Of products of numbers rounded to f16, each within 2⁻¹² of itself: x, and a code times its scale, or the product of both. */
 const roundedTolerance = { exactWeights: 3e-4, scaledWeights: 6e-4 };
+
+/** See `tolerance`, of a kernel for one row. */
+export const toleranceOf = ({ enable }: { enable?: readonly string[] }): number =>
+  enable?.includes("f16") ? roundedTolerance.scaledWeights : tolerance;
 
 export interface MatvecKernels {
   readonly matvec?: MatvecKernel;
@@ -83,11 +88,16 @@ export function expertCandidates(device: Device, format: GpuFormat) {
   return dense.map((kernel, i) => ({ dense: kernel, sparse: sparse[i] }));
 }
 
-/** With and without subgroups. */
-const matvecTunings = (device: Device, format: GpuFormat, sparse: boolean): MatvecTuning[] =>
-  (device.subgroups32 ? [true, false] : [false]).map((subgroups32) =>
-    matvecTuning(device, format, sparse, subgroups32),
+/** With and without subgroups and f16. */
+function matvecTunings(device: Device, format: GpuFormat, sparse: boolean): MatvecTuning[] {
+  const hasHalves = device.features.has("shader-f16") && format.halves !== undefined;
+  return (device.subgroups32 ? [true, false] : [false]).flatMap((subgroups32) =>
+    (hasHalves ? [true, false] : [false]).map((byHalves) => ({
+      ...matvecTuning(device, format, sparse, subgroups32),
+      byHalves,
+    })),
   );
+}
 
 function plainMatmuls(format: GpuFormat): MatmulKernel[] {
   const shapes = [
@@ -122,7 +132,7 @@ const tensorTiles: readonly TensorTile[] = [
   { tokens: 128, teamsDown: 2, teamsAcross: 2, groupsAtOnce: 2, halves: true, workgroups: 128 },
 ];
 
-type Shape = Omit<MatvecTuning, "subgroups32">;
+type Shape = Omit<MatvecTuning, "subgroups32" | "byHalves">;
 
 /** The fastest of those tried on an NVIDIA H200 (f32 was hardly tuned); see bench/webgpu/README.md. */
 const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColumns">; sparse: Shape }>> = {
@@ -146,10 +156,11 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
 
 /** Cut down to what smaller devices hold in a workgroup. */
 function matvecTuning(device: Device, format: GpuFormat, sparse: boolean, subgroups32: boolean): MatvecTuning {
+  const common = { subgroups32, byHalves: false };
   // Unrolled code takes a software device seconds to compile.
-  if (device.isSoftware) return { subgroups32, joinBySubgroups: true, threads: 32, sparseColumns: 256, unroll: 1 };
+  if (device.isSoftware) return { ...common, joinBySubgroups: true, threads: 32, sparseColumns: 256, unroll: 1 };
   const { dense, sparse: whenSparse } = fastest[format.format.id];
-  const tuning: MatvecTuning = { subgroups32, ...whenSparse, ...(sparse ? {} : dense) };
+  const tuning: MatvecTuning = { ...common, ...whenSparse, ...(sparse ? {} : dense) };
   const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
   tuning.threads = Math.min(tuning.threads, maxComputeInvocationsPerWorkgroup);
   while (matvecBytes(format, sparse, tuning) > maxComputeWorkgroupStorageSize) {

@@ -4,7 +4,7 @@ import type { LinearOptions } from "../backend.js";
 import type { Context } from "./context.js";
 import { gpuFormat } from "./formats.js";
 import { withoutSlower } from "./matmulTiming.js";
-import { candidates, type FormatKernels, type MatvecKernel, type MatvecKernels } from "./matrix.js";
+import { candidates, type FormatKernels, type MatvecKernel, type MatvecKernels, toleranceOf } from "./matrix.js";
 import type { ActivationPool } from "./storage.js";
 import { testProduct } from "./testProduct.js";
 import type { MatvecInput } from "./wgsl/matvecInputs.js";
@@ -41,9 +41,10 @@ export async function checkFormat(
           const only = { ...common, matmuls, matvecs: { [input]: { [use]: kernel } } };
           const options = { gate: test.gateOf(input), ...more };
           const { name } = kernel;
-          if (!(await test.works(name, only, 1, options))) continue;
+          const share = toleranceOf(kernel);
+          if (!(await test.works(name, only, 1, options, share))) continue;
           // What a gate stands before is no norm's result.
-          if (input === "plain" && !(await test.worksAfterNorm(name, only, options))) continue;
+          if (input === "plain" && !(await test.worksAfterNorm(name, only, options, share))) continue;
           if (await test.worksBeforeNorm(name, only, options)) return kernel;
         }
       };

@@ -113,7 +113,12 @@ export async function testProduct(
     },
 
     /** Whether one row is right when x lacks a factor of its norm. */
-    async worksAfterNorm(name: string, withKernels: FormatKernels, options: LinearOptions): Promise<boolean> {
+    async worksAfterNorm(
+      name: string,
+      withKernels: FormatKernels,
+      options: LinearOptions,
+      share = tolerance,
+    ): Promise<boolean> {
       const epsilon = 0.1;
       const row = inputs.subarray(0, cols);
       const total = sumOfSquares(row);
@@ -123,14 +128,15 @@ export async function testProduct(
       const before = { memory: shares.memory, count: 2, epsilon };
       linear(context, target, x.rowRange(0, 1), { ...matrix, kernels: withKernels }, options, counters, { before });
       const factor = 1 / Math.sqrt(total / cols + epsilon);
-      const problem = wrongProduct({
+      const product = {
         result: await readRows(context, target),
         inputs: row.map((v) => v * factor),
         rows: 1,
         cols,
         parts: expected,
         thresholds: options.thresholds,
-      });
+      };
+      const problem = wrongProduct(product, share);
       pool.giveBack(shares);
       if (problem !== undefined) problems.push(`${name} after a norm ${problem}`);
       return problem === undefined;

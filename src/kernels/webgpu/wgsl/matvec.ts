@@ -19,12 +19,17 @@ import { findPart } from "./part.js";
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
 
+/** x is multiplied with 1/16 before it becomes f16: sums of four products with codes of 4 bits are f16 up to |x| = 32,000. */
+const range = 16;
+
 /** What suits a device: see `matvec`. */
 export interface MatvecTuning extends ListTuning {
   /** Columns that a thread reads before it uses the first of them. */
   unroll: number;
   /** Whether sums of rows are joined by subgroups, where `subgroups32`. */
   joinBySubgroups: boolean;
+  /** Whether the few products that a thread makes of a group are made, and added up, in f16, two at a time. */
+  byHalves: boolean;
 }
 
 /** Bytes of workgroup memory that a kernel takes. */
@@ -111,7 +116,7 @@ const buffers = {
 
 const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput, at: Place) => {
   const { unitRows, tileRows, scaled, rows } = format;
-  const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups } = tuning;
+  const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups, byHalves } = tuning;
   const lanes = tileRows / unitRows;
   const listed = sparse || input !== "plain";
   const sums = rowSums(format, tuning);
@@ -120,6 +125,11 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   // A group with scales has no more columns for a thread than units lie side by side.
   const atOnce = scaled ? Math.min(unroll, lanes) : unroll;
   const rounds = (line: (k: number) => string) => Array.from({ length: atOnce }, (_, k) => line(k)).join("\n    ");
+
+  const [numbers, factors] = byHalves ? ([`vec4<f16>`, format.halves!] as const) : ([`vec4<f32>`, rows] as const);
+  /** Adds the rows of the unit `u` times x to `into0 …`. */
+  const addUnit = (into: string, x: string) =>
+    `{ let by = ${byHalves ? `vec4<f16>(f16(${x} * ${1 / range}))` : `vec4<f32>(${x})`}; ${factors.map((row, i) => `${into}${i} = fma(${row}, by, ${into}${i});`).join(" ")} }`;
 
   /**
    * Adds columns `begin, begin + step … < end` of the list (or of the slice) to the accumulators `into0 …`. `start` is the
@@ -134,7 +144,7 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
         : `let e${k} = min(e + ${k * step}u, ${end} - 1u); let x${k} = select(0.0, value(e${k}, xStart), e + ${k * step}u < ${end});`,
     )}
     ${rounds((k) => `let u${k} = units[${start} + unitOf(e${k}, width)];`)}
-    ${rounds((k) => `{ let u = u${k}; ${rows.map((row, i) => `${into}${i} = fma(${row}, vec4<f32>(x${k}), ${into}${i});`).join(" ")} }`)}
+    ${rounds((k) => `{ let u = u${k}; ${addUnit(into, `x${k}`)} }`)}
   }`;
 
   const scaleUnits = Array.from({ length: unitRows / 8 }, (_, i) => i);
@@ -142,8 +152,9 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const loadScales = (g: string, prefix = "s") => /* wgsl */ `
     let scalesOf${prefix} = ${at.units} + tileInChunk * tileUnits(p.groups) + (firstGroup + ${g}) * groupUnits(width) + lane * ${unitRows / 8}u;
     ${scaleUnits.map((i) => `let ${prefix}${i} = units[scalesOf${prefix} + ${i}u];`).join("\n    ")}`;
-  const addScaled = scaleRows(format)
-    .map((scale, i) => `acc${i} = fma(${scale}, part${i}, acc${i});`)
+  const scales = byHalves ? scaleRows({ unitRows, steps: rows.map(() => `${range}.0`) }) : scaleRows(format);
+  const addScaled = scales
+    .map((scale, i) => `acc${i} = fma(${scale}, ${byHalves ? `vec4<f32>(part${i}).xzyw` : `part${i}`}, acc${i});`)
     .join("\n    ");
   // 32 threads take a group: as many of its columns side by side as there are threads to a unit.
   const columnStep = 32 / lanes;
@@ -156,7 +167,7 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
     ${loadScales("g")}
     let start = base + columnUnit(width, firstGroup + g, 0u);
     let xStart = 0u;
-    ${each((i) => `var part${i} = vec4<f32>();`)}
+    ${each((i) => `var part${i} = ${numbers}();`)}
     ${sum("part", "start", "g * 32u + t % 32u / LANES", columnStep, "end")}
     ${addScaled}
   }`;
@@ -181,8 +192,8 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
       ${list(
         groupsAtOnce,
         (j) => `{
-        ${each((i) => `var part${i} = vec4<f32>();`)}
-        ${list(atOnce, (k) => `{ let u = u${j}_${k}; ${rows.map((row, i) => `part${i} = fma(${row}, vec4<f32>(x${j}_${k}), part${i});`).join(" ")} }`)}
+        ${each((i) => `var part${i} = ${numbers}();`)}
+        ${list(atOnce, (k) => `{ let u = u${j}_${k}; ${addUnit("part", `x${j}_${k}`)} }`)}
         ${scaleUnits.map((i) => `let s${i} = scale${j}_${i};`).join(" ")}
         ${addScaled}
       }`,
@@ -208,8 +219,8 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
 
   return {
-    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32} ${joinBySubgroups}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
-    ...(subgroups32 ? { enable: ["subgroups"] } : {}),
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32} ${joinBySubgroups}${byHalves ? " halves" : ""}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
+    enable: [...(byHalves ? ["f16"] : []), ...(subgroups32 ? ["subgroups"] : [])],
     tableLength: 2 * matvecParts,
     code: /* wgsl */ `
 ${tileFunctions(format)}

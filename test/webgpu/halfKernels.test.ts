@@ -4,9 +4,10 @@ import { gpuFormat } from "../../src/kernels/webgpu/formats.js";
 import { type Kernel, wgsl } from "../../src/kernels/webgpu/kernel.js";
 import { attentionTensor } from "../../src/kernels/webgpu/wgsl/attentionTensor.js";
 import { matmulTensor } from "../../src/kernels/webgpu/wgsl/matmulTensor.js";
+import { expertMatvec, matvec } from "../../src/kernels/webgpu/wgsl/matvec.js";
 
-// No software GPU has matrix units: on a GPU that has them a check decides whether what runs there is used. A device of Dawn
-// that does nothing still reads WGSL, with every extension.
+// No software GPU has matrix units, or f16: on a GPU that has them a check decides whether what runs there is used. A device of
+// Dawn that does nothing still reads WGSL, with every extension.
 const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 const adapter = await gpu.requestAdapter();
 const features = ["subgroups", "shader-f16", "chromium-experimental-subgroup-matrix"] as GPUFeatureName[];
@@ -22,6 +23,17 @@ const kernels: Kernel[] = [
   ...(["bf16", "q8", "q4"] as const).flatMap((format) =>
     tiles.map((tile) => matmulTensor(gpuFormat(format), format === "bf16" ? eights : units, tile)),
   ),
+  ...[true, false].flatMap((sparse) => {
+    const tuning = {
+      subgroups32: true,
+      joinBySubgroups: true,
+      threads: 256,
+      sparseColumns: 2048,
+      unroll: 4,
+      byHalves: true,
+    };
+    return [matvec(gpuFormat("q4"), sparse, tuning, "silu"), expertMatvec(gpuFormat("q4"), sparse, tuning)];
+  }),
   attentionTensor(units, { keyDim: 128, valueDim: 128, keys: 64 }, false),
   attentionTensor(units, { keyDim: 192, valueDim: 128, keys: 32 }, true),
   attentionTensor(eights, { keyDim: 64, valueDim: 64, keys: 64 }, false),
@@ -38,5 +50,5 @@ it.each(kernels.map((kernel) => [kernel.name, kernel] as const))("%s is valid WG
     return (await device!.popErrorScope())?.message;
   };
   expect(await validated(code)).toBeUndefined();
-  expect(await validated(code.replace("row_major", "sideways"))).toContain("sideways");
+  expect(await validated(code.replace("workgroupBarrier", "sideways"))).toContain("sideways");
 });
