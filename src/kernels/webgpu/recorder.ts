@@ -9,9 +9,10 @@ const maxDispatches = 1024;
 
 /**
  * So many dispatches are handed over at once: the GPU works on them while the next ones are recorded. Few at first, when it
- * has nothing to do; then twice as many each time, since handing over has its price.
+ * has nothing to do; then twice as many each time, since handing over has its price: a token of a running generation is
+ * handed over whole.
  */
-const handOver = { first: 8, most: 64 };
+const handOver = { first: 8, most: 256 };
 
 /** Bytes on their way to the host. */
 export interface PendingRead {
