@@ -74,3 +74,37 @@ describe("formats are looked up", () => {
     expect(filesWith(/\bformat\w* (?:<=|>=|<|>) format[A-Z]\w*/)).toEqual([]);
   });
 });
+
+describe("messages speak to whom they are for", () => {
+  /** What other tools and our own commands are called with, said in full. */
+  const wholeCommand = /\b(?:rarefy [a-z]+|llama-gguf-split)\b.*?--[a-z]/;
+
+  test("those of the library name options as programs give them, not flags", () => {
+    const flags = Array.from(code, ([path, text]) =>
+      path.startsWith("cli/")
+        ? []
+        : text
+            .split("\n")
+            .filter((line) => /["`](?:[^"`]|\\`)*(?<![\w-])--[a-z$]/.test(line) && !wholeCommand.test(line))
+            .map((line) => `${path}: ${line.trim()}`),
+    ).flat();
+    expect(flags).toEqual([]);
+  });
+
+  test("the command line puts its flags there, which it has", async () => {
+    const { withFlags } = await import("../src/cli/flags.js");
+    const help = readFileSync(join(root, "../docs/cli.md"), "utf8");
+    const named = Array.from(code, ([path, text]) =>
+      path.startsWith("cli/")
+        ? []
+        : [...text.matchAll(/\\?`([a-z]\w*)\\?`(?= [a-z]|[),:]| \$|")/g)].map(([, name]) => name),
+    ).flat();
+    const flags = [...new Set(named)].map((name) => withFlags(`\`${name}\``)).filter((flag) => flag.startsWith("--"));
+    expect(flags.length).toBeGreaterThan(20);
+    for (const flag of flags) expect(help).toMatch(new RegExp(`${flag}[ ,\\n]`));
+    expect(withFlags("a window (`window`), `distilLoss` of `npm x`; `other`")).toBe(
+      "a window (--window), --distil-loss of `npm x`; `other`",
+    );
+    expect(withFlags("(`windows`) `calibration`")).toBe("(--calibration-windows) --calib");
+  });
+});

@@ -2,6 +2,7 @@ import { inspect, styleText } from "node:util";
 import { CommanderError } from "commander";
 import { RarefyError, UsageError } from "../core/index.js";
 import type { Colors, CommandDefinition, CommandEntry, CommonOptions, Context } from "./command.js";
+import { withFlags } from "./flags.js";
 import { terminalText } from "./format.js";
 import { createProgram } from "./program.js";
 import { progressOn, silentProgress } from "./progress.js";
@@ -42,7 +43,7 @@ export async function runCli(
     if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
     if (signal.aborted) {
       // What can be gone on with says how.
-      stderr.write(error instanceof RarefyError ? `Stopped. ${error.message}\n` : "Stopped.\n");
+      stderr.write(error instanceof RarefyError ? `Stopped. ${withFlags(error.message)}\n` : "Stopped.\n");
       return exitCodes.aborted;
     }
     stderr.write(`${colorsFor(stderr).red("error:")} ${explain(error, verbose)}\n`);
@@ -106,5 +107,7 @@ function explain(error: unknown, verbose: boolean): string {
   if (verbose) return terminalText(inspect(error));
   if (!(error instanceof Error)) return terminalText(String(error));
   const expected = error instanceof RarefyError || "syscall" in error;
-  return terminalText(expected ? error.message : `${error.name}: ${error.message} (--verbose shows the stack)`);
+  return terminalText(
+    expected ? withFlags(error.message) : `${error.name}: ${error.message} (--verbose shows the stack)`,
+  );
 }

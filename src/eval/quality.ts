@@ -100,13 +100,13 @@ export async function evaluateQuality(
     const { maxPositions } = model.config;
     if (window <= maxPositions) continue;
     throw new UsageError(
-      `a window of ${window} tokens, and ${name} was made for ${maxPositions}: take a window (--window) of at most ${maxPositions}`,
+      `a window of ${window} tokens, and ${name} was made for ${maxPositions}: take a window (\`window\`) of at most ${maxPositions}`,
     );
   }
   const windows = evaluationWindows(text.tokens, { convention, window, stride, begin, maxWindows });
   if (windows.count === 0) {
     throw new UsageError(
-      `${text.name ?? "the text"} has ${text.tokens.length} tokens, and a window ${window}: give a longer text or a smaller window (--window)`,
+      `${text.name ?? "the text"} has ${text.tokens.length} tokens, and a window ${window}: give a longer text or a smaller window (\`window\`)`,
     );
   }
 

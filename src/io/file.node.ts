@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { FormatError, quote, UsageError } from "../core/index.js";
 import type { ByteSource, LocalModelFiles } from "./byteSource.js";
 import { isPlainFileName } from "./fileName.js";
+import { isMissing } from "./isMissing.node.js";
 import { endsEarly, targetOf } from "./range.js";
 
 // One read call moves at most 2³¹ − 4096 bytes on Linux; larger reads are done in steps.
@@ -91,8 +92,3 @@ const isFile = (path: string): Promise<boolean> =>
     (found) => found.isFile(),
     () => false,
   );
-
-function isMissing(error: unknown): boolean {
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return code === "ENOENT" || code === "ENOTDIR";
-}

@@ -120,7 +120,7 @@ function parsedOptions(kind: string, method: Pick<AdapterMethod, "options">, raw
   const parsed = parseSchema(method.options, raw);
   if (parsed.success) return parsed.data as object;
   const [{ path, message }] = parsed.error.issues;
-  throw new UsageError(`--${kind}: ${[...path.map(String), message].join(": ")}`);
+  throw new UsageError(`the adapter ${kind}: ${[...path.map(String), message].join(": ")}`);
 }
 
 /** Writes an adapter directory with a record of how it was made. */

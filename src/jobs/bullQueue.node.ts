@@ -180,7 +180,9 @@ async function connect(
     client.disconnect();
     if (signal?.aborted) throw cause;
     const why = reason?.message || (cause as Error).message;
-    throw new NetworkError(`${place}: no Redis answers (${why}); start one there, or give another --queue`, { cause });
+    throw new NetworkError(`${place}: no Redis answers (${why}); start one there, or give another \`queue\``, {
+      cause,
+    });
   }
   connected = true;
   return client;

@@ -26,7 +26,7 @@ export const cellInputs = ({ texts, model, device }: ExperimentPlaces, options: 
   async readText(name) {
     if (existsSync(join(texts, name))) return readTrainingText(join(texts, name), options.signal);
     throw new UsageError(
-      `the experiment reads ${name}, which is not in ${texts}; name the directory of its texts with --texts`,
+      `the experiment reads ${name}, which is not in ${texts}; name the directory of its texts with \`texts\``,
     );
   },
   openModel: () => resolveModel(model, options),

@@ -49,7 +49,7 @@ export function jobPath(argument: string): string {
   const name = relative(process.cwd(), resolve(argument)).split(sep).join("/");
   if (name === ".." || name.startsWith("../") || resolve(name) !== resolve(argument)) {
     throw new UsageError(
-      `${quote(argument)} does not lie below the current directory; workers look for models and texts below theirs (--root)`,
+      `${quote(argument)} does not lie below the current directory; workers look for models and texts below theirs (\`root\`)`,
     );
   }
   // What comes with the package has a name without a path.

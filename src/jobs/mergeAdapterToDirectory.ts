@@ -120,7 +120,7 @@ function refuseRouted({ kind }: Adapter, location: string): void {
   if (kind === "lora" || kind === "ia3") return;
   throw new UsageError(
     `${location} holds a mixture of adapters: a router weighs its experts anew for every token, so that no one matrix does the ` +
-      "same. Run it beside the weights (--adapter)",
+      "same. Run it beside the weights (`adapter`)",
   );
 }
 

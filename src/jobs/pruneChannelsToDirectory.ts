@@ -69,7 +69,7 @@ export async function pruneChannelsToDirectory(
     const width = unitsKept(spec.hiddenSize, sparsity, choice.multipleOf);
     if (width === spec.hiddenSize) {
       throw new UsageError(
-        `${sparsity} of ${width} channels is none that goes, what stays rounded up to a multiple of ${choice.multipleOf} (--multiple-of)`,
+        `${sparsity} of ${width} channels is none that goes, what stays rounded up to a multiple of ${choice.multipleOf} (\`multipleOf\`)`,
       );
     }
     narrowTo(width);
@@ -105,11 +105,12 @@ async function choiceOf(id: string, options: PruneChannelsOptions): Promise<Chan
   const wanted = gradientStatistics.filter((statistic) => needs.includes(statistic));
   const chosen = { ...judge, sparsity, multipleOf, steps, wanted };
   if (wanted.length === 0) return chosen;
-  if (calibration === undefined) throw new UsageError(`${id} needs a text whose loss is differentiated (--calib)`);
+  if (calibration === undefined)
+    throw new UsageError(`${id} needs a text whose loss is differentiated (\`calibration\`)`);
   const { tokens, name = "the calibration text" } = calibration;
   if (tokens.length < windows * window) {
     throw new UsageError(
-      `${windows} windows of ${window} tokens are ${windows * window}, and ${name} has ${tokens.length}: give a longer text or fewer windows (--calibration-windows)`,
+      `${windows} windows of ${window} tokens are ${windows * window}, and ${name} has ${tokens.length}: give a longer text or fewer windows (\`windows\`)`,
     );
   }
   return { ...chosen, windows: { tokens: tokens.subarray(0, windows * window), window } };

@@ -95,9 +95,9 @@ test("an evaluation that is not to be trusted opens nothing and says why", async
     [{ ...text, payload: { ...payload, task: (task.payload as Payload).task } }, /beside a text/],
     [{ ...text, payload: { ...payload, settings: { prefill: "dense" } } }, /id: is not that of its content/],
     [await signed(text, { text: { ...evaluation.text, path: "./other.txt" } }), /another text as "\.\/other\.txt"/],
-    [await signed(text, { text: { ...evaluation.text, path: "../secret.yaml" } }), /leads out of this worker's --root/],
-    [await signed(task, { task: { ...evaluation.tasks[0], name: "link.yaml" } }), /leads out of this worker's --root/],
-    [await signed(task, { task: { ...evaluation.tasks[0], folder: ".." } }), /leads out of this worker's --root/],
+    [await signed(text, { text: { ...evaluation.text, path: "../secret.yaml" } }), /leads out of this worker's `root`/],
+    [await signed(task, { task: { ...evaluation.tasks[0], name: "link.yaml" } }), /leads out of this worker's `root`/],
+    [await signed(task, { task: { ...evaluation.tasks[0], folder: ".." } }), /leads out of this worker's `root`/],
     [await signed(task, { task: { ...evaluation.tasks[0], limit: 1 } }), /another task, or other data/],
     [await signed(text, { settings: { kv: "nothing" } }), /nothing/],
   ];
@@ -117,15 +117,15 @@ test("cells of an experiment over workers are those of a local run; what is no c
   expect(readdirSync(options.scratch)).toEqual([]);
 
   const [job] = cells.jobs;
-  const payload = job.payload as object;
+  const payload = job.payload as { key: string };
   const refused: [change: object, message: RegExp][] = [
     [{ experiment: "constructor" }, /experiment: there is no "constructor"/],
     [{ experiment: "selection" }, /measures time/],
     [{ key: "tone-model9-seed0" }, /key: is none of the experiment's cells/],
-    [{ key: keys[1] }, /id: is not that of its content/],
+    [{ key: keys.find((key) => key !== payload.key) }, /id: is not that of its content/],
     [{ seeds: 1e9 }, /seeds/],
     [{ version: "0" }, /and the experiment "0"/],
-    [{ model: { path: "../x", identity: "x" } }, /leads out of this worker's --root/],
+    [{ model: { path: "../x", identity: "x" } }, /leads out of this worker's `root`/],
     [{ model: { path: "tiny-6m", identity: "x" } }, /another model as "tiny-6m"/],
   ];
   for (const [change, message] of refused) {

@@ -130,7 +130,7 @@ async function withCells<T>(
   const experiment = await findExperiment(id);
   const { scale, seeds, threads: count = 1, texts, model, device, workers, signal, onProgress } = options;
   if (count > 1 && device !== "wasm") {
-    throw new UsageError("--threads share the CPU; on a GPU give --only to processes of their own");
+    throw new UsageError("`threads` share the CPU; on a GPU give `only` to processes of their own");
   }
   if (workers !== undefined && device !== "wasm") throw new UsageError("the workers of a queue compute on CPUs");
   const job = { signal, onProgress };

@@ -23,7 +23,7 @@ export async function watchSource(files: LocalModelFiles): Promise<() => Promise
       throw new FormatError({
         file: `${files.location}/${name}`,
         problem: "it was changed while it was read",
-        hint: "Give the command again; what was made of the other weights is refused then (--restart)",
+        hint: "Begin again; what was made of the other weights is refused then (`restart`)",
       });
     }
   };

@@ -154,7 +154,7 @@ async function refuseOthers(sweep: Sweep): Promise<void> {
     const found = await readEntry(path);
     if (found === undefined || found.key === (await keyOf(sweep, candidate))) continue;
     throw new UsageError(
-      `${path} was measured with other settings, texts or weights; name another directory, or replace it (--force)`,
+      `${path} was measured with other settings, texts or weights; name another directory, or replace it (\`force\`)`,
     );
   }
 }

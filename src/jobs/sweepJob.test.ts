@@ -87,7 +87,7 @@ test("a job that is not to be trusted opens nothing and says why", async () => {
     [{ maxWindows: 1e300 }, /maxWindows/],
     [{ recipe: { version: 1, stages: [{ type: "prune", method: "nothing" }] } }, /job .*stages/],
     [{ maxWindows: 2 }, /id: is not that of its content/],
-    [{ model: { ...payload.model, path: "./model" } }, /"\.\/model\/.*leads out of this worker's --root/],
+    [{ model: { ...payload.model, path: "./model" } }, /"\.\/model\/.*leads out of this worker's `root`/],
     [{ model: { ...payload.model, path: "org/name" } }, /has no "org\/name"/],
     [{ model: { ...payload.model, weightsSha256: "0".repeat(64) } }, /another model as "tiny-6m" \(its weightsSha256/],
     ...["../secret.txt", join(scratch, "secret.txt"), "./link.txt"].map((path): [object, RegExp] => [

@@ -109,7 +109,7 @@ async function refuseExisting(target: string, output: string, force: boolean | u
   const found = await stat(target).catch(() => undefined);
   if (found?.isDirectory()) throw new UsageError(`${output} is a directory; name a file`);
   if (found !== undefined && force !== true) {
-    throw new UsageError(`${output} is there already; name another file, or replace it (--force)`);
+    throw new UsageError(`${output} is there already; name another file, or replace it (\`force\`)`);
   }
 }
 

@@ -145,7 +145,7 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   if (contextPruning !== undefined && from === "random")
     throw new UsageError("context pruning is trained beside weights that are there: use finetune");
   if (contextPruning !== undefined && gates !== undefined)
-    throw new UsageError("layers have gates or prune their context; leave --layer-gates or --context-pruning out");
+    throw new UsageError("layers have gates or prune their context; leave `layerGates` or `contextPruning` out");
   await using claimed = await claimOutput(output, { inputs: [files.directory], force: options.force });
   const run = new RunDirectory(`${claimed.target}.run`, options.steps);
   await run.check();
@@ -154,10 +154,10 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const evaluationTokens = await options.evaluationTokens?.();
   const masked = [tokens, evaluationTokens].some((data) => data !== undefined && isMasked(data));
   // Prompts of records have any length, and what fills a window behind them is nothing to be like.
-  const unfit = miniLlm ? "--distil-loss minillm" : match ? "--match" : undefined;
+  const unfit = miniLlm ? "`distilLoss` minillm" : match ? "`match`" : undefined;
   if (masked && unfit !== undefined)
     throw new UsageError(`records are learnt as they are; let the teacher write them, and leave ${unfit} out`);
-  if (masked && adapter?.stream) throw new UsageError("records need all weights in memory; leave --stream out");
+  if (masked && adapter?.stream) throw new UsageError("records need all weights in memory; leave `stream` out");
   const windows = windowsOf(tokens, options);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);
 
@@ -309,37 +309,39 @@ function checkAdapter(options: TrainToDirectoryOptions): void {
   const { adapter, method, from, distil, match, inputDensity, contextPruning, layerGates } = options;
   if (adapter === undefined) return;
   if (layerGates !== undefined)
-    throw new UsageError("an adapter leaves the model as it is; leave --layer-gates out, or the adapter");
+    throw new UsageError("an adapter leaves the model as it is; leave `layerGates` out, or the adapter");
   if (contextPruning !== undefined)
-    throw new UsageError("an adapter leaves the model as it is; leave --context-pruning out, or --lora and --ia3");
+    throw new UsageError("an adapter leaves the model as it is; leave `contextPruning` out, or the adapter");
   if (from === "random") throw new UsageError("an adapter is trained beside weights that are there: use finetune");
   if (method !== "dense")
-    throw new UsageError(`an adapter leaves the weights as they are; leave --method ${method} out`);
+    throw new UsageError(`an adapter leaves the weights as they are; leave \`method\` ${method} out`);
   if (isRouted(adapter)) checkRouted(adapter);
   if (isRouted(adapter) && match !== undefined)
-    throw new UsageError(`--match has matrices of its own to train, --${adapter.kind} others; leave one out`);
+    throw new UsageError(
+      `\`match\` has matrices of its own to train, an adapter (${adapter.kind}) others; leave one out`,
+    );
   if (!adapter.stream) return;
   const other = (
     [
-      [adapter.merge, "--merge"],
-      [adapter.keepZeros, "--keep-mask"],
-      [distil, "--distil"],
-      [match, "--match"],
-      [inputDensity, "--input-density"],
+      [adapter.merge, "`merge`"],
+      [adapter.keepZeros, "`keepZeros`"],
+      [distil, "`distil`"],
+      [match, "`match`"],
+      [inputDensity, "`inputDensity`"],
     ] as const
   ).find(([given]) => given !== undefined && given !== false);
-  if (other !== undefined) throw new UsageError(`${other[1]} needs all weights in memory; leave --stream out`);
+  if (other !== undefined) throw new UsageError(`${other[1]} needs all weights in memory; leave \`stream\` out`);
 }
 
 /** @throws UsageError for what only an adapter can do that is the same for every token */
 function checkRouted({ kind, merge, keepZeros, stream }: AdapterSettings): void {
   if (merge || keepZeros) {
-    const flag = merge ? "--merge" : "--keep-mask";
+    const flag = merge ? "`merge`" : "`keepZeros`";
     throw new UsageError(
-      `a router weighs the experts of --${kind} anew for every token, so that no weights do the same; leave ${flag} out`,
+      `a router weighs the experts of ${kind} anew for every token, so that no weights do the same; leave ${flag} out`,
     );
   }
-  if (stream) throw new UsageError(`--${kind} is trained with the whole model in memory; leave --stream out`);
+  if (stream) throw new UsageError(`${kind} is trained with the whole model in memory; leave \`stream\` out`);
 }
 
 /** A checkpoint that stays open while its weights are decoded, again and again. */
@@ -351,13 +353,13 @@ async function openSource(files: LocalModelFiles): Promise<{ checkpoint: Checkpo
 function checkDistillation(options: TrainToDirectoryOptions): void {
   const { distil, distilLoss, temperature, teacher, from, miniLlm, match } = options;
   if (miniLlm !== undefined && Object.keys(miniLlm).length > 0 && distilLoss !== "minillm")
-    throw new UsageError("--minillm-option belongs to --distil-loss minillm");
+    throw new UsageError("`miniLlm` belongs to `distilLoss` minillm");
   if (distil === undefined && [temperature, distilLoss].some((given) => given !== undefined))
-    throw new UsageError("--temperature and --distil-loss belong to --distil");
-  const learning = distil !== undefined ? "--distil" : match !== undefined ? "--match" : undefined;
-  if (learning === undefined && teacher !== undefined) throw new UsageError("--teacher belongs to --distil or --match");
+    throw new UsageError("`temperature` and `distilLoss` belong to `distil`");
+  const learning = distil !== undefined ? "`distil`" : match !== undefined ? "`match`" : undefined;
+  if (learning === undefined && teacher !== undefined) throw new UsageError("`teacher` belongs to `distil` or `match`");
   if (learning !== undefined && teacher === undefined && from === "random") {
-    throw new UsageError(`${learning} needs --teacher MODEL here: random weights have nothing to teach`);
+    throw new UsageError(`${learning} needs a \`teacher\` here: random weights have nothing to teach`);
   }
 }
 

@@ -133,9 +133,9 @@ export async function randomModel(
 export async function streamedModel(files: LocalModelFiles, checkpoint: Checkpoint): Promise<TrainableModel> {
   const config = await trainableConfig(checkpoint);
   if (config.spec.blocks.some((block) => findStep(block, "mixture") !== undefined))
-    throw new UsageError("experts are trained whole: leave --stream out");
+    throw new UsageError("experts are trained whole: leave `stream` out");
   const pair = tensorsOf(config.spec).find(({ name }) => checkpoint.tensors.has(factorNames(name).left));
   if (pair !== undefined)
-    throw new UsageError(`${pair.name} is a pair of low rank, which is multiplied out in memory: leave --stream out`);
+    throw new UsageError(`${pair.name} is a pair of low rank, which is multiplied out in memory: leave \`stream\` out`);
   return { files, config, parameters: [], weights: new Map(), dtypeOf: () => "F32", declarations: {} };
 }

@@ -133,7 +133,7 @@ export async function methodOf({ method: id, methodOption }: Pick<TrainingSettin
     const [first] = parsed.error.issues;
     const field = first.path.length === 0 ? "" : `${first.path.join(".")}: `;
     throw new UsageError(
-      `--method-option for ${id}: ${field}${first.message}; rarefy presets --methods lists what there is`,
+      `\`methodOption\` for ${id}: ${field}${first.message}; rarefy presets --methods lists what there is`,
     );
   }
   return { method, settings: parsed.data };
@@ -144,7 +144,7 @@ export function matchingOptions(match: Record<string, unknown>): MatchingOptions
   const parsed = parseSchema(matchingSchema, match);
   if (parsed.success) return parsed.data;
   const [{ path, message }] = parsed.error.issues;
-  throw new UsageError(`--match: ${[...path.map(String), message].join(": ")}`);
+  throw new UsageError(`\`match\`: ${[...path.map(String), message].join(": ")}`);
 }
 
 /** @throws UsageError for options that MiniLLM does not have, and windows with no room for a beginning */
@@ -152,7 +152,7 @@ export function miniLlmOptions({ miniLlm = {}, window }: Pick<TrainingSettings, 
   const parsed = parseSchema(miniLlmSchema, miniLlm);
   if (!parsed.success) {
     const [{ path, message }] = parsed.error.issues;
-    throw new UsageError(`--minillm-option: ${[...path.map(String), message].join(": ")}`);
+    throw new UsageError(`\`miniLlm\`: ${[...path.map(String), message].join(": ")}`);
   }
   const { length } = parsed.data;
   if (length < window) return parsed.data;

@@ -7,7 +7,7 @@ import type { TaskFiles } from "../tasks/index.js";
 import { taskFolder } from "../tasks/index.node.js";
 
 const outside = (name: string, root: string) =>
-  new UsageError(`${quote(name)} leads out of this worker's --root ${root}; jobs open only what lies in it`);
+  new UsageError(`${quote(name)} leads out of this worker's \`root\` ${root}; jobs open only what lies in it`);
 
 /**
  * The path of a file or folder that a job names, links followed.
@@ -18,7 +18,7 @@ export async function pathUnderRoot(root: string, name: string): Promise<string>
   const wanted = resolve(base, name);
   if (isAbsolute(name) || name.includes("\0") || !isWithin(base, wanted)) throw outside(name, root);
   const found = await realpath(wanted).catch(() => undefined);
-  if (found === undefined) throw new UsageError(`this worker's --root ${root} has no ${quote(name)}`);
+  if (found === undefined) throw new UsageError(`this worker's \`root\` ${root} has no ${quote(name)}`);
   if (!isWithin(base, found)) throw outside(name, root);
   return found;
 }

@@ -2,7 +2,7 @@ import { findStep, type ModelSpec, tensorsOf } from "../arch/index.js";
 import { FormatError } from "../core/index.js";
 import { artifactFileName, type Checkpoint, trainingOf } from "../io/index.js";
 
-const hint = "rarefy finetune goes on with it; --router own turns it into one that runs";
+const hint = "rarefy finetune goes on with it, rarefy finetune --router own turns it into one that runs";
 
 /** Whether a tensor of a checkpoint holds biases by which the experts of a layer are chosen. */
 const isRouterBias = (name: string): boolean => name.endsWith(".gate.e_score_correction_bias");

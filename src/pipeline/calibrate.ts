@@ -139,7 +139,7 @@ function planCalibration(model: Model, text: TokenizedText, options: Calibration
   if (!(Number.isSafeInteger(window) && Number.isSafeInteger(windows) && window >= 4 && windows >= 1)) {
     throw new UsageError(
       `${text.name ?? "the calibration text"} has ${text.tokens.length} tokens, and ${calibrationWindows} windows of ${window} are asked for: ` +
-        "a window has at least 4 tokens (--window), and the text at least one window",
+        "a window has at least 4 tokens (`window`), and the text at least one window",
     );
   }
   const outside = sparsities.find((sparsity) => !(sparsity >= 0 && sparsity < 1));

@@ -179,7 +179,7 @@ function inferenceOf(
         file,
         field: `inference.${name}`,
         problem: cause.message,
-        expected: `what --${name} takes`,
+        expected: `what \`${name}\` takes`,
         hint: "It was written by another version of rarefy; update rarefy or take the field out",
       });
     }

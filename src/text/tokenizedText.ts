@@ -134,7 +134,7 @@ export function beginWindows(text: TokenizedText, tokenizer: Tokenizer, window: 
 export function beginToken(tokenizer: Tokenizer): number {
   if (tokenizer.beginId !== undefined) return tokenizer.beginId;
   throw new UsageError(
-    "the tokenizer has no begin-of-text token (bos_token of tokenizer_config.json); leave --bos out",
+    "the tokenizer has no begin-of-text token (bos_token of tokenizer_config.json); leave `bos` out",
   );
 }
 

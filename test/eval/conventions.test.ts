@@ -77,8 +77,8 @@ test("a begin-of-text token stands in front of every window", async () => {
 
 test("says what does not fit, and what to do", async () => {
   const short = { ...text, tokens: text.tokens.subarray(0, 10) };
-  await expect(measured({}, short)).rejects.toThrow(/books\.txt has 10 tokens, and a window 512: .*--window/);
-  await expect(measured({ window: 2048 })).rejects.toThrow(/made for 1024: take a window \(--window\) of at most 1024/);
+  await expect(measured({}, short)).rejects.toThrow(/books\.txt has 10 tokens, and a window 512: .*`window`/);
+  await expect(measured({ window: 2048 })).rejects.toThrow(/made for 1024: take a window \(`window`\) of at most 1024/);
   await expect(measured({ convention: "lmEval" })).rejects.toThrow(/begin-of-text/);
   await expect(measured({ convention: "rolling", stride: 600 })).rejects.toThrow(UsageError);
 });

@@ -368,7 +368,7 @@ describe("finetune with an adapter", () => {
     ["experts that are not there", ["--mov", "experts=2,topK=3"], /topK 3 of 2 experts/],
     ["a method for weights", ["--lora", "--method", "sr-ste"], /leave --method sr-ste out/],
     ["matrices that are not there", ["--lora", "targets=c_attn"], /no matrix of the blocks is called c_attn/],
-    ["an option that is none", ["--lora", "range=8"], /--lora: .*range/],
+    ["an option that is none", ["--lora", "range=8"], /the adapter lora: .*range/],
   ])("%s: refused", async (_, more, message) => {
     const { code, stderr } = await rarefy([...settings, ...more, "-o", at("refused-adapter")]);
     expect(stderr).toMatch(message);
@@ -475,7 +475,7 @@ describe("finetune with a teacher", () => {
   test.each<[string, string[], RegExp]>([
     ["a temperature without a teacher", [...settings, "--temperature", "2"], /belong to --distil/],
     ["a teacher of nothing", [...settings, "--teacher", "models/tiny-6m"], /belongs to --distil or --match/],
-    ["random weights to be like", ["train", config, ...small, "--match", "hidden=1"], /--match needs --teacher/],
+    ["random weights to be like", ["train", config, ...small, "--match", "hidden=1"], /--match needs a --teacher/],
     ["matching that is none", [...settings, "--match", "hiden=1"], /--match: .*hiden/],
     ["matching of nothing", [...settings, "--match", "hidden=0"], /nothing is matched/],
     ["a block that is not there", [...settings, "--match", "layers=0:1"], /the teacher has no block 1/],
@@ -485,7 +485,7 @@ describe("finetune with a teacher", () => {
       [...settings, "--lora", "--stream", "--match", "hidden=1"],
       /--match needs all/,
     ],
-    ["random weights as a teacher", ["train", config, ...small, "--distil", "0.5"], /--distil needs --teacher/],
+    ["random weights as a teacher", ["train", config, ...small, "--distil", "0.5"], /--distil needs a --teacher/],
   ])("%s is refused", async (_name, args, message) => {
     const { code, stderr } = await rarefy([...args, "-o", at("x"), "--quiet"]);
     expect(stderr).toMatch(message);

@@ -103,8 +103,8 @@ test("what needs all weights in memory is refused", async () => {
       adapter: { kind: "lora", options: {}, stream: true, ...adapter },
       ...more,
     });
-  await expect(train({}, { merge: true })).rejects.toThrow(/--merge needs all weights/);
-  await expect(train({ distil: 0.5 })).rejects.toThrow(/--distil needs all weights/);
+  await expect(train({}, { merge: true })).rejects.toThrow(/`merge` needs all weights/);
+  await expect(train({ distil: 0.5 })).rejects.toThrow(/`distil` needs all weights/);
 });
 
 test("settings and texts that nothing can be learnt with are refused by name", async () => {

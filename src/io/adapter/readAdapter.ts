@@ -83,7 +83,7 @@ export async function readAdapter(files: ModelFiles): Promise<Adapter> {
     throw new FormatError({
       file: files.location,
       problem: `no ${adapterConfigName}`,
-      expected: "a directory that PEFT or finetune --lora wrote",
+      expected: "a directory that PEFT or rarefy finetune --lora wrote",
     });
   }
   const config = checkSchema(schema, raw, configFile, hint);

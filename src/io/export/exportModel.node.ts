@@ -200,7 +200,7 @@ async function refuseOther(output: string, job: string): Promise<void> {
     await source.close();
   }
   throw new UsageError(
-    `${output} is there, and this command with these settings and weights did not make it; name another file, or replace it (--force)`,
+    `${output} is there, and these settings and weights did not make it; name another file, or replace it (\`force\`)`,
   );
 }
 

@@ -1,8 +1,9 @@
 import { readdir, realpath } from "node:fs/promises";
 import { resolve, sep } from "node:path";
-import { UsageError } from "../../core/index.js";
+import { StorageError, UsageError } from "../../core/index.js";
 import { artifactFileName } from "../artifact.js";
 import { syncDirectory } from "../atomic.node.js";
+import { isMissing } from "../isMissing.node.js";
 import { isModelFile } from "../modelFileNames.js";
 import { buildDirectory } from "./build.node.js";
 import { lockPath } from "./lock.node.js";
@@ -87,12 +88,12 @@ export async function claimOutput(output: string, options: ClaimOptions = {}): P
           if (restart || force) return false;
           throw new UsageError(
             `${output} holds a finished result of ${found.command} with other settings, texts or weights; name another directory, ` +
-              "or replace it (--force)",
+              "or replace it (`force`)",
           );
         }
         if (force) return false;
         throw new UsageError(
-          `${output} holds a finished result of ${found.command}; name another directory, or replace it (--force)`,
+          `${output} holds a finished result of ${found.command}; name another directory, or replace it (\`force\`)`,
         );
       },
       build: (owner, fill) => buildDirectory(target, fill, (directory) => place(directory, owner)),
@@ -108,7 +109,10 @@ export async function claimOutput(output: string, options: ClaimOptions = {}): P
 async function refuseInputs(target: string, inputs: readonly string[]): Promise<void> {
   const real = await realpath(target).catch(() => target);
   for (const input of inputs) {
-    const realInput = await realpath(input);
+    const realInput = await realpath(input).catch((cause) => {
+      if (isMissing(cause)) throw new UsageError(`there is no ${input} to read`, { cause });
+      throw new StorageError(`${input} cannot be read: ${cause.message}`, { cause, code: cause.code });
+    });
     if (realInput === real || realInput.startsWith(real + sep)) {
       throw new UsageError(`the output directory ${target} is or contains the input ${input}; name another directory`);
     }

@@ -110,11 +110,21 @@ describe("a finished result", () => {
     expect(await make()).toBe(true);
     expect(await make()).toBe(false);
     await expect(make({ ...made, job: "b" })).rejects.toThrow(/finished result of prune with other settings/);
-    await expect(make({ command: "calibrate", job: "b" })).rejects.toThrow(/finished result of prune; .*--force/);
+    await expect(make({ command: "calibrate", job: "b" })).rejects.toThrow(/finished result of prune; .*`force`/);
     expect(await readFile(at("out", "rarefy.json"), "utf8")).toBe("a");
     expect(await make({ command: "calibrate", job: "b" }, true)).toBe(true);
     expect(await readFile(at("out", "rarefy.json"), "utf8")).toBe("b");
     expect(await names()).toEqual(["out"]);
+  });
+
+  it("is not begun where what it is to be made of is missing", async () => {
+    const missing = expect.objectContaining({ message: `there is no ${at("nowhere")} to read` });
+    for (const look of [claimOutput(at("out"), { inputs: [at("nowhere")] }), checkOutput(at("out"), [at("nowhere")])]) {
+      const error = await look.catch((error: unknown) => error);
+      expect(error).toBeInstanceOf(UsageError);
+      expect(error).toEqual(missing);
+    }
+    expect(await names()).toEqual([]);
   });
 
   it("may be begun anew by the same command", async () => {

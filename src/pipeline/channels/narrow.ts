@@ -31,7 +31,7 @@ export function narrowModel(
       file,
       problem,
       expected: "a family whose heads and MLPs do not depend on the width of the stream",
-      hint: "Prune neurons or heads of this model (--pattern neurons)",
+      hint: "Prune neurons or heads of this model (`pattern` neurons)",
     });
   };
   if (field === undefined) return refuse("the width of the residual stream is not told");

@@ -195,7 +195,7 @@ class CompressionJob {
   #checkJob(found: unknown): void {
     if (found === this.plan.job) return;
     throw new UsageError(
-      `${this.files.workspace.files.location} holds another job: its recipe, model, text, device or version differs; remove it, begin anew (--restart) or write elsewhere`,
+      `${this.files.workspace.files.location} holds another job: its recipe, model, text, device or version differs; remove it, begin anew (\`restart\`) or write elsewhere`,
     );
   }
 

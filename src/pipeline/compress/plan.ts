@@ -52,7 +52,7 @@ export async function checkCompression(
     masksByGradients(stages) ||
     stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0);
   if (needsText && calibration === undefined && labelled === undefined)
-    problems.push("the recipe needs a calibration text (--calib), and none is given");
+    problems.push("the recipe needs a calibration text (`calibration`), and none is given");
   const { window, windows: count } = recipe.calibration;
   const { maxPositions } = description.config;
   if (needsText && window > maxPositions) {
@@ -61,7 +61,7 @@ export async function checkCompression(
   if (needsText && calibration !== undefined && calibration.tokens.length < count * window) {
     problems.push(
       `${count} windows of ${window} tokens are ${count * window}, and ${calibration.name ?? "the calibration text"} has ${calibration.tokens.length}: ` +
-        "give a longer text, fewer windows (--calibration-windows) or smaller ones (--window)",
+        "give a longer text, fewer windows (`windows`) or smaller ones (`window`)",
     );
   }
   problems.push(...gradientProblems(stages, drop, options.gradients));
@@ -119,16 +119,18 @@ function labelProblems(
   const classifies = head.kind === "classifier";
   if (labelled === undefined) {
     return masksByGradients(stages) && classifies
-      ? ["the masks of a model that classifies need labelled texts: a file with the header label<tab>text (--calib)"]
+      ? [
+          "the masks of a model that classifies need labelled texts: a file with the header label<tab>text (`calibration`)",
+        ]
       : [];
   }
   if (!classifies) return ["labelled texts are for models that classify; give a plain text"];
   const problems: string[] = [];
   if (!masksByGradients(stages) || stages.some(({ statistics, gradients }) => statistics.length + gradients.length > 0))
-    problems.push("only masks of units (prune --method fisher) read labelled texts; give a plain text");
+    problems.push("only masks of units (the method fisher) read labelled texts; give a plain text");
   const { windows } = recipe.calibration;
   if (labelled.texts.length < windows) {
-    problems.push(`${windows} texts are asked for (--calibration-windows), and there are ${labelled.texts.length}`);
+    problems.push(`${windows} texts are asked for (\`windows\`), and there are ${labelled.texts.length}`);
   }
   const unknown = labelled.labels.find((label) => !(label >= 0 && label < head.labels.length));
   if (unknown !== undefined) problems.push(`class ${unknown} of a text, and the model has ${head.labels.length}`);

@@ -55,7 +55,7 @@ export const storedSurvey = async (survey: Survey) => ({ sha256: await sha256Hex
 
 /** Reads back what an earlier run of the job has seen. @throws FormatError, also for layers that the model does not have */
 export async function parseSurvey(raw: unknown, plan: CompressionPlan, file: string): Promise<Survey> {
-  const hint = "Begin anew (--restart)";
+  const hint = "Begin anew (`restart`)";
   const { sha256, survey } = checkSchema(storedSchema, raw, file, hint);
   const { kept } = survey;
   const { layers } = plan.description.config;

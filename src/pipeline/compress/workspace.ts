@@ -144,7 +144,7 @@ export async function readRecord(
   return { ...block, sizes: blocks[0], tensors };
 }
 
-export const beginAnew = "Begin anew (--restart)";
+export const beginAnew = "Begin anew (`restart`)";
 
 /** A finished block as a checkpoint that holds nothing else. */
 export async function openShard(workspace: Workspace, shard: string, { tensors }: BlockRecord): Promise<Checkpoint> {

@@ -42,7 +42,7 @@ export async function trainExits(
   if (!(Number.isSafeInteger(window) && window >= 1 && windows >= 1)) {
     throw new UsageError(
       `${text.name ?? "the text"} has ${text.tokens.length} tokens, and ${calibrationWindows} windows of ${window} are asked ` +
-        "for: give a longer text or a smaller window (--window)",
+        "for: give a longer text or a smaller window (`window`)",
     );
   }
   const stage = new Stage("train", windows * window, "tokens", onProgress);

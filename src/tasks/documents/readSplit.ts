@@ -64,7 +64,7 @@ export async function readSplit(folders: DataFolders, place: DataPlace, split: s
     field: "dataset_path",
     problem: `no data of the split ${split} in ${data.location}`,
     expected: `${split}.jsonl or ${split}.parquet in ${tried.join(", ")}`,
-    hint: "Put the files there, or name another folder (--task-data)",
+    hint: "Put the files there, or name another folder (`taskData`)",
   });
 }
 

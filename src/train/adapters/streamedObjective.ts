@@ -22,7 +22,7 @@ function refuseBias<Options>(module: AdaptedModule, method: AdapterMethod<Option
   const biased = module.pieces.find(({ bias }) => bias !== undefined);
   if (biased === undefined || !method.multipliesBias?.(module, options)) return;
   throw new UsageError(
-    `${method.title} multiplies what ${module.name} gives, its bias ${biased.bias} too, and --stream changes matrices alone: train without --stream, ` +
+    `${method.title} multiplies what ${module.name} gives, its bias ${biased.bias} too, and \`stream\` changes matrices alone: train without \`stream\`, ` +
       "or name the module among inputsOf",
   );
 }

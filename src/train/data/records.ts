@@ -99,7 +99,7 @@ export async function tokenizeRecords(
     const first = Math.max(1, given.length);
     if (first > window || whole.length < 2) {
       throw new UsageError(
-        `record ${r + 1}: its prompt has ${given.length} tokens, which leaves nothing to learn in a window of ${window}; take a larger --window`,
+        `record ${r + 1}: its prompt has ${given.length} tokens, which leaves nothing to learn in a window of ${window}; take a larger \`window\``,
       );
     }
     if (whole.length > window + 1) cut++;

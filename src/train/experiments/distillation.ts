@@ -9,7 +9,7 @@ export const experiment: Experiment = {
   id: "distillation",
   title: "Students of a teacher: texts, predictions, hidden states",
   description:
-    "Small Llamas that learn from a larger one at equal tokens: from the texts alone (SFT), from texts that it writes (SeqKD), by forward and reverse KL at every token, by MiniLLM and by hidden states; Rouge-L, perplexity and exposure bias. At the scale of a GPU, the architecture of the embedded model beside the language model that --model names: perplexity against that of the same tokens without a teacher.",
+    "Small Llamas that learn from a larger one at equal tokens: from the texts alone (SFT), from texts that it writes (SeqKD), by forward and reverse KL at every token, by MiniLLM and by hidden states; Rouge-L, perplexity and exposure bias. At the scale of a GPU, the architecture of the embedded model beside a given language model: perplexity against that of the same tokens without a teacher.",
   seeds: { smoke: 1, laptop: 3, gpu: 1 },
   texts: Object.values(languageTexts),
   usesModel: true,

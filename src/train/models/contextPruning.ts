@@ -36,7 +36,7 @@ export function contextPruningSettings(options: unknown): ContextPruningSettings
   const parsed = parseSchema(contextPruningSchema, options);
   if (parsed.success) return parsed.data;
   const [{ path, message }] = parsed.error.issues;
-  throw new UsageError(`--context-pruning: ${[...path.map(String), message].join(": ")}`);
+  throw new UsageError(`\`contextPruning\`: ${[...path.map(String), message].join(": ")}`);
 }
 
 /**
@@ -46,7 +46,7 @@ export function contextPruningSettings(options: unknown): ContextPruningSettings
 export function prunableConfig(config: ModelConfig, { rank }: ContextPruningSettings): ModelConfig {
   const own = config.blocks.find(({ contextRank }) => contextRank !== undefined)?.contextRank;
   if (rank !== undefined && own !== undefined && rank !== own)
-    throw new UsageError(`--context-pruning rank=${rank}: the model prunes its context with a rank of ${own} already`);
+    throw new UsageError(`\`contextPruning\` rank=${rank}: the model prunes its context with a rank of ${own} already`);
   return own === undefined ? withContextPruning(config, rank ?? 64) : config;
 }
 

@@ -99,7 +99,7 @@ export function gatedConfig(config: ModelConfig, { name, values, text }: LayerGa
   if (own === undefined) return withLayerGates(config, wanted);
   if (own.units === wanted.units && own.kind === wanted.kind) return config;
   throw new UsageError(
-    `--layer-gates ${text}: the model has ${own.kind} gates in front of units=${own.units} already; go on with those`,
+    `\`layerGates\` ${text}: the model has ${own.kind} gates in front of units=${own.units} already; go on with those`,
   );
 }
 

@@ -31,7 +31,7 @@ export const teachingForms = {
     learnt: asItIs,
   },
   "chain-of-thought": {
-    what: "reasons, then the answer behind --answer-mark; both are learnt",
+    what: "reasons, then the answer behind a mark; both are learnt",
     instruction: 'Think step by step. End with a line that begins with "{mark}" and gives the answer alone.',
     template: "{prompt}",
     chat: true,
