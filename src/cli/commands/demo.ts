@@ -2,7 +2,7 @@ import type { ResultRow, Variant } from "../../eval/index.js";
 import { evaluateQuality, formatResultRows, measureSpeed, resultRow } from "../../eval/index.js";
 import { speedRatio } from "../../eval/internal.js";
 import { readText } from "../../io/index.node.js";
-import { machine, peakResidentBytes } from "../../jobs/index.js";
+import { machine } from "../../jobs/index.js";
 import { calibrateActivationSparsity, toThresholds } from "../../pipeline/index.js";
 import { collect, generate } from "../../runtime/index.js";
 import { type Tokenizer, tokenizeText } from "../../text/index.js";
@@ -44,8 +44,9 @@ interface Sample {
 
 export const command: CommandDefinition<DemoOptions> = {
   description:
-    "Takes the embedded model of 6.5 million parameters, finds TEAL thresholds for 25, 40 and 50 % activation sparsity, measures " +
-    "quality and speed of all against the dense model in one run, and lets the dense and the sparse model write.",
+    "Measures on random weights that no cache holds what skipping gains, then on the embedded model of 6.5 million parameters what " +
+    "it costs: TEAL thresholds for 25, 40 and 50 % activation sparsity against the dense model, quality and speed in one run. Both " +
+    "models write.",
   options: [calibrationWindowsOption(), maxWindowsOption(20), repeatsOption(), weightsOption(), ...machineOptions()],
   examples: ["rarefy demo", "rarefy demo --weights q8 --threads 1"],
   async run(context, options) {
@@ -53,14 +54,13 @@ export const command: CommandDefinition<DemoOptions> = {
     using session = await openSession(context, embeddedModel, options);
     const { model } = session;
     const tokenizer = await openTokenizer(context, session.files);
-    context.print(`${heading(context, session, options)}\n\n`);
+    context.print(`${model.backend.info.description}\n${machineInWords(machine())}\n\n${gainHeading(context)}\n\n`);
+    const large = await measureLargeShape(context, options, Math.min(options.repeats, 3));
+    context.print(`${formatResultRows(large)}\n\n${costHeading(context, session, options)}\n\n`);
 
     const variants = await sparseVariants(context, session, tokenizer, options);
     const rows = await measure(context, variants, tokenizer, options);
     context.print(`${formatResultRows(rows)}\n\n${reading(rows)}\n\n`);
-
-    const large = await measureLargeShape(context, options, Math.min(options.repeats, 3));
-    context.print(`${largeShapeHeading}\n\n${formatResultRows(large)}\n\n`);
 
     const samples: Sample[] = [];
     for (const { name, thresholds } of [variants[0], variants[variants.length - 1]]) {
@@ -127,7 +127,6 @@ async function measure(
   const speeds = await measureSpeed(variants, text.tokens, {
     decodeTokens: 128,
     repeats,
-    residentBytes: peakResidentBytes,
     ...context,
   });
   const { backend, weights } = variants[0].model;
@@ -137,16 +136,22 @@ async function measure(
   );
 }
 
-function heading({ colors }: Context, { model }: Session, { calibrationWindows }: DemoOptions): string {
+const gainHeading = ({ colors }: Context) =>
+  wrap(
+    `${colors.bold("What it gains")}: 132 million random weights in the shape of TinyLlama-1.1B, 3 of its 22 layers. No cache holds them, ` +
+      "so this is what skipping saves on this machine. Random weights have a speed and no quality.",
+    width,
+  ).join("\n");
+
+function costHeading({ colors }: Context, { model }: Session, { calibrationWindows }: DemoOptions): string {
   const { layers, hiddenSize } = model.config;
-  return [
-    `${colors.bold("tiny-6m")}: a Llama of 6.5 million parameters (${layers} layers, hidden ${hiddenSize}), trained on public-domain books`,
-    model.backend.info.description,
-    machineInWords(machine()),
-    "",
-    "TEAL: inputs below a threshold count as zero, and their columns of the weights are never read.",
-    `Thresholds for ${sparsities.map((share) => percent(share)).join(", ")} zeros come from ${count(calibrationWindows * window)} tokens of text; nothing is trained.`,
-  ].join("\n");
+  return wrap(
+    `${colors.bold("What it costs")}: tiny-6m, a Llama of 6.5 million parameters (${layers} layers, hidden ${hiddenSize}), trained on ` +
+      "public-domain books. By TEAL inputs below a threshold count as zero, and their columns of the weights are never read. " +
+      `Thresholds for ${sparsities.map((share) => percent(share)).join(", ")} zeros come from ${count(calibrationWindows * window)} tokens ` +
+      "of text; nothing is trained.",
+    width,
+  ).join("\n");
 }
 
 /** What the figures say, in sentences made from them. */
@@ -155,25 +160,18 @@ function reading(rows: readonly ResultRow[]): string {
   const change = (row: ResultRow) => {
     const bytes = 1 - row.bytesPerToken! / dense.bytesPerToken!;
     const ratio = speedRatio(row, dense);
-    const speed = ratio === undefined ? "decode speed not to be told from dense" : `decode ${digits(ratio, 3)} × dense`;
+    const speed = ratio === undefined ? "" : `decode ${digits(ratio, 3)} × dense, `;
     const perplexity = row.perplexity! / dense.perplexity! - 1;
-    return `${row.model}: ${percent(bytes)} fewer bytes per token, ${speed}, perplexity ${perplexity < 0 ? "−" : "+"}${percent(Math.abs(perplexity), 1)}.`;
+    return `${row.model}: ${percent(bytes)} fewer bytes per token, ${speed}perplexity ${perplexity < 0 ? "−" : "+"}${percent(Math.abs(perplexity), 1)}.`;
   };
   const sentences = [
     ...sparse.map(change),
     "",
-    "A third of this model is its output matrix, which stays dense, and all of it fits a processor's cache: it shows the " +
-      "mechanism and its price, not the gain. Where weights come from memory, decode time follows the bytes, and larger models " +
-      "lose less at the same sparsity. So the gain is shown on a larger shape:",
+    "A third of this model is its output matrix, which stays dense, and all of it fits a processor's cache, so its time follows the " +
+      "bytes less than that of the larger weights above. Larger models lose less at the same sparsity.",
   ];
   return sentences.flatMap((sentence) => wrap(sentence, width)).join("\n");
 }
-
-const largeShapeHeading = wrap(
-  "132 million random weights in the shape of TinyLlama-1.1B, 3 of its 22 layers: no cache holds them, so this is what skipping " +
-    "saves on this machine. Random weights have a speed and no quality.",
-  width,
-).join("\n");
 
 function writing({ colors }: Context, samples: readonly Sample[]): string {
   const columns = samples.map(({ name, text }) => ({ title: name, text: terminalText(text.trim()) }));
