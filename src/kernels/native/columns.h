@@ -47,8 +47,8 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
   const size_t column = rows * (size_t)bits / 8;
   const uint8_t *codes = group + 2 * rows + (size_t)row * (size_t)bits / 8;
   ints sums[16];
-  const int from_sum = -(bits == 8 ? q8_offset : 8) * now->sum;
-  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = begin_sums(bits, from_sum);
+  const ints start = splat_int(start_of(bits, now->sum));
+  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = start;
   const fetch_plan plan = plan_fetches(group, 2 * rows + group_inputs * column, bits, rows, now, next, row + 2 * blocks * block_rows, from, to);
   const int fetches = plan.inputs == NULL ? 0 : plan.inputs->fours;
   for (int f = 0; f < now->fours; f++) {
@@ -73,7 +73,7 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
       }
     }
   }
-  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = end_sums(bits, from_sum, sums[n]);
+  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = end_sums(bits, sums[n]);
   const floats x_scale = splat_float(now->scale);
   UNROLL for (int b = 0; b < blocks; b++) {
     ints *own = sums + b * sums_of_block;

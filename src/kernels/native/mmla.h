@@ -8,15 +8,14 @@ INLINE void eights_of(const uint8_t *w, uint8x16_t two_rows[2]) {
   two_rows[1] = vreinterpretq_u8_u32(vzip2q_u32(near, far));
 }
 
-/* What the sums of two tokens begin with, for two rows: what codes are greater by, times the sums of the inputs. */
-INLINE int32x4_t start_of(int bits, const input_meta *two) {
-  const int offset = -(bits == 8 ? 128 : 8);
-  const int32x2_t start = {offset * two[0].sum, offset * two[1].sum};
-  return vcombine_s32(start, start);
+/* What the sums of two tokens start with, for two rows. */
+INLINE int32x4_t starts_of(const input_meta *two) {
+  const int32x2_t starts = {two[0].start, two[1].start};
+  return vcombine_s32(starts, starts);
 }
 
 /* sums[tokens][tile_rows] += the groups of a panel times four tokens, eight rows at a time: more sums do not fit the registers. */
-INLINE void multiply_four(int bits, const uint8_t *panel, int groups, const int8_t *codes, const input_meta *meta, int padded, float *sums) {
+INLINE void multiply_four(const uint8_t *panel, int groups, const int8_t *codes, const input_meta *meta, int padded, float *sums) {
   enum { tokens = 4, pairs = 2 };
   for (int row = 0; row < tile_rows; row += 8) {
     float32x4_t total[2 * tokens];
@@ -29,7 +28,7 @@ INLINE void multiply_four(int bits, const uint8_t *panel, int groups, const int8
       const input_meta *of = meta + (size_t)g * padded;
       int32x4_t part[4 * pairs];
       UNROLL for (int p = 0; p < pairs; p++)
-        UNROLL for (int n = 0; n < 4; n++) part[4 * p + n] = start_of(bits, of + 2 * p);
+        UNROLL for (int n = 0; n < 4; n++) part[4 * p + n] = starts_of(of + 2 * p);
       UNROLL for (int k = 0; k < group_inputs; k += 16) {
         int8x16_t inputs[2][pairs];
         UNROLL for (int p = 0; p < pairs; p++) {
@@ -61,9 +60,8 @@ INLINE void multiply_four(int bits, const uint8_t *panel, int groups, const int8
 }
 
 /* A panel of codes times `padded` tokens, a multiple of four. */
-static void multiply_matrices(int bits, const uint8_t *panel, int groups, const int8_t *codes, const input_meta *meta, int padded, float *sums) {
+static void multiply_matrices(const uint8_t *panel, int groups, const int8_t *codes, const input_meta *meta, int padded, float *sums) {
   for (int t = 0; t < padded; t += 4) {
-    if (bits == 8) multiply_four(8, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t);
-    else multiply_four(4, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t);
+    multiply_four(panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t);
   }
 }

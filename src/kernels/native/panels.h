@@ -2,10 +2,15 @@
  * every four inputs, and their scales in order; of bf16 f32 for every input. A panel stays in the first-level cache while all tokens pass. */
 enum { tile_rows = 64, tile_vectors = tile_rows / (4 * lanes), code_panel = tile_rows * group_inputs, scale_panel = 4 * tile_rows };
 
-/* Of the codes of a token's group: their scale, and their sum. */
+#include "words.h"
+
+/* Bytes of a group's codes, behind which its scales lie. */
+INLINE size_t code_bytes(int bits) { return are_words(bits) ? 2 * code_panel : code_panel; }
+
+/* Of the codes of a token's group: their scale, and what sums of products with them start with. */
 typedef struct {
   float scale;
-  int32_t sum;
+  int32_t start;
 } input_meta;
 
 /* Rows of a part, a multiple of 32 with its padding: `count` from `row` on. */
@@ -19,14 +24,14 @@ typedef struct {
 
 typedef void unpack_group(uint8_t *panel, const tile *t, int group);
 
-INLINE void unpack_scales(uint8_t *panel, const uint8_t *scales, int count) {
-  for (int n = 0; n < count; n += 4 * lanes) store_floats((float *)(panel + code_panel) + n, load_scales(scales + 2 * n));
+INLINE void unpack_scales(int bits, uint8_t *panel, const uint8_t *scales, int count) {
+  for (int n = 0; n < count; n += 4 * lanes) store_floats((float *)(panel + code_bytes(bits)) + n, load_scales(scales + 2 * n));
 }
 
 /* Rows from `first` on of four inputs, as `side_by_side` gives them. */
-INLINE void store_fours(uint8_t *panel, int four, int first, ints o[4]) {
+INLINE void store_fours(int bits, uint8_t *panel, int four, int first, ints o[4]) {
   in_order(o);
-  for (int m = 0; m < 4; m++) store_bytes(panel + 4 * tile_rows * four + 4 * first + 16 * lanes * m, o[m]);
+  for (int m = 0; m < 4; m++) store_codes(bits, panel, four, first + 4 * lanes * m, o[m]);
 }
 
 INLINE void unpack_codes(int bits, uint8_t *panel, const tile *t, int g) {
@@ -47,7 +52,7 @@ INLINE void unpack_codes(int bits, uint8_t *panel, const tile *t, int g) {
       }
       side_by_side(v[0], v[1], v[2], v[3], o);
       /* Word m of lane k are rows 16 k + 4 m …, of nibbles 32 k + 4 m … and 16 more. */
-      if (bits == 8) store_fours(panel, f, first, o);
+      if (bits == 8) store_fours(bits, panel, f, first, o);
       else {
         ints high[4];
         for (int m = 0; m < 4; m++) {
@@ -59,12 +64,12 @@ INLINE void unpack_codes(int bits, uint8_t *panel, const tile *t, int g) {
         for (int m = 0; m < 4; m++) {
           const int n = 4 * lanes * m, to = first + n / 16 * 32 + n % 16;
           if (to >= tile_rows) break;
-          store_bytes(panel + 4 * tile_rows * f + 4 * to, o[m]);
-          store_bytes(panel + 4 * tile_rows * f + 4 * (to + 16), high[m]);
+          store_codes(bits, panel, f, to, o[m]);
+          store_codes(bits, panel, f, to + 16, high[m]);
         }
       }
     }
-  unpack_scales(panel, group + 2 * t->row, t->count);
+  unpack_scales(bits, panel, group + 2 * t->row, t->count);
 }
 
 static void unpack_q8(uint8_t *panel, const tile *t, int g) { unpack_codes(8, panel, t, g); }
@@ -106,9 +111,9 @@ INLINE void unpack_mask_codes(int bits, uint8_t *panel, const tile *t, int g) {
         v[i] = 4 * f + i < valid ? open_rows(bits, &at[4 * f + i], blocks, t->of.spread_table) : splat_int(0);
       side_by_side(v[0], v[1], v[2], v[3], o);
       UNROLL for (int m = 0; m < 4; m++) o[m] = xor_bits(o[m], splat_byte(zero_code(bits)));
-      store_fours(panel, f, first, o);
+      store_fours(bits, panel, f, first, o);
     }
-  unpack_scales(panel, mask.scales + 2 * (t->of.rows * (size_t)g + t->row), t->count);
+  unpack_scales(bits, panel, mask.scales + 2 * (t->of.rows * (size_t)g + t->row), t->count);
 }
 
 static void unpack_mask_q8(uint8_t *panel, const tile *t, int g) { unpack_mask_codes(8, panel, t, g); }
@@ -160,12 +165,12 @@ INLINE void unpack_fours_codes(int bits, uint8_t *panel, const tile *t, int g) {
             const ints first = or_bits(repeat16(rows), splat_byte(2 * four)), second = or_bits(repeat16(rows), splat_byte(2 * four + 1));
             const ints v = or_bits(bytes_where(pick_bytes(positions, first), inputs, pick_bytes(codes, first)),
                                    bytes_where(pick_bytes(positions, second), inputs, pick_bytes(codes, second)));
-            store_bytes(panel + 4 * tile_rows * (2 * unit + four) + 4 * (row + 16 * half + 4 * lanes * part), xor_bits(v, zero));
+            store_codes(bits, panel, 2 * unit + four, row + 16 * half + 4 * lanes * part, xor_bits(v, zero));
           }
         }
       }
     }
-  unpack_scales(panel, t->of.weights + 2 * (t->of.rows * (size_t)g + t->row), t->count);
+  unpack_scales(bits, panel, t->of.weights + 2 * (t->of.rows * (size_t)g + t->row), t->count);
 }
 
 static void unpack_fours_q8(uint8_t *panel, const tile *t, int g) { unpack_fours_codes(8, panel, t, g); }

@@ -1,6 +1,6 @@
 /* out = X · Wᵀ for many rows of X the two phases of wasm/assembly/matmul.ts: X is brought into the form that the
  * weights want, then tiles of 64 rows of W are unpacked (panels.h) and multiplied with it. X is prepared by groups of 32 inputs, tokens filled up to a
- * multiple of four: codes or f32 [groups][tokens][32], then of codes their scale and sum [groups][tokens]. */
+ * multiple of four: codes or f32 [groups][tokens][32], then of codes their scale and start [groups][tokens]. */
 
 INLINE int is_quantised(const panel_format *format) { return format->bits < 16; }
 INLINE int padded_tokens(const rarefy_matmul *a) { return (a->tokens + 3) & ~3; }
@@ -14,7 +14,8 @@ INLINE size_t prepared_bytes(const rarefy_matmul *a, const panel_format *format)
 /* Groups that are prepared together, so that what is read of each token lies together. */
 enum { prepared_at_once = 4 };
 
-static void prepare_groups(const place *at, const rarefy_matmul *a, int quantised, const rarefy_matrix_part *part, uint8_t *prepared, int first, int end) {
+static void prepare_groups(const place *at, const rarefy_matmul *a, const panel_format *format, const rarefy_matrix_part *part, uint8_t *prepared, int first,
+                           int end) {
   const int padded = padded_tokens(a);
   input_meta *meta = (input_meta *)(prepared + (size_t)groups_of(a) * padded * group_inputs);
   for (int t = 0; t < padded; t++) {
@@ -24,8 +25,11 @@ static void prepare_groups(const place *at, const rarefy_matmul *a, int quantise
       float copy[group_inputs];
       const float *x = (const float *)at_offset(at, a->x) + (size_t)t * a->x_stride + group_inputs * g;
       x = completed(x, t < a->tokens ? smaller(a->cols - group_inputs * g, group_inputs) : 0, copy);
-      if (quantised) round_group(x, threshold, (int8_t *)prepared + group_inputs * n, &meta[n].scale, &meta[n].sum);
-      else
+      if (is_quantised(format)) {
+        int sum;
+        round_group(x, threshold, (int8_t *)prepared + group_inputs * n, &meta[n].scale, &sum);
+        meta[n].start = start_of(format->bits, sum);
+      } else
         for (int k = 0; k < group_inputs; k++) ((float *)prepared)[group_inputs * n + k] = keeps(x[k], threshold) ? x[k] : 0;
     }
   }
@@ -40,47 +44,57 @@ static int prepare(const place *at, const void *record) {
     if (!parts[p].prepares) continue;
     uint8_t *prepared = (uint8_t *)at_offset(at, a->inputs) + parts[p].input * prepared_bytes(a, format);
     for (int g = prepared_at_once * at->thread; g < groups_of(a); g += prepared_at_once * at->threads)
-      prepare_groups(at, a, is_quantised(format), parts + p, prepared, g, smaller(g + prepared_at_once, groups_of(a)));
+      prepare_groups(at, a, format, parts + p, prepared, g, smaller(g + prepared_at_once, groups_of(a)));
   }
   return 1;
 }
 
 /* Bytes of one group of a panel, and how many groups fit the scratch that the host gives. */
-INLINE size_t panel_bytes(const panel_format *format) { return is_quantised(format) ? code_panel + scale_panel : 4 * code_panel; }
+INLINE size_t panel_bytes(const panel_format *format) { return is_quantised(format) ? code_bytes(format->bits) + scale_panel : 4 * code_panel; }
 INLINE int panel_groups(const panel_format *format) { return rarefy_panel_bytes / (int)panel_bytes(format); }
 
 /* sums[tokens][tile_rows] += the groups of a panel times `n` tokens, two vectors of rows at a time. */
 INLINE void multiply_codes(int bits, int n, const uint8_t *panel, int groups, const int8_t *codes, const input_meta *meta, int padded, float *sums) {
+  /* A step is four bytes of a row and of a token: four inputs, or two as words. */
+  const size_t steps = are_words(bits) ? group_inputs / 2 : group_inputs / 4, panel_step = code_bytes(bits) + scale_panel;
+  const uint8_t *inputs_of = (const uint8_t *)codes;
+  size_t inputs_step = (size_t)padded * group_inputs;
+#ifdef CODE_WORDS
+  uint8_t words[rarefy_panel_bytes / (2 * code_panel) * code_tokens * words_of_group];
+  if (are_words(bits)) {
+    widen_inputs(n, groups, codes, padded, words);
+    inputs_of = words;
+    inputs_step = (size_t)n * words_of_group;
+  }
+#endif
   for (int v = 0; v < tile_vectors; v += 2) {
     float *out = sums + 4 * lanes * v;
     floats total[12];
     UNROLL for (int t = 0; t < n; t++)
       UNROLL for (int m = 0; m < 2; m++) total[2 * t + m] = load_floats(out + tile_rows * t + 4 * lanes * m);
     for (int g = 0; g < groups; g++) {
-      const uint8_t *w = panel + g * (code_panel + scale_panel) + 16 * lanes * v;
-      const int8_t *x = codes + (size_t)g * padded * group_inputs;
+      const uint8_t *w = panel + g * panel_step + 16 * lanes * v, *x = inputs_of + g * inputs_step;
       const input_meta *of = meta + (size_t)g * padded;
       ints part[12];
       UNROLL for (int t = 0; t < n; t++) {
-        part[2 * t] = begin_sums(bits, -(bits == 8 ? q8_offset : 8) * of[t].sum);
+        part[2 * t] = splat_int(bits == 8 && q8_offset == 0 ? 0 : of[t].start);
         part[2 * t + 1] = part[2 * t];
       }
-      UNROLL for (int f = 0; f < group_inputs / 4; f++) {
-        const ints w0 = load_bytes(w + 4 * tile_rows * f), w1 = load_bytes(w + 4 * tile_rows * f + 16 * lanes);
+      UNROLL_STEPS for (size_t s = 0; s < steps; s++) {
+        const ints w0 = load_bytes(w + 4 * tile_rows * s), w1 = load_bytes(w + 4 * tile_rows * s + 16 * lanes);
         UNROLL for (int t = 0; t < n; t++) {
-          int four;
-          memcpy(&four, x + group_inputs * t + 4 * f, 4);
-          const ints inputs = splat_int(four);
-          part[2 * t] = add_dots(bits, part[2 * t], w0, inputs);
-          part[2 * t + 1] = add_dots(bits, part[2 * t + 1], w1, inputs);
+          int own;
+          memcpy(&own, x + 4 * (steps * t + s), 4);
+          const ints inputs = splat_int(own);
+          part[2 * t] = are_words(bits) ? add_words(part[2 * t], w0, inputs) : add_dots(bits, part[2 * t], w0, inputs);
+          part[2 * t + 1] = are_words(bits) ? add_words(part[2 * t + 1], w1, inputs) : add_dots(bits, part[2 * t + 1], w1, inputs);
         }
       }
-      const float *scales = (const float *)(panel + g * (code_panel + scale_panel) + code_panel) + 4 * lanes * v;
+      const float *scales = (const float *)(panel + g * panel_step + code_bytes(bits)) + 4 * lanes * v;
       const floats scale0 = load_floats(scales), scale1 = load_floats(scales + 4 * lanes);
       UNROLL for (int t = 0; t < n; t++) {
-        const int from = -(bits == 8 ? q8_offset : 8) * of[t].sum;
-        part[2 * t] = end_sums(bits, from, part[2 * t]);
-        part[2 * t + 1] = end_sums(bits, from, part[2 * t + 1]);
+        part[2 * t] = end_sums(bits, part[2 * t]);
+        part[2 * t + 1] = end_sums(bits, part[2 * t + 1]);
         const floats x_scale = splat_float(of[t].scale);
         total[2 * t] = multiply_add(multiply(to_floats(part[2 * t]), x_scale), scale0, total[2 * t]);
         total[2 * t + 1] = multiply_add(multiply(to_floats(part[2 * t + 1]), x_scale), scale1, total[2 * t + 1]);
@@ -129,19 +143,20 @@ static void multiply_panel(const rarefy_matmul *a, int bits, uint8_t *panel, int
 #endif
 #ifdef __ARM_FEATURE_MATMUL_INT8
   if (bits < 16) {
-    multiply_matrices(bits, panel, groups, codes, meta, padded, sums);
+    multiply_matrices(panel, groups, codes, meta, padded, sums);
     return;
   }
 #endif
   int t = 0;
   /* 8 tokens are two times 4, not 6 and 2: of 2 there are too few sums to hide how long a product takes. */
 #define MULTIPLY(n)                                                                                                          \
-  for (; t + (n) <= padded && ((n) <= 4 || padded - t != 8); t += (n)) {                                                                                      \
-    if (bits == 8) multiply_codes(8, n, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t); \
+  for (; t + (n) <= padded && ((n) <= 4 || padded - t != 8); t += (n)) {                                                     \
+    if (bits < 16 && (n) > code_tokens) break;                                                                               \
+    if (bits == 8) multiply_codes(8, n, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t);    \
     else if (bits == 4) multiply_codes(4, n, panel, groups, codes + group_inputs * t, meta + t, padded, sums + tile_rows * t); \
     else multiply_floats(n, panel, groups, values + group_inputs * t, padded, sums + tile_rows * t);                         \
   }
-  MULTIPLY(tile_tokens)
+  MULTIPLY(float_tokens)
   MULTIPLY(4)
   MULTIPLY(2)
 #undef MULTIPLY
@@ -212,9 +227,10 @@ static void multiply_many(const place *at, const rarefy_matmul *a, const panel_f
   write_tiles(at, a, part, start, count, sums);
 }
 
-/* As many tiles at once as leave each thread some work, and fit the panels. */
+/* As many tiles at once as leave each thread some work, and fit the panels with some groups each: with fewer of bf16, of which X is four times as
+ * large, and what one tile has read of it the next finds in a cache. */
 static int many_tiles_at_once(const place *at, const rarefy_matmul *a, const panel_format *format) {
-  return larger(1, smaller(all_tiles(a) / (4 * at->threads), smaller(rarefy_tiles_at_once, panel_groups(format) / 4)));
+  return larger(1, smaller(all_tiles(a) / (4 * at->threads), smaller(rarefy_tiles_at_once, panel_groups(format) / (is_quantised(format) ? 4 : 2))));
 }
 
 static int tiles(const place *at, const void *record) {

@@ -177,5 +177,6 @@ INLINE void from_mask_order(floats low, floats high, floats *first, floats *seco
 
 /* 32 registers. */
 enum { q8_blocks = 2, q4_blocks = 1, bf16_blocks = 4 };
-/* Tokens that a tile is multiplied with at once. */
-enum { tile_tokens = 4 };
+#define UNROLL_STEPS UNROLL
+/* Tokens that a tile of codes and one of numbers is multiplied with at once. */
+enum { code_tokens = 4, float_tokens = 4 };

@@ -19,16 +19,21 @@ INLINE ints high_nibbles(ints v) { return _mm256_and_si256(_mm256_srli_epi16(v, 
 
 #ifdef __AVX512VNNI__
 /* In narrow.c. */
+#define UNROLL_STEPS UNROLL
 enum { q8_offset = 128 };
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
 #elif defined(__AVXVNNI__)
+#define UNROLL_STEPS UNROLL
 enum { q8_offset = 128 };
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
 #else
+/* Unrolled, compilers bring what is multiplied into an order for which 16 registers are too few. */
+#define UNROLL_STEPS ROLLED
 enum { q8_offset = 0 };
-INLINE ints add_pairs(ints sums, ints pairs) { return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+INLINE ints widen_pairs(ints pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+INLINE ints add_pairs(ints sums, ints pairs) { return _mm256_add_epi32(sums, widen_pairs(pairs)); }
 /* Two products must fit 16 bits. Codes less 128 do: their magnitudes are unsigned and at most 128, and their signs go to the
  * inputs, whose magnitudes are at most 127. */
 INLINE ints dot_q8(ints sums, ints bytes, ints x) {
@@ -39,6 +44,13 @@ INLINE ints dot_q4(ints sums, ints bytes, ints x) { return add_pairs(sums, _mm25
 /* Products of bytes below 16 with inputs below 128 fit 16 bits eight fours long (8 · 2 · 15 · 127): a group is widened once, at its end. */
 #define SHORT_SUMS
 INLINE ints add_short(ints sums, ints bytes, ints x) { return _mm256_add_epi16(sums, _mm256_maddubs_epi16(bytes, x)); }
+/* See words.h. */
+#define CODE_WORDS
+INLINE void open_words(ints fours, ints *first, ints *second) {
+  *first = _mm256_srai_epi16(_mm256_slli_epi16(fours, 8), 8);
+  *second = _mm256_srai_epi16(fours, 8);
+}
+INLINE ints add_words(ints sums, ints words, ints x) { return _mm256_add_epi32(sums, _mm256_madd_epi16(words, x)); }
 #endif
 
 INLINE floats load_floats(const float *p) { return _mm256_loadu_ps(p); }
@@ -121,5 +133,5 @@ INLINE void from_mask_order(floats low, floats high, floats *first, floats *seco
 
 /* 16 registers. */
 enum { q8_blocks = 2, q4_blocks = 1, bf16_blocks = 4 };
-/* Tokens that a tile is multiplied with at once. */
-enum { tile_tokens = 4 };
+/* Tokens that a tile of codes and one of numbers is multiplied with at once. */
+enum { code_tokens = 4, float_tokens = 6 };

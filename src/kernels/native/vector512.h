@@ -115,5 +115,6 @@ INLINE void from_mask_order(floats low, floats high, floats *first, floats *seco
 
 /* Vectors of rows that are worked on at once: as many sums as fit the 32 registers. */
 enum { q8_blocks = 2, q4_blocks = 2, bf16_blocks = 8 };
-/* Tokens that a tile is multiplied with at once. */
-enum { tile_tokens = 6 };
+#define UNROLL_STEPS UNROLL
+/* Tokens that a tile of codes and one of numbers is multiplied with at once. */
+enum { code_tokens = 6, float_tokens = 6 };

@@ -103,30 +103,35 @@ describe.skipIf(sets.length === 0).each(["relaxed", "baseline"] as const)(
   },
 );
 
-// The sums of a group are then as large as they can be: AVX2 adds those of q4 in 16 bits.
+// The sums of a group are then as large as they can be: AVX2 adds those of q4 in 16 bits, of two inputs of every four each.
 describe.skipIf(sets.length === 0)("weights and inputs of the largest codes", () => {
   it.each(["q8", "q4"] as const)("%s have the bits of WebAssembly, of one row and of many", async (format) => {
     const [rows, cols] = [64, 64];
     // In every group one weight is the least, which makes the scale, and all others are the largest that there are.
     const weights = Float32Array.from({ length: rows * cols }, (_, i) => (i % 32 === 5 ? -8 : 7));
-    const attempt = async (native: NativeSet | "none", sign: number) => {
+    const attempt = async (native: NativeSet | "none", inputs: Float32Array) => {
       const backend = await backendWith(native, "relaxed");
       const w = await backend.loadMatrix([rowSource("weights", weights, rows, cols)], format);
       const results: Float32Array[] = [];
       for (const tokens of [1, 5]) {
         const [x, y] = [backend.allocate(tokens, cols), backend.allocate(tokens, rows)];
-        backend.write(x, new Float32Array(tokens * cols).fill(sign));
+        backend.write(
+          x,
+          Float32Array.from({ length: tokens * cols }, (_, i) => inputs[i % cols]),
+        );
         backend.linear(y, x, w);
         results.push(await backend.read(y));
         for (const activation of [x, y]) backend.release(activation);
       }
       return results;
     };
-    for (const sign of [1, -1]) {
-      const expected = await attempt("none", sign);
+    for (const signs of ["++++", "----", "++--", "--++", "+-+-"]) {
+      const inputs = Float32Array.from({ length: cols }, (_, i) => (signs[i % 4] === "+" ? 1 : -1));
+      const expected = await attempt("none", inputs);
+      const exact = inputs.reduce((sum, x, i) => sum + x * weights[i], 0);
       // The scale is the nearest bf16 number.
-      expect(Math.abs(expected[0][0] / (sign * 2 * (31 * 7 - 8)) - 1)).toBeLessThan(0.03);
-      for (const set of sets) expect(await attempt(set, sign), set).toEqual(expected);
+      expect(Math.abs(expected[0][0] - exact), signs).toBeLessThan(0.03 * cols * 7);
+      for (const set of sets) expect(await attempt(set, inputs), `${set} ${signs}`).toEqual(expected);
     }
   });
 });
