@@ -17,17 +17,10 @@ import {
   runKinds,
   valueSlices,
 } from "./wgsl/attention.js";
-import { attentionMerge, mostRuns } from "./wgsl/attentionRuns.js";
+import { attentionMerge, minimumRun, mostRuns, wantedWorkgroups } from "./wgsl/attentionRuns.js";
 import { elementGroups } from "./wgsl/elementwise.js";
 import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
 import { codesName } from "./wgsl/kvCodes.js";
-
-/** Below this many workgroups the keys are cut into runs. */
-const wantedWorkgroups = 256;
-const wantedInSoftware = 8;
-
-/** Fewer keys than this are not worth a run of their own. */
-const minimumRun = 32;
 
 /** Rows of a block's q, k and v as the projections gave them, and what rotates q and k. */
 export interface RotatedRows {
@@ -44,7 +37,7 @@ export class Attend {
   readonly #kernels = new Map<AttentionShape, Map<number | string, ReturnType<typeof attention>>>();
   readonly #mergeKernels = new Map<number, ReturnType<typeof attentionMerge>>();
   readonly #massKernels = new Map<string, ReturnType<typeof attentionMass>>();
-  /** Ways for what they suit better, where they are used. */
+  /** Ways for what they suit better, while they are on. */
   readonly tensor: TensorAttention;
   readonly token: TokenAttention;
 
@@ -66,18 +59,18 @@ export class Attend {
     const sinks = (options.sinks as GpuVector | undefined)?.memory;
     const { queryHeads, start, scale } = options;
     const group = queryHeads / kvHeads;
-    const shape = this.#shape(cache, layer, q.rows * group);
-    const { k, v, table } = rotation ?? { k: q, v: q };
     const seen = seenBy(options.sight as GpuSight | undefined, q, start);
-    if (seen.listed || cache.spec.codes !== undefined || cache.spec.mass !== undefined) {
-      // Only the general kernels know these.
-    } else if (this.token.enqueue(out, q, cache, layer, options, seen, rotation)) return;
-    else if (this.tensor.enqueue(out, q, cache, layer, options, seen)) return;
+    // Only the general kernels know lists of blocks, codes and mass.
+    if (!seen.listed && cache.spec.codes === undefined && cache.spec.mass === undefined) {
+      if (this.token.enqueue(out, q, cache, layer, options, seen, rotation)) return;
+      if (this.tensor.enqueue(out, q, cache, layer, options, seen)) return;
+    }
 
+    const { k, v, table } = rotation ?? { k: q, v: q };
+    const shape = this.#shape(cache, layer, q.rows * group);
     const blocks = Math.ceil((q.rows * group) / shape.queries);
-    const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
     const slices = valueSlices(valueDim);
-    const wantedRuns = Math.min(Math.ceil(wanted / (blocks * kvHeads * slices)), mostRuns);
+    const wantedRuns = Math.min(Math.ceil(wantedWorkgroups(context.device) / (blocks * kvHeads * slices)), mostRuns);
     const least = Math.max(Math.ceil(minimumRun / seen.step), Math.ceil(seen.span / wantedRuns));
     const keysPerRun = seen.listed ? least : roundUp(least, shape.keys);
     const runs = Math.max(1, Math.ceil(seen.span / keysPerRun));

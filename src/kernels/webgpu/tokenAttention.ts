@@ -4,13 +4,8 @@ import type { Context } from "./context.js";
 import { made } from "./made.js";
 import type { Seen } from "./seen.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuVector } from "./storage.js";
-import { mostRuns } from "./wgsl/attentionRuns.js";
+import { minimumRun, mostRuns, wantedWorkgroups } from "./wgsl/attentionRuns.js";
 import { attentionToken, attentionTokenBytes, type TokenShape, tokenRegisters } from "./wgsl/attentionToken.js";
-
-/** As many workgroups as keep a large GPU busy, and as few keys as are worth one. */
-const wantedWorkgroups = 256;
-const wantedInSoftware = 8;
-const minimumRun = 32;
 
 /** More fours of numbers than a thread has registers for, together with what it does with them. */
 const mostRegisters = 36;
@@ -47,8 +42,7 @@ export class TokenAttention {
     const { heads: kvHeads, value: valueDim } = kvLayer;
     const shape = this.#shape(kvLayer, queryHeads / kvHeads);
     if (shape === "none") return false;
-    const wanted = context.device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-    const wantedRuns = Math.min(Math.ceil(wanted / kvHeads), mostRuns);
+    const wantedRuns = Math.min(Math.ceil(wantedWorkgroups(context.device) / kvHeads), mostRuns);
     const keysPerRun = Math.max(minimumRun, Math.ceil(span / wantedRuns));
     const runs = Math.ceil(span / keysPerRun);
     const sumsAt = kvHeads;

@@ -1,5 +1,11 @@
 import { kernel, read, readWrite } from "../kernel.js";
 
+/** Below this many workgroups the keys are cut into runs. */
+export const wantedWorkgroups = ({ isSoftware }: { isSoftware: boolean }): number => (isSoftware ? 8 : 256);
+
+/** Fewer keys than this are not worth a run of their own. */
+export const minimumRun = 32;
+
 /** Most runs of keys. */
 export const mostRuns = 256;
 
