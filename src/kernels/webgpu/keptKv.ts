@@ -20,7 +20,11 @@ export class KeptKv {
     const fitting = this.#kept.filter(
       (memory) => memory.byteLength >= byteLength && memory.byteLength <= 2 * byteLength,
     );
-    if (fitting.length === 0) return this.device.allocate(byteLength, copied, label);
+    if (fitting.length === 0) {
+      // A cache of another shape: both need not be there at once.
+      this.free();
+      return this.device.allocate(byteLength, copied, label);
+    }
     const least = fitting.reduce((a, b) => (b.byteLength < a.byteLength ? b : a));
     this.#kept.splice(this.#kept.indexOf(least), 1);
     this.recorder.clear(least);
