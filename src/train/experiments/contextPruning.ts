@@ -34,7 +34,7 @@ const protocols: Readonly<Record<Scale, Protocol>> = {
   smoke: { steps: 3, batchSize: 1, window: 16, rate: 3e-4, rank: 4, weights: [0.3], testWindows: 2, maxTokens: 300 },
   laptop: {
     ...{ steps: 400, batchSize: 2, window: 128, rate: 3e-4, rank: 16 },
-    ...{ weights: [0.03, 0.1, 0.3, 1, 3], testWindows: 64, maxTokens: 110_000 },
+    ...{ weights: [0.03, 0.3, 3], testWindows: 64, maxTokens: 110_000 },
   },
   gpu: {
     ...{ steps: 5000, batchSize: 16, window: 512, rate: 3e-4, rank: 64 },
