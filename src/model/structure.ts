@@ -82,6 +82,9 @@ export async function chooseFormat(
   return choice(value, `dense: ${best.format} is no faster, ${times}`, dense.ms, dense.ms);
 }
 
+/** A reason as it is the same for matrices of any size. */
+const withoutTimes = (reason: string): string => reason.replace(/[,:]? ?[\d.]+ ms.*$/, "");
+
 /** What some of a model's matrices run as. */
 export interface RunsAs {
   /** "dense", or the way of leaving zeros out. */
@@ -108,7 +111,7 @@ export function runsAs(choices: readonly MatrixChoice[]): RunsAs[] {
     matrices: of.length,
     share: of.length / choices.length,
     zeros: 1 - of.reduce((sum, { density }) => sum + density, 0) / of.length,
-    reasons: [...new Set(of.map(({ reason }) => reason.replace(/,? ?[\d.]+ ms.*$/, "")))],
+    reasons: [...new Set(of.map(({ reason }) => withoutTimes(reason)))],
   })).sort((a, b) => b.matrices - a.matrices);
 }
 
@@ -116,9 +119,7 @@ export function runsAs(choices: readonly MatrixChoice[]): RunsAs[] {
 export function describeChoices(choices: readonly MatrixChoice[]): string {
   const counts = new Map<string, number>();
   for (const { format, reason } of choices) {
-    const kind = Object.hasOwn(sparseFormats, format)
-      ? format
-      : `${format} (${reason.replace(/,? ?[\d.]+ ms.*$/, "")})`;
+    const kind = Object.hasOwn(sparseFormats, format) ? format : `${format} (${withoutTimes(reason)})`;
     counts.set(kind, (counts.get(kind) ?? 0) + 1);
   }
   return Array.from(counts, ([kind, count]) => `${count} × ${kind}`).join(", ");

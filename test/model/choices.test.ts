@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { openBackend, type ProductCosts } from "../../src/kernels/index.js";
-import { describeChoices, loadModel, type Structure } from "../../src/model/index.js";
+import { describeChoices, loadModel, runsAs, type Structure } from "../../src/model/index.js";
 import { isSparse, type PackedFormatId, sparseFormats } from "../../src/pack/index.js";
 import { architectureGolden, logitsOf } from "../golden/golden.js";
 import { MemoryCheckpoint } from "./memoryCheckpoint.js";
@@ -55,6 +55,7 @@ test("auto takes what the costs say is fastest, per matrix, and tells why", asyn
   expect(gateChoice.density).toBeCloseTo(0.5, 2);
   expect(gateChoice.predictedMs! / gateChoice.denseMs!).toBeCloseTo(0.56, 2);
   expect(gateChoice.reason).toMatch(/^fastest: 0\.01\d ms predicted, dense 0\.02\d ms$/);
+  expect(runsAs([gateChoice])[0].reasons).toEqual(["fastest"]);
   expect(denseChoice.reason).toBe("dense: hardly any weight is 0");
   expect(describeChoices(model.choices)).toBe(
     "6 × bf16 (dense: hardly any weight is 0), 2 × bitmask-bf16, 1 × 2:4-bf16",

@@ -64,6 +64,7 @@ describe("requests that are refused say which field, and what was expected", () 
     ["GET", "/v1/completions", "POST"],
     ["PUT", "/v1/chat/completions", "POST"],
     ["DELETE", "/v1/models", "GET, HEAD"],
+    ["POST", "/v1/models/tiny", "GET, HEAD"],
     ["POST", "/health", "GET, HEAD"],
   ])("%s %s: 405, and by what it is asked", async (method, path, allow) => {
     const headers = { "content-type": "application/json" };

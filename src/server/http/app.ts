@@ -116,7 +116,7 @@ export function createApp(state: AppState, options: AppOptions): Hono {
         ...{ code: "method_not_allowed", allow },
       });
     });
-  for (const path of ["/health", "/metrics", "/v1/models"]) others(path, "GET, HEAD");
+  for (const path of ["/health", "/metrics", "/v1/models", "/v1/models/:id{.+}"]) others(path, "GET, HEAD");
   for (const path of Object.keys(routes)) others(path, "POST");
   async function answer(c: Context, route: Route): Promise<Response> {
     if (state.draining) throw new ApiError(503, "the server closes", { code: "draining", retryAfterSeconds: 5 });
