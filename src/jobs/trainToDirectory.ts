@@ -1,5 +1,6 @@
 import { rm } from "node:fs/promises";
 import { basename } from "node:path";
+import type { ModelConfig } from "../arch/index.js";
 import { type JobOptions, median, UsageError } from "../core/index.js";
 import {
   artifactFileName,
@@ -161,14 +162,16 @@ async function trainAndWrite(files: LocalModelFiles, output: string, options: Wh
   const windows = windowsOf(tokens, options);
   const evaluation = evaluationTokens && windowsOf(evaluationTokens, options);
 
+  const check = (config: ModelConfig) => checkFitsModel(config, options.window, [tokens, evaluationTokens]);
+
   await using source = adapter?.stream ? await openSource(files) : undefined;
   const model = await (source !== undefined
     ? streamedModel(files, source.checkpoint)
     : from === "weights"
-      ? loadTrainable(files, { ...options, contextPruning, gates }, steering)
+      ? loadTrainable(files, { ...options, contextPruning, gates }, { ...steering, check })
       : randomModel(files, options, gates));
   const { config, parameters, mixture } = model;
-  checkFitsModel(config, options.window, [tokens, evaluationTokens]);
+  check(config);
   const { window, device, threads } = options;
   const base = source && { checkpoint: source.checkpoint, spec: config.spec, window, device };
   const control = joinControls(

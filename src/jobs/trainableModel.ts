@@ -58,7 +58,7 @@ export type ModelSettings = RouterSettings & {
 export async function loadTrainable(
   files: LocalModelFiles,
   settings: ModelSettings,
-  job: JobOptions,
+  { check, ...job }: JobOptions & { check?: (config: ModelConfig) => void },
 ): Promise<TrainableModel> {
   const checkpoint = await openCheckpoint(files);
   try {
@@ -66,6 +66,8 @@ export async function loadTrainable(
     const { contextPruning, gates, seed = 0 } = settings;
     const prunable = contextPruning === undefined ? own : prunableConfig(own, contextPruning);
     const config = gates === undefined ? prunable : gatedConfig(prunable, gates);
+    // Weights may be many, and are read last.
+    check?.(config);
     const { parameters, had, added } = extendedParameters(own.spec, config.spec, checkpoint.tensors);
     const trained = checkpoint.artifact && trainingOf(checkpoint.artifact)?.router;
     const mixture = mixtureOf(config, settings, trained ?? routingOf(config.spec));

@@ -108,11 +108,13 @@ test("what needs all weights in memory is refused", async () => {
 });
 
 test("settings and texts that nothing can be learnt with are refused by name", async () => {
+  const stages: string[] = [];
   const train = (more: object) =>
     trainToDirectory(directoryFiles(join(directory, "q4")), join(directory, "none"), {
       from: "weights",
       window: 8,
       tokens: async () => randomTokens(2, 64),
+      onProgress: ({ stage }) => void stages.push(stage),
       ...more,
     });
   await expect(train({ rate: -1 })).rejects.toThrow(/rate/);
@@ -121,4 +123,6 @@ test("settings and texts that nothing can be learnt with are refused by name", a
   await expect(train({ from: "scratch" })).rejects.toThrow(/weights or random/);
   await expect(train({ window: 4096, tokens: async () => randomTokens(2, 20_000) })).rejects.toThrow(/was made for/);
   await expect(train({ tokens: async () => new Uint32Array(64).fill(99_999) })).rejects.toThrow(/token 99999/);
+  // No weights are read for that.
+  expect(stages).toEqual([]);
 });
