@@ -4,6 +4,14 @@ import type { FileSinks } from "./byteSink.js";
 import type { ByteSource, ModelFiles } from "./byteSource.js";
 import { targetOf } from "./range.js";
 
+/** Declarations that merge with the DOM's where an application has them, and stand for them where it has not. */
+declare global {
+  interface FileSystemHandle {}
+  interface FileSystemFileHandle {}
+  interface FileSystemDirectoryHandle {}
+  interface StorageEstimate {}
+}
+
 /** The parts of the File System API that TypeScript's DOM library leaves out. */
 export interface SyncAccessHandle {
   getSize(): number;

@@ -3,6 +3,14 @@ import { dotByte, dotWide } from "../program/layout.js";
 import { baseline, relaxed } from "./generated/kernels.js";
 import type { NativeCall } from "./native.js";
 
+/** Declarations that merge with the DOM's where an application has them, and stand for them where it has not. */
+declare global {
+  namespace WebAssembly {
+    interface Module {}
+    interface Memory {}
+  }
+}
+
 /** What the AssemblyScript module exports. */
 export interface KernelExports {
   /** @param native bits of the kernels that are called in place of its own */
