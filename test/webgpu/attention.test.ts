@@ -77,6 +77,15 @@ describe.skipIf(unavailable !== undefined)(
       expect(backend.info.description).toContain("attention by subgroups is off by");
     });
 
+    it("a kernel that does not compile is left out, and the backend serves", async () => {
+      watched({ kernel: "attentionToken", from: "workgroupBarrier();", to: "nothingOfTheKind();" });
+      await chooseAttention(backend, device);
+      expect(backend.attend.token.isOn).toBe(false);
+      expect(backend.problems).toEqual([expect.stringMatching(/^attention by subgroups: /)]);
+      const x = upload(backend, 1, 4, normals(3, 4));
+      expect(await backend.read(x)).toEqual(normals(3, 4));
+    });
+
     describe("memory of a cache", () => {
       const created = (slots: number) =>
         backend.createKvCache({ layers: [{ heads: 1, key: 8, value: 8 }], slots }) as GpuKvCache;
@@ -96,6 +105,13 @@ describe.skipIf(unavailable !== undefined)(
         const keys = backend.allocate(30, 8);
         backend.readKeys(keys, next, 0, 0);
         expect(await backend.read(keys)).toEqual(new Float32Array(240));
+      });
+
+      it("is not given out by a backend that was disposed of", async () => {
+        filled(40);
+        await backend.flush();
+        backend[Symbol.dispose]();
+        expect(() => created(40)).toThrow("the backend was disposed");
       });
 
       it.each([

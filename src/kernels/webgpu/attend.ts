@@ -63,7 +63,7 @@ export class Attend {
     // Only the general kernels know lists of blocks, codes and mass.
     if (!seen.listed && cache.spec.codes === undefined && cache.spec.mass === undefined) {
       if (this.token.enqueue(out, q, cache, layer, options, seen, rotation)) return;
-      if (this.tensor.enqueue(out, q, cache, layer, options, seen)) return;
+      if (rotation === undefined && this.tensor.enqueue(out, q, cache, layer, options, seen)) return;
     }
 
     const { k, v, table } = rotation ?? { k: q, v: q };

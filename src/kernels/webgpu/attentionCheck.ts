@@ -1,4 +1,4 @@
-import { median, Random } from "../../core/index.js";
+import { DeviceError, median, Random } from "../../core/index.js";
 import { wholeHeads } from "../handles.js";
 import type { WebGpuBackend } from "./backend.js";
 import type { Device } from "./device.js";
@@ -39,14 +39,10 @@ const timesInRound = 8;
  * GPU, with every driver. A GPU that the CPU plays uses all that are right.
  */
 export async function chooseAttention(backend: WebGpuBackend, device: Device): Promise<void> {
-  for (const way of ways) if (way.isPossible(device)) await choose(backend, way, device.isSoftware);
+  for (const way of ways) if (way.isPossible(device)) await choose(backend, way, device);
 }
 
-async function choose(
-  backend: WebGpuBackend,
-  { name, way, tolerance, shape }: Way,
-  isSoftware: boolean,
-): Promise<void> {
+async function choose(backend: WebGpuBackend, { name, way, tolerance, shape }: Way, device: Device): Promise<void> {
   const { queryHeads, kvHeads, headDim, tokens, start } = shape;
   const random = new Random(3);
   const normals = (count: number) => Float32Array.from({ length: count }, () => random.normal());
@@ -101,8 +97,15 @@ async function choose(
     const errors = [tokens === 1 ? await errorOf(attendRotated) : 0, await errorOf(attend)];
     const isRight = errors.every((error) => error <= tolerance);
     if (!isRight) backend.problems.push(`${name} is off by ${Math.max(...errors)} of the norm`);
-    backend.attend[way].isOn = isRight && (isSoftware || (await isSooner()));
+    backend.attend[way].isOn = isRight && (device.isSoftware || (await isSooner()));
+  } catch (error) {
+    // A kernel that does not compile here is not used; a device that went is an error.
+    backend.attend[way].isOn = false;
+    device.throwIfGone();
+    if (!(error instanceof DeviceError)) throw error;
+    backend.problems.push(`${name}: ${error.message}`);
   } finally {
+    backend.freeRope(table);
     for (const x of [qkv, k, v, out]) backend.release(x);
     backend.takeCounters();
   }

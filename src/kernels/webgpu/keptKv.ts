@@ -17,6 +17,7 @@ export class KeptKv {
 
   /** Zeros, in memory of at least so many bytes and at most twice as many. */
   take(byteLength: number, label: string): GpuMemory {
+    this.device.throwIfGone();
     const fitting = this.#kept.filter(
       (memory) => memory.byteLength >= byteLength && memory.byteLength <= 2 * byteLength,
     );
@@ -33,11 +34,18 @@ export class KeptKv {
 
   /** Keeps these in the place of what is kept. */
   keep(memories: readonly GpuMemory[]): void {
-    this.free();
+    this.#freeLater();
     this.#kept = [...memories];
   }
 
+  /** Frees what is kept before anything else is allocated. */
   free(): void {
+    if (this.#kept.length === 0) return;
+    this.#freeLater();
+    this.recorder.submit();
+  }
+
+  #freeLater(): void {
     for (const memory of this.#kept) this.recorder.freeLater(memory);
     this.#kept = [];
   }

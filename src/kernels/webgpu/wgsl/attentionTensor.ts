@@ -25,6 +25,8 @@ export const attentionTensorBytes = (tile: AttentionTile): number =>
 
 /** Keys and values are multiplied with 1/16 before they become f16, so that up to a million they do not overflow. */
 const range = 16;
+/** Weights, which are at most 1, are multiplied with this: without it those of keys that count little would be lost in f16. */
+const weightRange = 16384;
 
 /**
  * `attention` of many rows over a cache of f32 on the matrix units of a GPU, which multiply f16 and sum in f32: queries,
@@ -100,8 +102,8 @@ export const attentionTensor = ({ M, N, K }: TensorShape, shape: AttentionTile, 
       let high = weightOf(${scoreOf(run, 2 * e + 1)}, highest);
       length += dot(low + high, vec4<f32>(1.0));
       let at = ownWeights + row * ${weights}u + half * 16u + ${32 * run + 8 * e}u;
-      ${putHalves("weights", "at", "vec4<f16>(low)")}
-      ${putHalves("weights", "at + 4u", "vec4<f16>(high)")}
+      ${putHalves("weights", "at", `vec4<f16>(low * ${weightRange}.0)`)}
+      ${putHalves("weights", "at + 4u", `vec4<f16>(high * ${weightRange}.0)`)}
     }`,
     ),
   );
@@ -253,7 +255,7 @@ fn main(
     ${addValues}
   }
   length += subgroupShuffleXor(length, 1u);
-  let share = select(${range}.0 / length, 0.0, length == 0.0);
+  let share = select(${range / weightRange} / length, 0.0, length == 0.0);
   ${write}
 }
 

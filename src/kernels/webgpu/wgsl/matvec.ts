@@ -19,8 +19,8 @@ import { findPart } from "./part.js";
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
 
-/** x is multiplied with 1/16 before it becomes f16: sums of four products with codes of 4 bits are f16 up to |x| = 32,000. */
-const range = 16;
+/** x is multiplied with 1/64 before it becomes f16: sums of four products with codes of 4 bits are f16 up to |x| = 131,000. */
+const range = 64;
 
 /** What suits a device: see `matvec`. */
 export interface MatvecTuning extends ListTuning {
