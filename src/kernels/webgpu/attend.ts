@@ -6,9 +6,9 @@ import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
 import { made } from "./made.js";
 import { type Seen, seenBy } from "./seen.js";
-import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuSight, GpuVector } from "./storage.js";
+import type { GpuActivation, GpuKvCache, GpuSight, GpuVector } from "./storage.js";
 import { TensorAttention } from "./tensorAttention.js";
-import { TokenAttention } from "./tokenAttention.js";
+import { TokenAttention, type TokenRotation } from "./tokenAttention.js";
 import {
   type AttentionShape,
   type AttentionVariant,
@@ -23,11 +23,8 @@ import { attentionMass, massThreads, ropeAppend } from "./wgsl/kv.js";
 import { codesName } from "./wgsl/kvCodes.js";
 
 /** Rows of a block's q, k and v as the projections gave them, and what rotates q and k. */
-export interface RotatedRows {
+export interface RotatedRows extends TokenRotation {
   readonly q: GpuActivation;
-  readonly k: GpuActivation;
-  readonly v: GpuActivation;
-  readonly table: GpuRopeTable;
 }
 
 /** Enqueues attention in the shape that suits the number of query rows; remembers the kernels it made. */
@@ -52,7 +49,7 @@ export class Attend {
     cache: GpuKvCache,
     layer: number,
     options: AttentionOptions & { position?: number },
-    rotation?: Omit<RotatedRows, "q">,
+    rotation?: TokenRotation,
   ): void {
     const { context } = this;
     const { heads: kvHeads, value: valueDim } = cache.spec.layers[layer];

@@ -84,6 +84,7 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   readonly #device: Device;
   readonly #context: Context;
   readonly #pool: ActivationPool;
+  /** Seen by `chooseAttention`. */
   readonly attend: Attend;
   readonly #normFusion: NormFusion;
   readonly #norms: ReturnType<typeof normKernels>;

@@ -10,7 +10,7 @@ import { attentionToken, attentionTokenBytes, type TokenShape, tokenRegisters } 
 /** More fours of numbers than a thread has registers for, together with what it does with them. */
 const mostRegisters = 36;
 
-/** Of a token k and v that are still to be rotated and cached, which lie where q does. */
+/** k and v that are still to be rotated and cached, and what rotates them; of a token they lie where q does. */
 export interface TokenRotation {
   readonly k: GpuActivation;
   readonly v: GpuActivation;

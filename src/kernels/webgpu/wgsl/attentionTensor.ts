@@ -87,6 +87,12 @@ export const attentionTensor = ({ M, N, K }: TensorShape, shape: AttentionTile, 
       ${times(down, (i) => `subgroupMatrixStore<row_major>(&products, ownScores + ${i * M * scores + (j * N) / 4}u, sum${i}, ${scores}u);`)}
     }`,
   );
+  /** What both walks do with the keys that were brought. */
+  const scoreTile = /* wgsl */ `
+    workgroupBarrier();
+    ${put(keyDim)}
+    workgroupBarrier();
+    ${makeScores}`;
   // Two threads look after a row; each takes every other run of 16 keys.
   const eachRun = (line: (run: number) => string) => times(keys / 32, line);
   const scoreOf = (run: number, q: number) =>
@@ -220,10 +226,7 @@ fn main(
   // What is needed next is on its way meanwhile.
   ${bring("cachedKeys", keyDim, "begin")}
   for (var first = begin; first < end; first += ${keys}u) {
-    workgroupBarrier();
-    ${put(keyDim)}
-    workgroupBarrier();
-    ${makeScores}
+    ${scoreTile}
     ${bring("cachedKeys", keyDim, `first + ${keys}u`)}
     workgroupBarrier();
     ${findHighest}
@@ -242,10 +245,7 @@ fn main(
   ${times(down, (i) => times(valueDim / N, (j) => `var acc${i}_${j} = subgroup_matrix_result<f32, ${N}, ${M}>();`))}
   ${bring("cachedKeys", keyDim, "begin")}
   for (var first = begin; first < end; first += ${keys}u) {
-    workgroupBarrier();
-    ${put(keyDim)}
-    workgroupBarrier();
-    ${makeScores}
+    ${scoreTile}
     ${bring("cachedValues", valueDim, "first")}
     workgroupBarrier();
     ${weighKeys}
