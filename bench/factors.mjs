@@ -58,10 +58,11 @@ function stageOf(name, shapes) {
   }
   if (name === "sparse + low rank") {
     // Half of the numbers each for the pair and for what it leaves.
-    const { rank } = nearestRank(shapes, 2 * ratio);
+    const { rank, numbers } = nearestRank(shapes, 2 * ratio);
+    const rest = shapes.reduce((sum, { rows, cols }) => sum + (rows * cols) / (2 * ratio), 0);
     const pattern = { type: "unstructured", sparsity: 1 - 1 / (2 * ratio) };
     const stage = { type: "lowRank", method: "svd", rank, residual: { method: "magnitude", pattern }, targets: [mlp] };
-    return { stage };
+    return { stage, numbers: numbers + rest };
   }
   const found = nearestSize(name, shapes, ratio, values.of);
   if (found === undefined) return undefined;
@@ -190,8 +191,9 @@ for (const name of methodsOf[values.of]) {
     const learning = cpuMinutes();
     const after = await measure(name, directoryFiles(trained), evaluation);
     return {
-      ...{ name, stage: found.stage, numbers: before.numbers },
-      ratio: factored / (found.numbers ?? factored - (rows[0].numbers - before.numbers)),
+      // Zeros of a sparse rest are no numbers of the model.
+      ...{ name, stage: found.stage, numbers: rows[0].numbers - factored + found.numbers },
+      ratio: factored / found.numbers,
       ...{
         oneShot: before.perplexity,
         trained: after.perplexity,

@@ -2,20 +2,27 @@
 //   npx rarefy demo --json > demo.json
 //   (cd bench && node run.mjs --rounds 3 --native best --out bench.json)
 //   node scripts/picture.mjs demo.json bench/bench.json        writes docs/images/gain-and-cost.svg
+// Of several files of bench/run.mjs all that ran dense weights with native kernels is drawn.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readOptions } from "./options.mjs";
 
 const { positionals } = readOptions({ allowPositionals: true });
-if (positionals.length !== 2) throw new Error("give two files: demo.json and bench.json");
-const [demo, bench] = positionals.map((path) => JSON.parse(readFileSync(path, "utf8")));
-const { cpu, cores } = bench.machine;
-const speeds = bench.summary.map(({ id, decodeTokensPerSecond, bytesPerToken }) => ({
-  label: id.replace("node-llama-cpp", "llama.cpp").replace(" native", "").replace("50 % sparse", "50 % skipped"),
-  value: decodeTokensPerSecond,
-  note: `${decodeTokensPerSecond.toFixed(1)}, reading ${(bytesPerToken / 1e6).toFixed(0)} MB`,
-  kind: id.includes("sparse") ? "sparse" : id.startsWith("rarefy") ? "dense" : "peer",
-}));
+if (positionals.length < 2) throw new Error("give demo.json and at least one bench.json");
+const [demo, ...benches] = positionals.map((path) => JSON.parse(readFileSync(path, "utf8")));
+const { cpu, cores } = benches[0].machine;
+const speeds = benches
+  .flatMap(({ summary }) => summary)
+  .filter(({ id }) => !/WebAssembly|2:4/.test(id))
+  .map(({ id, decodeTokensPerSecond, bytesPerToken }) => ({
+    label: id
+      .replace("node-llama-cpp", "llama.cpp")
+      .replace(/ native dense, (.*) of inputs skipped/, " $1 skipped")
+      .replace(" native", ""),
+    value: decodeTokensPerSecond,
+    note: `${decodeTokensPerSecond.toFixed(1)}, reading ${(bytesPerToken / 1e6).toFixed(0)} MB`,
+    kind: id.includes("skipped") ? "sparse" : id.startsWith("rarefy") ? "dense" : "peer",
+  }));
 const costs = demo.rows.map(({ model, perplexity }) => ({
   label: model.replace("sparse", "skipped"),
   value: perplexity,

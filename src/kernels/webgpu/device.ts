@@ -3,6 +3,7 @@ import { Dispatches } from "./dispatches.js";
 import { openGpu } from "./gpu.js";
 import type { GpuEntry } from "./gpuEntry.js";
 import type { GpuMemory } from "./gpuMemory.js";
+import type { Turns } from "./naps.js";
 import type { TensorShape } from "./wgsl/matmulTensor.js";
 
 export type { GpuMemory } from "./gpuMemory.js";
@@ -56,7 +57,7 @@ export class Device implements Disposable {
   /** A GPU played by the CPU: threads that wait for one another are dear, and it has few cores. */
   readonly isSoftware: boolean;
   /** See `GpuEntry`. */
-  readonly waitsBusily: boolean;
+  readonly turns: Turns | undefined;
   readonly #entry: GpuEntry;
   /** Held because Dawn frees an adapter that nobody refers to. */
   readonly #adapter: GPUAdapter;
@@ -75,7 +76,7 @@ export class Device implements Disposable {
     this.features = gpu.features as ReadonlySet<string>;
     this.adapterInfo = adapter.info;
     this.isSoftware = adapter.info.isFallbackAdapter;
-    this.waitsBusily = entry.waitsBusily;
+    this.turns = entry.turns;
     this.dispatches = new Dispatches(gpu, usage.uniform | usage.copyDst);
     gpu.addEventListener("uncapturederror", (event) => {
       event.preventDefault(); // or it is written to the console

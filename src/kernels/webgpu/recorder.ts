@@ -2,8 +2,8 @@ import { DeviceError } from "../../core/index.js";
 import type { GpuWork } from "../backend.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
 import type { Kernel } from "./kernel.js";
+import { withNaps } from "./naps.js";
 import { type KernelTime, PassTimer } from "./passTimer.js";
-import { Patience } from "./patience.js";
 
 const maxDispatches = 1024;
 
@@ -59,13 +59,10 @@ export class Recorder {
   /** That the pass has been set to. */
   #pipeline: GPUComputePipeline | undefined;
   #afterSubmit: GpuMemory[] = [];
-  /** Where waiting costs a processor, for what is read while the GPU has more to do. */
-  readonly #patience: Patience | undefined;
   #submits = 0;
 
   constructor(device: Device) {
     this.#device = device;
-    this.#patience = device.waitsBusily ? new Patience() : undefined;
     this.counters = device.allocate(counterWords * 4, usage.storage | usage.copySrc | usage.copyDst, "counters");
   }
 
@@ -184,8 +181,10 @@ export class Recorder {
     const submits = this.#submits;
     return {
       bytes: async () => {
-        const arrives = () => Promise.all([this.#take(staging, byteLength), this.#deliver(unread)]);
-        const [bytes] = await (this.#submits > submits ? (this.#patience?.wait(arrives) ?? arrives()) : arrives());
+        const arrives = Promise.all([this.#take(staging, byteLength), this.#deliver(unread)]);
+        const { turns } = this.#device;
+        const hasMoreToDo = this.#submits > submits;
+        const [bytes] = await (hasMoreToDo && turns !== undefined ? withNaps(arrives, turns) : arrives);
         this.#device.throwIfFailed();
         return bytes;
       },
