@@ -47,7 +47,7 @@ export function reportFiveSchemes(cells: readonly FinishedCell[], protocol: Five
       ratio: over(({ bytes, denseBytes }) => denseBytes / bytes),
       oneShot: over(({ oneShot }) => oneShot),
       trained: results[0].trained === null ? undefined : over(({ trained }) => trained!),
-      quality: over(({ oneShot, trained }) => trained ?? oneShot),
+      quality: over(({ oneShot, trained }) => Math.min(oneShot, trained ?? oneShot)),
       speedUp: over(({ speedUp }) => speedUp),
       megabytes: over(({ megabytesPerToken }) => megabytesPerToken),
       changed: over(({ changed }) => changed),
@@ -167,6 +167,7 @@ export function reportFiveSchemes(cells: readonly FinishedCell[], protocol: Five
     ],
     notes: [
       "The ratio is that of the files of weights, dense ones included: embeddings and norms stay as they are in all schemes.",
+      "Where training at the one rate of all made a model worse, its quality is that of one shot.",
       `A scheme needs training where one of its strengths is beyond ${usable} × the dense perplexity in one shot.`,
       "What is touched is counted in one shot at the last strength, over all numbers of the model; matrices that became pairs, and layers that were dropped, are gone.",
     ],
