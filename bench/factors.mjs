@@ -59,10 +59,9 @@ function stageOf(name, shapes) {
   if (name === "sparse + low rank") {
     // Half of the numbers each for the pair and for what it leaves.
     const { rank, numbers } = nearestRank(shapes, 2 * ratio);
-    const rest = shapes.reduce((sum, { rows, cols }) => sum + (rows * cols) / (2 * ratio), 0);
     const pattern = { type: "unstructured", sparsity: 1 - 1 / (2 * ratio) };
     const stage = { type: "lowRank", method: "svd", rank, residual: { method: "magnitude", pattern }, targets: [mlp] };
-    return { stage, numbers: numbers + rest };
+    return { stage, numbers: numbers + factored / (2 * ratio) };
   }
   const found = nearestSize(name, shapes, ratio, values.of);
   if (found === undefined) return undefined;
