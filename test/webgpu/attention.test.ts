@@ -29,12 +29,13 @@ describe.skipIf(unavailable !== undefined)(
       const names: string[] = [];
       const { dispatches } = device;
       const next = dispatches.next.bind(dispatches);
-      const watching: Dispatches["next"] = (kernel, ...others) => {
+      const watching: Dispatches["next"] = (call) => {
+        const { kernel } = call;
         names.push(kernel.name);
-        if (broken === undefined || !kernel.name.startsWith(broken.kernel)) return next(kernel, ...others);
+        if (broken === undefined || !kernel.name.startsWith(broken.kernel)) return next(call);
         const code = kernel.code.replaceAll(broken.from, broken.to);
         expect(code).not.toBe(kernel.code);
-        return next({ ...kernel, name: `${kernel.name} broken`, code }, ...others);
+        return next({ ...call, kernel: { ...kernel, name: `${kernel.name} broken`, code } });
       };
       Object.defineProperty(dispatches, "next", { value: watching });
       return names;

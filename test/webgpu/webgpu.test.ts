@@ -36,11 +36,12 @@ describe.skipIf(unavailable !== undefined)(`WebGPU${unavailable === undefined ? 
   const sabotage = (matches: RegExp, from: string, to: string) => {
     const { dispatches } = device;
     const next = dispatches.next.bind(dispatches);
-    const sabotaged: Dispatches["next"] = (kernel, ...others) => {
-      if (!matches.test(kernel.name)) return next(kernel, ...others);
+    const sabotaged: Dispatches["next"] = (call) => {
+      const { kernel } = call;
+      if (!matches.test(kernel.name)) return next(call);
       const code = kernel.code.replace(from, to);
       expect(code).not.toBe(kernel.code);
-      return next({ ...kernel, name: `${kernel.name} sabotaged`, code }, ...others);
+      return next({ ...call, kernel: { ...kernel, name: `${kernel.name} sabotaged`, code } });
     };
     Object.defineProperty(dispatches, "next", { value: sabotaged });
   };

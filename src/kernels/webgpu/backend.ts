@@ -51,12 +51,14 @@ import { keepLargest } from "./inputChoice.js";
 import { KeptKv } from "./keptKv.js";
 import { headScores, poolRows, readKeys } from "./keys.js";
 import { largest } from "./largest.js";
-import { fusible, linear, type NormsAround, tilesOf } from "./linear.js";
+import { fusible, linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, type GpuMatrix, loadMatrix } from "./matrix.js";
 import { NormFusion } from "./normFusion.js";
 import { normKernels } from "./normKernels.js";
 import type { KernelTime } from "./passTimer.js";
+import { tilesOf } from "./productParts.js";
+import type { NormsAround } from "./rowProduct.js";
 import { checkFormat } from "./selfCheck.js";
 import { checkSparseFormat } from "./sparseCheck.js";
 import type { SparseKernels } from "./sparseKernels.js";
@@ -286,13 +288,13 @@ export class WebGpuBackend extends ExpertBackend implements Backend, WeightOwner
   }
 
   linear(out: Activation, x: Activation, w: Matrix, options: LinearOptions = {}): void {
-    const { gate, ...rest } = options;
-    if (gate !== undefined && (isSparseMatrix(w) || !fusible(own(x), w as GpuMatrix, options))) {
+    if (options.gate !== undefined && (isSparseMatrix(w) || !fusible(own(x), w as GpuMatrix, options))) {
+      const { gate, ...rest } = options;
       const between = this.allocate(x.rows, x.cols);
       this.gatedActivation(between, x, gate.up, gate.f, gate);
       this.linear(out, between, w, rest);
       this.release(between);
-    } else if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, rest, this.#counters);
+    } else if (isSparseMatrix(w)) sparseLinear(this.#context, own(out), own(x), w, options, this.#counters);
     else this.#linear(own(out), own(x), w as GpuMatrix, options);
   }
 

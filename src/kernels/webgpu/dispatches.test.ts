@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { GpuMemory } from "./device.js";
-import { Dispatches } from "./dispatches.js";
+import { type Call, Dispatches } from "./dispatches.js";
 import { kernel, paramBytes, read, readWrite } from "./kernel.js";
 
 const add = kernel({
@@ -38,7 +38,7 @@ describe("dispatches", () => {
   let dispatches: Dispatches;
   const [x, y, z] = [memory(1), memory(2), memory(3)];
   const next = (buffers: GpuMemory[], count: number, table: number[] = []) =>
-    dispatches.next(add, buffers, { count, scale: 0.5 }, table);
+    dispatches.next({ kernel: add, slots: buffers, params: { count, scale: 0.5 }, grid: [1], table });
   beforeEach(() => {
     gpu = new RecordedGpu();
     dispatches = new Dispatches(gpu as unknown as GPUDevice, 0);
@@ -92,5 +92,55 @@ describe("dispatches", () => {
     expect(gpu.groups).toHaveLength(3);
     next(buffers, 1);
     expect(gpu.groups).toHaveLength(4);
+  });
+
+  describe("a call that is made again", () => {
+    let call: Call & { table: number[]; version: number };
+    const made = () => {
+      const dispatch = dispatches.next(call);
+      dispatches.submitting();
+      return dispatch;
+    };
+    beforeEach(() => {
+      call = { kernel: add, slots: [x, y], params: { count: 7, scale: 0.5 }, grid: [1], table: [3], version: 0 };
+    });
+
+    test("has its dispatch again, and is sent again when its version has changed", () => {
+      const first = made();
+      expect(made()).toBe(first);
+      expect(gpu.sent).toHaveLength(1);
+      call.table[0] = 4;
+      call.version++;
+      expect(made()).toBe(first);
+      expect(gpu.sent).toHaveLength(2);
+      expect(gpu.sent[1].words[4]).toBe(4);
+    });
+
+    test("with another version before a submit has both", () => {
+      const first = dispatches.next(call);
+      call.table[0] = 4;
+      call.version++;
+      const second = dispatches.next(call);
+      expect(second.parameters).not.toEqual(first.parameters);
+      dispatches.submitting();
+      expect([gpu.sent[0].words[4], gpu.sent[0].words[paramBytes / 4 + 4]]).toEqual([3, 4]);
+      expect(made()).toBe(first);
+      expect(gpu.sent[1].words[4]).toBe(4);
+    });
+
+    test("after another call with its kernel and buffers is sent again", () => {
+      made();
+      next([x, y], 8);
+      dispatches.submitting();
+      made();
+      expect(gpu.sent.map(({ words }) => words[0])).toEqual([7, 8, 7]);
+    });
+
+    test("does not outlive the dispatches of a freed buffer", () => {
+      const { bindGroup } = made();
+      dispatches.forget(x);
+      expect(made().bindGroup).not.toEqual(bindGroup);
+      expect(gpu.groups).toHaveLength(2);
+    });
   });
 });

@@ -9,6 +9,32 @@ interface Compiled {
   readonly layout: GPUBindGroupLayout;
 }
 
+/** One dispatch as an operation asks for it. */
+export interface Call {
+  readonly kernel: Kernel;
+  readonly params: Readonly<Record<string, number>>;
+  /** One buffer for each slot of the kernel. */
+  readonly slots: readonly GpuMemory[];
+  /** In workgroups. */
+  readonly grid: readonly [number, number?, number?];
+  readonly table: ArrayLike<number>;
+  /**
+   * Of a call that is made again and again: how often its table was changed. What the GPU has been told of that version is
+   * not compared again, nor are its buffers.
+   */
+  version?: number;
+}
+
+/** The buffers of a call, in the order of the kernel's slots. */
+export function slotsOf<B extends string>(
+  { buffers: slots }: Kernel<string, B>,
+  buffers: Readonly<Record<NoInfer<B>, GpuMemory>>,
+): GpuMemory[] {
+  const memories: GpuMemory[] = [];
+  for (const name in slots) memories.push(buffers[name]);
+  return memories;
+}
+
 /** What a dispatch is recorded with. */
 export interface Dispatch {
   readonly pipeline: GPUComputePipeline;
@@ -17,11 +43,17 @@ export interface Dispatch {
   readonly parameters: Place;
 }
 
+/** A dispatch, and the call whose parameters it has. */
+interface Used extends Dispatch {
+  by?: Call;
+  version?: number;
+}
+
 /** A kernel with its buffers: as many dispatches as there were at most before one submit. */
 interface Repeated {
   readonly compiled: Compiled;
   readonly unique: readonly GpuMemory[];
-  readonly dispatches: Dispatch[];
+  readonly dispatches: Used[];
   /** How many of them are enqueued and not submitted. */
   enqueued: number;
 }
@@ -45,6 +77,8 @@ export class Dispatches {
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   /** By kernel, then by the ids of its buffers, one after the other: no key has to be put together for a dispatch. */
   readonly #repeated = new Map<Kernel, Branch>();
+  /** Of calls that are made again; none holds a buffer that was forgotten. */
+  #ofCalls = new WeakMap<Call, Repeated>();
   #enqueued: Repeated[] = [];
 
   /** @param parameterUsage of the buffers that hold parameters */
@@ -53,19 +87,20 @@ export class Dispatches {
     this.#parameters = new Parameters(gpu, parameterUsage);
   }
 
-  /** The next dispatch of a kernel with these buffers (one per slot) and parameters. */
-  next<P extends string>(
-    kernel: Kernel<P>,
-    buffers: readonly GpuMemory[],
-    params: Readonly<Record<NoInfer<P>, number>>,
-    table: ArrayLike<number>,
-  ): Dispatch {
-    const repeated = this.#find(kernel, buffers);
+  /** The next dispatch of a call's kernel with its buffers, which has its parameters from now on. */
+  next(call: Call): Dispatch {
+    const { version } = call;
+    const find = () => this.#find(call.kernel, call.slots);
+    const repeated = version === undefined ? find() : made(this.#ofCalls, call, find);
     if (repeated.enqueued === 0) this.#enqueued.push(repeated);
     const index = repeated.enqueued++;
     repeated.dispatches[index] ??= this.#create(repeated);
     const dispatch = repeated.dispatches[index];
-    this.#parameters.write(dispatch.parameters, kernel.params, params, table);
+    if (version === undefined || dispatch.by !== call || dispatch.version !== version) {
+      this.#parameters.write(dispatch.parameters, call.kernel.params, call.params, call.table);
+      dispatch.by = call;
+      dispatch.version = version;
+    }
     return dispatch;
   }
 
@@ -78,6 +113,7 @@ export class Dispatches {
 
   /** Forgets the bind groups that hold a buffer. Nothing enqueued may use it. */
   forget({ id }: GpuMemory): void {
+    this.#ofCalls = new WeakMap();
     for (const [kernel, branch] of this.#repeated) if (this.#prune(branch, id)) this.#repeated.delete(kernel);
   }
 
@@ -99,6 +135,7 @@ export class Dispatches {
     this.#compiled.clear();
     this.#layouts.clear();
     this.#repeated.clear();
+    this.#ofCalls = new WeakMap();
     this.#enqueued = [];
   }
 
@@ -119,7 +156,7 @@ export class Dispatches {
     };
   }
 
-  #create({ compiled, unique }: Repeated): Dispatch {
+  #create({ compiled, unique }: Repeated): Used {
     const parameters = this.#parameters.take();
     const bindGroup = this.#gpu.createBindGroup({
       layout: compiled.layout,

@@ -4,8 +4,8 @@ import type { ExpertList } from "../hostExperts.js";
 import { type HostRouting, noSlot } from "../routing.js";
 import type { Context } from "./context.js";
 import type { GpuMemory } from "./device.js";
-import { countPart, fillTable, slicing, table, tileCount } from "./linear.js";
 import type { GpuMatrix } from "./matrix.js";
+import { countPart, fillTable, slicing, table, tileCount } from "./productParts.js";
 import type { GpuActivation } from "./storage.js";
 import { elementThreads } from "./wgsl/elementwise.js";
 import {

@@ -1,6 +1,7 @@
 import { DeviceError } from "../../core/index.js";
 import type { GpuWork } from "../backend.js";
 import { type Device, type GpuMemory, usage } from "./device.js";
+import { type Call, slotsOf } from "./dispatches.js";
 import type { Kernel } from "./kernel.js";
 import { withNaps } from "./naps.js";
 import { type KernelTime, PassTimer } from "./passTimer.js";
@@ -74,9 +75,13 @@ export class Recorder {
     grid: readonly [number, number?, number?],
     table: ArrayLike<number> = [],
   ): void {
-    const slots: GpuMemory[] = [];
-    for (const name in kernel.buffers) slots.push(buffers[name]);
-    this.beforeUse(slots);
+    this.record({ kernel, params, slots: slotsOf(kernel, buffers), grid, table });
+  }
+
+  /** Enqueues a dispatch; a call that was made before, with less work. */
+  record(call: Call): void {
+    const { kernel, grid } = call;
+    this.beforeUse(call.slots);
     for (const size of grid) {
       if (size !== undefined && size > this.#device.limits.maxComputeWorkgroupsPerDimension) {
         throw new DeviceError(`${kernel.name}: ${size} workgroups in one dimension are more than this GPU takes`);
@@ -85,7 +90,7 @@ export class Recorder {
     if (this.#dispatches === maxDispatches) this.submit();
     this.#dispatches++;
     this.#work.dispatches++;
-    const { pipeline, bindGroup } = this.#device.dispatches.next(kernel, slots, params, table);
+    const { pipeline, bindGroup } = this.#device.dispatches.next(call);
     const pass = this.#openPass();
     if (pipeline !== this.#pipeline) pass.setPipeline(pipeline);
     this.#pipeline = pipeline;

@@ -4,9 +4,10 @@ import type { LinearOptions, RowSource } from "../backend.js";
 import { zeroCounters } from "../counters.js";
 import type { Context } from "./context.js";
 import { gpuFormat } from "./formats.js";
-import { linear, tilesOf } from "./linear.js";
+import { linear } from "./linear.js";
 import { lookUp } from "./lookUp.js";
 import { type FormatKernels, loadMatrix } from "./matrix.js";
+import { tilesOf } from "./productParts.js";
 import { type ActivationPool, readRows } from "./storage.js";
 import type { MatvecInput } from "./wgsl/matvecInputs.js";
 
