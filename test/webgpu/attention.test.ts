@@ -78,6 +78,38 @@ describe.skipIf(unavailable !== undefined)(
       expect(backend.info.description).toContain("attention by subgroups is off by");
     });
 
+    it.each([1, 3, 4])(
+      "as a real GPU does it, gives what the general kernels give for %i heads of a key head",
+      async (group) => {
+        Object.defineProperty(device, "isSoftware", { value: false });
+        const [heads, width] = [2, 32];
+        using cache = backend.createKvCache({ layers: [{ heads, key: width, value: width }], slots: 700 });
+        const rows = upload(backend, 700, heads * width, normals(1, 700 * heads * width));
+        backend.appendKv(cache, 0, rows, rows, 0);
+        const out = backend.allocate(1, group * heads * width);
+        // Every other head is so sure that another's maximum would make its sum infinite.
+        const queries = normals(2, group * heads * width).map(
+          (value, i) => value * (Math.floor(i / width) % 2 ? 60 : 1),
+        );
+        const q = upload(backend, 1, queries.length, queries);
+        const names = watched();
+        const attended = async (bySubgroups: boolean, start: number) => {
+          backend.attend.token.isOn = bySubgroups;
+          names.length = 0;
+          backend.attention(out, q, cache, 0, { queryHeads: group * heads, scale: 0.2, start });
+          expect(names).toEqual([expect.stringContaining(bySubgroups ? "attentionToken" : "attention ")]);
+          return backend.read(out);
+        };
+        // One run of keys, and two.
+        for (const start of [40, 699]) {
+          const expected = await attended(false, start);
+          const actual = await attended(true, start);
+          for (const [i, value] of actual.entries()) expect(value).toBeCloseTo(expected[i], 4);
+        }
+        expect(names[0]).toMatch(/joined/);
+      },
+    );
+
     it("a kernel that does not compile is left out, and the backend serves", async () => {
       watched({ kernel: "attentionToken", from: "workgroupBarrier();", to: "nothingOfTheKind();" });
       await chooseAttention(backend, device);

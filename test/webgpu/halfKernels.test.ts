@@ -12,6 +12,9 @@ const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 const adapter = await gpu.requestAdapter();
 const features = ["subgroups", "shader-f16", "chromium-experimental-subgroup-matrix"] as GPUFeatureName[];
 const device = await adapter?.requestDevice({ requiredFeatures: features });
+// Held for as long as the process, in which other files are tested too: freed in any other order than the last one first,
+// they end it.
+Object.assign(globalThis, { [Symbol("Dawn's null device")]: [gpu, adapter, device] });
 
 const units = { M: 16, N: 16, K: 16 };
 const eights = { M: 8, N: 8, K: 8 };
@@ -31,8 +34,12 @@ const kernels: Kernel[] = [
       sparseColumns: 2048,
       unroll: 4,
       byHalves: true,
+      groupsAside: 2,
     };
-    return [matvec(gpuFormat("q4"), sparse, tuning, "silu"), expertMatvec(gpuFormat("q4"), sparse, tuning)];
+    return (["q8", "q4"] as const).flatMap((id) => [
+      matvec(gpuFormat(id), sparse, tuning, "silu"),
+      expertMatvec(gpuFormat(id), sparse, tuning),
+    ]);
   }),
   attentionTensor(units, { keyDim: 128, valueDim: 128, keys: 64 }, false),
   attentionTensor(units, { keyDim: 192, valueDim: 128, keys: 32 }, true),

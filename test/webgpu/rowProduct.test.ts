@@ -107,19 +107,24 @@ describe.skipIf(unavailable !== undefined)("a product of one row by a matrix tha
       "norm before and after",
       () =>
         [
-          { x: left(xs[0]), stream: left(outs[0]), normed: left(outs[1]), weight: weights[0], epsilon: 1e-5 },
-          { x: left(xs[0]), stream: left(outs[0]), normed: left(outs[1]), weight: weights[1], epsilon: 1e-5 },
-          { x: left(xs[0]), stream: left(outs[0]), normed: left(outs[1]), weight: weights[1], epsilon: 0.5 },
-          { x: left(xs[1]), stream: left(outs[0]), normed: left(outs[1]), weight: weights[1], epsilon: 0.5 },
-          { x: left(xs[1]), stream: left(outs[0]), normed: left(outs[2]), weight: weights[1], epsilon: 0.5 },
-          { x: left(xs[1]), stream: left(outs[0]), normed: right(outs[2]), weight: weights[1], epsilon: 0.5 },
-          { x: left(xs[1]), stream: left(outs[1]), normed: left(outs[0]), weight: weights[1], epsilon: 0.5 },
-        ].map(({ x, stream, normed, weight, epsilon }) => (w: Matrix, v: Matrix) => {
-          // Twice, since two buffers take the squares in turns.
-          for (const _turn of [0, 1]) {
-            backend.linear(stream, x, w, { accumulate: true });
+          { x: left(xs[0]), normed: left(outs[1]), weight: weights[0], epsilon: 1e-5 },
+          { x: left(xs[0]), normed: left(outs[1]), weight: weights[1], epsilon: 1e-5 },
+          { x: left(xs[0]), normed: left(outs[1]), weight: weights[1], epsilon: 0.5 },
+          { x: left(xs[1]), normed: left(outs[1]), weight: weights[1], epsilon: 0.5 },
+          { x: left(xs[1]), normed: left(outs[2]), weight: weights[1], epsilon: 0.5 },
+          { x: left(xs[1]), normed: right(outs[2]), weight: weights[1], epsilon: 0.5 },
+          { x: left(xs[1]), normed: right(outs[2]), weight: weights[1], epsilon: 0.5, by: single },
+          // Two buffers take the squares in turns: now each time the other one.
+          { x: left(xs[1]), normed: right(outs[2]), weight: weights[1], epsilon: 0.5, before: 2 },
+          { x: left(xs[0]), normed: right(outs[2]), weight: weights[1], epsilon: 0.5, before: 2 },
+        ].map(({ x, normed, weight, epsilon, before = 1, by }) => (w: Matrix, v: Matrix) => {
+          const [stream] = outs.map(left);
+          for (let i = 0; i < before; i++) {
+            backend.linear(stream, x, single, { accumulate: true });
             backend.rmsNorm(normed, stream, weight, epsilon);
           }
+          backend.linear(stream, x, by ?? w, { accumulate: true });
+          backend.rmsNorm(normed, stream, weight, epsilon);
           backend.linear(left(outs[3]), normed, v);
         }),
     ],

@@ -183,7 +183,7 @@ export function multiplyChosen(
   const { kernels, first, expertUnits } = chosen!;
   const { recorder } = context;
   const slots = routing.perRow;
-  const { groupsPerSlice, slices } = slicing(context, first, thresholds !== undefined, slots);
+  const { groupsPerSlice, slices } = slicing(context, first, thresholds && "sparse", slots);
   const exchange = context.scratch("exchange", (maxTickets + slots * slices * first.rows) * 4);
   recorder.makeRoom(1, first.parts.length);
   const [{ memory, runs }] = first.chunks;

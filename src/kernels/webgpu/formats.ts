@@ -18,10 +18,20 @@ export interface GpuFormat {
   readonly scaled: boolean;
   /** WGSL expressions, each a vec4<f32> of four consecutive rows of the unit `u: vec4<u32>`; without scale and step. */
   readonly rows: readonly string[];
-  /** As `rows`, each a vec4<f16> of the four in the order 0, 2, 1, 3, without scale and without need of steps. */
-  readonly halves?: readonly string[];
+  readonly halves?: Halves;
   /** What each of `rows` is to be multiplied with besides the scale, in WGSL; powers of two. Empty: nothing. */
   readonly steps: readonly string[];
+}
+
+/** How codes are multiplied in f16. */
+export interface Halves {
+  /** As `GpuFormat.rows`, each a vec4<f16> of the four in the order 0, 2, 1, 3, without scale and without need of steps. */
+  readonly rows: readonly string[];
+  /**
+   * What x is divided by before it becomes f16, a power of two: the sum of a group's products is finite where no |x| is above
+   * 4,000, and is as a rule far beyond that.
+   */
+  readonly range: number;
 }
 
 const words = ["u.x", "u.y", "u.z", "u.w"];
@@ -44,10 +54,18 @@ const codes = (word: string, shift: number, bits: number) => {
 /** 2¹⁰ as f16: its ulp is 1. */
 const two10 = 2 ** 10;
 
-/** As `codes`, of 4 bits, two in a word at a time. */
-const halfCodes = (word: string, shift: number) => {
-  const words = `vec2<u32>(${[shift, shift + 8].map((by) => (by === 0 ? word : `${word} >> ${by}u`)).join(", ")})`;
-  return `(bitcast<vec4<f16>>((${words} & vec2<u32>(0x000f000fu)) | vec2<u32>(0x64006400u)) - vec4<f16>(${two10 + 8}.0h))`;
+/**
+ * As `codes`, in f16, two in a word at a time. What lies `shift` bits up comes out 2^shift times as large, which the
+ * subtraction takes back.
+ */
+const halfCodes = (word: string, shift: number, bits: number) => {
+  const mask = ((2 ** bits - 1) * 0x10001) << shift;
+  const masked = `vec2<u32>(${word}, ${word} >> 8u) & vec2<u32>(${mask}u)`;
+  const number = `bitcast<vec4<f16>>((${masked}) | vec2<u32>(0x64006400u))`;
+  const zero = two10 / 2 ** shift + 2 ** (bits - 1);
+  return shift === 0
+    ? `(${number} - vec4<f16>(${zero}.0h))`
+    : `fma(${number}, vec4<f16>(${2 ** -shift}h), vec4<f16>(-${zero}.0h))`;
 };
 
 /** The steps that belong to `codes`, for a unit of four words. */
@@ -64,12 +82,18 @@ const table: Readonly<Record<WeightFormatId, Omit<GpuFormat, "format" | "unitRow
     rows: ["bitcast<vec4<f32>>(u << vec4<u32>(16u))", "bitcast<vec4<f32>>(u & vec4<u32>(0xffff0000u))"],
     steps: [],
   },
-  q8: { tileRows: 128, scaled: true, rows: words.map((word) => codes(word, 0, 8)), steps: codeSteps(0) },
+  q8: {
+    tileRows: 128,
+    scaled: true,
+    rows: words.map((word) => codes(word, 0, 8)),
+    halves: { rows: words.map((word) => halfCodes(word, 0, 8)), range: 256 },
+    steps: codeSteps(0),
+  },
   q4: {
     tileRows: 128,
     scaled: true,
     rows: [0, 4].flatMap((shift) => words.map((word) => codes(word, shift, 4))),
-    halves: [0, 4].flatMap((shift) => words.map((word) => halfCodes(word, shift))),
+    halves: { rows: [0, 4].flatMap((shift) => words.map((word) => halfCodes(word, shift, 4))), range: 64 },
     steps: [0, 4].flatMap(codeSteps),
   },
 };

@@ -62,15 +62,15 @@ export interface FormatKernels {
   readonly matvecs: Readonly<Partial<Record<MatvecInput, MatvecKernels>>>;
   /** Products of several rows of x, by the rows that a workgroup takes, the better of equal ones last. At least one. */
   readonly matmuls: readonly MatmulKernel[];
-  /** Columns of the largest slice of `matvecs` that list their inputs. */
-  readonly listedColumns: number;
+  /** Columns of the largest slice of `matvecs` that list their inputs: dense ones with a gate, and sparse ones. */
+  readonly listedColumns: { readonly dense: number; readonly sparse: number };
 }
 
 /** What is tried for a format, best first. */
 export function candidates(device: Device, format: GpuFormat) {
   const [dense, sparse] = [false, true].map((s) => matvecTunings(device, format, s));
   return {
-    listedColumns: Math.min(...[...dense, ...sparse].map(({ sparseColumns }) => sparseColumns)),
+    listedColumns: { dense: leastListed(dense), sparse: leastListed(sparse) },
     embed: embed(format),
     matvecs: (input: MatvecInput) => ({
       matvecs: dense.map((tuning) => matvec(format, false, tuning, input)),
@@ -79,6 +79,9 @@ export function candidates(device: Device, format: GpuFormat) {
     matmuls: [...plainMatmuls(format), ...tensorMatmuls(device, format)],
   };
 }
+
+const leastListed = (tunings: readonly MatvecTuning[]) =>
+  Math.min(...tunings.map(({ sparseColumns }) => sparseColumns));
 
 /** Products of chosen experts. */
 export function expertCandidates(device: Device, format: GpuFormat) {
@@ -135,22 +138,22 @@ const tensorTiles: readonly TensorTile[] = [
 type Shape = Omit<MatvecTuning, "subgroups32" | "byHalves">;
 
 /** The fastest of those tried on an NVIDIA H200 (f32 was hardly tuned); see bench/webgpu/README.md. */
-const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColumns">; sparse: Shape }>> = {
+const fastest: Readonly<Record<WeightFormatId, { dense: Shape; sparse: Shape }>> = {
   f32: {
-    dense: { threads: 256, unroll: 4, joinBySubgroups: true },
-    sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 4096 },
+    dense: { threads: 256, unroll: 4, groupsAside: 1, joinBySubgroups: true, sparseColumns: 4096 },
+    sparse: { threads: 256, unroll: 4, groupsAside: 1, joinBySubgroups: true, sparseColumns: 4096 },
   },
   bf16: {
-    dense: { threads: 512, unroll: 16, joinBySubgroups: false },
-    sparse: { threads: 512, unroll: 16, joinBySubgroups: true, sparseColumns: 4096 },
+    dense: { threads: 512, unroll: 16, groupsAside: 1, joinBySubgroups: false, sparseColumns: 4096 },
+    sparse: { threads: 512, unroll: 16, groupsAside: 1, joinBySubgroups: true, sparseColumns: 4096 },
   },
   q8: {
-    dense: { threads: 256, unroll: 16, joinBySubgroups: true },
-    sparse: { threads: 256, unroll: 4, joinBySubgroups: true, sparseColumns: 2048 },
+    dense: { threads: 512, unroll: 16, groupsAside: 1, joinBySubgroups: true, sparseColumns: 4096 },
+    sparse: { threads: 256, unroll: 8, groupsAside: 4, joinBySubgroups: true, sparseColumns: 2048 },
   },
   q4: {
-    dense: { threads: 512, unroll: 8, joinBySubgroups: true },
-    sparse: { threads: 256, unroll: 2, joinBySubgroups: true, sparseColumns: 2048 },
+    dense: { threads: 512, unroll: 16, groupsAside: 4, joinBySubgroups: true, sparseColumns: 4096 },
+    sparse: { threads: 256, unroll: 8, groupsAside: 8, joinBySubgroups: true, sparseColumns: 2048 },
   },
 };
 
@@ -158,9 +161,9 @@ const fastest: Readonly<Record<WeightFormatId, { dense: Omit<Shape, "sparseColum
 function matvecTuning(device: Device, format: GpuFormat, sparse: boolean, subgroups32: boolean): MatvecTuning {
   const common = { subgroups32, byHalves: false };
   // Unrolled code takes a software device seconds to compile.
-  if (device.isSoftware) return { ...common, joinBySubgroups: true, threads: 32, sparseColumns: 256, unroll: 1 };
-  const { dense, sparse: whenSparse } = fastest[format.format.id];
-  const tuning: MatvecTuning = { ...common, ...whenSparse, ...(sparse ? {} : dense) };
+  if (device.isSoftware)
+    return { ...common, joinBySubgroups: true, groupsAside: 1, threads: 32, sparseColumns: 256, unroll: 1 };
+  const tuning: MatvecTuning = { ...common, ...fastest[format.format.id][sparse ? "sparse" : "dense"] };
   const { maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupStorageSize } = device.limits;
   tuning.threads = Math.min(tuning.threads, maxComputeInvocationsPerWorkgroup);
   while (matvecBytes(format, sparse, tuning) > maxComputeWorkgroupStorageSize) {

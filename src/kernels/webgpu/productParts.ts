@@ -4,7 +4,7 @@ import type { Context } from "./context.js";
 import type { GpuMatrix, TileRun } from "./matrix.js";
 import { matvecParts } from "./wgsl/matvec.js";
 
-/** How a product is cut into workgroups and dispatches, and the table that tells each of them its parts of the matrix. */
+// How a product is cut into workgroups and dispatches, and the table that tells each of them its parts of the matrix.
 
 /** About as many workgroups as a large GPU has cores: more slices cost more in joining than they hide. */
 const wantedWorkgroups = 128;
@@ -13,16 +13,20 @@ const wantedInSoftware = 8;
 /** Fewer columns than this are not worth a workgroup of their own. */
 const minimumGroups = 4;
 
-/** Into how many slices of the columns a product is cut. @param products how many are made at once */
+/**
+ * Into how many slices of the columns a product is cut.
+ * @param listed by what kernel, if it lists its inputs
+ * @param products how many are made at once
+ */
 export function slicing(
   { device }: Context,
   w: GpuMatrix,
-  listed: boolean,
+  listed: "dense" | "sparse" | undefined,
   products = 1,
 ): { groupsPerSlice: number; slices: number } {
   const tiles = tilesOf(w) * products;
   const wanted = device.isSoftware ? wantedInSoftware : wantedWorkgroups;
-  const most = listed ? w.kernels.listedColumns / groupSize : w.groups;
+  const most = listed === undefined ? w.groups : w.kernels.listedColumns[listed] / groupSize;
   const wantedSlices = Math.min(Math.round(wanted / tiles), Math.ceil(w.groups / minimumGroups));
   const groupsPerSlice = Math.ceil(w.groups / Math.max(1, wantedSlices, Math.ceil(w.groups / most)));
   return { groupsPerSlice, slices: Math.ceil(w.groups / groupsPerSlice) };

@@ -58,10 +58,23 @@ export function multiplyRow(
   const { before, after } = norms;
   const up = gate && own(gate.up);
   const of = [
-    ...[kernel, x.memory, x.offset, out.memory, out.offset, bias, accumulate],
-    ...[up?.memory, up?.offset, gate?.gateThreshold],
-    ...[before?.memory, before?.count, before?.epsilon],
-    ...[after?.out.memory, after?.out.offset, after?.weight, after?.squares],
+    kernel,
+    x.memory,
+    x.offset,
+    out.memory,
+    out.offset,
+    bias,
+    accumulate,
+    up?.memory,
+    up?.offset,
+    gate?.gateThreshold,
+    before?.memory,
+    before?.count,
+    before?.epsilon,
+    after?.out.memory,
+    after?.out.offset,
+    after?.weight,
+    after?.squares,
   ];
   let product = lastProducts.get(w);
   if (product === undefined || !isSame(context, product, of)) {
@@ -101,7 +114,8 @@ function callsOf(
   isSparse: boolean,
 ): Pick<RowProduct, "exchange" | "calls"> {
   const { recorder } = context;
-  const { groupsPerSlice, slices } = slicing(context, w, isSparse || gate !== undefined);
+  const listed = isSparse ? "sparse" : gate && "dense";
+  const { groupsPerSlice, slices } = slicing(context, w, listed);
   const exchange = context.scratch("exchange", (maxTickets + slices * w.rows) * 4);
   const up = gate && own(gate.up);
   let firstSquare = 0;

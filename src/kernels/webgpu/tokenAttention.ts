@@ -4,11 +4,33 @@ import type { Context } from "./context.js";
 import { made } from "./made.js";
 import type { Seen } from "./seen.js";
 import type { GpuActivation, GpuKvCache, GpuRopeTable, GpuVector } from "./storage.js";
-import { minimumRun, mostRuns, wantedWorkgroups } from "./wgsl/attentionRuns.js";
-import { attentionToken, attentionTokenBytes, type TokenShape, tokenRegisters } from "./wgsl/attentionToken.js";
+import { minimumRun, wholeRounds } from "./wgsl/attentionRuns.js";
+import {
+  attentionToken,
+  attentionTokenBytes,
+  keysAtOnce,
+  type TokenShape,
+  tokenRegisters,
+} from "./wgsl/attentionToken.js";
 
 /** More fours of numbers than a thread has registers for, together with what it does with them. */
 const mostRegisters = 36;
+
+/** How a shape is run, and below how many workgroups the keys are cut into runs. */
+type Tuning = Pick<TokenShape, "threads" | "unroll"> & { workgroups: number };
+
+type TunedShape = TokenShape & Tuning;
+
+/** Best first, on an NVIDIA H200; see bench/webgpu/README.md. */
+const tunings: readonly Tuning[] = [
+  { threads: 512, unroll: 4, workgroups: 128 },
+  { threads: 128, unroll: 8, workgroups: 256 },
+  { threads: 128, unroll: 4, workgroups: 256 },
+  { threads: 128, unroll: 2, workgroups: 256 },
+];
+
+/** Unrolled code takes a software device seconds to compile. */
+const softwareTunings: readonly Tuning[] = [{ threads: 32, unroll: 2, workgroups: 8 }];
 
 /** k and v that are still to be rotated and cached, and what rotates them; of a token they lie where q does. */
 export interface TokenRotation {
@@ -19,8 +41,8 @@ export interface TokenRotation {
 
 /** Attention of one token by the subgroups of a device on which all are of one size. */
 export class TokenAttention {
-  readonly #shapes = new WeakMap<KvLayer, Map<number, TokenShape | "none">>();
-  readonly #kernels = new Map<TokenShape, Map<number, ReturnType<typeof attentionToken>>>();
+  readonly #shapes = new WeakMap<KvLayer, Map<number, TunedShape | "none">>();
+  readonly #kernels = new Map<TunedShape, Map<number, ReturnType<typeof attentionToken>>>();
   /** Whether it is used; see `chooseAttention`. */
   isOn = false;
 
@@ -42,8 +64,8 @@ export class TokenAttention {
     const { heads: kvHeads, value: valueDim } = kvLayer;
     const shape = this.#shape(kvLayer, queryHeads / kvHeads);
     if (shape === "none") return false;
-    const wantedRuns = Math.min(Math.ceil(wantedWorkgroups(context.device) / kvHeads), mostRuns);
-    const keysPerRun = Math.max(minimumRun, Math.ceil(span / wantedRuns));
+    const wantedRuns = Math.ceil(shape.workgroups / kvHeads);
+    const keysPerRun = Math.max(minimumRun, wholeRounds(span, wantedRuns, keysAtOnce(shape)));
     const runs = Math.ceil(span / keysPerRun);
     const sumsAt = kvHeads;
     const statesAt = sumsAt + runs * queryHeads * valueDim;
@@ -85,29 +107,29 @@ export class TokenAttention {
   }
 
   // Every layer of every token asks for both, so neither puts a name together for what was found before.
-  #shape(layer: KvLayer, group: number): TokenShape | "none" {
+  #shape(layer: KvLayer, group: number): TunedShape | "none" {
     return made(
-      made(this.#shapes, layer, () => new Map<number, TokenShape | "none">()),
+      made(this.#shapes, layer, () => new Map<number, TunedShape | "none">()),
       group,
       () => this.#fitting(layer, group) ?? "none",
     );
   }
 
-  #fitting({ key: keyDim, value: valueDim, valueInKey }: KvLayer, group: number): TokenShape | undefined {
+  #fitting({ key: keyDim, value: valueDim, valueInKey }: KvLayer, group: number): TunedShape | undefined {
     const { isSoftware, subgroupSize: lanes, limits } = this.context.device;
     if (lanes === undefined || valueInKey || keyDim % 8 !== 0 || valueDim % 4 !== 0) return undefined;
-    // Unrolled code takes a software device seconds to compile.
-    const [threads, unrolls] = isSoftware ? ([32, [2]] as const) : ([128, [8, 4, 2]] as const);
-    return unrolls
-      .map((unroll) => ({ keyDim, valueDim, group, lanes, threads, unroll }))
+    const all = isSoftware ? softwareTunings : tunings;
+    return all
+      .map((tuning) => ({ keyDim, valueDim, group, lanes, ...tuning }))
       .find(
         (shape) =>
           tokenRegisters(shape) <= mostRegisters &&
-          attentionTokenBytes(shape) + 8 * mostRuns + 4 <= limits.maxComputeWorkgroupStorageSize,
+          shape.threads <= limits.maxComputeInvocationsPerWorkgroup &&
+          attentionTokenBytes(shape) <= limits.maxComputeWorkgroupStorageSize,
       );
   }
 
-  #kernel(shape: TokenShape, joined: boolean, rotated: boolean, sunk: boolean): ReturnType<typeof attentionToken> {
+  #kernel(shape: TunedShape, joined: boolean, rotated: boolean, sunk: boolean): ReturnType<typeof attentionToken> {
     const flags = (joined ? 1 : 0) + (rotated ? 2 : 0) + (sunk ? 4 : 0);
     return made(
       made(this.#kernels, shape, () => new Map<number, ReturnType<typeof attentionToken>>()),

@@ -9,6 +9,16 @@ export const minimumRun = 32;
 /** Most runs of keys. */
 export const mostRuns = 256;
 
+/**
+ * About as many keys as there are in each of `wantedRuns` runs, in whole rounds: a round of few keys takes as long as a full
+ * one. Rather more runs than wanted, if they are not too many to be joined.
+ */
+export function wholeRounds(keys: number, wantedRuns: number, keysOfRound: number): number {
+  const rounds = Math.ceil(keys / wantedRuns) / keysOfRound;
+  const fewer = Math.floor(rounds) * keysOfRound;
+  return keys <= fewer * mostRuns ? fewer : Math.ceil(rounds) * keysOfRound;
+}
+
 /** Sums that are on their way at once. */
 const mergeUnroll = 8;
 
@@ -34,36 +44,50 @@ const readRuns: LeftRuns = {
   sums: [(i) => `let sum${i} = sums[sumAt${i}];`],
 };
 
-/** `mergeRow` joins the runs of one of `rows` rows (a token and a query head), a workgroup by `VALUE_DIM` columns. */
-export const mergeRow = (threads: number, left: LeftRuns) => /* wgsl */ `
-/** Of every run its maximum, later its weight; and its sum of exp(score − maximum). */
-var<workgroup> runWeights: array<f32, ${mostRuns}>;
-var<workgroup> runLengths: array<f32, ${mostRuns}>;
+/**
+ * `mergeRow` joins the runs of one of `rows` rows (a token and a query head), a workgroup by `VALUE_DIM` columns; or of
+ * `together` of them that follow one another, at once.
+ */
+export const mergeRow = (threads: number, left: LeftRuns, together = 1) => {
+  // So many that a thread comes to one row only.
+  const pitch = 2 ** Math.ceil(Math.log2(together));
+  const ofRuns = (line: string) =>
+    `for (var e = t; e < p.runs * ${pitch}u; e += ${threads}u) { ${pitch === together ? line : `if (e % ${pitch}u < ${together}u) { ${line} }`} }`;
+  return /* wgsl */ `
+/** Of every run, for each row, its maximum, later its weight; and its sum of exp(score − maximum). */
+var<workgroup> runWeights: array<f32, ${mostRuns * pitch}>;
+var<workgroup> runLengths: array<f32, ${mostRuns * pitch}>;
 fn mergeRow(row: u32, rows: u32, out: u32, t: u32) {
-  for (var s = t; s < p.runs; s += ${threads}u) {
-    let at = 2u * (s * rows + row);
-    runWeights[s] = ${left.state("at")};
-    runLengths[s] = ${left.state("at + 1u")};
-  }
+  ${ofRuns(`
+    let at = 2u * (e / ${pitch}u * rows + row + e % ${pitch}u);
+    runWeights[e] = ${left.state("at")};
+    runLengths[e] = ${left.state("at + 1u")};
+  `)}
   workgroupBarrier();
-  var highest = runWeights[0];
-  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, runWeights[s]); }
+  let own = t % ${pitch}u;
+  var highest = runWeights[own];
+  for (var s = 1u; s < p.runs; s += 1u) { highest = max(highest, runWeights[s * ${pitch}u + own]); }
   workgroupBarrier();
-  for (var s = t; s < p.runs; s += ${threads}u) { runWeights[s] = exp(runWeights[s] - highest); }
+  ${ofRuns("runWeights[e] = exp(runWeights[e] - highest);")}
   workgroupBarrier();
-  var length = 0.0;
-  for (var s = 0u; s < p.runs; s += 1u) { length = fma(runWeights[s], runLengths[s], length); }
-  for (var d = t; d < VALUE_DIM; d += ${threads}u) {
+  for (var d = t; d < ${together}u * VALUE_DIM; d += ${threads}u) {
+    let r = d / VALUE_DIM;
+    var length = 0.0;
+    for (var s = 0u; s < p.runs; s += 1u) { length = fma(runWeights[s * ${pitch}u + r], runLengths[s * ${pitch}u + r], length); }
     var sum = 0.0;
     for (var s = 0u; s < p.runs; s += ${mergeUnroll}u) {
-      ${mergeRounds((i) => `let sumAt${i} = (min(s + ${i}u, p.runs - 1u) * rows + row) * VALUE_DIM + d;`)}
+      ${mergeRounds((i) => `let s${i} = min(s + ${i}u, p.runs - 1u); let sumAt${i} = (s${i} * rows + row) * VALUE_DIM + d;`)}
       ${left.sums.map(mergeRounds).join("\n      ")}
-      ${mergeRounds((i) => `sum = fma(select(0.0, runWeights[min(s + ${i}u, p.runs - 1u)], s + ${i}u < p.runs), sum${i}, sum);`)}
+      ${mergeRounds((i) => `sum = fma(select(0.0, runWeights[s${i} * ${pitch}u + r], s + ${i}u < p.runs), sum${i}, sum);`)}
     }
     outs[out + d] = select(sum / length, 0.0, length == 0.0);
   }
   workgroupBarrier();
 }`;
+};
+
+/** Bytes of workgroup memory that `mergeRow` takes. */
+export const mergeBytes = (together: number): number => 8 * mostRuns * 2 ** Math.ceil(Math.log2(together));
 
 const mergeThreads = 64;
 

@@ -1,5 +1,5 @@
 import { kernel, read, readWrite } from "../kernel.js";
-import { mergeRow, takenRuns } from "./attentionRuns.js";
+import { mergeBytes, mergeRow, takenRuns } from "./attentionRuns.js";
 import { exchangeFunctions } from "./exchange.js";
 
 export interface TokenShape {
@@ -26,15 +26,18 @@ export interface TokenVariant {
 /** Threads that take a key together, each fours of its numbers: a subgroup, or an equal share of one. */
 const teamOf = ({ keyDim, lanes }: TokenShape) => Math.min(lanes, 2 ** Math.ceil(Math.log2(keyDim / 4)));
 
+/** Keys that a workgroup takes in one round of its loop. */
+export const keysAtOnce = (shape: TokenShape): number => (shape.threads / teamOf(shape)) * shape.unroll;
+
 /** Fours of numbers that a thread holds of all query heads and sums, and of what is on its way. */
 export const tokenRegisters = (shape: TokenShape): number => {
   const [keys, values] = [shape.keyDim, shape.valueDim].map((dim) => Math.ceil(dim / 4 / teamOf(shape)));
   return (shape.group + shape.unroll) * (keys + values);
 };
 
-/** Bytes of workgroup memory that a shape takes, besides what joining runs takes. */
+/** Bytes of workgroup memory that a shape takes. */
 export const attentionTokenBytes = (shape: TokenShape): number =>
-  (shape.threads / teamOf(shape)) * shape.group * (4 * shape.valueDim + 8);
+  (shape.threads / teamOf(shape)) * shape.group * (4 * shape.valueDim + 8) + mergeBytes(shape.group) + 4;
 
 /**
  * `attention` of one token over a cache of f32 without workgroup memory, or waiting, between the keys: a workgroup takes one
@@ -150,7 +153,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   )}
   ${each((j) => ofValue((c) => `var acc${j}_${c} = vec4<f32>();`))}
 
-  for (var first = begin; first < end; first += ${teams * unroll}u) {
+  for (var first = begin; first < end; first += ${keysAtOnce(shape)}u) {
     ${atOnce((u) => `let slot${u} = first + own + ${u * teams}u;`)}
     ${atOnce((u) => ofKey((c) => `let key${u}_${c} = ${orNewest(u, cached("cachedKeys", u, c, keyQuads), `newKey${c}`)};`))}
     ${atOnce((u) => ofValue((c) => `let value${u}_${c} = ${orNewest(u, cached("cachedValues", u, c, valueQuads), `newValue${c}`)};`))}
@@ -216,14 +219,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   storageBarrier();
   if (t == 0u) { isLast = select(0u, 1u, comesLast(kvHead, p.runs)); }
   if (workgroupUniformLoad(&isLast) == 0u) { return; }
-  for (var j = 0u; j < ${group}u; j += 1u) {
-    let head = kvHead * ${group}u + j;
-    mergeRow(head, p.kvHeads * ${group}u, p.outOffset + head * VALUE_DIM, t);
-  }`
+  let head = kvHead * ${group}u;
+  mergeRow(head, p.kvHeads * ${group}u, p.outOffset + head * VALUE_DIM, t);`
       : ""
   }
 }
-${joined ? `var<workgroup> isLast: u32;${exchangeFunctions}${mergeRow(threads, takenRuns)}` : ""}
+${joined ? `var<workgroup> isLast: u32;${exchangeFunctions}${mergeRow(threads, takenRuns, group)}` : ""}
 
 /** A sum over the threads of a team, for each of them. */
 fn teamSum(share: f32) -> f32 {

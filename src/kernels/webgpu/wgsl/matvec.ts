@@ -19,9 +19,6 @@ import { findPart } from "./part.js";
 /** Parts of a stack that one dispatch of `matvec` takes: they travel in the parameter block, two vec4<u32> each. */
 export const matvecParts = 6;
 
-/** x is multiplied with 1/64 before it becomes f16: sums of four products with codes of 4 bits are f16 up to |x| = 131,000. */
-const range = 64;
-
 /** What suits a device: see `matvec`. */
 export interface MatvecTuning extends ListTuning {
   /** Columns that a thread reads before it uses the first of them. */
@@ -30,6 +27,11 @@ export interface MatvecTuning extends ListTuning {
   joinBySubgroups: boolean;
   /** Whether the few products that a thread makes of a group are made, and added up, in f16, two at a time. */
   byHalves: boolean;
+  /**
+   * With scales: from how many groups 32 threads take columns at once, a power of two, at most 32 / the units of a column.
+   * The more, the more columns of a group are one thread's, which multiplies their sum by the scales once.
+   */
+  groupsAside: number;
 }
 
 /** Bytes of workgroup memory that a kernel takes. */
@@ -116,17 +118,22 @@ const buffers = {
 
 const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input: MatvecInput, at: Place) => {
   const { unitRows, tileRows, scaled, rows } = format;
-  const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups, byHalves } = tuning;
+  const { threads, sparseColumns, unroll, subgroups32, joinBySubgroups, byHalves, groupsAside } = tuning;
   const lanes = tileRows / unitRows;
   const listed = sparse || input !== "plain";
   const sums = rowSums(format, tuning);
   const columnGroups = threads / lanes;
   const each = (line: (i: number) => string) => rows.map((_, i) => line(i)).join("\n  ");
-  // A group with scales has no more columns for a thread than units lie side by side.
-  const atOnce = scaled ? Math.min(unroll, lanes) : unroll;
+  // So many threads take a group, so many of its columns side by side.
+  const team = 32 / groupsAside;
+  const columnStep = team / lanes;
+  const teams = threads / team;
+  // A group with scales has no more columns for a thread.
+  const atOnce = scaled ? Math.min(unroll, 32 / columnStep) : unroll;
   const rounds = (line: (k: number) => string) => Array.from({ length: atOnce }, (_, k) => line(k)).join("\n    ");
 
-  const [numbers, factors] = byHalves ? ([`vec4<f16>`, format.halves!] as const) : ([`vec4<f32>`, rows] as const);
+  const { rows: factors, range } = byHalves ? format.halves! : { rows, range: 1 };
+  const numbers = byHalves ? "vec4<f16>" : "vec4<f32>";
   /** Adds the rows of the unit `u` times x to `into0 …`. */
   const addUnit = (into: string, x: string) =>
     `{ let by = ${byHalves ? `vec4<f16>(f16(${x} * ${1 / range}))` : `vec4<f32>(${x})`}; ${factors.map((row, i) => `${into}${i} = fma(${row}, by, ${into}${i});`).join(" ")} }`;
@@ -156,30 +163,26 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const addScaled = scales
     .map((scale, i) => `acc${i} = fma(${scale}, ${byHalves ? `vec4<f32>(part${i}).xzyw` : `part${i}`}, acc${i});`)
     .join("\n    ");
-  // 32 threads take a group: as many of its columns side by side as there are threads to a unit.
-  const columnStep = 32 / lanes;
-  const teams = threads / 32;
-
   const sparseGroups = /* wgsl */ `
-  for (var g = t / 32u; g < groupCount; g += ${teams}u) {
+  for (var g = t / ${team}u; g < groupCount; g += ${teams}u) {
     let end = g * 32u + countOneBits(maskOf(g));
     if (g * 32u == end) { continue; }
     ${loadScales("g")}
     let start = base + columnUnit(width, firstGroup + g, 0u);
     let xStart = 0u;
     ${each((i) => `var part${i} = ${numbers}();`)}
-    ${sum("part", "start", "g * 32u + t % 32u / LANES", columnStep, "end")}
+    ${sum("part", "start", `g * 32u + t % ${team}u / LANES`, columnStep, "end")}
     ${addScaled}
   }`;
 
-  const groupsAtOnce = Math.max(1, unroll / lanes);
+  const groupsAtOnce = Math.max(1, unroll / atOnce);
   const list = (count: number, line: (i: number) => string) =>
     Array.from({ length: count }, (_, i) => line(i)).join("\n    ");
   const denseGroups = /* wgsl */ `
-  for (var g = t / 32u; g < groupCount; g += ${teams * groupsAtOnce}u) {
+  for (var g = t / ${team}u; g < groupCount; g += ${teams * groupsAtOnce}u) {
     ${list(groupsAtOnce, (j) => `let g${j} = min(g + ${j * teams}u, groupCount - 1u);`)}
     ${list(groupsAtOnce, (j) => loadScales(`g${j}`, `scale${j}_`))}
-    for (var k = t % 32u / LANES; k < 32u; k += ${columnStep * atOnce}u) {
+    for (var k = t % ${team}u / LANES; k < 32u; k += ${columnStep * atOnce}u) {
       ${list(groupsAtOnce * atOnce, (n) => {
         const [j, k] = [Math.floor(n / atOnce), n % atOnce];
         return `let u${j}_${k} = units[base + columnUnit(width, firstGroup + g${j}, k + ${k * columnStep}u)];`;
@@ -219,7 +222,7 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const poolLength = Math.max(sums.poolLength, listed ? listLength(sparseColumns) : 0);
 
   return {
-    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${subgroups32} ${joinBySubgroups}${byHalves ? " halves" : ""}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
+    name: `matvec ${format.format.id} ${tileRows} ${threads} ${unroll} ${groupsAside} ${subgroups32} ${joinBySubgroups}${byHalves ? " halves" : ""}${sparse ? ` sparse ${sparseColumns}` : ""}${input === "plain" ? "" : ` ${input}`}`,
     enable: [...(byHalves ? ["f16"] : []), ...(subgroups32 ? ["subgroups"] : [])],
     tableLength: 2 * matvecParts,
     code: /* wgsl */ `
@@ -252,7 +255,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let firstGroup = workgroup.y * p.groupsPerSlice;
   let groupCount = min(p.groupsPerSlice, p.groups - firstGroup);
   let firstColumn = firstGroup * 32u;
-  ${sparse ? listActive(format, tuning) : listed ? listAll : ""}
+  ${sparse ? listActive(format, tuning) : listed ? listAll(tuning) : ""}
 
   ${each((i) => `var acc${i} = vec4<f32>();`)}
   ${body}

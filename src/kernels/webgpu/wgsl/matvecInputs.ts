@@ -34,13 +34,19 @@ fn inputAt(c: u32) -> f32 {
 }`;
 
 /** The inputs of the slice, in their order; 0 beyond the last column. Threads of several groups read them at once: see `slot`. */
-export const listAll = /* wgsl */ `
+export const listAll = ({ threads, sparseColumns }: ListTuning) => {
+  const each = (line: (j: number) => string) =>
+    Array.from({ length: Math.ceil(sparseColumns / threads) }, (_, j) => line(j)).join("\n  ");
+  // All are on their way before the first is used.
+  return /* wgsl */ `
   sliceStart = firstColumn;
-  for (var c = t; c < groupCount * 32u; c += THREADS) {
-    let column = firstColumn + c;
-    pool[slot(c)].y = bitcast<u32>(select(0.0, inputAt(min(column, p.cols - 1u)), column < p.cols));
-  }
+  ${each((j) => `let c${j} = t + ${j * threads}u; let x${j} = inputAt(min(firstColumn + c${j}, p.cols - 1u));`)}
+  ${each(
+    (j) =>
+      `if (c${j} < groupCount * 32u) { pool[slot(c${j})].y = bitcast<u32>(select(0.0, x${j}, firstColumn + c${j} < p.cols)); }`,
+  )}
   workgroupBarrier();`;
+};
 
 export const stagedFunctions = /* wgsl */ `
 var<private> sliceStart: u32;
