@@ -2,13 +2,14 @@
 //
 //   node matvec.mjs [--formats bf16,q8,q4,bitmask-bf16,2:4-bf16] [--shapes 14336x4096,4096x14336]
 //                   [--sparsities 0.4,0.5,0.65,0.8] [--rotate 400e6] [--products 200] [--rounds 7]
-//                   [--warm-up 500] [--out result.json]
+//                   [--warm-up 500] [--gate] [--out result.json]
 //
 // Through the backend, as a model calls it. The time of a product is the GPU's, by timestamps around the passes of n
 // products; where it keeps none, the difference of wall time between 2n and n products, over n, in which recording shows where it
 // takes longer than the GPU. Medians over the rounds. Each case first runs for a while (milliseconds), until the GPU's
 // clock is up. Matrices are rotated over more bytes than a cache holds. Weights are random, of two in four where the format leaves
-// zeros out; every row tile is one of a few that were packed once.
+// zeros out; every row tile is one of a few that were packed once. With --gate inputs are SiLU(x) times a second vector, as those
+// of a down projection are.
 
 import { writeFileSync } from "node:fs";
 import { Random } from "../../dist/core/index.js";
@@ -26,6 +27,7 @@ const { values } = readOptions({
     products: { type: "string", default: "200" },
     rounds: { type: "string", default: "7" },
     "warm-up": { type: "string", default: "500" },
+    gate: { type: "boolean", default: false },
     out: { type: "string" },
   },
 });
@@ -103,10 +105,13 @@ async function measure(backend, format, rows, cols) {
   };
   const matrices = [await backend.loadMatrix([source], format)];
   while (matrices.length * matrices[0].byteLength < rotate) matrices.push(await backend.loadMatrix([source], format));
-  const inputs = Float32Array.from({ length: cols }, () => random.normal());
-  const ordered = inputs.map(Math.abs).sort();
-  const [x, out] = [backend.allocate(1, cols), backend.allocate(1, rows)];
+  const [inputs, ups] = [0, 1].map(() => Float32Array.from({ length: cols }, () => random.normal()));
+  const multiplied = values.gate ? inputs.map((v, i) => (v / (1 + Math.exp(-v))) * ups[i]) : inputs;
+  const ordered = multiplied.map(Math.abs).sort();
+  const [x, up, out] = [cols, cols, rows].map((length) => backend.allocate(1, length));
   backend.write(x, inputs);
+  backend.write(up, ups);
+  const gate = values.gate ? { up, f: "silu" } : undefined;
 
   const enqueue = async (count, options) => {
     const begun = performance.now();
@@ -121,7 +126,7 @@ async function measure(backend, format, rows, cols) {
     const elapsed = performance.now() - once;
     return (await enqueue(2 * count, options)) - elapsed;
   };
-  const cases = [{}, ...sparsities.map((s) => ({ thresholds: [ordered[Math.floor(s * cols) - 1]] }))];
+  const cases = [{ gate }, ...sparsities.map((s) => ({ gate, thresholds: [ordered[Math.floor(s * cols) - 1]] }))];
   const results = [];
   for (const [i, options] of cases.entries()) {
     const warm = performance.now() + Number(values["warm-up"]);
@@ -144,7 +149,7 @@ async function measure(backend, format, rows, cols) {
       speedUp: (results[0]?.microseconds ?? microseconds) / microseconds,
     });
   }
-  for (const activation of [x, out]) backend.release(activation);
+  for (const activation of [x, up, out]) backend.release(activation);
   return results;
 }
 
