@@ -47,8 +47,8 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
   const size_t column = rows * (size_t)bits / 8;
   const uint8_t *codes = group + 2 * rows + (size_t)row * (size_t)bits / 8;
   ints sums[16];
-  const ints start = splat_int(start_of(bits, now->sum));
-  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = start;
+  const int start = start_of(bits, now->sum);
+  UNROLL for (int n = 0; n < blocks * sums_of_block; n++) sums[n] = splat_int(bits == 4 && n % 8 >= 4 ? start_of_high(start) : start);
   const fetch_plan plan = plan_fetches(group, 2 * rows + group_inputs * column, bits, rows, now, next, row + 2 * blocks * block_rows, from, to);
   const int fetches = plan.inputs == NULL ? 0 : plan.inputs->fours;
   for (int f = 0; f < now->fours; f++) {
@@ -68,7 +68,7 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
         if (bits == 8) sums[4 * b + m] = add_dots(8, sums[4 * b + m], o[m], inputs);
         else {
           sums[8 * b + m] = add_dots(4, sums[8 * b + m], low_nibbles(o[m]), inputs);
-          sums[8 * b + 4 + m] = add_dots(4, sums[8 * b + 4 + m], high_nibbles(o[m]), inputs);
+          sums[8 * b + 4 + m] = add_high(sums[8 * b + 4 + m], o[m], inputs);
         }
       }
     }
@@ -77,8 +77,11 @@ INLINE void add_codes(int bits, int blocks, int whole, float *y, const uint8_t *
   const floats x_scale = splat_float(now->scale);
   UNROLL for (int b = 0; b < blocks; b++) {
     ints *own = sums + b * sums_of_block;
+    if (bits == 4) {
+      UNROLL for (int m = 0; m < 4; m++) own[4 + m] = end_high(own[4 + m], own[m]);
+      in_order(own + 4);
+    }
     in_order(own);
-    if (bits == 4) in_order(own + 4);
     UNROLL for (int m = 0; m < 4; m++) {
       /* Low nibbles are the first and high ones the last 16 of runs of 32 rows. */
       const int n = 4 * lanes * m;

@@ -24,3 +24,18 @@ INLINE ints add_dots(int bits, ints sums, ints bytes, ints x) {
   return are_short(bits) ? add_short(sums, bytes, x) : dot_q4(sums, bytes, x);
 }
 INLINE ints end_sums(int bits, ints sums) { return are_short(bits) ? widen_pairs(sums) : sums; }
+
+/* Sums of the high nibbles of bytes: what they start with, one step, and their end, which knows those of the low nibbles. */
+#ifdef WHOLE_BYTES
+/* Whole bytes are multiplied, and what comes out is 16 times the high nibbles' sum and once the low ones': that saves bringing the high ones down. */
+INLINE int start_of_high(int start) { return 17 * start; }
+INLINE ints add_high(ints sums, ints bytes, ints x) { return dot_q8(sums, bytes, x); }
+INLINE ints end_high(ints sums, ints low) { return sixteenth(subtract_ints(sums, low)); }
+#else
+INLINE int start_of_high(int start) { return start; }
+INLINE ints add_high(ints sums, ints bytes, ints x) { return add_dots(4, sums, high_nibbles(bytes), x); }
+INLINE ints end_high(ints sums, ints low) {
+  (void)low;
+  return sums;
+}
+#endif

@@ -53,6 +53,11 @@ INLINE void open_words(ints fours, ints *first, ints *second) {
 INLINE ints add_words(ints sums, ints words, ints x) { return _mm256_add_epi32(sums, _mm256_madd_epi16(words, x)); }
 #endif
 
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define WHOLE_BYTES
+INLINE ints sixteenth(ints v) { return _mm256_srai_epi32(v, 4); }
+#endif
+
 INLINE floats load_floats(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void store_floats(float *p, floats v) { _mm256_storeu_ps(p, v); }
 INLINE floats splat_float(float v) { return _mm256_set1_ps(v); }
