@@ -1,4 +1,6 @@
 /* Sets of kernels for 64-bit ARM. Every such processor has NEON; what it has beside, the system says. */
+static int prefers_second(void) { return 0; }
+
 #ifdef __APPLE__
 #include <sys/sysctl.h>
 

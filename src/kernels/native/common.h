@@ -29,9 +29,17 @@ INLINE int take_work(const place *at) {
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 INLINE int larger(int a, int b) { return a > b ? a : b; }
 
-/* Into the first-level cache, and into the second for what is needed later. */
-INLINE void prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+/* Into the second-level cache, for what is needed later. */
 INLINE void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
+
+/* Whether what is needed next is fetched no further than that: see processor.c. */
+extern int rarefy_fetches_to_second;
+
+/* Into the first-level cache, or where the processor would rather have it. */
+INLINE void prefetch(const void *p) {
+  if (rarefy_fetches_to_second) prefetch_later(p);
+  else __builtin_prefetch(p, 0, 3);
+}
 
 /* Adds to what this thread has counted: weight bytes read, inputs offered, inputs skipped. */
 INLINE void add_counts(const place *at, double bytes, double offered, double skipped) {

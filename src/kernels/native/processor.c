@@ -16,7 +16,10 @@ typedef struct {
 #include "x86.h"
 #endif
 
+int rarefy_fetches_to_second;
+
 const kernel_set *choose_kernels(const char *limit, int rounds_twice) {
+  rarefy_fetches_to_second = prefers_second();
   for (size_t n = 0; n < sizeof choices / sizeof *choices; n++)
     if ((limit == NULL || strcmp(choices[n].once->name, limit) == 0) && choices[n].has()) return rounds_twice ? choices[n].twice : choices[n].once;
   return NULL;
