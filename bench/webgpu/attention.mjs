@@ -11,6 +11,7 @@ import { writeFileSync } from "node:fs";
 import { Random } from "../../dist/core/index.js";
 import { createBackend } from "../../dist/kernels/webgpu/index.js";
 import { readOptions } from "../../scripts/options.mjs";
+import { median } from "../rounds.mjs";
 import { gpuMs } from "./meter.mjs";
 
 const { values } = readOptions({
@@ -64,7 +65,6 @@ async function attend(start) {
   await backend.flush();
 }
 
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 const results = [];
 const warm = performance.now() + Number(values["warm-up"]);
 do await attend(slots - 1);

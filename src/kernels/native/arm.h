@@ -1,6 +1,4 @@
 /* Sets of kernels for 64-bit ARM. Every such processor has NEON; what it has beside, the system says. */
-static int prefers_second(void) { return 0; }
-
 #ifdef __APPLE__
 #include <sys/sysctl.h>
 
@@ -21,6 +19,9 @@ enum { atomics = 1 << 8, dot_products = 1 << 20, matrix_products_of_second = 1 <
 static int has_dot_products(void) { return (getauxval(AT_HWCAP) & (atomics | dot_products)) == (atomics | dot_products); }
 static int has_matrix_products(void) { return (getauxval(AT_HWCAP2) & matrix_products_of_second) != 0; }
 #endif
+
+/* See x86.h; nothing was measured on ARM. */
+static int prefers_second(void) { return 0; }
 
 static int has_neon(void) { return 1; }
 static int has_dotprod(void) { return has_dot_products(); }

@@ -32,7 +32,7 @@ INLINE int larger(int a, int b) { return a > b ? a : b; }
 /* Into the second-level cache, for what is needed later. */
 INLINE void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
 
-/* Whether what is needed next is fetched no further than that: see processor.c. */
+/* Whether what is needed next is fetched no further than that: chosen in processor.c. */
 extern int rarefy_fetches_to_second;
 
 /* Into the first-level cache, or where the processor would rather have it. */

@@ -16,15 +16,18 @@ INLINE ints low16(ints a, ints b) { return _mm256_unpacklo_epi16(a, b); }
 INLINE ints high16(ints a, ints b) { return _mm256_unpackhi_epi16(a, b); }
 INLINE ints low_nibbles(ints v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 INLINE ints high_nibbles(ints v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
+INLINE ints sixteenth(ints v) { return _mm256_srai_epi32(v, 4); }
 
 #ifdef __AVX512VNNI__
 /* In narrow.c. */
 #define UNROLL_STEPS UNROLL
+#define WHOLE_BYTES
 enum { q8_offset = 128 };
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_epi32(sums, bytes, x); }
 #elif defined(__AVXVNNI__)
 #define UNROLL_STEPS UNROLL
+#define WHOLE_BYTES
 enum { q8_offset = 128 };
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm256_dpbusd_avx_epi32(sums, bytes, x); }
@@ -51,11 +54,6 @@ INLINE void open_words(ints fours, ints *first, ints *second) {
   *second = _mm256_srai_epi16(fours, 8);
 }
 INLINE ints add_words(ints sums, ints words, ints x) { return _mm256_add_epi32(sums, _mm256_madd_epi16(words, x)); }
-#endif
-
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-#define WHOLE_BYTES
-INLINE ints sixteenth(ints v) { return _mm256_srai_epi32(v, 4); }
 #endif
 
 INLINE floats load_floats(const float *p) { return _mm256_loadu_ps(p); }

@@ -22,11 +22,11 @@ INLINE ints low_nibbles(ints v) { return _mm512_and_si512(v, _mm512_set1_epi8(15
 INLINE ints high_nibbles(ints v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
 /* sums + four products each of unsigned bytes, less `q8_offset`, with signed ones. */
 INLINE ints dot_q8(ints sums, ints bytes, ints x) { return _mm512_dpbusd_epi32(sums, bytes, x); }
-/* Its bytes may be any, and its sums are of 32 bits: see groups.h. */
-#define WHOLE_BYTES
-INLINE ints sixteenth(ints v) { return _mm512_srai_epi32(v, 4); }
 /* The same for bytes below 16, as they are. */
 INLINE ints dot_q4(ints sums, ints bytes, ints x) { return _mm512_dpbusd_epi32(sums, bytes, x); }
+/* dot_q8 takes its bytes as they are, whatever they are, and adds up in 32 bits: see groups.h. */
+#define WHOLE_BYTES
+INLINE ints sixteenth(ints v) { return _mm512_srai_epi32(v, 4); }
 
 INLINE floats load_floats(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void store_floats(float *p, floats v) { _mm512_storeu_ps(p, v); }

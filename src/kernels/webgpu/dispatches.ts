@@ -90,8 +90,7 @@ export class Dispatches {
   /** The next dispatch of a call's kernel with its buffers, which has its parameters from now on. */
   next(call: Call): Dispatch {
     const { version } = call;
-    const find = () => this.#find(call.kernel, call.slots);
-    const repeated = version === undefined ? find() : made(this.#ofCalls, call, find);
+    const repeated = version === undefined ? this.#find(call) : made(this.#ofCalls, call, () => this.#find(call));
     if (repeated.enqueued === 0) this.#enqueued.push(repeated);
     const index = repeated.enqueued++;
     repeated.dispatches[index] ??= this.#create(repeated);
@@ -139,10 +138,10 @@ export class Dispatches {
     this.#enqueued = [];
   }
 
-  #find(kernel: Kernel, buffers: readonly GpuMemory[]): Repeated {
+  #find({ kernel, slots }: Call): Repeated {
     let branch = made(this.#repeated, kernel, newBranch);
-    for (const { id } of buffers) branch = made(branch.next, id, newBranch);
-    branch.repeated ??= this.#repeat(kernel, buffers);
+    for (const { id } of slots) branch = made(branch.next, id, newBranch);
+    branch.repeated ??= this.#repeat(kernel, slots);
     return branch.repeated;
   }
 

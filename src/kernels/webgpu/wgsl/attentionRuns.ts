@@ -49,8 +49,7 @@ const readRuns: LeftRuns = {
  * `together` of them that follow one another, at once.
  */
 export const mergeRow = (threads: number, left: LeftRuns, together = 1) => {
-  // So many that a thread comes to one row only.
-  const pitch = 2 ** Math.ceil(Math.log2(together));
+  const pitch = pitchOf(together);
   const ofRuns = (line: string) =>
     `for (var e = t; e < p.runs * ${pitch}u; e += ${threads}u) { ${pitch === together ? line : `if (e % ${pitch}u < ${together}u) { ${line} }`} }`;
   return /* wgsl */ `
@@ -86,8 +85,11 @@ fn mergeRow(row: u32, rows: u32, out: u32, t: u32) {
 }`;
 };
 
+/** Places for the rows of one run: a power of two, as threads are, so that each thread comes to one row only. */
+const pitchOf = (rows: number) => 2 ** Math.ceil(Math.log2(rows));
+
 /** Bytes of workgroup memory that `mergeRow` takes. */
-export const mergeBytes = (together: number): number => 8 * mostRuns * 2 ** Math.ceil(Math.log2(together));
+export const mergeBytes = (together: number): number => 8 * mostRuns * pitchOf(together);
 
 const mergeThreads = 64;
 

@@ -163,6 +163,7 @@ const program = (format: GpuFormat, sparse: boolean, tuning: MatvecTuning, input
   const addScaled = scales
     .map((scale, i) => `acc${i} = fma(${scale}, ${byHalves ? `vec4<f32>(part${i}).xzyw` : `part${i}`}, acc${i});`)
     .join("\n    ");
+
   const sparseGroups = /* wgsl */ `
   for (var g = t / ${team}u; g < groupCount; g += ${teams}u) {
     let end = g * 32u + countOneBits(maskOf(g));
